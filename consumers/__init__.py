@@ -1,0 +1,1 @@
+"""All that reads events from the log."""

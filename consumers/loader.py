@@ -1,0 +1,191 @@
+"""The loop: poll, read, guard, load, commit. Nothing is committed that is not in the warehouse or a dead letter in the log."""
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import structlog
+
+from consumers.batch import BadRun, Item, Plan, candidates, plan_load, read_batch, set_aside
+from consumers.versions import VersionGuard
+from consumers.warehouse import Warehouse
+from ingest.booking import BookingStatus
+from ingest.dead_letter import DeadLetter
+from ingest.errors import CommitFailed, IngestError, LoadRefused, LogUnavailable, PayloadError, WarehouseUnavailable
+from ingest.instant import parse_instant
+from ingest.log import Consumer, Producer, StoredRecord
+from ingest.settings import Settings
+from ingest.telemetry import (
+    BATCH_RECORDS,
+    DEAD_LETTERS,
+    EVENTS_LOADED,
+    EVENTS_STALE,
+    FRESHNESS_SECONDS,
+    LAG_RECORDS,
+    LOAD_SECONDS,
+    UNKNOWN_STATUS,
+)
+from ingest.vendors.mapping import BookingMapper
+
+log = structlog.get_logger()
+
+_POLL_SECONDS = 1.0
+_APPEND_SECONDS = 30.0
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 30.0
+_LAG_EVERY_SECONDS = 5.0
+
+
+class Loader:
+    """Loads run on one worker thread, because dlt swaps signal handlers when it runs on the main one.
+
+    The loop waits for each load, so that partitions cannot move while one is under way: Kafka hands them over only when
+    the consumer polls again.
+    """
+
+    def __init__(self, settings: Settings, consumer: Consumer, producer: Producer, warehouse: Warehouse) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._producer = producer
+        self._warehouse = warehouse
+        self._guard = VersionGuard(warehouse.versions)
+        self._mapper = BookingMapper(settings.vendors())
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._bad_run = BadRun(settings.consumer.dead_letter_limit)
+        self._generation: int | None = None
+        self._lag_due = 0.0
+        self.trouble: IngestError | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set. Raises DeadLetterLimit; waits out a log or a warehouse that is away."""
+        pause = _FIRST_PAUSE_SECONDS
+        while not stop.is_set():
+            try:
+                self.step()
+                self.trouble = None
+                pause = _FIRST_PAUSE_SECONDS
+            except (WarehouseUnavailable, LogUnavailable, CommitFailed) as error:
+                self.trouble = error
+                log.warning("loader.waiting", why=f"{type(error).__name__}: {error}", seconds=round(pause, 1))
+                self._start_over()
+                stop.wait(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def step(self) -> int:
+        """One batch from poll to commit; the number of records in it."""
+        records = self._collect()
+        if self._consumer.generation() != self._generation:
+            self._guard.forget()  # another consumer may have written these bookings meanwhile
+            self._generation = self._consumer.generation()
+        if records:
+            self._thread.submit(self._process, records).result()
+            self._consumer.commit(records)
+        self._report_lag()
+        return len(records)
+
+    def _collect(self) -> list[StoredRecord]:
+        """Until the batch is full, or its oldest record has waited long enough since it was received."""
+        limits = self._settings.consumer
+        records = self._consumer.poll(limits.max_records, _POLL_SECONDS)
+        while records and len(records) < limits.max_records and _size(records) < limits.max_bytes:
+            wait = limits.linger.total_seconds() - _age(records[0], datetime.now(UTC))
+            if wait <= 0:
+                break
+            records += self._consumer.poll(limits.max_records - len(records), wait)
+        return records
+
+    def _process(self, records: Sequence[StoredRecord]) -> None:
+        started = time.monotonic()
+        batch = read_batch(records, self._settings.dead_letter_topic, self._mapper, datetime.now(UTC))
+        self._append_dead(batch.dead, batch.readable)
+        self._load(batch.items, batch.letters)
+        seconds = time.monotonic() - started
+        BATCH_RECORDS.observe(len(records))
+        LOAD_SECONDS.observe(seconds)
+        log.info("batch.loaded", records=len(records), dead=len(batch.dead), seconds=round(seconds, 3))
+
+    def _load(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> None:
+        """What the destination refuses is halved until the record to blame is alone, and that one is set aside."""
+        if not items and not letters:
+            return
+        try:
+            held = self._guard.stored(candidate.key for candidate in candidates(items))
+            plan = plan_load(items, letters, held, datetime.now(UTC))
+            self._warehouse.load(plan.rows)
+        except LoadRefused as refusal:
+            self._guard.forget()
+            self._load_apart(items, letters, refusal)
+        else:
+            self._guard.remember(plan.versions)
+            _observe(items, plan)
+
+    def _load_apart(self, items: Sequence[Item], letters: Sequence[StoredRecord], refusal: LoadRefused) -> None:
+        if items and letters:
+            self._load(items, [])
+            self._load([], letters)
+        elif len(items) > 1:
+            middle = len(items) // 2
+            self._load(items[:middle], [])
+            self._load(items[middle:], [])
+        elif len(letters) > 1:
+            middle = len(letters) // 2
+            self._load([], letters[:middle])
+            self._load([], letters[middle:])
+        elif items:
+            self._append_dead([set_aside(items[0].stored, "load_refused", str(refusal), datetime.now(UTC))], [False])
+        else:
+            log.error("dead_letter.refused", position=letters[0].position, why=str(refusal))
+
+    def _append_dead(self, letters: Sequence[DeadLetter], readable: Sequence[bool]) -> None:
+        """Durable before anything is committed. Raises LogUnavailable, and DeadLetterLimit before any is appended."""
+        for letter in letters:
+            DEAD_LETTERS.labels(*_labels(letter.source), letter.reason).inc()
+            log.warning("record.dead_lettered", source=letter.source, reason=letter.reason, detail=letter.detail, position=letter.position)
+        self._bad_run.note(readable)
+        if letters:
+            future = self._producer.append(self._settings.dead_letter_topic, [letter.to_record() for letter in letters])
+            future.result(timeout=_APPEND_SECONDS)
+
+    def _report_lag(self) -> None:
+        if time.monotonic() >= self._lag_due:
+            self._lag_due = time.monotonic() + _LAG_EVERY_SECONDS
+            for entry in self._consumer.backlog():
+                LAG_RECORDS.labels(entry.partition.topic, entry.partition.number).set(entry.lag)
+
+    def _start_over(self) -> None:
+        self._guard.forget()
+        try:
+            self._consumer.rewind()
+        except LogUnavailable as error:
+            log.warning("loader.rewind_failed", why=str(error))
+
+
+def _observe(items: Sequence[Item], plan: Plan) -> None:
+    visible = datetime.now(UTC)
+    for event in (item.event for item in items):
+        EVENTS_LOADED.labels(event.vendor, event.account, event.via).inc()
+        FRESHNESS_SECONDS.labels(event.vendor, event.account).observe((visible - event.received_at).total_seconds())
+    for stale in plan.stale:
+        EVENTS_STALE.labels(*stale.key[:2]).inc()
+    for item in items:
+        if item.booking and item.booking.status is BookingStatus.UNKNOWN:
+            UNKNOWN_STATUS.labels(item.event.vendor, item.event.account).inc()
+
+
+def _size(records: Sequence[StoredRecord]) -> int:
+    return sum(len(stored.record.value) for stored in records)
+
+
+def _age(stored: StoredRecord, now: datetime) -> float:
+    """Seconds since we received it; a record that does not say so is old enough."""
+    try:
+        return (now - parse_instant(stored.record.headers["ce_receivedat"])).total_seconds()
+    except (KeyError, PayloadError):
+        return float("inf")
+
+
+def _labels(source: str) -> tuple[str, str]:
+    vendor, _, account = source.strip("/").partition("/")
+    return vendor, account

@@ -1,0 +1,142 @@
+"""Rows of the three tables, as Arrow tables of a fixed schema: dlt takes those as they are, and no value can change a type."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from ingest.booking import Booking
+from ingest.errors import PayloadError
+from ingest.event import Event
+from ingest.log import StoredRecord
+
+Row = dict[str, Any]
+
+_TEXT, _INT, _TIME, _PRICE = pa.string(), pa.int64(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 9)
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema(list(columns.items()))
+
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "booking_events": _schema(
+        id=_TEXT, source=_TEXT, type=_TEXT, subject=_TEXT, time=_TIME, vendor=_TEXT, account=_TEXT, via=_TEXT,
+        received_at=_TIME, signed_by=_TEXT, position=_TEXT, data=_TEXT, loaded_at=_TIME,
+    ),
+    "bookings": _schema(
+        vendor=_TEXT, account=_TEXT, booking_id=_TEXT, group_id=_TEXT, status=_TEXT, starts_at=_TIME, ends_at=_TIME,
+        timezone=_TEXT, created_at=_TIME, updated_at=_TIME, version=_TEXT, service_id=_TEXT, service_name=_TEXT,
+        staff=_TEXT, staff_name=_TEXT, location=_TEXT, customer_id=_TEXT, customer_name=_TEXT, customer_email=_TEXT,
+        customer_phone=_TEXT, participants=_INT, price=_PRICE, currency=_TEXT, cancel_reason=_TEXT, cancelled_by=_TEXT,
+        rescheduled_from=_TEXT, rescheduled_to=_TEXT, first_seen_at=_TIME, last_event_id=_TEXT, last_via=_TEXT,
+        loaded_at=_TIME,
+    ),
+    "dead_letters": _schema(
+        id=_TEXT, source=_TEXT, reason=_TEXT, detail=_TEXT, happened_at=_TIME, position=_TEXT, query=_TEXT,
+        headers=_TEXT, data=_TEXT, loaded_at=_TIME,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """How a table is kept: its key, its columns of JSON, and whether a later row of the same key replaces the first."""
+
+    name: str
+    key: tuple[str, ...]
+    json: tuple[str, ...]
+    replaces: bool
+
+
+TABLES = (
+    Table("booking_events", ("source", "id"), ("data",), replaces=False),
+    Table("bookings", ("vendor", "account", "booking_id"), ("staff",), replaces=True),
+    Table("dead_letters", ("id",), (), replaces=False),
+)
+
+
+def arrow(name: str, rows: Iterable[Row]) -> pa.Table:
+    """Rows of one table. Raises pyarrow errors for values outside the schema, which `event_row` and the rest prevent."""
+    return pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
+
+
+def event_row(event: Event, position: str, now: datetime) -> Row:
+    """Raises PayloadError when the payload is not JSON text that a warehouse can hold."""
+    return {
+        "id": event.id,
+        "source": event.source,
+        "type": event.type,
+        "subject": event.subject,
+        "time": event.time,
+        "vendor": event.vendor,
+        "account": event.account,
+        "via": event.via.value,
+        "received_at": event.received_at,
+        "signed_by": event.signed_by,
+        "position": position,
+        "data": _json_text(event.data),
+        "loaded_at": now,
+    }
+
+
+def booking_row(booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime) -> Row:
+    """`version` is the full one, by which rows are compared; `first_seen_at` is kept from the booking's first row."""
+    return {
+        **{name: getattr(booking, name) for name in Booking.__slots__},
+        "vendor": event.vendor,
+        "account": event.account,
+        "status": booking.status.value,
+        "version": version,
+        "staff": orjson.dumps(booking.staff).decode(),
+        "price": _scaled(booking.price),
+        "first_seen_at": first_seen_at,
+        "last_event_id": event.id,
+        "last_via": event.via.value,
+        "loaded_at": now,
+    }
+
+
+def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
+    """Total: a record on the dead-letter topic is never set aside again, whatever is in it."""
+    headers = stored.record.headers
+    return {
+        "id": headers.get("ce_id") or stored.position,
+        "source": headers.get("ce_source", ""),
+        "reason": headers.get("dl_reason", "unknown"),
+        "detail": headers.get("dl_detail", ""),
+        "happened_at": _instant_or(headers.get("ce_time"), now),
+        "position": headers.get("dl_position", ""),
+        "query": headers.get("dl_query", ""),
+        "headers": headers.get("dl_headers", "{}"),
+        "data": _any_text(stored.record.value),
+        "loaded_at": now,
+    }
+
+
+def _json_text(data: bytes) -> str:
+    """The bytes as they are; NUL, which PostgreSQL takes neither in text nor in JSON, as the replacement character."""
+    try:
+        orjson.loads(data)
+        return data.decode().replace("\\u0000", "\\ufffd")
+    except ValueError as error:
+        raise PayloadError("the payload is not JSON") from error
+
+
+def _any_text(data: bytes) -> str:
+    return data.decode(errors="backslashreplace").replace("\x00", "\\x00")
+
+
+def _scaled(price: Decimal | None) -> Decimal | None:
+    return None if price is None else price.quantize(Decimal("1e-9"))
+
+
+def _instant_or(text: str | None, otherwise: datetime) -> datetime:
+    try:
+        return datetime.fromisoformat(text) if text else otherwise
+    except ValueError:
+        return otherwise

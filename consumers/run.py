@@ -1,0 +1,48 @@
+"""The consumer's process: log, warehouse, loop and admin listener, from start to clean stop."""
+
+import signal
+import threading
+
+import structlog
+
+from consumers.loader import Loader
+from consumers.warehouse import Warehouse
+from ingest.admin import serve_admin
+from ingest.errors import WarehouseUnavailable
+from ingest.log.open import open_consumer, open_producer
+from ingest.settings import Settings
+
+log = structlog.get_logger()
+
+
+def consume(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT; the batch under way is finished. Raises ConfigurationError, LogUnavailable, DeadLetterLimit."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    warehouse = Warehouse(settings)
+    _prepare(warehouse)
+    consumer = open_consumer(settings)
+    producer = open_producer(settings)
+    loader = Loader(settings, consumer, producer, warehouse)
+    serve_admin(settings.consumer.admin_host, settings.consumer.admin_port, settings.consumer.admin_token, lambda: _ready(loader))
+    log.info("consumer.started", destination=settings.warehouse.destination, dataset=settings.warehouse.dataset)
+    try:
+        loader.run(stop)
+    finally:
+        consumer.close()
+        producer.close()
+        warehouse.close()
+    log.info("consumer.stopped")
+
+
+def _prepare(warehouse: Warehouse) -> None:
+    try:
+        warehouse.prepare()
+    except WarehouseUnavailable as error:
+        log.warning("consumer.warehouse_away", why=str(error))  # the loop waits for it
+
+
+def _ready(loader: Loader) -> None:
+    if loader.trouble:
+        raise loader.trouble

@@ -1,0 +1,78 @@
+"""The version guard: dlt has none, so what is older than the warehouse's row is left out before the load."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from ingest.booking import Booking
+from ingest.event import Event
+from ingest.instant import format_instant
+
+Key = tuple[str, str, str]
+
+_CACHED = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the warehouse has of a booking."""
+
+    version: str
+    first_seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A booking as one event tells it."""
+
+    event: Event
+    booking: Booking
+
+    @property
+    def key(self) -> Key:
+        """The primary key of `bookings`."""
+        return (self.event.vendor, self.event.account, self.booking.booking_id)
+
+    @property
+    def version(self) -> str:
+        """The vendor's version, and within one version (vendors cut times to seconds, even minutes) the event's time."""
+        return f"{self.booking.version}/{format_instant(self.event.time)}"
+
+
+def newest(candidates: Iterable[Candidate]) -> dict[Key, Candidate]:
+    """One candidate per booking; of equal versions the one that came last in the log."""
+    best: dict[Key, Candidate] = {}
+    for candidate in candidates:
+        held = best.get(candidate.key)
+        if held is None or candidate.version >= held.version:
+            best[candidate.key] = candidate
+    return best
+
+
+class VersionGuard:
+    """Knows what the warehouse has, from a bounded cache or by asking. Right only while one consumer writes a booking."""
+
+    def __init__(self, ask: Callable[[Iterable[Key]], Mapping[Key, Stored]]) -> None:
+        """`ask` gives what the warehouse has of some keys."""
+        self._ask = ask
+        self._known: OrderedDict[Key, Stored] = OrderedDict()
+
+    def stored(self, keys: Iterable[Key]) -> dict[Key, Stored]:
+        """What the warehouse has of these. Raises WarehouseUnavailable."""
+        wanted = list(keys)
+        known = {key: self._known[key] for key in wanted if key in self._known}
+        missing = [key for key in wanted if key not in known]
+        return known | (dict(self._ask(missing)) if missing else {})
+
+    def remember(self, loaded: Mapping[Key, Stored]) -> None:
+        """After a load that succeeded."""
+        for key, stored in loaded.items():
+            self._known[key] = stored
+            self._known.move_to_end(key)
+        while len(self._known) > _CACHED:
+            self._known.popitem(last=False)
+
+    def forget(self) -> None:
+        """After anything that may have let another consumer write, or left a load half known."""
+        self._known.clear()

@@ -1,0 +1,192 @@
+"""The warehouse by dlt: the only place that knows pipelines, load packages and merge strategies.
+
+The log is the truth, dlt's working folder is scratch. So a package that was left pending is dropped, never finished:
+its records were not committed, and are read and loaded again, by whoever owns them now.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from consumers.locks import warehouse_lock
+from consumers.rows import TABLES, Row, Table, arrow
+from consumers.versions import Key, Stored
+from ingest.errors import ConfigurationError, LoadRefused, WarehouseUnavailable
+from ingest.settings import Settings
+
+# Read by dlt when it is imported: no telemetry, no parallelism we do not need, nothing left behind.
+for _name, _value in {
+    "RUNTIME__DLTHUB_TELEMETRY": "false",
+    "RUNTIME__LOG_LEVEL": "CRITICAL",
+    "NORMALIZE__WORKERS": "1",
+    "LOAD__WORKERS": "2",
+    "LOAD__DELETE_COMPLETED_JOBS": "true",
+    "DATA_WRITER__DISABLE_COMPRESSION": "true",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import dlt  # noqa: E402 - after its settings
+from dlt.common.exceptions import TerminalException, TransientException  # noqa: E402
+from dlt.destinations.exceptions import DatabaseUndefinedRelation  # noqa: E402
+from dlt.destinations.sql_client import SqlClientBase  # noqa: E402
+from dlt.extract import DltResource  # noqa: E402
+
+_KEYS_PER_QUERY = 500
+
+
+class Warehouse:
+    """One pipeline, held by one process at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ConfigurationError when another consumer holds the pipeline, or the destination is not known to dlt."""
+        self._settings = settings.warehouse
+        self._name = "_".join(filter(None, ["ingest", settings.consumer.instance]))
+        self._folder = Path(settings.warehouse.work_dir) / self._name
+        self._held = _hold(self._folder)
+        self._destination = destination(settings)
+        self._pipeline = self._fresh_pipeline()
+        self._strategies = _merge_strategies(self._pipeline)
+
+    def prepare(self) -> None:
+        """Makes the tables, so that they can be read before the first event. Raises as `load` does."""
+        self.load({table.name: [] for table in TABLES})
+
+    def versions(self, keys: Iterable[Key]) -> Mapping[Key, Stored]:
+        """What `bookings` has of these, in queries of a bounded size. Raises WarehouseUnavailable."""
+        found: dict[Key, Stored] = {}
+        with _translated(), warehouse_lock(self._settings), self._pipeline.sql_client() as client:
+            table = client.make_qualified_table_name("bookings")
+            wanted = list(keys)
+            for some in (wanted[at : at + _KEYS_PER_QUERY] for at in range(0, len(wanted), _KEYS_PER_QUERY)):
+                marks = ", ".join(["%s"] * len(some))
+                sql = f"SELECT vendor, account, booking_id, version, first_seen_at FROM {table} WHERE booking_id IN ({marks})"  # noqa: S608 - marks
+                try:
+                    rows = client.execute_sql(sql, *(key[2] for key in some)) or ()
+                except DatabaseUndefinedRelation:
+                    return {}  # nothing was ever loaded
+                found |= {(row[0], row[1], row[2]): Stored(row[3], row[4].astimezone(UTC)) for row in rows}
+        return found
+
+    def load(self, rows: Mapping[str, list[Row]]) -> None:
+        """Returns when every row is visible. Raises WarehouseUnavailable, or LoadRefused when these rows are the reason."""
+        resources = [self._resource(table, rows[table.name]) for table in TABLES if table.name in rows]
+        with _translated():
+            if self._pipeline.has_pending_data:
+                self._pipeline = self._fresh_pipeline()
+            extracted = self._pipeline.extract(resources)
+            self._pipeline.normalize()
+            with warehouse_lock(self._settings):
+                info = self._pipeline.load()
+            if set(info.loads_ids) != set(extracted.loads_ids) or any(p.state != "loaded" for p in info.load_packages):
+                raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
+        self._prune()
+
+    def close(self) -> None:
+        """Gives the pipeline up."""
+        self._pipeline.deactivate()
+        self._held.release()
+
+    def _fresh_pipeline(self) -> dlt.Pipeline:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return dlt.pipeline(
+            self._name, pipelines_dir=self._settings.work_dir, destination=self._destination, dataset_name=self._settings.dataset
+        )
+
+    def _resource(self, table: Table, rows: list[Row]) -> DltResource:
+        return dlt.resource(
+            arrow(table.name, rows),
+            name=table.name,
+            write_disposition={"disposition": "merge", "strategy": self._strategies[table.replaces]},
+            primary_key=table.key,
+            columns={column: {"data_type": "json"} for column in table.json},
+        )
+
+    def _prune(self) -> None:
+        """dlt keeps some eight files of every load; at a load a second that is a full disk."""
+        for folder in (self._folder / "load" / "loaded", self._folder / "normalize" / "loaded"):
+            for package in folder.glob("*"):
+                shutil.rmtree(package, ignore_errors=True)
+
+
+def try_out(settings: Settings) -> None:
+    """Connects, and makes the dataset where it is missing. Raises WarehouseUnavailable, LoadRefused, ConfigurationError."""
+    with reading_client(settings) as client:
+        if not client.has_dataset():
+            client.create_dataset()
+
+
+@contextmanager
+def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
+    """A connection of its own, beside a running consumer's."""
+    chosen = destination(settings)
+    schema = dlt.Schema("ingest")
+    configuration = chosen.spec()._bind_dataset_name(settings.warehouse.dataset, schema.name)
+    with _translated(), warehouse_lock(settings.warehouse), chosen.client(schema, configuration) as connected:
+        yield connected.sql_client
+
+
+def destination(settings: Settings) -> Any:
+    """The dlt destination of the settings. Raises ConfigurationError."""
+    chosen = settings.warehouse
+    credentials = str(chosen.duckdb_file) if chosen.duckdb_file else (chosen.credentials and chosen.credentials.get_secret_value())
+    layout = "_".join(filter(None, ["%s_staging", settings.consumer.instance]))
+    given = {"credentials": credentials} if credentials else {}
+    if chosen.duckdb_file:
+        chosen.duckdb_file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
+    except Exception as error:
+        raise ConfigurationError(f"warehouse.destination {chosen.destination!r} is not one dlt can use: {type(error).__name__}") from None
+
+
+def _hold(folder: Path) -> FileLock:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=10)
+    except Timeout:
+        raise ConfigurationError(f"another consumer works in {folder}: stop it, or give this one its own consumer.instance") from None
+    return lock
+
+
+def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, str]:
+    """By whether later rows replace: the exact strategy where the destination has it, the universal one elsewhere."""
+    can = pipeline.destination_client().capabilities.supported_merge_strategies or []
+    return {
+        True: "upsert" if "upsert" in can else "delete-insert",
+        False: "insert-only" if "insert-only" in can else "delete-insert",
+    }
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """dlt's errors as ours: terminal ones blame the rows, all others may pass."""
+    try:
+        yield
+    except (WarehouseUnavailable, LoadRefused, ConfigurationError):
+        raise
+    except Exception as error:
+        causes = list(_causes(error))
+        what = f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
+        if any(isinstance(cause, TerminalException) for cause in causes) and not any(
+            isinstance(cause, TransientException) for cause in causes
+        ):
+            raise LoadRefused(what) from error
+        raise WarehouseUnavailable(what) from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")[:300]

@@ -1,0 +1,73 @@
+"""The admin listener: readiness and metrics, on loopback, or anywhere with a token."""
+
+import hmac
+import os
+import threading
+from collections.abc import Callable
+from ipaddress import ip_address
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from ingest.errors import ConfigurationError, IngestError
+from ingest.listening import bind
+
+
+def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette:
+    """`ready` raises an IngestError that says why not. With a token, callers need `Authorization: Bearer <token>`."""
+
+    def guarded(request: Request, answer: Callable[[], Response]) -> Response:
+        if token is not None and not _authorized(request, token):
+            return PlainTextResponse("give the admin token as a bearer token\n", 401, {"WWW-Authenticate": "Bearer"})
+        return answer()
+
+    def readyz(request: Request) -> Response:
+        return guarded(request, lambda: _readiness(ready))
+
+    def metrics(request: Request) -> Response:
+        return guarded(request, lambda: Response(generate_latest(_registry()), media_type=CONTENT_TYPE_LATEST))
+
+    return Starlette(routes=[Route("/readyz", readyz), Route("/metrics", metrics)])
+
+
+def serve_admin(host: str, port: int, token: SecretStr | None, ready: Callable[[], None]) -> None:
+    """Serves from a thread until the process ends. Raises ConfigurationError when others could reach it without a token."""
+    if token is None and not _is_loopback(host):
+        raise ConfigurationError(f"the admin listener on {host} needs an admin_token: set it, or use admin_host = 127.0.0.1")
+    config = uvicorn.Config(build_admin(ready, token), host=host, port=port, log_config=None, access_log=False, server_header=False)
+    sock = bind(host, port, "admin_port")
+    threading.Thread(target=uvicorn.Server(config).run, args=([sock],), name="admin", daemon=True).start()
+
+
+def _readiness(ready: Callable[[], None]) -> Response:
+    try:
+        ready()
+    except IngestError as error:
+        return PlainTextResponse(f"not ready: {error}\n", 503)
+    return PlainTextResponse("ready\n")
+
+
+def _registry() -> CollectorRegistry:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no annotation here
+    return registry
+
+
+def _authorized(request: Request, token: SecretStr) -> bool:
+    given = request.headers.get("authorization", "")
+    return hmac.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode())
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,54 @@
+"""The canonical booking: what four vendors' words become."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+
+class BookingStatus(StrEnum):
+    """`RESCHEDULED` marks a booking replaced by another one; a booking moved in place stays `CONFIRMED`."""
+
+    PENDING = "pending"
+    CONFIRMED = "confirmed"
+    RESCHEDULED = "rescheduled"
+    CANCELLED = "cancelled"
+    COMPLETED = "completed"
+    NO_SHOW = "no_show"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booking:
+    """One booking as its vendor last described it. Absent values are None, never "".
+
+    `version` is text that sorts as the vendor's own idea of newer (each vendor's module states its rule and source).
+    `staff` are the vendor's ids of the people or resources booked, `staff_name` the first one's name.
+    `cancelled_by` is `customer` or `host` where the vendor tells. Instants are UTC. `price` is in major units of `currency` (ISO 4217).
+    """
+
+    booking_id: str
+    version: str
+    status: BookingStatus
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    group_id: str | None = None
+    timezone: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    service_id: str | None = None
+    service_name: str | None = None
+    staff: tuple[str, ...] = ()
+    staff_name: str | None = None
+    location: str | None = None
+    customer_id: str | None = None
+    customer_name: str | None = None
+    customer_email: str | None = None
+    customer_phone: str | None = None
+    participants: int | None = None
+    price: Decimal | None = None
+    currency: str | None = None
+    cancel_reason: str | None = None
+    cancelled_by: str | None = None
+    rescheduled_from: str | None = None
+    rescheduled_to: str | None = None

@@ -1,0 +1,44 @@
+"""The command line: one module per group of commands, and the meaning of exit codes.
+
+0 done, 1 done but something differs, 2 a setting or argument is wrong, 3 something needed cannot be reached right now,
+4 the consumer stopped itself at its dead-letter limit.
+"""
+
+import os
+import sys
+
+import typer
+
+from ingest.cli import demo, processes, reading, setup
+from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
+
+app = typer.Typer(
+    name="ingest",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
+    "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
+)
+for module in (setup, processes, reading, demo):
+    module.register(app)
+
+_EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLimit: 4}
+_UNAVAILABLE = 3
+
+
+@app.callback()
+def _global(config: str = typer.Option(None, "--config", envvar="INGEST_CONFIG", help="The settings file.", show_default="ingest.toml")) -> None:
+    if config:
+        os.environ["INGEST_CONFIG"] = config
+
+
+def main() -> None:
+    """Runs a command; an error the project raised on purpose is one line on standard error and an exit code."""
+    os.umask(0o077)  # what we write holds personal data
+    try:
+        app()
+    except IngestError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(_EXIT_CODES.get(type(error), _UNAVAILABLE if error.retryable else 1))

@@ -1,0 +1,19 @@
+"""Options that several commands share."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from ingest.settings import Settings
+from ingest.settings.sources import load_settings
+
+Config = Annotated[str | None, typer.Option("--config", help="The settings file; else INGEST_CONFIG, else ./ingest.toml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
+
+
+def settings_of(config: str | None) -> Settings:
+    """Reads the settings, and lets child processes and workers find the same file. Raises ConfigurationError."""
+    if config:
+        os.environ["INGEST_CONFIG"] = config
+    return load_settings()

@@ -1,0 +1,122 @@
+"""`query` and `status`."""
+
+import csv
+import json
+import sys
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ingest.cli.options import AsJson, Config, settings_of
+from ingest.errors import IngestError
+from ingest.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    app.command()(query)
+    app.command()(status)
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help="One statement; the tables are there by their bare names.")],
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header line on standard output.")] = False,
+    config: Config = None,
+) -> None:
+    """Ask the warehouse, also while the consumer loads.
+
+    Example: [bold]ingest query "select status, count(*) from bookings group by status"[/bold]
+    """
+    from consumers.query import plain
+    from consumers.query import query as ask
+
+    answer = ask(settings_of(config), sql)
+    if as_json:
+        print(json.dumps([dict(zip(answer.columns, row, strict=True)) for row in answer.rows], default=plain, ensure_ascii=False))
+    elif as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(answer.columns)
+        writer.writerows([_cell(value) for value in row] for row in answer.rows)
+    else:
+        Console().print(_table("", answer.columns, answer.rows))
+
+
+def status(as_json: AsJson = False, config: Config = None) -> None:
+    """Where everything stands: what waits in the log, what is in the warehouse, how fresh each account is.
+
+    Example: [bold]ingest status --json[/bold]
+    """
+    settings = settings_of(config)
+    found = {"log": _log_status(settings), "warehouse": _warehouse_status(settings)}
+    if as_json:
+        print(json.dumps(found, default=str))
+        return
+    console = Console()
+    for name, part in found.items():
+        if "error" in part:
+            console.print(f"[bold]{name}[/bold]: [red]{part['error']}[/red]", highlight=False)
+        for title in ("topics", "accounts", "tables"):
+            if rows := part.get(title):
+                console.print(_table(title, list(rows[0]), [tuple(row.values()) for row in rows]))
+
+
+def _log_status(settings: Settings) -> dict[str, Any]:
+    from ingest.log.open import read_backlog
+
+    try:
+        entries = read_backlog(settings)
+    except IngestError as error:
+        return {"error": str(error)}
+    return {
+        "topics": [
+            {"topic": entry.partition.topic, "partition": entry.partition.number, "next": entry.next, "committed": entry.committed, "lag": entry.lag}
+            for entry in entries
+        ]
+    }
+
+
+def _warehouse_status(settings: Settings) -> dict[str, Any]:
+    from consumers.query import query as ask
+
+    per_account = (
+        "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, max(loaded_at) as last_load"
+        " from bookings group by vendor, account order by vendor, account"
+    )
+    try:
+        found = ask(settings, per_account)
+        accounts = [dict(zip(found.columns, map(_cell, row), strict=True)) for row in found.rows]
+        tables = [{"table": name, "rows": _count(settings, name)} for name in ("bookings", "booking_events", "dead_letters")]
+    except IngestError as error:
+        return {"error": str(error)}
+    return {"accounts": accounts, "tables": tables}
+
+
+def _count(settings: Settings, table: str) -> int:
+    """0 for a table that nothing was ever loaded into."""
+    from consumers.query import query as ask
+
+    try:
+        return int(ask(settings, f"select count(*) from {table}").rows[0][0])  # noqa: S608 - our own names
+    except IngestError:
+        return 0
+
+
+def _table(title: str, columns: Any, rows: Any) -> Table:
+    table = Table(*map(str, columns), title=title or None, title_justify="left")
+    for row in rows:
+        table.add_row(*(str(_cell(value)) for value in row))
+    return table
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, datetime):
+        from consumers.query import plain
+
+        return plain(value)
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else value

@@ -1,0 +1,165 @@
+"""`init` and `check`: from nothing to settings that work, with errors a person can act on."""
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ingest.cli.options import AsJson, Config, settings_of
+from ingest.errors import ConfigurationError, IngestError
+from ingest.settings import Settings
+from ingest.settings.sources import DEFAULT_CONFIG, secrets_path
+from ingest.vendors import AnyVendor
+
+_PRIVATE = 0o600
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    app.command()(init)
+    app.command()(check)
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write the settings.")] = Path(DEFAULT_CONFIG),
+    public_url: Annotated[str, typer.Option(help="What vendors will be given; must reach this machine.")] = "https://hooks.example.com",
+    force: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
+) -> None:
+    """Write a settings file to edit, with an example account of each vendor, and a private file for secrets.
+
+    Example: [bold]ingest init --public-url https://hooks.mycompany.com[/bold]
+    """
+    private = secrets_path(path)
+    taken = [str(file) for file in (path, private) if file.exists()]
+    if taken and not force:
+        raise ConfigurationError(f"{' and '.join(taken)} exist already: --force replaces them, or name another file")
+    path.write_text(_CONFIG.replace("PUBLIC_URL", public_url), encoding="utf-8")
+    private.unlink(missing_ok=True)
+    descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(_SECRETS.replace("GENERATED", secrets.token_urlsafe(32)))
+    Console().print(f"wrote {path} and {private} (only you can read it). Edit both, then run: ingest check", highlight=False)
+
+
+def check(as_json: AsJson = False, config: Config = None) -> None:
+    """Try everything that is needed to run, and say what to give each vendor.
+
+    Example: [bold]ingest check[/bold]   (exit code 1 when something is not right)
+    """
+    settings = settings_of(config)
+    findings = [
+        _finding("accounts", lambda: _accounts(settings)),
+        _finding("public url", lambda: _public_url(settings)),
+        _finding("log", lambda: _log(settings)),
+        _finding("warehouse", lambda: _warehouse(settings)),
+    ]
+    urls = {name: _webhook_urls(vendor) for (_, name), vendor in settings.vendors().items()}
+    if as_json:
+        print(json.dumps({"checks": findings, "webhook_urls": urls}))
+    else:
+        _show(findings, urls)
+    if not all(finding["ok"] for finding in findings):
+        raise typer.Exit(1)
+
+
+def _finding(name: str, look: Callable[[], str]) -> dict[str, object]:
+    try:
+        return {"check": name, "ok": True, "detail": look()}
+    except IngestError as error:
+        return {"check": name, "ok": False, "detail": str(error)}
+
+
+def _accounts(settings: Settings) -> str:
+    from receivers.app import ready_vendors
+
+    names = [f"{vendor}/{name}" for vendor, name in ready_vendors(settings)]
+    return f"{', '.join(names)}: every one has a webhook secret"
+
+
+def _public_url(settings: Settings) -> str:
+    if not settings.public_url.startswith("https://"):
+        raise ConfigurationError(f"{settings.public_url} is not https: vendors deliver to https only; fine for a try on one machine")
+    return settings.public_url
+
+
+def _log(settings: Settings) -> str:
+    from ingest.log.open import probe
+
+    probe(settings)
+    return f"{settings.log} can be reached"
+
+
+def _warehouse(settings: Settings) -> str:
+    from consumers.warehouse import try_out
+
+    try_out(settings)
+    return f"{settings.warehouse.destination} can be written to, dataset {settings.warehouse.dataset}"
+
+
+def _webhook_urls(vendor: AnyVendor) -> list[str]:
+    return [vendor.webhook_url + (f"?{query}" if query else "") for query in vendor.webhook_queries()]
+
+
+def _show(findings: list[dict[str, object]], urls: dict[str, list[str]]) -> None:
+    console = Console(highlight=False)
+    for finding in findings:
+        mark = "[green]ok[/green]  " if finding["ok"] else "[red]FAIL[/red]"
+        console.print(f"{mark} [bold]{finding['check']}[/bold]: {finding['detail']}")
+    console.print("\nGive each vendor its webhook URL:")
+    for name, lines in urls.items():
+        for line in lines:
+            console.print(f"  {name}: {line}", soft_wrap=True)
+
+
+_CONFIG = """\
+# Settings of `ingest`. Every value can also come from the environment: INGEST_RECEIVER__PORT=9000 and so on.
+# Secrets are not kept here, but in the environment or in the file beside this one that only you can read.
+
+public_url = "PUBLIC_URL"        # what vendors were given; Bookeo signs it
+log        = "sqlite:///data/log.db"             # or "kafka://host:9092,host2:9092"
+
+[receiver]
+port = 8080                                      # public: /webhooks/* and /healthz
+admin_port = 8081                                # loopback: /readyz and /metrics
+
+[warehouse]                                      # any dlt destination
+destination = "duckdb"
+credentials = "data/warehouse.duckdb"            # for a database with a password: INGEST_WAREHOUSE__CREDENTIALS
+dataset = "ingest"
+
+# One table per account; its name is part of its webhook URL: /webhooks/calendly/sales. Delete what you do not use.
+[accounts.sales]
+vendor = "calendly"
+
+# [accounts.support]
+# vendor = "oncehub"
+
+# [accounts.salon]
+# vendor = "appointedd"
+# webhook_header = "X-Webhook-Token"             # or webhook_user = "…" for basic authentication
+
+# [accounts.tours]
+# vendor = "bookeo"
+"""
+
+_SECRETS = """\
+# Secrets, in the same shape as the settings. Keep this file readable by you alone (0600).
+# Several secrets of one account may be live at once, during a rotation: ["new", "old"].
+
+[accounts.sales]
+webhook_secrets = ["GENERATED"]   # the signing_key you give Calendly when you create the subscription
+
+# [accounts.support]
+# webhook_secrets = ["the secret OnceHub shows when the webhook is created"]
+
+# [accounts.salon]
+# webhook_secrets = ["the value of the header you set in Appointedd, long and random"]
+
+# [accounts.tours]
+# secret_key = "your Bookeo application's secret key"
+"""

@@ -1,0 +1,66 @@
+"""Every error the project raises on purpose.
+
+IngestError
+├── VerificationError      the delivery is not authentic                    401
+├── PayloadError           authentic, but not what the vendor documents     (dead-lettered)
+├── LogUnavailable         the log did not take or give records in time     503, retryable
+├── CommitFailed           the consumer no longer owns what it read         retryable
+├── WarehouseUnavailable   the destination cannot be reached or is locked   retryable
+├── LoadRefused            the destination refuses these very rows
+├── DeadLetterLimit        too many bad records in a row
+└── ConfigurationError     a setting is missing or wrong
+
+Messages say what happened, to which thing, and what to do. They never hold a secret or a body.
+"""
+
+from typing import ClassVar
+
+
+class IngestError(Exception):
+    """Base of all. `status` is what an HTTP caller is told; `retryable` means the same call may succeed later."""
+
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+
+class VerificationError(IngestError):
+    """The signature or credential is missing, malformed or wrong. The caller is not told which."""
+
+    status = 401
+
+
+class PayloadError(IngestError):
+    """An authentic delivery that cannot be read as what the vendor documents; it is kept as a dead letter."""
+
+    status = 202
+
+
+class LogUnavailable(IngestError):
+    """The log did not make the records durable, or could not be read, within the time limit."""
+
+    status = 503
+    retryable = True
+
+
+class CommitFailed(IngestError):
+    """Partitions moved to another consumer; what was loaded but not committed is read again, by whoever has them."""
+
+    retryable = True
+
+
+class WarehouseUnavailable(IngestError):
+    """The destination cannot be reached, or another process holds its file."""
+
+    retryable = True
+
+
+class LoadRefused(IngestError):
+    """The destination was reached and refuses these rows; loading the same rows again would fail the same way."""
+
+
+class DeadLetterLimit(IngestError):
+    """So many records in a row were bad that the cause is probably ours; the consumer stops before draining the log."""
+
+
+class ConfigurationError(IngestError):
+    """A setting is missing or wrong; the message names it and the remedy."""

@@ -1,0 +1,113 @@
+"""An event: CloudEvents 1.0 attributes around a vendor's untouched bytes, and its form on the log.
+
+The form is the CloudEvents Kafka binding in binary mode: `ce_*` headers, the payload as the value.
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+
+from ingest.errors import PayloadError
+from ingest.instant import format_instant, parse_instant
+from ingest.log import Record
+
+
+class Via(StrEnum):
+    """How an event reached us."""
+
+    WEBHOOK = "webhook"
+    RECONCILE = "reconcile"
+    REPLAY = "replay"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """`source` is `/vendor/account`, `subject` the booking id (or another entity's), `time` when it happened or was seen."""
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: datetime
+    received_at: datetime
+    data: bytes
+    via: Via = Via.WEBHOOK
+    signed_by: str = ""
+
+    @property
+    def vendor(self) -> str:
+        """`calendly`, …"""
+        return self.source.split("/")[1]
+
+    @property
+    def account(self) -> str:
+        """The account's name in the settings."""
+        return self.source.split("/")[2]
+
+    def to_record(self) -> Record:
+        """Keyed by vendor, account and subject, so that one booking stays in order."""
+        return Record(key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=self._headers())
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "ce_specversion": "1.0",
+            "ce_id": self.id,
+            "ce_source": self.source,
+            "ce_type": self.type,
+            "ce_subject": self.subject,
+            "ce_time": format_instant(self.time),
+            "ce_via": self.via,
+            "ce_receivedat": format_instant(self.received_at),
+            "ce_signedby": self.signed_by,
+            "content-type": "application/json",
+        }
+
+    @classmethod
+    def from_record(cls, record: Record) -> "Event":
+        """Raises PayloadError when the record is not one of our events."""
+        headers = record.headers
+        return cls(
+            id=_header(headers, "ce_id"),
+            source=_source(headers),
+            type=_header(headers, "ce_type"),
+            subject=_header(headers, "ce_subject"),
+            time=parse_instant(_header(headers, "ce_time")),
+            received_at=parse_instant(_header(headers, "ce_receivedat")),
+            data=record.value,
+            via=_via(headers),
+            signed_by=headers.get("ce_signedby", ""),
+        )
+
+
+def digest(*parts: str | bytes) -> str:
+    """A deterministic event id for vendors that give none: SHA-256 over the length-prefixed parts."""
+    mac = sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        mac.update(len(raw).to_bytes(8, "big"))
+        mac.update(raw)
+    return mac.hexdigest()
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    value = headers.get(name)
+    if not value:
+        raise PayloadError(f"the record has no {name} header: it was not written by this project")
+    return value
+
+
+def _source(headers: Mapping[str, str]) -> str:
+    source = _header(headers, "ce_source")
+    if source.count("/") != 2 or not source.startswith("/"):  # noqa: PLR2004 - "/vendor/account"
+        raise PayloadError("ce_source is not /vendor/account")
+    return source
+
+
+def _via(headers: Mapping[str, str]) -> Via:
+    try:
+        return Via(_header(headers, "ce_via"))
+    except ValueError as error:
+        raise PayloadError(f"ce_via is none of {', '.join(Via)}") from error

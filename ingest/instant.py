@@ -1,0 +1,25 @@
+"""Instants: text to aware UTC datetimes and back, in one fixed-width form that sorts as time does."""
+
+from datetime import UTC, datetime
+
+from ingest.errors import PayloadError
+
+
+def parse_instant(text: str) -> datetime:
+    """ISO 8601 with a zone -> UTC datetime. Raises PayloadError: a time without a zone is not an instant."""
+    try:
+        return utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError) as error:
+        raise PayloadError(f"not an ISO 8601 instant: {text[:40]!r}") from error
+
+
+def utc(moment: datetime) -> datetime:
+    """The same instant in UTC. Raises ValueError for a naive datetime."""
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone is not an instant")
+    return moment.astimezone(UTC)
+
+
+def format_instant(moment: datetime) -> str:
+    """27 characters, microseconds, `Z`: comparing two such texts compares the instants."""
+    return utc(moment).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")

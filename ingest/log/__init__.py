@@ -1,0 +1,87 @@
+"""The log: an append-only sequence of records by topic and partition, behind one small interface.
+
+Two implementations pass one contract suite: `ingest.log.sqlite` (embedded, one file) and `ingest.log.kafka`.
+An offset always names the next record to read.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is appended: the key decides the partition, so records of one key stay in order."""
+
+    key: str
+    value: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A topic's partition; records are ordered within it and nowhere else."""
+
+    topic: str
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record with the place it has in the log."""
+
+    record: Record
+    partition: Partition
+    offset: int
+
+    @property
+    def position(self) -> str:
+        """`topic/partition/offset`, for people and for dead letters."""
+        return f"{self.partition.topic}/{self.partition.number}/{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How far a group has read one partition: `next` is the next offset to be written, `committed` the next to be read."""
+
+    partition: Partition
+    next: int
+    committed: int
+
+    @property
+    def lag(self) -> int:
+        """Records written and not yet committed."""
+        return max(0, self.next - self.committed)
+
+
+class Producer(Protocol):
+    """Appends. Safe to call from several threads."""
+
+    def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
+        """Resolves when every record is durable; fails with LogUnavailable when that cannot be promised."""
+
+    def close(self) -> None:
+        """Waits for what was appended, then frees everything."""
+
+
+class Consumer(Protocol):
+    """Reads on behalf of a group. Used from one thread."""
+
+    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
+        """Up to `limit` next records; waits at most `timeout` seconds for the first. Raises LogUnavailable."""
+
+    def commit(self, records: Sequence[StoredRecord]) -> None:
+        """These and all before them are done with. Raises CommitFailed when their partitions were lost meanwhile."""
+
+    def rewind(self) -> None:
+        """Forget what was polled and not committed: it is read again."""
+
+    def generation(self) -> int:
+        """Changes whenever partitions may have moved; what was cached about their bookings is then stale."""
+
+    def backlog(self) -> list[Backlog]:
+        """Where the group stands in every partition of its topics. Raises LogUnavailable."""
+
+    def close(self) -> None:
+        """Leaves the group."""

@@ -1,0 +1,70 @@
+"""The log the settings name, its implementation imported only when it is the one chosen."""
+
+import socket
+from pathlib import Path
+
+from ingest.errors import LogUnavailable
+from ingest.log import Backlog, Consumer, Producer
+from ingest.settings import Settings
+
+_PROBE_SECONDS = 1.0
+
+
+def sqlite_path(settings: Settings) -> Path | None:
+    """The embedded log's file; None when the log is Kafka."""
+    return Path(settings.log.removeprefix("sqlite:///")) if settings.log.startswith("sqlite:///") else None
+
+
+def kafka_servers(settings: Settings) -> list[str]:
+    """`kafka://a:9092,b:9092` -> the list kafka-python wants."""
+    return settings.log.removeprefix("kafka://").strip("/").split(",")
+
+
+def open_producer(settings: Settings) -> Producer:
+    """Raises LogUnavailable."""
+    if path := sqlite_path(settings):
+        from ingest.log.sqlite import SqliteProducer
+
+        return SqliteProducer(path)
+    from ingest.log.kafka import KafkaLogProducer
+
+    return KafkaLogProducer(kafka_servers(settings), settings.kafka, settings.topics())
+
+
+def open_consumer(settings: Settings) -> Consumer:
+    """Joins the group of the settings. Raises LogUnavailable."""
+    if path := sqlite_path(settings):
+        from ingest.log.sqlite import SqliteConsumer
+
+        return SqliteConsumer(path, settings.consumer.group, settings.topics(), settings.log_retention)
+    from ingest.log.kafka import KafkaLogConsumer
+
+    return KafkaLogConsumer(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics())
+
+
+def read_backlog(settings: Settings) -> list[Backlog]:
+    """Where the group stands, seen from outside it. Raises LogUnavailable."""
+    if path := sqlite_path(settings):
+        from ingest.log import sqlite
+
+        return sqlite.backlog(path, settings.consumer.group, settings.topics())
+    from ingest.log import kafka
+
+    return kafka.backlog(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics())
+
+
+def probe(settings: Settings) -> None:
+    """A quick look whether the log can be reached at all. Raises LogUnavailable."""
+    if sqlite_path(settings):
+        read_backlog(settings)
+    elif not any(map(_reachable, kafka_servers(settings))):
+        raise LogUnavailable(f"none of the brokers in {settings.log} accepts a connection")
+
+
+def _reachable(server: str) -> bool:
+    host, _, port = server.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS):
+            return True
+    except (OSError, ValueError):
+        return False

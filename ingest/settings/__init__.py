@@ -1,0 +1,139 @@
+"""Settings: one frozen value, read from `ingest.toml`, a secrets file, mounted secret files and the environment."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from ingest.duration import Duration
+from ingest.vendors import Account, AnyVendor, load_vendor, vendor_names
+
+
+def _named(raw: object) -> object:
+    """An account knows its own name; what is not a table is left for pydantic to refuse."""
+    if not isinstance(raw, dict):
+        return raw
+    return {name: {**table, "name": name} if isinstance(table, dict) else table for name, table in raw.items()}
+
+
+def _by_vendor(raw: object) -> object:
+    return account_model(raw).model_validate(raw) if isinstance(raw, dict) else raw
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ReceiverSettings(_Section):
+    """The two listeners and how much they take on.
+
+    `append_timeout` is how long a delivery may wait for the log; Bookeo gives up after 5 seconds. `body_timeout` is how
+    long a body may take to arrive.
+    `in_flight_limit` bounds, in bytes, what waits for the log in one worker; beyond it deliveries are answered 503.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(8081, ge=0, le=65535)
+    admin_token: SecretStr | None = None
+    workers: int = Field(1, ge=1, le=64)
+    body_limit: int = Field(1024 * 1024, ge=1024)
+    append_timeout: Duration = timedelta(seconds=4)
+    body_timeout: Duration = timedelta(seconds=10)
+    in_flight_limit: int = Field(32 * 1024 * 1024, ge=1024)
+    connection_limit: int = Field(1000, ge=1)
+
+
+class ConsumerSettings(_Section):
+    """How records become loads. A batch closes at `max_records`, `max_bytes`, or when its oldest record waited `linger`.
+
+    Where several consumers load into one warehouse, each needs an `instance` name of its own. `dead_letter_limit` is how many records in a row may be bad before the consumer stops and asks for a look.
+    """
+
+    group: str = Field("ingest", pattern=r"^[A-Za-z0-9_-]+$")
+    instance: str = Field("", pattern=r"^[a-z0-9_]*$")
+    max_records: int = Field(5000, ge=1)
+    max_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    linger: Duration = timedelta(milliseconds=250)
+    dead_letter_limit: int = Field(100, ge=1)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(8082, ge=0, le=65535)
+    admin_token: SecretStr | None = None
+
+
+class WarehouseSettings(_Section):
+    """Any dlt destination. `credentials` goes to dlt as it is; with a password in it, give it by the environment.
+
+    Left out, they are a file `data/warehouse.duckdb` for DuckDB; for others dlt looks for them in its own places. `work_dir` holds dlt's working folder, which is scratch: everything in it can be rebuilt from the log.
+    """
+
+    destination: str = "duckdb"
+    credentials: SecretStr | None = None
+    dataset: str = Field("ingest", pattern=r"^[a-z][a-z0-9_]*$")
+    work_dir: str = "data/dlt"
+
+    @property
+    def duckdb_file(self) -> Path | None:
+        """The database file; None for another destination, and for DuckDB in memory or at a service."""
+        if self.destination != "duckdb":
+            return None
+        given = self.credentials.get_secret_value() if self.credentials else "data/warehouse.duckdb"
+        return None if given.startswith((":", "md:")) else Path(given.removeprefix("duckdb:///"))
+
+
+class KafkaSettings(_Section):
+    """How to talk to the brokers named in `log`, and how topics are made when they are missing."""
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    partitions: int = Field(6, ge=1)
+    replication_factor: int = Field(1, ge=1)
+
+
+class Settings(_Section):
+    """Everything a process needs to know. Paths are relative to the folder the process was started in."""
+
+    public_url: str = Field("http://127.0.0.1:8080", pattern=r"^https?://[^/?#]+(/[^?#]*)?$")
+    log: str = Field("sqlite:///data/log.db", pattern=r"^(sqlite:///.+|kafka://.+)$")
+    log_retention: Duration = timedelta(days=14)
+    topic_prefix: str = Field("bookings", pattern=r"^[A-Za-z0-9_-]+$")
+    receiver: ReceiverSettings = ReceiverSettings()
+    consumer: ConsumerSettings = ConsumerSettings()
+    warehouse: WarehouseSettings = WarehouseSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    accounts: Annotated[dict[str, Annotated[Account, BeforeValidator(_by_vendor)]], BeforeValidator(_named)] = Field(
+        default_factory=dict
+    )
+
+    def vendors(self) -> dict[tuple[str, str], AnyVendor]:
+        """Every account ready for use, by (vendor, account)."""
+        return {
+            (account.vendor, name): load_vendor(account.vendor)(account, self.public_url)
+            for name, account in self.accounts.items()
+        }
+
+    def topic(self, vendor: str) -> str:
+        """Where a vendor's events go."""
+        return f"{self.topic_prefix}.{vendor}"
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Where what could not be read goes."""
+        return f"{self.topic_prefix}.dead-letters"
+
+    def topics(self) -> list[str]:
+        """All that a consumer reads: every known vendor's, so that what is in the log outlives an account's settings."""
+        return [*map(self.topic, vendor_names()), self.dead_letter_topic]
+
+
+def account_model(table: dict[str, Any]) -> type[Account]:
+    """The vendor's own account model; the common one where no vendor is named. Raises ConfigurationError."""
+    vendor = table.get("vendor")
+    return load_vendor(vendor).Account if isinstance(vendor, str) else Account

@@ -1,0 +1,46 @@
+"""HMAC over raw bytes, compared in constant time against every live secret."""
+
+import hmac
+from collections.abc import Iterable, Sequence
+
+from ingest.errors import VerificationError
+
+
+def hmac_sha256_hex(secret: str, *parts: bytes) -> str:
+    """Lower-case hex of HMAC-SHA256 over the concatenated parts, keyed with the secret's UTF-8 bytes."""
+    mac = hmac.new(secret.encode(), digestmod="sha256")
+    for part in parts:
+        mac.update(part)
+    return mac.hexdigest()
+
+
+def which_matches(given: Iterable[str], expected: Sequence[str]) -> str:
+    """The 1-based position, as text, of the expected value that any given one equals. Raises VerificationError.
+
+    Every pair is compared, so that the time taken tells nothing about where a match was.
+    """
+    found = 0
+    for candidate in given:
+        raw = candidate.encode()
+        for position, value in enumerate(expected, start=1):
+            if hmac.compare_digest(raw, value.encode()) and not found:
+                found = position
+    if not found:
+        raise VerificationError("no live secret matches")
+    return str(found)
+
+
+def timestamped_signature(header: str, key: str) -> tuple[str, list[str]]:
+    """`t=<unix seconds>,<key>=<hex>[,…]` -> the digits of t, and every signature. Raises VerificationError."""
+    pairs = [part.split("=", 1) for part in header.split(",")]
+    if any(len(pair) != 2 for pair in pairs):  # noqa: PLR2004 - name and value
+        raise VerificationError("the signature header is not a list of name=value")
+    times = [value for name, value in pairs if name == "t"]
+    signatures = [value for name, value in pairs if name == key]
+    if len(times) != 1 or not signatures or not _is_unix_time(times[0]):
+        raise VerificationError(f"the signature header needs one t and at least one {key}")
+    return times[0], signatures
+
+
+def _is_unix_time(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 11  # noqa: PLR2004 - until the year 5138

@@ -1,0 +1,56 @@
+"""Metrics, each named once with its meaning, and structured logs.
+
+With several receiver workers PROMETHEUS_MULTIPROC_DIR is set before this module is imported, and metrics add up over workers.
+"""
+
+import logging
+import sys
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation here
+
+_ACCOUNT = ("vendor", "account")
+
+DELIVERIES = Counter("ingest_deliveries_total", "Webhook deliveries by answer.", (*_ACCOUNT, "outcome"))
+SIGNED_BY = Counter("ingest_deliveries_signed_total", "Verified deliveries by which live secret signed them.", (*_ACCOUNT, "secret"))
+DELIVERY_SECONDS = Histogram(
+    "ingest_delivery_seconds",
+    "From the request's arrival to its answer.",
+    _ACCOUNT,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+IN_FLIGHT_BYTES = Gauge(
+    "ingest_in_flight_bytes", "Bodies waiting for the log.", multiprocess_mode="livesum"
+)
+EVENTS_LOADED = Counter("ingest_events_loaded_total", "Events in loads that succeeded; a replayed one counts again.", (*_ACCOUNT, "via"))
+EVENTS_STALE = Counter("ingest_events_stale_total", "Events older than what the warehouse had of their booking.", _ACCOUNT)
+UNKNOWN_STATUS = Counter("ingest_unknown_status_total", "Bookings whose vendor's status word we do not know.", _ACCOUNT)
+DEAD_LETTERS = Counter("ingest_dead_letters_total", "Records set aside, by reason.", (*_ACCOUNT, "reason"))
+BATCH_RECORDS = Histogram("ingest_batch_records", "Records in a load.", buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000))
+LOAD_SECONDS = Histogram("ingest_load_seconds", "One load, from rows to visible.", buckets=(0.1, 0.25, 0.5, 0.75, 1, 2, 5, 10, 30, 60))
+FRESHNESS_SECONDS = Histogram(
+    "ingest_freshness_seconds",
+    "From an event's receipt to its row being visible.",
+    _ACCOUNT,
+    buckets=(0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 3600),
+)
+LAG_RECORDS = Gauge("ingest_lag_records", "Records written to the log and not yet committed.", ("topic", "partition"))
+
+
+def configure_logging(service: str, *, level: int = logging.INFO) -> None:
+    """JSON lines on standard error; a person's form when that is a terminal. Never bodies, never secrets."""
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            lambda _, __, fields: {"service": service, **fields},
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

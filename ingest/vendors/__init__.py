@@ -1,0 +1,165 @@
+"""The four vendors behind one interface; each is one module here, loaded by the name the settings use.
+
+The rule is *verify, then parse, on the raw bytes*: only `Vendor.verify` makes a `VerifiedDelivery`, and only that can be parsed.
+"""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import ClassVar, Generic, TypeVar
+
+import orjson
+
+from ingest.booking import Booking
+from ingest.errors import ConfigurationError, VerificationError
+from ingest.event import Event, Via, digest
+from ingest.vendors.account import Account
+from ingest.vendors.delivery import Delivery, Proof, VerifiedDelivery
+
+# A vendor's clock may run ahead of ours by this much; a delivery from further in the future is refused.
+CLOCK_SKEW = timedelta(minutes=5)
+
+A = TypeVar("A", bound=Account)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What `parse` found in a delivery: enough to make an event of it, nothing of the booking itself."""
+
+    id: str
+    type: str
+    subject: str
+    time: datetime
+
+
+class Vendor(ABC, Generic[A]):
+    """One account of a vendor: authenticity, identity and meaning of what it sends. Pure: values in, values out."""
+
+    name: ClassVar[str]
+    Account: ClassVar[type[Account]] = Account
+
+    def __init__(self, account: A, public_url: str) -> None:
+        self.account = account
+        self.public_url = public_url.rstrip("/")
+
+    @property
+    def source(self) -> str:
+        """The CloudEvents source of everything from this account."""
+        return f"/{self.name}/{self.account.name}"
+
+    @property
+    def webhook_url(self) -> str:
+        """What the vendor was given, without a query."""
+        return f"{self.public_url}/webhooks/{self.name}/{self.account.name}"
+
+    @property
+    def credential_header(self) -> str | None:
+        """The header whose value is itself a secret, not a signature: it is never kept. None where there is none."""
+        return None
+
+    def webhook_queries(self) -> list[str]:
+        """The query of each URL to register with the vendor; most need one URL without a query."""
+        return [""]
+
+    def verify(self, delivery: Delivery, now: datetime) -> VerifiedDelivery:
+        """Raises VerificationError, and nothing else, when the delivery is not authentic or not of its time."""
+        proof = self.authenticate(delivery)
+        self._check_age(proof.sent_at, now)
+        return VerifiedDelivery(delivery, proof)
+
+    def parse(self, delivery: VerifiedDelivery) -> Event:
+        """The event in it, the raw bytes untouched. Raises PayloadError."""
+        reading = self.read(delivery)
+        return Event(
+            id=reading.id,
+            source=self.source,
+            type=f"{self.name}.{reading.type}",
+            subject=reading.subject,
+            time=reading.time,
+            received_at=delivery.received_at,
+            data=delivery.body,
+            signed_by=delivery.proof.signed_by,
+        )
+
+    def observe(self, record: Mapping[str, object], seen: datetime) -> Event:
+        """A REST record, as read at `seen`, as an event; the same record read twice is the same event. Raises PayloadError."""
+        data = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+        subject = self.booking_of_record(data).booking_id
+        return Event(
+            id=digest(self.source, subject, data),
+            source=self.source,
+            type=self._observed,
+            subject=subject,
+            time=seen,
+            received_at=seen,
+            data=data,
+            via=Via.RECONCILE,
+        )
+
+    def booking(self, event: Event) -> Booking | None:
+        """The booking an event tells of, None when it tells of something else. Raises PayloadError."""
+        if event.type == self._observed:
+            return self.booking_of_record(event.data)
+        return self.booking_of_webhook(event)
+
+    @abstractmethod
+    def authenticate(self, delivery: Delivery) -> Proof:
+        """Which secret signed it and when it was sent. Raises VerificationError."""
+
+    @abstractmethod
+    def read(self, delivery: VerifiedDelivery) -> Reading:
+        """Identity, type, subject and time. Unknown types are read too. Raises PayloadError."""
+
+    @abstractmethod
+    def booking_of_webhook(self, event: Event) -> Booking | None:
+        """From the webhook's shape. Raises PayloadError."""
+
+    @abstractmethod
+    def booking_of_record(self, data: bytes) -> Booking:
+        """From the REST shape. Raises PayloadError."""
+
+    @property
+    def _observed(self) -> str:
+        return f"{self.name}.booking.observed"
+
+    def _check_age(self, sent_at: datetime | None, now: datetime) -> None:
+        if sent_at is None:
+            return
+        if sent_at - now > CLOCK_SKEW:
+            raise VerificationError("sent in the future")
+        if self.account.tolerance is not None and now - sent_at > self.account.tolerance:
+            raise VerificationError("older than the account's tolerance")
+
+
+AnyVendor = Vendor[Account]
+
+
+def vendor_names() -> list[str]:
+    """Every module here that declares a vendor."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if name not in {"account", "delivery", "mapping", "payload"})
+
+
+def load_vendor(name: str) -> type[AnyVendor]:
+    """The vendor's class by the name of its module. Raises ConfigurationError."""
+    if name not in vendor_names():
+        raise ConfigurationError(f"unknown vendor {name!r}: known are {', '.join(vendor_names())}")
+    module = importlib.import_module(f"ingest.vendors.{name}")
+    found: type[AnyVendor] = module.VENDOR
+    return found
+
+
+__all__ = [
+    "Account",
+    "AnyVendor",
+    "Delivery",
+    "Proof",
+    "Reading",
+    "Vendor",
+    "VerifiedDelivery",
+    "load_vendor",
+    "vendor_names",
+]

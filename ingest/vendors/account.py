@@ -1,0 +1,37 @@
+"""What every vendor's account has in the settings; a vendor adds its own fields by subclassing."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from ingest.duration import Duration
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
+
+
+class Account(BaseModel):
+    """One account of one vendor. Its name is in its webhook URL: `/webhooks/<vendor>/<name>`.
+
+    `tolerance` is how old a correctly signed delivery may be. It is unlimited by default, because a vendor that
+    retries with the first attempt's timestamp would otherwise have every retry refused, and its webhook switched off;
+    a replayed delivery changes nothing, since it has the id of the first.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    vendor: str
+    webhook_secrets: Secrets = ()
+    tolerance: Duration | None = None
+    api_url: str | None = None
+
+    def live_secrets(self) -> tuple[str, ...]:
+        """The webhook secrets any of which may sign, newest first; empty when none is configured."""
+        return tuple(secret.get_secret_value() for secret in self.webhook_secrets)

@@ -1,0 +1,62 @@
+"""A webhook delivery as it came over HTTP, before and after it was found authentic."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from ingest.errors import VerificationError
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """HTTP header lines with lower-case names, repetitions kept; values decoded as ISO 8859-1."""
+
+    lines: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, lines: Iterable[tuple[str, str]]) -> "Headers":
+        """Names in any case."""
+        return cls(tuple((name.lower(), value) for name, value in lines))
+
+    def one(self, name: str) -> str:
+        """The value of a header that must be there exactly once. Raises VerificationError."""
+        values = [value for given, value in self.lines if given == name]
+        if len(values) != 1:
+            raise VerificationError(f"{name} is there {len(values)} times, not once")
+        return values[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One POST: the raw query of its URL, its headers, its raw body, and when we got it."""
+
+    query: str
+    headers: Headers
+    body: bytes
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Why a delivery is believed: which of the live secrets signed it ("1" is the first), and when it says it was sent."""
+
+    signed_by: str
+    sent_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedDelivery:
+    """A delivery that `Vendor.verify` found authentic. Make it nowhere else."""
+
+    delivery: Delivery
+    proof: Proof
+
+    @property
+    def body(self) -> bytes:
+        """The raw bytes that were signed."""
+        return self.delivery.body
+
+    @property
+    def received_at(self) -> datetime:
+        """When we got it."""
+        return self.delivery.received_at

@@ -1,0 +1,69 @@
+"""Reading vendors' JSON: typed where we depend on it, forgiving where we only describe."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from ingest.errors import PayloadError
+from ingest.instant import utc
+
+# The widest price the warehouse's decimal(38, 9) holds.
+_PRICE_LIMIT = Decimal(10) ** 29
+
+
+def _text(value: object) -> str | None:
+    """Descriptive text: "" and null are absent, a number is its digits, anything else is absent rather than an error."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    return str(value).replace("\x00", "\N{REPLACEMENT CHARACTER}").strip() or None
+
+
+def _identity(value: str) -> str:
+    if not value or "\x00" in value:
+        raise ValueError("an id cannot be empty or hold NUL")
+    return value
+
+
+def _absent(value: object) -> object:
+    return None if value == "" else value
+
+
+def _price(value: Decimal) -> Decimal:
+    if abs(value) >= _PRICE_LIMIT:
+        raise ValueError("a price beyond 29 digits")
+    return value
+
+
+Text = Annotated[str | None, BeforeValidator(_text)]
+Id = Annotated[str, AfterValidator(_identity)]
+Instant = Annotated[AwareDatetime, AfterValidator(utc)]
+MaybeInstant = Annotated[Instant | None, BeforeValidator(_absent)]
+Amount = Annotated[Decimal, AfterValidator(_price)]
+
+
+class Payload(BaseModel):
+    """Part of a vendor's JSON. Fields may be added by the vendor at any time; those we do not name are left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+P = TypeVar("P", bound=Payload)
+
+
+def read_json(shape: type[P], raw: bytes) -> P:
+    """Raises PayloadError naming the fields that are wrong, never their values."""
+    try:
+        return shape.model_validate_json(raw)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        where = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['type']}" for fault in faults[:5])
+        raise PayloadError(f"not the documented shape: {where}") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise PayloadError(f"not the documented shape: {type(error).__name__}") from None
+
+
+def latest(*moments: datetime | None) -> datetime:
+    """The latest of those that are there; at least one must be."""
+    return max(moment for moment in moments if moment is not None)

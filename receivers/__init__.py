@@ -1,0 +1,1 @@
+"""All that appends events to the log."""

@@ -1,0 +1,117 @@
+"""The one endpoint: every vendor's webhook is verified, read, made durable in the log, and only then acknowledged."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from time import perf_counter
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from ingest.dead_letter import DeadLetter, without_credentials
+from ingest.errors import LogUnavailable, PayloadError, VerificationError
+from ingest.log import Producer, Record
+from ingest.settings import Settings
+from ingest.telemetry import DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, SIGNED_BY
+from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
+from ingest.vendors.delivery import Headers
+from receivers.in_flight import InFlight
+
+log = structlog.get_logger()
+
+# What each outcome is answered with: acknowledged means durable.
+_STATUS = {
+    "accepted": 202,
+    "dead_lettered": 202,
+    "disconnected": 400,  # nobody is there to read it
+    "rejected": 401,
+    "slow_body": 408,
+    "unavailable": 503,
+}
+_RETRY_AFTER_SECONDS = "10"
+
+
+class Webhooks:
+    """Answers `POST /webhooks/{vendor}/{account}` for the accounts of the settings."""
+
+    def __init__(self, settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], producer: Producer) -> None:
+        self._settings = settings
+        self._vendors = vendors
+        self._producer = producer
+        self._in_flight = InFlight(settings.receiver.in_flight_limit)
+
+    async def endpoint(self, request: Request) -> Response:
+        """Never raises for what a caller sends; an error that escapes is ours, answered 500 and retried by the vendor."""
+        vendor = self._vendors.get((request.path_params["vendor"], request.path_params["account"]))
+        if vendor is None:
+            return Response("unknown vendor or account", 404)
+        started = perf_counter()
+        outcome = await self._handle(vendor, request)
+        labels = (vendor.name, vendor.account.name)
+        DELIVERIES.labels(*labels, outcome).inc()
+        DELIVERY_SECONDS.labels(*labels).observe(perf_counter() - started)
+        retry = {"Retry-After": _RETRY_AFTER_SECONDS} if outcome == "unavailable" else None
+        return Response(status_code=_STATUS[outcome], headers=retry)
+
+    async def _handle(self, vendor: AnyVendor, request: Request) -> str:
+        try:
+            delivery = await self._delivery(request)
+            verified = vendor.verify(delivery, delivery.received_at)
+            SIGNED_BY.labels(vendor.name, vendor.account.name, verified.proof.signed_by).inc()
+            topic, record, outcome = self._record(vendor, verified)
+            await self._append(topic, record)
+        except VerificationError as error:
+            log.info("delivery.rejected", source=vendor.source, why=str(error))
+            return "rejected"
+        except LogUnavailable as error:
+            log.warning("delivery.unavailable", source=vendor.source, why=str(error))
+            return "unavailable"
+        except ClientDisconnect:
+            return "disconnected"
+        except TimeoutError:
+            return "slow_body"
+        return outcome
+
+    async def _delivery(self, request: Request) -> Delivery:
+        received_at = datetime.now(UTC)
+        async with asyncio.timeout(self._settings.receiver.body_timeout.total_seconds()):
+            body = await request.body()
+        lines = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
+        query: bytes = request.scope["query_string"]
+        return Delivery(query.decode("latin-1"), Headers.of(lines), body, received_at)
+
+    def _record(self, vendor: AnyVendor, verified: VerifiedDelivery) -> tuple[str, Record, str]:
+        try:
+            return self._settings.topic(vendor.name), vendor.parse(verified).to_record(), "accepted"
+        except PayloadError as error:
+            reason, detail = "unreadable_payload", str(error)
+        except Exception as error:  # noqa: BLE001 - our bug must not cost the vendor's event
+            log.exception("delivery.parse_crashed", source=vendor.source)
+            reason, detail = "parse_crashed", type(error).__name__
+        DEAD_LETTERS.labels(vendor.name, vendor.account.name, reason).inc()
+        log.warning("delivery.dead_lettered", source=vendor.source, reason=reason, detail=detail)
+        return self._settings.dead_letter_topic, _dead_letter(vendor, verified, reason, detail).to_record(), "dead_lettered"
+
+    async def _append(self, topic: str, record: Record) -> None:
+        """Returns once durable. Raises LogUnavailable when that is not so within the time limit."""
+        self._in_flight.admit(len(record.value))
+        future = self._producer.append(topic, [record])
+        self._in_flight.watch(len(record.value), future)
+        try:
+            async with asyncio.timeout(self._settings.receiver.append_timeout.total_seconds()):
+                await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise LogUnavailable("the log did not acknowledge within receiver.append_timeout") from None
+
+
+def _dead_letter(vendor: AnyVendor, verified: VerifiedDelivery, reason: str, detail: str) -> DeadLetter:
+    return DeadLetter(
+        source=vendor.source,
+        reason=reason,
+        detail=detail,
+        happened_at=verified.received_at,
+        data=verified.body,
+        headers=without_credentials(verified.delivery.headers.lines, vendor.credential_header),
+        query=verified.delivery.query,
+    )
