@@ -128,7 +128,11 @@ def plan_load(items: Sequence[Item], letters: Iterable[StoredRecord], held: Mapp
         "bookings": rows,
         "dead_letters": [dead_letter_row(letter, now) for letter in letters],
     }
-    return Plan({name: some for name, some in tables.items() if some}, versions, [one for one in told if one.key in held and one.version < held[one.key].version])
+    return Plan(
+        {name: some for name, some in tables.items() if some},
+        versions,
+        [one for one in told if one.key in held and one.version < held[one.key].version],
+    )
 
 
 def _first_received(told: Iterable[Candidate]) -> dict[Key, datetime]:

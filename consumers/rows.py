@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import orjson
@@ -15,6 +15,9 @@ from ingest.event import Event
 from ingest.log import StoredRecord
 
 Row = dict[str, Any]
+
+_FINEST = Decimal("1e-9")
+_EXACT = Context(prec=60)  # the default's 28 digits are fewer than decimal(38, 9) holds
 
 _TEXT, _INT, _TIME, _PRICE = pa.string(), pa.int64(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 9)
 
@@ -132,7 +135,7 @@ def _any_text(data: bytes) -> str:
 
 
 def _scaled(price: Decimal | None) -> Decimal | None:
-    return None if price is None else price.quantize(Decimal("1e-9"))
+    return None if price is None else price.quantize(_FINEST, context=_EXACT)
 
 
 def _instant_or(text: str | None, otherwise: datetime) -> datetime:

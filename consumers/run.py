@@ -9,7 +9,7 @@ from consumers.loader import Loader
 from consumers.warehouse import Warehouse
 from ingest.admin import serve_admin
 from ingest.errors import WarehouseUnavailable
-from ingest.log.open import open_consumer, open_producer
+from ingest.opening import open_consumer, open_producer
 from ingest.settings import Settings
 
 log = structlog.get_logger()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -33,6 +34,7 @@ for _name, _value in {
 
 import dlt  # noqa: E402 - after its settings
 from dlt.common.exceptions import TerminalException, TransientException  # noqa: E402
+from dlt.common.schema.typing import TColumnSchema  # noqa: E402
 from dlt.destinations.exceptions import DatabaseUndefinedRelation  # noqa: E402
 from dlt.destinations.sql_client import SqlClientBase  # noqa: E402
 from dlt.extract import DltResource  # noqa: E402
@@ -99,16 +101,12 @@ class Warehouse:
         )
 
     def _resource(self, table: Table, rows: list[Row]) -> DltResource:
-        return dlt.resource(
-            arrow(table.name, rows),
-            name=table.name,
-            write_disposition={"disposition": "merge", "strategy": self._strategies[table.replaces]},
-            primary_key=table.key,
-            columns={column: {"data_type": "json"} for column in table.json},
-        )
+        columns: dict[str, TColumnSchema] = {column: {"data_type": "json"} for column in table.json}
+        resource: DltResource = dlt.resource([arrow(table.name, rows)], name=table.name, primary_key=table.key, columns=columns)
+        return resource.apply_hints(write_disposition=self._strategies[table.replaces])
 
     def _prune(self) -> None:
-        """dlt keeps some eight files of every load; at a load a second that is a full disk."""
+        """Dlt keeps some eight files of every load; at a load a second that is a full disk."""
         for folder in (self._folder / "load" / "loaded", self._folder / "normalize" / "loaded"):
             for package in folder.glob("*"):
                 shutil.rmtree(package, ignore_errors=True)
@@ -124,11 +122,12 @@ def try_out(settings: Settings) -> None:
 @contextmanager
 def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
     """A connection of its own, beside a running consumer's."""
-    chosen = destination(settings)
-    schema = dlt.Schema("ingest")
-    configuration = chosen.spec()._bind_dataset_name(settings.warehouse.dataset, schema.name)
-    with _translated(), warehouse_lock(settings.warehouse), chosen.client(schema, configuration) as connected:
-        yield connected.sql_client
+    with TemporaryDirectory(prefix="ingest-reader-") as scratch:
+        pipeline = dlt.pipeline(
+            "ingest_reader", pipelines_dir=scratch, destination=destination(settings), dataset_name=settings.warehouse.dataset
+        )
+        with _translated(), warehouse_lock(settings.warehouse), pipeline.sql_client() as client:
+            yield client
 
 
 def destination(settings: Settings) -> Any:
@@ -141,7 +140,7 @@ def destination(settings: Settings) -> Any:
         chosen.duckdb_file.parent.mkdir(parents=True, exist_ok=True)
     try:
         return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises
         raise ConfigurationError(f"warehouse.destination {chosen.destination!r} is not one dlt can use: {type(error).__name__}") from None
 
 
@@ -155,18 +154,18 @@ def _hold(folder: Path) -> FileLock:
     return lock
 
 
-def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, str]:
+def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, Any]:
     """By whether later rows replace: the exact strategy where the destination has it, the universal one elsewhere."""
     can = pipeline.destination_client().capabilities.supported_merge_strategies or []
     return {
-        True: "upsert" if "upsert" in can else "delete-insert",
-        False: "insert-only" if "insert-only" in can else "delete-insert",
+        True: {"disposition": "merge", "strategy": "upsert" if "upsert" in can else "delete-insert"},
+        False: {"disposition": "merge", "strategy": "insert-only" if "insert-only" in can else "delete-insert"},
     }
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """dlt's errors as ours: terminal ones blame the rows, all others may pass."""
+    """Dlt's errors as ours: terminal ones blame the rows, all others may pass."""
     try:
         yield
     except (WarehouseUnavailable, LoadRefused, ConfigurationError):

@@ -21,9 +21,7 @@ DELIVERY_SECONDS = Histogram(
     _ACCOUNT,
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-IN_FLIGHT_BYTES = Gauge(
-    "ingest_in_flight_bytes", "Bodies waiting for the log.", multiprocess_mode="livesum"
-)
+IN_FLIGHT_BYTES = Gauge("ingest_in_flight_bytes", "Bodies waiting for the log.", multiprocess_mode="livesum")
 EVENTS_LOADED = Counter("ingest_events_loaded_total", "Events in loads that succeeded; a replayed one counts again.", (*_ACCOUNT, "via"))
 EVENTS_STALE = Counter("ingest_events_stale_total", "Events older than what the warehouse had of their booking.", _ACCOUNT)
 UNKNOWN_STATUS = Counter("ingest_unknown_status_total", "Bookings whose vendor's status word we do not know.", _ACCOUNT)

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from ingest.errors import ConfigurationError
 from ingest.log import Producer
-from ingest.log.open import open_producer
+from ingest.opening import open_producer
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
 from ingest.telemetry import configure_logging

@@ -12,7 +12,7 @@ from uvicorn.supervisors import Multiprocess
 
 from ingest.admin import serve_admin
 from ingest.listening import bind
-from ingest.log.open import probe
+from ingest.opening import probe
 from ingest.settings import Settings
 from receivers.app import create_app, ready_vendors
 
@@ -57,5 +57,5 @@ def serve(settings: Settings) -> None:
 
 
 def _exit_cleanly(_: int, __: FrameType | None) -> None:
-    """uvicorn raises the signal once more after its graceful stop; that is a success, not a death by signal."""
+    """Uvicorn raises the signal once more after its graceful stop; that is a success, not a death by signal."""
     sys.exit(0)

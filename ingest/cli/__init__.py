@@ -29,7 +29,9 @@ _UNAVAILABLE = 3
 
 
 @app.callback()
-def _global(config: str = typer.Option(None, "--config", envvar="INGEST_CONFIG", help="The settings file.", show_default="ingest.toml")) -> None:
+def _global(
+    config: str = typer.Option(None, "--config", envvar="INGEST_CONFIG", help="The settings file.", show_default="ingest.toml"),
+) -> None:
     if config:
         os.environ["INGEST_CONFIG"] = config
 

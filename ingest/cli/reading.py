@@ -65,7 +65,7 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
 
 
 def _log_status(settings: Settings) -> dict[str, Any]:
-    from ingest.log.open import read_backlog
+    from ingest.opening import read_backlog
 
     try:
         entries = read_backlog(settings)
@@ -73,7 +73,13 @@ def _log_status(settings: Settings) -> dict[str, Any]:
         return {"error": str(error)}
     return {
         "topics": [
-            {"topic": entry.partition.topic, "partition": entry.partition.number, "next": entry.next, "committed": entry.committed, "lag": entry.lag}
+            {
+                "topic": entry.partition.topic,
+                "partition": entry.partition.number,
+                "next": entry.next,
+                "committed": entry.committed,
+                "lag": entry.lag,
+            }
             for entry in entries
         ]
     }

@@ -88,7 +88,7 @@ def _public_url(settings: Settings) -> str:
 
 
 def _log(settings: Settings) -> str:
-    from ingest.log.open import probe
+    from ingest.opening import probe
 
     probe(settings)
     return f"{settings.log} can be reached"

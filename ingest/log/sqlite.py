@@ -209,7 +209,9 @@ class SqliteConsumer:
                 "SELECT offset, key, value, headers FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?",
                 (topic, self._next.get(topic, 0), share),
             ).fetchall()
-            found += [StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset) for offset, key, value, headers in rows]
+            found += [
+                StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset) for offset, key, value, headers in rows
+            ]
         self._next.update({stored.partition.topic: stored.offset + 1 for stored in found})
         return found
 

@@ -108,16 +108,11 @@ class Settings(_Section):
     consumer: ConsumerSettings = ConsumerSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
     kafka: KafkaSettings = KafkaSettings()
-    accounts: Annotated[dict[str, Annotated[Account, BeforeValidator(_by_vendor)]], BeforeValidator(_named)] = Field(
-        default_factory=dict
-    )
+    accounts: Annotated[dict[str, Annotated[Account, BeforeValidator(_by_vendor)]], BeforeValidator(_named)] = Field(default_factory=dict)
 
     def vendors(self) -> dict[tuple[str, str], AnyVendor]:
         """Every account ready for use, by (vendor, account)."""
-        return {
-            (account.vendor, name): load_vendor(account.vendor)(account, self.public_url)
-            for name, account in self.accounts.items()
-        }
+        return {(account.vendor, name): load_vendor(account.vendor)(account, self.public_url) for name, account in self.accounts.items()}
 
     def topic(self, vendor: str) -> str:
         """Where a vendor's events go."""

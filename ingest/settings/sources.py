@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from ingest.errors import ConfigurationError
-from ingest.settings import Settings, account_model
+from ingest.settings import ConsumerSettings, KafkaSettings, ReceiverSettings, Settings, account_model
 from ingest.vendors import Account
 
 Tree = dict[str, Any]
@@ -115,8 +115,8 @@ def _refuse_secrets(plain: Tree, path: Path | None) -> None:
 
 
 def _secrets_in(plain: Tree) -> Iterator[tuple[str, ...]]:
-    for section in ("receiver", "consumer", "kafka"):  # warehouse.credentials are secret only with a password in them
-        model = Settings.model_fields[section].annotation
+    # warehouse.credentials are not among these: they are secret only with a password in them
+    for section, model in (("receiver", ReceiverSettings), ("consumer", ConsumerSettings), ("kafka", KafkaSettings)):
         yield from ((section, key) for key in _secret_keys(plain.get(section), model))
     accounts = plain.get("accounts")
     for name, table in accounts.items() if isinstance(accounts, dict) else ():
@@ -127,8 +127,8 @@ def _secrets_in(plain: Tree) -> Iterator[tuple[str, ...]]:
         yield ("warehouse", "credentials")
 
 
-def _secret_keys(table: object, model: type[BaseModel] | None) -> list[str]:
-    if not isinstance(table, dict) or model is None:
+def _secret_keys(table: object, model: type[BaseModel]) -> list[str]:
+    if not isinstance(table, dict):
         return []
     return [key for key in table if key in model.model_fields and "SecretStr" in str(model.model_fields[key].annotation)]
 

@@ -14,13 +14,16 @@ from typing import ClassVar, Generic, TypeVar
 import orjson
 
 from ingest.booking import Booking
-from ingest.errors import ConfigurationError, VerificationError
+from ingest.errors import ConfigurationError, PayloadError, VerificationError
 from ingest.event import Event, Via, digest
 from ingest.vendors.account import Account
 from ingest.vendors.delivery import Delivery, Proof, VerifiedDelivery
 
 # A vendor's clock may run ahead of ours by this much; a delivery from further in the future is refused.
 CLOCK_SKEW = timedelta(minutes=5)
+
+# The type of what we read by REST. Types of webhooks begin with their vendor's name, so none can pretend to be this.
+OBSERVED = "ingest.booking.observed"
 
 A = TypeVar("A", bound=Account)
 
@@ -86,12 +89,15 @@ class Vendor(ABC, Generic[A]):
 
     def observe(self, record: Mapping[str, object], seen: datetime) -> Event:
         """A REST record, as read at `seen`, as an event; the same record read twice is the same event. Raises PayloadError."""
-        data = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+        try:
+            data = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+        except TypeError as error:
+            raise PayloadError(f"the record is not JSON: {error}") from error
         subject = self.booking_of_record(data).booking_id
         return Event(
             id=digest(self.source, subject, data),
             source=self.source,
-            type=self._observed,
+            type=OBSERVED,
             subject=subject,
             time=seen,
             received_at=seen,
@@ -101,7 +107,7 @@ class Vendor(ABC, Generic[A]):
 
     def booking(self, event: Event) -> Booking | None:
         """The booking an event tells of, None when it tells of something else. Raises PayloadError."""
-        if event.type == self._observed:
+        if event.type == OBSERVED:
             return self.booking_of_record(event.data)
         return self.booking_of_webhook(event)
 
@@ -120,10 +126,6 @@ class Vendor(ABC, Generic[A]):
     @abstractmethod
     def booking_of_record(self, data: bytes) -> Booking:
         """From the REST shape. Raises PayloadError."""
-
-    @property
-    def _observed(self) -> str:
-        return f"{self.name}.booking.observed"
 
     def _check_age(self, sent_at: datetime | None, now: datetime) -> None:
         if sent_at is None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from ingest.duration import Duration
 
@@ -13,7 +13,13 @@ def _split(value: object) -> object:
     return value
 
 
-Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
+def _none_empty(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if not all(secret.get_secret_value() for secret in secrets):
+        raise ValueError("a secret is empty: anybody could sign with that")
+    return secrets
+
+
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split), AfterValidator(_none_empty)]
 
 
 class Account(BaseModel):

@@ -4,7 +4,7 @@ Signature: https://developer.calendly.com/api-docs/overview/webhooks/webhook-sig
 Payloads:  https://developer.calendly.com/api-docs/calendly-api/webhooks
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from pydantic import Field, SecretStr
@@ -17,9 +17,6 @@ from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDe
 from ingest.vendors.payload import Amount, Id, Instant, MaybeInstant, Payload, Text, latest, read_json
 
 SIGNATURE = "calendly-webhook-signature"
-
-# Where no-shows are taken back nothing but the envelope's time moves, and that is cut to the second: count the whole second.
-_SECOND = timedelta(microseconds=999_999)
 
 _BOOKING_EVENTS = {"invitee.created", "invitee.canceled", "invitee_no_show.created", "invitee_no_show.deleted"}
 _STATUSES = {"active": BookingStatus.CONFIRMED, "canceled": BookingStatus.CANCELLED}
@@ -100,9 +97,9 @@ class _Invitee(Payload):
         """`updated_at` does not move for a no-show, so the parts' own times count too."""
         return latest(
             self.updated_at,
-            self.cancellation and self.cancellation.created_at,
-            self.no_show and self.no_show.created_at,
-            self.reconfirmation and self.reconfirmation.confirmed_at,
+            self.cancellation.created_at if self.cancellation else None,
+            self.no_show.created_at if self.no_show else None,
+            self.reconfirmation.confirmed_at if self.reconfirmation else None,
         )
 
 
@@ -111,6 +108,7 @@ class _Subject(Payload):
 
     uri: Text = None
     updated_at: MaybeInstant = None
+    deleted_at: MaybeInstant = None
 
 
 class _Envelope(Payload):
@@ -125,8 +123,9 @@ class _BookingEnvelope(Payload):
     payload: _Invitee
 
     def changed_at(self) -> datetime:
+        """Where a no-show is taken back only the envelope's time moves, and that is cut to the second: count all of it."""
         if self.event == "invitee_no_show.deleted":
-            return latest(self.payload.changed_at(), self.created_at + _SECOND)
+            return latest(self.payload.changed_at(), self.created_at.replace(microsecond=999_999))
         return self.payload.changed_at()
 
 
@@ -177,8 +176,9 @@ def _identity(envelope: _Envelope, body: bytes) -> tuple[str | bytes, ...]:
     if envelope.event in _BOOKING_EVENTS:
         booking = read_json(_BookingEnvelope, body)
         return envelope.event, booking.payload.uri, format_instant(booking.changed_at())
-    if envelope.payload.uri and envelope.payload.updated_at:
-        return envelope.event, envelope.payload.uri, format_instant(envelope.payload.updated_at)
+    changed_at = envelope.payload.updated_at or envelope.payload.deleted_at
+    if envelope.payload.uri and changed_at:
+        return envelope.event, envelope.payload.uri, format_instant(changed_at)
     return (body,)
 
 

@@ -9,8 +9,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from ingest.errors import PayloadError
 from ingest.instant import utc
 
-# The widest price the warehouse's decimal(38, 9) holds.
-_PRICE_LIMIT = Decimal(10) ** 29
+# The widest price the warehouse's decimal(38, 9) holds, and an exponent beyond which a number is no price but an attack.
+_PRICE_DIGITS = 29
+_FINEST_EXPONENT = -30
 
 
 def _text(value: object) -> str | None:
@@ -21,8 +22,8 @@ def _text(value: object) -> str | None:
 
 
 def _identity(value: str) -> str:
-    if not value or "\x00" in value:
-        raise ValueError("an id cannot be empty or hold NUL")
+    if not value or "\x00" in value or value != value.strip():
+        raise ValueError("an id cannot be empty, hold NUL, or begin or end with a blank")
     return value
 
 
@@ -31,8 +32,9 @@ def _absent(value: object) -> object:
 
 
 def _price(value: Decimal) -> Decimal:
-    if abs(value) >= _PRICE_LIMIT:
-        raise ValueError("a price beyond 29 digits")
+    exponent = value.as_tuple().exponent
+    if value.adjusted() >= _PRICE_DIGITS or not isinstance(exponent, int) or exponent < _FINEST_EXPONENT:
+        raise ValueError("not a number that a price can be")
     return value
 
 

@@ -1,0 +1,60 @@
+# Every target does its own set-up. `make help` lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SECONDS ?= 30
+RATE   ?= 10
+LOG    ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types layers bench kafka lock clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/installed ## simulated vendors, receiver, log, DuckDB: live, and checked (SECONDS=30 RATE=10 LOG=kafka://host:9092)
+	@$(BIN)/ingest demo --seconds $(SECONDS) --rate $(RATE) --log "$(LOG)"
+
+test: $(VENV)/installed-dev ## all tests; those against a real Apache Kafka and PostgreSQL where these can be had
+	@$(BIN)/pytest
+
+check: lint types layers ## lint, strict types, layer rules
+
+lint: $(VENV)/installed-dev
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: $(VENV)/installed-dev
+	@$(BIN)/mypy
+
+layers: $(VENV)/installed-dev
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev ## 500 webhooks/s for 60 s through everything; prints rates, latencies, memory
+	@$(BIN)/python -m tests.bench.bench
+
+kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, until interrupted (needs Java and Maven)
+	@$(BIN)/python -m tests.kafka.broker
+
+lock: $(VENV)/installed-dev ## pin the newest versions that pyproject.toml allows
+	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header pyproject.toml -o requirements.lock --upgrade
+	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock --upgrade
+
+clean: ## remove what targets made here
+	rm -rf $(VENV) .cache .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+
+$(VENV)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 ...")'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: requirements.lock pyproject.toml | $(VENV)/python
+	@echo "installing into $(VENV) (about half a minute) ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
+	@echo "installing the development tools into $(VENV) ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --no-compile --require-hashes -r requirements-dev.lock
+	@touch $@

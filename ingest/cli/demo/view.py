@@ -1,0 +1,127 @@
+"""What a person sees: a live picture on a terminal, a line now and then elsewhere, a summary at the end."""
+
+import time
+from datetime import UTC
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ingest.booking import BookingStatus
+from ingest.cli.demo.stage import Stage
+from ingest.cli.demo.watch import Watch
+from ingest.simulator.sender import Sent
+
+if TYPE_CHECKING:
+    from ingest.cli.demo.run import Outcome, Plan
+
+_LINE_SECONDS = 2.0
+_SHOWN_DIFFERENCES = 10
+
+
+class View:
+    """A context: live from entry to exit."""
+
+    def __init__(self, plan: "Plan", stage: Stage, sent: Sent, watch: Watch, *, quiet: bool) -> None:
+        self._plan, self._stage, self._sent, self._watch = plan, stage, sent, watch
+        self._console = Console(stderr=True, quiet=quiet)
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal and not quiet else None
+        self._began = self._line_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._console.print(f"starting in {self._stage.folder} …", highlight=False)
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self) -> None:
+        """Show what is known now."""
+        if self._live:
+            self._live.update(self._picture(), refresh=True)
+        elif time.monotonic() >= self._line_at:
+            self._line_at = time.monotonic() + _LINE_SECONDS
+            self._console.print(self._line(), highlight=False)
+
+    def _line(self) -> str:
+        accepted = self._sent.answers[202]
+        return (
+            f"{self._elapsed():5.1f} s  accepted {accepted}  events {self._watch.events}  bookings {self._watch.bookings}  {self._fresh()}"
+        )
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _fresh(self) -> str:
+        recent = sorted(self._watch.freshness[-500:])
+        return f"webhook to row {recent[len(recent) // 2]:.2f} s (median)" if recent else "waiting for the first row"
+
+    def _picture(self) -> Group:
+        head = Text.assemble(
+            ("bookings, live  ", "bold"),
+            f"accepted {self._sent.answers[202]}  rejected {self._sent.answers[401]}  events {self._watch.events}  {self._fresh()}",
+        )
+        return Group(
+            ProgressBar(self._plan.pace.seconds, min(self._elapsed(), self._plan.pace.seconds)), head, self._counts(), self._newest()
+        )
+
+    def _counts(self) -> Table:
+        table = Table("account", *BookingStatus, "all", title_justify="left")
+        for account, counts in sorted(self._watch.statuses.items()):
+            cells = [str(counts.get(status, "")) for status in BookingStatus]
+            table.add_row(account, *cells, str(sum(counts.values())))
+        return table
+
+    def _newest(self) -> Table:
+        table = Table(
+            "vendor", "status", "starts at (UTC)", "customer", "service", "price", title="newest rows of `bookings`", title_justify="left"
+        )
+        for vendor, status, starts_at, customer, service, price, _ in self._watch.newest:
+            table.add_row(vendor, status, f"{starts_at:%a %d %b %H:%M}", customer, service, "" if price is None else f"{price:.2f}")
+        return table
+
+
+def show_summary(outcome: "Outcome") -> None:
+    """The figures and the verdict, and where to look next."""
+    console = Console(highlight=False)
+    table = Table(show_header=False, box=None)
+    for name, value in _figures(outcome):
+        table.add_row(name, str(value))
+    console.print(table)
+    for wrong in outcome.wrong[:_SHOWN_DIFFERENCES]:
+        console.print(
+            f"[red]differs[/red] {wrong.account} {wrong.booking_id} {wrong.column}: expected {wrong.expected!r}, found {wrong.found!r}"
+        )
+    verdict = (
+        "[green]right[/green]: the warehouse equals the truth"
+        if outcome.right
+        else "[red]WRONG[/red]: the warehouse differs from the truth"
+    )
+    console.print(f"{verdict} ({outcome.truth} bookings checked, {len(outcome.wrong)} differences)")
+    console.print(f'look around: ingest query --config {outcome.stage.config} "select * from bookings"', soft_wrap=True)  # noqa: S608 - for a person to type
+
+
+def _figures(outcome: "Outcome") -> list[tuple[str, Any]]:
+    summary = outcome.summary()
+    first = outcome.watch.first_row_at
+    answers = ", ".join(f"{answer}: {count}" for answer, count in summary["answers"].items())
+    return [
+        ("webhooks", f"{summary['webhooks']} distinct in {summary['seconds']:g} s; answers {answers}; given up {summary['given_up']}"),
+        ("first row", f"{summary['first_row_seconds']:.1f} s after start, at {first.astimezone(UTC):%H:%M:%S} UTC" if first else "never"),
+        ("webhook to answer", _spread(summary["answer_seconds"])),
+        ("webhook to row", _spread(summary["row_visible_seconds"])),
+        ("warehouse", f"{summary['bookings']} bookings, {summary['events']} events, {summary['dead_letters']} dead letters"),
+        ("log", outcome.stage.settings.log),
+        ("topics", ", ".join(outcome.stage.settings.topics())),
+    ]
+
+
+def _spread(seconds: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f} s" for name, value in seconds.items())

@@ -1,0 +1,64 @@
+"""Watches rows become visible, by asking the warehouse as any reader would."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from consumers.query import query
+from ingest.errors import IngestError
+from ingest.settings import Settings
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(slots=True)
+class Watch:
+    """`freshness`: seconds from an event's receipt to the first look that saw its row, so never flattering."""
+
+    settings: Settings
+    events: int = 0
+    bookings: int = 0
+    freshness: list[float] = field(default_factory=list)
+    statuses: dict[str, dict[str, int]] = field(default_factory=dict)
+    newest: list[tuple[Any, ...]] = field(default_factory=list)
+    first_row_at: datetime | None = None
+    _seen_until: datetime = _EPOCH
+
+    async def look(self, *, details: bool = True) -> None:
+        """One look; a warehouse that is not there yet has no rows."""
+        try:
+            await asyncio.to_thread(self._look, details)
+        except IngestError:
+            return
+
+    def _look(self, details: bool) -> None:
+        sql = f"select received_at, loaded_at from booking_events where loaded_at > timestamptz '{self._seen_until.isoformat()}'"  # noqa: S608 - a time of ours
+        new = query(self.settings, sql).rows
+        now = datetime.now(UTC)
+        if new:
+            self.first_row_at = self.first_row_at or now
+            self._seen_until = max(loaded for _, loaded in new)
+            self.freshness += [(now - received).total_seconds() for received, _ in new]
+            self.events += len(new)
+        if details:
+            self._look_closer()
+
+    def _look_closer(self) -> None:
+        counts = query(self.settings, "select account, status, count(*) from bookings group by all").rows
+        self.statuses = {}
+        for account, status, count in counts:
+            self.statuses.setdefault(account, {})[status] = count
+        self.bookings = sum(count for _, _, count in counts)
+        self.newest = list(
+            query(
+                self.settings,
+                "select vendor, status, starts_at, customer_name, service_name, price, loaded_at from bookings order by loaded_at desc limit 8",
+            ).rows
+        )
+
+
+def rows_as_dicts(settings: Settings, sql: str) -> list[dict[str, Any]]:
+    """The rows of a query by column name."""
+    answer = query(settings, sql)
+    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]

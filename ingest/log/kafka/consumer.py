@@ -1,0 +1,138 @@
+"""Reads from Kafka as one of a group's consumers, and tells where a group stands."""
+
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from typing import Any
+
+from kafka import (
+    ConsumerRebalanceListener,
+    KafkaConsumer,
+    OffsetAndMetadata,
+    OffsetSpec,
+    TopicPartition,
+)
+from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from kafka.errors import KafkaError
+
+from ingest.errors import CommitFailed
+from ingest.log import Backlog, Partition, Record, StoredRecord
+from ingest.log.kafka.cluster import Cluster
+from ingest.settings import KafkaSettings
+
+_COMMIT_MILLISECONDS = 10_000
+
+_OPTIONS = {
+    "enable_auto_commit": False,
+    "auto_offset_reset": "earliest",
+    "max_poll_interval_ms": 600_000,  # a load happens between two polls
+    "session_timeout_ms": 10_000,  # how long the partitions of a killed consumer wait for another
+    "heartbeat_interval_ms": 3_000,
+    "bootstrap_timeout_ms": 10_000,
+    "request_timeout_ms": 10_000,
+    "metadata_max_age_ms": 60_000,
+    "partition_assignment_strategy": [RoundRobinPartitionAssignor],
+    "metrics_enabled": False,
+}
+
+
+class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Which partitions were polled while they were ours, and from where each is read again unless that is committed.
+
+    Kafka itself checks that a commit comes from a member of the group, not that the partition is still that member's.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.unread_from: dict[TopicPartition, int] = {}
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Every rebalance begins with this; which ones are ours afterwards, the next call tells."""
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self.generation += 1
+        self._forget(self.unread_from.keys() - assigned)
+
+    def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
+        self.generation += 1
+        self._forget(lost)
+
+    def _forget(self, partitions: set[TopicPartition]) -> None:
+        for partition in partitions:
+            self.unread_from.pop(partition, None)
+
+
+class KafkaLogConsumer:
+    """A group's consumers share out the partitions. One that stays away from `poll` for longer than `max_poll_interval_ms` loses its own."""
+
+    def __init__(self, servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> None:
+        self._cluster, self._group, self._topics = Cluster(servers, settings), group, list(topics)
+        self._ownership = _Ownership()
+        with self._cluster.translated_errors():
+            self._cluster.ensure_topics(self._topics)
+            self._consumer = self._cluster.open(KafkaConsumer, group_id=group, **_OPTIONS)
+            self._consumer.subscribe(self._topics, listener=self._ownership)
+
+    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
+        with self._cluster.translated_errors():
+            fetched = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=limit)
+        found: list[StoredRecord] = []
+        for partition, messages in fetched.items():
+            self._ownership.unread_from.setdefault(partition, messages[0].offset)
+            place = Partition(partition.topic, partition.partition)
+            found += [StoredRecord(_record(message), place, message.offset) for message in messages]
+        return found
+
+    def commit(self, records: Sequence[StoredRecord]) -> None:
+        done: dict[TopicPartition, int] = {}
+        for stored in records:
+            partition = TopicPartition(stored.partition.topic, stored.partition.number)
+            done[partition] = max(done.get(partition, 0), stored.offset + 1)
+        if lost := done.keys() - self._ownership.unread_from.keys():
+            names = ", ".join(sorted(f"{topic}/{number}" for topic, number in lost))
+            raise CommitFailed(f"{names} went to another consumer of group {self._group!r}, which reads the records again")
+        offsets = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in done.items()}
+        with self._cluster.translated_errors():
+            self._consumer.commit(offsets, timeout_ms=_COMMIT_MILLISECONDS)
+        self._ownership.unread_from.update(done)
+
+    def rewind(self) -> None:
+        for partition, offset in self._ownership.unread_from.items():
+            self._consumer.seek(partition, offset)
+
+    def generation(self) -> int:
+        return self._ownership.generation
+
+    def backlog(self) -> list[Backlog]:
+        return _backlog(self._cluster, self._group, self._topics)
+
+    def close(self) -> None:
+        with suppress(KafkaError):  # the group finds out by itself
+            self._consumer.close(autocommit=False, timeout_ms=_COMMIT_MILLISECONDS)
+
+
+def backlog(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> list[Backlog]:
+    """Where a group stands, without joining it; nothing for topics that are not there. Raises LogUnavailable."""
+    return _backlog(Cluster(servers, settings), group, topics)
+
+
+def _backlog(cluster: Cluster, group: str, topics: Sequence[str]) -> list[Backlog]:
+    with cluster.translated_errors(), closing(cluster.admin()) as admin:
+        partitions = [
+            TopicPartition(topic["name"], partition["partition_index"])
+            for topic in admin.describe_topics(list(topics))
+            for partition in topic["partitions"]
+        ]
+        if not partitions:
+            return []
+        first = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
+        after_last = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+        committed = admin.list_group_offsets({group: partitions})[group]
+        return [Backlog(Partition(*each), after_last[each].offset, max(first[each].offset, committed[each].offset)) for each in partitions]
+
+
+def _record(message: Any) -> Record:
+    return Record(_text(message.key), message.value or b"", {name: _text(value) for name, value in message.headers})
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").decode("utf-8", "replace")

@@ -1,0 +1,178 @@
+"""Appends to Kafka: `acks=all`, idempotent, a key's records in one partition (murmur2, as every Kafka client has it)."""
+
+import itertools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, KafkaTimeoutError
+
+from ingest.errors import LogUnavailable
+from ingest.log import Record
+from ingest.log.kafka.cluster import CONNECT_SECONDS, LARGEST_RECORD, Cluster
+from ingest.settings import KafkaSettings
+
+_DELIVERY_SECONDS = 3.5  # the receiver answers 503 at 4
+_CLOSE_SECONDS = 10.0
+_LOOK_FOR_OVERDUE_SECONDS = 0.25
+
+_OPTIONS = {
+    "acks": "all",
+    "enable_idempotence": True,
+    "compression_type": "zstd",
+    "linger_ms": 0,  # 5 here would be 5 ms more for every lone delivery
+    "batch_size": 64 * 1024,
+    "max_request_size": LARGEST_RECORD,
+    "max_block_ms": int(CONNECT_SECONDS * 1000),
+    "bootstrap_timeout_ms": int(CONNECT_SECONDS * 1000),
+    "request_timeout_ms": 2_500,
+    "delivery_timeout_ms": 3_000,
+    "metadata_max_age_ms": 60_000,
+    "metrics_enabled": False,
+}
+
+
+class _Append:
+    """Records appended together, and the one future their caller waits for."""
+
+    def __init__(self, topic: str, records: Sequence[Record]) -> None:
+        self.topic, self.records = topic, records
+        self.future: Future[None] = Future()
+        self.future.set_running_or_notify_cancel()  # a caller that gives up waiting cannot cancel what may already be written
+        self.deadline = time.monotonic() + _DELIVERY_SECONDS
+        self.producer: Any = None
+        self._countdown = itertools.count(len(records) - 1, -1)  # next() is atomic, and two threads get here
+        if not records:
+            self.future.set_result(None)
+
+    def acknowledge(self, _metadata: object) -> None:
+        """One more record is durable."""
+        if next(self._countdown) == 0:
+            with suppress(InvalidStateError):  # overdue, and the caller was told so
+                self.future.set_result(None)
+
+    def fail(self, error: LogUnavailable) -> None:
+        """Only the first outcome counts."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+
+class KafkaLogProducer:
+    """Starts without a broker. A thread of its own calls kafka-python, whose constructor and `send` may block.
+
+    Whatever goes wrong with a delivery, the next append gets a new kafka-python producer: an idempotent one that lost its place, or was
+    refused one record, fails all that come after it. What the old one has in flight may still arrive.
+    """
+
+    def __init__(self, servers: list[str], settings: KafkaSettings, topics: Sequence[str]) -> None:
+        self._cluster, self._topics = Cluster(servers, settings), set(topics)
+        self._waiting: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
+        self._sent: deque[_Append] = deque()
+        self._producer: Any = None
+        self._spoiled = False
+        self._closed, self._closing = False, threading.Lock()
+        self._sender = threading.Thread(target=self._run, name="log-sender", daemon=True)
+        self._sender.start()
+
+    def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
+        append = _Append(topic, records)
+        with self._closing:
+            if self._closed:
+                append.fail(LogUnavailable("the log was closed before this append; open it again"))
+            else:
+                self._waiting.put(append)
+        return append.future
+
+    def close(self) -> None:
+        with self._closing:
+            if not self._closed:
+                self._waiting.put(None)
+            self._closed = True
+        self._sender.join(_CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        with suppress(Exception):
+            self._connect()  # before it is needed; if that fails, the next append tries again and says why
+        while (append := self._next()) is not None:
+            self._hand_over(append)
+        if self._producer is not None:
+            _close(self._producer)
+        for append in self._sent:
+            self._fail(append, KafkaTimeoutError("not acknowledged before the log was closed"))
+
+    def _next(self) -> _Append | None:
+        while True:
+            self._give_up_overdue()
+            with suppress(queue.Empty):
+                return self._waiting.get(timeout=_LOOK_FOR_OVERDUE_SECONDS if self._sent else None)
+
+    def _give_up_overdue(self) -> None:
+        """kafka-python's own time-out stands still while it cannot get a producer id."""
+        now = time.monotonic()
+        while self._sent and (self._sent[0].future.done() or self._sent[0].deadline < now):
+            append = self._sent.popleft()
+            if not append.future.done():
+                self._fail(append, KafkaTimeoutError(f"not acknowledged within {_DELIVERY_SECONDS} s"))
+
+    def _hand_over(self, append: _Append) -> None:
+        try:
+            append.producer = self._ready(append.topic)
+        except Exception as error:  # noqa: BLE001  whatever it is, callers must hear of it and this thread must live
+            for each in (append, *self._others()):  # they would queue up for the same failure
+                self._fail(each, error)
+            return
+        try:
+            self._send(append)
+        except Exception as error:  # noqa: BLE001  as above
+            self._fail(append, error)
+
+    def _others(self) -> Iterator[_Append]:
+        with suppress(queue.Empty):
+            while (append := self._waiting.get_nowait()) is not None:
+                yield append
+            self._waiting.put(None)  # the sign to stop, seen too early: leave it for the loop
+
+    def _ready(self, topic: str) -> Any:
+        if self._spoiled and self._producer is not None:
+            threading.Thread(target=_close, args=(self._producer,), name="log-sender-before", daemon=True).start()
+            self._producer = None
+        if self._producer is None:
+            self._connect()
+        if topic not in self._topics:
+            self._cluster.ensure_topics([topic])
+            self._topics.add(topic)
+        return self._producer
+
+    def _connect(self) -> None:
+        self._cluster.ensure_topics(sorted(self._topics))
+        self._producer = self._cluster.open(KafkaProducer, **_OPTIONS)
+        self._spoiled = False
+
+    def _send(self, append: _Append) -> None:
+        self._sent.append(append)
+        for record in append.records:
+            headers = [(name, value.encode("utf-8", "replace")) for name, value in record.headers.items()]
+            key = record.key.encode("utf-8", "replace")
+            sent = append.producer.send(append.topic, key=key, value=record.value, headers=headers)
+            sent.add_callback(append.acknowledge)
+            sent.add_errback(self._fail, append)
+
+    def _fail(self, append: _Append, error: Exception) -> None:
+        self._spoiled = self._spoiled or append.producer is self._producer
+        append.fail(error if isinstance(error, LogUnavailable) else self._cluster.unavailable(error))
+
+
+def _close(producer: Any) -> None:
+    """kafka-python's `close` gives up when records are stuck, and would leave its thread running for ever."""
+    try:
+        producer.close(timeout=_DELIVERY_SECONDS)
+    except KafkaError:
+        producer._sender.force_close()  # noqa: SLF001  there is no other way
+        with suppress(KafkaError):
+            producer.close(timeout=_DELIVERY_SECONDS)

@@ -1,0 +1,148 @@
+"""Calendly's webhooks. https://developer.calendly.com/api-docs/calendly-api/webhooks"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from ingest.simulator.dialect import Dialect, Webhook
+from ingest.simulator.world import Change, Habits, Kind, Meeting, Person
+from ingest.vendors.calendly import sign
+
+_API = "https://api.calendly.com"
+_EVENTS = {
+    Kind.CREATED: "invitee.created",
+    Kind.CANCELLED: "invitee.canceled",
+    Kind.REPLACED: "invitee.canceled",
+    Kind.NO_SHOW: "invitee_no_show.created",
+}
+_STATUSES = {Kind.CANCELLED: "cancelled", Kind.REPLACED: "rescheduled", Kind.NO_SHOW: "no_show"}
+
+
+class CalendlyDialect(Dialect):
+    """Moving a meeting cancels the invitee and makes another. A no-show leaves `updated_at` where it was."""
+
+    vendor = "calendly"
+    habits = Habits(replaces_when_moved=True, reports=frozenset({Kind.CANCELLED, Kind.NO_SHOW}))
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"vendor": self.vendor}
+
+    def webhook(self, change: Change) -> Webhook:
+        envelope = {
+            "event": _EVENTS[change.kind],
+            "created_at": change.meeting.changed_at.strftime("%Y-%m-%dT%H:%M:%S.000000Z"),
+            "created_by": f"{_API}/users/SUBSCRIBER",
+            "payload": _invitee(change.meeting),
+        }
+        return Webhook("", orjson.dumps(envelope))
+
+    def headers(self, webhook: Webhook, at: datetime) -> Mapping[str, str]:
+        return sign(self.secret, webhook.body, at)
+
+    def expected(self, meeting: Meeting) -> Mapping[str, Any]:
+        ended = meeting.last in {Kind.CANCELLED, Kind.REPLACED}
+        return {
+            "booking_id": _uri(meeting.number),
+            "group_id": _event_uri(meeting.number),
+            "status": _STATUSES.get(meeting.last, "confirmed"),
+            "starts_at": meeting.starts_at,
+            "ends_at": meeting.ends_at,
+            "timezone": meeting.customer.timezone,
+            "created_at": meeting.created_at,
+            "service_name": meeting.service.name,
+            "staff": [_user(meeting.host)],
+            "staff_name": meeting.host.name,
+            "customer_name": meeting.customer.name,
+            "customer_email": meeting.customer.email,
+            "customer_phone": meeting.customer.phone,
+            "price": meeting.service.price or None,
+            "currency": meeting.service.currency if meeting.service.price else None,
+            "cancel_reason": meeting.reason if ended else None,
+            "cancelled_by": "customer" if ended else None,
+            "rescheduled_from": _uri(meeting.replaces) if meeting.replaces else None,
+            "rescheduled_to": _uri(meeting.replaced_by) if meeting.replaced_by else None,
+        }
+
+
+def _event_uri(number: int) -> str:
+    return f"{_API}/scheduled_events/EV{number:014d}"
+
+
+def _uri(number: int) -> str:
+    return f"{_event_uri(number)}/invitees/IN{number:014d}"
+
+
+def _user(host: Person) -> str:
+    return f"{_API}/users/US{host.number:014d}"
+
+
+def _instant(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _invitee(meeting: Meeting) -> dict[str, Any]:
+    ended = meeting.last in {Kind.CANCELLED, Kind.REPLACED}
+    paid = {"external_id": "ch_1", "provider": "stripe", "currency": meeting.service.currency, "terms": None, "successful": True}
+    no_show = {"uri": f"{_API}/invitee_no_shows/{meeting.number}", "created_at": _instant(meeting.changed_at)}
+    invitee: dict[str, Any] = {
+        "uri": _uri(meeting.number),
+        "event": _event_uri(meeting.number),
+        "email": meeting.customer.email,
+        "name": meeting.customer.name,
+        "first_name": None,
+        "last_name": None,
+        "status": "canceled" if ended else "active",
+        "timezone": meeting.customer.timezone,
+        "created_at": _instant(meeting.created_at),
+        "updated_at": _instant(meeting.changed_at if ended else meeting.created_at),
+        "rescheduled": meeting.last is Kind.REPLACED,
+        "old_invitee": _uri(meeting.replaces) if meeting.replaces else None,
+        "new_invitee": _uri(meeting.replaced_by) if meeting.replaced_by else None,
+        "cancel_url": f"https://calendly.com/cancellations/IN{meeting.number:014d}",
+        "reschedule_url": f"https://calendly.com/reschedulings/IN{meeting.number:014d}",
+        "text_reminder_number": meeting.customer.phone,
+        "questions_and_answers": [{"question": "Anything to prepare?", "answer": "No", "position": 0}],
+        "tracking": dict.fromkeys(("utm_campaign", "utm_source", "utm_medium", "utm_content", "utm_term", "salesforce_uuid")),
+        "routing_form_submission": None,
+        "payment": {**paid, "amount": float(meeting.service.price)} if meeting.service.price else None,
+        "no_show": no_show if meeting.last is Kind.NO_SHOW else None,
+        "reconfirmation": None,
+        "scheduling_method": None,
+        "invitee_scheduled_by": None,
+        "scheduled_event": _scheduled_event(meeting, ended=ended),
+    }
+    return invitee | ({"cancellation": _cancellation(meeting)} if ended else {})
+
+
+def _scheduled_event(meeting: Meeting, *, ended: bool) -> dict[str, Any]:
+    event = {
+        "uri": _event_uri(meeting.number),
+        "name": meeting.service.name,
+        "status": "canceled" if ended else "active",
+        "start_time": _instant(meeting.starts_at),
+        "end_time": _instant(meeting.ends_at),
+        "event_type": f"{_API}/event_types/ET{meeting.service.number:014d}",
+        "location": {"type": "zoom", "status": "pushed", "join_url": f"https://zoom.example.com/j/{meeting.number}", "data": {}},
+        "invitees_counter": {"total": 1, "active": 0 if ended else 1, "limit": 1},
+        "event_memberships": [{"user": _user(meeting.host), "user_email": meeting.host.email, "user_name": meeting.host.name}],
+        "event_guests": [],
+        "meeting_notes_plain": None,
+        "meeting_notes_html": None,
+        "created_at": _instant(meeting.created_at),
+        "updated_at": _instant(meeting.changed_at if ended else meeting.created_at),
+    }
+    return event | ({"cancellation": _cancellation(meeting)} if ended else {})
+
+
+def _cancellation(meeting: Meeting) -> dict[str, Any]:
+    return {
+        "canceled_by": meeting.customer.name,
+        "canceler_type": "invitee",
+        "reason": meeting.reason,
+        "created_at": _instant(meeting.changed_at),
+    }
+
+
+DIALECT = CalendlyDialect

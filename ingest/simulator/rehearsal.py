@@ -1,0 +1,40 @@
+"""Runs the world against a receiver: so many webhooks a second, for so long."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ingest.simulator.dialect import Dialect
+from ingest.simulator.sender import Sender
+from ingest.simulator.world import World
+
+# The world's clock starts some days back and runs fast, so that meetings are booked, moved and held while one watches.
+# Bookeo's message ids tell a time that receivers believe for a week: stay within it.
+_STARTS_BEFORE = timedelta(days=4)
+_WORLD_SPAN = timedelta(days=3, hours=12)
+_TICK_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Webhooks a second, and for how many seconds."""
+
+    rate: float
+    seconds: float
+
+
+async def rehearse(world: World, dialects: Mapping[str, Dialect], sender: Sender, pace: Pace, stopped: Callable[[], bool]) -> None:
+    """Returns when the time is over (or `stopped` says so) and every webhook was answered or given up."""
+    first = datetime.now(UTC) - _STARTS_BEFORE
+    speed = _WORLD_SPAN / pace.seconds
+    started, sent = time.monotonic(), 0
+    while (elapsed := time.monotonic() - started) < pace.seconds and not stopped():
+        while sent < elapsed * pace.rate:
+            for change in world.step(first + speed * elapsed):
+                dialect = dialects[change.account]
+                sender.send(dialect, dialect.webhook(change))
+                sent += 1
+        await asyncio.sleep(_TICK_SECONDS)
+    await sender.drain()

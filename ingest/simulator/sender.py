@@ -1,0 +1,97 @@
+"""Delivers webhooks as vendors do: over HTTP, signed anew each time, retried until answered 2xx; sometimes twice, sometimes late."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import httpx
+
+from ingest.simulator.dialect import Dialect, Webhook
+
+
+@dataclass(frozen=True, slots=True)
+class Chaos:
+    """How badly the network behaves: shares of deliveries sent twice, and held back by up to `delay` seconds."""
+
+    duplicated: float = 0.05
+    delayed: float = 0.2
+    delay: float = 2.0
+
+
+@dataclass(slots=True)
+class Sent:
+    """What came of it. `latencies` are seconds from POST to answer, `webhooks` distinct ones accepted."""
+
+    answers: Counter[int | str] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
+    webhooks: int = 0
+    given_up: int = 0
+
+
+_CONNECTIONS = 64
+_TIMEOUT_SECONDS = 15.0
+_ATTEMPTS = 12
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Sender:
+    """Deliveries run side by side; `drain` waits for the last of them."""
+
+    def __init__(self, chaos: Chaos, seed: int = 1) -> None:
+        self.sent = Sent()
+        self._chaos = chaos
+        self._random = random.Random(seed)  # noqa: S311 - not for secrets
+        limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
+        self._client = httpx.AsyncClient(timeout=httpx.Timeout(_TIMEOUT_SECONDS, pool=None), limits=limits)
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
+        self._running: set[asyncio.Task[None]] = set()
+
+    def send(self, dialect: Dialect, webhook: Webhook) -> None:
+        """Begin delivering; late and doubled as chance has it."""
+        late = self._random.uniform(0, self._chaos.delay) if self._random.random() < self._chaos.delayed else 0.0
+        self._start(self._deliver(dialect, webhook, late, first=True))
+        if self._random.random() < self._chaos.duplicated:
+            self._start(self._deliver(dialect, webhook, self._random.uniform(0, self._chaos.delay), first=False))
+
+    async def drain(self) -> None:
+        """Until nothing is under way."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        for task in self._running:
+            task.cancel()
+        await self._client.aclose()
+
+    def _start(self, delivery: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(delivery)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _deliver(self, dialect: Dialect, webhook: Webhook, late: float, *, first: bool) -> None:
+        await asyncio.sleep(late)
+        for attempt in range(_ATTEMPTS):
+            if await self._attempt(dialect, webhook):
+                self.sent.webhooks += first
+                return
+            await asyncio.sleep(min(0.2 * 2**attempt, _LONGEST_PAUSE_SECONDS))
+        self.sent.given_up += first
+
+    async def _attempt(self, dialect: Dialect, webhook: Webhook) -> bool:
+        url = f"{dialect.url}?{webhook.query}" if webhook.query else dialect.url
+        async with self._slots:
+            headers = {"content-type": "application/json", **dialect.headers(webhook, datetime.now(UTC))}
+            started = time.perf_counter()
+            try:
+                response = await self._client.post(url, content=webhook.body, headers=headers)
+            except httpx.TransportError as error:
+                self.sent.answers[type(error).__name__] += 1
+                return False
+        self.sent.latencies.append(time.perf_counter() - started)
+        self.sent.answers[response.status_code] += 1
+        return response.is_success

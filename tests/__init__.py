@@ -1,0 +1,1 @@
+"""Tests: units beside this file, one folder for each kind of suite."""

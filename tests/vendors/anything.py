@@ -1,0 +1,75 @@
+"""Hypothesis strategies: what may come in from outside, from noise to nearly right."""
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+# What has broken readers of JSON before: edges of time, of numbers, of text, and other types than expected.
+AWKWARD = st.sampled_from(
+    [
+        "", " ", "\x00", "a\x00b", "\ud800", "null", "0", "-1", "1e999", "٣", "9" * 5000, "=,=", "Z",
+        "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-23:59", "2026-06-09", "2026-06-09T21:37:17",
+        "2026-02-30T00:00:00Z", 0, -1, 1 << 63, 10**400, 1e308, float("inf"), float("nan"), True, False, None, [], {}, [None], [[]], {"": ""},
+    ]
+)  # fmt: skip
+
+TEXT = st.text(max_size=30)
+JSON: st.SearchStrategy[Any] = st.recursive(
+    AWKWARD | TEXT | st.integers() | st.floats() | st.datetimes().map(lambda moment: moment.isoformat() + "Z"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+
+# A header's value as a server hands it on: ISO 8859-1, nothing to strip.
+HEADER_VALUES = st.one_of(
+    st.text(st.characters(codec="latin-1"), max_size=60),
+    st.integers(min_value=-(10**20), max_value=10**20).map(str),
+    st.sampled_from(["t=,v1=", "t=1,v1=\xe9", "t=\xb2,v1=0", "t=1", "t=1,t=1,v1=0", "v1=0", "=", ",", "Basic", "Basic ", "Basic \xe9", "Basic Og=="]),
+).map(str.strip)
+
+
+def to_json(value: object) -> bytes:
+    """Also what is not quite JSON: NaN, half of a surrogate pair."""
+    return json.dumps(value).encode()
+
+
+@st.composite
+def altered(draw: st.DrawFn, document: dict[str, Any]) -> dict[str, Any]:
+    """The document with up to three of its parts, at any depth, replaced by anything or left out."""
+    copy: dict[str, Any] = json.loads(json.dumps(document))
+    for _ in range(draw(st.integers(1, 3))):
+        parent, key = draw(st.sampled_from(_parts(copy)))
+        if draw(st.booleans()):
+            parent[key] = draw(JSON)
+        else:
+            del parent[key]
+        if not copy:
+            break
+    return copy
+
+
+def _parts(value: Any) -> list[tuple[Any, Any]]:
+    """Every place in a document, as its container and its key or index."""
+    keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    return [place for key in keys for place in [(value, key), *_parts(value[key])]]
+
+
+@st.composite
+def changed(draw: st.DrawFn, original: bytes) -> bytes:
+    """The bytes with one changed, inserted or removed; never the original."""
+    place = draw(st.integers(0, len(original) - 1))
+    how = draw(st.sampled_from(["change", "insert", "remove"]))
+    if how == "remove":
+        return original[:place] + original[place + 1 :]
+    if how == "insert":
+        return original[:place] + draw(st.binary(min_size=1, max_size=1)) + original[place:]
+    other = draw(st.integers(1, 255)) ^ original[place]
+    return original[:place] + bytes([other]) + original[place + 1 :]
+
+
+def garbled(value: str) -> st.SearchStrategy[str]:
+    """A header's value with a byte changed, inserted or removed, cut short, or anything else; never the value itself."""
+    one_byte = changed(value.encode("latin-1")).map(lambda raw: raw.decode("latin-1").strip())
+    cut = st.integers(0, len(value) - 1).map(lambda end: value[:end].strip())
+    return (one_byte | cut | HEADER_VALUES).filter(lambda other: other != value)

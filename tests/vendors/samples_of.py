@@ -1,0 +1,163 @@
+"""Sample deliveries, read from `samples/<vendor>/<case>/`; the README there tells the format."""
+
+import importlib
+import inspect
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ingest.booking import Booking, BookingStatus
+from ingest.errors import VerificationError
+from ingest.instant import parse_instant
+from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery, load_vendor
+from ingest.vendors.delivery import Headers
+
+FOLDER = Path(__file__).with_name("samples")
+
+_INSTANTS = {"starts_at", "ends_at", "created_at", "updated_at"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A case folder, not read yet, so that one bad file fails its own tests and not the collection of all."""
+
+    vendor: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.vendor}/{self.name}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return FOLDER / self.vendor / self.name
+
+    def has_record(self) -> bool:
+        """Whether the case shows the REST shape too."""
+        return (self.folder / "record.json").exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A case as it was read: `given` is delivery.json."""
+
+    case: Case
+    given: dict[str, Any]
+    body: bytes
+    booking: Booking | None
+    record: dict[str, object] | None
+
+    @property
+    def now(self) -> datetime:
+        """When the delivery was received."""
+        return parse_instant(self.given["now"])
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """As they were sent."""
+        return [(name, value) for name, value in self.given["headers"]]
+
+    @property
+    def delivery(self) -> Delivery:
+        """As the receiver got it."""
+        return Delivery(self.given["query"], Headers.of(self.headers), self.body, self.now)
+
+    def vendor(self, **settings: object) -> AnyVendor:
+        """The vendor with the sample's account, changed by these settings."""
+        found = _vendor(self.case.vendor)
+        table = {"name": "sales", "vendor": self.case.vendor, **self.given["account"], **settings}
+        return found(found.Account.model_validate(table), self.given["public_url"])
+
+    def verified(self) -> VerifiedDelivery:
+        """The delivery, found authentic."""
+        return self.vendor().verify(self.delivery, self.now)
+
+    def with_headers(self, headers: list[tuple[str, str]]) -> Delivery:
+        """The delivery with other headers."""
+        return replace(self.delivery, headers=Headers.of(headers))
+
+    def headers_but(self, name: str) -> list[tuple[str, str]]:
+        """Every header but that one."""
+        return [line for line in self.headers if line[0] != name]
+
+    def is_believed(self, delivery: Delivery) -> bool:
+        """Whether the sample's account finds it authentic."""
+        try:
+            self.vendor().verify(delivery, self.now)
+        except VerificationError:
+            return False
+        return True
+
+    def signed(self, body: bytes) -> Delivery:
+        """Another body, as the vendor would sign it; the sample's other headers are left out."""
+        vendor = self.vendor()
+        query = self.given["query"]
+        known = {
+            "account": vendor.account,
+            "secret": next(iter(vendor.account.live_secrets()), ""),
+            "url": f"{vendor.webhook_url}?{query}",
+            "body": body,
+            "message_id": "message-1",
+            "at": self.now,
+        }
+        headers = _signer(self.case.vendor)(**{part: known[part] for part in signed_parts(self.case.vendor)})
+        return Delivery(query, Headers.of(headers.items()), body, self.now)
+
+
+@cache
+def load(case: Case) -> Sample:
+    """The whole case."""
+    record = (case.folder / "record.json").read_bytes() if case.has_record() else None
+    return Sample(
+        case=case,
+        given=json.loads((case.folder / "delivery.json").read_bytes()),
+        body=(case.folder / "body").read_bytes(),
+        booking=_booking(json.loads((case.folder / "booking.json").read_bytes())),
+        record=json.loads(record) if record else None,
+    )
+
+
+@cache
+def credentials(case: Case) -> tuple[str, ...]:
+    """The headers without which the sample is not believed."""
+    sample = load(case)
+    return tuple(name for name, _ in sample.headers if not sample.is_believed(sample.with_headers(sample.headers_but(name))))
+
+
+def cases_of(vendor: str) -> list[Case]:
+    """Every case folder of a vendor; none where it has no samples."""
+    folder = FOLDER / vendor
+    return [Case(vendor, path.name) for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
+
+
+def vendors_with_samples() -> list[str]:
+    """The vendors that have a folder here."""
+    return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
+
+
+def signed_parts(vendor: str) -> set[str]:
+    """What the vendor's `sign` takes, by parameter name: one that takes no `body` does not sign it."""
+    return set(inspect.signature(_signer(vendor)).parameters)
+
+
+def _signer(vendor: str) -> Any:
+    return importlib.import_module(f"ingest.vendors.{vendor}").sign
+
+
+@cache
+def _vendor(name: str) -> type[AnyVendor]:
+    return load_vendor(name)
+
+
+def _booking(expected: dict[str, Any] | None) -> Booking | None:
+    if expected is None:
+        return None
+    fields = {name: parse_instant(value) if name in _INSTANTS else value for name, value in expected.items()}
+    fields["status"] = BookingStatus(fields["status"])
+    fields["staff"] = tuple(fields.get("staff", ()))
+    fields["price"] = Decimal(fields["price"]) if "price" in fields else None
+    return Booking(**fields)

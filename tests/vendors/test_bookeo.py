@@ -1,0 +1,350 @@
+"""What is Bookeo's alone: the published example, the registered URL, ties within a minute, and deletions."""
+
+import hmac
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
+from ingest.booking import Booking, BookingStatus
+from ingest.errors import PayloadError, VerificationError
+from ingest.event import Event
+from ingest.vendors.bookeo import MESSAGE_ID, SIGNATURE, TIMESTAMP, Bookeo, BookeoAccount, sign
+from ingest.vendors.delivery import Delivery, Headers
+
+SECRET = "test-only-secret-key"
+PUBLIC_URL = "https://hooks.example.com"
+CREATED = "domain=bookings&type=created"
+UPDATED = "domain=bookings&type=updated"
+DELETED = "domain=bookings&type=deleted"
+SENT = datetime(2026, 3, 5, 15, 12, 40, 321_000, UTC)
+
+PUBLISHED_URL = "https://www.mywebsite.com/webhooktest?id=1234"
+PUBLISHED_SECRET = "iWQlbsuksGUqStFPk46WVjpGO7vVQoeO"
+PUBLISHED_ID = "dvpwVQI0W7Pe187dc203154"
+PUBLISHED_AT = datetime(2023, 5, 2, 11, 3, 40, 401_000, UTC)
+PUBLISHED_BODY = (
+    b'{"itemId":"2856MUMPA187DC203130","timestamp":"2023-05-02T04:01:00-07:00","item":{"credit":{"amount":"0","currency":"USD"},'
+    b'"acceptSmsReminders":true,"numBookings":0,"numCancelations":0,"numNoShows":0,"member":false,"id":"2856MUMPA187DC203130",'
+    b'"firstName":"John","lastName":"Smith","streetAddress":{"countryCode":"US"},"creationTime":"2023-05-02T04:01:00-07:00",'
+    b'"gender":"unknown"}}'
+)
+
+ITEM: Mapping[str, object] = {
+    "bookingNumber": "25703155123456",
+    "startTime": "2026-03-09T09:00:00-04:00",
+    "endTime": "2026-03-09T12:00:00-04:00",
+    "participants": {"numbers": [{"peopleCategoryId": "Cadults", "number": 2}]},
+    "resources": [],
+    "canceled": False,
+    "accepted": True,
+    "creationTime": "2026-03-05T10:12:00-05:00",
+    "price": {"totalGross": {"amount": "170", "currency": "USD"}},
+}
+
+
+def account(**settings: object) -> BookeoAccount:
+    return BookeoAccount.model_validate({"name": "sales", "vendor": "bookeo", "secret_key": SECRET, **settings})
+
+
+def bookeo(**settings: object) -> Bookeo:
+    return Bookeo(account(**settings), PUBLIC_URL)
+
+
+def body(item: object = ITEM, **envelope: object) -> bytes:
+    return json.dumps({"itemId": "25703155123456", "timestamp": "2026-03-05T10:12:00-05:00", "item": item, **envelope}).encode()
+
+
+def message(made_at: datetime) -> str:
+    return f"kTr81LpQz0Xw{int(made_at.timestamp() * 1000):011x}"
+
+
+def delivery(raw: bytes, query: str = CREATED, message_id: str = message(SENT), sent: datetime = SENT, url: str | None = None) -> Delivery:
+    signed = url or f"{PUBLIC_URL}/webhooks/bookeo/sales?{query}"
+    return Delivery(query, Headers.of(sign(SECRET, signed, raw, message_id, sent).items()), raw, sent)
+
+
+def event(raw: bytes, query: str = CREATED, message_id: str = message(SENT), sent: datetime = SENT) -> Event:
+    vendor = bookeo()
+    return vendor.parse(vendor.verify(delivery(raw, query, message_id, sent), sent))
+
+
+def booking(raw: bytes, query: str = CREATED) -> Booking:
+    told = bookeo(timezone="America/New_York").booking(event(raw, query))
+    assert told is not None
+    return told
+
+
+def without(*names: str) -> dict[str, object]:
+    return {name: value for name, value in ITEM.items() if name not in names}
+
+
+def test_the_published_example_is_signed_as_published() -> None:
+    headers = sign(PUBLISHED_SECRET, PUBLISHED_URL, PUBLISHED_BODY, PUBLISHED_ID, PUBLISHED_AT)
+    assert headers == {
+        TIMESTAMP: "1683025420401",
+        MESSAGE_ID: PUBLISHED_ID,
+        SIGNATURE: "a3cec455a9462fc524b02eeac7a26af743d512763271ab170f957aeafd6a636e",
+    }
+
+
+def test_the_published_example_without_its_query_has_the_other_published_signature() -> None:
+    headers = sign(PUBLISHED_SECRET, PUBLISHED_URL.partition("?")[0], PUBLISHED_BODY, PUBLISHED_ID, PUBLISHED_AT)
+    assert headers[SIGNATURE] == "1509f265e6587d07031326384648933cd0749628dacb846fa44d73b75ca429f2"
+
+
+def test_a_delivery_signed_for_the_registered_url_verifies_whatever_host_a_proxy_shows() -> None:
+    signed = delivery(body())
+    proxied = Headers((*signed.headers.lines, ("host", "10.0.0.7:8080"), ("x-forwarded-host", "evil.example.org")))
+    verified = bookeo().verify(Delivery(signed.query, proxied, signed.body, SENT), SENT)
+    assert verified.proof.sent_at == SENT
+
+
+@pytest.mark.parametrize("seen", ["https://10.0.0.7:8080", "http://hooks.example.com", "https://hooks.example.com:443"])
+def test_a_delivery_signed_for_another_base_url_is_refused(seen: str) -> None:
+    with pytest.raises(VerificationError):
+        bookeo().verify(delivery(body(), url=f"{seen}/webhooks/bookeo/sales?{CREATED}"), SENT)
+
+
+def test_a_delivery_signed_for_the_url_without_its_query_is_refused() -> None:
+    with pytest.raises(VerificationError):
+        bookeo().verify(delivery(body(), url=bookeo().webhook_url), SENT)
+
+
+@pytest.mark.parametrize("query", [DELETED, "", f"{CREATED}&", "type=created&domain=bookings"])
+def test_a_query_changed_on_the_way_is_refused(query: str) -> None:
+    signed = delivery(body())
+    with pytest.raises(VerificationError):
+        bookeo().verify(Delivery(query, signed.headers, signed.body, SENT), SENT)
+
+
+def test_a_digit_moved_from_the_timestamp_into_the_message_id_is_refused_though_the_signature_stays() -> None:
+    signed = dict(delivery(body()).headers.lines)
+    moved = signed | {TIMESTAMP: signed[TIMESTAMP][:-1], MESSAGE_ID: signed[TIMESTAMP][-1] + signed[MESSAGE_ID]}
+    with pytest.raises(VerificationError):
+        bookeo().verify(Delivery(CREATED, Headers.of(moved.items()), body(), SENT), SENT)
+
+
+@pytest.mark.parametrize("sent", ["", "1772723560", "1772723560.32", "+1772723560321", "177272356032\u00b2", "1772723560321\n", "9" * 14])
+def test_a_timestamp_that_is_not_thirteen_digits_is_refused_even_when_correctly_signed(sent: str) -> None:
+    signed = f"{sent}{message(SENT)}{bookeo().registered_url(CREATED)}".encode() + body()
+    headers = {TIMESTAMP: sent, MESSAGE_ID: message(SENT), SIGNATURE: hmac.new(SECRET.encode(), signed, "sha256").hexdigest()}
+    with pytest.raises(VerificationError, match="garbled"):
+        bookeo().verify(Delivery(CREATED, Headers.of(headers.items()), body(), SENT), SENT)
+
+
+@pytest.mark.parametrize("message_id", ["", "two words", "x" * 201])
+def test_a_message_id_that_is_not_one_visible_word_is_refused_even_when_correctly_signed(message_id: str) -> None:
+    with pytest.raises(VerificationError, match="garbled"):
+        bookeo().verify(delivery(body(), message_id=message_id), SENT)
+
+
+def test_the_tolerance_bookeo_recommends_is_counted_from_the_header_time() -> None:
+    strict = bookeo(tolerance="120s")
+    strict.verify(delivery(body()), SENT + timedelta(seconds=120))
+    with pytest.raises(VerificationError):
+        strict.verify(delivery(body()), SENT + timedelta(seconds=121))
+
+
+def test_the_secret_key_signs_webhooks_unless_webhook_secrets_are_set() -> None:
+    assert account().live_secrets() == (SECRET,)
+    assert account(webhook_secrets="new,old").live_secrets() == ("new", "old")
+    assert account(secret_key=None).live_secrets() == ()
+    assert account(secret_key=SecretStr("")).live_secrets() == ()
+
+
+@pytest.mark.parametrize("zone", ["", "New York", "America", "../etc/passwd", "/etc/localtime", "Mars/Base\x00"])
+def test_the_account_refuses_what_is_no_iana_time_zone(zone: str) -> None:
+    with pytest.raises(ValidationError, match="Europe/Berlin"):
+        account(timezone=zone)
+
+
+def test_the_event_is_named_by_the_message_and_typed_by_the_registered_query() -> None:
+    read = event(body(), "domain=waitlists&type=opened", "an-opaque-id")
+    assert (read.id, read.type, read.subject) == ("an-opaque-id", "bookeo.waitlists.opened", "25703155123456")
+
+
+@pytest.mark.parametrize("query", ["", "domain=bookings", "type=created", f"{CREATED}&type=", "domain=a&type=%00", "domain=a.b&type=c"])
+def test_a_query_that_does_not_tell_domain_and_type_once_is_a_payload_error(query: str) -> None:
+    vendor = bookeo()
+    signed = delivery(body(), query, url=vendor.registered_url(query))
+    with pytest.raises(PayloadError):
+        vendor.parse(vendor.verify(signed, SENT))
+
+
+def test_events_of_one_minute_are_ordered_by_their_message_ids_though_the_older_was_retried_later() -> None:
+    made = datetime(2026, 3, 5, 15, 12, 4, 410_000, UTC)
+    changed = made + timedelta(seconds=47)
+    retried = event(body(), CREATED, message(made), sent=made + timedelta(minutes=5))
+    item = {**ITEM, "lastChangeTime": ITEM["creationTime"], "startTime": "2026-03-09T10:00:00-04:00"}
+    moved = event(body(item), UPDATED, message(changed), sent=changed + timedelta(seconds=1))
+    before, after = bookeo().booking(retried), bookeo().booking(moved)
+    assert before is not None
+    assert after is not None
+    assert before.version == after.version
+    assert (retried.time, moved.time) == (made, changed)
+
+
+def test_the_published_message_id_tells_a_time_within_the_minute_of_its_body() -> None:
+    vendor = bookeo(secret_key=PUBLISHED_SECRET)
+    query = "domain=customers&type=created"
+    headers = sign(PUBLISHED_SECRET, vendor.registered_url(query), PUBLISHED_BODY, PUBLISHED_ID, PUBLISHED_AT)
+    signed = Delivery(query, Headers.of(headers.items()), PUBLISHED_BODY, PUBLISHED_AT)
+    read = vendor.parse(vendor.verify(signed, PUBLISHED_AT))
+    assert read.time == datetime(2023, 5, 2, 11, 1, 50, 36_000, UTC)
+    assert vendor.booking(read) is None
+
+
+@pytest.mark.parametrize("aside", [timedelta(milliseconds=1), timedelta(days=-7, milliseconds=-1)])
+def test_a_message_id_whose_time_is_implausible_leaves_the_header_time(aside: timedelta) -> None:
+    assert event(body(), message_id=message(SENT + aside)).time == SENT
+
+
+@pytest.mark.parametrize("aside", [timedelta(0), timedelta(days=-7)])
+def test_a_message_id_whose_time_is_just_plausible_is_believed(aside: timedelta) -> None:
+    assert event(body(), message_id=message(SENT + aside)).time == SENT + aside
+
+
+@pytest.mark.parametrize("message_id", ["short", "no-clock-at-all-in-here", "fffffffffff", "f" * 200])
+def test_a_message_id_without_a_clock_leaves_the_header_time(message_id: str) -> None:
+    assert event(body(), message_id=message_id).time == SENT
+
+
+def test_a_deletion_without_an_item_cancels_the_booking_at_the_time_of_the_delivery() -> None:
+    raw = b'{"itemId":"25703155123456","timestamp":"2026-03-05T10:12:00-05:00"}'
+    assert booking(raw, DELETED) == Booking(
+        booking_id="25703155123456",
+        version="2026-03-05T15:12:00.000000Z",
+        status=BookingStatus.CANCELLED,
+        updated_at=datetime(2026, 3, 5, 15, 12, tzinfo=UTC),
+        timezone="America/New_York",
+    )
+
+
+def test_a_cancellation_has_the_version_that_rest_gives_it_whenever_it_was_sent() -> None:
+    item = {**ITEM, "canceled": True, "cancelationTime": "2026-03-05T10:30:00-05:00"}
+    told = booking(body(item, timestamp="2026-03-05T10:31:00-05:00"), DELETED)
+    assert told.version == "2026-03-05T15:30:00.000000Z"
+    assert told.version == bookeo().booking_of_record(json.dumps(item).encode()).version
+
+
+@pytest.mark.parametrize(
+    ("times", "version"),
+    [
+        ({"cancelationTime": "2026-03-05T10:30:00-05:00", "lastChangeTime": "2026-03-05T10:40:00-05:00"}, "2026-03-05T15:40:00.000000Z"),
+        ({"creationTime": None}, "2026-03-05T15:12:00.000000Z"),
+    ],
+)
+def test_the_version_is_the_latest_time_of_the_item_or_else_the_deliverys(times: dict[str, object], version: str) -> None:
+    assert booking(body({**ITEM, **times}, timestamp="2026-03-05T10:12:00-05:00"), UPDATED).version == version
+
+
+@pytest.mark.parametrize("item", [None, without("creationTime")])
+def test_a_deletion_that_tells_no_time_is_a_payload_error(item: object) -> None:
+    with pytest.raises(PayloadError):
+        booking(body(item, timestamp=None), DELETED)
+
+
+def test_only_a_deletion_may_come_without_an_item() -> None:
+    with pytest.raises(PayloadError, match="no item"):
+        booking(body(None), UPDATED)
+
+
+@pytest.mark.parametrize(
+    ("no_show", "canceled", "accepted", "status"),
+    [(True, True, False, "no_show"), (None, True, False, "cancelled"), (None, None, False, "pending"), (None, None, None, "confirmed")],
+)
+def test_the_status_is_what_the_flags_say_in_this_order(no_show: object, canceled: object, accepted: object, status: str) -> None:
+    assert booking(body({**ITEM, "noShow": no_show, "canceled": canceled, "accepted": accepted})).status == status
+
+
+@pytest.mark.parametrize("amount", ["170", "0.10", "-12.345", "99999999999.99"])
+def test_an_amount_is_the_exact_decimal_of_its_text(amount: str) -> None:
+    told = booking(body({**ITEM, "price": {"totalGross": {"amount": amount, "currency": "EUR"}}}))
+    assert (told.price, str(told.price), told.currency) == (Decimal(amount), amount, "EUR")
+
+
+def test_without_an_amount_there_is_no_currency() -> None:
+    told = booking(body({**ITEM, "price": {"totalGross": {"currency": "EUR"}}}))
+    assert (told.price, told.currency) == (None, None)
+
+
+@pytest.mark.parametrize("number", ["00012", "1e5", "25703155123456"])
+def test_a_booking_number_that_looks_like_a_number_stays_as_it_is(number: str) -> None:
+    raw = body({**ITEM, "bookingNumber": number}, itemId=number)
+    assert (event(raw).subject, booking(raw).booking_id) == (number, number)
+
+
+def test_a_booking_number_that_is_a_json_number_becomes_its_digits() -> None:
+    item = {**ITEM, "bookingNumber": 25703155123456}
+    assert event(body(item, itemId=25703155123456)).subject == "25703155123456"
+    assert bookeo().booking_of_record(json.dumps(item).encode()).booking_id == "25703155123456"
+
+
+@pytest.mark.parametrize(("number", "subject"), [("7", "7"), ("", "8"), (None, "8")])
+def test_without_an_item_id_the_subject_is_the_items_own(number: object, subject: str) -> None:
+    assert event(body({"bookingNumber": number, "id": "8"}, itemId=None)).subject == subject
+
+
+@pytest.mark.parametrize("item", [None, {}, {"id": ""}, {"bookingNumber": True}])
+def test_a_delivery_about_nothing_is_a_payload_error(item: object) -> None:
+    with pytest.raises(PayloadError):
+        event(body(item, itemId=""))
+
+
+@pytest.mark.parametrize("domain", ["customers", "payments", "seatblocks", "resourceblocks", "waitlists"])
+def test_other_domains_tell_of_no_booking(domain: str) -> None:
+    assert bookeo().booking(event(body(), f"domain={domain}&type=created")) is None
+
+
+def test_a_record_without_a_booking_number_is_a_payload_error() -> None:
+    with pytest.raises(PayloadError, match="bookingNumber"):
+        bookeo().booking_of_record(json.dumps(without("bookingNumber")).encode())
+
+
+def test_lists_that_are_null_are_empty() -> None:
+    nothing = {"resources": None, "participants": {"numbers": None, "details": None}, "customer": {"phoneNumbers": None}}
+    told = booking(body({**ITEM, **nothing}))
+    assert (told.staff, told.participants, told.customer_phone) == ((), None, None)
+
+
+def test_a_phone_without_a_number_is_passed_over() -> None:
+    told = booking(body({**ITEM, "customer": {"phoneNumbers": [{"type": "home"}, {"number": "+1 212 555 0143"}]}}))
+    assert told.customer_phone == "+1 212 555 0143"
+
+
+@pytest.mark.parametrize("number", [-1, 1_000_001])
+def test_a_number_of_people_that_cannot_be_is_a_payload_error(number: int) -> None:
+    with pytest.raises(PayloadError, match="number"):
+        booking(body({**ITEM, "participants": {"numbers": [{"number": number}]}}))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["0001-01-01T00:00:00+23:59", "NaN", "1e999"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["number", "amount", "personId", "totalGross"]), inner),
+    max_leaves=8,
+)
+fields = st.sampled_from([*ITEM, "customer", "noShow", "lastChangeTime", "cancelationTime", "eventId"])
+
+
+@given(changes=st.dictionaries(fields, json_values, max_size=4), query=st.sampled_from([CREATED, UPDATED, DELETED]))
+def test_whatever_a_booking_holds_it_is_read_or_a_payload_error(changes: dict[str, object], query: str) -> None:
+    vendor = bookeo()
+    raw = body({**ITEM, **changes})
+    try:
+        told = vendor.booking(event(raw, query))
+    except PayloadError:
+        return
+    assert told is not None
+    assert told.booking_id == "25703155123456"
+
+
+@given(raw=st.binary() | st.sampled_from([b"", b"[]", b"null", b'"text"', b"[" * 100_000, b'{"itemId":"\\ud800"}', b"\xff\xfe{"]))
+def test_whatever_bytes_are_signed_they_are_read_or_a_payload_error(raw: bytes) -> None:
+    with pytest.raises(PayloadError):
+        event(raw)

@@ -1,0 +1,208 @@
+"""What is Calendly's own: its signature, its missing ids, and versions that `updated_at` alone would get wrong."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+
+from ingest.booking import Booking, BookingStatus
+from ingest.errors import PayloadError, VerificationError
+from ingest.event import Event
+from ingest.vendors import Delivery
+from ingest.vendors.calendly import Calendly, CalendlyAccount, sign
+from ingest.vendors.delivery import Headers
+from tests.vendors.samples_of import Case, load
+
+SECRET = "5mEzn9C-I28UtwOjZJtFoob0sAAFZ95GbZkqj4y3i0I"
+SENT = datetime.fromtimestamp(1_700_000_000, UTC)
+# Made by hand for these tests, with openssl: Calendly publishes no example that could be checked.
+BODY = '{"event":"invitee.created","payload":{"name":"Zoë"}}'.encode()
+SIGNATURE = "38747c937eb1a19d4c5f4fe6b6d6c19be24c95979518195f9e9801a407131d68"
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def calendly(*secrets: str) -> Calendly:
+    account = CalendlyAccount.model_validate({"name": "sales", "vendor": "calendly", "webhook_secrets": secrets})
+    return Calendly(account, "https://hooks.example.com")
+
+
+def delivered(signature: str) -> Delivery:
+    return Delivery("", Headers.of([("Calendly-Webhook-Signature", signature)]), BODY, SENT)
+
+
+def event_of(name: str, change: Change = lambda _: None) -> Event:
+    """The event of a sample, its envelope changed and signed anew."""
+    envelope = orjson.loads(load(Case("calendly", name)).body)
+    change(envelope)
+    body = orjson.dumps(envelope)
+    now = load(Case("calendly", name)).now
+    delivery = Delivery("", Headers.of(sign(SECRET, body, now).items()), body, now)
+    return calendly(SECRET).parse(calendly(SECRET).verify(delivery, now))
+
+
+def booking_of(name: str, change: Change = lambda _: None) -> Booking:
+    booking = calendly(SECRET).booking(event_of(name, change))
+    assert booking is not None
+    return booking
+
+
+def payload_with(**parts: object) -> Change:
+    return lambda envelope: envelope["payload"].update(parts)
+
+
+class TestSignature:
+    def test_it_is_over_time_dot_body(self) -> None:
+        proof = calendly(SECRET).verify(delivered(f"t=1700000000,v1={SIGNATURE}"), SENT).proof
+        assert (proof.signed_by, proof.sent_at) == ("1", SENT)
+
+    def test_we_sign_as_calendly_does(self) -> None:
+        assert sign(SECRET, BODY, SENT) == {"calendly-webhook-signature": f"t=1700000000,v1={SIGNATURE}"}
+
+    @pytest.mark.parametrize(
+        "signature",
+        [
+            f"t=1700000000,v1={SIGNATURE},v1={'0' * 64}",
+            f"t=1700000000,v1={'0' * 64},v1={SIGNATURE}",
+            f"v1={SIGNATURE},t=1700000000",
+            f"t=1700000000,v0={'0' * 64},v1={SIGNATURE}",
+        ],
+    )
+    def test_of_several_signatures_one_must_match(self, signature: str) -> None:
+        assert calendly("another", SECRET).verify(delivered(signature), SENT).proof.signed_by == "2"
+
+    @pytest.mark.parametrize(
+        "signature",
+        [
+            f"t=1700000000,v1={SIGNATURE.upper()}",
+            f"t=1700000001,v1={SIGNATURE}",
+            f"t=01700000000,v1={SIGNATURE}",
+            f"t=1700000000,t=1700000000,v1={SIGNATURE}",
+            f"t=1700000000,v0={SIGNATURE}",
+            f"t=1700000000, v1={SIGNATURE}",
+            f"t=1700000000,v1={SIGNATURE},",
+            f"v1={SIGNATURE}",
+            f"t=,v1={SIGNATURE}",
+            f"t=\xb2,v1={SIGNATURE}",
+            "t=1700000000,v1=",
+            "t=1700000000",
+            "",
+        ],
+    )
+    def test_anything_else_is_refused(self, signature: str) -> None:
+        with pytest.raises(VerificationError):
+            calendly(SECRET).verify(delivered(signature), SENT)
+
+    def test_an_account_without_a_secret_believes_nobody(self) -> None:
+        with pytest.raises(VerificationError):
+            calendly().verify(delivered(f"t=1700000000,v1={SIGNATURE}"), SENT)
+
+
+class TestIdentity:
+    @pytest.mark.parametrize("name", ["created", "no-show", "no-show-deleted", "routing-form", "contact-deleted-tombstone", "unknown-event"])
+    def test_two_overlapping_subscriptions_deliver_one_event(self, name: str) -> None:
+        other = event_of(name, lambda envelope: envelope.update(created_by="https://api.calendly.com/users/EXAMPLEADMIN0002"))
+        assert other.id == event_of(name).id
+        assert other.data != event_of(name).data
+
+    def test_a_payload_without_a_time_is_known_by_its_bytes(self) -> None:
+        def timeless(answer: str) -> Event:
+            return event_of("unknown-event", lambda envelope: envelope.update(payload={"uri": "https://api.calendly.com/x/1", "answer": answer}))
+
+        assert timeless("yes").id == timeless("yes").id != timeless("no").id
+
+    def test_two_changes_of_one_invitee_are_two_events(self) -> None:
+        assert event_of("no-show").id != event_of("created").id
+        assert event_of("created").id != event_of("created", payload_with(updated_at="2026-06-09T21:37:17.731526Z")).id
+
+    def test_two_accounts_never_share_an_event(self) -> None:
+        sample = load(Case("calendly", "created"))
+        support = Calendly(CalendlyAccount(name="support", vendor="calendly"), "https://hooks.example.com")
+        assert support.parse(sample.verified()).id != sample.vendor().parse(sample.verified()).id
+
+    def test_a_payload_without_an_address_is_filed_under_its_account(self) -> None:
+        assert event_of("unknown-event", lambda envelope: envelope.update(payload={})).subject == "/calendly/sales"
+
+
+class TestVersion:
+    def test_a_no_show_is_newer_than_the_booking_though_updated_at_has_not_moved(self) -> None:
+        assert booking_of("no-show").updated_at == booking_of("created").updated_at
+        assert booking_of("no-show").version > booking_of("created").version
+
+    def test_taking_back_a_no_show_is_newer_even_in_the_same_second(self) -> None:
+        assert booking_of("no-show-deleted").updated_at == booking_of("no-show").updated_at
+        assert booking_of("no-show-deleted").version > booking_of("no-show").version
+
+    def test_a_no_show_set_again_in_the_next_second_is_newer_than_its_taking_back(self) -> None:
+        again = payload_with(no_show={"uri": "https://api.calendly.com/invitee_no_shows/2", "created_at": "2026-06-24T07:12:45.000000Z"})
+        assert booking_of("no-show", again).version > booking_of("no-show-deleted").version
+
+    def test_a_reconfirmation_is_newer_than_the_booking(self) -> None:
+        confirmed = payload_with(reconfirmation={"created_at": "2026-06-20T08:00:00Z", "confirmed_at": "2026-06-20T09:00:00Z"})
+        asked = payload_with(reconfirmation={"created_at": "2026-06-20T08:00:00Z", "confirmed_at": None})
+        assert booking_of("created", confirmed).version == "2026-06-20T09:00:00.000000Z"
+        assert booking_of("created", asked).version == booking_of("created").version
+
+    def test_the_last_moment_of_the_calendar_is_no_error(self) -> None:
+        at_the_end = event_of("no-show-deleted", lambda envelope: envelope.update(created_at="9999-12-31T23:59:59.999999Z"))
+        booking = calendly(SECRET).booking(at_the_end)
+        assert booking is not None
+        assert booking.version == "9999-12-31T23:59:59.999999Z"
+
+
+class TestBooking:
+    @pytest.mark.parametrize("order", [("reschedule-old", "reschedule-new"), ("reschedule-new", "reschedule-old")])
+    def test_a_reschedule_is_the_same_two_bookings_in_either_order(self, order: tuple[str, str]) -> None:
+        by_id = {booking.booking_id: booking for booking in map(booking_of, order)}
+        old, new = booking_of("reschedule-old"), booking_of("reschedule-new")
+        assert by_id == {old.booking_id: old, new.booking_id: new}
+        assert (old.rescheduled_to, new.rescheduled_from) == (new.booking_id, old.booking_id)
+        assert (old.status, new.status) == (BookingStatus.RESCHEDULED, BookingStatus.CONFIRMED)
+        assert old.group_id != new.group_id
+
+    def test_two_invitees_of_one_event_are_two_bookings_of_one_group(self) -> None:
+        first, second = booking_of("group-first-invitee"), booking_of("group-second-invitee")
+        assert first.booking_id != second.booking_id
+        assert first.group_id == second.group_id
+
+    def test_the_canceled_invitee_of_a_group_is_the_one_that_was_booked(self) -> None:
+        gone, booked = booking_of("canceled-group-event-still-active"), booking_of("group-first-invitee")
+        assert gone.booking_id == booked.booking_id
+        assert gone.version > booked.version
+
+    def test_a_payment_that_failed_is_no_price(self) -> None:
+        failed = payload_with(payment={"amount": 49.5, "currency": "EUR", "successful": False})
+        assert (booking_of("paid").price, booking_of("paid").currency) == (Decimal("49.5"), "EUR")
+        assert (booking_of("paid", failed).price, booking_of("paid", failed).currency) == (None, None)
+
+    def test_a_canceled_no_show_is_cancelled(self) -> None:
+        assert booking_of("no-show", payload_with(status="canceled")).status is BookingStatus.CANCELLED
+
+    def test_a_word_we_do_not_know_is_unknown_not_an_error(self) -> None:
+        assert booking_of("created", payload_with(status="postponed")).status is BookingStatus.UNKNOWN
+        assert booking_of("created", payload_with(status=None)).status is BookingStatus.UNKNOWN
+
+    @pytest.mark.parametrize(
+        ("canceler", "ours"),
+        [("invitee", "customer"), ("host", "host"), ("system", "system"), (None, None)],
+    )
+    def test_who_cancelled_is_in_our_words_where_we_have_one(self, canceler: str | None, ours: str | None) -> None:
+        change = payload_with(cancellation={"canceler_type": canceler, "created_at": "2026-06-17T01:40:57Z"})
+        assert booking_of("canceled", change).cancelled_by == ours
+
+    def test_an_address_is_no_telephone_number(self) -> None:
+        assert booking_of("group-first-invitee").customer_phone is None
+
+    @pytest.mark.parametrize("part", ["uri", "created_at", "updated_at"])
+    def test_without_identity_or_version_there_is_no_event(self, part: str) -> None:
+        with pytest.raises(PayloadError, match=f"payload.{part}: missing"):
+            event_of("created", lambda envelope: envelope["payload"].pop(part))
+
+    def test_an_event_without_a_payload_is_a_payload_error(self) -> None:
+        event = event_of("created")
+        with pytest.raises(PayloadError, match="payload: missing"):
+            calendly(SECRET).booking(replace(event, data=b'{"event":"invitee.created","created_at":"2026-06-09T21:37:18Z"}'))

@@ -1,0 +1,257 @@
+"""The contract every vendor passes, on every sample it has."""
+
+import json
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from ingest.booking import Booking
+from ingest.errors import PayloadError, VerificationError
+from ingest.event import Event, Via
+from ingest.instant import parse_instant
+from ingest.vendors import CLOCK_SKEW, AnyVendor, Delivery, vendor_names
+from ingest.vendors.delivery import Headers
+from tests.vendors.anything import HEADER_VALUES, JSON, TEXT, altered, changed, garbled, to_json
+from tests.vendors.samples_of import Case, Sample, cases_of, credentials, load, signed_parts, vendors_with_samples
+
+CASES = [case for vendor in vendors_with_samples() for case in cases_of(vendor)]
+RECORDS = [case for case in CASES if case.has_record()]
+
+every_vendor = pytest.mark.parametrize("vendor_name", vendor_names())
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_record = pytest.mark.parametrize("case", RECORDS, ids=str)
+
+# There are many cases and few vendors, hence few examples of the one and many of the other.
+per_case = settings(max_examples=15, deadline=None)
+per_vendor = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def any_sample(vendor_name: str) -> st.SearchStrategy[Sample]:
+    return st.sampled_from([case for case in CASES if case.vendor == vendor_name]).map(load)
+
+
+def refuses(vendor: AnyVendor, delivery: Delivery, now: datetime) -> bool:
+    """VerificationError and nothing else: another error fails the test."""
+    try:
+        vendor.verify(delivery, now)
+    except VerificationError:
+        return True
+    return False
+
+
+class TestSamples:
+    @every_vendor
+    def test_every_vendor_has_samples_in_both_shapes(self, vendor_name: str) -> None:
+        assert cases_of(vendor_name), f"tests/vendors/samples/{vendor_name} has no case: see the README there"
+        assert [case for case in cases_of(vendor_name) if case.has_record()], f"no case of {vendor_name} has a record.json"
+
+    def test_every_folder_of_samples_belongs_to_a_vendor(self) -> None:
+        assert set(vendors_with_samples()) <= set(vendor_names())
+
+
+class TestAuthenticity:
+    @every_case
+    def test_a_genuine_delivery_is_believed(self, case: Case) -> None:
+        sample = load(case)
+        verified = sample.vendor().verify(sample.delivery, sample.now)
+        assert verified.body == sample.body
+        assert 1 <= int(verified.proof.signed_by) <= len(sample.vendor().account.live_secrets())
+
+    @every_case
+    def test_header_names_are_read_in_any_case(self, case: Case) -> None:
+        sample = load(case)
+        assert sample.is_believed(sample.with_headers([(name.upper(), value) for name, value in sample.headers]))
+        assert sample.is_believed(sample.with_headers([(name.lower(), value) for name, value in sample.headers]))
+
+    @every_case
+    @pytest.mark.parametrize("position", [1, 2, 3])
+    def test_any_of_several_live_secrets_may_sign(self, case: Case, position: int) -> None:
+        sample = load(case)
+        secret = sample.vendor().account.live_secrets()[int(sample.verified().proof.signed_by) - 1]
+        others = ["another-live-secret", "and-one-more"]
+        vendor = sample.vendor(webhook_secrets=[*others[: position - 1], secret, *others[position - 1 :]])
+        assert vendor.verify(sample.delivery, sample.now).proof.signed_by == str(position)
+
+    @every_case
+    def test_no_other_secret_is_believed(self, case: Case) -> None:
+        sample = load(case)
+        assert refuses(sample.vendor(webhook_secrets=["another-secret", "and-one-more"]), sample.delivery, sample.now)
+
+    @every_case
+    @per_case
+    @given(data=st.data())
+    def test_a_changed_body_is_refused_where_the_body_is_signed(self, case: Case, data: st.DataObject) -> None:
+        sample = load(case)
+        body = data.draw(changed(sample.body) | st.binary(max_size=50))
+        assert refuses(sample.vendor(), replace(sample.delivery, body=body), sample.now) == ("body" in signed_parts(case.vendor))
+
+    @every_case
+    @per_case
+    @given(query=TEXT)
+    def test_a_changed_query_is_refused_where_the_url_is_signed(self, case: Case, query: str) -> None:
+        sample = load(case)
+        assume(query != sample.given["query"])
+        assert refuses(sample.vendor(), replace(sample.delivery, query=query), sample.now) == ("url" in signed_parts(case.vendor))
+
+    @every_case
+    def test_a_missing_or_repeated_credential_is_refused(self, case: Case) -> None:
+        sample = load(case)
+        assert credentials(case)
+        for name in credentials(case):
+            assert refuses(sample.vendor(), sample.with_headers(sample.headers_but(name)), sample.now)
+            twice = [*sample.headers, *(line for line in sample.headers if line[0] == name)]
+            assert refuses(sample.vendor(), sample.with_headers(twice), sample.now)
+
+    @every_case
+    @per_case
+    @given(data=st.data())
+    def test_a_garbled_credential_is_refused(self, case: Case, data: st.DataObject) -> None:
+        sample = load(case)
+        name = data.draw(st.sampled_from(credentials(case)))
+        value = data.draw(garbled(dict(sample.headers)[name]))
+        assert refuses(sample.vendor(), sample.with_headers([*sample.headers_but(name), (name, value)]), sample.now)
+
+    @every_vendor
+    @per_vendor
+    @given(data=st.data())
+    def test_noise_is_refused(self, vendor_name: str, data: st.DataObject) -> None:
+        sample = data.draw(any_sample(vendor_name))
+        names = st.sampled_from([name for name, _ in sample.headers]) | TEXT
+        lines = data.draw(st.lists(st.tuples(names, HEADER_VALUES), max_size=8))
+        noise = Delivery(data.draw(TEXT), Headers.of(lines), data.draw(st.binary()), sample.now)
+        assert refuses(sample.vendor(), noise, sample.now)
+
+
+class TestAge:
+    @every_case
+    def test_an_old_delivery_is_refused_only_where_the_account_has_a_tolerance(self, case: Case) -> None:
+        sample = load(case)
+        sent = sample.verified().proof.sent_at
+        minute = sample.vendor(tolerance="60s")
+        at = sent or sample.now
+        assert not refuses(minute, sample.delivery, at + timedelta(seconds=60))
+        assert refuses(minute, sample.delivery, at + timedelta(seconds=60, microseconds=1)) == (sent is not None)
+        assert not refuses(sample.vendor(tolerance=None), sample.delivery, at + timedelta(days=3650))
+
+    @every_case
+    def test_a_delivery_from_the_future_is_refused(self, case: Case) -> None:
+        sample = load(case)
+        sent = sample.verified().proof.sent_at
+        at = sent or sample.now
+        assert not refuses(sample.vendor(), sample.delivery, at - CLOCK_SKEW)
+        assert refuses(sample.vendor(), sample.delivery, at - CLOCK_SKEW - timedelta(microseconds=1)) == (sent is not None)
+
+
+class TestMeaning:
+    @every_case
+    def test_the_event_is_what_the_sample_says(self, case: Case) -> None:
+        sample = load(case)
+        event = sample.vendor().parse(sample.verified())
+        told = sample.given["event"]
+        assert (event.type, event.subject, event.time) == (told["type"], told["subject"], parse_instant(told["time"]))
+        assert (event.source, event.data, event.received_at) == (f"/{case.vendor}/sales", sample.body, sample.now)
+        assert (event.via, event.signed_by) == (Via.WEBHOOK, sample.verified().proof.signed_by)
+        assert Event.from_record(event.to_record()) == event
+
+    @every_case
+    def test_the_same_delivery_is_the_same_event_whenever_it_comes(self, case: Case) -> None:
+        sample = load(case)
+        first = sample.vendor().parse(sample.verified())
+        later = replace(sample.delivery, received_at=sample.now + timedelta(hours=3))
+        again = sample.vendor().parse(sample.vendor().verify(later, later.received_at))
+        assert again.id == first.id
+        assert sample.vendor().booking(again) == sample.booking
+
+    @every_vendor
+    def test_different_deliveries_are_different_events(self, vendor_name: str) -> None:
+        samples = [load(case) for case in cases_of(vendor_name)]
+        ids = {sample.vendor().parse(sample.verified()).id for sample in samples}
+        assert len(ids) == len({sample.body for sample in samples})
+
+    @every_case
+    def test_the_booking_is_what_the_sample_says(self, case: Case) -> None:
+        sample = load(case)
+        event = sample.vendor().parse(sample.verified())
+        booking = sample.vendor().booking(event)
+        assert booking == sample.booking
+        assert booking is None or booking.booking_id == event.subject
+
+    @every_record
+    def test_the_rest_shape_gives_an_equal_booking(self, case: Case) -> None:
+        sample = load(case)
+        assert sample.record is not None
+        assert sample.booking is not None
+        event = sample.vendor().observe(sample.record, sample.now)
+        assert sample.vendor().booking(event) == sample.booking
+        assert (event.subject, event.via, event.time) == (sample.booking.booking_id, Via.RECONCILE, sample.now)
+        assert Event.from_record(event.to_record()) == event
+
+    @every_record
+    def test_the_same_record_is_the_same_event_whenever_it_is_read(self, case: Case) -> None:
+        sample = load(case)
+        assert sample.record is not None
+        backwards = dict(reversed(sample.record.items()))
+        first = sample.vendor().observe(sample.record, sample.now)
+        assert sample.vendor().observe(backwards, sample.now + timedelta(days=1)).id == first.id
+        assert first.id != sample.vendor().parse(sample.verified()).id
+
+
+class TestAnything:
+    @every_vendor
+    @per_vendor
+    @given(data=st.data())
+    def test_a_signed_body_is_an_event_or_a_payload_error(self, vendor_name: str, data: st.DataObject) -> None:
+        sample = data.draw(any_sample(vendor_name))
+        body = data.draw(altered(json.loads(sample.body)).map(to_json) | JSON.map(to_json) | st.binary())
+        delivery = sample.signed(body)
+        verified = sample.vendor().verify(delivery, sample.now)
+        try:
+            event = sample.vendor().parse(verified)
+        except PayloadError:
+            return
+        assert Event.from_record(event.to_record()) == event
+        check_booking(sample.vendor(), event)
+
+    @every_vendor
+    @per_vendor
+    @given(data=st.data())
+    def test_a_record_is_an_event_or_a_payload_error(self, vendor_name: str, data: st.DataObject) -> None:
+        sample = data.draw(any_sample(vendor_name).filter(lambda sample: sample.record is not None))
+        assert sample.record is not None
+        raw = data.draw(altered(sample.record).map(to_json))
+        try:
+            record = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            return
+        try:
+            event = sample.vendor().observe(record, sample.now)
+        except PayloadError:
+            return
+        assert Event.from_record(event.to_record()) == event
+        check_booking(sample.vendor(), event)
+
+
+def check_booking(vendor: AnyVendor, event: Event) -> None:
+    """No booking, one that a warehouse can hold, or a PayloadError."""
+    try:
+        booking = vendor.booking(event)
+    except PayloadError:
+        return
+    if booking is not None:
+        assert booking.booking_id == event.subject
+        for field in fields(Booking):
+            check_value(getattr(booking, field.name))
+
+
+def check_value(value: object) -> None:
+    """Absent is None, never "" or blank; no text holds NUL; instants are UTC."""
+    for part in value if isinstance(value, tuple) else (value,):
+        if isinstance(part, str):
+            assert part.strip() == part != ""
+            assert "\x00" not in part
+        if isinstance(part, datetime):
+            assert part.tzinfo is UTC
