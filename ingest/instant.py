@@ -22,4 +22,4 @@ def utc(moment: datetime) -> datetime:
 
 def format_instant(moment: datetime) -> str:
     """27 characters, microseconds, `Z`: comparing two such texts compares the instants."""
-    return utc(moment).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+    return f"{utc(moment).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

@@ -73,6 +73,7 @@ class SqliteProducer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._waiting: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
+        self._closed, self._closing = False, threading.Lock()
         with _unavailable(path):
             self._connection = _connect(path)
         self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
@@ -81,11 +82,18 @@ class SqliteProducer:
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # a caller that gives up waiting cannot cancel what may already be written
-        self._waiting.put((topic, records, future))
+        with self._closing:
+            if self._closed:
+                future.set_exception(LogUnavailable(f"the log {self._path} was closed before this append; open it again"))
+            else:
+                self._waiting.put((topic, records, future))
         return future
 
     def close(self) -> None:
-        self._waiting.put(None)
+        with self._closing:
+            if not self._closed:
+                self._waiting.put(None)
+            self._closed = True
         self._writer.join()
         self._connection.close()
 

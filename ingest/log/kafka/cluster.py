@@ -1,7 +1,8 @@
 """What producer and consumer have in common: reaching the brokers, the topics there, and our words for their errors."""
 
+import socket
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from kafka import KafkaAdminClient, errors
@@ -11,6 +12,7 @@ from ingest.errors import CommitFailed, LogUnavailable
 from ingest.settings import KafkaSettings
 
 CONNECT_SECONDS = 2.0
+_KNOCK_SECONDS = 1.0
 LARGEST_RECORD = 2 * 1024 * 1024  # the receiver's largest body and its headers, with room
 
 _NOT_A_MEMBER = (
@@ -44,6 +46,7 @@ class Cluster:
 
     def admin(self) -> Any:
         """A KafkaAdminClient, to be closed soon: it would never notice that a group has moved to another broker."""
+        self._knock()
         milliseconds = int(CONNECT_SECONDS * 1000)
         return self.open(KafkaAdminClient, request_timeout_ms=milliseconds, bootstrap_timeout_ms=milliseconds)
 
@@ -54,6 +57,14 @@ class Cluster:
             missing = [topic["name"] for topic in described if topic["error_code"] == errors.UnknownTopicOrPartitionError.errno]
             if missing:
                 self._create(admin, missing)
+
+    def _knock(self) -> None:
+        """Fails at once where kafka-python would try for seconds, leaving a socket open each time."""
+        for server in self._servers:
+            host, _, port = server.rpartition(":")
+            with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS):
+                return
+        raise errors.KafkaConnectionError("no broker accepts a connection")
 
     def _create(self, admin: Any, topics: list[str]) -> None:
         wanted = {
