@@ -85,6 +85,7 @@ class BadRun:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._run = 0
+        self._settled = 0
 
     def note(self, good: Iterable[bool]) -> None:
         """Raises DeadLetterLimit at the limit."""
@@ -95,6 +96,14 @@ class BadRun:
                     f"{self._run} records in a row could not be read or loaded, and were not committed. The log lines"
                     " `record.dead_lettered` above say why; mend the cause, or raise consumer.dead_letter_limit to set them aside"
                 )
+
+    def settle(self) -> None:
+        """After a commit: what was noted stays noted."""
+        self._settled = self._run
+
+    def rewind(self) -> None:
+        """What was noted and not committed is read, and noted, again."""
+        self._run = self._settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +135,19 @@ def plan_load(items: Sequence[Item], letters: Iterable[StoredRecord], held: Mapp
     tables = {
         "booking_events": [item.row for item in items],
         "bookings": rows,
-        "dead_letters": [dead_letter_row(letter, now) for letter in letters],
+        "dead_letters": _letter_rows(letters, now),
     }
     return Plan(
         {name: some for name, some in tables.items() if some},
         versions,
         [one for one in told if one.key in held and one.version < held[one.key].version],
     )
+
+
+def _letter_rows(letters: Iterable[StoredRecord], now: datetime) -> list[Row]:
+    """One row per id: a merge looks for it in the table, not among the rows that come with it."""
+    rows = (dead_letter_row(letter, now) for letter in letters)
+    return list({row["id"]: row for row in rows}.values())
 
 
 def _first_received(told: Iterable[Candidate]) -> dict[Key, datetime]:

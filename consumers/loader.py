@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -32,6 +32,7 @@ from ingest.vendors.mapping import BookingMapper
 log = structlog.get_logger()
 
 _POLL_SECONDS = 1.0
+_POLL_RECORDS = 100  # so few at a time that the size of a batch is looked at before it is far too large
 _APPEND_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -53,8 +54,9 @@ class Loader:
         self._guard = VersionGuard(warehouse.versions)
         self._mapper = BookingMapper(settings.vendors())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._bad_run = BadRun(settings.consumer.dead_letter_limit)
-        self._generation: int | None = None
+        self._unreadable = BadRun(settings.consumer.dead_letter_limit)
+        self._refused = BadRun(settings.consumer.dead_letter_limit)
+        self._prepared = False
         self._lag_due = 0.0
         self.trouble: IngestError | None = None
 
@@ -63,6 +65,7 @@ class Loader:
         pause = _FIRST_PAUSE_SECONDS
         while not stop.is_set():
             try:
+                self._prepare()
                 self.step()
                 self.trouble = None
                 pause = _FIRST_PAUSE_SECONDS
@@ -75,78 +78,88 @@ class Loader:
 
     def step(self) -> int:
         """One batch from poll to commit; the number of records in it."""
+        generation = self._consumer.generation()
         records = self._collect()
-        if self._consumer.generation() != self._generation:
-            self._guard.forget()  # another consumer may have written these bookings meanwhile
-            self._generation = self._consumer.generation()
+        if self._consumer.generation() != generation:
+            self._start_over()  # some of these may be another consumer's by now, and so may be bookings we remember
+            return 0
         if records:
             self._thread.submit(self._process, records).result()
             self._consumer.commit(records)
+            self._settle()
         self._report_lag()
         return len(records)
 
+    def _prepare(self) -> None:
+        """The tables are there to be read before the first event."""
+        if not self._prepared:
+            self._thread.submit(self._warehouse.prepare).result()
+            self._prepared = True
+
     def _collect(self) -> list[StoredRecord]:
-        """Until the batch is full, or its oldest record has waited long enough since it was received."""
+        """Until the batch is full, or its first record has waited long enough since it was received."""
         limits = self._settings.consumer
-        records = self._consumer.poll(limits.max_records, _POLL_SECONDS)
+        linger = limits.linger.total_seconds()
+        records = self._consumer.poll(min(limits.max_records, _POLL_RECORDS), _POLL_SECONDS)
+        deadline = time.monotonic() + linger - (_age(records[0], datetime.now(UTC)) if records else 0.0)
         while records and len(records) < limits.max_records and _size(records) < limits.max_bytes:
-            wait = limits.linger.total_seconds() - _age(records[0], datetime.now(UTC))
-            if wait <= 0:
+            some = min(limits.max_records - len(records), _POLL_RECORDS)
+            more = self._consumer.poll(some, max(0.0, deadline - time.monotonic()))
+            if not more:
                 break
-            records += self._consumer.poll(limits.max_records - len(records), wait)
+            records += more
         return records
 
     def _process(self, records: Sequence[StoredRecord]) -> None:
         started = time.monotonic()
         batch = read_batch(records, self._settings.dead_letter_topic, self._mapper, datetime.now(UTC))
-        self._append_dead(batch.dead, batch.readable)
-        self._load(batch.items, batch.letters)
+        _tell(batch.dead)
+        self._unreadable.note(batch.readable)
+        dead = batch.dead + self._load(batch.items, batch.letters)
+        self._append_dead(dead)
         seconds = time.monotonic() - started
         BATCH_RECORDS.observe(len(records))
         LOAD_SECONDS.observe(seconds)
-        log.info("batch.loaded", records=len(records), dead=len(batch.dead), seconds=round(seconds, 3))
+        log.info("batch.loaded", records=len(records), dead=len(dead), seconds=round(seconds, 3))
 
-    def _load(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> None:
-        """What the destination refuses is halved until the record to blame is alone, and that one is set aside."""
+    def _load(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> list[DeadLetter]:
+        """What the destination refuses is halved until the record to blame is alone; returns those, to be set aside."""
         if not items and not letters:
-            return
+            return []
         try:
             held = self._guard.stored(candidate.key for candidate in candidates(items))
             plan = plan_load(items, letters, held, datetime.now(UTC))
             self._warehouse.load(plan.rows)
         except LoadRefused as refusal:
             self._guard.forget()
-            self._load_apart(items, letters, refusal)
-        else:
-            self._guard.remember(plan.versions)
-            _observe(items, plan)
+            return self._load_apart(items, letters, refusal)
+        self._guard.remember(plan.versions)
+        self._refused.note(True for _ in items)
+        _observe(items, plan)
+        return []
 
-    def _load_apart(self, items: Sequence[Item], letters: Sequence[StoredRecord], refusal: LoadRefused) -> None:
-        if items and letters:
-            self._load(items, [])
-            self._load([], letters)
-        elif len(items) > 1:
-            middle = len(items) // 2
-            self._load(items[:middle], [])
-            self._load(items[middle:], [])
-        elif len(letters) > 1:
-            middle = len(letters) // 2
-            self._load([], letters[:middle])
-            self._load([], letters[middle:])
-        elif items:
-            self._append_dead([set_aside(items[0].stored, "load_refused", str(refusal), datetime.now(UTC))], [False])
-        else:
+    def _load_apart(self, items: Sequence[Item], letters: Sequence[StoredRecord], refusal: LoadRefused) -> list[DeadLetter]:
+        if len(items) + len(letters) > 1:
+            return [dead for part in _halves(items, letters) for dead in self._load(*part)]
+        if letters:
             log.error("dead_letter.refused", position=letters[0].position, why=str(refusal))
+            return []
+        dead = [set_aside(items[0].stored, "load_refused", str(refusal), datetime.now(UTC))]
+        _tell(dead)
+        self._refused.note([False])
+        return dead
 
-    def _append_dead(self, letters: Sequence[DeadLetter], readable: Sequence[bool]) -> None:
-        """Durable before anything is committed. Raises LogUnavailable, and DeadLetterLimit before any is appended."""
+    def _append_dead(self, letters: Sequence[DeadLetter]) -> None:
+        """After the load, which may have to be repeated, and before the commit. Raises LogUnavailable."""
+        if not letters:
+            return
+        future = self._producer.append(self._settings.dead_letter_topic, [letter.to_record() for letter in letters])
+        try:
+            future.result(timeout=_APPEND_SECONDS)
+        except TimeoutError:
+            raise LogUnavailable(f"the log did not take the dead letters within {_APPEND_SECONDS:.0f} seconds") from None
         for letter in letters:
             DEAD_LETTERS.labels(*_labels(letter.source), letter.reason).inc()
-            log.warning("record.dead_lettered", source=letter.source, reason=letter.reason, detail=letter.detail, position=letter.position)
-        self._bad_run.note(readable)
-        if letters:
-            future = self._producer.append(self._settings.dead_letter_topic, [letter.to_record() for letter in letters])
-            future.result(timeout=_APPEND_SECONDS)
 
     def _report_lag(self) -> None:
         if time.monotonic() >= self._lag_due:
@@ -154,8 +167,14 @@ class Loader:
             for entry in self._consumer.backlog():
                 LAG_RECORDS.labels(entry.partition.topic, entry.partition.number).set(entry.lag)
 
+    def _settle(self) -> None:
+        self._unreadable.settle()
+        self._refused.settle()
+
     def _start_over(self) -> None:
         self._guard.forget()
+        self._unreadable.rewind()
+        self._refused.rewind()
         try:
             self._consumer.rewind()
         except LogUnavailable as error:
@@ -174,14 +193,30 @@ def _observe(items: Sequence[Item], plan: Plan) -> None:
             UNKNOWN_STATUS.labels(item.event.vendor, item.event.account).inc()
 
 
+def _tell(letters: Sequence[DeadLetter]) -> None:
+    for letter in letters:
+        log.warning("record.dead_lettered", source=letter.source, reason=letter.reason, detail=letter.detail, position=letter.position)
+
+
+def _halves(items: Sequence[Item], letters: Sequence[StoredRecord]) -> Iterator[tuple[Sequence[Item], Sequence[StoredRecord]]]:
+    """In the order of the log; dead letters apart from what may be one."""
+    if items and letters:
+        yield items, []
+        yield [], letters
+        return
+    middle = (len(items) + len(letters)) // 2
+    yield items[:middle], letters[:middle]
+    yield items[middle:], letters[middle:]
+
+
 def _size(records: Sequence[StoredRecord]) -> int:
     return sum(len(stored.record.value) for stored in records)
 
 
 def _age(stored: StoredRecord, now: datetime) -> float:
-    """Seconds since we received it; a record that does not say so is old enough."""
+    """Seconds since we received it, none by another machine's faster clock; a record that does not say so is old enough."""
     try:
-        return (now - parse_instant(stored.record.headers["ce_receivedat"])).total_seconds()
+        return max(0.0, (now - parse_instant(stored.record.headers["ce_receivedat"])).total_seconds())
     except (KeyError, PayloadError):
         return float("inf")
 

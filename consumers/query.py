@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from consumers.locks import warehouse_lock
 from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.settings import Settings
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ def _query_duckdb(settings: Settings, sql: str) -> Answer:
     try:
         with warehouse_lock(settings.warehouse), duckdb.connect(str(path), read_only=True) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(f"USE {settings.warehouse.dataset}")
+            _enter(connection, settings.warehouse.dataset)
             cursor = connection.execute(sql)
             columns = [(column[0], str(column[1])) for column in cursor.description or ()]
             return Answer([name for name, _ in columns], [_row(row, columns) for row in cursor.fetchall()])
@@ -48,12 +51,20 @@ def _query_duckdb(settings: Settings, sql: str) -> Answer:
         raise ConfigurationError(str(error)) from None
 
 
-def _query_dlt(settings: Settings, sql: str) -> Answer:
-    from consumers.warehouse import reading_client
+def _enter(connection: "duckdb.DuckDBPyConnection", dataset: str) -> None:
+    """Its tables by their bare names. Raises WarehouseUnavailable when it has none."""
+    found = connection.execute("SELECT 1 FROM information_schema.tables WHERE table_schema = ? LIMIT 1", [dataset]).fetchone()
+    if found is None:
+        raise WarehouseUnavailable(f"nothing has been loaded yet: the dataset {dataset} has no tables")
+    connection.execute(f"USE {dataset}")
 
-    with reading_client(settings) as client, client.execute_query(sql) as cursor:
-        columns = [(column[0], "") for column in cursor.description or ()]
-        return Answer([name for name, _ in columns], [_row(row, columns) for row in cursor.fetchall()])
+
+def _query_dlt(settings: Settings, sql: str) -> Answer:
+    from consumers.warehouse import read
+
+    columns, rows = read(settings, sql)
+    kinds = [(name, "") for name in columns]
+    return Answer(columns, [_row(row, kinds) for row in rows])
 
 
 def _row(row: Sequence[Any], columns: Sequence[tuple[str, str]]) -> tuple[Any, ...]:

@@ -1,5 +1,9 @@
-"""Rows of the three tables, as Arrow tables of a fixed schema: dlt takes those as they are, and no value can change a type."""
+"""Rows of the three tables, as Arrow tables of a fixed schema: dlt takes those as they are, and no value can change a type.
 
+An absent text is None, never "": some destinations take the two for the same, and rows are to be the same everywhere.
+"""
+
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,14 +14,18 @@ import orjson
 import pyarrow as pa
 
 from ingest.booking import Booking
-from ingest.errors import PayloadError
+from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
+from ingest.instant import parse_instant
 from ingest.log import StoredRecord
 
 Row = dict[str, Any]
 
 _FINEST = Decimal("1e-9")
 _EXACT = Context(prec=60)  # the default's 28 digits are fewer than decimal(38, 9) holds
+
+# NUL as JSON writes it; an even number of backslashes before it are themselves escaped ones.
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 _TEXT, _INT, _TIME, _PRICE = pa.string(), pa.int64(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 9)
 
@@ -64,8 +72,11 @@ TABLES = (
 
 
 def arrow(name: str, rows: Iterable[Row]) -> pa.Table:
-    """Rows of one table. Raises pyarrow errors for values outside the schema, which `event_row` and the rest prevent."""
-    return pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
+    """Rows of one table. Raises LoadRefused for a value that its column cannot hold."""
+    try:
+        return pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise LoadRefused(f"a value of {name} that its column cannot hold: {type(error).__name__}") from None
 
 
 def event_row(event: Event, position: str, now: datetime) -> Row:
@@ -80,7 +91,7 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
         "account": event.account,
         "via": event.via.value,
         "received_at": event.received_at,
-        "signed_by": event.signed_by,
+        "signed_by": event.signed_by or None,
         "position": position,
         "data": _json_text(event.data),
         "loaded_at": now,
@@ -106,17 +117,17 @@ def booking_row(booking: Booking, event: Event, version: str, first_seen_at: dat
 
 def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
     """Total: a record on the dead-letter topic is never set aside again, whatever is in it."""
-    headers = stored.record.headers
+    told = {name: _any_text(value.encode(errors="surrogatepass")) or None for name, value in stored.record.headers.items()}
     return {
-        "id": headers.get("ce_id") or stored.position,
-        "source": headers.get("ce_source", ""),
-        "reason": headers.get("dl_reason", "unknown"),
-        "detail": headers.get("dl_detail", ""),
-        "happened_at": _instant_or(headers.get("ce_time"), now),
-        "position": headers.get("dl_position", ""),
-        "query": headers.get("dl_query", ""),
-        "headers": headers.get("dl_headers", "{}"),
-        "data": _any_text(stored.record.value),
+        "id": told.get("ce_id") or stored.position,
+        "source": told.get("ce_source"),
+        "reason": told.get("dl_reason") or "unknown",
+        "detail": told.get("dl_detail"),
+        "happened_at": _instant_or(told.get("ce_time"), now),
+        "position": told.get("dl_position"),
+        "query": told.get("dl_query"),
+        "headers": told.get("dl_headers") or "{}",
+        "data": _any_text(stored.record.value) or None,
         "loaded_at": now,
     }
 
@@ -125,9 +136,10 @@ def _json_text(data: bytes) -> str:
     """The bytes as they are; NUL, which PostgreSQL takes neither in text nor in JSON, as the replacement character."""
     try:
         orjson.loads(data)
-        return data.decode().replace("\\u0000", "\\ufffd")
     except ValueError as error:
         raise PayloadError("the payload is not JSON") from error
+    text = data.decode()
+    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
 def _any_text(data: bytes) -> str:
@@ -140,6 +152,6 @@ def _scaled(price: Decimal | None) -> Decimal | None:
 
 def _instant_or(text: str | None, otherwise: datetime) -> datetime:
     try:
-        return datetime.fromisoformat(text) if text else otherwise
-    except ValueError:
+        return parse_instant(text) if text else otherwise
+    except PayloadError:
         return otherwise

@@ -8,7 +8,6 @@ import structlog
 from consumers.loader import Loader
 from consumers.warehouse import Warehouse
 from ingest.admin import serve_admin
-from ingest.errors import WarehouseUnavailable
 from ingest.opening import open_consumer, open_producer
 from ingest.settings import Settings
 
@@ -21,7 +20,6 @@ def consume(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     warehouse = Warehouse(settings)
-    _prepare(warehouse)
     consumer = open_consumer(settings)
     producer = open_producer(settings)
     loader = Loader(settings, consumer, producer, warehouse)
@@ -34,13 +32,6 @@ def consume(settings: Settings) -> None:
         producer.close()
         warehouse.close()
     log.info("consumer.stopped")
-
-
-def _prepare(warehouse: Warehouse) -> None:
-    try:
-        warehouse.prepare()
-    except WarehouseUnavailable as error:
-        log.warning("consumer.warehouse_away", why=str(error))  # the loop waits for it
 
 
 def _ready(loader: Loader) -> None:

@@ -5,8 +5,9 @@ its records were not committed, and are read and loaded again, by whoever owns t
 """
 
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from pathlib import Path
@@ -33,27 +34,35 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import dlt  # noqa: E402 - after its settings
+from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException  # noqa: E402
 from dlt.common.exceptions import TerminalException, TransientException  # noqa: E402
 from dlt.common.schema.typing import TColumnSchema  # noqa: E402
-from dlt.destinations.exceptions import DatabaseUndefinedRelation  # noqa: E402
+from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation  # noqa: E402
 from dlt.destinations.sql_client import SqlClientBase  # noqa: E402
 from dlt.extract import DltResource  # noqa: E402
 
 _KEYS_PER_QUERY = 500
+
+# Names that PEP 249 gives to every driver's errors.
+_THE_ROWS = {"DataError", "IntegrityError"}
+_NOT_THE_QUERY = {"OperationalError", "InterfaceError"}
+
+_USER_AND_PASSWORD = re.compile(r"(?<=://)\S*@")  # in the addresses that some drivers quote
 
 
 class Warehouse:
     """One pipeline, held by one process at a time."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ConfigurationError when another consumer holds the pipeline, or the destination is not known to dlt."""
+        """Raises ConfigurationError when another consumer holds the pipeline, or dlt cannot use the destination as it is set."""
         self._settings = settings.warehouse
         self._name = "_".join(filter(None, ["ingest", settings.consumer.instance]))
         self._folder = Path(settings.warehouse.work_dir) / self._name
         self._held = _hold(self._folder)
         self._destination = destination(settings)
         self._pipeline = self._fresh_pipeline()
-        self._strategies = _merge_strategies(self._pipeline)
+        with _translated():
+            self._strategies = _merge_strategies(self._pipeline)
 
     def prepare(self) -> None:
         """Makes the tables, so that they can be read before the first event. Raises as `load` does."""
@@ -91,7 +100,8 @@ class Warehouse:
 
     def close(self) -> None:
         """Gives the pipeline up."""
-        self._pipeline.deactivate()
+        if self._pipeline.is_active:  # a reader in this process makes its own the active one
+            self._pipeline.deactivate()
         self._held.release()
 
     def _fresh_pipeline(self) -> dlt.Pipeline:
@@ -130,6 +140,20 @@ def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
             yield client
 
 
+def read(settings: Settings, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of a query. Raises WarehouseUnavailable; ConfigurationError when the destination refuses the query."""
+    with reading_client(settings) as client:
+        if not client.has_dataset():
+            raise WarehouseUnavailable(f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}")
+        try:
+            with client.execute_query(sql) as cursor:
+                return [column[0] for column in cursor.description or ()], cursor.fetchall()
+        except DatabaseException as error:
+            if _is_one(error.dbapi_exception, _NOT_THE_QUERY):
+                raise
+            raise ConfigurationError(str(error.dbapi_exception)) from None
+
+
 def destination(settings: Settings) -> Any:
     """The dlt destination of the settings. Raises ConfigurationError."""
     chosen = settings.warehouse
@@ -137,11 +161,20 @@ def destination(settings: Settings) -> Any:
     layout = "_".join(filter(None, ["%s_staging", settings.consumer.instance]))
     given = {"credentials": credentials} if credentials else {}
     if chosen.duckdb_file:
+        _check_name(chosen.duckdb_file, (chosen.dataset, layout % chosen.dataset))
         chosen.duckdb_file.parent.mkdir(parents=True, exist_ok=True)
     try:
         return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
     except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises
         raise ConfigurationError(f"warehouse.destination {chosen.destination!r} is not one dlt can use: {type(error).__name__}") from None
+
+
+def _check_name(file: Path, schemas: tuple[str, ...]) -> None:
+    """DuckDB calls a database by its file's name, and cannot tell that from a schema of the same name."""
+    if file.stem.lower() in schemas:
+        raise ConfigurationError(
+            f"warehouse.credentials: call the file something else than {file.name}, or choose another warehouse.dataset"
+        )
 
 
 def _hold(folder: Path) -> FileLock:
@@ -165,19 +198,33 @@ def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, Any]:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Dlt's errors as ours: terminal ones blame the rows, all others may pass."""
+    """Dlt's errors as ours: terminal ones blame the rows, those of its configuration the settings, all others may pass."""
     try:
         yield
     except (WarehouseUnavailable, LoadRefused, ConfigurationError):
         raise
     except Exception as error:
         causes = list(_causes(error))
+        for cause in causes:
+            if isinstance(cause, ConfigurationException):
+                raise ConfigurationError(f"warehouse.credentials are not what dlt can use: {_fault(cause)}") from None
         what = f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
-        if any(isinstance(cause, TerminalException) for cause in causes) and not any(
-            isinstance(cause, TransientException) for cause in causes
-        ):
+        if _blames_rows(causes):
             raise LoadRefused(what) from error
         raise WarehouseUnavailable(what) from error
+
+
+def _blames_rows(causes: Sequence[BaseException]) -> bool:
+    """What a driver says counts for more than what dlt makes of it: it calls a COPY that PostgreSQL refuses worth repeating."""
+    if any(_is_one(cause, _THE_ROWS) for cause in causes):
+        return True
+    if any(isinstance(cause, TransientException) for cause in causes):
+        return False
+    return any(isinstance(cause, TerminalException) for cause in causes)
+
+
+def _is_one(error: BaseException, names: set[str]) -> bool:
+    return not names.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -187,5 +234,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
+def _fault(error: ConfigurationException) -> str:
+    """The names of missing fields; others of these errors quote the credentials."""
+    return " ".join(str(error).splitlines()[:2]) if isinstance(error, ConfigFieldMissingException) else type(error).__name__
+
+
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")[:300]
+    return _USER_AND_PASSWORD.sub("…@", next(iter(str(error).splitlines()), ""))[:300]

@@ -23,7 +23,7 @@ def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette
     """`ready` raises an IngestError that says why not. With a token, callers need `Authorization: Bearer <token>`."""
 
     def guarded(request: Request, answer: Callable[[], Response]) -> Response:
-        if token is not None and not _authorized(request, token):
+        if token and not _authorized(request, token):
             return PlainTextResponse("give the admin token as a bearer token\n", 401, {"WWW-Authenticate": "Bearer"})
         return answer()
 
@@ -36,13 +36,15 @@ def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette
     return Starlette(routes=[Route("/readyz", readyz), Route("/metrics", metrics)])
 
 
-def serve_admin(host: str, port: int, token: SecretStr | None, ready: Callable[[], None]) -> None:
-    """Serves from a thread until the process ends. Raises ConfigurationError when others could reach it without a token."""
-    if token is None and not _is_loopback(host):
+def serve_admin(host: str, port: int, token: SecretStr | None, ready: Callable[[], None]) -> int:
+    """Serves from a thread until the process ends; returns the port. Raises ConfigurationError where others could reach it without a token."""
+    if not token and not _is_loopback(host):
         raise ConfigurationError(f"the admin listener on {host} needs an admin_token: set it, or use admin_host = 127.0.0.1")
     config = uvicorn.Config(build_admin(ready, token), host=host, port=port, log_config=None, access_log=False, server_header=False)
     sock = bind(host, port, "admin_port")
     threading.Thread(target=uvicorn.Server(config).run, args=([sock],), name="admin", daemon=True).start()
+    taken: int = sock.getsockname()[1]
+    return taken
 
 
 def _readiness(ready: Callable[[], None]) -> Response:

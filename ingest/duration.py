@@ -17,7 +17,10 @@ def parse_duration(value: object) -> timedelta:
     match = _FORM.fullmatch(str(value).strip())
     if not match:
         raise ValueError(f"not a duration: {value!r}; write 90, 90s, 15m, 2h or 3d")
-    return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    try:
+        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    except OverflowError:
+        raise ValueError(f"not a duration that a calendar holds: {value!r}") from None
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]

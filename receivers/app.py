@@ -46,7 +46,7 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
         await asyncio.to_thread(producer.close)
 
     webhooks = Webhooks(settings, vendors, producer)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
             Route("/healthz", _alive),
@@ -54,6 +54,8 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
         lifespan=lifespan,
         max_body_size=settings.receiver.body_limit,
     )
+    app.router.redirect_slashes = False  # a redirect would go to whatever host the caller named
+    return app
 
 
 async def _alive(_: Request) -> Response:

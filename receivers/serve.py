@@ -1,20 +1,25 @@
 """The receiver's processes: one, or several workers sharing a socket, and the admin listener beside them."""
 
+import multiprocessing
 import os
 import signal
 import sys
-import tempfile
+import threading
+from socket import socket
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 import structlog
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from ingest.admin import serve_admin
 from ingest.listening import bind
-from ingest.opening import probe
+from ingest.opening import open_producer, probe, sqlite_path
 from ingest.settings import Settings
 from receivers.app import create_app, ready_vendors
+from receivers.protocol import BoundedHttp
 
 log = structlog.get_logger()
 
@@ -26,16 +31,43 @@ _WORKER_START_SECONDS = 30
 def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what was accepted. Raises ConfigurationError, LogUnavailable."""
     ready_vendors(settings)
+    if sqlite_path(settings):
+        open_producer(settings).close()  # a file that cannot be opened is said once, here, and not by every worker
     receiver = settings.receiver
+    sock = bind(receiver.host, receiver.port, "receiver.port")
+    admin_port = serve_admin(receiver.admin_host, receiver.admin_port, receiver.admin_token, lambda: probe(settings))
+    port: int = sock.getsockname()[1]
+    log.info("receiver.listening", host=receiver.host, port=port, admin_port=admin_port, workers=receiver.workers)
+    signal.signal(signal.SIGTERM, _exit_cleanly)
     if receiver.workers > 1:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="ingest-metrics-")
-    config = uvicorn.Config(
-        "receivers.app:create_app" if receiver.workers > 1 else create_app,
+        _run_workers(settings, sock)
+    else:
+        uvicorn.Server(_config(settings)).run([sock])
+    log.info("receiver.stopped")
+
+
+def create_worker() -> Starlette:
+    """The application in a worker, which stops when the process that started it is gone: it would go on holding the port."""
+    threading.Thread(target=_stop_after_parent, name="parent", daemon=True).start()
+    return create_app()
+
+
+def _run_workers(settings: Settings, sock: socket) -> None:
+    with TemporaryDirectory(prefix="ingest-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        Multiprocess(_config(settings), [sock]).run()
+
+
+def _config(settings: Settings) -> uvicorn.Config:
+    receiver = settings.receiver
+    return uvicorn.Config(
+        "receivers.serve:create_worker" if receiver.workers > 1 else create_app,
         factory=True,
         host=receiver.host,
         port=receiver.port,
         workers=receiver.workers,
-        http="httptools",
+        http=BoundedHttp,
+        ws="none",
         loop="uvloop",
         log_config=None,
         access_log=False,
@@ -45,15 +77,12 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
         timeout_worker_healthcheck=_WORKER_START_SECONDS,
     )
-    sock = bind(receiver.host, receiver.port, "receiver.port")
-    serve_admin(receiver.admin_host, receiver.admin_port, receiver.admin_token, lambda: probe(settings))
-    log.info("receiver.listening", host=receiver.host, port=sock.getsockname()[1], workers=receiver.workers)
-    signal.signal(signal.SIGTERM, _exit_cleanly)
-    if receiver.workers > 1:
-        Multiprocess(config, [sock]).run()
-    else:
-        uvicorn.Server(config).run([sock])
-    log.info("receiver.stopped")
+
+
+def _stop_after_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _exit_cleanly(_: int, __: FrameType | None) -> None:

@@ -1,11 +1,13 @@
 """The one endpoint: every vendor's webhook is verified, read, made durable in the log, and only then acknowledged."""
 
 import asyncio
+import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import perf_counter
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -27,6 +29,7 @@ _STATUS = {
     "disconnected": 400,  # nobody is there to read it
     "rejected": 401,
     "slow_body": 408,
+    "too_large": 413,
     "unavailable": 503,
 }
 _RETRY_AFTER_SECONDS = "10"
@@ -71,6 +74,9 @@ class Webhooks:
             return "disconnected"
         except TimeoutError:
             return "slow_body"
+        except HTTPException:  # all that Starlette raises while a body is read: receiver.body_limit is passed
+            log.warning("delivery.too_large", source=vendor.source)
+            return "too_large"
         return outcome
 
     async def _delivery(self, request: Request) -> Delivery:
@@ -86,9 +92,10 @@ class Webhooks:
             return self._settings.topic(vendor.name), vendor.parse(verified).to_record(), "accepted"
         except PayloadError as error:
             reason, detail = "unreadable_payload", str(error)
-        except Exception as error:
-            log.exception("delivery.parse_crashed", source=vendor.source)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong in reading, the delivery is kept
             reason, detail = "parse_crashed", type(error).__name__
+            where = traceback.format_tb(error.__traceback__)
+            log.error("delivery.parse_crashed", source=vendor.source, where=where)  # noqa: TRY400 - the message may quote the body
         DEAD_LETTERS.labels(vendor.name, vendor.account.name, reason).inc()
         log.warning("delivery.dead_lettered", source=vendor.source, reason=reason, detail=detail)
         return self._settings.dead_letter_topic, _dead_letter(vendor, verified, reason, detail).to_record(), "dead_lettered"

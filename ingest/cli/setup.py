@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ingest.cli.options import AsJson, Config, settings_of
 from ingest.errors import ConfigurationError, IngestError
@@ -38,12 +39,19 @@ def init(
     taken = [str(file) for file in (path, private) if file.exists()]
     if taken and not force:
         raise ConfigurationError(f"{' and '.join(taken)} exist already: --force replaces them, or name another file")
-    path.write_text(_CONFIG.replace("PUBLIC_URL", public_url), encoding="utf-8")
-    private.unlink(missing_ok=True)
-    descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(_SECRETS.replace("GENERATED", secrets.token_urlsafe(32)))
+    try:
+        path.write_text(_CONFIG.replace("PUBLIC_URL", public_url), encoding="utf-8")
+        _write_private(private, _SECRETS.replace("GENERATED", secrets.token_urlsafe(32)))
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}") from None
     Console().print(f"wrote {path} and {private} (only you can read it). Edit both, then run: ingest check", highlight=False)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """A new file: one that was there may be readable by others, or be open."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def check(as_json: AsJson = False, config: Config = None) -> None:
@@ -109,7 +117,7 @@ def _show(findings: list[dict[str, object]], urls: dict[str, list[str]]) -> None
     console = Console(highlight=False)
     for finding in findings:
         mark = "[green]ok[/green]  " if finding["ok"] else "[red]FAIL[/red]"
-        console.print(f"{mark} [bold]{finding['check']}[/bold]: {finding['detail']}")
+        console.print(f"{mark} [bold]{finding['check']}[/bold]: {escape(str(finding['detail']))}")
     console.print("\nGive each vendor its webhook URL:")
     for name, lines in urls.items():
         for line in lines:

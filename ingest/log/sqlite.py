@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -41,9 +41,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.executescript(_SCHEMA)
+    try:
+        with FileLock(f"{path}.lock", timeout=_BUSY_SECONDS, poll_interval=0.01, mode=0o600):  # going to WAL does not wait, it fails
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.executescript(_SCHEMA)
+        connection.execute("PRAGMA synchronous=FULL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -104,9 +109,10 @@ class SqliteProducer:
                 with _unavailable(self._path), _transaction(self._connection):
                     for topic, records, _ in appends:
                         self._insert(topic, records)
-            except LogUnavailable as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, callers must hear of it and this thread must live
+                failure = error if isinstance(error, LogUnavailable) else LogUnavailable(f"the log {self._path} failed: {error!r}")
                 for _, _, future in appends:
-                    future.set_exception(error)
+                    future.set_exception(failure)
             else:
                 for _, _, future in appends:
                     future.set_result(None)
@@ -241,7 +247,7 @@ def backlog(path: Path, group: str, topics: Sequence[str]) -> list[Backlog]:
     """Where a group stands, without joining it; an empty list while there is no log."""
     if not path.exists():
         return []
-    with _unavailable(path), sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_BUSY_SECONDS) as connection:
+    with _unavailable(path), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as connection:
         connection.execute("PRAGMA query_only=ON")
         written = dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
         read = dict(connection.execute("SELECT topic, next_offset FROM commits WHERE consumer_group = ?", (group,)).fetchall())

@@ -2,11 +2,12 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from ingest.duration import Duration
+from ingest.log.kafka_settings import KafkaSettings
 from ingest.vendors import Account, AnyVendor, load_vendor, vendor_names
 
 
@@ -81,20 +82,6 @@ class WarehouseSettings(_Section):
             return None
         given = self.credentials.get_secret_value() if self.credentials else "data/warehouse.duckdb"
         return None if given.startswith((":", "md:")) else Path(given.removeprefix("duckdb:///"))
-
-
-class KafkaSettings(_Section):
-    """How to talk to the brokers named in `log`, and how topics are made when they are missing."""
-
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ssl_cafile: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    sasl_mechanism: str | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    partitions: int = Field(6, ge=1)
-    replication_factor: int = Field(1, ge=1)
 
 
 class Settings(_Section):

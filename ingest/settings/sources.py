@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from ingest.errors import ConfigurationError
-from ingest.settings import ConsumerSettings, KafkaSettings, ReceiverSettings, Settings, account_model
+from ingest.log.kafka_settings import KafkaSettings
+from ingest.settings import ConsumerSettings, ReceiverSettings, Settings, account_model
 from ingest.vendors import Account
 
 Tree = dict[str, Any]
@@ -34,8 +35,8 @@ def load_settings(config: str | None = None, environ: Mapping[str, str] = os.env
     """
     path = _config_path(config or environ.get("INGEST_CONFIG"))
     plain = _read_toml(path) if path else {}
-    _refuse_secrets(plain, path)
     tree = _merge(plain, _secrets_file(path), _variables(_mounted(environ)), _variables(environ))
+    _refuse_secrets(plain, tree, path)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -78,7 +79,7 @@ def _mounted(environ: Mapping[str, str]) -> dict[str, str]:
     try:
         files = [path for path in Path(folder).iterdir() if path.name.startswith(_PREFIX) and path.is_file()]
         return {path.name: path.read_text(encoding="utf-8").strip() for path in files}
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"INGEST_SECRETS_DIR: {error}") from None
 
 
@@ -105,8 +106,8 @@ def _merge(*trees: Tree) -> Tree:
     return merged
 
 
-def _refuse_secrets(plain: Tree, path: Path | None) -> None:
-    for where in _secrets_in(plain):
+def _refuse_secrets(plain: Tree, tree: Tree, path: Path | None) -> None:
+    for where in _secrets_in(plain, tree):
         variable = _PREFIX + "__".join(where).upper()
         raise ConfigurationError(
             f"{'.'.join(where)} is a secret and does not belong in {path}: set {variable}, or put it in a 0600 file "
@@ -114,14 +115,15 @@ def _refuse_secrets(plain: Tree, path: Path | None) -> None:
         )
 
 
-def _secrets_in(plain: Tree) -> Iterator[tuple[str, ...]]:
+def _secrets_in(plain: Tree, tree: Tree) -> Iterator[tuple[str, ...]]:
     # warehouse.credentials are not among these: they are secret only with a password in them
     for section, model in (("receiver", ReceiverSettings), ("consumer", ConsumerSettings), ("kafka", KafkaSettings)):
         yield from ((section, key) for key in _secret_keys(plain.get(section), model))
     accounts = plain.get("accounts")
     for name, table in accounts.items() if isinstance(accounts, dict) else ():
-        if isinstance(table, dict):
-            yield from (("accounts", name, key) for key in _secret_keys(table, account_model(table)))
+        whole = tree["accounts"][name] if isinstance(tree["accounts"], dict) else table  # the vendor may be named elsewhere
+        if isinstance(table, dict) and isinstance(whole, dict):
+            yield from (("accounts", name, key) for key in _secret_keys(table, account_model(whole)))
     warehouse = plain.get("warehouse")
     if isinstance(warehouse, dict) and _has_password(str(warehouse.get("credentials", ""))):
         yield ("warehouse", "credentials")
@@ -149,7 +151,7 @@ def _explain(error: ValidationError, tree: Tree, environ: Mapping[str, str]) -> 
 def _explain_one(loc: tuple[int | str, ...], kind: str, message: str, tree: Tree, environ: Mapping[str, str]) -> str:
     path = [str(part) for part in loc]
     variable = _PREFIX + "__".join(path).upper()
-    named = variable if variable in environ else ".".join(path)
+    named = next((name for name in environ if name == variable or name.startswith(f"{variable}__")), ".".join(path))
     if kind != "extra_forbidden":
         return f"{named}: {message}"
     near = difflib.get_close_matches(path[-1], _known_keys(path, tree), n=1, cutoff=0.5)

@@ -22,6 +22,15 @@ class Chaos:
     delay: float = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often a vendor tries, and the seconds between two attempts, which double from the first to the longest."""
+
+    attempts: int = 12
+    first_pause: float = 0.2
+    longest_pause: float = 5.0
+
+
 @dataclass(slots=True)
 class Sent:
     """What came of it. `latencies` are seconds from POST to answer, `webhooks` distinct ones accepted."""
@@ -34,16 +43,15 @@ class Sent:
 
 _CONNECTIONS = 64
 _TIMEOUT_SECONDS = 15.0
-_ATTEMPTS = 12
-_LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Sender:
     """Deliveries run side by side; `drain` waits for the last of them."""
 
-    def __init__(self, chaos: Chaos, seed: int = 1) -> None:
+    def __init__(self, chaos: Chaos, seed: int = 1, patience: Patience = Patience()) -> None:
         self.sent = Sent()
         self._chaos = chaos
+        self._patience = patience
         self._random = random.Random(seed)  # noqa: S311 - not for secrets
         limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
         self._client = httpx.AsyncClient(timeout=httpx.Timeout(_TIMEOUT_SECONDS, pool=None), limits=limits)
@@ -75,11 +83,11 @@ class Sender:
 
     async def _deliver(self, dialect: Dialect, webhook: Webhook, late: float, *, first: bool) -> None:
         await asyncio.sleep(late)
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(self._patience.attempts):
             if await self._attempt(dialect, webhook):
                 self.sent.webhooks += first
                 return
-            await asyncio.sleep(min(0.2 * 2**attempt, _LONGEST_PAUSE_SECONDS))
+            await asyncio.sleep(min(self._patience.first_pause * 2**attempt, self._patience.longest_pause))
         self.sent.given_up += first
 
     async def _attempt(self, dialect: Dialect, webhook: Webhook) -> bool:

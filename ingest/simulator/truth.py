@@ -1,15 +1,15 @@
 """Whether a warehouse says what truly happened: every booking, every column that its vendor tells."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from ingest.simulator.dialect import Dialect
 from ingest.simulator.world import World
 
 Row = Mapping[str, Any]
+Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,19 @@ class Difference:
 
 
 def differences(world: World, dialects: Mapping[str, Dialect], rows: Iterable[Row]) -> list[Difference]:
-    """`rows` are those of `bookings`. Empty means equal: none missing, none too many, none wrong."""
-    found = {(row["vendor"], row["account"], row["booking_id"]): row for row in rows}
-    wrong: list[Difference] = []
+    """`rows` are those of `bookings`. Empty means equal: none missing, none too many, none twice, none wrong."""
+    found: dict[Key, Row] = {}
+    times: Counter[Key] = Counter()
+    for row in rows:
+        key = (row["vendor"], row["account"], row["booking_id"])
+        found[key] = row
+        times[key] += 1
+    wrong = [
+        Difference(account, booking_id, "", "one row", f"{count} rows") for (_, account, booking_id), count in times.items() if count > 1
+    ]
     for account, meeting in world.truth():
         expected = dialects[account].expected(meeting)
-        row = found.pop((dialects[account].vendor, account, expected["booking_id"]), None)
-        wrong += _compare(account, expected, row)
+        wrong += _compare(account, expected, found.pop((dialects[account].vendor, account, expected["booking_id"]), None))
     return wrong + [Difference(account, booking_id, "", "", "a booking that never was") for _, account, booking_id in found]
 
 
@@ -39,14 +45,5 @@ def _compare(account: str, expected: Row, row: Row | None) -> list[Difference]:
     if row is None:
         return [Difference(account, booking_id, "", "a booking", "")]
     return [
-        Difference(account, booking_id, column, str(value), str(row[column]))
-        for column, value in expected.items()
-        if _comparable(row[column]) != _comparable(value)
+        Difference(account, booking_id, column, str(value), str(row[column])) for column, value in expected.items() if row[column] != value
     ]
-
-
-def _comparable(value: Any) -> Any:
-    """Simulated instants are told to the millisecond at most, by some vendors to the second or minute."""
-    if isinstance(value, datetime):
-        return value.replace(microsecond=0)
-    return value.normalize() if isinstance(value, Decimal) else value

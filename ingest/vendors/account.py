@@ -14,7 +14,7 @@ def _split(value: object) -> object:
 
 
 def _none_empty(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    if not all(secret.get_secret_value() for secret in secrets):
+    if not all(secret.get_secret_value().strip() for secret in secrets):
         raise ValueError("a secret is empty: anybody could sign with that")
     return secrets
 

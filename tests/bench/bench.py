@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from ingest.cli.demo.run import Outcome, Plan, percentiles, run_demo
+from ingest.cli.demo.outcome import Outcome, Plan, percentiles
+from ingest.cli.demo.run import run_demo
 from ingest.simulator.rehearsal import Pace
 from ingest.simulator.sender import Chaos
 
@@ -77,7 +78,11 @@ def _print(outcome: Outcome, processes: Processes, seconds: float) -> None:
     summary = outcome.summary()
     asked = outcome.plan.pace
     answered = sum(outcome.sent.answers.values())
-    table = Table("measure", "value", title=f"{asked.rate:g} webhooks/s for {asked.seconds:g} s, {os.cpu_count()} cores, Python {platform.python_version()}")
+    table = Table(
+        "measure",
+        "value",
+        title=f"{asked.rate:g} webhooks/s for {asked.seconds:g} s, {os.cpu_count()} cores, Python {platform.python_version()}",
+    )
     table.add_row("log", outcome.plan.log or "embedded (SQLite)")
     table.add_row("distinct webhooks accepted", str(summary["webhooks"]))
     table.add_row("requests answered", f"{answered} ({answered / asked.seconds:.0f}/s): {summary['answers']}")

@@ -156,7 +156,7 @@ def _vendor(name: str) -> type[AnyVendor]:
 def _booking(expected: dict[str, Any] | None) -> Booking | None:
     if expected is None:
         return None
-    fields = {name: parse_instant(value) if name in _INSTANTS else value for name, value in expected.items()}
+    fields: dict[str, Any] = {name: parse_instant(value) if name in _INSTANTS else value for name, value in expected.items()}
     fields["status"] = BookingStatus(fields["status"])
     fields["staff"] = tuple(fields.get("staff", ()))
     fields["price"] = Decimal(fields["price"]) if "price" in fields else None

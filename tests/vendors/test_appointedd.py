@@ -155,7 +155,7 @@ def test_the_header_that_carries_the_secret_is_known_so_that_nobody_keeps_it() -
         ({"webhook_header": None}, "set webhook_header to the custom header's name, or webhook_user"),
         ({"webhook_user": "ada"}, "both set; keep the one"),
         ({"webhook_secrets": [], "webhook_user": "ada"}, "both set; keep the one"),
-        ({"webhook_secrets": ["new", ""]}, "not be empty"),
+        ({"webhook_secrets": ["new", ""]}, "a secret is empty"),
         ({"webhook_secrets": ["new "]}, "no space at either end"),
         ({"webhook_secrets": ["n\xe9w"]}, "printable ASCII only"),
         ({"webhook_header": "X Token"}, "webhook_header"),

@@ -56,6 +56,8 @@ def payload_with(**parts: object) -> Change:
 
 
 class TestSignature:
+    """`t=…,v1=…` over `t.body`."""
+
     def test_it_is_over_time_dot_body(self) -> None:
         proof = calendly(SECRET).verify(delivered(f"t=1700000000,v1={SIGNATURE}"), SENT).proof
         assert (proof.signed_by, proof.sent_at) == ("1", SENT)
@@ -103,7 +105,11 @@ class TestSignature:
 
 
 class TestIdentity:
-    @pytest.mark.parametrize("name", ["created", "no-show", "no-show-deleted", "routing-form", "contact-deleted-tombstone", "unknown-event"])
+    """Calendly gives no delivery id: ours must be the same for the same change, and only for that."""
+
+    @pytest.mark.parametrize(
+        "name", ["created", "no-show", "no-show-deleted", "routing-form", "contact-deleted-tombstone", "unknown-event"]
+    )
     def test_two_overlapping_subscriptions_deliver_one_event(self, name: str) -> None:
         other = event_of(name, lambda envelope: envelope.update(created_by="https://api.calendly.com/users/EXAMPLEADMIN0002"))
         assert other.id == event_of(name).id
@@ -111,12 +117,15 @@ class TestIdentity:
 
     def test_a_payload_without_a_time_is_known_by_its_bytes(self) -> None:
         def timeless(answer: str) -> Event:
-            return event_of("unknown-event", lambda envelope: envelope.update(payload={"uri": "https://api.calendly.com/x/1", "answer": answer}))
+            return event_of(
+                "unknown-event", lambda envelope: envelope.update(payload={"uri": "https://api.calendly.com/x/1", "answer": answer})
+            )
 
         assert timeless("yes").id == timeless("yes").id != timeless("no").id
 
     def test_two_changes_of_one_invitee_are_two_events(self) -> None:
         assert event_of("no-show").id != event_of("created").id
+        assert event_of("created").id != event_of("created", lambda envelope: envelope.update(event="invitee.canceled")).id
         assert event_of("created").id != event_of("created", payload_with(updated_at="2026-06-09T21:37:17.731526Z")).id
 
     def test_two_accounts_never_share_an_event(self) -> None:
@@ -129,6 +138,8 @@ class TestIdentity:
 
 
 class TestVersion:
+    """Which of two deliveries is the newer one."""
+
     def test_a_no_show_is_newer_than_the_booking_though_updated_at_has_not_moved(self) -> None:
         assert booking_of("no-show").updated_at == booking_of("created").updated_at
         assert booking_of("no-show").version > booking_of("created").version
@@ -155,6 +166,8 @@ class TestVersion:
 
 
 class TestBooking:
+    """From an invitee to a booking."""
+
     @pytest.mark.parametrize("order", [("reschedule-old", "reschedule-new"), ("reschedule-new", "reschedule-old")])
     def test_a_reschedule_is_the_same_two_bookings_in_either_order(self, order: tuple[str, str]) -> None:
         by_id = {booking.booking_id: booking for booking in map(booking_of, order)}
@@ -179,6 +192,11 @@ class TestBooking:
         assert (booking_of("paid").price, booking_of("paid").currency) == (Decimal("49.5"), "EUR")
         assert (booking_of("paid", failed).price, booking_of("paid", failed).currency) == (None, None)
 
+    @pytest.mark.parametrize("amount", ["1e29", "1e-31", "NaN", "Infinity", "forty-nine"])
+    def test_what_no_price_can_be_is_refused(self, amount: str) -> None:
+        with pytest.raises(PayloadError, match=r"payload\.payment\.amount"):
+            booking_of("paid", payload_with(payment={"amount": amount, "currency": "EUR", "successful": True}))
+
     def test_a_canceled_no_show_is_cancelled(self) -> None:
         assert booking_of("no-show", payload_with(status="canceled")).status is BookingStatus.CANCELLED
 
@@ -199,8 +217,13 @@ class TestBooking:
 
     @pytest.mark.parametrize("part", ["uri", "created_at", "updated_at"])
     def test_without_identity_or_version_there_is_no_event(self, part: str) -> None:
-        with pytest.raises(PayloadError, match=f"payload.{part}: missing"):
+        with pytest.raises(PayloadError, match=rf"payload\.{part}: missing"):
             event_of("created", lambda envelope: envelope["payload"].pop(part))
+
+    @pytest.mark.parametrize("uri", ["", " ", "a\x00b", " https://api.calendly.com/x", "https://api.calendly.com/x\n", 5, None])
+    def test_an_id_that_could_not_be_found_again_is_refused(self, uri: object) -> None:
+        with pytest.raises(PayloadError, match=r"payload\.uri"):
+            event_of("created", payload_with(uri=uri))
 
     def test_an_event_without_a_payload_is_a_payload_error(self) -> None:
         event = event_of("created")

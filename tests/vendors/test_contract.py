@@ -4,7 +4,6 @@ import json
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
-import orjson
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ CASES = [case for vendor in vendors_with_samples() for case in cases_of(vendor)]
 RECORDS = [case for case in CASES if case.has_record()]
 
 every_vendor = pytest.mark.parametrize("vendor_name", vendor_names())
+every_sampled_vendor = pytest.mark.parametrize("vendor_name", sorted({case.vendor for case in CASES}))
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_record = pytest.mark.parametrize("case", RECORDS, ids=str)
 
@@ -44,6 +44,8 @@ def refuses(vendor: AnyVendor, delivery: Delivery, now: datetime) -> bool:
 
 
 class TestSamples:
+    """There is something to test with."""
+
     @every_vendor
     def test_every_vendor_has_samples_in_both_shapes(self, vendor_name: str) -> None:
         assert cases_of(vendor_name), f"tests/vendors/samples/{vendor_name} has no case: see the README there"
@@ -54,6 +56,8 @@ class TestSamples:
 
 
 class TestAuthenticity:
+    """What is believed, and what is not."""
+
     @every_case
     def test_a_genuine_delivery_is_believed(self, case: Case) -> None:
         sample = load(case)
@@ -107,6 +111,14 @@ class TestAuthenticity:
             assert refuses(sample.vendor(), sample.with_headers(twice), sample.now)
 
     @every_case
+    def test_a_header_that_holds_the_secret_itself_is_known_not_to_be_kept(self, case: Case) -> None:
+        sample = load(case)
+        own = sample.vendor().credential_header
+        assert own is None or own in [name.lower() for name in credentials(case)]
+        secrets = sample.vendor().account.live_secrets()
+        assert {name.lower() for name, value in sample.headers if any(secret in value for secret in secrets)} <= {own}
+
+    @every_case
     @per_case
     @given(data=st.data())
     def test_a_garbled_credential_is_refused(self, case: Case, data: st.DataObject) -> None:
@@ -115,7 +127,7 @@ class TestAuthenticity:
         value = data.draw(garbled(dict(sample.headers)[name]))
         assert refuses(sample.vendor(), sample.with_headers([*sample.headers_but(name), (name, value)]), sample.now)
 
-    @every_vendor
+    @every_sampled_vendor
     @per_vendor
     @given(data=st.data())
     def test_noise_is_refused(self, vendor_name: str, data: st.DataObject) -> None:
@@ -127,6 +139,8 @@ class TestAuthenticity:
 
 
 class TestAge:
+    """When it is believed."""
+
     @every_case
     def test_an_old_delivery_is_refused_only_where_the_account_has_a_tolerance(self, case: Case) -> None:
         sample = load(case)
@@ -147,6 +161,8 @@ class TestAge:
 
 
 class TestMeaning:
+    """What it says."""
+
     @every_case
     def test_the_event_is_what_the_sample_says(self, case: Case) -> None:
         sample = load(case)
@@ -166,7 +182,7 @@ class TestMeaning:
         assert again.id == first.id
         assert sample.vendor().booking(again) == sample.booking
 
-    @every_vendor
+    @every_sampled_vendor
     def test_different_deliveries_are_different_events(self, vendor_name: str) -> None:
         samples = [load(case) for case in cases_of(vendor_name)]
         ids = {sample.vendor().parse(sample.verified()).id for sample in samples}
@@ -201,7 +217,9 @@ class TestMeaning:
 
 
 class TestAnything:
-    @every_vendor
+    """Whatever is signed is read, or refused in one way."""
+
+    @every_sampled_vendor
     @per_vendor
     @given(data=st.data())
     def test_a_signed_body_is_an_event_or_a_payload_error(self, vendor_name: str, data: st.DataObject) -> None:
@@ -216,17 +234,13 @@ class TestAnything:
         assert Event.from_record(event.to_record()) == event
         check_booking(sample.vendor(), event)
 
-    @every_vendor
+    @every_sampled_vendor
     @per_vendor
     @given(data=st.data())
     def test_a_record_is_an_event_or_a_payload_error(self, vendor_name: str, data: st.DataObject) -> None:
         sample = data.draw(any_sample(vendor_name).filter(lambda sample: sample.record is not None))
         assert sample.record is not None
-        raw = data.draw(altered(sample.record).map(to_json))
-        try:
-            record = orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            return
+        record = data.draw(altered(sample.record))
         try:
             event = sample.vendor().observe(record, sample.now)
         except PayloadError:

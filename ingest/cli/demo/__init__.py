@@ -33,7 +33,8 @@ def demo(
 
     Examples: [bold]ingest demo[/bold]   [bold]ingest demo --seconds 120 --rate 50[/bold]   [bold]ingest demo --log kafka://localhost:9092[/bold]
     """
-    from ingest.cli.demo.run import Plan, run_demo
+    from ingest.cli.demo.outcome import Plan
+    from ingest.cli.demo.run import run_demo
     from ingest.cli.demo.view import show_summary
     from ingest.simulator.rehearsal import Pace
 

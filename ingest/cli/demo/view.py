@@ -3,7 +3,7 @@
 import time
 from datetime import UTC
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,12 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ingest.booking import BookingStatus
+from ingest.cli.demo.outcome import Outcome, Plan
 from ingest.cli.demo.stage import Stage
 from ingest.cli.demo.watch import Watch
 from ingest.simulator.sender import Sent
-
-if TYPE_CHECKING:
-    from ingest.cli.demo.run import Outcome, Plan
 
 _LINE_SECONDS = 2.0
 _SHOWN_DIFFERENCES = 10
@@ -26,7 +24,7 @@ _SHOWN_DIFFERENCES = 10
 class View:
     """A context: live from entry to exit."""
 
-    def __init__(self, plan: "Plan", stage: Stage, sent: Sent, watch: Watch, *, quiet: bool) -> None:
+    def __init__(self, plan: Plan, stage: Stage, sent: Sent, watch: Watch, *, quiet: bool) -> None:
         self._plan, self._stage, self._sent, self._watch = plan, stage, sent, watch
         self._console = Console(stderr=True, quiet=quiet)
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal and not quiet else None
@@ -88,7 +86,7 @@ class View:
         return table
 
 
-def show_summary(outcome: "Outcome") -> None:
+def show_summary(outcome: Outcome) -> None:
     """The figures and the verdict, and where to look next."""
     console = Console(highlight=False)
     table = Table(show_header=False, box=None)
@@ -108,7 +106,7 @@ def show_summary(outcome: "Outcome") -> None:
     console.print(f'look around: ingest query --config {outcome.stage.config} "select * from bookings"', soft_wrap=True)  # noqa: S608 - for a person to type
 
 
-def _figures(outcome: "Outcome") -> list[tuple[str, Any]]:
+def _figures(outcome: Outcome) -> list[tuple[str, Any]]:
     summary = outcome.summary()
     first = outcome.watch.first_row_at
     answers = ", ".join(f"{answer}: {count}" for answer, count in summary["answers"].items())

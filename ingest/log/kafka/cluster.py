@@ -9,7 +9,7 @@ from kafka import KafkaAdminClient, errors
 from kafka.net.compat import KafkaNetClient
 
 from ingest.errors import CommitFailed, LogUnavailable
-from ingest.settings import KafkaSettings
+from ingest.log.kafka_settings import KafkaSettings
 
 CONNECT_SECONDS = 2.0
 _KNOCK_SECONDS = 1.0
@@ -62,7 +62,7 @@ class Cluster:
         """Fails at once where kafka-python would try for seconds, leaving a socket open each time."""
         for server in self._servers:
             host, _, port = server.rpartition(":")
-            with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS):
+            with suppress(OSError, ValueError), socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS):
                 return
         raise errors.KafkaConnectionError("no broker accepts a connection")
 

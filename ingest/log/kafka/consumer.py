@@ -1,5 +1,6 @@
 """Reads from Kafka as one of a group's consumers, and tells where a group stands."""
 
+import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Any
@@ -12,21 +13,23 @@ from kafka import (
     TopicPartition,
 )
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, RetriableError
 
 from ingest.errors import CommitFailed
 from ingest.log import Backlog, Partition, Record, StoredRecord
 from ingest.log.kafka.cluster import Cluster
-from ingest.settings import KafkaSettings
+from ingest.log.kafka_settings import KafkaSettings
 
 _COMMIT_MILLISECONDS = 10_000
+_GROUPS_READY_SECONDS = 5.0
+_ASK_AGAIN_SECONDS = 0.1
 
 _OPTIONS = {
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
     "max_poll_interval_ms": 600_000,  # a load happens between two polls
     "session_timeout_ms": 10_000,  # how long the partitions of a killed consumer wait for another
-    "heartbeat_interval_ms": 3_000,
+    "heartbeat_interval_ms": 1_000,  # how soon the others notice that one joined or left
     "bootstrap_timeout_ms": 10_000,
     "request_timeout_ms": 10_000,
     "metadata_max_age_ms": 60_000,
@@ -117,17 +120,31 @@ def backlog(servers: list[str], settings: KafkaSettings, group: str, topics: Seq
 
 def _backlog(cluster: Cluster, group: str, topics: Sequence[str]) -> list[Backlog]:
     with cluster.translated_errors(), closing(cluster.admin()) as admin:
-        partitions = [
+        partitions = sorted(
             TopicPartition(topic["name"], partition["partition_index"])
             for topic in admin.describe_topics(list(topics))
             for partition in topic["partitions"]
-        ]
+        )
         if not partitions:
             return []
         first = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
         after_last = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
-        committed = admin.list_group_offsets({group: partitions})[group]
+        committed = _committed(admin, group, partitions)
         return [Backlog(Partition(*each), after_last[each].offset, max(first[each].offset, committed[each].offset)) for each in partitions]
+
+
+def _committed(admin: Any, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+    """A cluster's first question about a group has it make the topic where groups are kept, and is refused meanwhile."""
+    deadline = time.monotonic() + _GROUPS_READY_SECONDS
+    while True:
+        try:
+            offsets: dict[TopicPartition, OffsetAndMetadata] = admin.list_group_offsets({group: partitions})[group]
+        except RetriableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_ASK_AGAIN_SECONDS)
+        else:
+            return offsets
 
 
 def _record(message: Any) -> Record:

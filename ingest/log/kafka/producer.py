@@ -16,7 +16,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from ingest.errors import LogUnavailable
 from ingest.log import Record
 from ingest.log.kafka.cluster import CONNECT_SECONDS, LARGEST_RECORD, Cluster
-from ingest.settings import KafkaSettings
+from ingest.log.kafka_settings import KafkaSettings
 
 _DELIVERY_SECONDS = 3.5  # the receiver answers 503 at 4
 _CLOSE_SECONDS = 10.0

@@ -1,0 +1,29 @@
+"""What tests of several folders share: a real Kafka."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kafka.broker import missing_tools, running_broker
+
+
+@pytest.fixture(scope="session")
+def kafka_tools() -> None:
+    """Skips where a broker cannot be run; with INGEST_TEST_REQUIRE_KAFKA=1 that is a failure."""
+    if missing := missing_tools():
+        message = f"no Kafka to test with: install {' and '.join(missing)}, or name a running one in INGEST_TEST_KAFKA=host:port"
+        if os.environ.get("INGEST_TEST_REQUIRE_KAFKA") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def kafka_servers(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """The brokers in INGEST_TEST_KAFKA, else one started for this run."""
+    if named := os.environ.get("INGEST_TEST_KAFKA"):
+        yield named.split(",")
+        return
+    request.getfixturevalue("kafka_tools")
+    with running_broker() as broker:
+        yield broker.servers

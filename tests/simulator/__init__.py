@@ -1,0 +1,1 @@
+"""Whether the simulator can be believed: its story, its dialects, its deliveries, and its judgement."""

@@ -1,0 +1,131 @@
+"""What the simulated vendors send is what the product's own code believes, understands, and orders."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumers.versions import Candidate, newest
+from ingest.booking import Booking
+from ingest.errors import VerificationError
+from ingest.simulator.truth import differences
+from ingest.simulator.world import Change, World
+from ingest.vendors.delivery import Delivery
+from tests.simulator.story import BEGINNING, DIALECTS, VENDORS, delivered, live, new_world, read, row
+
+STEPS = 3000
+A_DAY_LATER = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A world, and all it told of itself, each webhook read as it happened."""
+
+    world: World
+    changes: list[Change]
+    candidates: list[Candidate]
+
+
+@pytest.fixture(scope="module")
+def told() -> Told:
+    """Some four days in which time sometimes stands still, as in rehearsals it does between two ticks of the clock."""
+    world, chance = new_world(7), random.Random(7)
+    changes = live(world, [timedelta(seconds=chance.choice((0, 0, 40, 400)), microseconds=chance.randrange(1000)) for _ in range(STEPS)])
+    return Told(world, changes, [read(change, change.meeting.changed_at) for change in changes])
+
+
+def columns(booking: Booking, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The named columns as `Dialect.expected` writes them."""
+    found = {name: getattr(booking, name) for name in names}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def test_the_story_is_long_and_everybody_has_a_part_in_it(told: Told) -> None:
+    assert len(told.changes) >= STEPS
+    assert {change.account for change in told.changes} == {"calendly", "oncehub", "appointedd", "bookeo"}
+
+
+def test_the_last_webhook_of_every_meeting_is_read_as_the_dialect_expects(told: Told) -> None:
+    last = {(change.account, change.meeting.number): read_as for change, read_as in zip(told.changes, told.candidates, strict=True)}
+    for account, meeting in told.world.truth():
+        expected = DIALECTS[account].expected(meeting)
+        assert columns(last[account, meeting.number].booking, expected) == expected
+
+
+def test_every_change_on_the_way_is_read_as_the_dialect_expects_too(told: Told) -> None:
+    for change, candidate in zip(told.changes, told.candidates, strict=True):
+        expected = DIALECTS[change.account].expected(change.meeting)
+        assert columns(candidate.booking, expected) == expected
+
+
+def test_expectations_are_exact_about_what_matters_to_a_reader(told: Told) -> None:
+    for account, meeting in told.world.truth():
+        expected = DIALECTS[account].expected(meeting)
+        assert {"booking_id", "status", "starts_at", "ends_at", "customer_name", "customer_email", "service_name", "price"} <= set(expected)
+        assert expected["price"] is None or isinstance(expected["price"], Decimal)
+
+
+def test_every_change_is_an_event_of_its_own(told: Told) -> None:
+    assert len({(candidate.event.source, candidate.event.id) for candidate in told.candidates}) == len(told.candidates)
+
+
+def test_a_webhook_sent_twice_is_one_event_signed_at_two_times(told: Told) -> None:
+    for change in told.changes[:200]:
+        at = change.meeting.changed_at
+        assert read(change, at).event.id == read(change, at + A_DAY_LATER).event.id
+        if VENDORS[change.account].credential_header is None:
+            assert delivered(change, at).headers != delivered(change, at + A_DAY_LATER).headers
+
+
+def test_no_webhook_is_believed_once_a_byte_of_its_body_changed_or_its_credential_is_gone(told: Told) -> None:
+    for change in told.changes[:200]:
+        at = change.meeting.changed_at
+        genuine, vendor = delivered(change, at), VENDORS[change.account]
+        if vendor.credential_header is None:
+            assert not believed(change, Delivery(genuine.query, genuine.headers, genuine.body + b" ", at))
+        assert not believed(change, Delivery(genuine.query, type(genuine.headers)(()), genuine.body, at))
+
+
+def believed(change: Change, delivery: Delivery) -> bool:
+    """VerificationError and nothing else: another error fails the test."""
+    try:
+        VENDORS[change.account].verify(delivery, delivery.received_at)
+    except VerificationError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_order_the_webhooks_arrive_in_the_newest_of_each_booking_is_the_truth(told: Told, seed: int) -> None:
+    shuffled = told.changes.copy()
+    random.Random(seed).shuffle(shuffled)
+    assert in_the_end(told.world, shuffled) == []
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_in_any_world_whatever_the_order_the_newest_of_each_booking_is_the_truth(data: st.DataObject) -> None:
+    world = new_world(data.draw(st.integers(0, 2**32), label="seed"))
+    gaps = data.draw(st.lists(st.timedeltas(timedelta(0), timedelta(hours=2)), min_size=1, max_size=40), label="gaps")
+    changes = live(world, gaps)
+    assert in_the_end(world, data.draw(st.permutations(changes), label="order")) == []
+
+
+def in_the_end(world: World, changes: list[Change]) -> list[Any]:
+    """What is wrong once all these, arriving one after another when all is over, went through the consumer's rule."""
+    over = max([BEGINNING, *(change.meeting.changed_at for change in changes)])
+    arrivals = [read(change, over + place * timedelta(milliseconds=1)) for place, change in enumerate(changes)]
+    return differences(world, DIALECTS, [row(candidate, over) for candidate in newest(arrivals).values()])
+
+
+def test_the_consumers_rule_is_needed_the_last_to_arrive_is_not_the_truth(told: Told) -> None:
+    backwards = told.changes[::-1]
+    over: datetime = told.changes[-1].meeting.changed_at
+    last = {candidate.key: candidate for candidate in (read(change, over + A_DAY_LATER) for change in backwards)}
+    assert differences(told.world, DIALECTS, [row(candidate, over) for candidate in last.values()])

@@ -1,0 +1,88 @@
+"""The world is the same for the same seed, and nothing in it happens that could not."""
+
+from collections import defaultdict
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.simulator.world import Change, Kind, Meeting
+from tests.simulator.story import DIALECTS, live, new_world
+
+SEEDS = st.integers(0, 2**32)
+GAPS = st.lists(st.timedeltas(timedelta(0), timedelta(hours=6)), max_size=60)
+MINUTES = [timedelta(minutes=1, microseconds=137)] * 4000
+
+
+@pytest.fixture(scope="module")
+def story() -> list[Change]:
+    return live(new_world(), MINUTES)
+
+
+def by_meeting(changes: list[Change]) -> dict[int, list[Change]]:
+    """Numbers are not shared between accounts."""
+    found: dict[int, list[Change]] = defaultdict(list)
+    for change in changes:
+        found[change.meeting.number].append(change)
+    return found
+
+
+@given(seed=SEEDS, gaps=GAPS)
+def test_the_same_seed_tells_the_same_story(seed: int, gaps: list[timedelta]) -> None:
+    assert live(new_world(seed), gaps) == live(new_world(seed), gaps)
+
+
+def test_another_seed_tells_another_story() -> None:
+    assert live(new_world(1), MINUTES[:10]) != live(new_world(2), MINUTES[:10])
+
+
+@given(seed=SEEDS, gaps=GAPS)
+def test_time_goes_forward_for_every_meeting_also_when_it_stands_still_for_the_world(seed: int, gaps: list[timedelta]) -> None:
+    for changes in by_meeting(live(new_world(seed), gaps)).values():
+        for earlier, later in pairwise(changes):
+            assert later.meeting.changed_at >= earlier.meeting.changed_at + timedelta(milliseconds=5)
+
+
+@given(seed=SEEDS, gaps=GAPS)
+def test_the_truth_is_the_last_change_of_every_meeting(seed: int, gaps: list[timedelta]) -> None:
+    world = new_world(seed)
+    changes = live(world, gaps)
+    last = {(change.account, change.meeting.number): change.meeting for change in changes}
+    assert {(account, meeting.number): meeting for account, meeting in world.truth()} == last
+
+
+def test_every_account_tells_of_all_it_can_and_of_nothing_else(story: list[Change]) -> None:
+    told = {account: {change.kind for change in story if change.account == account} for account in DIALECTS}
+    for account, dialect in DIALECTS.items():
+        moving = Kind.REPLACED if dialect.habits.replaces_when_moved else Kind.MOVED
+        assert told[account] == {Kind.CREATED, moving, *dialect.habits.reports}
+
+
+def test_nothing_happens_to_a_meeting_that_ended(story: list[Change]) -> None:
+    for changes in by_meeting(story).values():
+        assert not {Kind.CANCELLED, Kind.REPLACED, Kind.NO_SHOW} & {change.kind for change in changes[:-1]}
+
+
+def test_every_meeting_begins_with_its_booking_and_starts_after_it(story: list[Change]) -> None:
+    for first, *later in by_meeting(story).values():
+        assert first.kind is Kind.CREATED
+        assert first.meeting.created_at == first.meeting.changed_at < first.meeting.starts_at < first.meeting.ends_at
+        assert all(change.kind is not Kind.CREATED for change in later)
+
+
+def test_meetings_are_held_or_missed_after_they_took_place_and_changed_before(story: list[Change]) -> None:
+    for change in story:
+        over = change.kind in {Kind.COMPLETED, Kind.NO_SHOW}
+        assert (change.meeting.changed_at >= change.meeting.ends_at) == over
+
+
+def test_a_replaced_meeting_and_its_replacement_name_each_other(story: list[Change]) -> None:
+    meetings: dict[int, Meeting] = {change.meeting.number: change.meeting for change in story}
+    replaced = [change.meeting for change in story if change.kind is Kind.REPLACED]
+    assert replaced
+    for old in replaced:
+        assert old.replaced_by is not None
+        assert meetings[old.replaced_by].replaces == old.number
+    assert len(replaced) == sum(1 for meeting in meetings.values() if meeting.replaces is not None)

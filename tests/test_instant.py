@@ -1,0 +1,78 @@
+"""Instants: one text form that sorts as time does."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.errors import PayloadError
+from ingest.instant import format_instant, parse_instant, utc
+
+OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+INSTANTS = st.datetimes(timezones=st.just(UTC))
+# A day from either end of the calendar, so that every one of them exists in UTC too.
+ANYWHERE = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=OFFSETS)  # noqa: DTZ001 - the zone is drawn
+
+
+@given(INSTANTS, INSTANTS)
+def test_text_sorts_as_time_does(one: datetime, other: datetime) -> None:
+    assert (format_instant(one) < format_instant(other)) == (one < other)
+    assert (format_instant(one) == format_instant(other)) == (one == other)
+
+
+@given(ANYWHERE)
+def test_text_is_27_characters_in_utc_whatever_the_zone(moment: datetime) -> None:
+    text = format_instant(moment)
+    assert len(text) == 27
+    assert text.endswith("Z")
+    assert parse_instant(text) == moment
+    assert format_instant(parse_instant(text)) == text
+
+
+@given(ANYWHERE)
+def test_what_is_read_is_the_same_instant_in_utc(moment: datetime) -> None:
+    assert parse_instant(moment.isoformat()) == moment
+    assert parse_instant(moment.isoformat()).tzinfo is UTC
+
+
+@given(st.datetimes())
+def test_a_time_without_a_zone_is_no_instant(moment: datetime) -> None:
+    with pytest.raises(PayloadError):
+        parse_instant(moment.isoformat())
+    with pytest.raises(ValueError, match="without a zone"):
+        utc(moment)
+    with pytest.raises(ValueError, match="without a zone"):
+        format_instant(moment)
+
+
+@given(st.text())
+def test_any_text_is_an_instant_or_a_payload_error(text: str) -> None:
+    try:
+        moment = parse_instant(text)
+    except PayloadError:
+        return
+    assert moment.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "2026-06-09",
+        "2026-02-30T00:00:00Z",
+        "9999-12-31T23:59:59-23:59",
+        "0001-01-01T00:00:00+23:59",
+        "1781041038",
+        "2026-06-09T21:37:60Z",
+    ],
+)
+def test_what_is_not_an_instant_is_a_payload_error(text: str) -> None:
+    with pytest.raises(PayloadError):
+        parse_instant(text)
+
+
+def test_the_form_is_iso_8601_with_microseconds() -> None:
+    assert format_instant(parse_instant("2026-06-09T23:37:18.5+02:00")) == "2026-06-09T21:37:18.500000Z"
+    assert format_instant(datetime(33, 4, 3, tzinfo=UTC)) == "0033-04-03T00:00:00.000000Z"

@@ -1,0 +1,100 @@
+"""HMAC over raw bytes, several live secrets, and headers that may hold anything."""
+
+from random import Random
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from ingest.errors import VerificationError
+from ingest.signing import hmac_sha256_hex, timestamped_signature, which_matches
+
+HEX = st.text("0123456789abcdef", min_size=1, max_size=64)
+TIMES = st.integers(0, 10**11 - 1).map(str)
+
+
+class TestHmac:
+    """The signature itself."""
+
+    def test_it_is_rfc_4231(self) -> None:
+        """Test case 2: https://www.rfc-editor.org/rfc/rfc4231#section-4.3"""
+        expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        assert hmac_sha256_hex("Jefe", b"what do ya want ", b"for nothing?") == expected
+
+    @given(st.text(), st.lists(st.binary()))
+    def test_it_is_over_the_parts_as_if_they_were_one(self, secret: str, parts: list[bytes]) -> None:
+        assert hmac_sha256_hex(secret, *parts) == hmac_sha256_hex(secret, b"".join(parts))
+
+    @given(st.text(max_size=30), st.text(max_size=30), st.binary())
+    def test_another_secret_gives_another_result(self, one: str, other: str, body: bytes) -> None:
+        # HMAC fills short keys up with NUL, so that keys which differ in those at their end are one key.
+        assume(one.rstrip("\x00") != other.rstrip("\x00"))
+        assert hmac_sha256_hex(one, body) != hmac_sha256_hex(other, body)
+
+
+class TestMatching:
+    """Several signatures against several secrets."""
+
+    @given(st.lists(st.text(), min_size=1, unique=True), st.data())
+    def test_it_tells_which_secret_signed(self, expected: list[str], data: st.DataObject) -> None:
+        place = data.draw(st.integers(0, len(expected) - 1))
+        wrong = data.draw(st.lists(st.text().filter(lambda text: text not in expected)))
+        given_ones = data.draw(st.permutations([*wrong, expected[place]]))
+        assert which_matches(given_ones, expected) == str(place + 1)
+
+    @given(st.sets(st.text()), st.sets(st.text()))
+    def test_what_matches_nothing_is_refused(self, given_ones: set[str], expected: set[str]) -> None:
+        with pytest.raises(VerificationError):
+            which_matches(given_ones - expected, list(expected))
+
+    def test_without_a_secret_nothing_matches(self) -> None:
+        with pytest.raises(VerificationError):
+            which_matches([""], [])
+
+    def test_where_two_match_the_first_given_decides(self) -> None:
+        assert which_matches(["b", "a"], ["a", "b"]) == "2"
+        assert which_matches(["a"], ["a", "a"]) == "1"
+
+
+class TestTimestampedSignature:
+    """The header that Calendly and OnceHub share."""
+
+    @given(TIMES, st.lists(HEX, min_size=1, max_size=3), st.lists(HEX, max_size=2), st.randoms())
+    def test_it_is_read_in_any_order(self, sent: str, signatures: list[str], others: list[str], random: Random) -> None:
+        parts = [f"t={sent}", *(f"v0={other}" for other in others)]
+        random.shuffle(parts)
+        header = ",".join([*parts, *(f"v1={signature}" for signature in signatures)])
+        assert timestamped_signature(header, "v1") == (sent, signatures)
+
+    @given(st.text() | st.lists(st.sampled_from(["t=", "t", "v1=", "v1", "=", ",", "1", "a", " ", "\xb2", "٣"])).map("".join))
+    def test_any_text_is_read_or_refused(self, header: str) -> None:
+        try:
+            sent, signatures = timestamped_signature(header, "v1")
+        except VerificationError:
+            return
+        assert 0 <= int(sent) < 10**11
+        assert signatures
+        assert header.count("t=") >= 1
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "",
+            "t=1",
+            "v1=a",
+            "t=1,v1",
+            "t=1,v1=a,",
+            "t=,v1=a",
+            "t=-1,v1=a",
+            "t=1.5,v1=a",
+            "t=1,t=2,v1=a",
+            "t=\xb2,v1=a",
+            "t=٣,v1=a",
+            "T=1,v1=a",
+            "t=1, v1=a",
+            "t=123456789012,v1=a",
+        ],
+    )
+    def test_what_is_malformed_is_refused(self, header: str) -> None:
+        with pytest.raises(VerificationError):
+            timestamped_signature(header, "v1")
