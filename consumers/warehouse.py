@@ -22,12 +22,13 @@ from consumers.versions import Key, Stored
 from ingest.errors import ConfigurationError, LoadRefused, WarehouseUnavailable
 from ingest.settings import Settings
 
-# Read by dlt when it is imported: no telemetry, no parallelism we do not need, nothing left behind.
+# Read by dlt when it is imported: no telemetry, no parallelism we do not need, no trying again (the loader does), nothing left behind.
 for _name, _value in {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "RUNTIME__LOG_LEVEL": "CRITICAL",
     "NORMALIZE__WORKERS": "1",
     "LOAD__WORKERS": "2",
+    "LOAD__RAISE_ON_MAX_RETRIES": "1",
     "LOAD__DELETE_COMPLETED_JOBS": "true",
     "DATA_WRITER__DISABLE_COMPRESSION": "true",
 }.items():

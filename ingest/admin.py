@@ -33,14 +33,25 @@ def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette
     def metrics(request: Request) -> Response:
         return guarded(request, lambda: Response(generate_latest(_registry()), media_type=CONTENT_TYPE_LATEST))
 
-    return Starlette(routes=[Route("/readyz", readyz), Route("/metrics", metrics)])
+    app = Starlette(routes=[Route("/readyz", readyz), Route("/metrics", metrics)])
+    app.router.redirect_slashes = False  # a redirect would go to whatever host the caller named
+    return app
 
 
 def serve_admin(host: str, port: int, token: SecretStr | None, ready: Callable[[], None]) -> int:
     """Serves from a thread until the process ends; returns the port. Raises ConfigurationError where others could reach it without a token."""
     if not token and not _is_loopback(host):
         raise ConfigurationError(f"the admin listener on {host} needs an admin_token: set it, or use admin_host = 127.0.0.1")
-    config = uvicorn.Config(build_admin(ready, token), host=host, port=port, log_config=None, access_log=False, server_header=False)
+    config = uvicorn.Config(
+        build_admin(ready, token),
+        host=host,
+        port=port,
+        http="h11",  # bounds what it reads of a request's head, and is quick enough here
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
     sock = bind(host, port, "admin_port")
     threading.Thread(target=uvicorn.Server(config).run, args=([sock],), name="admin", daemon=True).start()
     taken: int = sock.getsockname()[1]

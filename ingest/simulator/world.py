@@ -115,6 +115,8 @@ _SERVICES = (
 )
 _REASONS = ("Something came up", "Feeling ill", 'Double booked, "sorry"', "Not needed any more")
 _HOSTS = 5
+_SECOND_THOUGHTS = 0.3  # of all changes
+_MILLISECOND = 1000  # microseconds
 
 
 class World:
@@ -129,10 +131,9 @@ class World:
         self.meetings: dict[str, dict[int, Meeting]] = {account: {} for account in accounts}
 
     def step(self, now: datetime) -> list[Change]:
-        """The next thing to happen at `now`: something that was due, else a new booking. A replacement is two changes."""
+        """The next thing to happen until `now`: what was due, at its time, else a new booking. A replacement is two changes."""
         if self._due and self._due[0].at <= now:
-            due = heapq.heappop(self._due)
-            return self._happen(due, max(now, self._changed(due) + timedelta(milliseconds=5)))
+            return self._happen(heapq.heappop(self._due))
         account = self._random.choice(sorted(self._accounts))
         return [self._book(account, now)]
 
@@ -155,31 +156,37 @@ class World:
 
     def _plan(self, account: str, meeting: Meeting) -> None:
         """What will become of it: most are attended, some moved or cancelled before, some missed."""
-        fate = self._random.choices(("attended", "moved", "cancelled", "missed"), (50, 25, 15, 10))[0]
-        lead = (meeting.starts_at - meeting.changed_at) * self._random.uniform(0.05, 0.9)
-        if fate == "moved":
-            self._schedule(account, meeting, Kind.MOVED, meeting.changed_at + lead)
-        elif fate == "cancelled":
-            self._schedule(account, meeting, Kind.CANCELLED, meeting.changed_at + lead)
-        else:
-            self._schedule(account, meeting, Kind.COMPLETED, meeting.ends_at)
-            if fate == "missed":
-                self._schedule(account, meeting, Kind.NO_SHOW, meeting.ends_at + timedelta(minutes=self._random.randrange(1, 90)))
+        fate = self._random.choices((Kind.COMPLETED, Kind.MOVED, Kind.CANCELLED, Kind.NO_SHOW), (50, 25, 15, 10))[0]
+        if fate in {Kind.MOVED, Kind.CANCELLED}:
+            self._schedule(account, meeting, fate, meeting.changed_at + self._lead(meeting, fate))
+            return
+        self._schedule(account, meeting, Kind.COMPLETED, meeting.ends_at)
+        if fate is Kind.NO_SHOW:
+            self._schedule(account, meeting, Kind.NO_SHOW, meeting.ends_at + timedelta(minutes=self._random.randrange(1, 90)))
+
+    def _lead(self, meeting: Meeting, fate: Kind) -> timedelta:
+        """How long until people change their minds: some within a minute or a second, where vendors' times are the same."""
+        if self._random.random() >= _SECOND_THOUGHTS:
+            return (meeting.starts_at - meeting.changed_at) * self._random.uniform(0.05, 0.9)
+        seconds = self._random.uniform(0.01, self._random.choice((1, 50)))
+        # Appointedd's payloads cannot tell apart two moves within a second, nor a booking on the full second from a move in it.
+        told_apart = meeting.last is not fate and meeting.changed_at.microsecond >= _MILLISECOND
+        return timedelta(seconds=seconds if told_apart else 1 + seconds)
 
     def _schedule(self, account: str, meeting: Meeting, kind: Kind, at: datetime) -> None:
         if kind is Kind.MOVED or kind in self._accounts[account].reports:
             heapq.heappush(self._due, _Due(at, self._random.getrandbits(32), kind, meeting.number, account))
 
-    def _happen(self, due: _Due, now: datetime) -> list[Change]:
+    def _happen(self, due: _Due) -> list[Change]:
         meeting = self.meetings[due.account][due.number]
         if due.kind is Kind.MOVED and self._accounts[due.account].replaces_when_moved:
-            return self._replace(due.account, meeting, now)
+            return self._replace(due.account, meeting, due.at)
         if due.kind is Kind.MOVED:
-            moved = replace(meeting, starts_at=self._slot(now), changed_at=now, last=Kind.MOVED)
+            moved = replace(meeting, starts_at=self._slot(due.at), changed_at=due.at, last=Kind.MOVED)
             self._plan(due.account, moved)
             return [self._keep(due.account, Kind.MOVED, moved)]
         reason = self._random.choice(_REASONS) if due.kind is Kind.CANCELLED else None
-        return [self._keep(due.account, due.kind, replace(meeting, changed_at=now, last=due.kind, reason=reason))]
+        return [self._keep(due.account, due.kind, replace(meeting, changed_at=due.at, last=due.kind, reason=reason))]
 
     def _replace(self, account: str, old: Meeting, now: datetime) -> list[Change]:
         new = replace(
@@ -198,9 +205,6 @@ class World:
     def _keep(self, account: str, kind: Kind, meeting: Meeting) -> Change:
         self.meetings[account][meeting.number] = meeting
         return Change(account, kind, meeting)
-
-    def _changed(self, due: _Due) -> datetime:
-        return self.meetings[due.account][due.number].changed_at
 
     def _slot(self, now: datetime) -> datetime:
         quarter = timedelta(minutes=15)

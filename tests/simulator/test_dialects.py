@@ -34,7 +34,7 @@ class Told:
 
 @pytest.fixture(scope="module")
 def told() -> Told:
-    """Some four days in which time sometimes stands still, as in rehearsals it does between two ticks of the clock."""
+    """Some four days in which time goes in steps, as in rehearsals: things happen between two of them too."""
     world, chance = new_world(7), random.Random(7)
     changes = live(world, [timedelta(seconds=chance.choice((0, 0, 40, 400)), microseconds=chance.randrange(1000)) for _ in range(STEPS)])
     return Told(world, changes, [read(change, change.meeting.changed_at) for change in changes])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.simulator.world import Change, Kind, Meeting
-from tests.simulator.story import DIALECTS, live, new_world
+from tests.simulator.story import BEGINNING, DIALECTS, live, new_world
 
 SEEDS = st.integers(0, 2**32)
 GAPS = st.lists(st.timedeltas(timedelta(0), timedelta(hours=6)), max_size=60)
@@ -39,10 +39,29 @@ def test_another_seed_tells_another_story() -> None:
 
 
 @given(seed=SEEDS, gaps=GAPS)
-def test_time_goes_forward_for_every_meeting_also_when_it_stands_still_for_the_world(seed: int, gaps: list[timedelta]) -> None:
-    for changes in by_meeting(live(new_world(seed), gaps)).values():
+def test_time_goes_forward_for_every_meeting_also_where_much_happens_at_once(seed: int, gaps: list[timedelta]) -> None:
+    at_once = [timedelta(days=3), *[timedelta(0)] * 50]
+    for changes in by_meeting(live(new_world(seed), gaps + at_once)).values():
         for earlier, later in pairwise(changes):
-            assert later.meeting.changed_at >= earlier.meeting.changed_at + timedelta(milliseconds=5)
+            assert later.meeting.changed_at >= earlier.meeting.changed_at + timedelta(milliseconds=10)
+
+
+@given(seed=SEEDS, gaps=GAPS)
+def test_nothing_happens_before_its_time(seed: int, gaps: list[timedelta]) -> None:
+    world, now = new_world(seed), BEGINNING
+    for gap in gaps:
+        now += gap
+        assert all(change.meeting.changed_at <= now for change in world.step(now))
+
+
+def test_some_people_change_their_minds_within_a_second_and_some_within_a_minute(story: list[Change]) -> None:
+    """Where vendors cut their times, these are the changes that are hard to order."""
+    after = [
+        later.meeting.changed_at - earlier.meeting.changed_at for both in by_meeting(story).values() for earlier, later in pairwise(both)
+    ]
+    assert sum(gap < timedelta(seconds=1) for gap in after) > 20
+    assert sum(timedelta(seconds=1) < gap < timedelta(minutes=1) for gap in after) > 20
+    assert sum(gap > timedelta(minutes=1) for gap in after) > 200
 
 
 @given(seed=SEEDS, gaps=GAPS)

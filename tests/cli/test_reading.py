@@ -1,0 +1,131 @@
+"""Asking the warehouse, and asking how things are."""
+
+import csv
+import io
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from ingest.log import Record
+from ingest.log.sqlite import SqliteProducer
+from tests.cli.command import PATIENCE, ingest, refused
+
+TABLES = """
+create schema ingest;
+create table ingest.bookings (
+  vendor text, account text, booking_id text, customer_name text, staff json, price decimal(38, 9), starts_at timestamptz,
+  updated_at timestamptz, loaded_at timestamptz);
+create table ingest.booking_events (id text);
+insert into ingest.bookings values
+  ('calendly', 'sales', 'one', 'Ada [/b] [online] "Hopper", 美咲', '["a", "b"]', 120.5, '2026-06-09 21:37:18.25+02', '2026-06-01 00:00:00+00', '2026-06-01 00:00:01+00'),
+  ('bookeo', 'tours', 'two', null, '[]', 170, null, '2026-06-02 00:00:00+00', '2026-06-02 00:00:01+00');
+insert into ingest.booking_events values ('first'), ('second'), ('third');
+"""
+ALL = "select booking_id, customer_name, staff, price, starts_at from bookings order by booking_id"
+NAME = 'Ada [/b] [online] "Hopper", 美咲'
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a warehouse in its usual place."""
+    folder = tmp_path_factory.mktemp("loaded")
+    (folder / "data").mkdir()
+    with duckdb.connect(str(folder / "data" / "warehouse.duckdb")) as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        connection.execute(TABLES)
+    return folder
+
+
+def test_an_answer_in_json_is_one_array_of_objects_with_instants_in_utc(loaded: Path) -> None:
+    result = ingest(loaded, "query", "--json", ALL)
+    assert (result.code, result.err) == (0, "")
+    assert result.json == [
+        {"booking_id": "one", "customer_name": NAME, "staff": ["a", "b"], "price": 120.5, "starts_at": "2026-06-09T19:37:18.250000Z"},
+        {"booking_id": "two", "customer_name": None, "staff": [], "price": 170, "starts_at": None},
+    ]
+
+
+def test_an_answer_in_csv_has_a_header_line(loaded: Path) -> None:
+    result = ingest(loaded, "query", "--csv", ALL)
+    assert result.code == 0
+    assert list(csv.reader(io.StringIO(result.out))) == [
+        ["booking_id", "customer_name", "staff", "price", "starts_at"],
+        ["one", NAME, '["a", "b"]', "120.500000000", "2026-06-09T19:37:18.250000Z"],
+        ["two", "", "[]", "170.000000000", ""],
+    ]
+
+
+def test_people_see_a_table_with_every_character_as_it_is(loaded: Path) -> None:
+    result = ingest(loaded, "query", ALL)
+    assert (result.code, result.err) == (0, "")
+    assert NAME in result.out
+    assert "2026-06-09T19:37:18.250000Z" in result.out
+
+
+def test_a_statement_that_is_wrong_is_refused(loaded: Path) -> None:
+    assert "bookigns" in refused(ingest(loaded, "query", "select * from bookigns"))
+
+
+def test_a_query_changes_nothing(loaded: Path) -> None:
+    refused(ingest(loaded, "query", "delete from bookings"))
+    with duckdb.connect(str(loaded / "data" / "warehouse.duckdb")) as connection:
+        assert connection.execute("select count(*) from ingest.bookings").fetchall() == [(2,)]
+
+
+def test_before_the_first_load_a_query_says_so_and_may_be_tried_again(tmp_path: Path) -> None:
+    assert "nothing has been loaded yet" in refused(ingest(tmp_path, "query", "select 1"), code=3)
+
+
+def test_status_of_nothing_yet_is_no_failure(tmp_path: Path) -> None:
+    result = ingest(tmp_path, "status", "--json")
+    assert result.code == 0
+    assert result.json["log"] == {"topics": []}
+    assert "nothing has been loaded yet" in result.json["warehouse"]["error"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_of_a_warehouse_without_tables_says_so_too(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    duckdb.connect(str(tmp_path / "data" / "warehouse.duckdb")).close()
+    result = ingest(tmp_path, "status")
+    assert (result.code, result.err) == (0, "")
+    assert "warehouse: nothing has been loaded yet" in result.out
+
+
+def test_status_tells_what_waits_and_what_is_there(loaded: Path) -> None:
+    producer = SqliteProducer(loaded / "data" / "log.db")
+    producer.append("bookings.calendly", [Record("a", b"1"), Record("b", b"2")]).result(PATIENCE)
+    producer.close()
+    found = ingest(loaded, "status", "--json").json
+    waiting = {entry["topic"]: entry for entry in found["log"]["topics"]}
+    assert waiting["bookings.calendly"] == {"topic": "bookings.calendly", "partition": 0, "next": 2, "committed": 0, "lag": 2}
+    assert waiting["bookings.bookeo"]["lag"] == waiting["bookings.dead-letters"]["lag"] == 0
+    assert found["warehouse"]["accounts"] == [
+        {
+            "vendor": "bookeo",
+            "account": "tours",
+            "bookings": 1,
+            "newest_change": "2026-06-02T00:00:00Z",
+            "last_load": "2026-06-02T00:00:01Z",
+        },
+        {
+            "vendor": "calendly",
+            "account": "sales",
+            "bookings": 1,
+            "newest_change": "2026-06-01T00:00:00Z",
+            "last_load": "2026-06-01T00:00:01Z",
+        },
+    ]
+    assert {entry["table"]: entry["rows"] for entry in found["warehouse"]["tables"]} == {
+        "bookings": 2,
+        "booking_events": 3,
+        "dead_letters": 0,
+    }
+
+
+def test_status_tells_people_the_same(loaded: Path) -> None:
+    result = ingest(loaded, "status")
+    assert (result.code, result.err) == (0, "")
+    for word in ("bookings.calendly", "sales", "tours", "booking_events", "2026-06-02T00:00:01Z"):
+        assert word in result.out

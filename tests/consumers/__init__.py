@@ -1,0 +1,1 @@
+"""The consumer over a real log and real warehouses."""

@@ -1,0 +1,53 @@
+"""Rigs for tests: one on DuckDB, one on a PostgreSQL that is started for the run, and one on each in turn."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.consumers.postgres import PostgresServer, missing_programs, running_postgres
+from tests.consumers.rig import Rig, Tree, opened, tree_for
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return tree_for(tmp_path)
+
+
+@pytest.fixture
+def rig(tree: Tree) -> Iterator[Rig]:
+    with opened(tree) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Skips where PostgreSQL is not installed; with INGEST_TEST_REQUIRE_POSTGRES=1 that is a failure."""
+    if missing := missing_programs():
+        message = f"no PostgreSQL to test with: install its server, which has {' and '.join(missing)}"
+        if os.environ.get("INGEST_TEST_REQUIRE_POSTGRES") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_tree(tmp_path: Path, postgres: PostgresServer) -> Tree:
+    """A dataset that no other test has."""
+    warehouse = {"destination": "postgres", "credentials": postgres.url, "dataset": f"t{uuid4().hex[:12]}", "work_dir": f"{tmp_path}/dlt"}
+    return tree_for(tmp_path) | {"warehouse": warehouse}
+
+
+@pytest.fixture
+def postgres_rig(postgres_tree: Tree) -> Iterator[Rig]:
+    with opened(postgres_tree) as found:
+        yield found
+
+
+@pytest.fixture(params=["rig", pytest.param("postgres_rig", marks=pytest.mark.postgres)])
+def either_rig(request: pytest.FixtureRequest) -> Rig:
+    found: Rig = request.getfixturevalue(request.param)
+    return found

@@ -1,0 +1,45 @@
+"""Events of OnceHub's, made for a test: which booking, how new, and what is special about it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from ingest.event import Event
+
+START = datetime(2026, 5, 1, 9, tzinfo=UTC)
+SOURCE = "/oncehub/support"
+TOPIC = "bookings.oncehub"
+
+
+def moment(seconds: float) -> datetime:
+    """So many seconds after the samples' first day began."""
+    return START + timedelta(seconds=seconds)
+
+
+def sample(number: int, booking: str = "B1", at: float = 0, *, received_at: datetime | None = None, **data: Any) -> Event:
+    """The event numbered so: what the booking was at that second. `data` replaces parts of the booking."""
+    changed = moment(at)
+    told = {
+        "id": booking,
+        "creation_time": START.isoformat(),
+        "last_updated_time": changed.isoformat(),
+        "status": "scheduled",
+        "subject": f"told by E{number}",
+        "form_submission": {"name": "Ada Example", "email": "ada@example.com"},
+    }
+    return in_envelope(number, told | data, changed, received_at or changed, subject=booking)
+
+
+def in_envelope(number: int, data: dict[str, Any], time: datetime, received_at: datetime, subject: str = "other") -> Event:
+    """Any `data` in the envelope of a booking's event."""
+    body = {"id": f"E{number}", "type": "booking.scheduled", "creation_time": time.isoformat(), "data": data}
+    return Event(
+        id=f"E{number}",
+        source=SOURCE,
+        type="oncehub.booking.scheduled",
+        subject=subject,
+        time=time,
+        received_at=received_at,
+        data=orjson.dumps(body),
+    )

@@ -1,0 +1,119 @@
+"""`ingest consume` as a process: killed at any moment, stopped, started twice."""
+
+import random
+import signal
+import subprocess
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from consumers.query import query
+from ingest.log.sqlite import SqliteProducer
+from tests.consumers.rig import PATIENCE, Command, Tree, changed, until
+from tests.consumers.samples import START, TOPIC, in_envelope, moment, sample
+
+KILLS = 8
+EACH = 40  # new events between two kills
+
+
+@pytest.fixture
+def command(tmp_path: Path, tree: Tree) -> Command:
+    """Many small loads, so that there is much to interrupt."""
+    return Command(tmp_path, changed(tree, "consumer", max_records=20))
+
+
+def producer(command: Command) -> SqliteProducer:
+    return SqliteProducer(Path(command.settings.log.removeprefix("sqlite:///")))
+
+
+def stopped(process: "subprocess.Popen[str]") -> int:
+    process.send_signal(signal.SIGTERM)
+    return process.wait(PATIENCE)
+
+
+def rows(command: Command, sql: str) -> list[tuple[Any, ...]]:
+    return list(query(command.settings, sql).rows)
+
+
+def test_killed_again_and_again_it_loses_nothing_doubles_nothing_and_the_newest_wins(command: Command) -> None:
+    chance = random.Random(20260501)
+    ages = [chance.randrange(10_000) for _ in range(EACH * (KILLS + 1))]
+    events = [sample(number, f"B{number % 40}", age, received_at=moment(number)) for number, age in enumerate(ages)]
+    with closing(producer(command)) as log:
+        for kill in range(KILLS + 1):
+            some = events[kill * EACH : (kill + 1) * EACH]
+            again = chance.sample(events[: (kill + 1) * EACH], 10)
+            log.append(TOPIC, [event.to_record() for event in some]).result(PATIENCE)
+            with command.consuming() as process:
+                until(lambda: command.told("consumer.started") > kill, "a consumer that runs")  # noqa: B023 - asked at once
+                log.append(TOPIC, [event.to_record() for event in again]).result(PATIENCE)
+                if kill == KILLS:
+                    until(lambda: command.lag() == 0, "everything committed")
+                    assert stopped(process) == 0
+                else:
+                    kill_soon(command, process, chance)
+    assert sorted(rows(command, "select id from booking_events")) == sorted((event.id,) for event in events)
+    newest = {f"B{rest}": moment(max(ages[rest::40])) for rest in range(40)}
+    assert dict(rows(command, "select booking_id, updated_at from bookings")) == newest
+    assert rows(command, "select count(*) from bookings") == [(40,)]
+    assert rows(command, "select count(*) from dead_letters") == [(0,)]
+
+
+def kill_soon(command: Command, process: "subprocess.Popen[str]", chance: random.Random) -> None:
+    """Before its first load is done, or some time after that or the next."""
+    loads = command.told("batch.loaded") + chance.randrange(3)
+    until(lambda: command.lag() == 0 or command.told("batch.loaded") >= loads, "a few loads")
+    with pytest.raises(subprocess.TimeoutExpired):  # it is alive until then
+        process.wait(chance.uniform(0, 0.6))
+    process.kill()
+    process.wait(PATIENCE)
+
+
+def test_a_package_that_a_killed_consumer_left_is_neither_loaded_twice_nor_in_the_way(command: Command) -> None:
+    warehouse = command.settings.warehouse
+    packages = Path(warehouse.work_dir) / "ingest" / "load" / "normalized"
+    other = replace(in_envelope(2, {"id": "C1"}, START, START), type="oncehub.contact.created")  # no booking: no question before the load
+    with closing(producer(command)) as log:
+        log.append(TOPIC, [sample(1).to_record()]).result(PATIENCE)
+        with command.consuming() as process:
+            until(lambda: warehouse.duckdb_file and warehouse.duckdb_file.exists() and command.lag() == 0, "the first record loaded")
+            with FileLock(f"{warehouse.duckdb_file}.lock"):
+                log.append(TOPIC, [other.to_record()]).result(PATIENCE)
+                until(lambda: any(packages.glob("*")), "a package that waits for the file")
+                process.kill()
+                process.wait(PATIENCE)
+        assert any(packages.glob("*"))
+        assert command.lag() == 1
+        log.append(TOPIC, [sample(3, at=5).to_record()]).result(PATIENCE)
+        with command.consuming() as process:
+            until(lambda: command.lag() == 0, "everything committed")
+            assert stopped(process) == 0
+    assert sorted(rows(command, "select id from booking_events")) == [("E1",), ("E2",), ("E3",)]
+    assert rows(command, "select last_event_id from bookings") == [("E3",)]
+
+
+def test_a_second_consumer_of_one_pipeline_is_refused_and_the_first_goes_on(command: Command) -> None:
+    with closing(producer(command)) as log, command.consuming() as first:
+        until(lambda: command.told("consumer.started"), "a consumer that runs")
+        second = command.run("consume")
+        assert second.returncode == 2
+        assert second.stderr.startswith("error: another consumer works in ")
+        assert "consumer.instance" in second.stderr
+        log.append(TOPIC, [sample(1).to_record()]).result(PATIENCE)
+        until(lambda: command.lag() == 0, "everything committed")
+        assert stopped(first) == 0
+
+
+def test_at_its_dead_letter_limit_it_stops_with_a_message_and_an_exit_code_of_its_own(tmp_path: Path, tree: Tree) -> None:
+    command = Command(tmp_path, changed(tree, "consumer", dead_letter_limit=3))
+    bad = [replace(sample(number), data=b"{").to_record() for number in range(3)]
+    with closing(producer(command)) as log:
+        log.append(TOPIC, bad).result(PATIENCE)
+    refused = command.run("consume")
+    assert refused.returncode == 4
+    assert "error: 3 records in a row could not be read or loaded" in refused.stderr
+    assert command.lag() == 3

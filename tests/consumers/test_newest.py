@@ -1,0 +1,166 @@
+"""Whatever order, repetition or cut into batches: each event once, of each booking its newest state. Over a warehouse of dicts."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from consumers import versions
+from consumers.batch import Plan, candidates, plan_load, read_batch
+from consumers.versions import Key, Stored, VersionGuard
+from ingest.event import Event
+from ingest.log import Partition, StoredRecord
+from ingest.vendors.mapping import BookingMapper
+from tests.consumers.rig import Rig
+from tests.consumers.samples import START, TOPIC, moment, sample
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A log, and how it is read: how many records at a time, and after which loads the process dies before it commits."""
+
+    log: tuple[Event, ...]
+    sizes: tuple[int, ...]
+    crashes: tuple[bool, ...]
+
+    def batches(self) -> Iterable[tuple[tuple[Event, ...], bool]]:
+        """Every batch that is loaded, and whether a new process loads the next one."""
+        start, sizes, crashes = 0, iter(self.sizes), iter(self.crashes)
+        while start < len(self.log):
+            size, crash = next(sizes, len(self.log)), next(crashes, False)
+            yield self.log[start : start + size], crash
+            start += 0 if crash else size
+
+
+@st.composite
+def readings(draw: st.DrawFn) -> Reading:
+    """A dozen events of three bookings, some as new as others, some received twice."""
+    told = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=12))
+    events = [sample(number, f"B{booking}", at, received_at=moment(at + late)) for number, (booking, at, late) in enumerate(told)]
+    again = draw(st.lists(st.sampled_from(events), max_size=5))
+    log = draw(st.permutations(events + again))
+    sizes = draw(st.lists(st.integers(1, 6), max_size=8))
+    return Reading(tuple(log), tuple(sizes), tuple(draw(st.lists(st.booleans(), max_size=8))))
+
+
+@dataclass(slots=True)
+class Model:
+    """Merges as dlt does: by key with what is there, blind to keys that come twice in one load."""
+
+    events: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    bookings: dict[Key, dict[str, Any]] = field(default_factory=dict)
+
+    def load(self, plan: Plan) -> None:
+        """Asserts what has to be true of every single load."""
+        events = {(row["source"], row["id"]): row for row in plan.rows.get("booking_events", [])}
+        bookings = {(row["vendor"], row["account"], row["booking_id"]): row for row in plan.rows.get("bookings", [])}
+        assert sum(map(len, plan.rows.values())) == len(events) + len(bookings), "a key came twice"
+        for key in bookings.keys() & self.bookings.keys():
+            assert bookings[key]["version"] > self.bookings[key]["version"], "replaced by what is not newer"
+            assert bookings[key]["first_seen_at"] == self.bookings[key]["first_seen_at"], "first_seen_at was not kept"
+        self.events = events | self.events
+        self.bookings |= bookings
+
+    def versions(self, keys: Iterable[Key]) -> Mapping[Key, Stored]:
+        rows = {key: self.bookings[key] for key in keys if key in self.bookings}
+        return {key: Stored(row["version"], row["first_seen_at"]) for key, row in rows.items()}
+
+
+def play(reading: Reading) -> Model:
+    """As the loader does it, without one."""
+    model, offsets = Model(), count()
+    guard = VersionGuard(model.versions)
+    for batch, crash in reading.batches():
+        records = [StoredRecord(event.to_record(), Partition(TOPIC), next(offsets)) for event in batch]
+        items = read_batch(records, "dead-letters", BookingMapper({}), START).items
+        plan = plan_load(items, [], guard.stored(one.key for one in candidates(items)), START)
+        model.load(plan)
+        guard.remember(plan.versions)
+        if crash:
+            guard.forget()
+    return model
+
+
+@settings(deadline=None)
+@given(readings())
+def test_every_event_is_there_once_and_every_booking_at_its_newest(reading: Reading) -> None:
+    model = play(reading)
+    assert {row["id"] for row in model.events.values()} == {event.id for event in reading.log}
+    assert {key[2]: row["created_at"] for key, row in model.bookings.items()} == {event.subject: START for event in reading.log}
+    for (_, _, booking), row in model.bookings.items():
+        newest = max(event.time for event in reading.log if event.subject == booking)
+        assert row["updated_at"] == newest
+        assert row["last_event_id"] in {event.id for event in reading.log if event.subject == booking and event.time == newest}
+
+
+@settings(deadline=None)
+@given(readings())
+def test_a_booking_was_first_seen_when_the_first_batch_with_it_was_received(reading: Reading) -> None:
+    first: dict[str, datetime] = {}
+    for batch, _ in reading.batches():
+        for booking in {event.subject for event in batch} - first.keys():
+            first[booking] = min(event.received_at for event in batch if event.subject == booking)
+    assert {key[2]: row["first_seen_at"] for key, row in play(reading).bookings.items()} == first
+
+
+@settings(deadline=None)
+@given(readings(), st.integers(0, 2))
+def test_the_guard_tells_what_the_warehouse_has_however_little_it_remembers(reading: Reading, remembered: int) -> None:
+    expected = play(reading)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(versions, "_CACHED", remembered)
+        assert play(reading) == expected
+
+
+def test_of_a_batch_the_state_that_lost_is_told_as_stale() -> None:
+    events = [sample(1, at=5), sample(2, at=9)]
+    records = [StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(events)]
+    items = read_batch(records, "dead-letters", BookingMapper({}), START).items
+    held = {one.key: Stored("2026-05-01T09:00:07.000000Z/2026-05-01T09:00:07.000000Z", START) for one in candidates(items)}
+    plan = plan_load(items, [], held, START)
+    assert [one.event.id for one in plan.stale] == ["E1"]
+    assert [row["last_event_id"] for row in plan.rows["bookings"]] == ["E2"]
+
+
+def test_the_guard_asks_again_for_what_it_had_no_room_to_remember(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "_CACHED", 2)
+    asked: list[Key] = []
+
+    def ask(keys: Iterable[Key]) -> dict[Key, Stored]:
+        asked.extend(keys)
+        return {}
+
+    guard = VersionGuard(ask)
+    keys = [("oncehub", "support", f"B{number}") for number in range(3)]
+    guard.remember({key: Stored("1", START) for key in keys})
+    assert guard.stored(keys).keys() == {*keys[1:]}
+    assert asked == keys[:1]
+
+
+_examples = count(1)
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(readings())
+def test_the_same_comes_out_of_a_real_warehouse(rig: Rig, reading: Reading) -> None:
+    example = f"example {next(_examples)} "
+    for batch, crash in reading.batches():
+        rig.load(
+            *(replace(event, id=example + event.id, data=event.data.replace(b'"id":"B', f'"id":"{example}B'.encode())) for event in batch)
+        )
+        if crash:
+            rig.loader._guard.forget()
+    model = play(reading)
+    events = rig.column(f"select id from booking_events where starts_with(id, '{example}')")
+    assert sorted(events) == sorted(example + row["id"] for row in model.events.values())
+    bookings = rig.rows(
+        f"select booking_id, version, last_event_id, first_seen_at from bookings where starts_with(booking_id, '{example}')"
+    )
+    assert {row["booking_id"]: (row["version"], row["last_event_id"], row["first_seen_at"]) for row in bookings} == {
+        example + key[2]: (row["version"], example + row["last_event_id"], row["first_seen_at"]) for key, row in model.bookings.items()
+    }

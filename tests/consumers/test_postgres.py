@@ -1,0 +1,109 @@
+"""What only a server can do: go away and come back, and be asked for what it cannot answer."""
+
+import signal
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from consumers.query import query
+from consumers.warehouse import Warehouse, try_out
+from ingest.errors import ConfigurationError, WarehouseUnavailable
+from ingest.settings import Settings
+from tests.consumers.postgres import PostgresServer
+from tests.consumers.rig import PATIENCE, Command, Rig, Tree, changed, until
+from tests.consumers.samples import sample
+
+pytestmark = pytest.mark.postgres
+
+
+def test_a_server_that_goes_away_while_it_is_loaded_delays_and_loses_nothing(postgres_rig: Rig, postgres: PostgresServer) -> None:
+    with postgres_rig.running():
+        postgres_rig.append(*(sample(number, f"B{number}", number) for number in range(20)))
+        until(lambda: postgres_rig.lag_outside() == 0, "the first records loaded")
+        appended = Event()
+        try:
+            for number in range(20, 40):
+                postgres_rig.append(sample(number, f"B{number - 10}", number))
+                if number == 30:
+                    postgres.stop()
+                    appended.set()
+            until(lambda: isinstance(postgres_rig.loader.trouble, WarehouseUnavailable), "the loader says that it waits")
+            assert postgres_rig.lag_outside() > 0
+        finally:
+            postgres.start()
+        until(lambda: postgres_rig.lag_outside() == 0, "everything committed")
+    assert postgres_rig.loader.trouble is None
+    assert postgres_rig.column("select count(*), count(distinct id) from booking_events") == [40]
+    newest = {f"B{number}": f"E{number + 10 if number >= 10 else number}" for number in range(30)}
+    found = postgres_rig.rows("select booking_id, last_event_id from bookings")
+    assert {row["booking_id"]: row["last_event_id"] for row in found} == newest
+    assert postgres_rig.column("select count(*) from dead_letters") == [0]
+
+
+def test_bad_sql_is_a_mistake_and_a_lost_connection_is_not(postgres_rig: Rig, postgres: PostgresServer) -> None:
+    postgres_rig.load(sample(1))
+    for sql in ("selec 1", "select nothing from bookings", "select * from nowhere", "select 1/0", "select 'a'::int"):
+        with pytest.raises(ConfigurationError):
+            query(postgres_rig.settings, sql)
+    with pytest.raises(WarehouseUnavailable):
+        query(postgres_rig.settings, "select pg_terminate_backend(pg_backend_pid())")
+    postgres.stop()
+    try:
+        with pytest.raises(WarehouseUnavailable):
+            query(postgres_rig.settings, "select 1")
+        with pytest.raises(WarehouseUnavailable):
+            postgres_rig.warehouse.versions([("oncehub", "support", "B1")])
+    finally:
+        postgres.start()
+    assert query(postgres_rig.settings, "select count(*) from bookings").rows == [(1,)]
+
+
+def test_before_anything_was_loaded_there_is_nothing_to_read(postgres_tree: Tree) -> None:
+    settings = Settings.model_validate(postgres_tree)
+    with pytest.raises(WarehouseUnavailable, match="nothing has been loaded yet"):
+        query(settings, "select 1")
+    try_out(settings)
+    assert query(settings, "select 1").rows == [(1,)]
+
+
+def with_credentials(tree: Tree, credentials: str) -> Settings:
+    return Settings.model_validate(changed(tree, "warehouse", credentials=credentials))
+
+
+@pytest.mark.parametrize(
+    ("credentials", "told"), [("postgresql://ingest@127.0.0.1/postgres", "password"), ("the secret, not a URL", "InvalidNativeValue")]
+)
+def test_credentials_that_dlt_cannot_use_are_a_wrong_setting(postgres_tree: Tree, credentials: str, told: str) -> None:
+    settings = with_credentials(postgres_tree, credentials)
+    for use in (Warehouse, try_out, lambda given: query(given, "select 1")):
+        with pytest.raises(ConfigurationError, match=told) as error:
+            use(settings)
+        assert "secret" not in str(error.value)
+
+
+def test_an_error_never_tells_the_password(postgres_tree: Tree) -> None:
+    settings = with_credentials(postgres_tree, "mysql://ingest:the-secret@127.0.0.1/postgres")  # the driver quotes what it cannot read
+    with pytest.raises(WarehouseUnavailable, match="invalid dsn") as error:
+        try_out(settings)
+    assert "the-secret" not in str(error.value)
+
+
+def test_a_stop_that_comes_during_the_very_first_load_is_a_clean_one(postgres_rig: Rig, postgres_tree: Tree, tmp_path: Path) -> None:
+    """Another session holds a table that dlt needs, so the process is in the middle of a load when it is told to stop."""
+    postgres_rig.warehouse.prepare()
+    postgres_rig.warehouse.close()
+    postgres_rig.consumer.close()
+    url = postgres_tree["warehouse"].pop("credentials")
+    command = Command(tmp_path, postgres_tree, INGEST_WAREHOUSE__CREDENTIALS=url)
+    with postgres_rig.warehouse._pipeline.sql_client() as client:
+        with client.begin_transaction():
+            client.execute_sql("LOCK TABLE booking_events, _dlt_version")
+            process = command.start("consume")
+            with postgres_rig.warehouse._pipeline.sql_client() as other:
+                waiting = (
+                    "select count(*) from pg_locks where not granted and relation in ('booking_events'::regclass, '_dlt_version'::regclass)"
+                )
+                until(lambda: (other.execute_sql(waiting) or [[0]])[0][0] > 0, "a load that waits for the table")
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0, command.errors()

@@ -1,0 +1,89 @@
+"""One DuckDB file, several processes: loads wait and readers get their turns."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from consumers.query import query
+from consumers.warehouse import Warehouse
+from ingest.errors import ConfigurationError, WarehouseUnavailable
+from ingest.log import Record
+from ingest.settings import Settings
+from tests.consumers.rig import PATIENCE, Rig, Tree, changed, until
+from tests.consumers.samples import TOPIC, sample
+
+_HOLDER = "import sys, duckdb; held = duckdb.connect(sys.argv[1], read_only=True); print('held', flush=True); sys.stdin.read()"
+
+
+@contextmanager
+def held(rig: Rig) -> Iterator[None]:
+    """Another program has the file open, which knows nothing of taking turns."""
+    command = [sys.executable, "-c", _HOLDER, str(rig.settings.warehouse.duckdb_file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        yield
+        holder.communicate(timeout=PATIENCE)
+
+
+def test_a_program_that_holds_the_file_delays_loads_and_breaks_nothing(rig: Rig) -> None:
+    rig.load(sample(1))
+    with rig.running():
+        with held(rig):
+            rig.append(sample(2, at=2), sample(3, "B3"))
+            until(lambda: isinstance(rig.loader.trouble, WarehouseUnavailable), "the loader says that it waits")
+            assert rig.lag_outside() == 2
+        until(lambda: rig.lag_outside() == 0, "everything committed")
+    assert rig.loader.trouble is None
+    assert sorted(rig.column("select last_event_id from bookings")) == ["E2", "E3"]
+    assert rig.column("select count(*) from booking_events") == [3]
+
+
+def test_a_bad_record_is_set_aside_once_however_often_its_batch_has_to_be_loaded(rig: Rig) -> None:
+    record = sample(1).to_record()
+    rig.load(sample(0))
+    rig.append_records(TOPIC, Record(record.key, b"{", record.headers), sample(2).to_record())
+    with held(rig):
+        for _ in range(3):
+            with pytest.raises(WarehouseUnavailable):
+                rig.loader.step()
+            rig.loader._start_over()
+    rig.load()
+    assert rig.written("bookings.dead-letters") == 1
+    assert rig.column("select reason from dead_letters") == ["unreadable_record"]
+
+
+def test_readers_get_their_turns_while_the_loader_loads_all_the_time(rig: Rig) -> None:
+    rig.load(sample(0, "B0"))
+    counts: list[int] = []
+    with rig.running():
+        for number in range(1, 26):
+            rig.append(sample(number, f"B{number}"))
+            counts += rig.column("select count(*) from bookings")
+        until(lambda: rig.lag_outside() == 0, "everything committed")
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1] <= 26
+    assert rig.column("select count(*) from bookings") == [26]
+
+
+def test_a_reader_says_when_another_program_writes(rig: Rig) -> None:
+    rig.load(sample(0))
+    writer = _HOLDER.replace("read_only=True", "read_only=False")
+    command = [sys.executable, "-c", writer, str(rig.settings.warehouse.duckdb_file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(WarehouseUnavailable, match="is held by another program"):
+            query(rig.settings, "select 1")
+        holder.communicate(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("name", ["ingest", "Ingest", "ingest_staging"])
+def test_a_file_called_like_a_dataset_is_a_wrong_setting(tree: Tree, name: str) -> None:
+    credentials = tree["warehouse"]["credentials"].replace("warehouse.duckdb", f"{name}.duckdb")
+    settings = Settings.model_validate(changed(tree, "warehouse", credentials=credentials))
+    with pytest.raises(ConfigurationError, match="call the file something else"):
+        Warehouse(settings)

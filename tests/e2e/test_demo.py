@@ -1,0 +1,106 @@
+"""`ingest demo`: it finds the warehouse right when it is, and wrong when it is not."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from consumers.locks import warehouse_lock
+from consumers.query import query
+from ingest.cli.demo.outcome import Outcome, Plan
+from ingest.cli.demo.stage import Stage
+from ingest.cli.demo.watch import Watch
+from ingest.errors import IngestError
+from ingest.settings import Settings
+from ingest.settings.sources import load_settings
+from ingest.simulator.rehearsal import Pace
+from ingest.simulator.sender import Sent
+from ingest.simulator.truth import Difference
+from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
+from tests.e2e.processes import eventually
+
+
+def check_right(result: Result) -> None:
+    """Exit code and figures of a demo of five seconds at ten a second."""
+    assert (result.code, result.err) == (0, "")
+    found = result.json
+    assert found["right"] is True
+    assert found["webhooks"] == found["events"] >= 40
+    assert found["bookings"] == found["bookings_expected"] > 10
+    assert found["answers"]["202"] >= found["webhooks"]
+    assert (found["differences"], found["dead_letters"], found["given_up"]) == (0, 0, 0)
+    assert 0 < found["first_row_seconds"] < PATIENCE
+    for spread in (found["answer_seconds"], found["row_visible_seconds"]):
+        assert 0 < spread["p50"] <= spread["p95"] <= spread["p99"] <= spread["max"]
+
+
+def test_a_demo_is_right_and_leaves_its_warehouse_to_look_around_in(tmp_path: Path) -> None:
+    result = ingest(tmp_path, "demo", "--seconds", "5", "--json", "--folder", "here")
+    check_right(result)
+    count = ingest(tmp_path, "query", "--config", "here/ingest.toml", "--json", "select count(*) as n from bookings")
+    assert count.json == [{"n": result.json["bookings"]}]
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert (tmp_path / "here" / "ingest.secrets.toml").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.kafka
+def test_a_demo_on_kafka_is_right(tmp_path: Path, kafka_servers: list[str]) -> None:
+    check_right(ingest(tmp_path, "demo", "--seconds", "5", "--json", "--folder", "here", "--log", f"kafka://{','.join(kafka_servers)}"))
+
+
+def test_a_demo_whose_rows_somebody_removes_while_it_runs_says_wrong_and_which(tmp_path: Path) -> None:
+    command = [*COMMAND, "demo", "--seconds", "6", "--rate", "20", "--folder", "here"]
+    demo = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        eventually((tmp_path / "here" / "ingest.secrets.toml").exists, "the stage is set")
+        settings = load_settings(str(tmp_path / "here" / "ingest.toml"), environ={})
+        eventually(lambda: cancelled(settings), "somebody cancels a booking, to which nothing happens any more")
+        removed = remove(settings, cancelled(settings))
+        out, _ = demo.communicate(timeout=PATIENCE)
+    finally:
+        demo.kill()
+        demo.wait()
+    assert demo.returncode == 1
+    assert "WRONG: the warehouse differs from the truth" in out
+    assert f"{len(removed)} differences" in out
+    told = [booking_id for booking_id in removed if f"{booking_id} : expected 'a booking', found ''" in out]
+    assert len(told) == min(10, len(removed))
+
+
+def cancelled(settings: Settings) -> list[str]:
+    try:
+        return [row[0] for row in query(settings, "select booking_id from bookings where status = 'cancelled'").rows]
+    except IngestError:
+        return []
+
+
+def remove(settings: Settings, booking_ids: list[str]) -> list[str]:
+    """In turn with the consumer, as any other program would have to."""
+    with warehouse_lock(settings.warehouse), duckdb.connect(str(settings.warehouse.duckdb_file)) as connection:
+        connection.execute(f"delete from {settings.warehouse.dataset}.bookings where booking_id in ?", [booking_ids])
+    return booking_ids
+
+
+def test_somebody_elses_folder_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert "--folder" in refused(ingest(tmp_path, "demo", "--folder", "."))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture
+def right(tmp_path: Path) -> Outcome:
+    """What a demo comes to when all is well."""
+    stage = Stage(tmp_path / "here")
+    plan = Plan(tmp_path / "here", Pace(rate=10, seconds=5))
+    return Outcome(plan, stage, Sent(webhooks=7), Watch(stage.settings, events=7), [], 3, 0, 1.5)
+
+
+def test_only_an_outcome_without_any_fault_is_right(right: Outcome) -> None:
+    assert right.right
+    assert not replace(right, wrong=[Difference("sales", "one", "status", "cancelled", "confirmed")]).right
+    assert not replace(right, dead_letters=1).right
+    assert not replace(right, sent=Sent(webhooks=7, given_up=1)).right
+    assert not replace(right, sent=Sent(webhooks=8)).right
+    assert not replace(right, sent=Sent(webhooks=6)).right

@@ -1,0 +1,80 @@
+"""On a real Kafka: what other programs find on the topics is a CloudEvent with the vendor's own bytes."""
+
+import signal
+import subprocess
+import uuid
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from kafka import KafkaConsumer
+
+from ingest.instant import parse_instant
+from ingest.simulator.dialect import Webhook
+from tests.cli.command import COMMAND, PATIENCE, environment
+from tests.e2e.processes import eventually
+from tests.e2e.product import Product
+from tests.simulator.story import BEGINNING
+
+pytestmark = pytest.mark.kafka
+
+
+def test_a_record_is_a_cloud_event_around_the_untouched_body(tmp_path: Path, kafka_servers: list[str]) -> None:
+    prefix = f"e2e-{uuid.uuid4().hex[:12]}"
+    product = Product(tmp_path, log=f"kafka://{','.join(kafka_servers)}", name=prefix)
+    webhook = unusual_webhook(product)
+    sent_at = datetime.now(UTC)
+    with (tmp_path / "receive.log").open("wb") as lines:
+        receiver = subprocess.Popen([*COMMAND, "receive"], cwd=tmp_path, env=environment(), stderr=lines)
+    try:
+        eventually(lambda: answer(product, webhook) == 202, "the receiver takes the webhook")
+        receiver.send_signal(signal.SIGTERM)
+        assert receiver.wait(PATIENCE) == 0
+    finally:
+        receiver.kill()
+        receiver.wait()
+    record = first_record(kafka_servers, f"{prefix}.oncehub")
+    headers = {name: value.decode() for name, value in record.headers}
+    envelope = orjson.loads(webhook.body)
+    assert record.value == webhook.body
+    assert record.key.decode() == f"oncehub/support/{envelope['data']['id']}"
+    assert sent_at <= parse_instant(headers.pop("ce_receivedat")) <= datetime.now(UTC)
+    assert parse_instant(headers.pop("ce_time")) == parse_instant(envelope["creation_time"])
+    assert headers == {
+        "ce_specversion": "1.0",
+        "ce_id": envelope["id"],
+        "ce_source": "/oncehub/support",
+        "ce_type": "oncehub.booking.scheduled",
+        "ce_subject": envelope["data"]["id"],
+        "ce_via": "webhook",
+        "ce_signedby": "1",
+        "content-type": "application/json",
+    }
+
+
+def unusual_webhook(product: Product) -> Webhook:
+    """A genuine one, written as no program of ours would write it: a change of a single byte would show."""
+    world = product.world()
+    change = next(change for _ in range(100) for change in world.step(BEGINNING) if change.account == "support")
+    body = orjson.dumps(orjson.loads(product.dialects["support"].webhook(change).body), option=orjson.OPT_INDENT_2)
+    return Webhook("", b"\r\n" + body.replace(b'": ', b'"\t:  ') + b" \n")
+
+
+def answer(product: Product, webhook: Webhook) -> int:
+    dialect = product.dialects["support"]
+    try:
+        return httpx.post(dialect.url, content=webhook.body, headers=dialect.headers(webhook, datetime.now(UTC))).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def first_record(servers: list[str], topic: str) -> Any:
+    """With a client of one's own, as any other program."""
+    with closing(KafkaConsumer(topic, bootstrap_servers=servers, group_id=None, auto_offset_reset="earliest")) as consumer:
+        found = eventually(lambda: consumer.poll(timeout_ms=500), f"a record on {topic}")
+    [[record]] = found.values()
+    return record

@@ -1,0 +1,152 @@
+"""`ingest up`: webhooks become rows, and neither a stop nor a crash of any part loses or doubles one."""
+
+import os
+import signal
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ingest.instant import parse_instant
+from ingest.log import Record
+from ingest.log.sqlite import SqliteProducer
+from ingest.simulator.truth import differences
+from ingest.simulator.world import Change
+from tests.cli.command import PATIENCE, ingest
+from tests.e2e.processes import eventually
+from tests.e2e.product import Product, Up, Vendors, delivering
+from tests.simulator.story import BEGINNING
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has")
+
+# What vendors were given: the path and query of each account's first URL.
+URLS = {
+    "sales": "/webhooks/calendly/sales",
+    "support": "/webhooks/oncehub/support",
+    "salon": "/webhooks/appointedd/salon",
+    "tours": "/webhooks/bookeo/tours?domain=bookings&type=created",
+}
+
+# Others' queries rely on these names.
+COLUMNS = [
+    "vendor", "account", "booking_id", "group_id", "status", "starts_at", "ends_at", "timezone", "created_at", "updated_at", "version",
+    "service_id", "service_name", "staff", "staff_name", "location", "customer_id", "customer_name", "customer_email", "customer_phone",
+    "participants", "price", "currency", "cancel_reason", "cancelled_by", "rescheduled_from", "rescheduled_to", "first_seen_at",
+    "last_event_id", "last_via", "loaded_at",
+]  # fmt: skip
+
+
+def bookings_of(product: Product) -> dict[str, Change]:
+    """Somebody's new booking at each account."""
+    world, found = product.world(), dict[str, Change]()
+    while len(found) < len(URLS):
+        [change] = world.step(BEGINNING)
+        found.setdefault(change.account, change)
+    return found
+
+
+def post(product: Product, change: Change, path: str, *, tampered: bytes = b"") -> int:
+    """The answer to the webhook, sent there."""
+    dialect = product.dialects[change.account]
+    webhook = dialect.webhook(change)
+    headers = dialect.headers(webhook, datetime.now(UTC))
+    return httpx.post(product.url + path, content=webhook.body + tampered, headers=headers).status_code
+
+
+def as_queried(value: Any) -> Any:
+    """What `query --json` makes of an expected value."""
+    if hasattr(value, "isoformat"):
+        return value.isoformat().replace("+00:00", "Z")
+    return float(value) if hasattr(value, "as_tuple") else value
+
+
+def test_signed_deliveries_of_all_four_vendors_become_rows(tmp_path: Path) -> None:
+    product = Product(tmp_path)
+    changes = bookings_of(product)
+    with product.running():
+        assert post(product, changes["sales"], URLS["sales"], tampered=b" ") == 401
+        assert {account: post(product, changes[account], path) for account, path in URLS.items()} == dict.fromkeys(URLS, 202)
+        eventually(lambda: product.count("bookings") == len(URLS), "every delivery is a row")
+        rows = ingest(tmp_path, "query", "--json", "select * from bookings").json
+        events = {event["id"] for event in ingest(tmp_path, "query", "--json", "select * from booking_events").json}
+        status = ingest(tmp_path, "status", "--json").json
+    assert {row["account"] for row in rows} == set(URLS)
+    for row in rows:
+        assert list(row) == COLUMNS
+        expected = product.dialects[row["account"]].expected(changes[row["account"]].meeting)
+        assert {column: row[column] for column in expected} == {column: as_queried(value) for column, value in expected.items()}
+        assert (row["vendor"], row["last_via"]) == (product.dialects[row["account"]].vendor, "webhook")
+        assert row["last_event_id"] in events
+        assert parse_instant(row["first_seen_at"]) < parse_instant(row["loaded_at"])
+    assert len(events) == len(URLS)
+    assert {entry["topic"]: entry["lag"] for entry in status["log"]["topics"]}["bookings.calendly"] == 0
+    assert {entry["account"]: entry["bookings"] for entry in status["warehouse"]["accounts"]} == dict.fromkeys(URLS, 1)
+
+
+def check_nothing_was_lost(product: Product, vendors: Vendors) -> None:
+    """Every webhook one event, every booking as it truly is."""
+    eventually(lambda: product.count("booking_events") >= vendors.sent.webhooks, "every accepted webhook is an event")
+    assert vendors.sent.given_up == 0
+    assert product.count("booking_events") == vendors.sent.webhooks
+    assert product.count("dead_letters") == 0
+    assert differences(vendors.world, product.dialects, product.ask("select * from bookings")) == []
+
+
+def test_a_killed_child_is_started_again_and_nothing_is_lost(tmp_path: Path) -> None:
+    product = Product(tmp_path, workers=2)
+    with product.running() as up, delivering(product) as vendors:
+        for command in ("consume", "receive"):
+            vendors.wait_for_more(10)
+            kill_and_see_it_come_back(up, command)
+        vendors.wait_for_more(10)
+        vendors.stop()
+        check_nothing_was_lost(product, vendors)
+
+
+def kill_and_see_it_come_back(up: Up, command: str) -> None:
+    victim = up.child(command)
+    assert victim is not None
+    os.kill(victim.pid, signal.SIGKILL)
+    eventually(lambda: (child := up.child(command)) and child != victim, f"{command} is started again")
+
+
+def test_when_up_is_killed_its_children_leave_and_the_next_one_goes_on_in_their_place(tmp_path: Path) -> None:
+    product = Product(tmp_path)
+    with delivering(product) as vendors:
+        up = product.launch()
+        up.wait_until_accepting()
+        vendors.wait_for_more(10)
+        family = up.family()
+        assert len(family) >= 2
+        up.process.kill()
+        up.process.wait()
+        eventually(lambda: not any(process.alive for process in family), "the children leave by themselves")
+        with product.running():
+            vendors.wait_for_more(10)
+            vendors.stop()
+            check_nothing_was_lost(product, vendors)
+
+
+def test_a_port_that_is_taken_ends_it_all_with_the_setting_to_change(tmp_path: Path) -> None:
+    product = Product(tmp_path)
+    with socket.create_server(("127.0.0.1", product.settings.receiver.port)):
+        up = product.launch()
+        family = eventually(up.family, "it starts its children")
+        assert up.process.wait(PATIENCE) == 2
+    assert "choose another receiver.port" in up.said()
+    assert [process for process in family if process.alive] == []
+
+
+def test_at_the_dead_letter_limit_all_stops_and_says_why(tmp_path: Path) -> None:
+    product = Product(tmp_path)
+    config = tmp_path / "ingest.toml"
+    config.write_text(config.read_text().replace("[consumer]", "[consumer]\ndead_letter_limit = 5"))
+    producer = SqliteProducer(tmp_path / "data" / "log.db")
+    producer.append("bookings.calendly", [Record("key", b"{}")] * 5).result(PATIENCE)
+    producer.close()
+    up = product.launch()
+    assert up.process.wait(PATIENCE) == 4
+    assert "5 records in a row" in up.said()

@@ -1,0 +1,1 @@
+"""Both logs against one contract, and each against what only it can suffer."""

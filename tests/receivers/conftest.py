@@ -1,0 +1,37 @@
+"""A receiver to test: its application in this process, or processes of its own."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.receivers.in_process import InProcess
+from tests.receivers.requests import SECRET
+from tests.receivers.running import Receiver
+
+
+class Start(Protocol):
+    """Starts a receiver with these settings, which is gone when the test ends."""
+
+    def __call__(self, command: list[str] | None = None, /, **settings: str) -> Receiver: ...
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[InProcess]:
+    """With a small limit for bodies and little patience, so that no test needs much of either."""
+    accounts = {"sales": {"vendor": "calendly", "webhook_secrets": [SECRET, "the-secret-before"]}}
+    limits = {"body_limit": 4096, "body_timeout": "100ms", "append_timeout": "100ms", "in_flight_limit": 4096}
+    with closing(InProcess(tmp_path, accounts, receiver=limits)) as running:
+        yield running
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with ExitStack() as started:
+
+        def one(command: list[str] | None = None, /, **settings: str) -> Receiver:
+            return started.enter_context(closing(Receiver(tmp_path, command, **settings)))
+
+        yield one

@@ -1,0 +1,125 @@
+"""The receiver's application in this process, over a real SQLite log, driven as an ASGI server drives it."""
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.applications import Starlette
+from starlette.types import Message
+
+from ingest.log import Record
+from ingest.log.sqlite import SqliteConsumer, SqliteProducer
+from ingest.settings import Settings
+from ingest.vendors import Vendor
+from receivers.app import build_app, ready_vendors
+from tests.receivers.requests import Request
+
+
+class Ending(Enum):
+    """What follows a request's chunks."""
+
+    COMPLETE = "the end of the body"
+    GONE = "the client closes the connection"
+    SILENCE = "nothing, for as long as anybody waits"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def ask(app: Starlette, request: Request, ending: Ending = Ending.COMPLETE) -> Answer:
+    """One request, as uvicorn would hand it on. What the application does not catch is raised here."""
+    arriving = deque[Message]({"type": "http.request", "body": chunk, "more_body": True} for chunk in request.chunks)
+    if ending is Ending.COMPLETE:
+        arriving.append({"type": "http.request", "body": b"", "more_body": False})
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if not arriving and ending is Ending.SILENCE:
+            await asyncio.Event().wait()
+        return arriving.popleft() if arriving else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(_scope(request), receive, send)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:]))
+
+
+def _scope(request: Request) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("127.0.0.1", 8080),
+        "client": ("127.0.0.1", 50000),
+        "root_path": "",
+        "method": request.method,
+        "path": unquote(request.path),
+        "raw_path": request.path.encode("latin-1", "replace"),
+        "query_string": request.query.encode("latin-1"),
+        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in request.headers],
+    }
+
+
+def stored(log: Path, topic: str) -> list[Record]:
+    """Everything in a topic of an embedded log, in order."""
+    consumer = SqliteConsumer(log, uuid.uuid4().hex, [topic], retention=Settings().log_retention)
+    try:
+        return [found.record for found in consumer.poll(1_000_000, 0.0)]
+    finally:
+        consumer.close()
+
+
+class InProcess:
+    """An application with its log, and an event loop that lives as long."""
+
+    def __init__(
+        self,
+        folder: Path,
+        accounts: Mapping[str, Mapping[str, Any]],
+        public_url: str = "http://127.0.0.1",
+        receiver: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.log = folder / "log.db"
+        self.settings = Settings.model_validate(
+            {"public_url": public_url, "log": f"sqlite:///{self.log}", "receiver": receiver or {}, "accounts": accounts}
+        )
+        self.runner = asyncio.Runner()
+        self.open(ready_vendors(self.settings))
+
+    def open(self, vendors: Mapping[tuple[str, str], Vendor[Any]]) -> None:
+        """The application over these vendors."""
+        self.producer = SqliteProducer(self.log)
+        self.app = build_app(self.settings, vendors, self.producer)
+        self._lifespan = self.app.router.lifespan_context(self.app)
+        self.runner.run(self._lifespan.__aenter__())
+
+    def ask(self, request: Request, ending: Ending = Ending.COMPLETE) -> Answer:
+        """One request, to its end."""
+        return self.runner.run(ask(self.app, request, ending))
+
+    def events(self, vendor: str = "calendly") -> list[Record]:
+        """What was appended for a vendor."""
+        return stored(self.log, self.settings.topic(vendor))
+
+    def dead_letters(self) -> list[Record]:
+        """What was set aside."""
+        return stored(self.log, self.settings.dead_letter_topic)
+
+    def close(self) -> None:
+        """As the server stops it."""
+        self.runner.run(self._lifespan.__aexit__(None, None, None))
+        self.runner.close()

@@ -1,0 +1,98 @@
+"""A log that does not take records: the vendor is told to come again, and what was promised is kept."""
+
+import re
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import count
+
+import pytest
+from structlog.testing import capture_logs
+
+from ingest.telemetry import IN_FLIGHT_BYTES
+from tests.receivers.conftest import Start
+from tests.receivers.in_process import Answer, InProcess
+from tests.receivers.requests import booking, booking_body, signed, subject
+from tests.receivers.running import Receiver, subjects, wait_for
+
+COME_AGAIN = Answer(503, {"content-length": "0", "retry-after": "10"}, b"")
+
+
+@contextmanager
+def _busy(receiver: InProcess) -> Iterator[None]:
+    """Another process is writing to the log all the while."""
+    with closing(sqlite3.connect(receiver.log, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def _in_flight() -> float:
+    (metric,) = IN_FLIGHT_BYTES.collect()
+    return metric.samples[0].value
+
+
+def test_a_log_that_refuses_is_answered_503(receiver: InProcess) -> None:
+    with closing(sqlite3.connect(receiver.log)) as other:
+        other.execute("ALTER TABLE records RENAME TO elsewhere")
+    with capture_logs() as logged:
+        assert receiver.ask(booking(1)) == COME_AGAIN
+        assert receiver.ask(signed(b"not JSON")) == COME_AGAIN, "what cannot be set aside is not acknowledged either"
+    assert {entry["event"] for entry in logged} == {"delivery.unavailable", "delivery.dead_lettered"}
+    with closing(sqlite3.connect(receiver.log)) as other:
+        other.execute("ALTER TABLE elsewhere RENAME TO records")
+    assert receiver.ask(booking(2)).status == 202
+    assert subjects(receiver.events()) == [subject(2)]
+
+
+def test_a_log_that_takes_too_long_is_answered_503_and_what_it_takes_after_all_does_no_harm(receiver: InProcess) -> None:
+    with _busy(receiver):
+        assert receiver.ask(booking(1)) == COME_AGAIN
+    wait_for(receiver.events, "the log takes it after all")
+    assert receiver.ask(booking(1)).status == 202
+    assert len({record.headers["ce_id"] for record in receiver.events()}) == 1
+
+
+def test_what_waits_for_the_log_is_bounded(receiver: InProcess) -> None:
+    large = [booking_body(number).ljust(2500) for number in range(3)]
+    with _busy(receiver), capture_logs() as logged:
+        assert [receiver.ask(signed(body)) for body in large] == [COME_AGAIN] * 3
+        assert _in_flight() == 2500
+    reasons = [re.findall(r"receiver\.\w+", entry["why"]) for entry in logged]
+    assert reasons == [["receiver.append_timeout"], ["receiver.in_flight_limit"], ["receiver.in_flight_limit"]]
+    wait_for(lambda: _in_flight() == 0, "the log takes the first")
+    assert receiver.ask(signed(large[2])).status == 202
+    assert [record.value for record in receiver.events()] == [large[0], large[2]]
+
+
+@contextmanager
+def _full_disk(receiver: Receiver) -> Iterator[None]:
+    """No file of the process may grow beyond what the log has now."""
+    pid, limit = receiver.process.pid, resource.RLIMIT_FSIZE
+    before = resource.prlimit(pid, limit)
+    resource.prlimit(pid, limit, (receiver.log.with_name("log.db-wal").stat().st_size, before[1]))
+    yield
+    resource.prlimit(pid, limit, before)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux can take a running process its disk")
+def test_a_full_disk_costs_no_accepted_delivery_and_passes(start: Start) -> None:
+    receiver = start()
+    numbers, accepted = count(), set()
+
+    def deliver() -> int:
+        number = next(numbers)
+        answer = receiver.send(signed(booking_body(number).ljust(50_000)))
+        if answer.status_code == 202:
+            accepted.add(subject(number))
+        return answer.status_code
+
+    assert deliver() == 202
+    with _full_disk(receiver):
+        assert deliver() == 503
+        assert receiver.send(booking(-1)).headers["retry-after"] == "10"
+    assert deliver() == 202
+    assert set(subjects(receiver.events())) == accepted
+    assert "Traceback" not in receiver.written()
+    assert receiver.stop() == 0

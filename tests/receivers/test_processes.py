@@ -1,0 +1,59 @@
+"""Receivers that work side by side, are stopped and are killed: what was answered 202 is in the log."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+from tests.receivers.conftest import Start
+from tests.receivers.requests import booking, subject
+from tests.receivers.running import delivering, on_linux, subjects, wait_for
+
+
+def test_a_stop_finishes_the_deliveries_under_way(start: Start) -> None:
+    receiver = start()
+    with delivering(receiver) as senders:
+        assert receiver.stop() == 0
+    assert set(senders.answers.values()) == {202}
+    assert sorted(subjects(receiver.events())) == sorted(senders.accepted()), "and whatever is kept was answered"
+    assert "Traceback" not in receiver.written()
+
+
+def test_several_workers_keep_every_delivery_once_also_those_under_way_at_a_stop(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__WORKERS="2")
+    with delivering(receiver) as senders:
+        assert receiver.stop() == 0
+    assert set(senders.answers.values()) == {202}
+    assert sorted(subjects(receiver.events())) == sorted(senders.accepted()), "and whatever is kept was answered"
+    assert "Traceback" not in receiver.written()
+
+
+def test_a_kill_loses_no_delivery_that_was_accepted(start: Start) -> None:
+    receiver = start()
+    with delivering(receiver) as senders:
+        receiver.kill()
+    assert set(senders.answers.values()) == {202}
+    assert set(subjects(receiver.events())) >= senders.accepted()
+    again = start()
+    assert again.send(booking(-1)).status_code == 202
+    assert subjects(again.events())[-1] == subject(-1)
+
+
+@on_linux
+def test_a_killed_worker_loses_no_delivery_that_was_accepted_and_is_replaced(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__WORKERS="2")
+    with delivering(receiver) as senders:
+        killed = receiver.children()[0]
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: killed not in receiver.children() and len(receiver.children()) == 2, "another worker takes its place")
+    assert set(subjects(receiver.events())) >= senders.accepted()
+    assert receiver.send(booking(-1)).status_code == 202
+
+
+@on_linux
+def test_workers_end_when_their_parent_is_killed_and_leave_the_port(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__WORKERS="2")
+    workers = wait_for(receiver.children, "workers")
+    receiver.kill()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the workers end")
+    socket.create_server(("127.0.0.1", receiver.port)).close()
