@@ -36,7 +36,7 @@ _POLL_RECORDS = 100  # so few at a time that the size of a batch is looked at be
 _APPEND_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
-_LAG_EVERY_SECONDS = 5.0
+_LAG_EVERY_SECONDS = 15.0
 
 
 class Loader:

@@ -1,16 +1,28 @@
 """Taking a port, or saying clearly which setting asked for one that is taken."""
 
+import errno
 import socket
+
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from ingest.errors import ConfigurationError
 
 
 def bind(host: str, port: int, setting: str) -> socket.socket:
     """A listening socket that worker processes may inherit. Raises ConfigurationError naming the setting."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        sock = socket.create_server((host, port), family=family, backlog=2048)
+        sock = _listen(host, port)
     except OSError as error:
         raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}; choose another {setting}") from None
     sock.set_inheritable(True)
     return sock
+
+
+def _taken(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+
+
+@retry(retry=retry_if_exception(_taken), stop=stop_after_delay(3), wait=wait_fixed(0.1), reraise=True)
+def _listen(host: str, port: int) -> socket.socket:
+    """Tries for a moment: the process we take the place of may be on its way out."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)

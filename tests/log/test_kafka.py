@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
 from pydantic import SecretStr
 
 from ingest.errors import CommitFailed, LogUnavailable
@@ -235,12 +236,23 @@ def test_a_topic_that_cannot_be_made_is_named(kafka_log: KafkaLog) -> None:
 
 
 def test_a_record_the_broker_refuses_fails_alone(kafka_log: KafkaLog) -> None:
+    with closing(KafkaAdminClient(bootstrap_servers=kafka_log.servers)) as admin:
+        small = {"num_partitions": 1, "replication_factor": 1, "configs": {"max.message.bytes": "100000"}}
+        admin.create_topics({kafka_log.topic: small}, wait_for_metadata=True)
     producer = kafka_log.producer()
-    for size in (3, 30):
-        refused = producer.append(kafka_log.topic, [Record("booking-1", bytes(size * 1024 * 1024))])
+    for number in range(3):
+        refused = producer.append(kafka_log.topic, [Record("booking-1", os.urandom(200_000))])
         assert isinstance(refused.exception(_QUICKLY), LogUnavailable)
-        append(producer, kafka_log.topic, *numbered(1, start=size))
-    assert values(read(kafka_log.consumer(), 2)) == [b"3", b"30"]
+        append(producer, kafka_log.topic, *numbered(1, start=number))
+    assert values(read(kafka_log.consumer(), 3)) == [b"0", b"1", b"2"]
+
+
+def test_a_record_no_broker_could_take_fails_alone(kafka_log: KafkaLog) -> None:
+    producer = kafka_log.producer()
+    append(producer, kafka_log.topic, *numbered(1))
+    refused = producer.append(kafka_log.topic, [Record("booking-1", b"with it"), Record("booking-1", bytes(30 * 1024 * 1024))])
+    assert isinstance(refused.exception(_QUICKLY), LogUnavailable)
+    append(producer, kafka_log.topic, *numbered(1, start=1))
 
 
 def test_records_by_other_hands_are_readable(kafka_log: KafkaLog) -> None:

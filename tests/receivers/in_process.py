@@ -1,9 +1,11 @@
 """The receiver's application in this process, over a real SQLite log, driven as an ASGI server drives it."""
 
 import asyncio
+import sqlite3
 import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -81,6 +83,14 @@ def stored(log: Path, topic: str) -> list[Record]:
         return [found.record for found in consumer.poll(1_000_000, 0.0)]
     finally:
         consumer.close()
+
+
+@contextmanager
+def writing_to(log: Path) -> Iterator[None]:
+    """Somebody else is writing to an embedded log, all the while."""
+    with closing(sqlite3.connect(log, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
 
 
 class InProcess:

@@ -12,20 +12,11 @@ from structlog.testing import capture_logs
 
 from ingest.telemetry import IN_FLIGHT_BYTES
 from tests.receivers.conftest import Start
-from tests.receivers.in_process import Answer, InProcess
+from tests.receivers.in_process import Answer, InProcess, writing_to
 from tests.receivers.requests import booking, booking_body, signed, subject
 from tests.receivers.running import Receiver, subjects, wait_for
 
 COME_AGAIN = Answer(503, {"content-length": "0", "retry-after": "10"}, b"")
-
-
-@contextmanager
-def _busy(receiver: InProcess) -> Iterator[None]:
-    """Another process is writing to the log all the while."""
-    with closing(sqlite3.connect(receiver.log, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
 
 
 def _in_flight() -> float:
@@ -47,7 +38,7 @@ def test_a_log_that_refuses_is_answered_503(receiver: InProcess) -> None:
 
 
 def test_a_log_that_takes_too_long_is_answered_503_and_what_it_takes_after_all_does_no_harm(receiver: InProcess) -> None:
-    with _busy(receiver):
+    with writing_to(receiver.log):
         assert receiver.ask(booking(1)) == COME_AGAIN
     wait_for(receiver.events, "the log takes it after all")
     assert receiver.ask(booking(1)).status == 202
@@ -56,7 +47,7 @@ def test_a_log_that_takes_too_long_is_answered_503_and_what_it_takes_after_all_d
 
 def test_what_waits_for_the_log_is_bounded(receiver: InProcess) -> None:
     large = [booking_body(number).ljust(2500) for number in range(3)]
-    with _busy(receiver), capture_logs() as logged:
+    with writing_to(receiver.log), capture_logs() as logged:
         assert [receiver.ask(signed(body)) for body in large] == [COME_AGAIN] * 3
         assert _in_flight() == 2500
     reasons = [re.findall(r"receiver\.\w+", entry["why"]) for entry in logged]

@@ -3,11 +3,15 @@
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.receivers.conftest import Start
+from tests.receivers.in_process import writing_to
 from tests.receivers.requests import booking, subject
-from tests.receivers.running import delivering, on_linux, subjects, wait_for
+from tests.receivers.running import PATIENCE, delivering, on_linux, subjects, wait_for
 
 
 def test_a_stop_finishes_the_deliveries_under_way(start: Start) -> None:
@@ -17,6 +21,28 @@ def test_a_stop_finishes_the_deliveries_under_way(start: Start) -> None:
     assert set(senders.answers.values()) == {202}
     assert sorted(subjects(receiver.events())) == sorted(senders.accepted()), "and whatever is kept was answered"
     assert "Traceback" not in receiver.written()
+
+
+def test_a_stop_waits_for_a_delivery_that_waits_for_the_log(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__APPEND_TIMEOUT="10s")
+    with ThreadPoolExecutor(1) as sender, writing_to(receiver.log):
+        answer = sender.submit(receiver.send, booking(1))
+        wait_for(lambda: "ingest_in_flight_bytes 0.0" not in receiver.admin.get("/metrics").text, "the delivery waits for the log")
+        receiver.process.terminate()
+        wait_for(lambda: not _accepts_connections(receiver.port), "the receiver is stopping")
+        with pytest.raises(TimeoutError):
+            answer.result(timeout=0.5)
+    assert answer.result().status_code == 202
+    assert receiver.process.wait(PATIENCE) == 0
+    assert subjects(receiver.events()) == [subject(1)]
+
+
+def _accepts_connections(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionError:
+        return False
+    return True
 
 
 def test_several_workers_keep_every_delivery_once_also_those_under_way_at_a_stop(start: Start) -> None:

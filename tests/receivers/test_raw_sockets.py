@@ -112,6 +112,11 @@ def test_nonsense_is_answered_below_500_or_not_at_all(receiver: Receiver, what: 
     _assert_well(receiver)
 
 
+def test_there_is_nothing_to_upgrade_to(receiver: Receiver) -> None:
+    key = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    assert _answers(receiver, GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + key).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 def test_a_good_delivery_with_bytes_changed_lost_or_doubled_never_harms(receiver: Receiver) -> None:
     chance, good = random.Random(1), _raw(booking(2))
     before = len(receiver.events())
