@@ -1,6 +1,7 @@
 """Taking a port, or saying clearly which setting asked for one that is taken."""
 
 import errno
+import os
 import socket
 
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
@@ -13,7 +14,7 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
     try:
         sock = _listen(host, port)
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}; choose another {setting}") from None
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; choose another {setting}") from None
     sock.set_inheritable(True)
     return sock
 

@@ -40,6 +40,7 @@ LAG_RECORDS = Gauge("ingest_lag_records", "Records written to the log and not ye
 def configure_logging(service: str, *, level: int = logging.INFO) -> None:
     """JSON lines on standard error; a person's form when that is a terminal. Never bodies, never secrets."""
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    logging.basicConfig(handlers=[_Structured()], level=logging.WARNING, force=True)
     structlog.configure(
         processors=[
             lambda _, __, fields: {"service": service, **fields},
@@ -52,3 +53,10 @@ def configure_logging(service: str, *, level: int = logging.INFO) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+class _Structured(logging.Handler):
+    """What libraries log, uvicorn above all, as lines of the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, f"library.{record.name}", message=record.getMessage())

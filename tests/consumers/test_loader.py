@@ -1,7 +1,7 @@
 """From the log into DuckDB and PostgreSQL: the rows that come out."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from prometheus_client import REGISTRY
@@ -46,6 +46,7 @@ def test_a_booking_is_a_row_of_typed_columns(either_rig: Rig) -> None:
         "location": "Room 1", "customer_name": "Ada Example", "customer_email": "ada@example.com", "customer_phone": "1", "participants": 3,
         "price": Decimal("12.5"), "currency": "USD", "rescheduled_from": "B0", "first_seen_at": moment(30), "last_event_id": "E1", "last_via": "webhook",
     }  # fmt: skip
+    assert {value.utcoffset() for value in booking.values() if isinstance(value, datetime)} == {timedelta(0)}
     event = either_rig.rows("select * from booking_events")[0]
     assert event.pop("data")["data"]["id"] == "B1"
     assert {name: event[name] for name in ("id", "source", "subject", "time", "received_at", "via", "signed_by", "position")} == {

@@ -28,7 +28,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
             ),
             sample(2, "B2", subject='a "quoted", é', payment_information={"amount_charged": 30, "currency": "JPY"}),
         )
-        yield Command(folder, tree)
+        yield Command(folder, tree, TZ="Asia/Tokyo")
 
 
 def test_json_is_one_array_of_objects(command: Command) -> None:

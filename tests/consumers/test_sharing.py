@@ -15,13 +15,24 @@ from ingest.settings import Settings
 from tests.consumers.rig import PATIENCE, Rig, Tree, changed, until
 from tests.consumers.samples import TOPIC, sample
 
-_HOLDER = "import sys, duckdb; held = duckdb.connect(sys.argv[1], read_only=True); print('held', flush=True); sys.stdin.read()"
+# Tries until it gets the file, which a loader may have open.
+_HOLDER = """
+import sys, duckdb
+held = None
+while held is None:
+    try:
+        held = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "reads")
+    except duckdb.IOException:
+        pass
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 @contextmanager
-def held(rig: Rig) -> Iterator[None]:
+def held(rig: Rig, by: str = "reads") -> Iterator[None]:
     """Another program has the file open, which knows nothing of taking turns."""
-    command = [sys.executable, "-c", _HOLDER, str(rig.settings.warehouse.duckdb_file)]
+    command = [sys.executable, "-c", _HOLDER, str(rig.settings.warehouse.duckdb_file), by]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"held\n"
@@ -71,14 +82,8 @@ def test_readers_get_their_turns_while_the_loader_loads_all_the_time(rig: Rig) -
 
 def test_a_reader_says_when_another_program_writes(rig: Rig) -> None:
     rig.load(sample(0))
-    writer = _HOLDER.replace("read_only=True", "read_only=False")
-    command = [sys.executable, "-c", writer, str(rig.settings.warehouse.duckdb_file)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(WarehouseUnavailable, match="is held by another program"):
-            query(rig.settings, "select 1")
-        holder.communicate(timeout=PATIENCE)
+    with held(rig, "writes"), pytest.raises(WarehouseUnavailable, match="is held by another program"):
+        query(rig.settings, "select 1")
 
 
 @pytest.mark.parametrize("name", ["ingest", "Ingest", "ingest_staging"])

@@ -164,7 +164,7 @@ class KafkaLogProducer:
             sent.add_errback(self._fail, append)
 
     def _fail(self, append: _Append, error: Exception) -> None:
-        pass
+        self._spoiled = self._spoiled or append.producer is self._producer
         append.fail(error if isinstance(error, LogUnavailable) else self._cluster.unavailable(error))
 
 
