@@ -24,6 +24,6 @@ class TestEdges:
         assert "a secret is empty" in fault()
 
 
-def test_a_mounted_file_that_is_not_text_is_an_error(folder: Path) -> None:  # noqa: F811 - pytest's way of asking for a fixture
+def test_a_mounted_file_that_is_not_text_is_an_error(folder: Path) -> None:
     (folder / "INGEST_RECEIVER__ADMIN_TOKEN").write_bytes(b"\xff\xfe")
     assert fault(INGEST_SECRETS_DIR=str(folder)).startswith("INGEST_SECRETS_DIR: ")

@@ -17,7 +17,7 @@ from tests.consumers.rig import PATIENCE, Command, Tree, changed, until
 from tests.consumers.samples import START, TOPIC, in_envelope, moment, sample
 
 KILLS = 8
-EACH = 40  # new events between two kills
+EACH = 25  # new events between two kills
 
 
 @pytest.fixture
