@@ -127,9 +127,10 @@ class Loader:
         if not items and not letters:
             return []
         try:
-            held = self._guard.stored(candidate.key for candidate in candidates(items))
-            plan = plan_load(items, letters, held, datetime.now(UTC))
-            self._warehouse.load(plan.rows)
+            with self._warehouse.turn():
+                held = self._guard.stored(candidate.key for candidate in candidates(items))
+                plan = plan_load(items, letters, held, datetime.now(UTC))
+                self._warehouse.load(plan.rows)
         except LoadRefused as refusal:
             self._guard.forget()
             return self._load_apart(items, letters, refusal)

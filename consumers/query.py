@@ -26,12 +26,17 @@ class Answer:
 
 def query(settings: Settings, sql: str) -> Answer:
     """The dataset's tables are there by their bare names. Raises WarehouseUnavailable; ConfigurationError for bad SQL."""
+    return query_all(settings, [sql])[0]
+
+
+def query_all(settings: Settings, statements: Sequence[str]) -> list[Answer]:
+    """Several queries in one turn at the file; as `query`."""
     if settings.warehouse.duckdb_file:
-        return _query_duckdb(settings, sql)
-    return _query_dlt(settings, sql)
+        return _query_duckdb(settings, statements)
+    return [_query_dlt(settings, sql) for sql in statements]
 
 
-def _query_duckdb(settings: Settings, sql: str) -> Answer:
+def _query_duckdb(settings: Settings, statements: Sequence[str]) -> list[Answer]:
     """Read-only, and without dlt: half the time of starting goes into importing that."""
     import duckdb
 
@@ -42,13 +47,16 @@ def _query_duckdb(settings: Settings, sql: str) -> Answer:
         with warehouse_lock(settings.warehouse), duckdb.connect(str(path), read_only=True) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             _enter(connection, settings.warehouse.dataset)
-            cursor = connection.execute(sql)
-            columns = [(column[0], str(column[1])) for column in cursor.description or ()]
-            return Answer([name for name, _ in columns], [_row(row, columns) for row in cursor.fetchall()])
+            return [_answer(connection.execute(sql)) for sql in statements]
     except duckdb.IOException as error:
         raise WarehouseUnavailable(f"{path} is held by another program: {str(error).splitlines()[0]}") from None
     except duckdb.Error as error:
         raise ConfigurationError(str(error)) from None
+
+
+def _answer(cursor: "duckdb.DuckDBPyConnection") -> Answer:
+    columns = [(column[0], str(column[1])) for column in cursor.description or ()]
+    return Answer([name for name, _ in columns], [_row(row, columns) for row in cursor.fetchall()])
 
 
 def _enter(connection: "duckdb.DuckDBPyConnection", dataset: str) -> None:

@@ -41,11 +41,11 @@ class Candidate:
 
 
 def newest(candidates: Iterable[Candidate]) -> dict[Key, Candidate]:
-    """One candidate per booking; of equal versions the one that came last in the log."""
+    """One candidate per booking; of equal versions the first in the log, as when they come in two batches."""
     best: dict[Key, Candidate] = {}
     for candidate in candidates:
         held = best.get(candidate.key)
-        if held is None or candidate.version >= held.version:
+        if held is None or candidate.version > held.version:
             best[candidate.key] = candidate
     return best
 

@@ -31,10 +31,12 @@ for _name, _value in {
     "LOAD__RAISE_ON_MAX_RETRIES": "1",
     "LOAD__DELETE_COMPLETED_JOBS": "true",
     "DATA_WRITER__DISABLE_COMPRESSION": "true",
+    "ENABLE_RUNTIME_TRACE": "false",
 }.items():
     os.environ.setdefault(_name, _value)
 
 import dlt  # noqa: E402 - after its settings
+import duckdb  # noqa: E402
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException  # noqa: E402
 from dlt.common.exceptions import TerminalException, TransientException  # noqa: E402
 from dlt.common.schema.typing import TColumnSchema  # noqa: E402
@@ -43,6 +45,7 @@ from dlt.destinations.sql_client import SqlClientBase  # noqa: E402
 from dlt.extract import DltResource  # noqa: E402
 
 _KEYS_PER_QUERY = 500
+_DUCKDB_MEMORY = "200MB"
 
 # Names that PEP 249 gives to every driver's errors.
 _THE_ROWS = {"DataError", "IntegrityError"}
@@ -65,14 +68,31 @@ class Warehouse:
         with _translated():
             self._strategies = _merge_strategies(self._pipeline)
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Around all that belongs to one load. Raises WarehouseUnavailable when the destination is out of reach.
+
+        DuckDB's file stays open for as long: dlt opens and closes it for every job, which costs more than a small load itself.
+        """
+        file = self._settings.duckdb_file
+        with warehouse_lock(self._settings):
+            with _translated():
+                kept = _keep_open(file) if file else None
+            try:
+                yield
+            finally:
+                if kept:
+                    kept.close()
+
     def prepare(self) -> None:
         """Makes the tables, so that they can be read before the first event. Raises as `load` does."""
-        self.load({table.name: [] for table in TABLES})
+        with self.turn():
+            self.load({table.name: [] for table in TABLES})
 
     def versions(self, keys: Iterable[Key]) -> Mapping[Key, Stored]:
-        """What `bookings` has of these, in queries of a bounded size. Raises WarehouseUnavailable."""
+        """What `bookings` has of these, in queries of a bounded size; within a turn. Raises WarehouseUnavailable."""
         found: dict[Key, Stored] = {}
-        with _translated(), warehouse_lock(self._settings), self._pipeline.sql_client() as client:
+        with _translated(), self._pipeline.sql_client() as client:
             table = client.make_qualified_table_name("bookings")
             wanted = list(keys)
             for some in (wanted[at : at + _KEYS_PER_QUERY] for at in range(0, len(wanted), _KEYS_PER_QUERY)):
@@ -86,15 +106,14 @@ class Warehouse:
         return found
 
     def load(self, rows: Mapping[str, list[Row]]) -> None:
-        """Returns when every row is visible. Raises WarehouseUnavailable, or LoadRefused when these rows are the reason."""
+        """Within a turn; when that ends, every row is visible. Raises WarehouseUnavailable, or LoadRefused when these rows are the reason."""
         resources = [self._resource(table, rows[table.name]) for table in TABLES if table.name in rows]
         with _translated():
             if self._pipeline.has_pending_data:
                 self._pipeline = self._fresh_pipeline()
             extracted = self._pipeline.extract(resources)
             self._pipeline.normalize()
-            with warehouse_lock(self._settings):
-                info = self._pipeline.load()
+            info = self._pipeline.load()
             if set(info.loads_ids) != set(extracted.loads_ids) or any(p.state != "loaded" for p in info.load_packages):
                 raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
         self._prune()
@@ -176,6 +195,13 @@ def _check_name(file: Path, schemas: tuple[str, ...]) -> None:
         raise ConfigurationError(
             f"warehouse.credentials: call the file something else than {file.name}, or choose another warehouse.dataset"
         )
+
+
+def _keep_open(file: Path) -> duckdb.DuckDBPyConnection:
+    """Bounded, for the whole process: DuckDB would take most of the machine's memory, and we load a few megabytes at a time."""
+    connection = duckdb.connect(str(file))
+    connection.execute(f"SET memory_limit = '{_DUCKDB_MEMORY}'")
+    return connection
 
 
 def _hold(folder: Path) -> FileLock:

@@ -5,7 +5,6 @@ the machine with what it measures.
 """
 
 import argparse
-import asyncio
 import os
 import platform
 import threading
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -63,7 +63,7 @@ def main() -> None:
     with TemporaryDirectory(prefix="ingest-bench-") as folder:
         plan = Plan(Path(folder), Pace(asked.rate, asked.seconds), asked.log)
         started = time.monotonic()
-        outcome = asyncio.run(run_demo(plan, chaos=Chaos(delayed=0.1, delay=1.0)))
+        outcome = uvloop.run(run_demo(plan, quiet=True, chaos=Chaos(delayed=0.1, delay=1.0)))
         done.set()
         sampler.join()
         _print(outcome, processes, time.monotonic() - started)
@@ -91,6 +91,8 @@ def _print(outcome: Outcome, processes: Processes, seconds: float) -> None:
     for name in sorted(processes.rss):
         table.add_row(f"{name}: memory", f"{processes.rss[name] / _MIB:.0f} MiB at most")
         table.add_row(f"{name}: processor", f"{processes.cpu[name]:.1f} s, {processes.cpu[name] / answered * 1e6:.0f} µs a request")
+    own = time.process_time()
+    table.add_row("simulator and watcher: processor", f"{own:.1f} s, {own / answered * 1e6:.0f} µs a request")
     table.add_row("bookings right", f"{outcome.truth - len({wrong.booking_id for wrong in outcome.wrong})} of {outcome.truth}")
     table.add_row("whole run", f"{seconds:.1f} s")
     Console(width=120).print(table)

@@ -1,11 +1,11 @@
 """`demo`: the whole product against simulated vendors, in a folder of its own, checked at the end against the truth."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 
 from ingest.cli.options import AsJson
 
@@ -38,7 +38,7 @@ def demo(
     from ingest.cli.demo.view import show_summary
     from ingest.simulator.rehearsal import Pace
 
-    outcome = asyncio.run(run_demo(Plan(folder, Pace(rate, seconds), log, seed, workers), quiet=as_json))
+    outcome = uvloop.run(run_demo(Plan(folder, Pace(rate, seconds), log, seed, workers), quiet=as_json))
     if as_json:
         print(json.dumps(outcome.summary()))
     else:

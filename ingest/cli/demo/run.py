@@ -53,7 +53,7 @@ def _interrupted() -> Callable[[], bool]:
 
 async def _keep_looking(watch: Watch, view: View) -> None:
     while True:
-        await watch.look()
+        await watch.look(details=view.shown)
         view.update()
         await asyncio.sleep(_LOOK_SECONDS)
 

@@ -40,6 +40,11 @@ class View:
         if self._live:
             self._live.stop()
 
+    @property
+    def shown(self) -> bool:
+        """Whether anybody looks: else the details need not be asked for."""
+        return not self._console.quiet
+
     def update(self) -> None:
         """Show what is known now."""
         if self._live:
@@ -81,7 +86,7 @@ class View:
         table = Table(
             "vendor", "status", "starts at (UTC)", "customer", "service", "price", title="newest rows of `bookings`", title_justify="left"
         )
-        for vendor, status, starts_at, customer, service, price, _ in self._watch.newest:
+        for vendor, status, starts_at, customer, service, price in self._watch.newest:
             table.add_row(vendor, status, f"{starts_at:%a %d %b %H:%M}", customer, service, "" if price is None else f"{price:.2f}")
         return table
 

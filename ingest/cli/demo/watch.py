@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from consumers.query import query
+from consumers.query import Answer, query, query_all
 from ingest.errors import IngestError
 from ingest.settings import Settings
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_CLOSER = (
+    "select account, status, count(*) from bookings group by all",
+    "select vendor, status, starts_at, customer_name, service_name, price from bookings order by loaded_at desc limit 8",
+)
 
 
 @dataclass(slots=True)
@@ -33,29 +37,25 @@ class Watch:
             return
 
     def _look(self, details: bool) -> None:
-        sql = f"select received_at, loaded_at from booking_events where loaded_at > timestamptz '{self._seen_until.isoformat()}'"  # noqa: S608 - a time of ours
-        new = query(self.settings, sql).rows
+        new, *closer = query_all(self.settings, [self._new_events(), *(_CLOSER if details else ())])
         now = datetime.now(UTC)
-        if new:
+        if new.rows:
             self.first_row_at = self.first_row_at or now
-            self._seen_until = max(loaded for _, loaded in new)
-            self.freshness += [(now - received).total_seconds() for received, _ in new]
-            self.events += len(new)
-        if details:
-            self._look_closer()
+            self._seen_until = max(loaded for _, loaded in new.rows)
+            self.freshness += [(now - received).total_seconds() for received, _ in new.rows]
+            self.events += len(new.rows)
+        if closer:
+            self._look_closer(*closer)
 
-    def _look_closer(self) -> None:
-        counts = query(self.settings, "select account, status, count(*) from bookings group by all").rows
+    def _new_events(self) -> str:
+        return f"select received_at, loaded_at from booking_events where loaded_at > timestamptz '{self._seen_until.isoformat()}'"  # noqa: S608 - a time of ours
+
+    def _look_closer(self, counts: Answer, newest: Answer) -> None:
         self.statuses = {}
-        for account, status, count in counts:
+        for account, status, count in counts.rows:
             self.statuses.setdefault(account, {})[status] = count
-        self.bookings = sum(count for _, _, count in counts)
-        self.newest = list(
-            query(
-                self.settings,
-                "select vendor, status, starts_at, customer_name, service_name, price, loaded_at from bookings order by loaded_at desc limit 8",
-            ).rows
-        )
+        self.bookings = sum(count for _, _, count in counts.rows)
+        self.newest = list(newest.rows)
 
 
 def rows_as_dicts(settings: Settings, sql: str) -> list[dict[str, Any]]:
