@@ -38,6 +38,7 @@ for _name, _value in {
 import dlt  # noqa: E402 - after its settings
 import duckdb  # noqa: E402
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException  # noqa: E402
+from dlt.common.configuration.utils import get_resolved_traces  # noqa: E402
 from dlt.common.exceptions import TerminalException, TransientException  # noqa: E402
 from dlt.common.schema.typing import TColumnSchema  # noqa: E402
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation  # noqa: E402
@@ -136,7 +137,8 @@ class Warehouse:
         return resource.apply_hints(write_disposition=self._strategies[table.replaces])
 
     def _prune(self) -> None:
-        """Dlt keeps some eight files of every load; at a load a second that is a full disk."""
+        """Dlt keeps some eight files of every load, and a note of every setting it read: a full disk and memory, in time."""
+        get_resolved_traces().clear()
         for folder in (self._folder / "load" / "loaded", self._folder / "normalize" / "loaded"):
             for package in folder.glob("*"):
                 shutil.rmtree(package, ignore_errors=True)
