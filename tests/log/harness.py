@@ -18,6 +18,7 @@ from ingest.log.sqlite import SqliteConsumer, SqliteProducer
 from tests.kafka.broker import free_port
 
 PATIENCE = 60.0  # long, for a slow machine; a test that passes never waits for it
+QUICKLY = 6.0  # how soon an append has an outcome, whatever happens; the receiver's limit is 4, this machine may be slow
 
 
 class Log(ABC):
