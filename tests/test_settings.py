@@ -23,6 +23,10 @@ port = 8090
 admin_host = "127.0.0.2"
 admin_port = 8091
 workers = 2
+[reconcile]
+every = "30m"
+lookback = "3d"
+jitter = "1m"
 [warehouse]
 destination = "duckdb"
 credentials = "data/warehouse.duckdb"
@@ -77,6 +81,7 @@ class TestNames:
         receiver = settings.receiver
         assert (receiver.host, receiver.port, receiver.workers) == ("127.0.0.3", 8090, 2)
         assert (receiver.admin_host, receiver.admin_port) == ("127.0.0.2", 8091)
+        assert settings.reconcile.lookback == timedelta(days=3)
         assert (settings.warehouse.destination, settings.warehouse.dataset) == ("duckdb", "bookings_raw")
         assert settings.warehouse.credentials == SecretStr("data/warehouse.duckdb")
         assert (account(settings).name, account(settings).vendor) == ("sales", "calendly")

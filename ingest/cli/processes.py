@@ -69,6 +69,8 @@ def up(config: Config = None) -> None:
     settings = settings_of(config)
     configure_logging("up")
     ready_vendors(settings)
+    if "reconcile" in settings.model_fields_set:
+        log.warning("up.reconcile_ignored", why="this version has no reconciliation yet")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

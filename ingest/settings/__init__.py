@@ -84,6 +84,14 @@ class WarehouseSettings(_Section):
         return None if given.startswith((":", "md:")) else Path(given.removeprefix("duckdb:///"))
 
 
+class ReconcileSettings(_Section):
+    """How often the vendors' REST sides are compared with the warehouse, and how far back. Accepted, and not used yet."""
+
+    every: Duration = timedelta(hours=1)
+    lookback: Duration = timedelta(days=2)
+    jitter: Duration = timedelta(minutes=5)
+
+
 class Settings(_Section):
     """Everything a process needs to know. Paths are relative to the folder the process was started in."""
 
@@ -94,6 +102,7 @@ class Settings(_Section):
     receiver: ReceiverSettings = ReceiverSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
     kafka: KafkaSettings = KafkaSettings()
     accounts: Annotated[dict[str, Annotated[Account, BeforeValidator(_by_vendor)]], BeforeValidator(_named)] = Field(default_factory=dict)
 
