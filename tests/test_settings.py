@@ -13,7 +13,7 @@ from ingest.settings.sources import load_settings, secrets_path
 from ingest.vendors import load_vendor
 from ingest.vendors.calendly import CalendlyAccount
 
-# Scripts outside this project rely on these names; [reconcile] is tested where it is read.
+# Scripts outside this project rely on these names.
 DOCUMENTED = """
 public_url = "https://hooks.example.com"
 log        = "kafka://host:9092,host2:9092"

@@ -5,7 +5,7 @@ from datetime import UTC
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -66,14 +66,14 @@ class View:
         recent = sorted(self._watch.freshness[-500:])
         return f"webhook to row {recent[len(recent) // 2]:.2f} s (median)" if recent else "waiting for the first row"
 
-    def _picture(self) -> Group:
-        head = Text.assemble(
-            ("bookings, live  ", "bold"),
-            f"accepted {self._sent.answers[202]}  rejected {self._sent.answers[401]}  events {self._watch.events}  {self._fresh()}",
-        )
-        return Group(
-            ProgressBar(self._plan.pace.seconds, min(self._elapsed(), self._plan.pace.seconds)), head, self._counts(), self._newest()
-        )
+    def _picture(self) -> Table:
+        answers = self._sent.answers
+        figures = f"accepted {answers[202]}  rejected {answers[401]}  events {self._watch.events}  {self._fresh()}"
+        picture = Table.grid()
+        picture.add_row(ProgressBar(self._plan.pace.seconds, min(self._elapsed(), self._plan.pace.seconds), width=80))
+        for part in (Text.assemble(("bookings, live  ", "bold"), figures), self._counts(), self._newest()):
+            picture.add_row(part)
+        return picture
 
     def _counts(self) -> Table:
         table = Table("account", *BookingStatus, "all", title_justify="left")
