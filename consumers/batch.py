@@ -39,9 +39,12 @@ class Batch:
 
 
 def read_batch(records: Iterable[StoredRecord], dead_letter_topic: str, mapper: Mapper, now: datetime) -> Batch:
-    """Every record ends in exactly one place, or repeats an event of the same batch: the first one counts."""
+    """Every record ends in exactly one place, or repeats an event of the same batch, to the byte: the first one counts.
+
+    A vendor's id that comes with another payload is one event row, as over batches, but what it tells of a booking counts.
+    """
     batch = Batch()
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, bytes]] = set()
     for stored in records:
         if stored.partition.topic == dead_letter_topic:
             batch.letters.append(stored)
@@ -50,8 +53,8 @@ def read_batch(records: Iterable[StoredRecord], dead_letter_topic: str, mapper: 
         batch.readable.append(isinstance(read, Item))
         if isinstance(read, DeadLetter):
             batch.dead.append(read)
-        elif (read.event.source, read.event.id) not in seen:
-            seen.add((read.event.source, read.event.id))
+        elif (same := (read.event.source, read.event.id, read.event.data)) not in seen:
+            seen.add(same)
             batch.items.append(read)
     return batch
 
@@ -133,7 +136,7 @@ def plan_load(items: Sequence[Item], letters: Iterable[StoredRecord], held: Mapp
             versions[key] = Stored(candidate.version, first_seen)
             rows.append(booking_row(candidate.booking, candidate.event, candidate.version, first_seen, now))
     tables = {
-        "booking_events": [item.row for item in items],
+        "booking_events": _event_rows(items),
         "bookings": rows,
         "dead_letters": _letter_rows(letters, now),
     }
@@ -144,8 +147,16 @@ def plan_load(items: Sequence[Item], letters: Iterable[StoredRecord], held: Mapp
     )
 
 
+def _event_rows(items: Iterable[Item]) -> list[Row]:
+    """The first of each id: a merge looks for it in the table, not among the rows that come with it."""
+    rows: dict[tuple[str, str], Row] = {}
+    for item in items:
+        rows.setdefault((item.event.source, item.event.id), item.row)
+    return list(rows.values())
+
+
 def _letter_rows(letters: Iterable[StoredRecord], now: datetime) -> list[Row]:
-    """One row per id: a merge looks for it in the table, not among the rows that come with it."""
+    """One row per id, as above."""
     rows = (dead_letter_row(letter, now) for letter in letters)
     return list({row["id"]: row for row in rows}.values())
 

@@ -143,8 +143,7 @@ class Loader:
         if len(items) + len(letters) > 1:
             return [dead for part in _halves(items, letters) for dead in self._load(*part)]
         if letters:
-            log.error("dead_letter.refused", position=letters[0].position, why=str(refusal))
-            return []
+            raise WarehouseUnavailable(f"dead letter {letters[0].position} is refused, and must not be lost: {refusal}")
         dead = [set_aside(items[0].stored, "load_refused", str(refusal), datetime.now(UTC))]
         _tell(dead)
         self._refused.note([False])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from consumers.locks import warehouse_lock
+from consumers.locks import READER_SECONDS, warehouse_lock
 from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.settings import Settings
 
@@ -44,14 +44,21 @@ def _query_duckdb(settings: Settings, statements: Sequence[str]) -> list[Answer]
     if path is None or not path.exists():
         raise WarehouseUnavailable(f"nothing has been loaded yet: there is no {path}")
     try:
-        with warehouse_lock(settings.warehouse), duckdb.connect(str(path), read_only=True) as connection:
+        with warehouse_lock(settings.warehouse, READER_SECONDS), duckdb.connect(str(path), read_only=True) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             _enter(connection, settings.warehouse.dataset)
-            return [_answer(connection.execute(sql)) for sql in statements]
+            return [_answer(connection.execute(_one(connection, sql))) for sql in statements]
     except duckdb.IOException as error:
         raise WarehouseUnavailable(f"{path} is held by another program: {str(error).splitlines()[0]}") from None
     except duckdb.Error as error:
         raise ConfigurationError(str(error)) from None
+
+
+def _one(connection: "duckdb.DuckDBPyConnection", sql: str) -> str:
+    found = connection.extract_statements(sql)
+    if len(found) != 1:
+        raise ConfigurationError(f"a query is one statement, and this is {len(found)}")
+    return sql
 
 
 def _answer(cursor: "duckdb.DuckDBPyConnection") -> Answer:
@@ -64,7 +71,7 @@ def _enter(connection: "duckdb.DuckDBPyConnection", dataset: str) -> None:
     found = connection.execute("SELECT 1 FROM information_schema.tables WHERE table_schema = ? LIMIT 1", [dataset]).fetchone()
     if found is None:
         raise WarehouseUnavailable(f"nothing has been loaded yet: the dataset {dataset} has no tables")
-    connection.execute(f"USE {dataset}")
+    connection.execute(f'USE "{dataset}"')
 
 
 def _query_dlt(settings: Settings, sql: str) -> Answer:

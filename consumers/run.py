@@ -23,7 +23,7 @@ def consume(settings: Settings) -> None:
     consumer = open_consumer(settings)
     producer = open_producer(settings)
     loader = Loader(settings, consumer, producer, warehouse)
-    serve_admin(settings.consumer.admin_host, settings.consumer.admin_port, settings.consumer.admin_token, lambda: _ready(loader))
+    serve_admin(settings.consumer, "consumer", lambda: _ready(loader))
     log.info("consumer.started", destination=settings.warehouse.destination, dataset=settings.warehouse.dataset)
     try:
         loader.run(stop)

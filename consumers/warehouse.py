@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from consumers.locks import warehouse_lock
+from consumers.locks import READER_SECONDS, warehouse_lock
 from consumers.rows import TABLES, Row, Table, arrow
 from consumers.versions import Key, Stored
 from ingest.errors import ConfigurationError, LoadRefused, WarehouseUnavailable
@@ -39,13 +39,13 @@ import dlt  # noqa: E402 - after its settings
 import duckdb  # noqa: E402
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException  # noqa: E402
 from dlt.common.configuration.utils import get_resolved_traces  # noqa: E402
-from dlt.common.exceptions import TerminalException, TransientException  # noqa: E402
 from dlt.common.schema.typing import TColumnSchema  # noqa: E402
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation  # noqa: E402
 from dlt.destinations.sql_client import SqlClientBase  # noqa: E402
 from dlt.extract import DltResource  # noqa: E402
 
 _KEYS_PER_QUERY = 500
+_TURN_SECONDS = 10.0
 _DUCKDB_MEMORY = "200MB"
 
 # Names that PEP 249 gives to every driver's errors.
@@ -65,8 +65,9 @@ class Warehouse:
         self._folder = Path(settings.warehouse.work_dir) / self._name
         self._held = _hold(self._folder)
         self._destination = destination(settings)
-        self._pipeline = self._fresh_pipeline()
+        self._failed = False
         with _translated():
+            self._pipeline = self._fresh_pipeline()
             self._strategies = _merge_strategies(self._pipeline)
 
     @contextmanager
@@ -76,7 +77,7 @@ class Warehouse:
         DuckDB's file stays open for as long: dlt opens and closes it for every job, which costs more than a small load itself.
         """
         file = self._settings.duckdb_file
-        with warehouse_lock(self._settings):
+        with _translated(), warehouse_lock(self._settings, _TURN_SECONDS):
             with _translated():
                 kept = _keep_open(file) if file else None
             try:
@@ -110,13 +111,15 @@ class Warehouse:
         """Within a turn; when that ends, every row is visible. Raises WarehouseUnavailable, or LoadRefused when these rows are the reason."""
         resources = [self._resource(table, rows[table.name]) for table in TABLES if table.name in rows]
         with _translated():
-            if self._pipeline.has_pending_data:
+            if self._failed or self._pipeline.has_pending_data:
                 self._pipeline = self._fresh_pipeline()
+            self._failed = True
             extracted = self._pipeline.extract(resources)
             self._pipeline.normalize()
             info = self._pipeline.load()
             if set(info.loads_ids) != set(extracted.loads_ids) or any(p.state != "loaded" for p in info.load_packages):
                 raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
+        self._failed = False
         self._prune()
 
     def close(self) -> None:
@@ -158,7 +161,7 @@ def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
         pipeline = dlt.pipeline(
             "ingest_reader", pipelines_dir=scratch, destination=destination(settings), dataset_name=settings.warehouse.dataset
         )
-        with _translated(), warehouse_lock(settings.warehouse), pipeline.sql_client() as client:
+        with _translated(), warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
             yield client
 
 
@@ -184,7 +187,7 @@ def destination(settings: Settings) -> Any:
     given = {"credentials": credentials} if credentials else {}
     if chosen.duckdb_file:
         _check_name(chosen.duckdb_file, (chosen.dataset, layout % chosen.dataset))
-        chosen.duckdb_file.parent.mkdir(parents=True, exist_ok=True)
+        _make(chosen.duckdb_file.parent)
     try:
         return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
     except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises
@@ -206,8 +209,15 @@ def _keep_open(file: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WarehouseUnavailable(f"{folder} cannot be made: {error.strerror}") from None
+
+
 def _hold(folder: Path) -> FileLock:
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     lock = FileLock(folder.with_suffix(".lock"))
     try:
         lock.acquire(timeout=10)
@@ -244,12 +254,8 @@ def _translated() -> Iterator[None]:
 
 
 def _blames_rows(causes: Sequence[BaseException]) -> bool:
-    """What a driver says counts for more than what dlt makes of it: it calls a COPY that PostgreSQL refuses worth repeating."""
-    if any(_is_one(cause, _THE_ROWS) for cause in causes):
-        return True
-    if any(isinstance(cause, TransientException) for cause in causes):
-        return False
-    return any(isinstance(cause, TerminalException) for cause in causes)
+    """Only where the driver says so. dlt calls a missing permission or column terminal as well, and that is no record's fault."""
+    return any(_is_one(cause, _THE_ROWS) for cause in causes)
 
 
 def _is_one(error: BaseException, names: set[str]) -> bool:

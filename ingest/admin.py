@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from ingest.errors import ConfigurationError, IngestError
 from ingest.listening import bind
+from ingest.settings import ConsumerSettings, ReceiverSettings
 
 
 def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette:
@@ -38,10 +39,10 @@ def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette
     return app
 
 
-def serve_admin(host: str, port: int, token: SecretStr | None, ready: Callable[[], None]) -> int:
+def serve_admin(settings: ReceiverSettings | ConsumerSettings, section: str, ready: Callable[[], None]) -> int:
     """Serves from a thread until the process ends; returns the port. Raises ConfigurationError where others could reach it without a token."""
-    if not token and not _is_loopback(host):
-        raise ConfigurationError(f"the admin listener on {host} needs an admin_token: set it, or use admin_host = 127.0.0.1")
+    host, port, token = settings.admin_host, settings.admin_port, settings.admin_token
+    check_admin(settings, section)
     config = uvicorn.Config(
         build_admin(ready, token),
         host=host,
@@ -52,10 +53,18 @@ def serve_admin(host: str, port: int, token: SecretStr | None, ready: Callable[[
         access_log=False,
         server_header=False,
     )
-    sock = bind(host, port, "admin_port")
+    sock = bind(host, port, f"{section}.admin_port")
     threading.Thread(target=uvicorn.Server(config).run, args=([sock],), name="admin", daemon=True).start()
     taken: int = sock.getsockname()[1]
     return taken
+
+
+def check_admin(settings: ReceiverSettings | ConsumerSettings, section: str) -> None:
+    """Raises ConfigurationError where others could reach it without a token."""
+    if not settings.admin_token and not _is_loopback(settings.admin_host):
+        raise ConfigurationError(
+            f"the admin listener on {settings.admin_host} needs {section}.admin_token: set it, or use {section}.admin_host = 127.0.0.1"
+        )
 
 
 def _readiness(ready: Callable[[], None]) -> Response:

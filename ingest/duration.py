@@ -1,4 +1,4 @@
-"""Durations in settings: `90`, `"90s"`, `"15m"`, `"2h"`, `"3d"`."""
+"""Durations in settings: `250ms`, `90`, `"90s"`, `"15m"`, `"2h"`, `"3d"`."""
 
 import re
 from datetime import timedelta
@@ -16,7 +16,7 @@ def parse_duration(value: object) -> timedelta:
         return value
     match = _FORM.fullmatch(str(value).strip())
     if not match:
-        raise ValueError(f"not a duration: {value!r}; write 90, 90s, 15m, 2h or 3d")
+        raise ValueError(f"not a duration: {value!r}; write 250ms, 90, 90s, 15m, 2h or 3d")
     try:
         return timedelta(**{_UNITS[match[2]]: float(match[1])})
     except OverflowError:

@@ -35,7 +35,7 @@ def serve(settings: Settings) -> None:
         open_producer(settings).close()  # a file that cannot be opened is said once, here, and not by every worker
     receiver = settings.receiver
     sock = bind(receiver.host, receiver.port, "receiver.port")
-    admin_port = serve_admin(receiver.admin_host, receiver.admin_port, receiver.admin_token, lambda: probe(settings))
+    admin_port = serve_admin(receiver, "receiver", lambda: probe(settings))
     port: int = sock.getsockname()[1]
     log.info("receiver.listening", host=receiver.host, port=port, admin_port=admin_port, workers=receiver.workers)
     signal.signal(signal.SIGTERM, _exit_cleanly)

@@ -39,8 +39,20 @@ def _global(
 def main() -> None:
     """Runs a command; an error the project raised on purpose is one line on standard error and an exit code."""
     os.umask(0o077)  # what we write holds personal data
+    code = _run()
+    if "duckdb" in sys.modules:  # everything is closed by now; a full exit would have DuckDB's binding list what it calls leaks
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         app()
     except IngestError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(_EXIT_CODES.get(type(error), _UNAVAILABLE if error.retryable else 1))
+        return _EXIT_CODES.get(type(error), _UNAVAILABLE if error.retryable else 1)
+    except SystemExit as done:  # how typer ends
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    return 0

@@ -22,7 +22,8 @@ _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _STEADY_SECONDS = 60.0
 # Exit codes that starting again cannot mend: a wrong setting, the dead-letter limit.
-_FINAL = {2, 4}
+_AT_LIMIT = 4
+_FINAL = {2, _AT_LIMIT}
 
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="Stop when standard input closes.")]
 
@@ -126,11 +127,18 @@ class Child:
 
 
 def _supervise(children: list[Child], stop: threading.Event) -> int:
+    """Ends with the first child that cannot run; but a consumer at its limit stops alone, or webhooks would be refused and switched off."""
+    limited = 0
     while not stop.wait(_LOOK_SECONDS):
-        for child in children:
-            if (code := child.look()) is not None:
+        for child in list(children):
+            code = child.look()
+            if code == _AT_LIMIT:
+                log.error("up.consumer_stopped", why="the dead-letter limit; webhooks are still taken. Mend the cause, then start again")
+                children.remove(child)
+                limited = code
+            elif code is not None:
                 return code
-    return 0
+    return limited
 
 
 def _follow_parent(wanted: bool) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from rich.text import Text
 from ingest.cli.options import AsJson, Config, settings_of
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
+
+_UNAVAILABLE = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +39,8 @@ def query(
     from consumers.query import plain
     from consumers.query import query as ask
 
+    if as_json and as_csv:
+        raise ConfigurationError("--json and --csv are two answers: choose one")
     answer = ask(settings_of(config), sql)
     if as_json:
         print(json.dumps([dict(zip(answer.columns, row, strict=True)) for row in answer.rows], default=plain, ensure_ascii=False))
@@ -44,7 +49,25 @@ def query(
         writer.writerow(answer.columns)
         writer.writerows([_cell(value) for value in row] for row in answer.rows)
     else:
-        Console().print(_table("", answer.columns, answer.rows))
+        _show(answer.columns, answer.rows)
+
+
+def _show(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """A table where it fits the terminal, else a line per value: cut columns would tell nothing."""
+    console, table = Console(highlight=False), _table("", columns, rows)
+    if _whole_width(console, table) <= console.width:
+        console.print(table)
+        return
+    width = max(map(len, columns), default=0)
+    for number, row in enumerate(rows, start=1):
+        console.rule(f"row {number}", align="left")
+        for name, value in zip(columns, row, strict=True):
+            console.print(Text(f"{name:<{width}}  {_cell(value)}"), soft_wrap=True)
+
+
+def _whole_width(console: Console, table: Table) -> int:
+    """How wide it would be with nothing cut or folded."""
+    return table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum
 
 
 def status(as_json: AsJson = False, config: Config = None) -> None:
@@ -56,7 +79,13 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
     found = {"log": _log_status(settings), "warehouse": _warehouse_status(settings)}
     if as_json:
         print(json.dumps(found, default=str))
-        return
+    else:
+        _show_status(found)
+    if "error" in found["log"]:
+        raise typer.Exit(_UNAVAILABLE)
+
+
+def _show_status(found: dict[str, dict[str, Any]]) -> None:
     console = Console()
     for name, part in found.items():
         if "error" in part:

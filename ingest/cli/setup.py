@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -18,6 +20,7 @@ from ingest.settings.sources import DEFAULT_CONFIG, secrets_path
 from ingest.vendors import AnyVendor
 
 _PRIVATE = 0o600
+_URL = re.compile(r"https?://[^/?#\s]+(/[^?#\s]*)?")
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +38,8 @@ def init(
 
     Example: [bold]ingest init --public-url https://hooks.mycompany.com[/bold]
     """
+    if not _URL.fullmatch(public_url):
+        raise ConfigurationError(f"--public-url {public_url} is not an address; write for example https://hooks.example.com")
     private = secrets_path(path)
     taken = [str(file) for file in (path, private) if file.exists()]
     if taken and not force:
@@ -44,7 +49,8 @@ def init(
         _write_private(private, _SECRETS.replace("GENERATED", secrets.token_urlsafe(32)))
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}") from None
-    Console().print(f"wrote {path} and {private} (only you can read it). Edit both, then run: ingest check", highlight=False)
+    named = "" if path == Path(DEFAULT_CONFIG) else f" --config {path}"
+    Console().print(f"wrote {path} and {private} (only you can read it). Edit both, then run: ingest check{named}", highlight=False)
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -63,6 +69,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
     findings = [
         _finding("accounts", lambda: _accounts(settings)),
         _finding("public url", lambda: _public_url(settings)),
+        _finding("listeners", lambda: _listeners(settings)),
         _finding("log", lambda: _log(settings)),
         _finding("warehouse", lambda: _warehouse(settings)),
     ]
@@ -90,9 +97,22 @@ def _accounts(settings: Settings) -> str:
 
 
 def _public_url(settings: Settings) -> str:
+    if urlsplit(settings.public_url).hostname in {"127.0.0.1", "localhost", "::1"}:
+        return f"{settings.public_url}: fine for a try on one machine; vendors cannot reach it"
     if not settings.public_url.startswith("https://"):
-        raise ConfigurationError(f"{settings.public_url} is not https: vendors deliver to https only; fine for a try on one machine")
+        raise ConfigurationError(f"{settings.public_url} is not https: vendors deliver to https only")
     return settings.public_url
+
+
+def _listeners(settings: Settings) -> str:
+    from ingest.admin import check_admin
+
+    ports = [settings.receiver.port, settings.receiver.admin_port, settings.consumer.admin_port]
+    if len(set(ports) - {0}) < len([port for port in ports if port]):
+        raise ConfigurationError("receiver.port, receiver.admin_port and consumer.admin_port must differ")
+    check_admin(settings.receiver, "receiver")
+    check_admin(settings.consumer, "consumer")
+    return f"webhooks on {settings.receiver.host}:{ports[0]}, admin on {ports[1]} and {ports[2]}"
 
 
 def _log(settings: Settings) -> str:
@@ -134,6 +154,9 @@ log        = "sqlite:///data/log.db"             # or "kafka://host:9092,host2:9
 [receiver]
 port = 8080                                      # public: /webhooks/* and /healthz
 admin_port = 8081                                # loopback: /readyz and /metrics
+
+[consumer]
+admin_port = 8082                                # the same, of the consumer
 
 [warehouse]                                      # any dlt destination
 destination = "duckdb"

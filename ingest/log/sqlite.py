@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ingest.errors import LogUnavailable
+from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Backlog, Partition, Record, StoredRecord
 
 _SCHEMA = """
@@ -52,6 +52,46 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class _File:
+    """The log's file, opened anew when another one has taken its place: what was deleted or moved must not go on being written to, unseen.
+
+    `opened` counts how often.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.opened = 0
+        self._open()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """To the file that is there now. Raises sqlite3.Error, OSError."""
+        if self.replaced():
+            self._connection.close()
+            self._open()
+        return self._connection
+
+    def replaced(self) -> bool:
+        """Whether the path leads to another file than the one that is open."""
+        return _identity(self._path) != self._opened_as
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _open(self) -> None:
+        self._connection = _connect(self._path)
+        self._opened_as = _identity(self._path)
+        self.opened += 1
+
+
 @contextmanager
 def _unavailable(path: Path) -> Iterator[None]:
     try:
@@ -80,7 +120,7 @@ class SqliteProducer:
         self._waiting: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
         self._closed, self._closing = False, threading.Lock()
         with _unavailable(path):
-            self._connection = _connect(path)
+            self._file = _File(path)
         self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
         self._writer.start()
 
@@ -100,15 +140,15 @@ class SqliteProducer:
                 self._waiting.put(None)
             self._closed = True
         self._writer.join()
-        self._connection.close()
+        self._file.close()
 
     def _write(self) -> None:
         while (first := self._waiting.get()) is not None:
             appends = [first, *self._others()]
             try:
-                with _unavailable(self._path), _transaction(self._connection):
+                with _unavailable(self._path), _transaction(connection := self._file.connection):
                     for topic, records, _ in appends:
-                        self._insert(topic, records)
+                        _insert(connection, topic, records)
             except Exception as error:  # noqa: BLE001  whatever it is, callers must hear of it and this thread must live
                 failure = error if isinstance(error, LogUnavailable) else LogUnavailable(f"the log {self._path} failed: {error!r}")
                 for _, _, future in appends:
@@ -128,20 +168,20 @@ class SqliteProducer:
                 return
             yield append
 
-    def _insert(self, topic: str, records: Sequence[Record]) -> None:
-        last: int = self._connection.execute(
-            "INSERT INTO topics VALUES (?, ?) ON CONFLICT DO UPDATE SET next_offset = next_offset + excluded.next_offset"
-            " RETURNING next_offset",
-            (topic, len(records)),
-        ).fetchone()[0]
-        now = time.time()
-        self._connection.executemany(
-            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (topic, offset, record.key, record.value, json.dumps(dict(record.headers)), now)
-                for offset, record in enumerate(records, start=last - len(records))
-            ],
-        )
+
+def _insert(connection: sqlite3.Connection, topic: str, records: Sequence[Record]) -> None:
+    last: int = connection.execute(
+        "INSERT INTO topics VALUES (?, ?) ON CONFLICT DO UPDATE SET next_offset = next_offset + excluded.next_offset RETURNING next_offset",
+        (topic, len(records)),
+    ).fetchone()[0]
+    now = time.time()
+    connection.executemany(
+        "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (topic, offset, record.key, record.value, json.dumps(dict(record.headers)), now)
+            for offset, record in enumerate(records, start=last - len(records))
+        ],
+    )
 
 
 class SqliteConsumer:
@@ -150,7 +190,7 @@ class SqliteConsumer:
     def __init__(self, path: Path, group: str, topics: Sequence[str], retention: timedelta) -> None:
         self._path, self._group, self._topics, self._retention = path, group, list(topics), retention
         with _unavailable(path):
-            self._connection = _connect(path)
+            self._file = _File(path)
         self._lock = FileLock(f"{path}.{group}.lock", mode=0o600)
         self._enter_group()
         self._pruned_at = time.monotonic()
@@ -167,9 +207,11 @@ class SqliteConsumer:
             time.sleep(min(left, _LOOK_AGAIN_SECONDS))
 
     def commit(self, records: Sequence[StoredRecord]) -> None:
+        if self._file.replaced():
+            raise CommitFailed(f"another file has taken the place of {self._path}: what it holds is read from its own beginning")
         done = {record.partition.topic: record.offset + 1 for record in sorted(records, key=lambda stored: stored.offset)}
-        with _unavailable(self._path), _transaction(self._connection):
-            self._connection.executemany(
+        with _unavailable(self._path), _transaction(connection := self._file.connection):
+            connection.executemany(
                 "INSERT INTO commits VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
                 [(self._group, topic, offset) for topic, offset in done.items()],
             )
@@ -181,7 +223,7 @@ class SqliteConsumer:
             self._next = {entry.partition.topic: entry.committed for entry in self._backlog()}
 
     def generation(self) -> int:
-        return 0
+        return self._file.opened
 
     def backlog(self) -> list[Backlog]:
         with _unavailable(self._path):
@@ -190,22 +232,22 @@ class SqliteConsumer:
     def prune(self, before: float) -> None:
         """Delete what was appended before this Unix time, as far as every group has committed it."""
         self._pruned_at = time.monotonic()
-        with _unavailable(self._path), _transaction(self._connection):
-            self._connection.execute(
+        with _unavailable(self._path), _transaction(connection := self._file.connection):
+            connection.execute(
                 "DELETE FROM records WHERE appended_at < ? AND offset <"
                 " (SELECT MIN(next_offset) FROM commits WHERE commits.topic = records.topic)",
                 (before,),
             )
 
     def close(self) -> None:
-        self._connection.close()
+        self._file.close()
         self._lock.release()
 
     def _enter_group(self) -> None:
         try:
             self._lock.acquire(timeout=_GROUP_WAIT_SECONDS)
         except Timeout:
-            self._connection.close()
+            self._file.close()
             raise LogUnavailable(
                 f"another consumer of group {self._group!r} reads {self._path}; the embedded log takes one at a time:"
                 " stop that one, or go to Kafka to run several"
@@ -214,12 +256,15 @@ class SqliteConsumer:
     def _read(self, limit: int) -> list[StoredRecord]:
         """A fair share of every topic, in order of offset."""
         found: list[StoredRecord] = []
+        before, connection = self._file.opened, self._file.connection
+        if self._file.opened != before:
+            self.rewind()
         self._topics.append(self._topics.pop(0))  # so that a small limit starves none
         for place, topic in enumerate(self._topics):
             if len(found) >= limit:
                 break
             share = max(1, (limit - len(found)) // (len(self._topics) - place))
-            rows = self._connection.execute(
+            rows = connection.execute(
                 "SELECT offset, key, value, headers FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?",
                 (topic, self._next.get(topic, 0), share),
             ).fetchall()
@@ -239,7 +284,7 @@ class SqliteConsumer:
         return self._scalar("SELECT next_offset FROM commits WHERE consumer_group = ? AND topic = ?", self._group, topic)
 
     def _scalar(self, sql: str, *values: str) -> int:
-        row = self._connection.execute(sql, values).fetchone()
+        row = self._file.connection.execute(sql, values).fetchone()
         return int(row[0]) if row else 0
 
 

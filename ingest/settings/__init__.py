@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from ingest.duration import Duration
 from ingest.log.kafka_settings import KafkaSettings
@@ -20,6 +20,12 @@ def _named(raw: object) -> object:
 
 def _by_vendor(raw: object) -> object:
     return account_model(raw).model_validate(raw) if isinstance(raw, dict) else raw
+
+
+def _not_reserved(dataset: str) -> str:
+    if dataset in {"temp", "system", "information_schema", "pg_catalog"}:
+        raise ValueError("databases keep this name for themselves; choose another")
+    return dataset
 
 
 class _Section(BaseModel):
@@ -54,7 +60,7 @@ class ConsumerSettings(_Section):
     """
 
     group: str = Field("ingest", pattern=r"^[A-Za-z0-9_-]+$")
-    instance: str = Field("", pattern=r"^[a-z0-9_]*$")
+    instance: str = Field("", pattern=r"^([a-z0-9]+(_[a-z0-9]+)*)?$")
     max_records: int = Field(5000, ge=1)
     max_bytes: int = Field(32 * 1024 * 1024, ge=1024)
     linger: Duration = timedelta(milliseconds=250)
@@ -72,7 +78,7 @@ class WarehouseSettings(_Section):
 
     destination: str = "duckdb"
     credentials: SecretStr | None = None
-    dataset: str = Field("ingest", pattern=r"^[a-z][a-z0-9_]*$")
+    dataset: Annotated[str, AfterValidator(_not_reserved)] = Field("ingest", pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")
     work_dir: str = "data/dlt"
 
     @property

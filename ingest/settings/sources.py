@@ -24,6 +24,11 @@ Tree = dict[str, Any]
 
 _PREFIX = "INGEST_"
 _NOT_SETTINGS = {"INGEST_CONFIG", "INGEST_SECRETS_DIR"}
+_EXAMPLES = {
+    "public_url": ': write for example "https://hooks.example.com"',
+    "log": ': write "sqlite:///data/log.db" or "kafka://host:9092,host2:9092"',
+    "name": ": an account's name has lower-case letters, digits, _ and - only",
+}
 DEFAULT_CONFIG = "ingest.toml"
 
 
@@ -152,8 +157,10 @@ def _explain_one(loc: tuple[int | str, ...], kind: str, message: str, tree: Tree
     path = [str(part) for part in loc]
     variable = _PREFIX + "__".join(path).upper()
     named = next((name for name in environ if name == variable or name.startswith(f"{variable}__")), ".".join(path))
+    if kind == "string_pattern_mismatch":
+        return f"{named} is not of its form" + _EXAMPLES.get(path[-1], "; docs/settings.md shows it")
     if kind != "extra_forbidden":
-        return f"{named}: {message}"
+        return f"{named}: {message.removeprefix('Value error, ')}"
     near = difflib.get_close_matches(path[-1], _known_keys(path, tree), n=1, cutoff=0.5)
     return f"unknown setting {named}" + (f": did you mean {'.'.join([*path[:-1], near[0]])}?" if near else "")
 

@@ -78,7 +78,7 @@ def cancelled(settings: Settings) -> list[str]:
 
 def remove(settings: Settings, booking_ids: list[str]) -> list[str]:
     """In turn with the consumer, as any other program would have to."""
-    with warehouse_lock(settings.warehouse), duckdb.connect(str(settings.warehouse.duckdb_file)) as connection:
+    with warehouse_lock(settings.warehouse, PATIENCE), duckdb.connect(str(settings.warehouse.duckdb_file)) as connection:
         connection.execute(f"delete from {settings.warehouse.dataset}.bookings where booking_id in ?", [booking_ids])
     return booking_ids
 

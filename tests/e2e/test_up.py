@@ -140,7 +140,7 @@ def test_a_port_that_is_taken_ends_it_all_with_the_setting_to_change(tmp_path: P
     assert [process for process in family if process.alive] == []
 
 
-def test_at_the_dead_letter_limit_all_stops_and_says_why(tmp_path: Path) -> None:
+def test_at_the_dead_letter_limit_the_consumer_stops_and_says_why_and_webhooks_are_still_taken(tmp_path: Path) -> None:
     product = Product(tmp_path)
     config = tmp_path / "ingest.toml"
     config.write_text(config.read_text().replace("[consumer]", "[consumer]\ndead_letter_limit = 5"))
@@ -148,5 +148,8 @@ def test_at_the_dead_letter_limit_all_stops_and_says_why(tmp_path: Path) -> None
     producer.append("bookings.calendly", [Record("key", b"{}")] * 5).result(PATIENCE)
     producer.close()
     up = product.launch()
-    assert up.process.wait(PATIENCE) == 4
+    eventually(lambda: "up.consumer_stopped" in up.said(), "the consumer stopped")
     assert "5 records in a row" in up.said()
+    assert httpx.get(f"{product.url}/healthz").status_code == 200
+    up.process.terminate()
+    assert up.process.wait(PATIENCE) == 4

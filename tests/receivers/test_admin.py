@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from ingest.admin import build_admin, serve_admin
 from ingest.errors import ConfigurationError
 from ingest.opening import probe
+from ingest.settings import ReceiverSettings
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import SALES, SECRET, Request, booking, signed
@@ -99,8 +100,8 @@ def test_neither_listener_has_what_the_other_has(start: Start) -> None:
 
 
 def test_an_empty_token_is_none() -> None:
-    with pytest.raises(ConfigurationError, match=r"0\.0\.0\.0 needs an admin_token"):
-        serve_admin(ANYWHERE, 0, SecretStr(""), lambda: None)
+    with pytest.raises(ConfigurationError, match=r"0\.0\.0\.0 needs receiver\.admin_token"):
+        serve_admin(ReceiverSettings(admin_host=ANYWHERE, admin_port=0, admin_token=SecretStr("")), "receiver", lambda: None)
 
 
 def test_it_is_not_ready_while_the_log_cannot_be_read(receiver: InProcess) -> None:

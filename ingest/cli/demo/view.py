@@ -108,7 +108,8 @@ def show_summary(outcome: Outcome) -> None:
         else "[red]WRONG[/red]: the warehouse differs from the truth"
     )
     console.print(f"{verdict} ({outcome.truth} bookings checked, {len(outcome.wrong)} differences)")
-    console.print(f'look around: ingest query --config {outcome.stage.config} "select * from bookings"', soft_wrap=True)  # noqa: S608 - for a person to type
+    command = f"ingest query --config {outcome.stage.config}"
+    console.print(f'look around: {command} "select vendor, status, starts_at, customer_name from bookings"', soft_wrap=True)  # noqa: S608 - to be typed
 
 
 def _figures(outcome: Outcome) -> list[tuple[str, Any]]:
