@@ -75,13 +75,18 @@ class Warehouse:
         """Around all that belongs to one load. Raises WarehouseUnavailable when the destination is out of reach.
 
         DuckDB's file stays open for as long: dlt opens and closes it for every job, which costs more than a small load itself.
+        After a turn that failed, and where somebody else's was left pending, dlt's folder is made anew.
         """
         file = self._settings.duckdb_file
-        with _translated(), warehouse_lock(self._settings, _TURN_SECONDS):
+        with warehouse_lock(self._settings, _TURN_SECONDS):
             with _translated():
+                if self._failed or self._pipeline.has_pending_data:
+                    self._pipeline = self._fresh_pipeline()
                 kept = _keep_open(file) if file else None
+            self._failed = True
             try:
                 yield
+                self._failed = False
             finally:
                 if kept:
                     kept.close()
@@ -111,15 +116,11 @@ class Warehouse:
         """Within a turn; when that ends, every row is visible. Raises WarehouseUnavailable, or LoadRefused when these rows are the reason."""
         resources = [self._resource(table, rows[table.name]) for table in TABLES if table.name in rows]
         with _translated():
-            if self._failed or self._pipeline.has_pending_data:
-                self._pipeline = self._fresh_pipeline()
-            self._failed = True
             extracted = self._pipeline.extract(resources)
             self._pipeline.normalize()
             info = self._pipeline.load()
             if set(info.loads_ids) != set(extracted.loads_ids) or any(p.state != "loaded" for p in info.load_packages):
                 raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
-        self._failed = False
         self._prune()
 
     def close(self) -> None:

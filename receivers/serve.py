@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 # Longer than a delivery may wait for the log, so that a stop never cuts one off; shorter than orchestrators wait to kill.
 _GRACEFUL_SECONDS = 15
-_WORKER_START_SECONDS = 30
+_WORKER_START_SECONDS = 10
 
 
 def serve(settings: Settings) -> None:

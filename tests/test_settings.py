@@ -237,7 +237,7 @@ class TestNearMisses:
             ('public_url = "hooks.example.com"', "public_url: "),
             ('public_url = "https://hooks.example.com?x=1"', "public_url: "),
             ('log = "redis://host"', "log: "),
-            ('log_retention = "soon"', "log_retention: Value error, not a duration: 'soon'"),
+            ('log_retention = "soon"', "log_retention: not a duration: 'soon'"),
             ('[warehouse]\ndataset = "Not A Name"', "warehouse.dataset: "),
         ],
     )

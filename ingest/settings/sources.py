@@ -25,9 +25,9 @@ Tree = dict[str, Any]
 _PREFIX = "INGEST_"
 _NOT_SETTINGS = {"INGEST_CONFIG", "INGEST_SECRETS_DIR"}
 _EXAMPLES = {
-    "public_url": ': write for example "https://hooks.example.com"',
-    "log": ': write "sqlite:///data/log.db" or "kafka://host:9092,host2:9092"',
-    "name": ": an account's name has lower-case letters, digits, _ and - only",
+    "public_url": 'write for example "https://hooks.example.com"',
+    "log": 'write "sqlite:///data/log.db" or "kafka://host:9092,host2:9092"',
+    "name": "an account's name has lower-case letters, digits, _ and - only",
 }
 DEFAULT_CONFIG = "ingest.toml"
 
@@ -158,7 +158,7 @@ def _explain_one(loc: tuple[int | str, ...], kind: str, message: str, tree: Tree
     variable = _PREFIX + "__".join(path).upper()
     named = next((name for name in environ if name == variable or name.startswith(f"{variable}__")), ".".join(path))
     if kind == "string_pattern_mismatch":
-        return f"{named} is not of its form" + _EXAMPLES.get(path[-1], "; docs/settings.md shows it")
+        return f"{named}: {_EXAMPLES.get(path[-1], 'not of the form it should have; docs/settings.md shows it')}"
     if kind != "extra_forbidden":
         return f"{named}: {message.removeprefix('Value error, ')}"
     near = difflib.get_close_matches(path[-1], _known_keys(path, tree), n=1, cutoff=0.5)

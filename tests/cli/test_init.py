@@ -60,7 +60,13 @@ def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> N
         (folder / name).write_text(re.sub(r"^# (?=\[|\w+ += )", "", text, flags=re.MULTILINE))
     result = ingest(folder, "check", "--json")
     assert result.code == 0, result
-    assert [finding["check"] for finding in result.json["checks"] if finding["ok"]] == ["accounts", "public url", "listeners", "log", "warehouse"]
+    assert [finding["check"] for finding in result.json["checks"] if finding["ok"]] == [
+        "accounts",
+        "public url",
+        "listeners",
+        "log",
+        "warehouse",
+    ]
     tours = "https://hooks.example.org/webhooks/bookeo/tours?domain=bookings&type="
     assert result.json["webhook_urls"] == {
         "sales": ["https://hooks.example.org/webhooks/calendly/sales"],

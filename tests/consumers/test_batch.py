@@ -1,5 +1,6 @@
 """What becomes of each record of a batch, and when a run of bad ones is too long."""
 
+from dataclasses import replace
 from itertools import accumulate
 
 import pytest
@@ -11,6 +12,7 @@ from ingest.booking import Booking, BookingStatus
 from ingest.errors import DeadLetterLimit, PayloadError
 from ingest.event import Event
 from ingest.log import Partition, Record, StoredRecord
+from ingest.vendors.mapping import BookingMapper
 from tests.consumers.samples import SOURCE, START, TOPIC, sample
 
 DEAD = "bookings.dead-letters"
@@ -65,7 +67,7 @@ def test_a_payload_that_is_not_json_is_set_aside_even_where_its_mapper_does_not_
 
 def test_of_an_event_that_comes_twice_in_a_batch_the_first_counts() -> None:
     batch = read_batch(
-        [stored(0, "booking"), stored(1, "booking", ce_id="E0"), stored(2, "booking", ce_id="E0", ce_source="/oncehub/other")],
+        [stored(0, "booking"), replace(stored(0, "booking"), offset=1), stored(2, "booking", ce_id="E0", ce_source="/oncehub/other")],
         DEAD,
         mapper,
         START,
@@ -117,3 +119,13 @@ def test_what_was_not_committed_and_is_read_again_counts_once(batches: list[list
 def test_the_limit_says_how_many_and_what_to_do() -> None:
     with pytest.raises(DeadLetterLimit, match=r"^3 records in a row .* consumer\.dead_letter_limit"):
         BadRun(3).note([True, False, False, False])
+
+
+def test_an_id_that_comes_with_another_payload_is_one_event_but_counts_for_its_booking() -> None:
+    told = [
+        StoredRecord(replace(sample(number, booking), id="E1").to_record(), Partition(TOPIC), number)
+        for number, booking in ((1, "B1"), (2, "B2"))
+    ]
+    plan = plan_load(read_batch(told, DEAD, BookingMapper({}), START).items, [], {}, START)
+    assert [row["id"] for row in plan.rows["booking_events"]] == ["E1"]
+    assert sorted(row["booking_id"] for row in plan.rows["bookings"]) == ["B1", "B2"]

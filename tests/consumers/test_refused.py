@@ -1,14 +1,16 @@
 """What happens to the rest when some records are bad, when a commit fails, and when there is no end of bad ones."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from consumers import loader
-from ingest.errors import CommitFailed, DeadLetterLimit, LogUnavailable
+from ingest.errors import CommitFailed, DeadLetterLimit, LogUnavailable, WarehouseUnavailable
 from ingest.log import Consumer, Record, StoredRecord
 from tests.consumers.rig import Rig, Tree, changed, opened, until
 from tests.consumers.samples import TOPIC, sample
@@ -138,3 +140,33 @@ def test_nothing_is_committed_when_the_log_does_not_take_a_dead_letter_in_time(r
     with pytest.raises(LogUnavailable):
         rig.loader.step()
     assert rig.lag() == 1
+
+
+def test_a_column_that_somebody_dropped_is_no_records_fault(either_rig: Rig) -> None:
+    either_rig.load(sample(1, "B1"))
+    alter(either_rig, "DROP COLUMN location")
+    either_rig.append(sample(2, "B2"))
+    with pytest.raises(WarehouseUnavailable):
+        either_rig.loader.step()
+    assert either_rig.lag() == 1
+    alter(either_rig, "ADD COLUMN location VARCHAR")
+    either_rig.loader._start_over()
+    either_rig.load()
+    assert sorted(either_rig.column("select booking_id from bookings")) == ["B1", "B2"]
+    assert either_rig.written(DEAD) == 0
+
+
+def test_a_working_folder_that_somebody_deleted_is_made_anew(rig: Rig) -> None:
+    rig.load(sample(1, "B1"))
+    shutil.rmtree(rig.settings.warehouse.work_dir)
+    rig.append(sample(2, "B2"))
+    with suppress(WarehouseUnavailable):
+        rig.loader.step()
+    rig.loader._start_over()
+    rig.load()
+    assert sorted(rig.column("select booking_id from bookings")) == ["B1", "B2"]
+
+
+def alter(rig: Rig, change: str) -> None:
+    with rig.warehouse._pipeline.sql_client() as client:
+        client.execute_sql(f"ALTER TABLE {client.make_qualified_table_name('bookings')} {change}")

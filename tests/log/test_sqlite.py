@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.errors import LogUnavailable
+from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Record
 from ingest.log import sqlite as sqlite_log_module
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog
@@ -251,3 +251,20 @@ def test_the_backlog_of_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None
 def count_of_rows(path: Path) -> int:
     with closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT COUNT(*) FROM records").fetchone()[0])
+
+
+def test_a_file_that_another_one_replaced_is_neither_written_to_nor_committed_to(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    with closing(SqliteProducer(path)) as producer, closing(SqliteConsumer(path, "group", ["topic"], timedelta(days=1))) as consumer:
+        producer.append("topic", [Record("key", b"before")]).result(PATIENCE)
+        before = consumer.poll(10, PATIENCE)
+        generation = consumer.generation()
+        for file in tmp_path.glob("log.db*"):
+            if not file.name.endswith(".lock"):
+                file.unlink()
+        producer.append("topic", [Record("key", b"after")]).result(PATIENCE)
+        with pytest.raises(CommitFailed):
+            consumer.commit(before)
+        assert [stored.record.value for stored in consumer.poll(10, PATIENCE)] == [b"after"]
+        assert consumer.generation() != generation
+    assert [entry.next for entry in backlog(path, "group", ["topic"])] == [1]

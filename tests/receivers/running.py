@@ -59,6 +59,14 @@ def environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
     return {**inherited, **defaults, **settings}
 
 
+def _command_line(pid: str) -> bytes:
+    """Empty for a process that is gone meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 class Receiver:
     """Started in the constructor, ready for deliveries when it returns."""
 
@@ -98,7 +106,7 @@ class Receiver:
     def children(self) -> list[int]:
         """Its worker processes."""
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in listed if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [int(pid) for pid in listed if b"spawn_main" in _command_line(pid)]
 
     def resident(self) -> int:
         """Bytes of memory it has."""

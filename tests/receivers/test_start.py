@@ -46,7 +46,7 @@ def test_with_an_empty_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "setting"), [("INGEST_RECEIVER__PORT", "receiver.port"), ("INGEST_RECEIVER__ADMIN_PORT", "admin_port")]
+    ("variable", "setting"), [("INGEST_RECEIVER__PORT", "receiver.port"), ("INGEST_RECEIVER__ADMIN_PORT", "receiver.admin_port")]
 )
 def test_with_a_port_that_is_taken(tmp_path: Path, variable: str, setting: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -60,7 +60,7 @@ def test_with_a_port_that_is_taken(tmp_path: Path, variable: str, setting: str) 
 def test_with_an_admin_listener_that_others_reach_without_a_token(tmp_path: Path) -> None:
     done = _refused(tmp_path, {"INGEST_RECEIVER__ADMIN_HOST": ANYWHERE})
     assert done.returncode == 2
-    assert "the admin listener on 0.0.0.0 needs an admin_token" in _error(done)
+    assert "the admin listener on 0.0.0.0 needs receiver.admin_token" in _error(done)
 
 
 def test_with_a_log_that_cannot_be_opened(tmp_path: Path) -> None:
