@@ -30,6 +30,11 @@ def which_matches(given: Iterable[str], expected: Sequence[str]) -> str:
     return str(found)
 
 
+def timestamped_hmac(secret: str, sent: str, body: bytes) -> str:
+    """What `timestamped_signature` finds in an authentic header: the HMAC over the digits of t, a point and the raw body."""
+    return hmac_sha256_hex(secret, sent.encode(), b".", body)
+
+
 def timestamped_signature(header: str, key: str) -> tuple[str, list[str]]:
     """`t=<unix seconds>,<key>=<hex>[,…]` -> the digits of t, and every signature. Raises VerificationError."""
     pairs = [part.split("=", 1) for part in header.split(",")]

@@ -10,6 +10,7 @@ import sys
 import typer
 
 from ingest.cli import demo, processes, reading, setup
+from ingest.cli.options import UNAVAILABLE
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
 app = typer.Typer(
@@ -25,7 +26,6 @@ for module in (setup, processes, reading, demo):
     module.register(app)
 
 _EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLimit: 4}
-_UNAVAILABLE = 3
 
 
 @app.callback()
@@ -52,7 +52,7 @@ def _run() -> int:
         app()
     except IngestError as error:
         print(f"error: {error}", file=sys.stderr)
-        return _EXIT_CODES.get(type(error), _UNAVAILABLE if error.retryable else 1)
+        return _EXIT_CODES.get(type(error), UNAVAILABLE if error.retryable else 1)
     except SystemExit as done:  # how typer ends
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     return 0

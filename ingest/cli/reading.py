@@ -13,11 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
-
-_UNAVAILABLE = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +80,7 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
     else:
         _show_status(found)
     if "error" in found["log"]:
-        raise typer.Exit(_UNAVAILABLE)
+        raise typer.Exit(UNAVAILABLE)
 
 
 def _show_status(found: dict[str, dict[str, Any]]) -> None:

@@ -46,6 +46,11 @@ class Dialect(ABC):
         """Columns of `bookings` a right reading gives for this meeting, `booking_id` and `status` among them."""
 
 
+def milliseconds(moment: datetime) -> str:
+    """`2026-06-10T06:30:00.000Z`, as several vendors write instants."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def load_dialect(vendor: str) -> type[Dialect]:
     """The dialect's class, from the module named like the vendor."""
     module = importlib.import_module(f"ingest.simulator.dialects.{vendor}")

@@ -2,7 +2,6 @@
 
 import heapq
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -212,8 +211,7 @@ class World:
         return start.replace(minute=0, second=0, microsecond=0) + quarter * self._random.randrange(4) + timedelta(hours=1)
 
     def _person(self, number: int) -> Person:
-        draw: Sequence[str] = _FIRST
-        return Person(number, draw[number % len(draw)], _LAST[number % len(_LAST)], _ZONES[number % len(_ZONES)])
+        return Person(number, _FIRST[number % len(_FIRST)], _LAST[number % len(_LAST)], _ZONES[number % len(_ZONES)])
 
     def _next_number(self) -> int:
         self._last_number += 1

@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr
 from ingest.booking import Booking, BookingStatus
 from ingest.event import Event, digest
 from ingest.instant import format_instant
-from ingest.signing import hmac_sha256_hex, timestamped_signature, which_matches
+from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
 from ingest.vendors.payload import Amount, Id, Instant, MaybeInstant, Payload, Text, latest, read_json
 
@@ -137,7 +137,7 @@ class Calendly(Vendor[CalendlyAccount]):
 
     def authenticate(self, delivery: Delivery) -> Proof:
         sent, signatures = timestamped_signature(delivery.headers.one(SIGNATURE), "v1")
-        expected = [_signature(secret, sent, delivery.body) for secret in self.account.live_secrets()]
+        expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.account.live_secrets()]
         return Proof(which_matches(signatures, expected), datetime.fromtimestamp(int(sent), UTC))
 
     def read(self, delivery: VerifiedDelivery) -> Reading:
@@ -164,11 +164,7 @@ class Calendly(Vendor[CalendlyAccount]):
 def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
     """The headers Calendly would send; for the simulator and tests."""
     sent = str(int(at.timestamp()))
-    return {SIGNATURE: f"t={sent},v1={_signature(secret, sent, body)}"}
-
-
-def _signature(secret: str, sent: str, body: bytes) -> str:
-    return hmac_sha256_hex(secret, sent.encode(), b".", body)
+    return {SIGNATURE: f"t={sent},v1={timestamped_hmac(secret, sent, body)}"}
 
 
 def _identity(envelope: _Envelope, body: bytes) -> tuple[str | bytes, ...]:
@@ -186,6 +182,7 @@ def _booking(invitee: _Invitee, changed_at: datetime) -> Booking:
     event = invitee.scheduled_event
     hosts = event.event_memberships
     cancellation = invitee.cancellation or _Cancellation()
+    price, currency = _paid(invitee.payment)
     return Booking(
         booking_id=invitee.uri,
         version=format_instant(changed_at),
@@ -205,8 +202,8 @@ def _booking(invitee: _Invitee, changed_at: datetime) -> Booking:
         customer_email=invitee.email,
         customer_phone=_phone(invitee),
         participants=1,
-        price=_price(invitee.payment),
-        currency=invitee.payment.currency if _price(invitee.payment) is not None and invitee.payment else None,
+        price=price,
+        currency=currency,
         cancel_reason=cancellation.reason,
         cancelled_by=_CANCELERS.get(cancellation.canceler_type or "", cancellation.canceler_type),
         rescheduled_from=invitee.old_invitee,
@@ -228,8 +225,11 @@ def _phone(invitee: _Invitee) -> str | None:
     return invitee.text_reminder_number or called
 
 
-def _price(payment: _Payment | None) -> Decimal | None:
-    return payment.amount if payment and payment.successful else None
+def _paid(payment: _Payment | None) -> tuple[Decimal | None, str | None]:
+    """Amount and currency, neither where nothing was paid."""
+    if payment is None or not payment.successful or payment.amount is None:
+        return None, None
+    return payment.amount, payment.currency
 
 
 VENDOR = Calendly

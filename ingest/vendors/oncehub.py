@@ -14,7 +14,7 @@ from ingest.booking import Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.event import Event, digest
 from ingest.instant import format_instant
-from ingest.signing import hmac_sha256_hex, timestamped_signature, which_matches
+from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
 from ingest.vendors.payload import Amount, Id, Instant, MaybeInstant, Payload, Text, read_json
 
@@ -173,7 +173,7 @@ class Oncehub(Vendor[OncehubAccount]):
 
     def authenticate(self, delivery: Delivery) -> Proof:
         sent, signatures = timestamped_signature(delivery.headers.one(SIGNATURE), "s")
-        expected = [_signature(secret, sent, delivery.body) for secret in self.account.live_secrets()]
+        expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.account.live_secrets()]
         return Proof(which_matches(signatures, expected), datetime.fromtimestamp(int(sent), UTC))
 
     def read(self, delivery: VerifiedDelivery) -> Reading:
@@ -199,11 +199,7 @@ class Oncehub(Vendor[OncehubAccount]):
 def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
     """The headers OnceHub would send; for the simulator and tests."""
     sent = str(int(at.timestamp()))
-    return {SIGNATURE: f"t={sent},s={_signature(secret, sent, body)}"}
-
-
-def _signature(secret: str, sent: str, body: bytes) -> str:
-    return hmac_sha256_hex(secret, sent.encode(), b".", body)
+    return {SIGNATURE: f"t={sent},s={timestamped_hmac(secret, sent, body)}"}
 
 
 def _booking(data: _Booking) -> Booking:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from ingest.simulator.dialect import Dialect, Webhook
+from ingest.simulator.dialect import Dialect, Webhook, milliseconds
 from ingest.simulator.world import Change, Habits, Kind, Meeting
 
 _TYPES = {Kind.CREATED: "booking_created", Kind.MOVED: "booking_updated", Kind.CANCELLED: "booking_cancelled"}
@@ -51,10 +51,6 @@ def _id(number: int, prefix: str = "63") -> str:
     return f"{prefix}{number:022x}"
 
 
-def _milliseconds(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _data(meeting: Meeting) -> dict[str, Any]:
     changed = meeting.changed_at if meeting.last is Kind.CREATED else meeting.changed_at.replace(microsecond=0)
     host = meeting.host
@@ -62,17 +58,17 @@ def _data(meeting: Meeting) -> dict[str, Any]:
         "organisation": {"id": _id(1, "5b"), "name": "Example Clinic"},
         "booking": {
             "id": _id(meeting.number),
-            "start_time": _milliseconds(meeting.starts_at),
-            "end_time": _milliseconds(meeting.ends_at),
+            "start_time": milliseconds(meeting.starts_at),
+            "end_time": milliseconds(meeting.ends_at),
             "price": float(meeting.service.price),
-            "created": _milliseconds(meeting.created_at),
+            "created": milliseconds(meeting.created_at),
             "status": "Cancelled" if meeting.last is Kind.CANCELLED else "Confirmed",
             "type": "Hourly",
             "timezone": "Europe/London",
             "allow_online_group": False,
             "max_occupancy": 1,
             "last_modified_source": "appointment_screen",
-            "updated": _milliseconds(changed),
+            "updated": milliseconds(changed),
         },
         "participants": [_participant(meeting)],
         "bookables": [{"id": _id(host.number, "5f"), "name": host.name, "email": host.email}],

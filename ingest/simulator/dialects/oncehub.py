@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from ingest.simulator.dialect import Dialect, Webhook
+from ingest.simulator.dialect import Dialect, Webhook, milliseconds
 from ingest.simulator.world import Change, Habits, Kind, Meeting
 from ingest.vendors.oncehub import sign
 
@@ -41,7 +41,7 @@ class OncehubDialect(Dialect):
         envelope = {
             "id": f"EVNT-{meeting.number:08d}{change.kind.upper()}{int(meeting.changed_at.timestamp() * 1000):X}",
             "object": "event",
-            "creation_time": _milliseconds(meeting.changed_at),
+            "creation_time": milliseconds(meeting.changed_at),
             "type": _TYPES[change.kind],
             "api_version": "v2",
             "data": _booking(meeting),
@@ -78,10 +78,6 @@ def _id(number: int) -> str:
     return f"BKNG-{number:012d}"
 
 
-def _milliseconds(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _booking(meeting: Meeting) -> dict[str, Any]:
     cents = int(meeting.service.price * 100)
     paid = {"amount_charged": cents, "currency": meeting.service.currency, "transaction_id": f"ch_{meeting.number}"} if cents else None
@@ -93,9 +89,9 @@ def _booking(meeting: Meeting) -> dict[str, Any]:
         "subject": meeting.service.name,
         "status": _WORDS[meeting.last],
         "in_trash": False,
-        "creation_time": _milliseconds(meeting.created_at),
-        "starting_time": _milliseconds(meeting.starts_at),
-        "last_updated_time": _milliseconds(meeting.changed_at),
+        "creation_time": milliseconds(meeting.created_at),
+        "starting_time": milliseconds(meeting.starts_at),
+        "last_updated_time": milliseconds(meeting.changed_at),
         "customer_timezone": meeting.customer.timezone,
         "duration_minutes": meeting.service.minutes,
         "owner": _owner(meeting),
