@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
+from typing import Any
 
-from consumers.rows import Row, booking_row, dead_letter_row, event_row
+from consumers.rows import TABLES, Row, booking_row, dead_letter_row, event_row, reconciliation_row
 from consumers.versions import Candidate, Key, Stored, newest
 from ingest.booking import Booking
 from ingest.dead_letter import DeadLetter
@@ -14,15 +16,29 @@ from ingest.log import StoredRecord
 
 Mapper = Callable[[Event], Booking | None]
 
+# The only type on the audit topic that has a table.
+RECONCILED = "ingest.reconciliation.finished"
+
+_KEYS = {table.name: table.key for table in TABLES}
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Those whose records are not bookings' events."""
+
+    dead_letters: str
+    audit: str
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record that could be read."""
+    """A record that could be read: its row of `table`, and the booking it tells of."""
 
     stored: StoredRecord
     event: Event
     row: Row
-    booking: Booking | None
+    booking: Booking | None = None
+    table: str = "booking_events"
 
 
 @dataclass(slots=True)
@@ -38,31 +54,33 @@ class Batch:
     readable: list[bool] = field(default_factory=list)
 
 
-def read_batch(records: Iterable[StoredRecord], dead_letter_topic: str, mapper: Mapper, now: datetime) -> Batch:
+def read_batch(records: Iterable[StoredRecord], topics: Topics, mapper: Mapper, now: datetime) -> Batch:
     """Every record ends in exactly one place, or repeats an event of the same batch, to the byte: the first one counts.
 
-    A vendor's id that comes with another payload is one event row, as over batches, but what it tells of a booking counts.
+    What the audit topic has beside ends of reconciliations has no table, and is left out. A vendor's id that comes with another payload is one event row, as over batches, but what it tells of a booking counts.
     """
     batch = Batch()
     seen: set[tuple[str, str, bytes]] = set()
     for stored in records:
-        if stored.partition.topic == dead_letter_topic:
+        if stored.partition.topic == topics.dead_letters:
             batch.letters.append(stored)
             continue
-        read = _read(stored, mapper, now)
-        batch.readable.append(isinstance(read, Item))
+        read = _read(stored, topics, mapper, now)
+        batch.readable.append(not isinstance(read, DeadLetter))
         if isinstance(read, DeadLetter):
             batch.dead.append(read)
-        elif (same := (read.event.source, read.event.id, read.event.data)) not in seen:
+        elif read and (same := (read.event.source, read.event.id, read.event.data)) not in seen:
             seen.add(same)
             batch.items.append(read)
     return batch
 
 
-def _read(stored: StoredRecord, mapper: Mapper, now: datetime) -> Item | DeadLetter:
+def _read(stored: StoredRecord, topics: Topics, mapper: Mapper, now: datetime) -> Item | DeadLetter | None:
     try:
         event = Event.from_record(stored.record)
-        return Item(stored, event, event_row(event, stored.position, now), mapper(event))
+        if stored.partition.topic != topics.audit:
+            return Item(stored, event, event_row(event, stored.position, now), mapper(event))
+        return Item(stored, event, reconciliation_row(event, now), table="reconciliations") if event.type == RECONCILED else None
     except PayloadError as error:
         return set_aside(stored, "unreadable_record", str(error), now)
     except Exception as error:  # noqa: BLE001 - our bug must not stop the other records, nor lose this one
@@ -135,30 +153,20 @@ def plan_load(items: Sequence[Item], letters: Iterable[StoredRecord], held: Mapp
             first_seen = before.first_seen_at if before else received[key]
             versions[key] = Stored(candidate.version, first_seen)
             rows.append(booking_row(candidate.booking, candidate.event, candidate.version, first_seen, now))
-    tables = {
-        "booking_events": _event_rows(items),
-        "bookings": rows,
-        "dead_letters": _letter_rows(letters, now),
-    }
+    once = _first_rows(chain(((item.table, item.row) for item in items), (("dead_letters", dead_letter_row(one, now)) for one in letters)))
     return Plan(
-        {name: some for name, some in tables.items() if some},
+        once | ({"bookings": rows} if rows else {}),
         versions,
         [one for one in told if one.key in held and one.version < held[one.key].version],
     )
 
 
-def _event_rows(items: Iterable[Item]) -> list[Row]:
-    """The first of each id: a merge looks for it in the table, not among the rows that come with it."""
-    rows: dict[tuple[str, str], Row] = {}
-    for item in items:
-        rows.setdefault((item.event.source, item.event.id), item.row)
-    return list(rows.values())
-
-
-def _letter_rows(letters: Iterable[StoredRecord], now: datetime) -> list[Row]:
-    """One row per id, as above."""
-    rows = (dead_letter_row(letter, now) for letter in letters)
-    return list({row["id"]: row for row in rows}.values())
+def _first_rows(rows: Iterable[tuple[str, Row]]) -> dict[str, list[Row]]:
+    """By table, the first of each key: a merge looks for it in the table, not among the rows that come with it."""
+    tables: dict[str, dict[tuple[Any, ...], Row]] = {}
+    for name, row in rows:
+        tables.setdefault(name, {}).setdefault(tuple(row[column] for column in _KEYS[name]), row)
+    return {name: list(first.values()) for name, first in tables.items()}
 
 
 def _first_received(told: Iterable[Candidate]) -> dict[Key, datetime]:

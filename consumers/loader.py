@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from consumers.batch import BadRun, Item, Plan, candidates, plan_load, read_batch, set_aside
+from consumers.batch import BadRun, Item, Plan, Topics, candidates, plan_load, read_batch, set_aside
 from consumers.versions import VersionGuard
 from consumers.warehouse import Warehouse
 from ingest.booking import BookingStatus
@@ -52,6 +52,7 @@ class Loader:
         self._producer = producer
         self._warehouse = warehouse
         self._guard = VersionGuard(warehouse.versions)
+        self._topics = Topics(settings.dead_letter_topic, settings.audit_topic)
         self._mapper = BookingMapper(settings.vendors())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._unreadable = BadRun(settings.consumer.dead_letter_limit)
@@ -112,7 +113,7 @@ class Loader:
 
     def _process(self, records: Sequence[StoredRecord]) -> None:
         started = time.monotonic()
-        batch = read_batch(records, self._settings.dead_letter_topic, self._mapper, datetime.now(UTC))
+        batch = read_batch(records, self._topics, self._mapper, datetime.now(UTC))
         _tell(batch.dead)
         self._unreadable.note(batch.readable)
         dead = batch.dead + self._load(batch.items, batch.letters)
@@ -183,7 +184,7 @@ class Loader:
 
 def _observe(items: Sequence[Item], plan: Plan) -> None:
     visible = datetime.now(UTC)
-    for event in (item.event for item in items):
+    for event in (item.event for item in items if item.table == "booking_events"):
         EVENTS_LOADED.labels(event.vendor, event.account, event.via).inc()
         FRESHNESS_SECONDS.labels(event.vendor, event.account).observe((visible - event.received_at).total_seconds())
     for stale in plan.stale:

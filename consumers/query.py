@@ -24,9 +24,22 @@ class Answer:
     rows: Sequence[tuple[Any, ...]]
 
 
-def query(settings: Settings, sql: str) -> Answer:
-    """The dataset's tables are there by their bare names. Raises WarehouseUnavailable; ConfigurationError for bad SQL."""
-    return query_all(settings, [sql])[0]
+class NothingLoaded(WarehouseUnavailable):
+    """There is no dataset yet."""
+
+
+class NoSuchTable(ConfigurationError):
+    """The dataset is there, but not the table, nor a view of its name."""
+
+
+def query(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> Answer:
+    """The dataset's tables are there by their bare names; `%s` stands for a parameter where there are any.
+
+    Raises WarehouseUnavailable, of it NothingLoaded; ConfigurationError for bad SQL, of it NoSuchTable.
+    """
+    if settings.warehouse.duckdb_file:
+        return _query_duckdb(settings, [sql.replace("%s", "?") if parameters else sql], parameters)[0]
+    return _query_dlt(settings, sql, parameters)
 
 
 def query_all(settings: Settings, statements: Sequence[str]) -> list[Answer]:
@@ -36,20 +49,22 @@ def query_all(settings: Settings, statements: Sequence[str]) -> list[Answer]:
     return [_query_dlt(settings, sql) for sql in statements]
 
 
-def _query_duckdb(settings: Settings, statements: Sequence[str]) -> list[Answer]:
+def _query_duckdb(settings: Settings, statements: Sequence[str], parameters: Sequence[Any] = ()) -> list[Answer]:
     """Read-only, and without dlt: half the time of starting goes into importing that."""
     import duckdb
 
     path = settings.warehouse.duckdb_file
     if path is None or not path.exists():
-        raise WarehouseUnavailable(f"nothing has been loaded yet: there is no {path}")
+        raise NothingLoaded(f"nothing has been loaded yet: there is no {path}")
     try:
         with warehouse_lock(settings.warehouse, READER_SECONDS), duckdb.connect(str(path), read_only=True) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             _enter(connection, settings.warehouse.dataset)
-            return [_answer(connection.execute(_one(connection, sql))) for sql in statements]
+            return [_answer(connection.execute(_one(connection, sql), parameters)) for sql in statements]
     except duckdb.IOException as error:
         raise WarehouseUnavailable(f"{path} is held by another program: {str(error).splitlines()[0]}") from None
+    except duckdb.CatalogException as error:
+        raise NoSuchTable(str(error)) from None
     except duckdb.Error as error:
         raise ConfigurationError(str(error)) from None
 
@@ -70,14 +85,14 @@ def _enter(connection: "duckdb.DuckDBPyConnection", dataset: str) -> None:
     """Its tables by their bare names. Raises WarehouseUnavailable when it has none."""
     found = connection.execute("SELECT 1 FROM information_schema.tables WHERE table_schema = ? LIMIT 1", [dataset]).fetchone()
     if found is None:
-        raise WarehouseUnavailable(f"nothing has been loaded yet: the dataset {dataset} has no tables")
+        raise NothingLoaded(f"nothing has been loaded yet: the dataset {dataset} has no tables")
     connection.execute(f'USE "{dataset}"')
 
 
-def _query_dlt(settings: Settings, sql: str) -> Answer:
+def _query_dlt(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> Answer:
     from consumers.warehouse import read
 
-    columns, rows = read(settings, sql)
+    columns, rows = read(settings, sql, parameters)
     kinds = [(name, "") for name in columns]
     return Answer(columns, [_row(row, kinds) for row in rows])
 

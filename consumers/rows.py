@@ -1,4 +1,4 @@
-"""Rows of the three tables, as Arrow tables of a fixed schema: dlt takes those as they are, and no value can change a type.
+"""Rows of the four tables, as Arrow tables of a fixed schema: dlt takes those as they are, and no value can change a type.
 
 An absent text is None, never "": some destinations take the two for the same, and rows are to be the same everywhere.
 """
@@ -27,7 +27,7 @@ _EXACT = Context(prec=60)  # the default's 28 digits are fewer than decimal(38, 
 # NUL as JSON writes it; an even number of backslashes before it are themselves escaped ones.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
-_TEXT, _INT, _TIME, _PRICE = pa.string(), pa.int64(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 9)
+_TEXT, _INT, _REAL, _TIME, _PRICE = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 9)
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
@@ -44,12 +44,17 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         timezone=_TEXT, created_at=_TIME, updated_at=_TIME, version=_TEXT, service_id=_TEXT, service_name=_TEXT,
         staff=_TEXT, staff_name=_TEXT, location=_TEXT, customer_id=_TEXT, customer_name=_TEXT, customer_email=_TEXT,
         customer_phone=_TEXT, participants=_INT, price=_PRICE, currency=_TEXT, cancel_reason=_TEXT, cancelled_by=_TEXT,
-        rescheduled_from=_TEXT, rescheduled_to=_TEXT, first_seen_at=_TIME, last_event_id=_TEXT, last_via=_TEXT,
-        loaded_at=_TIME,
+        rescheduled_from=_TEXT, rescheduled_to=_TEXT, gone_at=_TIME, first_seen_at=_TIME, last_event_id=_TEXT,
+        last_via=_TEXT, loaded_at=_TIME,
     ),
     "dead_letters": _schema(
         id=_TEXT, source=_TEXT, reason=_TEXT, detail=_TEXT, happened_at=_TIME, position=_TEXT, query=_TEXT,
         headers=_TEXT, data=_TEXT, loaded_at=_TIME,
+    ),
+    "reconciliations": _schema(
+        id=_TEXT, vendor=_TEXT, account=_TEXT, since=_TIME, until=_TIME, started_at=_TIME, finished_at=_TIME,
+        duration_seconds=_REAL, seen=_INT, matched=_INT, missed=_INT, repaired=_INT, newer_here=_INT, gone=_INT,
+        unreadable=_INT, requests=_INT, least_requests=_INT, outcome=_TEXT, error=_TEXT, loaded_at=_TIME,
     ),
 }  # fmt: skip
 
@@ -68,6 +73,7 @@ TABLES = (
     Table("booking_events", ("source", "id"), ("data",), replaces=False),
     Table("bookings", ("vendor", "account", "booking_id"), ("staff",), replaces=True),
     Table("dead_letters", ("id",), (), replaces=False),
+    Table("reconciliations", ("id",), (), replaces=False),
 )
 
 
@@ -130,6 +136,32 @@ def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
         "data": _any_text(stored.record.value) or None,
         "loaded_at": now,
     }
+
+
+def reconciliation_row(event: Event, now: datetime) -> Row:
+    """From an object that is named as the table's columns are. Raises PayloadError for a value of another kind, or none where one must be."""
+    try:
+        told = orjson.loads(event.data)
+    except ValueError as error:
+        raise PayloadError("the payload is not JSON") from error
+    if not isinstance(told, dict):
+        raise PayloadError("the payload is not an object")
+    columns = (column for column in SCHEMAS["reconciliations"] if column.name != "loaded_at")
+    return {column.name: _told(told.get(column.name), column.name, column.type) for column in columns} | {"loaded_at": now}
+
+
+def _told(value: Any, name: str, kind: pa.DataType) -> Any:
+    if value is None and name in {"until", "error"}:
+        return None
+    if type(value) not in _KINDS[kind]:
+        raise PayloadError(f"{name} is not a value of type {kind}")
+    if kind == _TIME:
+        return parse_instant(value)
+    return value.replace("\x00", "\N{REPLACEMENT CHARACTER}") if kind == _TEXT else value
+
+
+# How JSON tells a column's type.
+_KINDS: Mapping[pa.DataType, set[type]] = {_TEXT: {str}, _INT: {int}, _REAL: {int, float}, _TIME: {str}}
 
 
 def _json_text(data: bytes) -> str:

@@ -37,7 +37,7 @@ class Candidate:
     @property
     def version(self) -> str:
         """The vendor's version, and within one version (vendors cut times to seconds, even minutes) the event's time."""
-        return f"{self.booking.version}/{format_instant(self.event.time)}"
+        return f"{max(self.booking.version, self.event.supersedes)}/{format_instant(self.event.time)}"
 
 
 def newest(candidates: Iterable[Candidate]) -> dict[Key, Candidate]:

@@ -25,6 +25,7 @@ class Booking:
     `version` is text that sorts as the vendor's own idea of newer (each vendor's module states its rule and source).
     `staff` are the vendor's ids of the people or resources booked, `staff_name` the first one's name.
     `cancelled_by` is `customer` or `host` where the vendor tells. Instants are UTC. `price` is in major units of `currency` (ISO 4217).
+    `gone_at`: when reconciliation found that the vendor no longer has the booking; the rest is what it was before.
     """
 
     booking_id: str
@@ -52,3 +53,12 @@ class Booking:
     cancelled_by: str | None = None
     rescheduled_from: str | None = None
     rescheduled_to: str | None = None
+    gone_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A booking as the warehouse has it. Its `version` is the vendor's part alone; `loaded_at` is when its row was made."""
+
+    booking: Booking
+    loaded_at: datetime

@@ -5,6 +5,9 @@ IngestError
 ├── PayloadError           authentic, but not what the vendor documents     (dead-lettered)
 ├── LogUnavailable         the log did not take or give records in time     503, retryable
 ├── CommitFailed           the consumer no longer owns what it read         retryable
+├── VendorUnavailable      a vendor's REST side does not answer, or not with sense   retryable
+│   └── VendorBusy         it asks us to wait, and longer than we would
+├── VendorRefused          it answers no: a key, a scope, a plan, a request of ours
 ├── WarehouseUnavailable   the destination cannot be reached or is locked   retryable
 ├── LoadRefused            the destination refuses these very rows
 ├── DeadLetterLimit        too many bad records in a row
@@ -46,6 +49,29 @@ class CommitFailed(IngestError):
     """Partitions moved to another consumer; what was loaded but not committed is read again, by whoever has them."""
 
     retryable = True
+
+
+class VendorUnavailable(IngestError):
+    """A vendor's REST side cannot be reached, fails, or answers what nobody can read. `retry_after`: seconds it asked us to wait."""
+
+    status = 503
+    retryable = True
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class VendorBusy(VendorUnavailable):
+    """Too many requests, says the vendor, its own or everybody's from this address."""
+
+
+class VendorRefused(IngestError):
+    """A vendor's REST side answers no; `status_code` is its HTTP status. The message tells account, request id and remedy."""
+
+    def __init__(self, message: str, status_code: int) -> None:
+        super().__init__(message)
+        self.status_code = status_code
 
 
 class WarehouseUnavailable(IngestError):

@@ -25,7 +25,11 @@ class Via(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """`source` is `/vendor/account`, `subject` the booking id (or another entity's), `time` when it happened or was seen."""
+    """`source` is `/vendor/account`, `subject` the booking id (or another entity's), `time` when it happened or was seen.
+
+    `supersedes` is set on what was read by REST and differs from a stored state that its version does not surpass: the
+    version of that state. The event then counts as that version's successor.
+    """
 
     id: str
     source: str
@@ -36,6 +40,7 @@ class Event:
     data: bytes
     via: Via = Via.WEBHOOK
     signed_by: str = ""
+    supersedes: str = ""
 
     @property
     def vendor(self) -> str:
@@ -63,7 +68,7 @@ class Event:
             "ce_receivedat": format_instant(self.received_at),
             "ce_signedby": self.signed_by,
             "content-type": "application/json",
-        }
+        } | ({"ce_supersedes": self.supersedes} if self.supersedes else {})
 
     @classmethod
     def from_record(cls, record: Record) -> "Event":
@@ -79,6 +84,7 @@ class Event:
             data=record.value,
             via=_via(headers),
             signed_by=headers.get("ce_signedby", ""),
+            supersedes=headers.get("ce_supersedes", ""),
         )
 
 

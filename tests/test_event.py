@@ -1,5 +1,6 @@
 """Events keep everything on their way through the log, and what is not an event is said to be none."""
 
+from dataclasses import replace
 from datetime import UTC
 
 import pytest
@@ -25,6 +26,7 @@ EVENTS = st.builds(
     data=st.binary(),
     via=st.sampled_from(Via),
     signed_by=st.text(),
+    supersedes=st.text(),
 )
 BOOKED = Event(
     id="0001",
@@ -36,7 +38,7 @@ BOOKED = Event(
     data=b'{"event":"invitee.created"}',
     signed_by="1",
 )
-# What `ce_signedby` may be without; everything else must be there.
+# `ce_signedby` and `ce_supersedes` may be missing; everything else must be there.
 NEEDED = ["ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_receivedat", "ce_via"]
 
 
@@ -119,3 +121,8 @@ def test_a_digest_tells_apart_what_only_looks_alike_when_joined(one: list[bytes]
 def test_a_digest_takes_text_as_utf_8() -> None:
     assert digest("Zoë") == digest("Zoë".encode())
     assert digest("ab", "c") != digest("a", "bc")
+
+
+def test_only_what_supersedes_something_says_so_on_the_log() -> None:
+    assert "ce_supersedes" not in BOOKED.to_record().headers
+    assert replace(BOOKED, supersedes="7").to_record().headers["ce_supersedes"] == "7"

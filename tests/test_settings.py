@@ -118,10 +118,10 @@ class TestNames:
         assert (settings.warehouse.destination, settings.warehouse.dataset) == ("duckdb", "ingest")
         assert settings.accounts == {}
 
-    def test_topics_are_those_of_every_vendor_and_the_dead_letters(self) -> None:
+    def test_topics_are_those_of_every_vendor_the_dead_letters_and_the_audit(self) -> None:
         write('topic_prefix = "x"')
         assert load().topic("calendly") == "x.calendly"
-        assert load().topics() == ["x.appointedd", "x.bookeo", "x.calendly", "x.oncehub", load().dead_letter_topic]
+        assert load().topics() == ["x.appointedd", "x.bookeo", "x.calendly", "x.oncehub", "x.dead-letters", "x.audit"]
 
     def test_every_account_is_ready_for_use_under_its_vendor_and_name(self) -> None:
         write(SALES + '[accounts.support]\nvendor = "oncehub"\n')

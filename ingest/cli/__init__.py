@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from ingest.cli import demo, processes, reading, setup
+from ingest.cli import demo, processes, reading, reconciling, setup
 from ingest.cli.options import UNAVAILABLE
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
     "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
 )
-for module in (setup, processes, reading, demo):
+for module in (setup, processes, reading, reconciling, demo):
     module.register(app)
 
 _EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLimit: 4}
@@ -52,7 +52,8 @@ def _run() -> int:
         app()
     except IngestError as error:
         print(f"error: {error}", file=sys.stderr)
-        return _EXIT_CODES.get(type(error), UNAVAILABLE if error.retryable else 1)
+        meant = (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
+        return next(meant, UNAVAILABLE if error.retryable else 1)
     except SystemExit as done:  # how typer ends
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     return 0

@@ -1,17 +1,16 @@
 """`receive`, `consume`, and `up`, which runs both."""
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from typing import Annotated
 
 import structlog
 import typer
 
 from ingest.cli.options import Config, settings_of
+from ingest.cli.parent import WithParent, follow_parent
 from ingest.telemetry import configure_logging
 
 log = structlog.get_logger()
@@ -24,8 +23,6 @@ _STEADY_SECONDS = 60.0
 # Exit codes that starting again cannot mend: a wrong setting, the dead-letter limit.
 _AT_LIMIT = 4
 _FINAL = {2, _AT_LIMIT}
-
-WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="Stop when standard input closes.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +40,7 @@ def receive(config: Config = None, with_parent: WithParent = False) -> None:
 
     settings = settings_of(config)
     configure_logging("receiver")
-    _follow_parent(with_parent)
+    follow_parent(with_parent)
     serve(settings)
 
 
@@ -56,12 +53,12 @@ def consume(config: Config = None, with_parent: WithParent = False) -> None:
 
     settings = settings_of(config)
     configure_logging("consumer")
-    _follow_parent(with_parent)
+    follow_parent(with_parent)
     run(settings)
 
 
 def up(config: Config = None) -> None:
-    """Run everything in one: receiver and consumer, each started again when it dies.
+    """Run everything in one: receiver, consumer and reconciliation, each started again when it dies.
 
     Example: [bold]ingest up[/bold]   (stop with Ctrl-C: what was accepted is kept, what was not loaded is loaded next time)
     """
@@ -70,12 +67,14 @@ def up(config: Config = None) -> None:
     settings = settings_of(config)
     configure_logging("up")
     ready_vendors(settings)
-    if "reconcile" in settings.model_fields_set:
-        log.warning("up.reconcile_ignored", why="this version has no reconciliation yet")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     children = [Child("consume"), Child("receive")]
+    if any(account.can_read() for account in settings.accounts.values()):
+        children.append(Child("reconcile", "--watch", needed=False))
+    else:
+        log.warning("up.not_reconciling", why="no account has REST credentials: what a vendor fails to deliver is not found")
     code = _supervise(children, stop)
     for child in reversed(children):  # nothing new comes in while the rest is loaded
         child.stop()
@@ -83,17 +82,18 @@ def up(config: Config = None) -> None:
 
 
 class Child:
-    """A process of ours that is started again, more and more slowly, when it dies."""
+    """A process of ours that is started again, more and more slowly, when it dies. What is `needed` takes `up` down when it cannot run."""
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, *command: str, needed: bool = True) -> None:
         self._command = command
+        self.needed = needed
         self._pause = _FIRST_PAUSE_SECONDS
         self._due = 0.0
         self._process = self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         self._started = time.monotonic()
-        command = [sys.executable, "-m", "ingest", self._command, "--with-parent"]
+        command = [sys.executable, "-m", "ingest", *self._command, "--with-parent"]
         return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def look(self) -> int | None:
@@ -112,7 +112,7 @@ class Child:
         steady = time.monotonic() - self._started > _STEADY_SECONDS
         self._pause = _FIRST_PAUSE_SECONDS if steady else min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
         self._due = time.monotonic() + self._pause
-        log.error("up.child_died", child=self._command, exit_code=code, again_in_seconds=self._pause)
+        log.error("up.child_died", child=self._command[0], exit_code=code, again_in_seconds=self._pause)
 
     def stop(self) -> None:
         """A clean stop; a kill when that takes too long, which loses nothing either."""
@@ -121,7 +121,7 @@ class Child:
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            log.warning("up.child_killed", child=self._command)
+            log.warning("up.child_killed", child=self._command[0])
             self._process.kill()
             self._process.wait()
 
@@ -136,17 +136,9 @@ def _supervise(children: list[Child], stop: threading.Event) -> int:
                 log.error("up.consumer_stopped", why="the dead-letter limit; webhooks are still taken. Mend the cause, then start again")
                 children.remove(child)
                 limited = code
+            elif code is not None and not child.needed:
+                log.error("up.reconcile_stopped", exit_code=code, why="its last log line tells; webhooks are still taken and loaded")
+                children.remove(child)
             elif code is not None:
                 return code
     return limited
-
-
-def _follow_parent(wanted: bool) -> None:
-    """A child outlives its parent's crash by no more than a clean stop: the parent holds our standard input open."""
-
-    def wait() -> None:
-        os.read(sys.stdin.fileno(), 1)  # returns at end of file; unbuffered, so that nothing is locked at exit
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    if wanted:
-        threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -91,11 +91,17 @@ class WarehouseSettings(_Section):
 
 
 class ReconcileSettings(_Section):
-    """How often the vendors' REST sides are compared with the warehouse, and how far back. Accepted, and not used yet."""
+    """How often the vendors' REST sides are compared with the warehouse, and how far back.
+
+    `lag`: how far a vendor's REST side may be behind its own webhooks; a row younger than that is not doubted. `state_dir`
+    remembers how far a run came, and keeps tokens that renew themselves: it is to be kept.
+    """
 
     every: Duration = timedelta(hours=1)
     lookback: Duration = timedelta(days=2)
     jitter: Duration = timedelta(minutes=5)
+    lag: Duration = timedelta(minutes=1)
+    state_dir: str = "data/reconcile"
 
 
 class Settings(_Section):
@@ -125,9 +131,14 @@ class Settings(_Section):
         """Where what could not be read goes."""
         return f"{self.topic_prefix}.dead-letters"
 
+    @property
+    def audit_topic(self) -> str:
+        """Where reconciliation tells how its runs ended."""
+        return f"{self.topic_prefix}.audit"
+
     def topics(self) -> list[str]:
         """All that a consumer reads: every known vendor's, so that what is in the log outlives an account's settings."""
-        return [*map(self.topic, vendor_names()), self.dead_letter_topic]
+        return [*map(self.topic, vendor_names()), self.dead_letter_topic, self.audit_topic]
 
 
 def account_model(table: dict[str, Any]) -> type[Account]:

@@ -14,6 +14,7 @@ from ingest.simulator.world import World
 # Bookeo's message ids tell a time that receivers believe for a week: stay within it.
 _STARTS_BEFORE = timedelta(days=4)
 _WORLD_SPAN = timedelta(days=3, hours=12)
+REACH = "5d"  # how far back reconciliation has to look, to see all of it
 _TICK_SECONDS = 0.01
 
 
@@ -25,8 +26,14 @@ class Pace:
     seconds: float
 
 
-async def rehearse(world: World, dialects: Mapping[str, Dialect], sender: Sender, pace: Pace, stopped: Callable[[], bool]) -> None:
-    """Returns when the time is over (or `stopped` says so) and every webhook was answered or given up."""
+async def rehearse(
+    world: World, dialects: Mapping[str, Dialect], sender: Sender, pace: Pace, stopped: Callable[[], bool]
+) -> dict[tuple[str, int], int]:
+    """Returns when the time is over (or `stopped` says so) and every webhook was answered or given up.
+
+    What it returns: each meeting's newest webhook, by its hash, as `Sent.accepted` has them.
+    """
+    newest: dict[tuple[str, int], int] = {}
     first = datetime.now(UTC) - _STARTS_BEFORE
     speed = _WORLD_SPAN / pace.seconds
     started, sent = time.monotonic(), 0
@@ -34,7 +41,10 @@ async def rehearse(world: World, dialects: Mapping[str, Dialect], sender: Sender
         while sent < elapsed * pace.rate:
             for change in world.step(first + speed * elapsed):
                 dialect = dialects[change.account]
-                sender.send(dialect, dialect.webhook(change))
+                webhook = dialect.webhook(change)
+                newest[change.account, change.meeting.number] = hash(webhook)
+                sender.send(dialect, webhook)
                 sent += 1
         await asyncio.sleep(_TICK_SECONDS)
     await sender.drain()
+    return newest

@@ -33,12 +33,13 @@ class Patience:
 
 @dataclass(slots=True)
 class Sent:
-    """What came of it. `latencies` are seconds from POST to answer, `webhooks` distinct ones accepted."""
+    """What came of it. `latencies` are seconds from POST to answer, `webhooks` distinct ones accepted, `accepted` their hashes."""
 
     answers: Counter[int | str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
     webhooks: int = 0
     given_up: int = 0
+    accepted: set[int] = field(default_factory=set)
 
 
 # One client each: httpx looks at every connection of a client before every request.
@@ -89,6 +90,7 @@ class Sender:
         await asyncio.sleep(late)
         for attempt in range(self._patience.attempts):
             if await self._attempt(dialect, webhook):
+                self.sent.accepted.add(hash(webhook))
                 self.sent.webhooks += first
                 return
             await asyncio.sleep(min(self._patience.first_pause * 2**attempt, self._patience.longest_pause))

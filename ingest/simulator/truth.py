@@ -24,7 +24,10 @@ class Difference:
 
 
 def differences(world: World, dialects: Mapping[str, Dialect], rows: Iterable[Row]) -> list[Difference]:
-    """`rows` are those of `bookings`. Empty means equal: none missing, none too many, none twice, none wrong."""
+    """`rows` are those of `bookings`. Empty means equal: none missing, none too many, none twice, none wrong.
+
+    A row with `gone_at` says that the vendor no longer has the booking: right where the world has no such meeting.
+    """
     found: dict[Key, Row] = {}
     times: Counter[Key] = Counter()
     for row in rows:
@@ -37,13 +40,18 @@ def differences(world: World, dialects: Mapping[str, Dialect], rows: Iterable[Ro
     for account, meeting in world.truth():
         expected = dialects[account].expected(meeting)
         wrong += _compare(account, expected, found.pop((dialects[account].vendor, account, expected["booking_id"]), None))
-    return wrong + [Difference(account, booking_id, "", "", "a booking that never was") for _, account, booking_id in found]
+    return wrong + [
+        Difference(account, booking_id, "", "", "a booking that never was")
+        for (_, account, booking_id), row in found.items()
+        if row.get("gone_at") is None
+    ]
 
 
 def _compare(account: str, expected: Row, row: Row | None) -> list[Difference]:
     booking_id = expected["booking_id"]
     if row is None:
         return [Difference(account, booking_id, "", "a booking", "")]
+    here, found = {**expected, "gone_at": None}, {"gone_at": None, **row}
     return [
-        Difference(account, booking_id, column, str(value), str(row[column])) for column, value in expected.items() if row[column] != value
+        Difference(account, booking_id, column, str(value), str(found[column])) for column, value in here.items() if found[column] != value
     ]

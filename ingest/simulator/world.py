@@ -140,6 +140,12 @@ class World:
         """Every account's meetings as they are now."""
         return [(account, meeting) for account, meetings in self.meetings.items() for meeting in meetings.values()]
 
+    def forget(self, account: str, number: int) -> None:
+        """Delete a meeting, and what was to become of it, as if it had never been booked: nobody is told."""
+        del self.meetings[account][number]
+        self._due = [due for due in self._due if due.number != number]
+        heapq.heapify(self._due)
+
     def _book(self, account: str, now: datetime) -> Change:
         meeting = Meeting(
             number=self._next_number(),

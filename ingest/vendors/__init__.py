@@ -1,4 +1,4 @@
-"""The four vendors behind one interface; each is one module here, loaded by the name the settings use.
+"""The four vendors behind one interface; each is one folder here, loaded by the name the settings use.
 
 The rule is *verify, then parse, on the raw bytes*: only `Vendor.verify` makes a `VerifiedDelivery`, and only that can be parsed.
 """
@@ -7,11 +7,12 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar, Generic, TypeVar
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from ingest.booking import Booking
 from ingest.errors import ConfigurationError, PayloadError, VerificationError
@@ -22,8 +23,11 @@ from ingest.vendors.delivery import Delivery, Proof, VerifiedDelivery
 # A vendor's clock may run ahead of ours by this much; a delivery from further in the future is refused.
 CLOCK_SKEW = timedelta(minutes=5)
 
-# The type of what we read by REST. Types of webhooks begin with their vendor's name, so none can pretend to be this.
+# The types of what we read, and of what we no longer find, by REST. Webhooks' begin with their vendor's name, so none can pretend to be these.
 OBSERVED = "ingest.booking.observed"
+GONE = "ingest.booking.gone"
+
+_AS_STORED = TypeAdapter(Booking)
 
 A = TypeVar("A", bound=Account)
 
@@ -87,7 +91,7 @@ class Vendor(ABC, Generic[A]):
             signed_by=delivery.proof.signed_by,
         )
 
-    def observe(self, record: Mapping[str, object], seen: datetime) -> Event:
+    def observe(self, record: Mapping[str, object], seen: datetime, supersedes: str = "") -> Event:
         """A REST record, as read at `seen`, as an event; the same record read twice is the same event. Raises PayloadError."""
         try:
             data = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
@@ -95,7 +99,7 @@ class Vendor(ABC, Generic[A]):
             raise PayloadError(f"the record is not JSON: {error}") from error
         subject = self.booking_of_record(data).booking_id
         return Event(
-            id=digest(self.source, subject, data),
+            id=digest(self.source, subject, data, supersedes),
             source=self.source,
             type=OBSERVED,
             subject=subject,
@@ -103,12 +107,30 @@ class Vendor(ABC, Generic[A]):
             received_at=seen,
             data=data,
             via=Via.RECONCILE,
+            supersedes=supersedes,
+        )
+
+    def gone(self, booking: Booking, seen: datetime) -> Event:
+        """That the vendor no longer has this booking, found at `seen`; what it was comes along, as no vendor will tell it again."""
+        data = _AS_STORED.dump_json(booking)
+        return Event(
+            id=digest(self.source, GONE, data),
+            source=self.source,
+            type=GONE,
+            subject=booking.booking_id,
+            time=seen,
+            received_at=seen,
+            data=data,
+            via=Via.RECONCILE,
+            supersedes=booking.version,
         )
 
     def booking(self, event: Event) -> Booking | None:
         """The booking an event tells of, None when it tells of something else. Raises PayloadError."""
         if event.type == OBSERVED:
             return self.booking_of_record(event.data)
+        if event.type == GONE:
+            return _as_gone(event)
         return self.booking_of_webhook(event)
 
     @abstractmethod
@@ -139,14 +161,20 @@ class Vendor(ABC, Generic[A]):
 AnyVendor = Vendor[Account]
 
 
+def _as_gone(event: Event) -> Booking:
+    try:
+        return replace(_AS_STORED.validate_json(event.data), gone_at=event.time)
+    except ValidationError as error:
+        raise PayloadError("not a booking as we store them") from error
+
+
 def vendor_names() -> list[str]:
-    """Every module here that declares a vendor."""
-    names = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in names if name not in {"account", "delivery", "mapping", "payload"})
+    """Every folder here: each is a vendor."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 
 def load_vendor(name: str) -> type[AnyVendor]:
-    """The vendor's class by the name of its module. Raises ConfigurationError."""
+    """The vendor's class by the name of its folder. Raises ConfigurationError."""
     if name not in vendor_names():
         raise ConfigurationError(f"unknown vendor {name!r}: known are {', '.join(vendor_names())}")
     module = importlib.import_module(f"ingest.vendors.{name}")

@@ -1,5 +1,7 @@
 """Reading vendors' JSON: typed where we depend on it, forgiving where we only describe."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, TypeVar
@@ -56,8 +58,20 @@ P = TypeVar("P", bound=Payload)
 
 def read_json(shape: type[P], raw: bytes) -> P:
     """Raises PayloadError naming the fields that are wrong, never their values."""
-    try:
+    with _documented():
         return shape.model_validate_json(raw)
+
+
+def read_value(shape: type[P], value: object) -> P:
+    """As `read_json`, of JSON that was parsed already."""
+    with _documented():
+        return shape.model_validate(value)
+
+
+@contextmanager
+def _documented() -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         where = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['type']}" for fault in faults[:5])

@@ -47,6 +47,12 @@ def postgres_rig(postgres_tree: Tree) -> Iterator[Rig]:
         yield found
 
 
+@pytest.fixture(params=["tree", pytest.param("postgres_tree", marks=pytest.mark.postgres)])
+def either_tree(request: pytest.FixtureRequest) -> Tree:
+    found: Tree = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture(params=["rig", pytest.param("postgres_rig", marks=pytest.mark.postgres)])
 def either_rig(request: pytest.FixtureRequest) -> Rig:
     found: Rig = request.getfixturevalue(request.param)

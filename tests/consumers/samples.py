@@ -5,11 +5,13 @@ from typing import Any
 
 import orjson
 
+from consumers.batch import Topics
 from ingest.event import Event
 
 START = datetime(2026, 5, 1, 9, tzinfo=UTC)
 SOURCE = "/oncehub/support"
 TOPIC = "bookings.oncehub"
+TOPICS = Topics(dead_letters="bookings.dead-letters", audit="bookings.audit")
 
 
 def moment(seconds: float) -> datetime:

@@ -13,9 +13,9 @@ from ingest.errors import DeadLetterLimit, PayloadError
 from ingest.event import Event
 from ingest.log import Partition, Record, StoredRecord
 from ingest.vendors.mapping import BookingMapper
-from tests.consumers.samples import SOURCE, START, TOPIC, sample
+from tests.consumers.samples import SOURCE, START, TOPIC, TOPICS, sample
 
-DEAD = "bookings.dead-letters"
+DEAD = TOPICS.dead_letters
 
 
 def mapper(event: Event) -> Booking | None:
@@ -34,7 +34,7 @@ def stored(offset: int, kind: str, *, topic: str = TOPIC, **headers: str) -> Sto
 
 def test_every_record_ends_in_one_place() -> None:
     records = [stored(0, "booking"), stored(1, "contact"), stored(2, "refuse"), stored(3, "crash"), stored(4, "booking", topic=DEAD)]
-    batch = read_batch(records, DEAD, mapper, START)
+    batch = read_batch(records, TOPICS, mapper, START)
     assert [(item.event.id, item.booking is None) for item in batch.items] == [("E0", False), ("E1", True)]
     assert [(dead.reason, dead.detail, dead.position) for dead in batch.dead] == [
         ("unreadable_record", "not the documented shape", f"{TOPIC}/0/2"),
@@ -46,14 +46,14 @@ def test_every_record_ends_in_one_place() -> None:
 
 def test_a_dead_letter_has_the_bytes_and_headers_of_its_record() -> None:
     record = stored(7, "refuse")
-    letter = read_batch([record], DEAD, mapper, START).dead[0]
+    letter = read_batch([record], TOPICS, mapper, START).dead[0]
     assert (letter.data, letter.headers, letter.source, letter.happened_at) == (record.record.value, record.record.headers, SOURCE, START)
 
 
 @pytest.mark.parametrize("header", ["ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_receivedat", "ce_via"])
 @pytest.mark.parametrize("value", ["", "anything at all"])
 def test_a_record_without_a_header_of_ours_is_set_aside_unless_any_text_will_do(header: str, value: str) -> None:
-    batch = read_batch([stored(0, "booking", **{header: value})], DEAD, mapper, START)
+    batch = read_batch([stored(0, "booking", **{header: value})], TOPICS, mapper, START)
     any_text_will_do = value and header in {"ce_id", "ce_type", "ce_subject"}
     assert len(batch.dead) == (0 if any_text_will_do else 1)
 
@@ -61,14 +61,14 @@ def test_a_record_without_a_header_of_ours_is_set_aside_unless_any_text_will_do(
 @pytest.mark.parametrize("value", [b"", b"{", b'{"a": NaN}', b'"\xff"', b'"\\ud800"', b"[" * 5000 + b"]" * 5000])
 def test_a_payload_that_is_not_json_is_set_aside_even_where_its_mapper_does_not_look(value: bytes) -> None:
     record = stored(0, "contact")
-    batch = read_batch([StoredRecord(Record("key", value, record.record.headers), record.partition, 0)], DEAD, mapper, START)
+    batch = read_batch([StoredRecord(Record("key", value, record.record.headers), record.partition, 0)], TOPICS, mapper, START)
     assert [(dead.reason, dead.data) for dead in batch.dead] == [("unreadable_record", value)]
 
 
 def test_of_an_event_that_comes_twice_in_a_batch_the_first_counts() -> None:
     batch = read_batch(
         [stored(0, "booking"), replace(stored(0, "booking"), offset=1), stored(2, "booking", ce_id="E0", ce_source="/oncehub/other")],
-        DEAD,
+        TOPICS,
         mapper,
         START,
     )
@@ -126,6 +126,6 @@ def test_an_id_that_comes_with_another_payload_is_one_event_but_counts_for_its_b
         StoredRecord(replace(sample(number, booking), id="E1").to_record(), Partition(TOPIC), number)
         for number, booking in ((1, "B1"), (2, "B2"))
     ]
-    plan = plan_load(read_batch(told, DEAD, BookingMapper({}), START).items, [], {}, START)
+    plan = plan_load(read_batch(told, TOPICS, BookingMapper({}), START).items, [], {}, START)
     assert [row["id"] for row in plan.rows["booking_events"]] == ["E1"]
     assert sorted(row["booking_id"] for row in plan.rows["bookings"]) == ["B1", "B2"]

@@ -56,17 +56,21 @@ def test_a_booking_is_a_row_of_typed_columns(either_rig: Rig) -> None:
 
 
 def test_columns_have_the_types_that_readers_count_on(either_rig: Rig) -> None:
-    either_rig.load(sample(1))
+    either_rig.warehouse.prepare()
     instant, decimal, json = ("timestamp with time zone", {"decimal(38,9)", "numeric"}, {"json", "jsonb"})
     bookings, events = types(either_rig, "bookings"), types(either_rig, "booking_events")
     assert bookings.keys() == set(SCHEMAS["bookings"].names)
     assert {name for name, kind in bookings.items() if kind == instant} == {
-        "starts_at", "ends_at", "created_at", "updated_at", "first_seen_at", "loaded_at",
+        "starts_at", "ends_at", "created_at", "updated_at", "gone_at", "first_seen_at", "loaded_at",
     }  # fmt: skip
     assert {bookings["price"]} <= decimal
     assert bookings["participants"] == "bigint"
     assert {bookings["staff"], events["data"]} <= json
     assert {name for name, kind in events.items() if kind == instant} == {"time", "received_at", "loaded_at"}
+    runs = types(either_rig, "reconciliations")
+    assert runs.keys() == set(SCHEMAS["reconciliations"].names)
+    assert {name for name, kind in runs.items() if kind == instant} == {"since", "until", "started_at", "finished_at", "loaded_at"}
+    assert (runs["duration_seconds"], runs["missed"]) in {("double", "bigint"), ("double precision", "bigint")}
 
 
 def test_awkward_text_arrives_as_it_is(either_rig: Rig) -> None:

@@ -17,7 +17,7 @@ from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.vendors.mapping import BookingMapper
 from tests.consumers.rig import Rig
-from tests.consumers.samples import START, TOPIC, moment, sample
+from tests.consumers.samples import START, TOPIC, TOPICS, moment, sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def play(reading: Reading) -> Model:
     guard = VersionGuard(model.versions)
     for batch, crash in reading.batches():
         records = [StoredRecord(event.to_record(), Partition(TOPIC), next(offsets)) for event in batch]
-        items = read_batch(records, "dead-letters", BookingMapper({}), START).items
+        items = read_batch(records, TOPICS, BookingMapper({}), START).items
         plan = plan_load(items, [], guard.stored(one.key for one in candidates(items)), START)
         model.load(plan)
         guard.remember(plan.versions)
@@ -120,7 +120,7 @@ def test_the_guard_tells_what_the_warehouse_has_however_little_it_remembers(read
 def test_of_a_batch_the_state_that_lost_is_told_as_stale() -> None:
     events = [sample(1, at=5), sample(2, at=9)]
     records = [StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(events)]
-    items = read_batch(records, "dead-letters", BookingMapper({}), START).items
+    items = read_batch(records, TOPICS, BookingMapper({}), START).items
     held = {one.key: Stored("2026-05-01T09:00:07.000000Z/2026-05-01T09:00:07.000000Z", START) for one in candidates(items)}
     plan = plan_load(items, [], held, START)
     assert [one.event.id for one in plan.stale] == ["E1"]

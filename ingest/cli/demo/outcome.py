@@ -13,13 +13,32 @@ from ingest.simulator.truth import Difference
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was asked for."""
+    """What was asked for; `outage` is for how many seconds of the pace the receiver is down."""
 
     folder: Path
     pace: Pace
     log: str = ""
     seed: int = 1
     workers: int = 1
+    outage: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What reconciliation said after an outage: its reports, and how many bookings' last webhooks were never accepted."""
+
+    reports: list[dict[str, Any]]
+    lost: int
+
+    def total(self, column: str) -> int:
+        """Over all accounts."""
+        return sum(report[column] for report in self.reports)
+
+    @property
+    def right(self) -> bool:
+        """All that was lost was found missing, nothing else was, and all of it was repaired."""
+        complete = all(report["outcome"] == "complete" for report in self.reports)
+        return complete and self.total("missed") == self.total("repaired") == self.lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +53,14 @@ class Outcome:
     truth: int
     dead_letters: int
     first_row_seconds: float | None
+    repair: Repair | None = None
 
     @property
     def right(self) -> bool:
-        """Every booking as it truly is, every webhook one event, nothing set aside or given up."""
-        return not self.wrong and self.watch.events == self.sent.webhooks and not self.dead_letters and not self.sent.given_up
+        """Every booking as it truly is, every webhook one event, nothing set aside; nothing given up, or all of that found and repaired."""
+        events = self.sent.webhooks + (self.repair.total("missed") if self.repair else 0)
+        complete = self.repair.right if self.repair else not self.sent.given_up
+        return not self.wrong and self.watch.events == events and not self.dead_letters and complete
 
     def summary(self) -> dict[str, Any]:
         """For scripts."""
@@ -56,6 +78,8 @@ class Outcome:
             "first_row_seconds": self.first_row_seconds,
             "answer_seconds": percentiles(self.sent.latencies),
             "row_visible_seconds": percentiles(self.watch.freshness),
+            "lost": self.repair and self.repair.lost,
+            "reconciliations": self.repair and self.repair.reports,
         }
 
 

@@ -1,4 +1,4 @@
-"""Sets the stage: a folder with settings for four accounts, and `ingest up` running in it."""
+"""Sets the stage: a folder with settings for four accounts, the world their vendors tell of, and `ingest` running in it."""
 
 import os
 import secrets
@@ -19,6 +19,9 @@ from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
 from ingest.simulator.dialect import Dialect, load_dialect
+from ingest.simulator.rest import load_rest_dialect
+from ingest.simulator.rest.server import RestServer
+from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 
 _MARK = "made-by-ingest-demo"
@@ -30,15 +33,20 @@ _PRIVATE = 0o600
 class Stage:
     """One account per vendor, named after it; ports and secrets of its own, so that demos do not meet."""
 
-    def __init__(self, folder: Path, log: str = "", *, workers: int = 1) -> None:
+    def __init__(self, folder: Path, log: str = "", *, workers: int = 1, seed: int = 1) -> None:
         """Raises ConfigurationError when the folder is somebody else's."""
         self.folder = folder.absolute()
         _empty(self.folder)
-        port, admin_port, consumer_port = _free_ports(3)
+        port, admin_port, consumer_port, vendors_port = _free_ports(4)
         url = f"http://127.0.0.1:{port}"
         self.dialects: Mapping[str, Dialect] = {
             vendor: load_dialect(vendor)(f"{url}/webhooks/{vendor}/{vendor}", secrets.token_urlsafe(24)) for vendor in vendor_names()
         }
+        self.world = World({name: dialect.habits for name, dialect in self.dialects.items()}, seed)
+        self.vendors = RestServer(
+            {name: load_rest_dialect(name)(dialect, self.world.meetings[name]) for name, dialect in self.dialects.items()},
+            port=vendors_port,
+        )
         self.config = self.folder / "ingest.toml"
         run = secrets.token_hex(4)
         self._write(
@@ -49,43 +57,82 @@ class Stage:
                 "receiver": {"port": port, "admin_port": admin_port, "workers": workers},
                 "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
                 "warehouse": {"credentials": f"{self.folder}/warehouse.duckdb", "work_dir": f"{self.folder}/dlt"},
-                "accounts": {name: dict(dialect.settings()) for name, dialect in self.dialects.items()},
+                "reconcile": {"lag": "0s", "state_dir": f"{self.folder}/reconcile"},
+                "accounts": {
+                    name: {**dialect.settings(), "api_url": self.vendors.api_url(name)} for name, dialect in self.dialects.items()
+                },
             }
         )
         self.settings: Settings = load_settings(str(self.config), environ={})
 
     @contextmanager
-    def running(self) -> Iterator["subprocess.Popen[bytes]"]:
-        """`ingest up`, from accepting webhooks to a clean stop; its log lines go to `up.log`."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
-        with (self.folder / "up.log").open("wb") as lines:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "ingest", "up", "--config", str(self.config)],
-                stdin=subprocess.DEVNULL, stdout=lines, stderr=lines, env=environment, start_new_session=True,
-            )  # fmt: skip
+    def running(self) -> Iterator["Processes"]:
+        """The vendors' REST sides, a consumer and a receiver, from accepting webhooks to a clean stop."""
+        processes = Processes(self.config, self.settings.public_url)
+        with self.vendors.serving():
             try:
-                self._wait_until_accepting(process)
-                yield process
+                processes.start("consume")
+                processes.start("receive")
+                processes.wait_until_accepting()
+                yield processes
             finally:
-                process.send_signal(signal.SIGTERM)
-                process.wait(_STOP_SECONDS)
-
-    def _wait_until_accepting(self, process: "subprocess.Popen[bytes]") -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                if httpx.get(f"{self.settings.public_url}/healthz").is_success:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.05)
-        raise WarehouseUnavailable(f"the receiver did not start; {self.folder}/up.log says why")
+                processes.stop("receive")
+                processes.stop("consume")
 
     def _write(self, settings: Mapping[str, object]) -> None:
-        own = {name: {"webhook_secrets": [dialect.secret]} for name, dialect in self.dialects.items()}
+        own = {
+            name: {"webhook_secrets": [dialect.secret], **self.vendors.accounts[name].settings()} for name, dialect in self.dialects.items()
+        }
         self.config.write_text(tomlkit.dumps(settings), encoding="utf-8")
         private = secrets_path(self.config)
         private.touch(_PRIVATE)
         private.write_text(tomlkit.dumps({"accounts": own}), encoding="utf-8")
+
+
+class Processes:
+    """`ingest` commands with one settings file; what they log goes to `<command>.log` beside it."""
+
+    def __init__(self, config: Path, url: str) -> None:
+        self._config = config
+        self._url = url
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, command: str) -> None:
+        """Returns at once."""
+        with (self._config.parent / f"{command}.log").open("ab") as lines:
+            self._running[command] = subprocess.Popen(
+                self._line(command), stdin=subprocess.DEVNULL, stdout=lines, stderr=lines, env=_environment(), start_new_session=True
+            )
+
+    def stop(self, command: str) -> None:
+        """A clean stop, waited for."""
+        if process := self._running.pop(command, None):
+            process.send_signal(signal.SIGTERM)
+            process.wait(_STOP_SECONDS)
+
+    def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        """To its end; what it says is in the result."""
+        return subprocess.run(
+            self._line(*command), stdin=subprocess.DEVNULL, capture_output=True, text=True, env=_environment(), check=False
+        )
+
+    def wait_until_accepting(self) -> None:
+        """Raises WarehouseUnavailable when one of them did not start."""
+        deadline = time.monotonic() + _START_SECONDS
+        while all(process.poll() is None for process in self._running.values()) and time.monotonic() < deadline:
+            try:
+                if httpx.get(f"{self._url}/healthz").is_success:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise WarehouseUnavailable(f"the receiver or the consumer did not start; the logs in {self._config.parent} say why")
+
+    def _line(self, *command: str) -> list[str]:
+        return [sys.executable, "-m", "ingest", *command, "--config", str(self._config)]
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
 
 
 def _empty(folder: Path) -> None:

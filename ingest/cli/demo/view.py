@@ -12,13 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ingest.booking import BookingStatus
-from ingest.cli.demo.outcome import Outcome, Plan
+from ingest.cli.demo.outcome import Outcome, Plan, Repair
 from ingest.cli.demo.stage import Stage
 from ingest.cli.demo.watch import Watch
 from ingest.simulator.sender import Sent
 
 _LINE_SECONDS = 2.0
 _SHOWN_DIFFERENCES = 10
+_COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests", "least_requests")
 
 
 class View:
@@ -44,6 +45,10 @@ class View:
     def shown(self) -> bool:
         """Whether anybody looks: else the details need not be asked for."""
         return not self._console.quiet
+
+    def say(self, line: str) -> None:
+        """Something happened that is worth a line."""
+        self._console.print(f"{self._elapsed():5.1f} s  {line}", highlight=False)
 
     def update(self) -> None:
         """Show what is known now."""
@@ -98,6 +103,8 @@ def show_summary(outcome: Outcome) -> None:
     for name, value in _figures(outcome):
         table.add_row(name, str(value))
     console.print(table)
+    if outcome.repair:
+        console.print(_repairs(outcome.repair))
     for wrong in outcome.wrong[:_SHOWN_DIFFERENCES]:
         console.print(
             f"[red]differs[/red] {wrong.account} {wrong.booking_id} {wrong.column}: expected {wrong.expected!r}, found {wrong.found!r}"
@@ -110,6 +117,16 @@ def show_summary(outcome: Outcome) -> None:
     console.print(f"{verdict} ({outcome.truth} bookings checked, {len(outcome.wrong)} differences)")
     command = f"ingest query --config {outcome.stage.config}"
     console.print(f'look around: {command} "select vendor, status, starts_at, customer_name from bookings"', soft_wrap=True)  # noqa: S608 - to be typed
+
+
+def _repairs(repair: Repair) -> Table:
+    table = Table(
+        "account", *_COLUMNS, title=f"reconciliation: {repair.lost} bookings whose last webhook never arrived", title_justify="left"
+    )
+    for report in repair.reports:
+        table.add_row(report["account"], *(str(report[column]) for column in _COLUMNS))
+    table.add_row("all", *(str(repair.total(column)) for column in _COLUMNS), style="bold")
+    return table
 
 
 def _figures(outcome: Outcome) -> list[tuple[str, Any]]:

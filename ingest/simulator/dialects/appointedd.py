@@ -12,6 +12,14 @@ from ingest.simulator.world import Change, Habits, Kind, Meeting
 _TYPES = {Kind.CREATED: "booking_created", Kind.MOVED: "booking_updated", Kind.CANCELLED: "booking_cancelled"}
 _HEADER = "X-Webhook-Token"
 
+# The first digits of ids.
+ORGANISATION = "5b"
+SERVICE = "5d"
+RESOURCE = "5f"
+BOOKING = "63"
+CUSTOMER = "64"
+PARTICIPATION = "65"
+
 
 class AppointeddDialect(Dialect):
     """Nothing is signed: a header holds the secret. After a change `updated` has whole seconds only."""
@@ -30,13 +38,13 @@ class AppointeddDialect(Dialect):
 
     def expected(self, meeting: Meeting) -> Mapping[str, Any]:
         return {
-            "booking_id": _id(meeting.number),
+            "booking_id": object_id(meeting.number),
             "status": "cancelled" if meeting.last is Kind.CANCELLED else "confirmed",
             "starts_at": meeting.starts_at,
             "ends_at": meeting.ends_at,
             "timezone": meeting.customer.timezone,
             "service_name": meeting.service.name,
-            "staff": [_id(meeting.host.number, "5f")],
+            "staff": [object_id(meeting.host.number, RESOURCE)],
             "staff_name": meeting.host.name,
             "customer_name": meeting.customer.name,
             "customer_email": meeting.customer.email,
@@ -47,17 +55,22 @@ class AppointeddDialect(Dialect):
         }
 
 
-def _id(number: int, prefix: str = "63") -> str:
+def object_id(number: int, prefix: str = BOOKING) -> str:
+    """24 hexadecimal digits; the first two say of what."""
     return f"{prefix}{number:022x}"
 
 
+def updated_at(meeting: Meeting) -> datetime:
+    """To the millisecond on creation, whole seconds after a change."""
+    return meeting.changed_at if meeting.last is Kind.CREATED else meeting.changed_at.replace(microsecond=0)
+
+
 def _data(meeting: Meeting) -> dict[str, Any]:
-    changed = meeting.changed_at if meeting.last is Kind.CREATED else meeting.changed_at.replace(microsecond=0)
     host = meeting.host
     return {
-        "organisation": {"id": _id(1, "5b"), "name": "Example Clinic"},
+        "organisation": {"id": object_id(1, ORGANISATION), "name": "Example Clinic"},
         "booking": {
-            "id": _id(meeting.number),
+            "id": object_id(meeting.number),
             "start_time": milliseconds(meeting.starts_at),
             "end_time": milliseconds(meeting.ends_at),
             "price": float(meeting.service.price),
@@ -68,18 +81,18 @@ def _data(meeting: Meeting) -> dict[str, Any]:
             "allow_online_group": False,
             "max_occupancy": 1,
             "last_modified_source": "appointment_screen",
-            "updated": milliseconds(changed),
+            "updated": milliseconds(updated_at(meeting)),
         },
         "participants": [_participant(meeting)],
-        "bookables": [{"id": _id(host.number, "5f"), "name": host.name, "email": host.email}],
-        "service": {"id": _id(meeting.service.number, "5d"), "name": meeting.service.name},
+        "bookables": [{"id": object_id(host.number, RESOURCE), "name": host.name, "email": host.email}],
+        "service": {"id": object_id(meeting.service.number, SERVICE), "name": meeting.service.name},
     }
 
 
 def _participant(meeting: Meeting) -> dict[str, Any]:
     customer, price = meeting.customer, float(meeting.service.price)
     return {
-        "id": _id(customer.number, "64"),
+        "id": object_id(customer.number, CUSTOMER),
         "firstname": customer.first_name,
         "lastname": customer.last_name,
         "timezone": customer.timezone,
@@ -88,8 +101,8 @@ def _participant(meeting: Meeting) -> dict[str, Any]:
         "spaces": 1,
         "booking_status": "No Status",
         "notes": "",
-        "questions": [{"label": "First visit?", "value": True, "id": _id(7, "5e")}],
-        "customer_booking_id": _id(meeting.number, "65"),
+        "questions": [{"label": "First visit?", "value": True, "id": object_id(7, "5e")}],
+        "customer_booking_id": object_id(meeting.number, PARTICIPATION),
         "total_price": price,
         "total_spaces": 1,
         "price_points": [{"price_per_quantity": price, "quantity": 1, "spaces_per_quantity": 1}],

@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 
 from ingest.simulator.dialect import Dialect, Webhook
-from ingest.simulator.world import Change, Habits, Kind, Meeting
+from ingest.simulator.world import Change, Habits, Kind, Meeting, Person, Service
 from ingest.vendors.bookeo import sign
 
 _TYPES = {Kind.CREATED: "created", Kind.MOVED: "updated", Kind.CANCELLED: "deleted", Kind.NO_SHOW: "updated"}
 # Times are told in the account's zone, as offsets.
-_LOCAL = timezone(timedelta(hours=-5))
+LOCAL = timezone(timedelta(hours=-5))
 
 
 class BookeoDialect(Dialect):
@@ -26,7 +26,7 @@ class BookeoDialect(Dialect):
 
     def webhook(self, change: Change) -> Webhook:
         meeting = change.meeting
-        body = {"itemId": _id(meeting.number), "timestamp": _minute(meeting.changed_at), "item": _item(meeting)}
+        body = {"itemId": booking_number(meeting.number), "timestamp": minute(meeting.changed_at), "item": booking(meeting)}
         message_id = f"msg{meeting.number:08d}{change.kind[0]}{int(meeting.changed_at.timestamp() * 1000):011x}"
         return Webhook(f"domain=bookings&type={_TYPES[change.kind]}", orjson.dumps(body), message_id)
 
@@ -36,7 +36,7 @@ class BookeoDialect(Dialect):
     def expected(self, meeting: Meeting) -> Mapping[str, Any]:
         status = {Kind.CANCELLED: "cancelled", Kind.NO_SHOW: "no_show"}.get(meeting.last, "confirmed")
         return {
-            "booking_id": _id(meeting.number),
+            "booking_id": booking_number(meeting.number),
             "status": status,
             "starts_at": meeting.starts_at,
             "ends_at": meeting.ends_at,
@@ -52,25 +52,37 @@ class BookeoDialect(Dialect):
         }
 
 
-def _id(number: int) -> str:
+def booking_number(number: int) -> str:
+    """Of a meeting."""
     return f"2570{number:010d}"
 
 
-def _minute(moment: datetime) -> str:
-    return moment.astimezone(_LOCAL).replace(second=0, microsecond=0).isoformat()
+def customer_id(person: Person) -> str:
+    """Of a customer."""
+    return f"2856{person.number:08d}"
 
 
-def _item(meeting: Meeting) -> dict[str, Any]:
-    customer = f"2856{meeting.customer.number:08d}"
+def product_id(service: Service) -> str:
+    """Of a service."""
+    return f"PROD{service.number:08d}"
+
+
+def minute(moment: datetime) -> str:
+    """Local time, cut to the minute."""
+    return moment.astimezone(LOCAL).replace(second=0, microsecond=0).isoformat()
+
+
+def booking(meeting: Meeting) -> dict[str, Any]:
+    """As webhooks have it."""
     price = {"amount": str(meeting.service.price), "currency": meeting.service.currency}
     nothing = {"amount": "0", "currency": meeting.service.currency}
-    item = {
-        "bookingNumber": _id(meeting.number),
+    told = {
+        "bookingNumber": booking_number(meeting.number),
         "eventId": f"296PJ9JHM12EB2FFCF43_{meeting.starts_at:%Y-%m-%d}",
-        "startTime": _minute(meeting.starts_at),
-        "endTime": _minute(meeting.ends_at),
-        "customerId": customer,
-        "customer": _customer(meeting, customer),
+        "startTime": minute(meeting.starts_at),
+        "endTime": minute(meeting.ends_at),
+        "customerId": customer_id(meeting.customer),
+        "customer": customer(meeting.customer),
         "title": meeting.customer.name,
         "participants": {
             "numbers": [{"peopleCategoryId": "Cadults", "number": 1 + meeting.number % 4}],
@@ -78,35 +90,36 @@ def _item(meeting: Meeting) -> dict[str, Any]:
         },
         "canceled": meeting.last is Kind.CANCELLED,
         "accepted": True,
-        "creationTime": _minute(meeting.created_at),
+        "creationTime": minute(meeting.created_at),
         "creationAgent": "Online",
         "productName": meeting.service.name,
-        "productId": f"PROD{meeting.service.number:08d}",
+        "productId": product_id(meeting.service),
         "price": {"totalGross": price, "totalNet": price, "totalTaxes": nothing, "totalPaid": nothing, "taxes": []},
         "options": [],
         "privateEvent": False,
     }
-    return item | _later(meeting)
+    return told | _later(meeting)
 
 
 def _later(meeting: Meeting) -> dict[str, Any]:
     """What is absent until something happened."""
     if meeting.last is Kind.CREATED:
         return {}
-    changed = {"lastChangeTime": _minute(meeting.changed_at), "lastChangeAgent": meeting.host.name}
+    changed = {"lastChangeTime": minute(meeting.changed_at), "lastChangeAgent": meeting.host.name}
     if meeting.last is Kind.NO_SHOW:
         return changed | {"noShow": True}
-    cancelled = {"cancelationTime": _minute(meeting.changed_at), "cancelationAgent": meeting.customer.name}
+    cancelled = {"cancelationTime": minute(meeting.changed_at), "cancelationAgent": meeting.customer.name}
     return changed | (cancelled if meeting.last is Kind.CANCELLED else {})
 
 
-def _customer(meeting: Meeting, number: str) -> dict[str, Any]:
+def customer(person: Person) -> dict[str, Any]:
+    """As bookings have it."""
     return {
-        "id": number,
-        "firstName": meeting.customer.first_name,
-        "lastName": meeting.customer.last_name,
-        "emailAddress": meeting.customer.email,
-        "phoneNumbers": [{"number": meeting.customer.phone, "type": "mobile"}],
+        "id": customer_id(person),
+        "firstName": person.first_name,
+        "lastName": person.last_name,
+        "emailAddress": person.email,
+        "phoneNumbers": [{"number": person.phone, "type": "mobile"}],
     }
 
 

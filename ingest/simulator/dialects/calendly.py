@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 
 from ingest.simulator.dialect import Dialect, Webhook
-from ingest.simulator.world import Change, Habits, Kind, Meeting, Person
+from ingest.simulator.world import Change, Habits, Kind, Meeting, Person, Service
 from ingest.vendors.calendly import sign
 
-_API = "https://api.calendly.com"
+API = "https://api.calendly.com"
 _EVENTS = {
     Kind.CREATED: "invitee.created",
     Kind.CANCELLED: "invitee.canceled",
@@ -18,6 +18,8 @@ _EVENTS = {
     Kind.NO_SHOW: "invitee_no_show.created",
 }
 _STATUSES = {Kind.CANCELLED: "cancelled", Kind.REPLACED: "rescheduled", Kind.NO_SHOW: "no_show"}
+# What leaves invitee and event canceled.
+ENDED = {Kind.CANCELLED, Kind.REPLACED}
 
 
 class CalendlyDialect(Dialect):
@@ -33,8 +35,8 @@ class CalendlyDialect(Dialect):
         envelope = {
             "event": _EVENTS[change.kind],
             "created_at": change.meeting.changed_at.strftime("%Y-%m-%dT%H:%M:%S.000000Z"),
-            "created_by": f"{_API}/users/SUBSCRIBER",
-            "payload": _invitee(change.meeting),
+            "created_by": f"{API}/users/SUBSCRIBER",
+            "payload": invitee(change.meeting),
         }
         return Webhook("", orjson.dumps(envelope))
 
@@ -42,17 +44,17 @@ class CalendlyDialect(Dialect):
         return sign(self.secret, webhook.body, at)
 
     def expected(self, meeting: Meeting) -> Mapping[str, Any]:
-        ended = meeting.last in {Kind.CANCELLED, Kind.REPLACED}
+        ended = meeting.last in ENDED
         return {
-            "booking_id": _uri(meeting.number),
-            "group_id": _event_uri(meeting.number),
+            "booking_id": invitee_uri(meeting.number),
+            "group_id": event_uri(meeting.number),
             "status": _STATUSES.get(meeting.last, "confirmed"),
             "starts_at": meeting.starts_at,
             "ends_at": meeting.ends_at,
             "timezone": meeting.customer.timezone,
             "created_at": meeting.created_at,
             "service_name": meeting.service.name,
-            "staff": [_user(meeting.host)],
+            "staff": [user_uri(meeting.host)],
             "staff_name": meeting.host.name,
             "customer_name": meeting.customer.name,
             "customer_email": meeting.customer.email,
@@ -61,45 +63,55 @@ class CalendlyDialect(Dialect):
             "currency": meeting.service.currency if meeting.service.price else None,
             "cancel_reason": meeting.reason if ended else None,
             "cancelled_by": "customer" if ended else None,
-            "rescheduled_from": _uri(meeting.replaces) if meeting.replaces else None,
-            "rescheduled_to": _uri(meeting.replaced_by) if meeting.replaced_by else None,
+            "rescheduled_from": invitee_uri(meeting.replaces) if meeting.replaces else None,
+            "rescheduled_to": invitee_uri(meeting.replaced_by) if meeting.replaced_by else None,
         }
 
 
-def _event_uri(number: int) -> str:
-    return f"{_API}/scheduled_events/EV{number:014d}"
+def event_uri(number: int) -> str:
+    """Of the event of a meeting."""
+    return f"{API}/scheduled_events/EV{number:014d}"
 
 
-def _uri(number: int) -> str:
-    return f"{_event_uri(number)}/invitees/IN{number:014d}"
+def invitee_uri(number: int) -> str:
+    """Of the one invitee of a meeting: the booking's id."""
+    return f"{event_uri(number)}/invitees/IN{number:014d}"
 
 
-def _user(host: Person) -> str:
-    return f"{_API}/users/US{host.number:014d}"
+def user_uri(host: Person) -> str:
+    """Of a host."""
+    return f"{API}/users/US{host.number:014d}"
 
 
-def _instant(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def event_type_uri(service: Service) -> str:
+    """Of a service."""
+    return f"{API}/event_types/ET{service.number:014d}"
 
 
-def _invitee(meeting: Meeting) -> dict[str, Any]:
-    ended = meeting.last in {Kind.CANCELLED, Kind.REPLACED}
+def instant(moment: datetime) -> str:
+    """`2026-06-10T06:30:00.000000Z`."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def invitee(meeting: Meeting) -> dict[str, Any]:
+    """As webhooks have it, its event inside."""
+    ended = meeting.last in ENDED
     paid = {"external_id": "ch_1", "provider": "stripe", "currency": meeting.service.currency, "terms": None, "successful": True}
-    no_show = {"uri": f"{_API}/invitee_no_shows/{meeting.number}", "created_at": _instant(meeting.changed_at)}
-    invitee: dict[str, Any] = {
-        "uri": _uri(meeting.number),
-        "event": _event_uri(meeting.number),
+    no_show = {"uri": f"{API}/invitee_no_shows/{meeting.number}", "created_at": instant(meeting.changed_at)}
+    told: dict[str, Any] = {
+        "uri": invitee_uri(meeting.number),
+        "event": event_uri(meeting.number),
         "email": meeting.customer.email,
         "name": meeting.customer.name,
         "first_name": None,
         "last_name": None,
         "status": "canceled" if ended else "active",
         "timezone": meeting.customer.timezone,
-        "created_at": _instant(meeting.created_at),
-        "updated_at": _instant(meeting.changed_at if ended else meeting.created_at),
+        "created_at": instant(meeting.created_at),
+        "updated_at": instant(meeting.changed_at if ended else meeting.created_at),
         "rescheduled": meeting.last is Kind.REPLACED,
-        "old_invitee": _uri(meeting.replaces) if meeting.replaces else None,
-        "new_invitee": _uri(meeting.replaced_by) if meeting.replaced_by else None,
+        "old_invitee": invitee_uri(meeting.replaces) if meeting.replaces else None,
+        "new_invitee": invitee_uri(meeting.replaced_by) if meeting.replaced_by else None,
         "cancel_url": f"https://calendly.com/cancellations/IN{meeting.number:014d}",
         "reschedule_url": f"https://calendly.com/reschedulings/IN{meeting.number:014d}",
         "text_reminder_number": meeting.customer.phone,
@@ -111,27 +123,29 @@ def _invitee(meeting: Meeting) -> dict[str, Any]:
         "reconfirmation": None,
         "scheduling_method": None,
         "invitee_scheduled_by": None,
-        "scheduled_event": _scheduled_event(meeting, ended=ended),
+        "scheduled_event": scheduled_event(meeting),
     }
-    return invitee | ({"cancellation": _cancellation(meeting)} if ended else {})
+    return told | ({"cancellation": _cancellation(meeting)} if ended else {})
 
 
-def _scheduled_event(meeting: Meeting, *, ended: bool) -> dict[str, Any]:
+def scheduled_event(meeting: Meeting) -> dict[str, Any]:
+    """The event that a meeting's one invitee has; REST tells it apart from the invitee."""
+    ended = meeting.last in ENDED
     event = {
-        "uri": _event_uri(meeting.number),
+        "uri": event_uri(meeting.number),
         "name": meeting.service.name,
         "status": "canceled" if ended else "active",
-        "start_time": _instant(meeting.starts_at),
-        "end_time": _instant(meeting.ends_at),
-        "event_type": f"{_API}/event_types/ET{meeting.service.number:014d}",
+        "start_time": instant(meeting.starts_at),
+        "end_time": instant(meeting.ends_at),
+        "event_type": event_type_uri(meeting.service),
         "location": {"type": "zoom", "status": "pushed", "join_url": f"https://zoom.example.com/j/{meeting.number}", "data": {}},
         "invitees_counter": {"total": 1, "active": 0 if ended else 1, "limit": 1},
-        "event_memberships": [{"user": _user(meeting.host), "user_email": meeting.host.email, "user_name": meeting.host.name}],
+        "event_memberships": [{"user": user_uri(meeting.host), "user_email": meeting.host.email, "user_name": meeting.host.name}],
         "event_guests": [],
         "meeting_notes_plain": None,
         "meeting_notes_html": None,
-        "created_at": _instant(meeting.created_at),
-        "updated_at": _instant(meeting.changed_at if ended else meeting.created_at),
+        "created_at": instant(meeting.created_at),
+        "updated_at": instant(meeting.changed_at if ended else meeting.created_at),
     }
     return event | ({"cancellation": _cancellation(meeting)} if ended else {})
 
@@ -141,7 +155,7 @@ def _cancellation(meeting: Meeting) -> dict[str, Any]:
         "canceled_by": meeting.customer.name,
         "canceler_type": "invitee",
         "reason": meeting.reason,
-        "created_at": _instant(meeting.changed_at),
+        "created_at": instant(meeting.changed_at),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from ingest.simulator.dialect import Dialect, Webhook, milliseconds
-from ingest.simulator.world import Change, Habits, Kind, Meeting
+from ingest.simulator.world import Change, Habits, Kind, Meeting, Person
 from ingest.vendors.oncehub import sign
 
 _TYPES = {
@@ -44,7 +44,7 @@ class OncehubDialect(Dialect):
             "creation_time": milliseconds(meeting.changed_at),
             "type": _TYPES[change.kind],
             "api_version": "v2",
-            "data": _booking(meeting),
+            "data": booking(meeting),
         }
         return Webhook("", orjson.dumps(envelope))
 
@@ -54,14 +54,14 @@ class OncehubDialect(Dialect):
     def expected(self, meeting: Meeting) -> Mapping[str, Any]:
         ended = meeting.last is Kind.CANCELLED
         return {
-            "booking_id": _id(meeting.number),
+            "booking_id": booking_id(meeting.number),
             "status": _EXPECTED.get(meeting.last, "confirmed"),
             "starts_at": meeting.starts_at,
             "ends_at": meeting.ends_at,
             "timezone": meeting.customer.timezone,
             "created_at": meeting.created_at.replace(microsecond=0),
             "service_name": meeting.service.name,
-            "staff": [f"USR-{meeting.host.number:08d}"],
+            "staff": [user_id(meeting.host.number)],
             "customer_name": meeting.customer.name,
             "customer_email": meeting.customer.email,
             "customer_phone": meeting.customer.phone,
@@ -74,20 +74,37 @@ class OncehubDialect(Dialect):
         }
 
 
-def _id(number: int) -> str:
+def booking_id(number: int) -> str:
+    """Of a meeting."""
     return f"BKNG-{number:012d}"
 
 
-def _booking(meeting: Meeting) -> dict[str, Any]:
+def user_id(number: int) -> str:
+    """Of a host."""
+    return f"USR-{number:08d}"
+
+
+def calendar_id(number: int) -> str:
+    """Of a service."""
+    return f"BKC-{number:08d}"
+
+
+def status(meeting: Meeting) -> str:
+    """OnceHub's word for what became of it."""
+    return _WORDS[meeting.last]
+
+
+def booking(meeting: Meeting) -> dict[str, Any]:
+    """As webhooks have it."""
     cents = int(meeting.service.price * 100)
     paid = {"amount_charged": cents, "currency": meeting.service.currency, "transaction_id": f"ch_{meeting.number}"} if cents else None
     why = {"reason": meeting.reason or "", "actioned_by": "customer" if meeting.reason else "", "user_id": ""}
     return {
         "object": "booking",
-        "id": _id(meeting.number),
+        "id": booking_id(meeting.number),
         "tracking_id": f"TR-{meeting.number}",
         "subject": meeting.service.name,
-        "status": _WORDS[meeting.last],
+        "status": status(meeting),
         "in_trash": False,
         "creation_time": milliseconds(meeting.created_at),
         "starting_time": milliseconds(meeting.starts_at),
@@ -104,7 +121,7 @@ def _booking(meeting: Meeting) -> dict[str, Any]:
         "booking_page": None,
         "master_page": None,
         "event_type": "",
-        "booking_calendar": {"id": f"BKC-{meeting.service.number:08d}", "object": "booking_calendar", "name": meeting.service.name},
+        "booking_calendar": {"id": calendar_id(meeting.service.number), "object": "booking_calendar", "name": meeting.service.name},
         "payment_information": paid,
         "external_calendar": {"type": "none", "name": "", "id": "", "event_id": ""},
         "conversation": None,
@@ -114,9 +131,12 @@ def _booking(meeting: Meeting) -> dict[str, Any]:
 
 def _owner(meeting: Meeting) -> Any:
     """Both forms have been seen."""
-    host = f"USR-{meeting.host.number:08d}"
-    whole = {"id": host, "object": "user", "first_name": meeting.host.first_name, "last_name": meeting.host.last_name, "status": "active"}
-    return host if meeting.number % 2 else whole
+    return user_id(meeting.host.number) if meeting.number % 2 else user(meeting.host)
+
+
+def user(host: Person) -> dict[str, Any]:
+    """A host as an expanded owner."""
+    return {"id": user_id(host.number), "object": "user", "first_name": host.first_name, "last_name": host.last_name, "status": "active"}
 
 
 def _form(meeting: Meeting) -> dict[str, Any]:

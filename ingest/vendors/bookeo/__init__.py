@@ -7,7 +7,7 @@ Payloads: https://www.bookeo.com/apiref/ (a webhook's `item` is the object that 
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
@@ -54,6 +54,8 @@ class BookeoAccount(Account):
     `timezone` is the account's IANA zone: Bookeo tells offsets only. Bookeo recommends to refuse deliveries older than
     two minutes, which is `tolerance = "120s"`.
     """
+
+    rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("secret_key", "api_key"),)
 
     secret_key: SecretStr | None = None
     api_key: SecretStr | None = None

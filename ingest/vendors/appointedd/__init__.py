@@ -8,7 +8,7 @@ REST:     https://developers.appointedd.com/reference/booking-entity
 
 import re
 from base64 import b64encode
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, AliasPath, BeforeValidator, Field, SecretStr, model_validator
 
@@ -45,6 +45,8 @@ class AppointeddAccount(Account):
     authentication's user, one of the secrets being the password. For the REST side: `api_key` with `api = "v1"`,
     `client_id` and `client_secret` with `"v2"`.
     """
+
+    rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_key",), ("client_id", "client_secret"))
 
     webhook_header: str | None = Field(None, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
     webhook_user: str | None = Field(None, pattern=r"^[ -9;-~]+$")

@@ -6,6 +6,7 @@ Payloads:  https://developer.calendly.com/api-docs/calendly-api/webhooks
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
@@ -24,9 +25,20 @@ _CANCELERS = {"invitee": "customer", "host": "host"}
 
 
 class CalendlyAccount(Account):
-    """`api_token`: a personal access token, for the REST side."""
+    """For the REST side: `api_token`, a personal access token, or `client_id`, `client_secret` and `refresh_token` of an OAuth app.
+
+    `scope` is whose bookings are read: the whole organization's, which takes an owner's or admin's token, or the user's.
+    `check_no_shows`: no list tells of a no-show, so reconciliation reads every held meeting, one request each; false leaves that out.
+    """
+
+    rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_token",), ("client_id", "client_secret", "refresh_token"))
 
     api_token: SecretStr | None = None
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    refresh_token: SecretStr | None = None
+    scope: Literal["organization", "user"] = "organization"
+    check_no_shows: bool = True
 
 
 class _Cancellation(Payload):
@@ -64,7 +76,9 @@ class _Host(Payload):
     user_email: Text = None
 
 
-class _ScheduledEvent(Payload):
+class ScheduledEvent(Payload):
+    """What the invitees of one meeting share; the same object in webhooks and in REST."""
+
     uri: Text = None
     name: Text = None
     start_time: MaybeInstant = None
@@ -72,6 +86,14 @@ class _ScheduledEvent(Payload):
     event_type: Text = None
     location: _Location | None = None
     event_memberships: tuple[_Host, ...] = ()
+
+    def staff(self) -> tuple[str, ...]:
+        """The hosts' URIs."""
+        return tuple(host.user for host in self.event_memberships if host.user)
+
+    def place(self) -> str | None:
+        """Link, address or kind."""
+        return self.location.text() if self.location else None
 
 
 class _Invitee(Payload):
@@ -91,7 +113,7 @@ class _Invitee(Payload):
     no_show: _NoShow | None = None
     reconfirmation: _Reconfirmation | None = None
     payment: _Payment | None = None
-    scheduled_event: _ScheduledEvent = Field(default_factory=_ScheduledEvent)
+    scheduled_event: ScheduledEvent = Field(default_factory=ScheduledEvent)
 
     def changed_at(self) -> datetime:
         """`updated_at` does not move for a no-show, so the parts' own times count too."""
@@ -180,7 +202,6 @@ def _identity(envelope: _Envelope, body: bytes) -> tuple[str | bytes, ...]:
 
 def _booking(invitee: _Invitee, changed_at: datetime) -> Booking:
     event = invitee.scheduled_event
-    hosts = event.event_memberships
     cancellation = invitee.cancellation or _Cancellation()
     price, currency = _paid(invitee.payment)
     return Booking(
@@ -195,9 +216,9 @@ def _booking(invitee: _Invitee, changed_at: datetime) -> Booking:
         updated_at=invitee.updated_at,
         service_id=event.event_type,
         service_name=event.name,
-        staff=tuple(host.user for host in hosts if host.user),
-        staff_name=next((host.user_name or host.user_email for host in hosts), None),
-        location=event.location.text() if event.location else None,
+        staff=event.staff(),
+        staff_name=next((host.user_name or host.user_email for host in event.event_memberships), None),
+        location=event.place(),
         customer_name=invitee.name,
         customer_email=invitee.email,
         customer_phone=_phone(invitee),

@@ -6,7 +6,7 @@ Payloads:  https://help.oncehub.com/developers/api/
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
 
@@ -58,6 +58,8 @@ Count = Annotated[int, BeforeValidator(_count)]
 
 class OncehubAccount(Account):
     """`api_key`: for the REST side."""
+
+    rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_key",),)
 
     api_key: SecretStr | None = None
 

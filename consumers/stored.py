@@ -1,0 +1,114 @@
+"""What the warehouse has of an account's bookings, for reconciliation to compare with what the vendor has."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from consumers.locks import READER_SECONDS, warehouse_lock
+from consumers.query import NoSuchTable, NothingLoaded, query
+from ingest.booking import Booking, BookingStatus, Stored
+from ingest.errors import WarehouseUnavailable
+from ingest.settings import Settings
+
+if TYPE_CHECKING:
+    import duckdb
+
+_PART = 1000
+_COLUMNS = [*(field.name for field in fields(Booking)), "loaded_at"]
+_DUCKDB_MEMORY = "200MB"
+
+
+class StoredBookings:
+    """The rows of `bookings`; none where nothing was loaded yet. Raises WarehouseUnavailable.
+
+    Every call is a turn of its own at the warehouse, so that a consumer loads in between.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._file = settings.warehouse.duckdb_file
+
+    def by(self, column: Literal["booking_id", "group_id"], vendor: str, account: str, keys: Sequence[str]) -> dict[str, list[Stored]]:
+        """Those with one of these values in the column, by that value; gone ones too. A value that none has is left out."""
+        found: dict[str, list[Stored]] = {}
+        for some in (keys[at : at + _PART] for at in range(0, len(keys), _PART)):
+            for stored in self._select(f"{column} IN {self._marks(len(some))}", [vendor, account, *self._given(some)]):
+                found.setdefault(getattr(stored.booking, column), []).append(stored)
+        return found
+
+    def within(
+        self, column: Literal["updated_at", "starts_at"], vendor: str, account: str, since: datetime, until: datetime | None
+    ) -> Iterator[list[Stored]]:
+        """Those with an instant in [since, until) in the column, in its order, a thousand or so at a time; gone ones are left out."""
+        before, end = (f" AND {column} < %s", [until]) if until else ("", [])
+        after = f"{column} >= %s"
+        place: list[Any] = [since]
+        while True:
+            condition = f"gone_at IS NULL{before} AND {after} ORDER BY {column}, booking_id LIMIT {_PART}"
+            part = self._select(condition, [vendor, account, *end, *place])
+            if part:
+                yield part
+            if len(part) < _PART:
+                return
+            at, last = getattr(part[-1].booking, column), part[-1].booking.booking_id
+            after, place = f"({column} > %s OR ({column} = %s AND booking_id > %s))", [at, at, last]
+
+    def _marks(self, number: int) -> str:
+        """DuckDB takes a list as one value, which is quicker by far than a thousand."""
+        return "(SELECT unnest(%s))" if self._file else f"({', '.join(['%s'] * number)})"
+
+    def _given(self, keys: Sequence[str]) -> Sequence[Any]:
+        return [list(keys)] if self._file else keys
+
+    def _select(self, condition: str, parameters: Sequence[Any]) -> list[Stored]:
+        where = f"WHERE vendor = %s AND account = %s AND {condition}"
+        return [_stored(row) for row in (self._ask_duckdb if self._file else self._ask)(where, parameters)]
+
+    def _ask(self, where: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        try:
+            return query(self._settings, f"SELECT {', '.join(_COLUMNS)} FROM bookings {where}", parameters).rows  # noqa: S608 - our own names
+        except (NothingLoaded, NoSuchTable):
+            return []
+
+    def _ask_duckdb(self, where: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """The file is attached for one query: starting DuckDB takes forty times as long."""
+        import duckdb
+
+        path, dataset = self._file, self._settings.warehouse.dataset
+        if path is None or not path.exists():
+            return []
+        table = f'warehouse."{dataset}".bookings'
+        try:
+            with warehouse_lock(self._settings.warehouse, READER_SECONDS):
+                self._reader.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS warehouse (READ_ONLY)")
+                try:
+                    sql = f"SELECT {', '.join(_COLUMNS)} FROM {table} {where}"  # noqa: S608 - our own names
+                    return self._reader.execute(sql.replace("%s", "?"), parameters).fetchall()
+                finally:
+                    self._reader.execute("DETACH warehouse")
+        except duckdb.CatalogException:
+            return []
+        except duckdb.IOException as error:
+            raise WarehouseUnavailable(f"{path} is held by another program: {str(error).splitlines()[0]}") from None
+
+    @cached_property
+    def _reader(self) -> "duckdb.DuckDBPyConnection":
+        import duckdb
+
+        return duckdb.connect(config={"memory_limit": _DUCKDB_MEMORY})
+
+
+def _stored(row: Sequence[Any]) -> Stored:
+    told: dict[str, Any] = {name: _in_utc(value) for name, value in zip(_COLUMNS, row, strict=True)}
+    loaded_at = told.pop("loaded_at")
+    staff = orjson.loads(told["staff"]) if isinstance(told["staff"], str) else told["staff"] or ()
+    told |= {"status": BookingStatus(told["status"]), "staff": tuple(staff), "version": told["version"].rpartition("/")[0]}
+    return Stored(Booking(**told), loaded_at)
+
+
+def _in_utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) else value

@@ -1,0 +1,154 @@
+"""The warehouse by dlt: the only place that knows pipelines, load packages and merge strategies.
+
+The log is the truth, dlt's working folder is scratch. So a package that was left pending is dropped, never finished:
+its records were not committed, and are read and loaded again, by whoever owns them now.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+from dlt.common.configuration.utils import get_resolved_traces
+from dlt.common.schema.typing import TColumnSchema
+from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.extract import DltResource
+from filelock import FileLock, Timeout
+
+from consumers.locks import warehouse_lock
+from consumers.rows import TABLES, Row, Table, arrow
+from consumers.versions import Key, Stored
+from consumers.warehouse.destination import destination, make_folder, read, reading_client, try_out
+from consumers.warehouse.errors import translated
+from ingest.errors import ConfigurationError, WarehouseUnavailable
+from ingest.settings import Settings
+
+_KEYS_PER_QUERY = 500
+_TURN_SECONDS = 10.0
+_DUCKDB_MEMORY = "200MB"
+
+
+class Warehouse:
+    """One pipeline, held by one process at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ConfigurationError when another consumer holds the pipeline, or dlt cannot use the destination as it is set."""
+        self._settings = settings.warehouse
+        self._name = "_".join(filter(None, ["ingest", settings.consumer.instance]))
+        self._folder = Path(settings.warehouse.work_dir) / self._name
+        self._held = _hold(self._folder)
+        self._destination = destination(settings)
+        self._failed = False
+        with translated():
+            self._pipeline = self._fresh_pipeline()
+            self._strategies = _merge_strategies(self._pipeline)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Around all that belongs to one load. Raises WarehouseUnavailable when the destination is out of reach.
+
+        DuckDB's file stays open for as long: dlt opens and closes it for every job, which costs more than a small load itself.
+        After a turn that failed, and where somebody else's was left pending, dlt's folder is made anew.
+        """
+        file = self._settings.duckdb_file
+        with warehouse_lock(self._settings, _TURN_SECONDS):
+            with translated():
+                if self._failed or self._pipeline.has_pending_data:
+                    self._pipeline = self._fresh_pipeline()
+                kept = _keep_open(file) if file else None
+            self._failed = True
+            try:
+                yield
+                self._failed = False
+            finally:
+                if kept:
+                    kept.close()
+
+    def prepare(self) -> None:
+        """Makes the tables, so that they can be read before the first event. Raises as `load` does."""
+        with self.turn():
+            self.load({table.name: [] for table in TABLES})
+
+    def versions(self, keys: Iterable[Key]) -> Mapping[Key, Stored]:
+        """What `bookings` has of these, in queries of a bounded size; within a turn. Raises WarehouseUnavailable."""
+        found: dict[Key, Stored] = {}
+        with translated(), self._pipeline.sql_client() as client:
+            table = client.make_qualified_table_name("bookings")
+            wanted = list(keys)
+            for some in (wanted[at : at + _KEYS_PER_QUERY] for at in range(0, len(wanted), _KEYS_PER_QUERY)):
+                marks = ", ".join(["%s"] * len(some))
+                sql = f"SELECT vendor, account, booking_id, version, first_seen_at FROM {table} WHERE booking_id IN ({marks})"  # noqa: S608 - marks
+                try:
+                    rows = client.execute_sql(sql, *(key[2] for key in some)) or ()
+                except DatabaseUndefinedRelation:
+                    return {}  # nothing was ever loaded
+                found |= {(row[0], row[1], row[2]): Stored(row[3], row[4].astimezone(UTC)) for row in rows}
+        return found
+
+    def load(self, rows: Mapping[str, list[Row]]) -> None:
+        """Within a turn; when that ends, every row is visible. Raises WarehouseUnavailable, or LoadRefused when these rows are the reason."""
+        resources = [self._resource(table, rows[table.name]) for table in TABLES if table.name in rows]
+        with translated():
+            extracted = self._pipeline.extract(resources)
+            self._pipeline.normalize()
+            info = self._pipeline.load()
+            if set(info.loads_ids) != set(extracted.loads_ids) or any(p.state != "loaded" for p in info.load_packages):
+                raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
+        self._prune()
+
+    def close(self) -> None:
+        """Gives the pipeline up."""
+        if self._pipeline.is_active:  # a reader in this process makes its own the active one
+            self._pipeline.deactivate()
+        self._held.release()
+
+    def _fresh_pipeline(self) -> dlt.Pipeline:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return dlt.pipeline(
+            self._name, pipelines_dir=self._settings.work_dir, destination=self._destination, dataset_name=self._settings.dataset
+        )
+
+    def _resource(self, table: Table, rows: list[Row]) -> DltResource:
+        columns: dict[str, TColumnSchema] = {column: {"data_type": "json"} for column in table.json}
+        resource: DltResource = dlt.resource([arrow(table.name, rows)], name=table.name, primary_key=table.key, columns=columns)
+        return resource.apply_hints(write_disposition=self._strategies[table.replaces])
+
+    def _prune(self) -> None:
+        """Dlt keeps some eight files of every load, and a note of every setting it read: a full disk and memory, in time."""
+        get_resolved_traces().clear()
+        for folder in (self._folder / "load" / "loaded", self._folder / "normalize" / "loaded"):
+            for package in folder.glob("*"):
+                shutil.rmtree(package, ignore_errors=True)
+
+
+def _keep_open(file: Path) -> duckdb.DuckDBPyConnection:
+    """Bounded, for the whole process: DuckDB would take most of the machine's memory, and we load a few megabytes at a time."""
+    connection = duckdb.connect(str(file))
+    connection.execute(f"SET memory_limit = '{_DUCKDB_MEMORY}'")
+    return connection
+
+
+def _hold(folder: Path) -> FileLock:
+    make_folder(folder)
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=10)
+    except Timeout:
+        raise ConfigurationError(f"another consumer works in {folder}: stop it, or give this one its own consumer.instance") from None
+    return lock
+
+
+def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, Any]:
+    """By whether later rows replace: the exact strategy where the destination has it, the universal one elsewhere."""
+    can = pipeline.destination_client().capabilities.supported_merge_strategies or []
+    return {
+        True: {"disposition": "merge", "strategy": "upsert" if "upsert" in can else "delete-insert"},
+        False: {"disposition": "merge", "strategy": "insert-only" if "insert-only" in can else "delete-insert"},
+    }
+
+
+__all__ = ["Warehouse", "destination", "read", "reading_client", "try_out"]

@@ -1,0 +1,96 @@
+"""The destination the settings name, and connections beside a running consumer's."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import dlt
+from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
+from dlt.destinations.sql_client import SqlClientBase
+
+from consumers.locks import READER_SECONDS, warehouse_lock
+from consumers.query import NoSuchTable, NothingLoaded
+from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
+from ingest.errors import ConfigurationError, WarehouseUnavailable
+from ingest.settings import Settings
+
+# Read by dlt with its first pipeline: no telemetry, no parallelism we do not need, no trying again (the loader does), nothing left behind.
+for _name, _value in {
+    "RUNTIME__DLTHUB_TELEMETRY": "false",
+    "RUNTIME__LOG_LEVEL": "CRITICAL",
+    "NORMALIZE__WORKERS": "1",
+    "LOAD__WORKERS": "2",
+    "LOAD__RAISE_ON_MAX_RETRIES": "1",
+    "LOAD__DELETE_COMPLETED_JOBS": "true",
+    "DATA_WRITER__DISABLE_COMPRESSION": "true",
+    "ENABLE_RUNTIME_TRACE": "false",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+
+def try_out(settings: Settings) -> None:
+    """Connects, and makes the dataset where it is missing. Raises WarehouseUnavailable, LoadRefused, ConfigurationError."""
+    with reading_client(settings) as client:
+        if not client.has_dataset():
+            client.create_dataset()
+
+
+@contextmanager
+def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
+    """A connection of its own, beside a running consumer's."""
+    with TemporaryDirectory(prefix="ingest-reader-") as scratch:
+        pipeline = dlt.pipeline(
+            "ingest_reader", pipelines_dir=scratch, destination=destination(settings), dataset_name=settings.warehouse.dataset
+        )
+        with translated(), warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
+            yield client
+
+
+def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of a query. Raises as `consumers.query.query` does."""
+    with reading_client(settings) as client:
+        if not client.has_dataset():
+            raise NothingLoaded(f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}")
+        try:
+            with client.execute_query(sql, *parameters) as cursor:
+                return [column[0] for column in cursor.description or ()], cursor.fetchall()
+        except DatabaseUndefinedRelation as error:
+            raise NoSuchTable(str(error.dbapi_exception)) from None
+        except DatabaseException as error:
+            if is_one(error.dbapi_exception, NOT_THE_QUERY):
+                raise
+            raise ConfigurationError(str(error.dbapi_exception)) from None
+
+
+def destination(settings: Settings) -> Any:
+    """The dlt destination of the settings. Raises ConfigurationError."""
+    chosen = settings.warehouse
+    credentials = str(chosen.duckdb_file) if chosen.duckdb_file else (chosen.credentials and chosen.credentials.get_secret_value())
+    layout = "_".join(filter(None, ["%s_staging", settings.consumer.instance]))
+    given = {"credentials": credentials} if credentials else {}
+    if chosen.duckdb_file:
+        _check_name(chosen.duckdb_file, (chosen.dataset, layout % chosen.dataset))
+        make_folder(chosen.duckdb_file.parent)
+    try:
+        return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
+    except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises
+        raise ConfigurationError(f"warehouse.destination {chosen.destination!r} is not one dlt can use: {type(error).__name__}") from None
+
+
+def _check_name(file: Path, schemas: tuple[str, ...]) -> None:
+    """DuckDB calls a database by its file's name, and cannot tell that from a schema of the same name."""
+    if file.stem.lower() in schemas:
+        raise ConfigurationError(
+            f"warehouse.credentials: call the file something else than {file.name}, or choose another warehouse.dataset"
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Where it is missing. Raises WarehouseUnavailable."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WarehouseUnavailable(f"{folder} cannot be made: {error.strerror}") from None

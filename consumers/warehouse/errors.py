@@ -1,0 +1,60 @@
+"""Dlt's and the drivers' errors as ours: whether the rows, the settings or nobody is to blame, and nothing secret told."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException
+
+from ingest.errors import ConfigurationError, LoadRefused, WarehouseUnavailable
+
+# Names that PEP 249 gives to every driver's errors.
+_THE_ROWS = {"DataError", "IntegrityError"}
+NOT_THE_QUERY = {"OperationalError", "InterfaceError"}
+
+_USER_AND_PASSWORD = re.compile(r"(?<=://)\S*@")  # in the addresses that some drivers quote
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Dlt's errors as ours: terminal ones blame the rows, those of its configuration the settings, all others may pass."""
+    try:
+        yield
+    except (WarehouseUnavailable, LoadRefused, ConfigurationError):
+        raise
+    except Exception as error:
+        causes = list(causes_of(error))
+        for cause in causes:
+            if isinstance(cause, ConfigurationException):
+                raise ConfigurationError(f"warehouse.credentials are not what dlt can use: {_fault(cause)}") from None
+        what = f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
+        if _blames_rows(causes):
+            raise LoadRefused(what) from error
+        raise WarehouseUnavailable(what) from error
+
+
+def _blames_rows(causes: Sequence[BaseException]) -> bool:
+    """Only where the driver says so. dlt calls a missing permission or column terminal as well, and that is no record's fault."""
+    return any(is_one(cause, _THE_ROWS) for cause in causes)
+
+
+def is_one(error: BaseException, names: set[str]) -> bool:
+    """Whether its class or one of the bases has one of these names."""
+    return not names.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on to the first."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _fault(error: ConfigurationException) -> str:
+    """The names of missing fields; others of these errors quote the credentials."""
+    return " ".join(str(error).splitlines()[:2]) if isinstance(error, ConfigFieldMissingException) else type(error).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    return _USER_AND_PASSWORD.sub("…@", next(iter(str(error).splitlines()), ""))[:300]

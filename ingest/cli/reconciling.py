@@ -1,0 +1,185 @@
+"""`reconcile`: what the vendors have, compared with the warehouse, and repaired; shown while it runs and when it is done."""
+
+import json
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.parent import WithParent, follow_parent
+from ingest.duration import Duration
+from ingest.errors import ConfigurationError, VendorRefused
+from ingest.instant import utc
+from ingest.settings import Settings
+from ingest.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from receivers.reconcile.report import Counts, Report
+    from receivers.reconcile.run import Follow, Reconciler
+
+_LINE_SECONDS = 5.0
+_DURATION = TypeAdapter(Duration)
+_AGO = re.compile(r"[0-9.]+(ms|s|m|h|d)?")
+_COLUMNS = ("seen", "matched", "missed", "repaired", "newer_here", "gone", "unreadable", "requests", "least_requests")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(reconcile)
+
+
+def reconcile(
+    since: Annotated[
+        str,
+        typer.Option(help="A date, an instant, or how long ago: 2026-11-01, 2026-11-01T09:00Z, 30d.", show_default="reconcile.lookback"),
+    ] = "",
+    until: Annotated[str, typer.Option(help="As --since.", show_default="now")] = "",
+    account: Annotated[
+        list[str] | None, typer.Option(help="This account; may be given several times.", show_default="all with REST credentials")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Find, and repair nothing.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, every reconcile.every.")] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+    with_parent: WithParent = False,
+) -> None:
+    """Find by REST what webhooks missed, repair it through the log, and say how many there were.
+
+    Vendors are asked what changed in the window; Calendly, which cannot be asked that, what starts in it, and without --until
+    also in the future. A run that was stopped goes on where it was when the same --since and --until are given. A consumer must be running.
+    Exit code 0: nothing is missing any more; 1: something is; 2: a vendor refused a key; 3: something could not be reached.
+
+    Examples: [bold]ingest reconcile[/bold]   [bold]ingest reconcile --since 30d --dry-run[/bold]   [bold]ingest reconcile --since 2026-11-01 --account sales --json[/bold]
+    """
+    from receivers.reconcile.run import Wanted, readable
+
+    settings = settings_of(config)
+    configure_logging("reconcile")
+    follow_parent(with_parent)
+    if watch:
+        _watch(settings, account or [])
+        return
+    now = datetime.now(UTC)
+    start = _instant("--since", since, now) if since else now - settings.reconcile.lookback
+    wanted = Wanted(start, _instant("--until", until, now) if until else None, dry_run)
+    if wanted.since >= (wanted.until or now):
+        raise ConfigurationError("--since must be before --until, and before now")
+    vendors = readable(settings, account or [])
+    with _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:
+        reports = reconciler.run(vendors, wanted)
+    _tell(reports, wanted.dry_run, as_json)
+    if code := max(map(_exit_code, reports), default=0):
+        raise typer.Exit(code)
+
+
+def _watch(settings: Settings, accounts: Sequence[str]) -> None:
+    from receivers.reconcile.run import readable
+    from receivers.reconcile.run import watch as keep_watch
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with _reconciler(settings, lambda *_: None, stop=stop) as reconciler:
+        keep_watch(reconciler, readable(settings, accounts), settings, stop)
+
+
+@contextmanager
+def _reconciler(
+    settings: Settings, follow: "Follow", *, dry_run: bool = False, stop: threading.Event | None = None
+) -> "Iterator[Reconciler]":
+    from consumers.stored import StoredBookings
+    from ingest.opening import open_producer
+    from receivers.reconcile.run import Reconciler
+
+    producer = None if dry_run else open_producer(settings)
+    try:
+        yield Reconciler(settings, StoredBookings(settings), producer, follow, stop or threading.Event())
+    finally:
+        if producer:
+            producer.close()
+
+
+def _instant(option: str, text: str, now: datetime) -> datetime:
+    """A date is its first moment, in UTC."""
+    try:
+        if _AGO.fullmatch(text) and not re.fullmatch(r"\d{4,}", text):
+            ago: timedelta = _DURATION.validate_python(text)
+            return now - ago
+        found = datetime.fromisoformat(text)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else utc(found)
+    except (ValueError, ValidationError, OverflowError):
+        raise ConfigurationError(
+            f"{option} {text}: write a date (2026-11-01), an instant (2026-11-01T09:00Z) or how long ago (30d)"
+        ) from None
+
+
+def _exit_code(report: "Report") -> int:
+    if report.failure:
+        return 2 if isinstance(report.failure, VendorRefused | ConfigurationError) else UNAVAILABLE
+    return 0 if report.settled else 1
+
+
+@contextmanager
+def _shown(quiet: bool) -> "Iterator[Follow]":
+    """A live table on a terminal, a line now and then elsewhere."""
+    console = Console(stderr=True, quiet=quiet)
+    latest: dict[str, tuple[Counts, str]] = {}
+    lock, line_at = threading.Lock(), time.monotonic()
+
+    def follow(account: str, counts: "Counts", reach: str) -> None:
+        nonlocal line_at
+        with lock:
+            latest[account] = (counts, reach)
+            if live:
+                live.update(_progress(latest))
+            elif time.monotonic() >= line_at:
+                line_at = time.monotonic() + _LINE_SECONDS
+                console.print(
+                    "  ".join(f"{name}: {one.seen} seen, {one.missed} missed" for name, (one, _) in latest.items()), highlight=False
+                )
+
+    live = Live(console=console, transient=True) if console.is_terminal and not quiet else None
+    if not live:
+        yield follow
+        return
+    with live:
+        yield follow
+
+
+def _progress(latest: "dict[str, tuple[Counts, str]]") -> Table:
+    table = Table("account", "window", "seen", "missed", "repaired", title="reconciling", title_justify="left")
+    for account, (counts, reach) in sorted(latest.items()):
+        table.add_row(account, reach, *map(str, (counts.seen, counts.missed, counts.repaired)))
+    return table
+
+
+def _tell(reports: "Sequence[Report]", dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([{**report.columns(), "dry_run": dry_run} for report in reports]))
+        return
+    console = Console(highlight=False)
+    table = Table("account", *(name.replace("_", " ") for name in _COLUMNS), "seconds", title_justify="left")
+    for report in reports:
+        row = report.columns()
+        table.add_row(f"{row['vendor']}/{row['account']}", *(str(row[name]) for name in _COLUMNS), f"{row['duration_seconds']:.1f}")
+    console.print(table)
+    for report in reports:
+        if report.failure:
+            console.print(f"[red]failed[/red] {report.vendor}/{report.account}: {escape(str(report.failure))}", soft_wrap=True)
+        elif not report.settled:
+            missing = report.counts.missed - report.counts.repaired
+            console.print(
+                f"{report.vendor}/{report.account}: {missing} bookings {'would be repaired' if dry_run else 'are not repaired yet: run it again'}"
+            )

@@ -1,0 +1,164 @@
+"""Appointedd's API v1, the complete one. https://api.appointedd.com/docs/reference/"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import chain
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from dlt.sources.helpers.rest_client.paginators import BasePaginator
+from dlt.sources.rest_api.typing import EndpointResource
+from requests import Response
+
+from ingest.errors import PayloadError
+from ingest.instant import format_instant, parse_instant
+from ingest.rest import Credential, Limits, Rate, Record
+from ingest.rest.directory import Directory
+from ingest.vendors.appointedd import AppointeddAccount
+from ingest.vendors.changes import Span, changes
+from ingest.vendors.paging import Pages
+from ingest.vendors.rest import Resource, Rest, Window
+
+_PAGE = 100
+_PROFILES = 10_000  # kept: who booked once is likely to have booked again
+_SECOND = timedelta(seconds=1)
+_CANCELLED = "cancelled"
+_HISTORY = timedelta(days=3650)
+_OVERLAP = timedelta(minutes=5)
+
+
+class _Pages(Pages):
+    """https://developers.appointedd.com/docs/pagination; `total` is no loop's end, it may change while pages are read."""
+
+    def following(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:  # noqa: ARG002 - the page tells
+        following = response.json().get("next")
+        return {"start": following} if following else None
+
+
+class AppointeddV1(Rest[AppointeddAccount]):
+    """Appointedd publishes no limits; these are ours, so as to be no burden.
+
+    There is no longest window, and one that is asked for whole costs least if a filter should not be heeded.
+    """
+
+    url = "https://api.appointedd.com/v1"
+    limits: ClassVar[Limits] = Limits(account=(Rate(10, 1),))
+    longest: ClassVar[timedelta] = _HISTORY
+    reads_each: ClassVar[bool] = True
+
+    def __init__(self, *account: Any, **options: Any) -> None:
+        super().__init__(*account, **options)
+        self._lists_cancelled = False
+        self._services = self._directory("services")
+        self._resources = self._directory("resources")
+        self._profile = lru_cache(_PROFILES)(self._read_profile)
+
+    def credential(self) -> Credential:
+        """https://developers.appointedd.com/docs/authentication"""
+        return Credential({"X-API-KEY": self.secret("api_key")})
+
+    def paginator(self) -> BasePaginator:
+        return _Pages(self)
+
+    def ping(self) -> None:
+        self.get("resources/groups", limit=1)
+
+    def bookings(self, window: Window) -> Iterator[list[Record]]:
+        """https://developers.appointedd.com/reference/get-bookings
+
+        In the natural order, where what changes while pages are read stays in its place. Whether the list has cancelled
+        bookings without being asked for them is not told. So they are asked for apart, which is one request more, until
+        one of them was in the list: from then on it is known.
+        """
+        seen: set[str] = set()
+        for page in self._updated(window):
+            self._lists_cancelled |= any(entry.get("status") == _CANCELLED for entry in page)
+            seen.update(str(entry.get("id")) for entry in page)
+            yield page
+        if not self._lists_cancelled:
+            for page in self._updated(window, statuses=_CANCELLED):
+                yield [entry for entry in page if str(entry.get("id")) not in seen]
+
+    def _updated(self, window: Window, **filters: str) -> Iterator[list[Record]]:
+        """The name of `updated_before` is not told. Not heeding it costs pages, but no booking: we look at the times ourselves."""
+        wide = Window(window.since - _SECOND, window.until and window.until + _SECOND)
+        bounds = {"updated_after": format_instant(wide.since)} | ({"updated_before": format_instant(wide.until)} if wide.until else {})
+        for page in self.pages("bookings", "data", limit=_PAGE, **bounds, **filters):
+            yield [entry for entry in page if _within(entry, wide)]
+
+    def key(self, entry: Record) -> str:
+        if not entry.get("id"):
+            raise PayloadError("a booking without an id")
+        return str(entry["id"])
+
+    def complete(self, entry: Record) -> list[Record]:
+        """With what webhooks tell by name: see `Appointedd.booking_of_record`."""
+        whole = dict(entry)
+        for name, directory in (("service", self._services), ("resource", self._resources)):
+            if isinstance(entry.get(name), str):
+                whole[name] = directory.find(entry[name]) or entry[name]
+        if isinstance(entry.get("customers"), list):
+            whole["customers"] = [self._with_profile(customer) for customer in entry["customers"]]
+        return [whole]
+
+    def fetch(self, booking_id: str) -> Record | None:
+        found = self.find(f"bookings/{quote(booking_id, safe='')}")
+        return None if found is None else self.complete(_data(found))[0]
+
+    def said(self, body: Record) -> str:
+        """Errors' form is not documented."""
+        return super().said(body) or str(body.get("error") or "")
+
+    def remedy(self, status: int) -> str:
+        if status == 403:  # noqa: PLR2004 - forbidden, which v1 answers to a wrong key
+            return super().remedy(401)
+        return super().remedy(status)
+
+    def resources(self) -> Sequence[Resource]:
+        """Accounts, locations, availability and webhooks are in v2 only. What the pages call staff are v1's resources."""
+        span = Span(_HISTORY, _OVERLAP, self.longest)
+        return [
+            changes("bookings", "id", self.account.name, span, self.bookings),
+            _listed("customers"),
+            _listed("services"),
+            _listed("staff", "resources"),
+        ]
+
+    def _directory(self, path: str) -> Directory:
+        return Directory(lambda: chain.from_iterable(self.pages(path, "data", limit=_PAGE)))
+
+    def _with_profile(self, customer: Any) -> Any:
+        """A customer may have been deleted since; the booking stands."""
+        name = isinstance(customer, dict) and (customer.get("customer_id") or customer.get("id"))
+        profile = self._profile(str(name)) if name else None
+        return {**customer, "profile": profile} if profile else customer
+
+    def _read_profile(self, customer_id: str) -> Record | None:
+        found = self.find(f"customers/{quote(customer_id, safe='')}")
+        return None if found is None else _data(found).get("profile")
+
+
+def _listed(name: str, path: str | None = None) -> EndpointResource:
+    return {"name": name, "primary_key": "id", "endpoint": {"path": path or name, "params": {"limit": _PAGE}, "data_selector": "data"}}
+
+
+def _data(body: Any) -> Record:
+    """The object in an answer that is one. Raises PayloadError."""
+    found = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(found, dict):
+        raise PayloadError("not the documented shape: no object in data")
+    return found
+
+
+def _within(entry: Record, window: Window) -> bool:
+    """What has no time that can be read is let through, to be complained of there."""
+    updated = _moment(entry.get("updated"))
+    return updated is None or (window.since <= updated and (window.until is None or updated <= window.until))
+
+
+def _moment(told: Any) -> datetime | None:
+    try:
+        return parse_instant(str(told))
+    except PayloadError:
+        return None

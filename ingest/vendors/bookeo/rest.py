@@ -1,0 +1,128 @@
+"""Bookeo's REST side. https://www.bookeo.com/apiref/
+
+What of it is not here: a hold can only be read by its id, and bookings are never written.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from dlt.sources.helpers.rest_client.paginators import BasePaginator
+from dlt.sources.rest_api.typing import EndpointResource
+from requests import Response
+
+from ingest.errors import PayloadError
+from ingest.instant import format_instant
+from ingest.rest import Credential, Limits, Rate, Record
+from ingest.vendors.bookeo import BookeoAccount
+from ingest.vendors.changes import Span, changes
+from ingest.vendors.paging import Pages
+from ingest.vendors.rest import Resource, Rest, Window
+
+_PAGE = 100
+_MINUTE = timedelta(minutes=1)
+_LONGEST = timedelta(days=31)
+# What a window grows by on its way here: by the overlap that reconciliation adds, and by whole minutes.
+_ROOM = timedelta(minutes=15)
+_WHOLE = {"expandCustomer": "true", "expandParticipants": "true"}
+_HISTORY = timedelta(days=5 * 365)
+_OVERLAP = timedelta(minutes=5)
+
+
+class _Pages(Pages):
+    """https://www.bookeo.com/api/protocol/; the token is the same on every page, and absent where there is but one."""
+
+    def following(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:
+        info = response.json().get("info")
+        if not isinstance(info, dict):
+            if len(entries) >= _PAGE:
+                raise self.nonsense("a full page without `info`, so that nobody knows whether it is the last")
+            return None
+        current, total = info.get("currentPage"), info.get("totalPages")
+        if not isinstance(current, int) or not isinstance(total, int):
+            raise self.nonsense("`info` without the numbers of pages")
+        if current >= total:
+            return None
+        if not info.get("pageNavigationToken"):
+            raise self.nonsense("there are more pages, but no token to ask for them")
+        return {"pageNavigationToken": info["pageNavigationToken"], "pageNumber": current + 1}
+
+
+class BookeoRest(Rest[BookeoAccount]):
+    """Bookeo publishes no limits, and asks not to be polled; these are ours. Windows are of 31 days at most, both ends in them.
+
+    Names are in the account's own language, that of webhooks, as long as `lang` is not given.
+    """
+
+    url = "https://api.bookeo.com/v2"
+    limits: ClassVar[Limits] = Limits(account=(Rate(5, 1),))
+    longest: ClassVar[timedelta] = _LONGEST - _ROOM
+
+    def credential(self) -> Credential:
+        """In headers: a query would be in logs. https://www.bookeo.com/api/protocol/"""
+        return Credential({"X-Bookeo-secretKey": self.secret("secret_key"), "X-Bookeo-apiKey": self.secret("api_key")})
+
+    def paginator(self) -> BasePaginator:
+        return _Pages(self)
+
+    def ping(self) -> None:
+        self.get("settings/apikeyinfo")
+
+    def bookings(self, window: Window) -> Iterator[list[Record]]:
+        """Without asking there are no cancelled ones, and no names. Bookings tell of minutes only, so the bounds are such."""
+        until = window.until or datetime.now(UTC)
+        bounds = {"lastUpdatedStartTime": _minute(window.since), "lastUpdatedEndTime": _minute(until + _MINUTE)}
+        return self.pages("bookings", "data", itemsPerPage=_PAGE, includeCanceled="true", **_WHOLE, **bounds)
+
+    def key(self, entry: Record) -> str:
+        if not entry.get("bookingNumber"):
+            raise PayloadError("a booking without a bookingNumber")
+        return str(entry["bookingNumber"])
+
+    def fetch(self, booking_id: str) -> Record | None:
+        found: Record | None = self.find(f"bookings/{quote(booking_id, safe='')}", **_WHOLE)
+        return found
+
+    def request_id(self, response: Response) -> str | None:
+        """https://www.bookeo.com/api/protocol/: the id of an error is in its body."""
+        try:
+            body = response.json()
+        except (ValueError, RecursionError):
+            return None
+        return str(body["errorId"]) if isinstance(body, dict) and body.get("errorId") else None
+
+    def remedy(self, status: int) -> str:
+        if status == 403:  # noqa: PLR2004 - forbidden, which Bookeo answers to wrong keys too
+            return "a key is wrong or revoked (api_key is the account's, secret_key the application's), or it may not read this"
+        return super().remedy(status)
+
+    def resources(self) -> Sequence[Resource]:
+        """There is a filter by time of change for bookings only. `customers_people` takes a request for each customer."""
+        span = Span(_HISTORY, _OVERLAP, self.longest)
+        return [
+            changes("bookings", "bookingNumber", self.account.name, span, self.bookings),
+            _listed("customers", "customers", "id"),
+            _listed("customers_people", "customers/{resources.customers.id}/linkedpeople", "id"),
+            _listed("settings_languages", "settings/languages", "code"),
+            _listed("settings_products", "settings/products", "productId"),
+            _listed("resources", "settings/resources", "id"),
+            changes("payments", "id", self.account.name, span, self._payments),
+            _listed("webhooks", "webhooks", "id"),
+        ]
+
+    def _payments(self, window: Window) -> Iterator[list[Record]]:
+        bounds = {"startTime": _minute(window.since), "endTime": _minute((window.until or datetime.now(UTC)) + _MINUTE)}
+        return self.pages("payments", "data", itemsPerPage=_PAGE, **bounds)
+
+
+def _listed(name: str, path: str, key: str) -> EndpointResource:
+    return {"name": name, "primary_key": key, "endpoint": {"path": path, "params": {"itemsPerPage": _PAGE}, "data_selector": "data"}}
+
+
+def _minute(moment: datetime) -> str:
+    """`2026-06-10T06:30:00Z`; milliseconds were not taken."""
+    return f"{format_instant(moment)[:16]}:00Z"
+
+
+REST = BookeoRest

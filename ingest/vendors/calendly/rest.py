@@ -1,0 +1,181 @@
+"""Calendly's REST side. https://developer.calendly.com/api-docs
+
+There is no filter by time of change. So events are swept by their start, into the future, and the invitees of an event are
+read only where the event shows that one of them differs, or cannot show it: a no-show moves nothing in its event.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from dlt.sources.helpers.rest_client.paginators import BasePaginator, JSONResponseCursorPaginator
+from dlt.sources.rest_api.typing import EndpointResource
+from requests import Response
+
+from ingest.booking import BookingStatus, Stored
+from ingest.errors import PayloadError
+from ingest.instant import format_instant
+from ingest.rest import Credential, Limits, Rate, Record
+from ingest.rest.oauth import App, RotatingTokens
+from ingest.vendors.calendly import CalendlyAccount, ScheduledEvent
+from ingest.vendors.payload import Payload, Text, read_value
+from ingest.vendors.rest import Rest, Window
+
+_TOKENS = "https://auth.calendly.com/oauth/token"
+_PAGE = 100
+_INVITEE = re.compile(r"/scheduled_events/([^/]+)/invitees/([^/]+)$")
+_ENDED = {BookingStatus.CANCELLED, BookingStatus.RESCHEDULED}
+
+
+class _Counter(Payload):
+    total: int = 0
+    active: int = 0
+
+
+class _Listed(ScheduledEvent):
+    """An event as lists have it."""
+
+    status: Text = None
+    invitees_counter: _Counter = _Counter()
+
+
+class _Pages(JSONResponseCursorPaginator):
+    """https://developer.calendly.com/api-docs/overview/pagination"""
+
+    def __init__(self, rest: "CalendlyRest") -> None:
+        super().__init__(cursor_path="pagination.next_page_token", cursor_param="page_token")
+        self._rest = rest
+
+    def update_state(self, response: Response, data: list[Any] | None = None) -> None:
+        self._rest.entries(response, "collection")
+        super().update_state(response, data)
+
+
+class CalendlyRest(Rest[CalendlyAccount]):
+    """500 requests a minute for a paid user, told in every answer. https://developer.calendly.com/api-docs/overview/rate-limits"""
+
+    url = "https://api.calendly.com"
+    limits: ClassVar[Limits] = Limits(account=(Rate(500, 60),))
+    swept_by: ClassVar[Literal["updated_at", "starts_at"]] = "starts_at"
+    listed_by: ClassVar[Literal["booking_id", "group_id"]] = "group_id"
+    reads_each: ClassVar[bool] = True
+    compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at", "service_name", "staff", "location")
+
+    def credential(self) -> Credential:
+        """https://developer.calendly.com/api-docs/overview/authentication"""
+        if not self.account.refresh_token:
+            return Credential({"Authorization": f"Bearer {self.secret('api_token')}"})
+        token_url = f"{self.account.api_url.rstrip('/')}/oauth/token" if self.account.api_url else _TOKENS
+        app = App(self.label, token_url, self.secret("client_id"), self.secret("client_secret"), self.refusal, self.pause, self._patience)
+        file = self._tokens / f"calendly-{self.account.name}.json"
+        return RotatingTokens(app, self.secret("refresh_token"), file, f"accounts.{self.account.name}.refresh_token")
+
+    def paginator(self) -> BasePaginator:
+        return _Pages(self)
+
+    def ping(self) -> None:
+        self.get("users/me")
+
+    @cached_property
+    def whose(self) -> dict[str, str]:
+        """The selector that lists need."""
+        user = self.get("users/me")["resource"]
+        if self.account.scope == "user":
+            return {"user": user["uri"]}
+        return {"organization": user["current_organization"]}
+
+    def bookings(self, window: Window) -> Iterator[list[Record]]:
+        bounds = {"min_start_time": format_instant(window.since)}
+        if window.until:
+            bounds["max_start_time"] = format_instant(window.until)
+        return self.pages("scheduled_events", "collection", count=_PAGE, sort="start_time:asc", **self.whose, **bounds)
+
+    def key(self, entry: Record) -> str:
+        if not entry.get("uri"):
+            raise PayloadError("a scheduled event without a uri")
+        return str(entry["uri"])
+
+    def alike(self, entry: Record, stored: Sequence[Stored]) -> bool:
+        """By what an event tells of its invitees: how many there are, how many are coming, where, when and with whom."""
+        event = read_value(_Listed, entry)
+        if self.account.check_no_shows and _was_held(event, datetime.now(UTC)):
+            return False
+        here = [one.booking for one in stored if one.booking.gone_at is None]
+        coming = [booking for booking in here if booking.status not in _ENDED]
+        told = (event.start_time, event.end_time, event.name, event.staff(), event.place())
+        return (len(here), len(coming)) == (event.invitees_counter.total, event.invitees_counter.active) and all(
+            told == (booking.starts_at, booking.ends_at, booking.service_name, booking.staff, booking.location) for booking in coming
+        )
+
+    def complete(self, entry: Record) -> list[Record]:
+        path = f"scheduled_events/{_last(self.key(entry))}/invitees"
+        return [{**invitee, "scheduled_event": entry} for page in self.pages(path, "collection", count=_PAGE) for invitee in page]
+
+    def fetch(self, booking_id: str) -> Record | None:
+        found = _INVITEE.search(booking_id)
+        if not found:
+            raise PayloadError("not an invitee's URI")
+        event, invitee = (f"scheduled_events/{found[1]}", f"scheduled_events/{found[1]}/invitees/{found[2]}")
+        told = self.find(invitee)
+        return told and {**told["resource"], "scheduled_event": self.get(event)["resource"]}
+
+    def said(self, body: Record) -> str:
+        """https://developer.calendly.com/api-docs/overview/errors; OAuth has a form of its own."""
+        words = [body.get("title"), body.get("message"), body.get("error"), body.get("error_description")]
+        return ": ".join(str(word) for word in words if word)
+
+    def remedy(self, status: int) -> str:
+        if status == 403:  # noqa: PLR2004 - forbidden
+            return 'give the token the scopes it lacks; for scope "organization" its user must be owner or admin, else set scope = "user"'
+        return super().remedy(status)
+
+    def pause(self, response: Response) -> float | None:
+        """The seconds until the allowance is new, told in every answer, once it is spent."""
+        if response.headers.get("X-RateLimit-Remaining") == "0" and response.headers.get("X-RateLimit-Reset", "").isdigit():
+            return float(response.headers["X-RateLimit-Reset"])
+        return super().pause(response)
+
+    def resources(self) -> Sequence[EndpointResource]:
+        organization = self.get("users/me")["resource"]["current_organization"]
+        return [
+            {
+                "name": "users_me",
+                "primary_key": "uri",
+                "endpoint": {"path": "users/me", "data_selector": "resource", "paginator": "single_page"},
+            },
+            {**_listed("scheduled_events", **self.whose), "processing_steps": [{"map": _with_uuid}]},
+            _listed("invitees", path="scheduled_events/{resources.scheduled_events.uuid}/invitees"),
+            _listed("organization_memberships", organization=organization),
+            _listed("event_types", **self.whose),
+            _listed("groups", organization=organization),
+            _listed("contacts"),
+            {**_listed("routing_forms", organization=organization)},
+            _listed("routing_form_submissions", form="{resources.routing_forms.uri}"),
+            _listed("webhook_subscriptions", organization=organization, scope="organization"),
+        ]
+
+
+def _listed(name: str, path: str | None = None, **params: str) -> EndpointResource:
+    return {
+        "name": name,
+        "primary_key": "uri",
+        "endpoint": {"path": path or name, "params": {"count": _PAGE, **params}, "data_selector": "collection"},
+    }
+
+
+def _with_uuid(event: dict[str, Any]) -> dict[str, Any]:
+    """Paths take the last part of an event's URI."""
+    return {**event, "uuid": _last(event["uri"])}
+
+
+def _last(uri: str) -> str:
+    return uri.rstrip("/").rpartition("/")[2]
+
+
+def _was_held(event: _Listed, now: datetime) -> bool:
+    return event.status == "active" and event.start_time is not None and event.start_time <= now
+
+
+REST = CalendlyRest

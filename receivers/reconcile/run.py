@@ -1,0 +1,182 @@
+"""Runs over accounts: side by side, each alone with its account, each ending as a report."""
+
+import random
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from ingest.dead_letter import DeadLetter
+from ingest.errors import ConfigurationError, IngestError
+from ingest.log import Producer, Record
+from ingest.settings import Settings
+from ingest.vendors import AnyVendor
+from ingest.vendors.rest import AnyRest, load_rest
+from receivers.reconcile.checkpoint import Checkpoint, Progress
+from receivers.reconcile.compare import windows
+from receivers.reconcile.repairs import Repairs
+from receivers.reconcile.report import Counts, Report
+from receivers.reconcile.sweep import Log, Sweep, Warehouse
+
+log = structlog.get_logger()
+
+_SIDE_BY_SIDE = 8
+_LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be compared: from `since` until `until`, or now (and, where a vendor is asked by start times, the future)."""
+
+    since: datetime
+    until: datetime | None = None
+    dry_run: bool = False
+
+
+Follow = Callable[[str, Counts, str], None]
+
+
+class Reconciler:
+    """`follow` is told an account's counts, and what of the window is done, whenever they grew."""
+
+    def __init__(self, settings: Settings, warehouse: Warehouse, producer: Producer | None, follow: Follow, stop: threading.Event) -> None:
+        """Without a producer every run is a dry one."""
+        self._stop = stop
+        self._settings = settings
+        self._warehouse = warehouse
+        self._repairs = Repairs(settings, producer) if producer else None
+        self._follow = follow
+        self._folder = Path(settings.reconcile.state_dir)
+
+    def run(self, vendors: Sequence[AnyVendor], wanted: Wanted) -> list[Report]:
+        """A report per account, failed ones too: one that fails does not stop the others. Empty when it was stopped.
+
+        Raises LogUnavailable when only the reports could not be recorded.
+        """
+        pool = ThreadPoolExecutor(min(_SIDE_BY_SIDE, max(1, len(vendors))), thread_name_prefix="reconcile")
+        try:
+            running = [pool.submit(self._account, vendor, wanted) for vendor in vendors]
+            while not self._stop.is_set() and wait(running, _LOOK_SECONDS).not_done:
+                pass
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # a request may wait minutes for its turn; to be cut off loses nothing
+        if self._stop.is_set():
+            return []
+        reports = [future.result() for future in running]
+        self._record(reports, wanted)
+        return reports
+
+    def _record(self, reports: Sequence[Report], wanted: Wanted) -> None:
+        if self._repairs and not wanted.dry_run:
+            self._repairs.append(self._settings.audit_topic, [report.event().to_record() for report in reports])
+            self._repairs.wait(self._settings.audit_topic)
+
+    def _account(self, vendor: AnyVendor, wanted: Wanted) -> Report:
+        now = datetime.now(UTC)
+        report = Report(vendor.name, vendor.account.name, wanted.since, wanted.until or now, now, now)
+        try:
+            rest = load_rest(vendor.name)(vendor, self._folder)
+            checkpoint = Checkpoint(self._folder, vendor.account.name)
+            with checkpoint.alone():
+                self._sweep(rest, checkpoint, wanted, report)
+        except IngestError as error:
+            report.failure = error
+            log.warning("reconcile.failed", vendor=vendor.name, account=vendor.account.name, why=str(error))
+        report.finished_at = datetime.now(UTC)
+        return report
+
+    def _sweep(self, rest: AnyRest, checkpoint: Checkpoint, wanted: Wanted, report: Report) -> None:
+        since, before = self._resumed(checkpoint, wanted, report)
+        until = wanted.until or datetime.now(UTC)
+        sweep = Sweep(rest, self._warehouse, self._log_of(rest.vendor, wanted), self._settings.reconcile.lag, report.counts)
+        into_the_future = rest.swept_by == "starts_at" and wanted.until is None
+        report.until = None if into_the_future else until
+        for window in windows(since, until, rest.longest, open_ended=into_the_future):
+            reach = f"{window.since:%Y-%m-%d} …{f' {window.until:%Y-%m-%d}' if window.until else ''}"
+            try:
+                sweep.window(window, partial(self._follow, rest.account.name, report.counts, reach))
+            finally:
+                report.counts.requests = before + rest.requests
+            if window.until and not wanted.dry_run:
+                checkpoint.write(Progress(wanted.since, wanted.until, window.until, report.started_at, report.counts))
+        if not wanted.dry_run:
+            checkpoint.clear()
+
+    def _resumed(self, checkpoint: Checkpoint, wanted: Wanted, report: Report) -> tuple[datetime, int]:
+        """From when on there is something left to do, and how many requests went into what is done."""
+        found = None if wanted.dry_run else checkpoint.read(wanted.since, wanted.until)
+        if found is None:
+            return wanted.since, 0
+        report.counts, report.started_at = found.counts, found.started_at
+        return found.done, found.counts.requests
+
+    def _log_of(self, vendor: AnyVendor, wanted: Wanted) -> Log:
+        if self._repairs is None or wanted.dry_run:
+            return _Nowhere()
+        return _Topic(self._repairs, self._settings.topic(vendor.name), self._settings.dead_letter_topic)
+
+
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """A vendor's topic and the dead letters'."""
+
+    repairs: Repairs
+    topic: str
+    dead_letters: str
+
+    def append(self, records: Sequence[Record]) -> None:
+        self.repairs.append(self.topic, records)
+
+    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
+        self.repairs.append(self.dead_letters, [letter.to_record() for letter in letters])
+
+    def wait(self) -> bool:
+        self.repairs.wait(self.topic)
+        return True
+
+
+class _Nowhere:
+    """What a dry run appends to."""
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Nothing is appended."""
+
+    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
+        """Nor set aside."""
+
+    def wait(self) -> bool:
+        return False
+
+
+def readable(settings: Settings, named: Iterable[str]) -> list[AnyVendor]:
+    """The accounts named, or all whose settings have what their vendor's REST side needs. Raises ConfigurationError."""
+    names = list(named)
+    if unknown := [name for name in names if name not in settings.accounts]:
+        known = ", ".join(sorted(settings.accounts)) or "none"
+        raise ConfigurationError(f"no account is called {unknown[0]}; the settings have {known}")
+    vendors = [vendor for (_, name), vendor in settings.vendors().items() if (name in names if names else vendor.account.can_read())]
+    for vendor in vendors:
+        if not vendor.account.can_read():
+            needed = " or ".join(" with ".join(some) for some in vendor.account.rest_credentials)
+            raise ConfigurationError(f"account {vendor.account.name} cannot be read by REST: set its {needed}")
+    if not vendors:
+        raise ConfigurationError("no account has what its vendor's REST side needs: api_token, api_key and so on; see docs/settings.md")
+    return vendors
+
+
+def watch(reconciler: Reconciler, vendors: Sequence[AnyVendor], settings: Settings, stop: threading.Event) -> None:
+    """A run every now and then until `stop`, the first one soon; what fails is tried again the next time."""
+    every, jitter = settings.reconcile.every.total_seconds(), settings.reconcile.jitter.total_seconds()
+    pause = random.uniform(0, min(jitter, every))  # noqa: S311 - so that accounts of many installations do not come at once
+    while not stop.wait(pause):
+        try:
+            for report in reconciler.run(vendors, Wanted(datetime.now(UTC) - settings.reconcile.lookback)):
+                log.info("reconcile.finished", **report.columns())
+        except IngestError as error:
+            log.warning("reconcile.not_recorded", why=str(error))
+        pause = every + random.uniform(-jitter, jitter) / 2  # noqa: S311 - as above

@@ -1,0 +1,125 @@
+"""The month through the whole product: delivered to the log, loaded, reconciled twice, compared with the truth each time."""
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from consumers.query import query
+from ingest.instant import format_instant
+from ingest.log import Record
+from ingest.opening import open_producer, read_backlog
+from ingest.settings import Settings
+from ingest.settings.sources import load_settings
+from ingest.simulator.rest import Allowed
+from ingest.simulator.truth import Difference, differences
+from tests.cli.command import COMMAND, environment
+from tests.month.story import PUBLIC_URL, Month, Plan
+from tests.month.vendors import Served, serving
+
+_CHUNK = 2000
+_LOAD_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the runs reported, and what differed from the truth before the first and after each."""
+
+    month: Month
+    reports: list[list[dict[str, Any]]]
+    wrong: list[list[Difference]]
+
+    def total(self, run: int, column: str) -> int:
+        """Over all accounts."""
+        return sum(report[column] for report in self.reports[run])
+
+
+def rehearse(folder: Path, plan: Plan, limits: Mapping[str, Allowed] | None = None, rate_limit: int | None = 0) -> Outcome:
+    """`limits` are the simulated vendors', by account; `rate_limit` is our own, of every account."""
+    month = Month(plan)
+    with serving(plan, limits) as served:
+        settings = _settings(folder, served, rate_limit)
+        deliver(month, settings)
+        with _consuming(folder):
+            _wait_until_loaded(settings)
+            wrong = [_wrong(month, settings)]
+            reports = []
+            for _ in range(2):
+                reports.append(_reconcile(folder, plan))
+                wrong.append(_wrong(month, settings))
+    return Outcome(month, reports, wrong)
+
+
+def deliver(month: Month, settings: Settings) -> None:
+    """All that arrives, verified and parsed, into the log."""
+    vendors = settings.vendors()
+    producer = open_producer(settings)
+    try:
+        waiting: dict[str, list[Record]] = {}
+        for arrival in month.arrivals():
+            account = arrival.change.account
+            vendor = vendors[month.dialects[account].vendor, account]
+            event = vendor.parse(vendor.verify(month.delivery(arrival), arrival.at))
+            waiting.setdefault(settings.topic(vendor.name), []).append(event.to_record())
+        for topic, records in waiting.items():
+            for start in range(0, len(records), _CHUNK):
+                producer.append(topic, records[start : start + _CHUNK]).result(_LOAD_SECONDS)
+    finally:
+        producer.close()
+
+
+def _settings(folder: Path, served: Served, rate_limit: int | None) -> Settings:
+    own = {} if rate_limit is None else {"rate_limit": rate_limit}
+    tree = {
+        "public_url": PUBLIC_URL,
+        "log": f"sqlite:///{folder}/log.db",
+        "consumer": {"admin_port": 0},
+        "warehouse": {"credentials": f"{folder}/warehouse.duckdb", "work_dir": f"{folder}/dlt"},
+        "reconcile": {"lag": "0s", "state_dir": f"{folder}/reconcile"},
+        "accounts": {name: {**table, **own} for name, table in served.accounts.items()},
+    }
+    (folder / "ingest.toml").write_text(tomlkit.dumps(tree))
+    secrets = folder / "ingest.secrets.toml"
+    secrets.touch(0o600)
+    secrets.write_text(tomlkit.dumps({"accounts": served.secrets}))
+    return load_settings(str(folder / "ingest.toml"), {})
+
+
+@contextmanager
+def _consuming(folder: Path) -> Iterator[None]:
+    with (folder / "consume.log").open("wb") as lines:
+        process = subprocess.Popen(
+            [*COMMAND, "consume"], cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=lines, stderr=lines
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(_LOAD_SECONDS)
+
+
+def _wait_until_loaded(settings: Settings) -> None:
+    deadline, pause = time.monotonic() + _LOAD_SECONDS, threading.Event()
+    while any(entry.lag for entry in read_backlog(settings)):
+        assert time.monotonic() < deadline, "the consumer did not load the month"
+        pause.wait(0.1)
+
+
+def _reconcile(folder: Path, plan: Plan) -> list[dict[str, Any]]:
+    line = [*COMMAND, "reconcile", "--since", format_instant(plan.start), "--json"]
+    done = subprocess.run(line, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
+    reports: list[dict[str, Any]] = json.loads(done.stdout)
+    return reports
+
+
+def _wrong(month: Month, settings: Settings) -> list[Difference]:
+    answer = query(settings, "select * from bookings")
+    return differences(month.world, month.dialects, [dict(zip(answer.columns, row, strict=True)) for row in answer.rows])

@@ -1,0 +1,1 @@
+"""Reconciliation: pure parts, and against the simulated vendors."""

@@ -1,0 +1,88 @@
+"""Which of two states is missing, and how a span of time is cut."""
+
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.booking import Booking, BookingStatus, Stored
+from ingest.vendors.rest import Window
+from receivers.reconcile.compare import Verdict, compare, supersedes, widened, windows
+
+NOON = datetime(2026, 6, 10, 12, 0, tzinfo=UTC)
+COLUMNS = ("status", "starts_at", "ends_at")
+HERE = Booking(booking_id="B1", version="2026-06-01T10:00:00.000000Z", status=BookingStatus.CONFIRMED, starts_at=NOON)
+OLD = Stored(HERE, NOON - timedelta(days=1))
+DOUBTED_BEFORE = NOON - timedelta(minutes=1)
+
+
+def verdict(told: Booking, stored: Stored | None) -> Verdict:
+    return compare(told, stored, COLUMNS, DOUBTED_BEFORE)
+
+
+def test_what_the_warehouse_lacks_is_missed() -> None:
+    assert verdict(HERE, None) is Verdict.MISSED
+    assert supersedes(HERE, None) == ""
+
+
+def test_what_the_warehouse_has_older_is_missed_and_needs_no_more_than_its_version() -> None:
+    told = replace(HERE, version="2026-06-01T10:00:00.000001Z")
+    assert verdict(told, OLD) is Verdict.MISSED
+    assert supersedes(told, OLD) == ""
+
+
+def test_the_same_state_is_matched() -> None:
+    assert verdict(HERE, OLD) is Verdict.MATCHED
+
+
+@pytest.mark.parametrize("version", [HERE.version, "2026-06-01T09:00:00.000000Z"])
+def test_another_state_whose_version_is_not_above_the_stored_one_is_missed_and_supersedes_it(version: str) -> None:
+    told = replace(HERE, version=version, status=BookingStatus.CANCELLED)
+    assert verdict(told, OLD) is Verdict.MISSED
+    assert supersedes(told, OLD) == HERE.version
+
+
+def test_a_row_younger_than_the_vendors_lag_is_left_alone() -> None:
+    young = Stored(HERE, DOUBTED_BEFORE)
+    assert verdict(replace(HERE, status=BookingStatus.CANCELLED), young) is Verdict.NEWER_HERE
+    assert verdict(replace(HERE, version="2026-06-02T00:00:00.000000Z"), young) is Verdict.MISSED
+
+
+def test_an_older_version_of_the_same_state_is_matched() -> None:
+    assert verdict(replace(HERE, version="2026-06-01T09:00:00.000000Z"), OLD) is Verdict.MATCHED
+
+
+def test_columns_that_only_one_side_tells_are_not_compared() -> None:
+    assert verdict(replace(HERE, customer_phone="+12025550100"), OLD) is Verdict.MATCHED
+
+
+def test_what_was_marked_as_gone_and_is_listed_again_is_missed() -> None:
+    assert verdict(HERE, Stored(replace(HERE, gone_at=NOON), OLD.loaded_at)) is Verdict.MISSED
+
+
+SPANS = st.timedeltas(timedelta(seconds=1), timedelta(days=800))
+
+
+@given(SPANS, st.timedeltas(timedelta(hours=6), timedelta(days=31)))
+def test_windows_cover_the_span_without_a_hole_and_none_is_too_long(span: timedelta, longest: timedelta) -> None:
+    found = list(windows(NOON - span, NOON, longest, open_ended=False))
+    assert found[0].since == NOON - span
+    assert found[-1].until == NOON
+    assert all(one.until == two.since for one, two in itertools.pairwise(found))
+    assert all(one.until is not None and timedelta(0) < one.until - one.since <= longest for one in found)
+
+
+@given(SPANS)
+def test_the_last_window_has_no_end_where_the_future_counts(span: timedelta) -> None:
+    *before, last = windows(NOON - span, NOON, timedelta(days=31), open_ended=True)
+    assert last.until is None
+    assert all(one.until for one in before)
+
+
+def test_a_window_is_asked_for_with_an_overlap_on_both_sides() -> None:
+    minute = timedelta(minutes=1)
+    assert widened(Window(NOON, NOON + minute), minute) == Window(NOON - minute, NOON + 2 * minute)
+    assert widened(Window(NOON), minute) == Window(NOON - minute)

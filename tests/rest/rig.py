@@ -1,0 +1,82 @@
+"""Simulated vendors in which a few days have gone by, and our REST sides that read them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ingest.rest import Patience
+from ingest.simulator.rest import Allowed, RestDialect, load_rest_dialect
+from ingest.simulator.rest.server import RestServer
+from ingest.simulator.world import Meeting
+from ingest.vendors import load_vendor
+from ingest.vendors.rest import AnyRest, Window, load_rest
+from tests.simulator.story import BEGINNING, DIALECTS, live, new_world
+
+HASTY = Patience(busy=5.0, failing=2.0, answer=5.0)
+END = BEGINNING + timedelta(days=5)
+# Of both kinds of windows, by time of change and by start.
+ALL = Window(BEGINNING - timedelta(days=1), END + timedelta(days=10))
+
+
+@dataclass
+class Side:
+    """One vendor's account, simulated, and what reads it. `meetings` are the vendor's own: what is taken out is forgotten."""
+
+    dialect: RestDialect
+    server: RestServer
+    tokens: Path
+
+    @property
+    def meetings(self) -> dict[int, Meeting]:
+        assert isinstance(self.dialect.meetings, dict)
+        return self.dialect.meetings
+
+    @property
+    def sent(self) -> int:
+        """Requests that reached the vendor."""
+        return sum(self.server.requests.values())
+
+    def open(self, patience: Patience = HASTY, **settings: Any) -> AnyRest:
+        """As often as wished; settings may be changed."""
+        found = load_vendor(self.dialect.vendor)
+        own = {**self.dialect.dialect.settings(), **self.dialect.settings(), "api_url": self.server.api_url("sales"), "rate_limit": 0}
+        table = {**own, "name": "sales", "webhook_secrets": ["only-for-tests"], **settings}
+        vendor = found(found.Account.model_validate(table), "https://hooks.example.com")
+        return load_rest(self.dialect.vendor)(vendor, self.tokens, patience)
+
+
+@contextmanager
+def simulated(vendor: str, tokens: Path, limits: Mapping[str, Allowed] | None = None) -> Iterator[Side]:
+    """The account is called `sales`."""
+    dialect = load_rest_dialect(vendor)(DIALECTS[vendor], dict(_meetings()[vendor]))
+    server = RestServer({"sales": dialect}, limits)
+    with server.serving():
+        yield Side(dialect, server, tokens)
+
+
+_worlds: list[dict[str, dict[int, Meeting]]] = []
+
+
+def _meetings() -> dict[str, dict[int, Meeting]]:
+    """More than a page of each vendor's, in every state that it can tell of."""
+    if not _worlds:
+        world = new_world(5)
+        live(world, [timedelta(minutes=5, microseconds=317_011)] * 1400)
+        _worlds.append(world.meetings)
+    return _worlds[0]
+
+
+def listed(rest: AnyRest, window: Window = ALL) -> list[dict[str, Any]]:
+    """All entries of a window."""
+    return [dict(entry) for page in rest.bookings(window) for entry in page]
+
+
+def read(rest: AnyRest, record: Mapping[str, Any], seen: datetime = END) -> dict[str, Any]:
+    """The columns a record becomes."""
+    booking = rest.vendor.booking(rest.vendor.observe(record, seen))
+    assert booking is not None
+    columns = {name: getattr(booking, name) for name in booking.__slots__}
+    return columns | {"staff": list(booking.staff), "status": str(booking.status)}

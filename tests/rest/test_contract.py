@@ -1,0 +1,99 @@
+"""What every vendor's REST side does alike."""
+
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+
+from ingest.errors import ConfigurationError, PayloadError, VendorRefused
+from ingest.vendors.rest import Window
+from tests.rest.rig import BEGINNING, Side, listed, read
+from tests.simulator.story import DIALECTS
+
+KEYS = {"appointedd": "api_key", "bookeo": "api_key", "calendly": "api_token", "oncehub": "api_key"}
+
+
+def expected(side: Side) -> dict[str, dict[str, object]]:
+    dialect = DIALECTS[side.dialect.vendor]
+    return {row["booking_id"]: dict(row) for row in map(dialect.expected, side.meetings.values())}
+
+
+def test_each_meeting_is_listed_once(side: Side) -> None:
+    rest = side.open()
+    keys = Counter(rest.key(entry) for entry in listed(rest))
+    assert len(keys) == len(side.meetings) > 100
+    assert set(keys.values()) == {1}
+
+
+def test_what_is_listed_becomes_the_bookings_that_truly_are(side: Side) -> None:
+    rest = side.open()
+    found = [read(rest, record) for entry in listed(rest) for record in rest.complete(entry)]
+    truth = expected(side)
+    assert len(found) == len(truth)
+    for booking in found:
+        told = {name: value for name, value in truth[booking["booking_id"]].items()}
+        assert {name: booking[name] for name in told} == told
+
+
+def test_a_window_is_not_narrower_than_asked_for(side: Side) -> None:
+    rest = side.open()
+    window = Window(BEGINNING + timedelta(days=1, hours=3), BEGINNING + timedelta(days=2, hours=7, minutes=20, seconds=59))
+    assert window.until is not None
+    name = "starts_at" if rest.swept_by == "starts_at" else "changed_at"
+    within = [meeting for meeting in side.meetings.values() if window.since <= getattr(meeting, name) <= window.until]
+    keys = {rest.key(entry) for entry in listed(rest, window)}
+    assert 0 < len(within) <= len(keys) < len(side.meetings)
+    entries = {read(rest, record)["booking_id"] for entry in listed(rest, window) for record in rest.complete(entry)}
+    dialect = DIALECTS[side.dialect.vendor]
+    assert {dialect.expected(meeting)["booking_id"] for meeting in within} <= entries
+
+
+def test_one_booking_that_is_fetched_is_the_one_that_is_listed(side: Side) -> None:
+    rest = side.open()
+    entry = listed(rest)[-1]
+    whole = rest.complete(entry)[0]
+    booking_id = read(rest, whole)["booking_id"]
+    fetched = rest.fetch(booking_id)
+    assert fetched is not None
+    assert rest.vendor.observe(fetched, BEGINNING).id == rest.vendor.observe(whole, BEGINNING).id
+
+
+def test_a_meeting_that_the_vendor_forgot_is_none(side: Side) -> None:
+    rest = side.open()
+    number, meeting = next(iter(side.meetings.items()))
+    booking_id = str(DIALECTS[side.dialect.vendor].expected(meeting)["booking_id"])
+    assert rest.fetch(booking_id) is not None
+    del side.meetings[number]
+    assert rest.fetch(booking_id) is None
+
+
+def test_the_right_key_is_answered(side: Side) -> None:
+    rest = side.open()
+    rest.ping()
+    assert rest.requests == side.sent == 1
+
+
+def test_a_wrong_key_is_refused_with_account_and_remedy_and_without_the_key(side: Side) -> None:
+    wrong = "wrong-but-secret-all-the-same"
+    rest = side.open(**{KEYS[side.dialect.vendor]: wrong})
+    with pytest.raises(VendorRefused) as caught:
+        rest.ping()
+    told = str(caught.value)
+    assert told.startswith(f"{side.dialect.vendor} account sales: {caught.value.status_code} ")
+    assert wrong not in told
+    assert "key is wrong" in told
+    assert ("(request " in told) is (side.dialect.vendor != "appointedd")
+    assert rest.requests == 1
+
+
+@pytest.mark.parametrize("key", [None, "two words", "ends\n", "kéy"])
+def test_without_a_key_that_can_be_sent_there_is_no_rest_side(side: Side, key: str | None) -> None:
+    name = KEYS[side.dialect.vendor]
+    with pytest.raises(ConfigurationError, match=rf"accounts\.sales\.{name}") as caught:
+        side.open(**{name: key})
+    assert key is None or key not in str(caught.value)
+
+
+def test_an_entry_without_its_key_is_not_the_documented_shape(side: Side) -> None:
+    with pytest.raises(PayloadError):
+        side.open().key({})

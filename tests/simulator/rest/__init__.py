@@ -1,0 +1,1 @@
+"""The simulated vendors' REST sides, asked over HTTP."""

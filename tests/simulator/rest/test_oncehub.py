@@ -1,0 +1,294 @@
+"""OnceHub's simulated REST side, asked over HTTP as its documentation says, and compared with the world and with the webhooks."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from ingest.simulator.dialects.oncehub import booking_id, user_id
+from ingest.simulator.rest import Allowed, load_rest_dialect
+from ingest.simulator.rest.oncehub import OncehubRest
+from ingest.simulator.rest.server import RestServer
+from ingest.simulator.world import Change, Kind, Meeting
+from tests.simulator.story import DIALECTS, VENDORS, live, new_world, read
+
+A_SECOND = timedelta(seconds=1)
+CHANGES = [change for change in live(new_world(11), [timedelta(minutes=4, microseconds=700_137)] * 1200) if change.account == "oncehub"]
+LAST: dict[int, Change] = {change.meeting.number: change for change in CHANGES}
+MEETINGS: dict[int, Meeting] = {number: change.meeting for number, change in LAST.items()}
+
+
+@pytest.fixture
+def meetings() -> dict[int, Meeting]:
+    return MEETINGS.copy()
+
+
+@pytest.fixture
+def rest(meetings: dict[int, Meeting]) -> OncehubRest:
+    return OncehubRest(DIALECTS["oncehub"], meetings)
+
+
+@pytest.fixture
+def client(rest: OncehubRest) -> Iterator[httpx.Client]:
+    server = RestServer({"sales": rest})
+    with server.serving(), client_of(server, rest) as client:
+        yield client
+
+
+def client_of(server: RestServer, rest: OncehubRest) -> httpx.Client:
+    return httpx.Client(base_url=server.api_url("sales"), headers={"API-Key": rest.settings()["api_key"]})
+
+
+def listed(client: httpx.Client, path: str = "/bookings", **asked: Any) -> list[dict[str, Any]]:
+    """All pages, by ids and `has_more`."""
+    found: list[dict[str, Any]] = []
+    while True:
+        page = client.get(path, params={"limit": 100, **asked}).raise_for_status().json()
+        found += page["data"]
+        if not page["has_more"]:
+            return found
+        asked["after"] = page["data"][-1]["id"]
+
+
+def ids(found: list[dict[str, Any]]) -> list[str]:
+    return [entry["id"] for entry in found]
+
+
+def ids_of(meetings: list[Meeting]) -> list[str]:
+    """As lists have them: newest first."""
+    return [booking_id(meeting.number) for meeting in sorted(meetings, key=lambda meeting: meeting.created_at, reverse=True)]
+
+
+def iso(moment: Any) -> str:
+    return str(moment.isoformat())
+
+
+def refusal(client: httpx.Client, path: str = "/bookings", **asked: Any) -> tuple[int, str, str | None]:
+    answer = client.get(path, params=asked)
+    body = answer.json()
+    assert set(body) <= {"type", "message", "param"}
+    assert body["type"] == "invalid_request_error"
+    return answer.status_code, body["message"], body.get("param")
+
+
+def test_it_is_found_by_its_vendors_name() -> None:
+    assert load_rest_dialect("oncehub") is OncehubRest
+
+
+def test_the_story_has_all_that_can_become_of_a_meeting() -> None:
+    assert {meeting.last for meeting in MEETINGS.values()} == set(Kind) - {Kind.REPLACED}
+    assert len(MEETINGS) > 150
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100])
+def test_pages_have_every_booking_once_newest_first(client: httpx.Client, limit: int) -> None:
+    wanted = ids_of(list(MEETINGS.values()))
+    asked = {"starting_time.gt": iso(MEETINGS[max(MEETINGS)].created_at)} if limit == 1 else {}
+    if asked:
+        wanted = [entry for entry in wanted if entry in set(ids(listed(client, **asked)))]
+    assert ids(listed(client, limit=limit, **asked)) == wanted
+
+
+def test_ten_are_on_a_page_unless_told(client: httpx.Client) -> None:
+    page = client.get("/bookings").json()
+    assert set(page) == {"object", "data", "has_more"}
+    assert (page["object"], len(page["data"]), page["has_more"]) == ("list", 10, True)
+
+
+def test_before_gives_the_page_that_was_there_before(client: httpx.Client) -> None:
+    first = client.get("/bookings", params={"limit": 5}).json()["data"]
+    second = client.get("/bookings", params={"limit": 5, "after": first[-1]["id"]}).json()["data"]
+    back = client.get("/bookings", params={"limit": 3, "before": second[0]["id"]}).json()
+    assert (back["data"], back["has_more"]) == (first[-3:], True)
+    assert client.get("/bookings", params={"before": first[0]["id"]}).json() == {"object": "list", "data": [], "has_more": False}
+
+
+def test_a_link_leads_nowhere_without_the_version_and_has_no_filter(client: httpx.Client) -> None:
+    answer = client.get("/bookings", params={"limit": 5, "status": "canceled"})
+    link = answer.links["next"]["url"]
+    last = answer.json()["data"][-1]["id"]
+    assert link == f"{str(client.base_url).removesuffix('/v2/')}/bookings?limit=5&after={last}"
+    assert client.get(link).status_code == 404
+    assert "previous" not in answer.links
+    assert client.get("/bookings", params={"after": last}).links["previous"]["url"].split("?")[1].startswith("limit=10&before=")
+
+
+def test_older_answers_have_only_links_to_say_that_there_is_more(client: httpx.Client, rest: OncehubRest) -> None:
+    rest.tells_more = False
+    answer = client.get("/bookings", params={"limit": 5})
+    assert "has_more" not in answer.json()
+    assert "next" in answer.links
+
+
+def test_a_list_that_fits_has_no_link(client: httpx.Client) -> None:
+    assert "Link" not in client.get("/users").headers
+
+
+def test_paging_goes_on_where_the_last_of_a_page_was_deleted(client: httpx.Client, meetings: dict[int, Meeting]) -> None:
+    first = client.get("/bookings").json()["data"]
+    del meetings[int(first[-1]["id"].removeprefix("BKNG-"))]
+    rest_of_it = listed(client, after=first[-1]["id"])
+    assert ids(first + rest_of_it) == ids_of(list(MEETINGS.values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("creation_time", "created_at"), ("starting_time", "starts_at"), ("last_updated_time", "changed_at")]
+)
+def test_bounds_are_strict_and_by_the_seconds_that_are_told(client: httpx.Client, name: str, column: str) -> None:
+    moments = sorted({getattr(meeting, column).replace(microsecond=0) for meeting in MEETINGS.values()})
+    low, high = moments[len(moments) // 3], moments[2 * len(moments) // 3]
+    wanted = [meeting for meeting in MEETINGS.values() if low < getattr(meeting, column).replace(microsecond=0) < high]
+    assert ids(listed(client, **{f"{name}.gt": iso(low), f"{name}.lt": iso(high)})) == ids_of(wanted)
+    wider = [meeting for meeting in MEETINGS.values() if low <= getattr(meeting, column).replace(microsecond=0) <= high]
+    assert ids(listed(client, **{f"{name}.gt": iso(low - A_SECOND), f"{name}.lt": iso(high + A_SECOND)})) == ids_of(wider)
+    assert len(wider) > len(wanted) > 10
+
+
+def test_a_bound_in_the_far_future_leaves_nothing(client: httpx.Client) -> None:
+    assert listed(client, **{"last_updated_time.gt": "2099-01-01"}) == []
+
+
+def test_words_choose_too(client: httpx.Client) -> None:
+    cancelled = [meeting for meeting in MEETINGS.values() if meeting.last is Kind.CANCELLED]
+    assert ids(listed(client, status="canceled")) == ids_of(cancelled)
+    hers = [meeting for meeting in cancelled if meeting.host.number == 2]
+    assert ids(listed(client, status="canceled", owner=user_id(2))) == ids_of(hers)
+    assert hers
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"last_updated_time.gt": "soon"}, (400, "Invalid date: soon", "last_updated_time.gt")),
+        ({"limit": "101"}, (400, "Invalid limit: 101. It must be a number from 1 to 100", "limit")),
+        ({"limit": "0"}, (400, "Invalid limit: 0. It must be a number from 1 to 100", "limit")),
+        ({"status": "cancelled"}, (400, "Invalid status: cancelled", "status")),
+        ({"expand": "host"}, (400, "This property cannot be expanded: host", "expand")),
+        ({"after": "BKNG-1"}, (400, "No such object: BKNG-1", "after")),
+        ({"after": booking_id(1), "before": booking_id(1)}, (400, "Only one of after and before can be given", "before")),
+        (
+            {"starting_time.gt": "2026-06-02T00:00:00Z", "starting_time.lt": "2026-06-01T00:00:00Z"},
+            (400, "starting_time.gt cannot be later than starting_time.lt", "starting_time.gt"),
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(client: httpx.Client, asked: dict[str, str], told: tuple[int, str, str]) -> None:
+    assert refusal(client, **asked) == told
+
+
+def test_one_booking_is_told_as_in_lists(client: httpx.Client) -> None:
+    for record in listed(client)[:20]:
+        assert client.get(f"/bookings/{record['id']}").json() == record
+
+
+@pytest.mark.parametrize("unknown", ["BKNG-999999999999", "nonsense", "BKNG-1"])
+def test_an_unknown_booking_is_not_found(client: httpx.Client, unknown: str) -> None:
+    assert refusal(client, f"/bookings/{unknown}") == (404, f"No such booking: {unknown}", "id")
+
+
+def test_a_deleted_booking_is_in_no_list_and_by_its_id_only_said_to_be_deleted(client: httpx.Client, meetings: dict[int, Meeting]) -> None:
+    listed(client)
+    number = min(meetings)
+    del meetings[number]
+    assert booking_id(number) not in ids(listed(client))
+    assert client.get(f"/bookings/{booking_id(number)}").json() == {"id": booking_id(number), "object": "booking", "deleted": True}
+
+
+def test_other_things_are_ids_until_expanded(client: httpx.Client) -> None:
+    plain = client.get("/bookings").json()["data"]
+    for form in ("owner", "data.owner"):
+        whole = client.get("/bookings", params={"expand": form}).json()["data"]
+        assert [record["owner"]["id"] for record in whole] == [record["owner"] for record in plain]
+    assert all(record["booking_calendar"].startswith("BKC-") and record["contact"].startswith("CNT-") for record in plain)
+    contact = client.get("/bookings", params={"expand": "contact", "limit": 1}).json()["data"][0]["contact"]
+    assert contact["email"] == plain[0]["form_submission"]["email"]
+
+
+def test_records_have_whole_seconds_and_what_only_rest_tells(client: httpx.Client) -> None:
+    for record in listed(client):
+        for name in ("creation_time", "starting_time", "last_updated_time"):
+            assert len(record[name]) == len("2026-06-10T06:30:00Z")
+        assert {"contact", "utm_params", "ics_url", "cancel_url"} <= set(record)
+        assert "cancel_reschedule_url" not in record
+
+
+def test_rest_and_webhooks_tell_the_same_of_every_booking(client: httpx.Client) -> None:
+    vendor = VENDORS["oncehub"]
+    for record in listed(client):
+        change = LAST[int(record["id"].removeprefix("BKNG-"))]
+        by_rest = vendor.booking_of_record(httpx.Response(200, json=record).content)
+        by_webhook = read(change, change.meeting.changed_at).booking
+        names = set(vendor.account.model_fields_set) and {name for name in by_rest.__slots__ if name != "staff_name"}
+        assert {name: getattr(by_rest, name) for name in names} == {name: getattr(by_webhook, name) for name in names}
+
+
+@pytest.mark.parametrize("name", ["users", "teams", "contacts", "booking-calendars", "booking-pages", "event-types", "master-pages", "webhooks"])
+def test_every_other_list_has_its_things_once(client: httpx.Client, name: str) -> None:
+    found = ids(listed(client, f"/{name}", limit=3))
+    assert found
+    assert len(set(found)) == len(found)
+
+
+def test_everybody_in_a_booking_can_be_looked_up(client: httpx.Client) -> None:
+    records = listed(client)
+    assert {record["owner"] for record in records} == set(ids(listed(client, "/users")))
+    assert {record["contact"] for record in records} == set(ids(listed(client, "/contacts")))
+    assert {record["booking_calendar"] for record in records} == set(ids(listed(client, "/booking-calendars")))
+
+
+def test_contacts_are_found_by_address_and_by_time_of_change(client: httpx.Client) -> None:
+    contact = listed(client, "/contacts")[5]
+    assert listed(client, "/contacts", email=contact["email"]) == [contact]
+    later = listed(client, "/contacts", **{"last_updated_time.gt": contact["last_updated_time"]})
+    assert contact not in later
+    assert all(other["last_updated_time"] > contact["last_updated_time"] for other in later)
+
+
+def test_a_calendar_and_its_free_times(client: httpx.Client) -> None:
+    calendar = listed(client, "/booking-calendars")[0]
+    assert client.get(f"/booking-calendars/{calendar['id']}").json() == calendar
+    starts = [slot["start_time"] for slot in client.get(f"/booking-calendars/{calendar['id']}/time-slots").json()["data"]]
+    assert len(set(starts)) == len(starts) > 0
+    assert refusal(client, "/booking-calendars/BKC-9/time-slots")[0] == 404
+
+
+def test_the_webhook_is_listed_with_its_secret(client: httpx.Client) -> None:
+    """Whoever stores this list stores the secret, unless they leave it out."""
+    (webhook,) = listed(client, "/webhooks")
+    assert (webhook["url"], webhook["secret"]) == (DIALECTS["oncehub"].url, DIALECTS["oncehub"].secret)
+
+
+def test_there_are_no_webhook_events(client: httpx.Client) -> None:
+    assert refusal(client, "/webhook-events") == (404, "No such resource", None)
+
+
+def test_every_answer_has_a_request_id_of_its_own(client: httpx.Client) -> None:
+    answers = [client.get("/test"), client.get("/bookings/x"), client.get("/test", headers={"API-Key": "wrong"})]
+    assert [answer.status_code for answer in answers] == [200, 404, 401]
+    assert len({answer.headers["Request-Id"] for answer in answers}) == 3
+
+
+@pytest.mark.parametrize("key", ["", "wrong", "schlüssel"])
+def test_a_wrong_key_is_refused(client: httpx.Client, key: str) -> None:
+    answer = client.get("/bookings", headers={"API-Key": key.encode().decode("latin-1")} if key else {"API-Key": ""})
+    assert (answer.status_code, answer.json()["type"]) == (401, "authentication_error")
+
+
+def test_a_plan_without_the_api_is_refused(client: httpx.Client, rest: OncehubRest) -> None:
+    rest.plan_allows = False
+    answer = client.get("/bookings")
+    assert (answer.status_code, answer.json()["type"]) == (403, "authentication_error")
+
+
+@pytest.mark.parametrize("kind", ["account", "address"])
+def test_over_either_limit_nothing_says_for_how_long(rest: OncehubRest, kind: str) -> None:
+    allowed = Allowed(2, 3600)
+    limits, addresses = ({"sales": allowed}, {}) if kind == "account" else ({}, {"oncehub": allowed})
+    server = RestServer({"sales": rest}, limits, addresses)
+    with server.serving(), client_of(server, rest) as client:
+        answers = [client.get("/test") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[-1].json() == {"type": "rate_limit_error", "message": "Request rate limit exceeded"}
+    assert not [name for name in answers[-1].headers if name == "retry-after" or "ratelimit" in name]
