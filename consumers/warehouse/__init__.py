@@ -12,24 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import dlt
-import duckdb
 from dlt.common.configuration.utils import get_resolved_traces
 from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.extract import DltResource
-from filelock import FileLock, Timeout
 
-from consumers.locks import warehouse_lock
 from consumers.rows import TABLES, Row, Table, arrow
 from consumers.versions import Key, Stored
-from consumers.warehouse.destination import destination, make_folder, read, reading_client, try_out
+from consumers.warehouse.destination import destination, read, reading_client, try_out
 from consumers.warehouse.errors import translated
-from ingest.errors import ConfigurationError, WarehouseUnavailable
+from consumers.warehouse.files import hold, prune, turn_at
+from ingest.errors import WarehouseUnavailable
 from ingest.settings import Settings
 
 _KEYS_PER_QUERY = 500
 _TURN_SECONDS = 10.0
-_DUCKDB_MEMORY = "200MB"
 
 
 class Warehouse:
@@ -40,8 +37,8 @@ class Warehouse:
         self._settings = settings.warehouse
         self._name = "_".join(filter(None, ["ingest", settings.consumer.instance]))
         self._folder = Path(settings.warehouse.work_dir) / self._name
-        self._held = _hold(self._folder)
-        self._destination = destination(settings)
+        self._held = hold(self._folder, f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance")
+        self._destination = destination(settings, settings.consumer.instance)
         self._failed = False
         with translated():
             self._pipeline = self._fresh_pipeline()
@@ -51,22 +48,15 @@ class Warehouse:
     def turn(self) -> Iterator[None]:
         """Around all that belongs to one load. Raises WarehouseUnavailable when the destination is out of reach.
 
-        DuckDB's file stays open for as long: dlt opens and closes it for every job, which costs more than a small load itself.
         After a turn that failed, and where somebody else's was left pending, dlt's folder is made anew.
         """
-        file = self._settings.duckdb_file
-        with warehouse_lock(self._settings, _TURN_SECONDS):
+        with turn_at(self._settings, _TURN_SECONDS):
             with translated():
                 if self._failed or self._pipeline.has_pending_data:
                     self._pipeline = self._fresh_pipeline()
-                kept = _keep_open(file) if file else None
             self._failed = True
-            try:
-                yield
-                self._failed = False
-            finally:
-                if kept:
-                    kept.close()
+            yield
+            self._failed = False
 
     def prepare(self) -> None:
         """Makes the tables, so that they can be read before the first event. Raises as `load` does."""
@@ -98,7 +88,8 @@ class Warehouse:
             info = self._pipeline.load()
             if set(info.loads_ids) != set(extracted.loads_ids) or any(p.state != "loaded" for p in info.load_packages):
                 raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
-        self._prune()
+        get_resolved_traces().clear()  # dlt's note of every setting it read: a full memory, in time
+        prune(self._folder)
 
     def close(self) -> None:
         """Gives the pipeline up."""
@@ -116,30 +107,6 @@ class Warehouse:
         columns: dict[str, TColumnSchema] = {column: {"data_type": "json"} for column in table.json}
         resource: DltResource = dlt.resource([arrow(table.name, rows)], name=table.name, primary_key=table.key, columns=columns)
         return resource.apply_hints(write_disposition=self._strategies[table.replaces])
-
-    def _prune(self) -> None:
-        """Dlt keeps some eight files of every load, and a note of every setting it read: a full disk and memory, in time."""
-        get_resolved_traces().clear()
-        for folder in (self._folder / "load" / "loaded", self._folder / "normalize" / "loaded"):
-            for package in folder.glob("*"):
-                shutil.rmtree(package, ignore_errors=True)
-
-
-def _keep_open(file: Path) -> duckdb.DuckDBPyConnection:
-    """Bounded, for the whole process: DuckDB would take most of the machine's memory, and we load a few megabytes at a time."""
-    connection = duckdb.connect(str(file))
-    connection.execute(f"SET memory_limit = '{_DUCKDB_MEMORY}'")
-    return connection
-
-
-def _hold(folder: Path) -> FileLock:
-    make_folder(folder)
-    lock = FileLock(folder.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=10)
-    except Timeout:
-        raise ConfigurationError(f"another consumer works in {folder}: stop it, or give this one its own consumer.instance") from None
-    return lock
 
 
 def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, Any]:

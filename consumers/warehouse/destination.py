@@ -14,7 +14,8 @@ from dlt.destinations.sql_client import SqlClientBase
 from consumers.locks import READER_SECONDS, warehouse_lock
 from consumers.query import NoSuchTable, NothingLoaded
 from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
-from ingest.errors import ConfigurationError, WarehouseUnavailable
+from consumers.warehouse.files import make_folder
+from ingest.errors import ConfigurationError
 from ingest.settings import Settings
 
 # Read by dlt with its first pipeline: no telemetry, no parallelism we do not need, no trying again (the loader does), nothing left behind.
@@ -65,11 +66,11 @@ def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[
             raise ConfigurationError(str(error.dbapi_exception)) from None
 
 
-def destination(settings: Settings) -> Any:
-    """The dlt destination of the settings. Raises ConfigurationError."""
+def destination(settings: Settings, pipeline: str = "") -> Any:
+    """The dlt destination of the settings, with a staging dataset for this pipeline alone. Raises ConfigurationError."""
     chosen = settings.warehouse
     credentials = str(chosen.duckdb_file) if chosen.duckdb_file else (chosen.credentials and chosen.credentials.get_secret_value())
-    layout = "_".join(filter(None, ["%s_staging", settings.consumer.instance]))
+    layout = "_".join(filter(None, ["%s_staging", pipeline]))
     given = {"credentials": credentials} if credentials else {}
     if chosen.duckdb_file:
         _check_name(chosen.duckdb_file, (chosen.dataset, layout % chosen.dataset))
@@ -86,11 +87,3 @@ def _check_name(file: Path, schemas: tuple[str, ...]) -> None:
         raise ConfigurationError(
             f"warehouse.credentials: call the file something else than {file.name}, or choose another warehouse.dataset"
         )
-
-
-def make_folder(folder: Path) -> None:
-    """Where it is missing. Raises WarehouseUnavailable."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WarehouseUnavailable(f"{folder} cannot be made: {error.strerror}") from None

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException
 
-from ingest.errors import ConfigurationError, LoadRefused, WarehouseUnavailable
+from ingest.errors import ConfigurationError, IngestError, LoadRefused, WarehouseUnavailable
 
 # Names that PEP 249 gives to every driver's errors.
 _THE_ROWS = {"DataError", "IntegrityError"}
@@ -17,14 +17,16 @@ _USER_AND_PASSWORD = re.compile(r"(?<=://)\S*@")  # in the addresses that some d
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Dlt's errors as ours: terminal ones blame the rows, those of its configuration the settings, all others may pass."""
+    """Dlt's errors as ours: terminal ones blame the rows, those of its configuration the settings, all others may pass. Ours stay what they are."""
     try:
         yield
-    except (WarehouseUnavailable, LoadRefused, ConfigurationError):
+    except IngestError:
         raise
     except Exception as error:
         causes = list(causes_of(error))
         for cause in causes:
+            if isinstance(cause, IngestError):
+                raise cause from None
             if isinstance(cause, ConfigurationException):
                 raise ConfigurationError(f"warehouse.credentials are not what dlt can use: {_fault(cause)}") from None
         what = f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}"

@@ -93,14 +93,16 @@ class WarehouseSettings(_Section):
 class ReconcileSettings(_Section):
     """How often the vendors' REST sides are compared with the warehouse, and how far back.
 
-    `lag`: how far a vendor's REST side may be behind its own webhooks; a row younger than that is not doubted. `state_dir`
-    remembers how far a run came, and keeps tokens that renew themselves: it is to be kept.
+    `lag`: how far a vendor's REST side may be behind its own webhooks; a row younger than that is not doubted. `patience`: how
+    long one request is tried again while a vendor fails. `state_dir` remembers how far a run came, and keeps tokens that
+    renew themselves: it is to be kept.
     """
 
     every: Duration = timedelta(hours=1)
     lookback: Duration = timedelta(days=2)
     jitter: Duration = timedelta(minutes=5)
     lag: Duration = timedelta(minutes=1)
+    patience: Duration = timedelta(minutes=1)
     state_dir: str = "data/reconcile"
 
 

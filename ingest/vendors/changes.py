@@ -32,7 +32,7 @@ def changes(name: str, key: str, account: str, span: Span, read: Callable[[Windo
             yield from read(window)
         done[account] = format_instant(until)
 
-    return dlt.resource(pages, name=name, primary_key=key)
+    return dlt.resource(pages, name=name, primary_key=key, write_disposition="merge")
 
 
 def split(window: Window, longest: timedelta) -> Iterator[Window]:

@@ -165,7 +165,7 @@ class Rest(ABC, Generic[A]):
     def refusal(self, response: Response, remedy: str = "") -> str:
         """`403 Permission Denied (request 5f1c): <what to do>`: one line that holds no body and no secret."""
         request_id = _line(self.request_id(response) or "")
-        told = " ".join(filter(None, [str(response.status_code), self._credential.hidden(_line(self.said(_object(response))))]))
+        told = " ".join(filter(None, [str(response.status_code), _line(self._credential.hidden(self.said(_object(response))))]))
         return f"{told}{f' (request {request_id})' if request_id else ''}: {remedy or self.remedy(response.status_code)}"
 
     def request_id(self, response: Response) -> str | None:

@@ -50,9 +50,15 @@ class Report:
         """Nothing is missing any more."""
         return self.failure is None and self.counts.missed == self.counts.repaired
 
+    @property
+    def id(self) -> str:
+        """Of the run, also when it was resumed."""
+        return digest(f"/{self.vendor}/{self.account}", FINISHED, format_instant(self.started_at))
+
     def columns(self) -> dict[str, Any]:
         """As in `reconciliations`."""
         return {
+            "id": self.id,
             "vendor": self.vendor,
             "account": self.account,
             "since": format_instant(self.since),
@@ -69,7 +75,7 @@ class Report:
         """For the audit topic."""
         source = f"/{self.vendor}/{self.account}"
         return Event(
-            id=digest(source, FINISHED, format_instant(self.started_at)),
+            id=self.id,
             source=source,
             type=FINISHED,
             subject=source,

@@ -14,6 +14,7 @@ import structlog
 from ingest.dead_letter import DeadLetter
 from ingest.errors import ConfigurationError, IngestError
 from ingest.log import Producer, Record
+from ingest.rest import Patience
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
 from ingest.vendors.rest import AnyRest, load_rest
@@ -52,6 +53,7 @@ class Reconciler:
         self._repairs = Repairs(settings, producer) if producer else None
         self._follow = follow
         self._folder = Path(settings.reconcile.state_dir)
+        self._patience = Patience(failing=settings.reconcile.patience.total_seconds())
 
     def run(self, vendors: Sequence[AnyVendor], wanted: Wanted) -> list[Report]:
         """A report per account, failed ones too: one that fails does not stop the others. Empty when it was stopped.
@@ -80,7 +82,7 @@ class Reconciler:
         now = datetime.now(UTC)
         report = Report(vendor.name, vendor.account.name, wanted.since, wanted.until or now, now, now)
         try:
-            rest = load_rest(vendor.name)(vendor, self._folder)
+            rest = load_rest(vendor.name)(vendor, self._folder, self._patience)
             checkpoint = Checkpoint(self._folder, vendor.account.name)
             with checkpoint.alone():
                 self._sweep(rest, checkpoint, wanted, report)

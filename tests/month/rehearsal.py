@@ -41,11 +41,11 @@ class Outcome:
         return sum(report[column] for report in self.reports[run])
 
 
-def rehearse(folder: Path, plan: Plan, limits: Mapping[str, Allowed] | None = None, rate_limit: int | None = 0) -> Outcome:
-    """`limits` are the simulated vendors', by account; `rate_limit` is our own, of every account."""
+def rehearse(folder: Path, plan: Plan, limits: Mapping[str, Allowed] | None = None, **accounts: Mapping[str, Any]) -> Outcome:
+    """`limits` are the simulated vendors', by account; `accounts` further settings of ours, as are theirs."""
     month = Month(plan)
     with serving(plan, limits) as served:
-        settings = _settings(folder, served, rate_limit)
+        settings = _settings(folder, served, accounts)
         deliver(month, settings)
         with _consuming(folder):
             _wait_until_loaded(settings)
@@ -75,15 +75,14 @@ def deliver(month: Month, settings: Settings) -> None:
         producer.close()
 
 
-def _settings(folder: Path, served: Served, rate_limit: int | None) -> Settings:
-    own = {} if rate_limit is None else {"rate_limit": rate_limit}
+def _settings(folder: Path, served: Served, own: Mapping[str, Mapping[str, Any]]) -> Settings:
     tree = {
         "public_url": PUBLIC_URL,
         "log": f"sqlite:///{folder}/log.db",
         "consumer": {"admin_port": 0},
         "warehouse": {"credentials": f"{folder}/warehouse.duckdb", "work_dir": f"{folder}/dlt"},
         "reconcile": {"lag": "0s", "state_dir": f"{folder}/reconcile"},
-        "accounts": {name: {**table, **own} for name, table in served.accounts.items()},
+        "accounts": {name: {**table, "rate_limit": 0, **own.get(name, {})} for name, table in served.accounts.items()},
     }
     (folder / "ingest.toml").write_text(tomlkit.dumps(tree))
     secrets = folder / "ingest.secrets.toml"

@@ -71,6 +71,11 @@ class Month:
         newest = {(change.account, change.meeting.number): index for index, change in enumerate(self.changes)}
         return {meeting for meeting, index in newest.items() if index in self._dropped}
 
+    def lost_bookings(self) -> set[tuple[str, str]]:
+        """The same by account and booking id. One that was moved to where it was already differs in no column that is compared."""
+        meetings = self.world.meetings
+        return {(account, self.dialects[account].expected(meetings[account][number])["booking_id"]) for account, number in self.lost}
+
     def arrivals(self) -> list[Arrival]:
         """In the order in which they arrive: all late by up to two hours, some twice."""
         found = []

@@ -34,7 +34,9 @@ def test_a_run_that_came_to_its_end_is_not_resumed(tmp_path: Path) -> None:
     assert checkpoint.read(START, None) is None
 
 
-@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b'{"since": 1}', b'{"since":"x","until":null,"done":"x","started_at":"x","counts":{}}'])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"{", b"[]", b'{"since": 1}', b'{"since":"x","until":null,"done":"x","started_at":"x","counts":{}}']
+)
 def test_a_file_that_cannot_be_read_is_no_progress(tmp_path: Path, garbage: bytes) -> None:
     (tmp_path / "sales.json").write_bytes(garbage)
     assert Checkpoint(tmp_path, "sales").read(START, None) is None

@@ -39,7 +39,7 @@ class Side:
         """Requests that reached the vendor."""
         return sum(self.server.requests.values())
 
-    def open(self, patience: Patience = HASTY, **settings: Any) -> AnyRest:
+    def open(self, patience: Patience = HASTY, /, **settings: Any) -> AnyRest:
         """As often as wished; settings may be changed."""
         found = load_vendor(self.dialect.vendor)
         own = {**self.dialect.dialect.settings(), **self.dialect.settings(), "api_url": self.server.api_url("sales"), "rate_limit": 0}

@@ -7,8 +7,8 @@ import pytest
 
 from ingest.errors import ConfigurationError, PayloadError, VendorRefused
 from ingest.vendors.rest import Window
-from tests.rest.rig import BEGINNING, Side, listed, read
-from tests.simulator.story import DIALECTS
+from tests.rest.rig import Side, listed, read
+from tests.simulator.story import BEGINNING, DIALECTS
 
 KEYS = {"appointedd": "api_key", "bookeo": "api_key", "calendly": "api_token", "oncehub": "api_key"}
 
@@ -31,7 +31,7 @@ def test_what_is_listed_becomes_the_bookings_that_truly_are(side: Side) -> None:
     truth = expected(side)
     assert len(found) == len(truth)
     for booking in found:
-        told = {name: value for name, value in truth[booking["booking_id"]].items()}
+        told = truth[booking["booking_id"]]
         assert {name: booking[name] for name in told} == told
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingest.simulator.truth import Difference, differences
-from tests.simulator.story import DIALECTS, live, new_world
+from tests.simulator.story import BEGINNING, DIALECTS, live, new_world
 
 WORLD = new_world(3)
 live(WORLD, [timedelta(minutes=10)] * 600)
@@ -67,6 +67,20 @@ def test_an_empty_warehouse_misses_them_all() -> None:
 def test_a_booking_too_many_is_found() -> None:
     never = right_rows()[5] | {"booking_id": "never-was"}
     assert judged([*right_rows(), never]) == [Difference(never["account"], "never-was", "", "", "a booking that never was")]
+
+
+def test_a_booking_marked_gone_is_right_when_it_is_no_longer_in_the_world() -> None:
+    rows = [row | {"gone_at": None} for row in right_rows()]
+    gone = right_rows()[5] | {"booking_id": "deleted-by-its-vendor", "gone_at": BEGINNING}
+    assert judged([*rows, gone]) == []
+    gone["gone_at"] = None
+    assert judged([*rows, gone]) == [Difference(gone["account"], gone["booking_id"], "", "", "a booking that never was")]
+
+
+def test_a_booking_marked_gone_is_wrong_while_it_is_in_the_world() -> None:
+    rows = right_rows()
+    rows[5]["gone_at"] = BEGINNING
+    assert judged(rows) == [Difference(rows[5]["account"], rows[5]["booking_id"], "gone_at", "None", str(BEGINNING))]
 
 
 def test_a_booking_with_two_rows_is_found() -> None:

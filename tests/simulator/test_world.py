@@ -105,3 +105,17 @@ def test_a_replaced_meeting_and_its_replacement_name_each_other(story: list[Chan
         assert old.replaced_by is not None
         assert meetings[old.replaced_by].replaces == old.number
     assert len(replaced) == sum(1 for meeting in meetings.values() if meeting.replaces is not None)
+
+
+@given(seed=SEEDS, forgotten=st.sets(st.integers(0, 39)))
+def test_nothing_more_happens_to_a_forgotten_meeting_and_all_goes_on_as_it_would_for_the_others(seed: int, forgotten: set[int]) -> None:
+    world = new_world(seed)
+    first = live(world, [timedelta(minutes=1)] * 40)
+    numbers = {first[place].meeting.number for place in forgotten}
+    for account, meeting in world.truth():
+        if meeting.number in numbers:
+            world.forget(account, meeting.number)
+    assert not numbers & {meeting.number for _, meeting in world.truth()}
+    later = [change for _ in range(60) for change in world.step(BEGINNING + timedelta(days=9))]
+    assert not numbers & {change.meeting.number for change in later}
+    assert numbers or later

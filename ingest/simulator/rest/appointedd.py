@@ -6,7 +6,7 @@ import math
 from base64 import b64encode
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from starlette.datastructures import QueryParams
@@ -42,6 +42,7 @@ from ingest.simulator.world import Meeting
 _MOST = 100
 _SIGNS = {"ascending": 1, "descending": -1}
 _TOKENS = "/v2/oauth/tokens"
+_NOTHING, _MILLISECOND = timedelta(0), timedelta(milliseconds=1)
 
 # What lists are sorted and asked by. By nature they are in order of creation, as their numbers are.
 Moment = Callable[[Any], datetime]
@@ -51,7 +52,7 @@ _CUSTOMER_TIMES: Mapping[str, Moment] = {"updated": known_since, "created": know
 
 
 class AppointeddRest(RestDialect):
-    """An account has both APIs, below `/v1` and `/v2`: its `api_url` is the server's address for it with one of these added.
+    """An account has both APIs, below `/v1` and `/v2`; the server's address for it is that of v1.
 
     `api`: whose credentials `settings` tells. `lists_cancelled`: whether v1 lists cancelled bookings unless it is asked for others.
     """
@@ -106,14 +107,11 @@ class AppointeddRest(RestDialect):
         ]
 
     def _bookings(self, request: Request) -> Response:
-        asked, meetings = request.query_params, self._now()
-        words = _words(asked, "statuses") or (set() if self.lists_cancelled else {"confirmed"})
-        wanted = {number_of(given, CUSTOMER) for given in _words(asked, "customers")}
-        found = {
-            number: meeting
-            for number, meeting in meetings.items()
-            if (not words or status(meeting) in words) and (not wanted or meeting.customer.number in wanted)
-        }
+        asked, found = request.query_params, self._now()
+        if words := _words(asked, "statuses") or (set() if self.lists_cancelled else {"confirmed"}):
+            found = {number: meeting for number, meeting in found.items() if status(meeting) in words}
+        if wanted := {number_of(given, CUSTOMER) for given in _words(asked, "customers")}:
+            found = {number: meeting for number, meeting in found.items() if meeting.customer.number in wanted}
         return _listed(request, Things(BOOKING, _within(asked, found, _BOOKING_TIMES), booking), _BOOKING_TIMES)
 
     def _customers(self, request: Request) -> Response:
@@ -154,11 +152,12 @@ def _single(request: Request, things: Things) -> Response:
 def _listed(request: Request, things: Things, times: Mapping[str, Moment] | None = None) -> Response:
     """https://developers.appointedd.com/docs/pagination"""
     rank = _rank(request.query_params, things, times or {})
-    ordered = sorted(things.numbered, key=rank)
-    since, until = _bounds(request.query_params, things, [rank(number) for number in ordered], rank)
-    neighbours = {"next": ordered[until : until + 1], "prev": ordered[:since][-1:]}
-    cursors = {name: object_id(numbers[0], things.prefix) if numbers else None for name, numbers in neighbours.items()}
-    return answer({"data": things.told(ordered[since:until]), "total": len(ordered), **cursors})
+    ranks = sorted(map(rank, things.numbered))
+    since, until = _bounds(request.query_params, things, ranks, rank)
+    chosen = [abs(number) for _, number in ranks[since:until]]
+    neighbours = {"next": ranks[until : until + 1], "prev": ranks[max(0, since - 1) : since]}
+    cursors = {name: object_id(abs(found[0][1]), things.prefix) if found else None for name, found in neighbours.items()}
+    return answer({"data": things.told(chosen), "total": len(ranks), **cursors})
 
 
 def _rank(asked: QueryParams, things: Things, times: Mapping[str, Moment]) -> Callable[[int], Rank]:
@@ -200,13 +199,15 @@ def _rank_of(cursor: str, things: Things, rank: Callable[[int], Rank]) -> Rank:
 
 
 def _within(asked: QueryParams, found: Numbered, times: Mapping[str, Moment]) -> Numbered:
-    """Bounds included, by the milliseconds that records tell."""
+    """Bounds included, by the milliseconds that records tell: a bound is moved once, rather than every time cut."""
     for name, moment in times.items():
         after, before = _instant(asked, f"{name}_after"), _instant(asked, f"{name}_before")
         if after:
-            found = {number: thing for number, thing in found.items() if _milliseconds(moment(thing)) >= after}
+            first = _milliseconds(after) + (_NOTHING if after == _milliseconds(after) else _MILLISECOND)
+            found = {number: thing for number, thing in found.items() if moment(thing) >= first}
         if before:
-            found = {number: thing for number, thing in found.items() if _milliseconds(moment(thing)) <= before}
+            end = _milliseconds(before) + _MILLISECOND
+            found = {number: thing for number, thing in found.items() if moment(thing) < end}
     return found
 
 
@@ -219,7 +220,8 @@ def _instant(asked: QueryParams, name: str) -> datetime | None:
         return None
     try:
         given = datetime.fromisoformat(asked[name])
-    except ValueError:
+        given + _MILLISECOND
+    except (ValueError, OverflowError):
         raise _refused(f"{name} is not an ISO 8601 date") from None
     return given if given.tzinfo else given.replace(tzinfo=UTC)
 

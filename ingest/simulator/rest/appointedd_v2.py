@@ -3,7 +3,6 @@
 Its paths, paging and attributes are not public; these are what JSON:API and OAuth would have them be.
 """
 
-import hashlib
 import math
 import secrets
 import time
@@ -20,7 +19,7 @@ from starlette.routing import Route
 
 from ingest.simulator.dialect import Dialect
 from ingest.simulator.dialects.appointedd import BOOKING, CUSTOMER, ORGANISATION, RESOURCE, SERVICE, object_id
-from ingest.simulator.rest import Answered, answer
+from ingest.simulator.rest import Answered, answer, credential
 from ingest.simulator.rest.appointedd_records import (
     AVAILABILITY,
     LOCATION,
@@ -50,8 +49,8 @@ class JsonApi:
         self.token_seconds = 3600.0
         self._dialect = dialect
         self._meetings = meetings
-        self._client_id = hashlib.sha256(f"client {dialect.url}".encode()).hexdigest()[:32]
-        self._client_secret = hashlib.sha256(f"client secret {dialect.url} {dialect.secret}".encode()).hexdigest()
+        self._client_id = credential(dialect, "client id")
+        self._client_secret = credential(dialect, "client secret")
         self._tokens: dict[str, float] = {}
 
     def settings(self) -> Mapping[str, Any]:

@@ -36,6 +36,10 @@ class Tokens:
         given_at = self._given.get(access_token)
         return given_at is not None and time.monotonic() < given_at + self.seconds
 
+    def expire(self) -> None:
+        """As if the time of every access token given out so far were over."""
+        self._given.clear()
+
     def answer_to(self, form: bytes, too_many: Callable[[float], Response]) -> Response:
         """The answer of the token endpoint."""
         if (seconds := self.asked.take()) is not None:

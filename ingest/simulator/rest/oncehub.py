@@ -1,6 +1,5 @@
 """OnceHub's REST side (API v2, booking calendars). https://help.oncehub.com/developers/api/"""
 
-import hashlib
 import hmac
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from starlette.routing import Route
 
 from ingest.simulator.dialect import Dialect
 from ingest.simulator.dialects.oncehub import booking_id, calendar_id, status, user_id
-from ingest.simulator.rest import Answered, Counter, RestDialect, answer
+from ingest.simulator.rest import Answered, Counter, RestDialect, answer, credential
 from ingest.simulator.rest.oncehub_records import (
     BEGINNING,
     BOOKING_PAGES,
@@ -38,6 +37,7 @@ _STATUSES = {"requested", "scheduled", "rescheduled", "completed", "canceled", "
 _EXPANDABLE = {"owner", "contact", "conversation", "booking_calendar"}
 _EVENTS = ("scheduled", "rescheduled", "canceled", "completed", "no_show")
 _SLOTS = 8
+_NOTHING, _SECOND = timedelta(0), timedelta(seconds=1)
 
 # What bookings are asked for by, and what of a meeting that is.
 _TIMES: Mapping[str, Callable[[Meeting], datetime]] = {
@@ -69,7 +69,7 @@ class OncehubRest(RestDialect):
         super().__init__(dialect, meetings)
         self.tells_more = True
         self.plan_allows = True
-        self._api_key = hashlib.sha256(f"API key {dialect.url} {dialect.secret}".encode()).hexdigest()[:32]
+        self._api_key = credential(dialect, "API key")
         self._told: set[int] = set()
 
     def settings(self) -> Mapping[str, Any]:
@@ -254,14 +254,16 @@ def _asked_page(asked: QueryParams, name: Callable[[int], str]) -> _Page:
 
 
 def _between(asked: QueryParams, name: str, found: Iterable[Meeting], moment: Callable[[Meeting], datetime]) -> Iterable[Meeting]:
-    """Strictly, and by the whole seconds that records tell."""
+    """Strictly, and by the whole seconds that records tell: a bound is moved once, rather than every meeting's time cut."""
     after, before = _instant(asked, f"{name}.gt"), _instant(asked, f"{name}.lt")
     if after and before and after > before:
         raise _refused(f"{name}.gt cannot be later than {name}.lt", f"{name}.gt")
     if after:
-        found = [meeting for meeting in found if moment(meeting).replace(microsecond=0) > after]
+        first = after.replace(microsecond=0) + _SECOND
+        found = [meeting for meeting in found if moment(meeting) >= first]
     if before:
-        found = [meeting for meeting in found if moment(meeting).replace(microsecond=0) < before]
+        end = before.replace(microsecond=0) + (_SECOND if before.microsecond else _NOTHING)
+        found = [meeting for meeting in found if moment(meeting) < end]
     return found
 
 
@@ -270,7 +272,8 @@ def _instant(asked: QueryParams, name: str) -> datetime | None:
         return None
     try:
         given = datetime.fromisoformat(asked[name])
-    except ValueError:
+        given + _SECOND
+    except (ValueError, OverflowError):
         raise _refused(f"Invalid date: {asked[name]}", name) from None
     return given if given.tzinfo else given.replace(tzinfo=UTC)
 

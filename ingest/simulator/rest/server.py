@@ -5,6 +5,7 @@ import time
 from collections import Counter as Count
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -91,7 +92,7 @@ class RestServer:
 
 def _endpoints(account: RestDialect) -> Starlette:
     async def answered(_: Request, error: Exception) -> Response:
-        return error.response if isinstance(error, Answered) else Response(status_code=500)
+        return cast("Answered", error).response
 
     async def missing(_: Request, __: Exception) -> Response:
         return account.missing()

@@ -11,7 +11,7 @@ from dlt.sources.helpers.rest_client.paginators import BasePaginator
 from dlt.sources.rest_api.typing import EndpointResource
 from requests import Response
 
-from ingest.errors import PayloadError
+from ingest.errors import PayloadError, VendorRefused
 from ingest.instant import format_instant, parse_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.directory import Directory
@@ -24,6 +24,7 @@ _PAGE = 100
 _PROFILES = 10_000  # kept: who booked once is likely to have booked again
 _SECOND = timedelta(seconds=1)
 _CANCELLED = "cancelled"
+_NOT_FOUND = 404
 _HISTORY = timedelta(days=3650)
 _OVERLAP = timedelta(minutes=5)
 
@@ -50,6 +51,7 @@ class AppointeddV1(Rest[AppointeddAccount]):
     def __init__(self, *account: Any, **options: Any) -> None:
         super().__init__(*account, **options)
         self._lists_cancelled = False
+        self._finds = False
         self._services = self._directory("services")
         self._resources = self._directory("resources")
         self._profile = lru_cache(_PROFILES)(self._read_profile)
@@ -103,8 +105,21 @@ class AppointeddV1(Rest[AppointeddAccount]):
         return [whole]
 
     def fetch(self, booking_id: str) -> Record | None:
-        found = self.find(f"bookings/{quote(booking_id, safe='')}")
+        found = self._find(booking_id)
         return None if found is None else self.complete(_data(found))[0]
+
+    def _find(self, booking_id: str) -> Any | None:
+        """That single bookings are read here is by the pattern of other objects, so a first 404 is doubted.
+
+        Raises VendorRefused when a booking that is in the list is not found either: else every booking would seem gone.
+        """
+        found = self.find(f"bookings/{quote(booking_id, safe='')}")
+        if found is None and not self._finds:
+            listed = next(self.pages("bookings", "data", limit=1), [])
+            if listed and self.find(f"bookings/{quote(self.key(listed[0]), safe='')}") is None:
+                raise VendorRefused(f"{self.label}: single bookings cannot be read, not even one that is listed", _NOT_FOUND)
+        self._finds = True
+        return found
 
     def said(self, body: Record) -> str:
         """Errors' form is not documented."""

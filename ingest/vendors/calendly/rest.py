@@ -133,7 +133,7 @@ class CalendlyRest(Rest[CalendlyAccount]):
 
     def pause(self, response: Response) -> float | None:
         """The seconds until the allowance is new, told in every answer, once it is spent."""
-        if response.headers.get("X-RateLimit-Remaining") == "0" and response.headers.get("X-RateLimit-Reset", "").isdigit():
+        if response.headers.get("X-RateLimit-Remaining") == "0" and response.headers.get("X-RateLimit-Reset", "").isdecimal():
             return float(response.headers["X-RateLimit-Reset"])
         return super().pause(response)
 

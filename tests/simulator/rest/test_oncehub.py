@@ -1,10 +1,12 @@
 """OnceHub's simulated REST side, asked over HTTP as its documentation says, and compared with the world and with the webhooks."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from ingest.simulator.dialects.oncehub import booking_id, user_id
@@ -82,13 +84,9 @@ def test_the_story_has_all_that_can_become_of_a_meeting() -> None:
     assert len(MEETINGS) > 150
 
 
-@pytest.mark.parametrize("limit", [1, 7, 100])
+@pytest.mark.parametrize("limit", [7, 100])
 def test_pages_have_every_booking_once_newest_first(client: httpx.Client, limit: int) -> None:
-    wanted = ids_of(list(MEETINGS.values()))
-    asked = {"starting_time.gt": iso(MEETINGS[max(MEETINGS)].created_at)} if limit == 1 else {}
-    if asked:
-        wanted = [entry for entry in wanted if entry in set(ids(listed(client, **asked)))]
-    assert ids(listed(client, limit=limit, **asked)) == wanted
+    assert ids(listed(client, limit=limit)) == ids_of(list(MEETINGS.values()))
 
 
 def test_ten_are_on_a_page_unless_told(client: httpx.Client) -> None:
@@ -218,13 +216,20 @@ def test_rest_and_webhooks_tell_the_same_of_every_booking(client: httpx.Client) 
     vendor = VENDORS["oncehub"]
     for record in listed(client):
         change = LAST[int(record["id"].removeprefix("BKNG-"))]
-        by_rest = vendor.booking_of_record(httpx.Response(200, json=record).content)
+        by_rest = vendor.booking_of_record(orjson.dumps(record))
         by_webhook = read(change, change.meeting.changed_at).booking
-        names = set(vendor.account.model_fields_set) and {name for name in by_rest.__slots__ if name != "staff_name"}
-        assert {name: getattr(by_rest, name) for name in names} == {name: getattr(by_webhook, name) for name in names}
+        assert replace(by_rest, staff_name=by_webhook.staff_name) == by_webhook
 
 
-@pytest.mark.parametrize("name", ["users", "teams", "contacts", "booking-calendars", "booking-pages", "event-types", "master-pages", "webhooks"])
+def test_an_expanded_owner_has_the_name_that_webhooks_tell(client: httpx.Client) -> None:
+    for record in listed(client, expand="owner"):
+        booking = VENDORS["oncehub"].booking_of_record(orjson.dumps(record))
+        assert booking.staff_name == MEETINGS[int(record["id"].removeprefix("BKNG-"))].host.name
+
+
+@pytest.mark.parametrize(
+    "name", ["users", "teams", "contacts", "booking-calendars", "booking-pages", "event-types", "master-pages", "webhooks"]
+)
 def test_every_other_list_has_its_things_once(client: httpx.Client, name: str) -> None:
     found = ids(listed(client, f"/{name}", limit=3))
     assert found
@@ -272,7 +277,7 @@ def test_every_answer_has_a_request_id_of_its_own(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("key", ["", "wrong", "schlüssel"])
 def test_a_wrong_key_is_refused(client: httpx.Client, key: str) -> None:
-    answer = client.get("/bookings", headers={"API-Key": key.encode().decode("latin-1")} if key else {"API-Key": ""})
+    answer = client.get("/bookings", headers={b"API-Key": key.encode()})
     assert (answer.status_code, answer.json()["type"]) == (401, "authentication_error")
 
 

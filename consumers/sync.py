@@ -1,0 +1,83 @@
+"""Which accounts and resources to sync, one after the other; what goes wrong with one is told and does not stop the others."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from consumers.warehouse.sync import SyncPipeline
+from ingest.errors import ConfigurationError, IngestError, VendorBusy
+from ingest.settings import Settings
+from ingest.vendors import AnyVendor
+from ingest.vendors.rest import load_rest
+
+# Told of account, resource and rows read so far.
+Follow = Callable[[str, str, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """How one resource of an account went; of an account that could not even be asked, with no resource."""
+
+    account: str
+    vendor: str
+    resource: str | None
+    table: str | None
+    rows: int
+    seconds: float
+    problem: IngestError | None = None
+
+
+def sync(settings: Settings, account: str | None, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:
+    """All accounts that have what REST needs, or one; all its resources, or some. Raises ConfigurationError for unknown names."""
+    for vendor in _accounts(settings, account):
+        try:
+            rest = load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir))
+            pipeline = SyncPipeline(settings, rest)
+        except ConfigurationError:
+            raise
+        except IngestError as problem:
+            yield Synced(vendor.account.name, vendor.name, None, None, 0, 0.0, problem)
+            continue
+        with closing(pipeline):
+            yield from _account(pipeline, vendor, resources, follow)
+
+
+def _account(pipeline: SyncPipeline, vendor: AnyVendor, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:
+    if unknown := sorted(set(resources) - set(pipeline.resources)):
+        raise ConfigurationError(f"{vendor.name} has no resource {', '.join(unknown)}: known are {', '.join(pipeline.resources)}")
+    for resource in resources or pipeline.resources:
+        synced = _resource(pipeline, vendor, resource, follow)
+        yield synced
+        if isinstance(synced.problem, VendorBusy):
+            return  # it would answer the others no sooner
+
+
+def _resource(pipeline: SyncPipeline, vendor: AnyVendor, resource: str, follow: Follow) -> Synced:
+    account, started, read, problem = vendor.account.name, time.monotonic(), 0, None
+
+    def count(more: int) -> None:
+        nonlocal read
+        read += more
+        follow(account, resource, read)
+
+    rows = 0
+    try:
+        rows = pipeline.load(resource, count)
+    except IngestError as error:
+        problem = error
+    return Synced(account, vendor.name, resource, pipeline.table(resource), rows, time.monotonic() - started, problem)
+
+
+def _accounts(settings: Settings, account: str | None) -> list[AnyVendor]:
+    vendors = list(settings.vendors().values())
+    if account is None:
+        able = [vendor for vendor in vendors if vendor.account.can_read()]
+        if not able:
+            raise ConfigurationError("no account has what its vendor's REST side needs: an api_token, an api_key or the like")
+        return able
+    found = [vendor for vendor in vendors if vendor.account.name == account]
+    if not found:
+        raise ConfigurationError(f"there is no account {account}: known are {', '.join(sorted(settings.accounts)) or 'none'}")
+    return found

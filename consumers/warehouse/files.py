@@ -1,0 +1,67 @@
+"""What pipelines have on this machine: a working folder each, held by one process, and for DuckDB the file they take turns at."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+from filelock import FileLock, Timeout
+
+from consumers.locks import warehouse_lock
+from consumers.warehouse.errors import translated
+from ingest.errors import ConfigurationError, WarehouseUnavailable
+from ingest.settings import WarehouseSettings
+
+_HELD_SECONDS = 10.0
+_DUCKDB_MEMORY = "200MB"
+
+
+def make_folder(folder: Path) -> None:
+    """Where it is missing. Raises WarehouseUnavailable."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WarehouseUnavailable(f"{folder} cannot be made: {error.strerror}") from None
+
+
+def hold(folder: Path, otherwise: str) -> FileLock:
+    """A pipeline's folder for this process alone. Raises ConfigurationError, with `otherwise`, when another one has it."""
+    make_folder(folder)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=_HELD_SECONDS)
+    except Timeout:
+        raise ConfigurationError(otherwise) from None
+    return lock
+
+
+@contextmanager
+def turn_at(settings: WarehouseSettings, patience: float) -> Iterator[None]:
+    """DuckDB's file stays open as long: dlt opens and closes it for every job, which costs more than a small load itself.
+
+    Nothing to wait for at other destinations. Raises WarehouseUnavailable.
+    """
+    file = settings.duckdb_file
+    with warehouse_lock(settings, patience):
+        with translated():
+            kept = _keep_open(file) if file else None
+        try:
+            yield
+        finally:
+            if kept:
+                kept.close()
+
+
+def _keep_open(file: Path) -> duckdb.DuckDBPyConnection:
+    """Bounded, for the whole process: DuckDB would take most of the machine's memory, and we load a few megabytes at a time."""
+    connection = duckdb.connect(str(file))
+    connection.execute(f"SET memory_limit = '{_DUCKDB_MEMORY}'")
+    return connection
+
+
+def prune(folder: Path) -> None:
+    """Dlt keeps some eight files of every load."""
+    for done in (folder / "load" / "loaded", folder / "normalize" / "loaded"):
+        for package in done.glob("*"):
+            shutil.rmtree(package, ignore_errors=True)

@@ -1,0 +1,143 @@
+"""A vendor's REST resources into the warehouse by dlt's `rest_api`: one pipeline per account, one load per resource.
+
+A load is all or nothing, and so is the state it starts from next time, which is in the warehouse: what an attempt left in the
+working folder is dropped. Each resource has a schema of its own, because dlt keeps how far a resource was read by schema
+and name: a list that is read once for itself and once for what hangs on its entries must not move the other's mark.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dlt
+import orjson
+from dlt.common.configuration.utils import get_resolved_traces
+from dlt.common.destination.client import WithStateSync
+from dlt.extract import DltResource, DltSource
+from dlt.sources.rest_api import rest_api_resources
+
+from consumers.warehouse.destination import destination
+from consumers.warehouse.errors import causes_of, translated
+from consumers.warehouse.files import hold, prune, turn_at
+from ingest.errors import IngestError, VendorUnavailable, WarehouseUnavailable
+from ingest.settings import Settings
+from ingest.vendors.rest import AnyRest
+
+_TURN_SECONDS = 60.0
+
+Count = Callable[[int], None]
+
+
+class SyncPipeline:
+    """One account's, held by one process at a time."""
+
+    def __init__(self, settings: Settings, rest: AnyRest) -> None:
+        """Asks the vendor where its lists depend on who asks. Raises VendorUnavailable, VendorRefused, ConfigurationError."""
+        self._settings = settings
+        self._account = rest.account.name
+        self._vendor = rest.vendor.name
+        self._label = rest.label
+        self._name = f"ingest_sync_{self._account}"
+        self._folder = Path(settings.warehouse.work_dir) / self._name
+        self._held = hold(self._folder, f"another sync of account {self._account} is running: wait for its end")
+        try:
+            self._config = rest.config()
+            self.resources = list(self._declared())
+        except BaseException:
+            self._held.release()
+            raise
+        self._pipeline: dlt.Pipeline | None = None
+
+    def table(self, resource: str) -> str:
+        """Where a resource goes."""
+        return f"{self._vendor}__{resource}"
+
+    def load(self, name: str, count: Count) -> int:
+        """Rows of its table that came; `count` is told of records as they are read.
+
+        Raises VendorUnavailable, VendorRefused, WarehouseUnavailable, LoadRefused; its tables are then as they were.
+        """
+        try:
+            pipeline = self._pipeline or self._restored()
+            self._pipeline = None  # until all went well
+            rows = self._load(pipeline, self._named(name, count))
+        finally:
+            get_resolved_traces().clear()
+            prune(self._folder)
+        self._pipeline = pipeline
+        return rows
+
+    def close(self) -> None:
+        """Gives the pipeline up, and what is in its folder."""
+        if self._pipeline and self._pipeline.is_active:
+            self._pipeline.deactivate()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._held.release()
+
+    def _load(self, pipeline: dlt.Pipeline, resource: DltResource) -> int:
+        source = DltSource(self._schema(pipeline, resource.name), self._vendor, [resource])
+        with self._reading(resource.name):
+            pipeline.extract(source)
+        with translated():
+            counts = pipeline.normalize().row_counts
+        with turn_at(self._settings.warehouse, _TURN_SECONDS), translated():
+            info = pipeline.load()
+            if pipeline.has_pending_data or any(package.state != "loaded" for package in info.load_packages):
+                raise WarehouseUnavailable("dlt did not load the package it was given; sync it again")
+        return counts.get(self.table(resource.name), 0)
+
+    def _restored(self) -> dlt.Pipeline:
+        """With the state of the last load that succeeded."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with turn_at(self._settings.warehouse, _TURN_SECONDS), translated():
+            pipeline = dlt.pipeline(
+                self._name,
+                pipelines_dir=self._settings.warehouse.work_dir,
+                destination=destination(self._settings, f"sync_{self._account}"),
+                dataset_name=self._settings.warehouse.dataset,
+            )
+            pipeline.sync_destination()
+        return pipeline
+
+    def _schema(self, pipeline: dlt.Pipeline, resource: str) -> dlt.Schema:
+        """The warehouse's newest, which another account of the vendor may have made; so that types agree."""
+        name = f"{self._vendor}_{resource}"
+        with turn_at(self._settings.warehouse, _TURN_SECONDS), translated(), pipeline.destination_client() as client:
+            stored = None
+            if isinstance(client, WithStateSync) and client.is_storage_initialized():
+                stored = client.get_stored_schema(name)
+        return dlt.Schema.from_dict(orjson.loads(stored.schema)) if stored else dlt.Schema(name)
+
+    def _declared(self) -> dict[str, DltResource]:
+        with self._reading("its resources"):
+            return {resource.name: resource for resource in rest_api_resources(self._config)}
+
+    def _named(self, name: str, count: Count) -> DltResource:
+        """With its account in every row and key. Without a key of its own, what comes replaces what the account had."""
+        resource = self._declared()[name]
+        columns = resource.compute_table_schema().get("columns", {})
+        key = [column for column, hints in columns.items() if hints.get("primary_key")]
+
+        def tagged(record: dict[str, Any]) -> dict[str, Any]:
+            count(1)
+            return {**record, "account": self._account}
+
+        resource.add_map(tagged)
+        keys: dict[str, Any] = {"primary_key": ["account", *key]} if key else {"merge_key": "account"}
+        resource.apply_hints(table_name=self.table(name), write_disposition="merge", **keys)
+        return resource
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Our errors as they are; any other is an answer that cannot be read."""
+        try:
+            yield
+        except Exception as error:
+            causes = list(causes_of(error))
+            for cause in causes:
+                if isinstance(cause, IngestError):
+                    raise cause from None
+            fault = type(causes[-1]).__name__
+            raise VendorUnavailable(f"{self._label}: {what} cannot be read as the vendor describes it ({fault})") from error

@@ -1,0 +1,107 @@
+"""`sync`: the vendors' REST resources into tables of their own."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+
+if TYPE_CHECKING:
+    from consumers.sync import Follow, Synced
+
+REFUSED = 2
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(sync)
+
+
+def sync(
+    account: Annotated[str | None, typer.Argument(help="One account; else all that have what REST needs.")] = None,
+    resources: Annotated[list[str] | None, typer.Argument(help="Some of its resources; else all.")] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Load what the vendors' REST sides have, each resource into its own table: bookings, customers, event types and the rest.
+
+    Exit code 0: all loaded; 2: something was refused; 3: something could not be reached. What else there was is loaded.
+
+    Example: [bold]ingest sync sales event_types users_me[/bold]
+    """
+    settings = settings_of(config)
+    from consumers.sync import sync as run
+
+    done: list[Synced] = []
+    with _told(quiet=as_json) as (follow, tell):
+        for one in run(settings, account, resources or [], follow):
+            tell(one)
+            done.append(one)
+    if as_json:
+        print(json.dumps([_plain(one) for one in done]))
+    else:
+        _show(done)
+    raise typer.Exit(_code(done))
+
+
+def _code(done: "Sequence[Synced]") -> int:
+    problems = [one.problem for one in done if one.problem]
+    if any(not problem.retryable for problem in problems):
+        return REFUSED
+    return UNAVAILABLE if problems else 0
+
+
+@contextmanager
+def _told(quiet: bool) -> "Iterator[tuple[Follow, Any]]":
+    """Progress on a terminal, else a line on standard error for each resource."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda *_: None, (lambda _: None) if quiet else _line
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:.0f} rows"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: dict[str, Any] = {}
+
+        def follow(account: str, resource: str, rows: int) -> None:
+            name = f"{account} {resource}"
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=None)
+            progress.update(tasks[name], completed=rows)
+
+        def tell(one: "Synced") -> None:
+            follow(one.account, one.resource or "", one.rows)
+            progress.update(tasks[f"{one.account} {one.resource or ''}"], total=one.rows)
+
+        yield follow, tell
+
+
+def _line(one: "Synced") -> None:
+    how = f"failed: {one.problem}" if one.problem else f"{one.rows} rows in {one.seconds:.1f} s"
+    print(f"{one.account} {one.resource or 'all'}: {how}", file=sys.stderr, flush=True)
+
+
+def _plain(one: "Synced") -> dict[str, Any]:
+    return {
+        "account": one.account,
+        "vendor": one.vendor,
+        "resource": one.resource,
+        "table": one.table,
+        "rows": one.rows,
+        "seconds": round(one.seconds, 3),
+        "problem": str(one.problem) if one.problem else None,
+    }
+
+
+def _show(done: "Sequence[Synced]") -> None:
+    table = Table("account", "resource", "table", "rows", "seconds", "problem")
+    for one in done:
+        problem = Text(str(one.problem) if one.problem else "")
+        table.add_row(one.account, one.resource or "all", one.table or "", str(one.rows), f"{one.seconds:.1f}", problem)
+    Console(highlight=False).print(table)

@@ -1,0 +1,117 @@
+"""Simulated vendors with a REST side, a warehouse and a consumer: everything that a reconciliation meets, in one process."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from consumers.stored import StoredBookings
+from ingest.errors import IngestError
+from ingest.simulator.dialect import Dialect
+from ingest.simulator.rest import Allowed, load_rest_dialect
+from ingest.simulator.rest.server import RestServer
+from ingest.simulator.truth import Difference, differences
+from ingest.simulator.world import Change, World
+from ingest.vendors import Delivery
+from ingest.vendors.delivery import Headers
+from receivers.reconcile.report import Report
+from receivers.reconcile.run import Reconciler, Wanted, readable
+from tests.consumers.rig import Rig, tree_for, until
+from tests.simulator.story import SECRET, dialects_at
+
+URL = "https://hooks.example.com"
+SPAN = timedelta(days=4)
+
+
+class Shop:
+    """The world's clock starts some days ago, so that what happens in it is of the past, as vendors tell it."""
+
+    def __init__(self, folder: Path, accounts: Sequence[str], limits: Mapping[str, Allowed] | None = None, **settings: Any) -> None:
+        self.dialects: Mapping[str, Dialect] = {name: dialect for name, dialect in dialects_at(URL).items() if name in accounts}
+        self.world = World({name: dialect.habits for name, dialect in self.dialects.items()})
+        self.rest = {name: load_rest_dialect(name)(dialect, self.world.meetings[name]) for name, dialect in self.dialects.items()}
+        self.server = RestServer(self.rest, limits)
+        self._folder = folder
+        self._settings = settings
+        self._clock = datetime.now(UTC) - SPAN
+
+    @contextmanager
+    def open(self) -> Iterator["Shop"]:
+        """The vendors' servers run, and a consumer loads."""
+        with self.server.serving():
+            self.rig = Rig(self.tree())
+            try:
+                with self.rig.running():
+                    until(self._tables_are_there, "the consumer has made its tables")
+                    yield self
+            finally:
+                self.rig.close()
+
+    def _tables_are_there(self) -> bool:
+        try:
+            return bool(self.rig.column("select count(*) from reconciliations"))
+        except IngestError:
+            return False
+
+    def tree(self) -> dict[str, Any]:
+        """Settings, secrets included."""
+        accounts = {name: self._account(name) for name in self.dialects}
+        return {
+            **tree_for(self._folder),
+            "public_url": URL,
+            "reconcile": {"lag": "0s", "patience": "500ms", "state_dir": f"{self._folder}/reconcile"} | self._settings.get("reconcile", {}),
+            "accounts": accounts,
+        }
+
+    def _account(self, name: str) -> dict[str, Any]:
+        own = {**self.dialects[name].settings(), **self.rest[name].settings()}
+        return {**own, "webhook_secrets": [SECRET], "rate_limit": 0, "api_url": self.server.api_url(name), **self._settings.get(name, {})}
+
+    def live(self, bookings: int) -> list[Change]:
+        """Until there are so many more bookings; the changes, in order."""
+        changes: list[Change] = []
+        enough = self.count() + bookings
+        while self.count() < enough:
+            self._clock += timedelta(minutes=7, seconds=11)
+            changes += self.world.step(self._clock)
+        return changes
+
+    def count(self) -> int:
+        """Bookings in the world."""
+        return sum(map(len, self.world.meetings.values()))
+
+    def deliver(self, changes: Sequence[Change]) -> None:
+        """Their webhooks, through the log; returns when they are loaded."""
+        vendors = self.rig.settings.vendors()
+        for change in changes:
+            dialect = self.dialects[change.account]
+            webhook, at = dialect.webhook(change), change.meeting.changed_at + timedelta(seconds=1)
+            vendor = vendors[dialect.vendor, change.account]
+            delivery = Delivery(webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at)
+            event = vendor.parse(vendor.verify(delivery, at))
+            self.rig.append_records(self.rig.settings.topic(vendor.name), event.to_record())
+        self.settle()
+
+    def settle(self) -> None:
+        """Until all that is in the log is loaded."""
+        until(lambda: self.rig.lag_outside() == 0, "everything is loaded")
+
+    def reconcile(
+        self, *accounts: str, since: timedelta = SPAN + timedelta(days=1), dry_run: bool = False, **wanted: Any
+    ) -> dict[str, Report]:
+        """By account."""
+        reconciler = self.reconciler(dry_run=dry_run)
+        vendors = readable(self.rig.settings, accounts)
+        asked = Wanted(wanted.get("start", datetime.now(UTC) - since), wanted.get("until"), dry_run)
+        return {report.account: report for report in reconciler.run(vendors, asked)}
+
+    def reconciler(self, *, dry_run: bool = False) -> Reconciler:
+        """As the command makes it."""
+        producer = None if dry_run else self.rig.producer
+        return Reconciler(self.rig.settings, StoredBookings(self.rig.settings), producer, lambda *_: None, threading.Event())
+
+    def wrong(self) -> list[Difference]:
+        """What the warehouse has wrong."""
+        return differences(self.world, self.dialects, self.rig.rows("select * from bookings"))

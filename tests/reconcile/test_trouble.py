@@ -1,0 +1,172 @@
+"""What goes wrong at vendors and on the way: clear words, nothing half done, and the other accounts go on."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ingest.errors import ConfigurationError, LogUnavailable, VendorRefused, VendorUnavailable
+from ingest.simulator.rest import Allowed
+from ingest.vendors import vendor_names
+from receivers.reconcile.checkpoint import Checkpoint
+from tests.reconcile.shop import SPAN, Shop
+
+Fault = Callable[[str, Request], Response | None]
+
+
+def broken(account: str, answer: Response, *, after: int = 0) -> Fault:
+    """Answers this in the vendor's stead, from so many requests on."""
+    seen = 0
+
+    def fault(asked: str, _: Request) -> Response | None:
+        nonlocal seen
+        if asked != account:
+            return None
+        seen += 1
+        return answer if seen > after else None
+
+    return fault
+
+
+def test_a_wrong_key_is_told_with_account_request_and_remedy_and_the_other_accounts_go_on(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["calendly", "oncehub"], calendly={"api_token": "not-this-one"}).open() as shop:
+        shop.live(10)
+        found = shop.reconcile()
+        refused = found["calendly"].failure
+        assert isinstance(refused, VendorRefused)
+        assert "calendly account calendly: 401" in str(refused)
+        assert "(request " in str(refused)
+        assert "put a new one into the secrets file" in str(refused)
+        assert "not-this-one" not in str(refused)
+        assert found["oncehub"].failure is None
+        assert found["oncehub"].counts.repaired == len(shop.world.meetings["oncehub"])
+        rows = shop.rig.rows("select account, outcome, error from reconciliations order by account")
+        assert [(row["account"], row["outcome"]) for row in rows] == [("calendly", "failed"), ("oncehub", "complete")]
+        assert rows[0]["error"] == str(refused)
+
+
+@pytest.mark.parametrize("status", [402, 403])
+def test_a_refused_scope_or_plan_says_what_to_look_at(tmp_path: Path, status: int) -> None:
+    with Shop(tmp_path, ["calendly"]).open() as shop:
+        told = {"title": "Permission Denied", "message": "Please upgrade"}
+        shop.server.faults.append(broken("calendly", JSONResponse(told, status, {"X-Request-Id": "req-17"})))
+        failure = shop.reconcile()["calendly"].failure
+        assert isinstance(failure, VendorRefused)
+        assert f"{status} Permission Denied: Please upgrade (request req-17)" in str(failure)
+        assert "scope" in str(failure) or "plan" in str(failure)
+
+
+@pytest.mark.parametrize("vendor", vendor_names())
+def test_a_vendor_that_goes_down_half_way_leaves_only_what_is_right_and_the_next_run_does_the_rest(tmp_path: Path, vendor: str) -> None:
+    with Shop(tmp_path, [vendor]).open() as shop:
+        shop.live(130)
+        fault = broken(vendor, Response("<html>upstream", 502), after=1)
+        shop.server.faults.append(fault)
+        failed = shop.reconcile()[vendor]
+        assert isinstance(failed.failure, VendorUnavailable)
+        assert f"{vendor} account {vendor}: 502" in str(failed.failure)
+        assert all(difference.found == "" for difference in shop.wrong())
+        shop.server.faults.remove(fault)
+        assert shop.reconcile()[vendor].failure is None
+        assert shop.wrong() == []
+
+
+@pytest.mark.parametrize("vendor", vendor_names())
+def test_a_malformed_page_is_an_error_and_never_an_empty_list(tmp_path: Path, vendor: str) -> None:
+    with Shop(tmp_path, [vendor]).open() as shop:
+        shop.deliver(shop.live(3))
+        for page in (b"", b"[]", b"{}", b'{"data": null, "collection": null}', b'{"data": [1], "collection": [1]}', b"<html>"):
+            answer = Response(page, 200, {"content-type": "application/json"})
+            shop.server.faults[:] = [broken(vendor, answer, after=int(vendor == "calendly"))]
+            found = shop.reconcile()[vendor]
+            assert isinstance(found.failure, VendorUnavailable), page
+            assert f"{vendor} account {vendor}: " in str(found.failure)
+            assert found.counts.gone == 0
+        assert shop.wrong() == []
+
+
+def test_a_record_nobody_can_read_is_set_aside_and_the_others_are_repaired(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["bookeo"]).open() as shop:
+        shop.live(4)
+        strange = {"data": [{"bookingNumber": "17", "startTime": "no time"}], "info": {"totalItems": 1, "totalPages": 1, "currentPage": 1}}
+        fault = broken("bookeo", JSONResponse(strange))
+        shop.server.faults.append(fault)
+        found = shop.reconcile()["bookeo"]
+        assert (found.failure, found.counts.unreadable, found.counts.seen) == (None, 1, 0)
+        shop.settle()
+        (letter,) = shop.rig.rows("select * from dead_letters")
+        assert (letter["reason"], letter["source"]) == ("unreadable_record", "/bookeo/bookeo")
+        assert '"bookingNumber":"17"' in letter["data"]
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_windows_that_are_left(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["bookeo"]).open() as shop:
+        shop.live(5)
+        start = datetime.now(UTC) - timedelta(days=100)
+        fault = broken("bookeo", Response("", 503), after=2)
+        shop.server.faults.append(fault)
+        failed = shop.reconcile(start=start)["bookeo"]
+        assert isinstance(failed.failure, VendorUnavailable)
+        before = shop.server.requests["bookeo", 200]
+        shop.server.faults.remove(fault)
+        resumed = shop.reconcile(start=start)["bookeo"]
+        assert resumed.failure is None
+        assert shop.server.requests["bookeo", 200] - before == 2, "four windows, of which two were done"
+        assert resumed.counts.seen == resumed.counts.repaired == 5
+        assert resumed.started_at == failed.started_at
+        before = shop.server.requests["bookeo", 200]
+        assert shop.reconcile(start=start)["bookeo"].counts.matched == 5
+        assert shop.server.requests["bookeo", 200] - before == 4, "a run that ended is not resumed"
+
+
+def test_a_key_of_another_account_marks_nothing_as_gone(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["oncehub"]).open() as shop:
+        shop.deliver(shop.live(120))
+        nothing = {"object": "list", "data": [], "has_more": False}
+        shop.server.faults.append(broken("oncehub", JSONResponse(nothing)))
+        found = shop.reconcile()["oncehub"]
+        assert isinstance(found.failure, ConfigurationError)
+        assert "120 of 120" in str(found.failure)
+        assert shop.rig.column("select count(*) from bookings where gone_at is not null") == [0]
+
+
+def test_a_booking_marked_as_gone_that_is_back_is_unmarked(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["bookeo"]).open() as shop:
+        shop.deliver(shop.live(3))
+        number, meeting = next(iter(shop.world.meetings["bookeo"].items()))
+        shop.world.forget("bookeo", number)
+        assert shop.reconcile()["bookeo"].counts.gone == 1
+        shop.world.meetings["bookeo"][number] = meeting
+        assert shop.reconcile()["bookeo"].counts.repaired == 1
+        assert shop.wrong() == []
+
+
+def test_a_row_that_is_younger_than_the_vendors_lag_is_not_doubted(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["bookeo"], reconcile={"lag": "1h"}).open() as shop:
+        shop.deliver(shop.live(2))
+        number, _ = next(iter(shop.world.meetings["bookeo"].items()))
+        shop.world.forget("bookeo", number)
+        assert shop.reconcile()["bookeo"].counts.gone == 0
+
+
+def test_one_account_is_reconciled_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["bookeo", "oncehub"]).open() as shop:
+        shop.live(4)
+        with Checkpoint(tmp_path / "reconcile", "bookeo").alone():
+            found = shop.reconcile()
+        assert isinstance(found["bookeo"].failure, LogUnavailable)
+        assert "another process is reconciling account bookeo" in str(found["bookeo"].failure)
+        assert found["oncehub"].failure is None
+
+
+def test_limits_and_failures_in_passing_cost_requests_and_nothing_else(tmp_path: Path) -> None:
+    limits = {name: Allowed(5, 0.4) for name in vendor_names()}
+    with Shop(tmp_path, vendor_names(), limits).open() as shop:
+        shop.live(60)
+        found = shop.reconcile(since=SPAN + timedelta(days=1))
+        assert [report.failure for report in found.values()] == [None] * 4
+        assert sum(count for (_, status), count in shop.server.requests.items() if status == 429) > 0
+        assert shop.wrong() == []

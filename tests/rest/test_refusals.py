@@ -1,0 +1,80 @@
+"""What people are told of a vendor's error, and what of its headers is understood."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import orjson
+import pytest
+from requests import Response
+
+from ingest.vendors import load_vendor
+from ingest.vendors.rest import AnyRest, load_rest
+
+KEY = "a-key-nobody-should-see"
+
+
+@pytest.fixture
+def rest(tmp_path: Path) -> AnyRest:
+    vendor = load_vendor("oncehub")
+    account = vendor.Account.model_validate({"name": "sales", "vendor": "oncehub", "api_key": KEY})
+    return load_rest("oncehub")(vendor(account, ""), tmp_path)
+
+
+def response(status: int, body: object = None, **headers: str) -> Response:
+    made = Response()
+    made.status_code = status
+    made._content = body if isinstance(body, bytes) else orjson.dumps(body)
+    made.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    return made
+
+
+def test_a_refusal_tells_status_words_request_and_remedy(rest: AnyRest) -> None:
+    told = rest.refusal(response(401, {"message": "Invalid key"}, Request_Id="r-1"))
+    assert (
+        told
+        == "401 Invalid key (request r-1): the key is wrong, expired or revoked; put a new one into the secrets file or the environment"
+    )
+
+
+def test_a_better_remedy_may_be_given(rest: AnyRest) -> None:
+    assert rest.refusal(response(400), "ask again") == "400: ask again"
+
+
+@pytest.mark.parametrize("body", [None, [], b"<html>", {"message": None}, {"message": ""}])
+def test_an_error_without_words_is_told_all_the_same(rest: AnyRest, body: object) -> None:
+    assert rest.refusal(response(500, body)) == "500: the vendor failed; try again later"
+
+
+def test_a_key_that_the_vendor_repeats_is_not_told(rest: AnyRest) -> None:
+    assert KEY not in rest.refusal(response(401, {"message": f"The key {KEY} is unknown"}))
+
+
+def test_what_others_wrote_is_one_line_of_bounded_length(rest: AnyRest) -> None:
+    told = rest.refusal(response(400, {"message": "a\nb\x1b[2J\u202e" + "x" * 1000}, Request_Id="y" * 1000))
+    assert told.isprintable()
+    assert told.startswith("400 a b [2J xx")
+    assert len(told) < 600
+
+
+def test_a_key_across_the_end_of_the_line_is_not_told_in_part(rest: AnyRest) -> None:
+    assert KEY[:8] not in rest.refusal(response(401, {"message": "x" * 190 + f" {KEY}"}))
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("0", 0.0), ("120", 120.0), ("²", None), ("-1", None), ("1.5", None), ("", None), ("soon", None)]
+)
+def test_a_pause_in_seconds(rest: AnyRest, given: str, seconds: float | None) -> None:
+    assert rest.pause(response(429, Retry_After=given)) == seconds
+
+
+def test_a_pause_until_a_date(rest: AnyRest) -> None:
+    later = rest.pause(response(429, Retry_After=format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)))
+    assert later is not None
+    assert 3500 < later <= 3600
+    assert rest.pause(response(429, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT")) == 0.0
+
+
+@pytest.mark.parametrize("date", ["Wed, 21 Oct 2065 07:28:00 -0000", "Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 99 Oct 2065 07:28:00 GMT"])
+def test_a_date_that_is_none_is_no_pause(rest: AnyRest, date: str) -> None:
+    assert rest.pause(response(429, Retry_After=date)) is None

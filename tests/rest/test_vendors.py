@@ -1,0 +1,178 @@
+"""What is each vendor's own."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ingest.errors import ConfigurationError, VendorRefused
+from ingest.rest import Patience
+from ingest.rest.directory import Directory
+from ingest.simulator.rest import Allowed
+from ingest.simulator.rest.appointedd import AppointeddRest
+from ingest.simulator.rest.oncehub import OncehubRest
+from ingest.vendors.changes import split
+from ingest.vendors.rest import Window
+from tests.rest.rig import ALL, END, Side, listed, read, simulated
+from tests.simulator.story import BEGINNING, DIALECTS
+
+
+def paths(side: Side) -> list[str]:
+    """Fills as the vendor is asked."""
+    asked: list[str] = []
+
+    def note(_: str, request: Request) -> Response | None:
+        asked.append(request.url.path.removeprefix(f"/sales{side.dialect.base_path}"))
+        return None
+
+    side.server.faults.append(note)
+    return asked
+
+
+@pytest.mark.parametrize("vendor", ["appointedd", "bookeo", "calendly", "oncehub"])
+def test_a_vendors_limit_is_waited_for(vendor: str, tmp_path: Path) -> None:
+    with simulated(vendor, tmp_path, {"sales": Allowed(2, 0.2)}) as side:
+        rest = side.open(Patience(60, 10, 10))
+        for _ in range(6):
+            rest.ping()
+        assert side.server.requests["sales", 200] == 6
+
+
+def test_oncehub_staff_has_a_name_though_lists_have_ids_and_users_are_read_once(oncehub: Side) -> None:
+    rest = oncehub.open()
+    asked = paths(oncehub)
+    entries = listed(rest)
+    assert all(isinstance(entry["owner"], str) for entry in entries)
+    hosts = {DIALECTS["oncehub"].expected(meeting)["booking_id"]: meeting.host for meeting in oncehub.meetings.values()}
+    for entry in entries:
+        assert read(rest, rest.complete(entry)[0])["staff_name"] == hosts[entry["id"]].name
+    assert asked.count("/users") == 1
+
+
+def test_oncehub_staff_that_is_gone_has_an_id_only(oncehub: Side) -> None:
+    rest = oncehub.open()
+    booking = read(rest, rest.complete({**listed(rest)[0], "owner": "USR-GONE"})[0])
+    assert (booking["staff"], booking["staff_name"]) == (["USR-GONE"], None)
+
+
+def test_oncehub_pages_by_its_older_answers_too(oncehub: Side) -> None:
+    assert isinstance(oncehub.dialect, OncehubRest)
+    oncehub.dialect.tells_more = False
+    assert len({entry["id"] for entry in listed(oncehub.open())}) == len(oncehub.meetings)
+
+
+def test_oncehub_without_the_plan_says_so(oncehub: Side) -> None:
+    assert isinstance(oncehub.dialect, OncehubRest)
+    oncehub.dialect.plan_allows = False
+    with pytest.raises(VendorRefused, match=r"403 .*plan does not include the API"):
+        oncehub.open().ping()
+
+
+@pytest.mark.parametrize("lists_cancelled", [True, False])
+def test_appointedds_cancelled_bookings_are_listed_whether_asked_for_or_not(appointedd: Side, lists_cancelled: bool) -> None:
+    assert isinstance(appointedd.dialect, AppointeddRest)
+    appointedd.dialect.lists_cancelled = lists_cancelled
+    apart: list[str] = []
+    appointedd.server.faults.append(lambda _, request: apart.extend(request.query_params.getlist("statuses")))
+    entries = listed(appointedd.open())
+    assert len(entries) == len({entry["id"] for entry in entries}) == len(appointedd.meetings)
+    assert "cancelled" in {entry["status"] for entry in entries}
+    assert set(apart) == (set() if lists_cancelled else {"cancelled"})
+
+
+def test_appointedd_not_heeding_a_filter_costs_pages_and_no_booking(appointedd: Side) -> None:
+    rest = appointedd.open()
+    window = Window(BEGINNING + timedelta(days=1), BEGINNING + timedelta(days=2))
+    heeded = {entry["id"] for entry in listed(rest, window)}
+    everything = rest.pages
+
+    def unfiltered(path: str, selector: str, **params: object) -> object:
+        return everything(path, selector, **{name: value for name, value in params.items() if not name.startswith("updated_")})
+
+    rest.pages = unfiltered  # type: ignore[method-assign,assignment]
+    assert {entry["id"] for entry in listed(rest, window)} == heeded
+    assert 0 < len(heeded) < len(appointedd.meetings)
+
+
+def test_appointedds_names_are_read_once_each(appointedd: Side) -> None:
+    rest = appointedd.open()
+    entries = listed(rest)
+    asked = paths(appointedd)
+    for entry in [*entries, *entries]:
+        rest.complete(entry)
+    customers = {customer["id"] for entry in entries for customer in entry["customers"]}
+    assert sorted(asked) == sorted([*(f"/v1/customers/{name}" for name in customers), "/v1/resources", "/v1/services"])
+
+
+def test_an_appointedd_customer_that_is_gone_leaves_the_booking(appointedd: Side) -> None:
+    rest = appointedd.open()
+    entry = listed(rest)[0]
+    gone = {**entry["customers"][0], "id": "gone", "customer_id": "gone"}
+    booking = read(rest, rest.complete({**entry, "customers": [gone]})[0])
+    assert (booking["customer_id"], booking["customer_name"]) == ("gone", None)
+
+
+def test_appointedd_not_finding_what_it_lists_is_no_proof_that_a_booking_is_gone(appointedd: Side) -> None:
+    rest = appointedd.open()
+    appointedd.server.faults.append(lambda _, request: Response(status_code=404) if "/bookings/" in request.url.path else None)
+    with pytest.raises(VendorRefused, match="not even one that is listed"):
+        rest.fetch(next(iter(listed(rest)))["id"])
+
+
+def test_appointedd_is_doubted_once(appointedd: Side) -> None:
+    rest = appointedd.open()
+    asked = paths(appointedd)
+    assert [rest.fetch(f"{number:024x}") for number in (1, 2, 3)] == [None] * 3
+    assert len(asked) == 5
+
+
+def test_appointedds_bookings_of_v2_are_compared_with_nothing(appointedd: Side) -> None:
+    assert isinstance(appointedd.dialect, AppointeddRest)
+    rest = appointedd.open(api="v2", **appointedd.dialect.v2.settings())
+    for compare in (lambda: rest.bookings(ALL), lambda: rest.key({}), lambda: rest.fetch("x")):
+        with pytest.raises(ConfigurationError, match=r'set accounts\.sales\.api = "v1" and accounts\.sales\.api_key'):
+            compare()
+
+
+def test_bookeos_longest_window_is_answered_with_what_is_added_to_it(bookeo: Side) -> None:
+    rest = bookeo.open()
+    overlap = timedelta(minutes=5)
+    since = BEGINNING - timedelta(days=3, microseconds=1)
+    window = Window(since - overlap, since + rest.longest + overlap)
+    assert len(listed(rest, window)) == len(bookeo.meetings)
+
+
+def test_bookeo_without_an_end_reads_up_to_now(bookeo: Side) -> None:
+    rest = bookeo.open()
+    assert len(listed(rest, Window(datetime.now(UTC) - timedelta(days=1)))) == 0
+
+
+@pytest.mark.parametrize("name", ["api_key", "secret_key"])
+def test_bookeo_needs_both_keys(bookeo: Side, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"accounts\.sales\.{name}"):
+        bookeo.open(**{name: None})
+
+
+@pytest.mark.parametrize(("days", "spans"), [(31, [31]), (32, [31, 1]), (62, [31, 31]), (0, [0])])
+def test_a_long_window_is_split_without_a_gap(days: int, spans: list[int]) -> None:
+    parts = list(split(Window(END - timedelta(days=days), END), timedelta(days=31)))
+    assert [(part.until or END) - part.since for part in parts] == [timedelta(days=span) for span in spans]
+    assert [part.since for part in parts[1:]] == [part.until for part in parts[:-1]]
+    assert parts[-1].until == END
+
+
+def test_a_directory_is_read_again_for_what_came_up_since_and_not_for_what_is_not_there() -> None:
+    known = [{"id": "a"}]
+    reads: list[int] = []
+
+    def everything() -> list[dict[str, str]]:
+        reads.append(len(known))
+        return [*known]
+
+    directory = Directory(everything)
+    assert directory.find("a") == {"id": "a"}
+    known.append({"id": "b"})
+    assert [directory.find(name) for name in ("b", "c", "c", "a")] == [{"id": "b"}, None, None, {"id": "a"}]
+    assert reads == [1, 2, 2]

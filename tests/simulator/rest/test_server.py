@@ -1,0 +1,184 @@
+"""The server of the simulated vendors: accounts side by side, limits, faults, and a world that goes on meanwhile."""
+
+import threading
+from datetime import timedelta
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ingest.simulator.dialect import load_dialect
+from ingest.simulator.rest import Allowed, Counter, RestDialect, load_rest_dialect
+from ingest.simulator.rest.server import RestServer
+from ingest.simulator.world import World
+from ingest.vendors import vendor_names
+from tests.simulator.rest.asking import credential_of
+from tests.simulator.story import BEGINNING, live
+
+PATHS = {"calendly": "/users/me", "bookeo": "/settings/apikeyinfo"}
+VENDOR_OF = {"sales": "calendly", "support": "calendly", "tours": "bookeo"}
+
+
+def new_world() -> World:
+    return World({name: load_dialect(vendor).habits for name, vendor in VENDOR_OF.items()})
+
+
+def accounts_of(world: World) -> dict[str, RestDialect]:
+    """Two of one vendor, and one of another."""
+    return {
+        name: load_rest_dialect(vendor)(load_dialect(vendor)(f"https://hooks.example.com/{name}", "secret"), world.meetings[name])
+        for name, vendor in VENDOR_OF.items()
+    }
+
+
+@pytest.fixture
+def accounts() -> dict[str, RestDialect]:
+    return accounts_of(new_world())
+
+
+def ask(server: RestServer, name: str, credential: dict[str, str] | None = None) -> httpx.Response:
+    """A request that any account takes."""
+    account = server.accounts[name]
+    headers = credential_of(account) if credential is None else credential
+    return httpx.get(server.api_url(name) + PATHS[account.vendor], headers=headers)
+
+
+def asked(server: RestServer, *names: str) -> list[int]:
+    return [ask(server, name).status_code for name in names]
+
+
+@pytest.mark.parametrize("vendor", vendor_names())
+def test_every_vendor_has_a_rest_side_under_its_own_name(vendor: str) -> None:
+    found = load_rest_dialect(vendor)
+    assert (found.vendor, found.base_path.rstrip("/")) == (vendor, found.base_path)
+
+
+def test_accounts_are_served_side_by_side_each_with_a_credential_of_its_own(accounts: dict[str, RestDialect]) -> None:
+    server = RestServer(accounts)
+    with server.serving():
+        assert asked(server, "sales", "support", "tours") == [200, 200, 200]
+        assert ask(server, "sales", credential_of(accounts["support"])).status_code == 401
+        assert httpx.get(f"http://127.0.0.1:{server.port}/nobody/users/me").status_code == 404
+
+
+def test_a_credential_is_asked_for_before_anything_else(accounts: dict[str, RestDialect]) -> None:
+    server = RestServer(accounts)
+    with server.serving():
+        assert httpx.get(server.api_url("sales") + "/no_such_thing").status_code == 401
+
+
+def test_a_limit_is_one_accounts(accounts: dict[str, RestDialect]) -> None:
+    server = RestServer(accounts, {"sales": Allowed(2, 3600)})
+    with server.serving():
+        assert asked(server, "sales", "sales", "sales", "support", "support", "support") == [200, 200, 429, 200, 200, 200]
+
+
+def test_an_address_limit_is_shared_by_a_vendors_accounts(accounts: dict[str, RestDialect]) -> None:
+    server = RestServer(accounts, address_limits={"calendly": Allowed(2, 3600)})
+    with server.serving():
+        assert asked(server, "sales", "support", "sales", "support", "tours") == [200, 200, 429, 429, 200]
+
+
+def test_wrong_credentials_use_up_the_allowance_too(accounts: dict[str, RestDialect]) -> None:
+    server = RestServer(accounts, {"sales": Allowed(1, 3600)})
+    with server.serving():
+        assert ask(server, "sales", {}).status_code == 401
+        assert asked(server, "sales") == [429]
+
+
+def test_a_fault_answers_in_the_vendors_stead(accounts: dict[str, RestDialect]) -> None:
+    server = RestServer(accounts, {"sales": Allowed(1, 3600)})
+
+    def broken(account: str, request: Request) -> Response | None:
+        return Response("<html>", 503, {"Retry-After": "1"}) if account == "sales" and request.url.path.endswith("/users/me") else None
+
+    server.faults.append(broken)
+    with server.serving():
+        answer = ask(server, "sales")
+        assert (answer.status_code, answer.text, answer.headers["Retry-After"]) == (503, "<html>", "1")
+        assert asked(server, "support") == [200]
+        server.faults.clear()
+        assert asked(server, "sales") == [200]
+
+
+def test_answers_are_counted_by_account_and_status(accounts: dict[str, RestDialect]) -> None:
+    server = RestServer(accounts, {"tours": Allowed(1, 3600)})
+    with server.serving():
+        asked(server, "sales", "sales", "tours", "tours")
+        ask(server, "support", {})
+    assert server.requests == {("sales", 200): 2, ("tours", 200): 1, ("tours", 429): 1, ("support", 401): 1}
+
+
+def test_it_can_be_served_again_on_the_same_port(accounts: dict[str, RestDialect]) -> None:
+    server = RestServer(accounts)
+    with server.serving():
+        port = server.port
+        assert asked(server, "sales") == [200]
+    with pytest.raises(httpx.ConnectError):
+        ask(server, "sales")
+    with server.serving():
+        assert server.port == port
+        assert asked(server, "sales") == [200]
+
+
+def test_the_world_may_go_on_while_it_is_read() -> None:
+    world = new_world()
+    server = RestServer(accounts_of(world))
+    over = threading.Event()
+
+    def go_on() -> None:
+        now = BEGINNING
+        while not over.is_set():
+            now += timedelta(minutes=1)
+            for change in world.step(now):
+                if change.meeting.number % 3 == 0:
+                    world.forget(change.account, change.meeting.number)
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        with server.serving():
+            for _ in range(8):
+                sales = httpx.get(server.api_url("sales") + "/contacts", headers=credential_of(server.accounts["sales"]))
+                tours = httpx.get(server.api_url("tours") + "/customers", headers=credential_of(server.accounts["tours"]))
+                assert (sales.status_code, tours.status_code) == (200, 200)
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_what_happens_is_seen_at_once_and_what_is_forgotten_too() -> None:
+    world = new_world()
+    server = RestServer(accounts_of(world))
+    with server.serving():
+        customers = server.api_url("tours") + "/customers"
+        headers = credential_of(server.accounts["tours"])
+        assert httpx.get(customers, headers=headers).json()["info"]["totalItems"] == 0
+        live(world, [timedelta(seconds=1)] * 30)
+        assert httpx.get(customers, headers=headers).json()["info"]["totalItems"] == len(world.meetings["tours"]) > 0
+        for number in list(world.meetings["tours"]):
+            world.forget("tours", number)
+        assert httpx.get(customers, headers=headers).json()["data"] == []
+
+
+def test_a_counter_lets_so_many_through_and_then_tells_how_long_to_wait() -> None:
+    counter = Counter(Allowed(2, 3600))
+    assert (counter.left, counter.reset) == (2, 0.0)
+    assert [counter.take(), counter.take()] == [None, None]
+    assert counter.left == 0
+    wait = counter.take()
+    assert wait is not None
+    assert 0 < counter.reset <= wait <= 3600
+
+
+def test_a_counter_forgets_what_was_before_its_span() -> None:
+    counter = Counter(Allowed(1, 0))
+    assert [counter.take() for _ in range(5)] == [None] * 5
+    assert (counter.left, counter.reset) == (1, 0.0)
+
+
+def test_a_counter_without_a_limit_lets_everything_through() -> None:
+    counter = Counter(None)
+    assert [counter.take() for _ in range(5)] == [None] * 5
+    assert (counter.left, counter.reset) == (None, 0.0)

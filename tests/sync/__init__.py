@@ -1,0 +1,1 @@
+"""Tests of `ingest sync` and of the dlt sources."""

@@ -1,0 +1,228 @@
+"""What is in the warehouse after a sync: everything once, and after one that failed what was there before."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from consumers.warehouse import files
+from consumers.warehouse.sync import SyncPipeline
+from ingest.errors import ConfigurationError, LoadRefused, VendorRefused, VendorUnavailable, WarehouseUnavailable
+from ingest.simulator.rest import load_rest_dialect
+from ingest.simulator.rest.server import RestServer
+from ingest.vendors.rest import load_rest
+from tests.consumers.rig import Tree, opened
+from tests.consumers.samples import sample
+from tests.consumers.test_sharing import held
+from tests.simulator.story import DIALECTS
+from tests.sync.rig import SyncRig, syncing
+
+VENDORS = ["appointedd", "bookeo", "calendly", "oncehub"]
+# Of each vendor, the resource that has a row per booking, and the name of its key.
+BOOKINGS = {
+    "appointedd": ("bookings", "id"),
+    "bookeo": ("bookings", "booking_number"),
+    "calendly": ("scheduled_events", "uri"),
+    "oncehub": ("bookings", "id"),
+}
+FORBIDDEN = JSONResponse({"title": "Permission Denied"}, 403)
+BROKEN = Response(status_code=500)
+
+
+@pytest.fixture
+def oncehub(tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
+    with syncing("oncehub", tree, tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def either(either_tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
+    """OnceHub's."""
+    with syncing("oncehub", either_tree, tmp_path) as rig:
+        yield rig
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_every_resource_is_a_table_and_a_second_sync_changes_nothing(vendor: str, either_tree: Tree, tmp_path: Path) -> None:
+    with syncing(vendor, either_tree, tmp_path) as rig:
+        first = rig.sync()
+        assert {name: one.problem for name, one in first.items() if one.problem} == {}
+        told = {one.table: one.rows for one in first.values() if one.rows}
+        tables = rig.tables()
+        assert {name: tables[name] for name in told if name} == told
+        resource, key = BOOKINGS[vendor]
+        bookings = rig.rows(f"{vendor}__{resource}")
+        assert len({booking[key] for booking in bookings}) == len(bookings) == len(rig.side.meetings)
+        before = {name: rig.rows(name) for name in tables}
+        second = rig.sync()
+        assert [one.problem for one in second.values() if one.problem] == []
+        assert {name: rig.rows(name) for name in rig.tables()} == before
+
+
+@pytest.mark.parametrize("vendor", ["appointedd", "bookeo", "oncehub"])
+def test_where_a_vendor_can_be_asked_for_what_changed_only_that_is_read(vendor: str, tree: Tree, tmp_path: Path) -> None:
+    with syncing(vendor, tree, tmp_path) as rig:
+        everything = rig.sync("bookings")["bookings"].rows
+        changed = next(iter(rig.side.meetings.values()))
+        rig.side.meetings[changed.number] = replace(changed, changed_at=datetime.now(UTC))
+        assert rig.sync("bookings")["bookings"].rows in {1, 2}  # OnceHub tells the last one again
+        assert len(rig.rows(f"{vendor}__bookings")) == everything == len(rig.side.meetings)
+
+
+def test_how_far_a_list_was_read_for_its_entries_parts_is_not_how_far_it_was_read_for_itself(oncehub: SyncRig) -> None:
+    meetings = len(oncehub.side.meetings)
+    assert oncehub.sync("booking")["booking"].rows == meetings
+    assert oncehub.sync("bookings")["bookings"].rows == meetings
+
+
+def test_a_refused_resource_is_told_and_the_others_are_loaded(either: SyncRig) -> None:
+    either.answer("/contacts", FORBIDDEN)
+    found = either.sync("users", "contacts", "teams")
+    assert isinstance(found["contacts"].problem, VendorRefused)
+    assert "oncehub account sales" in str(found["contacts"].problem)
+    assert {name: one.rows > 0 for name, one in found.items()} == {"users": True, "contacts": False, "teams": True}
+    assert "oncehub__contacts" not in either.tables()
+
+
+def test_a_vendor_that_goes_away_half_way_leaves_the_table_as_it_was_and_is_read_again(either: SyncRig) -> None:
+    meetings = either.side.meetings
+    late = dict(list(meetings.items())[100:])
+    for number in late:
+        del meetings[number]
+    either.sync("bookings")
+    before = either.rows("oncehub__bookings")
+    now = datetime.now(UTC)
+    meetings.update({number: replace(meeting, changed_at=now) for number, meeting in late.items()})
+    meetings.update({number: replace(meeting, changed_at=now) for number, meeting in list(meetings.items())[:20]})
+    pages: list[Request] = []
+
+    def breaks(_: str, request: Request) -> Response | None:
+        pages.append(request)
+        return BROKEN if len(pages) > 1 else None
+
+    either.side.server.faults[:] = [breaks]
+    assert isinstance(either.sync("bookings")["bookings"].problem, VendorUnavailable)
+    assert len(pages) > 1, "it broke after the first page"
+    assert either.rows("oncehub__bookings") == before
+    either.side.server.faults.clear()
+    assert either.sync("bookings")["bookings"].problem is None
+    assert len(either.rows("oncehub__bookings")) == len(meetings)
+
+
+def test_a_load_that_failed_is_read_again_from_where_the_last_one_ended(oncehub: SyncRig) -> None:
+    meetings = oncehub.side.meetings
+    number, meeting = meetings.popitem()
+    oncehub.sync("bookings")
+    meetings[number] = replace(meeting, changed_at=datetime.now(UTC))
+    with opened(oncehub.tree) as rig, ExitStack() as stack:
+
+        def hold(_: str, __: Request) -> None:
+            if not oncehub.side.server.requests["held", 0]:
+                oncehub.side.server.requests["held", 0] += 1
+                stack.enter_context(held(rig))
+
+        oncehub.side.server.faults[:] = [hold]
+        assert isinstance(oncehub.sync("bookings")["bookings"].problem, WarehouseUnavailable)
+    assert len(oncehub.rows("oncehub__bookings")) == len(meetings) - 1
+    oncehub.side.server.faults.clear()
+    assert oncehub.sync("bookings")["bookings"].rows in {1, 2}
+    assert len(oncehub.rows("oncehub__bookings")) == len(meetings)
+
+
+def test_what_comes_without_a_key_replaces_what_its_account_had(either: SyncRig) -> None:
+    for sent in (["a", "b"], ["c"]):
+        either.answer("/webhook-events", JSONResponse({"object": "list", "data": [{"name": name} for name in sent]}))
+        assert either.sync("webhook_events")["webhook_events"].rows == len(sent)
+    assert either.rows("oncehub__webhook_events") == [{"name": "c", "account": "sales"}]
+
+
+def test_a_vendors_answer_that_nobody_can_read_is_told_without_what_is_in_it(oncehub: SyncRig) -> None:
+    oncehub.answer("/users", JSONResponse({"object": "list", "data": [["ada@example.com"]]}))
+    problem = oncehub.sync("users")["users"].problem
+    assert isinstance(problem, VendorUnavailable)
+    assert "ada" not in str(problem)
+
+
+def test_a_row_that_the_warehouse_refuses_is_told_and_changes_nothing(either: SyncRig) -> None:
+    either.sync("teams")
+    before = either.rows("oncehub__teams")
+    with opened(either.tree) as rig, rig.warehouse._pipeline.sql_client() as client:
+        client.execute_sql(f"ALTER TABLE {client.make_qualified_table_name('oncehub__teams')} ALTER COLUMN name SET NOT NULL")
+    either.answer("/teams", JSONResponse({"object": "list", "data": [{**before[0], "id": "TM-new"}, {"id": "TM-nameless"}]}))
+    assert isinstance(either.sync("teams")["teams"].problem, LoadRefused)
+    assert either.rows("oncehub__teams") == before
+
+
+def test_two_accounts_of_a_vendor_share_tables_and_not_rows(oncehub: SyncRig) -> None:
+    other = load_rest_dialect("oncehub")(DIALECTS["oncehub"], dict(list(oncehub.side.meetings.items())[:7]))
+    server = RestServer({"support": other})
+    with server.serving():
+        accounts = oncehub.tree["accounts"]
+        accounts["support"] = accounts["sales"] | {"api_url": server.api_url("support")}
+        for account in ("sales", "support", "sales"):
+            assert oncehub.sync("bookings", account=account)["bookings"].problem is None
+    rows = [row["account"] for row in oncehub.rows("oncehub__bookings")]
+    assert (rows.count("sales"), rows.count("support")) == (len(oncehub.side.meetings), 7)
+
+
+def test_an_account_that_nothing_can_be_asked_of_is_told_and_the_others_are_loaded(tree: Tree, tmp_path: Path) -> None:
+    with syncing("calendly", tree, tmp_path) as rig, syncing("oncehub", tree, tmp_path) as other:
+        rig.tree["accounts"]["support"] = other.tree["accounts"]["sales"]
+        rig.answer("/users/me", FORBIDDEN)
+        found = rig.sync(account=None)
+        assert isinstance(found[None].problem, VendorRefused)
+        assert found["users"].account == "support"
+        assert "calendly__users_me" not in rig.tables()
+
+
+def test_an_account_without_credentials_is_left_out_unless_it_is_named(oncehub: SyncRig) -> None:
+    oncehub.tree["accounts"]["bare"] = {"vendor": "bookeo"}
+    assert {one.account for one in oncehub.sync("users", account=None).values()} == {"sales"}
+    with pytest.raises(ConfigurationError, match=r"accounts\.bare\."):
+        oncehub.sync(account="bare")
+    del oncehub.tree["accounts"]["sales"]
+    with pytest.raises(ConfigurationError, match="no account has what"):
+        oncehub.sync(account=None)
+
+
+def test_unknown_names_are_a_mistake_that_tells_the_known_ones(oncehub: SyncRig) -> None:
+    with pytest.raises(ConfigurationError, match="no account sails: known are sales"):
+        oncehub.sync(account="sails")
+    with pytest.raises(ConfigurationError, match=r"no resource event_type: known are .*event_types"):
+        oncehub.sync("event_type")
+
+
+def test_one_account_is_synced_by_one_process_at_a_time(oncehub: SyncRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_HELD_SECONDS", 0.01)
+    vendor = oncehub.settings.vendors()["oncehub", "sales"]
+    first = SyncPipeline(oncehub.settings, load_rest("oncehub")(vendor, Path()))
+    with pytest.raises(ConfigurationError, match="another sync of account sales"):
+        oncehub.sync("users")
+    first.close()
+    assert oncehub.sync("users")["users"].problem is None
+
+
+def test_a_consumer_that_loads_meanwhile_is_delayed_and_never_broken(either: SyncRig) -> None:
+    with opened(either.tree) as rig:
+        rig.load(sample(0, "B0"))
+        with rig.running():
+            for number in range(1, 11):
+                rig.append(sample(number, f"B{number}"))
+                assert either.sync("users")["users"].problem is None
+        rig.load()
+        assert rig.column("select count(*) from bookings") == [11]
+        assert rig.written("bookings.dead-letters") == 0
+
+
+def test_nothing_is_left_in_the_working_folder(oncehub: SyncRig) -> None:
+    oncehub.sync("users", "teams")
+    oncehub.answer("/users", FORBIDDEN)
+    oncehub.sync("users")
+    left: list[Any] = [path.name for path in Path(oncehub.settings.warehouse.work_dir).rglob("*") if path.suffix != ".lock"]
+    assert left == []

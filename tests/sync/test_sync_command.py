@@ -1,0 +1,52 @@
+"""`ingest sync` as users and scripts see it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.consumers.rig import Command, Tree
+from tests.sync.rig import SyncRig, syncing
+from tests.sync.test_sync import FORBIDDEN
+
+
+@pytest.fixture
+def rig(tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
+    with syncing("oncehub", tree, tmp_path) as rig:
+        yield rig
+
+
+def command(rig: SyncRig, folder: Path) -> Command:
+    """Secrets are in the environment, as the settings demand."""
+    account = dict(rig.tree["accounts"]["sales"])
+    key = account.pop("api_key")
+    return Command(folder, rig.tree | {"accounts": {"sales": account}}, INGEST_ACCOUNTS__SALES__API_KEY=key)
+
+
+def test_json_is_one_array_of_what_became_of_each_resource(rig: SyncRig, tmp_path: Path) -> None:
+    done = command(rig, tmp_path).run("sync", "sales", "users", "teams", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert [one.pop("seconds") > 0 for one in told] == [True, True]
+    users, teams = len(rig.rows("oncehub__users")), len(rig.rows("oncehub__teams"))
+    assert told == [
+        {"account": "sales", "vendor": "oncehub", "resource": name, "table": f"oncehub__{name}", "rows": rows, "problem": None}
+        for name, rows in (("users", users), ("teams", teams))
+    ]
+
+
+def test_a_refusal_is_a_line_a_row_and_exit_code_2(rig: SyncRig, tmp_path: Path) -> None:
+    rig.answer("/users", FORBIDDEN)
+    done = command(rig, tmp_path).run("sync", "sales", "users", "teams")
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("sales users: failed: oncehub account sales: 403")
+    assert lines[1].startswith("sales teams: 1 rows in ")
+    assert {"oncehub__users", "oncehub__teams"} <= set(done.stdout.split())
+
+
+def test_an_unknown_account_is_exit_code_2_and_one_line(rig: SyncRig, tmp_path: Path) -> None:
+    done = command(rig, tmp_path).run("sync", "sails", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: there is no account sails: known are sales")
