@@ -11,13 +11,10 @@ from consumers.versions import Candidate, Key, Stored, newest
 from ingest.booking import Booking
 from ingest.dead_letter import DeadLetter
 from ingest.errors import DeadLetterLimit, PayloadError
-from ingest.event import Event
+from ingest.event import RECONCILED, Event
 from ingest.log import StoredRecord
 
 Mapper = Callable[[Event], Booking | None]
-
-# The only type on the audit topic that has a table.
-RECONCILED = "ingest.reconciliation.finished"
 
 _KEYS = {table.name: table.key for table in TABLES}
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import structlog
 
 from consumers.batch import BadRun, Item, Plan, Topics, candidates, plan_load, read_batch, set_aside
+from consumers.rows import Row
 from consumers.versions import VersionGuard
 from consumers.warehouse import Warehouse
 from ingest.booking import BookingStatus
@@ -25,6 +26,9 @@ from ingest.telemetry import (
     FRESHNESS_SECONDS,
     LAG_RECORDS,
     LOAD_SECONDS,
+    MISSED,
+    RECONCILED_AT,
+    RECONCILIATIONS,
     UNKNOWN_STATUS,
 )
 from ingest.vendors.mapping import BookingMapper
@@ -187,11 +191,21 @@ def _observe(items: Sequence[Item], plan: Plan) -> None:
     for event in (item.event for item in items if item.table == "booking_events"):
         EVENTS_LOADED.labels(event.vendor, event.account, event.via).inc()
         FRESHNESS_SECONDS.labels(event.vendor, event.account).observe((visible - event.received_at).total_seconds())
+    for row in (item.row for item in items if item.table == "reconciliations"):
+        _observe_reconciliation(row)
     for stale in plan.stale:
         EVENTS_STALE.labels(*stale.key[:2]).inc()
     for item in items:
         if item.booking and item.booking.status is BookingStatus.UNKNOWN:
             UNKNOWN_STATUS.labels(item.event.vendor, item.event.account).inc()
+
+
+def _observe_reconciliation(row: Row) -> None:
+    labels = (row["vendor"], row["account"])
+    MISSED.labels(*labels).inc(row["missed"])
+    RECONCILIATIONS.labels(*labels, row["outcome"]).inc()
+    if row["outcome"] == "complete":
+        RECONCILED_AT.labels(*labels).set(row["finished_at"].timestamp())
 
 
 def _tell(letters: Sequence[DeadLetter]) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _PART = 1000
+_IDS = 5000
 _COLUMNS = [*(field.name for field in fields(Booking)), "loaded_at"]
 _DUCKDB_MEMORY = "200MB"
 
@@ -42,20 +43,16 @@ class StoredBookings:
 
     def within(
         self, column: Literal["updated_at", "starts_at"], vendor: str, account: str, since: datetime, until: datetime | None
-    ) -> Iterator[list[Stored]]:
-        """Those with an instant in [since, until) in the column, in its order, a thousand or so at a time; gone ones are left out."""
+    ) -> Iterator[list[tuple[str, datetime]]]:
+        """Booking ids and `loaded_at` of those with an instant in [since, until) in the column, some thousands at a time; gone ones are left out."""
         before, end = (f" AND {column} < %s", [until]) if until else ("", [])
-        after = f"{column} >= %s"
-        place: list[Any] = [since]
-        while True:
-            condition = f"gone_at IS NULL{before} AND {after} ORDER BY {column}, booking_id LIMIT {_PART}"
-            part = self._select(condition, [vendor, account, *end, *place])
-            if part:
-                yield part
-            if len(part) < _PART:
-                return
-            at, last = getattr(part[-1].booking, column), part[-1].booking.booking_id
-            after, place = f"({column} > %s OR ({column} = %s AND booking_id > %s))", [at, at, last]
+        place = [""]
+        while place:
+            where = f"gone_at IS NULL AND {column} >= %s{before} AND booking_id > %s ORDER BY booking_id LIMIT {_IDS}"
+            rows = self._ask(["booking_id", "loaded_at"], where, [vendor, account, since, *end, *place])
+            if rows:
+                yield [(row[0], _in_utc(row[1])) for row in rows]
+            place = [rows[-1][0]] if len(rows) == _IDS else []
 
     def _marks(self, number: int) -> str:
         """DuckDB takes a list as one value, which is quicker by far than a thousand."""
@@ -65,16 +62,18 @@ class StoredBookings:
         return [list(keys)] if self._file else keys
 
     def _select(self, condition: str, parameters: Sequence[Any]) -> list[Stored]:
-        where = f"WHERE vendor = %s AND account = %s AND {condition}"
-        return [_stored(row) for row in (self._ask_duckdb if self._file else self._ask)(where, parameters)]
+        return [_stored(row) for row in self._ask(_COLUMNS, condition, parameters)]
 
-    def _ask(self, where: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    def _ask(self, columns: Sequence[str], condition: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        where = f"WHERE vendor = %s AND account = %s AND {condition}"
+        if self._file:
+            return self._ask_duckdb(columns, where, parameters)
         try:
-            return query(self._settings, f"SELECT {', '.join(_COLUMNS)} FROM bookings {where}", parameters).rows  # noqa: S608 - our own names
+            return query(self._settings, f"SELECT {', '.join(columns)} FROM bookings {where}", parameters).rows  # noqa: S608 - our own names
         except (NothingLoaded, NoSuchTable):
             return []
 
-    def _ask_duckdb(self, where: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    def _ask_duckdb(self, columns: Sequence[str], where: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """The file is attached for one query: starting DuckDB takes forty times as long."""
         import duckdb
 
@@ -86,7 +85,7 @@ class StoredBookings:
             with warehouse_lock(self._settings.warehouse, READER_SECONDS):
                 self._reader.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS warehouse (READ_ONLY)")
                 try:
-                    sql = f"SELECT {', '.join(_COLUMNS)} FROM {table} {where}"  # noqa: S608 - our own names
+                    sql = f"SELECT {', '.join(columns)} FROM {table} {where}"  # noqa: S608 - our own names
                     return self._reader.execute(sql.replace("%s", "?"), parameters).fetchall()
                 finally:
                     self._reader.execute("DETACH warehouse")

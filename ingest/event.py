@@ -14,6 +14,9 @@ from ingest.errors import PayloadError
 from ingest.instant import format_instant, parse_instant
 from ingest.log import Record
 
+# What a reconciliation appends to the audit topic when it ends; its data is a row of `reconciliations`.
+RECONCILED = "ingest.reconciliation.finished"
+
 
 class Via(StrEnum):
     """How an event reached us."""

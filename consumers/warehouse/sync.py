@@ -13,15 +13,15 @@ from typing import Any
 
 import dlt
 import orjson
-from dlt.common.configuration.utils import get_resolved_traces
 from dlt.common.destination.client import WithStateSync
 from dlt.extract import DltResource, DltSource
 from dlt.sources.rest_api import rest_api_resources
 
 from consumers.warehouse.destination import destination
 from consumers.warehouse.errors import causes_of, translated
-from consumers.warehouse.files import hold, prune, turn_at
+from consumers.warehouse.files import hold, turn_at
 from ingest.errors import IngestError, VendorUnavailable, WarehouseUnavailable
+from ingest.event import digest
 from ingest.settings import Settings
 from ingest.vendors.rest import AnyRest
 
@@ -41,14 +41,15 @@ class SyncPipeline:
         self._label = rest.label
         self._name = f"ingest_sync_{self._account}"
         self._folder = Path(settings.warehouse.work_dir) / self._name
+        self._pipeline: dlt.Pipeline | None = None
         self._held = hold(self._folder, f"another sync of account {self._account} is running: wait for its end")
         try:
-            self._config = rest.config()
-            self.resources = list(self._declared())
+            with self._reading("its resources"):
+                self._config = rest.config()
+                self.resources = list(self._declared())
         except BaseException:
             self._held.release()
             raise
-        self._pipeline: dlt.Pipeline | None = None
 
     def table(self, resource: str) -> str:
         """Where a resource goes."""
@@ -59,13 +60,8 @@ class SyncPipeline:
 
         Raises VendorUnavailable, VendorRefused, WarehouseUnavailable, LoadRefused; its tables are then as they were.
         """
-        try:
-            pipeline = self._pipeline or self._restored()
-            self._pipeline = None  # until all went well
-            rows = self._load(pipeline, self._named(name, count))
-        finally:
-            get_resolved_traces().clear()
-            prune(self._folder)
+        pipeline, self._pipeline = self._pipeline or self._restored(), None  # until all went well
+        rows = self._load(pipeline, self._named(name, count))
         self._pipeline = pipeline
         return rows
 
@@ -80,7 +76,6 @@ class SyncPipeline:
         source = DltSource(self._schema(pipeline, resource.name), self._vendor, [resource])
         with self._reading(resource.name):
             pipeline.extract(source)
-        with translated():
             counts = pipeline.normalize().row_counts
         with turn_at(self._settings.warehouse, _TURN_SECONDS), translated():
             info = pipeline.load()
@@ -95,7 +90,7 @@ class SyncPipeline:
             pipeline = dlt.pipeline(
                 self._name,
                 pipelines_dir=self._settings.warehouse.work_dir,
-                destination=destination(self._settings, f"sync_{self._account}"),
+                destination=destination(self._settings, f"sync_{digest(self._account)[:12]}"),  # in names of datasets `-` would be `_`
                 dataset_name=self._settings.warehouse.dataset,
             )
             pipeline.sync_destination()
@@ -111,8 +106,7 @@ class SyncPipeline:
         return dlt.Schema.from_dict(orjson.loads(stored.schema)) if stored else dlt.Schema(name)
 
     def _declared(self) -> dict[str, DltResource]:
-        with self._reading("its resources"):
-            return {resource.name: resource for resource in rest_api_resources(self._config)}
+        return {resource.name: resource for resource in rest_api_resources(self._config)}
 
     def _named(self, name: str, count: Count) -> DltResource:
         """With its account in every row and key. Without a key of its own, what comes replaces what the account had."""

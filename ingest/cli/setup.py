@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -15,11 +16,13 @@ from rich.markup import escape
 
 from ingest.cli.options import AsJson, Config, settings_of
 from ingest.errors import ConfigurationError, IngestError
+from ingest.rest import Patience
 from ingest.settings import Settings
 from ingest.settings.sources import DEFAULT_CONFIG, secrets_path
 from ingest.vendors import AnyVendor
 
 _PRIVATE = 0o600
+_REST_SECONDS = 10.0
 _URL = re.compile(r"https?://[^/?#\s]+(/[^?#\s]*)?")
 
 
@@ -72,6 +75,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
         _finding("listeners", lambda: _listeners(settings)),
         _finding("log", lambda: _log(settings)),
         _finding("warehouse", lambda: _warehouse(settings)),
+        *(_finding(f"REST {name}", partial(_rest, settings, vendor)) for (_, name), vendor in settings.vendors().items()),
     ]
     urls = {name: _webhook_urls(vendor) for (_, name), vendor in settings.vendors().items()}
     if as_json:
@@ -129,6 +133,17 @@ def _warehouse(settings: Settings) -> str:
     return f"{settings.warehouse.destination} can be written to, dataset {settings.warehouse.dataset}"
 
 
+def _rest(settings: Settings, vendor: AnyVendor) -> str:
+    """An account may do without; then what its vendor fails to deliver is never found."""
+    if not vendor.account.can_read():
+        needed = " or ".join(" with ".join(names) for names in vendor.account.rest_credentials)
+        return f"no {needed}: missed webhooks cannot be found, and nothing can be synced"
+    from ingest.vendors.rest import load_rest
+
+    load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir), Patience(failing=_REST_SECONDS, busy=_REST_SECONDS)).ping()
+    return f"{vendor.name} takes the credentials"
+
+
 def _webhook_urls(vendor: AnyVendor) -> list[str]:
     return [vendor.webhook_url + (f"?{query}" if query else "") for query in vendor.webhook_queries()]
 
@@ -184,13 +199,17 @@ _SECRETS = """\
 
 [accounts.sales]
 webhook_secrets = ["GENERATED"]   # the signing_key you give Calendly when you create the subscription
+# api_token = "a personal access token"   # this and the keys below: to find what webhooks missed, and to sync
 
 # [accounts.support]
 # webhook_secrets = ["the secret OnceHub shows when the webhook is created"]
+# api_key = "an API key"
 
 # [accounts.salon]
 # webhook_secrets = ["the value of the header you set in Appointedd, long and random"]
+# api_key = "the organisation's API key"
 
 # [accounts.tours]
 # secret_key = "your Bookeo application's secret key"
+# api_key = "the account's API key"
 """

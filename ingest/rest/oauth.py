@@ -60,9 +60,10 @@ class _OAuth(Credential):
         self._app = app
         self._lock = threading.Lock()
         self._token: _Token | None = None
-        # The answer to a token request may be lost, and there is nothing to lose by asking again.
+        # The answer to a token request may be lost. Asking again helps, or ends in the remedy that a lost single-use token needs anyway.
         again = REPEATABLE | {"POST"}
-        self._session, _ = open_session(Manners(app.label, Limits(), Credential({}), self._refusal, app.pause, app.patience, again))
+        manners = Manners(app.label, Limits(), Credential({}), self._refusal, app.pause, app.patience, again)
+        self._session, _ = open_session(manners, app.token_url)
 
     def headers(self) -> Mapping[str, str]:
         token = self._token

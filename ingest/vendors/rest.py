@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from dlt.common.configuration.specs import RuntimeConfiguration
+from dlt.common.jsonpath import compile_path
 from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.client import RESTClient
 from dlt.sources.helpers.rest_client.paginators import BasePaginator
@@ -73,7 +74,7 @@ class Rest(ABC, Generic[A]):
         self._patience = patience
         self._credential = self.credential()
         self._session, self._adapter = open_session(
-            Manners(self.label, self._own_limits(), self._credential, self.refusal, self.pause, patience)
+            Manners(self.label, self._own_limits(), self._credential, self.refusal, self.pause, patience), self.base_url
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -159,7 +160,7 @@ class Rest(ABC, Generic[A]):
 
     def pages(self, path: str, selector: str, **params: Any) -> Iterator[list[Record]]:
         """All pages of a list, its entries under `selector`."""
-        for page in self.client.paginate(path, params=params, data_selector=selector):
+        for page in self.client.paginate(path, params=params, data_selector=compile_path(selector)):
             yield list(page)
 
     def refusal(self, response: Response, remedy: str = "") -> str:

@@ -7,10 +7,8 @@ from typing import Any
 import orjson
 
 from ingest.errors import IngestError
-from ingest.event import Event, Via, digest
+from ingest.event import RECONCILED, Event, Via, digest
 from ingest.instant import format_instant
-
-FINISHED = "ingest.reconciliation.finished"
 
 
 @dataclass(slots=True)
@@ -53,7 +51,7 @@ class Report:
     @property
     def id(self) -> str:
         """Of the run, also when it was resumed."""
-        return digest(f"/{self.vendor}/{self.account}", FINISHED, format_instant(self.started_at))
+        return digest(f"/{self.vendor}/{self.account}", RECONCILED, format_instant(self.started_at))
 
     def columns(self) -> dict[str, Any]:
         """As in `reconciliations`."""
@@ -77,7 +75,7 @@ class Report:
         return Event(
             id=self.id,
             source=source,
-            type=FINISHED,
+            type=RECONCILED,
             subject=source,
             time=self.finished_at,
             received_at=self.finished_at,

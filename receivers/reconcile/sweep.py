@@ -39,8 +39,8 @@ class Warehouse(Protocol):
 
     def within(
         self, column: Literal["updated_at", "starts_at"], vendor: str, account: str, since: datetime, until: datetime | None
-    ) -> Iterator[Sequence[Stored]]:
-        """Rows, some at a time, by an instant in [since, until); those already marked as gone are left out."""
+    ) -> Iterator[Sequence[tuple[str, datetime]]]:
+        """Booking ids and when their rows were made, by an instant in [since, until); those already marked as gone are left out."""
 
 
 class Log(Protocol):
@@ -187,27 +187,32 @@ class Sweep:
                 " None was marked as gone"
             )
         self.counts.least_requests += len(unlisted)
-        found = list(pool.map(self._fetch, unlisted))
-        gone = [one.booking for one, asked in zip(unlisted, found, strict=True) if asked is None]
-        self._take([read for asked in found if asked and (read := self._read(asked))])
-        self.counts.gone += len(gone)
-        self._append([self._rest.vendor.gone(booking, datetime.now(UTC)) for booking in gone])
+        found = dict(zip(unlisted, pool.map(self._fetch, unlisted), strict=True))
+        self._take([read for asked in found.values() if asked and (read := self._read(asked))])
+        self._mark_gone([booking_id for booking_id, asked in found.items() if asked is None])
 
-    def _unlisted(self, window: Window) -> tuple[list[Stored], int]:
+    def _mark_gone(self, booking_ids: Sequence[str]) -> None:
+        """What it was comes along, from its row: nobody else can tell any more."""
+        now = datetime.now(UTC)
+        rows = [one.booking for some in self._stored("booking_id", booking_ids).values() for one in some]
+        self.counts.gone += len(rows)
+        self._append([self._rest.vendor.gone(booking, now) for booking in rows])
+
+    def _unlisted(self, window: Window) -> tuple[list[str], int]:
         """Those, and how many rows there are at all; a row younger than the vendor's lag is not doubted."""
-        unlisted: list[Stored] = []
+        unlisted: list[str] = []
         total = 0
         doubted_before = datetime.now(UTC) - self._lag
         for some in self._warehouse.within(self._rest.swept_by, *self._whose, window.since, window.until):
             total += len(some)
-            unlisted += [one for one in some if not self._was_seen(one.booking.booking_id) and one.loaded_at < doubted_before]
+            unlisted += [booking_id for booking_id, loaded_at in some if not self._was_seen(booking_id) and loaded_at < doubted_before]
         return unlisted, total
 
-    def _fetch(self, stored: Stored) -> _Asked | None:
+    def _fetch(self, booking_id: str) -> _Asked | None:
         """In a thread of the pool; None when it is gone. An id that cannot be asked for is no record that can be read, and not gone."""
         at = datetime.now(UTC)
         try:
-            record = self._rest.fetch(stored.booking.booking_id)
+            record = self._rest.fetch(booking_id)
         except PayloadError:
             record = {}
         return None if record is None else _Asked(record, at)

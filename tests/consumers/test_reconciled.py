@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
-from consumers.batch import RECONCILED, plan_load, read_batch
+from consumers.batch import plan_load, read_batch
 from consumers.rows import SCHEMAS
-from ingest.event import Event, Via
+from ingest.event import RECONCILED, Event, Via
 from ingest.log import Partition, StoredRecord
 from ingest.settings import Settings
 from ingest.vendors import OBSERVED, AnyVendor

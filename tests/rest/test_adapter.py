@@ -38,7 +38,9 @@ def pause(response: Response) -> float | None:
 
 
 def opened(credential: Credential | None = None, limits: Limits = NO_LIMITS, patience: Patience = HASTY) -> tuple[Session, VendorAdapter]:
-    return open_session(Manners(LABEL, limits, credential or Credential({"X-Key": "the-key-itself"}), refusal, pause, patience))
+    return open_session(
+        Manners(LABEL, limits, credential or Credential({"X-Key": "the-key-itself"}), refusal, pause, patience), "http://127.0.0.1"
+    )
 
 
 class Renewing(Credential):

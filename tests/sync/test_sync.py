@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import dlt
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.warehouse import files
+from consumers.warehouse import destination, files, try_out
 from consumers.warehouse.sync import SyncPipeline
-from ingest.errors import ConfigurationError, LoadRefused, VendorRefused, VendorUnavailable, WarehouseUnavailable
+from ingest.errors import ConfigurationError, LoadRefused, VendorBusy, VendorRefused, VendorUnavailable, WarehouseUnavailable
 from ingest.simulator.rest import load_rest_dialect
 from ingest.simulator.rest.server import RestServer
 from ingest.vendors.rest import load_rest
@@ -142,11 +143,14 @@ def test_what_comes_without_a_key_replaces_what_its_account_had(either: SyncRig)
     assert either.rows("oncehub__webhook_events") == [{"name": "c", "account": "sales"}]
 
 
-def test_a_vendors_answer_that_nobody_can_read_is_told_without_what_is_in_it(oncehub: SyncRig) -> None:
-    oncehub.answer("/users", JSONResponse({"object": "list", "data": [["ada@example.com"]]}))
+@pytest.mark.parametrize("entry", [["ada@example.com"], {"email": "ada@example.com"}, {"id": None, "email": "ada@example.com"}])
+def test_a_vendors_answer_that_nobody_can_read_is_told_without_what_is_in_it(oncehub: SyncRig, entry: object) -> None:
+    oncehub.answer("/users", JSONResponse({"object": "list", "data": [entry]}))
     problem = oncehub.sync("users")["users"].problem
     assert isinstance(problem, VendorUnavailable)
     assert "ada" not in str(problem)
+    assert oncehub.sync("teams")["teams"].problem is None
+    assert oncehub.tables() == {"oncehub__teams": 1}
 
 
 def test_a_row_that_the_warehouse_refuses_is_told_and_changes_nothing(either: SyncRig) -> None:
@@ -191,6 +195,13 @@ def test_an_account_without_credentials_is_left_out_unless_it_is_named(oncehub: 
         oncehub.sync(account=None)
 
 
+def test_a_vendor_that_is_too_busy_is_asked_no_more(oncehub: SyncRig) -> None:
+    oncehub.answer("/users", Response(status_code=429, headers={"Retry-After": "60"}))
+    found = oncehub.sync("users", "teams")
+    assert found.keys() == {"users"}
+    assert isinstance(found["users"].problem, VendorBusy)
+
+
 def test_unknown_names_are_a_mistake_that_tells_the_known_ones(oncehub: SyncRig) -> None:
     with pytest.raises(ConfigurationError, match="no account sails: known are sales"):
         oncehub.sync(account="sails")
@@ -218,6 +229,25 @@ def test_a_consumer_that_loads_meanwhile_is_delayed_and_never_broken(either: Syn
         rig.load()
         assert rig.column("select count(*) from bookings") == [11]
         assert rig.written("bookings.dead-letters") == 0
+
+
+def test_a_dataset_that_was_made_and_not_yet_loaded_into_is_synced_into(either: SyncRig) -> None:
+    try_out(either.settings)
+    assert either.sync("users")["users"].problem is None
+    assert either.tables()["oncehub__users"] == 5
+
+
+def test_what_a_killed_sync_had_read_is_dropped_and_read_again(either: SyncRig) -> None:
+    pipeline = dlt.pipeline(
+        "ingest_sync_sales",
+        pipelines_dir=either.settings.warehouse.work_dir,
+        destination=destination(either.settings, "sync_sales"),
+        dataset_name=either.settings.warehouse.dataset,
+    )
+    pipeline.extract([{"id": "USR-of-then", "account": "sales"}], table_name="oncehub__users")
+    pipeline.deactivate()
+    assert either.sync("users")["users"].problem is None
+    assert "USR-of-then" not in [row["id"] for row in either.rows("oncehub__users")]
 
 
 def test_nothing_is_left_in_the_working_folder(oncehub: SyncRig) -> None:

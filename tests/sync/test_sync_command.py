@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from consumers.sync import Synced
+from ingest.cli.sync import _code
+from ingest.errors import IngestError, LoadRefused, VendorRefused, VendorUnavailable, WarehouseUnavailable
 from tests.consumers.rig import Command, Tree
 from tests.sync.rig import SyncRig, syncing
 from tests.sync.test_sync import FORBIDDEN
@@ -50,3 +53,17 @@ def test_an_unknown_account_is_exit_code_2_and_one_line(rig: SyncRig, tmp_path: 
     done = command(rig, tmp_path).run("sync", "sails", "--json")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: there is no account sails: known are sales")
+
+
+@pytest.mark.parametrize(
+    ("problems", "code"),
+    [
+        ([None], 0),
+        ([None, VendorUnavailable("")], 3),
+        ([WarehouseUnavailable("")], 3),
+        ([VendorUnavailable(""), VendorRefused("", 403)], 2),
+        ([LoadRefused(""), None], 2),
+    ],
+)
+def test_exit_codes_tell_what_waiting_cannot_mend_first(problems: list[IngestError | None], code: int) -> None:
+    assert _code([Synced("sales", "oncehub", "users", "oncehub__users", 0, 0.0, problem) for problem in problems]) == code

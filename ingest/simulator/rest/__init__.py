@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.simulator.dialect import Dialect
-from ingest.simulator.world import Meeting
+from ingest.simulator.dialect import Dialect, Webhook
+from ingest.simulator.rest.subscriptions import Recipient
+from ingest.simulator.world import Change, Meeting
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,20 @@ class RestDialect(ABC):
     def missing(self) -> Response:
         """The vendor's answer where it has no such endpoint."""
         return Response(status_code=404)
+
+    def event_of(self, webhook: Webhook) -> str:
+        """The vendor's word for what a webhook tells of, as subscriptions name it."""
+        return ""
+
+    def recipients(self, event: str, meeting: Meeting | None = None) -> Sequence[Recipient]:
+        """Who is to get webhooks of this event, now; given a meeting, of that one's. Where there is no API for it, the account's own URL."""
+        return [Recipient(self.dialect.url, self.dialect.secret)]
+
+    def deliveries(self, change: Change) -> Sequence[tuple[Dialect, Webhook]]:
+        """What the vendor sends of a change, to each recipient as it is addressed there: for `Sender.send`, or for `headers`."""
+        webhook = self.dialect.webhook(change)
+        found = self.recipients(self.event_of(webhook), change.meeting)
+        return [recipient.addressed(self.dialect, webhook) for recipient in found]
 
     def is_open(self, request: Request) -> bool:
         """Whether a request needs no credential: where tokens are made."""

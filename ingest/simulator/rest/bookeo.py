@@ -5,7 +5,6 @@ no customers and no participants.
 """
 
 import math
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,11 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.simulator.dialect import Dialect
+from ingest.simulator.dialect import Dialect, Webhook
 from ingest.simulator.dialects.bookeo import booking_number, customer_id, product_id
 from ingest.simulator.rest import Answered, RestDialect, answer, credential
+from ingest.simulator.rest.bookeo_answers import error, missing
 from ingest.simulator.rest.bookeo_pages import DEFAULT, Found, Searches
-from ingest.simulator.rest.bookeo_records import LANGUAGES, customer, key, linked_people, payment, product, read, resources, webhooks
+from ingest.simulator.rest.bookeo_records import LANGUAGES, customer, key, linked_people, payment, product, read, resources
+from ingest.simulator.rest.bookeo_subscriptions import BookeoSubscriptions, event_of_query
+from ingest.simulator.rest.subscriptions import Recipient
 from ingest.simulator.world import Kind, Meeting
 
 _LONGEST = timedelta(days=31)
@@ -49,6 +51,7 @@ class BookeoRest(RestDialect):
     def __init__(self, dialect: Dialect, meetings: Mapping[int, Meeting]) -> None:
         super().__init__(dialect, meetings)
         self.api_key = credential(dialect, "api_key")
+        self.subscriptions = BookeoSubscriptions(dialect)
         self._searches = Searches()
 
     def settings(self) -> Mapping[str, Any]:
@@ -67,6 +70,7 @@ class BookeoRest(RestDialect):
             Route("/settings/languages", self._languages),
             Route("/settings/apikeyinfo", self._key),
             Route("/webhooks", self._webhooks),
+            *self.subscriptions.routes(),
         ]
 
     def authentic(self, request: Request) -> bool:
@@ -75,13 +79,20 @@ class BookeoRest(RestDialect):
         return sent == [self.dialect.secret, self.api_key]
 
     def unauthorized(self) -> Response:
-        return _error(403, "Invalid secret key or API key")
+        return error(403, "Invalid secret key or API key")
 
     def too_many(self, seconds: float) -> Response:
-        return _error(429, "Too many requests", {"Retry-After": str(math.ceil(seconds))})
+        return error(429, "Too many requests", {"Retry-After": str(math.ceil(seconds))})
 
     def missing(self) -> Response:
-        return _error(404, "Not found")
+        return missing()
+
+    def event_of(self, webhook: Webhook) -> str:
+        """`bookings.created`, though Bookeo has two words for it."""
+        return event_of_query(webhook.query)
+
+    def recipients(self, event: str, meeting: Meeting | None = None) -> Sequence[Recipient]:
+        return [kept.recipient for kept in self.subscriptions.hearing(event)]
 
     async def _bookings(self, request: Request) -> Response:
         return self._listed(request, self._search)
@@ -90,7 +101,7 @@ class BookeoRest(RestDialect):
         number = request.path_params["number"]
         meeting = self.meetings.get(int(number[4:])) if number[4:].isdecimal() else None
         if meeting is None or number != booking_number(meeting.number):
-            raise Answered(self.missing())
+            raise Answered(missing())
         return answer(read(meeting, **_expanded(request.query_params)))
 
     async def _customers(self, request: Request) -> Response:
@@ -110,7 +121,7 @@ class BookeoRest(RestDialect):
         def search(query: QueryParams) -> Found:
             window = _window(query, "startTime", "endTime")
             if window is None:
-                raise Answered(_error(400, "startTime and endTime are required"))
+                raise Answered(error(400, "startTime and endTime are required"))
             missed = [meeting for meeting in self._all() if meeting.last is Kind.NO_SHOW and meeting.service.price]
             paid = [meeting.number for meeting in missed if _minute(meeting.changed_at) in window]
             return paid, lambda some: [payment(meeting) for meeting in self._still(some)]
@@ -133,7 +144,7 @@ class BookeoRest(RestDialect):
         return answer(key(credential(self.dialect, "accountId")[:14].upper()))
 
     async def _webhooks(self, request: Request) -> Response:
-        return self._listed(request, _all(webhooks(self.dialect.url)))
+        return self._listed(request, _all(self.subscriptions.told()))
 
     def _all(self) -> list[Meeting]:
         """Copied at once: the world may go on in another thread."""
@@ -153,13 +164,13 @@ class BookeoRest(RestDialect):
     def _booked_by(self, request: Request) -> list[Meeting]:
         found = next((every for every in self._booked().values() if customer_id(every[0].customer) == request.path_params["id"]), None)
         if found is None:
-            raise Answered(self.missing())
+            raise Answered(missing())
         return found
 
     def _search(self, query: QueryParams) -> Found:
         starts, updated = _window(query, "startTime", "endTime"), _window(query, "lastUpdatedStartTime", "lastUpdatedEndTime")
         if starts is None and updated is None:
-            raise Answered(_error(400, "startTime and endTime, or lastUpdatedStartTime and lastUpdatedEndTime, are required"))
+            raise Answered(error(400, "startTime and endTime, or lastUpdatedStartTime and lastUpdatedEndTime, are required"))
         starts, updated = starts or _ALWAYS, updated or _ALWAYS
         canceled, of, expanded = _flag(query, "includeCanceled"), query.get("productId"), _expanded(query)
         numbers = [
@@ -179,17 +190,12 @@ class BookeoRest(RestDialect):
         if token is None:
             per_page = _number(query, "itemsPerPage", DEFAULT)
             if per_page > most or number > 1:
-                raise Answered(_error(400, f"itemsPerPage is at most {most}, and pageNumber needs pageNavigationToken"))
+                raise Answered(error(400, f"itemsPerPage is at most {most}, and pageNumber needs pageNavigationToken"))
             return answer(self._searches.first(request.url.path, search(query), per_page))
         body = self._searches.page(request.url.path, token, number)
         if body is None:
-            raise Answered(_error(400, "Invalid pageNavigationToken or pageNumber"))
+            raise Answered(error(400, "Invalid pageNavigationToken or pageNumber"))
         return answer(body)
-
-
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """https://www.bookeo.com/api/protocol/"""
-    return answer({"httpStatus": status, "message": message, "errorId": uuid.uuid4().hex}, status, headers)
 
 
 def _all(records: Sequence[Mapping[str, Any]]) -> Callable[[QueryParams], Found]:
@@ -206,9 +212,9 @@ def _window(query: QueryParams, since: str, until: str) -> _Window | None:
         too_long = not timedelta(0) <= end - begin <= _LONGEST
         window = _Window(begin.astimezone(UTC), end.astimezone(UTC))
     except (ValueError, TypeError):
-        raise Answered(_error(400, f"{since} and {until} must be given together, as times with an offset")) from None
+        raise Answered(error(400, f"{since} and {until} must be given together, as times with an offset")) from None
     if too_long or begin.tzinfo is None:
-        raise Answered(_error(400, f"{since} must be before {until}, by at most {_LONGEST.days} days"))
+        raise Answered(error(400, f"{since} must be before {until}, by at most {_LONGEST.days} days"))
     return window
 
 
@@ -219,7 +225,7 @@ def _minute(moment: datetime) -> datetime:
 def _flag(query: QueryParams, name: str) -> bool:
     given = query.get(name, "false")
     if given not in {"true", "false"}:
-        raise Answered(_error(400, f"{name} must be true or false"))
+        raise Answered(error(400, f"{name} must be true or false"))
     return given == "true"
 
 
@@ -230,7 +236,7 @@ def _expanded(query: QueryParams) -> dict[str, bool]:
 def _number(query: QueryParams, name: str, default: int) -> int:
     given = query.get(name, str(default))
     if not given.isdecimal() or int(given) < 1:
-        raise Answered(_error(400, f"{name} must be a number, from 1"))
+        raise Answered(error(400, f"{name} must be a number, from 1"))
     return int(given)
 
 

@@ -87,11 +87,3 @@ def key(account_id: str) -> dict[str, Any]:
         "permissions": ["bookings_r_all", "customers_r_all", "payments_r_all"],
         "creationTime": _ONCE,
     }
-
-
-def webhooks(url: str) -> list[dict[str, Any]]:
-    """The account's own, one for each type."""
-    return [
-        {"id": f"WH{happened}", "url": f"{url}?domain=bookings&type={happened}", "domain": "bookings", "type": happened}
-        for happened in ("created", "updated", "deleted")
-    ]

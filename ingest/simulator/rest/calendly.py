@@ -6,23 +6,24 @@ An event has one invitee here. A no-show moves the time of change of neither, an
 import math
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.simulator.dialect import Dialect
-from ingest.simulator.dialects.calendly import API, ENDED, user_uri
+from ingest.simulator.dialect import Dialect, Webhook
+from ingest.simulator.dialects.calendly import ENDED, user_uri
 from ingest.simulator.rest import Answered, Counter, RestDialect, answer, credential
+from ingest.simulator.rest.calendly_answers import check_whose, error, invalid, listed, missing, one_of, required
 from ingest.simulator.rest.calendly_oauth import Tokens
-from ingest.simulator.rest.calendly_pages import Place, T, Unreadable, page
+from ingest.simulator.rest.calendly_pages import Place, T
 from ingest.simulator.rest.calendly_records import (
     FORM,
-    GROUP,
     ORGANIZATION,
     OWNER,
     alone,
@@ -33,9 +34,10 @@ from ingest.simulator.rest.calendly_records import (
     membership,
     routing_form,
     submission,
-    subscription,
     user,
 )
+from ingest.simulator.rest.calendly_subscriptions import CalendlySubscriptions
+from ingest.simulator.rest.subscriptions import Recipient
 from ingest.simulator.world import Meeting, Person, Service
 
 _EVENT = re.compile(r"EV(\d{14})")
@@ -52,6 +54,7 @@ class CalendlyRest(RestDialect):
     def __init__(self, dialect: Dialect, meetings: Mapping[int, Meeting]) -> None:
         super().__init__(dialect, meetings)
         self.api_token = credential(dialect, "api_token")
+        self.subscriptions = CalendlySubscriptions(dialect)
         self.tokens = Tokens(dialect, {"owner": user_uri(OWNER), "organization": ORGANIZATION})
 
     def settings(self) -> Mapping[str, Any]:
@@ -76,7 +79,7 @@ class CalendlyRest(RestDialect):
             Route("/contacts", self._contacts),
             Route("/routing_forms", self._routing_forms),
             Route("/routing_form_submissions", self._routing_form_submissions),
-            Route("/webhook_subscriptions", self._webhook_subscriptions),
+            *self.subscriptions.routes(),
         ]
 
     def authentic(self, request: Request) -> bool:
@@ -87,15 +90,15 @@ class CalendlyRest(RestDialect):
         return request.method == "POST" and request.url.path.endswith("/oauth/token")
 
     def unauthorized(self) -> Response:
-        return _error(401, "Unauthenticated", "The access token is invalid, expired or revoked")
+        return error(401, "Unauthenticated", "The access token is invalid, expired or revoked")
 
     def too_many(self, seconds: float) -> Response:
         """No Retry-After. https://developer.calendly.com/api-docs/overview/rate-limits"""
         wait = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(math.ceil(seconds))}
-        return _error(429, "Too Many Requests", "You have exceeded the limit of requests", headers=wait)
+        return error(429, "Too Many Requests", "You have exceeded the limit of requests", headers=wait)
 
     def missing(self) -> Response:
-        return _error(404, "Resource Not Found", "The server could not find the requested resource.")
+        return missing()
 
     def headers(self, counter: Counter) -> Mapping[str, str]:
         request_id = {"X-Request-Id": str(uuid.uuid4())}
@@ -103,6 +106,12 @@ class CalendlyRest(RestDialect):
             return request_id
         told = {"Limit": counter.allowed.requests, "Remaining": counter.left, "Reset": math.ceil(counter.reset)}
         return request_id | {f"X-RateLimit-{name}": str(value) for name, value in told.items()}
+
+    def event_of(self, webhook: Webhook) -> str:
+        return str(orjson.loads(webhook.body)["event"])
+
+    def recipients(self, event: str, meeting: Meeting | None = None) -> list[Recipient]:
+        return [kept.recipient for kept in self.subscriptions.hearing_of(meeting, event)]
 
     async def _token(self, request: Request) -> Response:
         return self.tokens.answer_to(await request.body(), self.too_many)
@@ -112,63 +121,56 @@ class CalendlyRest(RestDialect):
 
     async def _scheduled_events(self, request: Request) -> Response:
         """Starts are after `min_start_time` and before `max_start_time`; nothing here filters by time of change."""
-        self._check_whose(request, "organization", "user", "group")
-        backwards = _one_of(request, "sort", {None: False, "start_time:asc": False, "start_time:desc": True})
+        check_whose(request.query_params, "organization", "user", "group")
+        backwards = one_of(request, "sort", {None: False, "start_time:asc": False, "start_time:desc": True})
         found = sorted(self._wanted(request), key=attrgetter("starts_at"), reverse=backwards)
-        return _listed(request, found, _by_start_backwards if backwards else _by_start, event)
+        return listed(request, found, _by_start_backwards if backwards else _by_start, event)
 
     async def _scheduled_event(self, request: Request) -> Response:
         return answer({"resource": event(self._meeting(request))})
 
     async def _invitees(self, request: Request) -> Response:
         meeting, email = self._meeting(request), request.query_params.get("email")
-        _one_of(request, "sort", dict.fromkeys((None, "created_at:asc", "created_at:desc")))
+        one_of(request, "sort", dict.fromkeys((None, "created_at:asc", "created_at:desc")))
         there = email in {None, meeting.customer.email} and (meeting.last in ENDED) in _ended(request)
-        return _listed(request, [meeting] if there else [], _by_number, alone)
+        return listed(request, [meeting] if there else [], _by_number, alone)
 
     async def _invitee(self, request: Request) -> Response:
         meeting, found = self._meeting(request), _INVITEE.fullmatch(request.path_params["invitee"])
         if not found or int(found[1]) != meeting.number:
-            raise Answered(self.missing())
+            raise Answered(missing())
         return answer({"resource": alone(meeting)})
 
     async def _organization_memberships(self, request: Request) -> Response:
-        self._check_whose(request, "organization", "user")
+        check_whose(request.query_params, "organization", "user")
         wanted = request.query_params.get("user")
         hosts = [host for host in _numbered(self._hosts()) if wanted in {None, user_uri(host)}]
-        return _listed(request, hosts, _by_number, membership)
+        return listed(request, hosts, _by_number, membership)
 
     async def _event_types(self, request: Request) -> Response:
-        self._check_whose(request, "organization", "user")
-        active = _one_of(request, "active", {None: True, "true": True, "false": False})
+        check_whose(request.query_params, "organization", "user")
+        active = one_of(request, "active", {None: True, "true": True, "false": False})
         services = {meeting.service.number: meeting.service for meeting in self._all()}
-        return _listed(request, _numbered(services) if active else [], _by_number, event_type)
+        return listed(request, _numbered(services) if active else [], _by_number, event_type)
 
     async def _groups(self, request: Request) -> Response:
-        self._check_whose(request, "organization")
-        return _listed(request, [len(self._hosts())], _only, group)
+        check_whose(request.query_params, "organization")
+        return listed(request, [len(self._hosts())], _only, group)
 
     async def _contacts(self, request: Request) -> Response:
         first: dict[int, Meeting] = {}
         for meeting in self._all():
             first.setdefault(meeting.customer.number, meeting)
-        return _listed(request, _numbered(first), lambda meeting: (0.0, meeting.customer.number), contact)
+        return listed(request, _numbered(first), lambda meeting: (0.0, meeting.customer.number), contact)
 
     async def _routing_forms(self, request: Request) -> Response:
-        self._check_whose(request, "organization")
-        return _listed(request, [routing_form()], _only, dict)
+        check_whose(request.query_params, "organization")
+        return listed(request, [routing_form()], _only, dict)
 
     async def _routing_form_submissions(self, request: Request) -> Response:
-        if _required(request, "form") != FORM:
-            raise Answered(self.missing())
-        return _listed(request, self._all()[:_SUBMITTED], _by_number, submission)
-
-    async def _webhook_subscriptions(self, request: Request) -> Response:
-        self._check_whose(request, "organization")
-        scope = _one_of(request, "scope", {"organization": "organization", "user": "user", "group": "group"})
-        if scope == "user":
-            _required(request, "user")
-        return _listed(request, [self.dialect.url] if scope == "organization" else [], _only, subscription)
+        if required(request, "form") != FORM:
+            raise Answered(missing())
+        return listed(request, self._all()[:_SUBMITTED], _by_number, submission)
 
     def _all(self) -> list[Meeting]:
         """In the order of their numbers, copied at once: the world may go on in another thread."""
@@ -181,7 +183,7 @@ class CalendlyRest(RestDialect):
         found = _EVENT.fullmatch(request.path_params["event"])
         meeting = self.meetings.get(int(found[1])) if found else None
         if meeting is None:
-            raise Answered(self.missing())
+            raise Answered(missing())
         return meeting
 
     def _wanted(self, request: Request) -> list[Meeting]:
@@ -197,55 +199,10 @@ class CalendlyRest(RestDialect):
             and (email is None or email == meeting.customer.email)
         ]
 
-    def _check_whose(self, request: Request, *selectors: str) -> None:
-        """At least one; another user's only together with the organization, which must be the token's own."""
-        given = {name: request.query_params[name] for name in selectors if name in request.query_params}
-        if not given:
-            raise Answered(_invalid(selectors[0], f"one of {', '.join(selectors)} is needed"))
-        for name, uri in given.items():
-            if not uri.startswith(f"{API}/{name}s/"):
-                raise Answered(_invalid(name, "must be the URI of one"))
-        own = {"organization": ORGANIZATION, "group": GROUP, "user": given.get("user") if "organization" in given else user_uri(OWNER)}
-        if any(uri != own[name] for name, uri in given.items()):
-            raise Answered(_error(403, "Permission Denied", "You do not have permission to access this resource."))
-
-
-def _error(
-    status: int, title: str, message: str, details: Sequence[Mapping[str, str]] = (), headers: Mapping[str, str] | None = None
-) -> Response:
-    """https://developer.calendly.com/api-docs/overview/errors"""
-    return answer({"title": title, "message": message, "details": list(details)}, status, headers)
-
-
-def _invalid(parameter: str, message: str) -> Response:
-    return _error(400, "Invalid Argument", "The supplied parameters are invalid.", [{"parameter": parameter, "message": message}])
-
-
-def _listed(request: Request, ordered: Sequence[T], place: Callable[[T], Place], tell: Callable[[T], Mapping[str, Any]]) -> Response:
-    """A page; only its own entries are written out."""
-    try:
-        entries, pagination = page(request, ordered, place)
-    except Unreadable as error:
-        raise Answered(_invalid(error.parameter, str(error))) from None
-    return answer({"collection": [tell(entry) for entry in entries], "pagination": pagination})
-
-
-def _one_of(request: Request, parameter: str, values: Mapping[str | None, Any]) -> Any:
-    given = request.query_params.get(parameter)
-    if given not in values:
-        raise Answered(_invalid(parameter, f"must be one of {', '.join(filter(None, values))}"))
-    return values[given]
-
-
-def _required(request: Request, parameter: str) -> str:
-    if parameter not in request.query_params:
-        raise Answered(_invalid(parameter, "is missing"))
-    return request.query_params[parameter]
-
 
 def _ended(request: Request) -> set[bool]:
     """Which a status lets through."""
-    found: set[bool] = _one_of(request, "status", {None: {True, False}, "active": {False}, "canceled": {True}})
+    found: set[bool] = one_of(request, "status", {None: {True, False}, "active": {False}, "canceled": {True}})
     return found
 
 
@@ -254,7 +211,7 @@ def _moment(request: Request, parameter: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(given) if given is not None else None
     except ValueError:
-        raise Answered(_invalid(parameter, "must be a time in UTC")) from None
+        raise Answered(invalid(**{parameter: "must be a time in UTC"})) from None
     return found.replace(tzinfo=found.tzinfo or UTC) if found else None
 
 

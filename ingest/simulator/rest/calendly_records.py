@@ -108,20 +108,3 @@ def submission(meeting: Meeting) -> dict[str, Any]:
         "created_at": created_at,
         "updated_at": created_at,
     }
-
-
-def subscription(url: str) -> dict[str, Any]:
-    """The account's own webhook."""
-    return {
-        "uri": f"{API}/webhook_subscriptions/WS00000000000001",
-        "callback_url": url,
-        "state": "active",
-        "retry_started_at": None,
-        "events": ["invitee.created", "invitee.canceled", "invitee_no_show.created", "invitee_no_show.deleted"],
-        "scope": "organization",
-        "organization": ORGANIZATION,
-        "user": None,
-        "group": None,
-        "creator": f"{API}/users/SUBSCRIBER",
-        **ONCE,
-    }

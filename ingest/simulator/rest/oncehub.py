@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.simulator.dialect import Dialect
+from ingest.simulator.dialect import Dialect, Webhook
 from ingest.simulator.dialects.oncehub import booking_id, calendar_id, status, user_id
-from ingest.simulator.rest import Answered, Counter, RestDialect, answer, credential
+from ingest.simulator.rest import Counter, RestDialect, answer, credential
+from ingest.simulator.rest.oncehub_answers import error, number_of, refused
 from ingest.simulator.rest.oncehub_records import (
-    BEGINNING,
     BOOKING_PAGES,
     EVENT_TYPES,
     MASTER_PAGES,
@@ -30,12 +31,13 @@ from ingest.simulator.rest.oncehub_records import (
     seconds,
     user,
 )
+from ingest.simulator.rest.oncehub_subscriptions import OncehubSubscriptions, webhook_id
+from ingest.simulator.rest.subscriptions import Recipient
 from ingest.simulator.world import Meeting, Person, Service
 
 _MOST = 100
 _STATUSES = {"requested", "scheduled", "rescheduled", "completed", "canceled", "no_show"}
 _EXPANDABLE = {"owner", "contact", "conversation", "booking_calendar"}
-_EVENTS = ("scheduled", "rescheduled", "canceled", "completed", "no_show")
 _SLOTS = 8
 _NOTHING, _SECOND = timedelta(0), timedelta(seconds=1)
 
@@ -70,6 +72,7 @@ class OncehubRest(RestDialect):
         self.tells_more = True
         self.plan_allows = True
         self._api_key = credential(dialect, "API key")
+        self.subscriptions = OncehubSubscriptions(dialect)
         self._told: set[int] = set()
 
     def settings(self) -> Mapping[str, Any]:
@@ -83,12 +86,12 @@ class OncehubRest(RestDialect):
     def unauthorized(self) -> Response:
         """Of the wrong key, or of the wrong plan."""
         if not self.plan_allows:
-            return _error(403, "authentication_error", "Upgrade to the Enterprise plan to use the API")
-        return _error(401, "authentication_error", "The API key is missing or invalid")
+            return error(403, "authentication_error", "Upgrade to the Enterprise plan to use the API")
+        return error(401, "authentication_error", "The API key is missing or invalid")
 
     def too_many(self, seconds: float) -> Response:
         """How long is not told. https://help.oncehub.com/developers/overview/rate-limits/"""
-        return _error(429, "rate_limit_error", "Request rate limit exceeded")
+        return error(429, "rate_limit_error", "Request rate limit exceeded")
 
     def headers(self, counter: Counter) -> Mapping[str, str]:
         """Nor is what is left. https://help.oncehub.com/developers/overview/request-ids/"""
@@ -96,10 +99,10 @@ class OncehubRest(RestDialect):
 
     def missing(self) -> Response:
         """Of what is not in the specification, such as `/webhook-events`."""
-        return _error(404, "invalid_request_error", "No such resource")
+        return error(404, "invalid_request_error", "No such resource")
 
     def routes(self) -> Sequence[Route]:
-        """All that OnceHub's specification has for reading, but for text messages."""
+        """All that OnceHub's specification has for reading, but for text messages, and webhooks for writing."""
         return [
             Route("/bookings", self._bookings),
             Route("/bookings/{id}", self._booking),
@@ -113,14 +116,22 @@ class OncehubRest(RestDialect):
             Route("/event-types", lambda request: self._listed(request, EVENT_TYPES)),
             Route("/master-pages", lambda request: self._listed(request, MASTER_PAGES)),
             Route("/webhooks", self._webhooks),
+            *self.subscriptions.routes(),
             Route("/test", lambda _: answer({"message": "The API key is valid"})),
         ]
+
+    def event_of(self, webhook: Webhook) -> str:
+        """Never a family's word."""
+        return str(orjson.loads(webhook.body)["type"])
+
+    def recipients(self, event: str, meeting: Meeting | None = None) -> Sequence[Recipient]:
+        return [kept.recipient for kept in self.subscriptions.hearing(event)]
 
     def _bookings(self, request: Request) -> Response:
         meetings, asked = self._now(), request.query_params
         expanded = _expanded(asked)
         if asked.get("status", "scheduled") not in _STATUSES:
-            raise _refused(f"Invalid status: {asked['status']}", "status")
+            raise refused(f"Invalid status: {asked['status']}", "status")
         found: Iterable[Meeting] = meetings.values()
         for name, word in _WORDS.items():
             if name in asked:
@@ -133,12 +144,12 @@ class OncehubRest(RestDialect):
     def _booking(self, request: Request) -> Response:
         """Of a deleted one only that is told. https://help.oncehub.com/developers/overview/deleted-resources/"""
         meetings, given = self._now(), request.path_params["id"]
-        number = _number(given, booking_id)
+        number = number_of(given, booking_id)
         if number in meetings:
             return answer(record(meetings[number], _expanded(request.query_params)))
         if number in self._told:
             return answer({"id": given, "object": "booking", "deleted": True})
-        raise _refused(f"No such booking: {given}", "id", 404)
+        raise refused(f"No such booking: {given}", "id", 404)
 
     def _users(self, request: Request) -> Response:
         hosts = {meeting.host.number: meeting.host for meeting in self._now().values()}
@@ -171,24 +182,14 @@ class OncehubRest(RestDialect):
         return answer({"object": "list", "data": slots, "has_more": False})
 
     def _webhooks(self, request: Request) -> Response:
-        """The specification has the signing secret in lists too."""
-        webhook = {
-            "object": "webhook",
-            "id": "WHK-00000001",
-            "api_version": "v2",
-            "name": "Bookings",
-            "url": self.dialect.url,
-            "events": [f"booking.{event}" for event in _EVENTS],
-            "creation_time": seconds(BEGINNING),
-            "secret": self.dialect.secret,
-        }
-        return self._listed(request, {1: webhook})
+        webhooks = {kept.number: kept for kept in self.subscriptions.all()}
+        return self._page(request, webhooks, webhook_id, lambda number: self.subscriptions.told(webhooks[number]))
 
     def _find_calendar(self, request: Request) -> tuple[Service, Person]:
         given, calendars = request.path_params["id"], self._services()
-        number = _number(given, calendar_id)
+        number = number_of(given, calendar_id)
         if number not in calendars:
-            raise _refused(f"No such booking calendar: {given}", "id", 404)
+            raise refused(f"No such booking calendar: {given}", "id", 404)
         return calendars[number]
 
     def _services(self) -> dict[int, tuple[Service, Person]]:
@@ -243,13 +244,13 @@ class _Page:
 def _asked_page(asked: QueryParams, name: Callable[[int], str]) -> _Page:
     limit = asked.get("limit", "10")
     if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit) <= _MOST):
-        raise _refused(f"Invalid limit: {limit}. It must be a number from 1 to {_MOST}", "limit")
+        raise refused(f"Invalid limit: {limit}. It must be a number from 1 to {_MOST}", "limit")
     if "after" in asked and "before" in asked:
-        raise _refused("Only one of after and before can be given", "before")
-    cursors = {cursor: _number(asked[cursor], name) for cursor in ("after", "before") if cursor in asked}
+        raise refused("Only one of after and before can be given", "before")
+    cursors = {cursor: number_of(asked[cursor], name) for cursor in ("after", "before") if cursor in asked}
     for cursor, number in cursors.items():
         if number is None:
-            raise _refused(f"No such object: {asked[cursor]}", cursor)
+            raise refused(f"No such object: {asked[cursor]}", cursor)
     return _Page(int(limit), cursors.get("after"), cursors.get("before"))
 
 
@@ -257,7 +258,7 @@ def _between(asked: QueryParams, name: str, found: Iterable[Meeting], moment: Ca
     """Strictly, and by the whole seconds that records tell: a bound is moved once, rather than every meeting's time cut."""
     after, before = _instant(asked, f"{name}.gt"), _instant(asked, f"{name}.lt")
     if after and before and after > before:
-        raise _refused(f"{name}.gt cannot be later than {name}.lt", f"{name}.gt")
+        raise refused(f"{name}.gt cannot be later than {name}.lt", f"{name}.gt")
     if after:
         first = after.replace(microsecond=0) + _SECOND
         found = [meeting for meeting in found if moment(meeting) >= first]
@@ -274,7 +275,7 @@ def _instant(asked: QueryParams, name: str) -> datetime | None:
         given = datetime.fromisoformat(asked[name])
         given + _SECOND
     except (ValueError, OverflowError):
-        raise _refused(f"Invalid date: {asked[name]}", name) from None
+        raise refused(f"Invalid date: {asked[name]}", name) from None
     return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
@@ -283,25 +284,8 @@ def _expanded(asked: QueryParams) -> set[str]:
     names = {name: name.removeprefix("data.") for name in asked.getlist("expand")}
     for given, name in names.items():
         if name not in _EXPANDABLE:
-            raise _refused(f"This property cannot be expanded: {given}", "expand")
+            raise refused(f"This property cannot be expanded: {given}", "expand")
     return set(names.values())
-
-
-def _number(given: str, name: Callable[[int], str]) -> int | None:
-    """What is numbered in an id; None when it is no such id."""
-    digits = given.rpartition("-")[2]
-    try:
-        return int(digits) if digits.isascii() and name(int(digits)) == given else None
-    except (ValueError, KeyError):
-        return None
-
-
-def _refused(message: str, param: str | None = None, status_code: int = 400) -> Answered:
-    return Answered(_error(status_code, "invalid_request_error", message, **({"param": param} if param else {})))
-
-
-def _error(status_code: int, kind: str, message: str, **more: str) -> Response:
-    return answer({"type": kind, "message": message, **more}, status_code)
 
 
 REST = OncehubRest

@@ -1,10 +1,12 @@
 """The HTTP server of the simulated vendors: one mount per account, limits and credentials checked before any endpoint."""
 
+import asyncio
 import threading
 import time
 from collections import Counter as Count
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from typing import cast
 
 import uvicorn
@@ -21,8 +23,22 @@ from ingest.simulator.rest import Allowed, Answered, Counter, RestDialect
 Fault = Callable[[str, Request], Response | None]
 
 
+class Lost(Enum):
+    """An answer that does not arrive, of an endpoint that did its work."""
+
+    ERROR = "a 500 is answered in its place"
+    SILENCE = "nothing is, until the client gives up or the server stops"
+
+
+Loss = Callable[[str, Request], Lost | None]
+
+
 class RestServer:
-    """`faults` may answer in the vendor's stead, by account and request; `requests` counts by account and status."""
+    """`requests` counts answers by account and status.
+
+    `faults` may answer in the vendor's stead, by account and request, and then nothing is done. `losses` let the vendor do
+    what it was asked for, and then may lose its answer; they are asked only of requests that reach an endpoint.
+    """
 
     def __init__(
         self,
@@ -34,6 +50,7 @@ class RestServer:
         """`limits` by account; `address_limits` by vendor, shared by its accounts. Port 0 is a free one, known while serving."""
         self.accounts = accounts
         self.faults: list[Fault] = []
+        self.losses: list[Loss] = []
         self.requests: Count[tuple[str, int]] = Count()
         self._limits = {name: Counter((limits or {}).get(name)) for name in accounts}
         self._address_limits = {vendor: Counter(allowed) for vendor, allowed in (address_limits or {}).items()}
@@ -41,6 +58,7 @@ class RestServer:
             routes=[Mount(f"/{name}{account.base_path}", app=self._guarded(name, account)) for name, account in accounts.items()]
         )
         self.port = port
+        self._stopping = threading.Event()
 
     def api_url(self, account: str) -> str:
         """What the account's `api_url` is to be, while serving."""
@@ -51,6 +69,7 @@ class RestServer:
         """In a thread of its own, on loopback. Raises ConfigurationError when the port is taken."""
         sock = bind("127.0.0.1", self.port, "port for the simulated vendors")
         self.port = sock.getsockname()[1]
+        self._stopping.clear()
         server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, access_log=False, lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, args=([sock],), name="vendors", daemon=True)
         thread.start()
@@ -59,6 +78,7 @@ class RestServer:
         try:
             yield
         finally:
+            self._stopping.set()
             server.should_exit = True
             thread.join()
 
@@ -74,10 +94,23 @@ class RestServer:
                         headers.setdefault(key, value)
                 await send(message)
 
-            answer: ASGIApp = self._instead(name, account, Request(scope, receive)) or inner
+            request = Request(scope, receive)
+            answer: ASGIApp | None = self._instead(name, account, request)
+            if answer is None:
+                answer = self._losing(inner, next(filter(None, (loss(name, request) for loss in self.losses)), None))
             await answer(scope, receive, send_on)
 
         return app
+
+    def _losing(self, inner: ASGIApp, lost: Lost | None) -> ASGIApp:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await inner(scope, receive, _nowhere)
+            if lost is Lost.SILENCE:
+                ends = (_given_up(receive), asyncio.to_thread(self._stopping.wait))
+                await asyncio.wait(map(asyncio.ensure_future, ends), return_when=asyncio.FIRST_COMPLETED)
+            await Response(status_code=500)(scope, receive, send)
+
+        return app if lost else inner
 
     def _instead(self, name: str, account: RestDialect, request: Request) -> Response | None:
         """What is answered without asking an endpoint: a fault, or the refusal of one request too many, or of a credential."""
@@ -88,6 +121,16 @@ class RestServer:
             if (seconds := counter.take()) is not None:
                 return account.too_many(seconds)
         return None if account.is_open(request) or account.authentic(request) else account.unauthorized()
+
+
+async def _nowhere(_: Message) -> None:
+    """What is sent here is lost."""
+
+
+async def _given_up(receive: Receive) -> None:
+    """Until the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _endpoints(account: RestDialect) -> Starlette:
