@@ -106,6 +106,17 @@ class ReconcileSettings(_Section):
     state_dir: str = "data/reconcile"
 
 
+class WebhooksSettings(_Section):
+    """How often the vendors' subscriptions are looked at, and whether what is wrong is put right with nobody looking (`repair`).
+
+    `timeout`: how long a vendor may take to answer what creates a subscription.
+    """
+
+    every: Duration = timedelta(hours=1)
+    repair: bool = False
+    timeout: Duration = timedelta(seconds=30)
+
+
 class Settings(_Section):
     """Everything a process needs to know. Paths are relative to the folder the process was started in."""
 
@@ -117,6 +128,7 @@ class Settings(_Section):
     consumer: ConsumerSettings = ConsumerSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
+    webhooks: WebhooksSettings = WebhooksSettings()
     kafka: KafkaSettings = KafkaSettings()
     accounts: Annotated[dict[str, Annotated[Account, BeforeValidator(_by_vendor)]], BeforeValidator(_named)] = Field(default_factory=dict)
 

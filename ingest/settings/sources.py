@@ -68,6 +68,19 @@ def secrets_path(config: Path) -> Path:
     return config.with_name(f"{config.stem}.secrets.toml")
 
 
+def current_secrets_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """Of the settings that `load_settings` reads without being told which."""
+    return secrets_path(Path(environ.get("INGEST_CONFIG") or DEFAULT_CONFIG))
+
+
+def is_above_file(*path: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a value is in the environment or a mounted file, which the secrets file cannot change."""
+    tree: Any = _merge(_variables(_mounted(environ)), _variables(environ))
+    for part in path:
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree is not None
+
+
 def _secrets_file(config: Path | None) -> Tree:
     path = secrets_path(config or Path(DEFAULT_CONFIG))
     if not path.exists():

@@ -20,6 +20,7 @@ def _none_empty(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 
 
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split), AfterValidator(_none_empty)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_split), Field(min_length=1)]
 
 
 class Account(BaseModel):

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from ingest.dead_letter import DeadLetter
-from ingest.errors import ConfigurationError, IngestError
+from ingest.errors import ConfigurationError, IngestError, LogUnavailable
 from ingest.log import Producer, Record
 from ingest.rest import Patience
 from ingest.settings import Settings
@@ -56,10 +56,7 @@ class Reconciler:
         self._patience = Patience(failing=settings.reconcile.patience.total_seconds())
 
     def run(self, vendors: Sequence[AnyVendor], wanted: Wanted) -> list[Report]:
-        """A report per account, failed ones too: one that fails does not stop the others. Empty when it was stopped.
-
-        Raises LogUnavailable when only the reports could not be recorded.
-        """
+        """A report per account, failed ones too: one that fails does not stop the others. Empty when it was stopped."""
         pool = ThreadPoolExecutor(min(_SIDE_BY_SIDE, max(1, len(vendors))), thread_name_prefix="reconcile")
         try:
             running = [pool.submit(self._account, vendor, wanted) for vendor in vendors]
@@ -74,9 +71,14 @@ class Reconciler:
         return reports
 
     def _record(self, reports: Sequence[Report], wanted: Wanted) -> None:
-        if self._repairs and not wanted.dry_run:
+        """What was found is told whether it could be recorded or not."""
+        if self._repairs is None or wanted.dry_run:
+            return
+        try:
             self._repairs.append(self._settings.audit_topic, [report.event().to_record() for report in reports])
             self._repairs.wait(self._settings.audit_topic)
+        except LogUnavailable as error:
+            log.warning("reconcile.not_recorded", why=str(error))
 
     def _account(self, vendor: AnyVendor, wanted: Wanted) -> Report:
         now = datetime.now(UTC)
@@ -176,9 +178,6 @@ def watch(reconciler: Reconciler, vendors: Sequence[AnyVendor], settings: Settin
     every, jitter = settings.reconcile.every.total_seconds(), settings.reconcile.jitter.total_seconds()
     pause = random.uniform(0, min(jitter, every))  # noqa: S311 - so that accounts of many installations do not come at once
     while not stop.wait(pause):
-        try:
-            for report in reconciler.run(vendors, Wanted(datetime.now(UTC) - settings.reconcile.lookback)):
-                log.info("reconcile.finished", **report.columns())
-        except IngestError as error:
-            log.warning("reconcile.not_recorded", why=str(error))
+        for report in reconciler.run(vendors, Wanted(datetime.now(UTC) - settings.reconcile.lookback)):
+            log.info("reconcile.finished", **report.columns())
         pause = every + random.uniform(-jitter, jitter) / 2  # noqa: S311 - as above

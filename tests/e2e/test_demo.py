@@ -50,6 +50,29 @@ def test_a_demo_on_kafka_is_right(tmp_path: Path, kafka_servers: list[str]) -> N
     check_right(ingest(tmp_path, "demo", "--seconds", "5", "--json", "--folder", "here", "--log", f"kafka://{','.join(kafka_servers)}"))
 
 
+def check_repaired(result: Result) -> None:
+    """What the vendors gave up while the receiver was away was found missing, just that, and repaired."""
+    assert (result.code, result.err) == (0, "")
+    found = result.json
+    assert found["right"] is True
+    assert found["given_up"] > 0
+    assert found["answers"]["ConnectError"] > 0
+    reports = found["reconciliations"]
+    assert sum(report["missed"] for report in reports) == sum(report["repaired"] for report in reports) == found["lost"] > 0
+    assert sum(report["seen"] for report in reports) == found["bookings"] == found["bookings_expected"]
+    assert found["differences"] == 0
+
+
+def test_a_demo_with_an_outage_finds_and_repairs_just_what_was_lost(tmp_path: Path) -> None:
+    check_repaired(ingest(tmp_path, "demo", "--outage", "6", "--rate", "15", "--seconds", "1", "--json", "--folder", "here"))
+
+
+@pytest.mark.kafka
+def test_a_demo_with_an_outage_on_kafka_finds_and_repairs_just_what_was_lost(tmp_path: Path, kafka_servers: list[str]) -> None:
+    log = f"kafka://{','.join(kafka_servers)}"
+    check_repaired(ingest(tmp_path, "demo", "--outage", "6", "--seconds", "1", "--json", "--folder", "here", "--log", log))
+
+
 def test_a_demo_whose_rows_somebody_removes_while_it_runs_says_wrong_and_which(tmp_path: Path) -> None:
     command = [*COMMAND, "demo", "--seconds", "6", "--rate", "20", "--folder", "here"]
     demo = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

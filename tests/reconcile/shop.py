@@ -40,14 +40,18 @@ class Shop:
     @contextmanager
     def open(self) -> Iterator["Shop"]:
         """The vendors' servers run, and a consumer loads."""
-        with self.server.serving():
-            self.rig = Rig(self.tree())
-            try:
-                with self.rig.running():
-                    until(self._tables_are_there, "the consumer has made its tables")
-                    yield self
-            finally:
-                self.rig.close()
+        with self.server.serving(), self.opened(), self.rig.running():
+            until(self._tables_are_there, "the consumer has made its tables")
+            yield self
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Log and warehouse, without anybody who loads."""
+        self.rig = Rig(self.tree())
+        try:
+            yield
+        finally:
+            self.rig.close()
 
     def _tables_are_there(self) -> bool:
         try:

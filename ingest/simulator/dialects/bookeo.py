@@ -31,7 +31,8 @@ class BookeoDialect(Dialect):
         return Webhook(f"domain=bookings&type={_TYPES[change.kind]}", orjson.dumps(body), message_id)
 
     def headers(self, webhook: Webhook, at: datetime) -> Mapping[str, str]:
-        return sign(self.secret, f"{self.url}?{webhook.query}", webhook.body, webhook.message_id, at)
+        url = f"{self.url}?{webhook.query}" if webhook.query else self.url
+        return sign(self.secret, url, webhook.body, webhook.message_id, at)
 
     def expected(self, meeting: Meeting) -> Mapping[str, Any]:
         status = {Kind.CANCELLED: "cancelled", Kind.NO_SHOW: "no_show"}.get(meeting.last, "confirmed")

@@ -107,10 +107,10 @@ def _problems(given: Mapping[str, Any]) -> dict[str, str]:
     checks = {
         "url": (is_url(given.get("url")), "must be a URL"),
         "events": (are_words(events, _EVENTS), "must be a list of known events"),
-        "scope": (scope in _SCOPES, f"must be one of {', '.join(filter(None, _SCOPES))}"),
+        "scope": (scope in (*_SCOPES,), f"must be one of {', '.join(filter(None, _SCOPES))}"),
     }
     problems |= {name: message for name, (right, message) in checks.items() if not right}
-    needed = {"url", "events", "organization", "scope"} | ({scope} if scope in {"user", "group"} else set())
+    needed = {"url", "events", "organization", "scope"} | ({scope} if scope in ("user", "group") else set())
     problems |= {name: "is missing" for name in needed if name not in given}
     if "events" not in problems and _FORM in events and scope != "organization":
         problems["events"] = f"{_FORM} needs the organization scope"

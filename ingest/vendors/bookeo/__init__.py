@@ -20,6 +20,7 @@ from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.signing import hmac_sha256_hex, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
+from ingest.vendors.account import Words
 from ingest.vendors.payload import Amount, Id, MaybeInstant, Payload, Text, read_json
 
 TIMESTAMP = "x-bookeo-timestamp"
@@ -40,6 +41,16 @@ _MILLISECOND = timedelta(milliseconds=1)
 _RETRIED_FOR = timedelta(days=7)
 
 
+_HAPPENING = ("created", "updated", "deleted")
+_EVENTS = {f"{domain}/{what}" for domain in ("bookings", "seatblocks", "resourceblocks", "customers", "payments") for what in _HAPPENING}
+
+
+def _known_events(events: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [event for event in events if event not in _EVENTS]:
+        raise ValueError(f"Bookeo has no event {unknown[0]!r}; write for example bookings/created")
+    return events
+
+
 def _zone(value: str) -> str:
     try:
         ZoneInfo(value)
@@ -52,7 +63,7 @@ class BookeoAccount(Account):
     """`secret_key` is the application's and signs its webhooks; with `api_key`, the account's, it opens the REST side.
 
     `timezone` is the account's IANA zone: Bookeo tells offsets only. Bookeo recommends to refuse deliveries older than
-    two minutes, which is `tolerance = "120s"`.
+    two minutes, which is `tolerance = "120s"`. `events` are what webhooks are to tell, each by a webhook of its own.
     """
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("secret_key", "api_key"),)
@@ -60,6 +71,7 @@ class BookeoAccount(Account):
     secret_key: SecretStr | None = None
     api_key: SecretStr | None = None
     timezone: Annotated[str, AfterValidator(_zone)] | None = None
+    events: Annotated[Words, AfterValidator(_known_events)] = tuple(f"bookings/{what}" for what in _HAPPENING)
 
     def live_secrets(self) -> tuple[str, ...]:
         """`webhook_secrets` where they are set, for a rotation; else the secret key."""
@@ -215,7 +227,7 @@ class Bookeo(Vendor[BookeoAccount]):
 
     def webhook_queries(self) -> list[str]:
         """Body and headers do not say what happened, so it is in the URL: one webhook, with its own query, per type."""
-        return [f"domain=bookings&type={happened}" for happened in ("created", "updated", "deleted")]
+        return ["domain={}&type={}".format(*event.split("/")) for event in self.account.events]
 
     def registered_url(self, query: str) -> str:
         """What Bookeo was given and signs: our configured URL, never the one a proxy shows, and the query as it came."""

@@ -15,11 +15,12 @@ from ingest.event import Event, digest
 from ingest.instant import format_instant
 from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
+from ingest.vendors.account import Words
 from ingest.vendors.payload import Amount, Id, Instant, MaybeInstant, Payload, Text, latest, read_json
 
 SIGNATURE = "calendly-webhook-signature"
 
-_BOOKING_EVENTS = {"invitee.created", "invitee.canceled", "invitee_no_show.created", "invitee_no_show.deleted"}
+_BOOKING_EVENTS = ("invitee.created", "invitee.canceled", "invitee_no_show.created", "invitee_no_show.deleted")
 _STATUSES = {"active": BookingStatus.CONFIRMED, "canceled": BookingStatus.CANCELLED}
 _CANCELERS = {"invitee": "customer", "host": "host"}
 
@@ -29,6 +30,7 @@ class CalendlyAccount(Account):
 
     `scope` is whose bookings are read: the whole organization's, which takes an owner's or admin's token, or the user's.
     `check_no_shows`: no list tells of a no-show, so reconciliation reads every held meeting, one request each; false leaves that out.
+    `events` are what webhooks are to tell, in Calendly's words.
     """
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_token",), ("client_id", "client_secret", "refresh_token"))
@@ -39,6 +41,7 @@ class CalendlyAccount(Account):
     refresh_token: SecretStr | None = None
     scope: Literal["organization", "user"] = "organization"
     check_no_shows: bool = True
+    events: Words = _BOOKING_EVENTS
 
 
 class _Cancellation(Payload):

@@ -16,6 +16,7 @@ from ingest.event import Event, digest
 from ingest.instant import format_instant
 from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
+from ingest.vendors.account import Words
 from ingest.vendors.payload import Amount, Id, Instant, MaybeInstant, Payload, Text, read_json
 
 SIGNATURE = "oncehub-signature"
@@ -56,12 +57,26 @@ MaybeSecond = Annotated[MaybeInstant, AfterValidator(_whole_second)]
 Count = Annotated[int, BeforeValidator(_count)]
 
 
+# All there are but the chatbot's. The composite `booking` may not stand for those that were added after it.
+_BOOKING_EVENTS = (
+    "booking.scheduled",
+    "booking.rescheduled",
+    "booking.reassigned",
+    "booking.canceled_then_rescheduled",
+    "booking.canceled_reschedule_requested",
+    "booking.canceled",
+    "booking.completed",
+    "booking.no_show",
+)
+
+
 class OncehubAccount(Account):
-    """`api_key`: for the REST side."""
+    """`api_key`: for the REST side. `events` are what webhooks are to tell, in OnceHub's words."""
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_key",),)
 
     api_key: SecretStr | None = None
+    events: Words = _BOOKING_EVENTS
 
 
 class _Part(Payload):

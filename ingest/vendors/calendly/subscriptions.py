@@ -1,0 +1,92 @@
+"""Calendly's webhook subscriptions. https://developer.calendly.com/api-docs/calendly-api/webhooks
+
+They are never changed, only deleted and made anew, and no two may go to one URL. So each gets a URL of its own, by the
+fingerprint of its signing key in the query: whoever lists them sees which key signs which, although no answer has the key.
+"""
+
+import secrets
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+from ingest.errors import VendorRefused
+from ingest.rest import Record
+from ingest.vendors.calendly import CalendlyAccount
+from ingest.vendors.subscriptions import Created, Registered, SecretFrom, Subscriptions, Wanted, fingerprint, moment, texts
+
+_PATH = "webhook_subscriptions"
+_PAGE = 100
+# https://developer.calendly.com/api-docs/calendly-api/webhooks: told of a whole organization, or not at all.
+_ORGANIZATION_ONLY = frozenset({"routing_form_submission.created"})
+_MARK = "v"
+
+
+class CalendlySubscriptions(Subscriptions[CalendlyAccount]):
+    """Slots are scopes. A disabled one never comes back. https://developer.calendly.com/api-docs/overview/webhooks"""
+
+    retried: ClassVar[timedelta] = timedelta(hours=24)
+
+    @property
+    def secret_from(self) -> SecretFrom:
+        """An OAuth app has one key, which Calendly made. https://developer.calendly.com/api-docs/overview/webhooks/webhook-signatures"""
+        return SecretFrom.FIXED if self.account.refresh_token else SecretFrom.US
+
+    def wanted(self) -> list[Wanted]:
+        """Two where a user's account asks for what only organizations are told."""
+        events, url = frozenset(self.account.events), self.vendor.webhook_url
+        apart = events & _ORGANIZATION_ONLY if self.account.scope == "user" else frozenset()
+        found = [(self.account.scope, events - apart), ("organization", apart)]
+        return [Wanted(scope, url, told) for scope, told in found if told]
+
+    def registered(self) -> list[Registered]:
+        """In both scopes. A user who is no admin may not see the organization's, and then has none there."""
+        me = self._me()
+        found = self._scope("user", me)
+        with suppress(VendorRefused) if all(wanted.slot == "user" for wanted in self.wanted()) else suppress():
+            found += self._scope("organization", me)
+        return found
+
+    def create(self, wanted: Wanted, secret: str) -> Created:
+        me = self._me()
+        mark = fingerprint(secret) if secret else secrets.token_hex(6)
+        body: dict[str, Any] = {
+            "url": f"{wanted.url}?{_MARK}={mark}",
+            "events": sorted(wanted.events),
+            "organization": me["current_organization"],
+            "scope": wanted.slot,
+        }
+        body |= {"user": me["uri"]} if wanted.slot == "user" else {}
+        body |= {"signing_key": secret} if secret else {}
+        made = self._post(_PATH, body).json().get("resource") or {}
+        if not made.get("uri"):
+            raise self._nonsense("a new subscription without a uri")
+        return Created(str(made["uri"]))
+
+    def delete(self, name: str) -> None:
+        self._delete(f"{_PATH}/{name.rpartition('/')[2]}")
+
+    def _me(self) -> Record:
+        found: Record = self.rest.get("users/me")["resource"]
+        return found
+
+    def _scope(self, scope: str, me: Record) -> list[Registered]:
+        whose = {"organization": me["current_organization"], "scope": scope} | ({"user": me["uri"]} if scope == "user" else {})
+        return [_read(entry) for page in self.rest.pages(_PATH, "collection", count=_PAGE, **whose) for entry in page]
+
+
+def _read(entry: Record) -> Registered:
+    url = str(entry.get("callback_url") or "")
+    active = entry.get("state") == "active"
+    return Registered(
+        id=str(entry["uri"]),
+        slot=str(entry.get("scope")),
+        url=url,
+        events=texts(entry.get("events")),
+        created_at=moment(entry.get("created_at")),
+        stopped="" if active else f"Calendly has it {entry.get('state')}, which is for good",
+        mark=parse_qs(urlsplit(url).query).get(_MARK, [""])[0],
+    )
+
+
+SUBSCRIPTIONS = CalendlySubscriptions

@@ -1,0 +1,59 @@
+"""OnceHub's webhooks. https://help.oncehub.com/developers/api/
+
+The secret is OnceHub's, and told when one is made; whether lists tell it too, its pages disagree. There is no call that
+changes one, no two may have one name, and none tells that it was switched off.
+"""
+
+import secrets
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from ingest.rest import Record
+from ingest.vendors.oncehub import OncehubAccount
+from ingest.vendors.subscriptions import Created, Registered, SecretFrom, Subscriptions, Wanted, fingerprint, moment, texts
+
+_PAGE = 100
+_SLOT = "account"
+
+
+class OncehubSubscriptions(Subscriptions[OncehubAccount]):
+    """Deliveries are tried for three days. https://help.oncehub.com/developers/webhooks/"""
+
+    tells_state: ClassVar[bool] = False
+
+    @property
+    def secret_from(self) -> SecretFrom:
+        """One for each."""
+        return SecretFrom.VENDOR
+
+    def wanted(self) -> list[Wanted]:
+        return [Wanted(_SLOT, self.vendor.webhook_url, frozenset(self.account.events))]
+
+    def registered(self) -> list[Registered]:
+        return [_read(entry) for page in self.rest.pages("webhooks", "data", limit=_PAGE) for entry in page]
+
+    def create(self, wanted: Wanted, secret: str) -> Created:  # noqa: ARG002 - it is theirs
+        name = f"ingest {self.account.name} {secrets.token_hex(4)}"
+        made: Any = self._post("webhooks", {"name": name, "url": wanted.url, "events": sorted(wanted.events)}).json()
+        if not made.get("id") or not made.get("secret"):
+            raise self._nonsense("a new webhook without an id or a secret")
+        return Created(str(made["id"]), str(made["secret"]))
+
+    def delete(self, name: str) -> None:
+        self._delete(f"webhooks/{quote(name, safe='')}")
+
+
+def _read(entry: Record) -> Registered:
+    secret = str(entry.get("secret") or "")
+    return Registered(
+        id=str(entry["id"]),
+        slot=_SLOT,
+        url=str(entry.get("url") or ""),
+        events=texts(entry.get("events")),
+        created_at=moment(entry.get("creation_time")),
+        mark=fingerprint(secret) if secret else "",
+        secret=secret,
+    )
+
+
+SUBSCRIPTIONS = OncehubSubscriptions

@@ -1,0 +1,164 @@
+"""Bookeo's simulated webhooks: its rules for making one, and who gets which."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from ingest.errors import VerificationError
+from ingest.simulator.world import Kind
+from tests.simulator.rest.asking import Asking
+from tests.simulator.rest.subscribing import a_change, event_read, kept_by, reached, story, subscribing
+from tests.simulator.story import DIALECTS, SECRET
+
+PUBLIC = "https://hooks.example.com"
+BASE = f"{PUBLIC}/webhooks/bookeo/bookeo"
+URL = f"{BASE}?domain=bookings&type=created"
+ASKED: dict[str, Any] = {"domain": "bookings", "type": "created", "url": URL}
+
+
+@pytest.fixture
+def bookeo() -> Iterator[Asking]:
+    with subscribing("bookeo") as found:
+        yield found
+
+
+def create(found: Asking, **fields: Any) -> httpx.Response:
+    """None leaves a field out."""
+    return found.client.post("webhooks", json={name: value for name, value in (ASKED | fields).items() if value is not None})
+
+
+def created(found: Asking, **fields: Any) -> str:
+    """Its address."""
+    response = create(found, **fields)
+    assert (response.status_code, response.content) == (201, b"")
+    return response.headers["Location"]
+
+
+def listed(found: Asking) -> list[dict[str, Any]]:
+    webhooks: list[dict[str, Any]] = found.get("webhooks")["data"]
+    return webhooks
+
+
+def test_what_is_made_is_told_at_its_location_alone(bookeo: Asking) -> None:
+    location = created(bookeo)
+    assert bookeo.get(location) == ASKED | {"id": location.rpartition("/")[2]} == listed(bookeo)[0]
+
+
+def test_a_second_one_takes_the_place_of_the_first(bookeo: Asking) -> None:
+    first, second = created(bookeo), created(bookeo, url="https://other.example.org/?domain=bookings&type=created")
+    assert first != second
+    assert bookeo.client.get(first).status_code == 404
+    assert [webhook["url"] for webhook in listed(bookeo)] == ["https://other.example.org/?domain=bookings&type=created"]
+    assert kept_by(bookeo.rest).created == 2
+
+
+def test_other_types_and_domains_are_beside_it(bookeo: Asking) -> None:
+    pairs = [("bookings", "created"), ("bookings", "deleted"), ("customers", "created")]
+    for domain, kind in pairs:
+        created(bookeo, domain=domain, type=kind)
+    assert [(webhook["domain"], webhook["type"]) for webhook in listed(bookeo)] == pairs
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"domain": None},
+        {"type": None},
+        {"url": None},
+        {"domain": "meetings"},
+        {"type": "moved"},
+        {"type": ["created"]},
+        {"url": "http://hooks.example.com"},
+        {"url": "nowhere"},
+        {"name": "Ours"},
+    ],
+)
+def test_what_cannot_be_meant_is_refused(bookeo: Asking, fields: dict[str, Any]) -> None:
+    response = create(bookeo, **fields)
+    assert (response.status_code, set(response.json())) == (400, {"httpStatus", "message", "errorId"})
+    assert (listed(bookeo), kept_by(bookeo.rest).created) == ([], 0)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"])
+def test_a_body_that_is_no_object_is_refused(bookeo: Asking, body: bytes) -> None:
+    assert bookeo.client.post("webhooks", content=body, headers={"Content-Type": "application/json"}).status_code == 400
+
+
+def test_a_body_must_say_that_it_is_json(bookeo: Asking) -> None:
+    assert bookeo.client.post("webhooks", data=ASKED).json()["message"] == "Content-Type must be application/json"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "[::1]:80"])
+def test_on_loopback_no_tls_is_needed(bookeo: Asking, host: str) -> None:
+    assert bookeo.get(created(bookeo, url=f"http://{host}/hook"))["url"] == f"http://{host}/hook"
+
+
+def test_what_was_deleted_is_gone(bookeo: Asking) -> None:
+    location = created(bookeo)
+    response = bookeo.client.delete(location)
+    assert (response.status_code, response.content) == (204, b"")
+    assert listed(bookeo) == []
+    assert [bookeo.client.request(method, location).status_code for method in ("GET", "DELETE")] == [404, 404]
+
+
+@pytest.mark.parametrize("name", ["WH99999999", "nonsense", "WH1"])
+def test_an_unknown_one_is_not_found(bookeo: Asking, name: str) -> None:
+    assert bookeo.client.get(f"webhooks/{name}").json()["httpStatus"] == 404
+
+
+def test_keys_in_the_query_are_in_no_location(bookeo: Asking) -> None:
+    keys = bookeo.rest.settings()
+    params = {"secretKey": keys["secret_key"], "apiKey": keys["api_key"]}
+    response = httpx.post(f"{bookeo.client.base_url}webhooks", params=params, json=ASKED)
+    assert response.status_code == 201
+    assert "?" not in response.headers["Location"]
+
+
+def test_a_blocked_one_says_why_and_gets_nothing_until_it_is_made_again(bookeo: Asking) -> None:
+    location, change = created(bookeo), a_change(story("bookeo", 60), Kind.CREATED)
+    kept_by(bookeo.rest).disable(URL, "Connection refused")
+    blocked = bookeo.get(location)
+    assert (blocked["blockedReason"], set(blocked) - set(ASKED)) == ("Connection refused", {"id", "blockedTime", "blockedReason"})
+    assert listed(bookeo) == [blocked]
+    assert reached(bookeo.rest, change) == []
+    created(bookeo)
+    assert "blockedTime" not in listed(bookeo)[0]
+    assert reached(bookeo.rest, change) == [URL]
+
+
+def test_somebody_with_the_same_key_takes_our_webhook(bookeo: Asking) -> None:
+    created(bookeo)
+    kept_by(bookeo.rest).add("https://staging.example.org/hook?domain=bookings&type=created", ["bookings.created"])
+    change = a_change(story("bookeo", 60), Kind.CREATED)
+    assert reached(bookeo.rest, change) == ["https://staging.example.org/hook?domain=bookings&type=created"]
+
+
+def test_each_gets_its_own_type(bookeo: Asking) -> None:
+    for kind in ("created", "deleted"):
+        created(bookeo, type=kind, url=f"{BASE}?domain=bookings&type={kind}")
+    told = story("bookeo", 200)
+    assert reached(bookeo.rest, a_change(told, Kind.CREATED)) == [f"{BASE}?domain=bookings&type=created"]
+    assert reached(bookeo.rest, a_change(told, Kind.CANCELLED)) == [f"{BASE}?domain=bookings&type=deleted"]
+    assert reached(bookeo.rest, a_change(told, Kind.MOVED)) == []
+
+
+def test_a_webhook_is_signed_with_the_applications_key_over_the_url_that_was_registered(bookeo: Asking) -> None:
+    change = a_change(story("bookeo", 60), Kind.CREATED)
+    url = f"{BASE}?type=created&domain=bookings&version=2"
+    created(bookeo, url=url)
+    assert reached(bookeo.rest, change) == [url]
+    assert event_read(bookeo.rest, change, PUBLIC, SECRET) == "bookeo.bookings.created"
+    with pytest.raises(VerificationError):
+        event_read(bookeo.rest, change, "https://other.example.org", SECRET)
+
+
+def test_a_url_without_a_query_is_signed_as_it_is(bookeo: Asking) -> None:
+    created(bookeo, url=BASE)
+    change = a_change(story("bookeo", 60), Kind.CREATED)
+    ((dialect, webhook),) = bookeo.rest.deliveries(change)
+    at = change.meeting.changed_at
+    plain = DIALECTS["bookeo"].headers(webhook, at)
+    assert reached(bookeo.rest, change) == [BASE]
+    assert dialect.headers(webhook, at) == plain != dialect.headers(dialect.webhook(change), at)
