@@ -7,7 +7,7 @@ RATE   ?= 10
 LOG    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers bench kafka lock clean
+.PHONY: help demo test check lint types layers bench month kafka lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ layers: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev ## 500 webhooks/s for 60 s through everything; prints rates, latencies, memory
 	@$(BIN)/python -m tests.bench.bench
+
+month: $(VENV)/installed-dev ## a month of 20,000 bookings reconciled; prints requests, speed, memory
+	@$(BIN)/python -m tests.bench.reconcile
 
 kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, until interrupted (needs Java and Maven)
 	@$(BIN)/python -m tests.kafka.broker

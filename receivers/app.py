@@ -13,9 +13,10 @@ from ingest.errors import ConfigurationError
 from ingest.log import Producer
 from ingest.opening import open_producer
 from ingest.settings import Settings
-from ingest.settings.sources import load_settings
+from ingest.settings.sources import current_secrets_path, load_settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
+from receivers.live import LiveAccounts
 from receivers.webhook import Webhooks
 
 
@@ -23,7 +24,8 @@ def create_app() -> Starlette:
     """For uvicorn workers: settings from INGEST_CONFIG and the environment. Raises ConfigurationError, LogUnavailable."""
     configure_logging("receiver")
     settings = load_settings()
-    return build_app(settings, ready_vendors(settings), open_producer(settings))
+    accounts = LiveAccounts(lambda: ready_vendors(load_settings()), current_secrets_path())
+    return build_app(settings, accounts, open_producer(settings))
 
 
 def ready_vendors(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:

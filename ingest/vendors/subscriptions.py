@@ -112,6 +112,10 @@ class Subscriptions(ABC, Generic[A]):
     def delete(self, name: str) -> None:
         """By id; nothing happens when there is none."""
 
+    def close(self) -> None:
+        """Connections that wait for more."""
+        self.rest.client.session.close()
+
     def _post(self, path: str, body: Record) -> Any:
         """The answer's JSON and headers, sent once. Its body may hold a secret, so it is in no log."""
         url = f"{self.rest.base_url}{path}"

@@ -11,10 +11,11 @@ import structlog
 
 from ingest.booking import Booking, Stored
 from ingest.dead_letter import DeadLetter
-from ingest.errors import ConfigurationError, PayloadError
+from ingest.errors import ConfigurationError, PayloadError, VendorRefused, VendorUnavailable
 from ingest.event import Event
 from ingest.log import Record
 from ingest.rest import Record as Entry
+from ingest.vendors import GONE
 from ingest.vendors.rest import AnyRest, Window
 from receivers.reconcile.compare import Verdict, compare, supersedes, widened
 from receivers.reconcile.report import Counts
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 _OVERLAP = timedelta(minutes=5)
 _BLOCK = 1000  # entries compared with the warehouse in one query
-_FLUSH = 5000  # repairs that are looked after at a time
+_FLUSH = 5000  # repairs at a time
 # More of a window's bookings than this gone at once is more likely a key of another account than the truth.
 _FEW = 50
 
@@ -84,19 +85,22 @@ class Sweep:
         self._ids: set[str] = set()
         self._ids_before: set[str] = set()
         self._missed: set[tuple[str, str]] = set()
-        self._unproven: list[Booking] = []
-        self._appended = False
+        self._repairs: list[tuple[Event, Booking]] = []
 
     def window(self, window: Window, progress: Callable[[], None]) -> None:
         """Raises VendorUnavailable, VendorRefused, WarehouseUnavailable, LogUnavailable; what was appended by then is right."""
         self._ids, self._ids_before = set(), self._ids
         self._missed.clear()
-        with ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool:
-            for block in self._blocks(widened(window, _OVERLAP)):
-                self._compare_block(block, pool)
-                progress()
-            self._look_for_gone(window, pool)
-        self._prove()
+        try:
+            with ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool:
+                for block in self._blocks(widened(window, _OVERLAP)):
+                    self._compare_block(block, pool)
+                    progress()
+                self._look_for_gone(window, pool)
+        except (VendorUnavailable, VendorRefused):
+            self._append()  # what was found until then need not be found again
+            raise
+        self._repair()
         progress()
 
     def _blocks(self, window: Window) -> Iterator[list[_Asked]]:
@@ -152,31 +156,33 @@ class Sweep:
                 self._missed.add(state)
                 self._count(one.booking.booking_id, verdict)
                 missed.append(one)
-        self._append([self._rest.vendor.observe(one.asked.record, one.asked.at, self._supersedes(one, stored)) for one in missed])
-        self._unproven += [one.booking for one in missed]
-        if len(self._unproven) >= _FLUSH:
-            self._prove()
+        self._repairs += [
+            (self._rest.vendor.observe(one.asked.record, one.asked.at, self._supersedes(one, stored)), one.booking) for one in missed
+        ]
+        if len(self._repairs) >= _FLUSH:
+            self._repair()
         return {one.booking.booking_id for one in missed}
 
     def _supersedes(self, read: _Read, stored: Mapping[str, Sequence[Stored]]) -> str:
         return supersedes(read.booking, next(iter(stored.get(read.booking.booking_id, ())), None))
 
-    def _append(self, events: Sequence[Event]) -> None:
-        if events:
-            self._appended = True
-            self._log.append([event.to_record() for event in events])
+    def _append(self) -> list[tuple[Event, Booking]]:
+        appended, self._repairs = self._repairs, []
+        if appended:
+            self._log.append([event.to_record() for event, _ in appended])
+        return appended
 
-    def _prove(self) -> None:
-        """A repair counts when the warehouse, asked again, has it or something newer."""
-        unproven, self._unproven = self._unproven, []
-        appended, self._appended = self._appended, False
+    def _repair(self) -> None:
+        """Many at a time, because each load holds up the reading. One counts when the warehouse, asked again, has it or something newer."""
+        appended = self._append()
         if not appended or not self._log.wait():
             return
-        stored = self._stored("booking_id", [booking.booking_id for booking in unproven])
-        now = datetime.now(UTC)
-        for booking in unproven:
+        missed = [booking for event, booking in appended if event.type != GONE]
+        stored = self._stored("booking_id", [booking.booking_id for booking in missed])
+        doubted_before = datetime.now(UTC) - self._lag
+        for booking in missed:
             held = next(iter(stored.get(booking.booking_id, ())), None)
-            self.counts.repaired += compare(booking, held, self._rest.compared, now - self._lag) is not Verdict.MISSED
+            self.counts.repaired += compare(booking, held, self._rest.compared, doubted_before) is not Verdict.MISSED
 
     def _look_for_gone(self, window: Window, pool: ThreadPoolExecutor) -> None:
         """What the warehouse has in the window and the vendor did not list: moved out of it, or gone."""
@@ -196,7 +202,7 @@ class Sweep:
         now = datetime.now(UTC)
         rows = [one.booking for some in self._stored("booking_id", booking_ids).values() for one in some]
         self.counts.gone += len(rows)
-        self._append([self._rest.vendor.gone(booking, now) for booking in rows])
+        self._repairs += [(self._rest.vendor.gone(booking, now), booking) for booking in rows]
 
     def _unlisted(self, window: Window) -> tuple[list[str], int]:
         """Those, and how many rows there are at all; a row younger than the vendor's lag is not doubted."""

@@ -58,7 +58,7 @@ class Facts:
 
     `url` is what our URLs begin with; `made` the subscriptions made from here, by id, with their secrets' fingerprints; `live`
     the fingerprints of the live secrets, None where one secret is for all. `replaces` and `tells_state` are the vendor's
-    ways. `renew`: none is good enough.
+    ways. `renew`: ids of those that are to have another secret.
     """
 
     url: str
@@ -67,7 +67,7 @@ class Facts:
     heard: Heard = Heard()
     replaces: bool = False
     tells_state: bool = True
-    renew: bool = False
+    renew: frozenset[str] = frozenset()
 
 
 def plan(wanted: Sequence[Wanted], registered: Sequence[Registered], facts: Facts) -> list[Step]:
@@ -94,9 +94,7 @@ def _slot(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered]
             yield _step(Kind.REMOVE, None, [one], flaws[one.id] or "there is another one for the same", facts)
 
 
-def _start(
-    want: Wanted, mine: Sequence[Registered], others: Sequence[Registered], flaws: Mapping[str, str], facts: Facts
-) -> Step:
+def _start(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered], flaws: Mapping[str, str], facts: Facts) -> Step:
     if mine:
         return _step(Kind.REPLACE, want, mine, flaws[mine[0].id], facts)
     in_its_place = tuple(one for one in others if one.slot == want.slot) if facts.replaces else ()
@@ -117,7 +115,7 @@ def _is_at(url: str, one: Registered) -> bool:
 
 def _flaw(want: Wanted, one: Registered, facts: Facts) -> str:
     """Why it has to be replaced; "" when it need not be."""
-    if facts.renew:
+    if one.id in facts.renew:
         return "its secret is to be another"
     if one.stopped:
         return one.stopped

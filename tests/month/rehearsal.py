@@ -1,6 +1,7 @@
 """The month through the whole product: delivered to the log, loaded, reconciled twice, compared with the truth each time."""
 
 import json
+import os
 import subprocess
 import threading
 import time
@@ -29,16 +30,25 @@ _LOAD_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """One `ingest reconcile`: its reports, how long the process took, and the most memory it had (bytes)."""
+
+    reports: list[dict[str, Any]]
+    seconds: float
+    memory: int
+
+    def total(self, column: str) -> int:
+        """Over all accounts."""
+        return sum(report[column] for report in self.reports)
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the runs reported, and what differed from the truth before the first and after each."""
+    """What differed from the truth before the first run and after each."""
 
     month: Month
-    reports: list[list[dict[str, Any]]]
+    runs: list[Run]
     wrong: list[list[Difference]]
-
-    def total(self, run: int, column: str) -> int:
-        """Over all accounts."""
-        return sum(report[column] for report in self.reports[run])
 
 
 def rehearse(folder: Path, plan: Plan, limits: Mapping[str, Allowed] | None = None, **accounts: Mapping[str, Any]) -> Outcome:
@@ -50,11 +60,11 @@ def rehearse(folder: Path, plan: Plan, limits: Mapping[str, Allowed] | None = No
         with _consuming(folder):
             _wait_until_loaded(settings)
             wrong = [_wrong(month, settings)]
-            reports = []
+            runs = []
             for _ in range(2):
-                reports.append(_reconcile(folder, plan))
+                runs.append(_reconcile(folder, plan))
                 wrong.append(_wrong(month, settings))
-    return Outcome(month, reports, wrong)
+    return Outcome(month, runs, wrong)
 
 
 def deliver(month: Month, settings: Settings) -> None:
@@ -111,12 +121,16 @@ def _wait_until_loaded(settings: Settings) -> None:
         pause.wait(0.1)
 
 
-def _reconcile(folder: Path, plan: Plan) -> list[dict[str, Any]]:
+def _reconcile(folder: Path, plan: Plan) -> Run:
     line = [*COMMAND, "reconcile", "--since", format_instant(plan.start), "--json"]
-    done = subprocess.run(line, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"exit code {done.returncode}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
-    reports: list[dict[str, Any]] = json.loads(done.stdout)
-    return reports
+    began = time.monotonic()
+    with (folder / "reports.json").open("wb") as out, (folder / "reconcile.log").open("wb") as lines:
+        process = subprocess.Popen(line, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=lines)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    said = (folder / "reports.json").read_text()
+    assert process.returncode == 0, f"exit code {process.returncode}: {said[-2000:]} {(folder / 'reconcile.log').read_text()[-2000:]}"
+    return Run(json.loads(said), time.monotonic() - began, usage.ru_maxrss * 1024)
 
 
 def _wrong(month: Month, settings: Settings) -> list[Difference]:

@@ -11,23 +11,23 @@ from tests.month.story import Plan
 def test_one_reconcile_of_a_month_leaves_no_difference_and_counts_exactly_what_was_lost(tmp_path: Path) -> None:
     outcome = rehearse(tmp_path, Plan(datetime.now(UTC), bookings=20_000))
     lost = Counter(account for account, _ in outcome.month.lost)
-    first, second = outcome.reports
+    first, second = outcome.runs
     assert len(outcome.month.changes) > 30_000
     wrong = {(one.account, one.booking_id) for one in outcome.wrong[0]}
     assert wrong <= outcome.month.lost_bookings()
     assert len(wrong) > 1000
-    assert {report["account"]: report["missed"] for report in first} == lost
-    assert {report["account"]: report["repaired"] for report in first} == lost
+    assert {report["account"]: report["missed"] for report in first.reports} == lost
+    assert {report["account"]: report["repaired"] for report in first.reports} == lost
     assert outcome.wrong[1] == []
-    assert {report["missed"] for report in second} == {0}
-    assert outcome.total(1, "seen") == outcome.total(1, "matched") == 20_000
+    assert {report["missed"] for report in second.reports} == {0}
+    assert second.total("seen") == second.total("matched") == 20_000
     assert outcome.wrong[2] == []
 
 
 def test_a_month_takes_no_more_requests_than_its_pages_and_what_differs(tmp_path: Path) -> None:
     """Without the look at each held meeting, which only Calendly's no-shows need: those that are lost then stay so."""
     outcome = rehearse(tmp_path, Plan(datetime.now(UTC), bookings=2_000), calendly={"check_no_shows": False})
-    for report in outcome.reports[0]:
+    for report in outcome.runs[0].reports:
         # Once: who am I (Calendly), the names of owners (OnceHub), of services and of resources (Appointedd).
         named = {"calendly": 1, "oncehub": 1, "appointedd": 2, "bookeo": 0}[report["account"]]
         assert report["requests"] <= report["least_requests"] + named, report

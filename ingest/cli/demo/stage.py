@@ -98,10 +98,15 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, command: str) -> None:
-        """Returns at once."""
+        """Returns at once. It ends with us, whatever becomes of us."""
         with (self._config.parent / f"{command}.log").open("ab") as lines:
             self._running[command] = subprocess.Popen(
-                self._line(command), stdin=subprocess.DEVNULL, stdout=lines, stderr=lines, env=_environment(), start_new_session=True
+                self._line(command, "--with-parent"),
+                stdin=subprocess.PIPE,
+                stdout=lines,
+                stderr=lines,
+                env=_environment(),
+                start_new_session=True,
             )
 
     def stop(self, command: str) -> None:

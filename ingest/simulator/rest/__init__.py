@@ -121,7 +121,7 @@ class RestDialect(ABC):
         return ""
 
     def recipients(self, event: str, meeting: Meeting | None = None) -> Sequence[Recipient]:
-        """Who is to get webhooks of this event, now; given a meeting, of that one's. Where there is no API for it, the account's own URL."""
+        """Who is to get webhooks of this event now, of this meeting or of any: the account's own URL, where no API registers others."""
         return [Recipient(self.dialect.url, self.dialect.secret)]
 
     def deliveries(self, change: Change) -> Sequence[tuple[Dialect, Webhook]]:

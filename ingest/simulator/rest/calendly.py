@@ -54,7 +54,7 @@ class CalendlyRest(RestDialect):
     def __init__(self, dialect: Dialect, meetings: Mapping[int, Meeting]) -> None:
         super().__init__(dialect, meetings)
         self.api_token = credential(dialect, "api_token")
-        self.subscriptions = CalendlySubscriptions(dialect)
+        self.subscriptions = CalendlySubscriptions(dialect, self._by_app)
         self.tokens = Tokens(dialect, {"owner": user_uri(OWNER), "organization": ORGANIZATION})
 
     def settings(self) -> Mapping[str, Any]:
@@ -85,6 +85,9 @@ class CalendlyRest(RestDialect):
     def authentic(self, request: Request) -> bool:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         return scheme == "Bearer" and (token == self.api_token or self.tokens.are_good(token))
+
+    def _by_app(self, request: Request) -> bool:
+        return request.headers["authorization"] != f"Bearer {self.api_token}"
 
     def is_open(self, request: Request) -> bool:
         return request.method == "POST" and request.url.path.endswith("/oauth/token")

@@ -1,7 +1,7 @@
 """Calendly's webhook subscriptions. https://developer.calendly.com/api-docs/calendly-api/webhooks"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from json import JSONDecodeError
 from typing import Any
@@ -30,10 +30,17 @@ _TRIED = timedelta(hours=24)
 
 
 class CalendlySubscriptions(Subscriptions):
-    """What the account's own webhook is, it is from the beginning. Whoever gives no key gets webhooks signed with one that nobody tells."""
+    """What the account's own webhook is, it is from the beginning.
 
-    def __init__(self, dialect: Dialect) -> None:
+    An OAuth app has one key, here that of the account, and `by_app` tells its requests. Whoever else gives no key gets
+    webhooks signed with one that nobody tells. `is_admin`: whether the token's user may have some of the organization.
+    """
+
+    def __init__(self, dialect: Dialect, by_app: Callable[[Request], bool]) -> None:
         super().__init__()
+        self.is_admin = True
+        self._app_key = dialect.secret
+        self._by_app = by_app
         self.add(dialect.url, _BOOKINGS, dialect.secret)
 
     def routes(self) -> Sequence[Route]:
@@ -53,7 +60,7 @@ class CalendlySubscriptions(Subscriptions):
         required(request, "organization")
         scope = one_of(request, "scope", _SCOPES)
         whose = required(request, scope)
-        check_whose(request.query_params, "organization", "user", "group")
+        self._check_whose(request.query_params)
         backwards = one_of(request, "sort", {None: False, "created_at:asc": False, "created_at:desc": True})
         found = [kept for kept in self.all() if _scope(kept) == scope and (scope == "organization" or kept.about[scope] == whose)]
         ordered = found[::-1] if backwards else found
@@ -64,11 +71,12 @@ class CalendlySubscriptions(Subscriptions):
         given = await _body(request)
         if problems := _problems(given):
             raise Answered(invalid(**problems))
-        check_whose(given, "organization", "user", "group")
+        self._check_whose(given)
         if any(kept.url == given["url"] for kept in self.all()):
             raise Answered(error(409, "Already Exists", "Hook with this url already exists"))
         about = {name: given[name] for name in ("scope", "user", "group") if name in given}
-        added = self.add(given["url"], given["events"], given.get("signing_key"), **about)
+        key = self._app_key if self._by_app(request) else given.get("signing_key")
+        added = self.add(given["url"], given["events"], key, **about)
         self.created += 1
         return answer({"resource": _told(added)}, 201, {"Location": _uri(added)})
 
@@ -78,6 +86,12 @@ class CalendlySubscriptions(Subscriptions):
     async def _delete(self, request: Request) -> Response:
         self.remove(self._found(request).number)
         return Response(status_code=204)
+
+    def _check_whose(self, asked: Mapping[str, str]) -> None:
+        """https://developer.calendly.com/api-docs/overview/webhooks"""
+        check_whose(asked, "organization", "user", "group")
+        if asked["scope"] != "user" and not self.is_admin:
+            raise Answered(error(403, "Permission Denied", "You do not have permission to access this resource."))
 
     def _found(self, request: Request) -> Subscription:
         match = _ID.fullmatch(request.path_params["id"])

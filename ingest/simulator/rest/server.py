@@ -37,7 +37,8 @@ class RestServer:
     """`requests` counts answers by account and status.
 
     `faults` may answer in the vendor's stead, by account and request, and then nothing is done. `losses` let the vendor do
-    what it was asked for, and then may lose its answer; they are asked only of requests that reach an endpoint. A lost answer counts as a 500.
+    what it was asked for, and then may lose its answer; they are asked only of requests that reach an endpoint. A lost
+    answer counts as a 500.
     """
 
     def __init__(

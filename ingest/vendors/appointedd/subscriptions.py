@@ -11,7 +11,9 @@ _TRIGGERS = ("Booking created", "Booking updated", "Booking cancelled")
 
 def manual_steps(vendor: Vendor[AppointeddAccount], *, show_secret: bool) -> list[str]:
     """One webhook takes one trigger."""
-    where = "the Enterprise Management Console, Webhooks V2" if vendor.account.api == "v2" else "app.appointedd.com, Connect, Create webhooks"
+    where = (
+        "the Enterprise Management Console, Webhooks V2" if vendor.account.api == "v2" else "app.appointedd.com, Connect, Create webhooks"
+    )
     made = [f"{number}. make one with trigger “{trigger}”, URL {vendor.webhook_url}" for number, trigger in enumerate(_TRIGGERS, 1)]
     return [f"in {where}:", *made, f"in each: {_authentication(vendor.account, show_secret=show_secret)}"]
 

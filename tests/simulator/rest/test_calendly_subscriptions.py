@@ -9,6 +9,7 @@ import pytest
 
 from ingest.errors import VerificationError
 from ingest.simulator.dialects.calendly import API, user_uri
+from ingest.simulator.rest.calendly import CalendlyRest
 from ingest.simulator.world import Kind
 from tests.simulator.rest.asking import Asking
 from tests.simulator.rest.subscribing import a_change, event_read, kept_by, reached, story, subscribing
@@ -171,6 +172,16 @@ def test_a_list_is_of_one_scope(calendly: Asking) -> None:
     assert listed(calendly, scope="group", group=GROUP) == [f"{URL}?group"]
 
 
+def test_who_is_no_admin_has_only_their_own(calendly: Asking) -> None:
+    assert isinstance(calendly.rest, CalendlyRest)
+    calendly.rest.subscriptions.is_admin = False
+    refused = [create(calendly), create(calendly, scope="group", group=GROUP)]
+    refused.append(calendly.client.get("webhook_subscriptions", params={"organization": OWN, "scope": "organization"}))
+    assert [(response.status_code, response.json()["title"]) for response in refused] == [(403, "Permission Denied")] * 3
+    created(calendly, scope="user", user=OWNER)
+    assert listed(calendly, scope="user", user=OWNER) == [URL]
+
+
 @pytest.mark.parametrize("params", [{}, {"organization": OWN}, {"scope": "organization"}, {"organization": OWN, "scope": "user"}])
 def test_a_list_must_be_told_whose(calendly: Asking, params: dict[str, str]) -> None:
     assert calendly.client.get("webhook_subscriptions", params=params).status_code == 400
@@ -236,3 +247,13 @@ def test_without_a_key_nobody_knows_what_it_is_signed_with(calendly: Asking) -> 
     assert first.secret != second.secret
     assert DIALECTS["calendly"].secret not in {first.secret, second.secret}
     assert first.secret not in orjson.dumps(calendly.get("webhook_subscriptions", organization=OWN, scope="organization")).decode()
+
+
+def test_an_apps_key_is_one_whatever_it_asks_for(calendly: Asking) -> None:
+    assert isinstance(calendly.rest, CalendlyRest)
+    grant = {"grant_type": "refresh_token", **calendly.rest.oauth_settings()}
+    token = calendly.client.post("oauth/token", data=grant).json()["access_token"]
+    calendly.client.headers["Authorization"] = f"Bearer {token}"
+    created(calendly)
+    created(calendly, signing_key=None, url=f"{URL}?2")
+    assert {recipient.secret for recipient in calendly.rest.recipients("invitee.created")} == {DIALECTS["calendly"].secret}

@@ -1,0 +1,52 @@
+"""What came of an account's webhooks, as the warehouse has it: the newest, what was missed, and which secret signs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from consumers.query import NoSuchTable, NothingLoaded, query
+from ingest.settings import Settings
+
+_EVENTS = "FROM booking_events WHERE vendor = %s AND account = %s AND via = 'webhook'"
+# OnceHub tells nobody of a request that waits for approval, and reconciliation alone sees it.
+_MISSED = "SELECT max(updated_at) FROM bookings WHERE vendor = %s AND account = %s AND last_via = 'reconcile' AND status <> 'pending'"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """`last`: when the newest webhook came; `missed`: when the newest change happened that reconciliation had to find."""
+
+    last: datetime | None = None
+    missed: datetime | None = None
+
+
+def arrivals(settings: Settings, vendor: str, account: str) -> Arrivals:
+    """Raises WarehouseUnavailable; where nothing was loaded yet, nothing came."""
+    last = _ask(settings, f"SELECT max(received_at) {_EVENTS}", [vendor, account])
+    missed = _ask(settings, _MISSED, [vendor, account])
+    return Arrivals(_first(last), _first(missed))
+
+
+def arrived_types(settings: Settings, vendor: str, account: str) -> dict[str, datetime]:
+    """When the newest of each type came. Raises WarehouseUnavailable."""
+    return dict(_ask(settings, f"SELECT type, max(received_at) {_EVENTS} GROUP BY type ORDER BY type", [vendor, account]))
+
+
+def last_signed(settings: Settings, vendor: str, account: str, since: datetime) -> tuple[datetime | None, datetime | None]:
+    """When the newest webhook since then came that the first secret had signed, and one that another had. Raises WarehouseUnavailable."""
+    by = "max(CASE WHEN signed_by = '1' THEN received_at END), max(CASE WHEN signed_by <> '1' THEN received_at END)"
+    rows = _ask(settings, f"SELECT {by} {_EVENTS} AND received_at > %s", [vendor, account, since])
+    return rows[0] if rows else (None, None)
+
+
+def _ask(settings: Settings, sql: str, parameters: Sequence[Any]) -> Sequence[Any]:
+    try:
+        return query(settings, sql, parameters).rows
+    except (NothingLoaded, NoSuchTable):
+        return []
+
+
+def _first(rows: Sequence[Any]) -> datetime | None:
+    found: datetime | None = rows[0][0] if rows else None
+    return found

@@ -1,0 +1,182 @@
+"""What `webhooks` shows of each account: tables for people, JSON for scripts."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ingest.errors import IngestError
+from ingest.settings import Settings
+from ingest.vendors import AnyVendor
+
+if TYPE_CHECKING:
+    from ingest.vendors.subscriptions import Registered
+    from receivers.subscriptions.plan import Step
+
+_WORDS = {
+    "keep": "[green]as wanted[/green]",
+    "create": "[yellow]create[/yellow]",
+    "replace": "[yellow]replace[/yellow]",
+    "adopt": "[yellow]store its secret[/yellow]",
+    "remove": "[yellow]remove[/yellow]",
+    "take_over": "[red]take over (--take-over)[/red]",
+    "leave": "[dim]leave alone[/dim]",
+}
+
+
+@dataclass(slots=True)
+class View:
+    """One account: its steps; or what to do by hand; or why neither is known."""
+
+    vendor: AnyVendor
+    steps: "list[Step]" = field(default_factory=list)
+    by_hand: list[str] = field(default_factory=list)
+    note: str = ""
+    failed: IngestError | None = None
+
+    @property
+    def name(self) -> str:
+        """Vendor and account."""
+        return f"{self.vendor.name}/{self.vendor.account.name}"
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """One account's trouble is shown, and does not stop the others."""
+        try:
+            yield
+        except IngestError as error:
+            self.failed = error
+
+
+def has_api(vendor: AnyVendor) -> bool:
+    """Whether the vendor's webhooks can be registered from here."""
+    from ingest.vendors.subscriptions import load_subscriptions
+
+    return load_subscriptions(vendor.name) is not None
+
+
+def steps_by_hand(settings: Settings, vendor: AnyVendor, *, secrets: bool) -> list[str]:
+    """What to do, and what came of it so far."""
+    from ingest.vendors.subscriptions import manual_steps
+
+    return [*manual_steps(vendor, show_secret=secrets), arrived(settings, vendor)]
+
+
+def arrived(settings: Settings, vendor: AnyVendor) -> str:
+    """What the warehouse has of its webhooks: the only proof where the vendor cannot be asked."""
+    from consumers.arrivals import arrived_types
+
+    try:
+        types = arrived_types(settings, vendor.name, vendor.account.name)
+    except IngestError as error:
+        return f"what arrived so far is not known: {error}"
+    if not types:
+        return "nothing has arrived yet: make a test booking, move it and cancel it"
+    return "arrived so far: " + ", ".join(f"{name.partition('.')[2]} ({at:%Y-%m-%d %H:%M} UTC)" for name, at in types.items())
+
+
+def tell_steps(settings: Settings, vendor: AnyVendor) -> None:
+    """What to do by hand."""
+    _print_lines(Console(highlight=False), f"{vendor.name}/{vendor.account.name}", steps_by_hand(settings, vendor, secrets=False))
+
+
+def tell_plan(views: Sequence[View], *, as_json: bool) -> None:
+    """Every account, in the order of the settings."""
+    if as_json:
+        print(json.dumps([_view_json(view) for view in views]))
+        return
+    console = Console(highlight=False)
+    table = Table("account", "do", "what", "for", "why")
+    for view in views:
+        for step in view.steps:
+            table.add_row(view.name, _WORDS[step.kind.value], escape(_what(step)), escape(_events(step)), escape(step.why))
+    if table.row_count:
+        console.print(table)
+    for view in views:
+        _print_lines(console, view.name, view.by_hand)
+        if view.note or view.failed:
+            console.print(f"{view.name}: {escape(view.note or str(view.failed))}", soft_wrap=True)
+
+
+def tell_outcome(views: Iterable[View]) -> None:
+    """After `apply`."""
+    console = Console(highlight=False)
+    for view in views:
+        left = [step for step in view.steps if step.is_change]
+        if view.failed:
+            console.print(f"[red]failed[/red] {view.name}: {escape(str(view.failed))}", soft_wrap=True)
+        elif left:
+            console.print(f"{view.name}: left as it is: {escape('; '.join(step.why for step in left))}", soft_wrap=True)
+        else:
+            console.print(f"[green]done[/green] {view.name}: as wanted", soft_wrap=True)
+
+
+def tell_list(views: Sequence[View], *, as_json: bool) -> None:
+    """What the vendors have."""
+    rows = [_row(view, step, one) for view in views for step in view.steps for one in step.old]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    console = Console(highlight=False)
+    table = Table("account", "id", "url", "for", "ours", "state")
+    for row in rows:
+        cells = (row["id"], row["url"], ", ".join(row["events"]), "yes" if row["ours"] else "no", row["stopped"] or "active")
+        table.add_row(f"{row['vendor']}/{row['account']}", *map(escape, cells))
+    console.print(table)
+    for view in views:
+        if view.failed or view.note or view.by_hand:
+            console.print(f"{view.name}: {escape(str(view.failed or view.note or 'its vendor cannot be asked'))}", soft_wrap=True)
+
+
+def _print_lines(console: Console, name: str, lines: Sequence[str]) -> None:
+    for at, line in enumerate(lines):
+        console.print(f"{name if not at else ' ' * len(name)}  {escape(line)}", soft_wrap=True)
+
+
+def _what(step: "Step") -> str:
+    return step.wanted.url if step.wanted else ", ".join(one.url for one in step.old)
+
+
+def _events(step: "Step") -> str:
+    events = step.wanted.events if step.wanted else frozenset[str]().union(*(one.events for one in step.old))
+    return ", ".join(sorted(events))
+
+
+def _view_json(view: View) -> dict[str, Any]:
+    return {
+        "vendor": view.vendor.name,
+        "account": view.vendor.account.name,
+        "steps": [_step_json(step) for step in view.steps],
+        "by_hand": view.by_hand,
+        "note": view.note,
+        "error": str(view.failed) if view.failed else None,
+    }
+
+
+def _step_json(step: "Step") -> dict[str, Any]:
+    return {
+        "do": step.kind.value,
+        "difference": step.is_change,
+        "url": step.wanted.url if step.wanted else None,
+        "events": sorted(step.wanted.events) if step.wanted else None,
+        "at_vendor": [{"id": one.id, "url": one.url} for one in step.old],
+        "why": step.why,
+    }
+
+
+def _row(view: View, step: "Step", one: "Registered") -> dict[str, Any]:
+    return {
+        "vendor": view.vendor.name,
+        "account": view.vendor.account.name,
+        "id": one.id,
+        "url": one.url,
+        "events": sorted(one.events),
+        "created_at": one.created_at.isoformat() if one.created_at else None,
+        "ours": step.kind.value not in {"leave", "take_over"},
+        "stopped": one.stopped,
+    }

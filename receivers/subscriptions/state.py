@@ -1,0 +1,86 @@
+"""What is remembered of an account's subscriptions, on disk: which were made here, and since when webhooks may have been missed."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+from filelock import FileLock, Timeout
+
+from ingest.errors import ConfigurationError, PayloadError, VendorUnavailable
+from ingest.instant import format_instant, parse_instant
+from ingest.private_file import replace_private
+
+_LOCK_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`made`: by id, the fingerprint of its secret, "" where it has none of its own. `hole_since`: not reconciled from then on."""
+
+    made: Mapping[str, str] = field(default_factory=dict)
+    hole_since: datetime | None = None
+    rotated_at: datetime | None = None
+
+
+class StateFile:
+    """One account's, beside the checkpoints of reconciliation."""
+
+    def __init__(self, folder: Path, account: str) -> None:
+        """Raises ConfigurationError."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"reconcile.state_dir {folder} cannot be made: {error.strerror}") from None
+        self._file = folder / f"{account}.subscriptions.json"
+        self._account = account
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Waits for other processes that change the account's subscriptions. Raises VendorUnavailable when that takes too long."""
+        lock = FileLock(self._file.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=_LOCK_SECONDS)
+        except Timeout:
+            raise VendorUnavailable(
+                f"another process has been changing the subscriptions of account {self._account} for too long"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self) -> State:
+        """What cannot be read is not remembered: subscriptions whose secret nobody knows are then made anew."""
+        try:
+            raw = orjson.loads(self._file.read_bytes())
+            made = {str(name): str(mark) for name, mark in raw["made"].items()}
+            return State(made, _moment(raw["hole_since"]), _moment(raw["rotated_at"]))
+        except (FileNotFoundError, PayloadError, ValueError, KeyError, TypeError, AttributeError):
+            return State()
+
+    def write(self, state: State) -> State:
+        """Durable when it returns. Raises ConfigurationError."""
+        raw = {"made": dict(state.made), "hole_since": _text(state.hole_since), "rotated_at": _text(state.rotated_at)}
+        try:
+            replace_private(self._file, orjson.dumps(raw, option=orjson.OPT_INDENT_2))
+        except OSError as error:
+            raise ConfigurationError(f"{self._file} cannot be written: {error.strerror}") from None
+        return state
+
+    def close_hole(self, since: datetime) -> None:
+        """It was reconciled from `since` on; one that was found to reach further back meanwhile stays."""
+        with self.alone():
+            state = self.read()
+            if state.hole_since and state.hole_since >= since:
+                self.write(replace(state, hole_since=None))
+
+
+def _moment(text: str | None) -> datetime | None:
+    return parse_instant(text) if text else None
+
+
+def _text(moment: datetime | None) -> str | None:
+    return format_instant(moment) if moment else None

@@ -1,0 +1,66 @@
+"""`ingest up` reconciles by itself, and lives on without."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumers.query import query
+from ingest.errors import IngestError
+from ingest.settings import Settings
+from ingest.simulator.truth import differences
+from tests.cli.command import COMMAND, PATIENCE, environment
+from tests.e2e.processes import eventually
+from tests.reconcile.shop import Shop
+from tests.reconcile.test_command import configured
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has")
+
+
+@contextmanager
+def up(folder: Path, tree: dict[str, Any]) -> Iterator["subprocess.Popen[bytes]"]:
+    """From start to a clean stop, which is checked."""
+    configured(folder, tree | {"receiver": {"port": 0, "admin_port": 0}})
+    with (folder / "up.log").open("wb") as lines:
+        process = subprocess.Popen([*COMMAND, "up"], cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=lines, stderr=lines)
+    try:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0, (folder / "up.log").read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def rows(tree: dict[str, Any], sql: str) -> list[dict[str, Any]]:
+    try:
+        answer = query(Settings.model_validate(tree), sql)
+    except IngestError:
+        return []
+    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+
+
+def test_what_no_webhook_told_is_repaired_again_and_again(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, ["bookeo", "oncehub"], reconcile={"every": "1s", "jitter": "0s", "lookback": "5d"})
+    with shop.server.serving():
+        shop.live(5)
+        tree = shop.tree()
+        with up(tmp_path, tree):
+            eventually(lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [], "all is repaired")
+            shop.live(5)
+            eventually(lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [], "and once more")
+            eventually(lambda: len(rows(tree, "select * from reconciliations")) > 2, "every run is a row")
+
+
+def test_a_vendor_that_refuses_does_not_take_the_receiver_down(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, ["bookeo"], reconcile={"every": "1s", "jitter": "0s"}, bookeo={"api_key": "not-this-one"})
+    with shop.server.serving():
+        tree = shop.tree()
+        with up(tmp_path, tree) as process:
+            eventually(lambda: len(rows(tree, "select * from reconciliations where outcome = 'failed'")) > 1, "it fails, again and again")
+            assert process.poll() is None
+        assert "not-this-one" not in (tmp_path / "up.log").read_text()

@@ -1,0 +1,217 @@
+"""`ingest webhooks`, as a process, as operators run it."""
+
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ingest.simulator.rest.subscriptions import Subscription
+from tests.cli.command import COMMAND, Result, environment, ingest, refused
+from tests.consumers.rig import until
+from tests.subscriptions.desk import SOMEBODY, Desk, opened
+
+SIGNED = ("calendly", "oncehub")
+APPLY = ("webhooks", "apply", "--yes", "--no-reconcile")
+
+
+def run(desk: Desk, *arguments: str, **environ: str) -> Result:
+    return ingest(desk.folder, *arguments, **environ)
+
+
+def secrets_of(desk: Desk) -> set[str]:
+    """All that nobody may see: webhooks' and the credentials."""
+    return {*desk.live, *(str(value) for value in desk.counter.rest.settings().values())}
+
+
+def assert_no_secret_in(desk: Desk, *results: Result) -> None:
+    for result in results:
+        assert not any(secret in result.out + result.err for secret in secrets_of(desk))
+
+
+def test_from_nothing_to_as_wanted_with_exit_codes_that_say_so(desk: Desk) -> None:
+    before = run(desk, "webhooks", "plan", "--json")
+    assert before.code == 2
+    assert {step["do"] for step in before.json[0]["steps"]} == {"create"}
+    applied = run(desk, *APPLY)
+    assert (applied.code, desk.is_settled()) == (0, True), applied
+    after = run(desk, "webhooks", "plan")
+    assert after.code == 0, after
+    assert "as wanted" in after.out
+    listed = run(desk, "webhooks", "list", "--json")
+    assert sorted(row["url"] for row in listed.json) == sorted(kept.url for kept in desk.counter.ours)
+    assert all(row["ours"] for row in listed.json)
+    assert_no_secret_in(desk, before, applied, after, listed)
+
+
+def test_others_are_shown_and_left_alone(desk: Desk) -> None:
+    desk.counter.subscriptions.add(SOMEBODY, ["customers.deleted"])
+    assert run(desk, *APPLY).code == 0
+    rows = run(desk, "webhooks", "list", "--json").json
+    assert [row["url"] for row in rows if not row["ours"]] == [SOMEBODY]
+    assert "leave alone" in run(desk, "webhooks", "plan").out
+
+
+def test_the_last_one_of_ours_can_be_removed_by_its_id(desk: Desk) -> None:
+    run(desk, *APPLY)
+    rows = run(desk, "webhooks", "list", "--json").json
+    removed = run(desk, "webhooks", "remove", "sales", "--yes", *(part for row in rows[1:] for part in ("--id", row["id"])), "--id", "none")
+    assert removed.code == 0
+    assert len(desk.counter.ours) == 1
+    assert run(desk, "webhooks", "remove", "sales", "--yes").code == 0
+    assert desk.counter.ours == []
+
+
+def test_where_nobody_can_be_asked_nothing_is_done_without_yes(desk: Desk) -> None:
+    result = run(desk, "webhooks", "apply", "--no-reconcile")
+    assert result.code == 2
+    assert "--yes" in result.err
+    assert desk.counter.subscriptions.created == 0
+    assert "--yes" in refused(run(desk, "webhooks", "remove", "sales"))
+
+
+def test_a_vendor_that_cannot_be_asked_is_exit_code_3_and_one_that_refuses_too(desk: Desk) -> None:
+    (desk.folder / "ingest.secrets.toml").write_text('[accounts.sales]\napi_token = "wrong"\n' if desk.counter.vendor == "calendly" else
+        '[accounts.sales]\napi_key = "wrong"\n' + ('secret_key = "wrong"\n' if desk.counter.vendor == "bookeo" else ""))  # fmt: skip
+    result = run(desk, "webhooks", "plan", "--json")
+    assert result.code == 3
+    assert "account sales" in result.json[0]["error"]
+
+
+@pytest.fixture(params=SIGNED)
+def signed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
+    """Where each subscription has a secret of its own."""
+    with opened(tmp_path / "operator", request.param) as found:
+        yield found
+
+
+def test_the_secrets_file_stays_private_and_keeps_its_comments(signed: Desk) -> None:
+    run(signed, *APPLY)
+    file = signed.folder / "ingest.secrets.toml"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text().startswith("# keep this\n")
+    assert {kept.secret for kept in signed.counter.ours} == set(signed.live)
+
+
+def test_secrets_for_a_secret_manager_are_printed_and_in_no_file(signed: Desk) -> None:
+    before = (signed.folder / "ingest.secrets.toml").read_text()
+    result = run(signed, *APPLY, "--print-secrets")
+    assert result.code == 0, result
+    (made,) = signed.counter.ours
+    assert f"INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS={made.secret}\n" in result.out
+    assert made.secret not in result.err
+    assert (signed.folder / "ingest.secrets.toml").read_text() == before
+    assert run(signed, "webhooks", "plan").code == 2, "until the secret is where receivers find it"
+    assert run(signed, "webhooks", "plan", INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS=made.secret).code == 0
+
+
+def test_secrets_that_come_from_the_environment_cannot_be_changed_in_the_file(signed: Desk) -> None:
+    result = run(signed, *APPLY, INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS="of-the-environment")
+    assert result.code == 3
+    assert "--print-secrets" in result.out
+    assert signed.counter.subscriptions.created == 0
+
+
+def test_killed_between_creating_and_storing(signed: Desk) -> None:
+    signed.counter.lose, signed.counter.hang = 1, True
+    signed.write()
+    text = signed.config.read_text().replace('timeout = "500ms"', 'timeout = "120s"')
+    signed.config.write_text(text)
+    process = subprocess.Popen(
+        [*COMMAND, *APPLY], cwd=signed.folder, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until(lambda: signed.counter.subscriptions.created == 1, "the vendor has created it")
+    finally:
+        process.kill()
+        process.wait()
+    signed.counter.released.set()
+    expected = {"calendly": 0, "oncehub": 2}[signed.counter.vendor]
+    assert run(signed, "webhooks", "plan").code == expected, "Calendly's secret was stored before, OnceHub's nobody knows"
+    assert run(signed, *APPLY).code == 0
+    assert signed.is_settled()
+    assert run(signed, "webhooks", "plan").code == 0
+
+
+def test_two_operators_at_once(desk: Desk) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(lambda _: run(desk, *APPLY), range(2)))
+    assert [result.code for result in results] == [0, 0], results
+    assert desk.is_settled()
+    assert desk.counter.subscriptions.created == len(desk.counter.ours), "the second one found what the first had made"
+
+
+def test_a_rotation_has_both_secrets_live_until_it_is_finished(signed: Desk) -> None:
+    run(signed, *APPLY)
+    (old,) = signed.live
+    rotated = run(signed, "webhooks", "rotate", "sales", "--yes", "--no-reconcile")
+    assert rotated.code == 0, rotated
+    new, still = signed.live
+    assert still == old
+    (made,) = signed.counter.ours
+    assert made.secret == new
+    assert signed.is_settled()
+    assert "no delivery signed with the new secret" in refused(run(signed, "webhooks", "rotate", "sales", "--finish"))
+    assert signed.live == (new, old)
+    finished = run(signed, "webhooks", "rotate", "sales", "--finish", "--force")
+    assert finished.code == 0
+    assert signed.live == (new,)
+    assert signed.is_settled()
+    assert_no_secret_in(signed, rotated, finished)
+
+
+def test_where_the_secret_is_not_of_a_subscription_rotation_says_what_to_do(tmp_path: Path) -> None:
+    with opened(tmp_path, "bookeo") as desk:
+        run(desk, *APPLY)
+        result = run(desk, "webhooks", "rotate", "sales", "--yes")
+        assert result.code == 2
+        assert "change it there" in result.err
+
+
+def test_bookeos_place_of_somebody_else_is_a_difference_that_stays(tmp_path: Path) -> None:
+    with opened(tmp_path, "bookeo") as desk:
+        theirs: Subscription = desk.counter.subscriptions.add(SOMEBODY, ["bookings.created"])
+        result = run(desk, *APPLY)
+        assert result.code == 1
+        assert SOMEBODY in run(desk, "webhooks", "list").out
+        assert theirs in desk.counter.subscriptions.all()
+        assert run(desk, *APPLY, "--take-over").code == 0
+        assert desk.is_settled()
+
+
+APPOINTEDD = """\
+public_url = "https://hooks.example.com"
+[accounts.salon]
+vendor = "appointedd"
+webhook_header = "X-Salon"
+"""
+
+
+@pytest.fixture
+def salon(tmp_path: Path) -> Path:
+    """An account whose vendor has no API for it."""
+    (tmp_path / "ingest.toml").write_text(APPOINTEDD)
+    secrets = tmp_path / "ingest.secrets.toml"
+    secrets.touch(0o600)
+    secrets.write_text('[accounts.salon]\nwebhook_secrets = ["for-the-header"]\n')
+    return tmp_path
+
+
+def test_where_there_is_no_api_the_plan_is_what_to_do_by_hand(salon: Path) -> None:
+    result = ingest(salon, "webhooks", "plan")
+    assert result.code == 0
+    for part in ("Booking created", "Booking cancelled", "https://hooks.example.com/webhooks/appointedd/salon", "X-Salon", "nothing has arrived"):
+        assert part in result.out
+    assert "for-the-header" not in result.out
+    assert "custom header X-Salon, value for-the-header" in ingest(salon, "webhooks", "plan", "--print-secrets").out
+    assert ingest(salon, *APPLY).code == 0
+
+
+def test_a_secret_of_a_header_is_rotated_by_hand(salon: Path) -> None:
+    result = ingest(salon, "webhooks", "rotate", "salon", "--yes")
+    assert result.code == 0
+    assert "Booking updated" in result.out
+    text = (salon / "ingest.secrets.toml").read_text()
+    assert 'for-the-header"]' in text
+    assert text.count(",") == 1

@@ -1,0 +1,69 @@
+"""A running receiver takes a new secret at the next delivery, and a mistake in the file stops nothing."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ingest.settings.secrets_file import SecretsFile
+from ingest.vendors.calendly import sign
+from tests.receivers.requests import booking
+from tests.receivers.running import Receiver, command_line
+
+OLD, NEW = "the-old-one-of-these-tests", "the-new-one-of-these-tests"
+CONFIG = """\
+[receiver]
+port = 0
+admin_port = 0
+[accounts.sales]
+vendor = "calendly"
+"""
+
+
+@pytest.fixture(params=["1", "2"], ids=["one process", "two workers"])
+def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Receiver]:
+    """With its secrets in a file, and none in the environment."""
+    (tmp_path / "ingest.toml").write_text(CONFIG)
+    SecretsFile(tmp_path / "ingest.secrets.toml").add("sales", OLD, ())
+    command = ["env", "-u", "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS", *command_line("receive")]
+    found = Receiver(tmp_path, command, INGEST_RECEIVER__WORKERS=request.param)
+    yield found
+    found.close()
+
+
+def delivered(receiver: Receiver, secret: str) -> int:
+    """What a delivery signed with this is answered; a connection of its own, so that it may reach any worker."""
+    body = booking(1).body
+    url = f"http://127.0.0.1:{receiver.port}/webhooks/calendly/sales"
+    return httpx.post(url, content=body, headers=sign(secret, body, datetime.now(UTC)), timeout=30).status_code
+
+
+def test_a_new_secret_is_live_at_once_beside_the_old_and_a_dropped_one_is_not(receiver: Receiver, tmp_path: Path) -> None:
+    file = SecretsFile(tmp_path / "ingest.secrets.toml")
+    assert (delivered(receiver, OLD), delivered(receiver, NEW)) == (202, 401)
+    file.add("sales", NEW, ())
+    assert [delivered(receiver, secret) for secret in (NEW, OLD) * 3] == [202] * 6
+    file.drop("sales", [OLD])
+    assert [delivered(receiver, secret) for secret in (NEW, OLD) * 3] == [202, 401] * 3
+
+
+def test_a_file_that_cannot_be_read_leaves_everything_as_it_is_until_it_can(receiver: Receiver, tmp_path: Path) -> None:
+    path = tmp_path / "ingest.secrets.toml"
+    whole = path.read_text()
+    path.write_text("[accounts.sales")
+    assert [delivered(receiver, OLD) for _ in range(4)] == [202] * 4
+    assert "secrets.not_reloaded" in receiver.written()
+    path.write_text(whole.replace(OLD, NEW))
+    path.chmod(0o644)
+    assert delivered(receiver, OLD) == 202
+    path.chmod(0o600)
+    assert [delivered(receiver, NEW) for _ in range(4)] == [202] * 4
+    assert not any(secret in receiver.written() for secret in (OLD, NEW))
+
+
+def test_an_account_without_a_secret_is_not_left_open(receiver: Receiver, tmp_path: Path) -> None:
+    SecretsFile(tmp_path / "ingest.secrets.toml").drop("sales", [OLD])
+    assert delivered(receiver, OLD) == 202, "as before: a file that would not let us start does not stop us"
+    assert delivered(receiver, "") == 401
