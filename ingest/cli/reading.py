@@ -17,6 +17,8 @@ from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
 
+_TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
+
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
@@ -88,7 +90,7 @@ def _show_status(found: dict[str, dict[str, Any]]) -> None:
     for name, part in found.items():
         if "error" in part:
             console.print(f"[bold]{name}[/bold]: [red]{escape(part['error'])}[/red]", highlight=False)
-        for title in ("topics", "accounts", "tables"):
+        for title in ("topics", "accounts", "reconciliations", "tables"):
             if rows := part.get(title):
                 console.print(_table(title, list(rows[0]), [tuple(row.values()) for row in rows]))
 
@@ -124,12 +126,24 @@ def _warehouse_status(settings: Settings) -> dict[str, Any]:
     try:
         found = ask(settings, per_account)
         accounts = [dict(zip(found.columns, map(_cell, row), strict=True)) for row in found.rows]
-        tables = [{"table": name, "rows": _count(settings, name)} for name in ("bookings", "booking_events", "dead_letters")]
+        tables = [{"table": name, "rows": _count(settings, name)} for name in _TABLES]
     except ConfigurationError:  # our own query is right, so its table is not there
         return {"error": "nothing has been loaded yet: the tables are made when the consumer first starts"}
     except IngestError as error:
         return {"error": str(error)}
-    return {"accounts": accounts, "tables": tables}
+    return {"accounts": accounts, "reconciliations": _reconciliations(settings), "tables": tables}
+
+
+def _reconciliations(settings: Settings) -> list[dict[str, Any]]:
+    """The newest of each account."""
+    from consumers.query import query as ask
+
+    sql = (
+        "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from reconciliations as run where finished_at ="
+        " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor) order by vendor, account"
+    )
+    found = ask(settings, sql)
+    return [dict(zip(found.columns, map(_cell, row), strict=True)) for row in found.rows]
 
 
 def _count(settings: Settings, table: str) -> int:

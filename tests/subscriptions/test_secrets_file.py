@@ -83,9 +83,9 @@ def test_what_cannot_be_read_is_not_written_over(path: Path) -> None:
     assert path.read_text().startswith("[accounts.sales\n")
 
 
-def test_a_folder_that_is_not_there_is_said_with_a_way_out(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_said_with_a_way_out(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--print-secrets"):
-        SecretsFile(tmp_path / "nowhere" / "ingest.secrets.toml").check()
+        SecretsFile(path / "in-a-file" / "ingest.secrets.toml").check()
 
 
 def test_many_at_once_lose_nothing(path: Path) -> None:

@@ -1,0 +1,53 @@
+"""After a subscription was made anew, what its vendor could not deliver is in the warehouse, by one apply."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from consumers.arrivals import arrivals, arrived_types, last_signed
+from ingest.cli.webhooks import _close_holes, heard_from
+from ingest.settings.secrets_file import SecretsFile
+from receivers.subscriptions.keyring import FileKeyring
+from receivers.subscriptions.opening import holes, open_registrar
+from receivers.subscriptions.plan import Kind
+from receivers.subscriptions.registrar import Allowed
+from tests.reconcile.shop import Shop
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("vendor", ["calendly", "oncehub", "bookeo"])
+def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_plan_is_empty(tmp_path: Path, vendor: str) -> None:
+    with Shop(tmp_path, [vendor]).open() as shop:
+        shop.rest[vendor].subscriptions.clear()  # type: ignore[attr-defined]  # those with an API have them
+        shop.deliver(shop.live(5))
+        shop.live(10)
+        assert shop.wrong(), "webhooks missed something"
+        settings = shop.rig.settings
+        (account,) = settings.vendors().values()
+        newest = max(shop.rig.column("select received_at from booking_events"))
+        keyring = FileKeyring(account.account, SecretsFile(tmp_path / "ingest.secrets.toml"))
+        registrar = open_registrar(settings, account, heard_from(settings), keyring)
+        registrar.apply(Allowed())
+        (hole,) = holes(settings, [account])
+        assert hole.since == newest
+        assert _close_holes(settings, [account])
+        assert shop.wrong() == []
+        assert holes(settings, [account]) == []
+        assert {step.kind for step in registrar.look()} == {Kind.KEEP}, "what reconciliation found does not speak against a new one"
+        registrar.close()
+
+
+def test_what_came_is_told_by_type_and_by_which_secret(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["appointedd"]).open() as shop:
+        settings = shop.rig.settings
+        assert arrivals(settings, "appointedd", "appointedd").last is None
+        assert last_signed(settings, "appointedd", "appointedd", BEGINNING) == (None, None)
+        shop.deliver(shop.live(5))
+        newest = max(shop.rig.column("select received_at from booking_events"))
+        assert arrivals(settings, "appointedd", "appointedd").last == newest
+        assert arrived_types(settings, "appointedd", "appointedd")["appointedd.booking_created"] <= newest
+        assert last_signed(settings, "appointedd", "appointedd", BEGINNING) == (newest, None)
+        assert last_signed(settings, "appointedd", "appointedd", newest) == (None, None)
+        assert arrivals(settings, "appointedd", "somebody") == arrivals(settings, "calendly", "appointedd")
