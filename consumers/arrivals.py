@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from consumers.query import NoSuchTable, NothingLoaded, query
+from consumers.query import query
+from ingest.errors import NoSuchTable, NothingLoaded
 from ingest.settings import Settings
 
 _EVENTS = "FROM booking_events WHERE vendor = %s AND account = %s AND via = 'webhook'"

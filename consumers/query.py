@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from consumers.locks import READER_SECONDS, warehouse_lock
-from ingest.errors import ConfigurationError, WarehouseUnavailable
+from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,14 +22,6 @@ class Answer:
 
     columns: Sequence[str]
     rows: Sequence[tuple[Any, ...]]
-
-
-class NothingLoaded(WarehouseUnavailable):
-    """There is no dataset yet."""
-
-
-class NoSuchTable(ConfigurationError):
-    """The dataset is there, but not the table, nor a view of its name."""
 
 
 def query(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> Answer:

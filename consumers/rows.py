@@ -53,7 +53,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "reconciliations": _schema(
         id=_TEXT, vendor=_TEXT, account=_TEXT, since=_TIME, until=_TIME, started_at=_TIME, finished_at=_TIME,
-        duration_seconds=_REAL, seen=_INT, matched=_INT, missed=_INT, repaired=_INT, newer_here=_INT, gone=_INT,
+        duration_seconds=_REAL, seen=_INT, matched=_INT, missed=_INT, repaired=_INT, untold=_INT, newer_here=_INT, gone=_INT,
         unreadable=_INT, requests=_INT, least_requests=_INT, outcome=_TEXT, error=_TEXT, loaded_at=_TIME,
     ),
 }  # fmt: skip

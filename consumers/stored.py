@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from consumers.locks import READER_SECONDS, warehouse_lock
-from consumers.query import NoSuchTable, NothingLoaded, query
+from consumers.query import query
 from ingest.booking import Booking, BookingStatus, Stored
-from ingest.errors import WarehouseUnavailable
+from ingest.errors import NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,9 +9,11 @@ IngestError
 │   └── VendorBusy         it asks us to wait, and longer than we would
 ├── VendorRefused          it answers no: a key, a scope, a plan, a request of ours
 ├── WarehouseUnavailable   the destination cannot be reached or is locked   retryable
+│   └── NothingLoaded      it has no dataset yet
 ├── LoadRefused            the destination refuses these very rows
 ├── DeadLetterLimit        too many bad records in a row
 └── ConfigurationError     a setting is missing or wrong
+    └── NoSuchTable        a query names a table that is not there
 
 Messages say what happened, to which thing, and what to do. They never hold a secret or a body.
 """
@@ -80,6 +82,10 @@ class WarehouseUnavailable(IngestError):
     retryable = True
 
 
+class NothingLoaded(WarehouseUnavailable):
+    """There is no dataset yet."""
+
+
 class LoadRefused(IngestError):
     """The destination was reached and refuses these rows; loading the same rows again would fail the same way."""
 
@@ -90,3 +96,7 @@ class DeadLetterLimit(IngestError):
 
 class ConfigurationError(IngestError):
     """A setting is missing or wrong; the message names it and the remedy."""
+
+
+class NoSuchTable(ConfigurationError):
+    """The dataset is there, but not the table, nor a view of its name."""

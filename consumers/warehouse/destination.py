@@ -12,10 +12,9 @@ from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRela
 from dlt.destinations.sql_client import SqlClientBase
 
 from consumers.locks import READER_SECONDS, warehouse_lock
-from consumers.query import NoSuchTable, NothingLoaded
 from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
 from consumers.warehouse.files import make_folder
-from ingest.errors import ConfigurationError
+from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
 from ingest.settings import Settings
 
 # Read by dlt with its first pipeline: no telemetry, no parallelism we do not need, no trying again (the loader does), nothing left behind.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 5.0
 _DURATION = TypeAdapter(Duration)
 _AGO = re.compile(r"[0-9.]+(ms|s|m|h|d)?")
-_COLUMNS = ("seen", "matched", "missed", "repaired", "newer_here", "gone", "unreadable", "requests", "least_requests")
+_COLUMNS = ("seen", "matched", "missed", "repaired", "untold", "newer_here", "gone", "unreadable", "requests", "least_requests")
 
 
 def register(app: typer.Typer) -> None:
@@ -72,9 +72,8 @@ def reconcile(
         _watch(settings, account or [])
         return
     now = datetime.now(UTC)
-    start = _instant("--since", since, now) if since else now - settings.reconcile.lookback
-    wanted = Wanted(start, _instant("--until", until, now) if until else None, dry_run)
-    if wanted.since >= (wanted.until or now):
+    wanted = Wanted(_instant("--since", since, now) if since else None, _instant("--until", until, now) if until else None, dry_run)
+    if (wanted.since or now - settings.reconcile.lookback) >= (wanted.until or now):
         raise ConfigurationError("--since must be before --until, and before now")
     vendors = readable(settings, account or [])
     with _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.webhooks_shown import arrived, has_api
 from ingest.errors import ConfigurationError, IngestError
 from ingest.rest import Patience
 from ingest.settings import Settings
@@ -69,6 +70,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
     Example: [bold]ingest check[/bold]   (exit code 1 when something is not right)
     """
     settings = settings_of(config)
+    by_hand = [(name, vendor) for name, vendor in settings.vendors().items() if not has_api(vendor)]
     findings = [
         _finding("accounts", lambda: _accounts(settings)),
         _finding("public url", lambda: _public_url(settings)),
@@ -76,6 +78,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
         _finding("log", lambda: _log(settings)),
         _finding("warehouse", lambda: _warehouse(settings)),
         *(_finding(f"REST {name}", partial(_rest, settings, vendor)) for (_, name), vendor in settings.vendors().items()),
+        *(_finding(f"webhooks {name}", partial(arrived, settings, vendor)) for (_, name), vendor in by_hand),
     ]
     urls = {name: _webhook_urls(vendor) for (_, name), vendor in settings.vendors().items()}
     if as_json:
@@ -153,7 +156,7 @@ def _show(findings: list[dict[str, object]], urls: dict[str, list[str]]) -> None
     for finding in findings:
         mark = "[green]ok[/green]  " if finding["ok"] else "[red]FAIL[/red]"
         console.print(f"{mark} [bold]{finding['check']}[/bold]: {escape(str(finding['detail']))}")
-    console.print("\nGive each vendor its webhook URL:")
+    console.print("\nGive each vendor its webhook URL (`ingest webhooks apply` does, where there is an API):")
     for name, lines in urls.items():
         for line in lines:
             console.print(f"  {name}: {line}", soft_wrap=True)

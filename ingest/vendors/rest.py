@@ -25,7 +25,7 @@ from dlt.sources.rest_api.typing import ClientConfig, EndpointResource, RESTAPIC
 from pydantic import SecretStr
 from requests import Response
 
-from ingest.booking import Stored
+from ingest.booking import BookingStatus, Stored
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import Credential, Limits, Manners, Patience, Rate, Record
 from ingest.rest.adapter import open_session
@@ -53,6 +53,7 @@ class Rest(ABC, Generic[A]):
     `swept_by` is the column of `bookings` that the vendor's list is asked by; `longest` the longest window it answers.
     `listed_by` is the column that holds an entry's key: a booking's id, or that of what several bookings share.
     `compared` are the columns that REST and webhooks both tell, by which two states of one version are told apart.
+    `untold` are the states that no webhook tells of: that they are not here yet is nobody's fault.
     `reads_each`: whether completing an entry takes a request of its own; `parallel`: how many of those may be under way at once.
     """
 
@@ -62,6 +63,7 @@ class Rest(ABC, Generic[A]):
     listed_by: ClassVar[Literal["booking_id", "group_id"]] = "booking_id"
     longest: ClassVar[timedelta] = timedelta(days=31)
     compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at")
+    untold: ClassVar[frozenset[BookingStatus]] = frozenset()
     reads_each: ClassVar[bool] = False
     parallel: ClassVar[int] = 4
 

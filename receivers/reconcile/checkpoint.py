@@ -1,4 +1,4 @@
-"""How far a run of one account came, on disk, so that one that was stopped goes on; and that only one runs at a time."""
+"""How far the runs of one account came, on disk: one that was stopped goes on, nothing between two is left out, one runs at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +35,7 @@ class Checkpoint:
         except OSError as error:
             raise ConfigurationError(f"reconcile.state_dir {folder} cannot be made: {error.strerror}") from None
         self._file = folder / f"{account}.json"
+        self._covered = folder / f"{account}.covered"
         self._account = account
 
     @contextmanager
@@ -60,8 +61,21 @@ class Checkpoint:
             return None  # what cannot be read cannot be resumed; starting over costs requests, no more
         return found if asked == (since, until) else None
 
+    def covered(self) -> datetime | None:
+        """Until when runs that came to their end have compared everything, one joining the other; None before the first."""
+        try:
+            return parse_instant(self._covered.read_text())
+        except (FileNotFoundError, PayloadError, ValueError):
+            return None
+
+    def cover(self, since: datetime, until: datetime) -> None:
+        """A run came to its end; one that leaves a hole after those before it does not count."""
+        before = self.covered()
+        if before is None or since <= before < until:
+            self._put(self._covered, format_instant(until).encode())
+
     def write(self, progress: Progress) -> None:
-        """Whole or not at all."""
+        """Of a run that is not at its end."""
         raw = {
             "since": format_instant(progress.since),
             "until": progress.until and format_instant(progress.until),
@@ -69,10 +83,14 @@ class Checkpoint:
             "started_at": format_instant(progress.started_at),
             "counts": asdict(progress.counts),
         }
-        fresh = self._file.with_suffix(".new")
-        fresh.write_bytes(orjson.dumps(raw))
-        fresh.replace(self._file)
+        self._put(self._file, orjson.dumps(raw))
 
     def clear(self) -> None:
-        """The run came to its end."""
+        """There is nothing to go on with."""
         self._file.unlink(missing_ok=True)
+
+    def _put(self, file: Path, content: bytes) -> None:
+        """Whole or not at all."""
+        fresh = file.with_name(f"{file.name}.new")
+        fresh.write_bytes(content)
+        fresh.replace(file)

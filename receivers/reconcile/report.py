@@ -15,14 +15,15 @@ from ingest.instant import format_instant
 class Counts:
     """Bookings, but for `requests`: those sent, and the fewest that could have shown as much.
 
-    `seen` at the vendor; of these `matched`, `missed` (lacking or older here), `newer_here`, `unreadable`. `repaired` of the
-    missed are loaded. `gone` are here, and no longer at the vendor.
+    `seen` at the vendor; of these `matched`, `missed` (lacking or older here), `untold` (the same, but no webhook tells of
+    them), `newer_here`. `repaired` of the missed are loaded. `gone` are here, and no longer at the vendor.
     """
 
     seen: int = 0
     matched: int = 0
     missed: int = 0
     repaired: int = 0
+    untold: int = 0
     newer_here: int = 0
     gone: int = 0
     unreadable: int = 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from ingest.dead_letter import DeadLetter
-from ingest.errors import ConfigurationError, IngestError, LogUnavailable
+from ingest.errors import ConfigurationError, IngestError, LogUnavailable, VendorUnavailable
 from ingest.log import Producer, Record
 from ingest.rest import Patience
 from ingest.settings import Settings
@@ -32,9 +32,12 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be compared: from `since` until `until`, or now (and, where a vendor is asked by start times, the future)."""
+    """What is to be compared: from `since` until `until`, or now (and, where a vendor is asked by start times, the future).
 
-    since: datetime
+    Without `since`: `reconcile.lookback`, and farther back where runs failed or none ran: to where the last one got.
+    """
+
+    since: datetime | None = None
     until: datetime | None = None
     dry_run: bool = False
 
@@ -82,19 +85,32 @@ class Reconciler:
 
     def _account(self, vendor: AnyVendor, wanted: Wanted) -> Report:
         now = datetime.now(UTC)
-        report = Report(vendor.name, vendor.account.name, wanted.since, wanted.until or now, now, now)
+        report = Report(
+            vendor.name, vendor.account.name, wanted.since or now - self._settings.reconcile.lookback, wanted.until or now, now, now
+        )
         try:
             rest = load_rest(vendor.name)(vendor, self._folder, self._patience)
             checkpoint = Checkpoint(self._folder, vendor.account.name)
             with checkpoint.alone():
                 self._sweep(rest, checkpoint, wanted, report)
+                if not wanted.dry_run:
+                    checkpoint.clear()
+                if not wanted.dry_run and wanted.until is None:
+                    checkpoint.cover(report.since, report.started_at)
         except IngestError as error:
             report.failure = error
             log.warning("reconcile.failed", vendor=vendor.name, account=vendor.account.name, why=str(error))
+        except Exception as error:  # our bug, or an answer nobody thought of: the other accounts go on
+            report.failure = VendorUnavailable(
+                f"{vendor.name} account {vendor.account.name}: an answer that is not understood: {type(error).__name__}"
+            )
+            log.exception("reconcile.crashed", vendor=vendor.name, account=vendor.account.name)
         report.finished_at = datetime.now(UTC)
         return report
 
     def _sweep(self, rest: AnyRest, checkpoint: Checkpoint, wanted: Wanted, report: Report) -> None:
+        if wanted.since is None:
+            report.since = min(report.since, checkpoint.covered() or report.since)
         since, before = self._resumed(checkpoint, wanted, report)
         until = wanted.until or datetime.now(UTC)
         sweep = Sweep(rest, self._warehouse, self._log_of(rest.vendor, wanted), self._settings.reconcile.lag, report.counts)
@@ -107,15 +123,13 @@ class Reconciler:
             finally:
                 report.counts.requests = before + rest.requests
             if window.until and not wanted.dry_run:
-                checkpoint.write(Progress(wanted.since, wanted.until, window.until, report.started_at, report.counts))
-        if not wanted.dry_run:
-            checkpoint.clear()
+                checkpoint.write(Progress(report.since, wanted.until, window.until, report.started_at, report.counts))
 
     def _resumed(self, checkpoint: Checkpoint, wanted: Wanted, report: Report) -> tuple[datetime, int]:
         """From when on there is something left to do, and how many requests went into what is done."""
-        found = None if wanted.dry_run else checkpoint.read(wanted.since, wanted.until)
+        found = None if wanted.dry_run else checkpoint.read(report.since, wanted.until)
         if found is None:
-            return wanted.since, 0
+            return report.since, 0
         report.counts, report.started_at = found.counts, found.started_at
         return found.done, found.counts.requests
 
@@ -178,6 +192,6 @@ def watch(reconciler: Reconciler, vendors: Sequence[AnyVendor], settings: Settin
     every, jitter = settings.reconcile.every.total_seconds(), settings.reconcile.jitter.total_seconds()
     pause = random.uniform(0, min(jitter, every))  # noqa: S311 - so that accounts of many installations do not come at once
     while not stop.wait(pause):
-        for report in reconciler.run(vendors, Wanted(datetime.now(UTC) - settings.reconcile.lookback)):
+        for report in reconciler.run(vendors, Wanted()):
             log.info("reconcile.finished", **report.columns())
         pause = every + random.uniform(-jitter, jitter) / 2  # noqa: S311 - as above

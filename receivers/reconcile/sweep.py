@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypeVar
 import orjson
 import structlog
 
-from ingest.booking import Booking, Stored
+from ingest.booking import Booking, BookingStatus, Stored
 from ingest.dead_letter import DeadLetter
 from ingest.errors import ConfigurationError, PayloadError, VendorRefused, VendorUnavailable
 from ingest.event import Event
@@ -154,7 +154,7 @@ class Sweep:
                 self._count(one.booking.booking_id, verdict)
             elif (state := (one.booking.booking_id, one.booking.version)) not in self._missed:
                 self._missed.add(state)
-                self._count(one.booking.booking_id, verdict)
+                self._count(one.booking.booking_id, verdict, one.booking.status)
                 missed.append(one)
         self._repairs += [
             (self._rest.vendor.observe(one.asked.record, one.asked.at, self._supersedes(one, stored)), one.booking) for one in missed
@@ -177,7 +177,7 @@ class Sweep:
         appended = self._append()
         if not appended or not self._log.wait():
             return
-        missed = [booking for event, booking in appended if event.type != GONE]
+        missed = [booking for event, booking in appended if event.type != GONE and booking.status not in self._rest.untold]
         stored = self._stored("booking_id", [booking.booking_id for booking in missed])
         doubted_before = datetime.now(UTC) - self._lag
         for booking in missed:
@@ -237,14 +237,16 @@ class Sweep:
     def _was_seen(self, booking_id: str) -> bool:
         return booking_id in self._ids or booking_id in self._ids_before
 
-    def _count(self, booking_id: str, verdict: Verdict) -> None:
+    def _count(self, booking_id: str, verdict: Verdict, status: BookingStatus | None = None) -> None:
         """Windows overlap, and lists shift while they are read: what is seen again counts only when it was missed again."""
         again = self._was_seen(booking_id)
         self._ids.add(booking_id)
         if verdict is Verdict.MISSED or not again:
             self.counts.seen += 1
             self.counts.matched += verdict is Verdict.MATCHED
-            self.counts.missed += verdict is Verdict.MISSED
+            told = status not in self._rest.untold
+            self.counts.missed += verdict is Verdict.MISSED and told
+            self.counts.untold += verdict is Verdict.MISSED and not told
             self.counts.newer_here += verdict is Verdict.NEWER_HERE
 
     def _read(self, asked: _Asked) -> _Read | None:

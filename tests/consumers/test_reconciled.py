@@ -19,7 +19,7 @@ from tests.consumers.samples import START, TOPICS, moment, sample
 
 RUN: dict[str, Any] = {
     "id": "R1", "vendor": "oncehub", "account": "support", "since": "2026-04-29T09:00:00Z", "until": None, "started_at": "2026-05-01T09:00:00Z",
-    "finished_at": "2026-05-01T09:00:02.5Z", "duration_seconds": 2.5, "seen": 120, "matched": 117, "missed": 2, "repaired": 3, "newer_here": 1,
+    "finished_at": "2026-05-01T09:00:02.5Z", "duration_seconds": 2.5, "seen": 120, "matched": 117, "missed": 2, "repaired": 3, "untold": 0, "newer_here": 1,
     "gone": 1, "unreadable": 0, "requests": 4, "least_requests": 2, "outcome": "complete", "error": None,
 }  # fmt: skip
 

@@ -102,6 +102,26 @@ def test_a_record_nobody_can_read_is_set_aside_and_the_others_are_repaired(tmp_p
         assert '"bookingNumber":"17"' in letter["data"]
 
 
+def test_a_state_that_no_webhook_tells_of_is_loaded_and_is_nobodys_miss(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["oncehub"]).open() as shop:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        request = {"object": "booking", "id": "BKNG-1", "status": "requested", "creation_time": now, "last_updated_time": now}
+        shop.server.faults.append(broken("oncehub", JSONResponse({"object": "list", "data": [request], "has_more": False})))
+        found = shop.reconcile()["oncehub"].counts
+        assert (found.seen, found.untold, found.missed, found.repaired) == (1, 1, 0, 0)
+        assert shop.rig.rows("select booking_id, status from bookings") == [{"booking_id": "BKNG-1", "status": "pending"}]
+
+
+def test_an_answer_that_nobody_thought_of_fails_its_account_alone(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["calendly", "bookeo"]).open() as shop:
+        shop.live(4)
+        shop.server.faults.append(broken("calendly", JSONResponse({"resource": {"uri": 7}})))
+        found = shop.reconcile()
+        assert isinstance(found["calendly"].failure, VendorUnavailable)
+        assert "calendly account calendly" in str(found["calendly"].failure)
+        assert found["bookeo"].failure is None
+
+
 def test_a_run_that_was_stopped_goes_on_with_the_windows_that_are_left(tmp_path: Path) -> None:
     with Shop(tmp_path, ["bookeo"]).open() as shop:
         shop.live(5)
@@ -120,6 +140,18 @@ def test_a_run_that_was_stopped_goes_on_with_the_windows_that_are_left(tmp_path:
         before = shop.server.requests["bookeo", 200]
         assert shop.reconcile(start=start)["bookeo"].counts.matched == 5
         assert shop.server.requests["bookeo", 200] - before == 4, "a run that ended is not resumed"
+
+
+def test_a_run_without_a_beginning_goes_back_to_where_the_last_one_got(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["bookeo"], reconcile={"lookback": "1h"}).open() as shop:
+        shop.live(5)
+        covered = datetime.now(UTC) - timedelta(days=5)
+        Checkpoint(tmp_path / "reconcile", "bookeo").cover(covered - timedelta(days=1), covered)
+        first = shop.reconcile(start=None)["bookeo"]
+        assert (first.since, first.counts.repaired) == (covered, 5)
+        second = shop.reconcile(start=None)["bookeo"]
+        assert second.started_at - second.since == timedelta(hours=1)
+        assert second.counts.seen == 0
 
 
 def test_a_key_of_another_account_marks_nothing_as_gone(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Counter:
         self.lose = 0
         self.hang = False
         self.released = threading.Event()
-        create: Endpoint = self.subscriptions._create  # type: ignore[attr-defined]  # each vendor's own endpoint
+        create: Endpoint = self.subscriptions._create
         setattr(self.subscriptions, "_create", partial(self._lossy, create))  # noqa: B010 - it is a method
         self.server = RestServer({"sales": self.rest})
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from ingest.errors import IngestError, VendorRefused, VendorUnavailable
-from ingest.simulator.rest.bookeo import error as bookeo_error
+from ingest.simulator.rest import answer
 from receivers.subscriptions.plan import Heard, Kind
 from tests.subscriptions.desk import PUBLIC_URL, SOMEBODY, Desk, opened
 
 SIGNED = ("calendly", "oncehub")
+SECRET_OF_A_PERSON = "typed-into-a-form"
 
 
 def test_nothing_registered(desk: Desk) -> None:
@@ -32,9 +33,6 @@ def test_wrong_events(desk: Desk) -> None:
     assert set(desk.plan()) & {Kind.REPLACE, Kind.REMOVE}
     desk.apply()
     assert desk.is_settled()
-
-
-SECRET_OF_A_PERSON = "typed-into-a-form"
 
 
 def test_wrong_url(desk: Desk) -> None:
@@ -143,7 +141,7 @@ def test_a_vendor_that_always_fails_is_given_up_and_what_it_made_is_used_or_remo
 
 def test_a_refusal_leaves_nothing_behind(tmp_path: Path) -> None:
     with opened(tmp_path, "calendly") as desk:
-        desk.counter.server.faults.append(lambda _, request: bookeo_error(403, "no") if request.method == "POST" else None)
+        desk.counter.server.faults.append(lambda _, request: answer({"message": "no"}, 403) if request.method == "POST" else None)
         with pytest.raises(VendorRefused, match="403"):
             desk.apply()
         assert desk.live == ()

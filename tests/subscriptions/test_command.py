@@ -119,7 +119,12 @@ def test_killed_between_creating_and_storing(signed: Desk) -> None:
     text = signed.config.read_text().replace('timeout = "500ms"', 'timeout = "120s"')
     signed.config.write_text(text)
     process = subprocess.Popen(
-        [*COMMAND, *APPLY], cwd=signed.folder, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*COMMAND, *APPLY],
+        cwd=signed.folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         until(lambda: signed.counter.subscriptions.created == 1, "the vendor has created it")
@@ -147,16 +152,16 @@ def test_a_rotation_has_both_secrets_live_until_it_is_finished(signed: Desk) -> 
     (old,) = signed.live
     rotated = run(signed, "webhooks", "rotate", "sales", "--yes", "--no-reconcile")
     assert rotated.code == 0, rotated
-    new, still = signed.live
-    assert still == old
+    new, *rest = signed.live
+    assert rest == [old]
     (made,) = signed.counter.ours
     assert made.secret == new
     assert signed.is_settled()
     assert "no delivery signed with the new secret" in refused(run(signed, "webhooks", "rotate", "sales", "--finish"))
-    assert signed.live == (new, old)
+    assert list(signed.live) == [new, old]
     finished = run(signed, "webhooks", "rotate", "sales", "--finish", "--force")
     assert finished.code == 0
-    assert signed.live == (new,)
+    assert list(signed.live) == [new]
     assert signed.is_settled()
     assert_no_secret_in(signed, rotated, finished)
 
@@ -201,7 +206,13 @@ def salon(tmp_path: Path) -> Path:
 def test_where_there_is_no_api_the_plan_is_what_to_do_by_hand(salon: Path) -> None:
     result = ingest(salon, "webhooks", "plan")
     assert result.code == 0
-    for part in ("Booking created", "Booking cancelled", "https://hooks.example.com/webhooks/appointedd/salon", "X-Salon", "nothing has arrived"):
+    for part in (
+        "Booking created",
+        "Booking cancelled",
+        "https://hooks.example.com/webhooks/appointedd/salon",
+        "X-Salon",
+        "nothing has arrived",
+    ):
         assert part in result.out
     assert "for-the-header" not in result.out
     assert "custom header X-Salon, value for-the-header" in ingest(salon, "webhooks", "plan", "--print-secrets").out
@@ -215,3 +226,8 @@ def test_a_secret_of_a_header_is_rotated_by_hand(salon: Path) -> None:
     text = (salon / "ingest.secrets.toml").read_text()
     assert 'for-the-header"]' in text
     assert text.count(",") == 1
+
+
+def test_check_tells_what_arrived_where_the_vendor_cannot_be_asked(salon: Path) -> None:
+    checks = {found["check"]: found for found in ingest(salon, "check", "--json").json["checks"]}
+    assert checks["webhooks salon"]["detail"].startswith("nothing has arrived yet")

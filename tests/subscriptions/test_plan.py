@@ -16,11 +16,13 @@ MAY, JUNE = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def one(name: str = "a", **values: Any) -> Registered:
-    return Registered(**{"id": name, "slot": "account", "url": URL, "events": EVENTS, "created_at": MAY, "mark": "good"} | values)
+    usual: dict[str, Any] = {"id": name, "slot": "account", "url": URL, "events": EVENTS, "created_at": MAY, "mark": "good"}
+    return Registered(**usual | values)
 
 
 def facts(**values: Any) -> Facts:
-    return Facts(**{"url": URL, "made": {}, "live": frozenset({"good"})} | values)
+    usual: dict[str, Any] = {"url": URL, "made": {}, "live": frozenset({"good"})}
+    return Facts(**usual | values)
 
 
 def kinds(registered: Sequence[Registered], known: Facts | None = None, wanted: Sequence[Wanted] = (WANT,)) -> list[tuple[Kind, str]]:

@@ -5,7 +5,6 @@ fingerprint of its signing key in the query: whoever lists them sees which key s
 """
 
 import secrets
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
@@ -43,9 +42,12 @@ class CalendlySubscriptions(Subscriptions[CalendlyAccount]):
         """In both scopes. A user who is no admin may not see the organization's, and then has none there."""
         me = self._me()
         found = self._scope("user", me)
-        with suppress(VendorRefused) if all(wanted.slot == "user" for wanted in self.wanted()) else suppress():
-            found += self._scope("organization", me)
-        return found
+        try:
+            return found + self._scope("organization", me)
+        except VendorRefused:
+            if all(wanted.slot == "user" for wanted in self.wanted()):
+                return found
+            raise
 
     def create(self, wanted: Wanted, secret: str) -> Created:
         me = self._me()

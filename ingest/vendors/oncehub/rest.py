@@ -13,6 +13,7 @@ from dlt.sources.helpers.rest_client.paginators import BasePaginator
 from dlt.sources.rest_api.typing import EndpointResource
 from requests import Response
 
+from ingest.booking import BookingStatus
 from ingest.errors import PayloadError, VendorRefused
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
@@ -53,6 +54,8 @@ class OncehubRest(Rest[OncehubAccount]):
     """https://help.oncehub.com/developers/overview/rate-limits/"""
 
     url = "https://api.oncehub.com/v2"
+    # A request that waits for its host's approval. https://help.oncehub.com/developers/webhooks/
+    untold: ClassVar[frozenset[BookingStatus]] = frozenset({BookingStatus.PENDING})
     limits: ClassVar[Limits] = Limits(account=(Rate(5, 1),), address=(Rate(200, 300),))
 
     def __init__(self, *account: Any, **options: Any) -> None:
