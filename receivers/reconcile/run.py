@@ -20,9 +20,10 @@ from ingest.vendors import AnyVendor
 from ingest.vendors.rest import AnyRest, load_rest
 from receivers.reconcile.checkpoint import Checkpoint, Progress
 from receivers.reconcile.compare import windows
+from receivers.reconcile.proof import Log, Warehouse
 from receivers.reconcile.repairs import Repairs
 from receivers.reconcile.report import Counts, Report
-from receivers.reconcile.sweep import Log, Sweep, Warehouse
+from receivers.reconcile.sweep import Sweep
 
 log = structlog.get_logger()
 

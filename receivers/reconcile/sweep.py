@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import orjson
 import structlog
@@ -12,12 +12,10 @@ import structlog
 from ingest.booking import Booking, BookingStatus, Stored
 from ingest.dead_letter import DeadLetter
 from ingest.errors import ConfigurationError, PayloadError, VendorRefused, VendorUnavailable
-from ingest.event import Event
-from ingest.log import Record
 from ingest.rest import Record as Entry
-from ingest.vendors import GONE
 from ingest.vendors.rest import AnyRest, Window
 from receivers.reconcile.compare import Verdict, compare, supersedes, widened
+from receivers.reconcile.proof import Log, Proof, Warehouse
 from receivers.reconcile.report import Counts
 
 log = structlog.get_logger()
@@ -25,36 +23,8 @@ T = TypeVar("T")
 
 _OVERLAP = timedelta(minutes=5)
 _BLOCK = 1000  # entries compared with the warehouse in one query
-_FLUSH = 5000  # repairs at a time
 # More of a window's bookings than this gone at once is more likely a key of another account than the truth.
 _FEW = 50
-
-
-class Warehouse(Protocol):
-    """What the warehouse has. Raises WarehouseUnavailable."""
-
-    def by(
-        self, column: Literal["booking_id", "group_id"], vendor: str, account: str, keys: Sequence[str]
-    ) -> Mapping[str, Sequence[Stored]]:
-        """Rows by the value of a column."""
-
-    def within(
-        self, column: Literal["updated_at", "starts_at"], vendor: str, account: str, since: datetime, until: datetime | None
-    ) -> Iterator[Sequence[tuple[str, datetime]]]:
-        """Booking ids and when their rows were made, by an instant in [since, until); those already marked as gone are left out."""
-
-
-class Log(Protocol):
-    """Where repairs go; a dry run's goes nowhere. Raises LogUnavailable."""
-
-    def append(self, records: Sequence[Record]) -> None:
-        """Returns when they are durable."""
-
-    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
-        """As dead letters."""
-
-    def wait(self) -> bool:
-        """Returns when all that was appended is loaded; False where nothing ever is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +55,7 @@ class Sweep:
         self._ids: set[str] = set()
         self._ids_before: set[str] = set()
         self._missed: set[tuple[str, str]] = set()
-        self._repairs: list[tuple[Event, Booking]] = []
+        self._proof = Proof(rest, warehouse, log, lag, counts)
 
     def window(self, window: Window, progress: Callable[[], None]) -> None:
         """Raises VendorUnavailable, VendorRefused, WarehouseUnavailable, LogUnavailable; what was appended by then is right."""
@@ -96,11 +66,12 @@ class Sweep:
                 for block in self._blocks(widened(window, _OVERLAP)):
                     self._compare_block(block, pool)
                     progress()
+                self._proof.complete()
                 self._look_for_gone(window, pool)
         except (VendorUnavailable, VendorRefused):
-            self._append()  # what was found until then need not be found again
+            self._proof.append()  # what was found until then need not be found again
             raise
-        self._repair()
+        self._proof.complete()
         progress()
 
     def _blocks(self, window: Window) -> Iterator[list[_Asked]]:
@@ -129,14 +100,13 @@ class Sweep:
         """Whether nothing more need be read of an entry; then its bookings are counted here."""
         if self._rest.listed_by == "group_id":
             same = self._readable(asked, lambda entry: self._rest.alike(entry, stored))
-        elif read := self._read(asked):
-            same = self._verdict(read, next(iter(stored), None)) is Verdict.MATCHED
         else:
-            return True  # it was set aside
-        if same:
-            for one in stored:
+            read = self._read(asked)
+            same = None if read is None else self._verdict(read, next(iter(stored), None)) is Verdict.MATCHED
+        for one in stored if same else ():
+            if one.booking.gone_at is None:
                 self._count(one.booking.booking_id, Verdict.MATCHED)
-        return bool(same)
+        return same is not False  # None was set aside
 
     def _complete(self, asked: _Asked) -> list[_Asked]:
         """In a thread of the pool. What was listed whole is as old as its page, what is read now is not."""
@@ -146,43 +116,19 @@ class Sweep:
     def _take(self, read: Sequence[_Read]) -> set[str]:
         """Compares each with its own row, and appends what the warehouse lacks or has older: returns the ids of those."""
         stored = self._stored("booking_id", [one.booking.booking_id for one in read])
-        missed: list[_Read] = []
+        missed: set[str] = set()
         for one in read:
-            held = next(iter(stored.get(one.booking.booking_id, ())), None)
+            booking = one.booking
+            held = next(iter(stored.get(booking.booking_id, ())), None)
             verdict = self._verdict(one, held)
             if verdict is not Verdict.MISSED:
-                self._count(one.booking.booking_id, verdict)
-            elif (state := (one.booking.booking_id, one.booking.version)) not in self._missed:
+                self._count(booking.booking_id, verdict)
+            elif (state := (booking.booking_id, booking.version)) not in self._missed:
                 self._missed.add(state)
-                self._count(one.booking.booking_id, verdict, one.booking.status)
-                missed.append(one)
-        self._repairs += [
-            (self._rest.vendor.observe(one.asked.record, one.asked.at, self._supersedes(one, stored)), one.booking) for one in missed
-        ]
-        if len(self._repairs) >= _FLUSH:
-            self._repair()
-        return {one.booking.booking_id for one in missed}
-
-    def _supersedes(self, read: _Read, stored: Mapping[str, Sequence[Stored]]) -> str:
-        return supersedes(read.booking, next(iter(stored.get(read.booking.booking_id, ())), None))
-
-    def _append(self) -> list[tuple[Event, Booking]]:
-        appended, self._repairs = self._repairs, []
-        if appended:
-            self._log.append([event.to_record() for event, _ in appended])
-        return appended
-
-    def _repair(self) -> None:
-        """Many at a time, because each load holds up the reading. One counts when the warehouse, asked again, has it or something newer."""
-        appended = self._append()
-        if not appended or not self._log.wait():
-            return
-        missed = [booking for event, booking in appended if event.type != GONE and booking.status not in self._rest.untold]
-        stored = self._stored("booking_id", [booking.booking_id for booking in missed])
-        doubted_before = datetime.now(UTC) - self._lag
-        for booking in missed:
-            held = next(iter(stored.get(booking.booking_id, ())), None)
-            self.counts.repaired += compare(booking, held, self._rest.compared, doubted_before) is not Verdict.MISSED
+                missed.add(booking.booking_id)
+                self._count(booking.booking_id, verdict, booking.status)
+                self._proof.add(self._rest.vendor.observe(one.asked.record, one.asked.at, supersedes(booking, held)), booking)
+        return missed
 
     def _look_for_gone(self, window: Window, pool: ThreadPoolExecutor) -> None:
         """What the warehouse has in the window and the vendor did not list: moved out of it, or gone."""
@@ -202,7 +148,8 @@ class Sweep:
         now = datetime.now(UTC)
         rows = [one.booking for some in self._stored("booking_id", booking_ids).values() for one in some]
         self.counts.gone += len(rows)
-        self._repairs += [(self._rest.vendor.gone(booking, now), booking) for booking in rows]
+        for booking in rows:
+            self._proof.add(self._rest.vendor.gone(booking, now), booking)
 
     def _unlisted(self, window: Window) -> tuple[list[str], int]:
         """Those, and how many rows there are at all; a row younger than the vendor's lag is not doubted."""

@@ -56,6 +56,7 @@ class Registrar:
         self._registered: list[Registered] = []
         self._before: set[str] = set()
         self._fresh: dict[str, str] = {}
+        self._burnt: set[str] = set()
         self._trouble = ""
 
     def look(self, renew: frozenset[str] = frozenset()) -> list[Step]:
@@ -66,7 +67,7 @@ class Registrar:
             url=self.side.vendor.webhook_url,
             made=self.state.read().made,
             live=None if fixed else frozenset(map(fingerprint, self._keyring.live())),
-            heard=self._heard(),
+            heard=Heard() if self.side.tells_state else self._heard(),
             replaces=self.side.replaces,
             tells_state=self.side.tells_state,
             renew=renew,
@@ -151,6 +152,8 @@ class Registrar:
         except VendorRefused as error:
             if error.status_code == _CONFLICT:
                 self._trouble = str(error)
+                self._burnt.add(fingerprint(secret))  # its URL is taken by what no list shows us
+                self._fresh.pop(step.wanted.slot, None)
                 return False
             self._take_back(secret)
             raise
@@ -175,7 +178,7 @@ class Registrar:
 
     def _used(self) -> set[str]:
         """Fingerprints of the secrets of what the vendor has."""
-        return {one.mark for one in self._registered} | set(self.state.read().made.values())
+        return {one.mark for one in self._registered} | set(self.state.read().made.values()) | self._burnt
 
     def _take_back(self, secret: str) -> None:
         """A secret of this run that the vendor did not take."""

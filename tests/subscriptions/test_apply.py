@@ -8,6 +8,7 @@ import pytest
 
 from ingest.errors import IngestError, VendorRefused, VendorUnavailable
 from ingest.simulator.rest import answer
+from ingest.vendors.subscriptions import fingerprint
 from receivers.subscriptions.plan import Heard, Kind
 from tests.subscriptions.desk import PUBLIC_URL, SOMEBODY, Desk, opened
 
@@ -158,6 +159,19 @@ def test_a_secret_that_nothing_uses_yet_is_used_before_another_is_made(tmp_path:
         desk.apply()
         assert desk.live == (prepared,)
         assert desk.is_settled()
+
+
+def test_a_url_that_is_taken_by_what_no_list_shows_is_varied(tmp_path: Path) -> None:
+    with opened(tmp_path, "calendly") as desk:
+        prepared = "p" * 43
+        with desk.registrar() as registrar:
+            registrar._keyring.add(prepared)
+        taken = f"{desk.counter.url}?v={fingerprint(prepared)}"
+        desk.counter.subscriptions.add(taken, ["invitee.created"], scope="group", group="https://api.calendly.com/groups/G")
+        desk.apply()
+        assert len(desk.live) == 2
+        assert [kept.secret for kept in desk.counter.ours if kept.url != taken] == [desk.live[0]]
+        assert desk.plan() == [Kind.KEEP]
 
 
 @pytest.mark.parametrize("vendor", SIGNED)
