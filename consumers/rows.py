@@ -44,8 +44,8 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         timezone=_TEXT, created_at=_TIME, updated_at=_TIME, version=_TEXT, service_id=_TEXT, service_name=_TEXT,
         staff=_TEXT, staff_name=_TEXT, location=_TEXT, customer_id=_TEXT, customer_name=_TEXT, customer_email=_TEXT,
         customer_phone=_TEXT, participants=_INT, price=_PRICE, currency=_TEXT, cancel_reason=_TEXT, cancelled_by=_TEXT,
-        rescheduled_from=_TEXT, rescheduled_to=_TEXT, gone_at=_TIME, first_seen_at=_TIME, last_event_id=_TEXT,
-        last_via=_TEXT, loaded_at=_TIME,
+        rescheduled_from=_TEXT, rescheduled_to=_TEXT, first_seen_at=_TIME, last_event_id=_TEXT, last_via=_TEXT,
+        loaded_at=_TIME, gone_at=_TIME,
     ),
     "dead_letters": _schema(
         id=_TEXT, source=_TEXT, reason=_TEXT, detail=_TEXT, happened_at=_TIME, position=_TEXT, query=_TEXT,

@@ -30,7 +30,7 @@ class Synced:
 
 
 def sync(settings: Settings, account: str | None, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:
-    """All accounts that have what REST needs, or one; all its resources, or some. Raises ConfigurationError for unknown names."""
+    """All accounts that have what REST needs, or one; its usual resources, or those named. Raises ConfigurationError for unknown names."""
     for vendor in _accounts(settings, account):
         try:
             rest = load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir))
@@ -47,7 +47,7 @@ def sync(settings: Settings, account: str | None, resources: Sequence[str], foll
 def _account(pipeline: SyncPipeline, vendor: AnyVendor, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:
     if unknown := sorted(set(resources) - set(pipeline.resources)):
         raise ConfigurationError(f"{vendor.name} has no resource {', '.join(unknown)}: known are {', '.join(pipeline.resources)}")
-    for resource in resources or pipeline.resources:
+    for resource in resources or pipeline.usual:
         synced = _resource(pipeline, vendor, resource, follow)
         yield synced
         if isinstance(synced.problem, VendorBusy):

@@ -31,7 +31,7 @@ Count = Callable[[int], None]
 
 
 class SyncPipeline:
-    """One account's, held by one process at a time."""
+    """One account's, held by one process at a time. `usual` are the `resources` that are loaded when none is named."""
 
     def __init__(self, settings: Settings, rest: AnyRest) -> None:
         """Asks the vendor where its lists depend on who asks. Raises VendorUnavailable, VendorRefused, ConfigurationError."""
@@ -46,7 +46,9 @@ class SyncPipeline:
         try:
             with self._reading("its resources"):
                 self._config = rest.config()
-                self.resources = list(self._declared())
+                declared = self._declared()
+                self.resources = list(declared)
+                self.usual = [name for name, resource in declared.items() if resource.selected]
         except BaseException:
             self._held.release()
             raise
@@ -118,6 +120,7 @@ class SyncPipeline:
             count(1)
             return {**record, "account": self._account}
 
+        resource.selected = True
         resource.add_map(tagged)
         keys: dict[str, Any] = {"primary_key": ["account", *key]} if key else {"merge_key": "account"}
         resource.apply_hints(table_name=self.table(name), write_disposition="merge", **keys)

@@ -1,6 +1,8 @@
 """One account's subscriptions put right: look, do what differs, and look again, until nothing does."""
 
+import random
 import secrets
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +17,8 @@ from receivers.subscriptions.state import State, StateFile
 
 log = structlog.get_logger()
 
-_ROUNDS = 4
+_ROUNDS = 5
+_PAUSE = 0.1
 _CONFLICT = 409
 # A shorter secret is somebody's own, whose fingerprint would tell too much.
 _OURS = 32
@@ -109,6 +112,8 @@ class Registrar:
     def _settle(self, allowed: Allowed, renew: frozenset[str] = frozenset()) -> Outcome:
         outcome = Outcome()
         for attempt in range(_ROUNDS + 1):
+            if attempt > 1:
+                time.sleep(random.uniform(0, _PAUSE * 2**attempt))  # noqa: S311 - so that two that undo each other's work fall out of step
             outcome.now = self.look(renew)
             self._before = self._before if attempt else {one.id for one in self._registered}
             todo = [step for step in outcome.now if allowed.covers(step)]

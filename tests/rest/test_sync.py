@@ -92,7 +92,7 @@ def test_every_resource_loads_with_its_key(vendor: str, request: pytest.FixtureR
     rest = side.open()
     resources = source(rest).resources
     assert set(resources) == NAMES[vendor]
-    load(pipeline, rest)
+    load(pipeline, rest, *NAMES[vendor])
     tables = {table["name"]: table for table in pipeline.default_schema.data_tables()}
     for name in NAMES[vendor] - {"webhook_events", "payments"}:
         count = rows(pipeline, f"select count(*) from {name}")

@@ -76,6 +76,11 @@ def test_where_a_vendor_can_be_asked_for_what_changed_only_that_is_read(vendor: 
         assert len(rig.rows(f"{vendor}__bookings")) == everything == len(rig.side.meetings)
 
 
+def test_what_takes_a_request_for_each_object_of_a_list_is_read_only_when_named(oncehub: SyncRig) -> None:
+    assert not {"booking", "booking_calendar"} & set(oncehub.sync())
+    assert oncehub.sync("booking_calendar")["booking_calendar"].rows > 0
+
+
 def test_how_far_a_list_was_read_for_its_entries_parts_is_not_how_far_it_was_read_for_itself(oncehub: SyncRig) -> None:
     meetings = len(oncehub.side.meetings)
     assert oncehub.sync("booking")["booking"].rows == meetings

@@ -10,7 +10,7 @@ import dlt
 import structlog
 from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator
-from dlt.sources.rest_api.typing import EndpointResource
+from dlt.sources.rest_api.typing import Endpoint, EndpointResource
 from requests import Response
 
 from ingest.booking import BookingStatus
@@ -100,7 +100,7 @@ class OncehubRest(Rest[OncehubAccount]):
         return super().remedy(status)
 
     def resources(self) -> Sequence[Resource]:
-        """`booking` and `booking_calendar` take a request for each object that the list has whole; sync them where that pays."""
+        """`booking` and `booking_calendar` take a request for each object that the list has whole, so they are read only when named."""
         return [
             _bookings(),
             _single("booking", "bookings/{resources.bookings.id}"),
@@ -121,7 +121,8 @@ def _listed(name: str, path: str) -> EndpointResource:
 
 
 def _single(name: str, path: str) -> EndpointResource:
-    return {"name": name, "primary_key": "id", "endpoint": {"path": path, "data_selector": "$", "paginator": "single_page"}}
+    endpoint: Endpoint = {"path": path, "data_selector": "$", "paginator": "single_page"}
+    return {"name": name, "primary_key": "id", "selected": False, "endpoint": endpoint}
 
 
 def _bookings() -> EndpointResource:
