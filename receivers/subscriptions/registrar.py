@@ -136,6 +136,7 @@ class Registrar:
             # What came up since the first look is ours of a lost answer, and nobody knows its secret.
             strays = [old for old in step.old if old.id not in self._before]
             self._delete(strays)
+            # Where a new one replaces the old, the two may have one id.
             if self._create(step, renewing=renewing) and not self.side.replaces:
                 self._delete([old for old in step.old if old not in strays])
 

@@ -58,6 +58,16 @@ def test_another_public_url_moves_what_was_made_from_here_and_not_without_a_pers
 
 
 @pytest.mark.parametrize("vendor", ["calendly", "bookeo"])
+def test_what_was_made_in_an_answer_that_was_lost_is_remembered_as_ours_too(tmp_path: Path, vendor: str) -> None:
+    with opened(tmp_path, vendor) as desk:
+        desk.counter.lose = 1
+        desk.apply()
+        desk.write(public_url="https://new.example.com")
+        desk.apply(take_over=False)
+        assert {kept.url.partition("/webhooks/")[0] for kept in desk.counter.subscriptions.all()} == {"https://new.example.com"}
+
+
+@pytest.mark.parametrize("vendor", ["calendly", "bookeo"])
 def test_disabled_or_blocked(tmp_path: Path, vendor: str) -> None:
     with opened(tmp_path, vendor) as desk:
         desk.apply()
@@ -172,6 +182,15 @@ def test_a_url_that_is_taken_by_what_no_list_shows_is_varied(tmp_path: Path) -> 
         assert len(desk.live) == 2
         assert [kept.secret for kept in desk.counter.ours if kept.url != taken] == [desk.live[0]]
         assert desk.plan() == [Kind.KEEP]
+
+
+def test_a_url_that_is_taken_is_not_tried_twice(tmp_path: Path) -> None:
+    conflicts = iter([answer({"title": "Already Exists"}, 409)] * 2)
+    with opened(tmp_path, "calendly") as desk:
+        desk.counter.server.faults.append(lambda _, request: next(conflicts, None) if request.method == "POST" else None)
+        desk.apply()
+        assert len(desk.live) == 3
+        assert desk.is_settled()
 
 
 @pytest.mark.parametrize("vendor", SIGNED)
