@@ -17,7 +17,9 @@ from starlette.routing import Route
 
 from ingest.errors import ConfigurationError, IngestError
 from ingest.listening import bind
-from ingest.settings import ConsumerSettings, ReceiverSettings
+from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings
+
+Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
 
 
 def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette:
@@ -39,7 +41,7 @@ def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette
     return app
 
 
-def serve_admin(settings: ReceiverSettings | ConsumerSettings, section: str, ready: Callable[[], None]) -> int:
+def serve_admin(settings: Listener, section: str, ready: Callable[[], None]) -> int:
     """Serves from a thread until the process ends; returns the port. Raises ConfigurationError where others could reach it without a token."""
     host, port, token = settings.admin_host, settings.admin_port, settings.admin_token
     check_admin(settings, section)
@@ -59,7 +61,7 @@ def serve_admin(settings: ReceiverSettings | ConsumerSettings, section: str, rea
     return taken
 
 
-def check_admin(settings: ReceiverSettings | ConsumerSettings, section: str) -> None:
+def check_admin(settings: Listener, section: str) -> None:
     """Raises ConfigurationError where others could reach it without a token."""
     if not settings.admin_token and not _is_loopback(settings.admin_host):
         raise ConfigurationError(

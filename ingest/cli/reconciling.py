@@ -84,14 +84,18 @@ def reconcile(
 
 
 def _watch(settings: Settings, accounts: Sequence[str]) -> None:
+    from ingest.admin import serve_admin
+    from ingest.cli.webhooks import heard_from
     from receivers.reconcile.run import readable
-    from receivers.reconcile.run import watch as keep_watch
+    from receivers.watch import Watch
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    vendors = readable(settings, accounts)
+    serve_admin(settings.reconcile, "reconcile", lambda: None)
     with _reconciler(settings, lambda *_: None, stop=stop) as reconciler:
-        keep_watch(reconciler, readable(settings, accounts), settings, stop)
+        Watch(settings, vendors, reconciler, heard_from(settings)).run(stop)
 
 
 @contextmanager

@@ -114,12 +114,13 @@ def _public_url(settings: Settings) -> str:
 def _listeners(settings: Settings) -> str:
     from ingest.admin import check_admin
 
-    ports = [settings.receiver.port, settings.receiver.admin_port, settings.consumer.admin_port]
+    ports = [settings.receiver.port, settings.receiver.admin_port, settings.consumer.admin_port, settings.reconcile.admin_port]
     if len(set(ports) - {0}) < len([port for port in ports if port]):
-        raise ConfigurationError("receiver.port, receiver.admin_port and consumer.admin_port must differ")
+        raise ConfigurationError("receiver.port, receiver.admin_port, consumer.admin_port and reconcile.admin_port must differ")
     check_admin(settings.receiver, "receiver")
     check_admin(settings.consumer, "consumer")
-    return f"webhooks on {settings.receiver.host}:{ports[0]}, admin on {ports[1]} and {ports[2]}"
+    check_admin(settings.reconcile, "reconcile")
+    return f"webhooks on {settings.receiver.host}:{ports[0]}, admin on {', '.join(map(str, ports[1:]))}"
 
 
 def _log(settings: Settings) -> str:

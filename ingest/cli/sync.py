@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 
 def sync(
     account: Annotated[str | None, typer.Argument(help="One account; else all that have what REST needs.")] = None,
-    resources: Annotated[list[str] | None, typer.Argument(help="Some of its resources; else all but those that docs/sources.md excepts.")] = None,
+    resources: Annotated[
+        list[str] | None, typer.Argument(help="Some of its resources; else all but those that docs/sources.md excepts.")
+    ] = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:

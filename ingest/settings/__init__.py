@@ -104,6 +104,9 @@ class ReconcileSettings(_Section):
     lag: Duration = timedelta(minutes=1)
     patience: Duration = timedelta(minutes=1)
     state_dir: str = "data/reconcile"
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(8083, ge=0, le=65535)
+    admin_token: SecretStr | None = None
 
 
 class WebhooksSettings(_Section):

@@ -1,6 +1,5 @@
 """Runs over accounts: side by side, each alone with its account, each ending as a report."""
 
-import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -186,13 +185,3 @@ def readable(settings: Settings, named: Iterable[str]) -> list[AnyVendor]:
     if not vendors:
         raise ConfigurationError("no account has what its vendor's REST side needs: api_token, api_key and so on; see docs/settings.md")
     return vendors
-
-
-def watch(reconciler: Reconciler, vendors: Sequence[AnyVendor], settings: Settings, stop: threading.Event) -> None:
-    """A run every now and then until `stop`, the first one soon; what fails is tried again the next time."""
-    every, jitter = settings.reconcile.every.total_seconds(), settings.reconcile.jitter.total_seconds()
-    pause = random.uniform(0, min(jitter, every))  # noqa: S311 - so that accounts of many installations do not come at once
-    while not stop.wait(pause):
-        for report in reconciler.run(vendors, Wanted()):
-            log.info("reconcile.finished", **report.columns())
-        pause = every + random.uniform(-jitter, jitter) / 2  # noqa: S311 - as above

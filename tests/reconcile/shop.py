@@ -65,7 +65,8 @@ class Shop:
         return {
             **tree_for(self._folder),
             "public_url": URL,
-            "reconcile": {"lag": "0s", "patience": "500ms", "state_dir": f"{self._folder}/reconcile"} | self._settings.get("reconcile", {}),
+            "reconcile": {"admin_port": 0, "lag": "0s", "patience": "500ms", "state_dir": f"{self._folder}/reconcile"}
+            | self._settings.get("reconcile", {}),
             "accounts": accounts,
         }
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from consumers.query import query
@@ -15,6 +16,7 @@ from ingest.settings import Settings
 from ingest.simulator.truth import differences
 from tests.cli.command import COMMAND, PATIENCE, environment
 from tests.e2e.processes import eventually
+from tests.kafka.broker import free_port
 from tests.reconcile.shop import Shop
 from tests.reconcile.test_command import configured
 
@@ -64,3 +66,27 @@ def test_a_vendor_that_refuses_does_not_take_the_receiver_down(tmp_path: Path) -
             eventually(lambda: len(rows(tree, "select * from reconciliations where outcome = 'failed'")) > 1, "it fails, again and again")
             assert process.poll() is None
         assert "not-this-one" not in (tmp_path / "up.log").read_text()
+
+
+def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen_where_not(tmp_path: Path) -> None:
+    port = free_port()
+    shop = Shop(tmp_path, ["calendly"], reconcile={"every": "1h", "jitter": "0s", "admin_port": port})
+    with shop.server.serving():
+        shop.rest["calendly"].subscriptions.clear()
+        tree = shop.tree() | {"webhooks": {"every": "1s"}}
+        metric = 'ingest_subscription_state{account="calendly",state="%s",vendor="calendly"} 1.0'
+        with up(tmp_path, tree):
+            eventually(lambda: metric % "create" in told(port), "it is seen")
+        assert shop.rest["calendly"].subscriptions.all() == []
+        tree["webhooks"]["repair"] = True
+        with up(tmp_path, tree):
+            eventually(lambda: metric % "keep" in told(port), "it is made")
+        (made,) = shop.rest["calendly"].subscriptions.all()
+        assert made.url.startswith("https://hooks.example.com/webhooks/calendly/calendly")
+
+
+def told(port: int) -> str:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    except httpx.TransportError:
+        return ""

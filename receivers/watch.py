@@ -1,0 +1,54 @@
+"""The process that nobody looks at: compares the vendors with the warehouse, and their subscriptions with the settings, again and again."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from ingest.settings import Settings
+from ingest.vendors import AnyVendor
+from receivers.reconcile.run import Reconciler, Wanted
+from receivers.subscriptions.opening import HeardFrom, recheck, settled
+
+log = structlog.get_logger()
+
+
+class Watch:
+    """What fails is logged, counted, and tried again the next time."""
+
+    def __init__(self, settings: Settings, vendors: Sequence[AnyVendor], reconciler: Reconciler, heard: HeardFrom) -> None:
+        self._settings = settings
+        self._vendors = vendors
+        self._reconciler = reconciler
+        self._heard = heard
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set; the first look at once, the first comparison soon."""
+        jitter = self._settings.reconcile.jitter.total_seconds()
+        every = self._settings.reconcile.every.total_seconds()
+        looks = self._settings.webhooks.every.total_seconds()
+        # Irregular, so that the accounts of many installations do not come at once.
+        duties: list[tuple[Callable[[], None], Callable[[], float]]] = [
+            (self._look, lambda: looks),
+            (self._compare, lambda: every + random.uniform(-jitter, jitter) / 2),  # noqa: S311 - as above
+        ]
+        due = [time.monotonic(), time.monotonic() + random.uniform(0, min(jitter, every))]  # noqa: S311 - as above
+        while not stop.wait(max(0.0, min(due) - time.monotonic())):
+            first = due.index(min(due))
+            duty, pause = duties[first]
+            duty()
+            due[first] = time.monotonic() + pause()
+
+    def _compare(self) -> None:
+        for report in self._reconciler.run(self._vendors, Wanted()):
+            log.info("reconcile.finished", **report.columns())
+
+    def _look(self) -> None:
+        """A subscription that was made anew leaves a hole before it."""
+        for hole in recheck(self._settings, self._heard):
+            for report in self._reconciler.run([hole.vendor], Wanted(hole.since)):
+                log.info("reconcile.finished", **report.columns())
+                if report.settled:
+                    settled(self._settings, hole)
