@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from consumers.locks import READER_SECONDS, warehouse_lock
 from consumers.query import query
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _PART = 1000
 _IDS = 5000
+_POLL = 0.1
 _COLUMNS = [*(field.name for field in fields(Booking)), "loaded_at"]
 _DUCKDB_MEMORY = "200MB"
 
@@ -74,25 +77,31 @@ class StoredBookings:
             return []
 
     def _ask_duckdb(self, columns: Sequence[str], where: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        """The file is attached for one query: starting DuckDB takes forty times as long."""
+        """Another program that has the file open knows nothing of turns, so it is waited for as a loader is."""
         import duckdb
 
         path, dataset = self._file, self._settings.warehouse.dataset
         if path is None or not path.exists():
             return []
-        table = f'warehouse."{dataset}".bookings'
+        sql = f"""SELECT {", ".join(columns)} FROM warehouse."{dataset}".bookings {where}"""  # noqa: S608 - our own names
+        free = Retrying(
+            retry=retry_if_exception_type(duckdb.IOException), stop=stop_after_delay(READER_SECONDS), wait=wait_fixed(_POLL), reraise=True
+        )
         try:
-            with warehouse_lock(self._settings.warehouse, READER_SECONDS):
-                self._reader.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS warehouse (READ_ONLY)")
-                try:
-                    sql = f"SELECT {', '.join(columns)} FROM {table} {where}"  # noqa: S608 - our own names
-                    return self._reader.execute(sql.replace("%s", "?"), parameters).fetchall()
-                finally:
-                    self._reader.execute("DETACH warehouse")
+            return free(self._ask_file, path, sql.replace("%s", "?"), parameters)
         except duckdb.CatalogException:
             return []
         except duckdb.IOException as error:
             raise WarehouseUnavailable(f"{path} is held by another program: {str(error).splitlines()[0]}") from None
+
+    def _ask_file(self, path: Path, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """The file is attached for one query: starting DuckDB takes forty times as long."""
+        with warehouse_lock(self._settings.warehouse, READER_SECONDS):
+            self._reader.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS warehouse (READ_ONLY)")
+            try:
+                return self._reader.execute(sql, parameters).fetchall()
+            finally:
+                self._reader.execute("DETACH warehouse")
 
     @cached_property
     def _reader(self) -> "duckdb.DuckDBPyConnection":

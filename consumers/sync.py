@@ -12,13 +12,13 @@ from ingest.settings import Settings
 from ingest.vendors import AnyVendor
 from ingest.vendors.rest import load_rest
 
-# Told of account, resource and rows read so far.
+# Told of account, resource and rows read so far: 0 when it begins.
 Follow = Callable[[str, str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """How one resource of an account went; of an account that could not even be asked, with no resource."""
+    """How one resource of an account went; of an account that could not even be asked, with the only resource that was wanted, or none."""
 
     account: str
     vendor: str
@@ -31,6 +31,7 @@ class Synced:
 
 def sync(settings: Settings, account: str | None, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:
     """All accounts that have what REST needs, or one; its usual resources, or those named. Raises ConfigurationError for unknown names."""
+    only = resources[0] if len(resources) == 1 else None
     for vendor in _accounts(settings, account):
         try:
             rest = load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir))
@@ -38,7 +39,7 @@ def sync(settings: Settings, account: str | None, resources: Sequence[str], foll
         except ConfigurationError:
             raise
         except IngestError as problem:
-            yield Synced(vendor.account.name, vendor.name, None, None, 0, 0.0, problem)
+            yield Synced(vendor.account.name, vendor.name, only, None, 0, 0.0, problem)
             continue
         with closing(pipeline):
             yield from _account(pipeline, vendor, resources, follow)
@@ -63,6 +64,7 @@ def _resource(pipeline: SyncPipeline, vendor: AnyVendor, resource: str, follow: 
         follow(account, resource, read)
 
     rows = 0
+    follow(account, resource, 0)
     try:
         rows = pipeline.load(resource, count)
     except IngestError as error:

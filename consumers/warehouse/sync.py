@@ -8,12 +8,14 @@ and name: a list that is read once for itself and once for what hangs on its ent
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import dlt
 import orjson
 from dlt.common.destination.client import WithStateSync
+from dlt.common.normalizers.naming.snake_case import NamingConvention
 from dlt.extract import DltResource, DltSource
 from dlt.sources.rest_api import rest_api_resources
 
@@ -26,6 +28,8 @@ from ingest.settings import Settings
 from ingest.vendors.rest import AnyRest
 
 _TURN_SECONDS = 60.0
+
+_NAMING = NamingConvention()
 
 Count = Callable[[int], None]
 
@@ -118,7 +122,7 @@ class SyncPipeline:
 
         def tagged(record: dict[str, Any]) -> dict[str, Any]:
             count(1)
-            return {**record, "account": self._account}
+            return {_beside_ours(column): value for column, value in record.items()} | {"account": self._account}
 
         resource.selected = True
         resource.add_map(tagged)
@@ -138,3 +142,9 @@ class SyncPipeline:
                     raise cause from None
             fault = type(causes[-1]).__name__
             raise VendorUnavailable(f"{self._label}: {what} cannot be read as the vendor describes it ({fault})") from error
+
+
+@lru_cache(10_000)
+def _beside_ours(name: str) -> str:
+    """A vendor's field that would have the name of our column in the warehouse gets another."""
+    return "vendor_account" if _NAMING.normalize_identifier(name) == "account" else name

@@ -1,59 +1,32 @@
-"""The command line: one module per group of commands, and the meaning of exit codes.
-
-0 done, 1 done but something differs, 2 a setting or argument is wrong, 3 something needed cannot be reached right now,
-4 the consumer stopped itself at its dead-letter limit.
-"""
+"""The command line: one module per group of commands. Here is how it starts and ends, so nothing large is imported here."""
 
 import os
 import sys
+import traceback
+from contextlib import suppress
 
-import typer
-
-from ingest.cli import demo, processes, reading, reconciling, setup, sync, webhooks
-from ingest.cli.options import UNAVAILABLE
-from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
-
-app = typer.Typer(
-    name="ingest",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
-    "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
-)
-for module in (setup, processes, reading, reconciling, webhooks, sync, demo):
-    module.register(app)
-
-_EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLimit: 4}
-
-
-@app.callback()
-def _global(
-    config: str = typer.Option(None, "--config", envvar="INGEST_CONFIG", help="The settings file.", show_default="ingest.toml"),
-) -> None:
-    if config:
-        os.environ["INGEST_CONFIG"] = config
+_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Runs a command; an error the project raised on purpose is one line on standard error and an exit code."""
+    """Runs a command. What was written is flushed, and then nothing holds the process."""
     os.umask(0o077)  # what we write holds personal data
-    code = _run()
-    if "duckdb" in sys.modules:  # everything is closed by now; a full exit would have DuckDB's binding list what it calls leaks
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    try:
+        code = _run()
+    except KeyboardInterrupt:  # also while the commands are imported, which takes a moment
+        code = _INTERRUPTED
+    except Exception:  # noqa: BLE001 - as Python itself would show it
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # whoever read it may be gone
+            stream.flush()
+    # A full exit would join threads that may be sitting out a vendor's pause of a quarter of an hour, and have DuckDB's binding
+    # list what it calls leaks. Everything that has to be closed is closed by now.
+    os._exit(code)
 
 
 def _run() -> int:
-    try:
-        app()
-    except IngestError as error:
-        print(f"error: {error}", file=sys.stderr)
-        meant = (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
-        return next(meant, UNAVAILABLE if error.retryable else 1)
-    except SystemExit as done:  # how typer ends
-        return done.code if isinstance(done.code, int) else int(done.code is not None)
-    return 0
+    from ingest.cli.commands import run
+
+    return run()

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
-from ingest.errors import ConfigurationError, IngestError
+from ingest.errors import ConfigurationError, IngestError, NoSuchTable
 from ingest.settings import Settings
 
 _TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
@@ -78,7 +78,7 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
     settings = settings_of(config)
     found = {"log": _log_status(settings), "warehouse": _warehouse_status(settings)}
     if as_json:
-        print(json.dumps(found, default=str))
+        print(json.dumps(found, default=_cell))
     else:
         _show_status(found)
     if "error" in found["log"]:
@@ -92,7 +92,19 @@ def _show_status(found: dict[str, dict[str, Any]]) -> None:
             console.print(f"[bold]{name}[/bold]: [red]{escape(part['error'])}[/red]", highlight=False)
         for title in ("topics", "accounts", "reconciliations", "tables"):
             if rows := part.get(title):
-                console.print(_table(title, list(rows[0]), [tuple(row.values()) for row in rows]))
+                console.print(_status_table(title, rows))
+
+
+def _status_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """Times are never cut or folded; what else is too wide for the terminal is folded."""
+    table = Table(title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", no_wrap=any(isinstance(row[column], datetime) for row in rows))
+    for row in rows:
+        table.add_row(
+            *(Text(f"{value:%Y-%m-%d %H:%M:%SZ}" if isinstance(value, datetime) else str(_cell(value))) for value in row.values())
+        )
+    return table
 
 
 def _log_status(settings: Settings) -> dict[str, Any]:
@@ -125,7 +137,7 @@ def _warehouse_status(settings: Settings) -> dict[str, Any]:
     )
     try:
         found = ask(settings, per_account)
-        accounts = [dict(zip(found.columns, map(_cell, row), strict=True)) for row in found.rows]
+        accounts = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
         tables = [{"table": name, "rows": _count(settings, name)} for name in _TABLES]
     except ConfigurationError:  # our own query is right, so its table is not there
         return {"error": "nothing has been loaded yet: the tables are made when the consumer first starts"}
@@ -142,8 +154,11 @@ def _reconciliations(settings: Settings) -> list[dict[str, Any]]:
         "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from reconciliations as run where finished_at ="
         " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor) order by vendor, account"
     )
-    found = ask(settings, sql)
-    return [dict(zip(found.columns, map(_cell, row), strict=True)) for row in found.rows]
+    try:
+        found = ask(settings, sql)
+    except NoSuchTable:  # the consumer that makes it has not started since
+        return []
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
 
 def _count(settings: Settings, table: str) -> int:

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.cli.parent import WithParent, follow_parent
@@ -30,9 +31,17 @@ if TYPE_CHECKING:
     from receivers.reconcile.run import Follow, Reconciler
 
 _LINE_SECONDS = 5.0
+_INTERRUPTED = 130  # as shells have it
 _DURATION = TypeAdapter(Duration)
 _AGO = re.compile(r"[0-9.]+(ms|s|m|h|d)?")
-_COLUMNS = ("seen", "matched", "missed", "repaired", "untold", "newer_here", "gone", "unreadable", "requests", "least_requests")
+_COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
+_DAYS = re.compile(r"[0-9]+d")
+# What is worth a line when there is any.
+_RARE = {
+    "untold": "in a state that no webhook tells of, loaded too",
+    "newer_here": "newer here than in the vendor's list, left as they are",
+    "unreadable": "not as the vendor documents them, set aside: see the table dead_letters",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -58,8 +67,9 @@ def reconcile(
     """Find by REST what webhooks missed, repair it through the log, and say how many there were.
 
     Vendors are asked what changed in the window; Calendly, which cannot be asked that, what starts in it, and without --until
-    also in the future. A run that was stopped goes on where it was when the same --since and --until are given. A consumer must be running.
-    Exit code 0: nothing is missing any more; 1: something is; 2: a vendor refused a key; 3: something could not be reached.
+    also in the future. Whole days ago begin at midnight UTC. A run that was stopped goes on where it was, within a day, when the
+    same --since and --until are given. A consumer must be running (`ingest up`, or `ingest consume`): repairs go through the log.
+    Exit code 0: nothing is missing any more; 1: something is; 2: a key or an argument is refused; 3: something could not be reached.
 
     Examples: [bold]ingest reconcile[/bold]   [bold]ingest reconcile --since 30d --dry-run[/bold]   [bold]ingest reconcile --since 2026-11-01 --account sales --json[/bold]
     """
@@ -69,6 +79,10 @@ def reconcile(
     configure_logging("reconcile")
     follow_parent(with_parent)
     if watch:
+        if since or until or dry_run or as_json:
+            raise ConfigurationError(
+                "--watch goes with --account only: what it compares is in the settings, what it finds in reconciliations"
+            )
         _watch(settings, account or [])
         return
     now = datetime.now(UTC)
@@ -76,8 +90,12 @@ def reconcile(
     if (wanted.since or now - settings.reconcile.lookback) >= (wanted.until or now):
         raise ConfigurationError("--since must be before --until, and before now")
     vendors = readable(settings, account or [])
-    with _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:
-        reports = reconciler.run(vendors, wanted)
+    try:
+        with _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:
+            reports = reconciler.run(vendors, wanted)
+    except KeyboardInterrupt:
+        print("stopped: what was appended is loaded by the consumer, and the same --since and --until go on from here", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
     _tell(reports, wanted.dry_run, as_json)
     if code := max(map(_exit_code, reports), default=0):
         raise typer.Exit(code)
@@ -115,11 +133,13 @@ def _reconciler(
 
 
 def _instant(option: str, text: str, now: datetime) -> datetime:
-    """A date is its first moment, in UTC."""
+    """A date is its first moment, in UTC; days ago are too."""
     try:
         if _AGO.fullmatch(text) and not re.fullmatch(r"\d{4,}", text):
             ago: timedelta = _DURATION.validate_python(text)
-            return now - ago
+            start = now - ago
+            # Whole days begin with a day, so that a run that is started again goes on.
+            return start.replace(hour=0, minute=0, second=0, microsecond=0) if _DAYS.fullmatch(text) else start
         found = datetime.fromisoformat(text)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else utc(found)
     except (ValueError, ValidationError, OverflowError):
@@ -150,7 +170,8 @@ def _shown(quiet: bool) -> "Iterator[Follow]":
             elif time.monotonic() >= line_at:
                 line_at = time.monotonic() + _LINE_SECONDS
                 console.print(
-                    "  ".join(f"{name}: {one.seen} seen, {one.missed} missed" for name, (one, _) in latest.items()), highlight=False
+                    "  ".join(f"{name}: {one.seen} seen, {one.missed} missed, {reach}" for name, (one, reach) in latest.items()),
+                    highlight=False,
                 )
 
     live = Live(console=console, transient=True) if console.is_terminal and not quiet else None
@@ -173,16 +194,19 @@ def _tell(reports: "Sequence[Report]", dry_run: bool, as_json: bool) -> None:
         print(json.dumps([{**report.columns(), "dry_run": dry_run} for report in reports]))
         return
     console = Console(highlight=False)
-    table = Table("account", *(name.replace("_", " ") for name in _COLUMNS), "seconds", title_justify="left")
+    table = Table(Column("account", no_wrap=True), *_COLUMNS, "seconds")
     for report in reports:
         row = report.columns()
-        table.add_row(f"{row['vendor']}/{row['account']}", *(str(row[name]) for name in _COLUMNS), f"{row['duration_seconds']:.1f}")
+        table.add_row(report.account, *(str(row[name]) for name in _COLUMNS), f"{row['duration_seconds']:.1f}")
     console.print(table)
     for report in reports:
+        row = report.columns()
+        for name, meaning in _RARE.items():
+            if row[name]:
+                console.print(f"{report.account}: {row[name]} bookings {meaning}", soft_wrap=True)
         if report.failure:
             console.print(f"[red]failed[/red] {report.vendor}/{report.account}: {escape(str(report.failure))}", soft_wrap=True)
-        elif not report.settled:
-            missing = report.counts.missed - report.counts.repaired
+        elif missing := report.counts.missed - report.counts.repaired:
             console.print(
                 f"{report.vendor}/{report.account}: {missing} bookings {'would be repaired' if dry_run else 'are not repaired yet: run it again'}"
             )

@@ -63,9 +63,9 @@ def _code(done: "Sequence[Synced]") -> int:
 
 @contextmanager
 def _told(quiet: bool) -> "Iterator[tuple[Follow, Any]]":
-    """Progress on a terminal, else a line on standard error for each resource."""
+    """Progress on a terminal, else a line on standard error where each resource begins and ends."""
     if quiet or not sys.stderr.isatty():
-        yield lambda *_: None, (lambda _: None) if quiet else _line
+        yield (lambda *_: None, lambda _: None) if quiet else (_began, _ended)
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:.0f} rows"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -84,7 +84,12 @@ def _told(quiet: bool) -> "Iterator[tuple[Follow, Any]]":
         yield follow, tell
 
 
-def _line(one: "Synced") -> None:
+def _began(account: str, resource: str, rows: int) -> None:
+    if not rows:
+        print(f"{account} {resource}: reading", file=sys.stderr, flush=True)
+
+
+def _ended(one: "Synced") -> None:
     how = f"failed: {one.problem}" if one.problem else f"{one.rows} rows in {one.seconds:.1f} s"
     print(f"{one.account} {one.resource or 'all'}: {how}", file=sys.stderr, flush=True)
 
@@ -102,8 +107,13 @@ def _plain(one: "Synced") -> dict[str, Any]:
 
 
 def _show(done: "Sequence[Synced]") -> None:
-    table = Table("account", "resource", "table", "rows", "seconds", "problem")
+    """Nothing of it is cut, however narrow the terminal is."""
+    console, table = Console(highlight=False), Table()
+    for column in ("account", "resource", "table", "rows", "seconds"):
+        table.add_column(column, overflow="fold")
     for one in done:
-        problem = Text(str(one.problem) if one.problem else "")
-        table.add_row(one.account, one.resource or "all", one.table or "", str(one.rows), f"{one.seconds:.1f}", problem)
-    Console(highlight=False).print(table)
+        table.add_row(one.account, one.resource or "all", one.table or "", str(one.rows), f"{one.seconds:.1f}")
+    console.print(table)
+    for one in done:
+        if one.problem:
+            console.print(Text(f"{one.account} {one.resource or 'all'}: {one.problem}"), soft_wrap=True)

@@ -1,9 +1,12 @@
 """The transport under every REST request: limits before it, judgement of the answer, and trying again where that is safe."""
 
+import json
+import re
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +31,7 @@ _TIMED_OUT = 408
 _UNAUTHORIZED = 401
 _TOO_MANY = 429
 _REDIRECTS = range(300, 400)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _backoff = wait_random_exponential(multiplier=0.5, max=30)
 
 
@@ -55,7 +59,7 @@ class _Answer(Response):
     def json(self, **_: Any) -> Any:
         """Raises ValueError."""
         if self._parsed is None:
-            self._parsed = orjson.loads(self.content)
+            self._parsed = _loads(self.content)
         return self._parsed
 
 
@@ -68,6 +72,7 @@ class VendorAdapter(HTTPAdapter):
         self._account = _limiter(manners.limits.account)
         self._lock = threading.Lock()
         self._not_before = 0.0
+        self._sent = threading.local()
         self.requests = 0
 
     def send(  # noqa: PLR0913, PLR0917 - as `requests` has it
@@ -95,6 +100,11 @@ class VendorAdapter(HTTPAdapter):
         answer.__dict__ |= super().build_response(req, resp).__dict__
         return answer
 
+    def sent_at(self) -> datetime:
+        """When this thread's last request left, after all waiting for its turn."""
+        at: datetime = getattr(self._sent, "at", None) or datetime.now(UTC)
+        return at
+
     def _may_repeat(self, request: PreparedRequest, error: BaseException) -> bool:
         return isinstance(error, VendorBusy) or (isinstance(error, VendorUnavailable) and request.method in self._manners.repeatable)
 
@@ -109,12 +119,13 @@ class VendorAdapter(HTTPAdapter):
         errand.took = 0.0
         self._wait_for_turn(errand.request)
         began = time.monotonic()
+        self._sent.at = datetime.now(UTC)
         try:
             response = super().send(errand.request, **errand.options)
             response.raw = BytesIO(self._read(response, began + self._manners.patience.answer))
             response.content  # noqa: B018 - keeps it in the response
         except (RequestException, HTTPError, OSError) as error:
-            raise VendorUnavailable(f"{self._manners.label}: no answer ({type(error).__name__})") from None
+            raise VendorUnavailable(f"{self._manners.label}: no answer from {_host(errand.request)} ({type(error).__name__})") from None
         finally:
             errand.took = time.monotonic() - began
         self._heed(response)
@@ -203,11 +214,24 @@ _addresses_lock = threading.Lock()
 
 def _address_limiter(request: PreparedRequest, rates: tuple[Rate, ...]) -> Limiter | None:
     """One for all accounts of this process that talk to the same host under the same rule."""
-    key = (urlsplit(request.url or "").netloc, rates)
+    key = (_host(request), rates)
     with _addresses_lock:
         if key not in _addresses:
             _addresses[key] = _limiter(rates)
         return _addresses[key]
+
+
+def _host(request: PreparedRequest) -> str:
+    return urlsplit(request.url or "").netloc.rpartition("@")[2]
+
+
+def _loads(content: bytes) -> Any:
+    """Half of a character, as programs write that cut texts at some length, is a replacement character: no reason to refuse all else."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        lenient = json.dumps(json.loads(content), ensure_ascii=False)
+        return orjson.loads(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", lenient))
 
 
 def _has_sense(response: Response) -> bool:

@@ -1,7 +1,6 @@
 """OAuth: access tokens that are had for an app's credentials, or for a refresh token that is another one after each use."""
 
 import json
-import os
 import threading
 import time
 from abc import abstractmethod
@@ -10,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
 from requests import PreparedRequest, Response
 
 from ingest.errors import ConfigurationError, VendorUnavailable
+from ingest.private_file import replace_private
 from ingest.rest import REPEATABLE, Credential, Limits, Manners, Patience
 from ingest.rest.adapter import open_session
 
@@ -184,27 +183,13 @@ class RotatingTokens(_OAuth):
         """All of it or nothing, whenever the power goes."""
         pair = {"access_token": token.access, "renew_at": token.renew_at, "refresh_token": token.refresh, "seed": self._seed_digest()}
         try:
-            _replace(self._file, json.dumps(pair).encode())
+            replace_private(self._file, json.dumps(pair).encode())
         except OSError as error:
             raise self._cannot_keep(error) from None
         return token
 
     def _seed_digest(self) -> str:
         return sha256(self._seed.encode()).hexdigest()
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Readable for its owner alone, as temporary files are."""
-    with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as new:
-        new.write(content)
-        new.flush()
-        os.fsync(new.fileno())
-    Path(new.name).replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _renew_at(expires_in: Any) -> float:

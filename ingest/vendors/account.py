@@ -29,7 +29,7 @@ class Account(BaseModel):
     `tolerance` is how old a correctly signed delivery may be. It is unlimited by default, because a vendor that
     retries with the first attempt's timestamp would otherwise have every retry refused, and its webhook switched off;
     a replayed delivery changes nothing, since it has the id of the first. `rate_limit` is how many REST requests a minute we
-    send at most, in place of what the vendor publishes; 0 for as many as it answers. `rest_credentials` are the sets of
+    send at most, in place of what the vendor allows an account (not of what it allows an address); 0 for as many as it answers. `rest_credentials` are the sets of
     settings of which one must be complete to read the vendor's REST side.
     """
 
@@ -51,3 +51,7 @@ class Account(BaseModel):
     def can_read(self) -> bool:
         """Whether the settings have what the REST side needs."""
         return any(all(getattr(self, name) for name in names) for names in self.rest_credentials)
+
+    def can_reconcile(self) -> bool:
+        """Whether bookings can be compared too, not only synced."""
+        return self.can_read()

@@ -27,7 +27,9 @@ def changes(name: str, key: str, account: str, span: Span, read: Callable[[Windo
     def pages() -> Iterator[list[Record]]:
         until = datetime.now(UTC)
         done = dlt.current.resource_state().setdefault("done", {})
-        since = parse_instant(done[account]) - span.overlap if account in done else until - span.history
+        mark = parse_instant(done[account]) if account in done else None
+        # A mark of the future is of a clock that was ahead, nobody knows how far: what was read then may have ended anywhere before it.
+        since = mark - span.overlap if mark and mark <= until else until - span.history
         for window in split(Window(since, until), span.longest):
             yield from read(window)
         done[account] = format_instant(until)

@@ -32,10 +32,11 @@ from ingest.rest.adapter import open_session
 from ingest.vendors import Account, Vendor
 
 A = TypeVar("A", bound=Account)
+T = TypeVar("T")
 
 Resource = EndpointResource | DltResource
 
-_NOT_FOUND = 404
+NOT_FOUND = 404
 _PATIENCE = Patience()
 
 
@@ -62,7 +63,7 @@ class Rest(ABC, Generic[A]):
     swept_by: ClassVar[Literal["updated_at", "starts_at"]] = "updated_at"
     listed_by: ClassVar[Literal["booking_id", "group_id"]] = "booking_id"
     longest: ClassVar[timedelta] = timedelta(days=31)
-    compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at")
+    compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at", "participants", "price")
     untold: ClassVar[frozenset[BookingStatus]] = frozenset()
     reads_each: ClassVar[bool] = False
     parallel: ClassVar[int] = 4
@@ -94,11 +95,16 @@ class Rest(ABC, Generic[A]):
         return self._adapter.requests
 
     def _own_limits(self) -> Limits:
-        """The vendor's published ones, unless the settings say otherwise: plans differ."""
+        """The vendor's published ones, unless the settings say otherwise: an account's depend on its plan, an address's do not."""
         given = self.account.rate_limit
         if given is None:
             return self.limits
-        return Limits(account=(Rate(given, 60),)) if given else Limits()
+        return Limits(account=(Rate(given, 60),), address=self.limits.address) if given else Limits()
+
+    @property
+    def asked_at(self) -> datetime:
+        """When this thread's last request was sent: what it was answered is not older."""
+        return self._adapter.sent_at()
 
     @cached_property
     def client(self) -> RESTClient:
@@ -151,14 +157,29 @@ class Rest(ABC, Generic[A]):
         """The JSON of one request."""
         return self.client.get(path, params=params).json()
 
-    def find(self, path: str, **params: Any) -> Any | None:
-        """As `get`; None when there is no such thing."""
+    def ask(self, path: str, **params: Any) -> Response | None:
+        """The answer to one request; None when there is no such thing."""
         try:
-            return self.get(path, **params)
+            return self.client.get(path, params=params)
         except VendorRefused as error:
-            if error.status_code == _NOT_FOUND:
+            if error.status_code == NOT_FOUND:
                 return None
             raise
+
+    def find(self, path: str, *names: str, **params: Any) -> Record | None:
+        """The object in the answer to one request, as `part` has it; None when there is no such thing."""
+        response = self.ask(path, **params)
+        return None if response is None else self.part(response, dict, *names)
+
+    def part(self, response: Response, kind: type[T], *names: str) -> T:
+        """What the names lead to in an answer, or all of it. Raises VendorUnavailable when it is not there, empty, or of another kind."""
+        found: Any = response.json()
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        if not found or not isinstance(found, kind):
+            missing = f"`{'.'.join(names)}`" if names else "object"
+            raise VendorUnavailable(f"{self.label}: the answer has no {missing} in it. {self.refusal(response)}")
+        return found
 
     def pages(self, path: str, selector: str, **params: Any) -> Iterator[list[Record]]:
         """All pages of a list, its entries under `selector`."""

@@ -9,21 +9,26 @@ from ingest.vendors.rest import Window
 
 
 class Verdict(Enum):
-    """`MISSED`: the warehouse lacks it or has an older state. `NEWER_HERE`: it has one so young that REST may not show it yet."""
+    """`MISSED`: the warehouse lacks it or has an older state. `NEWER_HERE`: it has one so young that REST may not show it yet.
+
+    `YOUNG`: the vendor changed it so lately that its webhook may be on the way.
+    """
 
     MATCHED = auto()
     MISSED = auto()
     NEWER_HERE = auto()
+    YOUNG = auto()
 
 
 def compare(told: Booking, stored: Stored | None, columns: Sequence[str], doubted_before: datetime) -> Verdict:
     """By version; and within one, or where the stored one claims to be newer, by the columns that both sides tell.
 
     REST tells the state of now. So what differs from it is not right, whatever its version says, unless it came so late
-    that the vendor's REST side may be behind: rows made since `doubted_before` are left for the next time.
+    that the vendor's REST side may be behind: rows made since `doubted_before` are left for the next time. So is what the
+    vendor changed since then: whoever blames a webhook has to give it the time to arrive.
     """
     if stored is None or told.version > stored.booking.version:
-        return Verdict.MISSED
+        return Verdict.YOUNG if told.updated_at and told.updated_at >= doubted_before else Verdict.MISSED
     if stored.booking.gone_at is None and all(getattr(told, name) == getattr(stored.booking, name) for name in columns):
         return Verdict.MATCHED
     return Verdict.NEWER_HERE if stored.loaded_at >= doubted_before else Verdict.MISSED

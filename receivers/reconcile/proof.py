@@ -55,6 +55,14 @@ class Proof:
         self._counts = counts
         self._gathered: list[tuple[Event, Booking]] = []
 
+    def wait(self) -> bool:
+        """Until all that is in the log is loaded; False where nobody would. Raises LogUnavailable."""
+        return self._log.wait()
+
+    def set_aside(self, letter: DeadLetter) -> None:
+        """At once. Raises LogUnavailable."""
+        self._log.set_aside([letter])
+
     def add(self, event: Event, booking: Booking) -> None:
         """Raises LogUnavailable, WarehouseUnavailable, once there are many."""
         self._gathered.append((event, booking))
@@ -71,7 +79,7 @@ class Proof:
     def complete(self) -> None:
         """One counts as repaired when the warehouse, asked again, has it or something newer. Raises LogUnavailable, WarehouseUnavailable."""
         appended = self.append()
-        if not appended or not self._log.wait():
+        if not appended or not self.wait():
             return
         missed = [booking for event, booking in appended if event.type != GONE and booking.status not in self._rest.untold]
         vendor, account = self._rest.vendor.name, self._rest.account.name

@@ -4,22 +4,22 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from ingest.dead_letter import DeadLetter
 from ingest.errors import ConfigurationError, IngestError, LogUnavailable, VendorUnavailable
-from ingest.log import Producer, Record
+from ingest.log import Producer
 from ingest.rest import Patience
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
-from ingest.vendors.rest import AnyRest, load_rest
+from ingest.vendors.rest import AnyRest, Window, load_rest
 from receivers.reconcile.checkpoint import Checkpoint, Progress
 from receivers.reconcile.compare import windows
-from receivers.reconcile.proof import Log, Warehouse
+from receivers.reconcile.outlets import Noting, Nowhere, Topic
+from receivers.reconcile.proof import Log, Proof, Warehouse
 from receivers.reconcile.repairs import Repairs
 from receivers.reconcile.report import Counts, Report
 from receivers.reconcile.sweep import Sweep
@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 _SIDE_BY_SIDE = 8
 _LOOK_SECONDS = 0.2
+_WINDOW = timedelta(days=31)  # at most, so that memory does not grow with the span
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,13 @@ class Reconciler:
         if self._stop.is_set():
             return []
         reports = [future.result() for future in running]
-        self._record(reports, wanted)
+        if not wanted.dry_run:
+            self._record(reports)
         return reports
 
-    def _record(self, reports: Sequence[Report], wanted: Wanted) -> None:
+    def _record(self, reports: Sequence[Report]) -> None:
         """What was found is told whether it could be recorded or not."""
-        if self._repairs is None or wanted.dry_run:
+        if self._repairs is None:
             return
         try:
             self._repairs.append(self._settings.audit_topic, [report.event().to_record() for report in reports])
@@ -92,11 +94,7 @@ class Reconciler:
             rest = load_rest(vendor.name)(vendor, self._folder, self._patience)
             checkpoint = Checkpoint(self._folder, vendor.account.name)
             with checkpoint.alone():
-                self._sweep(rest, checkpoint, wanted, report)
-                if not wanted.dry_run:
-                    checkpoint.clear()
-                if not wanted.dry_run and wanted.until is None:
-                    checkpoint.cover(report.since, report.started_at)
+                self._compare(rest, checkpoint, wanted, report)
         except IngestError as error:
             report.failure = error
             log.warning("reconcile.failed", vendor=vendor.name, account=vendor.account.name, why=str(error))
@@ -108,67 +106,65 @@ class Reconciler:
         report.finished_at = datetime.now(UTC)
         return report
 
+    def _compare(self, rest: AnyRest, checkpoint: Checkpoint, wanted: Wanted, report: Report) -> None:
+        try:
+            self._sweep(rest, checkpoint, wanted, report)
+        except IngestError:
+            if not wanted.dry_run and (progress := checkpoint.read(report.since, wanted.until)):
+                checkpoint.told(progress)  # the report of this failure has what it found
+            raise
+        if not wanted.dry_run:
+            checkpoint.clear(report.since, wanted.until)
+        if not wanted.dry_run and wanted.until is None:
+            checkpoint.cover(report.since, report.started_at)
+
     def _sweep(self, rest: AnyRest, checkpoint: Checkpoint, wanted: Wanted, report: Report) -> None:
         if wanted.since is None:
             report.since = min(report.since, checkpoint.covered() or report.since)
-        since, before = self._resumed(checkpoint, wanted, report)
+        since = self._resumed(checkpoint, wanted, report)
         until = wanted.until or datetime.now(UTC)
-        sweep = Sweep(rest, self._warehouse, self._log_of(rest.vendor, wanted), self._settings.reconcile.lag, report.counts)
         into_the_future = rest.swept_by == "starts_at" and wanted.until is None
         report.until = None if into_the_future else until
-        for window in windows(since, until, rest.longest, open_ended=into_the_future):
-            reach = f"{window.since:%Y-%m-%d} …{f' {window.until:%Y-%m-%d}' if window.until else ''}"
-            try:
-                sweep.window(window, partial(self._follow, rest.account.name, report.counts, reach))
-            finally:
+        log, lag = self._log_of(rest.vendor, wanted), self._settings.reconcile.lag
+        noting = Noting(log, None if wanted.dry_run else checkpoint, report, wanted.until)
+        sweep = Sweep(rest, self._warehouse, Proof(rest, self._warehouse, noting, lag, report.counts), lag, report.counts)
+        before = report.counts.requests
+        try:
+            for window in windows(since, until, min(rest.longest, _WINDOW), open_ended=into_the_future):
+                noting.begin(window.since)
+                sweep.window(window, partial(self._tell, rest.account.name, report.counts, window))
                 report.counts.requests = before + rest.requests
-            if window.until and not wanted.dry_run:
-                checkpoint.write(Progress(report.since, wanted.until, window.until, report.started_at, report.counts))
+            sweep.finish()
+        finally:
+            report.counts.requests = before + rest.requests
 
-    def _resumed(self, checkpoint: Checkpoint, wanted: Wanted, report: Report) -> tuple[datetime, int]:
-        """From when on there is something left to do, and how many requests went into what is done."""
-        found = None if wanted.dry_run else checkpoint.read(report.since, wanted.until)
+    def _tell(self, account: str, counts: Counts, window: Window, doing: str) -> None:
+        reach = f"{window.since:%Y-%m-%d} …{f' {window.until:%Y-%m-%d}' if window.until else ''}"
+        self._follow(account, counts, doing or reach)
+
+    def _resumed(self, checkpoint: Checkpoint, wanted: Wanted, report: Report) -> datetime:
+        """From when on there is something left to do. What other runs found that were stopped is recorded now, or nobody would know."""
+        if wanted.dry_run:
+            return report.since
+        for progress in checkpoint.stopped(report.since, wanted.until):
+            self._record([_report_of(report, progress)])
+        found = checkpoint.read(report.since, wanted.until)
         if found is None:
-            return report.since, 0
+            return report.since
         report.counts, report.started_at = found.counts, found.started_at
-        return found.done, found.counts.requests
+        return found.done
 
     def _log_of(self, vendor: AnyVendor, wanted: Wanted) -> Log:
         if self._repairs is None or wanted.dry_run:
-            return _Nowhere()
-        return _Topic(self._repairs, self._settings.topic(vendor.name), self._settings.dead_letter_topic)
+            return Nowhere()
+        return Topic(self._repairs, self._settings.topic(vendor.name), self._settings.dead_letter_topic)
 
 
-@dataclass(frozen=True, slots=True)
-class _Topic:
-    """A vendor's topic and the dead letters'."""
-
-    repairs: Repairs
-    topic: str
-    dead_letters: str
-
-    def append(self, records: Sequence[Record]) -> None:
-        self.repairs.append(self.topic, records)
-
-    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
-        self.repairs.append(self.dead_letters, [letter.to_record() for letter in letters])
-
-    def wait(self) -> bool:
-        self.repairs.wait(self.topic)
-        return True
-
-
-class _Nowhere:
-    """What a dry run appends to."""
-
-    def append(self, records: Sequence[Record]) -> None:
-        """Nothing is appended."""
-
-    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
-        """Nor set aside."""
-
-    def wait(self) -> bool:
-        return False
+def _report_of(report: Report, progress: Progress) -> Report:
+    """Of a run of the same account that was stopped."""
+    stopped = LogUnavailable("the run was stopped; what it had found until then is repaired")
+    counts = progress.counts
+    return Report(report.vendor, report.account, progress.since, progress.until, progress.started_at, progress.written_at, counts, stopped)
 
 
 def readable(settings: Settings, named: Iterable[str]) -> list[AnyVendor]:
@@ -177,9 +173,9 @@ def readable(settings: Settings, named: Iterable[str]) -> list[AnyVendor]:
     if unknown := [name for name in names if name not in settings.accounts]:
         known = ", ".join(sorted(settings.accounts)) or "none"
         raise ConfigurationError(f"no account is called {unknown[0]}; the settings have {known}")
-    vendors = [vendor for (_, name), vendor in settings.vendors().items() if (name in names if names else vendor.account.can_read())]
+    vendors = [vendor for (_, name), vendor in settings.vendors().items() if (name in names if names else vendor.account.can_reconcile())]
     for vendor in vendors:
-        if not vendor.account.can_read():
+        if not vendor.account.can_reconcile():
             needed = " or ".join(" with ".join(some) for some in vendor.account.rest_credentials)
             raise ConfigurationError(f"account {vendor.account.name} cannot be read by REST: set its {needed}")
     if not vendors:

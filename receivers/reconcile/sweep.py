@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeVar
@@ -11,11 +12,11 @@ import structlog
 
 from ingest.booking import Booking, BookingStatus, Stored
 from ingest.dead_letter import DeadLetter
-from ingest.errors import ConfigurationError, PayloadError, VendorRefused, VendorUnavailable
+from ingest.errors import ConfigurationError, IngestError, PayloadError
 from ingest.rest import Record as Entry
 from ingest.vendors.rest import AnyRest, Window
 from receivers.reconcile.compare import Verdict, compare, supersedes, widened
-from receivers.reconcile.proof import Log, Proof, Warehouse
+from receivers.reconcile.proof import Proof, Warehouse
 from receivers.reconcile.report import Counts
 
 log = structlog.get_logger()
@@ -23,15 +24,16 @@ T = TypeVar("T")
 
 _OVERLAP = timedelta(minutes=5)
 _BLOCK = 1000  # entries compared with the warehouse in one query
-# More of a window's bookings than this gone at once is more likely a key of another account than the truth.
-_FEW = 50
+_SOME = 100  # bookings asked for one by one, before looking how many of them are gone
+# Of more than so many, more than half gone at once is likelier to be a key of another account than the truth.
+_FEW = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A record of the vendor's, and when it was asked for."""
+    """A record of the vendor's, None for one that it no longer has, and when it was asked for."""
 
-    record: Entry
+    record: Entry | None
     at: datetime
 
 
@@ -40,51 +42,66 @@ class _Read:
     """A record that could be read as a booking."""
 
     booking: Booking
-    asked: _Asked
+    record: Entry
+    at: datetime
 
 
 class Sweep:
-    """Of one account; `counts` grows while it runs."""
+    """Of one account: window after window, then what none of them had. `counts` grows while it runs."""
 
-    def __init__(self, rest: AnyRest, warehouse: Warehouse, log: Log, lag: timedelta, counts: Counts) -> None:
+    def __init__(self, rest: AnyRest, warehouse: Warehouse, proof: Proof, lag: timedelta, counts: Counts) -> None:
         self._rest = rest
         self._warehouse = warehouse
-        self._log = log
+        self._proof = proof
         self._lag = lag
         self.counts = counts
         self._ids: set[str] = set()
         self._ids_before: set[str] = set()
-        self._missed: set[tuple[str, str]] = set()
-        self._proof = Proof(rest, warehouse, log, lag, counts)
+        self._missed: set[int] = set()
+        self._unlisted: set[str] = set()
+        self._rows = 0
 
-    def window(self, window: Window, progress: Callable[[], None]) -> None:
+    def window(self, window: Window, progress: Callable[[str], None]) -> None:
         """Raises VendorUnavailable, VendorRefused, WarehouseUnavailable, LogUnavailable; what was appended by then is right."""
         self._ids, self._ids_before = set(), self._ids
-        self._missed.clear()
-        try:
-            with ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool:
-                for block in self._blocks(widened(window, _OVERLAP)):
-                    self._compare_block(block, pool)
-                    progress()
-                self._proof.complete()
-                self._look_for_gone(window, pool)
-        except (VendorUnavailable, VendorRefused):
-            self._proof.append()  # what was found until then need not be found again
-            raise
+        progress("waiting for the consumer")
+        self._proof.wait()  # or what is in the log and not loaded would look missing
+        with self._keeping_what_was_found(), ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool:
+            for block in self._blocks(widened(window, _OVERLAP)):
+                self._compare_block(block, pool)
+                progress("")
+            self._note_unlisted(window)
+        progress("waiting for the consumer")
         self._proof.complete()
-        progress()
+        progress("")
+
+    def finish(self) -> None:
+        """What the warehouse has in the windows and the vendor listed in none: gone, or moved out of them. Raises as `window`."""
+        with self._keeping_what_was_found(), ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool:
+            found = self._fetched(sorted(self._unlisted), pool)
+            self._take([read for asked in found.values() if asked.record is not None and (read := self._read(asked))])
+            self._mark_gone({booking_id: asked.at for booking_id, asked in found.items() if asked.record is None})
+        self._proof.complete()
+
+    @contextmanager
+    def _keeping_what_was_found(self) -> Iterator[None]:
+        """Whatever the trouble: what was found until then need not be found again."""
+        try:
+            yield
+        except IngestError:
+            with suppress(IngestError):
+                self._proof.append()
+            raise
 
     def _blocks(self, window: Window) -> Iterator[list[_Asked]]:
         """The vendor's list, so much at a time as is compared with the warehouse in one query."""
         block: list[_Asked] = []
-        at = datetime.now(UTC)
         for page in self._rest.bookings(window):
             self.counts.least_requests += 1
-            block += [_Asked(entry, at) for entry in page]
+            block += [_Asked(entry, self._rest.asked_at) for entry in page]
             if len(block) >= _BLOCK:
                 yield block
                 block = []
-            at = datetime.now(UTC)
         yield block
 
     def _compare_block(self, block: Sequence[_Asked], pool: ThreadPoolExecutor) -> None:
@@ -109,9 +126,13 @@ class Sweep:
         return same is not False  # None was set aside
 
     def _complete(self, asked: _Asked) -> list[_Asked]:
-        """In a thread of the pool. What was listed whole is as old as its page, what is read now is not."""
-        at = asked.at if self._rest.listed_by == "booking_id" else datetime.now(UTC)
-        return [_Asked(record, at) for record in self._rest.complete(asked.record)]
+        """In a thread of the pool. What was listed whole is as old as its page; what cannot be completed is set aside as it was listed."""
+        try:
+            records = self._rest.complete(asked.record or {})
+        except PayloadError:
+            return [asked]
+        at = asked.at if self._rest.listed_by == "booking_id" else self._rest.asked_at
+        return [_Asked(record, at) for record in records]
 
     def _take(self, read: Sequence[_Read]) -> set[str]:
         """Compares each with its own row, and appends what the warehouse lacks or has older: returns the ids of those."""
@@ -123,52 +144,51 @@ class Sweep:
             verdict = self._verdict(one, held)
             if verdict is not Verdict.MISSED:
                 self._count(booking.booking_id, verdict)
-            elif (state := (booking.booking_id, booking.version)) not in self._missed:
+            elif (state := hash((booking.booking_id, booking.version))) not in self._missed:
                 self._missed.add(state)
                 missed.add(booking.booking_id)
                 self._count(booking.booking_id, verdict, booking.status)
-                self._proof.add(self._rest.vendor.observe(one.asked.record, one.asked.at, supersedes(booking, held)), booking)
+                self._proof.add(self._rest.vendor.observe(one.record, one.at, supersedes(booking, held)), booking)
         return missed
 
-    def _look_for_gone(self, window: Window, pool: ThreadPoolExecutor) -> None:
-        """What the warehouse has in the window and the vendor did not list: moved out of it, or gone."""
-        unlisted, total = self._unlisted(window)
-        if len(unlisted) > max(_FEW, total // 2):
-            raise ConfigurationError(
-                f"{self._rest.label}: {len(unlisted)} of {total} bookings here are not in the vendor's list. Is the key another account's?"
-                " None was marked as gone"
-            )
-        self.counts.least_requests += len(unlisted)
-        found = dict(zip(unlisted, pool.map(self._fetch, unlisted), strict=True))
-        self._take([read for asked in found.values() if asked and (read := self._read(asked))])
-        self._mark_gone([booking_id for booking_id, asked in found.items() if asked is None])
-
-    def _mark_gone(self, booking_ids: Sequence[str]) -> None:
-        """What it was comes along, from its row: nobody else can tell any more."""
-        now = datetime.now(UTC)
-        rows = [one.booking for some in self._stored("booking_id", booking_ids).values() for one in some]
-        self.counts.gone += len(rows)
-        for booking in rows:
-            self._proof.add(self._rest.vendor.gone(booking, now), booking)
-
-    def _unlisted(self, window: Window) -> tuple[list[str], int]:
-        """Those, and how many rows there are at all; a row younger than the vendor's lag is not doubted."""
-        unlisted: list[str] = []
-        total = 0
+    def _note_unlisted(self, window: Window) -> None:
+        """A row younger than the vendor's lag is not doubted; one that a later window lists is not gone."""
         doubted_before = datetime.now(UTC) - self._lag
         for some in self._warehouse.within(self._rest.swept_by, *self._whose, window.since, window.until):
-            total += len(some)
-            unlisted += [booking_id for booking_id, loaded_at in some if not self._was_seen(booking_id) and loaded_at < doubted_before]
-        return unlisted, total
+            self._rows += len(some)
+            self._unlisted |= {booking_id for booking_id, loaded_at in some if loaded_at < doubted_before}
+        self._unlisted -= self._ids | self._ids_before
 
-    def _fetch(self, booking_id: str) -> _Asked | None:
-        """In a thread of the pool; None when it is gone. An id that cannot be asked for is no record that can be read, and not gone."""
-        at = datetime.now(UTC)
+    def _fetched(self, booking_ids: Sequence[str], pool: ThreadPoolExecutor) -> dict[str, _Asked]:
+        """One by one. Raises ConfigurationError when so many are gone that the key is likelier to be another account's."""
+        found: dict[str, _Asked] = {}
+        for some in (booking_ids[at : at + _SOME] for at in range(0, len(booking_ids), _SOME)):
+            found |= zip(some, pool.map(self._fetch, some), strict=True)
+            self.counts.least_requests += len(some)
+            gone = sum(asked.record is None for asked in found.values())
+            if gone > _FEW and gone > min(self._rows, 2 * _SOME) / 2:
+                raise ConfigurationError(
+                    f"{self._rest.label}: at least {gone} of {self._rows} bookings here are not at the vendor. Is the key another account's?"
+                    " None was marked as gone"
+                )
+        return found
+
+    def _fetch(self, booking_id: str) -> _Asked:
+        """In a thread of the pool. An id that cannot be asked for is no record that can be read, and not gone."""
         try:
             record = self._rest.fetch(booking_id)
         except PayloadError:
             record = {}
-        return None if record is None else _Asked(record, at)
+        return _Asked(record, self._rest.asked_at)
+
+    def _mark_gone(self, asked_at: Mapping[str, datetime]) -> None:
+        """What it was comes along, from its row: nobody else can tell any more. A row that came after it was asked for is no older news."""
+        rows = [one for some in self._stored("booking_id", asked_at).values() for one in some]
+        for one in rows:
+            at = asked_at[one.booking.booking_id]
+            if one.loaded_at < at - self._lag:
+                self.counts.gone += 1
+                self._proof.add(self._rest.vendor.gone(one.booking, at), one.booking)
 
     def _stored(self, column: Literal["booking_id", "group_id"], keys: Iterable[str]) -> Mapping[str, Sequence[Stored]]:
         wanted = list(dict.fromkeys(keys))
@@ -179,16 +199,13 @@ class Sweep:
         return self._rest.vendor.name, self._rest.account.name
 
     def _verdict(self, read: _Read, held: Stored | None) -> Verdict:
-        return compare(read.booking, held, self._rest.compared, read.asked.at - self._lag)
-
-    def _was_seen(self, booking_id: str) -> bool:
-        return booking_id in self._ids or booking_id in self._ids_before
+        return compare(read.booking, held, self._rest.compared, read.at - self._lag)
 
     def _count(self, booking_id: str, verdict: Verdict, status: BookingStatus | None = None) -> None:
         """Windows overlap, and lists shift while they are read: what is seen again counts only when it was missed again."""
-        again = self._was_seen(booking_id)
+        again = booking_id in self._ids or booking_id in self._ids_before
         self._ids.add(booking_id)
-        if verdict is Verdict.MISSED or not again:
+        if verdict is not Verdict.YOUNG and (verdict is Verdict.MISSED or not again):
             self.counts.seen += 1
             self.counts.matched += verdict is Verdict.MATCHED
             told = status not in self._rest.untold
@@ -198,17 +215,19 @@ class Sweep:
 
     def _read(self, asked: _Asked) -> _Read | None:
         booking = self._readable(asked, lambda record: self._rest.vendor.booking_of_record(orjson.dumps(record)))
-        return _Read(booking, asked) if booking else None
+        return _Read(booking, asked.record or {}, asked.at) if booking else None
 
     def _readable(self, asked: _Asked, read: Callable[[Entry], T]) -> T | None:
         """None for what is not as the vendor documents it; it is counted and set aside, and stops nothing."""
         try:
-            return read(asked.record)
+            return read(asked.record or {})
         except PayloadError as error:
             self.counts.unreadable += 1
+            with suppress(PayloadError):
+                self._ids.add(self._rest.key(asked.record or {}))  # it is there, whatever it is
             log.warning("reconcile.unreadable", source=self._rest.vendor.source, detail=str(error))
             data = orjson.dumps(asked.record)
             source = self._rest.vendor.source
             letter = DeadLetter(source=source, reason="unreadable_record", detail=str(error), happened_at=asked.at, data=data, headers={})
-            self._log.set_aside([letter])
+            self._proof.set_aside(letter)
             return None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from ingest.cli import app
+from ingest.cli.commands import app
 from tests.cli.command import Result, ingest
 
 

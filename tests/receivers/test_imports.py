@@ -11,8 +11,9 @@ HEAVY = {"dlt", "pyarrow", "duckdb", "kafka", "pandas", "numpy", "sqlalchemy", "
 
 # `python -m ingest receive`, which says at its end what it has imported.
 PROGRAM = """
-import atexit, json, sys
-atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
+import json, os, sys
+leave = os._exit
+os._exit = lambda code: (print(json.dumps(sorted(sys.modules)), flush=True), leave(code))
 from ingest.cli import main
 sys.argv[1:] = ["receive"]
 main()

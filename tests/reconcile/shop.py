@@ -89,6 +89,11 @@ class Shop:
 
     def deliver(self, changes: Sequence[Change]) -> None:
         """Their webhooks, through the log; returns when they are loaded."""
+        self.append(changes)
+        self.settle()
+
+    def append(self, changes: Sequence[Change]) -> None:
+        """The same, without waiting."""
         vendors = self.rig.settings.vendors()
         for change in changes:
             dialect = self.dialects[change.account]
@@ -97,7 +102,6 @@ class Shop:
             delivery = Delivery(webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at)
             event = vendor.parse(vendor.verify(delivery, at))
             self.rig.append_records(self.rig.settings.topic(vendor.name), event.to_record())
-        self.settle()
 
     def settle(self) -> None:
         """Until all that is in the log is loaded."""

@@ -1,5 +1,6 @@
 """How far a run came is remembered, and one account is reconciled by one process at a time."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from receivers.reconcile.checkpoint import Checkpoint, Progress
 from receivers.reconcile.report import Counts
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
-PROGRESS = Progress(START, None, START + timedelta(days=31), START + timedelta(days=60), Counts(seen=3, missed=1, requests=9))
+NOW = datetime.now(UTC)
+PROGRESS = Progress(START, None, START + timedelta(days=31), START + timedelta(days=60), NOW, Counts(seen=3, missed=1, requests=9))
 
 
 def test_a_run_that_was_stopped_goes_on_where_the_same_is_asked_for(tmp_path: Path) -> None:
@@ -29,17 +31,51 @@ def test_a_run_that_is_asked_for_something_else_starts_from_the_beginning(tmp_pa
 def test_a_run_that_came_to_its_end_is_not_resumed(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "sales")
     checkpoint.write(PROGRESS)
-    checkpoint.clear()
-    checkpoint.clear()
+    checkpoint.clear(START, None)
+    checkpoint.clear(START, None)
     assert checkpoint.read(START, None) is None
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"", b"{", b"[]", b'{"since": 1}', b'{"since":"x","until":null,"done":"x","started_at":"x","counts":{}}']
-)
+def test_a_run_that_was_stopped_long_ago_is_not_resumed(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "sales")
+    checkpoint.write(replace(PROGRESS, written_at=NOW - timedelta(days=1, seconds=1)))
+    assert checkpoint.read(START, None) is None
+
+
+def test_what_a_stopped_run_found_is_told_once_and_it_can_still_go_on(tmp_path: Path) -> None:
+    checkpoint, another = Checkpoint(tmp_path, "sales"), START - timedelta(days=1)
+    checkpoint.write(PROGRESS)
+    assert Checkpoint(tmp_path, "sale").stopped(another, None) == []
+    assert checkpoint.stopped(START, None) == [], "it goes on itself"
+    assert checkpoint.stopped(another, None) == [PROGRESS]
+    assert checkpoint.stopped(another, None) == []
+    assert checkpoint.read(START, None) == replace(PROGRESS, counts=Counts())
+
+
+GARBAGE = [b"", b"{", b"[]", b'{"since": 1}', b'{"since":"x","until":null,"done":"x","started_at":"x","written_at":"x","counts":{}}']
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
 def test_a_file_that_cannot_be_read_is_no_progress(tmp_path: Path, garbage: bytes) -> None:
-    (tmp_path / "sales.json").write_bytes(garbage)
-    assert Checkpoint(tmp_path, "sales").read(START, None) is None
+    checkpoint = Checkpoint(tmp_path, "sales")
+    checkpoint.write(PROGRESS)
+    (file,) = tmp_path.glob("*.reconcile")
+    file.write_bytes(garbage)
+    assert checkpoint.read(START, None) is None
+    assert checkpoint.stopped(START - timedelta(days=1), None) == []
+
+
+def test_no_accounts_files_are_anothers_or_anything_elses(tmp_path: Path) -> None:
+    others = [tmp_path / name for name in ("sales.json", "calendly-sales.json", "sales.subscriptions.json")]
+    for file in others:
+        file.write_text("kept")
+    for account in ("sales", "calendly-sales"):
+        checkpoint = Checkpoint(tmp_path, account)
+        with checkpoint.alone():
+            checkpoint.write(PROGRESS)
+            checkpoint.cover(START, NOW)
+            checkpoint.clear(START, None)
+    assert [file.read_text() for file in others] == ["kept"] * 3
 
 
 def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:

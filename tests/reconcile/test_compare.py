@@ -51,6 +51,11 @@ def test_a_row_younger_than_the_vendors_lag_is_left_alone() -> None:
     assert verdict(replace(HERE, version="2026-06-02T00:00:00.000000Z"), young) is Verdict.MISSED
 
 
+def test_what_the_vendor_changed_so_lately_that_its_webhook_may_be_on_the_way_is_not_missed_yet() -> None:
+    assert verdict(replace(HERE, updated_at=DOUBTED_BEFORE), None) is Verdict.YOUNG
+    assert verdict(replace(HERE, updated_at=DOUBTED_BEFORE - timedelta(microseconds=1)), None) is Verdict.MISSED
+
+
 def test_an_older_version_of_the_same_state_is_matched() -> None:
     assert verdict(replace(HERE, version="2026-06-01T09:00:00.000000Z"), OLD) is Verdict.MATCHED
 

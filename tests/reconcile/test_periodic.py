@@ -13,6 +13,7 @@ import pytest
 from consumers.query import query
 from ingest.errors import IngestError
 from ingest.settings import Settings
+from ingest.simulator.rest.calendly import CalendlyRest
 from ingest.simulator.truth import differences
 from tests.cli.command import COMMAND, PATIENCE, environment
 from tests.e2e.processes import eventually
@@ -72,16 +73,18 @@ def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen
     port = free_port()
     shop = Shop(tmp_path, ["calendly"], reconcile={"every": "1h", "jitter": "0s", "admin_port": port})
     with shop.server.serving():
-        shop.rest["calendly"].subscriptions.clear()
+        calendly = shop.rest["calendly"]
+        assert isinstance(calendly, CalendlyRest)
+        calendly.subscriptions.clear()
         tree = shop.tree() | {"webhooks": {"every": "1s"}}
         metric = 'ingest_subscription_state{account="calendly",state="%s",vendor="calendly"} 1.0'
         with up(tmp_path, tree):
             eventually(lambda: metric % "create" in told(port), "it is seen")
-        assert shop.rest["calendly"].subscriptions.all() == []
+        assert calendly.subscriptions.all() == []
         tree["webhooks"]["repair"] = True
         with up(tmp_path, tree):
             eventually(lambda: metric % "keep" in told(port), "it is made")
-        (made,) = shop.rest["calendly"].subscriptions.all()
+        (made,) = calendly.subscriptions.all()
         assert made.url.startswith("https://hooks.example.com/webhooks/calendly/calendly")
 
 

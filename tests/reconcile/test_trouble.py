@@ -1,6 +1,7 @@
 """What goes wrong at vendors and on the way: clear words, nothing half done, and the other accounts go on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,9 +11,13 @@ from starlette.responses import JSONResponse, Response
 
 from ingest.errors import ConfigurationError, LogUnavailable, VendorRefused, VendorUnavailable
 from ingest.simulator.rest import Allowed
+from ingest.simulator.world import Kind
 from ingest.vendors import vendor_names
-from receivers.reconcile.checkpoint import Checkpoint
+from receivers.reconcile.checkpoint import Checkpoint, Progress
+from receivers.reconcile.report import Counts
 from tests.reconcile.shop import SPAN, Shop
+
+NOON = datetime(2026, 6, 10, 12, 0, tzinfo=UTC)
 
 Fault = Callable[[str, Request], Response | None]
 
@@ -96,6 +101,7 @@ def test_a_record_nobody_can_read_is_set_aside_and_the_others_are_repaired(tmp_p
         shop.server.faults.append(fault)
         found = shop.reconcile()["bookeo"]
         assert (found.failure, found.counts.unreadable, found.counts.seen) == (None, 1, 0)
+        assert not found.settled
         shop.settle()
         (letter,) = shop.rig.rows("select * from dead_letters")
         assert (letter["reason"], letter["source"]) == ("unreadable_record", "/bookeo/bookeo")
@@ -154,15 +160,57 @@ def test_a_run_without_a_beginning_goes_back_to_where_the_last_one_got(tmp_path:
         assert second.counts.seen == 0
 
 
-def test_a_key_of_another_account_marks_nothing_as_gone(tmp_path: Path) -> None:
+def knows_nothing(_: str, request: Request) -> Response | None:
+    """OnceHub to whom all of it is another account's."""
+    if request.url.path.endswith("/bookings"):
+        return JSONResponse({"object": "list", "data": [], "has_more": False})
+    return JSONResponse({"type": "invalid_request_error", "message": "No such booking", "param": "id"}, 404)
+
+
+@pytest.mark.parametrize("bookings", [3, 45, 230])
+def test_a_key_of_another_account_marks_nothing_as_gone(tmp_path: Path, bookings: int) -> None:
     with Shop(tmp_path, ["oncehub"]).open() as shop:
-        shop.deliver(shop.live(120))
-        nothing = {"object": "list", "data": [], "has_more": False}
-        shop.server.faults.append(broken("oncehub", JSONResponse(nothing)))
+        shop.deliver(shop.live(bookings))
+        shop.server.faults.append(knows_nothing)
         found = shop.reconcile()["oncehub"]
         assert isinstance(found.failure, ConfigurationError)
-        assert "120 of 120" in str(found.failure)
+        assert f"of {bookings} bookings here are not at the vendor" in str(found.failure)
+        assert found.counts.requests <= 202
         assert shop.rig.column("select count(*) from bookings where gone_at is not null") == [0]
+
+
+def test_what_moved_out_of_a_window_long_ago_is_found_in_a_later_one(tmp_path: Path) -> None:
+    """All rows of an old window have changed since, and none of it was told: that is no key of another account."""
+    with Shop(tmp_path, ["oncehub"]).open() as shop:
+        changes = shop.live(60)
+        old = [replace(change, meeting=replace(change.meeting, changed_at=datetime.now(UTC) - timedelta(days=50))) for change in changes]
+        shop.deliver([change for change in old if change.kind is Kind.CREATED])
+        found = shop.reconcile(start=datetime.now(UTC) - timedelta(days=60))["oncehub"]
+        assert found.failure is None
+        assert found.counts.seen == shop.count()
+        assert shop.wrong() == []
+
+
+def test_webhooks_that_are_not_loaded_yet_are_not_missed(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, ["bookeo"])
+    with shop.open():
+        pass
+    with shop.server.serving(), shop.opened():
+        shop.append(shop.live(4))
+        with shop.rig.running():
+            found = shop.reconcile()["bookeo"]
+        assert (found.counts.missed, found.counts.matched) == (0, 4)
+
+
+def test_what_a_killed_run_had_found_is_recorded_by_the_next(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["bookeo"]).open() as shop:
+        killed = Progress(NOON, None, NOON, NOON, datetime.now(UTC), Counts(seen=9, missed=4, repaired=4))
+        Checkpoint(tmp_path / "reconcile", "bookeo").write(killed)
+        shop.live(1)
+        shop.reconcile()
+        rows = shop.rig.rows("select outcome, missed, repaired, error from reconciliations order by missed")
+        assert [(row["outcome"], row["missed"], row["repaired"]) for row in rows] == [("complete", 1, 1), ("failed", 4, 4)]
+        assert "stopped" in rows[1]["error"]
 
 
 def test_a_booking_marked_as_gone_that_is_back_is_unmarked(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_a_connection_that_is_cut_is_tried_again(server: Answers) -> None:
 
 
 def test_nobody_listening_is_no_answer() -> None:
-    with pytest.raises(VendorUnavailable, match=rf"^{LABEL}: no answer \(ConnectionError\)$"):
+    with pytest.raises(VendorUnavailable, match=rf"^{LABEL}: no answer from 127.0.0.1:9 \(ConnectionError\)$"):
         opened(patience=Patience(1, 0.0, 1))[0].get("http://127.0.0.1:9")
 
 

@@ -43,7 +43,7 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it. `events` and `bookings` are the warehouse's, `truth` how many bookings there should be."""
+    """What came of it. `webhook_events` are the warehouse's that came by webhook, `truth` how many bookings there should be."""
 
     plan: Plan
     stage: Stage
@@ -52,15 +52,25 @@ class Outcome:
     wrong: list[Difference]
     truth: int
     dead_letters: int
+    webhook_events: int
     first_row_seconds: float | None
     repair: Repair | None = None
 
     @property
     def right(self) -> bool:
         """Every booking as it truly is, every webhook one event, nothing set aside; nothing given up, or all of that found and repaired."""
-        events = self.sent.webhooks + (self.repair.total("missed") if self.repair else 0)
-        complete = self.repair.right if self.repair else not self.sent.given_up
-        return not self.wrong and self.watch.events == events and not self.dead_letters and complete
+        return not self.faults()
+
+    def faults(self) -> list[str]:
+        """What is not right, in words."""
+        found = {
+            f"{len(self.wrong)} differences": self.wrong,
+            f"{self.webhook_events} events of {self.sent.webhooks} webhooks": self.webhook_events != self.sent.webhooks,
+            f"{self.dead_letters} dead letters": self.dead_letters,
+            f"{self.sent.given_up} webhooks given up": self.sent.given_up and not self.repair,
+            "reconciliation did not find just what was lost, and repair it": self.repair and not self.repair.right,
+        }
+        return [fault for fault, there in found.items() if there]
 
     def summary(self) -> dict[str, Any]:
         """For scripts."""
@@ -72,7 +82,7 @@ class Outcome:
             "given_up": self.sent.given_up,
             "bookings_expected": self.truth,
             "bookings": self.watch.bookings,
-            "events": self.watch.events,
+            "events": self.webhook_events,
             "dead_letters": self.dead_letters,
             "differences": len(self.wrong),
             "first_row_seconds": self.first_row_seconds,

@@ -49,8 +49,9 @@ async def run_demo(plan: Plan, *, quiet: bool = False, chaos: Chaos = Chaos()) -
     first_row = (watch.first_row_at - began).total_seconds() if watch.first_row_at else None
     rows = rows_as_dicts(stage.settings, "select * from bookings")
     dead = rows_as_dicts(stage.settings, "select count(*) as n from dead_letters")[0]["n"]
+    by_webhook = rows_as_dicts(stage.settings, "select count(*) as n from booking_events where via = 'webhook'")[0]["n"]
     wrong = differences(stage.world, stage.dialects, rows)
-    return Outcome(plan, stage, sender.sent, watch, wrong, len(stage.world.truth()), dead, first_row, repair)
+    return Outcome(plan, stage, sender.sent, watch, wrong, len(stage.world.truth()), dead, by_webhook, first_row, repair)
 
 
 async def _outage(plan: Plan, processes: Processes, view: View) -> None:

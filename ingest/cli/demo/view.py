@@ -8,7 +8,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ingest.booking import BookingStatus
@@ -19,7 +19,7 @@ from ingest.simulator.sender import Sent
 
 _LINE_SECONDS = 2.0
 _SHOWN_DIFFERENCES = 10
-_COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests", "least_requests")
+_COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
 
 
 class View:
@@ -110,19 +110,16 @@ def show_summary(outcome: Outcome) -> None:
             f"[red]differs[/red] {wrong.account} {wrong.booking_id} {wrong.column}: expected {wrong.expected!r}, found {wrong.found!r}"
         )
     verdict = (
-        "[green]right[/green]: the warehouse equals the truth"
-        if outcome.right
-        else "[red]WRONG[/red]: the warehouse differs from the truth"
+        "[green]right[/green]: the warehouse equals the truth" if outcome.right else f"[red]WRONG[/red]: {', '.join(outcome.faults())}"
     )
-    console.print(f"{verdict} ({outcome.truth} bookings checked, {len(outcome.wrong)} differences)")
+    console.print(f"{verdict} ({outcome.truth} bookings checked, {len(outcome.wrong)} differences)", soft_wrap=True)
     command = f"ingest query --config {outcome.stage.config}"
     console.print(f'look around: {command} "select vendor, status, starts_at, customer_name from bookings"', soft_wrap=True)  # noqa: S608 - to be typed
 
 
 def _repairs(repair: Repair) -> Table:
-    table = Table(
-        "account", *_COLUMNS, title=f"reconciliation: {repair.lost} bookings whose last webhook never arrived", title_justify="left"
-    )
+    title = f"reconciliation: of {repair.lost} bookings no webhook told the last change"
+    table = Table(Column("account", no_wrap=True), *_COLUMNS, title=title, title_justify="left")
     for report in repair.reports:
         table.add_row(report["account"], *(str(report[column]) for column in _COLUMNS))
     table.add_row("all", *(str(repair.total(column)) for column in _COLUMNS), style="bold")

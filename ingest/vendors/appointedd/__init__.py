@@ -75,6 +75,10 @@ class AppointeddAccount(Account):
             return "authorization"
         return self.webhook_header.lower() if self.webhook_header else None
 
+    def can_reconcile(self) -> bool:
+        """By API v1 only: the form of v2's bookings is not published."""
+        return self.api == "v1" and self.api_key is not None
+
     def credential(self, secret: str) -> str:
         """The whole value of that header."""
         if not self.webhook_user:

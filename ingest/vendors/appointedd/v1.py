@@ -18,13 +18,12 @@ from ingest.rest.directory import Directory
 from ingest.vendors.appointedd import AppointeddAccount
 from ingest.vendors.changes import Span, changes
 from ingest.vendors.paging import Pages
-from ingest.vendors.rest import Resource, Rest, Window
+from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100
 _PROFILES = 10_000  # kept: who booked once is likely to have booked again
 _SECOND = timedelta(seconds=1)
 _CANCELLED = "cancelled"
-_NOT_FOUND = 404
 _HISTORY = timedelta(days=3650)
 _OVERLAP = timedelta(minutes=5)
 
@@ -106,18 +105,18 @@ class AppointeddV1(Rest[AppointeddAccount]):
 
     def fetch(self, booking_id: str) -> Record | None:
         found = self._find(booking_id)
-        return None if found is None else self.complete(_data(found))[0]
+        return None if found is None else self.complete(found)[0]
 
-    def _find(self, booking_id: str) -> Any | None:
+    def _find(self, booking_id: str) -> Record | None:
         """That single bookings are read here is by the pattern of other objects, so a first 404 is doubted.
 
         Raises VendorRefused when a booking that is in the list is not found either: else every booking would seem gone.
         """
-        found = self.find(f"bookings/{quote(booking_id, safe='')}")
+        found = self.find(f"bookings/{quote(booking_id, safe='')}", "data")
         if found is None and not self._finds:
             listed = next(self.pages("bookings", "data", limit=1), [])
-            if listed and self.find(f"bookings/{quote(self.key(listed[0]), safe='')}") is None:
-                raise VendorRefused(f"{self.label}: single bookings cannot be read, not even one that is listed", _NOT_FOUND)
+            if listed and self.ask(f"bookings/{quote(self.key(listed[0]), safe='')}") is None:
+                raise VendorRefused(f"{self.label}: single bookings cannot be read, not even one that is listed", NOT_FOUND)
         self._finds = True
         return found
 
@@ -144,26 +143,21 @@ class AppointeddV1(Rest[AppointeddAccount]):
         return Directory(lambda: chain.from_iterable(self.pages(path, "data", limit=_PAGE)))
 
     def _with_profile(self, customer: Any) -> Any:
-        """A customer may have been deleted since; the booking stands."""
+        """A customer may have been deleted since, or be told of in another way than the rest; the booking stands."""
         name = isinstance(customer, dict) and (customer.get("customer_id") or customer.get("id"))
         profile = self._profile(str(name)) if name else None
         return {**customer, "profile": profile} if profile else customer
 
     def _read_profile(self, customer_id: str) -> Record | None:
-        found = self.find(f"customers/{quote(customer_id, safe='')}")
-        return None if found is None else _data(found).get("profile")
+        response = self.ask(f"customers/{quote(customer_id, safe='')}")
+        found: Any = None if response is None else response.json()
+        for name in ("data", "profile"):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else None
 
 
 def _listed(name: str, path: str | None = None) -> EndpointResource:
     return {"name": name, "primary_key": "id", "endpoint": {"path": path or name, "params": {"limit": _PAGE}, "data_selector": "data"}}
-
-
-def _data(body: Any) -> Record:
-    """The object in an answer that is one. Raises PayloadError."""
-    found = body.get("data") if isinstance(body, dict) else None
-    if not isinstance(found, dict):
-        raise PayloadError("not the documented shape: no object in data")
-    return found
 
 
 def _within(entry: Record, window: Window) -> bool:

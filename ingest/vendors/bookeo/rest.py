@@ -57,6 +57,8 @@ class BookeoRest(Rest[BookeoAccount]):
 
     url = "https://api.bookeo.com/v2"
     limits: ClassVar[Limits] = Limits(account=(Rate(5, 1),))
+    # A webhook's item is the object that REST gives, and minutes are all that tells two of its changes apart.
+    compared: ClassVar[tuple[str, ...]] = (*Rest.compared, "staff", "service_id", "customer_id")
     longest: ClassVar[timedelta] = _LONGEST - _ROOM
 
     def credential(self) -> Credential:
@@ -81,8 +83,7 @@ class BookeoRest(Rest[BookeoAccount]):
         return str(entry["bookingNumber"])
 
     def fetch(self, booking_id: str) -> Record | None:
-        found: Record | None = self.find(f"bookings/{quote(booking_id, safe='')}", **_WHOLE)
-        return found
+        return self.find(f"bookings/{quote(booking_id, safe='')}", **_WHOLE)
 
     def request_id(self, response: Response) -> str | None:
         """https://www.bookeo.com/api/protocol/: the id of an error is in its body."""

@@ -81,10 +81,10 @@ class CalendlyRest(Rest[CalendlyAccount]):
     @cached_property
     def whose(self) -> dict[str, str]:
         """The selector that lists need."""
-        user = self.get("users/me")["resource"]
-        if self.account.scope == "user":
-            return {"user": user["uri"]}
-        return {"organization": user["current_organization"]}
+        return {"user": self._me("uri")} if self.account.scope == "user" else {"organization": self._me("current_organization")}
+
+    def _me(self, name: str) -> str:
+        return self.part(self.client.get("users/me"), str, "resource", name)
 
     def bookings(self, window: Window) -> Iterator[list[Record]]:
         bounds = {"min_start_time": format_instant(window.since)}
@@ -110,11 +110,14 @@ class CalendlyRest(Rest[CalendlyAccount]):
         )
 
     def complete(self, entry: Record) -> list[Record]:
-        """Most meetings have one invitee, so the first page is asked for in the cheapest way."""
+        """None when the event is gone since it was listed. Most have one invitee, so the first page is asked for in the cheapest way."""
         path = f"scheduled_events/{_last(self.key(entry))}/invitees"
-        first = self.client.get(path, params={"count": _PAGE})
+        first = self.ask(path, count=_PAGE)
+        if first is None:
+            return []
         invitees = self.entries(first, "collection")
-        if (first.json().get("pagination") or {}).get("next_page_token"):
+        pagination = first.json().get("pagination")
+        if isinstance(pagination, dict) and pagination.get("next_page_token"):
             invitees = [invitee for page in self.pages(path, "collection", count=_PAGE) for invitee in page]
         return [{**invitee, "scheduled_event": entry} for invitee in invitees]
 
@@ -122,9 +125,9 @@ class CalendlyRest(Rest[CalendlyAccount]):
         found = _INVITEE.search(booking_id)
         if not found:
             raise PayloadError("not an invitee's URI")
-        event, invitee = (f"scheduled_events/{found[1]}", f"scheduled_events/{found[1]}/invitees/{found[2]}")
-        told = self.find(invitee)
-        return told and {**told["resource"], "scheduled_event": self.get(event)["resource"]}
+        invitee = self.find(f"scheduled_events/{found[1]}/invitees/{found[2]}", "resource")
+        event = invitee and self.find(f"scheduled_events/{found[1]}", "resource")
+        return {**invitee, "scheduled_event": event} if invitee and event else None
 
     def said(self, body: Record) -> str:
         """https://developer.calendly.com/api-docs/overview/errors; OAuth has a form of its own."""
@@ -143,7 +146,7 @@ class CalendlyRest(Rest[CalendlyAccount]):
         return super().pause(response)
 
     def resources(self) -> Sequence[EndpointResource]:
-        organization = self.get("users/me")["resource"]["current_organization"]
+        organization = self._me("current_organization")
         return [
             {
                 "name": "users_me",

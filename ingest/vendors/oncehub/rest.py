@@ -1,7 +1,7 @@
 """OnceHub's REST side (API v2). https://help.oncehub.com/developers/api/"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -20,7 +20,7 @@ from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.directory import Directory
 from ingest.vendors.oncehub import OncehubAccount
 from ingest.vendors.paging import Pages
-from ingest.vendors.rest import Resource, Rest, Window
+from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 log = structlog.get_logger()
 
@@ -29,7 +29,6 @@ _SECOND = timedelta(seconds=1)
 _BEGINNING = "2000-01-01T00:00:00Z"
 # Seconds that a sync reads again: bookings that changed while the last one was reading may have slipped past it.
 _OVERLAP = 300
-_NOT_FOUND = 404
 
 
 class _Pages(Pages):
@@ -127,6 +126,12 @@ def _single(name: str, path: str) -> EndpointResource:
 
 def _bookings() -> EndpointResource:
     """https://help.oncehub.com/developers/recipes/fetch-bookings-periodically/"""
+    started = _second(datetime.now(UTC))
+
+    def newest(times: Sequence[str]) -> str:
+        """None is later than when we began to read: asked from a time in 2099 on, nothing would ever come again."""
+        return max(min(time, started) for time in times)
+
     return {
         "name": "bookings",
         "primary_key": "id",
@@ -138,7 +143,8 @@ def _bookings() -> EndpointResource:
                 "cursor_path": "last_updated_time",
                 "start_param": "last_updated_time.gt",
                 "initial_value": _BEGINNING,
-                "lag": _OVERLAP,
+                "last_value_func": newest,
+                "lag": -_OVERLAP,  # added, unless the function is dlt's own `max`
                 "on_cursor_value_missing": "include",
             },
         },
@@ -167,7 +173,7 @@ def _webhook_events(read: Callable[[], Iterator[list[Record]]], label: str) -> D
         try:
             yield from read()
         except VendorRefused as error:
-            if error.status_code != _NOT_FOUND:
+            if error.status_code != NOT_FOUND:
                 raise
             log.warning("sync.no_such_resource", account=label, resource="webhook_events")
 

@@ -1,0 +1,49 @@
+"""All commands in one application, and the meaning of exit codes.
+
+0 done, 1 done but something differs, 2 a setting or argument is wrong, 3 something needed cannot be reached right now,
+4 the consumer stopped itself at its dead-letter limit.
+"""
+
+import os
+import sys
+
+import typer
+
+from ingest.cli import demo, processes, reading, reconciling, setup, sync, webhooks
+from ingest.cli.options import UNAVAILABLE
+from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
+
+app = typer.Typer(
+    name="ingest",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
+    "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
+)
+for module in (setup, processes, reading, reconciling, webhooks, sync, demo):
+    module.register(app)
+
+_EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLimit: 4}
+
+
+@app.callback()
+def _global(
+    config: str = typer.Option(None, "--config", envvar="INGEST_CONFIG", help="The settings file.", show_default="ingest.toml"),
+) -> None:
+    if config:
+        os.environ["INGEST_CONFIG"] = config
+
+
+def run() -> int:
+    """The exit code of the command that the arguments name; an error the project raised on purpose is one line on standard error."""
+    try:
+        app()
+    except IngestError as error:
+        print(f"error: {error}", file=sys.stderr)
+        meant = (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
+        return next(meant, UNAVAILABLE if error.retryable else 1)
+    except SystemExit as done:  # how typer ends
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    return 0
