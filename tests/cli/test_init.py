@@ -57,7 +57,8 @@ def test_what_init_writes_passes_check_as_it_is(folder: Path) -> None:
 
 def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> None:
     for name, text in files(folder).items():
-        (folder / name).write_text(re.sub(r"^# (?=\[|\w+ += )", "", text, flags=re.MULTILINE))
+        offline = re.sub(r"^# api_.*\n", "", text, flags=re.MULTILINE)  # with a key, `check` would ask the vendor
+        (folder / name).write_text(re.sub(r"^# (?=\[|\w+ += )", "", offline, flags=re.MULTILINE))
     result = ingest(folder, "check", "--json")
     assert result.code == 0, result
     assert [finding["check"] for finding in result.json["checks"] if finding["ok"]] == [
@@ -66,6 +67,8 @@ def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> N
         "listeners",
         "log",
         "warehouse",
+        *(f"REST {account}" for account in ("sales", "support", "salon", "tours")),
+        "webhooks salon",
     ]
     tours = "https://hooks.example.org/webhooks/bookeo/tours?domain=bookings&type="
     assert result.json["webhook_urls"] == {

@@ -1,6 +1,7 @@
 """What reconciliation is told of the warehouse's bookings."""
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -109,9 +110,20 @@ def test_where_only_other_tables_were_loaded_there_are_no_bookings(either_rig: R
     assert nothing(either_rig.settings)
 
 
-def test_a_file_that_another_program_writes_cannot_be_asked(rig: Rig) -> None:
+def test_a_file_that_another_program_writes_for_long_cannot_be_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     put(rig, [FULL])
     reader = StoredBookings(rig.settings)
+    monkeypatch.setattr(stored, "READER_SECONDS", 0.2)
     with held(rig, "writes"), pytest.raises(WarehouseUnavailable, match="is held by another program"):
         reader.by("booking_id", "oncehub", "support", ["B0"])
     assert reader.by("booking_id", "oncehub", "support", ["B0"]).keys() == {"B0"}
+
+
+def test_a_file_that_another_program_writes_for_a_moment_is_waited_for(rig: Rig) -> None:
+    put(rig, [FULL])
+    reader = StoredBookings(rig.settings)
+    with ThreadPoolExecutor(1) as pool:
+        with held(rig, "writes"):
+            asked = pool.submit(reader.by, "booking_id", "oncehub", "support", ["B0"])
+            wait([asked], timeout=1)  # it would fail at once
+        assert asked.result().keys() == {"B0"}

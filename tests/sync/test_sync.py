@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from consumers.warehouse.sync import SyncPipeline
 from ingest.errors import ConfigurationError, LoadRefused, VendorBusy, VendorRefused, VendorUnavailable, WarehouseUnavailable
 from ingest.simulator.rest import load_rest_dialect
 from ingest.simulator.rest.server import RestServer
+from ingest.vendors import changes
 from ingest.vendors.rest import load_rest
 from tests.consumers.rig import Tree, opened
 from tests.consumers.samples import sample
@@ -156,6 +157,55 @@ def test_a_vendors_answer_that_nobody_can_read_is_told_without_what_is_in_it(onc
     assert "ada" not in str(problem)
     assert oncehub.sync("teams")["teams"].problem is None
     assert oncehub.tables() == {"oncehub__teams": 1}
+
+
+def listing(*entries: object) -> Response:
+    return JSONResponse({"object": "list", "data": entries, "has_more": False})
+
+
+def test_half_a_character_in_one_record_is_replaced_and_keeps_nothing_back(oncehub: SyncRig) -> None:
+    broken = rb'{"data": [{"id": "U1", "name": "ok\\ud83d"}, {"id": "U2", "name": "\\ud83d\\ude00"}], "has_more": false}'
+    oncehub.answer("/users", Response(broken, media_type="application/json"))
+    assert oncehub.sync("users")["users"].problem is None
+    assert [row["name"] for row in oncehub.rows("oncehub__users")] == ["ok\N{REPLACEMENT CHARACTER}", "\N{GRINNING FACE}"]
+
+
+def test_a_vendors_own_account_is_beside_ours(either: SyncRig) -> None:
+    either.answer("/users", listing({"id": "U1", "account": "A"}, {"id": "U2", "Account": "B"}))
+    assert either.sync("users")["users"].problem is None
+    found = [(row["id"], row["account"], row["vendor_account"]) for row in either.rows("oncehub__users")]
+    assert sorted(found) == [("U1", "sales", "A"), ("U2", "sales", "B")]
+
+
+def test_a_booking_of_the_future_does_not_end_all_syncs(oncehub: SyncRig) -> None:
+    meetings = oncehub.side.meetings
+    number, late = meetings.popitem()
+    first = next(iter(meetings))
+    meetings[first] = replace(meetings[first], changed_at=datetime(2099, 1, 1, tzinfo=UTC))
+    assert oncehub.sync("bookings")["bookings"].rows == len(meetings)
+    meetings[number] = replace(late, changed_at=datetime.now(UTC))
+    assert oncehub.sync("bookings")["bookings"].problem is None
+    assert len(oncehub.rows("oncehub__bookings")) == len(meetings)
+
+
+@pytest.mark.parametrize("vendor", ["appointedd", "bookeo"])
+def test_after_a_clock_that_was_ahead_nothing_is_missed(
+    vendor: str, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(hours=2)
+
+    with syncing(vendor, tree, tmp_path) as rig:
+        meetings = rig.side.meetings
+        number, late = meetings.popitem()
+        with monkeypatch.context() as patched:
+            patched.setattr(changes, "datetime", Ahead)
+            assert rig.sync("bookings")["bookings"].rows == len(meetings)
+        meetings[number] = replace(late, changed_at=datetime.now(UTC) - timedelta(minutes=30))
+        assert rig.sync("bookings")["bookings"].problem is None
+        assert len(rig.rows(f"{vendor}__bookings")) == len(meetings)
 
 
 def test_a_row_that_the_warehouse_refuses_is_told_and_changes_nothing(either: SyncRig) -> None:

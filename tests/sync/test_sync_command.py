@@ -20,11 +20,11 @@ def rig(tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
         yield rig
 
 
-def command(rig: SyncRig, folder: Path) -> Command:
+def command(rig: SyncRig, folder: Path, **environ: str) -> Command:
     """Secrets are in the environment, as the settings demand."""
     account = dict(rig.tree["accounts"]["sales"])
     key = account.pop("api_key")
-    return Command(folder, rig.tree | {"accounts": {"sales": account}}, INGEST_ACCOUNTS__SALES__API_KEY=key)
+    return Command(folder, rig.tree | {"accounts": {"sales": account}}, INGEST_ACCOUNTS__SALES__API_KEY=key, **environ)
 
 
 def test_json_is_one_array_of_what_became_of_each_resource(rig: SyncRig, tmp_path: Path) -> None:
@@ -44,9 +44,27 @@ def test_a_refusal_is_a_line_a_row_and_exit_code_2(rig: SyncRig, tmp_path: Path)
     done = command(rig, tmp_path).run("sync", "sales", "users", "teams")
     assert done.returncode == 2
     lines = done.stderr.splitlines()
-    assert lines[0].startswith("sales users: failed: oncehub account sales: 403")
-    assert lines[1].startswith("sales teams: 1 rows in ")
+    assert [lines[0], lines[2]] == ["sales users: reading", "sales teams: reading"]
+    assert lines[1].startswith("sales users: failed: oncehub account sales: 403")
+    assert lines[3].startswith("sales teams: 1 rows in ")
     assert {"oncehub__users", "oncehub__teams"} <= set(done.stdout.split())
+
+
+def test_nothing_is_cut_where_it_is_narrow(rig: SyncRig, tmp_path: Path) -> None:
+    rig.answer("/users", FORBIDDEN)
+    done = command(rig, tmp_path, COLUMNS="40").run("sync", "sales", "users", "booking_calendar_time_slots")
+    problem = json.loads(command(rig, tmp_path).run("sync", "sales", "users", "--json").stdout)[0]["problem"]
+    assert f"sales users: {problem}" in done.stdout.splitlines()
+    columns = [line.replace(" ", "").split("│") for line in done.stdout.splitlines() if line.startswith("│")]
+    assert "oncehub__booking_calendar_time_slots" in "".join(column[3] for column in columns)
+    assert "…" not in done.stdout
+
+
+def test_the_one_resource_that_was_wanted_is_named_though_the_account_cannot_be_asked(tree: Tree, tmp_path: Path) -> None:
+    with syncing("calendly", tree, tmp_path) as rig:
+        rig.answer("/users/me", FORBIDDEN)
+        assert rig.sync("users_me")["users_me"].rows == 0
+        assert rig.sync("users_me", "groups").keys() == {None}
 
 
 def test_an_unknown_account_is_exit_code_2_and_one_line(rig: SyncRig, tmp_path: Path) -> None:
