@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from receivers.reconcile.run import Follow, Reconciler
 
 _LINE_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
+_STOP_SECONDS = 10.0
 _INTERRUPTED = 130  # as shells have it
 _DURATION = TypeAdapter(Duration)
 _AGO = re.compile(r"[0-9.]+(ms|s|m|h|d)?")
@@ -113,7 +115,15 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     vendors = readable(settings, accounts)
     serve_admin(settings.reconcile, "reconcile", lambda: None)
     with _reconciler(settings, lambda *_: None, stop=stop) as reconciler:
-        Watch(settings, vendors, reconciler, heard_from(settings)).run(stop)
+        watch = Watch(settings, vendors, reconciler, heard_from(settings))
+        # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
+        work = threading.Thread(target=watch.run, args=(stop,), name="watch", daemon=True)
+        work.start()
+        while work.is_alive() and not stop.wait(_LOOK_SECONDS):
+            pass
+        work.join(_STOP_SECONDS)
+    if not stop.is_set():
+        raise typer.Exit(1)  # it died, and its traceback is in the log; `ingest up` starts it again
 
 
 @contextmanager

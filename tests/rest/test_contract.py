@@ -4,8 +4,9 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from starlette.responses import JSONResponse
 
-from ingest.errors import ConfigurationError, PayloadError, VendorRefused
+from ingest.errors import ConfigurationError, PayloadError, VendorRefused, VendorUnavailable
 from ingest.vendors.rest import Window
 from tests.rest.rig import Side, listed, read
 from tests.simulator.story import BEGINNING, DIALECTS
@@ -46,6 +47,18 @@ def test_a_window_is_not_narrower_than_asked_for(side: Side) -> None:
     entries = {read(rest, record)["booking_id"] for entry in listed(rest, window) for record in rest.complete(entry)}
     dialect = DIALECTS[side.dialect.vendor]
     assert {dialect.expected(meeting)["booking_id"] for meeting in within} <= entries
+
+
+@pytest.mark.parametrize("body", [{}, [], None, "", {"resource": []}, {"data": None}, {"resource": {}, "data": {}}])
+def test_an_answer_that_is_no_booking_is_told_with_account_and_request(side: Side, body: object) -> None:
+    if side.dialect.vendor in {"bookeo", "oncehub"} and isinstance(body, dict) and body:
+        pytest.skip("their answers are bookings as they are")
+    rest = side.open()
+    booking_id = read(rest, rest.complete(listed(rest)[0])[0])["booking_id"]
+    side.server.faults.append(lambda *_: JSONResponse(body, headers={"X-Request-Id": "r-1"}))
+    request = "" if side.dialect.vendor == "bookeo" else r"\(request r-1\)"  # Bookeo's is in the bodies of errors
+    with pytest.raises(VendorUnavailable, match=rf"^{side.dialect.vendor} account sales: the answer has no .*{request}"):
+        rest.fetch(booking_id)
 
 
 def test_one_booking_that_is_fetched_is_the_one_that_is_listed(side: Side) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from ingest.errors import ConfigurationError, VendorRefused
-from ingest.rest import Patience
+from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
+from ingest.rest import Patience, Rate
 from ingest.rest.directory import Directory
 from ingest.simulator.rest import Allowed
 from ingest.simulator.rest.appointedd import AppointeddRest
@@ -112,6 +112,49 @@ def test_an_appointedd_customer_that_is_gone_leaves_the_booking(appointedd: Side
     gone = {**entry["customers"][0], "id": "gone", "customer_id": "gone"}
     booking = read(rest, rest.complete({**entry, "customers": [gone]})[0])
     assert (booking["customer_id"], booking["customer_name"]) == ("gone", None)
+
+
+@pytest.mark.parametrize("told", [{}, [], {"data": None}, {"data": {"profile": "Ada"}}])
+def test_an_appointedd_customer_that_nobody_can_read_leaves_the_booking(appointedd: Side, told: object) -> None:
+    rest = appointedd.open()
+    entry = listed(rest)[0]
+    appointedd.server.faults.append(lambda _, request: JSONResponse(told) if "/customers/" in request.url.path else None)
+    assert read(rest, rest.complete(entry)[0])["customer_id"] == entry["customers"][0]["id"]
+
+
+@pytest.mark.parametrize("told", [{}, [], {"resource": None}, {"resource": {}}, {"resource": {"uri": 1, "current_organization": None}}])
+@pytest.mark.parametrize("scope", ["user", "organization"])
+def test_calendly_not_telling_whose_the_token_is_is_told(calendly: Side, scope: str, told: object) -> None:
+    rest = calendly.open(scope=scope)
+    calendly.server.faults.append(lambda *_: JSONResponse(told, headers={"X-Request-Id": "r-1"}))
+    for ask in (lambda: rest.bookings(ALL), rest.resources):
+        with pytest.raises(VendorUnavailable, match=r"^calendly account sales: the answer has no `resource\..*\(request r-1\)"):
+            ask()
+
+
+def test_a_calendly_event_that_is_gone_since_it_was_listed_has_no_bookings(calendly: Side) -> None:
+    rest = calendly.open()
+    entry = listed(rest)[0]
+    booking_id = read(rest, rest.complete(entry)[0])["booking_id"]
+    calendly.server.faults.append(lambda _, request: Response(status_code=404) if "/scheduled_events/" in request.url.path else None)
+    assert rest.complete(entry) == []
+    assert rest.fetch(booking_id) is None
+
+
+def test_calendlys_invitees_are_read_though_their_paging_is_nonsense(calendly: Side) -> None:
+    rest = calendly.open()
+    entry = listed(rest)[0]
+    calendly.server.faults.append(lambda *_: JSONResponse({"collection": [{"uri": "one"}], "pagination": ["next"]}))
+    assert [record["uri"] for record in rest.complete(entry)] == ["one"]
+
+
+@pytest.mark.parametrize(("given", "account", "address"), [(None, (5, 1), True), (120, (120, 60), True), (0, None, False)])
+def test_another_limit_for_the_account_leaves_the_vendors_for_an_address(
+    oncehub: Side, given: int | None, account: tuple[int, float] | None, address: bool
+) -> None:
+    limits = oncehub.open(rate_limit=given)._own_limits()
+    assert limits.account == ((Rate(*account),) if account else ())
+    assert limits.address == ((Rate(200, 300),) if address else ())
 
 
 def test_appointedd_not_finding_what_it_lists_is_no_proof_that_a_booking_is_gone(appointedd: Side) -> None:

@@ -37,7 +37,9 @@ def test_the_documented_example_runs_as_it_stands(tmp_path: Path) -> None:
         environ = home(tmp_path, **usual, SOURCES__CALENDLY__API_TOKEN=told["api_token"], SOURCES__CALENDLY__API_URL=told["api_url"])
         done = subprocess.run([sys.executable, "-c", EXAMPLE[1]], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "event_types: 4 row(s)" in done.stdout
+    assert "is LOADED and contains no failed jobs" in done.stdout
+    with duckdb.connect(str(tmp_path / "team.duckdb")) as connection:
+        assert connection.execute("select count(*) from calendly.event_types").fetchone() == (4,)
     with duckdb.connect(str(tmp_path / "team.duckdb")) as connection:
         assert connection.execute("select count(*) from calendly.event_types").fetchone() == (4,)
 

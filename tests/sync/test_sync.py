@@ -164,7 +164,7 @@ def listing(*entries: object) -> Response:
 
 
 def test_half_a_character_in_one_record_is_replaced_and_keeps_nothing_back(oncehub: SyncRig) -> None:
-    broken = rb'{"data": [{"id": "U1", "name": "ok\\ud83d"}, {"id": "U2", "name": "\\ud83d\\ude00"}], "has_more": false}'
+    broken = rb'{"data": [{"id": "U1", "name": "ok\ud83d"}, {"id": "U2", "name": "\ud83d\ude00"}], "has_more": false}'
     oncehub.answer("/users", Response(broken, media_type="application/json"))
     assert oncehub.sync("users")["users"].problem is None
     assert [row["name"] for row in oncehub.rows("oncehub__users")] == ["ok\N{REPLACEMENT CHARACTER}", "\N{GRINNING FACE}"]
@@ -189,13 +189,11 @@ def test_a_booking_of_the_future_does_not_end_all_syncs(oncehub: SyncRig) -> Non
 
 
 @pytest.mark.parametrize("vendor", ["appointedd", "bookeo"])
-def test_after_a_clock_that_was_ahead_nothing_is_missed(
-    vendor: str, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_clock_that_was_ahead_nothing_is_missed(vendor: str, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Ahead(datetime):
         @classmethod
-        def now(cls, tz: tzinfo | None = None) -> datetime:
-            return datetime.now(tz) + timedelta(hours=2)
+        def now(cls, tz: tzinfo | None = None) -> "Ahead":
+            return super().now(tz) + timedelta(hours=2)
 
     with syncing(vendor, tree, tmp_path) as rig:
         meetings = rig.side.meetings
@@ -211,9 +209,10 @@ def test_after_a_clock_that_was_ahead_nothing_is_missed(
 def test_a_row_that_the_warehouse_refuses_is_told_and_changes_nothing(either: SyncRig) -> None:
     either.sync("teams")
     before = either.rows("oncehub__teams")
+    theirs = {name: value for name, value in before[0].items() if name != "account"}
     with opened(either.tree) as rig, rig.warehouse._pipeline.sql_client() as client:
         client.execute_sql(f"ALTER TABLE {client.make_qualified_table_name('oncehub__teams')} ALTER COLUMN name SET NOT NULL")
-    either.answer("/teams", JSONResponse({"object": "list", "data": [{**before[0], "id": "TM-new"}, {"id": "TM-nameless"}]}))
+    either.answer("/teams", JSONResponse({"object": "list", "data": [{**theirs, "id": "TM-new"}, {"id": "TM-nameless"}]}))
     assert isinstance(either.sync("teams")["teams"].problem, LoadRefused)
     assert either.rows("oncehub__teams") == before
 

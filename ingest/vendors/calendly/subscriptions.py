@@ -69,7 +69,7 @@ class CalendlySubscriptions(Subscriptions[CalendlyAccount]):
         self._delete(f"{_PATH}/{name.rpartition('/')[2]}")
 
     def _me(self) -> Record:
-        found: Record = self.rest.get("users/me")["resource"]
+        found: Record = self.rest.part(self.rest.client.get("users/me"), dict, "resource")
         return found
 
     def _scope(self, scope: str, me: Record) -> list[Registered]:

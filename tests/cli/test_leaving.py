@@ -1,0 +1,65 @@
+"""However a command ends, it ends then: nothing that still waits holds it, and nobody is shown a traceback for Ctrl-C."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import PATIENCE, environment
+
+# A thread of a pool, as those that sit out a vendor's pause, and then how the command ends.
+WAITING = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from ingest.cli import commands, main
+
+def run():
+    ThreadPoolExecutor(1).submit(Event().wait)
+    print("told", end="")
+    {end}
+
+commands.run = run
+main()
+"""
+# Imports nothing that is not there yet, for ever.
+IMPORTING = """
+import sys
+
+class Slow:
+    def find_spec(self, name, *_):
+        if name == "ingest.cli.commands":
+            print("importing", flush=True)
+            while True:
+                pass
+
+sys.meta_path.insert(0, Slow())
+from ingest.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "last"), [("return 3", 3, ""), ("raise KeyboardInterrupt", 130, ""), ("raise ValueError('odd')", 1, "ValueError: odd")]
+)
+def test_a_thread_that_waits_holds_no_command(end: str, code: int, last: str, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", WAITING.format(end=end)]
+    done = subprocess.run(program, cwd=tmp_path, env=surroundings(), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout, done.stderr.strip().rpartition("\n")[2]) == (code, "told", last)
+
+
+def test_an_interrupt_while_the_commands_are_imported_shows_no_traceback(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", IMPORTING]
+    with subprocess.Popen(program, cwd=tmp_path, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (130, "")
+
+
+def surroundings() -> dict[str, str]:
+    """With the project to import."""
+    return environment(PYTHONPATH=str(Path(__file__).parents[2]))
