@@ -1,9 +1,12 @@
 """The public application: webhooks and a liveness answer, nothing else."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -13,18 +16,21 @@ from ingest.errors import ConfigurationError
 from ingest.log import Producer
 from ingest.opening import open_producer
 from ingest.settings import Settings
-from ingest.settings.sources import current_secrets_path, load_settings
+from ingest.settings.sources import DEFAULT_CONFIG, current_secrets_path, load_settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
 from receivers.live import LiveAccounts
 from receivers.webhook import Webhooks
+
+log = structlog.get_logger()
 
 
 def create_app() -> Starlette:
     """For uvicorn workers: settings from INGEST_CONFIG and the environment. Raises ConfigurationError, LogUnavailable."""
     configure_logging("receiver")
     settings = load_settings()
-    accounts = LiveAccounts(lambda: ready_vendors(load_settings()), current_secrets_path())
+    files = [Path(os.environ.get("INGEST_CONFIG") or DEFAULT_CONFIG), current_secrets_path()]
+    accounts = LiveAccounts(lambda: with_secrets(load_settings()), files)
     return build_app(settings, accounts, open_producer(settings))
 
 
@@ -37,6 +43,19 @@ def ready_vendors(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:
         variables = ", ".join(f"INGEST_ACCOUNTS__{name.upper()}__WEBHOOK_SECRETS" for name in bare)
         raise ConfigurationError(f"no webhook secret for account {', '.join(bare)}: set {variables}")
     return settings.vendors()
+
+
+def with_secrets(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:
+    """For a worker, which may start long after the receiver did: an account without a webhook secret is left out, so that it does not hold up the others.
+
+    Raises ConfigurationError where all are: a file that was emptied is more likely than a wish to take nothing any more.
+    """
+    bare = [name for name, account in settings.accounts.items() if not account.live_secrets()]
+    if len(bare) == len(settings.accounts):
+        return ready_vendors(settings)
+    if bare:
+        log.warning("accounts.left_out", accounts=bare, why="no webhook secret")
+    return {key: vendor for key, vendor in settings.vendors().items() if vendor.account.name not in bare}
 
 
 def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], producer: Producer) -> Starlette:

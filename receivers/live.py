@@ -1,6 +1,7 @@
-"""The accounts as the secrets file has them now: during a rotation a new secret is live at the next delivery, without a restart."""
+"""The accounts as the settings have them now: a new secret or account is live at the next delivery, without a restart."""
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -11,19 +12,24 @@ from ingest.vendors import AnyVendor
 log = structlog.get_logger()
 
 Accounts = Mapping[tuple[str, str], AnyVendor]
+Stamp = tuple[int, int, int]
+
+_AGAIN_SECONDS = 1.0
 
 
 class LiveAccounts(Accounts):
-    """Looks at the file, which takes some microseconds, at each access, and reads all settings again when it is another one.
+    """Looks at the files, which takes some microseconds, at each access, and reads all settings again when one is another.
 
-    What cannot be read leaves everything as it is: a mistake in a file must not stop deliveries that can be verified.
+    What cannot be read leaves everything as it is: a mistake in a file must not stop deliveries that can be verified. It is
+    read again when it changes, and every second: an editor may have been saving it.
     """
 
-    def __init__(self, read: Callable[[], Accounts], file: Path) -> None:
+    def __init__(self, read: Callable[[], Accounts], files: Sequence[Path]) -> None:
         """Raises what `read` raises: at the start a mistake is to be seen."""
-        self._file = file
+        self._files = files
         self._read = read
-        self._seen = self._stamp()
+        self._seen = self._tried = self._stamps()
+        self._next = 0.0
         self._accounts = read()
 
     def __getitem__(self, name: tuple[str, str]) -> AnyVendor:
@@ -38,20 +44,25 @@ class LiveAccounts(Accounts):
         return len(self._accounts)
 
     def _look(self) -> None:
-        stamp = self._stamp()
-        if stamp == self._seen:
+        stamps, now = self._stamps(), time.monotonic()
+        if stamps == self._seen or (stamps == self._tried and now < self._next):
             return
-        self._seen = stamp
+        self._tried, self._next = stamps, now + _AGAIN_SECONDS
         try:
             self._accounts = self._read()
         except ConfigurationError as error:
             log.error("secrets.not_reloaded", why=str(error))  # noqa: TRY400 - the message has it all
         else:
+            self._seen = stamps
             log.info("secrets.reloaded")
 
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            found = self._file.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_ctime_ns, found.st_size
+    def _stamps(self) -> list[Stamp | None]:
+        return [_stamp(file) for file in self._files]
+
+
+def _stamp(file: Path) -> Stamp | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns, found.st_size

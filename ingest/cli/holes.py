@@ -14,6 +14,11 @@ def reconcile_since(settings: Settings, vendor: AnyVendor, since: datetime) -> b
     """Whether nothing is missing any more since then; what went wrong is said, and how to go on."""
     console, name = Console(stderr=True, highlight=False), vendor.account.name
     console.print(f"{name}: looking for what webhooks missed since {since:%Y-%m-%d %H:%M} UTC", soft_wrap=True)
+    console.print(
+        f"{name}: a consumer has to load it (`ingest consume`, or `ingest up`); without one this gives up after a minute",
+        soft_wrap=True,
+        markup=False,
+    )
     try:
         trouble = _trouble(settings, vendor, since)
     except IngestError as error:

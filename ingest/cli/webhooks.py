@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from functools import partial
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,14 +51,12 @@ def plan(accounts: Accounts = None, print_secrets: PrintSecrets = False, as_json
 
     Examples: [bold]ingest webhooks plan[/bold]   [bold]ingest webhooks plan sales --json[/bold]
     """
-    from receivers.subscriptions.opening import differs
-
     settings = _settings(config)
-    views = [_view(settings, vendor, named=bool(accounts), secrets=print_secrets) for vendor in _chosen(settings, accounts)]
+    views = _planned(settings, accounts, secrets=print_secrets)
     shown.tell_plan(views, as_json=as_json)
     if any(view.failed for view in views):
         raise typer.Exit(UNAVAILABLE)
-    if any(differs(view.steps) for view in views):
+    if any(view.differs for view in views):
         raise typer.Exit(_DIFFERENT)
 
 
@@ -66,7 +64,12 @@ def plan(accounts: Accounts = None, print_secrets: PrintSecrets = False, as_json
 def apply(
     accounts: Accounts = None,
     yes: Yes = False,
-    take_over: Annotated[bool, typer.Option("--take-over", help="Bookeo: also replace a URL that is not ours, in its only place.")] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over", help="Also replace what may not be ours: a URL in Bookeo's only place, or what another machine may have made."
+        ),
+    ] = False,
     print_secrets: PrintSecrets = False,
     no_reconcile: NoReconcile = False,
     config: Config = None,
@@ -78,25 +81,25 @@ def apply(
 
     Examples: [bold]ingest webhooks apply[/bold]   [bold]ingest webhooks apply sales --yes[/bold]
     """
-    from receivers.subscriptions.opening import differs
     from receivers.subscriptions.registrar import Allowed
 
     settings = _settings(config)
-    vendors = _chosen(settings, accounts)
-    views = [_view(settings, vendor, named=bool(accounts), secrets=print_secrets) for vendor in vendors]
+    views = _planned(settings, accounts, secrets=print_secrets)
     shown.tell_plan(views, as_json=False)
-    todo = [view for view in views if differs(view.steps)]
+    todo = [view for view in views if view.differs and not view.by_hand]
+    keyrings = {view.name: _keyring(view.vendor, print_secrets=print_secrets) for view in views}
     if todo:
         _ask(yes, "Do this?")
-    allowed = Allowed(elsewhere=True, take_over=take_over)
     for view in todo:
-        with view.caught(), _registrar(settings, view.vendor, print_secrets=print_secrets) as registrar:
-            view.steps = registrar.apply(allowed).now
-    whole = no_reconcile or _close_holes(settings, vendors)
+        with view.caught(), _registrar(settings, view.vendor, keyrings[view.name]) as registrar:
+            registrar.apply(Allowed(elsewhere=True, take_over=take_over))
+    whole = no_reconcile or _close_holes(settings, [view.vendor for view in views])
+    for view in views if todo else ():
+        _look_again(settings, view, keyrings[view.name])
     shown.tell_outcome(todo)
     if any(view.failed for view in views):
         raise typer.Exit(UNAVAILABLE)
-    if not whole or any(differs(view.steps) for view in views):
+    if not whole or any(view.differs for view in views):
         raise typer.Exit(1)
 
 
@@ -107,7 +110,7 @@ def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = N
     Examples: [bold]ingest webhooks list[/bold]   [bold]ingest webhooks list sales --json[/bold]
     """
     settings = _settings(config)
-    views = [_view(settings, vendor, named=bool(accounts), secrets=False) for vendor in _chosen(settings, accounts)]
+    views = [_view(settings, vendor, secrets=False) for vendor in _chosen(settings, accounts)]
     shown.tell_list(views, as_json=as_json)
     if any(view.failed for view in views):
         raise typer.Exit(UNAVAILABLE)
@@ -129,6 +132,7 @@ def remove(
     settings = _settings(config)
     vendors = _chosen(settings, accounts)
     _ask(yes, f"Remove {'these' if ids else 'all our'} subscriptions of {', '.join(vendor.account.name for vendor in vendors)}?")
+    _refuse_unknown(settings, vendors, ids or [])
     console = Console(highlight=False)
     for vendor in vendors:
         with _registrar(settings, vendor) as registrar:
@@ -140,7 +144,7 @@ def remove(
 def rotate(
     account: Annotated[str, typer.Argument(help="The account.")],
     finish: Annotated[bool, typer.Option("--finish", help="End it: the old secrets go, if they are no longer seen.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="With --finish: also if they are.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="With --finish: do not wait for deliveries to show that.")] = False,
     yes: Yes = False,
     print_secrets: PrintSecrets = False,
     no_reconcile: NoReconcile = False,
@@ -153,50 +157,64 @@ def rotate(
     settings = _settings(config)
     (vendor,) = _chosen(settings, [account])
     if finish:
+        _ask(yes, f"Drop the old webhook secrets of {account}?")
         _finish(settings, vendor, print_secrets=print_secrets, force=force)
         return
     _ask(yes, f"Give {account} another webhook secret?")
-    if shown.has_api(vendor):
-        with _registrar(settings, vendor, print_secrets=print_secrets) as registrar:
-            registrar.rotate()
-        whole = no_reconcile or _close_holes(settings, [vendor])
-    else:
-        whole = _rotate_by_hand(settings, vendor, print_secrets=print_secrets)
-    Console(highlight=False).print(
-        f"{account}: a new secret is live, and the old one too; later: ingest webhooks rotate {account} --finish"
-    )
-    if not whole:
+    if not shown.has_api(vendor):
+        _rotate_by_hand(settings, vendor, print_secrets=print_secrets)
+        shown.tell_steps(settings, _chosen(settings_of(config), [account])[0])
+    elif why := _rotate(settings, vendor, print_secrets=print_secrets):
+        Console(highlight=False).print(f"{account}: not everything was given another secret: {why}", soft_wrap=True, markup=False)
         raise typer.Exit(1)
+    Console(highlight=False).print(
+        f"{account}: a new secret is live, and the old one too; later: ingest webhooks rotate {account} --finish", soft_wrap=True
+    )
+    if not no_reconcile and not _close_holes(settings, [vendor]):
+        raise typer.Exit(1)
+
+
+def _rotate(settings: Settings, vendor: AnyVendor, *, print_secrets: bool) -> str:
+    """Why something has no new secret; "" when all has."""
+    from receivers.subscriptions.opening import check_url
+    from receivers.subscriptions.registrar import changed
+
+    check_url(vendor)
+    with _registrar(settings, vendor, _keyring(vendor, print_secrets=print_secrets)) as registrar:
+        outcome = registrar.rotate()
+    left = [step.why for step in outcome.now if step.is_change]
+    if not changed(outcome):
+        left = ["nothing was changed", *left]
+    return "; ".join(left) + f"; look at `ingest webhooks plan {vendor.account.name}`" if left else ""
 
 
 def _finish(settings: Settings, vendor: AnyVendor, *, print_secrets: bool, force: bool) -> None:
     from consumers.arrivals import last_signed
+    from ingest.vendors.subscriptions import Subscriptions
     from receivers.subscriptions.opening import state_of
-    from receivers.subscriptions.rotation import obstacle, spent
+    from receivers.subscriptions.rotation import Waiting, end
 
-    state = state_of(settings, vendor).read()
+    signed = partial(last_signed, settings, vendor.name, vendor.account.name)
     keyring = _keyring(vendor, print_secrets=print_secrets)
-    old = spent(keyring.live(), set(state.made.values()))
-    since = state.rotated_at or datetime.fromtimestamp(0, UTC)
-    why_not = obstacle(*last_signed(settings, vendor.name, vendor.account.name, since), datetime.now(UTC))
-    if old and why_not and not force:
-        raise ConfigurationError(f"account {vendor.account.name}: {why_not}; wait, or use --force")
-    if old:
-        keyring.drop(old)
-    Console(highlight=False).print(f"{vendor.account.name}: {len(old)} old secrets are no longer live")
+    if shown.has_api(vendor):
+        with _registrar(settings, vendor, keyring) as registrar:
+            old = registrar.finish(signed, force=force)
+    else:
+        file = state_of(settings, vendor)
+        with file.alone():
+            old = end(keyring, file, (), Waiting(signed, Subscriptions.retried, force))
+    Console(highlight=False).print(f"{vendor.account.name}: {len(old) or 'no'} old secret{'' if len(old) == 1 else 's'} dropped")
 
 
-def _rotate_by_hand(settings: Settings, vendor: AnyVendor, *, print_secrets: bool) -> bool:
-    from dataclasses import replace
-
+def _rotate_by_hand(settings: Settings, vendor: AnyVendor, *, print_secrets: bool) -> None:
+    from ingest.vendors.subscriptions import fingerprint
     from receivers.subscriptions.opening import state_of
 
-    _keyring(vendor, print_secrets=print_secrets).add(token_urlsafe(_SECRET_BYTES))
+    secret = token_urlsafe(_SECRET_BYTES)
     file = state_of(settings, vendor)
     with file.alone():
-        file.write(replace(file.read(), rotated_at=datetime.now(UTC)))
-    shown.tell_steps(settings, vendor)
-    return True
+        _keyring(vendor, print_secrets=print_secrets).add(secret)
+        file.write(file.read().with_first(fingerprint(secret)))
 
 
 def _settings(config: str | None) -> Settings:
@@ -221,24 +239,54 @@ def _ask(yes: bool, question: str) -> None:
     typer.confirm(question, abort=True)
 
 
-def _view(settings: Settings, vendor: AnyVendor, *, named: bool, secrets: bool) -> shown.View:
+def _planned(settings: Settings, accounts: Sequence[str] | None, *, secrets: bool) -> list[shown.View]:
+    from receivers.subscriptions.opening import check_url, sharing
+
+    vendors = _chosen(settings, accounts)
+    for vendor in vendors:
+        check_url(vendor)
+    views = [_view(settings, vendor, secrets=secrets) for vendor in vendors]
+    shared = sharing(settings.vendors().values())
+    for view in views:
+        if others := shared.get(view.vendor.account.name):
+            view.note = f"has the same REST credential as {', '.join(others)}: what is made for one may replace the other's"
+    return views
+
+
+def _view(settings: Settings, vendor: AnyVendor, *, secrets: bool) -> shown.View:
     """Of one account: what differs, what is to be done by hand, or why neither is known."""
+    if not shown.has_api(vendor) or not vendor.account.can_read():
+        return shown.by_hand(settings, vendor, secrets=secrets)
     view = shown.View(vendor)
-    if not shown.has_api(vendor):
-        view.by_hand = shown.steps_by_hand(settings, vendor, secrets=secrets)
-    elif not vendor.account.can_read() and not named:
-        view.note = "no REST credential is set, so this is to be done by hand"
-    else:
-        with view.caught(), _registrar(settings, vendor) as registrar:
-            view.steps = registrar.look()
+    _look_again(settings, view)
     return view
 
 
+def _look_again(settings: Settings, view: shown.View, keyring: "Keyring | None" = None) -> None:
+    """What one account's apply did may be in another's way."""
+    if view.by_hand or view.failed:
+        return
+    with view.caught(), _registrar(settings, view.vendor, keyring) as registrar:
+        view.steps = registrar.look()
+
+
+def _refuse_unknown(settings: Settings, vendors: Sequence[AnyVendor], ids: Sequence[str]) -> None:
+    """Before anything is removed."""
+    left = set(ids)
+    for vendor in vendors if ids else ():
+        with _registrar(settings, vendor) as registrar:
+            left -= {one.id for one in registrar.ours()}
+    if left:
+        raise ConfigurationError(
+            f"no subscription of ours has the id {', '.join(sorted(left))}; `ingest webhooks list` shows those that are"
+        )
+
+
 @contextmanager
-def _registrar(settings: Settings, vendor: AnyVendor, *, print_secrets: bool = False) -> "Iterator[Registrar]":
+def _registrar(settings: Settings, vendor: AnyVendor, keyring: "Keyring | None" = None) -> "Iterator[Registrar]":
     from receivers.subscriptions.opening import open_registrar
 
-    registrar = open_registrar(settings, vendor, heard_from(settings), _keyring(vendor, print_secrets=print_secrets))
+    registrar = open_registrar(settings, vendor, heard_from(settings), keyring or _keyring(vendor, print_secrets=False))
     try:
         yield registrar
     finally:

@@ -27,15 +27,17 @@ _WORDS = {
     "take_over": "[red]take over (--take-over)[/red]",
     "leave": "[dim]leave alone[/dim]",
 }
+_ARRIVED = "arrived so far: "
 
 
 @dataclass(slots=True)
 class View:
-    """One account: its steps; or what to do by hand; or why neither is known."""
+    """One account: its steps; or what to do by hand; or why neither is known. `waits`: nothing is known to arrive."""
 
     vendor: AnyVendor
     steps: "list[Step]" = field(default_factory=list)
     by_hand: list[str] = field(default_factory=list)
+    waits: bool = False
     note: str = ""
     failed: IngestError | None = None
 
@@ -43,6 +45,11 @@ class View:
     def name(self) -> str:
         """Vendor and account."""
         return f"{self.vendor.name}/{self.vendor.account.name}"
+
+    @property
+    def differs(self) -> bool:
+        """Whether something is to be done, by us or by hand."""
+        return self.waits or any(step.is_change for step in self.steps)
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -60,11 +67,12 @@ def has_api(vendor: AnyVendor) -> bool:
     return load_subscriptions(vendor.name) is not None
 
 
-def steps_by_hand(settings: Settings, vendor: AnyVendor, *, secrets: bool) -> list[str]:
+def by_hand(settings: Settings, vendor: AnyVendor, *, secrets: bool) -> View:
     """What to do, and what came of it so far."""
     from ingest.vendors.subscriptions import manual_steps
 
-    return [*manual_steps(vendor, show_secret=secrets), arrived(settings, vendor)]
+    came = arrived(settings, vendor)
+    return View(vendor, by_hand=[*manual_steps(vendor, show_secret=secrets), came], waits=not came.startswith(_ARRIVED))
 
 
 def arrived(settings: Settings, vendor: AnyVendor) -> str:
@@ -77,12 +85,13 @@ def arrived(settings: Settings, vendor: AnyVendor) -> str:
         return f"what arrived so far is not known: {error}"
     if not types:
         return "nothing has arrived yet: make a test booking, move it and cancel it"
-    return "arrived so far: " + ", ".join(f"{name.partition('.')[2]} ({at:%Y-%m-%d %H:%M} UTC)" for name, at in types.items())
+    return _ARRIVED + ", ".join(f"{name.partition('.')[2]} ({at:%Y-%m-%d %H:%M} UTC)" for name, at in types.items())
 
 
 def tell_steps(settings: Settings, vendor: AnyVendor) -> None:
     """What to do by hand."""
-    _print_lines(Console(highlight=False), f"{vendor.name}/{vendor.account.name}", steps_by_hand(settings, vendor, secrets=False))
+    view = by_hand(settings, vendor, secrets=False)
+    _print_lines(Console(highlight=False), view.name, view.by_hand)
 
 
 def tell_plan(views: Sequence[View], *, as_json: bool) -> None:
@@ -91,7 +100,7 @@ def tell_plan(views: Sequence[View], *, as_json: bool) -> None:
         print(json.dumps([_view_json(view) for view in views]))
         return
     console = Console(highlight=False)
-    table = Table("account", "do", "what", "for", "why")
+    table = _table("account", "do", "what", "for", "why")
     for view in views:
         for step in view.steps:
             table.add_row(view.name, _WORDS[step.kind.value], escape(_what(step)), escape(_events(step)), escape(step.why))
@@ -99,8 +108,8 @@ def tell_plan(views: Sequence[View], *, as_json: bool) -> None:
         console.print(table)
     for view in views:
         _print_lines(console, view.name, view.by_hand)
-        if view.note or view.failed:
-            console.print(f"{view.name}: {escape(view.note or str(view.failed))}", soft_wrap=True)
+        for said in filter(None, (view.note, view.failed)):
+            console.print(f"{view.name}: {escape(str(said))}", soft_wrap=True)
 
 
 def tell_outcome(views: Iterable[View]) -> None:
@@ -123,14 +132,25 @@ def tell_list(views: Sequence[View], *, as_json: bool) -> None:
         print(json.dumps(rows))
         return
     console = Console(highlight=False)
-    table = Table("account", "id", "url", "for", "ours", "state")
+    table = _table("account", "id", "url", "for", "ours", "state")
     for row in rows:
         cells = (row["id"], row["url"], ", ".join(row["events"]), "yes" if row["ours"] else "no", row["stopped"] or "active")
         table.add_row(f"{row['vendor']}/{row['account']}", *map(escape, cells))
     console.print(table)
     for view in views:
-        if view.failed or view.note or view.by_hand:
-            console.print(f"{view.name}: {escape(str(view.failed or view.note or 'its vendor cannot be asked'))}", soft_wrap=True)
+        if view.failed or view.by_hand:
+            console.print(
+                f"{view.name}: {escape(str(view.failed or 'its vendor cannot be asked: `ingest webhooks plan` shows what to do by hand'))}",
+                soft_wrap=True,
+            )
+
+
+def _table(*columns: str) -> Table:
+    """Nothing in it is cut: URLs and ids are to be copied."""
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def _print_lines(console: Console, name: str, lines: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Changing webhook secrets in the secrets file: comments stay, and nobody ever sees half of it."""
 
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import tomlkit
 from filelock import FileLock
 from filelock import Timeout as LockTimeout
-from tomlkit.exceptions import ParseError
+from tomlkit.exceptions import TOMLKitError
 
 from ingest.errors import ConfigurationError
 from ingest.private_file import replace_private
@@ -16,6 +17,9 @@ from ingest.private_file import replace_private
 _LOCK_SECONDS = 10.0
 _PRIVATE = 0o600
 _KEY = "webhook_secrets"
+_TRIAL = "nobody-signs-with-this"
+
+Change = Callable[[tuple[str, ...]], list[str]]
 
 
 class SecretsFile:
@@ -27,7 +31,7 @@ class SecretsFile:
 
     def live(self, account: str) -> tuple[str, ...]:
         """The account's webhook secrets that are in the file now, newest first."""
-        return _listed(self._read(), account)
+        return self._listed(self._table(self._tree(self._read()), account))
 
     def add(self, account: str, secret: str, beside: Sequence[str]) -> None:
         """As the newest one, before those of the file, else before `beside`; durable when it returns."""
@@ -37,18 +41,33 @@ class SecretsFile:
         """These are no longer live."""
         self._change(account, lambda listed: [kept for kept in listed if kept not in secrets])
 
-    def check(self) -> None:
-        """That it can be written, before there is a secret that is nowhere else."""
+    def check(self, account: str) -> None:
+        """That one can be added, before there is a secret that is nowhere else."""
         with self._alone():
-            self._write(self._read())
+            text = self._read()
+            self._changed(text, account, lambda listed: [_TRIAL, *listed])
+            self._write(text)
 
-    def _change(self, account: str, change: Callable[[tuple[str, ...]], list[str]]) -> None:
+    def _change(self, account: str, change: Change) -> None:
         with self._alone():
-            document = self._read()
-            accounts = document.setdefault("accounts", tomlkit.table(is_super_table=True))
-            table = accounts.setdefault(account, tomlkit.table())
-            table[_KEY] = change(_listed(document, account))
-            self._write(document)
+            self._write(self._changed(self._read(), account, change))
+
+    def _changed(self, text: str, account: str, change: Change) -> str:
+        """With nothing else changed: not every way to write a table can be edited, and what cannot must stay as it is."""
+        intended = self._tree(text)
+        table = self._table(intended, account)
+        table[_KEY] = change(self._listed(table))
+        try:
+            changed = _edited(text, account, table[_KEY])
+            found = tomllib.loads(changed)
+        except (TOMLKitError, tomllib.TOMLDecodeError, AttributeError, TypeError, KeyError, ValueError):
+            found = None
+        if found != intended:
+            raise ConfigurationError(
+                f"{self.path}: the way accounts are written there cannot be changed safely for {account}; nothing was changed. "
+                f"Write each as a table, below a line like [accounts.{account}], or use --print-secrets"
+            )
+        return changed
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -64,19 +83,46 @@ class SecretsFile:
         finally:
             lock.release()
 
-    def _read(self) -> Any:
+    def _read(self) -> str:
         try:
-            return tomlkit.parse(self.path.read_text(encoding="utf-8"))
+            return self.path.read_bytes().decode()
         except FileNotFoundError:
-            return tomlkit.document()
-        except (OSError, UnicodeDecodeError, ParseError) as error:
-            raise ConfigurationError(f"{self.path} cannot be read: {type(error).__name__}") from None
+            return ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(error) from None
 
-    def _write(self, document: Any) -> None:
+    def _tree(self, text: str) -> dict[str, Any]:
         try:
-            replace_private(self.path, tomlkit.dumps(document).encode())
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise self._unreadable(error) from None
+
+    def _table(self, tree: dict[str, Any], account: str) -> dict[str, Any]:
+        """The account's, put into the tree where there is none."""
+        found: Any = tree
+        for number, key in enumerate(("accounts", account), 1):
+            found = found.setdefault(key, {})
+            if not isinstance(found, dict):
+                raise ConfigurationError(f"{self.path}: {'.'.join(('accounts', account)[:number])} is to be a table")
+        table: dict[str, Any] = found
+        return table
+
+    def _listed(self, table: dict[str, Any]) -> tuple[str, ...]:
+        """A list, or one text with commas, as settings may have them."""
+        found = table.get(_KEY, ())
+        parts = found.split(",") if isinstance(found, str) else found
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+            raise ConfigurationError(f'{self.path}: {_KEY} is to be a list of texts, like ["newest", "older"]')
+        return tuple(part.strip() for part in parts if part.strip())
+
+    def _write(self, text: str) -> None:
+        try:
+            replace_private(self.path, text.encode())
         except OSError as error:
             raise self._cannot(error) from None
+
+    def _unreadable(self, error: Exception) -> ConfigurationError:
+        return ConfigurationError(f"{self.path} cannot be read: {type(error).__name__}")
 
     def _cannot(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(
@@ -84,8 +130,9 @@ class SecretsFile:
         )
 
 
-def _listed(document: Any, account: str) -> tuple[str, ...]:
-    """A list, or one text with commas, as settings may have them."""
-    found = document.get("accounts", {}).get(account, {}).get(_KEY, ())
-    parts = found.split(",") if isinstance(found, str) else found
-    return tuple(str(part).strip() for part in parts if str(part).strip())
+def _edited(text: str, account: str, secrets: list[str]) -> str:
+    document: Any = tomlkit.parse(text)
+    accounts = document.setdefault("accounts", tomlkit.table(is_super_table=True))
+    table = accounts.setdefault(account, tomlkit.table())
+    table[_KEY] = secrets
+    return tomlkit.dumps(document)

@@ -7,7 +7,7 @@ Where a vendor has no API for them, that module has `manual_steps` in its stead.
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -152,9 +152,21 @@ def load_subscriptions(vendor: str) -> type[AnySubscriptions] | None:
 
 
 def manual_steps(vendor: AnyVendor, *, show_secret: bool) -> list[str]:
-    """What a person does where the vendor has no API for it: lines to follow."""
-    found: list[str] = _module(vendor.name).manual_steps(vendor, show_secret=show_secret)
-    return found
+    """What a person does where the vendor has no API for it, or the account no credential for that: lines to follow."""
+    own: Callable[..., list[str]] | None = getattr(_module(vendor.name), "manual_steps", None)
+    return own(vendor, show_secret=show_secret) if own else _without_credential(vendor)
+
+
+def _without_credential(vendor: AnyVendor) -> list[str]:
+    name = vendor.account.name
+    needed = " or ".join(" with ".join(some) for some in vendor.account.rest_credentials)
+    urls = [vendor.webhook_url + (f"?{query}" if query else "") for query in vendor.webhook_queries()]
+    return [
+        f"no REST credential is set; with accounts.{name}.{needed}, `ingest webhooks apply {name}` does this. By hand:",
+        *(f"{number}. have a webhook made at {vendor.name} with URL {url}" for number, url in enumerate(urls, 1)),
+        f"{len(urls) + 1}. set accounts.{name}.webhook_secrets to the secret that signs it"
+        + (" (some are set: keep it the first)" if vendor.account.live_secrets() else ""),
+    ]
 
 
 def _module(vendor: str) -> Any:

@@ -45,7 +45,7 @@ class FileKeyring:
                 f"accounts.{self._account.name}.webhook_secrets is in the environment or a mounted file, which the secrets file cannot"
                 " change: use --print-secrets, and put what it prints before the others there; or take it out there"
             )
-        self._file.check()
+        self._file.check(self._account.name)
 
     def add(self, secret: str) -> None:
         """Durable when it returns."""

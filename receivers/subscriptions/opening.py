@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -18,7 +20,7 @@ from ingest.vendors import AnyVendor
 from ingest.vendors.rest import load_rest
 from ingest.vendors.subscriptions import load_subscriptions
 from receivers.subscriptions.keyring import FileKeyring, Keyring
-from receivers.subscriptions.plan import Heard, Kind, Step
+from receivers.subscriptions.plan import Heard, Kind
 from receivers.subscriptions.registrar import Allowed, Registrar
 from receivers.subscriptions.state import StateFile
 
@@ -61,6 +63,35 @@ def open_registrar(settings: Settings, vendor: AnyVendor, heard: HeardFrom, keyr
     return Registrar(side, kept, state_of(settings, vendor), settings.reconcile.lookback, lambda: heard(vendor))
 
 
+def check_url(vendor: AnyVendor) -> None:
+    """That the vendor can reach public_url, and safely. Raises ConfigurationError. A vendor on this machine is a simulated one."""
+    url, api = urlsplit(vendor.public_url), urlsplit(vendor.account.api_url or "")
+    if _is_local(api.hostname) or (url.scheme == "https" and not _is_local(url.hostname)):
+        return
+    raise ConfigurationError(
+        f"public_url is {vendor.public_url}, where {vendor.name} cannot deliver safely: set it to the https URL that leads to "
+        'the receiver, for example public_url = "https://hooks.example.com"'
+    )
+
+
+def sharing(vendors: Iterable[AnyVendor]) -> dict[str, list[str]]:
+    """By name, the accounts that have the same REST credential as others, and those."""
+    having: dict[tuple[object, ...], list[str]] = {}
+    for vendor in vendors:
+        for names in vendor.account.rest_credentials:
+            values = tuple(getattr(vendor.account, name) for name in names)
+            if all(values):
+                having.setdefault((vendor.name, *values), []).append(vendor.account.name)
+    return {name: [other for other in names if other != name] for names in having.values() if len(names) > 1 for name in names}
+
+
+def _is_local(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
 def state_of(settings: Settings, vendor: AnyVendor) -> StateFile:
     """Raises ConfigurationError."""
     return StateFile(Path(settings.reconcile.state_dir), vendor.account.name)
@@ -82,6 +113,7 @@ def recheck(settings: Settings, heard: HeardFrom) -> list[Hole]:
 
 
 def _recheck(settings: Settings, vendor: AnyVendor, heard: HeardFrom) -> None:
+    check_url(vendor)
     registrar = open_registrar(settings, vendor, heard)
     try:
         steps = registrar.apply(Allowed()).now if settings.webhooks.repair else registrar.look()
@@ -107,8 +139,3 @@ def holes(settings: Settings, vendors: Sequence[AnyVendor]) -> list[Hole]:
 def settled(settings: Settings, hole: Hole) -> None:
     """A reconciliation of all since the hole's beginning found nothing missing any more."""
     state_of(settings, hole.vendor).close_hole(hole.since)
-
-
-def differs(steps: Iterable[Step]) -> bool:
-    """Whether there is something to do."""
-    return any(step.is_change for step in steps)

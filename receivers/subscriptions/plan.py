@@ -13,7 +13,10 @@ _SETTLING = timedelta(minutes=10)
 
 
 class Kind(StrEnum):
-    """`take_over`: the only place for it has a URL that is not ours. `adopt`: the vendor tells a secret that we have not stored."""
+    """`adopt`: the vendor tells a secret that we have not stored.
+
+    `take_over`: the only place for it has a URL that is not ours, or what is there may work for another machine.
+    """
 
     KEEP = "keep"
     CREATE = "create"
@@ -58,7 +61,8 @@ class Facts:
 
     `url` is what our URLs begin with; `made` the subscriptions made from here, by id, with their secrets' fingerprints; `live`
     the fingerprints of the live secrets, None where one secret is for all. `replaces` and `tells_state` are the vendor's
-    ways. `renew`: ids of those that are to have another secret.
+    ways. `renew`: ids of those that are to have another secret. `strange`: ids of those that
+    were there before anything of the account was remembered here.
     """
 
     url: str
@@ -68,11 +72,12 @@ class Facts:
     replaces: bool = False
     tells_state: bool = True
     renew: frozenset[str] = frozenset()
+    strange: frozenset[str] = frozenset()
 
 
 def plan(wanted: Sequence[Wanted], registered: Sequence[Registered], facts: Facts) -> list[Step]:
     """A step for each that is wanted, and for each other that is there: ours are removed, others' left alone."""
-    ours = [one for one in registered if _is_at(facts.url, one) or one.id in facts.made]
+    ours = [one for one in registered if is_at(facts.url, one) or one.id in facts.made]
     others = [one for one in registered if one not in ours]
     steps = [step for want in wanted for step in _slot(want, [one for one in ours if one.slot == want.slot], others, facts)]
     slots = {want.slot for want in wanted}
@@ -95,6 +100,8 @@ def _slot(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered]
 
 
 def _start(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered], flaws: Mapping[str, str], facts: Facts) -> Step:
+    if any(_works_elsewhere(one, facts) for one in mine):
+        return Step(Kind.TAKE_OVER, want, tuple(mine), "another machine may have its secret, nothing of it is known here", by_hand=True)
     if mine:
         return _step(Kind.REPLACE, want, mine, flaws[mine[0].id], facts)
     in_its_place = tuple(one for one in others if one.slot == want.slot) if facts.replaces else ()
@@ -105,12 +112,18 @@ def _start(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered
 
 def _step(kind: Kind, want: Wanted | None, old: Sequence[Registered], why: str, facts: Facts) -> Step:
     """What goes to another public URL may be another installation's, that this one was copied from."""
-    elsewhere = not all(_is_at(facts.url, one) for one in old)
+    elsewhere = any(not is_at(facts.url, one) or _works_elsewhere(one, facts) for one in old)
     return Step(kind, want, tuple(old), why, by_hand=elsewhere)
 
 
-def _is_at(url: str, one: Registered) -> bool:
-    return one.url.startswith(url) and one.url[len(url) : len(url) + 1] in {"", "?", "/", "#"}
+def _works_elsewhere(one: Registered, facts: Facts) -> bool:
+    """Whether it may be the one that an installation on another machine lives by."""
+    return one.id in facts.strange and not one.stopped and not one.secret and not _known(one, facts)
+
+
+def is_at(url: str, one: Registered) -> bool:
+    """A path below ours is somebody else's."""
+    return one.url.startswith(url) and one.url[len(url) : len(url) + 1] in {"", "?", "#"}
 
 
 def _flaw(want: Wanted, one: Registered, facts: Facts) -> str:

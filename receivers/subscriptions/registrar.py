@@ -9,17 +9,17 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
+from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable, WarehouseUnavailable
 from ingest.vendors.subscriptions import AnySubscriptions, Registered, SecretFrom, fingerprint
 from receivers.subscriptions.keyring import Keyring
-from receivers.subscriptions.plan import CREATING, Facts, Heard, Kind, Step, plan
+from receivers.subscriptions.plan import CREATING, Facts, Heard, Kind, Step, is_at, plan
+from receivers.subscriptions.rotation import Signed, Waiting, end
 from receivers.subscriptions.state import State, StateFile
 
 log = structlog.get_logger()
 
 _ROUNDS = 5
 _PAUSE = 0.1
-_CONFLICT = 409
 # A shorter secret is somebody's own, whose fingerprint would tell too much.
 _OURS = 32
 
@@ -59,23 +59,32 @@ class Registrar:
         self._registered: list[Registered] = []
         self._before: set[str] = set()
         self._fresh: dict[str, str] = {}
-        self._burnt: set[str] = set()
         self._trouble = ""
+        self._strange: tuple[str, ...] | None = None
 
     def look(self, renew: frozenset[str] = frozenset()) -> list[Step]:
         """What differs; nothing is changed. `renew`: ids of those that are to have another secret."""
         self._registered = self.side.registered()
+        self._meet()
         fixed = self.side.secret_from is SecretFrom.FIXED
         facts = Facts(
             url=self.side.vendor.webhook_url,
             made=self.state.read().made,
             live=None if fixed else frozenset(map(fingerprint, self._keyring.live())),
-            heard=Heard() if self.side.tells_state else self._heard(),
+            heard=Heard() if self.side.tells_state else self._arrivals(),
             replaces=self.side.replaces,
             tells_state=self.side.tells_state,
             renew=renew,
+            strange=frozenset(self._strange or ()),
         )
         return plan(self.side.wanted(), self._registered, facts)
+
+    def _meet(self) -> None:
+        """What is there at the very first look may be what another machine made, and lives by."""
+        if self.state.is_known():
+            self._strange = self.state.read().strange
+        elif self._strange is None:
+            self._strange = tuple(one.id for one in self._registered if is_at(self.side.vendor.webhook_url, one))
 
     def close(self) -> None:
         """Its connections."""
@@ -95,21 +104,39 @@ class Registrar:
             )
         with self.state.alone():
             old = frozenset(one.id for step in self.look() if step.kind in {Kind.KEEP, Kind.ADOPT} for one in step.old)
-            outcome = self._settle(Allowed(), old)
-            self.state.write(replace(self.state.read(), rotated_at=datetime.now(UTC)))
-        return outcome
+            return self._settle(Allowed(), old, renewing=True)
+
+    def finish(self, signed: Signed, *, force: bool) -> list[str]:
+        """The end of a rotation: the secrets that went. `force` skips the waiting, and nothing else."""
+        with self.state.alone():
+            return end(self._keyring, self.state, self._in_use(), Waiting(signed, self.side.retried, force))
+
+    def _in_use(self) -> set[str]:
+        """Fingerprints of the secrets that sign. Raises ConfigurationError where it is not known of all: the old ones may be those."""
+        steps = self.look()
+        if odd := next((step for step in steps if step.is_change), None):
+            raise ConfigurationError(
+                f"{self.side.rest.label}: not everything there is as wanted ({odd.why}), so no secret is safe to drop: "
+                f"`ingest webhooks apply {self.side.account.name}` first"
+            )
+        made = self.state.read().made
+        return {mark for step in steps if step.kind is Kind.KEEP for one in step.old for mark in (one.mark, made.get(one.id, "")) if mark}
+
+    def ours(self) -> list[Registered]:
+        """What the vendor has of us."""
+        return [one for step in self.look() if step.kind not in {Kind.LEAVE, Kind.TAKE_OVER} for one in step.old]
 
     def remove(self, ids: Collection[str]) -> list[Registered]:
         """Of ours, those with these ids, or all of them; what was removed."""
         with self.state.alone():
-            ours = [one for step in self.look() if step.kind not in {Kind.LEAVE, Kind.TAKE_OVER} for one in step.old]
+            ours = self.ours()
             chosen = [one for one in ours if not ids or one.id in ids]
             self._delete(chosen)
             state, gone = self.state.read(), {one.id for one in chosen}
-            self.state.write(replace(state, made={name: mark for name, mark in state.made.items() if name not in gone}))
+            self._write(replace(state, made={name: mark for name, mark in state.made.items() if name not in gone}))
         return chosen
 
-    def _settle(self, allowed: Allowed, renew: frozenset[str] = frozenset()) -> Outcome:
+    def _settle(self, allowed: Allowed, renew: frozenset[str] = frozenset(), *, renewing: bool = False) -> Outcome:
         outcome = Outcome()
         for attempt in range(_ROUNDS + 1):
             if attempt > 1:
@@ -121,7 +148,7 @@ class Registrar:
                 self._remember(outcome.now)
                 return outcome
             for step in todo if attempt < _ROUNDS else ():
-                self._do(step, renewing=bool(renew))
+                self._do(step, renewing=renewing)
                 outcome.done.append(step)
         trouble = f" ({self._trouble})" if self._trouble else ": is somebody else changing it?"
         raise VendorUnavailable(f"{self.side.rest.label}: the subscriptions are not as wanted after {_ROUNDS} attempts{trouble}")
@@ -155,12 +182,7 @@ class Registrar:
         except VendorUnavailable as error:
             self._trouble = str(error)
             return False
-        except VendorRefused as error:
-            if error.status_code == _CONFLICT:
-                self._trouble = str(error)
-                self._burnt.add(fingerprint(secret))  # its URL is taken by what no list shows us
-                self._fresh.pop(step.wanted.slot, None)
-                return False
+        except VendorRefused:
             self._take_back(secret)
             raise
         self._keep(made.id, made.secret, known=secret)
@@ -184,7 +206,7 @@ class Registrar:
 
     def _used(self) -> set[str]:
         """Fingerprints of the secrets of what the vendor has."""
-        return {one.mark for one in self._registered} | set(self.state.read().made.values()) | self._burnt
+        return {one.mark for one in self._registered} | set(self.state.read().made.values())
 
     def _take_back(self, secret: str) -> None:
         """A secret of this run that the vendor did not take."""
@@ -199,7 +221,16 @@ class Registrar:
         secret = told or known
         state = self.state.read()
         if name:
-            self.state.write(replace(state, made={**state.made, name: fingerprint(secret) if secret else ""}))
+            state = replace(state, made={**state.made, name: fingerprint(secret) if secret else ""})
+        self._write(self._dated(state))
+
+    def _write(self, state: State) -> None:
+        self.state.write(replace(state, strange=self._strange or ()))
+
+    def _dated(self, state: State) -> State:
+        """Deliveries that the first secret signed prove something of it only since it is the first."""
+        live = self._keyring.live()
+        return state.with_first(fingerprint(live[0])) if live else state
 
     def _remember(self, now: Sequence[Step]) -> None:
         """What is there is ours from now on, also when public_url should change; what is gone is forgotten."""
@@ -207,13 +238,21 @@ class Registrar:
         ours = [one for step in now if step.kind is not Kind.LEAVE for one in step.old if step.kind is not Kind.TAKE_OVER]
         made = {one.id: state.made.get(one.id) or one.mark for one in ours}
         if made != state.made:
-            self.state.write(replace(state, made=made))
+            self._write(self._dated(replace(state, made=made)))
 
     def _open_hole(self) -> None:
         """Before anything changes: whatever happens then, from the last delivery on all is looked through again."""
         state = self.state.read()
-        since = self._heard().last or datetime.now(UTC) - self._lookback
-        self.state.write(State(state.made, min(filter(None, (state.hole_since, since))), state.rotated_at))
+        since = self._arrivals().last or datetime.now(UTC) - self._lookback
+        self._write(replace(state, hole_since=min(filter(None, (state.hole_since, since)))))
+
+    def _arrivals(self) -> Heard:
+        """Nothing must stay unregistered because the warehouse cannot be asked: then it is as if nothing had come."""
+        try:
+            return self._heard()
+        except WarehouseUnavailable as error:
+            log.warning("subscription.arrivals_unknown", source=self.side.vendor.source, why=str(error))
+            return Heard()
 
 
 def changed(outcome: Outcome) -> bool:

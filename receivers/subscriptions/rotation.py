@@ -1,12 +1,16 @@
-"""The end of a rotation: when the old secrets may go, and which those are. Pure."""
+"""The end of a rotation: when the old secrets may go, and which those are."""
 
-from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
+from ingest.errors import ConfigurationError
 from ingest.vendors.subscriptions import fingerprint
+from receivers.subscriptions.keyring import Keyring
+from receivers.subscriptions.state import StateFile
 
-# The old one is not seen any more when it signed nothing for so long.
-_QUIET = timedelta(hours=1)
+# When the newest deliveries since then came: that the first secret had signed, and that another had.
+Signed = Callable[[datetime], tuple[datetime | None, datetime | None]]
 
 
 def spent(live: Sequence[str], used: Collection[str]) -> list[str]:
@@ -14,10 +18,43 @@ def spent(live: Sequence[str], used: Collection[str]) -> list[str]:
     return [secret for secret in live[1:] if fingerprint(secret) not in used]
 
 
-def obstacle(by_new: datetime | None, by_old: datetime | None, now: datetime) -> str:
-    """Why not yet, "" when nothing speaks against it: what the newest delivery since the rotation says, by which secret signed it."""
+def obstacle(since: datetime, by_new: datetime | None, by_old: datetime | None, retried: timedelta, now: datetime) -> str:
+    """Why not yet, "" when nothing speaks against it: by whose deliveries came since the newest secret is that.
+
+    What an old one has signed may come again for as long as the vendor tries it (`retried`).
+    """
+    quiet = max(filter(None, (since, by_old))) + retried
+    if now < quiet:
+        return f"until {quiet:%Y-%m-%d %H:%M} UTC the vendor may send again what an old secret signed"
     if by_new is None:
         return "no delivery signed with the new secret was loaded since the rotation"
-    if by_old and now - by_old < _QUIET:
-        return f"a delivery signed with an old secret came at {by_old:%H:%M} UTC, less than an hour ago"
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is waited for: that nothing an old secret signed comes any more. `force` does not wait."""
+
+    signed: Signed
+    retried: timedelta
+    force: bool
+
+
+def end(keyring: Keyring, file: StateFile, used: Collection[str], waiting: Waiting) -> list[str]:
+    """Drops the old secrets and returns them. Hold the account's lock. Raises ConfigurationError."""
+    live = keyring.live()
+    old = spent(live, used)
+    if not old:
+        return []
+    state, first = file.read(), fingerprint(live[0])
+    since = state.first_since(first)
+    if since is None:
+        file.write(state.with_first(first))
+        raise ConfigurationError(
+            f"account {file.account}: it was not known since when the newest secret is the first; from now on it is, so come back later"
+        )
+    why_not = "" if waiting.force else obstacle(since, *waiting.signed(since), waiting.retried, datetime.now(UTC))
+    if why_not:
+        raise ConfigurationError(f"account {file.account}: {why_not}; wait, or use --force")
+    keyring.drop(old)
+    return old

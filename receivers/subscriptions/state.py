@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -18,11 +18,25 @@ _LOCK_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`made`: by id, the fingerprint of its secret, "" where it has none of its own. `hole_since`: not reconciled from then on."""
+    """`made`: by id, the fingerprint of its secret, "" where it has none of its own. `hole_since`: not reconciled from then on.
+
+    `first`: the newest secret's fingerprint, `rotated_at` since when it is that. `strange`: ids of what
+    was there before anything was remembered.
+    """
 
     made: Mapping[str, str] = field(default_factory=dict)
     hole_since: datetime | None = None
     rotated_at: datetime | None = None
+    first: str = ""
+    strange: tuple[str, ...] = ()
+
+    def first_since(self, first: str) -> datetime | None:
+        """Since when the secret with this fingerprint is the newest; None when nobody knows."""
+        return self.rotated_at if first == self.first else None
+
+    def with_first(self, first: str) -> "State":
+        """As of now, if it is another one."""
+        return self if self.first_since(first) else replace(self, first=first, rotated_at=datetime.now(UTC))
 
 
 class StateFile:
@@ -35,7 +49,7 @@ class StateFile:
         except OSError as error:
             raise ConfigurationError(f"reconcile.state_dir {folder} cannot be made: {error.strerror}") from None
         self._file = folder / f"{account}.subscriptions.json"
-        self._account = account
+        self.account = account
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -44,26 +58,41 @@ class StateFile:
         try:
             lock.acquire(timeout=_LOCK_SECONDS)
         except Timeout:
-            raise VendorUnavailable(
-                f"another process has been changing the subscriptions of account {self._account} for too long"
-            ) from None
+            raise VendorUnavailable(f"another process has been changing the subscriptions of account {self.account} for too long") from None
         try:
             yield
         finally:
             lock.release()
 
     def read(self) -> State:
-        """What cannot be read is not remembered: subscriptions whose secret nobody knows are then made anew."""
+        """What makes no sense is not remembered. Raises ConfigurationError."""
+        return self._load() or State()
+
+    def is_known(self) -> bool:
+        """Whether anything is remembered."""
+        return self._load() is not None
+
+    def _load(self) -> State | None:
         try:
             raw = orjson.loads(self._file.read_bytes())
             made = {str(name): str(mark) for name, mark in raw["made"].items()}
-            return State(made, _moment(raw["hole_since"]), _moment(raw["rotated_at"]))
+            return State(
+                made, _moment(raw["hole_since"]), _moment(raw["rotated_at"]), str(raw.get("first", "")), tuple(raw.get("strange", ()))
+            )
         except (FileNotFoundError, PayloadError, ValueError, KeyError, TypeError, AttributeError):
-            return State()
+            return None
+        except OSError as error:
+            raise ConfigurationError(f"{self._file} cannot be read: {error.strerror}") from None
 
     def write(self, state: State) -> State:
         """Durable when it returns. Raises ConfigurationError."""
-        raw = {"made": dict(state.made), "hole_since": _text(state.hole_since), "rotated_at": _text(state.rotated_at)}
+        raw = {
+            "made": dict(state.made),
+            "hole_since": _text(state.hole_since),
+            "rotated_at": _text(state.rotated_at),
+            "first": state.first,
+            "strange": state.strange,
+        }
         try:
             replace_private(self._file, orjson.dumps(raw, option=orjson.OPT_INDENT_2))
         except OSError as error:

@@ -37,7 +37,7 @@ def test_a_run_tells_what_it_found_in_a_table_and_in_json(tmp_path: Path) -> Non
         shop.live(6)
         shown = run(shop, tmp_path, "--since", "5d", "--account", "bookeo")
         assert shown.code == 0, shown
-        assert re.search(r"bookeo/bookeo\D+(\d+)\D+0\D+\1\D+\1", shown.out), shown.out
+        assert re.search(r"bookeo\D+(\d+)\D+0\D+\1\D+\1", shown.out), shown.out
         told = run(shop, tmp_path, "--since", "5d", "--json")
         assert told.code == 0, told
         found = {report["account"]: report for report in told.json}
@@ -85,6 +85,7 @@ def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(tm
         (["--since", "2026-13-01"], "--since 2026-13-01"),
         (["--since", "2026-11-02", "--until", "2026-11-01"], "--since must be before --until"),
         (["--since", "2999-01-01"], "before now"),
+        (["--watch", "--dry-run"], "--watch goes with --account only"),
         (["--account", "nobody"], "no account is called nobody; the settings have sales"),
         (["--account", "sales"], "set its api_token or client_id with client_secret with refresh_token"),
         ([], "no account has what its vendor's REST side needs"),

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from ingest.errors import IngestError, VendorRefused, VendorUnavailable
+from ingest.errors import IngestError, VendorRefused, VendorUnavailable, WarehouseUnavailable
+from ingest.settings.secrets_file import SecretsFile
+from ingest.settings.sources import secrets_path
 from ingest.simulator.rest import answer
 from ingest.vendors.subscriptions import fingerprint
+from receivers.subscriptions.keyring import FileKeyring
+from receivers.subscriptions.opening import open_registrar
 from receivers.subscriptions.plan import Heard, Kind
+from receivers.subscriptions.registrar import Allowed
 from tests.subscriptions.desk import PUBLIC_URL, SOMEBODY, Desk, opened
 
 SIGNED = ("calendly", "oncehub")
@@ -31,8 +36,8 @@ def test_wrong_events(desk: Desk) -> None:
         desk.counter.subscriptions.add(f"{desk.counter.url}?domain=payments&type=created", ["payments.created"])
     else:
         desk.counter.subscriptions.add(desk.counter.url, [desk.counter.event("created")], SECRET_OF_A_PERSON)
-    assert set(desk.plan()) & {Kind.REPLACE, Kind.REMOVE}
-    desk.apply()
+    assert set(desk.plan()) & {Kind.TAKE_OVER, Kind.REMOVE}
+    desk.apply(take_over=True)
     assert desk.is_settled()
 
 
@@ -40,9 +45,9 @@ def test_wrong_url(desk: Desk) -> None:
     if desk.counter.vendor == "bookeo":
         desk.counter.subscriptions.add(f"{desk.counter.url}?domain=bookings&type=deleted", ["bookings.created"])
     else:
-        desk.counter.subscriptions.add(f"{desk.counter.url}/", [desk.counter.event("created")])
-    assert Kind.REPLACE in desk.plan()
-    desk.apply()
+        desk.counter.subscriptions.add(f"{desk.counter.url}#old", [desk.counter.event("created")])
+    assert {Kind.REPLACE, Kind.TAKE_OVER} & {*desk.plan()}
+    desk.apply(take_over=True)
     assert desk.is_settled()
 
 
@@ -179,18 +184,72 @@ def test_a_url_that_is_taken_by_what_no_list_shows_is_varied(tmp_path: Path) -> 
         taken = f"{desk.counter.url}?v={fingerprint(prepared)}"
         desk.counter.subscriptions.add(taken, ["invitee.created"], scope="group", group="https://api.calendly.com/groups/G")
         desk.apply()
-        assert len(desk.live) == 2
-        assert [kept.secret for kept in desk.counter.ours if kept.url != taken] == [desk.live[0]]
+        assert desk.live == (prepared,)
+        assert [kept.secret for kept in desk.counter.ours if kept.url != taken] == [prepared]
         assert desk.plan() == [Kind.KEEP]
 
 
+def conflicting(desk: Desk, times: int) -> None:
+    """This many creations are answered that the URL is taken."""
+    conflicts = iter([answer({"title": "Already Exists"}, 409)] * times)
+    desk.counter.server.faults.append(lambda _, request: next(conflicts, None) if request.method == "POST" else None)
+
+
 def test_a_url_that_is_taken_is_not_tried_twice(tmp_path: Path) -> None:
-    conflicts = iter([answer({"title": "Already Exists"}, 409)] * 2)
     with opened(tmp_path, "calendly") as desk:
-        desk.counter.server.faults.append(lambda _, request: next(conflicts, None) if request.method == "POST" else None)
+        conflicting(desk, 2)
         desk.apply()
-        assert len(desk.live) == 3
+        assert len(desk.live) == 1
         assert desk.is_settled()
+
+
+def test_where_every_url_is_taken_no_secret_is_left_behind(tmp_path: Path) -> None:
+    with opened(tmp_path, "calendly") as desk:
+        conflicting(desk, 9)
+        for _ in range(3):
+            with pytest.raises(VendorRefused, match="409"):
+                desk.apply()
+            assert desk.live == ()
+        desk.apply()
+        assert desk.is_settled()
+
+
+@pytest.mark.parametrize("vendor", SIGNED)
+def test_what_another_machine_made_is_replaced_only_when_a_person_says_so(tmp_path: Path, vendor: str) -> None:
+    with opened(tmp_path / "production", vendor) as production:
+        production.apply()
+        laptop = Desk(tmp_path / "laptop", production.counter)
+        for _ in range(2):
+            outcome = laptop.apply()
+            assert [step.kind for step in outcome.now] == [Kind.TAKE_OVER]
+            assert production.is_settled()
+        laptop.apply(take_over=True)
+        assert laptop.is_settled()
+
+
+def test_what_another_machine_made_stays_also_when_something_else_was_made_from_here(tmp_path: Path) -> None:
+    events = ["invitee.created", "routing_form_submission.created"]
+    with opened(tmp_path / "production", "calendly", events=events[:1], scope="user") as production:
+        production.apply()
+        laptop = Desk(tmp_path / "laptop", production.counter, events=events, scope="user")
+        for _ in range(2):
+            laptop.apply()
+            assert sorted(laptop.plan()) == [Kind.KEEP, Kind.TAKE_OVER]
+        assert production.counter.ours[0].secret in production.live
+
+
+def test_where_the_warehouse_cannot_be_asked_the_hole_is_as_long_as_the_lookback(desk: Desk) -> None:
+    def heard(_: object) -> Heard:
+        raise WarehouseUnavailable("it is locked")
+
+    registrar = open_registrar(desk.settings, desk.vendor, heard, FileKeyring(desk.vendor.account, SecretsFile(secrets_path(desk.config))))
+    before = datetime.now(UTC) - desk.settings.reconcile.lookback
+    registrar.apply(Allowed())
+    since = registrar.state.read().hole_since
+    registrar.close()
+    assert since is not None
+    assert before <= since
+    assert desk.is_settled()
 
 
 @pytest.mark.parametrize("vendor", SIGNED)
@@ -256,7 +315,7 @@ def test_operators_on_two_machines_come_to_an_end_with_one_of_ours(desk: Desk) -
         thread.join()
     assert len(failures) < 2
     assert desk.counter.ours
-    desk.apply()
+    desk.apply(take_over=True)
     assert desk.is_settled()
 
 

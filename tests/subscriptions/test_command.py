@@ -63,13 +63,14 @@ def test_others_are_shown_and_left_alone(oncehub: Desk) -> None:
 def test_the_last_one_of_ours_can_be_removed_by_its_id(oncehub: Desk) -> None:
     run(oncehub, *APPLY)
     rows = run(oncehub, "webhooks", "list", "--json").json
-    removed = run(
-        oncehub, "webhooks", "remove", "sales", "--yes", *(part for row in rows[1:] for part in ("--id", row["id"])), "--id", "none"
-    )
-    assert removed.code == 0
+    theirs = oncehub.counter.subscriptions.add(SOMEBODY, ["customers.deleted"])
+    foreign = next(row["id"] for row in run(oncehub, "webhooks", "list", "--json").json if row["url"] == SOMEBODY)
+    for wrong in ("none", foreign):
+        said = refused(run(oncehub, "webhooks", "remove", "sales", "--yes", "--id", rows[0]["id"], "--id", wrong))
+        assert f"no subscription of ours has the id {wrong}" in said
     assert len(oncehub.counter.ours) == 1
-    assert run(oncehub, "webhooks", "remove", "sales", "--yes").code == 0
-    assert oncehub.counter.ours == []
+    assert run(oncehub, "webhooks", "remove", "sales", "--yes", "--id", rows[0]["id"]).code == 0
+    assert oncehub.counter.subscriptions.all() == [theirs]
 
 
 def test_where_nobody_can_be_asked_nothing_is_done_without_yes(oncehub: Desk) -> None:
@@ -166,9 +167,10 @@ def test_a_rotation_has_both_secrets_live_until_it_is_finished(signed: Desk) -> 
     (made,) = signed.counter.ours
     assert made.secret == new
     assert signed.is_settled()
-    assert "no delivery signed with the new secret" in refused(run(signed, "webhooks", "rotate", "sales", "--finish"))
+    assert "--yes" in refused(run(signed, "webhooks", "rotate", "sales", "--finish", "--force"))
+    assert "the vendor may send again" in refused(run(signed, "webhooks", "rotate", "sales", "--finish", "--yes"))
     assert list(signed.live) == [new, old]
-    finished = run(signed, "webhooks", "rotate", "sales", "--finish", "--force")
+    finished = run(signed, "webhooks", "rotate", "sales", "--finish", "--force", "--yes")
     assert finished.code == 0
     assert list(signed.live) == [new]
     assert signed.is_settled()
@@ -194,6 +196,36 @@ def test_bookeos_place_of_somebody_else_is_a_difference_that_stays(tmp_path: Pat
         assert desk.is_settled()
 
 
+def test_two_accounts_with_one_key_are_told_so_and_are_never_both_as_wanted(tmp_path: Path) -> None:
+    with opened(tmp_path, "bookeo") as desk:
+        for file in (desk.config, desk.folder / "ingest.secrets.toml"):
+            own = file.read_text().partition("[accounts.sales]")[2]
+            file.write_text(f"{file.read_text()}\n[accounts.again]{own}")
+        for command in (APPLY, (*APPLY, "--take-over")):
+            result = run(desk, *command)
+            assert result.code == 1, result
+            assert "the same REST credential as again" in result.out
+        assert run(desk, "webhooks", "plan").code == 2
+
+
+def test_urls_and_ids_are_shown_whole_on_a_narrow_screen(tmp_path: Path) -> None:
+    with opened(tmp_path, "calendly") as desk:
+        run(desk, *APPLY)
+        for command in ("plan", "list"):
+            shown = run(desk, "webhooks", command, COLUMNS="80").out
+            assert "…" not in shown
+        assert "https://api" in shown
+
+
+def test_a_rotation_that_changed_nothing_says_so(oncehub: Desk) -> None:
+    run(oncehub, *APPLY)
+    oncehub.write(public_url="https://new.example.com")
+    result = run(oncehub, "webhooks", "rotate", "sales", "--yes", "--no-reconcile")
+    assert result.code == 1
+    assert "nothing was changed" in result.out
+    assert "a new secret is live" not in result.out
+
+
 APPOINTEDD = """\
 public_url = "https://hooks.example.com"
 [accounts.salon]
@@ -214,7 +246,7 @@ def salon(tmp_path: Path) -> Path:
 
 def test_where_there_is_no_api_the_plan_is_what_to_do_by_hand(salon: Path) -> None:
     result = ingest(salon, "webhooks", "plan")
-    assert result.code == 0
+    assert result.code == 2
     for part in (
         "Booking created",
         "Booking cancelled",
@@ -225,16 +257,35 @@ def test_where_there_is_no_api_the_plan_is_what_to_do_by_hand(salon: Path) -> No
         assert part in result.out
     assert "for-the-header" not in result.out
     assert "custom header X-Salon, value for-the-header" in ingest(salon, "webhooks", "plan", "--print-secrets").out
-    assert ingest(salon, *APPLY).code == 0
+    assert ingest(salon, *APPLY).code == 1
 
 
 def test_a_secret_of_a_header_is_rotated_by_hand(salon: Path) -> None:
     result = ingest(salon, "webhooks", "rotate", "salon", "--yes")
     assert result.code == 0
     assert "Booking updated" in result.out
+    assert "first set" not in result.out
     text = (salon / "ingest.secrets.toml").read_text()
     assert 'for-the-header"]' in text
     assert text.count(",") == 1
+    assert "the vendor may send again" in refused(ingest(salon, "webhooks", "rotate", "salon", "--finish", "--yes"))
+    assert ingest(salon, "webhooks", "rotate", "salon", "--finish", "--yes", "--force").code == 0
+    assert "for-the-header" not in (salon / "ingest.secrets.toml").read_text()
+
+
+def test_an_account_without_a_rest_credential_is_told_what_to_do_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "ingest.toml").write_text('public_url = "https://hooks.example.com"\n[accounts.sales]\nvendor = "calendly"\n')
+    for result in (ingest(tmp_path, "webhooks", "plan"), ingest(tmp_path, "webhooks", "plan", "sales")):
+        assert result.code == 2
+        for part in ("https://hooks.example.com/webhooks/calendly/sales", "api_token", "webhook_secrets", "nothing has arrived"):
+            assert part in result.out
+    assert ingest(tmp_path, *APPLY).code == 1
+
+
+def test_a_url_that_vendors_cannot_reach_is_refused_before_anything_is_asked(salon: Path) -> None:
+    (salon / "ingest.toml").write_text(APPOINTEDD.partition("\n")[2])
+    for command in (("webhooks", "plan"), APPLY):
+        assert "public_url" in refused(ingest(salon, *command))
 
 
 def test_check_tells_what_arrived_where_the_vendor_cannot_be_asked(salon: Path) -> None:

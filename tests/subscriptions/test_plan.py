@@ -37,7 +37,11 @@ CASES: list[tuple[str, Sequence[Registered], Facts, list[tuple[Kind, str]]]] = [
     ("stopped", [one(stopped="disabled")], facts(), [(Kind.REPLACE, "a")]),
     ("too few events", [one(events=frozenset({"booked"}))], facts(), [(Kind.REPLACE, "a")]),
     ("too many events", [one(events=EVENTS | {"more"})], facts(), [(Kind.REPLACE, "a")]),
-    ("a path below ours", [one(url=f"{URL}/x")], facts(), [(Kind.REPLACE, "a")]),
+    ("a path below ours", [one(url=f"{URL}/x")], facts(), [(Kind.CREATE, ""), (Kind.LEAVE, "a")]),
+    ("a fragment", [one(url=f"{URL}#x")], facts(), [(Kind.REPLACE, "a")]),
+    ("unknown secret, there before us", [one(mark="bad")], facts(strange=frozenset({"a"})), [(Kind.TAKE_OVER, "a")]),
+    ("known secret, there before us", [one()], facts(strange=frozenset({"a"})), [(Kind.KEEP, "a")]),
+    ("stopped, there before us", [one(mark="bad", stopped="x")], facts(strange=frozenset({"a"})), [(Kind.REPLACE, "a")]),
     ("another account's", [one(url=f"{URL}2")], facts(), [(Kind.CREATE, ""), (Kind.LEAVE, "a")]),
     ("unknown secret", [one(mark="bad")], facts(), [(Kind.REPLACE, "a")]),
     ("no secret to be seen", [one(mark="")], facts(), [(Kind.REPLACE, "a")]),
@@ -76,12 +80,16 @@ def test_a_query_that_is_part_of_what_is_wanted_must_be_it() -> None:
 
 @pytest.mark.parametrize(
     ("registered", "known"),
-    [(one(url="https://x.example.org"), facts(made={"a": "good"})), (one(url="https://x.example.org"), facts(replaces=True))],
-    ids=["at another public URL", "in somebody's place"],
+    [
+        (one(url="https://x.example.org"), facts(made={"a": "good"})),
+        (one(url="https://x.example.org"), facts(replaces=True)),
+        (one(mark="bad"), facts(strange=frozenset({"a"}))),
+        (one(mark="bad", slot="user"), facts(strange=frozenset({"a"}))),
+    ],
+    ids=["at another public URL", "in somebody's place", "another machine's", "another machine's that is not wanted"],
 )
 def test_what_may_be_another_installations_takes_a_person(registered: Registered, known: Facts) -> None:
-    (step,) = plan([WANT], [registered], known)
-    assert step.by_hand
+    assert all(step.by_hand for step in plan([WANT], [registered], known) if step.old)
 
 
 def test_what_is_only_kept_or_left_alone_is_no_difference() -> None:

@@ -1,14 +1,17 @@
 """What a process that nobody looks at does every hour: look, repair if it may, and say what is to be reconciled."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from ingest.errors import ConfigurationError
 from ingest.settings import Settings
 from ingest.telemetry import SUBSCRIPTION_STATE
-from receivers.subscriptions.opening import recheck, settled
+from ingest.vendors import load_vendor
+from receivers.subscriptions.opening import check_url, recheck, settled
 from receivers.subscriptions.plan import Heard
-from tests.subscriptions.desk import SOMEBODY, Desk
+from tests.subscriptions.desk import SOMEBODY, Desk, opened
 
 LAST = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -78,3 +81,23 @@ def test_others_are_counted_and_left_alone(desk: Desk) -> None:
     recheck(allowed(desk, repair=True), lambda _: Heard(last=LAST + timedelta(days=1)))
     assert theirs in desk.counter.subscriptions.all()
     assert state(desk)["leave"] == 1
+
+
+def test_what_another_machine_made_is_left_to_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path / "production", "oncehub") as production:
+        production.apply()
+        laptop = Desk(tmp_path / "laptop", production.counter)
+        monkeypatch.setenv("INGEST_CONFIG", str(laptop.config))
+        recheck(allowed(laptop, repair=True), heard)
+        assert production.is_settled()
+        assert state(laptop) == {"take_over": 1}
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "https://localhost", "http://hooks.example.com", "https://[::1]:8080"])
+def test_a_url_that_no_vendor_can_reach_safely_is_refused_except_by_a_simulated_one(url: str) -> None:
+    account = {"vendor": "oncehub", "name": "sales"}
+    real, simulated = (load_vendor("oncehub").Account.model_validate(account | api) for api in ({}, {"api_url": "http://127.0.0.1:1"}))
+    check_url(load_vendor("oncehub")(simulated, url))
+    check_url(load_vendor("oncehub")(real, "https://hooks.example.com"))
+    with pytest.raises(ConfigurationError, match="public_url"):
+        check_url(load_vendor("oncehub")(real, url))

@@ -2,11 +2,16 @@
 
 import os
 import threading
+import tomllib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from ingest.errors import ConfigurationError
+from ingest.private_file import replace_private
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import is_above_file, load_settings
 
@@ -85,7 +90,7 @@ def test_what_cannot_be_read_is_not_written_over(path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_said_with_a_way_out(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--print-secrets"):
-        SecretsFile(path / "in-a-file" / "ingest.secrets.toml").check()
+        SecretsFile(path / "in-a-file" / "ingest.secrets.toml").check("sales")
 
 
 def test_many_at_once_lose_nothing(path: Path) -> None:
@@ -106,3 +111,82 @@ def test_what_the_environment_or_a_mounted_file_has_is_above_the_file(tmp_path: 
     assert not is_above_file(*asked, environ={"INGEST_ACCOUNTS__SALES__API_TOKEN": "x", "INGEST_ACCOUNTS__SUPPORT__WEBHOOK_SECRETS": "x"})
     (tmp_path / name).write_text("x")
     assert is_above_file(*asked, environ={"INGEST_SECRETS_DIR": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'accounts.sales.api_token = "t"\naccounts.other.api_key = "k"\n',
+        'accounts = {sales = {api_token = "t"}, other = {api_key = "k"}}\n',
+        '[accounts]\nsales = {api_token = "t"} # c\nother = {api_key = "k"}\n',
+        '[accounts]\nsales.api_token = "t"\nother.api_key = "k"\n\n[kafka]\npassword = "p"\n',
+        '[accounts.other]\napi_key = "k"\n\n[kafka]\npassword = "p"\n\n[accounts.sales]\napi_token = "t"\n',
+        '# c\r\n[accounts.sales]\r\napi_token = "t"\r\n\r\n[kafka]\r\npassword = "p"\r\n',
+        '[kafka]\npassword = "p"',
+    ],
+    ids=["dotted", "inline", "inline in a table", "dotted in a table", "apart", "of Windows", "no end of line"],
+)
+def test_however_it_is_written_nothing_but_the_secrets_changes(path: Path, text: str) -> None:
+    path.write_bytes(text.encode())
+    before = tomllib.loads(text)
+    file = SecretsFile(path)
+    file.check("sales")
+    file.add("sales", "older", ())
+    file.add("sales", "new", ())
+    before.setdefault("accounts", {}).setdefault("sales", {})["webhook_secrets"] = ["new", "older"]
+    assert tomllib.loads(path.read_text()) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['accounts.sales.api_token = "t"\naccounts.other.api_key = "k"\n', 'accounts = {sales = {api_token = "t"}}\n'],
+    ids=["dotted", "inline"],
+)
+def test_where_an_account_cannot_be_added_safely_that_is_said_before_and_nothing_changes(path: Path, text: str) -> None:
+    path.write_text(text)
+    file = SecretsFile(path)
+    changes: list[Callable[[], object]] = [partial(file.check, "support"), partial(file.add, "support", "new", ())]
+    for change in changes:
+        with pytest.raises(ConfigurationError, match=r"below a line like \[accounts.support\]"):
+            change()
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("text", ['accounts = "x"\n', "[accounts]\nsales = 3\n", "[accounts.sales]\nwebhook_secrets = 3\n",
+                                  "[accounts.sales]\nwebhook_secrets = [1]\n"])  # fmt: skip
+def test_what_is_not_what_it_should_be_is_said_and_left(path: Path, text: str) -> None:
+    path.write_text(text)
+    file = SecretsFile(path)
+    changes: list[Callable[[], object]] = [partial(file.live, "sales"), partial(file.add, "sales", "new", ()), partial(file.check, "sales")]
+    for change in changes:
+        with pytest.raises(ConfigurationError, match="is to be a"):
+            change()
+    assert path.read_text() == text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only an administrator can give files to somebody")
+def test_the_owner_stays_and_where_that_is_not_allowed_nothing_is_written() -> None:
+    with TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        path = Path(folder, "ingest.secrets.toml")
+        path.parent.chmod(0o777)
+        path.write_text(BEFORE)
+        os.chown(path, 65534, 65533)
+        SecretsFile(path).add("sales", "new", ())
+        assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (65534, 65533, 0o600)
+        before = path.read_bytes()
+        os.seteuid(65532)
+        try:
+            with pytest.raises(ConfigurationError, match="belongs to user 65534"):
+                replace_private(path, b"")
+        finally:
+            os.seteuid(0)
+        assert path.read_bytes() == before
+        assert not list(path.parent.glob(".*"))
+
+
+def test_what_fails_half_way_leaves_no_copy_of_the_secrets(path: Path) -> None:
+    folder = path.parent / "in-the-way"
+    (folder / "something").mkdir(parents=True)
+    with pytest.raises(OSError, match="in-the-way"):
+        replace_private(folder, b"secret")
+    assert not list(path.parent.glob(".in-the-way-*"))

@@ -20,8 +20,9 @@ def manual_steps(vendor: Vendor[AppointeddAccount], *, show_secret: bool) -> lis
 
 def _authentication(account: AppointeddAccount, *, show_secret: bool) -> str:
     newest = next(iter(account.live_secrets()), "")
-    if not newest or not account.credential_header:
-        return f"a custom header; first set accounts.{account.name}.webhook_header and webhook_secrets"
+    missing = [name for name, there in (("webhook_header", account.credential_header), ("webhook_secrets", newest)) if not there]
+    if missing:
+        return f"a custom header; first set accounts.{account.name}.{' and '.join(missing)}"
     value = newest if show_secret else f"the first of accounts.{account.name}.webhook_secrets (--print-secrets shows it)"
     if account.webhook_user:
         return f"basic authentication, user {account.webhook_user}, password {value}"

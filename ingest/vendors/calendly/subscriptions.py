@@ -19,6 +19,8 @@ _PAGE = 100
 # https://developer.calendly.com/api-docs/calendly-api/webhooks: told of a whole organization, or not at all.
 _ORGANIZATION_ONLY = frozenset({"routing_form_submission.created"})
 _MARK = "v"
+_CONFLICT = 409
+_VARIATIONS = 2
 
 
 class CalendlySubscriptions(Subscriptions[CalendlyAccount]):
@@ -51,19 +53,31 @@ class CalendlySubscriptions(Subscriptions[CalendlyAccount]):
 
     def create(self, wanted: Wanted, secret: str) -> Created:
         me = self._me()
-        mark = fingerprint(secret) if secret else secrets.token_hex(6)
         body: dict[str, Any] = {
-            "url": f"{wanted.url}?{_MARK}={mark}",
             "events": sorted(wanted.events),
             "organization": me["current_organization"],
             "scope": wanted.slot,
         }
         body |= {"user": me["uri"]} if wanted.slot == "user" else {}
         body |= {"signing_key": secret} if secret else {}
-        made = self._post(_PATH, body).json().get("resource") or {}
+        mark = fingerprint(secret) if secret else secrets.token_hex(6)
+        made = self._somewhere(f"{wanted.url}?{_MARK}={mark}", body)
         if not made.get("uri"):
             raise self._nonsense("a new subscription without a uri")
         return Created(str(made["uri"]))
+
+    def _somewhere(self, url: str, body: dict[str, Any]) -> Record:
+        """At a URL that is not taken: what no list shows us, as a group's, may have it."""
+        for variation in ("", *(f"&n={secrets.token_hex(6)}" for _ in range(_VARIATIONS))):
+            try:
+                made: Record = self._post(_PATH, {**body, "url": url + variation}).json().get("resource") or {}
+            except VendorRefused as error:
+                if error.status_code != _CONFLICT:
+                    raise
+                refused = error
+            else:
+                return made
+        raise refused
 
     def delete(self, name: str) -> None:
         self._delete(f"{_PATH}/{name.rpartition('/')[2]}")

@@ -1,0 +1,82 @@
+"""The accounts of a running receiver, as its files change."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ingest.errors import ConfigurationError
+from ingest.settings.secrets_file import SecretsFile
+from ingest.settings.sources import load_settings
+from receivers.app import with_secrets
+from receivers.live import LiveAccounts
+from tests.consumers.rig import until
+
+ONE = '[accounts.sales]\nvendor = "calendly"\n'
+TWO = ONE + '[accounts.support]\nvendor = "oncehub"\n'
+SALES, SUPPORT = ("calendly", "sales"), ("oncehub", "support")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "ingest.toml").write_text(ONE)
+    SecretsFile(tmp_path / "ingest.secrets.toml").add("sales", "old", ())
+    return tmp_path
+
+
+def accounts(folder: Path, read: Callable[[], None] = lambda: None) -> LiveAccounts:
+    config = folder / "ingest.toml"
+
+    def found() -> object:
+        read()
+        return with_secrets(load_settings(str(config), environ={}))
+
+    return LiveAccounts(found, [config, folder / "ingest.secrets.toml"])  # type: ignore[arg-type]  # it is what with_secrets returns
+
+
+def live(found: LiveAccounts) -> tuple[str, ...]:
+    return found[SALES].account.live_secrets()
+
+
+def test_an_account_without_a_secret_does_not_hold_up_the_others(folder: Path) -> None:
+    found = accounts(folder)
+    (folder / "ingest.toml").write_text(TWO)
+    SecretsFile(folder / "ingest.secrets.toml").add("sales", "new", ())
+    assert live(found) == ("new", "old")
+    assert list(found) == [SALES]
+
+
+def test_a_new_account_is_live_as_soon_as_it_has_a_secret(folder: Path) -> None:
+    found = accounts(folder)
+    SecretsFile(folder / "ingest.secrets.toml").add("support", "theirs", ())
+    assert live(found) == ("old",)
+    (folder / "ingest.toml").write_text(TWO)
+    assert list(found) == [SALES, SUPPORT]
+
+
+def test_settings_that_are_mended_are_enough_for_a_secret_that_came_before(folder: Path) -> None:
+    found = accounts(folder)
+    (folder / "ingest.toml").write_text("[acc")
+    SecretsFile(folder / "ingest.secrets.toml").add("sales", "new", ())
+    assert live(found) == ("old",)
+    (folder / "ingest.toml").write_text(ONE)
+    assert live(found) == ("new", "old")
+
+
+def test_what_failed_is_read_again_though_no_file_changed(folder: Path) -> None:
+    failures = iter([False, True])
+
+    def read() -> None:
+        if next(failures, False):
+            raise ConfigurationError("half of it")
+
+    found = accounts(folder, read)
+    SecretsFile(folder / "ingest.secrets.toml").add("sales", "new", ())
+    assert live(found) == ("old",)
+    until(lambda: live(found) == ("new", "old"), "it was read again")
+
+
+def test_files_without_any_secret_change_nothing(folder: Path) -> None:
+    found = accounts(folder)
+    (folder / "ingest.secrets.toml").write_text("")
+    assert live(found) == ("old",)
