@@ -34,10 +34,16 @@ def arrived_types(settings: Settings, vendor: str, account: str) -> dict[str, da
     return dict(_ask(settings, f"SELECT type, max(received_at) {_EVENTS} GROUP BY type ORDER BY type", [vendor, account]))
 
 
-def last_signed(settings: Settings, vendor: str, account: str, since: datetime) -> tuple[datetime | None, datetime | None]:
-    """When the newest webhook since then came that the first secret had signed, and one that another had. Raises WarehouseUnavailable."""
-    by = "max(CASE WHEN signed_by = '1' THEN received_at END), max(CASE WHEN signed_by <> '1' THEN received_at END)"
-    rows = _ask(settings, f"SELECT {by} {_EVENTS} AND received_at > %s", [vendor, account, since])
+def last_signed(
+    settings: Settings, vendor: str, account: str, since: datetime, old: Sequence[str]
+) -> tuple[datetime | None, datetime | None]:
+    """When the newest webhook since then came that none of the `old` secrets had signed, and one that one of them had.
+
+    These are told by their places among the account's secrets, from "1" on. Raises WarehouseUnavailable.
+    """
+    is_old = f"signed_by IN ({', '.join(['%s'] * len(old))})"
+    by = f"max(CASE WHEN {is_old} THEN NULL ELSE received_at END), max(CASE WHEN {is_old} THEN received_at END)"
+    rows = _ask(settings, f"SELECT {by} {_EVENTS} AND received_at > %s", [*old, *old, vendor, account, since])
     return rows[0] if rows else (None, None)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from consumers.sync import Follow, Synced
@@ -40,6 +41,7 @@ def sync(
     Example: [bold]ingest sync sales event_types users_me[/bold]
     """
     settings = settings_of(config)
+    configure_logging("sync")
     from consumers.sync import sync as run
 
     done: list[Synced] = []

@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
 def plan(accounts: Accounts = None, print_secrets: PrintSecrets = False, as_json: AsJson = False, config: Config = None) -> None:
     """Show what each vendor has, what the settings want, and what `apply` would do; nothing is changed.
 
-    Exit code 0: as wanted; 2: there is a difference; 3: a vendor or the warehouse could not be asked.
+    Exit code 0: as wanted; 2: there is a difference, or, where things are done by hand, nothing is known to arrive; 3: a vendor could not be asked.
 
     Examples: [bold]ingest webhooks plan[/bold]   [bold]ingest webhooks plan sales --json[/bold]
     """
@@ -77,7 +77,7 @@ def apply(
     """Do what `plan` shows: create, replace, remove ours that are stale; others' are left alone.
 
     What may have been missed before something was made anew is reconciled at once; a consumer must be running for that.
-    Exit code 0: all is as wanted; 1: something still differs; 3: something could not be reached.
+    Exit code 0: all is as wanted; 1: something still differs, or was not reconciled; 3: something could not be reached.
 
     Examples: [bold]ingest webhooks apply[/bold]   [bold]ingest webhooks apply sales --yes[/bold]
     """
@@ -136,8 +136,9 @@ def remove(
     console = Console(highlight=False)
     for vendor in vendors:
         with _registrar(settings, vendor) as registrar:
-            for one in registrar.remove(ids or []):
-                console.print(f"{vendor.account.name}: removed {one.id}", soft_wrap=True)
+            removed = registrar.remove(ids or [])
+        for said in [f"removed {one.id}" for one in removed] or ["there is none of ours"]:
+            console.print(f"{vendor.account.name}: {said}", soft_wrap=True)
 
 
 @group.command()
@@ -152,6 +153,8 @@ def rotate(
 ) -> None:
     """Give an account another webhook secret. The old one stays live beside it until `--finish`.
 
+    Exit code 0: done; 1: not all of it; 2: not possible, or, with `--finish`, not yet; 3: something could not be reached.
+
     Examples: [bold]ingest webhooks rotate sales[/bold]   [bold]ingest webhooks rotate sales --finish[/bold]
     """
     settings = _settings(config)
@@ -161,16 +164,15 @@ def rotate(
         _finish(settings, vendor, print_secrets=print_secrets, force=force)
         return
     _ask(yes, f"Give {account} another webhook secret?")
-    if not shown.has_api(vendor):
+    why = ""
+    if shown.has_api(vendor):
+        why = _rotate(settings, vendor, print_secrets=print_secrets)
+    else:
         _rotate_by_hand(settings, vendor, print_secrets=print_secrets)
-        shown.tell_steps(settings, _chosen(settings_of(config), [account])[0])
-    elif why := _rotate(settings, vendor, print_secrets=print_secrets):
-        Console(highlight=False).print(f"{account}: not everything was given another secret: {why}", soft_wrap=True, markup=False)
-        raise typer.Exit(1)
-    Console(highlight=False).print(
-        f"{account}: a new secret is live, and the old one too; later: ingest webhooks rotate {account} --finish", soft_wrap=True
-    )
-    if not no_reconcile and not _close_holes(settings, [vendor]):
+        shown.tell_steps(settings, *_chosen(settings_of(config), [account]))
+    said = f"a new secret is live, and the old one too; later: ingest webhooks rotate {account} --finish"
+    Console(highlight=False).print(f"{account}: {why or said}", soft_wrap=True, markup=False)
+    if not (no_reconcile or _close_holes(settings, [vendor])) or why:
         raise typer.Exit(1)
 
 
@@ -183,9 +185,10 @@ def _rotate(settings: Settings, vendor: AnyVendor, *, print_secrets: bool) -> st
     with _registrar(settings, vendor, _keyring(vendor, print_secrets=print_secrets)) as registrar:
         outcome = registrar.rotate()
     left = [step.why for step in outcome.now if step.is_change]
-    if not changed(outcome):
-        left = ["nothing was changed", *left]
-    return "; ".join(left) + f"; look at `ingest webhooks plan {vendor.account.name}`" if left else ""
+    if changed(outcome) and not left:
+        return ""
+    what = "not everything has another secret" if changed(outcome) else "nothing was changed"
+    return "; ".join([what, *left, f"look at `ingest webhooks plan {vendor.account.name}`"])
 
 
 def _finish(settings: Settings, vendor: AnyVendor, *, print_secrets: bool, force: bool) -> None:

@@ -120,9 +120,13 @@ def tell_outcome(views: Iterable[View]) -> None:
         if view.failed:
             console.print(f"[red]failed[/red] {view.name}: {escape(str(view.failed))}", soft_wrap=True)
         elif left:
-            console.print(f"{view.name}: left as it is: {escape('; '.join(step.why for step in left))}", soft_wrap=True)
+            console.print(f"{view.name}: left as it is: {escape('; '.join(map(_why_left, left)))}", soft_wrap=True)
         else:
             console.print(f"[green]done[/green] {view.name}: as wanted", soft_wrap=True)
+
+
+def _why_left(step: "Step") -> str:
+    return f"{step.why} (--take-over replaces it)" if step.kind.value == "take_over" else step.why
 
 
 def tell_list(views: Sequence[View], *, as_json: bool) -> None:

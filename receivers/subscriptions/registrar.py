@@ -113,6 +113,8 @@ class Registrar:
 
     def _in_use(self) -> set[str]:
         """Fingerprints of the secrets that sign. Raises ConfigurationError where it is not known of all: the old ones may be those."""
+        if self.side.secret_from is SecretFrom.FIXED:
+            return set()  # one is for all, and the settings say which
         steps = self.look()
         if odd := next((step for step in steps if step.is_change), None):
             raise ConfigurationError(

@@ -9,8 +9,8 @@ from ingest.vendors.subscriptions import fingerprint
 from receivers.subscriptions.keyring import Keyring
 from receivers.subscriptions.state import StateFile
 
-# When the newest deliveries since then came: that the first secret had signed, and that another had.
-Signed = Callable[[datetime], tuple[datetime | None, datetime | None]]
+# When the newest deliveries since then came: that none of these had signed, and that one of them had; by their places, from "1" on.
+Signed = Callable[[datetime, Sequence[str]], tuple[datetime | None, datetime | None]]
 
 
 def spent(live: Sequence[str], used: Collection[str]) -> list[str]:
@@ -53,7 +53,8 @@ def end(keyring: Keyring, file: StateFile, used: Collection[str], waiting: Waiti
         raise ConfigurationError(
             f"account {file.account}: it was not known since when the newest secret is the first; from now on it is, so come back later"
         )
-    why_not = "" if waiting.force else obstacle(since, *waiting.signed(since), waiting.retried, datetime.now(UTC))
+    places = [str(place) for place, secret in enumerate(live, 1) if secret in old]
+    why_not = "" if waiting.force else obstacle(since, *waiting.signed(since, places), waiting.retried, datetime.now(UTC))
     if why_not:
         raise ConfigurationError(f"account {file.account}: {why_not}; wait, or use --force")
     keyring.drop(old)

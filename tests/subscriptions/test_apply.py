@@ -190,7 +190,7 @@ def test_a_url_that_is_taken_by_what_no_list_shows_is_varied(tmp_path: Path) -> 
 
 
 def conflicting(desk: Desk, times: int) -> None:
-    """This many creations are answered that the URL is taken."""
+    """So many creations are answered that the URL is taken."""
     conflicts = iter([answer({"title": "Already Exists"}, 409)] * times)
     desk.counter.server.faults.append(lambda _, request: next(conflicts, None) if request.method == "POST" else None)
 

@@ -217,6 +217,14 @@ def test_urls_and_ids_are_shown_whole_on_a_narrow_screen(tmp_path: Path) -> None
         assert "https://api" in shown
 
 
+def test_what_could_not_be_reconciled_is_a_failure_and_said_before_it_is_waited_for(oncehub: Desk) -> None:
+    oncehub.config.write_text(oncehub.config.read_text().replace(f"{oncehub.folder}/log.db", "/dev/null/log.db"))
+    result = run(oncehub, "webhooks", "apply", "--yes")
+    assert result.code == 1, result
+    assert result.err.index("a consumer has to load it") < result.err.index("not done")
+    assert oncehub.is_settled()
+
+
 def test_a_rotation_that_changed_nothing_says_so(oncehub: Desk) -> None:
     run(oncehub, *APPLY)
     oncehub.write(public_url="https://new.example.com")

@@ -43,11 +43,12 @@ def test_what_came_is_told_by_type_and_by_which_secret(tmp_path: Path) -> None:
     with Shop(tmp_path, ["appointedd"]).open() as shop:
         settings = shop.rig.settings
         assert arrivals(settings, "appointedd", "appointedd").last is None
-        assert last_signed(settings, "appointedd", "appointedd", BEGINNING) == (None, None)
+        assert last_signed(settings, "appointedd", "appointedd", BEGINNING, ["2", "3"]) == (None, None)
         shop.deliver(shop.live(5))
         newest = max(shop.rig.column("select received_at from booking_events"))
         assert arrivals(settings, "appointedd", "appointedd").last == newest
         assert arrived_types(settings, "appointedd", "appointedd")["appointedd.booking_created"] <= newest
-        assert last_signed(settings, "appointedd", "appointedd", BEGINNING) == (newest, None)
-        assert last_signed(settings, "appointedd", "appointedd", newest) == (None, None)
+        assert last_signed(settings, "appointedd", "appointedd", BEGINNING, ["2", "3"]) == (newest, None)
+        assert last_signed(settings, "appointedd", "appointedd", BEGINNING, ["1"]) == (None, newest)
+        assert last_signed(settings, "appointedd", "appointedd", newest, ["2"]) == (None, None)
         assert arrivals(settings, "appointedd", "somebody") == arrivals(settings, "calendly", "appointedd")

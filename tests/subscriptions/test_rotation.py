@@ -1,6 +1,6 @@
 """Rotations: always another secret, and the old one goes only when it is known that nothing is signed with it any more."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def rotate(desk: Desk) -> bool:
 def finish(desk: Desk, *, force: bool = True) -> list[str]:
     """The secrets that went, as if deliveries of the newest came all the time."""
     with desk.registrar() as registrar:
-        return registrar.finish(lambda _: (datetime.now(UTC), None), force=force)
+        return registrar.finish(lambda *_: (datetime.now(UTC), None), force=force)
 
 
 def forget(desk: Desk) -> None:
@@ -105,6 +105,24 @@ def test_what_signs_another_subscription_stays_when_the_state_is_lost(tmp_path: 
         forget(desk)
         assert finish(desk) == []
         assert all(kept.secret in desk.live for kept in desk.counter.ours)
+
+
+def test_only_what_the_old_secrets_sign_is_waited_for(tmp_path: Path) -> None:
+    asked: list[Sequence[str]] = []
+
+    def came(_: datetime, old: Sequence[str]) -> tuple[None, None]:
+        asked.append(old)
+        return None, None
+
+    events = ["invitee.created", "routing_form_submission.created"]
+    with opened(tmp_path, "calendly", scope="user", events=events) as desk:
+        desk.apply()
+        rotate(desk)
+        with desk.registrar() as registrar, pytest.raises(ConfigurationError):
+            registrar.finish(came, force=False)
+        assert asked == [["3", "4"]]
+        assert len(finish(desk)) == 2
+        assert {kept.secret for kept in desk.counter.ours} == {*desk.live}
 
 
 def test_while_nobody_knows_what_signs_a_subscription_nothing_goes(tmp_path: Path) -> None:

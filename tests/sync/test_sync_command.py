@@ -40,6 +40,12 @@ def test_json_is_one_array_of_what_became_of_each_resource(rig: SyncRig, tmp_pat
     ]
 
 
+def test_a_warning_is_no_part_of_the_json(rig: SyncRig, tmp_path: Path) -> None:
+    done = command(rig, tmp_path).run("sync", "sales", "webhook_events", "--json")
+    assert [one["rows"] for one in json.loads(done.stdout)] == [0]
+    assert "sync.no_such_resource" in done.stderr
+
+
 def test_a_refusal_is_a_line_a_row_and_exit_code_2(rig: SyncRig, tmp_path: Path) -> None:
     rig.answer("/users", FORBIDDEN)
     done = command(rig, tmp_path).run("sync", "sales", "users", "teams")

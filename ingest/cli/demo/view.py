@@ -135,7 +135,7 @@ def _figures(outcome: Outcome) -> list[tuple[str, Any]]:
         ("first row", f"{summary['first_row_seconds']:.1f} s after start, at {first.astimezone(UTC):%H:%M:%S} UTC" if first else "never"),
         ("webhook to answer", _spread(summary["answer_seconds"])),
         ("webhook to row", _spread(summary["row_visible_seconds"])),
-        ("warehouse", f"{summary['bookings']} bookings, {summary['events']} events, {summary['dead_letters']} dead letters"),
+        ("warehouse", f"{summary['bookings']} bookings, {summary['events']} events by webhook, {summary['dead_letters']} dead letters"),
         ("log", outcome.stage.settings.log),
         ("topics", ", ".join(outcome.stage.settings.topics())),
     ]
