@@ -59,6 +59,7 @@ class Registrar:
         self._registered: list[Registered] = []
         self._before: set[str] = set()
         self._fresh: dict[str, str] = {}
+        self._doubtful: set[str] = set()
         self._trouble = ""
         self._strange: tuple[str, ...] | None = None
 
@@ -183,6 +184,7 @@ class Registrar:
             made = self.side.create(step.wanted, secret)
         except VendorUnavailable as error:
             self._trouble = str(error)
+            self._doubtful.add(secret)
             return False
         except VendorRefused:
             self._take_back(secret)
@@ -211,8 +213,8 @@ class Registrar:
         return {one.mark for one in self._registered} | set(self.state.read().made.values())
 
     def _take_back(self, secret: str) -> None:
-        """A secret of this run that the vendor did not take."""
-        if secret in self._fresh.values():
+        """A secret of this run that the vendor did not take, unless something may have been made with it by a call whose answer was lost."""
+        if secret in self._fresh.values() and secret not in self._doubtful:
             self._keyring.drop([secret])
             self._fresh = {slot: kept for slot, kept in self._fresh.items() if kept != secret}
 
