@@ -140,7 +140,7 @@ def _warehouse(settings: Settings) -> str:
 def _rest(settings: Settings, vendor: AnyVendor) -> str:
     """An account may do without; then what its vendor fails to deliver is never found."""
     if not vendor.account.can_read():
-        needed = " or ".join(" with ".join(names) for names in vendor.account.rest_credentials)
+        needed = vendor.account.rest_needs()
         return f"no {needed}: missed webhooks cannot be found, and nothing can be synced"
     from ingest.vendors.rest import load_rest
 

@@ -226,9 +226,7 @@ def _settings(config: str | None) -> Settings:
 
 
 def _chosen(settings: Settings, accounts: Sequence[str] | None) -> list[AnyVendor]:
-    from receivers.subscriptions.opening import chosen
-
-    found = chosen(settings, accounts or ())
+    found = settings.chosen(accounts or ())
     if not found:
         raise ConfigurationError("no account is configured: `ingest init` writes an example of each vendor's")
     return found

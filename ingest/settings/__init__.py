@@ -1,5 +1,6 @@
 """Settings: one frozen value, read from `ingest.toml`, a secrets file, mounted secret files and the environment."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from ingest.duration import Duration
+from ingest.errors import ConfigurationError
 from ingest.log.kafka_settings import KafkaSettings
 from ingest.vendors import Account, AnyVendor, load_vendor, vendor_names
 
@@ -138,6 +140,14 @@ class Settings(_Section):
     def vendors(self) -> dict[tuple[str, str], AnyVendor]:
         """Every account ready for use, by (vendor, account)."""
         return {(account.vendor, name): load_vendor(account.vendor)(account, self.public_url) for name, account in self.accounts.items()}
+
+    def chosen(self, named: Iterable[str]) -> list[AnyVendor]:
+        """The accounts named, or all. Raises ConfigurationError for one that is not here."""
+        names = list(named)
+        if unknown := [name for name in names if name not in self.accounts]:
+            known = ", ".join(sorted(self.accounts)) or "none"
+            raise ConfigurationError(f"no account is called {unknown[0]}; the settings have {known}")
+        return [vendor for (_, name), vendor in self.vendors().items() if not names or name in names]
 
     def topic(self, vendor: str) -> str:
         """Where a vendor's events go."""

@@ -52,6 +52,10 @@ class Account(BaseModel):
         """Whether the settings have what the REST side needs."""
         return any(all(getattr(self, name) for name in names) for names in self.rest_credentials)
 
+    def rest_needs(self) -> str:
+        """The settings that the REST side needs, in words."""
+        return " or ".join(" with ".join(names) for names in self.rest_credentials)
+
     def can_reconcile(self) -> bool:
         """Whether bookings can be compared too, not only synced."""
         return self.can_read()

@@ -159,7 +159,7 @@ def manual_steps(vendor: AnyVendor, *, show_secret: bool) -> list[str]:
 
 def _without_credential(vendor: AnyVendor) -> list[str]:
     name = vendor.account.name
-    needed = " or ".join(" with ".join(some) for some in vendor.account.rest_credentials)
+    needed = vendor.account.rest_needs()
     urls = [vendor.webhook_url + (f"?{query}" if query else "") for query in vendor.webhook_queries()]
     return [
         f"no REST credential is set; with accounts.{name}.{needed}, `ingest webhooks apply {name}` does this. By hand:",

@@ -170,13 +170,10 @@ def _report_of(report: Report, progress: Progress) -> Report:
 def readable(settings: Settings, named: Iterable[str]) -> list[AnyVendor]:
     """The accounts named, or all whose settings have what their vendor's REST side needs. Raises ConfigurationError."""
     names = list(named)
-    if unknown := [name for name in names if name not in settings.accounts]:
-        known = ", ".join(sorted(settings.accounts)) or "none"
-        raise ConfigurationError(f"no account is called {unknown[0]}; the settings have {known}")
-    vendors = [vendor for (_, name), vendor in settings.vendors().items() if (name in names if names else vendor.account.can_reconcile())]
+    vendors = [vendor for vendor in settings.chosen(names) if names or vendor.account.can_reconcile()]
     for vendor in vendors:
         if not vendor.account.can_reconcile():
-            needed = " or ".join(" with ".join(some) for some in vendor.account.rest_credentials)
+            needed = vendor.account.rest_needs()
             raise ConfigurationError(f"account {vendor.account.name} cannot be read by REST: set its {needed}")
     if not vendors:
         raise ConfigurationError("no account has what its vendor's REST side needs: api_token, api_key and so on; see docs/settings.md")

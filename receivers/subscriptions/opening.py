@@ -39,15 +39,6 @@ class Hole:
     since: datetime
 
 
-def chosen(settings: Settings, named: Iterable[str]) -> list[AnyVendor]:
-    """The accounts named, or all. Raises ConfigurationError for one that is not in the settings."""
-    names = list(named)
-    if unknown := [name for name in names if name not in settings.accounts]:
-        known = ", ".join(sorted(settings.accounts)) or "none"
-        raise ConfigurationError(f"no account is called {unknown[0]}; the settings have {known}")
-    return [vendor for (_, name), vendor in settings.vendors().items() if not names or name in names]
-
-
 def open_registrar(settings: Settings, vendor: AnyVendor, heard: HeardFrom, keyring: Keyring | None = None) -> Registrar:
     """Secrets are kept in the secrets file unless a keyring is given. Raises ConfigurationError, also where there is no API for it."""
     found = load_subscriptions(vendor.name)
@@ -55,7 +46,7 @@ def open_registrar(settings: Settings, vendor: AnyVendor, heard: HeardFrom, keyr
     if found is None:
         raise ConfigurationError(f"{vendor.name} has no API for webhooks: `ingest webhooks plan {name}` shows what to do by hand")
     if not vendor.account.can_read():
-        needed = " or ".join(" with ".join(some) for some in vendor.account.rest_credentials)
+        needed = vendor.account.rest_needs()
         raise ConfigurationError(f"account {name}: its webhooks can be registered with its REST credential only: set its {needed}")
     patience = Patience(failing=settings.reconcile.patience.total_seconds())
     side = found(load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir), patience), settings.webhooks.timeout.total_seconds())
@@ -102,7 +93,7 @@ def recheck(settings: Settings, heard: HeardFrom) -> list[Hole]:
 
     What fails is logged, and seen in `ingest_subscription_state`. Call `settled` when a hole was reconciled.
     """
-    vendors = [vendor for vendor in chosen(settings, ()) if load_subscriptions(vendor.name) and vendor.account.can_read()]
+    vendors = [vendor for vendor in settings.chosen(()) if load_subscriptions(vendor.name) and vendor.account.can_read()]
     for vendor in vendors:
         try:
             _recheck(settings, vendor, heard)
