@@ -14,8 +14,8 @@ import pytest
 
 from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Record
-from ingest.log import sqlite as sqlite_log_module
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog
+from ingest.log.sqlite import consumer as consumer_module
 from tests.log.harness import PATIENCE, SqliteLog, append, numbered, read, values
 
 _WRITER = """
@@ -163,7 +163,7 @@ def test_retention_never_lets_an_offset_be_used_again(sqlite_log: SqliteLog) -> 
 
 
 def test_a_commit_prunes_by_itself_when_it_is_time(sqlite_log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_log_module, "_PRUNE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(consumer_module, "_PRUNE_EVERY_SECONDS", 0.0)
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(5))
     with closing(SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(seconds=-1))) as consumer:
         consumer.commit(read(consumer, 5))
@@ -183,11 +183,10 @@ def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
-def test_a_second_consumer_of_a_group_is_refused_and_told_why(sqlite_log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_log_module, "_GROUP_WAIT_SECONDS", 0.1)
+def test_a_second_consumer_of_a_group_is_refused_and_told_why(sqlite_log: SqliteLog) -> None:
     first = sqlite_log.consumer()
     with pytest.raises(LogUnavailable, match=f"another consumer of group '{sqlite_log.group}'"):
-        sqlite_log.consumer()
+        SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(days=14), patience=0.1)
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(1))
     first.commit(read(first, 1))
 

@@ -1,0 +1,9 @@
+"""The embedded log: one SQLite file in WAL mode, durable at commit, shared by several processes.
+
+Every topic has one partition, number 0. The next offset is kept apart from the rows, so that retention never reuses one.
+"""
+
+from ingest.log.sqlite.consumer import SqliteConsumer, backlog
+from ingest.log.sqlite.producer import SqliteProducer
+
+__all__ = ["SqliteConsumer", "SqliteProducer", "backlog"]

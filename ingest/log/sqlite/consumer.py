@@ -1,0 +1,142 @@
+"""Reads from the embedded log, and tells where a group stands."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ingest.errors import CommitFailed, LogUnavailable
+from ingest.log import Backlog, Partition, Record, StoredRecord
+from ingest.log.sqlite.file import BUSY_SECONDS, LogFile, transaction, unavailable
+
+_LOOK_AGAIN_SECONDS = 0.02
+_GROUP_WAIT_SECONDS = 10.0
+_PRUNE_EVERY_SECONDS = 300.0
+
+
+class SqliteConsumer:
+    """The one consumer of its group; a second one waits a little for the first to leave, then says so."""
+
+    def __init__(self, path: Path, group: str, topics: Sequence[str], retention: timedelta, patience: float = _GROUP_WAIT_SECONDS) -> None:
+        """`patience`: how many seconds to wait for another one of the group to leave."""
+        self._path, self._group, self._topics, self._retention = path, group, list(topics), retention
+        with unavailable(path):
+            self._file = LogFile(path)
+        self._lock = FileLock(f"{path}.{group}.lock", mode=0o600)
+        self._enter_group(patience)
+        self._pruned_at = time.monotonic()
+        self._next: dict[str, int] = {}
+        self.rewind()
+
+    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
+        deadline = time.monotonic() + timeout
+        while True:
+            with unavailable(self._path):
+                found = self._read(limit)
+            if found or (left := deadline - time.monotonic()) <= 0:
+                return found
+            time.sleep(min(left, _LOOK_AGAIN_SECONDS))
+
+    def commit(self, records: Sequence[StoredRecord]) -> None:
+        if self._file.replaced():
+            raise CommitFailed(f"another file has taken the place of {self._path}: what it holds is read from its own beginning")
+        done = {record.partition.topic: record.offset + 1 for record in sorted(records, key=lambda stored: stored.offset)}
+        with unavailable(self._path), transaction(connection := self._file.connection):
+            connection.executemany(
+                "INSERT INTO commits VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
+                [(self._group, topic, offset) for topic, offset in done.items()],
+            )
+        if time.monotonic() - self._pruned_at > _PRUNE_EVERY_SECONDS:
+            self.prune(time.time() - self._retention.total_seconds())
+
+    def rewind(self) -> None:
+        with unavailable(self._path):
+            self._next = {entry.partition.topic: entry.committed for entry in self._backlog()}
+
+    def generation(self) -> int:
+        return self._file.opened
+
+    def backlog(self) -> list[Backlog]:
+        with unavailable(self._path):
+            return self._backlog()
+
+    def prune(self, before: float) -> None:
+        """Delete what was appended before this Unix time, as far as every group has committed it."""
+        self._pruned_at = time.monotonic()
+        with unavailable(self._path), transaction(connection := self._file.connection):
+            done = connection.execute("SELECT topic, MIN(next_offset) FROM commits GROUP BY topic").fetchall()
+            for topic, committed in done:
+                connection.execute(
+                    "DELETE FROM records WHERE topic = ?1 AND offset < MIN(?2, COALESCE("  # looks no farther than the first to be kept
+                    "(SELECT offset FROM records WHERE topic = ?1 AND appended_at >= ?3 ORDER BY offset LIMIT 1), ?2))",
+                    (topic, committed, before),
+                )
+
+    def shrink(self) -> None:
+        """Give what deleted records took back to the file system."""
+        with unavailable(self._path):
+            self._file.connection.execute("PRAGMA incremental_vacuum").fetchall()
+
+    def close(self) -> None:
+        self._file.close()
+        self._lock.release()
+
+    def _enter_group(self, patience: float) -> None:
+        try:
+            self._lock.acquire(timeout=patience)
+        except Timeout:
+            self._file.close()
+            raise LogUnavailable(
+                f"another consumer of group {self._group!r} reads {self._path}; the embedded log takes one at a time:"
+                " stop that one, or go to Kafka to run several"
+            ) from None
+
+    def _read(self, limit: int) -> list[StoredRecord]:
+        """A fair share of every topic, in order of offset."""
+        found: list[StoredRecord] = []
+        before, connection = self._file.opened, self._file.connection
+        if self._file.opened != before:
+            self.rewind()
+        self._topics.append(self._topics.pop(0))  # so that a small limit starves none
+        for place, topic in enumerate(self._topics):
+            if len(found) >= limit:
+                break
+            share = max(1, (limit - len(found)) // (len(self._topics) - place))
+            rows = connection.execute(
+                "SELECT offset, key, value, headers FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?",
+                (topic, self._next.get(topic, 0), share),
+            ).fetchall()
+            found += [
+                StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset) for offset, key, value, headers in rows
+            ]
+        self._next.update({stored.partition.topic: stored.offset + 1 for stored in found})
+        return found
+
+    def _backlog(self) -> list[Backlog]:
+        return [
+            Backlog(Partition(topic), self._scalar("SELECT next_offset FROM topics WHERE topic = ?", topic), self._committed(topic))
+            for topic in self._topics
+        ]
+
+    def _committed(self, topic: str) -> int:
+        return self._scalar("SELECT next_offset FROM commits WHERE consumer_group = ? AND topic = ?", self._group, topic)
+
+    def _scalar(self, sql: str, *values: str) -> int:
+        row = self._file.connection.execute(sql, values).fetchone()
+        return int(row[0]) if row else 0
+
+
+def backlog(path: Path, group: str, topics: Sequence[str]) -> list[Backlog]:
+    """Where a group stands, without joining it; an empty list while there is no log."""
+    if not path.exists():
+        return []
+    with unavailable(path), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as connection:
+        connection.execute("PRAGMA query_only=ON")
+        written = dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
+        read = dict(connection.execute("SELECT topic, next_offset FROM commits WHERE consumer_group = ?", (group,)).fetchall())
+    return [Backlog(Partition(topic), written.get(topic, 0), read.get(topic, 0)) for topic in topics]
