@@ -4,6 +4,7 @@ IngestError
 ├── VerificationError      the delivery is not authentic                    401
 ├── PayloadError           authentic, but not what the vendor documents     (dead-lettered)
 ├── LogUnavailable         the log did not take or give records in time     503, retryable
+│   └── LogRefused         it was reached, and refuses these very records
 ├── CommitFailed           the consumer no longer owns what it read         retryable
 ├── VendorUnavailable      a vendor's REST side does not answer, or not with sense   retryable
 │   └── VendorBusy         it asks us to wait, and longer than we would
@@ -45,6 +46,12 @@ class LogUnavailable(IngestError):
 
     status = 503
     retryable = True
+
+
+class LogRefused(LogUnavailable):
+    """The log was reached and refuses these records, as it would again: they are larger than it takes."""
+
+    retryable = False
 
 
 class CommitFailed(IngestError):

@@ -21,7 +21,12 @@ DELIVERY_SECONDS = Histogram(
     _ACCOUNT,
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-IN_FLIGHT_BYTES = Gauge("ingest_in_flight_bytes", "Bodies waiting for the log.", multiprocess_mode="livesum")
+IN_FLIGHT_BYTES = Gauge("ingest_in_flight_bytes", "Bodies being read, or waiting for the log.", multiprocess_mode="livesum")
+SPOOLED = Counter("ingest_spooled_total", "Records kept in a worker's spool because the log did not acknowledge them in time.")
+SPOOL_RECORDS = Gauge("ingest_spool_records", "Records that wait in spools for the log.", multiprocess_mode="livesum")
+SPOOL_OLDEST_SECONDS = Gauge(
+    "ingest_spool_oldest_seconds", "How long the oldest record in a spool has waited; 0 where none does.", multiprocess_mode="livemax"
+)
 EVENTS_LOADED = Counter("ingest_events_loaded_total", "Events in loads that succeeded; a replayed one counts again.", (*_ACCOUNT, "via"))
 EVENTS_STALE = Counter("ingest_events_stale_total", "Events older than what the warehouse had of their booking.", _ACCOUNT)
 UNKNOWN_STATUS = Counter("ingest_unknown_status_total", "Bookings whose vendor's status word we do not know.", _ACCOUNT)

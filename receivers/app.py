@@ -14,12 +14,12 @@ from starlette.routing import Route
 
 from ingest.errors import ConfigurationError
 from ingest.log import Producer
-from ingest.opening import open_producer
 from ingest.settings import Settings
 from ingest.settings.sources import DEFAULT_CONFIG, current_secrets_path, load_settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
 from receivers.live import LiveAccounts
+from receivers.spool.opening import open_spooling
 from receivers.webhook import Webhooks
 
 log = structlog.get_logger()
@@ -31,7 +31,7 @@ def create_app() -> Starlette:
     settings = load_settings()
     files = [Path(os.environ.get("INGEST_CONFIG") or DEFAULT_CONFIG), current_secrets_path()]
     accounts = LiveAccounts(lambda: with_secrets(load_settings()), files)
-    return build_app(settings, accounts, open_producer(settings))
+    return build_app(settings, accounts, open_spooling(settings))
 
 
 def ready_vendors(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:

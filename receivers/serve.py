@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from math import ceil
 from socket import socket
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -16,10 +17,11 @@ from uvicorn.supervisors import Multiprocess
 
 from ingest.admin import serve_admin
 from ingest.listening import bind
-from ingest.opening import open_producer, probe, sqlite_path
+from ingest.opening import open_producer, sqlite_path
 from ingest.settings import Settings
 from receivers.app import create_app, ready_vendors
 from receivers.protocol import BoundedHttp
+from receivers.spool.opening import ready
 
 log = structlog.get_logger()
 
@@ -35,7 +37,7 @@ def serve(settings: Settings) -> None:
         open_producer(settings).close()  # a file that cannot be opened is said once, here, and not by every worker
     receiver = settings.receiver
     sock = bind(receiver.host, receiver.port, "receiver.port")
-    admin_port = serve_admin(receiver, "receiver", lambda: probe(settings))
+    admin_port = serve_admin(receiver, "receiver", lambda: ready(settings))
     port: int = sock.getsockname()[1]
     log.info("receiver.listening", host=receiver.host, port=port, admin_port=admin_port, workers=receiver.workers)
     signal.signal(signal.SIGTERM, _exit_cleanly)
@@ -74,6 +76,7 @@ def _config(settings: Settings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         limit_concurrency=receiver.connection_limit,
+        timeout_keep_alive=ceil(receiver.head_timeout.total_seconds()),
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
         timeout_worker_healthcheck=_WORKER_START_SECONDS,
     )

@@ -18,7 +18,7 @@ from ingest.settings import Settings
 from ingest.telemetry import DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, SIGNED_BY
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
-from receivers.in_flight import InFlight
+from receivers.in_flight import Held, InFlight
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ class Webhooks:
         self._settings = settings
         self._vendors = vendors
         self._producer = producer
-        self._in_flight = InFlight(settings.receiver.in_flight_limit)
+        self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
 
     async def endpoint(self, request: Request) -> Response:
         """Never raises for what a caller sends; an error that escapes is ours, answered 500 and retried by the vendor."""
@@ -59,11 +59,12 @@ class Webhooks:
 
     async def _handle(self, vendor: AnyVendor, request: Request) -> str:
         try:
-            delivery = await self._delivery(request)
-            verified = vendor.verify(delivery, delivery.received_at)
-            SIGNED_BY.labels(vendor.name, vendor.account.name, verified.proof.signed_by).inc()
-            topic, record, outcome = self._record(vendor, verified)
-            await self._append(topic, record)
+            with self._in_flight.request(vendor.source) as held:
+                delivery = await self._delivery(request, held)
+                verified = vendor.verify(delivery, delivery.received_at)
+                SIGNED_BY.labels(vendor.name, vendor.account.name, verified.proof.signed_by).inc()
+                topic, record, outcome = self._record(vendor, verified)
+                await self._append(topic, record, held)
         except VerificationError as error:
             log.info("delivery.rejected", source=vendor.source, why=str(error))
             return "rejected"
@@ -79,13 +80,17 @@ class Webhooks:
             return "too_large"
         return outcome
 
-    async def _delivery(self, request: Request) -> Delivery:
+    async def _delivery(self, request: Request, held: Held) -> Delivery:
         received_at = datetime.now(UTC)
+        parts = []
         async with asyncio.timeout(self._settings.receiver.body_timeout.total_seconds()):
-            body = await request.body()
+            async for part in request.stream():
+                if part:  # the end is an empty one
+                    held.take(len(part))
+                    parts.append(part)
         lines = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
         query: bytes = request.scope["query_string"]
-        return Delivery(query.decode("latin-1"), Headers.of(lines), body, received_at)
+        return Delivery(query.decode("latin-1"), Headers.of(lines), b"".join(parts), received_at)
 
     def _record(self, vendor: AnyVendor, verified: VerifiedDelivery) -> tuple[str, Record, str]:
         try:
@@ -100,11 +105,10 @@ class Webhooks:
         log.warning("delivery.dead_lettered", source=vendor.source, reason=reason, detail=detail)
         return self._settings.dead_letter_topic, _dead_letter(vendor, verified, reason, detail).to_record(), "dead_lettered"
 
-    async def _append(self, topic: str, record: Record) -> None:
+    async def _append(self, topic: str, record: Record, held: Held) -> None:
         """Returns once durable. Raises LogUnavailable when that is not so within the time limit."""
-        self._in_flight.admit(len(record.value))
         future = self._producer.append(topic, [record])
-        self._in_flight.watch(len(record.value), future)
+        held.until(future)
         try:
             async with asyncio.timeout(self._settings.receiver.append_timeout.total_seconds()):
                 await asyncio.wrap_future(future)
@@ -121,4 +125,5 @@ def _dead_letter(vendor: AnyVendor, verified: VerifiedDelivery, reason: str, det
         data=verified.body,
         headers=without_credentials(verified.delivery.headers.lines, vendor.credential_header),
         query=verified.delivery.query,
+        signed_by=verified.proof.signed_by,
     )

@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -71,12 +72,12 @@ def _whole_width(console: Console, table: Table) -> int:
 
 
 def status(as_json: AsJson = False, config: Config = None) -> None:
-    """Where everything stands: what waits in the log, what is in the warehouse, how fresh each account is.
+    """Where everything stands: what waits in the log and in this machine's spools, what is in the warehouse, how fresh each account is.
 
     Example: [bold]ingest status --json[/bold]
     """
     settings = settings_of(config)
-    found = {"log": _log_status(settings), "warehouse": _warehouse_status(settings)}
+    found = {"log": _log_status(settings), "spool": _spool_status(settings), "warehouse": _warehouse_status(settings)}
     if as_json:
         print(json.dumps(found, default=_cell))
     else:
@@ -90,7 +91,7 @@ def _show_status(found: dict[str, dict[str, Any]]) -> None:
     for name, part in found.items():
         if "error" in part:
             console.print(f"[bold]{name}[/bold]: [red]{escape(part['error'])}[/red]", highlight=False)
-        for title in ("topics", "accounts", "reconciliations", "tables"):
+        for title in ("topics", "files", "accounts", "reconciliations", "tables"):
             if rows := part.get(title):
                 console.print(_status_table(title, rows))
 
@@ -126,6 +127,16 @@ def _log_status(settings: Settings) -> dict[str, Any]:
             for entry in entries
         ]
     }
+
+
+def _spool_status(settings: Settings) -> dict[str, Any]:
+    """Of a receiver on this machine; no files where none has run with these settings."""
+    from receivers.spool.opening import spool_states
+
+    try:
+        return {"files": [asdict(state) for state in spool_states(settings)]}
+    except IngestError as error:
+        return {"error": str(error)}
 
 
 def _warehouse_status(settings: Settings) -> dict[str, Any]:

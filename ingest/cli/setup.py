@@ -76,6 +76,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
         _finding("public url", lambda: _public_url(settings)),
         _finding("listeners", lambda: _listeners(settings)),
         _finding("log", lambda: _log(settings)),
+        _finding("spool", lambda: _spool(settings)),
         _finding("warehouse", lambda: _warehouse(settings)),
         *(_finding(f"REST {name}", partial(_rest, settings, vendor)) for (_, name), vendor in settings.vendors().items()),
         *(_finding(f"webhooks {name}", partial(arrived, settings, vendor)) for (_, name), vendor in by_hand),
@@ -128,6 +129,12 @@ def _log(settings: Settings) -> str:
 
     probe(settings)
     return f"{settings.log} can be reached"
+
+
+def _spool(settings: Settings) -> str:
+    from receivers.spool.opening import try_out
+
+    return try_out(settings)
 
 
 def _warehouse(settings: Settings) -> str:

@@ -37,9 +37,12 @@ class _Section(BaseModel):
 class ReceiverSettings(_Section):
     """The two listeners and how much they take on.
 
-    `append_timeout` is how long a delivery may wait for the log; Bookeo gives up after 5 seconds. `body_timeout` is how
-    long a body may take to arrive.
-    `in_flight_limit` bounds, in bytes, what waits for the log in one worker; beyond it deliveries are answered 503.
+    `append_timeout` is how long a delivery may wait for the log; Bookeo gives up after 5 seconds. `head_timeout` is how
+    long a connection may take to bring a request's head, the first one's as the next one's, and `body_timeout` how long a body may.
+    `connection_limit` and, in bytes, `in_flight_limit` bound what is under way in one worker; an account may have as much as it leaves free, and beyond
+    that its deliveries are answered 503.
+    `spool_dir` is where a worker keeps what Kafka has not acknowledged within `spool_after`, up to `spool_limit` bytes each: it is to be kept, and to be shared
+    with no receiver of other settings.
     """
 
     host: str = "127.0.0.1"
@@ -50,9 +53,13 @@ class ReceiverSettings(_Section):
     workers: int = Field(1, ge=1, le=64)
     body_limit: int = Field(1024 * 1024, ge=1024)
     append_timeout: Duration = timedelta(seconds=4)
+    head_timeout: Duration = timedelta(seconds=5)
     body_timeout: Duration = timedelta(seconds=10)
     in_flight_limit: int = Field(32 * 1024 * 1024, ge=1024)
     connection_limit: int = Field(1000, ge=1)
+    spool_dir: str = "data/spool"
+    spool_limit: int = Field(4 * 1024**3, ge=1024 * 1024)
+    spool_after: Duration = timedelta(seconds=1)
 
 
 class ConsumerSettings(_Section):

@@ -8,7 +8,7 @@ from typing import Any
 from kafka import KafkaAdminClient, errors
 from kafka.net.compat import KafkaNetClient
 
-from ingest.errors import CommitFailed, LogUnavailable
+from ingest.errors import CommitFailed, LogRefused, LogUnavailable
 from ingest.log.kafka_settings import KafkaSettings
 
 CONNECT_SECONDS = 2.0
@@ -21,6 +21,7 @@ _NOT_A_MEMBER = (
     errors.RebalanceInProgressError,
     errors.UnknownMemberIdError,
 )
+_TOO_LARGE = (errors.InvalidRecordError, errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
 
 class Cluster:
@@ -93,6 +94,10 @@ class Cluster:
 
     def unavailable(self, error: Exception) -> LogUnavailable:
         """Names the brokers and what to look at."""
+        if isinstance(error, _TOO_LARGE):
+            return LogRefused(
+                f"Kafka at {','.join(self._servers)} refused a record ({error!r}): raise max.message.bytes of its topic above receiver.body_limit"
+            )
         return LogUnavailable(
             f"Kafka at {','.join(self._servers)} failed ({error!r}): see that its brokers run,"
             " and that log and the kafka settings name their address, TLS and SASL"

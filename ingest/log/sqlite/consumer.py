@@ -131,12 +131,29 @@ class SqliteConsumer:
         return int(row[0]) if row else 0
 
 
-def backlog(path: Path, group: str, topics: Sequence[str]) -> list[Backlog]:
-    """Where a group stands, without joining it; an empty list while there is no log."""
+def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list[Backlog]:
+    """Where a group stands in these topics, or in all there are, without joining it; an empty list while there is no log."""
     if not path.exists():
         return []
-    with unavailable(path), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as connection:
-        connection.execute("PRAGMA query_only=ON")
+    with unavailable(path), closing(_read_only(path)) as connection:
         written = dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
         read = dict(connection.execute("SELECT topic, next_offset FROM commits WHERE consumer_group = ?", (group,)).fetchall())
-    return [Backlog(Partition(topic), written.get(topic, 0), read.get(topic, 0)) for topic in topics]
+    return [Backlog(Partition(topic), written.get(topic, 0), read.get(topic, 0)) for topic in (written if topics is None else topics)]
+
+
+def extent(path: Path) -> tuple[float | None, int]:
+    """When the oldest record was appended (Unix time; None without records), and the bytes in use. Raises LogUnavailable."""
+    with unavailable(path), closing(_read_only(path)) as connection:
+        sql = (
+            "SELECT (SELECT appended_at FROM records WHERE records.topic = topics.topic ORDER BY offset LIMIT 1) AS first"
+            " FROM topics WHERE first IS NOT NULL ORDER BY first LIMIT 1"
+        )
+        oldest = connection.execute(sql).fetchone()
+        pages, free, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size"))
+    return oldest[0] if oldest else None, (pages - free) * size
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+    connection.execute("PRAGMA query_only=ON")
+    return connection

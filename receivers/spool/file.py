@@ -1,0 +1,137 @@
+"""One worker's spool: an embedded log of its own, written and drained by this process alone."""
+
+import base64
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import orjson
+import structlog
+
+from ingest.errors import LogRefused, LogUnavailable
+from ingest.log import Producer, Record, StoredRecord
+from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog, extent
+from ingest.private_file import replace_private
+
+log = structlog.get_logger()
+
+GROUP = "drain"
+_MOST = 100  # receiver.workers is at most 64
+_SOME = 100  # at a time: of the largest bodies more would fill the memory
+_ACKNOWLEDGED_SECONDS = 5.0
+
+
+class SpoolFile:
+    """Raises LogUnavailable, from every call, when the file cannot be used; so it does while another process has it."""
+
+    def __init__(self, path: Path, topics: Sequence[str], limit: int) -> None:
+        """`limit` is in bytes."""
+        left = [entry.partition.topic for entry in backlog(path, GROUP)]
+        self.path = path
+        self._reader = SqliteConsumer(path, GROUP, list(dict.fromkeys([*topics, *left])), timedelta.max, patience=0)
+        try:
+            self._writer = SqliteProducer(path, limit)
+        except LogUnavailable:
+            self._reader.close()
+            raise
+        self._refused: set[str] = set()
+
+    def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
+        """Resolves when they are fsynced; fails with LogUnavailable, above all when the spool or the disk is full."""
+        return self._writer.append(topic, records)
+
+    def waiting(self) -> int:
+        """Records in it."""
+        return sum(entry.lag for entry in self._reader.backlog())
+
+    def oldest(self) -> float | None:
+        """When the record that waits longest came, in Unix time."""
+        return extent(self.path)[0]
+
+    def drain(self, to: Producer) -> int:
+        """Hands on the oldest, and forgets them once they are durable there: how many."""
+        records = self._reader.poll(_SOME, 0)
+        if records:
+            try:
+                self._hand_on(to, records)
+            except LogUnavailable:
+                self._reader.rewind()
+                raise
+            self._reader.commit(records)
+            self._reader.prune(time.time())
+            self._refused.clear()
+        return len(records)
+
+    def shrink(self) -> None:
+        """Once it is empty, to give the disk back."""
+        self._reader.shrink()
+
+    def close(self) -> None:
+        """What waits in it waits on."""
+        self._writer.close()
+        self._reader.close()
+
+    def _hand_on(self, to: Producer, records: Sequence[StoredRecord]) -> None:
+        handed = [
+            (stored, to.append(stored.partition.topic, [stored.record])) for stored in records if stored.position not in self._refused
+        ]
+        failures: list[BaseException] = []
+        deadline = time.monotonic() + _ACKNOWLEDGED_SECONDS
+        for stored, future in handed:
+            try:
+                future.result(max(0.0, deadline - time.monotonic()))
+            except LogRefused as refusal:
+                self._set_aside(stored, refusal)
+                failures.append(refusal)
+            except (LogUnavailable, TimeoutError) as error:
+                failures.append(error)
+        if failures:
+            raise LogUnavailable(str(failures[0]) or "the log did not acknowledge") from None
+
+    def _set_aside(self, stored: StoredRecord, refusal: LogRefused) -> None:
+        """It would hold up all others for ever. The log takes it neither as it is nor as a dead letter, so it is kept as a file."""
+        folder = self.path.parent / "refused"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        file = folder / f"{time.time_ns()}.json"
+        record = stored.record
+        told = {
+            "topic": stored.partition.topic,
+            "key": record.key,
+            "headers": dict(record.headers),
+            "value": base64.b64encode(record.value).decode(),
+        }
+        try:
+            replace_private(file, orjson.dumps(told))
+        except OSError as error:
+            raise LogUnavailable(f"{file} cannot be written: {error}") from error
+        self._refused.add(stored.position)
+        log.error("spool.refused", file=str(file), why=str(refusal))
+
+
+def claim(folder: Path, topics: Sequence[str], limit: int) -> list[SpoolFile]:
+    """One for this process to write to, the first, and all in which processes that are gone left something. Empty where none can be used."""
+    existing = sorted(folder.glob("spool-*.db"))
+    fresh = (folder / f"spool-{number:03}.db" for number in range(_MOST))
+    own = next(filter(None, (_open(path, topics, limit) for path in dict.fromkeys((*existing, *fresh)))), None)
+    if own is None:
+        return []
+    left = (_open(path, topics, limit) for path in existing if path != own.path and _holds_some(path))
+    return [own, *filter(None, left)]
+
+
+def _open(path: Path, topics: Sequence[str], limit: int) -> SpoolFile | None:
+    """None where another process has it, or nobody can."""
+    try:
+        return SpoolFile(path, topics, limit)
+    except (LogUnavailable, OSError) as error:
+        log.info("spool.passed_over", why=str(error))
+        return None
+
+
+def _holds_some(path: Path) -> bool:
+    with suppress(LogUnavailable):
+        return any(entry.lag for entry in backlog(path, GROUP))
+    return False

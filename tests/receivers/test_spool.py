@@ -1,0 +1,247 @@
+"""The spool: what the log does not acknowledge is kept, in order, over crashes, within bounds, and handed on."""
+
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Protocol
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ingest.errors import LogRefused, LogUnavailable
+from ingest.log import Record
+from ingest.log.sqlite import extent
+from receivers.spool import SpoolingProducer
+from receivers.spool.file import SpoolFile, claim
+from tests.receivers.gate import Gate
+from tests.receivers.running import PATIENCE, wait_for
+
+TOPIC = "bookings.calendly"
+MIB = 1024 * 1024
+SOON = 0.05
+
+
+class Open(Protocol):
+    """Opens a producer over a gate and this test's folder, closed when the test ends."""
+
+    def __call__(self, gate: Gate, after: float = SOON, limit: int = 64 * MIB) -> SpoolingProducer: ...
+
+
+@pytest.fixture(autouse=True)
+def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent gate is silent for ever, where Kafka's client gives up."""
+    monkeypatch.setattr("receivers.spool.file._ACKNOWLEDGED_SECONDS", SOON)
+    monkeypatch.setattr("receivers.spool._LONGEST_PAUSE_SECONDS", SOON)
+    monkeypatch.setattr("receivers.spool._FIRST_PAUSE_SECONDS", SOON)
+
+
+@pytest.fixture
+def spooling(tmp_path: Path) -> Iterator[Open]:
+    with ExitStack() as opened:
+
+        def one(gate: Gate, after: float = SOON, limit: int = 64 * MIB) -> SpoolingProducer:
+            return opened.enter_context(closing(SpoolingProducer(gate, claim(tmp_path, [TOPIC], limit), after)))
+
+        yield one
+
+
+def send(producer: SpoolingProducer, *numbers: int) -> None:
+    for number in numbers:
+        producer.append(TOPIC, [record(number)]).result(PATIENCE)
+
+
+def record(number: int) -> Record:
+    return Record(f"calendly/sales/{number % 3}", str(number).encode(), {"ce_id": str(number)})
+
+
+def values(*numbers: int) -> list[bytes]:
+    return [str(number).encode() for number in numbers]
+
+
+def waiting(folder: Path) -> int:
+    with closing(SpoolFile(folder / "spool-000.db", [TOPIC], MIB)) as spool:
+        return spool.waiting()
+
+
+def test_what_the_log_acknowledges_never_touches_the_spool(spooling: Open, tmp_path: Path) -> None:
+    gate = Gate()
+    producer = spooling(gate)
+    send(producer, 1, 2, 3)
+    assert gate.order() == values(1, 2, 3)
+    producer.close()
+    assert waiting(tmp_path) == 0
+
+
+def test_what_the_log_fails_is_kept_and_handed_on_when_it_is_back(spooling: Open, tmp_path: Path) -> None:
+    gate = Gate()
+    gate.state = "failing"
+    producer = spooling(gate)
+    send(producer, 1, 2, 3)
+    assert not gate.taken
+    gate.state = "open"
+    wait_for(lambda: gate.order() == values(1, 2, 3), "the spool is emptied")
+    assert gate.taken[0] == record(1), "key and headers come along"
+    producer.close()
+    assert waiting(tmp_path) == 0
+
+
+def test_what_the_log_is_silent_about_is_kept_in_time(spooling: Open) -> None:
+    gate = Gate()
+    gate.state = "silent"
+    producer = spooling(gate)
+    send(producer, 1)
+    gate.state = "open"
+    wait_for(lambda: gate.order() == values(1), "the spool is emptied")
+
+
+def test_a_log_that_was_only_slow_gets_it_twice_and_in_order(spooling: Open) -> None:
+    gate = Gate()
+    gate.state = "silent"
+    producer = spooling(gate)
+    send(producer, 1, 2)
+    gate.take_silenced()
+    gate.state = "open"
+    wait_for(lambda: len(gate.taken) >= 3, "the spool is emptied as well")
+    assert gate.order() == values(1, 2)
+
+
+def test_nothing_overtakes_what_waits(spooling: Open) -> None:
+    gate = Gate()
+    gate.state = "silent"
+    producer = spooling(gate, after=30)
+    first = producer.append(TOPIC, [record(1)])
+    gate.state = "failing"
+    second = producer.append(TOPIC, [record(2)])
+    gate.state = "open"
+    third = producer.append(TOPIC, [record(3)])
+    for future in (first, second, third):
+        future.result(PATIENCE)
+    wait_for(lambda: gate.order() == values(1, 2, 3), "in the order they came, though only the second had failed")
+
+
+def test_while_something_waits_the_log_is_not_asked_for_each_that_comes(spooling: Open) -> None:
+    gate = Gate()
+    gate.state = "silent"
+    producer = spooling(gate, after=1)
+    send(producer, 1)
+    gate.state = "failing"
+    for number in range(2, 400):
+        producer.append(TOPIC, [record(number)])
+    gate.state = "open"
+    wait_for(lambda: gate.order() == values(*range(1, 400)), "all are handed on, in order")
+
+
+def test_what_waits_survives_a_restart_while_the_log_is_still_away(spooling: Open) -> None:
+    gate = Gate()
+    gate.state = "failing"
+    spooling(gate).close()
+    producer = spooling(gate)
+    send(producer, 1, 2)
+    producer.close()
+    again = spooling(gate)
+    send(again, 3)
+    assert not gate.taken
+    gate.state = "open"
+    wait_for(lambda: gate.order() == values(1, 2, 3), "what was left comes first")
+
+
+def test_a_full_spool_refuses_and_goes_on_once_it_is_emptied(spooling: Open, tmp_path: Path) -> None:
+    gate = Gate()
+    gate.state = "failing"
+    producer = spooling(gate, limit=MIB)
+    large = [Record("calendly/sales/1", bytes([number]) * 100_000) for number in range(1, 30)]
+    outcomes = [producer.append(TOPIC, [one]).exception(PATIENCE) for one in large]
+    kept = [one.value for one, error in zip(large, outcomes, strict=True) if error is None]
+    assert 3 < len(kept) < 11
+    assert all(isinstance(error, LogUnavailable) for error in outcomes if error)
+    assert (tmp_path / "spool-000.db").stat().st_size <= MIB
+    gate.state = "open"
+    wait_for(lambda: gate.order() == kept, "what it had acknowledged is handed on, and nothing else")
+    wait_for(lambda: extent(tmp_path / "spool-000.db")[1] < MIB / 4, "the room is free again")
+    gate.state = "failing"
+    send(producer, 1)
+
+
+def test_a_record_that_the_log_will_never_take_holds_up_no_other(spooling: Open, tmp_path: Path) -> None:
+    gate = Gate()
+    gate.state = "failing"
+    producer = spooling(gate)
+    send(producer, 1)
+    producer.append(TOPIC, [Record("calendly/sales/2", gate.refused, {"ce_id": "2"})]).result(PATIENCE)
+    send(producer, 3)
+    gate.state = "open"
+    wait_for(lambda: gate.order() == values(1, 3), "the others are handed on")
+    [file] = (tmp_path / "refused").iterdir()
+    assert orjson.loads(file.read_bytes()) == {
+        "topic": TOPIC, "key": "calendly/sales/2", "headers": {"ce_id": "2"}, "value": "dG9vIGxhcmdl",
+    }  # fmt: skip
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_what_the_log_refuses_at_once_is_not_kept(spooling: Open, tmp_path: Path) -> None:
+    gate = Gate()
+    producer = spooling(gate)
+    assert isinstance(producer.append(TOPIC, [Record("calendly/sales/2", gate.refused)]).exception(PATIENCE), LogRefused)
+    producer.close()
+    assert waiting(tmp_path) == 0
+
+
+def test_every_worker_has_a_file_of_its_own_and_takes_over_what_a_dead_one_left(tmp_path: Path) -> None:
+    with ExitStack() as opened:
+        first, second = (opened.enter_context(closing(claim(tmp_path, [TOPIC], MIB)[0])) for _ in range(2))
+        assert first.path != second.path
+        second.append(TOPIC, [record(2)]).result(PATIENCE)
+    [own, left] = claim(tmp_path, [TOPIC], MIB)
+    assert (own.path, left.path) == (first.path, second.path)
+    gate = Gate()
+    with closing(SpoolingProducer(gate, [own, left], SOON)) as producer:
+        send(producer, 5)
+        wait_for(lambda: gate.order() == values(2, 5), "what was left comes first")
+
+
+def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    [spool] = claim(tmp_path / "spool", [TOPIC], MIB)
+    with closing(spool):
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "spool").iterdir()}
+        assert modes == {0o600}
+        assert stat.S_IMODE((tmp_path / "spool").stat().st_mode) == 0o700
+
+
+def test_a_broken_file_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "spool-000.db").write_bytes(b"no database at all " * 300)
+    [spool] = claim(tmp_path, [TOPIC], MIB)
+    with closing(spool):
+        assert spool.path.name == "spool-001.db"
+
+
+STATES = st.sampled_from(["open", "failing", "silent"])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(story=st.lists(st.one_of(STATES, st.integers(1, 4), st.just("restart")), max_size=14))
+def test_whatever_happens_nothing_acknowledged_is_lost_and_bookings_keep_their_order(
+    story: list[str | int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, gate, sent = tmp_path_factory.mktemp("spool"), Gate(), 0
+    producer = SpoolingProducer(gate, claim(folder, [TOPIC], MIB), SOON)
+    try:
+        for step in story:
+            if isinstance(step, int):
+                numbers = range(sent, sent := sent + step)
+                for future in [producer.append(TOPIC, [record(number)]) for number in numbers]:
+                    future.result(PATIENCE)
+            elif step == "restart":
+                producer.close()
+                producer = SpoolingProducer(gate, claim(folder, [TOPIC], MIB), SOON)
+            else:
+                gate.state = step  # type: ignore[assignment]  # the list's words are the gate's
+        gate.state = "open"
+        wait_for(lambda: set(gate.order()) == set(values(*range(sent))), "all arrives")
+    finally:
+        producer.close()
+    for booking in range(3):
+        own = [int(one.value) for one in gate.taken if one.key.endswith(str(booking))]
+        assert list(dict.fromkeys(own)) == sorted(set(own)), "first occurrences are in order"
