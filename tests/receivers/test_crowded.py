@@ -1,0 +1,145 @@
+"""Too much at once: connections that dawdle are cut off, and an account that takes all it can leaves room for the others."""
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, closing, contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.errors import LogUnavailable
+from receivers.in_flight import InFlight, Shared
+from tests.receivers.conftest import Start
+from tests.receivers.requests import SALES, SECRET, booking
+from tests.receivers.running import PATIENCE, Receiver, wait_for
+
+HEAD = f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\n".encode()
+UNFINISHED = HEAD.replace(b"sales", b"noisy") + b"Content-Length: 1000\r\n\r\nonly the beginning"
+
+
+@contextmanager
+def connection(receiver: Receiver) -> Iterator[socket.socket]:
+    with closing(socket.create_connection(("127.0.0.1", receiver.port), timeout=PATIENCE)) as opened:
+        yield opened
+
+
+def drip(opened: socket.socket) -> bytes:
+    """What the receiver says until it hangs up, while a byte comes now and then."""
+    said = b""
+    opened.settimeout(0.1)
+    for _ in range(int(PATIENCE * 10)):
+        try:
+            opened.sendall(b"x")
+            part = opened.recv(4096)
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return said
+        if not part:
+            return said
+        said += part
+    raise AssertionError("it never hung up")
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST", HEAD, HEAD + b"X-Slow: "], ids=["nothing", "a method", "headers", "a header's name"])
+def test_a_head_that_does_not_come_in_time_is_not_waited_for(start: Start, begun: bytes) -> None:
+    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
+    with connection(receiver) as opened:
+        opened.sendall(begun)
+        assert opened.recv(4096) == b""
+    assert receiver.send(booking(1)).status_code == 202
+
+
+def test_a_head_that_trickles_in_is_cut_off_also_the_second_one_of_a_connection(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
+    with connection(receiver) as opened:
+        opened.sendall(b"GET /healthz HTTP/1.1\r\nHost: hooks.example.com\r\n\r\n")
+        assert opened.recv(4096).startswith(b"HTTP/1.1 200")
+        opened.sendall(HEAD + b"X-Slow: ")
+        assert drip(opened) == b""
+
+
+def test_a_body_that_trickles_in_is_answered_408_and_then_not_waited_for(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__BODY_TIMEOUT="1s")
+    with connection(receiver) as opened:
+        opened.sendall(HEAD + b"Content-Length: 1000000\r\n\r\n")
+        assert drip(opened).startswith(b"HTTP/1.1 408")
+
+
+def test_a_body_for_an_unknown_account_is_not_waited_for_either(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
+    with connection(receiver) as opened:
+        opened.sendall(HEAD.replace(b"sales", b"nobody") + b"Content-Length: 1000000\r\n\r\n")
+        assert drip(opened).startswith(b"HTTP/1.1 404")
+
+
+def test_a_delivery_that_takes_its_time_within_the_limits_is_accepted(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__BODY_TIMEOUT="30s")
+    request = booking(1)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in request.headers)
+    with connection(receiver) as opened:
+        opened.sendall(HEAD + lines.encode() + f"Content-Length: {len(request.body)}\r\n\r\n".encode())
+        opened.settimeout(0.05)
+        for place in range(len(request.body)):  # longer in all than a head may take
+            opened.sendall(request.body[place : place + 1])
+            with pytest.raises(TimeoutError):
+                opened.recv(1)
+            if place == 40:
+                break
+        opened.settimeout(PATIENCE)
+        opened.sendall(request.body[41:])
+        assert opened.recv(4096).startswith(b"HTTP/1.1 202")
+
+
+def test_an_account_that_holds_all_it_can_get_leaves_room_for_another(start: Start) -> None:
+    receiver = start(
+        INGEST_RECEIVER__CONNECTION_LIMIT="40",
+        INGEST_RECEIVER__BODY_TIMEOUT="5m",
+        INGEST_ACCOUNTS__NOISY__VENDOR="calendly",
+        INGEST_ACCOUNTS__NOISY__WEBHOOK_SECRETS=SECRET,
+    )
+    with ExitStack() as opened:
+        noisy = [opened.enter_context(connection(receiver)) for _ in range(30)]
+        for one in noisy:
+            one.sendall(UNFINISHED)
+        wait_for(
+            lambda: 'outcome="unavailable",vendor="calendly"} 10.0' in receiver.admin.get("/metrics").text,
+            "what is beyond its share is refused",
+        )
+        assert [receiver.send(booking(number)).status_code for number in range(5)] == [202] * 5
+
+
+def test_what_an_account_holds_is_there_again_when_it_is_done(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="4")
+    for _ in range(10):
+        with connection(receiver) as opened:
+            opened.sendall(HEAD + b"Content-Length: 1000\r\n\r\nonly the beginning")
+        wait_for(lambda: receiver.send(booking(1)).status_code == 202, "there is room again")
+
+
+@given(asked=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40)), max_size=60))
+def test_however_much_is_asked_for_no_more_is_given_than_there_is_and_a_newcomer_finds_some(asked: list[tuple[str, int]]) -> None:
+    shared = Shared(1000)
+    held = {"a": 0, "b": 0, "c": 0}
+    for account, amount in asked:
+        if shared.take(account, amount):
+            held[account] += amount
+    assert shared.taken == sum(held.values()) <= 1000
+    assert shared.take("a newcomer", 1000 // 8), "four accounts: what is left is at least a part in eight"
+    for account, amount in held.items():
+        shared.give_back(account, amount)
+    assert shared.taken == 1000 // 8
+
+
+def test_bytes_that_wait_for_the_log_count_until_it_has_resolved_them() -> None:
+    in_flight, waiting = InFlight(10, 1000), Future[None]()
+    with in_flight.request("sales") as held:
+        held.take(600)
+        held.until(waiting)
+    with in_flight.request("sales") as held, pytest.raises(LogUnavailable, match="in_flight_limit"):
+        held.take(600)
+    waiting.set_result(None)
+    with in_flight.request("sales") as held:
+        held.take(600)
