@@ -5,10 +5,11 @@ import os
 import threading
 from collections.abc import Callable
 from ipaddress import ip_address
+from pathlib import Path
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -80,9 +81,19 @@ def _readiness(ready: Callable[[], None]) -> Response:
 def _registry() -> CollectorRegistry:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
+    _forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no annotation here
     return registry
+
+
+def _forget_dead_workers(folder: Path) -> None:
+    """What a killed worker's gauges said last is not so any more; what it counted is."""
+    for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library has no annotation here
 
 
 def _authorized(request: Request, token: SecretStr) -> bool:

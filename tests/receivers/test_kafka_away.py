@@ -1,6 +1,8 @@
 """A receiver whose Kafka is away, with real processes and a real broker: it answers 202, remembers over a kill, and catches up."""
 
 import json
+import os
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -100,6 +102,18 @@ def test_it_is_ready_and_status_tells_what_waits_and_for_how_long(broker: Broker
     assert file["oldest"].endswith("Z")
     assert file["oldest_seconds"] >= 0
     assert "spool-000.db" in ingest(tmp_path, "status", **_settings(broker, tmp_path)).out
+
+
+@on_linux
+def test_what_a_killed_worker_had_kept_is_counted_once(broker: Broker, start: Start, tmp_path: Path) -> None:
+    receiver = start(**_kafka(broker, tmp_path), INGEST_RECEIVER__WORKERS="2")
+    assert {receiver.send(_change(number)).status_code for number in range(20)} == {202}
+    wait_for(lambda: _metric(receiver, "ingest_spool_records") == 20, "it is counted")
+    victims = receiver.children()
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len(set(receiver.children()) - set(victims)) == 2, "there are new workers")
+    wait_for(lambda: _metric(receiver, "ingest_spool_records") == 20, "they have what was left")
 
 
 def test_without_a_spool_that_can_be_used_it_says_so_and_answers_503(broker: Broker, start: Start, tmp_path: Path) -> None:

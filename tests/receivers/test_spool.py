@@ -1,7 +1,8 @@
 """The spool: what the log does not acknowledge is kept, in order, over crashes, within bounds, and handed on."""
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Protocol
@@ -215,6 +216,32 @@ def test_a_broken_file_is_passed_over(tmp_path: Path) -> None:
     [spool] = claim(tmp_path, [TOPIC], MIB)
     with closing(spool):
         assert spool.path.name == "spool-001.db"
+
+
+class Flickering(Gate):
+    """Fails whatever is the first of a booking's records that it is asked to take, and is back at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failed: set[str] = set()
+
+    def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
+        new = {record.key for record in records} - self._failed
+        self._failed |= new
+        self.state = "failing" if new else "open"
+        return super().append(topic, records)
+
+
+def test_a_log_that_comes_back_between_two_records_of_a_booking_gets_them_in_order(tmp_path: Path) -> None:
+    gate = Gate()
+    gate.state = "failing"
+    with closing(SpoolingProducer(gate, claim(tmp_path, [TOPIC], MIB), SOON)) as producer:
+        send(producer, *range(9))
+    back = Flickering()
+    with closing(SpoolingProducer(back, claim(tmp_path, [TOPIC], MIB), SOON)):
+        wait_for(lambda: len(back.order()) == 9, "the spool is emptied")
+    for booking in range(3):
+        assert [one.value for one in back.taken if one.key.endswith(str(booking))] == values(booking, booking + 3, booking + 6)
 
 
 STATES = st.sampled_from(["open", "failing", "silent"])
