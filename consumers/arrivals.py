@@ -9,7 +9,8 @@ from consumers.query import query
 from ingest.errors import NoSuchTable, NothingLoaded
 from ingest.settings import Settings
 
-_EVENTS = "FROM booking_events WHERE vendor = %s AND account = %s AND via = 'webhook'"
+# Webhooks alone are signed; one that was replayed since, into another warehouse, says so no other way.
+_EVENTS = "FROM booking_events WHERE vendor = %s AND account = %s AND signed_by IS NOT NULL"
 # OnceHub tells nobody of a request that waits for approval, and reconciliation alone sees it.
 _MISSED = "SELECT max(updated_at) FROM bookings WHERE vendor = %s AND account = %s AND last_via = 'reconcile' AND status <> 'pending'"
 

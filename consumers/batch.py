@@ -1,22 +1,25 @@
 """What a batch of records means: events, the newest state of each booking, and what cannot be read. Pure."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from consumers.rows import TABLES, Row, booking_row, dead_letter_row, event_row, reconciliation_row
+from consumers.rows import SCHEMAS, TABLES, Row, booking_row, dead_letter_row, event_row, reconciliation_row
 from consumers.versions import Candidate, Key, Stored, newest
 from ingest.booking import Booking
 from ingest.dead_letter import DeadLetter
 from ingest.errors import DeadLetterLimit, PayloadError
-from ingest.event import RECONCILED, Event
+from ingest.event import RECONCILED, REPLAY_OF, Event, Via
 from ingest.log import StoredRecord
 
 Mapper = Callable[[Event], Booking | None]
 
 _KEYS = {table.name: table.key for table in TABLES}
+# What tells how a row came to be, not what its event says of the booking.
+_ITS_OWN = {"first_seen_at", "last_via", "loaded_at"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Item:
 class Batch:
     """Records by what becomes of them: `items` to load, `dead` to set aside, `letters` (dead ones from before) to load.
 
-    `readable` says of each record in order whether it could be read.
+    `readable` says of each record in order whether it could be read; replayed ones were counted when they came first.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -54,22 +57,28 @@ class Batch:
 def read_batch(records: Iterable[StoredRecord], topics: Topics, mapper: Mapper, now: datetime) -> Batch:
     """Every record ends in exactly one place, or repeats an event of the same batch, to the byte: the first one counts.
 
+    An id that comes with another time is no repetition: REST tells the same thing again, and that counts as newer.
     What the audit topic has beside ends of reconciliations has no table, and is left out. A vendor's id that comes with another payload is one event row, as over batches, but what it tells of a booking counts.
     """
     batch = Batch()
-    seen: set[tuple[str, str, bytes]] = set()
+    seen: set[tuple[object, ...]] = set()
     for stored in records:
         if stored.partition.topic == topics.dead_letters:
             batch.letters.append(stored)
             continue
         read = _read(stored, topics, mapper, now)
-        batch.readable.append(not isinstance(read, DeadLetter))
+        if stored.record.headers.get("ce_via") != Via.REPLAY:
+            batch.readable.append(not isinstance(read, DeadLetter))
         if isinstance(read, DeadLetter):
             batch.dead.append(read)
-        elif read and (same := (read.event.source, read.event.id, read.event.data)) not in seen:
+        elif read and (same := _identity(read.event)) not in seen:
             seen.add(same)
             batch.items.append(read)
     return batch
+
+
+def _identity(event: Event) -> tuple[object, ...]:
+    return event.source, event.id, event.time, event.via, event.data
 
 
 def _read(stored: StoredRecord, topics: Topics, mapper: Mapper, now: datetime) -> Item | DeadLetter | None:
@@ -85,7 +94,7 @@ def _read(stored: StoredRecord, topics: Topics, mapper: Mapper, now: datetime) -
 
 
 def set_aside(stored: StoredRecord, reason: str, detail: str, now: datetime) -> DeadLetter:
-    """The record as a dead letter, with its place in the log."""
+    """The record as a dead letter, with its place in the log: where it was first, so that a replay makes no second dead letter of it."""
     return DeadLetter(
         source=stored.record.headers.get("ce_source", ""),
         reason=reason,
@@ -93,35 +102,61 @@ def set_aside(stored: StoredRecord, reason: str, detail: str, now: datetime) -> 
         happened_at=now,
         data=stored.record.value,
         headers=stored.record.headers,
-        position=stored.position,
+        position=stored.record.headers.get(REPLAY_OF, stored.position),
     )
 
 
+# How far back is looked for bad records that good ones come between, in limits.
+_WINDOW = 10
+
+
 class BadRun:
-    """How many records in a row were bad, over batches. A long run means our bug or a wrong deploy, not bad data."""
+    """How many records were bad, in a row and of the last ones, over batches. Many mean our bug or a wrong deploy, not bad data.
+
+    Too many is the limit in a row, or, whatever came between, more than half of the last ten times the limit: a bug in what
+    one vendor sends must be seen among the others' good records too.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._run = 0
-        self._settled = 0
+        self._noted = 0
+        self._bad: deque[int] = deque()  # which of those noted were bad, as far back as is looked
+        self.settle()
 
     def note(self, good: Iterable[bool]) -> None:
-        """Raises DeadLetterLimit at the limit."""
+        """Raises DeadLetterLimit when there are too many."""
         for fine in good:
+            self._noted += 1
             self._run = 0 if fine else self._run + 1
-            if self._run >= self._limit:
-                raise DeadLetterLimit(
-                    f"{self._run} records in a row could not be read or loaded, and were not committed. The log lines"
-                    " `record.dead_lettered` above say why; mend the cause, or raise consumer.dead_letter_limit to set them aside"
-                )
+            if not fine:
+                self._bad.append(self._noted)
+                self._check()
 
     def settle(self) -> None:
         """After a commit: what was noted stays noted."""
-        self._settled = self._run
+        self._settled = (self._run, self._noted, tuple(self._bad))
 
     def rewind(self) -> None:
         """What was noted and not committed is read, and noted, again."""
-        self._run = self._settled
+        self._run, self._noted, bad = self._settled
+        self._bad = deque(bad)
+
+    def _check(self) -> None:
+        window = _WINDOW * self._limit
+        while self._bad[0] <= self._noted - window:
+            self._bad.popleft()
+        if self._run >= self._limit:
+            raise _too_many(f"{self._run} records in a row")
+        if len(self._bad) > window / 2:
+            raise _too_many(f"{len(self._bad)} of the last {min(self._noted, window)} records")
+
+
+def _too_many(which: str) -> DeadLetterLimit:
+    return DeadLetterLimit(
+        f"{which} could not be read or loaded, and the newest of them were not committed. The log lines"
+        " `record.dead_lettered` above say why; mend the cause, or raise consumer.dead_letter_limit to set them aside"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,24 +173,44 @@ def candidates(items: Iterable[Item]) -> list[Candidate]:
     return [Candidate(item.event, item.booking) for item in items if item.booking is not None]
 
 
-def plan_load(items: Sequence[Item], letters: Iterable[StoredRecord], held: Mapping[Key, Stored], now: datetime) -> Plan:
-    """Of each booking only its newest state, and only when that is newer than the one held by the warehouse."""
+def to_compare(told: Iterable[Candidate], held: Mapping[Key, Stored]) -> set[Key]:
+    """Bookings whose rows are of events that are replayed here: what these say today may differ."""
+    return {one.key for one in told if one.replayed and one.key in held and one.made(held[one.key])}
+
+
+def plan_load(
+    items: Sequence[Item], letters: Iterable[StoredRecord], held: Mapping[Key, Stored], now: datetime, whole: Mapping[Key, Row] = {}
+) -> Plan:
+    """Of each booking only its newest state, and only when that is newer than the one held by the warehouse.
+
+    A replayed event also replaces the row it made itself, where that is not what is made of it today; `whole` are those rows.
+    """
     told = candidates(items)
     received = _first_received(told)
+    mended = newest(one for one in told if one.key in whole and _differs(one, held[one.key], whole[one.key], now))
     rows: list[Row] = []
     versions: dict[Key, Stored] = {}
     for key, candidate in newest(told).items():
-        before = held.get(key)
-        if before is None or candidate.version > before.version:
+        before, mend = held.get(key), mended.get(key)
+        standing = mend or before
+        if winner := candidate if standing is None or candidate.version > standing.version else mend:
             first_seen = before.first_seen_at if before else received[key]
-            versions[key] = Stored(candidate.version, first_seen)
-            rows.append(booking_row(candidate.booking, candidate.event, candidate.version, first_seen, now))
+            versions[key] = Stored(winner.version, first_seen, winner.event.id)
+            rows.append(booking_row(winner.booking, winner.event, winner.version, first_seen, now))
     once = _first_rows(chain(((item.table, item.row) for item in items), (("dead_letters", dead_letter_row(one, now)) for one in letters)))
     return Plan(
         once | ({"bookings": rows} if rows else {}),
         versions,
-        [one for one in told if one.key in held and one.version < held[one.key].version],
+        [one for one in told if not one.replayed and one.key in held and one.version < held[one.key].version],
     )
+
+
+def _differs(one: Candidate, held: Stored, whole: Row, now: datetime) -> bool:
+    """Whether it is a replay of the event that made the row, and would make another one today."""
+    if not (one.replayed and one.made(held)):
+        return False
+    row = booking_row(one.booking, one.event, one.version, held.first_seen_at, now)
+    return any(row[name] != whole[name] for name in SCHEMAS["bookings"].names if name not in _ITS_OWN)
 
 
 def _first_rows(rows: Iterable[tuple[str, Row]]) -> dict[str, list[Row]]:

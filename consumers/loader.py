@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 
 import structlog
 
-from consumers.batch import BadRun, Item, Plan, Topics, candidates, plan_load, read_batch, set_aside
+from consumers.batch import BadRun, Item, Plan, Topics, candidates, plan_load, read_batch, set_aside, to_compare
 from consumers.rows import Row
 from consumers.versions import VersionGuard
 from consumers.warehouse import Warehouse
 from ingest.booking import BookingStatus
 from ingest.dead_letter import DeadLetter
 from ingest.errors import CommitFailed, IngestError, LoadRefused, LogUnavailable, PayloadError, WarehouseUnavailable
+from ingest.event import Via
 from ingest.instant import parse_instant
 from ingest.log import Consumer, Producer, StoredRecord
+from ingest.opening import sqlite_path
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
@@ -56,6 +58,7 @@ class Loader:
         self._producer = producer
         self._warehouse = warehouse
         self._guard = VersionGuard(warehouse.versions)
+        self._shared = sqlite_path(settings) is None
         self._topics = Topics(settings.dead_letter_topic, settings.audit_topic)
         self._mapper = BookingMapper(settings.vendors())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -133,8 +136,7 @@ class Loader:
             return []
         try:
             with self._warehouse.turn():
-                held = self._guard.stored(candidate.key for candidate in candidates(items))
-                plan = plan_load(items, letters, held, datetime.now(UTC))
+                plan = self._plan(items, letters)
                 self._warehouse.load(plan.rows)
         except LoadRefused as refusal:
             self._guard.forget()
@@ -143,6 +145,16 @@ class Loader:
         self._refused.note(True for _ in items)
         _observe(items, plan)
         return []
+
+    def _plan(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> Plan:
+        """What is remembered does not count for a replay, which is to mend a warehouse, nor where consumers share a log.
+
+        One that was frozen there learns too late that another went on in its place.
+        """
+        told = candidates(items)
+        held = self._guard.stored((one.key for one in told), {one.key for one in told if one.replayed or self._shared})
+        whole = self._warehouse.bookings(found) if (found := to_compare(told, held)) else {}
+        return plan_load(items, letters, held, datetime.now(UTC), whole)
 
     def _load_apart(self, items: Sequence[Item], letters: Sequence[StoredRecord], refusal: LoadRefused) -> list[DeadLetter]:
         if len(items) + len(letters) > 1:
@@ -190,9 +202,11 @@ def _observe(items: Sequence[Item], plan: Plan) -> None:
     visible = datetime.now(UTC)
     for event in (item.event for item in items if item.table == "booking_events"):
         EVENTS_LOADED.labels(event.vendor, event.account, event.via).inc()
-        FRESHNESS_SECONDS.labels(event.vendor, event.account).observe((visible - event.received_at).total_seconds())
-    for row in (item.row for item in items if item.table == "reconciliations"):
-        _observe_reconciliation(row)
+        if event.via is not Via.REPLAY:
+            FRESHNESS_SECONDS.labels(event.vendor, event.account).observe((visible - event.received_at).total_seconds())
+    for item in items:
+        if item.table == "reconciliations" and item.event.via is not Via.REPLAY:
+            _observe_reconciliation(item.row)
     for stale in plan.stale:
         EVENTS_STALE.labels(*stale.key[:2]).inc()
     for item in items:

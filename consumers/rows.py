@@ -4,9 +4,10 @@ An absent text is None, never "": some destinations take the two for the same, a
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Any
 
@@ -49,7 +50,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "dead_letters": _schema(
         id=_TEXT, source=_TEXT, reason=_TEXT, detail=_TEXT, happened_at=_TIME, position=_TEXT, query=_TEXT,
-        headers=_TEXT, data=_TEXT, loaded_at=_TIME,
+        headers=_TEXT, data=_TEXT, loaded_at=_TIME, signed_by=_TEXT, data_base64=_TEXT,
     ),
     "reconciliations": _schema(
         id=_TEXT, vendor=_TEXT, account=_TEXT, since=_TIME, until=_TIME, started_at=_TIME, finished_at=_TIME,
@@ -121,9 +122,16 @@ def booking_row(booking: Booking, event: Event, version: str, first_seen_at: dat
     }
 
 
+def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
+    """What a warehouse gave back, as `booking_row` makes it: JSON as text, instants in UTC."""
+    row = {column: _in_utc(value) for column, value in zip(columns, values, strict=True)}
+    return row if isinstance(row["staff"], str) else {**row, "staff": orjson.dumps(row["staff"]).decode()}
+
+
 def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
-    """Total: a record on the dead-letter topic is never set aside again, whatever is in it."""
+    """Total: a record on the dead-letter topic is never set aside again, whatever is in it. `data_base64` is set where `data`, being text, is not the very bytes."""
     told = {name: _any_text(value.encode(errors="surrogatepass")) or None for name, value in stored.record.headers.items()}
+    text = _any_text(stored.record.value)
     return {
         "id": told.get("ce_id") or stored.position,
         "source": told.get("ce_source"),
@@ -133,8 +141,10 @@ def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
         "position": told.get("dl_position"),
         "query": told.get("dl_query"),
         "headers": told.get("dl_headers") or "{}",
-        "data": _any_text(stored.record.value) or None,
+        "data": text or None,
         "loaded_at": now,
+        "signed_by": told.get("dl_signedby"),
+        "data_base64": None if text.encode() == stored.record.value else b64encode(stored.record.value).decode(),
     }
 
 
@@ -180,6 +190,12 @@ def _any_text(data: bytes) -> str:
 
 def _scaled(price: Decimal | None) -> Decimal | None:
     return None if price is None else price.quantize(_FINEST, context=_EXACT)
+
+
+def _in_utc(value: Any) -> Any:
+    if not isinstance(value, datetime):
+        return value
+    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def _instant_or(text: str | None, otherwise: datetime) -> datetime:

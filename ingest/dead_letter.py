@@ -10,6 +10,15 @@ from ingest.event import digest
 from ingest.instant import format_instant
 from ingest.log import Record
 
+# Why something is set aside, in a word and for a person.
+REASONS: Mapping[str, str] = {
+    "unreadable_payload": "the receiver could not read the delivery",
+    "parse_crashed": "a bug of ours while the receiver read it",
+    "unreadable_record": "the consumer, or a reconciliation, could not read it",
+    "mapping_crashed": "a bug of ours while the consumer read it",
+    "load_refused": "the warehouse refused it",
+}
+
 # Credentials that may come with a delivery; they prove who sent it and are of no use in a dead letter.
 _CREDENTIAL_HEADERS = {"authorization", "cookie", "proxy-authorization"}
 
@@ -19,6 +28,7 @@ class DeadLetter:
     """`reason` is one word to group by, `detail` one line for a person. `headers` are the original's, credentials left out.
 
     `position` is where the record was in the log, "" when it never got there (a webhook that could not be parsed).
+    `signed_by` is which of the live secrets had signed such a webhook: once its credentials are left out, nobody could find that again.
     """
 
     source: str
@@ -29,6 +39,7 @@ class DeadLetter:
     headers: Mapping[str, str]
     query: str = ""
     position: str = ""
+    signed_by: str = ""
 
     @property
     def id(self) -> str:
@@ -51,7 +62,7 @@ class DeadLetter:
             "dl_position": self.position,
             "dl_query": self.query,
             "dl_headers": orjson.dumps(dict(self.headers)).decode(),
-        }
+        } | ({"dl_signedby": self.signed_by} if self.signed_by else {})
 
 
 def without_credentials(lines: tuple[tuple[str, str], ...], own: str | None) -> dict[str, str]:

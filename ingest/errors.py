@@ -12,7 +12,7 @@ IngestError
 ├── WarehouseUnavailable   the destination cannot be reached or is locked   retryable
 │   └── NothingLoaded      it has no dataset yet
 ├── LoadRefused            the destination refuses these very rows
-├── DeadLetterLimit        too many bad records in a row
+├── DeadLetterLimit        too many bad records
 └── ConfigurationError     a setting is missing or wrong
     └── NoSuchTable        a query names a table that is not there
 
@@ -98,7 +98,7 @@ class LoadRefused(IngestError):
 
 
 class DeadLetterLimit(IngestError):
-    """So many records in a row were bad that the cause is probably ours; the consumer stops before draining the log."""
+    """So many records were bad, in a row or among the last, that the cause is probably ours; the consumer stops before draining the log."""
 
 
 class ConfigurationError(IngestError):

@@ -18,6 +18,10 @@ from ingest.log import Record
 RECONCILED = "ingest.reconciliation.finished"
 
 
+# The header that a replayed record has beside its own: where the first one of it was in the log.
+REPLAY_OF = "ce_replayof"
+
+
 class Via(StrEnum):
     """How an event reached us."""
 

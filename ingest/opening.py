@@ -1,10 +1,11 @@
 """The log the settings name, its implementation imported only when it is the one chosen."""
 
 import socket
+from datetime import datetime
 from pathlib import Path
 
 from ingest.errors import LogUnavailable
-from ingest.log import Backlog, Consumer, Producer
+from ingest.log import Backlog, Consumer, Producer, Reader
 from ingest.settings import Settings
 
 _PROBE_SECONDS = 1.0
@@ -40,6 +41,17 @@ def open_consumer(settings: Settings) -> Consumer:
     from ingest.log.kafka import KafkaLogConsumer
 
     return KafkaLogConsumer(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics())
+
+
+def open_reader(settings: Settings, since: datetime | None) -> Reader:
+    """Of all topics, from what was appended then or later, or from the first record there is. Raises LogUnavailable."""
+    if path := sqlite_path(settings):
+        from ingest.log.sqlite import SqliteReader
+
+        return SqliteReader(path, settings.topics(), since)
+    from ingest.log.kafka import KafkaLogReader
+
+    return KafkaLogReader(kafka_servers(settings), settings.kafka, settings.topics(), since)
 
 
 def read_backlog(settings: Settings) -> list[Backlog]:

@@ -5,7 +5,7 @@ its records were not committed, and are read and loaded again, by whoever owns t
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from pathlib import Path
@@ -17,7 +17,7 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.extract import DltResource
 
-from consumers.rows import TABLES, Row, Table, arrow
+from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_row
 from consumers.versions import Key, Stored
 from consumers.warehouse.destination import destination, read, reading_client, try_out
 from consumers.warehouse.errors import translated
@@ -64,20 +64,28 @@ class Warehouse:
             self.load({table.name: [] for table in TABLES})
 
     def versions(self, keys: Iterable[Key]) -> Mapping[Key, Stored]:
-        """What `bookings` has of these, in queries of a bounded size; within a turn. Raises WarehouseUnavailable."""
-        found: dict[Key, Stored] = {}
+        """What `bookings` has of these; within a turn. Raises WarehouseUnavailable."""
+        columns = ("vendor", "account", "booking_id", "version", "first_seen_at", "last_event_id")
+        return {(row[0], row[1], row[2]): Stored(row[3], row[4].astimezone(UTC), row[5]) for row in self._bookings(columns, keys)}
+
+    def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
+        """Their whole rows; within a turn. Raises WarehouseUnavailable."""
+        columns = SCHEMAS["bookings"].names
+        found = (stored_booking_row(columns, row) for row in self._bookings(columns, keys))
+        return {(row["vendor"], row["account"], row["booking_id"]): row for row in found}
+
+    def _bookings(self, columns: Sequence[str], keys: Iterable[Key]) -> Iterator[Sequence[Any]]:
+        """Those with these booking ids, in queries of a bounded size."""
         with translated(), self._pipeline.sql_client() as client:
             table = client.make_qualified_table_name("bookings")
             wanted = list(keys)
             for some in (wanted[at : at + _KEYS_PER_QUERY] for at in range(0, len(wanted), _KEYS_PER_QUERY)):
                 marks = ", ".join(["%s"] * len(some))
-                sql = f"SELECT vendor, account, booking_id, version, first_seen_at FROM {table} WHERE booking_id IN ({marks})"  # noqa: S608 - marks
+                sql = f"SELECT {', '.join(columns)} FROM {table} WHERE booking_id IN ({marks})"  # noqa: S608 - our own names, and marks
                 try:
-                    rows = client.execute_sql(sql, *(key[2] for key in some)) or ()
+                    yield from client.execute_sql(sql, *(key[2] for key in some)) or ()
                 except DatabaseUndefinedRelation:
-                    return {}  # nothing was ever loaded
-                found |= {(row[0], row[1], row[2]): Stored(row[3], row[4].astimezone(UTC)) for row in rows}
-        return found
+                    return  # nothing was ever loaded
 
     def load(self, rows: Mapping[str, list[Row]]) -> None:
         """Within a turn; when that ends, every row is visible. Raises WarehouseUnavailable, or LoadRefused when these rows are the reason."""

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from ingest.cli import demo, processes, reading, reconciling, setup, sync, webhooks
+from ingest.cli import dead_letters, demo, processes, reading, reconciling, replay, setup, sync, webhooks
 from ingest.cli.options import UNAVAILABLE
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
     "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
 )
-for module in (setup, processes, reading, reconciling, webhooks, sync, demo):
+for module in (setup, processes, reading, reconciling, webhooks, dead_letters, replay, sync, demo):
     module.register(app)
 
 _EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLimit: 4}

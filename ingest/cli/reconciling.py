@@ -1,28 +1,25 @@
 """`reconcile`: what the vendors have, compared with the warehouse, and repaired; shown while it runs and when it is done."""
 
 import json
-import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
+from ingest.cli.instants import instant_of
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.cli.parent import WithParent, follow_parent
-from ingest.duration import Duration
 from ingest.errors import ConfigurationError, VendorRefused
-from ingest.instant import utc
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 
@@ -34,10 +31,7 @@ _LINE_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 _STOP_SECONDS = 10.0
 _INTERRUPTED = 130  # as shells have it
-_DURATION = TypeAdapter(Duration)
-_AGO = re.compile(r"[0-9.]+(ms|s|m|h|d)?")
 _COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
-_DAYS = re.compile(r"[0-9]+d")
 # What is worth a line when there is any.
 _RARE = {
     "untold": "in a state that no webhook tells of, loaded too",
@@ -88,7 +82,7 @@ def reconcile(
         _watch(settings, account or [])
         return
     now = datetime.now(UTC)
-    wanted = Wanted(_instant("--since", since, now) if since else None, _instant("--until", until, now) if until else None, dry_run)
+    wanted = Wanted(instant_of("--since", since, now) if since else None, instant_of("--until", until, now) if until else None, dry_run)
     if (wanted.since or now - settings.reconcile.lookback) >= (wanted.until or now):
         raise ConfigurationError("--since must be before --until, and before now")
     vendors = readable(settings, account or [])
@@ -140,22 +134,6 @@ def _reconciler(
     finally:
         if producer:
             producer.close()
-
-
-def _instant(option: str, text: str, now: datetime) -> datetime:
-    """A date is its first moment, in UTC; days ago are too."""
-    try:
-        if _AGO.fullmatch(text) and not re.fullmatch(r"\d{4,}", text):
-            ago: timedelta = _DURATION.validate_python(text)
-            start = now - ago
-            # Whole days begin with a day, so that a run that is started again goes on.
-            return start.replace(hour=0, minute=0, second=0, microsecond=0) if _DAYS.fullmatch(text) else start
-        found = datetime.fromisoformat(text)
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else utc(found)
-    except (ValueError, ValidationError, OverflowError):
-        raise ConfigurationError(
-            f"{option} {text}: write a date (2026-11-01), an instant (2026-11-01T09:00Z) or how long ago (30d)"
-        ) from None
 
 
 def _exit_code(report: "Report") -> int:

@@ -4,9 +4,10 @@ Two implementations pass one contract suite: `ingest.log.sqlite` (embedded, one 
 An offset always names the next record to read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 
@@ -39,6 +40,14 @@ class StoredRecord:
     def position(self) -> str:
         """`topic/partition/offset`, for people and for dead letters."""
         return f"{self.partition.topic}/{self.partition.number}/{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """A stored record, and when it was appended."""
+
+    at: datetime
+    stored: StoredRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +94,19 @@ class Consumer(Protocol):
 
     def close(self) -> None:
         """Leaves the group."""
+
+
+class Reader(Protocol):
+    """Reads what the log had when it was opened, for no group: nothing is committed. Used from one thread."""
+
+    def total(self) -> int:
+        """About how many records there are to read."""
+
+    def begins(self) -> datetime | None:
+        """When the oldest record that the log still has was appended; None where it has none."""
+
+    def records(self) -> Iterator[Appended]:
+        """Each partition in its own order, and all of them together by when they were appended. Raises LogUnavailable."""
+
+    def close(self) -> None:
+        """Frees everything."""

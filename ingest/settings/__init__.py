@@ -65,7 +65,8 @@ class ReceiverSettings(_Section):
 class ConsumerSettings(_Section):
     """How records become loads. A batch closes at `max_records`, `max_bytes`, or when its oldest record waited `linger`.
 
-    Where several consumers load into one warehouse, each needs an `instance` name of its own. `dead_letter_limit` is how many records in a row may be bad before the consumer stops and asks for a look.
+    Where several consumers load into one warehouse, each needs an `instance` name of its own. `dead_letter_limit`: so
+    many bad records in a row stop the consumer, and ask for a look; so do more than half of the last ten times as many.
     """
 
     group: str = Field("ingest", pattern=r"^[A-Za-z0-9_-]+$")

@@ -1,6 +1,6 @@
 """The four vendors behind one interface; each is one folder here, loaded by the name the settings use.
 
-The rule is *verify, then parse, on the raw bytes*: only `Vendor.verify` makes a `VerifiedDelivery`, and only that can be parsed.
+The rule is *verify, then parse, on the raw bytes*: only `Vendor.verify` makes a `VerifiedDelivery` of a request, and only that can be parsed.
 """
 
 import importlib

@@ -46,10 +46,19 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedDelivery:
-    """A delivery that `Vendor.verify` found authentic. Make it nowhere else."""
+    """A delivery that `Vendor.verify` found authentic. Made there of a request, and by `from_log` of a dead letter; nowhere else."""
 
     delivery: Delivery
     proof: Proof
+
+    @classmethod
+    def from_log(cls, delivery: Delivery, signed_by: str) -> "VerifiedDelivery":
+        """One that was verified when it arrived: nothing else gets into the log, and only the log may be its origin.
+
+        It cannot be verified again: a dead letter keeps no credentials, and secrets change. `signed_by` is what was found
+        then, "" where a letter of before does not tell.
+        """
+        return cls(delivery, Proof(signed_by))
 
     @property
     def body(self) -> bytes:

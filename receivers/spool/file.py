@@ -75,21 +75,27 @@ class SpoolFile:
         self._reader.close()
 
     def _hand_on(self, to: Producer, records: Sequence[StoredRecord]) -> None:
-        handed = [
-            (stored, to.append(stored.partition.topic, [stored.record])) for stored in records if stored.position not in self._refused
-        ]
-        failures: list[BaseException] = []
+        """A topic's together: of single ones, a log that comes back meanwhile would take a newer one and have failed the one before it."""
+        topics: dict[str, list[StoredRecord]] = {}
+        for stored in records:
+            if stored.position not in self._refused:
+                topics.setdefault(stored.partition.topic, []).append(stored)
+        handed = [(some, to.append(topic, [stored.record for stored in some])) for topic, some in topics.items()]
         deadline = time.monotonic() + _ACKNOWLEDGED_SECONDS
-        for stored, future in handed:
+        for some, future in handed:
             try:
                 future.result(max(0.0, deadline - time.monotonic()))
             except LogRefused as refusal:
-                self._set_aside(stored, refusal)
-                failures.append(refusal)
-            except (LogUnavailable, TimeoutError) as error:
-                failures.append(error)
-        if failures:
-            raise LogUnavailable(str(failures[0]) or "the log did not acknowledge") from None
+                self._find_refused(to, some, refusal)
+            except TimeoutError:
+                raise LogUnavailable("the log did not acknowledge") from None
+
+    def _find_refused(self, to: Producer, records: Sequence[StoredRecord], refusal: LogRefused) -> None:
+        if len(records) == 1:
+            self._set_aside(records[0], refusal)
+        else:
+            for stored in records:
+                self._hand_on(to, [stored])
 
     def _set_aside(self, stored: StoredRecord, refusal: LogRefused) -> None:
         """It would hold up all others for ever. The log takes it neither as it is nor as a dead letter, so it is kept as a file."""

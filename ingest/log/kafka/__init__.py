@@ -2,5 +2,6 @@
 
 from ingest.log.kafka.consumer import KafkaLogConsumer, backlog
 from ingest.log.kafka.producer import KafkaLogProducer
+from ingest.log.kafka.reader import KafkaLogReader
 
-__all__ = ["KafkaLogConsumer", "KafkaLogProducer", "backlog"]
+__all__ = ["KafkaLogConsumer", "KafkaLogProducer", "KafkaLogReader", "backlog"]

@@ -82,7 +82,7 @@ class KafkaLogConsumer:
         for partition, messages in fetched.items():
             self._ownership.unread_from.setdefault(partition, messages[0].offset)
             place = Partition(partition.topic, partition.partition)
-            found += [StoredRecord(_record(message), place, message.offset) for message in messages]
+            found += [StoredRecord(record_of(message), place, message.offset) for message in messages]
         return found
 
     def commit(self, records: Sequence[StoredRecord]) -> None:
@@ -120,17 +120,22 @@ def backlog(servers: list[str], settings: KafkaSettings, group: str, topics: Seq
 
 def _backlog(cluster: Cluster, group: str, topics: Sequence[str]) -> list[Backlog]:
     with cluster.translated_errors(), closing(cluster.admin()) as admin:
-        partitions = sorted(
-            TopicPartition(topic["name"], partition["partition_index"])
-            for topic in admin.describe_topics(list(topics))
-            for partition in topic["partitions"]
-        )
+        partitions = partitions_of(admin, topics)
         if not partitions:
             return []
         first = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
         after_last = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
         committed = _committed(admin, group, partitions)
         return [Backlog(Partition(*each), after_last[each].offset, max(first[each].offset, committed[each].offset)) for each in partitions]
+
+
+def partitions_of(admin: Any, topics: Sequence[str]) -> list[TopicPartition]:
+    """Of those topics that are there."""
+    return sorted(
+        TopicPartition(topic["name"], partition["partition_index"])
+        for topic in admin.describe_topics(list(topics))
+        for partition in topic["partitions"]
+    )
 
 
 def _committed(admin: Any, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
@@ -147,7 +152,8 @@ def _committed(admin: Any, group: str, partitions: list[TopicPartition]) -> dict
             return offsets
 
 
-def _record(message: Any) -> Record:
+def record_of(message: Any) -> Record:
+    """As it was appended."""
     return Record(_text(message.key), message.value or b"", {name: _text(value) for name, value in message.headers})
 
 

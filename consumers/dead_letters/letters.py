@@ -1,0 +1,180 @@
+"""Dead letters as the warehouse has them: which there are, each one whole, and which of them were loaded after all.
+
+They are read from the table and not from the log, because the log forgets and the table does not.
+"""
+
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from consumers.query import Answer, query
+from ingest.dead_letter import REASONS, DeadLetter
+from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
+from ingest.event import RECONCILED, Event
+from ingest.settings import Settings
+
+_PART = 500  # a letter is a few kilobytes, and seldom a megabyte
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+Identity = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Which letters are meant; what is left empty does not matter. `until` itself is not included."""
+
+    reasons: Sequence[str] = ()
+    accounts: Sequence[str] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLetter:
+    """A letter and the id it had when it was set aside."""
+
+    id: str
+    letter: DeadLetter
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is known to the byte: its id is a digest of its bytes."""
+        return self.letter.id == self.id
+
+    @property
+    def vendor(self) -> str:
+        """`calendly`, …; "" where the record did not tell."""
+        return self.letter.source.strip("/").partition("/")[0]
+
+    @property
+    def account(self) -> str:
+        """The account's name; "" where the record did not tell."""
+        return self.letter.source.strip("/").partition("/")[2]
+
+
+class Letters:
+    """Reads the warehouse, which has no letters where nothing was loaded yet. Every call raises WarehouseUnavailable."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def ids(self, chosen: Chosen) -> list[str]:
+        """The oldest first. Raises ConfigurationError for a reason or an account that there is not."""
+        sources = self._checked(chosen)
+        if chosen.accounts and not sources:
+            return []
+        where, parameters = _condition(chosen, sources)
+        sql = f"SELECT id FROM dead_letters WHERE {where} ORDER BY happened_at, id"  # noqa: S608 - our own names
+        return [row[0] for row in self._ask(sql, parameters).rows]
+
+    def resolve(self, beginnings: Sequence[str]) -> list[str]:
+        """The ids that begin so, each once. Raises ConfigurationError where none or several do."""
+        where = " OR ".join(f"substr(id, 1, {len(one)}) = %s" for one in beginnings)
+        found = [row[0] for row in self._ask(f"SELECT id FROM dead_letters WHERE {where}", beginnings).rows]  # noqa: S608 - numbers
+        return list(dict.fromkeys(_only(one, found) for one in beginnings))
+
+    def read(self, ids: Sequence[str]) -> Iterator[list[StoredLetter]]:
+        """In this order, some at a time."""
+        for some in _parts(ids):
+            answer = self._ask(f"SELECT * FROM dead_letters WHERE id IN ({_marks(some)})", some)  # noqa: S608 - marks
+            rows = (dict(zip(answer.columns, row, strict=True)) for row in answer.rows)
+            found = {row["id"]: _stored(row) for row in rows}
+            yield [found[one] for one in some if one in found]
+
+    def loaded(self, events: Iterable[Event]) -> set[Identity]:
+        """Source and id of those that the warehouse has."""
+        wanted = list(events)
+        found: set[Identity] = set()
+        for some in _parts([event.id for event in wanted if event.type != RECONCILED]):
+            sql = f"SELECT source, id FROM booking_events WHERE id IN ({_marks(some)})"  # noqa: S608 - marks
+            found |= {(source, one) for source, one in self._ask(sql, some).rows}
+        for some in _parts([event.id for event in wanted if event.type == RECONCILED]):
+            sql = f"SELECT vendor, account, id FROM reconciliations WHERE id IN ({_marks(some)})"  # noqa: S608 - marks
+            found |= {(f"/{vendor}/{account}", one) for vendor, account, one in self._ask(sql, some).rows}
+        return found
+
+    def _checked(self, chosen: Chosen) -> list[str]:
+        """The sources of the accounts: also of one that is no longer in the settings."""
+        kinds = self._ask("SELECT DISTINCT source, reason FROM dead_letters").rows
+        _refuse_unknown("reason", chosen.reasons, {*REASONS, *(reason for _, reason in kinds)})
+        sources = {source for source, _ in kinds if source}
+        _refuse_unknown("account", chosen.accounts, {*self._settings.accounts, *map(_account, sources)})
+        return sorted(source for source in sources if _account(source) in chosen.accounts)
+
+    def _ask(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
+        try:
+            return query(self._settings, sql, parameters)
+        except (NothingLoaded, NoSuchTable):
+            return Answer([], [])
+
+
+def _condition(chosen: Chosen, sources: Sequence[str]) -> tuple[str, list[Any]]:
+    """Of a WHERE, with its parameters."""
+    given: list[tuple[str, Sequence[Any]]] = [
+        (f"reason IN ({_marks(chosen.reasons)})", chosen.reasons),
+        (f"source IN ({_marks(sources)})", sources),
+        ("happened_at >= %s", [chosen.since] if chosen.since else []),
+        ("happened_at < %s", [chosen.until] if chosen.until else []),
+    ]
+    asked = [(part, values) for part, values in given if values]
+    return " AND ".join(part for part, _ in asked) or "1 = 1", [value for _, values in asked for value in values]
+
+
+def _stored(row: dict[str, Any]) -> StoredLetter:
+    """A table from before has not all columns, and its text stood for bytes it could not hold: where the id proves which, they are those."""
+    happened_at: datetime = row["happened_at"]
+    encoded, text = row.get("data_base64"), (row["data"] or "").encode()
+    letter = DeadLetter(
+        source=row["source"] or "",
+        reason=row["reason"] or "",
+        detail=row["detail"] or "",
+        happened_at=happened_at if happened_at.tzinfo else happened_at.replace(tzinfo=UTC),
+        data=b64decode(encoded) if encoded else text,
+        headers=_headers(row["headers"]),
+        query=row["query"] or "",
+        position=row["position"] or "",
+        signed_by=row.get("signed_by") or "",
+    )
+    unescaped = replace(letter, data=_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), letter.data))
+    return StoredLetter(row["id"], unescaped if unescaped.id == row["id"] else letter)
+
+
+def _headers(text: str | None) -> dict[str, str]:
+    """None where somebody else wrote the letter."""
+    try:
+        told = orjson.loads(text or "{}")
+    except ValueError:
+        return {}
+    return {name: str(value) for name, value in told.items()} if isinstance(told, dict) else {}
+
+
+def _only(beginning: str, found: Iterable[str]) -> str:
+    matching = [one for one in found if one.startswith(beginning)]
+    if len(matching) == 1 or beginning in matching:
+        return beginning if beginning in matching else matching[0]
+    if matching:
+        raise ConfigurationError(f"{len(matching)} dead letters have an id that begins with {beginning!r}: write more of it")
+    raise ConfigurationError(f"no dead letter has an id that begins with {beginning!r}; `ingest dead-letters list` shows those there are")
+
+
+def _refuse_unknown(what: str, named: Iterable[str], known: Iterable[str]) -> None:
+    there = sorted(set(known))
+    if unknown := [name for name in named if name not in there]:
+        raise ConfigurationError(f"no {what} is called {unknown[0]!r}; there are {', '.join(there) or 'none'}")
+
+
+def _account(source: str) -> str:
+    return source.strip("/").partition("/")[2]
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join(["%s"] * len(values))
+
+
+def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (values[at : at + _PART] for at in range(0, len(values), _PART))

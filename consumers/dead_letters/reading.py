@@ -1,0 +1,101 @@
+"""What today's code makes of a dead letter: the event it should have been, or why it is still none."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+from consumers.batch import Item, Topics, plan_load, read_batch
+from consumers.dead_letters.letters import StoredLetter
+from consumers.rows import arrow
+from ingest.dead_letter import DeadLetter
+from ingest.errors import LoadRefused, PayloadError
+from ingest.event import Event
+from ingest.log import Partition, Record, StoredRecord
+from ingest.settings import Settings
+from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
+from ingest.vendors.delivery import Headers
+from ingest.vendors.mapping import BookingMapper
+
+# Beside the reasons for which letters are set aside: the settings no longer say how to read it; or nobody knows its bytes.
+UNKNOWN_ACCOUNT = "unknown_account"
+BYTES_LOST = "bytes_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a letter cannot go into the log again: `reason` and `detail` as a dead letter has them."""
+
+    reason: str
+    detail: str
+
+
+class Reader:
+    """Reads letters as whoever set them aside would read them today: the receiver, a reconciliation, or the consumer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._vendors = settings.vendors()
+        self._mapper = BookingMapper(self._vendors)
+
+    def identify(self, found: StoredLetter) -> Event | Trouble:
+        """The event it should have been, with the identity it always had."""
+        letter = found.letter
+        if letter.position:
+            return _tried(lambda: Event.from_record(Record("", letter.data, letter.headers)), "unreadable_record", "mapping_crashed")
+        vendor = self._vendors.get((found.vendor, found.account))
+        if vendor is None:
+            return Trouble(
+                UNKNOWN_ACCOUNT, f"the settings have no account {found.account!r} of {found.vendor!r}: it cannot be read without"
+            )
+        if letter.reason == "unreadable_record":
+            return _tried(lambda: _observed(vendor, letter), "unreadable_record", "mapping_crashed")
+        return _tried(lambda: _parsed(vendor, letter), "unreadable_payload", "parse_crashed")
+
+    def check(self, found: StoredLetter, event: Event) -> Trouble | None:
+        """What the consumer would say of it, as far as that is known without the warehouse."""
+        if not found.exact:
+            return Trouble(BYTES_LOST, "the table does not have its very bytes, and it was set aside before they were kept")
+        stored = StoredRecord(event.to_record(), Partition(self.topic(found, event)), 0)
+        batch = read_batch([stored], Topics(self._settings.dead_letter_topic, self._settings.audit_topic), self._mapper, datetime.now(UTC))
+        for dead in batch.dead:
+            return Trouble(dead.reason, dead.detail)
+        if not batch.items:
+            return Trouble("unreadable_record", f"no table is for what is of the type {event.type}")
+        return _unloadable(batch.items)
+
+    def topic(self, found: StoredLetter, event: Event) -> str:
+        """Where it was, if it was in the log and that is still read; else its vendor's."""
+        before = found.letter.position.rsplit("/", 2)[0]
+        return before if before in self._settings.topics() else self._settings.topic(event.vendor)
+
+
+def _parsed(vendor: AnyVendor, letter: DeadLetter) -> Event:
+    delivery = Delivery(letter.query, Headers.of(letter.headers.items()), letter.data, letter.happened_at)
+    return vendor.parse(VerifiedDelivery.from_log(delivery, letter.signed_by))
+
+
+def _observed(vendor: AnyVendor, letter: DeadLetter) -> Event:
+    record = orjson.loads(letter.data)
+    if not isinstance(record, dict):
+        raise PayloadError("the record is not an object")
+    return vendor.observe(record, letter.happened_at)
+
+
+def _tried(read: Callable[[], Event], unreadable: str, crashed: str) -> Event | Trouble:
+    try:
+        return read()
+    except PayloadError as error:
+        return Trouble(unreadable, str(error))
+    except Exception as error:  # noqa: BLE001 - our bug, and one letter's: the others are read all the same
+        return Trouble(crashed, type(error).__name__)
+
+
+def _unloadable(items: list[Item]) -> Trouble | None:
+    try:
+        for table, rows in plan_load(items, [], {}, datetime.now(UTC)).rows.items():
+            arrow(table, rows)
+    except LoadRefused as refusal:
+        return Trouble("load_refused", str(refusal))
+    return None

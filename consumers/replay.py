@@ -1,0 +1,216 @@
+"""Replay: what the log has is appended to it again, so that the consumers load it again, as today's mapping has it.
+
+Replayed records take the way of all others, marked as what they are, and one writer per booking decides: live events go on
+beside them, and in a warehouse that is right they change nothing.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from ingest.errors import LogUnavailable, PayloadError
+from ingest.event import REPLAY_OF, Via
+from ingest.instant import format_instant, parse_instant
+from ingest.log import Appended, Backlog, Producer, Reader, Record, StoredRecord
+from ingest.opening import read_backlog
+from ingest.settings import Settings
+
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""How much earlier a record may have been appended, by the log's clock, than it was received by a receiver's."""
+
+_PART = 1000  # records that are read, whether they are replayed or not
+_PART_BYTES = 8 * 1024 * 1024
+_ROOM = 1000  # records that may wait for a consumer when the next part is appended: one part is loaded while another one waits
+_LOOK_SECONDS = 0.2
+_STALLED_SECONDS = 60.0
+_APPEND_SECONDS = 30.0
+# Before the place where a run was stopped; records may be appended long after they were received, from a spool for one.
+_OVERLAP = timedelta(hours=1)
+
+
+class Skipped(StrEnum):
+    """Why a record is not appended again."""
+
+    REPLAY = "replays"
+    OTHER_ACCOUNT = "other_accounts"
+    OUTSIDE = "outside"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is received in [since, until), None being no bound, of these accounts (names), or of all."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    accounts: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of it. `total` is about how many records there are to read; `first` and `last` were replayed, by when they were received.
+
+    `appended`: all that is replayed is in the log again, and will be loaded, whatever becomes of this run; `loaded`: it is.
+    """
+
+    total: int
+    started_at: datetime
+    read: int = 0
+    replayed: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[Skipped] = field(default_factory=Counter)
+    first: datetime | None = None
+    last: datetime | None = None
+    appended: bool = False
+    loaded: bool = False
+
+    def columns(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "read": self.read,
+            "replayed": self.replayed.total(),
+            "skipped": {reason.value: self.skipped[reason] for reason in Skipped},
+            "accounts": dict(sorted(self.replayed.items())),
+            "from": self.first and format_instant(self.first),
+            "to": self.last and format_instant(self.last),
+            "loaded": self.loaded,
+            "seconds": round((datetime.now(UTC) - self.started_at).total_seconds(), 3),
+        }
+
+    def count(self, source: str, received: datetime) -> None:
+        """One more is replayed."""
+        self.replayed[source.strip("/")] += 1
+        self.first, self.last = min(self.first or received, received), max(self.last or received, received)
+
+
+def again(stored: StoredRecord) -> Record:
+    """The record, marked as replayed, and with the place of the one that it repeats."""
+    return replace(stored.record, headers={**stored.record.headers, "ce_via": Via.REPLAY.value, REPLAY_OF: stored.position})
+
+
+def received_at(one: Appended) -> datetime:
+    """When we received it; of dead letters, when they were set aside; of what is not ours, when it was appended."""
+    headers = one.stored.record.headers
+    try:
+        return parse_instant(headers.get("ce_receivedat") or headers["ce_time"])
+    except (KeyError, PayloadError):
+        return one.at
+
+
+def why_skipped(one: Appended, wanted: Wanted) -> Skipped | None:
+    """None for one that is to be replayed."""
+    headers, received = one.stored.record.headers, received_at(one)
+    if _came_by_replay(headers):
+        return Skipped.REPLAY
+    if wanted.accounts and headers.get("ce_source", "").rpartition("/")[2] not in wanted.accounts:
+        return Skipped.OTHER_ACCOUNT
+    outside = (wanted.since and received < wanted.since) or (wanted.until and received >= wanted.until)
+    return Skipped.OUTSIDE if outside else None
+
+
+def _came_by_replay(headers: Mapping[str, str]) -> bool:
+    """Itself, or as the dead letter of one: the record that it repeats is there to be replayed."""
+    if headers.get("ce_via") == Via.REPLAY:
+        return True
+    try:
+        told = orjson.loads(headers.get("dl_headers", "{}"))
+    except ValueError:
+        return False
+    return isinstance(told, dict) and told.get("ce_via") == Via.REPLAY
+
+
+class Replay:
+    """One run. Without a producer it appends nothing, and only counts. `follow` is told the report as it grows."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        reader: Reader,
+        producer: Producer | None,
+        wanted: Wanted,
+        follow: Callable[[Report], None] = lambda _: None,
+    ) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._producer = producer
+        self._wanted = wanted
+        self._follow = follow
+        self._reached: datetime | None = None
+        self._overlap = _OVERLAP
+        self.report = Report(reader.total(), datetime.now(UTC))
+
+    @property
+    def go_on_since(self) -> datetime | None:
+        """Everything before it is in the log again when a run is stopped; a little more may be."""
+        place = self._reached and self._reached - self._overlap
+        return max(filter(None, (place, self._wanted.since)), default=None)
+
+    def run(self) -> Report:
+        """Until all is loaded. Raises LogUnavailable, also when no consumer gets on with it."""
+        for part in self._parts():
+            if self._producer:
+                self._wait(_too_many)
+                self._append(self._producer, part)
+            self._follow(self.report)
+        if self._producer:
+            self.report.appended = True
+            written = {entry.partition: entry.next for entry in read_backlog(self._settings)}
+            self._wait(lambda backlog: any(entry.committed < written.get(entry.partition, 0) for entry in backlog))
+            self.report.loaded = True
+        return self.report
+
+    def _parts(self) -> Iterator[list[StoredRecord]]:
+        """What is to be replayed, some at a time; an empty part now and then where there is nothing."""
+        part: list[StoredRecord] = []
+        size = 0
+        for number, one in enumerate(self._reader.records(), start=1):
+            self._reached = self._reached or one.at
+            if self._takes(one):
+                part.append(one.stored)
+                size += len(one.stored.record.value)
+            if size >= _PART_BYTES or number % _PART == 0:
+                yield part
+                part, size, self._reached = [], 0, None
+        yield part
+
+    def _takes(self, one: Appended) -> bool:
+        self.report.read += 1
+        if reason := why_skipped(one, self._wanted):
+            self.report.skipped[reason] += 1
+            return False
+        received = received_at(one)
+        self._overlap = max(self._overlap, one.at - received)
+        self.report.count(one.stored.record.headers.get("ce_source", ""), received)
+        return True
+
+    def _append(self, producer: Producer, part: Sequence[StoredRecord]) -> None:
+        """In the order of the log; returns when they are durable."""
+        topics: dict[str, list[Record]] = {}
+        for stored in part:
+            topics.setdefault(stored.partition.topic, []).append(again(stored))
+        try:
+            for future in [producer.append(topic, records) for topic, records in topics.items()]:
+                future.result(timeout=_APPEND_SECONDS)
+        except TimeoutError:
+            raise LogUnavailable(f"the log did not take what is replayed within {_APPEND_SECONDS:.0f} seconds") from None
+
+    def _wait(self, busy: Callable[[Sequence[Backlog]], bool]) -> None:
+        """As long as the consumers are busy. Raises LogUnavailable when they do not get on."""
+        committed, moved_at = -1, time.monotonic()
+        while busy(backlog := read_backlog(self._settings)):
+            if (now_committed := sum(entry.committed for entry in backlog)) != committed:
+                committed, moved_at = now_committed, time.monotonic()
+            if time.monotonic() - moved_at > _STALLED_SECONDS:
+                raise LogUnavailable(
+                    f"{sum(entry.lag for entry in backlog)} records wait in the log, and no consumer has loaded any for"
+                    f" {_STALLED_SECONDS:.0f} s: is `ingest up` or `ingest consume` running?"
+                )
+            time.sleep(_LOOK_SECONDS)
+
+
+def _too_many(backlog: Sequence[Backlog]) -> bool:
+    return sum(entry.lag for entry in backlog) > _ROOM

@@ -1,0 +1,189 @@
+"""What `dead-letters` shows: tables for people, JSON for scripts."""
+
+import json
+import sys
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ingest.instant import format_instant
+
+if TYPE_CHECKING:
+    from consumers.dead_letters.listing import Listed
+    from consumers.dead_letters.redrive import Redriven
+
+_DIGEST = 64  # as long as our ids are; so much of their beginning is told as nobody has twice
+_SHORT = 12
+
+# In the order of what somebody has to know first.
+_WORDS = {
+    "redriven": "appended to the log; a consumer loads them, and `ingest dead-letters list --open` shows what is left",
+    "readable": "can be read, and would be appended to the log",
+    "repeated": "tell the same event as another one",
+    "already_loaded": "are in the warehouse already",
+    "still_bad": "still cannot be read, and stay where they are",
+    "unknown_account": "are of an account that the settings do not have, and stay where they are",
+}
+_NOW = {
+    "readable": "it can be read: ingest dead-letters redrive {id}",
+    "already_loaded": "its event is in the warehouse",
+    "still_bad": "it still cannot be read: {reason}: {detail}",
+    "unknown_account": "{detail}",
+}
+
+
+def tell_list(found: "Sequence[Listed]", limit: int, *, as_json: bool) -> None:
+    """How many there are of each kind, and the newest one by one."""
+    if as_json:
+        print(json.dumps([_listed_json(one) for one in found[:limit]], ensure_ascii=False))
+    elif found:
+        _tell_kinds(found)
+        _tell_each(found[:limit])
+    else:
+        print("no dead letters")
+    if more := len(found) - limit if len(found) > limit else 0:
+        print(f"{more} older ones are not shown: --limit {len(found)} shows all", file=sys.stderr)
+
+
+def tell_letter(now: "Redriven", *, as_json: bool) -> None:
+    """All of one letter, and what today's code makes of it."""
+    if as_json:
+        print(json.dumps(_letter_json(now), ensure_ascii=False))
+        return
+    console, letter = Console(highlight=False), now.letter.letter
+    lines = {
+        "id": now.letter.id,
+        "when": format_instant(letter.happened_at),
+        "from": _from(now.letter.vendor, now.letter.account),
+        "reason": f"{letter.reason}: {letter.detail}",
+        "position": letter.position or "it was set aside before it was in the log",
+        "signed by": letter.signed_by and f"secret {letter.signed_by}",
+        "query": letter.query,
+        "now": _NOW[now.outcome].format(id=_short(now.letter.id), reason=now.reason, detail=now.detail),
+    }
+    for name, value in lines.items():
+        if value:
+            console.print(Text(f"{name:<9}  {_visible(value)}"), soft_wrap=True)
+    for name, value in letter.headers.items():
+        console.print(Text(f"header     {_visible(name)}: {_visible(value)}"), soft_wrap=True)
+    console.print(Text(f"\n{_pretty(letter.data)}"), soft_wrap=True)
+
+
+def tell_redriven(done: "Sequence[Redriven]", *, as_json: bool) -> None:
+    """Which stay and why, and how many became what."""
+    if as_json:
+        print(json.dumps([_redriven_json(one) for one in done], ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    if staying := [one for one in done if one.stays]:
+        table = _table("id", "account", "why")
+        for one in staying:
+            letter = one.letter
+            table.add_row(*_cells(_short(letter.id), _from(letter.vendor, letter.account), f"{one.reason}: {one.detail}"))
+        console.print(table)
+    counts = Counter(one.outcome.value for one in done)
+    for outcome, meaning in _WORDS.items():
+        if counts[outcome]:
+            console.print(f"{counts[outcome]} {meaning}", soft_wrap=True)
+    if not done:
+        console.print("no dead letters")
+
+
+def _tell_kinds(found: "Sequence[Listed]") -> None:
+    all_of = Counter((_from(one.vendor, one.account), one.reason) for one in found)
+    still = Counter((_from(one.vendor, one.account), one.reason) for one in found if not one.loaded)
+    kinds = (f"{account} {reason} {number} ({still[account, reason]} open)" for (account, reason), number in sorted(all_of.items()))
+    letters = "1 dead letter" if len(found) == 1 else f"{len(found)} dead letters"
+    Console(highlight=False).print(Text(f"{letters}, {still.total()} open: {_visible(', '.join(kinds))}"), soft_wrap=True)
+
+
+def _tell_each(found: "Sequence[Listed]") -> None:
+    table = _table("id", "when", "account", "why", "loaded")
+    for one in found:
+        why = f"{one.reason}: {one.detail}" + (f"\n{one.position}" if one.position else "")
+        when, loaded = f"{one.happened_at:%Y-%m-%d %H:%MZ}", "yes" if one.loaded else "no"
+        table.add_row(*_cells(_short(one.id), when, _from(one.vendor, one.account), why, loaded))
+    Console(highlight=False).print(table)
+
+
+def _table(*columns: str) -> Table:
+    """Without lines between its columns, for narrow terminals; what is copied from is never folded."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in {"id", "when"})
+    return table
+
+
+def _cells(*values: str) -> list[Text]:
+    return [Text(_visible(value)) for value in values]
+
+
+def _listed_json(one: "Listed") -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "happened_at": format_instant(one.happened_at),
+        "vendor": one.vendor,
+        "account": one.account,
+        "reason": one.reason,
+        "detail": one.detail,
+        "position": one.position,
+        "loaded": one.loaded,
+    }
+
+
+def _letter_json(now: "Redriven") -> dict[str, Any]:
+    """`data_base64` is null where the very bytes are not known."""
+    letter = now.letter.letter
+    return {
+        "id": now.letter.id,
+        "happened_at": format_instant(letter.happened_at),
+        "vendor": now.letter.vendor,
+        "account": now.letter.account,
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "position": letter.position,
+        "signed_by": letter.signed_by,
+        "query": letter.query,
+        "headers": dict(letter.headers),
+        "data": letter.data.decode(errors="backslashreplace"),
+        "data_base64": b64encode(letter.data).decode() if now.letter.exact else None,
+        "now": {"outcome": now.outcome.value, "reason": now.reason, "detail": now.detail},
+    }
+
+
+def _redriven_json(one: "Redriven") -> dict[str, Any]:
+    letter = one.letter
+    return {
+        "id": letter.id,
+        "vendor": letter.vendor,
+        "account": letter.account,
+        "outcome": one.outcome.value,
+        "reason": one.reason,
+        "detail": one.detail,
+    }
+
+
+def _from(vendor: str, account: str) -> str:
+    return f"{vendor}/{account}" if vendor else "unknown"
+
+
+def _short(one: str) -> str:
+    return one[:_SHORT] if len(one) == _DIGEST else one
+
+
+def _pretty(data: bytes) -> str:
+    try:
+        return _visible(json.dumps(json.loads(data), indent=2, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return _visible(data.decode(errors="backslashreplace"))
+
+
+def _visible(text: str) -> str:
+    """What would drive a terminal is written out: anybody can book under the name they like."""
+    return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)

@@ -1,0 +1,66 @@
+"""Reads the embedded log from some instant on, for no group."""
+
+import heapq
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ingest.log import Appended, Partition, Record, StoredRecord
+from ingest.log.sqlite.file import BUSY_SECONDS, unavailable
+
+_AT_A_TIME = 100  # of each topic; the largest record is over a megabyte
+
+
+class SqliteReader:
+    """Looks on while others append, consume and delete: what is deleted before its turn is left out."""
+
+    def __init__(self, path: Path, topics: Sequence[str], since: datetime | None) -> None:
+        """From the first record of each topic that was appended then or later; without `since`, from the first there is. Raises LogUnavailable."""
+        self._path = path
+        with unavailable(path):
+            self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+            self._connection.execute("PRAGMA query_only=ON")
+            self._oldest = [at for topic in topics if (at := self._first(topic)) is not None]
+            self._spans = {topic: self._span(topic, since.timestamp() if since else 0.0) for topic in topics}
+
+    def total(self) -> int:
+        return sum(map(len, self._spans.values()))
+
+    def begins(self) -> datetime | None:
+        return _instant(min(self._oldest)) if self._oldest else None
+
+    def records(self) -> Iterator[Appended]:
+        return heapq.merge(*(self._of(topic, span) for topic, span in self._spans.items()), key=lambda one: one.at)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _of(self, topic: str, span: range) -> Iterator[Appended]:
+        while span:
+            with unavailable(self._path):
+                rows = self._connection.execute(
+                    "SELECT offset, key, value, headers, appended_at FROM records WHERE topic = ? AND offset >= ? AND offset < ?"
+                    " ORDER BY offset LIMIT ?",
+                    (topic, span.start, span.stop, _AT_A_TIME),
+                ).fetchall()
+            for offset, key, value, headers, at in rows:
+                yield Appended(_instant(at), StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset))
+            span = range(rows[-1][0] + 1 if rows else span.stop, span.stop)
+
+    def _first(self, topic: str) -> float | None:
+        return self._value("SELECT appended_at FROM records WHERE topic = ? ORDER BY offset LIMIT 1", topic)
+
+    def _span(self, topic: str, since: float) -> range:
+        first = self._value("SELECT offset FROM records WHERE topic = ? AND appended_at >= ? ORDER BY offset LIMIT 1", topic, since)
+        after_last = self._value("SELECT next_offset FROM topics WHERE topic = ?", topic)
+        return range(0) if first is None or after_last is None else range(int(first), int(after_last))
+
+    def _value(self, sql: str, *values: object) -> float | None:
+        row = self._connection.execute(sql, values).fetchone()
+        return row[0] if row else None
+
+
+def _instant(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

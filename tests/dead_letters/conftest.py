@@ -1,0 +1,18 @@
+"""A desk for one test, and the consumers' settings on either destination."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.consumers.conftest import either_tree, postgres, postgres_tree, tree
+from tests.dead_letters.desk import Desk
+
+__all__ = ["desk", "either_tree", "postgres", "postgres_tree", "tree"]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    with closing(Desk(tmp_path, monkeypatch)) as found:
+        yield found

@@ -1,0 +1,171 @@
+"""Which letters are meant, and how they are shown."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from ingest.dead_letter import DeadLetter
+from ingest.instant import format_instant
+from ingest.log import Record
+from tests.cli.command import COMMAND, PATIENCE, environment, ingest, refused
+from tests.consumers.samples import moment
+from tests.dead_letters.desk import Desk
+
+DEAD = "bookings.dead-letters"
+
+
+def letter(number: int, source: str = "/calendly/sales", reason: str = "unreadable_payload", **parts: object) -> DeadLetter:
+    """The letter numbered so, set aside an hour after the one before."""
+    given = {"detail": f"detail {number}", "happened_at": moment(3600 * number), "data": f"body {number}".encode(), "headers": {}}
+    return DeadLetter(source=source, reason=reason, **{**given, **parts})  # type: ignore[arg-type] # parts by name
+
+
+SEVERAL = [
+    letter(0),
+    letter(1, "/oncehub/support", "load_refused", position="bookings.oncehub/0/7"),
+    letter(2),
+    letter(3, "/bookeo/closed"),
+]
+
+
+def load(desk: Desk, *letters: DeadLetter) -> None:
+    desk.rig.append_records(DEAD, *(one.to_record() for one in letters))
+    desk.rig.load()
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """Of all tests here that change nothing."""
+    with closing(Desk(tmp_path_factory.mktemp("several"), pytest.MonkeyPatch())) as desk:
+        load(desk, *SEVERAL)
+        yield desk
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        ([], [3, 2, 1, 0]),
+        (["--account", "sales"], [2, 0]),
+        (["--account", "closed", "--account", "support"], [3, 1]),
+        (["--account", "tours"], []),
+        (["--reason", "load_refused"], [1]),
+        (["--reason", "unreadable_payload", "--account", "support"], []),
+        (["--since", format_instant(moment(3600)), "--until", format_instant(moment(2 * 3600))], [1]),
+        (["--since", "2026-05-02"], []),
+        (["--limit", "2"], [3, 2]),
+        (["--open"], [3, 2, 1, 0]),
+    ],
+)
+def test_letters_are_chosen_and_the_newest_is_first(several: Desk, options: list[str], numbers: list[int]) -> None:
+    assert [one["id"] for one in several.listed(*options)] == [SEVERAL[number].id for number in numbers]
+
+
+def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(several: Desk) -> None:
+    result = several.run("list", "--limit", "3")
+    assert "4 dead letters, 4 open: bookeo/closed unreadable_payload 1 (1 open), calendly/sales unreadable_payload 2 (2 open)" in result.out
+    assert SEVERAL[3].id[:12] in result.out
+    assert SEVERAL[0].id[:12] not in result.out
+    assert result.err == "1 older ones are not shown: --limit 4 shows all\n"
+
+
+def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
+    assert ingest(tmp_path, "dead-letters", "list").out == "no dead letters\n"
+    assert ingest(tmp_path, "dead-letters", "list", "--json").json == []
+    assert ingest(tmp_path, "dead-letters", "redrive", "--all").out == "no dead letters\n"
+    assert "no dead letter has an id" in refused(ingest(tmp_path, "dead-letters", "show", "3f9a"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["list", "--account", "salse"], "no account is called 'salse'; there are clinic, closed, sales, support, tours"),
+        (["list", "--reason", "boredom"], "no reason is called 'boredom'; there are load_refused, mapping_crashed"),
+        (["list", "--since", "yesterday"], "--since yesterday: write a date"),
+        (["list", "--since", "2026-05-02", "--until", "2026-05-01"], "--since must be before --until"),
+        (["show", "", "--raw"], "4 dead letters have an id that begins with ''"),
+        (["show", "nothing"], "no dead letter has an id that begins with 'nothing'"),
+        (["show", SEVERAL[0].id, "--raw", "--json"], "--raw and --json are two answers"),
+        (["redrive"], "say which dead letters"),
+        (["redrive", "--dry-run"], "say which dead letters"),
+        (["redrive", "--all", "--account", "sales"], "three ways"),
+        (["redrive", SEVERAL[0].id, "--all"], "three ways"),
+        (["redrive", SEVERAL[0].id, "nothing"], "no dead letter has an id that begins with 'nothing'"),
+        (["redrive", "--account", "salse"], "no account is called 'salse'"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_meant_is_refused_and_nothing_is_appended(several: Desk, arguments: list[str], said: str) -> None:
+    assert said in refused(several.run(*arguments))
+    assert sum(several.rig.written(topic) for topic in several.rig.settings.topics()) == len(SEVERAL)
+
+
+def test_a_beginning_of_an_id_that_no_other_has_is_enough(several: Desk) -> None:
+    found = several.run("show", SEVERAL[1].id[:8], "--json").json
+    assert (found["id"], found["data"], found["position"]) == (SEVERAL[1].id, "body 1", "bookings.oncehub/0/7")
+    assert several.redriven(SEVERAL[1].id[:8], SEVERAL[1].id, code=1) == {SEVERAL[1].id: "still_bad"}
+
+
+def test_all_that_is_known_of_a_letter_is_shown(desk: Desk) -> None:
+    one = letter(1, query="a=b", headers={"x-sent-by": "them"}, data=b'{"b":[1,"\xe2\x98\x83"]}', signed_by="2")
+    load(desk, one)
+    out = desk.run("show", one.id).out
+    for line in (f"id         {one.id}", "from       calendly/sales", "reason     unreadable_payload: detail 1", "signed by  secret 2"):
+        assert line in out
+    assert "query      a=b\n" in out
+    assert "header     x-sent-by: them\n" in out
+    assert "now        it still cannot be read: unreadable_payload: " in out
+    assert out.endswith('{\n  "b": [\n    1,\n    "☃"\n  ]\n}\n')
+
+
+@pytest.mark.parametrize("body", [b"\xff\x00\r\n", b"", b"[1]\n"], ids=repr)
+def test_the_very_bytes_go_to_standard_output(desk: Desk, body: bytes) -> None:
+    one = letter(1, data=body)
+    load(desk, one)
+    done = subprocess.run(
+        [*COMMAND, "dead-letters", "show", one.id, "--raw"],
+        cwd=desk.folder,
+        env=environment(),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout == body
+
+
+def test_what_would_drive_a_terminal_is_written_out(desk: Desk) -> None:
+    one = letter(1, data=b'{"name": "\\u001b[2J"}', detail="\x1b]0;title\x07 [bold]", headers={"x-odd": "\x9b2J"})
+    load(desk, one)
+    out = desk.run("show", one.id).out + desk.run("list").out + desk.run("redrive", "--all").out
+    assert not {"\x1b", "\x07", "\x9b"} & set(out)
+    assert "\\x1b]0;title\\x07 [bold]" in out
+
+
+def test_what_somebody_else_wrote_to_the_topic_is_listed_and_never_redriven(desk: Desk) -> None:
+    desk.rig.append_records(DEAD, Record("key", b"anything", {"dl_headers": "[1]", "dl_reason": "theirs"}))
+    desk.rig.load()
+    (found,) = desk.listed("--reason", "theirs")
+    assert (found["id"], found["vendor"]) == (f"{DEAD}/0/0", "")
+    assert list(desk.redriven("--all", code=1).values()) == ["unknown_account"]
+
+
+def test_more_letters_than_are_read_at_once_are_all_found(desk: Desk) -> None:
+    load(desk, *(letter(0, happened_at=moment(number), data=b"%d" % number) for number in range(450)))
+    assert len(desk.listed("--limit", "1000")) == 450
+    assert len(desk.redriven("--all", code=1)) == 450
+
+
+def test_a_log_that_cannot_be_reached_is_said_and_nothing_is_lost(several: Desk) -> None:
+    result = several.run("redrive", "--all", INGEST_LOG=f"sqlite:///{several.folder}/ingest.toml/log.db")
+    assert result.code == 3
+    assert result.err.startswith("error: ")
+    assert len(several.listed("--open")) == len(SEVERAL)
+
+
+def test_a_letter_counts_from_its_very_moment(several: Desk) -> None:
+    just_after = format_instant(SEVERAL[3].happened_at + timedelta(microseconds=1))
+    assert several.listed("--since", format_instant(SEVERAL[3].happened_at)) == several.listed("--limit", "1")
+    assert several.listed("--since", just_after) == []

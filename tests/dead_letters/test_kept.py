@@ -1,0 +1,120 @@
+"""A letter comes out of the table as it went in: any bytes, all samples, and what tables from before have."""
+
+from base64 import b64encode
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers import rows
+from consumers.dead_letters.letters import Chosen, Letters, StoredLetter, _stored
+from consumers.dead_letters.reading import Reader
+from consumers.rows import SCHEMAS, dead_letter_row
+from ingest.dead_letter import DeadLetter
+from ingest.event import Event
+from ingest.log import Partition, StoredRecord
+from ingest.settings import Settings
+from receivers.webhook import _dead_letter
+from tests.consumers.rig import Rig, opened, tree_for
+from tests.vendors.samples_of import Case, cases_of, load, vendors_with_samples
+
+NOW = datetime(2026, 5, 1, 9, tzinfo=UTC)
+DEAD = "bookings.dead-letters"
+NEW = ("signed_by", "data_base64")
+
+
+def letter(data: bytes, **parts: Any) -> DeadLetter:
+    return DeadLetter(source="/calendly/sales", reason="load_refused", detail="why", happened_at=NOW, data=data, headers={}, **parts)
+
+
+def row_of(one: DeadLetter) -> dict[str, Any]:
+    return dead_letter_row(StoredRecord(one.to_record(), Partition(DEAD), 0), NOW)
+
+
+def from_before(row: dict[str, Any]) -> dict[str, Any]:
+    """As tables were when they had neither of the new columns."""
+    return {name: value for name, value in row.items() if name not in NEW}
+
+
+@given(
+    st.binary() | st.text().map(str.encode), st.sampled_from(["", "2"]), st.text(st.characters(codec="latin-1", exclude_characters="\0"))
+)
+def test_a_letter_is_the_same_after_the_table(data: bytes, signed_by: str, query: str) -> None:
+    one = letter(data, signed_by=signed_by, query=query)
+    found = _stored(row_of(one))
+    assert (found.letter, found.id, found.exact) == (one, one.id, True)
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0")))
+def test_text_is_kept_as_text_alone(text: str) -> None:
+    row = row_of(letter(text.encode()))
+    assert (row["data"], row["data_base64"]) == (text or None, None)
+
+
+@pytest.mark.parametrize("data", [b"{}", b"\xff\xfe\x00", b"a\x00b", "\N{SNOWMAN} \\x00".encode()], ids=repr)
+def test_bytes_from_before_are_believed_where_the_id_proves_them(data: bytes) -> None:
+    found = _stored(from_before(row_of(letter(data))))
+    assert (found.letter.data, found.exact) == (data, True)
+
+
+def test_bytes_from_before_that_nothing_proves_are_not_believed() -> None:
+    assert not _stored(from_before(row_of(letter(b"\\x00\x00")))).exact
+
+
+def everything(rig: Rig) -> list[StoredLetter]:
+    letters = Letters(rig.settings)
+    return list(chain.from_iterable(letters.read(letters.ids(Chosen()))))
+
+
+def append(rig: Rig, *letters: DeadLetter) -> None:
+    rig.append_records(DEAD, *(one.to_record() for one in letters))
+    rig.load()
+
+
+def test_a_table_from_before_is_read_as_it_is_and_loaded_on(either_tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = pa.schema([column for column in SCHEMAS["dead_letters"] if column.name not in NEW])
+    old, new = letter(b"old \x00"), letter(b"new \x00 \\x00", signed_by="1")
+    with monkeypatch.context() as patch, opened(either_tree) as rig:
+        patch.setattr(rows, "SCHEMAS", {**SCHEMAS, "dead_letters": before})
+        append(rig, old)
+        assert [(one.letter, one.exact) for one in everything(rig)] == [(old, True)]
+        assert "data_base64" not in rig.rows("select * from dead_letters")[0]
+    with opened(either_tree) as rig:
+        append(rig, new)
+        assert {one.letter.data: (one.letter, one.exact) for one in everything(rig)} == {one.data: (one, True) for one in (old, new)}
+        encoded = b64encode(new.data).decode()
+        assert sorted(rig.column("select data_base64 from dead_letters"), key=bool) == [None, encoded]
+
+
+def _settings(case: Case, folder: Path) -> Settings:
+    given = load(case).given
+    accounts = {"sales": {"vendor": case.vendor, **given["account"]}}
+    return Settings.model_validate({**tree_for(folder), "public_url": given["public_url"], "accounts": accounts})
+
+
+@pytest.mark.parametrize("case", [case for vendor in vendors_with_samples() for case in cases_of(vendor)], ids=str)
+def test_every_sample_that_was_set_aside_is_read_as_if_it_had_not_been(case: Case, tmp_path: Path) -> None:
+    sample = load(case)
+    vendor, verified = sample.vendor(), sample.verified()
+    found = _stored(row_of(_dead_letter(vendor, verified, "parse_crashed", "KeyError")))
+    reader, event = Reader(_settings(case, tmp_path)), vendor.parse(verified)
+    assert reader.identify(found) == event
+    assert reader.check(found, event) is None
+    assert reader.topic(found, event) == f"bookings.{case.vendor}"
+
+
+@pytest.mark.parametrize("case", [case for vendor in vendors_with_samples() for case in cases_of(vendor) if case.has_record()], ids=str)
+def test_every_rest_record_that_was_set_aside_is_observed_as_if_it_had_not_been(case: Case, tmp_path: Path) -> None:
+    vendor, record = load(case).vendor(), load(case).record or {}
+    event = vendor.observe(record, NOW)
+    one = DeadLetter(source=vendor.source, reason="unreadable_record", detail="", happened_at=NOW, data=event.data, headers={})
+    reader, found = Reader(_settings(case, tmp_path)), _stored(row_of(one))
+    again = reader.identify(found)
+    assert again == event
+    assert isinstance(again, Event)
+    assert reader.check(found, again) is None
