@@ -66,6 +66,7 @@ def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> N
         "public url",
         "listeners",
         "log",
+        "spool",
         "warehouse",
         *(f"REST {account}" for account in ("sales", "support", "salon", "tours")),
         "webhooks salon",
