@@ -5,9 +5,15 @@ BIN    := $(VENV)/bin
 SECONDS ?= 30
 RATE   ?= 10
 LOG    ?=
+KILLS  ?= 200
+WEBHOOKS ?= 100000
+REQUESTS ?= 1000000
+SEED   ?= 1
+WORKERS ?= 4
+OSV    ?= https://api.osv.dev/v1/query
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers bench month kafka lock clean
+.PHONY: help demo test check lint types layers audit bench faults month fuzz kafka lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -15,8 +21,10 @@ help: ## this list
 demo: $(VENV)/installed ## simulated vendors, receiver, log, DuckDB: live, and checked (SECONDS=30 RATE=10 LOG=kafka://host:9092)
 	@$(BIN)/ingest demo --seconds $(SECONDS) --rate $(RATE) --log "$(LOG)"
 
-test: $(VENV)/installed-dev ## all tests; those against a real Apache Kafka and PostgreSQL where these can be had
-	@$(BIN)/pytest
+# Tests start hundreds of processes, which without bytecode files would each compile all they import.
+test: export PYTHONDONTWRITEBYTECODE :=
+test: $(VENV)/installed-dev ## all tests, WORKERS=4 side by side; those against a real Apache Kafka and PostgreSQL where these can be had
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 check: lint types layers ## lint, strict types, layer rules
 
@@ -30,11 +38,20 @@ types: $(VENV)/installed-dev
 layers: $(VENV)/installed-dev
 	@$(BIN)/lint-imports
 
+audit: $(VENV)/installed-dev ## requirements.lock against the known vulnerabilities of osv.dev (OSV=where else they are asked for)
+	@$(BIN)/pip-audit --strict --vulnerability-service osv --osv-url $(OSV) --disable-pip --require-hashes -r requirements.lock
+
 bench: $(VENV)/installed-dev ## 500 webhooks/s for 60 s through everything; prints rates, latencies, memory
 	@$(BIN)/python -m tests.bench.bench
 
+faults: $(VENV)/installed-dev ## 200 kills and every other fault in 100,000 webhooks, on each log; 1 if anything was lost, doubled or older over newer (SEED=1 KILLS=200 WEBHOOKS=100000)
+	@for log in sqlite cluster; do $(BIN)/python -m tests.faults --log $$log --seed $(SEED) --kills $(KILLS) --webhooks $(WEBHOOKS) || exit 1; done
+
 month: $(VENV)/installed-dev ## a month of 20,000 bookings reconciled; prints requests, speed, memory
 	@$(BIN)/python -m tests.bench.reconcile
+
+fuzz: $(VENV)/installed-dev ## a million hostile requests at a receiver, what it takes of them into DuckDB; prints answers, memory (REQUESTS= SEED=)
+	@$(BIN)/python -m tests.fuzz --requests $(REQUESTS) --seed $(SEED)
 
 kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, until interrupted (needs Java and Maven)
 	@$(BIN)/python -m tests.kafka.broker

@@ -1,11 +1,16 @@
-"""What tests of several folders share: a real Kafka."""
+"""What tests of several folders share: a real Kafka, and that no test hurries."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.kafka.broker import missing_tools, running_broker
+
+# How long an example takes says nothing about it while other tests run beside it.
+settings.register_profile("beside others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("beside others")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
 """Fetches Apache Kafka with Maven and runs one node of it: `python -m tests.kafka.broker [port]` prints its address, runs until stopped."""
 
 import base64
+import itertools
+import os
+import random
 import re
 import shutil
 import signal
@@ -14,6 +17,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock
 
 _POM = Path(__file__).with_name("pom.xml")
 _CACHE = Path(__file__).parents[2] / ".cache" / "kafka"
@@ -63,22 +68,41 @@ def fetch() -> Path:
     """The folder with Kafka's jars, filled by Maven the first time."""
     version: str = re.findall("<kafka.version>(.+)</kafka.version>", _POM.read_text())[0]
     libs = _CACHE / version / "libs"
-    if not libs.exists():
-        libs.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=libs.parent) as unfinished:
-            copied = Path(unfinished) / "libs"
-            command = ["mvn", "-B", "-q", "-f", str(_POM), "dependency:copy-dependencies", f"-DoutputDirectory={copied}"]
-            subprocess.run(command, check=True)
-            if not libs.exists():  # another run may have been faster
+    libs.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{libs}.lock"):  # Maven does not like company in its repository
+        if not libs.exists():
+            with tempfile.TemporaryDirectory(dir=libs.parent) as unfinished:
+                copied = Path(unfinished) / "libs"
+                command = ["mvn", "-B", "-q", "-f", str(_POM), "dependency:copy-dependencies", f"-DoutputDirectory={copied}"]
+                subprocess.run(command, check=True)
                 copied.rename(libs)
     return libs
 
 
 def free_port() -> int:
-    """A port nobody listens on at the moment."""
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port nobody listens on, and that nobody else gets meanwhile: neither from the system nor in another of pytest's processes."""
+    while True:
+        port = next(_PORTS)
+        with closing(socket.socket()) as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+
+
+def _own_ports() -> Iterator[int]:
+    """Again and again those of this process of pytest, below all that the system gives to whoever asks for any (from 32768)."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + worker % _WORKERS * _PORTS_EACH
+    start = random.randrange(_PORTS_EACH)  # not where the run before began: its connections may still linger
+    return (first + (start + number) % _PORTS_EACH for number in itertools.count())
+
+
+_WORKERS, _PORTS_EACH = 12, 1000
+_PORTS = _own_ports()
+
+
+def new_cluster_id() -> str:
+    """All nodes of a cluster have it."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 class Broker:
@@ -86,7 +110,8 @@ class Broker:
 
     user, password = "ingest", "not-a-secret"
 
-    def __init__(self, libs: Path, home: Path, port: int | None = None) -> None:
+    def __init__(self, libs: Path, home: Path, port: int | None = None, *, overrides: str = "", cluster_id: str = "") -> None:
+        """`overrides` are properties that count before those of a node by itself, and leave out its secure listener."""
         self.port, secure_port = port or free_port(), free_port()
         self.servers = [f"127.0.0.1:{self.port}"]
         self.secure_servers, self.cafile = [f"127.0.0.1:{secure_port}"], home / "ca.pem"
@@ -95,9 +120,10 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
         ports = {"port": self.port, "secure_port": secure_port, "controller_port": free_port()}
         text = _PROPERTIES.format(home=home, login=_LOGIN, user=self.user, password=self.password, **ports)
-        self._properties.write_text(text)
-        self._make_certificate()
-        self._format_storage()
+        self._properties.write_text(text + overrides)  # of two properties of one name Java takes the last
+        if not overrides:
+            self._make_certificate()
+        self._format_storage(cluster_id or new_cluster_id())
 
     def start(self) -> None:
         """Returns when it answers; at once if it runs already."""
@@ -143,8 +169,7 @@ class Broker:
         subprocess.run(["keytool", "-genkeypair", "-keyalg", "EC", *names, *store], check=True, capture_output=True)
         subprocess.run(["keytool", "-exportcert", "-rfc", "-file", str(self.cafile), *store], check=True, capture_output=True)
 
-    def _format_storage(self) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    def _format_storage(self, cluster_id: str) -> None:
         options = (f"--cluster-id={cluster_id}", f"--config={self._properties}")
         if self._java("-Xmx128m", "kafka.tools.StorageTool", "format", *options).wait() != 0:
             raise RuntimeError(f"Kafka's storage could not be formatted: {self._complaints()}")

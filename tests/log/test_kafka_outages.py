@@ -90,9 +90,12 @@ def test_a_producer_starts_before_its_broker(broker: Broker) -> None:
 
 def test_append_returns_at_once_while_there_is_no_broker() -> None:
     with closing(KafkaLogProducer([f"127.0.0.1:{free_port()}"], KafkaSettings(), ["bookings.calendly"])) as producer:
-        started = time.monotonic()
-        futures = [producer.append("bookings.calendly", [Record("booking-1", b"")]) for _ in range(1000)]
-        assert time.monotonic() - started < 1
+        futures, longest = [], 0.0
+        for _ in range(1000):
+            started = time.monotonic()
+            futures.append(producer.append("bookings.calendly", [Record("booking-1", b"")]))
+            longest = max(longest, time.monotonic() - started)
+        assert longest < 1
         assert {type(future.exception(QUICKLY)) for future in futures} == {LogUnavailable}
 
 

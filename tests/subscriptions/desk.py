@@ -99,7 +99,7 @@ class Desk:
             "log": f"sqlite:///{self.folder}/log.db",
             "warehouse": {"credentials": f"{self.folder}/warehouse.duckdb", "work_dir": f"{self.folder}/dlt"},
             "reconcile": {"state_dir": f"{self.folder}/state", "patience": "300ms"},
-            "webhooks": {"timeout": "500ms"},
+            "webhooks": {"timeout": "3s"},
             "accounts": {"sales": {**self.counter.dialect.settings(), **own}},
         }))  # fmt: skip
         file = secrets_path(self.config)

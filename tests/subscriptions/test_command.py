@@ -126,7 +126,7 @@ def test_secrets_that_come_from_the_environment_cannot_be_changed_in_the_file(si
 def test_killed_between_creating_and_storing(signed: Desk) -> None:
     signed.counter.lose, signed.counter.hang = 1, True
     signed.write()
-    text = signed.config.read_text().replace('timeout = "500ms"', 'timeout = "120s"')
+    text = signed.config.read_text().replace('timeout = "3s"', 'timeout = "120s"')
     signed.config.write_text(text)
     process = subprocess.Popen(
         [*COMMAND, *APPLY],

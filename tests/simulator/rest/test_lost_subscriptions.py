@@ -62,7 +62,7 @@ def test_an_error_may_be_answered_of_what_was_done(account: Asking) -> None:
 def test_nothing_may_be_answered_until_the_client_gives_up(account: Asking) -> None:
     lose(account, Lost.SILENCE)
     with pytest.raises(httpx.ReadTimeout):
-        create(account, timeout=0.3)
+        create(account, timeout=2.0)
     assert len(urls(account)) == 1
 
 
