@@ -13,7 +13,7 @@ WORKERS ?= 4
 OSV    ?= https://api.osv.dev/v1/query
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers audit bench faults month fuzz kafka lock clean
+.PHONY: help demo test check lint types layers audit bench faults month outage fuzz kafka lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -49,6 +49,9 @@ faults: $(VENV)/installed-dev ## 200 kills and every other fault in 100,000 webh
 
 month: $(VENV)/installed-dev ## a month of 20,000 bookings reconciled; prints requests, speed, memory
 	@$(BIN)/python -m tests.bench.reconcile
+
+outage: $(VENV)/installed-dev ## an hour without Kafka at 500 webhooks/s, as fast as they are taken; prints memory, spool, order
+	@$(BIN)/python -m tests.bench.outage
 
 fuzz: $(VENV)/installed-dev ## a million hostile requests at a receiver, what it takes of them into DuckDB; prints answers, memory (REQUESTS= SEED=)
 	@$(BIN)/python -m tests.fuzz --requests $(REQUESTS) --seed $(SEED)
