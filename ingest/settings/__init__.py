@@ -133,8 +133,9 @@ class WebhooksSettings(_Section):
 class Settings(_Section):
     """Everything a process needs to know. Paths are relative to the folder the process was started in."""
 
-    public_url: str = Field("http://127.0.0.1:8080", pattern=r"^https?://[^/?#]+(/[^?#]*)?$")
-    log: str = Field("sqlite:///data/log.db", pattern=r"^(sqlite:///.+|kafka://.+)$")
+    # Both are shown and logged, so neither may have a user and a password in it.
+    public_url: str = Field("http://127.0.0.1:8080", pattern=r"^https?://[^/?#@]+(/[^?#]*)?$")
+    log: str = Field("sqlite:///data/log.db", pattern=r"^(sqlite:///.+|kafka://[^@]+)$")
     log_retention: Duration = timedelta(days=14)
     topic_prefix: str = Field("bookings", pattern=r"^[A-Za-z0-9_-]+$")
     receiver: ReceiverSettings = ReceiverSettings()

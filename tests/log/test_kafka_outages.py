@@ -7,12 +7,15 @@ from collections import Counter
 from concurrent.futures import Future, wait
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import pytest
+from kafka import KafkaProducer
 
 from ingest.errors import LogUnavailable
 from ingest.log import Producer, Record
 from ingest.log.kafka import KafkaLogConsumer, KafkaLogProducer, backlog
+from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka_settings import KafkaSettings
 from tests.kafka.broker import Broker, free_port, running_broker
 from tests.log.harness import PATIENCE, QUICKLY, KafkaLog, append, numbered, read, values
@@ -97,6 +100,25 @@ def test_append_returns_at_once_while_there_is_no_broker() -> None:
             longest = max(longest, time.monotonic() - started)
         assert longest < 1
         assert {type(future.exception(QUICKLY)) for future in futures} == {LogUnavailable}
+
+
+def test_an_append_for_which_connecting_took_too_long_leaves_the_connection_to_the_next(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, connected = KafkaLog(broker.servers), Counter[Any]()
+    connect = Cluster.open
+
+    def slowly(cluster: Cluster, client: Any, **options: Any) -> Any:
+        connected[client] += 1
+        time.sleep(3.0)
+        return connect(cluster, client, **options)
+
+    monkeypatch.setattr(Cluster, "open", slowly)
+    monkeypatch.setattr("ingest.log.kafka.producer._DELIVERY_SECONDS", 2.5)
+    with closing(KafkaLogProducer(broker.servers, log.settings, [log.topic])) as producer:
+        assert isinstance(producer.append(log.topic, numbered(1)).exception(PATIENCE), LogUnavailable)
+        append_until_it_works(producer, log, b"second")
+    assert connected[KafkaProducer] == 1
 
 
 def test_an_outage_leaves_no_threads_behind() -> None:

@@ -21,7 +21,7 @@ _NOT_A_MEMBER = (
     errors.RebalanceInProgressError,
     errors.UnknownMemberIdError,
 )
-_TOO_LARGE = (errors.InvalidRecordError, errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
 
 class Cluster:
@@ -71,7 +71,8 @@ class Cluster:
         wanted = {
             "num_partitions": self._settings.partitions,
             "replication_factor": self._settings.replication_factor,
-            "configs": {"max.message.bytes": str(LARGEST_RECORD)},
+            # With the appender's time, one whose clock is wrong would be refused, or have its records deleted as old.
+            "configs": {"max.message.bytes": str(LARGEST_RECORD), "message.timestamp.type": "LogAppendTime"},
         }
         for topic in admin.create_topics(dict.fromkeys(topics, wanted), raise_errors=False)["topics"]:
             error = errors.for_code(topic["error_code"])

@@ -122,11 +122,15 @@ class KafkaLogProducer:
 
     def _hand_over(self, append: _Append) -> None:
         try:
-            append.producer = self._ready(append.topic)
+            ready = self._ready(append.topic)
         except Exception as error:  # noqa: BLE001  whatever it is, callers must hear of it and this thread must live
             for each in (append, *self._others()):  # they would queue up for the same failure
                 self._fail(each, error)
             return
+        if append.deadline < time.monotonic():  # connecting took all its time; that is no fault of the new producer's
+            self._fail(append, KafkaTimeoutError(f"not connected within {_DELIVERY_SECONDS} s"))
+            return
+        append.producer = ready
         try:
             self._send(append)
         except Exception as error:  # noqa: BLE001  as above

@@ -1,0 +1,297 @@
+"""Carries a plan out: each fault at its time, healed after its time, whatever else is broken just then."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from kafka.errors import KafkaError
+
+from ingest.vendors import vendor_names
+from tests.e2e.processes import Process
+from tests.faults.child import Child, signal_to
+from tests.faults.clock import replace, withdraw
+from tests.faults.plan import Fault, Kind, Plan
+from tests.faults.proxy import Proxy
+from tests.faults.servers import Servers
+from tests.faults.stand import Stand
+from tests.kafka.broker import Broker
+from tests.kafka.cluster import start_all
+
+_LOOK_SECONDS = 0.05
+_PATIENCE_SECONDS = 20.0
+_HOLDER_SECONDS = 60.0
+_JUMPS = (-86_400, -7_000, -90, 90, 7_000, 86_400, 30 * 86_400)
+_SLOW_SECONDS = 0.3
+_JOINER = "second"
+
+T = TypeVar("T")
+
+
+def _one(chosen: Sequence[T], fault: Fault) -> T:
+    return chosen[int(fault.chance * len(chosen))]
+
+
+class Breaker:
+    """`done` and `missed` count faults: missed are those that found nothing to break in time, `unreached` the steps among them."""
+
+    def __init__(self, stand: Stand) -> None:
+        self.done: Counter[Kind] = Counter()
+        self.missed: Counter[Kind] = Counter()
+        self.unreached: Counter[str] = Counter()
+        self._stand = stand
+        self._turns: defaultdict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    @property
+    def kills(self) -> int:
+        """Those that happened."""
+        return sum(count for kind, count in self.done.items() if kind.kills)
+
+    async def follow(self, plan: Plan) -> None:
+        """Returns when all is healed."""
+        started = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as faults:
+            for fault in plan.faults:
+                faults.create_task(self._come(fault, started))
+
+    async def _come(self, fault: Fault, started: float) -> None:
+        await asyncio.sleep(started + fault.at - asyncio.get_running_loop().time())
+        happened = await _HOW[fault.kind](self, fault)
+        (self.done if happened else self.missed)[fault.kind] += 1
+
+    async def kill_consumer(self, fault: Fault) -> bool:
+        """At any moment, while it starts as well."""
+        return await self._kill(_one(list(self._stand.consumers.values()), fault))
+
+    async def kill_receiver(self, _: Fault) -> bool:
+        """Its workers are to notice, and to let go of the port."""
+        return await self._kill(self._stand.receiver)
+
+    async def kill_worker(self, fault: Fault) -> bool:
+        """Its parent is to start another."""
+        worker = await self._worker(fault)
+        return worker is not None and signal_to(worker, signal.SIGKILL)
+
+    async def kill_consumer_at_step(self, fault: Fault) -> bool:
+        """Whichever gets there first."""
+        return await self._order("consume", signal.SIGKILL, fault.moment)
+
+    async def kill_worker_at_step(self, fault: Fault) -> bool:
+        """The same."""
+        return await self._order("receive", signal.SIGKILL, fault.moment)
+
+    async def freeze_consumer(self, fault: Fault) -> bool:
+        """Long enough, and others take over what it was reading."""
+        consumer = _one(list(self._stand.consumers.values()), fault)
+        consumer.freeze()
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            consumer.thaw()
+        return True
+
+    async def freeze_consumer_at_step(self, fault: Fault) -> bool:
+        """What it knew then may be wrong by the time it goes on."""
+        if not await self._order("consume", signal.SIGSTOP, fault.moment):
+            return False
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            for consumer in self._stand.consumers.values():
+                consumer.thaw()
+        return True
+
+    async def freeze_worker(self, fault: Fault) -> bool:
+        """Connections to it wait."""
+        worker = await self._worker(fault)
+        if worker is None or not signal_to(worker, signal.SIGSTOP):
+            return False
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            signal_to(worker, signal.SIGCONT)
+        return True
+
+    async def fill_log_disk(self, fault: Fault) -> bool:
+        """No room for what comes."""
+        return await self._fill("log", fault)
+
+    async def fill_warehouse_disk(self, fault: Fault) -> bool:
+        """No room for rows, nor for dlt's packages."""
+        return await self._fill("warehouse", fault)
+
+    async def hold_warehouse(self, fault: Fault) -> bool:
+        """By somebody who reads, or writes."""
+        file = str(self._stand.settings.warehouse.duckdb_file)
+        command = [sys.executable, "-m", "tests.faults.holder", file, _one(("reads", "writes"), fault), str(fault.seconds)]
+        holder = await asyncio.create_subprocess_exec(*command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+        try:
+            async with asyncio.timeout(_HOLDER_SECONDS):
+                return await holder.wait() == 0
+        except TimeoutError:
+            return False
+        finally:
+            if holder.returncode is None:
+                holder.kill()
+
+    async def kill_broker(self, fault: Fault) -> bool:
+        """Any of them."""
+        return await self._down([_one(self._servers.brokers, fault)], fault)
+
+    async def kill_leader(self, fault: Fault) -> bool:
+        """The one that a vendor's events go to."""
+        topic = self._stand.settings.topic(_one(vendor_names(), fault))
+        try:
+            leader = await asyncio.to_thread(self._servers.leader, topic)
+        except KafkaError:
+            return False
+        return await self._down([leader], fault)
+
+    async def down_brokers(self, fault: Fault) -> bool:
+        """All of them at once."""
+        return await self._down(self._servers.brokers, fault)
+
+    async def freeze_broker(self, fault: Fault) -> bool:
+        """Connections stay, nothing is answered."""
+        broker = _one(self._servers.brokers, fault)
+        async with self._turns["brokers"]:
+            broker.freeze()
+            try:
+                await asyncio.sleep(fault.seconds)
+            finally:
+                broker.thaw()
+        return True
+
+    async def cut_network(self, fault: Fault) -> bool:
+        """To one broker."""
+        return await self._through(fault, Proxy.cut)
+
+    async def silence_network(self, fault: Fault) -> bool:
+        """The same."""
+        return await self._through(fault, Proxy.silence)
+
+    async def slow_network(self, fault: Fault) -> bool:
+        """The same."""
+        return await self._through(fault, lambda proxy: proxy.slow(_SLOW_SECONDS))
+
+    async def join_consumer(self, fault: Fault) -> bool:
+        """It takes over some partitions, and gives them back."""
+        async with self._turns[_JOINER]:
+            self._stand.join(_JOINER)
+            try:
+                await asyncio.sleep(fault.seconds)
+            finally:
+                await asyncio.to_thread(self._stand.leave, _JOINER)
+        return True
+
+    async def shift_consumers_clock(self, fault: Fault) -> bool:
+        """All consumers have one clock."""
+        return await self._shift("consume", fault)
+
+    async def shift_receivers_clock(self, fault: Fault) -> bool:
+        """All workers have one clock."""
+        return await self._shift("receive", fault)
+
+    @property
+    def _servers(self) -> Servers:
+        if self._stand.servers is None:
+            raise ValueError("the embedded log has no brokers")
+        return self._stand.servers
+
+    async def _down(self, brokers: Sequence[Broker], fault: Fault) -> bool:
+        """One after another: with two of three away no broker starts."""
+        async with self._turns["brokers"]:
+            for broker in brokers:
+                broker.kill()
+            await asyncio.sleep(fault.seconds)
+            await asyncio.to_thread(start_all, brokers)
+        return True
+
+    async def _through(self, fault: Fault, fail: Callable[[Proxy], None]) -> bool:
+        proxy = _one(self._servers.proxies, fault)
+        async with self._turns[proxy]:
+            fail(proxy)
+            try:
+                await asyncio.sleep(fault.seconds)
+            finally:
+                proxy.heal()
+        return True
+
+    async def _kill(self, child: Child) -> bool:
+        if not await self._until(lambda: child.alive):
+            return False
+        await asyncio.to_thread(child.kill)
+        return True
+
+    async def _worker(self, fault: Fault) -> Process | None:
+        found = await self._until(self._stand.receiver.workers)
+        return _one(found, fault) if found else None
+
+    async def _order(self, command: str, number: signal.Signals, moment: str) -> bool:
+        """Withdrawn where nobody gets there in time."""
+        orders = self._stand.orders[command]
+        async with self._turns[orders]:
+            replace(orders, f"{number.name} {moment}")
+            obeyed = bool(await self._until(lambda: not orders.exists()))
+            withdraw(orders)
+            if not obeyed:
+                self.unreached[moment] += 1
+            return obeyed
+
+    async def _fill(self, name: str, fault: Fault) -> bool:
+        disk = self._stand.disks[name]
+        async with self._turns[name]:
+            disk.fill()
+            try:
+                await asyncio.sleep(fault.seconds)
+            finally:
+                disk.empty()
+        return True
+
+    async def _shift(self, command: str, fault: Fault) -> bool:
+        clock = self._stand.clocks[command]
+        async with self._turns[clock]:
+            clock.jump(_one(_JUMPS, fault))
+            try:
+                await asyncio.sleep(fault.seconds)
+            finally:
+                clock.set_right()
+        return True
+
+    async def _until(self, look: Callable[[], T]) -> T | None:
+        """What it found; None when that takes too long."""
+        deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        while not (found := look()):
+            if asyncio.get_running_loop().time() > deadline:
+                return None
+            await asyncio.sleep(_LOOK_SECONDS)
+        return found
+
+
+_HOW: Mapping[Kind, Callable[[Breaker, Fault], Awaitable[bool]]] = {
+    Kind.KILL_CONSUMER: Breaker.kill_consumer,
+    Kind.KILL_CONSUMER_AT_STEP: Breaker.kill_consumer_at_step,
+    Kind.KILL_WORKER: Breaker.kill_worker,
+    Kind.KILL_WORKER_AT_STEP: Breaker.kill_worker_at_step,
+    Kind.KILL_RECEIVER: Breaker.kill_receiver,
+    Kind.FREEZE_CONSUMER: Breaker.freeze_consumer,
+    Kind.FREEZE_CONSUMER_AT_STEP: Breaker.freeze_consumer_at_step,
+    Kind.FREEZE_WORKER: Breaker.freeze_worker,
+    Kind.FULL_LOG_DISK: Breaker.fill_log_disk,
+    Kind.FULL_WAREHOUSE_DISK: Breaker.fill_warehouse_disk,
+    Kind.WAREHOUSE_LOCKED: Breaker.hold_warehouse,
+    Kind.KILL_BROKER: Breaker.kill_broker,
+    Kind.KILL_LEADER: Breaker.kill_leader,
+    Kind.FREEZE_BROKER: Breaker.freeze_broker,
+    Kind.BROKERS_DOWN: Breaker.down_brokers,
+    Kind.NETWORK_CUT: Breaker.cut_network,
+    Kind.NETWORK_SILENT: Breaker.silence_network,
+    Kind.NETWORK_SLOW: Breaker.slow_network,
+    Kind.CONSUMER_JOINS: Breaker.join_consumer,
+    Kind.CONSUMER_CLOCK: Breaker.shift_consumers_clock,
+    Kind.RECEIVER_CLOCK: Breaker.shift_receivers_clock,
+}

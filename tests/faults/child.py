@@ -1,0 +1,103 @@
+"""A process of the product that is killed, frozen, and started again whenever it is dead, as an operator's supervisor does."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tests.e2e.processes import Process, descendants
+
+_ROOT = Path(__file__).parents[2]
+_PAUSE_SECONDS = (0.05, 0.5)
+_STOP_SECONDS = 60.0
+_KILLED = -signal.SIGKILL
+
+
+class Child:
+    """One `ingest` command. `exits` counts how it ended other than by our hand, by exit code."""
+
+    def __init__(self, command: Sequence[str], said: Path, environ: Mapping[str, str], chance: random.Random) -> None:
+        self.exits: Counter[int] = Counter()
+        self._line = [sys.executable, "-m", "tests.faults.doomed", *command, "--with-parent"]
+        self._said, self._environ, self._chance = said, dict(environ), chance
+        self._due: float | None = None
+        self._left: list[Process] = []
+        self._process = self._start()
+
+    def look(self) -> None:
+        """Starts it again, a little after it died; to be called often."""
+        code = self._process.poll()
+        if code is None:
+            return
+        if self._due is None:
+            self.exits.update([code] if code != _KILLED else [])
+            self._due = time.monotonic() + self._chance.uniform(*_PAUSE_SECONDS)
+        elif time.monotonic() >= self._due:
+            self._due = None
+            self._let_go()
+            self._process = self._start()
+
+    @property
+    def alive(self) -> bool:
+        """Also while frozen."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Its children are left to themselves."""
+        self._left += descendants(self._process.pid)
+        self._process.kill()
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """It goes on where it was when it is thawed."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Nothing where it is gone meanwhile."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def workers(self) -> list[Process]:
+        """The processes that answer, where it has such."""
+        return [process for process in descendants(self._process.pid) if "spawn_main" in process.command]
+
+    def stop(self) -> int:
+        """A clean stop; its exit code."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        code = self._process.wait(_STOP_SECONDS)
+        self._let_go()
+        return code
+
+    def end(self) -> None:
+        """Whatever state it is in, nothing of it goes on."""
+        if self._process.poll() is None:
+            self.kill()
+        for process in self._left:
+            signal_to(process, signal.SIGKILL)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of the pipe that tells a process that we live."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        with self._said.open("ab") as lines:
+            return subprocess.Popen(
+                self._line, stdin=subprocess.PIPE, stdout=lines, stderr=lines, env=self._environ, cwd=_ROOT, start_new_session=True
+            )
+
+
+def signal_to(process: Process, number: signal.Signals) -> bool:
+    """Whether it was there to get it."""
+    with suppress(ProcessLookupError):
+        if process.alive:
+            os.kill(process.pid, number)
+            return True
+    return False

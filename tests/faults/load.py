@@ -1,0 +1,58 @@
+"""The vendors' side: webhooks at a steady rate for the whole run, tried again for as long as it takes."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ingest.settings import Settings
+from ingest.simulator.dialect import Dialect, Webhook
+from ingest.simulator.sender import Chaos, Patience, Sender
+from ingest.vendors import Delivery
+from ingest.vendors.delivery import Headers
+
+_CHAOS = Chaos(duplicated=0.05, delayed=0.1, delay=2.0)
+_PATIENCE = Patience(attempts=1000, first_pause=0.2, longest_pause=3.0)
+
+EventKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the vendors told: `events` of all their webhooks, and of those accepted; `distinct` webhooks accepted."""
+
+    events: frozenset[EventKey]
+    accepted: frozenset[EventKey]
+    distinct: int
+    given_up: int
+
+
+class Vendors(Sender):
+    """A sender that notes which event each webhook is to become: its source and id, by the webhook's hash."""
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        super().__init__(_CHAOS, seed, _PATIENCE)
+        self.events: dict[int, EventKey] = {}
+        self._readers = settings.vendors()
+
+    def send(self, dialect: Dialect, webhook: Webhook) -> None:
+        """As ever, and noted."""
+        self.events[hash(webhook)] = self._event(dialect, webhook)
+        super().send(dialect, webhook)
+
+    def told(self) -> Told:
+        """So far."""
+        accepted = frozenset(self.events[webhook] for webhook in self.sent.accepted)
+        return Told(frozenset(self.events.values()), accepted, self.sent.webhooks, self.sent.given_up)
+
+    async def _attempt(self, dialect: Dialect, webhook: Webhook) -> bool:
+        try:
+            return await super()._attempt(dialect, webhook)
+        except AttributeError:  # by anyio, of a connection that ends just as it is made
+            return False
+
+    def _event(self, dialect: Dialect, webhook: Webhook) -> EventKey:
+        now = datetime.now(UTC)
+        vendor, account = dialect.url.split("/")[-2:]
+        reader = self._readers[vendor, account]
+        delivery = Delivery(webhook.query, Headers.of(dialect.headers(webhook, now).items()), webhook.body, now)
+        event = reader.parse(reader.verify(delivery, now))
+        return event.source, event.id

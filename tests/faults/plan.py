@@ -1,0 +1,162 @@
+"""What is broken, and when: drawn from a seed, so that a run can be repeated."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tests.faults.doomed import MOMENTS
+
+
+class Kind(StrEnum):
+    """One way to break something."""
+
+    KILL_CONSUMER = "kill a consumer"
+    KILL_CONSUMER_AT_STEP = "kill a consumer at a step of its loop"
+    KILL_WORKER = "kill a receiver's worker"
+    KILL_WORKER_AT_STEP = "kill a receiver's worker at a step"
+    KILL_RECEIVER = "kill a receiver's parent"
+    KILL_BROKER = "kill a broker"
+    KILL_LEADER = "kill a partition leader's broker"
+    FREEZE_CONSUMER = "freeze a consumer"
+    FREEZE_CONSUMER_AT_STEP = "freeze a consumer at a step of its loop"
+    FREEZE_WORKER = "freeze a receiver's worker"
+    FREEZE_BROKER = "freeze a broker"
+    BROKERS_DOWN = "all brokers down"
+    FULL_LOG_DISK = "disk of the log full"
+    FULL_WAREHOUSE_DISK = "disk of the warehouse full"
+    WAREHOUSE_LOCKED = "warehouse held by another program"
+    NETWORK_CUT = "network cut"
+    NETWORK_SILENT = "network silent"
+    NETWORK_SLOW = "network slow"
+    CONSUMER_CLOCK = "consumer's clock jumps"
+    RECEIVER_CLOCK = "receiver's clock jumps"
+    CONSUMER_JOINS = "a consumer joins and leaves"
+
+    @property
+    def kills(self) -> bool:
+        """With kill -9."""
+        return self in _KILLS
+
+
+# How often each kind of kill comes, of all kills; and for how many seconds, from and to, what is not over at once.
+_KILLS = {
+    Kind.KILL_CONSUMER: 20,
+    Kind.KILL_CONSUMER_AT_STEP: 30,
+    Kind.KILL_WORKER: 25,
+    Kind.KILL_WORKER_AT_STEP: 15,
+    Kind.KILL_RECEIVER: 10,
+    Kind.KILL_BROKER: 5,
+    Kind.KILL_LEADER: 5,
+}
+_LASTING = {
+    Kind.KILL_BROKER: (0.2, 3.0),
+    Kind.KILL_LEADER: (0.2, 6.0),
+    Kind.FREEZE_CONSUMER: (0.5, 14.0),  # the longest cost a consumer its partitions
+    Kind.FREEZE_CONSUMER_AT_STEP: (1.0, 14.0),
+    Kind.FREEZE_WORKER: (0.5, 6.0),
+    Kind.FREEZE_BROKER: (0.5, 6.0),
+    Kind.BROKERS_DOWN: (2.0, 12.0),
+    Kind.FULL_LOG_DISK: (1.0, 6.0),
+    Kind.FULL_WAREHOUSE_DISK: (1.0, 8.0),
+    Kind.WAREHOUSE_LOCKED: (1.0, 12.0),
+    Kind.NETWORK_CUT: (1.0, 8.0),
+    Kind.NETWORK_SILENT: (1.0, 8.0),
+    Kind.NETWORK_SLOW: (2.0, 10.0),
+    Kind.CONSUMER_CLOCK: (3.0, 10.0),
+    Kind.RECEIVER_CLOCK: (3.0, 10.0),
+    Kind.CONSUMER_JOINS: (4.0, 20.0),
+}
+_STEPS = {Kind.KILL_CONSUMER_AT_STEP: "consume", Kind.FREEZE_CONSUMER_AT_STEP: "consume", Kind.KILL_WORKER_AT_STEP: "receive"}
+_OTHERS_PER_KILL = 0.2
+_QUIET_SECONDS = 1.0  # at first, so that there is something to break
+
+_BOTH = frozenset(
+    {
+        Kind.KILL_CONSUMER,
+        Kind.KILL_CONSUMER_AT_STEP,
+        Kind.KILL_WORKER,
+        Kind.KILL_WORKER_AT_STEP,
+        Kind.KILL_RECEIVER,
+        Kind.FREEZE_CONSUMER,
+        Kind.FREEZE_CONSUMER_AT_STEP,
+        Kind.FREEZE_WORKER,
+        Kind.FULL_WAREHOUSE_DISK,
+        Kind.WAREHOUSE_LOCKED,
+        Kind.CONSUMER_CLOCK,
+        Kind.RECEIVER_CLOCK,
+    }
+)
+_KAFKA = _BOTH | {
+    Kind.KILL_BROKER,
+    Kind.FREEZE_BROKER,
+    Kind.BROKERS_DOWN,
+    Kind.NETWORK_CUT,
+    Kind.NETWORK_SILENT,
+    Kind.NETWORK_SLOW,
+    Kind.CONSUMER_JOINS,
+}
+KINDS: Mapping[str, frozenset[Kind]] = {
+    "sqlite": _BOTH | {Kind.FULL_LOG_DISK},
+    "kafka": _KAFKA,
+    "cluster": _KAFKA | {Kind.KILL_LEADER},
+}
+
+
+CLOCKS = frozenset({Kind.CONSUMER_CLOCK, Kind.RECEIVER_CLOCK})
+ALL = frozenset(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Breaks something `at` so many seconds, for `seconds`; `chance` chooses among several, `moment` is a step's."""
+
+    at: float
+    kind: Kind
+    seconds: float
+    chance: float
+    moment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Faults in their order."""
+
+    seed: int
+    seconds: float
+    faults: tuple[Fault, ...]
+
+    @property
+    def kills(self) -> int:
+        """How many of them kill."""
+        return sum(fault.kind.kills for fault in self.faults)
+
+
+def draw(seed: int, kinds: frozenset[Kind], kills: int, seconds: float) -> Plan:
+    """So many kills, and a fifth as many other faults; each kind at least once, and each step before one comes again."""
+    chance = random.Random(seed)
+    ordered = sorted(kinds)
+    chosen = _some(chance, {kind: _KILLS[kind] for kind in ordered if kind in _KILLS}, kills)
+    chosen += _some(chance, {kind: 1 for kind in ordered if kind not in _KILLS}, round(kills * _OTHERS_PER_KILL))
+    chance.shuffle(chosen)
+    times = sorted(chance.uniform(_QUIET_SECONDS, seconds) for _ in chosen)
+    moments = {kind: _round(chance, MOMENTS[command]) for kind, command in _STEPS.items()}
+    met: Counter[Kind] = Counter()
+    faults = []
+    for at, kind in zip(times, chosen, strict=True):
+        moment = moments[kind][met[kind] % len(moments[kind])] if kind in moments else ""
+        met[kind] += 1
+        faults.append(Fault(at, kind, chance.uniform(*_LASTING.get(kind, (0, 0))), chance.random(), moment))
+    return Plan(seed, seconds, tuple(faults))
+
+
+def _some(chance: random.Random, weights: Mapping[Kind, int], count: int) -> list[Kind]:
+    """Each once, the rest by weight."""
+    if not weights:
+        return []
+    return [*weights, *chance.choices(list(weights), list(weights.values()), k=max(0, count - len(weights)))]
+
+
+def _round(chance: random.Random, moments: list[str]) -> list[str]:
+    return chance.sample(moments, len(moments))

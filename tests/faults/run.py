@@ -1,0 +1,127 @@
+"""One run from start to verdict: load, faults, healing, draining, judging."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ingest.simulator.rehearsal import Pace, rehearse
+from tests.faults.breaker import Breaker
+from tests.faults.load import Vendors
+from tests.faults.plan import ALL, CLOCKS, KINDS, Kind, Plan, draw
+from tests.faults.servers import Servers
+from tests.faults.stand import Stand
+from tests.faults.verdict import Left, Verdict, verdict
+
+_RATE = 250.0  # webhooks a second at most: half of what two cores can take, since they are often busy starting again
+_SECONDS_PER_KILL = 3.0  # a consumer needs about two to start and load something
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to run, and in which folder.
+
+    `log` is one of plan.KINDS, of which `kinds` may choose; `seconds` of 0 are as many as the rest needs. `plan` is one that is not drawn.
+    Clocks that jump are to be asked for: what makes it possible costs several times the processor time of all that runs.
+    """
+
+    log: str
+    seed: int
+    kills: int
+    webhooks: int
+    folder: Path
+    seconds: float = 0.0
+    kinds: frozenset[Kind] = ALL - CLOCKS
+    plan: Plan | None = None
+
+    @property
+    def clocks(self) -> bool:
+        """Whether any may jump."""
+        return bool(self.kinds & CLOCKS)
+
+    @property
+    def pace(self) -> Pace:
+        """Of the webhooks."""
+        seconds = self.seconds or max(self.webhooks / _RATE, self.kills * _SECONDS_PER_KILL)
+        return Pace(self.webhooks / seconds, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did, and what came of it. `exits` counts exit codes of clean stops, and of what ended by itself before."""
+
+    asked: Asked
+    vendors: Vendors
+    breaker: Breaker
+    impossible: frozenset[Kind]
+    exits: Counter[int]
+    seconds: float
+    verdict: Verdict
+
+    def summary(self) -> dict[str, Any]:
+        """For scripts."""
+        sent, broken = self.vendors.sent, self.breaker
+        return {
+            "log": self.asked.log,
+            "seed": self.asked.seed,
+            "seconds": round(self.seconds, 1),
+            "webhooks_sent": len(self.vendors.events),
+            "webhooks_accepted": sent.webhooks,
+            "answers": {str(answer): count for answer, count in sent.answers.most_common()},
+            "kills": broken.kills,
+            "faults": {str(kind): count for kind, count in sorted(broken.done.items())},
+            "missed": {str(kind): count for kind, count in sorted(broken.missed.items())},
+            "unreached": dict(broken.unreached),
+            "impossible": sorted(self.impossible),
+            "exits": {str(code): count for code, count in sorted(self.exits.items())},
+            **self.verdict.counts(),
+            "examples": list(self.verdict.examples),
+        }
+
+
+Tell = Callable[[Vendors, Breaker, Plan], None]
+
+
+async def run(asked: Asked, tell: Tell, servers: Servers | None = None) -> Report:
+    """Nothing of it is left running, whatever happens."""
+    started = time.monotonic()
+    with ExitStack() as ending:
+        stand = Stand(asked.folder, asked.seed, servers, ending, clocks=asked.clocks)
+        impossible = stand.impossible() & asked.kinds
+        plan = asked.plan or draw(asked.seed, (KINDS[asked.log] & asked.kinds) - impossible, asked.kills, asked.pace.seconds)
+        vendors, breaker = Vendors(stand.settings, asked.seed), Breaker(stand)
+        async with stand.supervised():
+            await stand.wait_until_accepting()
+            telling = asyncio.create_task(_keep_telling(lambda: tell(vendors, breaker, plan)))
+            await _break(stand, asked.pace, plan, vendors, breaker)
+            telling.cancel()
+        exits = await asyncio.to_thread(stand.stop)
+        found = await asyncio.to_thread(_judge, stand, vendors)  # the proxies before the brokers run on this thread
+        return Report(asked, vendors, breaker, impossible, exits, time.monotonic() - started, found)
+
+
+async def _break(stand: Stand, pace: Pace, plan: Plan, vendors: Vendors, breaker: Breaker) -> None:
+    """Returns when all is healed, accepted and loaded, or a long time after that should be so."""
+    async with asyncio.TaskGroup() as both:
+        both.create_task(rehearse(stand.stage.world, stand.stage.dialects, vendors, pace, lambda: False))
+        both.create_task(breaker.follow(plan))
+    await vendors.close()
+    await stand.drain()
+
+
+def _judge(stand: Stand, vendors: Vendors) -> Verdict:
+    left = Left(stand.lag(), stand.spooled())
+    found = verdict(stand.settings, stand.stage.world, stand.stage.dialects, vendors.told(), left)
+    if found.faults():
+        stand.keep()
+    return found
+
+
+async def _keep_telling(tell: Callable[[], None]) -> None:
+    while True:
+        tell()
+        await asyncio.sleep(1.0)

@@ -1,0 +1,148 @@
+"""Everything that runs in a test of faults, in one folder: the product's processes, their disks and clocks, and the log's brokers."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import tomlkit
+
+from ingest.cli.demo.stage import Stage
+from ingest.errors import LogUnavailable
+from ingest.opening import read_backlog
+from ingest.settings import Settings
+from ingest.settings.sources import load_settings
+from receivers.spool.opening import spool_states
+from tests.cli.command import environment
+from tests.faults.child import Child
+from tests.faults.clock import Clock, find_library
+from tests.faults.disk import Disk, can_mount
+from tests.faults.doomed import ORDERS
+from tests.faults.plan import CLOCKS, Kind
+from tests.faults.servers import Servers
+
+_LOOK_SECONDS = 0.05
+_START_SECONDS = 120.0
+_SETTLE_SECONDS = 300.0
+_WORKERS = 2
+
+
+class Stand:
+    """Made in an empty folder; `consumers` by their instance names."""
+
+    def __init__(self, folder: Path, seed: int, servers: Servers | None, ending: ExitStack, *, clocks: bool) -> None:
+        self.folder, self.servers, self._ending = folder, servers, ending
+        self.stage = Stage(folder, "", workers=_WORKERS, seed=seed)
+        self.orders = {command: folder / f"orders.{command}" for command in ("consume", "receive")}
+        self.clocks = {command: Clock(folder / f"clock.{command}") for command in ("consume", "receive")}
+        self._library = find_library() if clocks else None
+        self.disks = self._make_disks()
+        self.settings = self._write_settings()
+        self._chance = random.Random(seed)
+        self._ended: list[Child] = []
+        self.consumers = {"": self._start("consume")}
+        self.receiver = self._start("receive")
+
+    def impossible(self) -> frozenset[Kind]:
+        """What cannot be broken here, for want of rights or a library."""
+        disks = {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK} if not self.disks else set()
+        return frozenset(disks | (CLOCKS if self._library is None else set()))
+
+    def join(self, instance: str) -> None:
+        """One more consumer of the group."""
+        self.consumers[instance] = self._start("consume", INGEST_CONSUMER__INSTANCE=instance)
+
+    def leave(self, instance: str) -> None:
+        """In order; it is not started again."""
+        consumer = self.consumers.pop(instance)
+        consumer.stop()
+        self._ended.append(consumer)
+
+    @asynccontextmanager
+    async def supervised(self) -> AsyncIterator[None]:
+        """Whatever dies is started again meanwhile."""
+        looking = asyncio.create_task(self._look())
+        try:
+            yield
+        finally:
+            looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await looking
+
+    async def wait_until_accepting(self) -> None:
+        """Raises TimeoutError when it does not."""
+        async with asyncio.timeout(_START_SECONDS), httpx.AsyncClient() as client:
+            while True:
+                with suppress(httpx.TransportError):
+                    if (await client.get(f"{self.settings.public_url}/healthz")).is_success:
+                        return
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def drain(self) -> None:
+        """Until the spools are empty and all is loaded that is in the log, or a long time has passed."""
+        deadline = asyncio.get_running_loop().time() + _SETTLE_SECONDS
+        while await asyncio.to_thread(self._busy) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - other processes end it
+            await asyncio.sleep(1.0)
+
+    def lag(self) -> int:
+        """Records in the log that are not loaded. Raises LogUnavailable."""
+        return sum(entry.lag for entry in read_backlog(self.settings))
+
+    def spooled(self) -> int:
+        """Records that wait in the receiver's spools. Raises LogUnavailable."""
+        return sum(state.records for state in spool_states(self.settings))
+
+    def stop(self) -> Counter[int]:
+        """In order, and nothing is started again; exit codes of the clean stops, and of all that ended by itself before."""
+        running = [self.receiver, *self.consumers.values()]
+        codes = Counter(child.stop() for child in running)
+        for child in (*running, *self._ended):
+            codes.update(child.exits)
+        return codes
+
+    def keep(self) -> None:
+        """What is on the disks, which go with us."""
+        for name, disk in self.disks.items():
+            disk.keep(self.folder / f"{name}-kept")
+
+    def _busy(self) -> bool:
+        try:
+            return bool(self.spooled() or self.lag())
+        except LogUnavailable:
+            return True
+
+    async def _look(self) -> None:
+        while True:
+            for child in (self.receiver, *self.consumers.values()):
+                child.look()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _start(self, command: str, **more: str) -> Child:
+        clock = self.clocks[command].environ(self._library) if self._library else {}
+        environ = environment(**{ORDERS: str(self.orders[command])}, **clock, **more)
+        child = Child([command, "--config", str(self.stage.config)], self.folder / f"{command}.log", environ, self._chance)
+        self._ending.callback(child.end)
+        return child
+
+    def _make_disks(self) -> Mapping[str, Disk]:
+        if not can_mount(self.folder):
+            return {}
+        disks = {name: Disk(self.folder / name) for name in ("log", "warehouse")}
+        for disk in disks.values():
+            self._ending.callback(disk.close)
+        self._ending.push(lambda *failure: self.keep() if failure[0] else None)
+        return disks
+
+    def _write_settings(self) -> Settings:
+        tree = tomlkit.parse(self.stage.config.read_text(encoding="utf-8")).unwrap()
+        log, warehouse = self.folder / "log", self.folder / "warehouse"
+        tree["log"] = self.servers.url if self.servers else f"sqlite:///{log}/log.db"
+        tree["kafka"] = {"replication_factor": self.servers.replication} if self.servers else {}
+        tree["receiver"]["admin_port"] = tree["consumer"]["admin_port"] = 0
+        tree["receiver"]["spool_dir"] = f"{log}/spool"
+        tree["warehouse"] = {"credentials": f"{warehouse}/warehouse.duckdb", "work_dir": f"{warehouse}/dlt"}
+        self.stage.config.write_text(tomlkit.dumps(tree), encoding="utf-8")
+        return load_settings(str(self.stage.config), environ={})

@@ -1,0 +1,81 @@
+"""The short form of `make faults`: each kind of fault on each log, and nothing lost, nothing doubled, nothing older over newer."""
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.clock import find_library
+from tests.faults.disk import can_mount
+from tests.faults.plan import ALL, CLOCKS, Fault, Kind, Plan
+from tests.faults.run import Asked, Report, run
+from tests.faults.servers import serving
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")  # a socket per failed connection, by kafka-python
+
+_OF_KAFKA = ALL - {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK, Kind.WAREHOUSE_LOCKED, Kind.FREEZE_WORKER} - CLOCKS
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """While that is allowed."""
+    yield
+    gc.collect()
+
+
+def carried_out(asked: Asked) -> Report:
+    async def main() -> Report:
+        async with serving(asked.log, asked.folder.parent) as servers:
+            return await run(asked, lambda *_: None, servers)
+
+    return asyncio.run(main())
+
+
+def check(report: Report) -> None:
+    """All that was sent was accepted in the end, and all of it is right; and things were broken."""
+    assert report.verdict.faults() == {}, report.summary()
+    assert report.breaker.done.total() > report.breaker.missed.total(), report.summary()
+
+
+def test_the_embedded_log_with_every_kind_of_fault(tmp_path: Path) -> None:
+    report = carried_out(Asked("sqlite", seed=20261, kills=14, webhooks=4000, folder=tmp_path / "stand", seconds=40))
+    check(report)
+    assert can_mount(tmp_path) or report.impossible >= {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK}
+
+
+@pytest.mark.skipif(find_library() is None, reason="no clock to jump: install libfaketime")
+@pytest.mark.parametrize("log", ["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
+def test_clocks_that_jump(tmp_path: Path, log: str, request: pytest.FixtureRequest) -> None:
+    if log == "kafka":
+        request.getfixturevalue("kafka_tools")
+    faults = [Fault(4.0 + 3 * place, kind, 5.0, chance) for place, chance in enumerate((0.1, 0.7)) for kind in sorted(CLOCKS)]
+    plan = Plan(seed=20265, seconds=15, faults=tuple(faults))
+    check(carried_out(Asked(log, seed=20265, kills=0, webhooks=600, folder=tmp_path / "stand", seconds=15, kinds=ALL, plan=plan)))
+
+
+@pytest.mark.kafka
+@pytest.mark.usefixtures("kafka_tools")
+def test_kafka_with_one_node(tmp_path: Path) -> None:
+    check(carried_out(Asked("kafka", seed=20262, kills=10, webhooks=3500, folder=tmp_path / "stand", seconds=40, kinds=_OF_KAFKA)))
+
+
+@pytest.mark.kafka
+@pytest.mark.usefixtures("kafka_tools")
+def test_a_consumer_that_sleeps_until_another_has_its_bookings_writes_nothing_older_over_newer(tmp_path: Path) -> None:
+    faults = (
+        Fault(0.5, Kind.CONSUMER_JOINS, seconds=38, chance=0),
+        Fault(12.0, Kind.FREEZE_CONSUMER_AT_STEP, seconds=14, chance=0, moment="before process"),
+    )
+    plan = Plan(seed=20264, seconds=40, faults=faults)
+    report = carried_out(Asked("kafka", seed=20264, kills=0, webhooks=5000, folder=tmp_path / "stand", seconds=40, plan=plan))
+    check(report)
+    assert report.breaker.done.total() == 2, report.summary()
+
+
+@pytest.mark.kafka
+@pytest.mark.usefixtures("kafka_tools")
+def test_a_cluster_whose_leaders_are_killed(tmp_path: Path) -> None:
+    kinds = frozenset({Kind.KILL_LEADER, Kind.KILL_CONSUMER, Kind.KILL_WORKER})
+    check(carried_out(Asked("cluster", seed=20263, kills=5, webhooks=2000, folder=tmp_path / "stand", seconds=20, kinds=kinds)))

@@ -1,0 +1,106 @@
+"""One account of each vendor, and their samples signed with its secret, whatever became of the body."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from ingest.settings import Settings
+from ingest.vendors import AnyVendor
+from tests.vendors.samples_of import cases_of, load, signed_parts
+
+SECRET = "not-a-real-secret-of-the-fuzzer"
+PUBLIC_URL = "https://hooks.example.com"
+# Long ago, so that every clock takes it, and always the same, so that a seed gives the same bytes.
+SENT_AT = datetime(2024, 2, 29, 12, tzinfo=UTC)
+
+ACCOUNTS: Mapping[str, Mapping[str, str]] = {
+    "sales": {"vendor": "calendly", "webhook_secrets": SECRET},
+    "support": {"vendor": "oncehub", "webhook_secrets": SECRET},
+    "salon": {"vendor": "appointedd", "webhook_secrets": SECRET, "webhook_header": "X-Webhook-Token"},
+    "tours": {"vendor": "bookeo", "webhook_secrets": SECRET, "timezone": "America/Panama"},
+}
+
+Headers = list[tuple[str, str]]
+Place = tuple[Any, ...]
+
+
+def environment() -> dict[str, str]:
+    """The accounts as a process gets them."""
+    told = {f"INGEST_ACCOUNTS__{name}__{key}".upper(): value for name, table in ACCOUNTS.items() for key, value in table.items()}
+    return {"INGEST_PUBLIC_URL": PUBLIC_URL, **told}
+
+
+@cache
+def vendor_of(account: str) -> AnyVendor:
+    """The account's, with its secret."""
+    settings = Settings.model_validate({"public_url": PUBLIC_URL, "accounts": ACCOUNTS})
+    return next(found for (_, name), found in settings.vendors().items() if name == account)
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A vendor's sample, the account it goes to, and every place in it."""
+
+    case: str
+    account: str
+    vendor: str
+    body: bytes
+    query: str
+    places: tuple[Place, ...]
+
+    @property
+    def path(self) -> str:
+        """Of the account's webhook."""
+        return f"/webhooks/{self.vendor}/{self.account}"
+
+
+@cache
+def originals() -> tuple[Original, ...]:
+    """All samples of all vendors."""
+    return tuple(
+        Original(sample.case.name, account, table["vendor"], sample.body, sample.given["query"], tuple(_places(json.loads(sample.body))))
+        for account, table in ACCOUNTS.items()
+        for sample in map(load, cases_of(table["vendor"]))
+    )
+
+
+@cache
+def booked(vendor: str) -> Original:
+    """The vendor's plainest sample: somebody booked."""
+    return next(one for one in originals() if one.vendor == vendor and one.case in {"created", "scheduled"})
+
+
+def sign(account: str, query: str, body: bytes, message_id: str, secret: str = SECRET) -> Headers:
+    """The headers with which the account's vendor would send this body."""
+    found = vendor_of(account)
+    known: Mapping[str, Any] = {
+        "account": found.account,
+        "secret": secret,
+        "url": f"{found.webhook_url}?{query}" if query else found.webhook_url,
+        "body": body,
+        "message_id": message_id,
+        "at": SENT_AT,
+    }
+    parts, function = _signer(found.name)
+    return list(function(**{part: known[part] for part in parts}).items())
+
+
+@cache
+def signs_body(account: str) -> bool:
+    """Where a vendor does not, only the credential can be wrong."""
+    return "body" in signed_parts(vendor_of(account).name)
+
+
+@cache
+def _signer(name: str) -> tuple[tuple[str, ...], Any]:
+    return tuple(sorted(signed_parts(name))), importlib.import_module(f"ingest.vendors.{name}").sign
+
+
+def _places(value: Any, above: Place = ()) -> list[Place]:
+    """Every place in a document, as the keys that lead there."""
+    keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    return [place for key in keys for place in [(*above, key), *_places(value[key], (*above, key))]]

@@ -1,0 +1,87 @@
+"""What the log has after it all, against what was acknowledged; and what the warehouse has, against the log."""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from consumers.query import query
+from ingest.settings import Settings
+from tests.fuzz.tally import Tally
+from tests.fuzz.traffic import body_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What a receiver left in the log."""
+
+    events: int
+    dead_letters: int
+    faults: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a consumer made of the log: `set_aside` are the records that became dead letters there."""
+
+    destination: str
+    events: int
+    dead_letters: int
+    set_aside: int
+    seconds: float
+    faults: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    topic: str
+    position: str
+    identity: tuple[str, str]
+    value: bytes
+
+
+def logged(log: Path, dead_letters: str, tally: Tally) -> Logged:
+    """Everything acknowledged is there as often as it was, to the byte, and nothing that nobody signed."""
+    found: Counter[bytes] = Counter()
+    topics: Counter[str] = Counter()
+    for row in _rows(log):
+        found[body_digest(row.value)] += 1
+        topics[row.topic] += 1
+    lost = (tally.acknowledged - found).total()
+    strange = (found - tally.acknowledged - tally.perhaps).total()
+    faults = [f"{lost} acknowledged deliveries are not in the log"] if lost else []
+    faults += [f"{strange} records that nobody signed so, or not so often"] if strange else []
+    return Logged(topics.total() - topics[dead_letters], topics[dead_letters], faults)
+
+
+def loaded(log: Path, settings: Settings, seconds: float) -> Loaded:
+    """Every record is an event's row, or a dead letter with its position; every dead letter is a row, and there are no other rows."""
+    events = set(query(settings, "select source, id from booking_events").rows)
+    letters = dict(query(settings, "select id, position from dead_letters").rows)
+    positions = {position for position in letters.values() if position}
+    told, letters_told, missing = set(), set(), 0
+    for row in _rows(log):
+        if row.topic == settings.dead_letter_topic:
+            letters_told.add(row.identity[1])
+        elif row.identity in events:
+            told.add(row.identity)
+        else:
+            missing += row.position not in positions
+    faults = [f"{missing} records are neither a row nor a dead letter"] if missing else []
+    faults += [f"{len(events - told)} rows of booking_events that the log does not tell of"] if events - told else []
+    faults += (
+        [f"{len(letters.keys() ^ letters_told)} dead letters are not both in the log and in the table"]
+        if letters.keys() ^ letters_told
+        else []
+    )
+    return Loaded(settings.warehouse.destination, len(events), len(letters), len(positions), seconds, faults)
+
+
+def _rows(log: Path) -> Iterator[_Row]:
+    with closing(sqlite3.connect(f"file:{log}?mode=ro", uri=True)) as connection:
+        for topic, offset, value, headers in connection.execute("select topic, offset, value, headers from records order by topic, offset"):
+            told = json.loads(headers)
+            yield _Row(topic, f"{topic}/0/{offset}", (told.get("ce_source", ""), told.get("ce_id", "")), value)

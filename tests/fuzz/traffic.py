@@ -1,0 +1,264 @@
+"""What is sent, play by play: an endless sequence that its seed decides."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from random import Random
+
+from tests.fuzz.accounts import SECRET, Headers, Original, originals, sign, signs_body
+from tests.fuzz.mutations import encoded, hostile
+
+LIMIT = 1024 * 1024
+ACCEPTED = frozenset({202})
+REFUSED = frozenset({401})
+TOO_LARGE = frozenset({413})
+# Whatever is sent without a right signature: what it is answered with tells nothing, and nothing of it is kept.
+UNSIGNED = frozenset({200, 400, 401, 404, 405, 408, 413, 431})
+
+_METHODS = ("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "LOCK", "M-SEARCH", "PURGE", "SUBSCRIBE")
+_PATHS = (
+    "/", "//", "/healthz", "/healthz/", "/metrics", "/readyz", "/docs", "/openapi.json", "/webhooks", "/webhooks/", "/webhooks//",
+    "/webhooks/calendly",
+    "/webhooks/calendly/sales/", "/webhooks/calendly/sales/1", "/webhooks/calendly/support", "/webhooks/CALENDLY/sales",
+    "/webhooks/calendly/Sales",
+    "/webhooks/calendly/sales%00", "/webhooks/calendly%2fsales", "/webhooks/%2e%2e/sales", "/webhooks/../webhooks/nobody/sales",
+    "/./healthz",
+    "/webhooks/calendly/..%2f..%2fetc%2fpasswd", "/webhooks/__class__/__init__", "/webhooks/calendly/%ff%fe", "/%", "/%zz",
+    "/webhooks/a/" + "b" * 4000,
+    "/webhooks/calendly;x=1/sales", "/webhooks/calendly/sales;x", "*", "/*", "/webhooks/{vendor}/{account}", "/webhooks/ingest/simulator",
+    "/;/../healthz",
+)  # fmt: skip
+_QUERIES = (
+    "",
+    "a=1",
+    "domain=bookings&type=created",
+    "domain=%00&type=%ff",
+    "&&&===",
+    "domain=" + "d" * 2000,
+    "type=created&type=deleted",
+    "?",
+    "%",
+    "a[]=1",
+)
+_NAMES = (
+    "Calendly-Webhook-Signature", "Oncehub-Signature", "X-Webhook-Token", "Authorization", "X-Bookeo-Signature", "X-Bookeo-Timestamp",
+    "X-Bookeo-MessageId", "Content-Type", "Content-Encoding", "Cookie", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host",
+    "Forwarded", "Accept",
+    "X-HTTP-Method-Override", "X-Original-URL", "Range", "If-None-Match", "Origin", "User-Agent", "Proxy-Authorization", "TE", "Via",
+    "X-" + "N" * 500,
+)  # fmt: skip
+_VALUES = (
+    "", "t=,v1=", "t=1,v1=00", "t=1,t=2,v1=", "t=99999999999,v1=" + "0" * 64, "t=" + "9" * 400 + ",s=", "=,=,=", "Basic", "Basic Og==",
+    "Basic \xe9", "Bearer x",
+    "application/json; charset=nonsense", "gzip", "1", "-1", "\xff\xfe", "bytes=0-", "a" * 3000, "https://elsewhere.example", "() { :; };",
+    "${jndi:ldap://x}",
+)  # fmt: skip
+# Not of these vendors' samples: what a header or a query may be besides.
+_BESIDE = ("Cookie", "X-Forwarded-For", "User-Agent", "X-Request-Id", "Accept", "Content-Type", "Via")
+_BROKEN = (
+    b"\x00" * 50, b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /healthz HTTP/9.9\r\n\r\n",
+    b"BREW / HTTP/1.1\r\n\r\n",
+    b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n", b"\r\n\r\n\r\n",
+    b"POST /webhooks/calendly/sales\r\n\r\n",
+    b"POST /webhooks/calendly/sales HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    b"POST /webhooks/calendly/sales HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /webhooks/calendly/sales HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    b"POST /webhooks/calendly/sales HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+    b"POST /webhooks/calendly/sales HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    b"POST /webhooks/calendly/sales HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", b"GET / HTTP/1.1\r\n: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\nA\x00: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\nA: 1\r\n 2\r\n\r\n", b"GET / HTTP/1.1\nHost: a\n\n", b"GET / HTTP/1.1\rHost: a\r\r",
+    b"GET http://[:: HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: \xff\r\n\r\n\x81\x00",
+    b"GET /healthz HTTP/0.9\r\n\r\n", b"GET\r\n",
+    b"POST /webhooks/calendly/sales HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 3000,
+    b"POST /webhooks/calendly/sales HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999\r\n\r\nx", b"GET / HTTP/1.1\r\nX: " + b"y" * 90_000,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One request: its bytes as they are written, what it may be answered with, and what must be kept of it then."""
+
+    parts: tuple[bytes, ...]
+    expects: frozenset[int]
+    kept: bytes | None = None
+    head: bool = False
+
+    @property
+    def raw(self) -> bytes:
+        """All of it."""
+        return b"".join(self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What happens on a connection: shots that are answered in order; then, where there is one, a tail, after which anything may come.
+
+    `leaves`: the client is gone as soon as it has written. `may_be_kept`: what the tail may be taken for. `patience`: the
+    seconds in which a tail may be answered.
+    """
+
+    kind: str
+    shots: tuple[Shot, ...] = ()
+    tail: bytes | None = None
+    leaves: bool = False
+    may_be_kept: bytes | None = None
+    patience: float = 0.2
+
+    @property
+    def requests(self) -> int:
+        """How many this counts for."""
+        return len(self.shots) + (self.tail is not None)
+
+
+def plays(seed: str, requests: int) -> Iterator[Play]:
+    """So many requests, as the seed decides."""
+    chance = Random(seed)
+    kinds, weights = list(_PLAYS), [weight for weight, _ in _PLAYS.values()]
+    while requests > 0:
+        kind = chance.choices(kinds, weights)[0]
+        play = _PLAYS[kind][1](chance)
+        requests -= play.requests
+        yield play
+
+
+def body_digest(body: bytes) -> bytes:
+    """Short enough to remember a million."""
+    return blake2b(body, digest_size=8).digest()
+
+
+def _request(method: str, target: str, headers: Headers, body: bytes) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", "Host: hooks.example.com", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
+
+
+def _delivery(chance: Random, original: Original, body: bytes, query: str, beside: Headers) -> Shot:
+    """Rightly signed, so it is accepted and kept, whatever is in it, unless it is too large."""
+    headers = sign(original.account, query, body, f"m{chance.getrandbits(64):x}") + beside
+    target = f"{original.path}?{query}" if query else original.path
+    parts = (_request("POST", target, headers, body),) if chance.random() < 0.9 else _chunked(chance, target, headers, body)
+    if len(body) > LIMIT:
+        return Shot(parts, TOO_LARGE)
+    return Shot(parts, ACCEPTED, body_digest(body))
+
+
+def _chunked(chance: Random, target: str, headers: Headers, body: bytes) -> tuple[bytes, ...]:
+    """Without a length, in pieces of any size, some with extensions, some with trailers."""
+    lines = [f"POST {target} HTTP/1.1", "Host: hooks.example.com", *(f"{name}: {value}" for name, value in headers)]
+    parts = ["\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode("latin-1")]
+    extension, most = chance.choice((b"", b"", b";a=b", b';x="y"')), chance.choice((1 + len(body) // 3, 1 + len(body)))
+    while body:
+        size = chance.randint(1, most)
+        part, body = body[:size], body[size:]
+        parts.append(b"%x%s\r\n%s\r\n" % (len(part), extension, part))
+    parts.append(chance.choice((b"0\r\n\r\n", b"0\r\n\r\n", b"0\r\nX-Trailer: 1\r\n\r\n")))
+    return tuple(parts) if chance.random() < 0.3 else (b"".join(parts),)
+
+
+def _good(chance: Random) -> Play:
+    original = chance.choice(originals())
+    beside = [(name, chance.choice(_VALUES)) for name in chance.sample(_BESIDE, chance.randrange(3))]
+    return Play("good", (_delivery(chance, original, original.body, original.query, beside),))
+
+
+def _hostile(chance: Random) -> Play:
+    original = chance.choice(originals())
+    query = original.query if chance.random() < 0.8 else chance.choice(_QUERIES)
+    return Play("hostile", (_delivery(chance, original, hostile(chance, original), query, []),))
+
+
+def _compressed(chance: Random) -> Play:
+    original = chance.choice(originals())
+    encoding, body = encoded(chance, original.body)
+    return Play("compressed", (_delivery(chance, original, body, original.query, [("Content-Encoding", encoding)]),))
+
+
+def _forged(chance: Random) -> Play:
+    """Nearly right: another secret, a body changed after it was signed, a header left out or doubled."""
+    original, secret = chance.choice(originals()), SECRET
+    body, how = original.body, chance.randrange(4)
+    if how == 0:
+        secret = chance.choice((SECRET[:-1], SECRET + "x", SECRET.upper(), "x"))
+    headers = sign(original.account, original.query, body, f"m{chance.getrandbits(64):x}", secret)
+    if how == 1:
+        body = body + b" " if signs_body(original.account) else body
+        headers = headers if signs_body(original.account) else []
+    elif how == 2:
+        headers = headers[1:]
+    elif how == 3:
+        headers = [*headers, headers[-1]]
+    return Play("forged", (Shot((_request("POST", f"{original.path}?{original.query}".rstrip("?"), headers, body),), REFUSED),))
+
+
+def _noise(chance: Random) -> Play:
+    """Good HTTP, and nothing in it that anybody signed."""
+    method = "POST" if chance.random() < 0.6 else chance.choice(_METHODS)
+    path = chance.choice(_PATHS) if chance.random() < 0.6 else chance.choice(originals()).path
+    query = chance.choice(_QUERIES)
+    headers = [(chance.choice(_NAMES), chance.choice(_VALUES)) for _ in range(chance.randrange(6))]
+    body = chance.choice((b"", b"{}", b"[" * 500, chance.randbytes(30), chance.choice(originals()).body))
+    raw = _request(method, f"{path}?{query}" if query else path, headers, body)
+    return Play("noise", (Shot((raw,), UNSIGNED, head=method == "HEAD"),))
+
+
+def _pipelined(chance: Random) -> Play:
+    shots = tuple(chance.choice((_good, _hostile, _forged))(chance).shots[0] for _ in range(chance.randint(2, 6)))
+    return Play(
+        "pipelined", (Shot((b"".join(shot.raw for shot in shots),), shots[0].expects, shots[0].kept, shots[0].head), *_silent(shots[1:]))
+    )
+
+
+def _silent(shots: tuple[Shot, ...]) -> tuple[Shot, ...]:
+    """They were written with the first."""
+    return tuple(Shot((), shot.expects, shot.kept, shot.head) for shot in shots)
+
+
+def _broken(chance: Random) -> Play:
+    return Play("broken", tail=chance.choice(_BROKEN))
+
+
+def _after(chance: Random) -> Play:
+    """A good delivery, and on the same connection what is no HTTP."""
+    return Play("after", _good(chance).shots, tail=chance.choice(_BROKEN))
+
+
+def _cut(chance: Random) -> Play:
+    """Rightly signed, and never whole."""
+    raw = _good(chance).shots[0].raw
+    return Play("cut", tail=raw[: chance.randrange(1, len(raw) - 2)], patience=0.02)
+
+
+def _garbled(chance: Random) -> Play:
+    """Something is put into its head; where that can be read all the same, nothing but what was signed is kept."""
+    shot = _good(chance).shots[0]
+    at = chance.randrange(1, 80)
+    garbled = shot.raw[:at] + chance.choice((b"\r\n", b"\n", b"\x00", b" ", b"\xff", b"\r")) + shot.raw[at:]
+    return Play("garbled", tail=garbled, may_be_kept=shot.kept)
+
+
+def _left(chance: Random) -> Play:
+    return Play("left", chance.choice((_good, _hostile))(chance).shots, leaves=True)
+
+
+def _too_large(chance: Random) -> Play:
+    """Its length says so; nothing of it is ever read."""
+    declared = _request("POST", chance.choice(originals()).path, [], b"").replace(b"Content-Length: 0", b"Content-Length: %d" % (LIMIT + 1))
+    return Play("too large", tail=declared)
+
+
+_PLAYS: dict[str, tuple[float, Callable[[Random], Play]]] = {
+    "good": (14, _good),
+    "hostile": (34, _hostile),
+    "compressed": (2, _compressed),
+    "forged": (12, _forged),
+    "noise": (20, _noise),
+    "pipelined": (3, _pipelined),
+    "broken": (4, _broken),
+    "after": (0.5, _after),
+    "cut": (3, _cut),
+    "garbled": (1, _garbled),
+    "left": (1, _left),
+    "too large": (0.5, _too_large),
+}

@@ -1,0 +1,105 @@
+"""Each admin listener is for this machine, or for whoever has its token."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ingest.admin import check_admin
+from ingest.errors import ConfigurationError
+from ingest.settings import ReceiverSettings
+from tests.kafka.broker import free_port
+from tests.receivers.requests import SECRET
+from tests.receivers.running import ANYWHERE, PATIENCE, command_line, environment, wait_for
+
+TOKEN = "a-token-of-the-admin-tests"
+LISTENERS = {"receiver": ["receive"], "consumer": ["consume"], "reconcile": ["reconcile", "--watch"]}
+
+
+def _settings(folder: Path, section: str, port: int, **beside: str) -> dict[str, str]:
+    """An account that reconciliation can ask, in vain, and an admin listener that all can reach."""
+    return environment(folder, {
+        "INGEST_ACCOUNTS__SALES__API_TOKEN": SECRET,
+        "INGEST_ACCOUNTS__SALES__API_URL": "http://127.0.0.1:9",
+        f"INGEST_{section.upper()}__ADMIN_HOST": ANYWHERE,
+        f"INGEST_{section.upper()}__ADMIN_PORT": str(port),
+        **beside,
+    })  # fmt: skip
+
+
+@contextmanager
+def _running(folder: Path, section: str, port: int) -> Iterator[str]:
+    variables = _settings(folder, section, port, **{f"INGEST_{section.upper()}__ADMIN_TOKEN": TOKEN})
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(command_line(*LISTENERS[section]), cwd=folder, env=variables, stdout=output, stderr=output)
+    try:
+        base = f"http://127.0.0.1:{port}"
+        wait_for(lambda: process.poll() is not None or _answers(base), "the admin listener answers")
+        assert process.poll() is None, (folder / "output").read_text()
+        yield base
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+
+
+def _answers(base: str) -> bool:
+    try:
+        return httpx.get(f"{base}/readyz").status_code > 0
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("section", LISTENERS)
+def test_it_does_not_start_where_others_reach_it_without_a_token(tmp_path: Path, section: str) -> None:
+    done = subprocess.run(
+        command_line(*LISTENERS[section]),
+        cwd=tmp_path, env=_settings(tmp_path, section, 0), capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert f"error: the admin listener on {ANYWHERE} needs {section}.admin_token" in done.stderr
+
+
+@pytest.mark.parametrize("section", LISTENERS)
+def test_it_tells_nothing_without_its_token(tmp_path: Path, section: str) -> None:
+    with _running(tmp_path, section, free_port()) as base, httpx.Client(base_url=base, timeout=PATIENCE) as client:
+        wrong = ["", TOKEN, f"Bearer {TOKEN} ", f"bearer{TOKEN}", f"Bearer {TOKEN}\t", f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN[:-1]}"]
+        for path in ("/readyz", "/metrics"):
+            refused = [client.get(path), client.get(f"{path}?token={TOKEN}"), client.get(path, headers={"Cookie": f"token={TOKEN}"})]
+            refused += [client.get(path, headers={"Authorization": value}) for value in wrong if value == value.strip()]
+            twice = [("Authorization", "Bearer no"), ("Authorization", f"Bearer {TOKEN}")]
+            refused.append(client.get(path, headers=twice))
+            assert {answer.status_code for answer in refused} == {401}
+            assert {answer.text for answer in refused} == {"give the admin token as a bearer token\n"}
+            assert client.get(path, headers={"Authorization": f"Bearer {TOKEN}"}).status_code in {200, 503}
+        for path in ("/", "/healthz", "/metrics/", "/%6detrics/..", "/webhooks/calendly/sales", "/debug", "/readyz/x", "//metrics"):
+            assert client.get(path).status_code in {401, 404}
+    assert TOKEN not in (tmp_path / "output").read_text()
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        ANYWHERE,
+        "::",
+        "",
+        "0",
+        "192.0.2.1",
+        "localhost.example.com",
+        "127.0.0.1.example.com",
+        "127.1",
+        "::ffff:192.0.2.1",
+        "LOCALHOST.",
+        "2130706433",
+    ],
+)
+def test_only_what_is_surely_this_machine_needs_no_token(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="admin_token"):
+        check_admin(ReceiverSettings(admin_host=host), "receiver")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
+def test_this_machine_does_not(host: str) -> None:
+    check_admin(ReceiverSettings(admin_host=host), "receiver")

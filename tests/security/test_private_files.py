@@ -1,0 +1,77 @@
+"""Whatever is written holds people's data or secrets: only its owner may read it, also where the umask would let everybody."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from ingest.errors import LogRefused
+from ingest.log import Partition, Record, StoredRecord
+from ingest.settings.secrets_file import SecretsFile
+from receivers.spool.file import SpoolFile
+from tests.cli.command import ingest
+from tests.receivers.requests import booking
+from tests.receivers.running import Receiver, command_line, unused_port
+
+
+@contextmanager
+def anybody() -> Iterator[None]:
+    """What this process makes may be read and written by everybody, unless it says otherwise."""
+    before = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _open_to_others(folder: Path) -> list[str]:
+    """Everything in it, at any depth, that others may do anything with; it must have something."""
+    found = [path for path in folder.rglob("*") if not path.is_symlink()]
+    assert found
+    return [f"{stat.filemode(path.stat().st_mode)} {path.relative_to(folder)}" for path in found if path.stat().st_mode & 0o077]
+
+
+def test_all_that_a_whole_installation_writes_is_private(tmp_path: Path) -> None:
+    """Settings, secrets, log, dlt's folder, warehouse, locks, what reconciliation remembers."""
+    done = ingest(tmp_path, "demo", "--seconds", "1", "--rate", "10", "--outage", "3", "--folder", "here", "--json")
+    assert done.code in {0, 1}, done
+    names = {path.name for path in tmp_path.rglob("*")}
+    assert {"ingest.toml", "ingest.secrets.toml", "log.db", "warehouse.duckdb", "dlt"} <= names
+    assert _open_to_others(tmp_path) == []
+
+
+def test_what_init_and_a_first_look_write_is_private(tmp_path: Path) -> None:
+    assert ingest(tmp_path, "init", "--public-url", "http://127.0.0.1:8080").code == 0
+    ingest(tmp_path, "check")
+    assert _open_to_others(tmp_path) == []
+
+
+def test_what_a_receiver_spools_while_kafka_is_away_is_private(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    away = {
+        "INGEST_LOG": f"kafka://127.0.0.1:{unused_port()}",
+        "INGEST_RECEIVER__SPOOL_DIR": str(folder),
+        "INGEST_RECEIVER__SPOOL_AFTER": "100ms",
+    }
+    with anybody(), closing(Receiver(tmp_path, command_line("receive"), **away)) as receiver:
+        assert receiver.send(booking(1)).status_code == 202
+        assert any(path.name.startswith("spool-") for path in folder.iterdir())
+        assert _open_to_others(folder) == []
+        assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_what_the_log_refused_for_good_is_private(tmp_path: Path) -> None:
+    with anybody(), closing(SpoolFile(tmp_path / "spool" / "spool-000.db", ["bookings.calendly"], 1024 * 1024)) as spool:
+        spool._set_aside(StoredRecord(Record("key", b"{}"), Partition("bookings.calendly"), 0), LogRefused("too large"))
+    assert list((tmp_path / "spool" / "refused").glob("*.json"))
+    assert _open_to_others(tmp_path) == []
+
+
+@pytest.mark.parametrize("beside", [(), ("older",)])
+def test_a_secrets_file_that_we_change_is_private(tmp_path: Path, beside: tuple[str, ...]) -> None:
+    with anybody():
+        SecretsFile(tmp_path / "ingest.secrets.toml").add("sales", "newest", beside)
+    assert _open_to_others(tmp_path) == []

@@ -1,0 +1,86 @@
+"""Text that databases or terminals choke on, from a signed delivery through the log into the warehouse."""
+
+import json
+from base64 import b64decode, b64encode
+from contextlib import closing
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.consumers.rig import Rig
+from tests.fuzz.accounts import ACCOUNTS, PUBLIC_URL, Original, booked, sign
+from tests.receivers.in_process import InProcess
+from tests.receivers.requests import Request
+
+# NUL, which PostgreSQL takes nowhere; beyond the first plane; a right-to-left mark; what spreadsheets and terminals act on.
+AWKWARD = "a\x00b \U0001f600 \u202e\ufeff\ufffe =1+1 \x1b[31m\x07 '); drop table bookings; --"
+HARMLESS = AWKWARD.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+VENDORS = [table["vendor"] for table in ACCOUNTS.values()]
+# As an escape, as somebody encoded it, and no UTF-8 at all.
+HALVES = [b'"\\ud800"', b'"\xed\xa0\x80"', b'"\xff"']
+DESCRIBES = {
+    "name",
+    "subject",
+    "email",
+    "emailAddress",
+    "first_name",
+    "firstname",
+    "firstName",
+    "lastname",
+    "last_name",
+    "productName",
+    "timezone",
+    "currency",
+}
+
+
+@pytest.fixture
+def receiver(tmp_path: Path, either_rig: Rig) -> Any:
+    with closing(InProcess(tmp_path, ACCOUNTS, PUBLIC_URL)) as running:
+        assert running.settings.log == either_rig.settings.log
+        either_rig.warehouse.prepare()
+        yield running
+
+
+def _with_text(value: Any, text: str) -> Any:
+    """Every description replaced."""
+    if isinstance(value, dict):
+        return {key: text if key in DESCRIBES and isinstance(inner, str) else _with_text(inner, text) for key, inner in value.items()}
+    return [_with_text(inner, text) for inner in value] if isinstance(value, list) else value
+
+
+def _send(receiver: InProcess, original: Original, body: bytes) -> None:
+    headers = tuple(sign(original.account, original.query, body, "m1"))
+    assert receiver.ask(Request(original.path, headers, (body,), original.query)).status == 202
+
+
+def test_awkward_text_is_in_the_row_with_nul_replaced(receiver: InProcess, either_rig: Rig) -> None:
+    for vendor in VENDORS:
+        original = booked(vendor)
+        _send(receiver, original, json.dumps(_with_text(json.loads(original.body), AWKWARD)).encode())
+    either_rig.load()
+    assert either_rig.column("select count(*) from dead_letters") == [0]
+    rows = {row["vendor"]: [str(value) for value in row.values()] for row in either_rig.rows("select * from bookings")}
+    assert sorted(rows) == sorted(VENDORS)
+    for texts in rows.values():
+        assert any(HARMLESS in text for text in texts)
+        assert not any("\x00" in text for text in texts)
+    for data in either_rig.column("select data from booking_events"):
+        told = json.dumps(data if isinstance(data, dict) else json.loads(data))
+        assert "\\ufffd" in told
+        assert "\\u0000" not in told
+
+
+def test_half_a_character_is_set_aside_with_its_very_bytes(receiver: InProcess, either_rig: Rig) -> None:
+    sent = []
+    for vendor, half in product(VENDORS, HALVES):
+        original = booked(vendor)
+        sent.append(json.dumps(_with_text(json.loads(original.body), "MARK")).encode().replace(b'"MARK"', half))
+        _send(receiver, original, sent[-1])
+    either_rig.load()
+    assert either_rig.column("select count(*) from bookings") == [0]
+    letters = either_rig.rows("select data, data_base64 from dead_letters")
+    kept = [b64decode(letter["data_base64"] or b64encode(letter["data"].encode())) for letter in letters]
+    assert sorted(kept) == sorted(sent)
