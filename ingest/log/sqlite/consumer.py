@@ -73,7 +73,7 @@ class SqliteConsumer:
             for topic, committed in done:
                 connection.execute(
                     "DELETE FROM records WHERE topic = ?1 AND offset < MIN(?2, COALESCE("  # looks no farther than the first to be kept
-                    "(SELECT offset FROM records WHERE topic = ?1 AND appended_at >= ?3 ORDER BY offset LIMIT 1), ?2))",
+                    "(SELECT offset FROM records WHERE topic = ?1 AND offset < ?2 AND appended_at >= ?3 ORDER BY offset LIMIT 1), ?2))",
                     (topic, committed, before),
                 )
 
