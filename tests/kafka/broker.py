@@ -111,7 +111,7 @@ class Broker:
     user, password = "ingest", "not-a-secret"
 
     def __init__(self, libs: Path, home: Path, port: int | None = None, *, overrides: str = "", cluster_id: str = "") -> None:
-        """`overrides` are properties that count before those of a node by itself, and leave out its secure listener."""
+        """`overrides` are properties that count before those of a node by itself; where they name listeners, there is no secure one."""
         self.port, secure_port = port or free_port(), free_port()
         self.servers = [f"127.0.0.1:{self.port}"]
         self.secure_servers, self.cafile = [f"127.0.0.1:{secure_port}"], home / "ca.pem"
@@ -121,7 +121,7 @@ class Broker:
         ports = {"port": self.port, "secure_port": secure_port, "controller_port": free_port()}
         text = _PROPERTIES.format(home=home, login=_LOGIN, user=self.user, password=self.password, **ports)
         self._properties.write_text(text + overrides)  # of two properties of one name Java takes the last
-        if not overrides:
+        if "listeners=" not in overrides:
             self._make_certificate()
         self._format_storage(cluster_id or new_cluster_id())
 
