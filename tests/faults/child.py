@@ -15,6 +15,7 @@ from tests.e2e.processes import Process, descendants
 
 _ROOT = Path(__file__).parents[2]
 _PAUSE_SECONDS = (0.05, 0.5)
+_LOOK_SECONDS = 0.1
 _STOP_SECONDS = 60.0
 _KILLED = -signal.SIGKILL
 
@@ -67,10 +68,14 @@ class Child:
         return [process for process in descendants(self._process.pid) if "spawn_main" in process.command]
 
     def stop(self) -> int:
-        """A clean stop; its exit code."""
+        """A clean stop; its exit code. One that was frozen a moment ago, and is nobody's to thaw any more, is thawed."""
         if self._process.poll() is None:
             self._process.terminate()
-        code = self._process.wait(_STOP_SECONDS)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while (code := self._process.poll()) is None and time.monotonic() < deadline:
+            self.thaw()
+            time.sleep(_LOOK_SECONDS)
+        code = self._process.wait(0) if code is None else code
         self._let_go()
         return code
 
