@@ -166,15 +166,16 @@ class Replay:
     def _parts(self) -> Iterator[list[StoredRecord]]:
         """What is to be replayed, some at a time; an empty part now and then where there is nothing."""
         part: list[StoredRecord] = []
-        size = 0
+        size, fresh = 0, True
         for number, one in enumerate(self._reader.records(), start=1):
-            self._reached = self._reached or one.at
+            if fresh:
+                self._reached, fresh = one.at, False
             if self._takes(one):
                 part.append(one.stored)
                 size += len(one.stored.record.value)
             if size >= _PART_BYTES or number % _PART == 0:
                 yield part
-                part, size, self._reached = [], 0, None
+                part, size, fresh = [], 0, True
         yield part
 
     def _takes(self, one: Appended) -> bool:

@@ -4,7 +4,8 @@ IngestError
 ├── VerificationError      the delivery is not authentic                    401
 ├── PayloadError           authentic, but not what the vendor documents     (dead-lettered)
 ├── LogUnavailable         the log did not take or give records in time     503, retryable
-│   └── LogRefused         it was reached, and refuses these very records
+│   ├── LogRefused         it was reached, and refuses these very records
+│   └── LogHeld            another consumer has the embedded log
 ├── CommitFailed           the consumer no longer owns what it read         retryable
 ├── VendorUnavailable      a vendor's REST side does not answer, or not with sense   retryable
 │   └── VendorBusy         it asks us to wait, and longer than we would
@@ -52,6 +53,10 @@ class LogRefused(LogUnavailable):
     """The log was reached and refuses these records, as it would again: they are larger than it takes."""
 
     retryable = False
+
+
+class LogHeld(LogUnavailable):
+    """Another consumer of the group has the embedded log, which takes one at a time."""
 
 
 class CommitFailed(IngestError):

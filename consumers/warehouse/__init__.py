@@ -15,6 +15,7 @@ import dlt
 from dlt.common.configuration.utils import get_resolved_traces
 from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
 from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_row
@@ -27,6 +28,8 @@ from ingest.settings import Settings
 
 _KEYS_PER_QUERY = 500
 _TURN_SECONDS = 10.0
+_NAMES = [table.name for table in TABLES]
+_NOTES = "_dlt_version"  # what dlt has noted of the tables it made
 
 
 class Warehouse:
@@ -39,7 +42,7 @@ class Warehouse:
         self._folder = Path(settings.warehouse.work_dir) / self._name
         self._held = hold(self._folder, f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance")
         self._destination = destination(settings, settings.consumer.instance)
-        self._failed = False
+        self._failed = True  # what is there is not known yet
         with translated():
             self._pipeline = self._fresh_pipeline()
             self._strategies = _merge_strategies(self._pipeline)
@@ -48,12 +51,12 @@ class Warehouse:
     def turn(self) -> Iterator[None]:
         """Around all that belongs to one load. Raises WarehouseUnavailable when the destination is out of reach.
 
-        After a turn that failed, and where somebody else's was left pending, dlt's folder is made anew.
+        After a turn that failed, where somebody else's was left pending, and where all was taken away, it starts anew.
         """
         with turn_at(self._settings, _TURN_SECONDS):
             with translated():
-                if self._failed or self._pipeline.has_pending_data:
-                    self._pipeline = self._fresh_pipeline()
+                if self._failed or self._pipeline.has_pending_data or self._missing([_NOTES]):
+                    self._start_anew()
             self._failed = True
             yield
             self._failed = False
@@ -61,7 +64,7 @@ class Warehouse:
     def prepare(self) -> None:
         """Makes the tables, so that they can be read before the first event. Raises as `load` does."""
         with self.turn():
-            self.load({table.name: [] for table in TABLES})
+            self.load({name: [] for name in _NAMES})
 
     def versions(self, keys: Iterable[Key]) -> Mapping[Key, Stored]:
         """What `bookings` has of these; within a turn. Raises WarehouseUnavailable."""
@@ -105,6 +108,21 @@ class Warehouse:
             self._pipeline.deactivate()
         self._held.release()
 
+    def _start_anew(self) -> None:
+        """With tables that somebody took away: dlt makes those of a load, and then notes that all are there."""
+        self._pipeline = self._fresh_pipeline()
+        missing = self._missing([*_NAMES, _NOTES])
+        if missing and _NOTES not in missing:
+            with self._pipeline.sql_client() as client:
+                notes = client.make_qualified_table_name(_NOTES)
+                client.execute_sql(f"DELETE FROM {notes} WHERE schema_name = %s", self._name)  # noqa: S608 - our own names
+        if missing:
+            self.load({name: [] for name in _NAMES})
+
+    def _missing(self, tables: Iterable[str]) -> list[str]:
+        with self._pipeline.sql_client() as client:
+            return [name for name in tables if not _is_there(client, name)]
+
     def _fresh_pipeline(self) -> dlt.Pipeline:
         shutil.rmtree(self._folder, ignore_errors=True)
         return dlt.pipeline(
@@ -115,6 +133,14 @@ class Warehouse:
         columns: dict[str, TColumnSchema] = {column: {"data_type": "json"} for column in table.json}
         resource: DltResource = dlt.resource([arrow(table.name, rows)], name=table.name, primary_key=table.key, columns=columns)
         return resource.apply_hints(write_disposition=self._strategies[table.replaces])
+
+
+def _is_there(client: SqlClientBase[Any], table: str) -> bool:
+    try:
+        client.execute_sql(f"SELECT 1 FROM {client.make_qualified_table_name(table)} WHERE 1 = 0")  # noqa: S608 - our own names
+    except DatabaseUndefinedRelation:
+        return False
+    return True
 
 
 def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, Any]:

@@ -47,6 +47,8 @@ class SpoolingProducer:
         self._lock = threading.RLock()  # a future may be resolved in the thread that asked for it
         self._unacknowledged: dict[_Append, None] = {}  # in the order they came
         self._waiting = sum(spool.waiting() for spool in spools)
+        self._writing = 0  # appends to the spool that are not there yet
+        self._shrinking = False
         self._closing = threading.Event()
         self._drainer = threading.Thread(target=self._run, name="spool", daemon=True)
         self._drainer.start()
@@ -93,15 +95,16 @@ class SpoolingProducer:
         """The lock is held."""
         for append in appends:
             self._waiting += len(append.records)
+            self._writing += 1
             self._spools[0].append(append.topic, append.records).add_done_callback(partial(self._kept, append))
 
     def _kept(self, append: _Append, answer: "Future[None]") -> None:
         error = answer.exception()
+        with self._lock:
+            self._writing -= 1
+            self._waiting -= len(append.records) if error else 0
         if error is None:
             SPOOLED.inc(len(append.records))
-        else:
-            with self._lock:
-                self._waiting -= len(append.records)
         _resolve(append.future, error)
 
     def _run(self) -> None:
@@ -114,8 +117,9 @@ class SpoolingProducer:
             try:
                 moved = self._drain()
                 pause = _FIRST_PAUSE_SECONDS
-            except LogUnavailable as error:
-                log.warning("spool.waiting", records=self._waiting, why=str(error), seconds=round(pause, 1))
+            except Exception as error:  # noqa: BLE001 - whatever it is, this thread must live, or nothing would ever be handed on
+                why = str(error) if isinstance(error, LogUnavailable) else repr(error)
+                log.warning("spool.waiting", records=self._waiting, why=why, seconds=round(pause, 1))
                 self._closing.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 continue
@@ -126,15 +130,16 @@ class SpoolingProducer:
         """How many records went on to the log. Raises LogUnavailable."""
         self._give_up_overdue()
         if not self._waiting:
+            self._shrinking = self._shrinking and any(spool.shrink() for spool in self._spools)
             return 0
         moved = next(filter(None, (spool.drain(self._log) for spool in reversed(self._spools))), 0)
         with self._lock:
             self._waiting -= moved
-            empty = moved and not self._waiting
-        if empty:
-            log.info("spool.empty")
-            for spool in self._spools:
-                spool.shrink()
+            if not moved and not self._writing:  # somebody took the file away, and what was in it
+                self._waiting = sum(spool.waiting() for spool in self._spools)
+            if not self._waiting:
+                log.info("spool.empty")
+                self._shrinking = True
         return moved
 
     def _give_up_overdue(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import structlog
 
-from ingest.errors import LogRefused, LogUnavailable
+from ingest.errors import CommitFailed, LogHeld, LogRefused, LogUnavailable
 from ingest.log import Producer, Record, StoredRecord
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog, extent
 from ingest.private_file import replace_private
@@ -57,17 +57,19 @@ class SpoolFile:
         if records:
             try:
                 self._hand_on(to, records)
+                self._reader.commit(records)
+            except CommitFailed as error:
+                raise LogUnavailable(str(error)) from error
             except LogUnavailable:
                 self._reader.rewind()
                 raise
-            self._reader.commit(records)
             self._reader.prune(time.time())
             self._refused.clear()
         return len(records)
 
-    def shrink(self) -> None:
-        """Once it is empty, to give the disk back."""
-        self._reader.shrink()
+    def shrink(self) -> bool:
+        """Once it is empty, to give the disk back, some at a time; whether there is more."""
+        return self._reader.shrink()
 
     def close(self) -> None:
         """What waits in it waits on."""
@@ -100,7 +102,6 @@ class SpoolFile:
     def _set_aside(self, stored: StoredRecord, refusal: LogRefused) -> None:
         """It would hold up all others for ever. The log takes it neither as it is nor as a dead letter, so it is kept as a file."""
         folder = self.path.parent / "refused"
-        folder.mkdir(mode=0o700, exist_ok=True)
         file = folder / f"{time.time_ns()}.json"
         record = stored.record
         told = {
@@ -110,6 +111,7 @@ class SpoolFile:
             "value": base64.b64encode(record.value).decode(),
         }
         try:
+            folder.mkdir(mode=0o700, exist_ok=True)
             replace_private(file, orjson.dumps(told))
         except OSError as error:
             raise LogUnavailable(f"{file} cannot be written: {error}") from error
@@ -132,8 +134,10 @@ def _open(path: Path, topics: Sequence[str], limit: int) -> SpoolFile | None:
     """None where another process has it, or nobody can."""
     try:
         return SpoolFile(path, topics, limit)
+    except LogHeld:
+        return None
     except (LogUnavailable, OSError) as error:
-        log.info("spool.passed_over", why=str(error))
+        log.error("spool.passed_over", file=str(path), why=str(error))  # noqa: TRY400 - where it was raised is of no use
         return None
 
 

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Record
@@ -188,6 +189,36 @@ def test_what_the_log_refuses_at_once_is_not_kept(spooling: Open, tmp_path: Path
     assert isinstance(producer.append(TOPIC, [Record("calendly/sales/2", gate.refused)]).exception(PATIENCE), LogRefused)
     producer.close()
     assert waiting(tmp_path) == 0
+
+
+def test_a_record_that_cannot_be_set_aside_is_tried_again_until_it_can(spooling: Open, tmp_path: Path) -> None:
+    gate = Gate()
+    gate.state = "failing"
+    producer = spooling(gate)
+    (tmp_path / "refused").write_text("in the way")
+    producer.append(TOPIC, [Record("calendly/sales/2", gate.refused)]).result(PATIENCE)
+    send(producer, 3)
+    with capture_logs() as logged:
+        gate.state = "open"
+        wait_for(lambda: any("refused" in entry.get("why", "") for entry in logged), "it says what is in the way")
+        (tmp_path / "refused").unlink()
+        wait_for(lambda: gate.order() == values(3), "the other is handed on")
+
+
+def test_a_spool_that_somebody_deletes_is_not_waited_for(spooling: Open, tmp_path: Path) -> None:
+    gate = Gate()
+    gate.state = "failing"
+    producer = spooling(gate)
+    send(producer, 1)
+    for file in tmp_path.glob("spool-000.db*"):
+        file.unlink()
+    gate.state = "open"
+
+    def arrives_at_once() -> bool:
+        append = producer.append(TOPIC, [record(2)])
+        return append.done() and append.exception() is None
+
+    wait_for(arrives_at_once, "deliveries go to the log again, and past the spool")
 
 
 def test_every_worker_has_a_file_of_its_own_and_takes_over_what_a_dead_one_left(tmp_path: Path) -> None:

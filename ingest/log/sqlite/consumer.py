@@ -10,13 +10,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ingest.errors import CommitFailed, LogUnavailable
+from ingest.errors import CommitFailed, LogHeld
 from ingest.log import Backlog, Partition, Record, StoredRecord
 from ingest.log.sqlite.file import BUSY_SECONDS, LogFile, transaction, unavailable
 
 _LOOK_AGAIN_SECONDS = 0.02
 _GROUP_WAIT_SECONDS = 10.0
 _PRUNE_EVERY_SECONDS = 300.0
+_PAGES_AT_ONCE = 2000  # 8 MB; writers wait meanwhile
 
 
 class SqliteConsumer:
@@ -77,10 +78,11 @@ class SqliteConsumer:
                     (topic, committed, before),
                 )
 
-    def shrink(self) -> None:
-        """Give what deleted records took back to the file system."""
+    def shrink(self) -> bool:
+        """Gives some of what deleted records took back to the file system; whether there is more."""
         with unavailable(self._path):
-            self._file.connection.execute("PRAGMA incremental_vacuum").fetchall()
+            self._file.connection.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+            return bool(self._scalar("PRAGMA freelist_count"))
 
     def close(self) -> None:
         self._file.close()
@@ -91,7 +93,7 @@ class SqliteConsumer:
             self._lock.acquire(timeout=patience)
         except Timeout:
             self._file.close()
-            raise LogUnavailable(
+            raise LogHeld(
                 f"another consumer of group {self._group!r} reads {self._path}; the embedded log takes one at a time:"
                 " stop that one, or go to Kafka to run several"
             ) from None
