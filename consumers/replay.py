@@ -17,7 +17,7 @@ import orjson
 from ingest.errors import LogUnavailable, PayloadError
 from ingest.event import REPLAY_OF, Via
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Appended, Backlog, Producer, Reader, Record, StoredRecord
+from ingest.log import Appended, Backlog, Partition, Producer, Reader, Record, StoredRecord
 from ingest.opening import read_backlog
 from ingest.settings import Settings
 
@@ -89,7 +89,8 @@ class Report:
 
 def again(stored: StoredRecord) -> Record:
     """The record, marked as replayed, and with the place of the one that it repeats."""
-    return replace(stored.record, headers={**stored.record.headers, "ce_via": Via.REPLAY.value, REPLAY_OF: stored.position})
+    headers = stored.record.headers
+    return replace(stored.record, headers={**headers, "ce_via": Via.REPLAY.value, REPLAY_OF: headers.get(REPLAY_OF, stored.position)})
 
 
 def received_at(one: Appended) -> datetime:
@@ -101,15 +102,22 @@ def received_at(one: Appended) -> datetime:
         return one.at
 
 
-def why_skipped(one: Appended, wanted: Wanted) -> Skipped | None:
-    """None for one that is to be replayed."""
+def why_skipped(one: Appended, wanted: Wanted, first: Callable[[Partition], int] = lambda _: 0) -> Skipped | None:
+    """None for one that is to be replayed; `first` tells a partition's oldest offset."""
     headers, received = one.stored.record.headers, received_at(one)
-    if _came_by_replay(headers):
+    if _came_by_replay(headers) and not _alone_is_left(headers, first):
         return Skipped.REPLAY
     if wanted.accounts and headers.get("ce_source", "").rpartition("/")[2] not in wanted.accounts:
         return Skipped.OTHER_ACCOUNT
     outside = (wanted.since and received < wanted.since) or (wanted.until and received >= wanted.until)
     return Skipped.OUTSIDE if outside else None
+
+
+def _alone_is_left(headers: Mapping[str, str], first: Callable[[Partition], int]) -> bool:
+    """Of a record that was replayed before, and is no longer in the log itself."""
+    topic, _, place = headers.get(REPLAY_OF, "").partition("/")
+    number, _, offset = place.partition("/")
+    return number.isdecimal() and offset.isdecimal() and int(offset) < first(Partition(topic, int(number)))
 
 
 def _came_by_replay(headers: Mapping[str, str]) -> bool:
@@ -180,7 +188,7 @@ class Replay:
 
     def _takes(self, one: Appended) -> bool:
         self.report.read += 1
-        if reason := why_skipped(one, self._wanted):
+        if reason := why_skipped(one, self._wanted, self._reader.first):
             self.report.skipped[reason] += 1
             return False
         received = received_at(one)

@@ -105,6 +105,9 @@ class Reader(Protocol):
     def begins(self) -> datetime | None:
         """When the oldest record that the log still has was appended; None where it has none."""
 
+    def first(self, partition: Partition) -> int:
+        """The oldest offset that the partition still had; 0 where it had none."""
+
     def records(self) -> Iterator[Appended]:
         """Each partition in its own order, and all of them together by when they were appended. Raises LogUnavailable."""
 

@@ -62,6 +62,14 @@ def test_nothing_is_replayed_twice() -> None:
     assert why_skipped(appended(again(appended(set_aside).stored), TOPICS.dead_letters), Wanted()) is Skipped.REPLAY
 
 
+@pytest.mark.parametrize(("first", "reason"), [(0, Skipped.REPLAY), (3, Skipped.REPLAY), (4, None)])
+def test_a_copy_is_replayed_once_its_original_is_no_longer_in_the_log(first: int, reason: Skipped | None) -> None:
+    original = StoredRecord(sample(1).to_record(), Partition(TOPIC, 2), 3)
+    copy = StoredRecord(again(original), Partition(TOPIC, 2), 9)
+    assert why_skipped(Appended(LATER, copy), Wanted(), {Partition(TOPIC, 2): first}.__getitem__) is reason
+    assert again(copy) == again(original), "it still tells whose place it takes"
+
+
 def test_the_dead_letter_of_a_replay_is_left_out_because_what_it_repeats_is_there() -> None:
     record = letter(again(appended(sample(1).to_record()).stored)).to_record()
     assert why_skipped(appended(record, TOPICS.dead_letters), Wanted()) is Skipped.REPLAY

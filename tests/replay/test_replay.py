@@ -2,9 +2,10 @@
 
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,23 @@ def lose(shop: Shop) -> None:
     for each in file.parent.glob(f"{file.name}*"):
         if each.suffix != ".lock":
             each.unlink()
+
+
+def test_what_is_in_the_log_as_a_copy_alone_comes_back_too(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, VENDORS)
+    with shop.server.serving():
+        with consuming(shop) as rig:
+            lived(shop)
+            before = snapshot(rig)
+            written = {entry.partition.topic: entry.next for entry in rig.consumer.backlog()}
+            assert replay(shop, tmp_path).code == 0
+        lose(shop)
+        with closing(sqlite3.connect(tmp_path / "log.db")) as log, log:  # as retention does
+            log.executemany("DELETE FROM records WHERE topic = ? AND offset < ?", written.items())
+        with consuming(shop) as rig:
+            assert replay(shop, tmp_path).code == 0
+            assert shop.wrong() == []
+            assert what(snapshot(rig), *OTHERWISE) == what(before, *OTHERWISE)
 
 
 def test_a_lost_warehouse_comes_back_whole(tmp_path: Path) -> None:

@@ -48,6 +48,9 @@ class KafkaLogReader:
     def begins(self) -> datetime | None:
         return _instant(min(self._oldest)) if self._oldest else None
 
+    def first(self, partition: Partition) -> int:
+        return int(max(0, self._firsts.get(partition, 0)))
+
     def records(self) -> Iterator[Appended]:
         return heapq.merge(*(self._of(partition, span) for partition, span in self._spans.items()), key=lambda one: one.at)
 
@@ -63,6 +66,7 @@ class KafkaLogReader:
                 admin.list_partition_offsets(dict.fromkeys(partitions, spec)) if partitions else {}
                 for spec in (0, since, OffsetSpec.LATEST)
             )
+        self._firsts = {Partition(*each): found.offset for each, found in first.items()}
         self._oldest = [found.timestamp for found in first.values() if found.offset >= 0]
         self._spans = {each: range(start[each].offset, end[each].offset) for each in partitions if start[each].offset >= 0}
 

@@ -23,6 +23,7 @@ class SqliteReader:
             self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_SECONDS)
             self._connection.execute("PRAGMA query_only=ON")
             self._oldest = [at for topic in topics if (at := self._first(topic)) is not None]
+            self._firsts = {topic: self._value("SELECT MIN(offset) FROM records WHERE topic = ?", topic) for topic in topics}
             self._spans = {topic: self._span(topic, since.timestamp() if since else 0.0) for topic in topics}
 
     def total(self) -> int:
@@ -30,6 +31,9 @@ class SqliteReader:
 
     def begins(self) -> datetime | None:
         return _instant(min(self._oldest)) if self._oldest else None
+
+    def first(self, partition: Partition) -> int:
+        return int(self._firsts.get(partition.topic) or 0)
 
     def records(self) -> Iterator[Appended]:
         return heapq.merge(*(self._of(topic, span) for topic, span in self._spans.items()), key=lambda one: one.at)
