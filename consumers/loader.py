@@ -15,7 +15,7 @@ from consumers.warehouse import Warehouse
 from ingest.booking import BookingStatus
 from ingest.dead_letter import DeadLetter
 from ingest.errors import CommitFailed, IngestError, LoadRefused, LogUnavailable, PayloadError, WarehouseUnavailable
-from ingest.event import Via
+from ingest.event import Via, whose
 from ingest.instant import parse_instant
 from ingest.log import Consumer, Producer, StoredRecord
 from ingest.opening import sqlite_path
@@ -176,7 +176,7 @@ class Loader:
         except TimeoutError:
             raise LogUnavailable(f"the log did not take the dead letters within {_APPEND_SECONDS:.0f} seconds") from None
         for letter in letters:
-            DEAD_LETTERS.labels(*_labels(letter.source), letter.reason).inc()
+            DEAD_LETTERS.labels(*whose(letter.source), letter.reason).inc()
 
     def _report_lag(self) -> None:
         if time.monotonic() >= self._lag_due:
@@ -248,8 +248,3 @@ def _age(stored: StoredRecord, now: datetime) -> float:
         return max(0.0, (now - parse_instant(stored.record.headers["ce_receivedat"])).total_seconds())
     except (KeyError, PayloadError):
         return float("inf")
-
-
-def _labels(source: str) -> tuple[str, str]:
-    vendor, _, account = source.strip("/").partition("/")
-    return vendor, account

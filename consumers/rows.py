@@ -7,7 +7,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Context, Decimal
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 from ingest.booking import Booking
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
-from ingest.instant import parse_instant
+from ingest.instant import as_utc, parse_instant
 from ingest.log import StoredRecord
 
 Row = dict[str, Any]
@@ -124,7 +124,7 @@ def booking_row(booking: Booking, event: Event, version: str, first_seen_at: dat
 
 def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
     """What a warehouse gave back, as `booking_row` makes it: JSON as text, instants in UTC."""
-    row = {column: _in_utc(value) for column, value in zip(columns, values, strict=True)}
+    row = {column: as_utc(value) if isinstance(value, datetime) else value for column, value in zip(columns, values, strict=True)}
     return row if isinstance(row["staff"], str) else {**row, "staff": orjson.dumps(row["staff"]).decode()}
 
 
@@ -190,12 +190,6 @@ def _any_text(data: bytes) -> str:
 
 def _scaled(price: Decimal | None) -> Decimal | None:
     return None if price is None else price.quantize(_FINEST, context=_EXACT)
-
-
-def _in_utc(value: Any) -> Any:
-    if not isinstance(value, datetime):
-        return value
-    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def _instant_or(text: str | None, otherwise: datetime) -> datetime:

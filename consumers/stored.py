@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ from consumers.locks import READER_SECONDS, warehouse_lock
 from consumers.query import query
 from ingest.booking import Booking, BookingStatus, Stored
 from ingest.errors import NoSuchTable, NothingLoaded, WarehouseUnavailable
+from ingest.instant import as_utc
 from ingest.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class StoredBookings:
             where = f"gone_at IS NULL AND {column} >= %s{before} AND booking_id > %s ORDER BY booking_id LIMIT {_IDS}"
             rows = self._ask(["booking_id", "loaded_at"], where, [vendor, account, since, *end, *place])
             if rows:
-                yield [(row[0], _in_utc(row[1])) for row in rows]
+                yield [(row[0], as_utc(row[1])) for row in rows]
             place = [rows[-1][0]] if len(rows) == _IDS else []
 
     def _marks(self, number: int) -> str:
@@ -116,14 +117,10 @@ def _bare(column: str) -> str:
 
 
 def _stored(row: Sequence[Any]) -> Stored:
-    told: dict[str, Any] = {name: _in_utc(value) for name, value in zip(_COLUMNS, row, strict=True)}
+    told: dict[str, Any] = {
+        name: as_utc(value) if isinstance(value, datetime) else value for name, value in zip(_COLUMNS, row, strict=True)
+    }
     loaded_at = told.pop("loaded_at")
     staff = orjson.loads(told["staff"]) if isinstance(told["staff"], str) else told["staff"] or ()
     told |= {"status": BookingStatus(told["status"]), "staff": tuple(staff), "version": told["version"].rpartition("/")[0]}
     return Stored(Booking(**told), loaded_at)
-
-
-def _in_utc(value: Any) -> Any:
-    if not isinstance(value, datetime):
-        return value
-    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)

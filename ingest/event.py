@@ -22,6 +22,12 @@ RECONCILED = "ingest.reconciliation.finished"
 REPLAY_OF = "ce_replayof"
 
 
+def whose(source: str) -> tuple[str, str]:
+    """Vendor and account of a CloudEvents source, "" for what it does not tell."""
+    vendor, _, account = source.strip("/").partition("/")
+    return vendor, account
+
+
 class Via(StrEnum):
     """How an event reached us."""
 

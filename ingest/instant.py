@@ -20,6 +20,11 @@ def utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def as_utc(moment: datetime) -> datetime:
+    """What a warehouse gave back: there a time without a zone is one in UTC."""
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def format_instant(moment: datetime) -> str:
     """27 characters, microseconds, `Z`: comparing two such texts compares the instants."""
     return f"{utc(moment).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

@@ -7,7 +7,7 @@ import re
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -15,7 +15,8 @@ import orjson
 from consumers.query import Answer, query
 from ingest.dead_letter import REASONS, DeadLetter
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
-from ingest.event import RECONCILED, Event
+from ingest.event import RECONCILED, Event, whose
+from ingest.instant import as_utc
 from ingest.settings import Settings
 
 _PART = 500  # a letter is a few kilobytes, and seldom a megabyte
@@ -49,12 +50,12 @@ class StoredLetter:
     @property
     def vendor(self) -> str:
         """`calendly`, …; "" where the record did not tell."""
-        return self.letter.source.strip("/").partition("/")[0]
+        return whose(self.letter.source)[0]
 
     @property
     def account(self) -> str:
         """The account's name; "" where the record did not tell."""
-        return self.letter.source.strip("/").partition("/")[2]
+        return whose(self.letter.source)[1]
 
 
 class Letters:
@@ -103,8 +104,8 @@ class Letters:
         kinds = self._ask("SELECT DISTINCT source, reason FROM dead_letters").rows
         _refuse_unknown("reason", chosen.reasons, {*REASONS, *(reason for _, reason in kinds)})
         sources = {source for source, _ in kinds if source}
-        _refuse_unknown("account", chosen.accounts, {*self._settings.accounts, *map(_account, sources)})
-        return sorted(source for source in sources if _account(source) in chosen.accounts)
+        _refuse_unknown("account", chosen.accounts, {*self._settings.accounts, *(whose(source)[1] for source in sources)})
+        return sorted(source for source in sources if whose(source)[1] in chosen.accounts)
 
     def _ask(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
         try:
@@ -127,13 +128,12 @@ def _condition(chosen: Chosen, sources: Sequence[str]) -> tuple[str, list[Any]]:
 
 def _stored(row: dict[str, Any]) -> StoredLetter:
     """A table from before has not all columns, and its text stood for bytes it could not hold: where the id proves which, they are those."""
-    happened_at: datetime = row["happened_at"]
     encoded, text = row.get("data_base64"), (row["data"] or "").encode()
     letter = DeadLetter(
         source=row["source"] or "",
         reason=row["reason"] or "",
         detail=row["detail"] or "",
-        happened_at=happened_at if happened_at.tzinfo else happened_at.replace(tzinfo=UTC),
+        happened_at=as_utc(row["happened_at"]),
         data=b64decode(encoded) if encoded else text,
         headers=_headers(row["headers"]),
         query=row["query"] or "",
@@ -166,10 +166,6 @@ def _refuse_unknown(what: str, named: Iterable[str], known: Iterable[str]) -> No
     there = sorted(set(known))
     if unknown := [name for name in named if name not in there]:
         raise ConfigurationError(f"no {what} is called {unknown[0]!r}; there are {', '.join(there) or 'none'}")
-
-
-def _account(source: str) -> str:
-    return source.strip("/").partition("/")[2]
 
 
 def _marks(values: Sequence[Any]) -> str:
