@@ -161,10 +161,9 @@ def _too_many(which: str) -> DeadLetterLimit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Rows by table, what the warehouse has of each booking once they are in, and what was too old to be a row."""
+    """Rows by table, and what was too old to be a row."""
 
     rows: dict[str, list[Row]]
-    versions: dict[Key, Stored]
     stale: list[Candidate]
 
 
@@ -189,18 +188,15 @@ def plan_load(
     received = _first_received(told)
     mended = newest(one for one in told if one.key in whole and _differs(one, held[one.key], whole[one.key], now))
     rows: list[Row] = []
-    versions: dict[Key, Stored] = {}
     for key, candidate in newest(told).items():
         before, mend = held.get(key), mended.get(key)
         standing = mend or before
         if winner := candidate if standing is None or candidate.version > standing.version else mend:
             first_seen = before.first_seen_at if before else received[key]
-            versions[key] = Stored(winner.version, first_seen, winner.event.id)
             rows.append(booking_row(winner.booking, winner.event, winner.version, first_seen, now))
     once = _first_rows(chain(((item.table, item.row) for item in items), (("dead_letters", dead_letter_row(one, now)) for one in letters)))
     return Plan(
         once | ({"bookings": rows} if rows else {}),
-        versions,
         [one for one in told if not one.replayed and one.key in held and one.version < held[one.key].version],
     )
 

@@ -10,7 +10,6 @@ import structlog
 
 from consumers.batch import BadRun, Item, Plan, Topics, candidates, plan_load, read_batch, set_aside, to_compare
 from consumers.rows import Row
-from consumers.versions import VersionGuard
 from consumers.warehouse import Warehouse
 from ingest.booking import BookingStatus
 from ingest.dead_letter import DeadLetter
@@ -18,7 +17,6 @@ from ingest.errors import CommitFailed, IngestError, LoadRefused, LogUnavailable
 from ingest.event import Via, whose
 from ingest.instant import parse_instant
 from ingest.log import Consumer, Producer, StoredRecord
-from ingest.opening import sqlite_path
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
@@ -57,8 +55,6 @@ class Loader:
         self._consumer = consumer
         self._producer = producer
         self._warehouse = warehouse
-        self._guard = VersionGuard(warehouse.versions)
-        self._shared = sqlite_path(settings) is None
         self._topics = Topics(settings.dead_letter_topic, settings.audit_topic)
         self._mapper = BookingMapper(settings.vendors())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -89,7 +85,7 @@ class Loader:
         generation = self._consumer.generation()
         records = self._collect()
         if self._consumer.generation() != generation:
-            self._start_over()  # some of these may be another consumer's by now, and so may be bookings we remember
+            self._start_over()  # some of these may be another consumer's by now
             return 0
         if records:
             self._thread.submit(self._process, records).result()
@@ -139,20 +135,15 @@ class Loader:
                 plan = self._plan(items, letters)
                 self._warehouse.load(plan.rows)
         except LoadRefused as refusal:
-            self._guard.forget()
             return self._load_apart(items, letters, refusal)
-        self._guard.remember(plan.versions)
         self._refused.note(True for _ in items)
         _observe(items, plan)
         return []
 
     def _plan(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> Plan:
-        """What is remembered does not count for a replay, which is to mend a warehouse, nor where consumers share a log.
-
-        One that was frozen there learns too late that another went on in its place.
-        """
+        """The warehouse is asked each time: what a consumer remembers of it is wrong once it was frozen and another went on, or it was taken away."""
         told = candidates(items)
-        held = self._guard.stored((one.key for one in told), {one.key for one in told if one.replayed or self._shared})
+        held = self._warehouse.versions({one.key for one in told})
         whole = self._warehouse.bookings(found) if (found := to_compare(told, held)) else {}
         return plan_load(items, letters, held, datetime.now(UTC), whole)
 
@@ -189,7 +180,6 @@ class Loader:
         self._refused.settle()
 
     def _start_over(self) -> None:
-        self._guard.forget()
         self._unreadable.rewind()
         self._refused.rewind()
         try:

@@ -1,7 +1,6 @@
 """The version guard: dlt has none, so what is older than the warehouse's row is left out before the load."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,8 +9,6 @@ from ingest.event import Event, Via
 from ingest.instant import format_instant
 
 Key = tuple[str, str, str]
-
-_CACHED = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +55,3 @@ def newest(candidates: Iterable[Candidate]) -> dict[Key, Candidate]:
         if held is None or candidate.version > held.version:
             best[candidate.key] = candidate
     return best
-
-
-class VersionGuard:
-    """Knows what the warehouse has, from a bounded cache or by asking. Right only while one consumer writes a booking."""
-
-    def __init__(self, ask: Callable[[Iterable[Key]], Mapping[Key, Stored]]) -> None:
-        """`ask` gives what the warehouse has of some keys."""
-        self._ask = ask
-        self._known: OrderedDict[Key, Stored] = OrderedDict()
-
-    def stored(self, keys: Iterable[Key], doubted: Collection[Key] = ()) -> dict[Key, Stored]:
-        """What the warehouse has of these; it is asked for the doubted ones, whatever is remembered. Raises WarehouseUnavailable."""
-        wanted = list(keys)
-        known = {key: self._known[key] for key in wanted if key in self._known and key not in doubted}
-        missing = [key for key in wanted if key not in known]
-        return known | (dict(self._ask(missing)) if missing else {})
-
-    def remember(self, loaded: Mapping[Key, Stored]) -> None:
-        """After a load that succeeded."""
-        for key, stored in loaded.items():
-            self._known[key] = stored
-            self._known.move_to_end(key)
-        while len(self._known) > _CACHED:
-            self._known.popitem(last=False)
-
-    def forget(self) -> None:
-        """After anything that may have let another consumer write, or left a load half known."""
-        self._known.clear()

@@ -48,8 +48,6 @@ def open_reader(settings: Settings, since: datetime | None) -> Reader:
     if path := sqlite_path(settings):
         from ingest.log.sqlite import SqliteReader
 
-        if not path.exists():
-            raise LogUnavailable(f"there is no log yet: {path} is made by the first process that appends to it")
         return SqliteReader(path, settings.topics(), since)
     from ingest.log.kafka import KafkaLogReader
 

@@ -43,6 +43,7 @@ class Warehouse:
         self._held = hold(self._folder, f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance")
         self._destination = destination(settings, settings.consumer.instance)
         self._failed = True  # what is there is not known yet
+        self._made = False  # whether the tables are there, with all their columns
         with translated():
             self._pipeline = self._fresh_pipeline()
             self._strategies = _merge_strategies(self._pipeline)
@@ -62,9 +63,9 @@ class Warehouse:
             self._failed = False
 
     def prepare(self) -> None:
-        """Makes the tables, so that they can be read before the first event. Raises as `load` does."""
+        """Makes the tables, as every first turn does, so that they can be read before the first event. Raises as `load` does."""
         with self.turn():
-            self.load({name: [] for name in _NAMES})
+            pass
 
     def versions(self, keys: Iterable[Key]) -> Mapping[Key, Stored]:
         """What `bookings` has of these; within a turn. Raises WarehouseUnavailable."""
@@ -116,8 +117,9 @@ class Warehouse:
             with self._pipeline.sql_client() as client:
                 notes = client.make_qualified_table_name(_NOTES)
                 client.execute_sql(f"DELETE FROM {notes} WHERE schema_name = %s", self._name)  # noqa: S608 - our own names
-        if missing:
+        if missing or not self._made:
             self.load({name: [] for name in _NAMES})
+        self._made = True
 
     def _missing(self, tables: Iterable[str]) -> list[str]:
         with self._pipeline.sql_client() as client:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ingest.cli import dead_letters_shown as shown
-from ingest.cli.instants import instant_of
+from ingest.cli.instants import span_of
 from ingest.cli.options import AsJson, Config, settings_of
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
@@ -141,10 +141,7 @@ def redrive(
 def _chosen(reasons: Sequence[str] | None, accounts: Sequence[str] | None, since: str, until: str) -> "Chosen":
     from consumers.dead_letters.letters import Chosen
 
-    now = datetime.now(UTC)
-    begin, end = (instant_of(option, text, now) if text else None for option, text in (("--since", since), ("--until", until)))
-    if begin and begin >= (end or now):
-        raise ConfigurationError("--since must be before --until, and before now")
+    begin, end = span_of(since, until, datetime.now(UTC))
     return Chosen(reasons=reasons or (), accounts=accounts or (), since=begin, until=end)
 
 

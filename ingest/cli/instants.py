@@ -28,3 +28,12 @@ def instant_of(option: str, text: str, now: datetime) -> datetime:
         raise ConfigurationError(
             f"{option} {text}: write a date (2026-11-01), an instant (2026-11-01T09:00Z) or how long ago (30d)"
         ) from None
+
+
+def span_of(since: str, until: str, now: datetime, otherwise: datetime | None = None) -> tuple[datetime | None, datetime | None]:
+    """From --since, until --until; "" is none. `otherwise` is where it begins without --since. Raises ConfigurationError."""
+    begin, end = (instant_of(option, text, now) if text else None for option, text in (("--since", since), ("--until", until)))
+    start = begin or otherwise
+    if start and start >= (end or now):
+        raise ConfigurationError("--since must be before --until, and before now")
+    return begin, end

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
-from ingest.cli.instants import instant_of
+from ingest.cli.instants import span_of
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.cli.parent import WithParent, follow_parent
 from ingest.errors import ConfigurationError, VendorRefused
@@ -82,9 +82,7 @@ def reconcile(
         _watch(settings, account or [])
         return
     now = datetime.now(UTC)
-    wanted = Wanted(instant_of("--since", since, now) if since else None, instant_of("--until", until, now) if until else None, dry_run)
-    if (wanted.since or now - settings.reconcile.lookback) >= (wanted.until or now):
-        raise ConfigurationError("--since must be before --until, and before now")
+    wanted = Wanted(*span_of(since, until, now, now - settings.reconcile.lookback), dry_run)
     vendors = readable(settings, account or [])
     try:
         with _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ingest.cli.instants import instant_of
+from ingest.cli.instants import span_of
 from ingest.cli.options import AsJson, Config, settings_of
-from ingest.errors import ConfigurationError, LogUnavailable
+from ingest.errors import LogUnavailable
 from ingest.instant import format_instant
 from ingest.log import Reader
 from ingest.settings import Settings
@@ -67,10 +67,7 @@ def replay(
 def _wanted(settings: Settings, since: str, until: str, accounts: list[str]) -> "Wanted":
     from consumers.replay import Wanted
 
-    now = datetime.now(UTC)
-    begin, end = (instant_of(option, text, now) if text else None for option, text in (("--since", since), ("--until", until)))
-    if begin and begin >= (end or now):
-        raise ConfigurationError("--since must be before --until, and before now")
+    begin, end = span_of(since, until, datetime.now(UTC))
     settings.chosen(accounts)
     return Wanted(begin, end, frozenset(accounts))
 

@@ -18,7 +18,7 @@ from ingest.private_file import replace_private
 
 log = structlog.get_logger()
 
-GROUP = "drain"
+_GROUP = "drain"
 _MOST = 100  # receiver.workers is at most 64
 _SOME = 100  # at a time: of the largest bodies more would fill the memory
 _ACKNOWLEDGED_SECONDS = 5.0
@@ -29,9 +29,9 @@ class SpoolFile:
 
     def __init__(self, path: Path, topics: Sequence[str], limit: int) -> None:
         """`limit` is in bytes."""
-        left = [entry.partition.topic for entry in backlog(path, GROUP)]
+        left = [entry.partition.topic for entry in backlog(path, _GROUP)]
         self.path = path
-        self._reader = SqliteConsumer(path, GROUP, list(dict.fromkeys([*topics, *left])), timedelta.max, patience=0)
+        self._reader = SqliteConsumer(path, _GROUP, list(dict.fromkeys([*topics, *left])), timedelta.max, patience=0)
         try:
             self._writer = SqliteProducer(path, limit)
         except LogUnavailable:
@@ -143,5 +143,10 @@ def _open(path: Path, topics: Sequence[str], limit: int) -> SpoolFile | None:
 
 def _holds_some(path: Path) -> bool:
     with suppress(LogUnavailable):
-        return any(entry.lag for entry in backlog(path, GROUP))
+        return records_in(path) > 0
     return False
+
+
+def records_in(path: Path) -> int:
+    """That wait in a file, whoever has it. Raises LogUnavailable."""
+    return sum(entry.lag for entry in backlog(path, _GROUP))

@@ -9,11 +9,11 @@ import structlog
 
 from ingest.errors import ConfigurationError, LogUnavailable
 from ingest.log import Producer
-from ingest.log.sqlite import backlog, extent
+from ingest.log.sqlite import extent
 from ingest.opening import open_producer, probe, sqlite_path
 from ingest.settings import Settings
 from receivers.spool import SpoolingProducer
-from receivers.spool.file import GROUP, claim
+from receivers.spool.file import claim, records_in
 
 log = structlog.get_logger()
 
@@ -81,4 +81,4 @@ def _state(path: Path) -> SpoolState:
     oldest, used = extent(path)
     since = datetime.fromtimestamp(oldest, UTC) if oldest else None
     age = (datetime.now(UTC) - since).total_seconds() if since else 0.0
-    return SpoolState(str(path), sum(entry.lag for entry in backlog(path, GROUP)), since, round(age, 1), used)
+    return SpoolState(str(path), records_in(path), since, round(age, 1), used)

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers import versions
 from consumers.batch import Plan, candidates, plan_load, read_batch
-from consumers.versions import Key, Stored, VersionGuard
+from consumers.versions import Key, Stored
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.vendors.mapping import BookingMapper
@@ -28,12 +27,12 @@ class Reading:
     sizes: tuple[int, ...]
     crashes: tuple[bool, ...]
 
-    def batches(self) -> Iterable[tuple[tuple[Event, ...], bool]]:
-        """Every batch that is loaded, and whether a new process loads the next one."""
+    def batches(self) -> Iterable[tuple[Event, ...]]:
+        """Every batch that is loaded, again and again where a new process reads what was not committed."""
         start, sizes, crashes = 0, iter(self.sizes), iter(self.crashes)
         while start < len(self.log):
             size, crash = next(sizes, len(self.log)), next(crashes, False)
-            yield self.log[start : start + size], crash
+            yield self.log[start : start + size]
             start += 0 if crash else size
 
 
@@ -74,15 +73,10 @@ class Model:
 def play(reading: Reading) -> Model:
     """As the loader does it, without one."""
     model, offsets = Model(), count()
-    guard = VersionGuard(model.versions)
-    for batch, crash in reading.batches():
+    for batch in reading.batches():
         records = [StoredRecord(event.to_record(), Partition(TOPIC), next(offsets)) for event in batch]
         items = read_batch(records, TOPICS, BookingMapper({}), START).items
-        plan = plan_load(items, [], guard.stored(one.key for one in candidates(items)), START)
-        model.load(plan)
-        guard.remember(plan.versions)
-        if crash:
-            guard.forget()
+        model.load(plan_load(items, [], model.versions(one.key for one in candidates(items)), START))
     return model
 
 
@@ -102,19 +96,10 @@ def test_every_event_is_there_once_and_every_booking_at_its_newest(reading: Read
 @given(readings())
 def test_a_booking_was_first_seen_when_the_first_batch_with_it_was_received(reading: Reading) -> None:
     first: dict[str, datetime] = {}
-    for batch, _ in reading.batches():
+    for batch in reading.batches():
         for booking in {event.subject for event in batch} - first.keys():
             first[booking] = min(event.received_at for event in batch if event.subject == booking)
     assert {key[2]: row["first_seen_at"] for key, row in play(reading).bookings.items()} == first
-
-
-@settings(deadline=None)
-@given(readings(), st.integers(0, 2))
-def test_the_guard_tells_what_the_warehouse_has_however_little_it_remembers(reading: Reading, remembered: int) -> None:
-    expected = play(reading)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(versions, "_CACHED", remembered)
-        assert play(reading) == expected
 
 
 def test_of_a_batch_the_state_that_lost_is_told_as_stale() -> None:
@@ -127,21 +112,6 @@ def test_of_a_batch_the_state_that_lost_is_told_as_stale() -> None:
     assert [row["last_event_id"] for row in plan.rows["bookings"]] == ["E2"]
 
 
-def test_the_guard_asks_again_for_what_it_had_no_room_to_remember(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "_CACHED", 2)
-    asked: list[Key] = []
-
-    def ask(keys: Iterable[Key]) -> dict[Key, Stored]:
-        asked.extend(keys)
-        return {}
-
-    guard = VersionGuard(ask)
-    keys = [("oncehub", "support", f"B{number}") for number in range(3)]
-    guard.remember({key: Stored("1", START) for key in keys})
-    assert guard.stored(keys).keys() == {*keys[1:]}
-    assert asked == keys[:1]
-
-
 _examples = count(1)
 
 
@@ -149,12 +119,10 @@ _examples = count(1)
 @given(readings())
 def test_the_same_comes_out_of_a_real_warehouse(rig: Rig, reading: Reading) -> None:
     example = f"example {next(_examples)} "
-    for batch, crash in reading.batches():
+    for batch in reading.batches():
         rig.load(
             *(replace(event, id=example + event.id, data=event.data.replace(b'"id":"B', f'"id":"{example}B'.encode())) for event in batch)
         )
-        if crash:
-            rig.loader._guard.forget()
     model = play(reading)
     events = rig.column(f"select id from booking_events where starts_with(id, '{example}')")
     assert sorted(events) == sorted(example + row["id"] for row in model.events.values())

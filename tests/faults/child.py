@@ -72,10 +72,11 @@ class Child:
         if self._process.poll() is None:
             self._process.terminate()
         deadline = time.monotonic() + _STOP_SECONDS
-        while (code := self._process.poll()) is None and time.monotonic() < deadline:
+        while self.alive and time.monotonic() < deadline:
             self.thaw()
-            time.sleep(_LOOK_SECONDS)
-        code = self._process.wait(0) if code is None else code
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LOOK_SECONDS)
+        code = self._process.wait(0)
         self._let_go()
         return code
 

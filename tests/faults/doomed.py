@@ -21,7 +21,7 @@ STEPS = {
     "consume": {
         "collect": "consumers.loader:Loader._collect",
         "read": "consumers.loader:read_batch",
-        "guard": "consumers.versions:VersionGuard.stored",
+        "guard": "consumers.warehouse:Warehouse.versions",
         "extract": "dlt:Pipeline.extract",
         "normalize": "dlt:Pipeline.normalize",
         "start of a load": "dlt.load.load:Load.start_new_jobs",

@@ -1,7 +1,6 @@
 """Reads from the embedded log, and tells where a group stands."""
 
 import json
-import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from ingest.errors import CommitFailed, LogHeld
 from ingest.log import Backlog, Partition, Record, StoredRecord
-from ingest.log.sqlite.file import BUSY_SECONDS, LogFile, transaction, unavailable
+from ingest.log.sqlite.file import LogFile, read_only, transaction, unavailable
 
 _LOOK_AGAIN_SECONDS = 0.02
 _GROUP_WAIT_SECONDS = 10.0
@@ -137,7 +136,7 @@ def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list
     """Where a group stands in these topics, or in all there are, without joining it; an empty list while there is no log."""
     if not path.exists():
         return []
-    with unavailable(path), closing(_read_only(path)) as connection:
+    with unavailable(path), closing(read_only(path)) as connection:
         written = dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
         read = dict(connection.execute("SELECT topic, next_offset FROM commits WHERE consumer_group = ?", (group,)).fetchall())
     return [Backlog(Partition(topic), written.get(topic, 0), read.get(topic, 0)) for topic in (written if topics is None else topics)]
@@ -145,7 +144,7 @@ def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list
 
 def extent(path: Path) -> tuple[float | None, int]:
     """When the oldest record was appended (Unix time; None without records), and the bytes in use. Raises LogUnavailable."""
-    with unavailable(path), closing(_read_only(path)) as connection:
+    with unavailable(path), closing(read_only(path)) as connection:
         sql = (
             "SELECT (SELECT appended_at FROM records WHERE records.topic = topics.topic ORDER BY offset LIMIT 1) AS first"
             " FROM topics WHERE first IS NOT NULL ORDER BY first LIMIT 1"
@@ -153,9 +152,3 @@ def extent(path: Path) -> tuple[float | None, int]:
         oldest = connection.execute(sql).fetchone()
         pages, free, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size"))
     return oldest[0] if oldest else None, (pages - free) * size
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_SECONDS)
-    connection.execute("PRAGMA query_only=ON")
-    return connection

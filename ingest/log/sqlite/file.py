@@ -18,7 +18,7 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE TABLE IF NOT EXISTS commits (consumer_group TEXT, topic TEXT, next_offset INTEGER NOT NULL, PRIMARY KEY (consumer_group, topic));
 """
 
-BUSY_SECONDS = 10.0
+_BUSY_SECONDS = 10.0
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -86,12 +86,19 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def read_only(path: Path) -> sqlite3.Connection:
+    """For those who only look. Raises sqlite3.Error where there is no file."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
-        with FileLock(f"{path}.lock", timeout=BUSY_SECONDS, poll_interval=0.01, mode=0o600):  # going to WAL does not wait, it fails
+        with FileLock(f"{path}.lock", timeout=_BUSY_SECONDS, poll_interval=0.01, mode=0o600):  # going to WAL does not wait, it fails
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # must come before the first table
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)

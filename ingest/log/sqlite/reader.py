@@ -2,13 +2,13 @@
 
 import heapq
 import json
-import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ingest.errors import LogUnavailable
 from ingest.log import Appended, Partition, Record, StoredRecord
-from ingest.log.sqlite.file import BUSY_SECONDS, unavailable
+from ingest.log.sqlite.file import read_only, unavailable
 
 _AT_A_TIME = 100  # of each topic; the largest record is over a megabyte
 
@@ -19,9 +19,10 @@ class SqliteReader:
     def __init__(self, path: Path, topics: Sequence[str], since: datetime | None) -> None:
         """From the first record of each topic that was appended then or later; without `since`, from the first there is. Raises LogUnavailable."""
         self._path = path
+        if not path.exists():
+            raise LogUnavailable(f"there is no log yet: {path} is made by the first process that appends to it")
         with unavailable(path):
-            self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_SECONDS)
-            self._connection.execute("PRAGMA query_only=ON")
+            self._connection = read_only(path)
             self._oldest = [at for topic in topics if (at := self._first(topic)) is not None]
             self._firsts = {topic: self._value("SELECT MIN(offset) FROM records WHERE topic = ?", topic) for topic in topics}
             self._spans = {topic: self._span(topic, since.timestamp() if since else 0.0) for topic in topics}
