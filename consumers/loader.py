@@ -131,7 +131,7 @@ class Loader:
         if not items and not letters:
             return []
         try:
-            with self._warehouse.turn():
+            with self._warehouse.turn(one.partition for one in (*(item.stored for item in items), *letters)):
                 plan = self._plan(items, letters)
                 self._warehouse.load(plan.rows)
         except LoadRefused as refusal:

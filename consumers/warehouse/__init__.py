@@ -22,8 +22,10 @@ from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_ro
 from consumers.versions import Key, Stored
 from consumers.warehouse.destination import destination, read, reading_client, try_out
 from consumers.warehouse.errors import translated
+from consumers.warehouse.fence import fenced
 from consumers.warehouse.files import hold, prune, turn_at
 from ingest.errors import WarehouseUnavailable
+from ingest.log import Partition
 from ingest.settings import Settings
 
 _KEYS_PER_QUERY = 500
@@ -49,12 +51,12 @@ class Warehouse:
             self._strategies = _merge_strategies(self._pipeline)
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Around all that belongs to one load. Raises WarehouseUnavailable when the destination is out of reach.
+    def turn(self, partitions: Iterable[Partition] = ()) -> Iterator[None]:
+        """Around all that belongs to one load of these. Raises WarehouseUnavailable when the destination is out of reach.
 
         After a turn that failed, where somebody else's was left pending, and where all was taken away, it starts anew.
         """
-        with turn_at(self._settings, _TURN_SECONDS):
+        with turn_at(self._settings, _TURN_SECONDS), fenced(self._pipeline, partitions, _TURN_SECONDS):
             with translated():
                 if self._failed or self._pipeline.has_pending_data or self._missing([_NOTES]):
                     self._start_anew()

@@ -9,10 +9,11 @@ import pytest
 from consumers.query import query
 from consumers.warehouse import Warehouse, try_out
 from ingest.errors import ConfigurationError, WarehouseUnavailable
+from ingest.log import Partition
 from ingest.settings import Settings
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.rig import PATIENCE, Command, Rig, Tree, changed, until
-from tests.consumers.samples import sample
+from tests.consumers.rig import PATIENCE, Command, Rig, Tree, changed, opened, until
+from tests.consumers.samples import TOPIC, sample
 
 pytestmark = pytest.mark.postgres
 
@@ -107,3 +108,30 @@ def test_a_stop_that_comes_during_the_very_first_load_is_a_clean_one(postgres_ri
                 until(lambda: (other.execute_sql(waiting) or [[0]])[0][0] > 0, "a load that waits for the table")
             process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0, command.errors()
+
+
+def test_who_goes_on_with_a_partition_waits_for_a_consumer_that_was_frozen_in_its_load(
+    postgres_tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.warehouse._TURN_SECONDS", 0.2)
+    frozen = Warehouse(Settings.model_validate(postgres_tree))
+    with opened(changed(postgres_tree, "consumer", instance="other")) as other:
+        other.warehouse.prepare()
+        other.append(sample(1))
+        with frozen.turn([Partition(TOPIC)]):
+            with pytest.raises(WarehouseUnavailable, match=rf"another consumer has begun to load {TOPIC}/0"):
+                other.loader.step()
+            with other.warehouse.turn([Partition("bookings.bookeo")]):
+                pass
+        other.loader._start_over()
+        other.load()
+        assert other.column("select last_event_id from bookings") == ["E1"]
+    frozen.close()
+
+
+def test_locks_that_did_not_last_as_long_as_the_load_are_told(postgres_rig: Rig) -> None:
+    lost = "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"
+    with pytest.raises(WarehouseUnavailable), postgres_rig.warehouse.turn([Partition(TOPIC)]):
+        assert query(postgres_rig.settings, lost).rows == [(True,)]
+    postgres_rig.load(sample(1))
+    assert postgres_rig.column("select last_event_id from bookings") == ["E1"]
