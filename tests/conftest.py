@@ -1,4 +1,4 @@
-"""What tests of several folders share: a real Kafka, and that no test hurries."""
+"""What tests of several folders share: a real Kafka, a real PostgreSQL, and that no test hurries."""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.consumers.postgres import missing_programs
 from tests.kafka.broker import missing_tools, running_broker
 
 # How long an example takes says nothing about it while other tests run beside it.
@@ -19,6 +20,16 @@ def kafka_tools() -> None:
     if missing := missing_tools():
         message = f"no Kafka to test with: install {' and '.join(missing)}, or name a running one in INGEST_TEST_KAFKA=host:port"
         if os.environ.get("INGEST_TEST_REQUIRE_KAFKA") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def postgres_programs() -> None:
+    """Skips where PostgreSQL is not installed; with INGEST_TEST_REQUIRE_POSTGRES=1 that is a failure."""
+    if missing := missing_programs():
+        message = f"no PostgreSQL to test with: install its server, which has {' and '.join(missing)}"
+        if os.environ.get("INGEST_TEST_REQUIRE_POSTGRES") == "1":
             pytest.fail(message)
         pytest.skip(message)
 

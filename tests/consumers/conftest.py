@@ -1,13 +1,12 @@
 """Rigs for tests: one on DuckDB, one on a PostgreSQL that is started for the run, and one on each in turn."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from tests.consumers.postgres import PostgresServer, missing_programs, running_postgres
+from tests.consumers.postgres import PostgresServer, running_postgres
 from tests.consumers.rig import Rig, Tree, opened, tree_for
 
 
@@ -23,13 +22,8 @@ def rig(tree: Tree) -> Iterator[Rig]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """Skips where PostgreSQL is not installed; with INGEST_TEST_REQUIRE_POSTGRES=1 that is a failure."""
-    if missing := missing_programs():
-        message = f"no PostgreSQL to test with: install its server, which has {' and '.join(missing)}"
-        if os.environ.get("INGEST_TEST_REQUIRE_POSTGRES") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    request.getfixturevalue("postgres_programs")
     with running_postgres() as server:
         yield server
 

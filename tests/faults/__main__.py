@@ -1,4 +1,4 @@
-"""The long form: `python -m tests.faults --log sqlite|kafka|cluster --seed 1 --kills 200 --webhooks 100000`.
+"""The long form: `python -m tests.faults --log sqlite|kafka|cluster --warehouse duckdb|postgres --seed 1 --kills 200 --webhooks 100000`.
 
 Prints a table, or with `--json` the same for scripts; exits with 1 when anything was lost, doubled, set back or left over.
 """
@@ -18,15 +18,15 @@ from rich.table import Table
 
 from tests.faults.breaker import Breaker
 from tests.faults.load import Vendors
-from tests.faults.plan import ALL, CLOCKS, KINDS, Plan
+from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, Plan
 from tests.faults.run import Asked, Report, run
-from tests.faults.servers import serving
 
 
 def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--log", choices=sorted(KINDS), default="sqlite")
+    parser.add_argument("--warehouse", choices=sorted(OF_WAREHOUSE), default="duckdb")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--webhooks", type=int, default=100_000)
@@ -40,7 +40,9 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             kinds = ALL if asked.clocks else ALL - CLOCKS
-            report = runner.run(_run(Asked(asked.log, asked.seed, asked.kills, asked.webhooks, folder / "stand", kinds=kinds)))
+            report = runner.run(
+                _run(Asked(asked.log, asked.warehouse, asked.seed, asked.kills, asked.webhooks, folder / "stand", kinds=kinds))
+            )
         right = not report.verdict.faults()
         _print(report, as_json=asked.json)
     finally:
@@ -60,15 +62,18 @@ async def _run(asked: Asked) -> Report:
                 f" {breaker.done.total()} of {len(plan.faults)} faults ({breaker.kills} kills of {plan.kills})"
             )
 
-        async with serving(asked.log, asked.folder.parent) as servers:
-            return await run(asked, tell, servers)
+        return await run(asked, tell)
 
 
 def _print(report: Report, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(report.summary(), indent=2))
         return
-    table = Table("", "", title=f"{report.asked.log}, seed {report.asked.seed}: {'all right' if not report.verdict.faults() else 'WRONG'}")
+    table = Table(
+        "",
+        "",
+        title=f"{report.asked.log}, {report.asked.warehouse}, seed {report.asked.seed}: {'all right' if not report.verdict.faults() else 'WRONG'}",
+    )
     for name, value in report.summary().items():
         shown = "\n".join(f"{key}: {count}" for key, count in value.items()) if isinstance(value, dict) else value
         table.add_row(name, "\n".join(map(str, shown)) if isinstance(shown, list) else str(shown), end_section=isinstance(value, dict))

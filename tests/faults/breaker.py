@@ -17,7 +17,6 @@ from tests.faults.child import Child, signal_to
 from tests.faults.clock import replace, withdraw
 from tests.faults.plan import Fault, Kind, Plan
 from tests.faults.proxy import Proxy
-from tests.faults.servers import Servers
 from tests.faults.stand import Stand
 from tests.kafka.broker import Broker
 from tests.kafka.cluster import start_all
@@ -126,8 +125,9 @@ class Breaker:
 
     async def hold_warehouse(self, fault: Fault) -> bool:
         """By somebody who reads, or writes."""
-        file = str(self._stand.settings.warehouse.duckdb_file)
-        command = [sys.executable, "-m", "tests.faults.holder", file, _one(("reads", "writes"), fault), str(fault.seconds)]
+        postgres, file = self._stand.servers.postgres, self._stand.settings.warehouse.duckdb_file
+        what = postgres.url if postgres else str(file)
+        command = [sys.executable, "-m", "tests.faults.holder", what, _one(("reads", "writes"), fault), str(fault.seconds)]
         holder = await asyncio.create_subprocess_exec(*command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
         try:
             async with asyncio.timeout(_HOLDER_SECONDS):
@@ -138,26 +138,38 @@ class Breaker:
             if holder.returncode is None:
                 holder.kill()
 
+    async def down_warehouse(self, fault: Fault) -> bool:
+        """As in a crash, with whatever it was loading."""
+        async with self._turns["warehouse's server"]:
+            if not (server := self._stand.servers.postgres):
+                return False
+            await asyncio.to_thread(server.stop)
+            try:
+                await asyncio.sleep(fault.seconds)
+            finally:
+                await asyncio.to_thread(server.start)
+        return True
+
     async def kill_broker(self, fault: Fault) -> bool:
         """Any of them."""
-        return await self._down([_one(self._servers.brokers, fault)], fault)
+        return await self._down([_one(self._stand.servers.brokers, fault)], fault)
 
     async def kill_leader(self, fault: Fault) -> bool:
         """The one that a vendor's events go to."""
         topic = self._stand.settings.topic(_one(vendor_names(), fault))
         try:
-            leader = await asyncio.to_thread(self._servers.leader, topic)
+            leader = await asyncio.to_thread(self._stand.servers.leader, topic)
         except KafkaError:
             return False
         return await self._down([leader], fault)
 
     async def down_brokers(self, fault: Fault) -> bool:
         """All of them at once."""
-        return await self._down(self._servers.brokers, fault)
+        return await self._down(self._stand.servers.brokers, fault)
 
     async def freeze_broker(self, fault: Fault) -> bool:
         """Connections stay, nothing is answered."""
-        broker = _one(self._servers.brokers, fault)
+        broker = _one(self._stand.servers.brokers, fault)
         async with self._turns["brokers"]:
             broker.freeze()
             try:
@@ -196,12 +208,6 @@ class Breaker:
         """All workers have one clock."""
         return await self._shift("receive", fault)
 
-    @property
-    def _servers(self) -> Servers:
-        if self._stand.servers is None:
-            raise ValueError("the embedded log has no brokers")
-        return self._stand.servers
-
     async def _down(self, brokers: Sequence[Broker], fault: Fault) -> bool:
         """One after another: with two of three away no broker starts."""
         async with self._turns["brokers"]:
@@ -212,7 +218,7 @@ class Breaker:
         return True
 
     async def _through(self, fault: Fault, fail: Callable[[Proxy], None]) -> bool:
-        proxy = _one(self._servers.proxies, fault)
+        proxy = _one(self._stand.servers.proxies, fault)
         async with self._turns[proxy]:
             fail(proxy)
             try:
@@ -284,6 +290,7 @@ _HOW: Mapping[Kind, Callable[[Breaker, Fault], Awaitable[bool]]] = {
     Kind.FULL_LOG_DISK: Breaker.fill_log_disk,
     Kind.FULL_WAREHOUSE_DISK: Breaker.fill_warehouse_disk,
     Kind.WAREHOUSE_LOCKED: Breaker.hold_warehouse,
+    Kind.WAREHOUSE_DOWN: Breaker.down_warehouse,
     Kind.KILL_BROKER: Breaker.kill_broker,
     Kind.KILL_LEADER: Breaker.kill_leader,
     Kind.FREEZE_BROKER: Breaker.freeze_broker,

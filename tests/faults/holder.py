@@ -1,23 +1,36 @@
-"""A program that knows nothing of taking turns and has the DuckDB file open: `python -m tests.faults.holder FILE reads|writes SECONDS`."""
+"""A program that has the warehouse to itself and knows nothing of taking turns: `python -m tests.faults.holder FILE|URL reads|writes SECONDS`."""
 
 import sys
 import time
 from contextlib import closing
 
 import duckdb
+import psycopg2
 
 _TRY_SECONDS = 0.01
+_MODES = {"reads": "SHARE", "writes": "ACCESS EXCLUSIVE"}
 
 
-def main(file: str, why: str, seconds: float) -> None:
-    """Tries until it gets the file, which a consumer may have open."""
+def main(what: str, why: str, seconds: float) -> None:
+    """Tries until it gets the file, or the table, which a consumer may be writing."""
+    hold = _hold_tables if what.startswith("postgresql:") else _hold_file
     while True:
         try:
-            with closing(duckdb.connect(file, read_only=why == "reads")):
-                time.sleep(seconds)
-                return
-        except duckdb.IOException:
+            hold(what, why, seconds)
+            return
+        except (duckdb.IOException, psycopg2.Error):
             time.sleep(_TRY_SECONDS)
+
+
+def _hold_file(file: str, why: str, seconds: float) -> None:
+    with closing(duckdb.connect(file, read_only=why == "reads")):
+        time.sleep(seconds)
+
+
+def _hold_tables(url: str, why: str, seconds: float) -> None:
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(f"LOCK TABLE ingest.bookings IN {_MODES[why]} MODE")
+        time.sleep(seconds)
 
 
 if __name__ == "__main__":

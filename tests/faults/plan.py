@@ -27,6 +27,7 @@ class Kind(StrEnum):
     FULL_LOG_DISK = "disk of the log full"
     FULL_WAREHOUSE_DISK = "disk of the warehouse full"
     WAREHOUSE_LOCKED = "warehouse held by another program"
+    WAREHOUSE_DOWN = "warehouse's server down"
     NETWORK_CUT = "network cut"
     NETWORK_SILENT = "network silent"
     NETWORK_SLOW = "network slow"
@@ -61,6 +62,7 @@ _LASTING = {
     Kind.FULL_LOG_DISK: (1.0, 6.0),
     Kind.FULL_WAREHOUSE_DISK: (1.0, 8.0),
     Kind.WAREHOUSE_LOCKED: (1.0, 12.0),
+    Kind.WAREHOUSE_DOWN: (0.5, 10.0),
     Kind.NETWORK_CUT: (1.0, 8.0),
     Kind.NETWORK_SILENT: (1.0, 8.0),
     Kind.NETWORK_SLOW: (2.0, 10.0),
@@ -102,8 +104,7 @@ KINDS: Mapping[str, frozenset[Kind]] = {
     "kafka": _KAFKA,
     "cluster": _KAFKA | {Kind.KILL_LEADER},
 }
-
-
+OF_WAREHOUSE: Mapping[str, frozenset[Kind]] = {"duckdb": frozenset(), "postgres": frozenset({Kind.WAREHOUSE_DOWN})}
 CLOCKS = frozenset({Kind.CONSUMER_CLOCK, Kind.RECEIVER_CLOCK})
 ALL = frozenset(Kind)
 

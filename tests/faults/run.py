@@ -12,8 +12,8 @@ from typing import Any
 from ingest.simulator.rehearsal import Pace, rehearse
 from tests.faults.breaker import Breaker
 from tests.faults.load import Vendors
-from tests.faults.plan import ALL, CLOCKS, KINDS, Kind, Plan, draw
-from tests.faults.servers import Servers
+from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, Kind, Plan, draw
+from tests.faults.servers import serving
 from tests.faults.stand import Stand
 from tests.faults.verdict import Left, Verdict, verdict
 
@@ -25,11 +25,12 @@ _SECONDS_PER_KILL = 3.0  # a consumer needs about two to start and load somethin
 class Asked:
     """What to run, and in which folder.
 
-    `log` is one of plan.KINDS, of which `kinds` may choose; `seconds` of 0 are as many as the rest needs. `plan` is one that is not drawn.
+    `log` is one of plan.KINDS and `warehouse` one of plan.OF_WAREHOUSE, of which `kinds` may choose; `seconds` of 0 are as many as the rest needs. `plan` is one that is not drawn.
     Clocks that jump are to be asked for: what makes it possible costs several times the processor time of all that runs.
     """
 
     log: str
+    warehouse: str
     seed: int
     kills: int
     webhooks: int
@@ -42,6 +43,11 @@ class Asked:
     def clocks(self) -> bool:
         """Whether any may jump."""
         return bool(self.kinds & CLOCKS)
+
+    @property
+    def possible(self) -> frozenset[Kind]:
+        """What there is to break, and may be."""
+        return (KINDS[self.log] | OF_WAREHOUSE[self.warehouse]) & self.kinds
 
     @property
     def pace(self) -> Pace:
@@ -67,6 +73,7 @@ class Report:
         sent, broken = self.vendors.sent, self.breaker
         return {
             "log": self.asked.log,
+            "warehouse": self.asked.warehouse,
             "seed": self.asked.seed,
             "seconds": round(self.seconds, 1),
             "webhooks_sent": len(self.vendors.events),
@@ -86,22 +93,26 @@ class Report:
 Tell = Callable[[Vendors, Breaker, Plan], None]
 
 
-async def run(asked: Asked, tell: Tell, servers: Servers | None = None) -> Report:
+async def run(asked: Asked, tell: Tell) -> Report:
     """Nothing of it is left running, whatever happens."""
+    async with serving(asked.log, asked.warehouse, asked.folder.parent) as servers:
+        with ExitStack() as ending:
+            return await _run_on(Stand(asked.folder, asked.seed, servers, ending, clocks=asked.clocks), asked, tell)
+
+
+async def _run_on(stand: Stand, asked: Asked, tell: Tell) -> Report:
     started = time.monotonic()
-    with ExitStack() as ending:
-        stand = Stand(asked.folder, asked.seed, servers, ending, clocks=asked.clocks)
-        impossible = stand.impossible() & asked.kinds
-        plan = asked.plan or draw(asked.seed, (KINDS[asked.log] & asked.kinds) - impossible, asked.kills, asked.pace.seconds)
-        vendors, breaker = Vendors(stand.settings, asked.seed), Breaker(stand)
-        async with stand.supervised():
-            await stand.wait_until_accepting()
-            telling = asyncio.create_task(_keep_telling(lambda: tell(vendors, breaker, plan)))
-            await _break(stand, asked.pace, plan, vendors, breaker)
-            telling.cancel()
-        exits = await asyncio.to_thread(stand.stop)
-        found = await asyncio.to_thread(_judge, stand, vendors)  # the proxies before the brokers run on this thread
-        return Report(asked, vendors, breaker, impossible, exits, time.monotonic() - started, found)
+    impossible = stand.impossible() & asked.kinds
+    plan = asked.plan or draw(asked.seed, asked.possible - impossible, asked.kills, asked.pace.seconds)
+    vendors, breaker = Vendors(stand.settings, asked.seed), Breaker(stand)
+    async with stand.supervised():
+        await stand.wait_until_accepting()
+        telling = asyncio.create_task(_keep_telling(lambda: tell(vendors, breaker, plan)))
+        await _break(stand, asked.pace, plan, vendors, breaker)
+        telling.cancel()
+    exits = await asyncio.to_thread(stand.stop)
+    found = await asyncio.to_thread(_judge, stand, vendors)  # the proxies before the brokers run on this thread
+    return Report(asked, vendors, breaker, impossible, exits, time.monotonic() - started, found)
 
 
 async def _break(stand: Stand, pace: Pace, plan: Plan, vendors: Vendors, breaker: Breaker) -> None:

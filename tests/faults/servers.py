@@ -1,14 +1,15 @@
-"""The Kafka brokers of a test of faults: one node or three, each behind a proxy that can fail as a network does."""
+"""The servers of a test of faults: Kafka brokers, each behind a proxy that can fail as a network does, and a PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kafka import KafkaAdminClient
 
+from tests.consumers.postgres import PostgresServer, running_postgres
 from tests.faults.proxy import Proxy
 from tests.kafka.broker import Broker, fetch, free_port
 from tests.kafka.cluster import make_cluster, start_all
@@ -18,14 +19,15 @@ _NODES = {"sqlite": 0, "kafka": 1, "cluster": 3}
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """`proxies` are what the product knows; each leads to the broker of the same place."""
+    """`proxies` are what the product knows; each leads to the broker of the same place. None of either: the log is embedded."""
 
-    brokers: Sequence[Broker]
-    proxies: Sequence[Proxy]
+    brokers: Sequence[Broker] = ()
+    proxies: Sequence[Proxy] = ()
+    postgres: PostgresServer | None = None
 
     @property
     def url(self) -> str:
-        """For the settings."""
+        """Of the log, for the settings."""
         return "kafka://" + ",".join(f"127.0.0.1:{proxy.port}" for proxy in self.proxies)
 
     @property
@@ -43,21 +45,22 @@ class Servers:
 
 
 @asynccontextmanager
-async def serving(log: str, folder: Path) -> AsyncIterator[Servers | None]:
-    """What this kind of log needs, until it is left; None where it is embedded."""
-    if not _NODES[log]:
-        yield None
-        return
-    ports = [free_port() for _ in range(_NODES[log])]
+async def serving(log: str, warehouse: str, folder: Path) -> AsyncIterator[Servers]:
+    """What these kinds of log and warehouse need, until it is left."""
+    async with AsyncExitStack() as ending:
+        postgres = ending.enter_context(running_postgres()) if warehouse == "postgres" else None
+        brokers, proxies = await _start_brokers(_NODES[log], folder, ending) if _NODES[log] else ((), ())
+        yield Servers(brokers, proxies, postgres)
+
+
+async def _start_brokers(count: int, folder: Path, ending: AsyncExitStack) -> tuple[Sequence[Broker], Sequence[Proxy]]:
+    ports = [free_port() for _ in range(count)]
     brokers = await asyncio.to_thread(lambda: make_cluster(fetch(), folder, ports))
+    for broker in brokers:
+        ending.callback(broker.kill)
+    await asyncio.to_thread(start_all, brokers)
     proxies = [Proxy(port, broker.port) for port, broker in zip(ports, brokers, strict=True)]
-    try:
-        await asyncio.to_thread(start_all, brokers)
-        for proxy in proxies:
-            await proxy.start()
-        yield Servers(brokers, proxies)
-    finally:
-        for proxy in proxies:
-            await proxy.stop()
-        for broker in brokers:
-            broker.kill()
+    for proxy in proxies:
+        ending.push_async_callback(proxy.stop)
+        await proxy.start()
+    return brokers, proxies

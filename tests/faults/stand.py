@@ -14,7 +14,7 @@ from ingest.cli.demo.stage import Stage
 from ingest.errors import LogUnavailable
 from ingest.opening import read_backlog
 from ingest.settings import Settings
-from ingest.settings.sources import load_settings
+from ingest.settings.sources import load_settings, secrets_path
 from receivers.spool.opening import spool_states
 from tests.cli.command import environment
 from tests.faults.child import Child
@@ -33,7 +33,7 @@ _WORKERS = 2
 class Stand:
     """Made in an empty folder; `consumers` by their instance names."""
 
-    def __init__(self, folder: Path, seed: int, servers: Servers | None, ending: ExitStack, *, clocks: bool) -> None:
+    def __init__(self, folder: Path, seed: int, servers: Servers, ending: ExitStack, *, clocks: bool) -> None:
         self.folder, self.servers, self._ending = folder, servers, ending
         self.stage = Stage(folder, "", workers=_WORKERS, seed=seed)
         self.orders = {command: folder / f"orders.{command}" for command in ("consume", "receive")}
@@ -136,13 +136,22 @@ class Stand:
         self._ending.push(lambda *failure: self.keep() if failure[0] else None)
         return disks
 
+    def _add_secret(self, section: str, **values: str) -> None:
+        with secrets_path(self.stage.config).open("a", encoding="utf-8") as file:
+            file.write(tomlkit.dumps({section: values}))
+
     def _write_settings(self) -> Settings:
         tree = tomlkit.parse(self.stage.config.read_text(encoding="utf-8")).unwrap()
-        log, warehouse = self.folder / "log", self.folder / "warehouse"
-        tree["log"] = self.servers.url if self.servers else f"sqlite:///{log}/log.db"
-        tree["kafka"] = {"replication_factor": self.servers.replication} if self.servers else {}
+        log, warehouse, postgres = self.folder / "log", self.folder / "warehouse", self.servers.postgres
+        tree["log"] = self.servers.url if self.servers.brokers else f"sqlite:///{log}/log.db"
+        tree["kafka"] = {"replication_factor": self.servers.replication} if self.servers.brokers else {}
         tree["receiver"]["admin_port"] = tree["consumer"]["admin_port"] = 0
         tree["receiver"]["spool_dir"] = f"{log}/spool"
-        tree["warehouse"] = {"credentials": f"{warehouse}/warehouse.duckdb", "work_dir": f"{warehouse}/dlt"}
+        tree["warehouse"] = {"work_dir": f"{warehouse}/dlt"}
+        if postgres:
+            tree["warehouse"]["destination"] = "postgres"
+            self._add_secret("warehouse", credentials=postgres.url)
+        else:
+            tree["warehouse"]["credentials"] = f"{warehouse}/warehouse.duckdb"
         self.stage.config.write_text(tomlkit.dumps(tree), encoding="utf-8")
         return load_settings(str(self.stage.config), environ={})

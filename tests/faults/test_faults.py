@@ -9,9 +9,8 @@ import pytest
 
 from tests.faults.clock import find_library
 from tests.faults.disk import can_mount
-from tests.faults.plan import ALL, CLOCKS, Fault, Kind, Plan
+from tests.faults.plan import ALL, CLOCKS, OF_WAREHOUSE, Fault, Kind, Plan
 from tests.faults.run import Asked, Report, run
-from tests.faults.servers import serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")  # a socket per failed connection, by kafka-python
 
@@ -26,11 +25,7 @@ def collected() -> Iterator[None]:
 
 
 def carried_out(asked: Asked) -> Report:
-    async def main() -> Report:
-        async with serving(asked.log, asked.folder.parent) as servers:
-            return await run(asked, lambda *_: None, servers)
-
-    return asyncio.run(main())
+    return asyncio.run(run(asked, lambda *_: None))
 
 
 def check(report: Report) -> None:
@@ -40,7 +35,7 @@ def check(report: Report) -> None:
 
 
 def test_the_embedded_log_with_every_kind_of_fault(tmp_path: Path) -> None:
-    report = carried_out(Asked("sqlite", seed=20261, kills=14, webhooks=4000, folder=tmp_path / "stand", seconds=40))
+    report = carried_out(Asked("sqlite", "duckdb", seed=20261, kills=14, webhooks=4000, folder=tmp_path / "stand", seconds=40))
     check(report)
     assert can_mount(tmp_path) or report.impossible >= {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK}
 
@@ -52,24 +47,41 @@ def test_clocks_that_jump(tmp_path: Path, log: str, request: pytest.FixtureReque
         request.getfixturevalue("kafka_tools")
     faults = [Fault(4.0 + 3 * place, kind, 5.0, chance) for place, chance in enumerate((0.1, 0.7)) for kind in sorted(CLOCKS)]
     plan = Plan(seed=20265, seconds=15, faults=tuple(faults))
-    check(carried_out(Asked(log, seed=20265, kills=0, webhooks=600, folder=tmp_path / "stand", seconds=15, kinds=ALL, plan=plan)))
+    check(carried_out(Asked(log, "duckdb", seed=20265, kills=0, webhooks=600, folder=tmp_path / "stand", seconds=15, kinds=ALL, plan=plan)))
 
 
 @pytest.mark.kafka
 @pytest.mark.usefixtures("kafka_tools")
 def test_kafka_with_one_node(tmp_path: Path) -> None:
-    check(carried_out(Asked("kafka", seed=20262, kills=10, webhooks=3500, folder=tmp_path / "stand", seconds=40, kinds=_OF_KAFKA)))
+    check(
+        carried_out(Asked("kafka", "duckdb", seed=20262, kills=10, webhooks=3500, folder=tmp_path / "stand", seconds=40, kinds=_OF_KAFKA))
+    )
+
+
+@pytest.mark.postgres
+@pytest.mark.usefixtures("postgres_programs")
+def test_a_warehouse_at_a_server_that_goes_down(tmp_path: Path) -> None:
+    kinds = OF_WAREHOUSE["postgres"] | {Kind.WAREHOUSE_LOCKED, Kind.KILL_CONSUMER_AT_STEP}
+    check(carried_out(Asked("sqlite", "postgres", seed=20266, kills=5, webhooks=2000, folder=tmp_path / "stand", seconds=20, kinds=kinds)))
 
 
 @pytest.mark.kafka
 @pytest.mark.usefixtures("kafka_tools")
-def test_a_consumer_that_sleeps_until_another_has_its_bookings_writes_nothing_older_over_newer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("warehouse", "moment"),
+    [("duckdb", "before process"), pytest.param("postgres", "before load", marks=pytest.mark.postgres)],
+)
+def test_a_consumer_that_sleeps_until_another_has_its_bookings_writes_nothing_older_over_newer(
+    tmp_path: Path, warehouse: str, moment: str, request: pytest.FixtureRequest
+) -> None:
+    if warehouse == "postgres":
+        request.getfixturevalue("postgres_programs")
     faults = (
         Fault(0.5, Kind.CONSUMER_JOINS, seconds=38, chance=0),
-        Fault(12.0, Kind.FREEZE_CONSUMER_AT_STEP, seconds=14, chance=0, moment="before process"),
+        Fault(12.0, Kind.FREEZE_CONSUMER_AT_STEP, seconds=14, chance=0, moment=moment),
     )
     plan = Plan(seed=20264, seconds=40, faults=faults)
-    report = carried_out(Asked("kafka", seed=20264, kills=0, webhooks=5000, folder=tmp_path / "stand", seconds=40, plan=plan))
+    report = carried_out(Asked("kafka", warehouse, seed=20264, kills=0, webhooks=5000, folder=tmp_path / "stand", seconds=40, plan=plan))
     check(report)
     assert report.breaker.done.total() == 2, report.summary()
 
@@ -78,4 +90,4 @@ def test_a_consumer_that_sleeps_until_another_has_its_bookings_writes_nothing_ol
 @pytest.mark.usefixtures("kafka_tools")
 def test_a_cluster_whose_leaders_are_killed(tmp_path: Path) -> None:
     kinds = frozenset({Kind.KILL_LEADER, Kind.KILL_CONSUMER, Kind.KILL_WORKER})
-    check(carried_out(Asked("cluster", seed=20263, kills=5, webhooks=2000, folder=tmp_path / "stand", seconds=20, kinds=kinds)))
+    check(carried_out(Asked("cluster", "duckdb", seed=20263, kills=5, webhooks=2000, folder=tmp_path / "stand", seconds=20, kinds=kinds)))
