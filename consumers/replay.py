@@ -55,7 +55,8 @@ class Wanted:
 class Report:
     """What came of it. `total` is about how many records there are to read; `first` and `last` were replayed, by when they were received.
 
-    `appended`: all that is replayed is in the log again, and will be loaded, whatever becomes of this run; `loaded`: it is.
+    `appended`: all that is replayed is in the log again, and will be loaded, whatever becomes of this run; `loaded`: it is. While it
+    waits, `waiting` records are in the log that are not loaded, and for `still_seconds` no consumer has loaded any.
     """
 
     total: int
@@ -67,6 +68,8 @@ class Report:
     last: datetime | None = None
     appended: bool = False
     loaded: bool = False
+    waiting: int = 0
+    still_seconds: float = 0.0
 
     def columns(self) -> dict[str, Any]:
         """For scripts."""
@@ -213,11 +216,11 @@ class Replay:
         while busy(backlog := read_backlog(self._settings)):
             if (now_committed := sum(entry.committed for entry in backlog)) != committed:
                 committed, moved_at = now_committed, time.monotonic()
-            if time.monotonic() - moved_at > _STALLED_SECONDS:
-                raise LogUnavailable(
-                    f"{sum(entry.lag for entry in backlog)} records wait in the log, and no consumer has loaded any for"
-                    f" {_STALLED_SECONDS:.0f} s: is `ingest up` or `ingest consume` running?"
-                )
+            self.report.waiting = sum(entry.lag for entry in backlog)
+            self.report.still_seconds = time.monotonic() - moved_at
+            self._follow(self.report)
+            if self.report.still_seconds > _STALLED_SECONDS:
+                raise LogUnavailable(f"no consumer has loaded any of {self.report.waiting} records for {_STALLED_SECONDS:.0f} s")
             time.sleep(_LOOK_SECONDS)
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from consumers.replay import Replay, Report, Wanted
 
 _LINE_EVERY = 10_000
+_BEGUN = "replaying"
+_STILL_SECONDS = 5.0  # a load takes one or two
 _INTERRUPTED = 130  # as shells have it
 
 
@@ -68,7 +70,8 @@ def _wanted(settings: Settings, since: str, until: str, accounts: list[str]) -> 
     from consumers.replay import Wanted
 
     begin, end = span_of(since, until, datetime.now(UTC))
-    settings.chosen(accounts)
+    for name in set(accounts) - settings.accounts.keys():
+        print(f"the settings have no account {name}: what the log has of it is replayed all the same", file=sys.stderr)
     return Wanted(begin, end, frozenset(accounts))
 
 
@@ -110,9 +113,15 @@ def _run(run: "Replay") -> "Report":
 
 def _how_to_go_on(run: "Replay") -> str:
     if run.report.appended:
-        return "all of it is in the log again, and a consumer loads it"
+        return "all of it is in the log again, and is loaded as soon as a consumer runs: there is nothing to repeat"
     since = run.go_on_since
     return f"to go on, give it --since {format_instant(since.replace(microsecond=0))}" if since else "nothing was replayed yet"
+
+
+def _doing(report: "Report") -> str:
+    if report.still_seconds > _STILL_SECONDS:
+        return "nobody loads what waits in the log: is `ingest up` or `ingest consume` running?"
+    return "all is in the log again, and waits to be loaded" if report.appended else _BEGUN
 
 
 @contextmanager
@@ -120,18 +129,18 @@ def _shown(total: int, *, quiet: bool) -> "Iterator[Callable[[Report], None]]":
     """A bar on a terminal, a line now and then elsewhere."""
     console = Console(stderr=True, quiet=quiet, highlight=False)
     if console.is_terminal and not quiet:
-        columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TextColumn("records"), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("records"), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("", total=total)
-            yield lambda report: progress.update(task, completed=report.read)
+            task = progress.add_task(_BEGUN, total=total)
+            yield lambda report: progress.update(task, completed=report.read, description=_doing(report))
         return
-    said = 0
+    said = (_BEGUN, 0)
 
     def line(report: "Report") -> None:
         nonlocal said
-        if report.read - said >= _LINE_EVERY:
-            said = report.read
-            console.print(f"{report.read} of {total} records read, {report.replayed.total()} replayed")
+        if (now := (_doing(report), report.read // _LINE_EVERY)) != said:
+            said = now
+            console.print(f"{report.read} of {total} records read, {report.replayed.total()} replayed: {now[0]}", soft_wrap=True)
 
     yield line
 
