@@ -9,6 +9,7 @@ KILLS  ?= 230
 WEBHOOKS ?= 101000
 REQUESTS ?= 1000000
 SEED   ?= 1
+WAREHOUSE ?= duckdb
 WORKERS ?= 4
 OSV    ?= https://api.osv.dev/v1/query
 
@@ -44,8 +45,8 @@ audit: $(VENV)/installed-dev ## requirements.lock against the known vulnerabilit
 bench: $(VENV)/installed-dev ## 500 webhooks/s for 60 s through everything; prints rates, latencies, memory
 	@$(BIN)/python -m tests.bench.bench
 
-faults: $(VENV)/installed-dev ## 230 kills (some find nobody to kill) and every other fault in more than 100,000 webhooks, on each log; 1 if anything was lost, doubled or older over newer (SEED=1 KILLS=230 WEBHOOKS=101000)
-	@for log in sqlite cluster; do $(BIN)/python -m tests.faults --log $$log --seed $(SEED) --kills $(KILLS) --webhooks $(WEBHOOKS) || exit 1; done
+faults: $(VENV)/installed-dev ## 230 kills (some find nobody to kill) and every other fault in more than 100,000 webhooks, on each log; 1 if anything was lost, doubled or older over newer (SEED=1 KILLS=230 WEBHOOKS=101000 WAREHOUSE=duckdb|postgres)
+	@for log in sqlite cluster; do $(BIN)/python -m tests.faults --log $$log --warehouse $(WAREHOUSE) --seed $(SEED) --kills $(KILLS) --webhooks $(WEBHOOKS) || exit 1; done
 
 month: $(VENV)/installed-dev ## a month of 20,000 bookings reconciled; prints requests, speed, memory
 	@$(BIN)/python -m tests.bench.reconcile

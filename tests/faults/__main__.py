@@ -5,21 +5,17 @@ Prints a table, or with `--json` the same for scripts; exits with 1 when anythin
 
 import argparse
 import asyncio
-import json
-import shutil
-import signal
 import sys
-import tempfile
 from pathlib import Path
 
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from tests.faults.breaker import Breaker
 from tests.faults.load import Vendors
 from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, Plan
 from tests.faults.run import Asked, Report, run
+from tests.long_run import add_options, carry_out
 
 
 def main() -> int:
@@ -31,29 +27,19 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--webhooks", type=int, default=100_000)
     parser.add_argument("--clocks", action="store_true", help="clocks jump as well, by libfaketime, with which everything is much slower")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="the folder, with all logs, also when all was right")
+    add_options(parser)
     asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    folder = Path(tempfile.mkdtemp(prefix="ingest-faults-"))
-    right = False
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            kinds = ALL if asked.clocks else ALL - CLOCKS
-            report = runner.run(
-                _run(Asked(asked.log, asked.warehouse, asked.seed, asked.kills, asked.webhooks, folder / "stand", kinds=kinds))
-            )
-        right = not report.verdict.faults()
-        _print(report, as_json=asked.json)
-    finally:
-        if right and not asked.keep:
-            shutil.rmtree(folder)
-        else:
-            print(f"settings, logs and data are in {folder}", file=sys.stderr)
-    return 0 if right else 1
+    return carry_out(f"{asked.log}, {asked.warehouse}, seed {asked.seed}", asked, lambda folder: _run(asked, folder))
 
 
-async def _run(asked: Asked) -> Report:
+def _run(asked: argparse.Namespace, folder: Path) -> Report:
+    kinds = ALL if asked.clocks else ALL - CLOCKS
+    wanted = Asked(asked.log, asked.warehouse, asked.seed, asked.kills, asked.webhooks, folder / "stand", kinds=kinds)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_shown(wanted))
+
+
+async def _shown(asked: Asked) -> Report:
     with Console(stderr=True).status("starting …") as status:
 
         def tell(vendors: Vendors, breaker: Breaker, plan: Plan) -> None:
@@ -63,21 +49,6 @@ async def _run(asked: Asked) -> Report:
             )
 
         return await run(asked, tell)
-
-
-def _print(report: Report, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(report.summary(), indent=2))
-        return
-    table = Table(
-        "",
-        "",
-        title=f"{report.asked.log}, {report.asked.warehouse}, seed {report.asked.seed}: {'all right' if not report.verdict.faults() else 'WRONG'}",
-    )
-    for name, value in report.summary().items():
-        shown = "\n".join(f"{key}: {count}" for key, count in value.items()) if isinstance(value, dict) else value
-        table.add_row(name, "\n".join(map(str, shown)) if isinstance(shown, list) else str(shown), end_section=isinstance(value, dict))
-    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

@@ -170,13 +170,7 @@ class Breaker:
     async def freeze_broker(self, fault: Fault) -> bool:
         """Connections stay, nothing is answered."""
         broker = _one(self._stand.servers.brokers, fault)
-        async with self._turns["brokers"]:
-            broker.freeze()
-            try:
-                await asyncio.sleep(fault.seconds)
-            finally:
-                broker.thaw()
-        return True
+        return await self._for_a_while("brokers", fault, broker.freeze, broker.thaw)
 
     async def cut_network(self, fault: Fault) -> bool:
         """To one broker."""
@@ -219,13 +213,7 @@ class Breaker:
 
     async def _through(self, fault: Fault, fail: Callable[[Proxy], None]) -> bool:
         proxy = _one(self._stand.servers.proxies, fault)
-        async with self._turns[proxy]:
-            fail(proxy)
-            try:
-                await asyncio.sleep(fault.seconds)
-            finally:
-                proxy.heal()
-        return True
+        return await self._for_a_while(proxy, fault, lambda: fail(proxy), proxy.heal)
 
     async def _kill(self, child: Child) -> bool:
         if not await self._until(lambda: child.alive):
@@ -250,22 +238,19 @@ class Breaker:
 
     async def _fill(self, name: str, fault: Fault) -> bool:
         disk = self._stand.disks[name]
-        async with self._turns[name]:
-            disk.fill()
-            try:
-                await asyncio.sleep(fault.seconds)
-            finally:
-                disk.empty()
-        return True
+        return await self._for_a_while(name, fault, disk.fill, disk.empty)
 
     async def _shift(self, command: str, fault: Fault) -> bool:
         clock = self._stand.clocks[command]
-        async with self._turns[clock]:
-            clock.jump(_one(_JUMPS, fault))
+        return await self._for_a_while(clock, fault, lambda: clock.jump(_one(_JUMPS, fault)), clock.set_right)
+
+    async def _for_a_while(self, turn: object, fault: Fault, begin: Callable[[], None], end: Callable[[], None]) -> bool:
+        async with self._turns[turn]:
+            begin()
             try:
                 await asyncio.sleep(fault.seconds)
             finally:
-                clock.set_right()
+                end()
         return True
 
     async def _until(self, look: Callable[[], T]) -> T | None:

@@ -68,6 +68,10 @@ class Report:
     seconds: float
     verdict: Verdict
 
+    def faults(self) -> dict[str, int]:
+        """The verdict's."""
+        return self.verdict.faults()
+
     def summary(self) -> dict[str, Any]:
         """For scripts."""
         sent, broken = self.vendors.sent, self.breaker
