@@ -5,6 +5,7 @@ With several receiver workers PROMETHEUS_MULTIPROC_DIR is set before this module
 
 import logging
 import sys
+from contextlib import suppress
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
@@ -63,9 +64,20 @@ def configure_logging(service: str, *, level: int = logging.INFO) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Unfailing(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+class _Unfailing(structlog.PrintLogger):
+    """What cannot be told, for a full disk or because nobody reads any more, is no reason to stop working."""
+
+    def msg(self, message: str) -> None:
+        """Raises nothing."""
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = err = error = critical = exception = fatal = failure = msg
 
 
 class _Structured(logging.Handler):

@@ -1,6 +1,7 @@
 """The public application: webhooks and a liveness answer, nothing else."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from ingest.settings.sources import DEFAULT_CONFIG, current_secrets_path, load_s
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
 from receivers.live import LiveAccounts
+from receivers.seldom import SeldomWarned
 from receivers.spool.opening import open_spooling
 from receivers.webhook import Webhooks
 
@@ -28,6 +30,7 @@ log = structlog.get_logger()
 def create_app() -> Starlette:
     """For uvicorn workers: settings from INGEST_CONFIG and the environment. Raises ConfigurationError, LogUnavailable."""
     configure_logging("receiver")
+    logging.getLogger("uvicorn.error").addFilter(SeldomWarned())
     settings = load_settings()
     files = [Path(os.environ.get("INGEST_CONFIG") or DEFAULT_CONFIG), current_secrets_path()]
     accounts = LiveAccounts(lambda: with_secrets(load_settings()), files)

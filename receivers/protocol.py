@@ -12,6 +12,7 @@ class BoundedHttp(HttpToolsProtocol):
     """Closes a connection whose request line, headers or trailers do not end: they would all be kept in memory.
 
     So it does where they do not come within the time that it may be idle, nor the rest of a body that was answered before it was whole.
+    That time does not run while a request before them is handled: until that is answered, we are who is waited for, and may not be reading.
     """
 
     _beside_the_body = 0
@@ -29,16 +30,16 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's; what may be kept is the limit and one read from the socket."""
+        """As uvicorn's; what may be kept is the limit and one read from the socket. Whatever came, a whole head must follow in time."""
         self._beside_the_body += len(data)
         super().data_received(data)
         if self._beside_the_body > _LARGEST_HEAD and not self.transport.is_closing():
             self.send_400_response("The request's head is too large.")
+        self._start_clock()
 
     def on_message_begin(self) -> None:
-        """Its head must end in time."""
+        """Until its end."""
         self._within_message = True
-        self._start_clock()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -59,13 +60,14 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """What was refused before it was read must still end."""
+        """What was refused before it was read must still end, and the head that came meanwhile; the body of a request that waits has a limit of its own."""
         if self._within_message:
             self._start_clock()
         super().on_response_complete()
 
     def _start_clock(self) -> None:
-        if self._deadline is None:
+        answered = self.cycle is None or self.cycle.response_complete
+        if answered and self._deadline is None:
             self._deadline = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
 
     def _stop_clock(self) -> None:

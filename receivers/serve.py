@@ -41,11 +41,13 @@ def serve(settings: Settings) -> None:
     port: int = sock.getsockname()[1]
     log.info("receiver.listening", host=receiver.host, port=port, admin_port=admin_port, workers=receiver.workers)
     signal.signal(signal.SIGTERM, _exit_cleanly)
-    if receiver.workers > 1:
-        _run_workers(settings, sock)
-    else:
-        uvicorn.Server(_config(settings)).run([sock])
-    log.info("receiver.stopped")
+    try:
+        if receiver.workers > 1:
+            _run_workers(settings, sock)
+        else:
+            uvicorn.Server(_config(settings)).run([sock])
+    finally:  # a single process leaves uvicorn by the signal that it raises again
+        log.info("receiver.stopped")
 
 
 def create_worker() -> Starlette:

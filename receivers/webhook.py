@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from time import perf_counter
 
@@ -19,6 +19,7 @@ from ingest.telemetry import DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, SIGNED_
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.in_flight import Held, InFlight
+from receivers.seldom import Seldom
 
 log = structlog.get_logger()
 
@@ -43,6 +44,7 @@ class Webhooks:
         self._vendors = vendors
         self._producer = producer
         self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
+        self._seldom = Seldom()
 
     async def endpoint(self, request: Request) -> Response:
         """Never raises for what a caller sends; an error that escapes is ours, answered 500 and retried by the vendor."""
@@ -66,19 +68,25 @@ class Webhooks:
                 topic, record, outcome = self._record(vendor, verified)
                 await self._append(topic, record, held)
         except VerificationError as error:
-            log.info("delivery.rejected", source=vendor.source, why=str(error))
+            self._tell(log.info, "delivery.rejected", vendor, str(error))
             return "rejected"
         except LogUnavailable as error:
-            log.warning("delivery.unavailable", source=vendor.source, why=str(error))
+            self._tell(log.warning, "delivery.unavailable", vendor, str(error))
             return "unavailable"
         except ClientDisconnect:
             return "disconnected"
         except TimeoutError:
             return "slow_body"
         except HTTPException:  # all that Starlette raises while a body is read: receiver.body_limit is passed
-            log.warning("delivery.too_large", source=vendor.source)
+            self._tell(log.warning, "delivery.too_large", vendor, "it is larger than receiver.body_limit")
             return "too_large"
         return outcome
+
+    def _tell(self, line: Callable[..., None], event: str, vendor: AnyVendor, why: str) -> None:
+        """What anybody can bring about, and as often as they like: metrics count it all."""
+        unreported = self._seldom.unreported(event, vendor.source, why)
+        if unreported is not None:
+            line(event, source=vendor.source, why=why, unreported=unreported)
 
     async def _delivery(self, request: Request, held: Held) -> Delivery:
         received_at = datetime.now(UTC)

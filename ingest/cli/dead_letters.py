@@ -56,7 +56,7 @@ def list_(
 
     Examples: [bold]ingest dead-letters list --open[/bold]   [bold]ingest dead-letters list --reason load_refused --since 7d --json[/bold]
     """
-    from consumers.dead_letters.letters import Letters
+    from consumers.dead_letters.letters import Chosen, Letters
     from consumers.dead_letters.listing import listed
     from consumers.dead_letters.reading import Reader
 
@@ -64,7 +64,10 @@ def list_(
     letters = Letters(settings)
     ids = letters.ids(_chosen(reason, account, since, until))
     found = [one for one in listed(letters, Reader(settings), ids[::-1]) if not (only_open and one.loaded)]
-    shown.tell_list(found, limit, as_json=as_json)
+    if found or as_json:
+        shown.tell_list(found, limit, as_json=as_json)
+    else:
+        shown.tell_none(len(letters.ids(Chosen())))
 
 
 @group.command()
@@ -117,7 +120,7 @@ def redrive(
 
     Examples: [bold]ingest dead-letters redrive --all --dry-run[/bold]   [bold]ingest dead-letters redrive --reason mapping_crashed --since 2d[/bold]   [bold]ingest dead-letters redrive 3f9a[/bold]
     """
-    from consumers.dead_letters.letters import Letters
+    from consumers.dead_letters.letters import Chosen, Letters
     from consumers.dead_letters.reading import Reader
     from consumers.dead_letters.redrive import Redrive
 
@@ -131,9 +134,12 @@ def redrive(
             _follow(Redrive(letters, Reader(settings), producer).run(chosen), done, len(chosen), quiet=as_json)
         except IngestError:
             if done:
-                shown.tell_redriven(done, as_json=as_json)
+                shown.tell_redriven(done, dry_run=dry_run, as_json=as_json)
             raise
-    shown.tell_redriven(done, as_json=as_json)
+    if done or as_json:
+        shown.tell_redriven(done, dry_run=dry_run, as_json=as_json)
+    else:
+        shown.tell_none(len(letters.ids(Chosen())))
     if any(one.stays for one in done):
         raise typer.Exit(1)
 

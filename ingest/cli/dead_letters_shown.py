@@ -42,13 +42,17 @@ def tell_list(found: "Sequence[Listed]", limit: int, *, as_json: bool) -> None:
     """How many there are of each kind, and the newest one by one."""
     if as_json:
         print(json.dumps([_listed_json(one) for one in found[:limit]], ensure_ascii=False))
-    elif found:
+    else:
         _tell_kinds(found)
         _tell_each(found[:limit])
-    else:
-        print("no dead letters")
     if more := len(found) - limit if len(found) > limit else 0:
         print(f"{more} older ones are not shown: --limit {len(found)} shows all", file=sys.stderr)
+
+
+def tell_none(all_there_are: int) -> None:
+    """To people, when there is nothing to list or to redrive: whether their options are why."""
+    are = "is 1" if all_there_are == 1 else f"are {all_there_are}"
+    print(f"no dead letter matches these options; without them there {are}" if all_there_are else "no dead letters")
 
 
 def tell_letter(now: "Redriven", *, as_json: bool) -> None:
@@ -75,10 +79,10 @@ def tell_letter(now: "Redriven", *, as_json: bool) -> None:
     console.print(Text(f"\n{_pretty(letter.data)}"), soft_wrap=True)
 
 
-def tell_redriven(done: "Sequence[Redriven]", *, as_json: bool) -> None:
+def tell_redriven(done: "Sequence[Redriven]", *, dry_run: bool, as_json: bool) -> None:
     """Which stay and why, and how many became what."""
     if as_json:
-        print(json.dumps([_redriven_json(one) for one in done], ensure_ascii=False))
+        print(json.dumps([{**_redriven_json(one), "dry_run": dry_run} for one in done], ensure_ascii=False))
         return
     console = Console(highlight=False)
     if staying := [one for one in done if one.stays]:
@@ -91,8 +95,6 @@ def tell_redriven(done: "Sequence[Redriven]", *, as_json: bool) -> None:
     for outcome, meaning in _WORDS.items():
         if counts[outcome]:
             console.print(f"{counts[outcome]} {meaning}", soft_wrap=True)
-    if not done:
-        console.print("no dead letters")
 
 
 def _tell_kinds(found: "Sequence[Listed]") -> None:

@@ -71,10 +71,10 @@ def up(config: Config = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     children = [Child("consume"), Child("receive")]
-    if any(account.can_read() for account in settings.accounts.values()):
+    if any(account.can_reconcile() for account in settings.accounts.values()):
         children.append(Child("reconcile", "--watch", needed=False))
     else:
-        log.warning("up.not_reconciling", why="no account has REST credentials: what a vendor fails to deliver is not found")
+        log.warning("up.not_reconciling", why="no account has what reconciliation needs: what a vendor fails to deliver is not found")
     code = _supervise(children, stop)
     for child in reversed(children):  # nothing new comes in while the rest is loaded
         child.stop()

@@ -19,6 +19,17 @@ from ingest.errors import ConfigurationError, IngestError, NoSuchTable
 from ingest.settings import Settings
 
 _TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
+_PER_ACCOUNT = (
+    "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, max(loaded_at) as last_load"
+    " from bookings group by vendor, account"
+)
+# The newest of each account.
+_LAST_RUNS = (
+    "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from reconciliations as run where finished_at ="
+    " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor) order by vendor, account"
+)
+# What people read in these columns where there is no value.
+_NO_VALUE = {"newest_change": "never", "last_load": "never", "rows": "not there"}
 
 
 def register(app: typer.Typer) -> None:
@@ -102,10 +113,14 @@ def _status_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     for column in rows[0]:
         table.add_column(column, overflow="fold", no_wrap=any(isinstance(row[column], datetime) for row in rows))
     for row in rows:
-        table.add_row(
-            *(Text(f"{value:%Y-%m-%d %H:%M:%SZ}" if isinstance(value, datetime) else str(_cell(value))) for value in row.values())
-        )
+        table.add_row(*(Text(_status_cell(column, value)) for column, value in row.items()))
     return table
+
+
+def _status_cell(column: str, value: Any) -> str:
+    if value is None:
+        return _NO_VALUE.get(column, "")
+    return f"{value:%Y-%m-%d %H:%M:%SZ}" if isinstance(value, datetime) else str(_cell(value))
 
 
 def _log_status(settings: Settings) -> dict[str, Any]:
@@ -140,46 +155,42 @@ def _spool_status(settings: Settings) -> dict[str, Any]:
 
 
 def _warehouse_status(settings: Settings) -> dict[str, Any]:
-    from consumers.query import query as ask
-
-    per_account = (
-        "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, max(loaded_at) as last_load"
-        " from bookings group by vendor, account order by vendor, account"
-    )
+    """None stands for what a table would tell that is not there: it is no empty one."""
     try:
-        found = ask(settings, per_account)
-        accounts = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-        tables = [{"table": name, "rows": _count(settings, name)} for name in _TABLES]
-    except ConfigurationError:  # our own query is right, so its table is not there
-        return {"error": "nothing has been loaded yet: the tables are made when the consumer first starts"}
+        return {
+            "accounts": _accounts(settings),
+            "reconciliations": _rows(settings, _LAST_RUNS),
+            "tables": [{"table": name, "rows": _count(settings, name)} for name in _TABLES],
+        }
     except IngestError as error:
         return {"error": str(error)}
-    return {"accounts": accounts, "reconciliations": _reconciliations(settings), "tables": tables}
 
 
-def _reconciliations(settings: Settings) -> list[dict[str, Any]]:
-    """The newest of each account."""
+def _accounts(settings: Settings) -> list[dict[str, Any]] | None:
+    """Those that have bookings, and those of the settings that have none: nothing else tells that an account is silent."""
+    loaded = _rows(settings, _PER_ACCOUNT)
+    if loaded is None:
+        return None
+    none = {"bookings": 0, "newest_change": None, "last_load": None}
+    rows = [{"vendor": one.vendor, "account": name, **none} for name, one in settings.accounts.items()] + loaded
+    by_account = {(row["vendor"], row["account"]): row for row in rows}
+    return [by_account[key] for key in sorted(by_account)]
+
+
+def _count(settings: Settings, table: str) -> int | None:
+    rows = _rows(settings, f"select count(*) as number from {table}")  # noqa: S608 - our own names
+    return None if rows is None else int(rows[0]["number"])
+
+
+def _rows(settings: Settings, sql: str) -> list[dict[str, Any]] | None:
+    """None where the table is not there. Raises WarehouseUnavailable, of it NothingLoaded."""
     from consumers.query import query as ask
 
-    sql = (
-        "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from reconciliations as run where finished_at ="
-        " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor) order by vendor, account"
-    )
     try:
         found = ask(settings, sql)
-    except NoSuchTable:  # the consumer that makes it has not started since
-        return []
+    except NoSuchTable:
+        return None
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-
-
-def _count(settings: Settings, table: str) -> int:
-    """0 for a table that nothing was ever loaded into."""
-    from consumers.query import query as ask
-
-    try:
-        return int(ask(settings, f"select count(*) from {table}").rows[0][0])  # noqa: S608 - our own names
-    except IngestError:
-        return 0
 
 
 def _table(title: str, columns: Any, rows: Any) -> Table:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 
 from ingest.duration import Duration
 from ingest.errors import ConfigurationError
@@ -30,6 +30,17 @@ def _not_reserved(dataset: str) -> str:
     return dataset
 
 
+def _room_for_bodies(limit: int, info: ValidationInfo) -> int:
+    """An account gets as much as it leaves free: half, and no body can be larger than that."""
+    least = 2 * info.data.get("body_limit", 0)
+    if limit < least:
+        raise ValueError(
+            "is less than twice receiver.body_limit, so that the largest bodies would never be taken:"
+            f" raise receiver.in_flight_limit to {least} at least, or lower receiver.body_limit"
+        )
+    return limit
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +51,7 @@ class ReceiverSettings(_Section):
     `append_timeout` is how long a delivery may wait for the log; Bookeo gives up after 5 seconds. `head_timeout` is how
     long a connection may take to bring a request's head, the first one's as the next one's, and `body_timeout` how long a body may.
     `connection_limit` and, in bytes, `in_flight_limit` bound what is under way in one worker; an account may have as much as it leaves free, and beyond
-    that its deliveries are answered 503.
+    that its deliveries are answered 503: so `in_flight_limit` is to be at least twice `body_limit`.
     `spool_dir` is where a worker keeps what Kafka has not acknowledged within `spool_after`, up to `spool_limit` bytes each: it is to be kept, and to be shared
     with no receiver of other settings.
     """
@@ -55,7 +66,7 @@ class ReceiverSettings(_Section):
     append_timeout: Duration = timedelta(seconds=4)
     head_timeout: Duration = timedelta(seconds=5)
     body_timeout: Duration = timedelta(seconds=10)
-    in_flight_limit: int = Field(32 * 1024 * 1024, ge=1024)
+    in_flight_limit: Annotated[int, AfterValidator(_room_for_bodies)] = Field(32 * 1024 * 1024, ge=1024, validate_default=True)
     connection_limit: int = Field(1000, ge=1)
     spool_dir: str = "data/spool"
     spool_limit: int = Field(4 * 1024**3, ge=1024 * 1024)

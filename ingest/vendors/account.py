@@ -59,3 +59,7 @@ class Account(BaseModel):
     def can_reconcile(self) -> bool:
         """Whether bookings can be compared too, not only synced."""
         return self.can_read()
+
+    def reconcile_needs(self) -> str:
+        """The settings that comparing needs, in words."""
+        return self.rest_needs()

@@ -123,7 +123,7 @@ def _expose(vendor: AnyVendor, states: "dict[str, int] | Counter[str]") -> None:
 
 def holes(settings: Settings, vendors: Sequence[AnyVendor]) -> list[Hole]:
     """Those that nobody has reconciled yet, of accounts that can be."""
-    found = [(vendor, state_of(settings, vendor).read().hole_since) for vendor in vendors if vendor.account.can_read()]
+    found = [(vendor, state_of(settings, vendor).read().hole_since) for vendor in vendors if vendor.account.can_reconcile()]
     return [Hole(vendor, since) for vendor, since in found if since]
 
 

@@ -52,6 +52,7 @@ def test_what_init_writes_passes_check_as_it_is(folder: Path) -> None:
     result = ingest(folder, "check")
     assert (result.code, result.err) == (0, "")
     assert "FAIL" not in result.out
+    assert "skip REST sales: not configured: reconcile and sync leave this account out" in result.out
     assert "https://hooks.example.org/webhooks/calendly/sales" in result.out
 
 
@@ -71,6 +72,10 @@ def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> N
         *(f"REST {account}" for account in ("sales", "support", "salon", "tours")),
         "webhooks salon",
     ]
+    skipped = {finding["check"]: finding["detail"] for finding in result.json["checks"] if finding["skipped"]}
+    assert set(skipped) == {f"REST {account}" for account in ("sales", "support", "salon", "tours")}
+    assert skipped["REST tours"].startswith("not configured: reconcile and sync leave this account out")
+    assert skipped["REST tours"].endswith("set its secret_key with api_key")
     tours = "https://hooks.example.org/webhooks/bookeo/tours?domain=bookings&type="
     assert result.json["webhook_urls"] == {
         "sales": ["https://hooks.example.org/webhooks/calendly/sales"],

@@ -9,7 +9,7 @@ import pytest
 
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
-from tests.cli.command import PATIENCE, ingest, refused
+from tests.cli.command import PATIENCE, Result, ingest, refused
 
 TABLES = """
 create schema ingest;
@@ -17,6 +17,7 @@ create table ingest.bookings (
   vendor text, account text, booking_id text, customer_name text, staff json, price decimal(38, 9), starts_at timestamptz,
   updated_at timestamptz, loaded_at timestamptz);
 create table ingest.booking_events (id text);
+create table ingest.dead_letters (id text);
 insert into ingest.bookings values
   ('calendly', 'sales', 'one', 'Ada [/b] [online] "Hopper", 美咲', '["a", "b"]', 120.5, '2026-06-09 21:37:18.25+02', '2026-06-01 00:00:00+00', '2026-06-01 00:00:01+00'),
   ('bookeo', 'tours', 'two', null, '[]', 170, null, '2026-06-02 00:00:00+00', '2026-06-02 00:00:01+00');
@@ -121,8 +122,9 @@ def test_status_tells_what_waits_and_what_is_there(loaded: Path) -> None:
         "bookings": 2,
         "booking_events": 3,
         "dead_letters": 0,
-        "reconciliations": 0,
+        "reconciliations": None,
     }
+    assert found["warehouse"]["reconciliations"] is None
 
 
 def test_status_tells_people_the_same(loaded: Path) -> None:
@@ -130,3 +132,26 @@ def test_status_tells_people_the_same(loaded: Path) -> None:
     assert (result.code, result.err) == (0, "")
     for word in ("bookings.calendly", "sales", "tours", "booking_events", "2026-06-02 00:00:01Z"):
         assert word in result.out
+    assert ["reconciliations", "not there"] in _cells(result)
+
+
+def test_an_account_that_nothing_ever_came_of_is_told_of_too(loaded: Path) -> None:
+    accounts = {"INGEST_ACCOUNTS__QUIET__VENDOR": "calendly", "INGEST_ACCOUNTS__TOURS__VENDOR": "bookeo"}
+    told = ingest(loaded, "status", "--json", **accounts).json["warehouse"]["accounts"]
+    assert [(one["account"], one["bookings"]) for one in told] == [("tours", 1), ("quiet", 0), ("sales", 1)]
+    assert told[1] == {"vendor": "calendly", "account": "quiet", "bookings": 0, "newest_change": None, "last_load": None}
+    assert ["calendly", "quiet", "0", "never", "never"] in _cells(ingest(loaded, "status", **accounts))
+
+
+def test_a_warehouse_without_bookings_is_not_one_where_every_account_is_silent(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with duckdb.connect(str(tmp_path / "data" / "warehouse.duckdb")) as connection:
+        connection.execute("create schema ingest; create table ingest.booking_events (id text)")
+    told = ingest(tmp_path, "status", "--json", INGEST_ACCOUNTS__QUIET__VENDOR="calendly").json["warehouse"]
+    assert told["accounts"] is None
+    assert [one["rows"] for one in told["tables"]] == [None, 0, None, None]
+
+
+def _cells(result: Result) -> list[list[str]]:
+    """Of the lines of the tables."""
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.out.splitlines() if "│" in line]

@@ -72,6 +72,18 @@ def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(s
     assert result.err == "1 older ones are not shown: --limit 4 shows all\n"
 
 
+@pytest.mark.parametrize("which", [["list", "--account", "tours"], ["list", "--since", "2026-05-02"], ["redrive", "--account", "tours"]])
+def test_where_none_is_meant_it_is_said_that_there_are_others(several: Desk, which: list[str]) -> None:
+    result = several.run(*which)
+    assert (result.code, result.out) == (0, "no dead letter matches these options; without them there are 4\n")
+
+
+@pytest.mark.parametrize(("options", "dry"), [([], False), (["--dry-run"], True)])
+def test_a_script_is_told_whether_it_was_only_looked(several: Desk, options: list[str], dry: bool) -> None:
+    found = several.run("redrive", SEVERAL[0].id, "--json", *options).json
+    assert [(one["outcome"], one["dry_run"]) for one in found] == [("still_bad", dry)]
+
+
 def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
     assert ingest(tmp_path, "dead-letters", "list").out == "no dead letters\n"
     assert ingest(tmp_path, "dead-letters", "list", "--json").json == []

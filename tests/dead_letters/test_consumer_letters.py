@@ -47,6 +47,7 @@ def test_what_was_loaded_after_all_is_marked_and_not_redriven_again(desk: Desk) 
     assert desk.redriven("--all") == {letter["id"]: "already_loaded"}
     assert [one["loaded"] for one in desk.listed()] == [True]
     assert desk.listed("--open") == []
+    assert desk.run("list", "--open").out == "no dead letter matches these options; without them there is 1\n"
     assert desk.rig.written(TOPIC) == 2
 
 

@@ -22,7 +22,7 @@ class Start(Protocol):
 def receiver(tmp_path: Path) -> Iterator[InProcess]:
     """With a small limit for bodies and little patience, so that no test needs much of either; a disk has to have some time."""
     accounts = {"sales": {"vendor": "calendly", "webhook_secrets": [SECRET, "the-secret-before"]}}
-    limits = {"body_limit": 4096, "body_timeout": "100ms", "append_timeout": "2s", "in_flight_limit": 4096}
+    limits = {"body_limit": 4096, "body_timeout": "100ms", "append_timeout": "2s", "in_flight_limit": 8192}
     with closing(InProcess(tmp_path, accounts, receiver=limits)) as running:
         yield running
 

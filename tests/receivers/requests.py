@@ -61,3 +61,13 @@ def booking(number: int) -> Request:
 def from_sample(sample: Sample) -> Request:
     """A sample as its vendor sent it."""
     return Request(f"/webhooks/{sample.case.vendor}/sales", tuple(sample.headers), (sample.body,), sample.given["query"])
+
+
+def raw(request: Request) -> bytes:
+    """As it goes over a connection."""
+    lines = [
+        f"{request.method} {request.target} HTTP/1.1",
+        "Host: hooks.example.com",
+        *(f"{name}: {value}" for name, value in request.headers),
+    ]
+    return "\r\n".join([*lines, f"Content-Length: {len(request.body)}", "", ""]).encode("latin-1") + request.body

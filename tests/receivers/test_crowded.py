@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from ingest.errors import LogUnavailable
 from receivers.in_flight import InFlight, Shared
 from tests.receivers.conftest import Start
-from tests.receivers.requests import SALES, SECRET, booking
-from tests.receivers.running import PATIENCE, Receiver, wait_for
+from tests.receivers.in_process import writing_to
+from tests.receivers.requests import SALES, SECRET, booking, raw, subject
+from tests.receivers.running import PATIENCE, Receiver, subjects, wait_for
 
 HEAD = f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\n".encode()
 UNFINISHED = HEAD.replace(b"sales", b"noisy") + b"Content-Length: 1000\r\n\r\nonly the beginning"
@@ -56,7 +57,9 @@ def test_a_head_that_trickles_in_is_cut_off_also_the_second_one_of_a_connection(
     receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
     with connection(receiver) as opened:
         opened.sendall(b"GET /healthz HTTP/1.1\r\nHost: hooks.example.com\r\n\r\n")
-        assert opened.recv(4096).startswith(b"HTTP/1.1 200")
+        said = b""
+        while not said.endswith(b"ok\n"):
+            said += opened.recv(4096)
         opened.sendall(HEAD + b"X-Slow: ")
         assert drip(opened) == b""
 
@@ -75,6 +78,21 @@ def test_a_body_for_an_unknown_account_is_not_waited_for_either(start: Start) ->
         assert drip(opened).startswith(b"HTTP/1.1 404")
 
 
+@pytest.mark.parametrize(
+    "idle",
+    [b"GET /healthz HTTP/1.1\r\nHost: hooks.example.com\r\n\r\n", HEAD.replace(b"sales", b"nobody") + b"Content-Length: 2\r\n\r\n"],
+    ids=["an empty line", "the rest of a body that was refused"],
+)
+def test_an_answered_connection_that_brings_something_but_no_request_is_not_kept(start: Start, idle: bytes) -> None:
+    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
+    with connection(receiver) as opened:
+        opened.sendall(idle)
+        said = opened.recv(4096)
+        opened.sendall(b"\r\n")
+        said += b"".join(iter(lambda: opened.recv(4096), b""))
+    assert said.count(b"HTTP/1.1 ") == 1
+
+
 def test_a_delivery_that_takes_its_time_within_the_limits_is_accepted(start: Start) -> None:
     receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__BODY_TIMEOUT="30s")
     request = booking(1)
@@ -91,6 +109,55 @@ def test_a_delivery_that_takes_its_time_within_the_limits_is_accepted(start: Sta
         opened.settimeout(PATIENCE)
         opened.sendall(request.body[41:])
         assert opened.recv(4096).startswith(b"HTTP/1.1 202")
+
+
+def test_the_body_of_a_request_sent_before_the_one_before_it_was_answered_has_its_own_time(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__BODY_TIMEOUT="30s")
+    first, second = raw(booking(1)), raw(booking(2))
+    with connection(receiver) as opened:
+        opened.sendall(first + second[:-50])
+        assert opened.recv(4096).startswith(b"HTTP/1.1 202")
+        assert silent_for(opened, 3)
+        opened.sendall(second[-50:])
+        assert opened.recv(4096).startswith(b"HTTP/1.1 202")
+    assert subjects(receiver.events()) == [subject(1), subject(2)]
+
+
+def test_a_head_that_comes_while_the_request_before_it_is_handled_has_its_time_after_the_answer(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__APPEND_TIMEOUT="30s")
+    second = raw(booking(2))
+    with connection(receiver) as opened:
+        with writing_to(receiver.log):
+            opened.sendall(raw(booking(1)) + second[:30])
+            assert silent_for(opened, 3)
+        assert opened.recv(4096).startswith(b"HTTP/1.1 202")
+        opened.sendall(second[30:])
+        assert opened.recv(4096).startswith(b"HTTP/1.1 202")
+    assert subjects(receiver.events()) == [subject(1), subject(2)]
+
+
+@pytest.mark.parametrize("begun", [HEAD + b"X-Slow: ", HEAD + b"Content-Length: 1000000\r\n\r\n"], ids=["head", "body"])
+def test_what_trickles_in_behind_a_request_that_waits_for_the_log_is_cut_off_too(start: Start, begun: bytes) -> None:
+    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__BODY_TIMEOUT="1s")
+    with connection(receiver) as opened:
+        with writing_to(receiver.log):
+            opened.sendall(raw(booking(1)) + begun)
+            assert silent_for(opened, 1)
+        said = drip(opened)
+    statuses = [line.split()[1] for line in said.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+    assert statuses == ([b"202", b"408"] if b"Content-Length" in begun else [b"202"])
+
+
+def silent_for(opened: socket.socket, seconds: float) -> bool:
+    """Whether nothing is said and nobody hangs up; longer than a head may take, where a test wants that to have passed."""
+    opened.settimeout(seconds)
+    try:
+        opened.recv(1)
+    except TimeoutError:
+        return True
+    finally:
+        opened.settimeout(PATIENCE)
+    return False
 
 
 def test_an_account_that_holds_all_it_can_get_leaves_room_for_another(start: Start) -> None:
@@ -131,6 +198,13 @@ def test_however_much_is_asked_for_no_more_is_given_than_there_is_and_a_newcomer
     for account, amount in held.items():
         shared.give_back(account, amount)
     assert shared.taken == 1000 // 8
+
+
+@given(parts=st.lists(st.integers(1, 40), min_size=1, max_size=100))
+def test_half_of_it_is_there_for_an_account_that_is_alone_in_whatever_parts_it_is_asked_for(parts: list[int]) -> None:
+    shared = Shared(2 * sum(parts) + 1)
+    assert all(shared.take("sales", part) for part in parts)
+    assert not shared.take("sales", 2), "and no more than that can be relied on"
 
 
 def test_bytes_that_wait_for_the_log_count_until_it_has_resolved_them() -> None:

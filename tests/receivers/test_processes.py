@@ -1,6 +1,8 @@
 """Receivers that work side by side, are stopped and are killed: what was answered 202 is in the log."""
 
+import json
 import os
+import shlex
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +12,8 @@ import pytest
 
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import writing_to
-from tests.receivers.requests import booking, subject
-from tests.receivers.running import PATIENCE, delivering, on_linux, subjects, wait_for
+from tests.receivers.requests import booking, signed, subject
+from tests.receivers.running import PATIENCE, command_line, delivering, on_linux, subjects, wait_for
 
 
 def test_a_stop_finishes_the_deliveries_under_way(start: Start) -> None:
@@ -21,6 +23,27 @@ def test_a_stop_finishes_the_deliveries_under_way(start: Start) -> None:
     assert set(senders.answers.values()) == {202}
     assert sorted(subjects(receiver.events())) == sorted(senders.accepted()), "and whatever is kept was answered"
     assert "Traceback" not in receiver.written()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_it_says_when_it_begins_and_when_it_has_ended(start: Start, workers: str, number: int) -> None:
+    receiver = start(INGEST_RECEIVER__WORKERS=workers)
+    receiver.process.send_signal(number)
+    receiver.process.wait(PATIENCE)
+    said = [json.loads(line)["event"] for line in receiver.written().splitlines() if line.startswith("{")]
+    assert [event for event in said if event.startswith("receiver.")] == ["receiver.listening", "receiver.stopped"]
+
+
+def test_it_goes_on_when_nobody_reads_what_it_has_to_say_any_more(start: Start) -> None:
+    receiver = start(["bash", "-c", f"exec {shlex.join(command_line('receive'))} 2> >(head -n 1 >&2)"])
+    assert [receiver.send(request).status_code for request in (signed(b"{}", secret="another"), signed(b"{}"), booking(1))] == [
+        401,
+        202,
+        202,
+    ]
+    assert subjects(receiver.events()) == [subject(1)]
+    assert receiver.written().count("\n") == 1
 
 
 def test_a_stop_waits_for_a_delivery_that_waits_for_the_log(start: Start) -> None:

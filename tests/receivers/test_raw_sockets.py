@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from tests.receivers.requests import SALES, Request, booking, booking_body, subject
+from tests.receivers.requests import SALES, booking, booking_body, raw, subject
 from tests.receivers.running import Receiver, on_linux, subjects
 
 MIB = 1024 * 1024
@@ -85,15 +85,6 @@ def _answers(receiver: Receiver, sent: bytes) -> bytes:
     return b""
 
 
-def _raw(request: Request) -> bytes:
-    lines = [
-        f"{request.method} {request.target} HTTP/1.1",
-        "Host: hooks.example.com",
-        *(f"{name}: {value}" for name, value in request.headers),
-    ]
-    return "\r\n".join([*lines, f"Content-Length: {len(request.body)}", "", ""]).encode("latin-1") + request.body
-
-
 def _assert_well(receiver: Receiver) -> None:
     number = next(NUMBERS)
     assert receiver.client.get("/healthz").text == "ok\n"
@@ -118,7 +109,7 @@ def test_there_is_nothing_to_upgrade_to(receiver: Receiver) -> None:
 
 
 def test_a_good_delivery_with_bytes_changed_lost_or_doubled_never_harms(receiver: Receiver) -> None:
-    chance, good = random.Random(1), _raw(booking(2))
+    chance, good = random.Random(1), raw(booking(2))
     before = len(receiver.events())
     for _ in range(300):
         place = chance.randrange(len(good))
@@ -132,7 +123,7 @@ def test_a_good_delivery_with_bytes_changed_lost_or_doubled_never_harms(receiver
 
 def test_deliveries_sent_without_waiting_for_answers_are_all_answered_in_order(receiver: Receiver) -> None:
     numbers = range(100, 120)
-    answers = _answers_to(receiver, b"".join(_raw(booking(number)) for number in numbers), len(numbers))
+    answers = _answers_to(receiver, b"".join(raw(booking(number)) for number in numbers), len(numbers))
     assert answers == [b"202"] * len(numbers)
     assert subjects(receiver.events())[-len(numbers) :] == [subject(number) for number in numbers]
 
@@ -148,13 +139,13 @@ def _answers_to(receiver: Receiver, sent: bytes, count: int) -> list[bytes]:
 
 
 def test_a_body_that_comes_byte_by_byte_is_read_and_one_that_stops_is_given_up(receiver: Receiver) -> None:
-    raw = _raw(booking(200))
+    sent = raw(booking(200))
     with _connected(receiver) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in raw:
+        for byte in sent:
             connection.sendall(bytes([byte]))
         assert connection.recv(65536).startswith(b"HTTP/1.1 202")
-        connection.sendall(raw[:-1])
+        connection.sendall(sent[:-1])
         assert connection.recv(65536).startswith(b"HTTP/1.1 408")
     _assert_well(receiver)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.settings import ReceiverSettings
 from tests.receivers.requests import SECRET
 from tests.receivers.running import ANYWHERE, PATIENCE, command_line, environment
 
@@ -61,6 +62,24 @@ def test_with_an_admin_listener_that_others_reach_without_a_token(tmp_path: Path
     done = _refused(tmp_path, {"INGEST_RECEIVER__ADMIN_HOST": ANYWHERE})
     assert done.returncode == 2
     assert "the admin listener on 0.0.0.0 needs receiver.admin_token" in _error(done)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "named", "least"),
+    [
+        ({"BODY_LIMIT": "16777217"}, "receiver.in_flight_limit", 33554434),
+        ({"IN_FLIGHT_LIMIT": "2097151"}, "INGEST_RECEIVER__IN_FLIGHT_LIMIT", 2097152),
+    ],
+)
+def test_with_less_room_for_bodies_than_the_largest_takes(tmp_path: Path, receiver: dict[str, str], named: str, least: int) -> None:
+    done = _refused(tmp_path, {f"INGEST_RECEIVER__{name}": value for name, value in receiver.items()})
+    assert done.returncode == 2
+    assert f"error: {named}: is less than twice receiver.body_limit" in _error(done)
+    assert f"raise receiver.in_flight_limit to {least} at least, or lower receiver.body_limit" in _error(done)
+
+
+def test_with_just_enough_room_for_bodies() -> None:
+    assert ReceiverSettings(body_limit=16 * 1024 * 1024).in_flight_limit == 32 * 1024 * 1024
 
 
 def test_with_a_log_that_cannot_be_opened(tmp_path: Path) -> None:

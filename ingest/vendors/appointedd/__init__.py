@@ -79,6 +79,10 @@ class AppointeddAccount(Account):
         """By API v1 only: the form of v2's bookings is not published."""
         return self.api == "v1" and self.api_key is not None
 
+    def reconcile_needs(self) -> str:
+        """The same, in words."""
+        return "api_key, and api to v1" if self.api != "v1" else "api_key"
+
     def credential(self, secret: str) -> str:
         """The whole value of that header."""
         if not self.webhook_user:
