@@ -111,10 +111,10 @@ class SpoolingProducer:
         pause = _FIRST_PAUSE_SECONDS
         told = 0.0
         while not self._closing.is_set():
-            if time.monotonic() >= told:
-                told = time.monotonic() + _TELL_SECONDS
-                self._tell()
             try:
+                if time.monotonic() >= told:
+                    told = time.monotonic() + _TELL_SECONDS
+                    self._tell()
                 moved = self._drain()
                 pause = _FIRST_PAUSE_SECONDS
             except Exception as error:  # noqa: BLE001 - whatever it is, this thread must live, or nothing would ever be handed on
