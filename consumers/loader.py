@@ -46,8 +46,8 @@ _LAG_EVERY_SECONDS = 15.0
 class Loader:
     """Loads run on one worker thread, because dlt swaps signal handlers when it runs on the main one.
 
-    The loop waits for each load, so that partitions cannot move while one is under way: Kafka hands them over only when
-    the consumer polls again.
+    The loop waits for each load, so that partitions do not move while one is under way: Kafka hands them over when the
+    consumer polls again, or when it has not been heard of for too long.
     """
 
     def __init__(self, settings: Settings, consumer: Consumer, producer: Producer, warehouse: Warehouse) -> None:
@@ -184,6 +184,7 @@ class Loader:
         self._refused.rewind()
         try:
             self._consumer.rewind()
+            self._report_lag()
         except LogUnavailable as error:
             log.warning("loader.rewind_failed", why=str(error))
 

@@ -24,28 +24,22 @@ from typing import ClassVar
 
 
 class IngestError(Exception):
-    """Base of all. `status` is what an HTTP caller is told; `retryable` means the same call may succeed later."""
+    """Base of all. `retryable` means the same call may succeed later."""
 
-    status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
 
 
 class VerificationError(IngestError):
     """The signature or credential is missing, malformed or wrong. The caller is not told which."""
 
-    status = 401
-
 
 class PayloadError(IngestError):
     """An authentic delivery that cannot be read as what the vendor documents; it is kept as a dead letter."""
-
-    status = 202
 
 
 class LogUnavailable(IngestError):
     """The log did not make the records durable, or could not be read, within the time limit."""
 
-    status = 503
     retryable = True
 
 
@@ -68,7 +62,6 @@ class CommitFailed(IngestError):
 class VendorUnavailable(IngestError):
     """A vendor's REST side cannot be reached, fails, or answers what nobody can read. `retry_after`: seconds it asked us to wait."""
 
-    status = 503
     retryable = True
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:

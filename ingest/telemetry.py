@@ -70,7 +70,7 @@ def configure_logging(service: str, *, level: int = logging.INFO) -> None:
 
 
 class _Unfailing(structlog.PrintLogger):
-    """What cannot be told, for a full disk or because nobody reads any more, is no reason to stop working."""
+    """What cannot be told, for a full disk or because the reader is gone, is no reason to stop working."""
 
     def msg(self, message: str) -> None:
         """Raises nothing."""
@@ -84,4 +84,7 @@ class _Structured(logging.Handler):
     """What libraries log, uvicorn above all, as lines of the same form."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger().log(record.levelno, f"library.{record.name}", message=record.getMessage())
+        try:
+            structlog.get_logger().log(record.levelno, f"library.{record.name}", message=record.getMessage())
+        except Exception:  # noqa: BLE001 - a library that logs badly goes on, as with any handler
+            self.handleError(record)

@@ -65,7 +65,7 @@ class Webhooks:
                 delivery = await self._delivery(request, held)
                 verified = vendor.verify(delivery, delivery.received_at)
                 SIGNED_BY.labels(vendor.name, vendor.account.name, verified.proof.signed_by).inc()
-                topic, record, outcome = self._record(vendor, verified)
+                topic, record, dead = self._record(vendor, verified)
                 await self._append(topic, record, held)
         except VerificationError as error:
             self._tell(log.info, "delivery.rejected", vendor, str(error))
@@ -80,7 +80,7 @@ class Webhooks:
         except HTTPException:  # all that Starlette raises while a body is read: receiver.body_limit is passed
             self._tell(log.warning, "delivery.too_large", vendor, "it is larger than receiver.body_limit")
             return "too_large"
-        return outcome
+        return self._set_aside(vendor, dead) if dead else "accepted"
 
     def _tell(self, line: Callable[..., None], event: str, vendor: AnyVendor, why: str) -> None:
         """What anybody can bring about, and as often as they like: metrics count it all."""
@@ -100,18 +100,22 @@ class Webhooks:
         query: bytes = request.scope["query_string"]
         return Delivery(query.decode("latin-1"), Headers.of(lines), b"".join(parts), received_at)
 
-    def _record(self, vendor: AnyVendor, verified: VerifiedDelivery) -> tuple[str, Record, str]:
+    def _set_aside(self, vendor: AnyVendor, dead: DeadLetter) -> str:
+        DEAD_LETTERS.labels(vendor.name, vendor.account.name, dead.reason).inc()
+        log.warning("delivery.dead_lettered", source=vendor.source, reason=dead.reason, detail=dead.detail)
+        return "dead_lettered"
+
+    def _record(self, vendor: AnyVendor, verified: VerifiedDelivery) -> tuple[str, Record, DeadLetter | None]:
         try:
-            return self._settings.topic(vendor.name), vendor.parse(verified).to_record(), "accepted"
+            return self._settings.topic(vendor.name), vendor.parse(verified).to_record(), None
         except PayloadError as error:
             reason, detail = "unreadable_payload", str(error)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in reading, the delivery is kept
             reason, detail = "parse_crashed", type(error).__name__
             where = traceback.format_tb(error.__traceback__)
             log.error("delivery.parse_crashed", source=vendor.source, where=where)  # noqa: TRY400 - the message may quote the body
-        DEAD_LETTERS.labels(vendor.name, vendor.account.name, reason).inc()
-        log.warning("delivery.dead_lettered", source=vendor.source, reason=reason, detail=detail)
-        return self._settings.dead_letter_topic, _dead_letter(vendor, verified, reason, detail).to_record(), "dead_lettered"
+        dead = _dead_letter(vendor, verified, reason, detail)
+        return self._settings.dead_letter_topic, dead.to_record(), dead
 
     async def _append(self, topic: str, record: Record, held: Held) -> None:
         """Returns once durable. Raises LogUnavailable when that is not so within the time limit."""

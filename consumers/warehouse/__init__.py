@@ -5,7 +5,7 @@ its records were not committed, and are read and loaded again, by whoever owns t
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from pathlib import Path
@@ -38,13 +38,14 @@ class Warehouse:
     """One pipeline, held by one process at a time."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ConfigurationError when another consumer holds the pipeline, or dlt cannot use the destination as it is set."""
+        """Raises WarehouseUnavailable when another consumer holds the pipeline, ConfigurationError when dlt cannot use the destination as it is set."""
         self._settings = settings.warehouse
         self._name = "_".join(filter(None, ["ingest", settings.consumer.instance]))
         self._folder = Path(settings.warehouse.work_dir) / self._name
         self._held = hold(self._folder, f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance")
         self._destination = destination(settings, settings.consumer.instance)
         self._failed = True  # what is there is not known yet
+        self._still_fenced: Callable[[], None] = lambda: None
         self._made = False  # whether the tables are there, with all their columns
         with translated():
             self._pipeline = self._fresh_pipeline()
@@ -54,11 +55,11 @@ class Warehouse:
     def turn(self, partitions: Iterable[Partition] = ()) -> Iterator[None]:
         """Around all that belongs to one load of these. Raises WarehouseUnavailable when the destination is out of reach.
 
-        After a turn that failed, where somebody else's was left pending, and where all was taken away, it starts anew.
+        It starts anew after a turn that failed, and where all was taken away.
         """
-        with turn_at(self._settings, _TURN_SECONDS), fenced(self._pipeline, partitions, _TURN_SECONDS):
+        with turn_at(self._settings, _TURN_SECONDS), fenced(self._pipeline, partitions, _TURN_SECONDS) as self._still_fenced:
             with translated():
-                if self._failed or self._pipeline.has_pending_data or self._missing([_NOTES]):
+                if self._failed or self._missing([_NOTES]):
                     self._start_anew()
             self._failed = True
             yield
@@ -99,6 +100,7 @@ class Warehouse:
         with translated():
             extracted = self._pipeline.extract(resources)
             self._pipeline.normalize()
+            self._still_fenced()
             info = self._pipeline.load()
             if set(info.loads_ids) != set(extracted.loads_ids) or any(p.state != "loaded" for p in info.load_packages):
                 raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
@@ -114,6 +116,8 @@ class Warehouse:
     def _start_anew(self) -> None:
         """With tables that somebody took away: dlt makes those of a load, and then notes that all are there."""
         self._pipeline = self._fresh_pipeline()
+        if self._pipeline.has_pending_data:
+            raise WarehouseUnavailable(f"{self._folder} cannot be emptied: what a load has left there would be loaded once more")
         missing = self._missing([*_NAMES, _NOTES])
         if missing and _NOTES not in missing:
             with self._pipeline.sql_client() as client:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import dlt
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
@@ -15,7 +16,7 @@ from consumers.locks import READER_SECONDS, warehouse_lock
 from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
 from consumers.warehouse.files import make_folder
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
-from ingest.settings import Settings
+from ingest.settings import Settings, WarehouseSettings
 
 # Read by dlt with its first pipeline: no telemetry, no parallelism we do not need, no trying again (the loader does), nothing left behind.
 for _name, _value in {
@@ -29,6 +30,11 @@ for _name, _value in {
     "ENABLE_RUNTIME_TRACE": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+
+_POSTGRES = "postgres"
+# What each end is told, so that it gives the other one up after 25 s of silence: https://www.postgresql.org/docs/current/libpq-connect.html
+_OF_CLIENT = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "25000"}
+_OF_SERVER = "-ctcp_keepalives_idle=10 -ctcp_keepalives_interval=5 -ctcp_keepalives_count=3"
 
 
 def try_out(settings: Settings) -> None:
@@ -52,6 +58,8 @@ def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
 def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Column names and rows of a query. Raises as `consumers.query.query` does."""
     with reading_client(settings) as client:
+        if settings.warehouse.destination == _POSTGRES:
+            client.native_connection.readonly = True
         if not client.has_dataset():
             raise NothingLoaded(f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}")
         try:
@@ -68,7 +76,7 @@ def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[
 def destination(settings: Settings, pipeline: str = "") -> Any:
     """The dlt destination of the settings, with a staging dataset for this pipeline alone. Raises ConfigurationError."""
     chosen = settings.warehouse
-    credentials = str(chosen.duckdb_file) if chosen.duckdb_file else (chosen.credentials and chosen.credentials.get_secret_value())
+    credentials = _credentials(chosen)
     layout = "_".join(filter(None, ["%s_staging", pipeline]))
     given = {"credentials": credentials} if credentials else {}
     if chosen.duckdb_file:
@@ -78,6 +86,24 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
         return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
     except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises
         raise ConfigurationError(f"warehouse.destination {chosen.destination!r} is not one dlt can use: {type(error).__name__}") from None
+
+
+def _credentials(chosen: WarehouseSettings) -> str:
+    """None, "", where dlt is to find them."""
+    if chosen.duckdb_file:
+        return str(chosen.duckdb_file)
+    given = chosen.credentials.get_secret_value() if chosen.credentials else ""
+    return _kept_alive(given) if chosen.destination == _POSTGRES else given
+
+
+def _kept_alive(url: str) -> str:
+    """Else a connection that a firewall forgot is waited for two hours, and so are the locks of a machine that is gone."""
+    if not url.startswith("postgres"):
+        return url  # dlt says what is wrong with it
+    who, at, where = url.rpartition("@")  # a password may hold anything
+    where, _, given = where.partition("?")
+    ours = urlencode({**_OF_CLIENT, "options": _OF_SERVER}, quote_via=quote)
+    return f"{who}{at}{where}?{'&'.join(filter(None, [ours, given]))}"  # of two the last one counts
 
 
 def _check_name(file: Path, schemas: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ _USER_AND_PASSWORD = re.compile(r"(?<=://)\S*@")  # in the addresses that some d
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Dlt's errors as ours: terminal ones blame the rows, those of its configuration the settings, all others may pass. Ours stay what they are."""
+    """Dlt's errors as ours: where the driver blames the data, the rows; of its configuration, the settings; all others may pass. Ours stay what they are."""
     try:
         yield
     except IngestError:

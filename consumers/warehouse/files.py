@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from consumers.locks import warehouse_lock
 from consumers.warehouse.errors import translated
-from ingest.errors import ConfigurationError, WarehouseUnavailable
+from ingest.errors import WarehouseUnavailable
 from ingest.settings import WarehouseSettings
 
 _HELD_SECONDS = 10.0
@@ -26,13 +26,15 @@ def make_folder(folder: Path) -> None:
 
 
 def hold(folder: Path, otherwise: str) -> FileLock:
-    """A pipeline's folder for this process alone. Raises ConfigurationError, with `otherwise`, when another one has it."""
+    """A pipeline's folder for this process alone. Raises WarehouseUnavailable; with `otherwise` when another one has it, which may be on its way out."""
     make_folder(folder)
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
         lock.acquire(timeout=_HELD_SECONDS)
     except Timeout:
-        raise ConfigurationError(otherwise) from None
+        raise WarehouseUnavailable(otherwise) from None
+    except OSError as error:
+        raise WarehouseUnavailable(f"{lock.lock_file} cannot be made: {error.strerror}") from None
     return lock
 
 

@@ -38,7 +38,7 @@ class SyncPipeline:
     """One account's, held by one process at a time. `usual` are the `resources` that are loaded when none is named."""
 
     def __init__(self, settings: Settings, rest: AnyRest) -> None:
-        """Asks the vendor where its lists depend on who asks. Raises VendorUnavailable, VendorRefused, ConfigurationError."""
+        """Asks the vendor where its lists depend on who asks. Raises VendorUnavailable, VendorRefused, ConfigurationError, WarehouseUnavailable."""
         self._settings = settings
         self._account = rest.account.name
         self._vendor = rest.vendor.name

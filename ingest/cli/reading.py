@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
-from ingest.errors import ConfigurationError, IngestError, NoSuchTable
+from ingest.errors import ConfigurationError, IngestError, NoSuchTable, NothingLoaded
 from ingest.settings import Settings
 
 _TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
@@ -85,6 +85,8 @@ def _whole_width(console: Console, table: Table) -> int:
 def status(as_json: AsJson = False, config: Config = None) -> None:
     """Where everything stands: what waits in the log and in this machine's spools, what is in the warehouse, how fresh each account is.
 
+    Exit code 3: a part of it cannot be reached.
+
     Example: [bold]ingest status --json[/bold]
     """
     settings = settings_of(config)
@@ -93,7 +95,7 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
         print(json.dumps(found, default=_cell))
     else:
         _show_status(found)
-    if "error" in found["log"]:
+    if any("error" in part for part in found.values()):
         raise typer.Exit(UNAVAILABLE)
 
 
@@ -102,6 +104,8 @@ def _show_status(found: dict[str, dict[str, Any]]) -> None:
     for name, part in found.items():
         if "error" in part:
             console.print(f"[bold]{name}[/bold]: [red]{escape(part['error'])}[/red]", highlight=False)
+        if "nothing" in part:
+            console.print(f"[bold]{name}[/bold]: {escape(part['nothing'])}", highlight=False)
         for title in ("topics", "files", "accounts", "reconciliations", "tables"):
             if rows := part.get(title):
                 console.print(_status_table(title, rows))
@@ -162,6 +166,8 @@ def _warehouse_status(settings: Settings) -> dict[str, Any]:
             "reconciliations": _rows(settings, _LAST_RUNS),
             "tables": [{"table": name, "rows": _count(settings, name)} for name in _TABLES],
         }
+    except NothingLoaded as nothing:
+        return {"nothing": str(nothing)}
     except IngestError as error:
         return {"error": str(error)}
 

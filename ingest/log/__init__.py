@@ -87,7 +87,7 @@ class Consumer(Protocol):
         """Forget what was polled and not committed: it is read again."""
 
     def generation(self) -> int:
-        """Changes whenever partitions may have moved; what was cached about their bookings is then stale."""
+        """Changes whenever partitions may have moved: what was polled before may be another consumer's now."""
 
     def backlog(self) -> list[Backlog]:
         """Where the group stands in every partition of its topics. Raises LogUnavailable."""

@@ -92,7 +92,7 @@ class ConsumerSettings(_Section):
 
 
 class WarehouseSettings(_Section):
-    """Any dlt destination. `credentials` goes to dlt as it is; with a password in it, give it by the environment.
+    """Any dlt destination. `credentials` goes to dlt as it is, to PostgreSQL with keepalives added; with a password in it, give it by the environment.
 
     Left out, they are a file `data/warehouse.duckdb` for DuckDB; for others dlt looks for them in its own places. `work_dir` holds dlt's working folder, which is scratch: everything in it can be rebuilt from the log.
     """

@@ -22,7 +22,7 @@ def warehouse(name: str) -> str:
 def which(result: Result) -> str:
     """Whose settings a command read: `status` names the warehouse it does not find."""
     assert result.code == 0, result
-    error: str = result.json["warehouse"]["error"]
+    error: str = result.json["warehouse"]["nothing"]
     return error.rsplit(maxsplit=1)[-1].removesuffix(".duckdb")
 
 

@@ -82,7 +82,7 @@ def test_status_of_nothing_yet_is_no_failure(tmp_path: Path) -> None:
     result = ingest(tmp_path, "status", "--json")
     assert result.code == 0
     assert result.json["log"] == {"topics": []}
-    assert "nothing has been loaded yet" in result.json["warehouse"]["error"]
+    assert "nothing has been loaded yet" in result.json["warehouse"]["nothing"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -96,7 +96,7 @@ def test_a_second_consumer_of_one_pipeline_is_refused_and_the_first_goes_on(comm
     with closing(producer(command)) as log, command.consuming() as first:
         until(lambda: command.told("consumer.started"), "a consumer that runs")
         second = command.run("consume")
-        assert second.returncode == 2
+        assert second.returncode == 3
         assert second.stderr.startswith("error: another consumer works in ")
         assert "consumer.instance" in second.stderr
         log.append(TOPIC, [sample(1).to_record()]).result(PATIENCE)

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 from threading import Event
 
+import dlt
 import pytest
 
 from consumers.query import query
@@ -135,3 +136,47 @@ def test_locks_that_did_not_last_as_long_as_the_load_are_told(postgres_rig: Rig)
         assert query(postgres_rig.settings, lost).rows == [(True,)]
     postgres_rig.load(sample(1))
     assert postgres_rig.column("select last_event_id from bookings") == ["E1"]
+
+
+def test_locks_that_are_lost_before_anything_is_written_leave_it_unwritten(postgres_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    postgres_rig.load(sample(1))
+    normalize = dlt.Pipeline.normalize
+
+    def normalized_and_cut_off(pipeline: dlt.Pipeline) -> object:
+        query(postgres_rig.settings, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
+        return normalize(pipeline)
+
+    with monkeypatch.context() as cut:
+        cut.setattr(dlt.Pipeline, "normalize", normalized_and_cut_off)
+        postgres_rig.append(sample(2, at=5))
+        with pytest.raises(WarehouseUnavailable):
+            postgres_rig.loader.step()
+    assert postgres_rig.column("select last_event_id from bookings") == ["E1"]
+    postgres_rig.loader._start_over()
+    postgres_rig.load()
+    assert postgres_rig.column("select last_event_id from bookings") == ["E2"]
+
+
+def test_a_query_changes_nothing(postgres_rig: Rig) -> None:
+    postgres_rig.load(sample(1))
+    with pytest.raises(ConfigurationError, match="read-only"):
+        query(postgres_rig.settings, "delete from bookings")
+    assert postgres_rig.column("select count(*) from bookings") == [1]
+
+
+@pytest.mark.parametrize("own", ["", "?connect_timeout=5&tcp_user_timeout=9000"])
+def test_both_ends_ask_whether_the_other_one_is_still_there(postgres_tree: Tree, own: str) -> None:
+    with opened(changed(postgres_tree, "warehouse", credentials=postgres_tree["warehouse"]["credentials"] + own)) as rig:
+        rig.warehouse.prepare()
+        assert rig.column("show tcp_keepalives_idle") == ["10"]
+        with rig.warehouse._pipeline.sql_client() as client:
+            parameters = client.native_connection.info.dsn_parameters
+        assert (parameters["keepalives_idle"], parameters["tcp_user_timeout"]) == ("10", "9000" if own else "25000")
+        assert parameters["connect_timeout"] == ("5" if own else "15")
+
+
+def test_own_options_of_a_connection_are_kept(postgres_tree: Tree) -> None:
+    own = postgres_tree["warehouse"]["credentials"] + "?options=-cwork_mem%3D7MB"
+    with opened(changed(postgres_tree, "warehouse", credentials=own)) as rig:
+        rig.warehouse.prepare()
+        assert rig.column("show work_mem") == ["7MB"]

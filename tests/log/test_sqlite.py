@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -250,6 +251,38 @@ def test_the_backlog_of_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None
 def count_of_rows(path: Path) -> int:
     with closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT COUNT(*) FROM records").fetchone()[0])
+
+
+@pytest.mark.parametrize("finds_it", [SqliteConsumer.backlog, SqliteConsumer.shrink], ids=["backlog", "shrink"])
+def test_whoever_finds_that_another_file_is_there_it_is_read_from_its_beginning(
+    tmp_path: Path, finds_it: Callable[[SqliteConsumer], object]
+) -> None:
+    path = tmp_path / "log.db"
+    with closing(SqliteProducer(path)) as producer, closing(SqliteConsumer(path, "group", ["topic"], timedelta(days=1))) as consumer:
+        producer.append("topic", [Record("key", b"before")] * 3).result(PATIENCE)
+        consumer.commit(before := consumer.poll(10, PATIENCE))
+        for file in tmp_path.glob("log.db*"):
+            if not file.name.endswith(".lock"):
+                file.unlink()
+        producer.append("topic", [Record("key", b"after")]).result(PATIENCE)
+        finds_it(consumer)
+        with pytest.raises(CommitFailed):
+            consumer.commit(before)
+        assert [stored.record.value for stored in consumer.poll(10, PATIENCE)] == [b"after"]
+
+
+def test_a_file_that_was_away_and_comes_back_is_written_to_again(tmp_path: Path) -> None:
+    path, kept = tmp_path / "log.db", tmp_path / "kept.db"
+    with closing(SqliteProducer(path)) as producer:
+        producer.append("topic", [Record("key", b"before")]).result(PATIENCE)
+        path.rename(kept)
+        path.mkdir()
+        with pytest.raises(LogUnavailable):
+            producer.append("topic", [Record("key", b"lost")]).result(PATIENCE)
+        path.rmdir()
+        kept.rename(path)
+        producer.append("topic", [Record("key", b"after")]).result(PATIENCE)
+    assert [entry.next for entry in backlog(path, "group", ["topic"])] == [2]
 
 
 def test_a_file_that_another_one_replaced_is_neither_written_to_nor_committed_to(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class SqliteConsumer:
         self._enter_group(patience)
         self._pruned_at = time.monotonic()
         self._next: dict[str, int] = {}
+        self._next_of = 0  # which opening of the file these are offsets of; whoever uses it may be the one to find another there
         self.rewind()
 
     def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
@@ -43,10 +44,10 @@ class SqliteConsumer:
             time.sleep(min(left, _LOOK_AGAIN_SECONDS))
 
     def commit(self, records: Sequence[StoredRecord]) -> None:
-        if self._file.replaced():
-            raise CommitFailed(f"another file has taken the place of {self._path}: what it holds is read from its own beginning")
         done = {record.partition.topic: record.offset + 1 for record in sorted(records, key=lambda stored: stored.offset)}
         with unavailable(self._path), transaction(connection := self._file.connection):
+            if self._file.opened != self._next_of:
+                raise CommitFailed(f"another file has taken the place of {self._path}: what it holds is read from its own beginning")
             connection.executemany(
                 "INSERT INTO commits VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
                 [(self._group, topic, offset) for topic, offset in done.items()],
@@ -56,6 +57,7 @@ class SqliteConsumer:
 
     def rewind(self) -> None:
         with unavailable(self._path):
+            _, self._next_of = self._file.connection, self._file.opened
             self._next = {entry.partition.topic: entry.committed for entry in self._backlog()}
 
     def generation(self) -> int:
@@ -100,8 +102,8 @@ class SqliteConsumer:
     def _read(self, limit: int) -> list[StoredRecord]:
         """A fair share of every topic, in order of offset."""
         found: list[StoredRecord] = []
-        before, connection = self._file.opened, self._file.connection
-        if self._file.opened != before:
+        connection = self._file.connection
+        if self._file.opened != self._next_of:
             self.rewind()
         self._topics.append(self._topics.pop(0))  # so that a small limit starves none
         for place, topic in enumerate(self._topics):

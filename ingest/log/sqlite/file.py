@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS commits (consumer_group TEXT, topic TEXT, next_offset
 """
 
 _BUSY_SECONDS = 10.0
+_NO_FILE = (-1, -1)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -37,20 +38,18 @@ class LogFile:
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
         self._path, self._limit = path, limit
+        self._opened_as: tuple[int, int] | None = _NO_FILE
         self.opened = 0
         self._open()
 
     @property
     def connection(self) -> sqlite3.Connection:
         """To the file that is there now. Raises sqlite3.Error, OSError."""
-        if self.replaced():
+        if _identity(self._path) != self._opened_as:
+            self._opened_as = _NO_FILE  # not even the one that was there, should this fail and that one come back
             self._connection.close()
             self._open()
         return self._connection
-
-    def replaced(self) -> bool:
-        """Whether the path leads to another file than the one that is open."""
-        return _identity(self._path) != self._opened_as
 
     def close(self) -> None:
         self._connection.close()
