@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import dlt
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
@@ -101,9 +101,10 @@ def _kept_alive(url: str) -> str:
     if not url.startswith("postgres"):
         return url  # dlt says what is wrong with it
     who, at, where = url.rpartition("@")  # a password may hold anything
-    where, _, given = where.partition("?")
-    ours = urlencode({**_OF_CLIENT, "options": _OF_SERVER}, quote_via=quote)
-    return f"{who}{at}{where}?{'&'.join(filter(None, [ours, given]))}"  # of two the last one counts
+    where, _, query = where.partition("?")
+    given = dict(parse_qsl(query))
+    options = " ".join(filter(None, [_OF_SERVER, given.get("options")]))  # of two the last one counts
+    return f"{who}{at}{where}?{urlencode({**_OF_CLIENT, **given, 'options': options}, quote_via=quote)}"
 
 
 def _check_name(file: Path, schemas: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -29,12 +30,14 @@ NAME = 'Ada [/b] [online] "Hopper", 美咲'
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a warehouse in its usual place."""
+    """A folder with a warehouse and a log in their usual places."""
     folder = tmp_path_factory.mktemp("loaded")
     (folder / "data").mkdir()
     with duckdb.connect(str(folder / "data" / "warehouse.duckdb")) as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.execute(TABLES)
+    with closing(SqliteProducer(folder / "data" / "log.db")) as producer:
+        producer.append("bookings.calendly", [Record("a", b"1"), Record("b", b"2")]).result(PATIENCE)
     return folder
 
 
@@ -95,9 +98,6 @@ def test_status_of_a_warehouse_without_tables_says_so_too(tmp_path: Path) -> Non
 
 
 def test_status_tells_what_waits_and_what_is_there(loaded: Path) -> None:
-    producer = SqliteProducer(loaded / "data" / "log.db")
-    producer.append("bookings.calendly", [Record("a", b"1"), Record("b", b"2")]).result(PATIENCE)
-    producer.close()
     found = ingest(loaded, "status", "--json").json
     waiting = {entry["topic"]: entry for entry in found["log"]["topics"]}
     assert waiting["bookings.calendly"] == {"topic": "bookings.calendly", "partition": 0, "next": 2, "committed": 0, "lag": 2}
