@@ -1,6 +1,7 @@
 """What tests of several folders share: a real Kafka, a real PostgreSQL, and that no test hurries."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.consumers.postgres import missing_programs
 from tests.kafka.broker import missing_tools, running_broker
+
+# A shell that runs the tests in the background has them ignore interrupts, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing about it while other tests run beside it.
 settings.register_profile("beside others", deadline=None, suppress_health_check=[HealthCheck.too_slow])

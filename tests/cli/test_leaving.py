@@ -56,7 +56,10 @@ def test_an_interrupt_while_the_commands_are_imported_shows_no_traceback(tmp_pat
         assert process.stdout
         assert process.stdout.readline() == "importing\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE)
+        try:
+            _, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert (process.returncode, errors) == (130, "")
 
 
