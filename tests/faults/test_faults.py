@@ -1,8 +1,6 @@
 """The short form of `make faults`: each kind of fault on each log, and nothing lost, nothing doubled, nothing older over newer."""
 
 import asyncio
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +10,7 @@ from tests.faults.disk import can_mount
 from tests.faults.plan import ALL, CLOCKS, OF_WAREHOUSE, Fault, Kind, Plan
 from tests.faults.run import Asked, Report, run
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")  # a socket per failed connection, by kafka-python
-
 _OF_KAFKA = ALL - {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK, Kind.WAREHOUSE_LOCKED, Kind.FREEZE_WORKER} - CLOCKS
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """While that is allowed."""
-    yield
-    gc.collect()
 
 
 def carried_out(asked: Asked) -> Report:

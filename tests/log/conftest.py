@@ -1,8 +1,5 @@
 """The log a test runs over; `log` runs it over each."""
 
-import gc
-import logging
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.kafka.broker import Broker, fetch
-from tests.log.harness import PATIENCE, KafkaLog, Log, SqliteLog
+from tests.log.harness import KafkaLog, Log, SqliteLog
 
 
 @pytest.fixture
@@ -39,17 +36,8 @@ def own_broker(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture
-def broker(own_broker: Broker, caplog: pytest.LogCaptureFixture) -> Iterator[Broker]:
-    """One that tests may stop, and that each of them finds running.
-
-    kafka-python leaves a socket open per failed connection. Those tests let that pass, so all of them must be collected before a
-    test ends: nothing may hold them, neither log records nor producers on their way out.
-    """
-    caplog.set_level(logging.CRITICAL, logger="kafka")
+def broker(own_broker: Broker) -> Iterator[Broker]:
+    """One that tests may stop, and that each of them finds running."""
     own_broker.start()
     yield own_broker
     own_broker.thaw()
-    for thread in threading.enumerate():
-        if thread.name == "log-sender-before":
-            thread.join(PATIENCE)
-    gc.collect()

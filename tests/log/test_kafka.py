@@ -16,10 +16,7 @@ from ingest.log.kafka_settings import KafkaSettings
 from tests.kafka.broker import Broker
 from tests.log.harness import PATIENCE, QUICKLY, KafkaLog, append, numbered, read, values
 
-pytestmark = [
-    pytest.mark.kafka,
-    pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning"),  # a socket per failed connection, by kafka-python
-]
+pytestmark = pytest.mark.kafka
 
 
 def test_topics_are_made_as_the_settings_say(kafka_log: KafkaLog) -> None:

@@ -20,10 +20,7 @@ from ingest.log.kafka_settings import KafkaSettings
 from tests.kafka.broker import Broker, free_port, running_broker
 from tests.log.harness import PATIENCE, QUICKLY, KafkaLog, append, numbered, read, values
 
-pytestmark = [
-    pytest.mark.kafka,
-    pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning"),  # a socket per failed connection, by kafka-python
-]
+pytestmark = pytest.mark.kafka
 
 
 def append_until_it_works(producer: Producer, log: KafkaLog, value: bytes) -> None:

@@ -10,10 +10,7 @@ import pytest
 from tests.kafka.broker import Broker, fetch
 from tests.log.harness import PATIENCE, KafkaLog, append, numbered, read, values
 
-pytestmark = [
-    pytest.mark.kafka,
-    pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning"),  # a socket per closed connection, by kafka-python
-]
+pytestmark = pytest.mark.kafka
 ESTABLISHED = "01"
 
 
