@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from ingest.errors import LogUnavailable, PayloadError
-from ingest.event import REPLAY_OF, Via
+from ingest.event import REPLAY_OF, Via, whose
 from ingest.instant import format_instant, parse_instant
 from ingest.log import Appended, Backlog, Partition, Producer, Reader, Record, StoredRecord
 from ingest.opening import read_backlog
@@ -110,7 +110,7 @@ def why_skipped(one: Appended, wanted: Wanted, first: Callable[[Partition], int]
     headers, received = one.stored.record.headers, received_at(one)
     if _came_by_replay(headers) and not _alone_is_left(headers, first):
         return Skipped.REPLAY
-    if wanted.accounts and headers.get("ce_source", "").rpartition("/")[2] not in wanted.accounts:
+    if wanted.accounts and whose(headers.get("ce_source", ""))[1] not in wanted.accounts:
         return Skipped.OTHER_ACCOUNT
     outside = (wanted.since and received < wanted.since) or (wanted.until and received >= wanted.until)
     return Skipped.OUTSIDE if outside else None
