@@ -171,6 +171,19 @@ def test_a_commit_prunes_by_itself_when_it_is_time(sqlite_log: SqliteLog, monkey
     assert count_of_rows(sqlite_log.path) == 0
 
 
+def test_much_is_pruned_in_parts_so_that_writers_get_in_between(sqlite_log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer_module, "_PRUNE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(consumer_module, "_PRUNED_AT_ONCE", 2)
+    append(sqlite_log.producer(), sqlite_log.topic, *numbered(7))
+    with closing(SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(seconds=-1))) as consumer:
+        found = read(consumer, 7)
+        left = []
+        for some in (found[:3], found[3:5], found[5:], found):
+            consumer.commit(some)
+            left.append(count_of_rows(sqlite_log.path))
+    assert left == [5, 3, 1, 0]
+
+
 def test_only_its_owner_can_read_the_file(sqlite_log: SqliteLog) -> None:
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(1))
     sqlite_log.consumer()
@@ -234,6 +247,20 @@ def test_a_consumer_of_a_broken_log_says_so(sqlite_log: SqliteLog) -> None:
         consumer.poll(1, 0)
 
 
+def test_after_a_rewind_that_failed_nothing_is_passed_over(sqlite_log: SqliteLog) -> None:
+    append(sqlite_log.producer(), sqlite_log.topic, *numbered(3))
+    consumer = sqlite_consumer(sqlite_log)
+    polled = read(consumer, 2)
+    with closing(sqlite3.connect(sqlite_log.path)) as connection:
+        connection.execute("ALTER TABLE commits RENAME TO elsewhere")
+        with pytest.raises(LogUnavailable):
+            consumer.rewind()
+        connection.execute("ALTER TABLE elsewhere RENAME TO commits")
+    with pytest.raises(CommitFailed):
+        consumer.commit(polled)
+    assert values(read(consumer, 3)) == [b"0", b"1", b"2"]
+
+
 def test_a_file_that_is_no_log_cannot_be_opened(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     path.write_text("this is not a database, though long enough to be taken for one at first sight" * 20)
@@ -241,6 +268,13 @@ def test_a_file_that_is_no_log_cannot_be_opened(tmp_path: Path) -> None:
         SqliteProducer(path)
     with pytest.raises(LogUnavailable, match="not a database"):
         SqliteConsumer(path, "group", ["topic"], timedelta(days=14))
+
+
+@pytest.mark.parametrize("name", ["a#b.db", "a?b.db", "a%25b.db", "ä b.db"])
+def test_any_name_of_a_file_is_that_files(tmp_path: Path, name: str) -> None:
+    with closing(SqliteProducer(tmp_path / name)) as producer:
+        append(producer, "topic", *numbered(3))
+        assert [entry.lag for entry in backlog(tmp_path / name, "group")] == [3]
 
 
 def test_the_backlog_of_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:

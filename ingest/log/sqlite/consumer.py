@@ -16,7 +16,15 @@ from ingest.log.sqlite.file import LogFile, read_only, transaction, unavailable
 _LOOK_AGAIN_SECONDS = 0.02
 _GROUP_WAIT_SECONDS = 10.0
 _PRUNE_EVERY_SECONDS = 300.0
+_PRUNED_AT_ONCE = 5000  # of a topic: a tenth of a second, in which nobody else can append
 _PAGES_AT_ONCE = 2000  # 8 MB; writers wait meanwhile
+
+# Looks no farther than the first to be kept.
+_PRUNE = """
+DELETE FROM records WHERE topic = ?1
+AND offset < MIN(?2, COALESCE((SELECT offset FROM records WHERE topic = ?1 AND offset < ?2 AND appended_at >= ?3 ORDER BY offset LIMIT 1), ?2))
+AND offset < (SELECT MIN(offset) FROM records WHERE topic = ?1) + ?4
+"""
 
 
 class SqliteConsumer:
@@ -29,7 +37,7 @@ class SqliteConsumer:
             self._file = LogFile(path)
         self._lock = FileLock(f"{path}.{group}.lock", mode=0o600)
         self._enter_group(patience)
-        self._pruned_at = time.monotonic()
+        self._prune_due = time.monotonic() + _PRUNE_EVERY_SECONDS
         self._next: dict[str, int] = {}
         self._next_of = 0  # which opening of the file these are offsets of; whoever uses it may be the one to find another there
         self.rewind()
@@ -47,18 +55,20 @@ class SqliteConsumer:
         done = {record.partition.topic: record.offset + 1 for record in sorted(records, key=lambda stored: stored.offset)}
         with unavailable(self._path), transaction(connection := self._file.connection):
             if self._file.opened != self._next_of:
-                raise CommitFailed(f"another file has taken the place of {self._path}: what it holds is read from its own beginning")
+                raise CommitFailed(f"{self._path} is another file now, or could not be read again: it is read again from what was committed")
             connection.executemany(
                 "INSERT INTO commits VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
                 [(self._group, topic, offset) for topic, offset in done.items()],
             )
-        if time.monotonic() - self._pruned_at > _PRUNE_EVERY_SECONDS:
-            self.prune(time.time() - self._retention.total_seconds())
+        if time.monotonic() >= self._prune_due and not self.prune(time.time() - self._retention.total_seconds()):
+            self._prune_due = time.monotonic() + _PRUNE_EVERY_SECONDS
 
     def rewind(self) -> None:
+        self._next_of = 0  # should this fail, whoever polls next has to come back first, or what was polled would be passed over
         with unavailable(self._path):
-            _, self._next_of = self._file.connection, self._file.opened
+            _, opened = self._file.connection, self._file.opened
             self._next = {entry.partition.topic: entry.committed for entry in self._backlog()}
+            self._next_of = opened
 
     def generation(self) -> int:
         return self._file.opened
@@ -67,17 +77,12 @@ class SqliteConsumer:
         with unavailable(self._path):
             return self._backlog()
 
-    def prune(self, before: float) -> None:
-        """Delete what was appended before this Unix time, as far as every group has committed it."""
-        self._pruned_at = time.monotonic()
+    def prune(self, before: float) -> bool:
+        """Delete what was appended before this Unix time, as far as every group has committed it, some at a time; whether there is more."""
         with unavailable(self._path), transaction(connection := self._file.connection):
             done = connection.execute("SELECT topic, MIN(next_offset) FROM commits GROUP BY topic").fetchall()
-            for topic, committed in done:
-                connection.execute(
-                    "DELETE FROM records WHERE topic = ?1 AND offset < MIN(?2, COALESCE("  # looks no farther than the first to be kept
-                    "(SELECT offset FROM records WHERE topic = ?1 AND offset < ?2 AND appended_at >= ?3 ORDER BY offset LIMIT 1), ?2))",
-                    (topic, committed, before),
-                )
+            deleted = [connection.execute(_PRUNE, (topic, committed, before, _PRUNED_AT_ONCE)).rowcount for topic, committed in done]
+        return _PRUNED_AT_ONCE in deleted
 
     def shrink(self) -> bool:
         """Gives some of what deleted records took back to the file system; whether there is more."""

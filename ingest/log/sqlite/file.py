@@ -87,7 +87,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def read_only(path: Path) -> sqlite3.Connection:
     """For those who only look. Raises sqlite3.Error where there is no file."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
     connection.execute("PRAGMA query_only=ON")
     return connection
 
