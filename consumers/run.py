@@ -35,5 +35,5 @@ def consume(settings: Settings) -> None:
 
 
 def _ready(loader: Loader) -> None:
-    if loader.trouble:
-        raise loader.trouble
+    if trouble := loader.trouble:  # once: the loop clears it
+        raise trouble

@@ -5,9 +5,8 @@ its records were not committed, and are read and loaded again, by whoever owns t
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_ro
 from consumers.versions import Key, Stored
 from consumers.warehouse.destination import destination, read, reading_client, try_out
 from consumers.warehouse.errors import translated
-from consumers.warehouse.fence import fenced
+from consumers.warehouse.fence import Fence, fenced
 from consumers.warehouse.files import hold, prune, turn_at
-from ingest.errors import WarehouseUnavailable
+from ingest.errors import LoadRefused, WarehouseUnavailable
+from ingest.instant import as_utc
 from ingest.log import Partition
 from ingest.settings import Settings
 
@@ -44,8 +44,9 @@ class Warehouse:
         self._folder = Path(settings.warehouse.work_dir) / self._name
         self._held = hold(self._folder, f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance")
         self._destination = destination(settings, settings.consumer.instance)
+        self._fence = Fence(None, "")
+        self._staging = f"staging/{settings.consumer.instance}"
         self._failed = True  # what is there is not known yet
-        self._still_fenced: Callable[[], None] = lambda: None
         self._made = False  # whether the tables are there, with all their columns
         with translated():
             self._pipeline = self._fresh_pipeline()
@@ -57,10 +58,9 @@ class Warehouse:
 
         It starts anew after a turn that failed, and where all was taken away.
         """
-        with turn_at(self._settings, _TURN_SECONDS), fenced(self._pipeline, partitions, _TURN_SECONDS) as self._still_fenced:
-            with translated():
-                if self._failed or self._missing([_NOTES]):
-                    self._start_anew()
+        with turn_at(self._settings, _TURN_SECONDS), fenced(self._pipeline, _TURN_SECONDS) as self._fence:
+            self._fence.hold(self._staging, *sorted({f"{one.topic}/{one.number}" for one in partitions}))
+            self._make_tables()
             self._failed = True
             yield
             self._failed = False
@@ -73,7 +73,7 @@ class Warehouse:
     def versions(self, keys: Iterable[Key]) -> Mapping[Key, Stored]:
         """What `bookings` has of these; within a turn. Raises WarehouseUnavailable."""
         columns = ("vendor", "account", "booking_id", "version", "first_seen_at", "last_event_id")
-        return {(row[0], row[1], row[2]): Stored(row[3], row[4].astimezone(UTC), row[5]) for row in self._bookings(columns, keys)}
+        return {(row[0], row[1], row[2]): Stored(row[3], as_utc(row[4]), row[5]) for row in self._bookings(columns, keys)}
 
     def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
         """Their whole rows; within a turn. Raises WarehouseUnavailable."""
@@ -100,7 +100,7 @@ class Warehouse:
         with translated():
             extracted = self._pipeline.extract(resources)
             self._pipeline.normalize()
-            self._still_fenced()
+            self._fence.look()
             info = self._pipeline.load()
             if set(info.loads_ids) != set(extracted.loads_ids) or any(p.state != "loaded" for p in info.load_packages):
                 raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
@@ -112,6 +112,16 @@ class Warehouse:
         if self._pipeline.is_active:  # a reader in this process makes its own the active one
             self._pipeline.deactivate()
         self._held.release()
+
+    def _make_tables(self) -> None:
+        """No record is to blame for what is wrong here."""
+        try:
+            with translated():
+                if self._failed or self._missing([_NOTES]):
+                    self._fence.hold("tables")
+                    self._start_anew()
+        except LoadRefused as error:
+            raise WarehouseUnavailable(f"the tables cannot be made: {error}") from error
 
     def _start_anew(self) -> None:
         """With tables that somebody took away: dlt makes those of a load, and then notes that all are there."""

@@ -1,6 +1,7 @@
 """What only a server can do: go away and come back, and be asked for what it cannot answer."""
 
 import signal
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 
@@ -9,7 +10,7 @@ import pytest
 
 from consumers.query import query
 from consumers.warehouse import Warehouse, try_out
-from ingest.errors import ConfigurationError, WarehouseUnavailable
+from ingest.errors import ConfigurationError, LoadRefused, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
 from tests.consumers.postgres import PostgresServer
@@ -120,7 +121,7 @@ def test_who_goes_on_with_a_partition_waits_for_a_consumer_that_was_frozen_in_it
         other.warehouse.prepare()
         other.append(sample(1))
         with frozen.turn([Partition(TOPIC)]):
-            with pytest.raises(WarehouseUnavailable, match=rf"another consumer has begun to load {TOPIC}/0"):
+            with pytest.raises(WarehouseUnavailable, match=rf"another consumer has the lock of {TOPIC}/0"):
                 other.loader.step()
             with other.warehouse.turn([Partition("bookings.bookeo")]):
                 pass
@@ -130,8 +131,33 @@ def test_who_goes_on_with_a_partition_waits_for_a_consumer_that_was_frozen_in_it
     frozen.close()
 
 
+def test_consumers_of_one_name_on_two_machines_do_not_load_at_once(
+    postgres_tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.warehouse._TURN_SECONDS", 0.2)
+    here = Warehouse(Settings.model_validate(postgres_tree))
+    there = Warehouse(Settings.model_validate(changed(postgres_tree, "warehouse", work_dir=str(tmp_path / "there"))))
+    refused = pytest.raises(WarehouseUnavailable, match="another consumer has the lock of staging/")
+    with closing(here), closing(there), here.turn([Partition(TOPIC, 0)]), refused:
+        there.prepare()
+
+
+def test_tables_that_cannot_be_made_are_no_records_fault(postgres_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise LoadRefused("UniqueViolation: another consumer made a type of that name a moment before")
+
+    postgres_rig.append(sample(1))
+    with monkeypatch.context() as racing:
+        racing.setattr(Warehouse, "_start_anew", refused)
+        with pytest.raises(WarehouseUnavailable, match="the tables cannot be made: UniqueViolation"):
+            postgres_rig.loader.step()
+    postgres_rig.loader._start_over()
+    postgres_rig.load()
+    assert postgres_rig.column("select last_event_id from bookings") == ["E1"]
+
+
 def test_locks_that_did_not_last_as_long_as_the_load_are_told(postgres_rig: Rig) -> None:
-    lost = "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"
+    lost = "select pg_terminate_backend(pid) from (select distinct pid from pg_locks where locktype = 'advisory') holders"
     with pytest.raises(WarehouseUnavailable), postgres_rig.warehouse.turn([Partition(TOPIC)]):
         assert query(postgres_rig.settings, lost).rows == [(True,)]
     postgres_rig.load(sample(1))
