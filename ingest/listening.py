@@ -19,6 +19,15 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
     return sock
 
 
+def is_taken(host: str, port: int) -> bool:
+    """Whether somebody listens there now."""
+    try:
+        with _server(host, port):
+            return False
+    except OSError as error:
+        return _taken(error)
+
+
 def _taken(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno == errno.EADDRINUSE
 
@@ -26,4 +35,8 @@ def _taken(error: BaseException) -> bool:
 @retry(retry=retry_if_exception(_taken), stop=stop_after_delay(3), wait=wait_fixed(0.1), reraise=True)
 def _listen(host: str, port: int) -> socket.socket:
     """Tries for a moment: the process we take the place of may be on its way out."""
+    return _server(host, port)
+
+
+def _server(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)

@@ -40,7 +40,9 @@ def create_app() -> Starlette:
 def ready_vendors(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:
     """Every account; raises ConfigurationError where one has no webhook secret: it could not tell friend from forger."""
     if not settings.accounts:
-        raise ConfigurationError("no account is configured: `ingest init` writes an example of each vendor's")
+        raise ConfigurationError(
+            "no account is configured: `ingest init` writes an example of each vendor's, and --config names settings that are elsewhere"
+        )
     bare = [name for name, account in settings.accounts.items() if not account.live_secrets()]
     if bare:
         variables = ", ".join(f"INGEST_ACCOUNTS__{name.upper()}__WEBHOOK_SECRETS" for name in bare)

@@ -50,6 +50,13 @@ class Webhooks:
         """Never raises for what a caller sends; an error that escapes is ours, answered 500 and retried by the vendor."""
         vendor = self._vendors.get((request.path_params["vendor"], request.path_params["account"]))
         if vendor is None:
+            self._tell(
+                log.warning,
+                "delivery.unknown_account",
+                "",
+                "the settings have no account with this URL",
+                path=ascii(request.url.path)[1:-1][:100],
+            )
             return Response("unknown vendor or account", 404)
         started = perf_counter()
         outcome = await self._handle(vendor, request)
@@ -68,25 +75,25 @@ class Webhooks:
                 topic, record, dead = self._record(vendor, verified)
                 await self._append(topic, record, held)
         except VerificationError as error:
-            self._tell(log.info, "delivery.rejected", vendor, str(error))
+            self._tell(log.info, "delivery.rejected", vendor.source, str(error))
             return "rejected"
         except LogUnavailable as error:
-            self._tell(log.warning, "delivery.unavailable", vendor, str(error))
+            self._tell(log.warning, "delivery.unavailable", vendor.source, str(error))
             return "unavailable"
         except ClientDisconnect:
             return "disconnected"
         except TimeoutError:
             return "slow_body"
         except HTTPException:  # all that Starlette raises while a body is read: receiver.body_limit is passed
-            self._tell(log.warning, "delivery.too_large", vendor, "it is larger than receiver.body_limit")
+            self._tell(log.warning, "delivery.too_large", vendor.source, "it is larger than receiver.body_limit")
             return "too_large"
         return self._set_aside(vendor, dead) if dead else "accepted"
 
-    def _tell(self, line: Callable[..., None], event: str, vendor: AnyVendor, why: str) -> None:
+    def _tell(self, line: Callable[..., None], event: str, source: str, why: str, **more: str) -> None:
         """What anybody can bring about, and as often as they like: metrics count it all."""
-        unreported = self._seldom.unreported(event, vendor.source, why)
+        unreported = self._seldom.unreported(event, source, why)
         if unreported is not None:
-            line(event, source=vendor.source, why=why, unreported=unreported)
+            line(event, source=source, why=why, unreported=unreported, **more)
 
     async def _delivery(self, request: Request, held: Held) -> Delivery:
         received_at = datetime.now(UTC)

@@ -47,11 +47,11 @@ def try_out(settings: Settings) -> None:
 @contextmanager
 def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
     """A connection of its own, beside a running consumer's."""
-    with TemporaryDirectory(prefix="ingest-reader-") as scratch:
+    with TemporaryDirectory(prefix="ingest-reader-") as scratch, translated():
         pipeline = dlt.pipeline(
             "ingest_reader", pipelines_dir=scratch, destination=destination(settings), dataset_name=settings.warehouse.dataset
         )
-        with translated(), warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
+        with warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
             yield client
 
 
@@ -85,7 +85,10 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
     try:
         return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
     except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises
-        raise ConfigurationError(f"warehouse.destination {chosen.destination!r} is not one dlt can use: {type(error).__name__}") from None
+        raise ConfigurationError(
+            f"warehouse.destination {chosen.destination!r} is not one dlt can use ({type(error).__name__}):"
+            " https://dlthub.com/docs/dlt-ecosystem/destinations lists those that are"
+        ) from None
 
 
 def _credentials(chosen: WarehouseSettings) -> str:

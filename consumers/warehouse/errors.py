@@ -12,6 +12,7 @@ from ingest.errors import ConfigurationError, IngestError, LoadRefused, Warehous
 _THE_ROWS = {"DataError", "IntegrityError"}
 NOT_THE_QUERY = {"OperationalError", "InterfaceError"}
 
+_REMEDY = "set INGEST_WAREHOUSE__CREDENTIALS as dlt has it for your destination, for example postgresql://user:password@host/database"
 _USER_AND_PASSWORD = re.compile(r"(?<=://)\S*@")  # in the addresses that some drivers quote
 
 
@@ -28,7 +29,12 @@ def translated() -> Iterator[None]:
             if isinstance(cause, IngestError):
                 raise cause from None
             if isinstance(cause, ConfigurationException):
-                raise ConfigurationError(f"warehouse.credentials are not what dlt can use: {_fault(cause)}") from None
+                raise ConfigurationError(f"warehouse.credentials are not what dlt can use: {_fault(cause)}; {_REMEDY}") from None
+            if isinstance(cause, ModuleNotFoundError):
+                raise ConfigurationError(
+                    f"warehouse.destination needs the Python package {cause.name}, which is not installed here:"
+                    ' pip install "dlt[postgres]", with the name of your destination instead of postgres'
+                ) from None
         what = f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
         if _blames_rows(causes):
             raise LoadRefused(what) from error

@@ -6,6 +6,8 @@
 
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -28,10 +30,18 @@ for module in (setup, processes, reading, reconciling, webhooks, dead_letters, r
 _EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLimit: 4}
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ingest {version('bookings-ingest')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _global(
     config: str = typer.Option(None, "--config", envvar="INGEST_CONFIG", help="The settings file.", show_default="ingest.toml"),
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Which version this is, and no more.")] = False,
 ) -> None:
+    """What stands before the command."""
     if config:
         os.environ["INGEST_CONFIG"] = config
 

@@ -134,7 +134,7 @@ def _listed_json(one: "Listed") -> dict[str, Any]:
         "account": one.account,
         "reason": one.reason,
         "detail": one.detail,
-        "position": one.position,
+        "position": one.position or None,
         "loaded": one.loaded,
     }
 
@@ -149,7 +149,7 @@ def _letter_json(now: "Redriven") -> dict[str, Any]:
         "account": now.letter.account,
         "reason": letter.reason,
         "detail": letter.detail,
-        "position": letter.position,
+        "position": letter.position or None,
         "signed_by": letter.signed_by,
         "query": letter.query,
         "headers": dict(letter.headers),

@@ -109,11 +109,12 @@ def _public_url(settings: Settings) -> str:
         return f"{settings.public_url}: fine for a try on one machine; vendors cannot reach it"
     if not settings.public_url.startswith("https://"):
         raise ConfigurationError(f"{settings.public_url} is not https: vendors deliver to https only")
-    return settings.public_url
+    return f"{settings.public_url}: that it leads to this machine only a delivery can show"
 
 
 def _listeners(settings: Settings) -> str:
     from ingest.admin import check_admin
+    from ingest.listening import is_taken
 
     ports = [settings.receiver.port, settings.receiver.admin_port, settings.consumer.admin_port, settings.reconcile.admin_port]
     if len(set(ports) - {0}) < len([port for port in ports if port]):
@@ -121,7 +122,9 @@ def _listeners(settings: Settings) -> str:
     check_admin(settings.receiver, "receiver")
     check_admin(settings.consumer, "consumer")
     check_admin(settings.reconcile, "reconcile")
-    return f"webhooks on {settings.receiver.host}:{ports[0]}, admin on {', '.join(map(str, ports[1:]))}"
+    taken = [str(port) for port in ports if port and is_taken(settings.receiver.host, port)]
+    in_use = f"; in use now: {', '.join(taken)}, which is right while `ingest up` runs" if taken else ""
+    return f"webhooks on {settings.receiver.host}:{ports[0]}, admin on {', '.join(map(str, ports[1:]))}{in_use}"
 
 
 def _log(settings: Settings) -> str:

@@ -228,7 +228,9 @@ def _settings(config: str | None) -> Settings:
 def _chosen(settings: Settings, accounts: Sequence[str] | None) -> list[AnyVendor]:
     found = settings.chosen(accounts or ())
     if not found:
-        raise ConfigurationError("no account is configured: `ingest init` writes an example of each vendor's")
+        raise ConfigurationError(
+            "no account is configured: `ingest init` writes an example of each vendor's, and --config names settings that are elsewhere"
+        )
     return found
 
 
@@ -267,7 +269,8 @@ def _look_again(settings: Settings, view: shown.View, keyring: "Keyring | None" 
     """What one account's apply did may be in another's way."""
     if view.by_hand or view.failed:
         return
-    with view.caught(), _registrar(settings, view.vendor, keyring) as registrar:
+    asking = Console(stderr=True).status(f"asking {view.name} …")
+    with asking, view.caught(), _registrar(settings, view.vendor, keyring) as registrar:
         view.steps = registrar.look()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,10 @@ def test_help_names_every_command_and_where_to_begin(helped: dict[tuple[str, ...
     assert result.code == 0
     assert "Start with ingest demo" in result.out
     assert {path[0] for path in COMMANDS} <= set(result.out.split())
+
+
+def test_it_tells_its_version(tmp_path: Path) -> None:
+    assert ingest(tmp_path, "--version").out == f"ingest {version('bookings-ingest')}\n"
 
 
 def test_an_unknown_command_is_refused(tmp_path: Path) -> None:

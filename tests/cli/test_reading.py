@@ -50,6 +50,12 @@ def test_an_answer_in_json_is_one_array_of_objects_with_instants_in_utc(loaded: 
     ]
 
 
+def test_no_rows_are_told_as_such(loaded: Path) -> None:
+    assert ingest(loaded, "query", f"select * from ({ALL}) where false").out == (
+        "no rows; columns: booking_id, customer_name, staff, price, starts_at\n"
+    )
+
+
 def test_an_answer_in_csv_has_a_header_line(loaded: Path) -> None:
     result = ingest(loaded, "query", "--csv", ALL)
     assert result.code == 0

@@ -1,5 +1,7 @@
 """What a person sees: a live picture on a terminal, a line now and then elsewhere, a summary at the end."""
 
+import shutil
+import sys
 import time
 from datetime import UTC
 from types import TracebackType
@@ -113,7 +115,8 @@ def show_summary(outcome: Outcome) -> None:
         "[green]right[/green]: the warehouse equals the truth" if outcome.right else f"[red]WRONG[/red]: {', '.join(outcome.faults())}"
     )
     console.print(f"{verdict} ({outcome.truth} bookings checked, {len(outcome.wrong)} differences)", soft_wrap=True)
-    command = f"ingest query --config {outcome.stage.config}"
+    ours = "ingest" if shutil.which("ingest") else sys.argv[0]
+    command = f"{ours} query --config {outcome.stage.config}"
     console.print(f'look around: {command} "select vendor, status, starts_at, customer_name from bookings"', soft_wrap=True)  # noqa: S608 - to be typed
 
 
