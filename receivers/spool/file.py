@@ -61,7 +61,7 @@ class SpoolFile:
                 self._reader.commit(records)
             except CommitFailed as error:
                 raise LogUnavailable(str(error)) from error
-            except LogUnavailable:
+            except BaseException:  # whatever it is, these were not handed on
                 self._reader.rewind()
                 raise
             self._reader.prune(math.inf)

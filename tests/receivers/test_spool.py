@@ -17,7 +17,7 @@ from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import extent
 from receivers.spool import SpoolingProducer
-from receivers.spool.file import SpoolFile, claim
+from receivers.spool.file import SpoolFile, claim, records_in
 from tests.receivers.gate import Gate
 from tests.receivers.running import PATIENCE, wait_for
 
@@ -273,6 +273,33 @@ def test_a_log_that_comes_back_between_two_records_of_a_booking_gets_them_in_ord
         wait_for(lambda: len(back.order()) == 9, "the spool is emptied")
     for booking in range(3):
         assert [one.value for one in back.taken if one.key.endswith(str(booking))] == values(booking, booking + 3, booking + 6)
+
+
+class Crashing(Gate):
+    """Fails as nobody thought of, at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 2
+
+    def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
+        self.left -= 1
+        if self.left >= 0:
+            raise RuntimeError("what nobody thought of")
+        return super().append(topic, records)
+
+
+def test_an_error_that_nobody_thought_of_loses_nothing(tmp_path: Path) -> None:
+    gate = Gate()
+    gate.state = "failing"
+    with closing(SpoolingProducer(gate, claim(tmp_path, [TOPIC], MIB), SOON)) as producer:
+        send(producer, *range(9))
+    back = Crashing()
+    with closing(SpoolingProducer(back, claim(tmp_path, [TOPIC], MIB), SOON)) as producer:
+        wait_for(lambda: back.left < 2, "the first attempt")
+        send(producer, 9)  # were it passed over, what comes after would be committed with it
+        wait_for(lambda: records_in(tmp_path / "spool-000.db") == 0, "the spool is emptied")
+    assert back.order() == values(*range(10))
 
 
 STATES = st.sampled_from(["open", "failing", "silent"])
