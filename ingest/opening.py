@@ -4,9 +4,14 @@ import socket
 from datetime import datetime
 from pathlib import Path
 
+import structlog
+
 from ingest.errors import LogUnavailable
-from ingest.log import Backlog, Consumer, Producer, Reader
+from ingest.log import Backlog, Consumer, Partition, Producer, Reader
 from ingest.settings import Settings
+from ingest.telemetry import DELETED_UNREAD
+
+log = structlog.get_logger()
 
 _PROBE_SECONDS = 1.0
 
@@ -40,7 +45,7 @@ def open_consumer(settings: Settings) -> Consumer:
         return SqliteConsumer(path, settings.consumer.group, settings.topics(), settings.log_retention)
     from ingest.log.kafka import KafkaLogConsumer
 
-    return KafkaLogConsumer(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics())
+    return KafkaLogConsumer(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics(), _tell_deleted)
 
 
 def open_reader(settings: Settings, since: datetime | None) -> Reader:
@@ -71,6 +76,17 @@ def probe(settings: Settings) -> None:
         read_backlog(settings)
     elif not any(map(_reachable, kafka_servers(settings))):
         raise LogUnavailable(f"none of the brokers in {settings.log} accepts a connection")
+
+
+def _tell_deleted(partition: Partition, records: int) -> None:
+    DELETED_UNREAD.labels(partition.topic, partition.number).inc(records)
+    log.error(
+        "log.deleted_unread",
+        topic=partition.topic,
+        partition=partition.number,
+        records=records,
+        why="Kafka's retention deleted them before they were loaded: reconcile as far back as the consumer was behind, and raise retention.ms",
+    )
 
 
 def _reachable(server: str) -> bool:

@@ -44,6 +44,9 @@ MISSED = Counter("ingest_reconcile_missed_total", "Bookings that reconciliation 
 RECONCILIATIONS = Counter("ingest_reconciliations_total", "Reconciliations by how they ended.", (*_ACCOUNT, "outcome"))
 RECONCILED_AT = Gauge("ingest_reconciled_timestamp_seconds", "When an account was last reconciled to the end.", _ACCOUNT)
 LAG_RECORDS = Gauge("ingest_lag_records", "Records written to the log and not yet committed.", ("topic", "partition"))
+DELETED_UNREAD = Counter(
+    "ingest_deleted_unread_total", "Records that Kafka deleted before the consumer had read them.", ("topic", "partition")
+)
 SUBSCRIPTION_STATE = Gauge(
     "ingest_subscription_state",
     "Subscriptions at the vendor by what they need: keep, create, replace, remove and so on; unknown is 1 where it could not be asked.",

@@ -20,8 +20,8 @@ _AGAIN_SECONDS = 1.0
 class LiveAccounts(Accounts):
     """Looks at the files, which takes some microseconds, at each access, and reads all settings again when one is another.
 
-    What cannot be read leaves everything as it is: a mistake in a file must not stop deliveries that can be verified. It is
-    read again when it changes, and every second: an editor may have been saving it.
+    Whatever goes wrong in reading leaves everything as it is: a mistake in a file must not stop deliveries that can be verified. It
+    is read again when it changes, and every second: an editor may have been saving it.
     """
 
     def __init__(self, read: Callable[[], Accounts], files: Sequence[Path]) -> None:
@@ -50,8 +50,9 @@ class LiveAccounts(Accounts):
         self._tried, self._next = stamps, now + _AGAIN_SECONDS
         try:
             self._accounts = self._read()
-        except ConfigurationError as error:
-            log.error("secrets.not_reloaded", why=str(error))  # noqa: TRY400 - the message has it all
+        except Exception as error:  # noqa: BLE001 - or every delivery would be answered 500
+            why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__  # whose message may quote a secret
+            log.error("secrets.not_reloaded", why=why)  # noqa: TRY400 - the message has it all
         else:
             self._seen = stamps
             log.info("secrets.reloaded")

@@ -16,11 +16,13 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from ingest.admin import serve_admin
+from ingest.errors import LogUnavailable
 from ingest.listening import bind
 from ingest.opening import open_producer, sqlite_path
 from ingest.settings import Settings
 from receivers.app import create_app, ready_vendors
 from receivers.protocol import BoundedHttp
+from receivers.spool.left import hand_on
 from receivers.spool.opening import ready
 
 log = structlog.get_logger()
@@ -36,8 +38,12 @@ def serve(settings: Settings) -> None:
     if sqlite_path(settings):
         open_producer(settings).close()  # a file that cannot be opened is said once, here, and not by every worker
     receiver = settings.receiver
+    listening = threading.Event()
+    admin_port = serve_admin(receiver, "receiver", lambda: _ready(settings, listening))
+    if sqlite_path(settings):
+        hand_on(settings)
     sock = bind(receiver.host, receiver.port, "receiver.port")
-    admin_port = serve_admin(receiver, "receiver", lambda: ready(settings))
+    listening.set()
     port: int = sock.getsockname()[1]
     log.info("receiver.listening", host=receiver.host, port=port, admin_port=admin_port, workers=receiver.workers)
     signal.signal(signal.SIGTERM, _exit_cleanly)
@@ -54,6 +60,12 @@ def create_worker() -> Starlette:
     """The application in a worker, which stops when the process that started it is gone: it would go on holding the port."""
     threading.Thread(target=_stop_after_parent, name="parent", daemon=True).start()
     return create_app()
+
+
+def _ready(settings: Settings, listening: threading.Event) -> None:
+    if not listening.is_set():
+        raise LogUnavailable("what waits in the spool is handed on to the log before anything newer is taken")
+    ready(settings)
 
 
 def _run_workers(settings: Settings, sock: socket) -> None:

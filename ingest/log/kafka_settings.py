@@ -1,8 +1,19 @@
 """How to reach Kafka; apart from the Kafka log itself, so that reading settings imports no Kafka client."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+LARGEST_RECORD = 2 * 1024 * 1024
+LARGEST_BODY = LARGEST_RECORD - 256 * 1024  # a dead letter keeps a request's head, of 64 KiB at most, as JSON
+
+AS_THE_BROKERS_HAVE_IT = -1  # Kafka's own word for it, since 2.4
+
+
+def _a_number_of_copies(factor: int) -> int:
+    if factor < 1 and factor != AS_THE_BROKERS_HAVE_IT:
+        raise ValueError("is to be 1 or more, or -1: as many copies as the brokers make by default")
+    return factor
 
 
 class KafkaSettings(BaseModel):
@@ -18,4 +29,4 @@ class KafkaSettings(BaseModel):
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
     partitions: int = Field(6, ge=1)
-    replication_factor: int = Field(1, ge=1)
+    replication_factor: Annotated[int, AfterValidator(_a_number_of_copies)] = AS_THE_BROKERS_HAVE_IT

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ingest.duration import Duration
 from ingest.errors import ConfigurationError
-from ingest.log.kafka_settings import KafkaSettings
+from ingest.log.kafka_settings import LARGEST_BODY, KafkaSettings
 from ingest.vendors import Account, AnyVendor, load_vendor, vendor_names
 
 
@@ -39,6 +39,14 @@ def _room_for_bodies(limit: int, info: ValidationInfo) -> int:
             f" raise receiver.in_flight_limit to {least} at least, or lower receiver.body_limit"
         )
     return limit
+
+
+def _room_for_a_body(log: str, info: ValidationInfo) -> str:
+    """Kafka would refuse larger ones for ever, however often they are delivered."""
+    receiver = info.data.get("receiver")
+    if log.startswith("kafka://") and receiver and receiver.body_limit > LARGEST_BODY:
+        raise ValueError(f"Kafka's topics take no larger body than {LARGEST_BODY} bytes: lower receiver.body_limit")
+    return log
 
 
 class _Section(BaseModel):
@@ -144,12 +152,12 @@ class WebhooksSettings(_Section):
 class Settings(_Section):
     """Everything a process needs to know. Paths are relative to the folder the process was started in."""
 
+    receiver: ReceiverSettings = ReceiverSettings()  # first, because whether a log can be used depends on it
     # Both are shown and logged, so neither may have a user and a password in it.
     public_url: str = Field("http://127.0.0.1:8080", pattern=r"^https?://[^/?#@]+(/[^?#]*)?$")
-    log: str = Field("sqlite:///data/log.db", pattern=r"^(sqlite:///.+|kafka://[^@]+)$")
+    log: Annotated[str, AfterValidator(_room_for_a_body)] = Field("sqlite:///data/log.db", pattern=r"^(sqlite:///.+|kafka://[^@]+)$")
     log_retention: Duration = timedelta(days=14)
     topic_prefix: str = Field("bookings", pattern=r"^[A-Za-z0-9_-]+$")
-    receiver: ReceiverSettings = ReceiverSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
     reconcile: ReconcileSettings = ReconcileSettings()

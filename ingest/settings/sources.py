@@ -50,10 +50,21 @@ def load_settings(config: str | None = None, environ: Mapping[str, str] = os.env
 
 def _config_path(given: str | None) -> Path | None:
     if given is None:
-        return Path(DEFAULT_CONFIG) if Path(DEFAULT_CONFIG).exists() else None
-    if not Path(given).is_file():
+        return Path(DEFAULT_CONFIG) if _mode(Path(DEFAULT_CONFIG)) is not None else None
+    mode = _mode(Path(given))
+    if mode is None or not stat.S_ISREG(mode):
         raise ConfigurationError(f"there is no settings file {given}; `ingest init` writes one")
     return Path(given)
+
+
+def _mode(path: Path) -> int | None:
+    """None where there is nothing; what cannot be looked at may well be there, and is no reason to go on without it."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
 
 
 def _read_toml(path: Path) -> Tree:
@@ -83,9 +94,10 @@ def is_above_file(*path: str, environ: Mapping[str, str] = os.environ) -> bool:
 
 def _secrets_file(config: Path | None) -> Tree:
     path = secrets_path(config or Path(DEFAULT_CONFIG))
-    if not path.exists():
+    mode = _mode(path)
+    if mode is None:
         return {}
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigurationError(f"{path} holds secrets and others may read it; run: chmod 600 {path}")
     return _read_toml(path)
 

@@ -49,10 +49,12 @@ def open_spooling(settings: Settings) -> Producer:
 
 
 def try_out(settings: Settings) -> str:
-    """What the spool is, in a line. Raises ConfigurationError where no file can be made."""
-    if sqlite_path(settings):
-        return "none is needed: the embedded log is as near"
+    """What the spool is, in a line. Raises ConfigurationError where no file can be made, LogUnavailable where one cannot be read."""
     folder = Path(settings.receiver.spool_dir)
+    if sqlite_path(settings):
+        left = sum(state.records for state in spool_states(settings))
+        also = f"; {left} records wait in {folder} from when the log was Kafka, and go to the log when a receiver starts" if left else ""
+        return f"none is needed: the embedded log is as near{also}"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with TemporaryFile(dir=folder):
@@ -62,18 +64,16 @@ def try_out(settings: Settings) -> str:
 
 
 def spool_states(settings: Settings) -> list[SpoolState]:
-    """All on this machine. Raises LogUnavailable."""
-    if sqlite_path(settings):
-        return []
+    """All on this machine; with an embedded log, those from when it was Kafka. Raises LogUnavailable."""
     return [_state(path) for path in sorted(Path(settings.receiver.spool_dir).glob("spool-*.db"))]
 
 
 def ready(settings: Settings) -> None:
-    """A receiver is, while it can keep a delivery: in the log, or in a spool that has room. Raises LogUnavailable."""
+    """A receiver is, while it can keep a delivery: in the log, or in a spool that has room, if it has one. Raises LogUnavailable."""
     try:
         probe(settings)
     except LogUnavailable:
-        if not any(state.bytes < settings.receiver.spool_limit for state in spool_states(settings)):
+        if sqlite_path(settings) or not any(state.bytes < settings.receiver.spool_limit for state in spool_states(settings)):
             raise
 
 

@@ -1,4 +1,4 @@
-"""Several nodes on loopback, every topic on all of them: with three, one may be lost while two still acknowledge."""
+"""Several nodes on loopback, every topic on all of them. How many have to acknowledge is left to those who make topics."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,16 +16,15 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INSIDE:PLAINTEXT,CONTROLLER:P
 default.replication.factor={nodes}
 offsets.topic.replication.factor={nodes}
 transaction.state.log.replication.factor={nodes}
-min.insync.replicas={needed}
 transaction.state.log.min.isr={needed}
 controller.quorum.election.timeout.ms=500
 controller.quorum.fetch.timeout.ms=1000
 """
 
 
-def make_cluster(libs: Path, home: Path, known: Sequence[int]) -> list[Broker]:
-    """As many nodes as ports that clients are sent to: a node's own, or that of a proxy before it. None is started."""
-    cluster_id, ports, controllers = new_cluster_id(), [free_port() for _ in known], [free_port() for _ in known]
+def make_cluster(libs: Path, home: Path, known: Sequence[int], own: Sequence[int] = ()) -> list[Broker]:
+    """As many nodes as ports that clients are sent to, a proxy's before each; or a node's own, where those are named too. None is started."""
+    cluster_id, ports, controllers = new_cluster_id(), own or [free_port() for _ in known], [free_port() for _ in known]
     voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(controllers, 1))
     nodes = []
     for number, (port, controller, advertised) in enumerate(zip(ports, controllers, known, strict=True), 1):

@@ -3,16 +3,18 @@
 import os
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from pydantic import SecretStr
 
+from ingest.dead_letter import DeadLetter
 from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Consumer, Partition, Record, StoredRecord
 from ingest.log.kafka import KafkaLogConsumer
 from ingest.log.kafka import consumer as consumer_module
-from ingest.log.kafka_settings import KafkaSettings
+from ingest.log.kafka_settings import LARGEST_BODY, KafkaSettings
 from tests.kafka.broker import Broker
 from tests.log.harness import PATIENCE, QUICKLY, KafkaLog, append, numbered, read, values
 
@@ -51,6 +53,14 @@ def test_a_record_no_broker_could_take_fails_alone(kafka_log: KafkaLog) -> None:
     refused = producer.append(kafka_log.topic, [Record("booking-1", b"with it"), Record("booking-1", bytes(30 * 1024 * 1024))])
     assert isinstance(refused.exception(QUICKLY), LogUnavailable)
     append(producer, kafka_log.topic, *numbered(1, start=1))
+
+
+def test_the_largest_body_fits_with_the_largest_head_as_a_dead_letter_too(kafka_log: KafkaLog) -> None:
+    head, now = {"x-quotes": '"' * 64 * 1024}, datetime.now(UTC)
+    letter = DeadLetter(
+        source="sales", reason="unreadable_payload", detail="", happened_at=now, data=os.urandom(LARGEST_BODY), headers=head
+    )
+    append(kafka_log.producer(), kafka_log.topic, letter.to_record())
 
 
 def test_records_by_other_hands_are_readable(kafka_log: KafkaLog) -> None:

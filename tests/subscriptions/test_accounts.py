@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from ingest.errors import ConfigurationError
 from ingest.settings.secrets_file import SecretsFile
@@ -74,6 +75,33 @@ def test_what_failed_is_read_again_though_no_file_changed(folder: Path) -> None:
     SecretsFile(folder / "ingest.secrets.toml").add("sales", "new", ())
     assert live(found) == ("old",)
     until(lambda: live(found) == ("new", "old"), "it was read again")
+
+
+@pytest.mark.parametrize("name", ["ingest.toml", "ingest.secrets.toml"])
+def test_a_file_that_cannot_even_be_looked_at_changes_nothing_and_is_told(folder: Path, name: str) -> None:
+    found = accounts(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to("x" * 300)  # too long for a file: looking at it fails for everybody, root too
+    with capture_logs() as logged:
+        assert live(found) == ("old",)
+        assert live(found) == ("old",)
+    [line] = logged
+    assert (line["event"], line["log_level"]) == ("secrets.not_reloaded", "error")
+    assert name in line["why"]
+
+
+def test_what_nobody_thought_of_changes_nothing_and_is_told_without_what_it_quotes(folder: Path) -> None:
+    failures = iter([False, True])
+
+    def read() -> None:
+        if next(failures, False):
+            raise RuntimeError("a secret")
+
+    found = accounts(folder, read)
+    SecretsFile(folder / "ingest.secrets.toml").add("sales", "new", ())
+    with capture_logs() as logged:
+        assert live(found) == ("old",)
+    assert [line["why"] for line in logged] == ["RuntimeError"]
 
 
 def test_files_without_any_secret_change_nothing(folder: Path) -> None:

@@ -9,11 +9,11 @@ from kafka import KafkaAdminClient, errors
 from kafka.net.compat import KafkaNetClient
 
 from ingest.errors import CommitFailed, LogRefused, LogUnavailable
-from ingest.log.kafka_settings import KafkaSettings
+from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 CONNECT_SECONDS = 2.0
 _KNOCK_SECONDS = 1.0
-LARGEST_RECORD = 2 * 1024 * 1024  # the receiver's largest body and its headers, with room
+_ENOUGH_TO_SPARE_ONE = 3
 
 _NOT_A_MEMBER = (
     errors.CommitFailedError,
@@ -71,8 +71,7 @@ class Cluster:
         wanted = {
             "num_partitions": self._settings.partitions,
             "replication_factor": self._settings.replication_factor,
-            # With the appender's time, one whose clock is wrong would be refused, or have its records deleted as old.
-            "configs": {"max.message.bytes": str(LARGEST_RECORD), "message.timestamp.type": "LogAppendTime"},
+            "configs": self._topic_configs(),
         }
         for topic in admin.create_topics(dict.fromkeys(topics, wanted), raise_errors=False)["topics"]:
             error = errors.for_code(topic["error_code"])
@@ -82,6 +81,13 @@ class Cluster:
                     " create it, or correct kafka.partitions and kafka.replication_factor"
                 )
         admin.wait_for_topics(topics, timeout_ms=CONNECT_SECONDS * 1000)
+
+    def _topic_configs(self) -> dict[str, str]:
+        # With the appender's time, one whose clock is wrong would be refused, or have its records deleted as old.
+        configs = {"max.message.bytes": str(LARGEST_RECORD), "message.timestamp.type": "LogAppendTime"}
+        if self._settings.replication_factor >= _ENOUGH_TO_SPARE_ONE:
+            configs["min.insync.replicas"] = "2"  # Kafka's 1 acknowledges what a single broker has, and that perhaps in memory only
+        return configs
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:

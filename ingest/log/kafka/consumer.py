@@ -15,9 +15,10 @@ from kafka import (
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import KafkaError, RetriableError
 
-from ingest.errors import CommitFailed
+from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Backlog, Partition, Record, StoredRecord
 from ingest.log.kafka.cluster import Cluster
+from ingest.log.kafka.deleted import DeletedUnread, Fetched, Tell
 from ingest.log.kafka_settings import KafkaSettings
 
 _COMMIT_MILLISECONDS = 10_000
@@ -67,20 +68,26 @@ class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
 class KafkaLogConsumer:
     """A group's consumers share out the partitions. One that stays away from `poll` for longer than `max_poll_interval_ms` loses its own."""
 
-    def __init__(self, servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> None:
+    def __init__(
+        self, servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str], tell_deleted: Tell = lambda *_: None
+    ) -> None:
+        """`tell_deleted` hears, once, how many records of a partition were deleted before the group had read them."""
         self._cluster, self._group, self._topics = Cluster(servers, settings), group, list(topics)
         self._ownership = _Ownership()
         with self._cluster.translated_errors():
             self._cluster.ensure_topics(self._topics)
             self._consumer = self._cluster.open(KafkaConsumer, group_id=group, **_OPTIONS)
             self._consumer.subscribe(self._topics, listener=self._ownership)
+        self._deleted = DeletedUnread(self._consumer, tell_deleted)
 
     def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
         with self._cluster.translated_errors():
             fetched = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=limit)
-        found: list[StoredRecord] = []
         for partition, messages in fetched.items():
             self._ownership.unread_from.setdefault(partition, messages[0].offset)
+        self._look_for_deleted(fetched)
+        found: list[StoredRecord] = []
+        for partition, messages in fetched.items():
             place = Partition(partition.topic, partition.partition)
             found += [StoredRecord(record_of(message), place, message.offset) for message in messages]
         return found
@@ -101,6 +108,7 @@ class KafkaLogConsumer:
     def rewind(self) -> None:
         for partition, offset in self._ownership.unread_from.items():
             self._consumer.seek(partition, offset)
+        self._deleted.rewound(self._ownership.unread_from)
 
     def generation(self) -> int:
         return self._ownership.generation
@@ -111,6 +119,14 @@ class KafkaLogConsumer:
     def close(self) -> None:
         with suppress(KafkaError):  # the group finds out by itself
             self._consumer.close(autocommit=False, timeout_ms=_COMMIT_MILLISECONDS)
+
+    def _look_for_deleted(self, fetched: Fetched) -> None:
+        try:
+            with self._cluster.translated_errors():
+                self._deleted.look(fetched, self._ownership.generation)
+        except (LogUnavailable, CommitFailed):
+            self.rewind()  # nobody got what was fetched
+            raise
 
 
 def backlog(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> list[Backlog]:

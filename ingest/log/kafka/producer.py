@@ -15,8 +15,8 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 from ingest.errors import LogUnavailable
 from ingest.log import Record
-from ingest.log.kafka.cluster import CONNECT_SECONDS, LARGEST_RECORD, Cluster
-from ingest.log.kafka_settings import KafkaSettings
+from ingest.log.kafka.cluster import CONNECT_SECONDS, Cluster
+from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 _DELIVERY_SECONDS = 3.5  # the receiver answers 503 at 4
 _CLOSE_SECONDS = 10.0
