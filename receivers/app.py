@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from ingest.errors import ConfigurationError
 from ingest.log import Producer
-from ingest.settings import Settings
+from ingest.settings import NO_ACCOUNT, Settings
 from ingest.settings.sources import DEFAULT_CONFIG, current_secrets_path, load_settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
@@ -40,13 +40,13 @@ def create_app() -> Starlette:
 def ready_vendors(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:
     """Every account; raises ConfigurationError where one has no webhook secret: it could not tell friend from forger."""
     if not settings.accounts:
-        raise ConfigurationError(
-            "no account is configured: `ingest init` writes an example of each vendor's, and --config names settings that are elsewhere"
-        )
+        raise ConfigurationError(NO_ACCOUNT)
     bare = [name for name, account in settings.accounts.items() if not account.live_secrets()]
     if bare:
         variables = ", ".join(f"INGEST_ACCOUNTS__{name.upper()}__WEBHOOK_SECRETS" for name in bare)
-        raise ConfigurationError(f"no webhook secret for account {', '.join(bare)}: set {variables}")
+        raise ConfigurationError(
+            f"no webhook secret for account {', '.join(bare)}: set {variables}, or webhook_secrets in the secrets file"
+        )
     return settings.vendors()
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from ingest.cli import webhooks_shown as shown
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.errors import ConfigurationError
-from ingest.settings import Settings
+from ingest.settings import NO_ACCOUNT, Settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
 
@@ -228,9 +228,7 @@ def _settings(config: str | None) -> Settings:
 def _chosen(settings: Settings, accounts: Sequence[str] | None) -> list[AnyVendor]:
     found = settings.chosen(accounts or ())
     if not found:
-        raise ConfigurationError(
-            "no account is configured: `ingest init` writes an example of each vendor's, and --config names settings that are elsewhere"
-        )
+        raise ConfigurationError(NO_ACCOUNT)
     return found
 
 

@@ -149,6 +149,9 @@ class WebhooksSettings(_Section):
     timeout: Duration = timedelta(seconds=30)
 
 
+NO_ACCOUNT = "no account is configured: `ingest init` writes an example of each vendor's, and --config names settings that are elsewhere"
+
+
 class Settings(_Section):
     """Everything a process needs to know. Paths are relative to the folder the process was started in."""
 
