@@ -4,6 +4,7 @@
 4 the consumer stopped itself at its dead-letter limit.
 """
 
+import inspect
 import os
 import sys
 from importlib.metadata import version
@@ -26,6 +27,19 @@ app = typer.Typer(
 )
 for module in (setup, processes, reading, reconciling, webhooks, dead_letters, replay, sync, demo):
     module.register(app)
+
+
+def _unwrap(group: typer.Typer) -> None:
+    """A docstring's lines are as long as the code's; in a terminal a paragraph is wrapped to what it has."""
+    for command in group.registered_commands:
+        paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for inner in group.registered_groups:
+        if inner.typer_instance:
+            _unwrap(inner.typer_instance)
+
+
+_unwrap(app)
 
 _EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLimit: 4}
 

@@ -116,6 +116,7 @@ def redrive(
 
     Each is the event it always was, so doing it twice changes nothing. What still cannot be read stays where it is. What the
     warehouse alone refuses is found when the consumer loads it, and is then another dead letter.
+
     Exit code 0: all of it could be read; 1: some stays; 2: an argument is wrong; 3: log or warehouse could not be reached.
 
     Examples: [bold]ingest dead-letters redrive --all --dry-run[/bold]   [bold]ingest dead-letters redrive --reason mapping_crashed --since 2d[/bold]   [bold]ingest dead-letters redrive 3f9a[/bold]

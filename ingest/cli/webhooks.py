@@ -77,6 +77,7 @@ def apply(
     """Do what `plan` shows: create, replace, remove ours that are stale; others' are left alone.
 
     What may have been missed before something was made anew is reconciled at once; a consumer must be running for that.
+
     Exit code 0: all is as wanted; 1: something still differs, or was not reconciled; 3: something could not be reached.
 
     Examples: [bold]ingest webhooks apply[/bold]   [bold]ingest webhooks apply sales --yes[/bold]
