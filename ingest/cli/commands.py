@@ -33,7 +33,7 @@ def _unwrap(group: typer.Typer) -> None:
     """A docstring's lines are as long as the code's; in a terminal a paragraph is wrapped to what it has."""
     for command in group.registered_commands:
         paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
-        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        command.help = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
     for inner in group.registered_groups:
         if inner.typer_instance:
             _unwrap(inner.typer_instance)
