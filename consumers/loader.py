@@ -16,7 +16,7 @@ from ingest.dead_letter import DeadLetter
 from ingest.errors import CommitFailed, IngestError, LoadRefused, LogUnavailable, PayloadError, WarehouseUnavailable
 from ingest.event import Via, whose
 from ingest.instant import parse_instant
-from ingest.log import Consumer, Producer, StoredRecord
+from ingest.log import Consumer, Producer, StoredRecord, durable
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
@@ -162,10 +162,7 @@ class Loader:
         if not letters:
             return
         future = self._producer.append(self._settings.dead_letter_topic, [letter.to_record() for letter in letters])
-        try:
-            future.result(timeout=_APPEND_SECONDS)
-        except TimeoutError:
-            raise LogUnavailable(f"the log did not take the dead letters within {_APPEND_SECONDS:.0f} seconds") from None
+        durable(future, _APPEND_SECONDS, "the dead letters")
         for letter in letters:
             DEAD_LETTERS.labels(*whose(letter.source), letter.reason).inc()
 

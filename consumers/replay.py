@@ -17,7 +17,7 @@ import orjson
 from ingest.errors import LogUnavailable, PayloadError
 from ingest.event import REPLAY_OF, Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Appended, Backlog, Partition, Producer, Reader, Record, StoredRecord
+from ingest.log import Appended, Backlog, Partition, Producer, Reader, Record, StoredRecord, durable
 from ingest.opening import read_backlog
 from ingest.settings import Settings
 
@@ -204,11 +204,8 @@ class Replay:
         topics: dict[str, list[Record]] = {}
         for stored in part:
             topics.setdefault(stored.partition.topic, []).append(again(stored))
-        try:
-            for future in [producer.append(topic, records) for topic, records in topics.items()]:
-                future.result(timeout=_APPEND_SECONDS)
-        except TimeoutError:
-            raise LogUnavailable(f"the log did not take what is replayed within {_APPEND_SECONDS:.0f} seconds") from None
+        for future in [producer.append(topic, records) for topic, records in topics.items()]:
+            durable(future, _APPEND_SECONDS, "what is replayed")
 
     def _wait(self, busy: Callable[[Sequence[Backlog]], bool]) -> None:
         """As long as the consumers are busy. Raises LogUnavailable when they do not get on."""

@@ -6,10 +6,9 @@ from enum import StrEnum
 
 from consumers.dead_letters.letters import Identity, Letters, StoredLetter
 from consumers.dead_letters.reading import UNKNOWN_ACCOUNT, Reader, Trouble
-from ingest.errors import LogUnavailable
 from ingest.event import Event, digest
 from ingest.instant import format_instant
-from ingest.log import Producer, Record
+from ingest.log import Producer, Record, durable
 
 _APPEND_SECONDS = 30.0
 
@@ -86,12 +85,8 @@ class Redrive:
         return Outcome.REDRIVEN if self._producer else Outcome.READABLE
 
     def _append(self, topic: str, records: Sequence[Record]) -> None:
-        if self._producer is None:
-            return
-        try:
-            self._producer.append(topic, records).result(timeout=_APPEND_SECONDS)
-        except TimeoutError:
-            raise LogUnavailable(f"the log did not take them within {_APPEND_SECONDS:.0f} seconds; do it again") from None
+        if self._producer:
+            durable(self._producer.append(topic, records), _APPEND_SECONDS, "the redriven letters")
 
 
 def _staying(found: StoredLetter, trouble: Trouble) -> Redriven:

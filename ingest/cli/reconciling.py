@@ -24,8 +24,9 @@ from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
+    from receivers.reconcile.account import Follow
     from receivers.reconcile.report import Counts, Report
-    from receivers.reconcile.run import Follow, Reconciler
+    from receivers.reconcile.run import Reconciler
 
 _LINE_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
@@ -65,6 +66,7 @@ def reconcile(
     Vendors are asked what changed in the window; Calendly, which cannot be asked that, what starts in it, and without --until
     also in the future. Whole days ago begin at midnight UTC. A run that was stopped goes on where it was, within a day, when the
     same --since and --until are given. A consumer must be running (`ingest up`, or `ingest consume`): repairs go through the log.
+
     Exit code 0: nothing is missing any more; 1: something is; 2: a key or an argument is refused; 3: something could not be reached.
 
     Examples: [bold]ingest reconcile[/bold]   [bold]ingest reconcile --since 30d --dry-run[/bold]   [bold]ingest reconcile --since 2026-11-01 --account sales --json[/bold]
@@ -137,6 +139,8 @@ def _reconciler(
 def _exit_code(report: "Report") -> int:
     if report.failure:
         return 2 if isinstance(report.failure, VendorRefused | ConfigurationError) else UNAVAILABLE
+    if report.unrecorded:
+        return UNAVAILABLE
     return 0 if report.settled else 1
 
 
@@ -177,7 +181,7 @@ def _progress(latest: "dict[str, tuple[Counts, str]]") -> Table:
 
 def _tell(reports: "Sequence[Report]", dry_run: bool, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([{**report.columns(), "dry_run": dry_run} for report in reports]))
+        print(json.dumps([{**report.columns(), "dry_run": dry_run, "recorded": not (dry_run or report.unrecorded)} for report in reports]))
         return
     console = Console(highlight=False)
     table = Table(Column("account", no_wrap=True), *_COLUMNS, "seconds")
@@ -186,13 +190,19 @@ def _tell(reports: "Sequence[Report]", dry_run: bool, as_json: bool) -> None:
         table.add_row(report.account, *(str(row[name]) for name in _COLUMNS), f"{row['duration_seconds']:.1f}")
     console.print(table)
     for report in reports:
-        row = report.columns()
-        for name, meaning in _RARE.items():
-            if row[name]:
-                console.print(f"{report.account}: {row[name]} bookings {meaning}", soft_wrap=True)
-        if report.failure:
-            console.print(f"[red]failed[/red] {report.vendor}/{report.account}: {escape(str(report.failure))}", soft_wrap=True)
-        elif missing := report.counts.missed - report.counts.repaired:
-            console.print(
-                f"{report.vendor}/{report.account}: {missing} bookings {'would be repaired' if dry_run else 'are not repaired yet: run it again'}"
-            )
+        _remark(report, dry_run, console)
+
+
+def _remark(report: "Report", dry_run: bool, console: Console) -> None:
+    """What is not in the table."""
+    row, named = report.columns(), f"{report.vendor}/{report.account}"
+    for name, meaning in _RARE.items():
+        if row[name]:
+            console.print(f"{report.account}: {row[name]} bookings {meaning}", soft_wrap=True)
+    if report.failure:
+        console.print(f"[red]failed[/red] {named}: {escape(str(report.failure))}", soft_wrap=True)
+    elif missing := report.counts.missed - report.counts.repaired:
+        console.print(f"{named}: {missing} bookings {'would be repaired' if dry_run else 'are not repaired yet: run it again'}")
+    if report.unrecorded:
+        why = escape(str(report.unrecorded))
+        console.print(f"[red]not recorded yet[/red] {named}: {why}; the next run tells what was found", soft_wrap=True)

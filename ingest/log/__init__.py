@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from ingest.errors import LogUnavailable
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -113,3 +115,11 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Frees everything."""
+
+
+def durable(future: "Future[None]", seconds: float, what: str) -> None:
+    """Returns when what was appended is. Raises LogUnavailable, which names it, when the log needs longer."""
+    try:
+        future.result(timeout=seconds)
+    except TimeoutError:
+        raise LogUnavailable(f"the log did not take {what} within {seconds:.0f} seconds") from None

@@ -2,36 +2,28 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import orjson
 from filelock import FileLock, Timeout
 
 from ingest.errors import ConfigurationError, LogUnavailable, PayloadError
 from ingest.event import digest
 from ingest.instant import format_instant, parse_instant
+from ingest.private_file import replace_private
+from receivers.reconcile.progress import End, Progress, read, written
 from receivers.reconcile.report import Counts
 
 # Longer ago, too much may have changed behind what was done already.
 _RESUMED_WITHIN = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A run that was asked for `since` and `until` (None: until now) has compared everything before `done`."""
-
-    since: datetime
-    until: datetime | None
-    done: datetime
-    started_at: datetime
-    written_at: datetime
-    counts: Counts
-
-
 class Checkpoint:
-    """One account's files, in a folder that is made when it is missing. Names with two dots are nobody else's there."""
+    """One account's files, in a folder that is made when it is missing. Names with two dots are nobody else's there.
+
+    Every call raises LogUnavailable when they cannot be read or written.
+    """
 
     def __init__(self, folder: Path, account: str) -> None:
         """Raises ConfigurationError."""
@@ -48,7 +40,8 @@ class Checkpoint:
         """Raises LogUnavailable, which passes, when another process reconciles the account."""
         lock = FileLock(self._folder / f"{self._account}.reconcile.lock")
         try:
-            lock.acquire(timeout=0)
+            with self._usable():
+                lock.acquire(timeout=0)
         except Timeout:
             raise LogUnavailable(f"another process is reconciling account {self._account}; wait for it, or stop it") from None
         try:
@@ -58,45 +51,46 @@ class Checkpoint:
 
     def read(self, since: datetime, until: datetime | None) -> Progress | None:
         """Of a run that was asked for the same and was stopped, not long ago; None when there is none."""
-        found = _read(self._file(since, until))
-        return found if found and datetime.now(UTC) - found.written_at < _RESUMED_WITHIN else None
+        found = self._read(self._file(since, until))
+        return found if found and not _too_old(found) else None
 
     def write(self, progress: Progress) -> None:
-        """Of a run that is not at its end."""
-        raw = {
-            "since": format_instant(progress.since),
-            "until": progress.until and format_instant(progress.until),
-            "done": format_instant(progress.done),
-            "started_at": format_instant(progress.started_at),
-            "written_at": format_instant(progress.written_at),
-            "counts": asdict(progress.counts),
-        }
-        self._put(self._file(progress.since, progress.until), orjson.dumps(raw))
+        """Of a run that goes on, or whose end is not told yet."""
+        self._put(self._file(progress.since, progress.until), written(progress))
 
     def clear(self, since: datetime, until: datetime | None) -> None:
         """There is nothing to go on with."""
-        self._file(since, until).unlink(missing_ok=True)
+        with self._usable():
+            self._file(since, until).unlink(missing_ok=True)
 
-    def stopped(self, since: datetime, until: datetime | None) -> list[Progress]:
-        """Runs that were asked for something else, stopped, and found something that nobody was told of. Old ones are forgotten."""
-        files = set(self._folder.glob(f"{self._account}.*.reconcile")) - {self._file(since, until)}
-        found = [progress for file in sorted(files) if (progress := _read(file))]
-        for progress in found:
-            self.told(progress)
-        return [progress for progress in found if progress.counts != Counts()]
+    def untold(self, since: datetime, until: datetime | None) -> list[Progress]:
+        """Ends that are not in the log yet, and what runs found that were stopped, and will not go on as the one that is asked for now.
 
-    def told(self, progress: Progress) -> None:
-        """What a stopped run found is recorded by the caller; going on, it counts anew. What is too old to go on is forgotten."""
-        if datetime.now(UTC) - progress.written_at < _RESUMED_WITHIN:
-            self.write(replace(progress, counts=Counts()))
+        Those that found nothing and are too old to go on are forgotten.
+        """
+        found = [progress for file in sorted(self._folder.glob(f"{self._account}.*.reconcile")) if (progress := self._read(file))]
+        left = [progress for progress in found if progress.end or _too_old(progress) or (progress.since, progress.until) != (since, until)]
+        told = [progress for progress in left if progress.end or progress.counts != Counts()]
+        for progress in left:
+            if progress not in told and _too_old(progress):
+                self.clear(progress.since, progress.until)
+        return told
+
+    def settle(self, progress: Progress, end: End) -> None:
+        """Its report is in the log: what it compared is covered, and what it found is not told again. Going on, it counts anew."""
+        if end.covers:
+            self.cover(progress.since, end.covers)
+        if end.resumable and not _too_old(progress):
+            self.write(replace(progress, counts=Counts(), end=None))
         else:
             self.clear(progress.since, progress.until)
 
     def covered(self) -> datetime | None:
         """Until when runs that came to their end have compared everything, one joining the other; None before the first."""
         try:
-            return parse_instant(self._covered.read_text())
-        except (FileNotFoundError, PayloadError, ValueError):
+            with self._usable():
+                return parse_instant(self._covered.read_text() if self._covered.exists() else "")
+        except (PayloadError, ValueError):
             return None
 
     def cover(self, since: datetime, until: datetime) -> None:
@@ -109,18 +103,25 @@ class Checkpoint:
         asked = digest(format_instant(since), format_instant(until) if until else "")
         return self._folder / f"{self._account}.{asked[:16]}.reconcile"
 
+    def _read(self, file: Path) -> Progress | None:
+        with self._usable():
+            return read(file.read_bytes()) if file.exists() else None
+
     def _put(self, file: Path, content: bytes) -> None:
-        """Whole or not at all."""
-        fresh = file.with_name(f"{file.name}.new")
-        fresh.write_bytes(content)
-        fresh.replace(file)
+        """Whole or not at all, and for good: what the log has been told depends on it."""
+        with self._usable():
+            replace_private(file, content)
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """A full disk is none of the vendor's business."""
+        try:
+            yield
+        except Timeout:
+            raise
+        except OSError as error:
+            raise LogUnavailable(f"reconcile.state_dir {self._folder} cannot be used: {error.strerror or error}") from None
 
 
-def _read(file: Path) -> Progress | None:
-    """What cannot be read cannot be resumed; starting over costs requests, no more."""
-    try:
-        raw = orjson.loads(file.read_bytes())
-        since, done, started_at, written_at = (parse_instant(raw[name]) for name in ("since", "done", "started_at", "written_at"))
-        return Progress(since, raw["until"] and parse_instant(raw["until"]), done, started_at, written_at, Counts(**raw["counts"]))
-    except (FileNotFoundError, PayloadError, ValueError, KeyError, TypeError):
-        return None
+def _too_old(progress: Progress) -> bool:
+    return datetime.now(UTC) - progress.written_at >= _RESUMED_WITHIN

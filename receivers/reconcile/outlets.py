@@ -1,59 +1,73 @@
 """Where what was found goes: a vendor's topic, with a note on disk of how much it was; or nowhere."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ingest.dead_letter import DeadLetter
-from ingest.log import Record
-from receivers.reconcile.checkpoint import Checkpoint, Progress
+from ingest.event import Event
+from ingest.log import Producer, Record, durable
+from ingest.settings import Settings
+from receivers.reconcile.checkpoint import Checkpoint
+from receivers.reconcile.progress import Progress
 from receivers.reconcile.proof import Log
-from receivers.reconcile.repairs import Repairs
-from receivers.reconcile.report import Counts, Report
+from receivers.reconcile.report import Counts
+from receivers.reconcile.waiting import wait_for_consumer, wait_for_spools
+
+_APPEND_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
-    """A vendor's topic and the dead letters'."""
+class Outlet:
+    """The log's topics: a vendor's, the dead letters', and the audit's. Every call raises LogUnavailable."""
 
-    repairs: Repairs
+    settings: Settings
+    producer: Producer
     topic: str
-    dead_letters: str
 
     def append(self, records: Sequence[Record]) -> None:
         """Returns when they are durable."""
-        self.repairs.append(self.topic, records)
+        self._append(self.topic, records)
 
     def set_aside(self, letters: Sequence[DeadLetter]) -> None:
         """As dead letters."""
-        self.repairs.append(self.dead_letters, [letter.to_record() for letter in letters])
+        self._append(self.settings.dead_letter_topic, [letter.to_record() for letter in letters])
+
+    def tell(self, event: Event) -> None:
+        """How a run ended. Returns when it is durable."""
+        self._append(self.settings.audit_topic, [event.to_record()])
 
     def wait(self) -> bool:
-        """Until all of the topic is loaded."""
-        self.repairs.wait(self.topic)
+        """Until all that was acknowledged is loaded, as far as it can be seen from here."""
+        wait_for_spools(self.settings)
+        wait_for_consumer(self.settings, self.topic)
         return True
+
+    def _append(self, topic: str, records: Sequence[Record]) -> None:
+        durable(self.producer.append(topic, records), _APPEND_SECONDS, "what was found")
 
 
 class Noting:
     """A log that has what was appended noted on disk: a run that is stopped must not take with it how much it found."""
 
-    def __init__(self, log: Log, checkpoint: Checkpoint | None, report: Report, until: datetime | None) -> None:
-        """`until` is what was asked for. Without a checkpoint nothing is noted."""
+    def __init__(self, log: Log, checkpoint: Checkpoint | None, progress: Progress, counts: Counts) -> None:
+        """`counts` grows while the run does. Without a checkpoint nothing is noted."""
         self._log = log
         self._checkpoint = checkpoint
-        self._report = report
-        self._until = until
+        self._counts = counts
+        self.progress = progress
 
-    def begin(self, done: datetime) -> None:
+    def begin(self, done: datetime, unlisted: Collection[str], rows: int) -> None:
         """A window; everything before it is done."""
-        self._done, self._before = done, replace(self._report.counts)
-        self._note(self._before)
+        self._before = replace(self._counts)
+        self._note(replace(self.progress, done=done, unlisted=frozenset(unlisted), rows=rows, counts=self._before))
 
     def append(self, records: Sequence[Record]) -> None:
         """What is in the log is loaded before the run goes on, so it counts as repaired. The window's other counts begin again."""
         self._log.append(records)
-        now = self._report.counts
-        self._note(replace(self._before, missed=now.missed, repaired=now.missed, untold=now.untold, gone=now.gone))
+        now = self._counts
+        counts = replace(self._before, missed=now.missed, repaired=now.missed, untold=now.untold, gone=now.gone)
+        self._note(replace(self.progress, counts=counts))
 
     def set_aside(self, letters: Sequence[DeadLetter]) -> None:
         """As the log does."""
@@ -63,10 +77,10 @@ class Noting:
         """As the log does."""
         return self._log.wait()
 
-    def _note(self, counts: Counts) -> None:
+    def _note(self, progress: Progress) -> None:
+        self.progress = replace(progress, written_at=datetime.now(UTC))
         if self._checkpoint:
-            report = self._report
-            self._checkpoint.write(Progress(report.since, self._until, self._done, report.started_at, datetime.now(UTC), counts))
+            self._checkpoint.write(self.progress)
 
 
 class Nowhere:

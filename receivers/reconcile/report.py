@@ -33,7 +33,7 @@ class Counts:
 
 @dataclass(slots=True)
 class Report:
-    """One account's run. `until` is None where it reached into the future."""
+    """One account's run. `until` is None where it reached into the future; `unrecorded` tells why no row tells of it yet."""
 
     vendor: str
     account: str
@@ -43,6 +43,7 @@ class Report:
     finished_at: datetime
     counts: Counts = field(default_factory=Counts)
     failure: IngestError | None = None
+    unrecorded: IngestError | None = None
 
     @property
     def settled(self) -> bool:

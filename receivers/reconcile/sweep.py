@@ -47,7 +47,10 @@ class _Read:
 
 
 class Sweep:
-    """Of one account: window after window, then what none of them had. `counts` grows while it runs."""
+    """Of one account: window after window, then what none of them had. `counts` grows while it runs.
+
+    So do `unlisted`, the ids that the windows until now should have had, and `rows`: a run that goes on takes them over.
+    """
 
     def __init__(self, rest: AnyRest, warehouse: Warehouse, proof: Proof, lag: timedelta, counts: Counts) -> None:
         self._rest = rest
@@ -58,8 +61,8 @@ class Sweep:
         self._ids: set[str] = set()
         self._ids_before: set[str] = set()
         self._missed: set[int] = set()
-        self._unlisted: set[str] = set()
-        self._rows = 0
+        self.unlisted: set[str] = set()
+        self.rows = 0
 
     def window(self, window: Window, progress: Callable[[str], None]) -> None:
         """Raises VendorUnavailable, VendorRefused, WarehouseUnavailable, LogUnavailable; what was appended by then is right."""
@@ -78,7 +81,7 @@ class Sweep:
     def finish(self) -> None:
         """What the warehouse has in the windows and the vendor listed in none: gone, or moved out of them. Raises as `window`."""
         with self._keeping_what_was_found(), ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool:
-            found = self._fetched(sorted(self._unlisted), pool)
+            found = self._fetched(sorted(self.unlisted), pool)
             self._take([read for asked in found.values() if asked.record is not None and (read := self._read(asked))])
             self._mark_gone({booking_id: asked.at for booking_id, asked in found.items() if asked.record is None})
         self._proof.complete()
@@ -155,9 +158,9 @@ class Sweep:
         """A row younger than the vendor's lag is not doubted; one that a later window lists is not gone."""
         doubted_before = datetime.now(UTC) - self._lag
         for some in self._warehouse.within(self._rest.swept_by, *self._whose, window.since, window.until):
-            self._rows += len(some)
-            self._unlisted |= {booking_id for booking_id, loaded_at in some if loaded_at < doubted_before}
-        self._unlisted -= self._ids | self._ids_before
+            self.rows += len(some)
+            self.unlisted |= {booking_id for booking_id, loaded_at in some if loaded_at < doubted_before}
+        self.unlisted -= self._ids | self._ids_before
 
     def _fetched(self, booking_ids: Sequence[str], pool: ThreadPoolExecutor) -> dict[str, _Asked]:
         """One by one. Raises ConfigurationError when so many are gone that the key is likelier to be another account's."""
@@ -166,9 +169,9 @@ class Sweep:
             found |= zip(some, pool.map(self._fetch, some), strict=True)
             self.counts.least_requests += len(some)
             gone = sum(asked.record is None for asked in found.values())
-            if gone > _FEW and gone > min(self._rows, 2 * _SOME) / 2:
+            if gone > _FEW and gone > min(self.rows, 2 * _SOME) / 2:
                 raise ConfigurationError(
-                    f"{self._rest.label}: at least {gone} of {self._rows} bookings here are not at the vendor. Is the key another account's?"
+                    f"{self._rest.label}: at least {gone} of {self.rows} bookings here are not at the vendor. Is the key another account's?"
                     " None was marked as gone"
                 )
         return found
@@ -182,11 +185,14 @@ class Sweep:
         return _Asked(record, self._rest.asked_at)
 
     def _mark_gone(self, asked_at: Mapping[str, datetime]) -> None:
-        """What it was comes along, from its row: nobody else can tell any more. A row that came after it was asked for is no older news."""
+        """What it was comes along, from its row: nobody else can tell any more. A row that came after it was asked for is no older news.
+
+        Nor is one news that is marked already, by a run that was stopped at this and went on.
+        """
         rows = [one for some in self._stored("booking_id", asked_at).values() for one in some]
         for one in rows:
             at = asked_at[one.booking.booking_id]
-            if one.loaded_at < at - self._lag:
+            if one.booking.gone_at is None and one.loaded_at < at - self._lag:
                 self.counts.gone += 1
                 self._proof.add(self._rest.vendor.gone(one.booking, at), one.booking)
 

@@ -67,6 +67,7 @@ class Shop:
             "public_url": URL,
             "reconcile": {"admin_port": 0, "lag": "0s", "patience": "500ms", "state_dir": f"{self._folder}/reconcile"}
             | self._settings.get("reconcile", {}),
+            "receiver": self._settings.get("receiver", {}),
             "accounts": accounts,
         }
 

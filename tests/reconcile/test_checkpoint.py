@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from ingest.errors import ConfigurationError, LogUnavailable
-from receivers.reconcile.checkpoint import Checkpoint, Progress
+from receivers.reconcile.checkpoint import Checkpoint
+from receivers.reconcile.progress import End, Progress
 from receivers.reconcile.report import Counts
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
 NOW = datetime.now(UTC)
-PROGRESS = Progress(START, None, START + timedelta(days=31), START + timedelta(days=60), NOW, Counts(seen=3, missed=1, requests=9))
+COUNTS = Counts(seen=3, missed=1, requests=9)
+PROGRESS = Progress(START, None, START + timedelta(days=31), START + timedelta(days=60), NOW, COUNTS, frozenset({"B7", "B9"}), 40)
+END = End(NOW, None, "the vendor is down", resumable=True)
 
 
 def test_a_run_that_was_stopped_goes_on_where_the_same_is_asked_for(tmp_path: Path) -> None:
@@ -45,11 +48,44 @@ def test_a_run_that_was_stopped_long_ago_is_not_resumed(tmp_path: Path) -> None:
 def test_what_a_stopped_run_found_is_told_once_and_it_can_still_go_on(tmp_path: Path) -> None:
     checkpoint, another = Checkpoint(tmp_path, "sales"), START - timedelta(days=1)
     checkpoint.write(PROGRESS)
-    assert Checkpoint(tmp_path, "sale").stopped(another, None) == []
-    assert checkpoint.stopped(START, None) == [], "it goes on itself"
-    assert checkpoint.stopped(another, None) == [PROGRESS]
-    assert checkpoint.stopped(another, None) == []
+    assert Checkpoint(tmp_path, "sale").untold(another, None) == []
+    assert checkpoint.untold(START, None) == [], "it goes on itself"
+    assert checkpoint.untold(another, None) == [PROGRESS]
+    checkpoint.settle(PROGRESS, END)
+    assert checkpoint.untold(another, None) == []
     assert checkpoint.read(START, None) == replace(PROGRESS, counts=Counts())
+
+
+def test_how_a_run_ended_is_kept_until_it_is_told_however_old_it_is_and_covers_only_then(tmp_path: Path) -> None:
+    checkpoint, end = Checkpoint(tmp_path, "sales"), End(NOW, None, None, covers=NOW - timedelta(hours=1))
+    ended = replace(PROGRESS, written_at=NOW - timedelta(days=9), end=end)
+    checkpoint.write(ended)
+    assert checkpoint.untold(START, None) == [ended]
+    assert checkpoint.covered() is None
+    checkpoint.settle(ended, end)
+    assert checkpoint.covered() == end.covers
+    assert checkpoint.untold(START, None) == []
+    assert checkpoint.read(START, None) is None
+
+
+def test_what_a_run_found_that_is_too_old_to_go_on_is_told_and_without_any_it_is_forgotten(tmp_path: Path) -> None:
+    checkpoint, old = Checkpoint(tmp_path, "sales"), replace(PROGRESS, written_at=NOW - timedelta(days=1, seconds=1))
+    checkpoint.write(old)
+    assert checkpoint.untold(START, None) == [old]
+    checkpoint.settle(old, END)
+    assert list(tmp_path.glob("*.reconcile")) == []
+    checkpoint.write(replace(old, counts=Counts()))
+    assert checkpoint.untold(START, None) == []
+    assert list(tmp_path.glob("*.reconcile")) == []
+
+
+def test_a_folder_that_cannot_be_used_any_more_is_named(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "state", "sales")
+    (tmp_path / "state").rmdir()
+    with pytest.raises(LogUnavailable, match=r"reconcile\.state_dir .*/state cannot be used"):
+        checkpoint.write(PROGRESS)
+    with pytest.raises(LogUnavailable, match=r"reconcile\.state_dir .*/state cannot be used"):
+        checkpoint.cover(START, NOW)
 
 
 GARBAGE = [b"", b"{", b"[]", b'{"since": 1}', b'{"since":"x","until":null,"done":"x","started_at":"x","written_at":"x","counts":{}}']
@@ -62,7 +98,7 @@ def test_a_file_that_cannot_be_read_is_no_progress(tmp_path: Path, garbage: byte
     (file,) = tmp_path.glob("*.reconcile")
     file.write_bytes(garbage)
     assert checkpoint.read(START, None) is None
-    assert checkpoint.stopped(START - timedelta(days=1), None) == []
+    assert checkpoint.untold(START - timedelta(days=1), None) == []
 
 
 def test_no_accounts_files_are_anothers_or_anything_elses(tmp_path: Path) -> None:

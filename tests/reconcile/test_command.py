@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import tomlkit
+import typer
 from starlette.responses import JSONResponse
 
+from ingest.cli.reconciling import reconcile
+from ingest.errors import LogUnavailable
 from tests.cli.command import Result, ingest, refused
 from tests.reconcile.shop import Shop
 from tests.reconcile.test_trouble import broken
@@ -66,8 +69,28 @@ def test_the_exit_code_tells_a_refused_key_from_a_vendor_that_is_down(tmp_path: 
         assert run(shop, tmp_path, "--since", "5d").code == 3
 
 
+def test_a_report_that_is_not_in_the_log_is_said_and_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(*_: object) -> None:
+        raise LogUnavailable("the brokers are away")
+
+    monkeypatch.setattr("receivers.reconcile.outlets.Outlet.tell", away)
+    monkeypatch.setattr("ingest.cli.reconciling.configure_logging", lambda _: None)
+    with Shop(tmp_path, ["bookeo"]).open() as shop:
+        configured(tmp_path, shop.tree())
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(typer.Exit) as left:
+            reconcile("5d")
+        assert left.value.exit_code == 3
+        assert "not recorded yet bookeo/bookeo: the brokers are away; the next run tells what was found" in capsys.readouterr().out
+        with pytest.raises(typer.Exit):
+            reconcile("6d", as_json=True)
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])[0]["recorded"] is False
+
+
 def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("receivers.reconcile.repairs._STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("receivers.reconcile.waiting._STALLED_SECONDS", 0.5)
     shop = Shop(tmp_path, ["bookeo"])
     with shop.open():
         shop.live(3)

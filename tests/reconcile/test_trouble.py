@@ -1,6 +1,6 @@
 """What goes wrong at vendors and on the way: clear words, nothing half done, and the other accounts go on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ingest.errors import ConfigurationError, LogUnavailable, VendorRefused, VendorUnavailable
+from ingest.settings import Settings
 from ingest.simulator.rest import Allowed
-from ingest.simulator.world import Kind
+from ingest.simulator.world import Change, Kind
 from ingest.vendors import vendor_names
-from receivers.reconcile.checkpoint import Checkpoint, Progress
+from receivers.reconcile.checkpoint import Checkpoint
+from receivers.reconcile.progress import Progress
 from receivers.reconcile.report import Counts
 from tests.reconcile.shop import SPAN, Shop
 
@@ -146,6 +148,59 @@ def test_a_run_that_was_stopped_goes_on_with_the_windows_that_are_left(tmp_path:
         before = shop.server.requests["bookeo", 200]
         assert shop.reconcile(start=start)["bookeo"].counts.matched == 5
         assert shop.server.requests["bookeo", 200] - before == 4, "a run that ended is not resumed"
+
+
+def aged(changes: Sequence[Change], days: int) -> list[Change]:
+    """As if they had been so long ago."""
+    at = datetime.now(UTC) - timedelta(days=days)
+    return [replace(change, meeting=replace(change.meeting, created_at=at, changed_at=at)) for change in changes]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_a_run_that_was_stopped_finds_what_is_gone_from_the_windows_before(tmp_path: Path, after: int) -> None:
+    """Four windows, and a look at the one that is listed in none."""
+    with Shop(tmp_path, ["bookeo"]).open() as shop:
+        created = [change for change in shop.live(5) if change.kind is Kind.CREATED]
+        shop.deliver(aged(created[:1], 90) + created[1:])
+        shop.world.forget("bookeo", created[0].meeting.number)
+        start = datetime.now(UTC) - timedelta(days=100)
+        fault = broken("bookeo", Response("", 503), after=after)
+        shop.server.faults.append(fault)
+        assert shop.reconcile(start=start)["bookeo"].failure
+        shop.server.faults.remove(fault)
+        resumed = shop.reconcile(start=start)["bookeo"]
+        assert (resumed.failure, resumed.counts.gone) == (None, 1)
+        assert shop.wrong() == []
+
+
+def test_a_run_that_was_killed_after_it_marked_what_is_gone_does_not_count_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Shop(tmp_path, ["bookeo"]).open() as shop:
+        created = [change for change in shop.live(5) if change.kind is Kind.CREATED]
+        shop.deliver(aged(created[:1], 90) + created[1:])
+        shop.world.forget("bookeo", created[0].meeting.number)
+        start = datetime.now(UTC) - timedelta(days=100)
+        with monkeypatch.context() as killed:
+            killed.setattr("receivers.reconcile.account.AccountRun._tell", lambda *_: None)
+            shop.reconcile(start=start)
+        assert shop.reconcile(start=start)["bookeo"].counts.gone == 1
+        assert shop.rig.column("select sum(gone) from reconciliations") == [1]
+
+
+def test_what_was_changed_too_lately_to_be_missed_is_looked_for_by_the_next_run(tmp_path: Path) -> None:
+    lag = timedelta(days=5)
+    with Shop(tmp_path, ["bookeo"], reconcile={"lag": "5d", "lookback": "1s"}).open() as shop:
+        shop.live(1)
+        first = shop.reconcile(since=timedelta(days=6))["bookeo"]
+        assert (first.counts.seen, first.counts.missed) == (0, 0)
+        covered = Checkpoint(tmp_path / "reconcile", "bookeo").covered()
+        assert covered == first.started_at - lag
+        tree = shop.tree()
+        tree["reconcile"] |= {"lag": "0s"}
+        shop.rig.settings = Settings.model_validate(tree)  # the time that would have to pass
+        second = shop.reconcile(start=None)["bookeo"]
+        assert (second.since, second.counts.repaired) == (covered, 1)
 
 
 def test_a_run_without_a_beginning_goes_back_to_where_the_last_one_got(tmp_path: Path) -> None:

@@ -1,0 +1,160 @@
+"""One account's run: what earlier ones left untold, windows and what none of them had, and a report that is in the log at its end."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from ingest.errors import ConfigurationError, IngestError, VendorUnavailable
+from ingest.rest import Patience
+from ingest.settings import Settings
+from ingest.vendors import AnyVendor
+from ingest.vendors.rest import Window, load_rest
+from receivers.reconcile.checkpoint import Checkpoint
+from receivers.reconcile.compare import windows
+from receivers.reconcile.outlets import Noting, Nowhere, Outlet
+from receivers.reconcile.progress import End, Progress
+from receivers.reconcile.proof import Proof, Warehouse
+from receivers.reconcile.report import Counts, Report
+from receivers.reconcile.sweep import Sweep
+from receivers.reconcile.telling import Telling
+
+log = structlog.get_logger()
+
+_WINDOW = timedelta(days=31)  # at most, so that memory does not grow with the span
+
+Follow = Callable[[str, Counts, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What the runs of all accounts share."""
+
+    settings: Settings
+    warehouse: Warehouse
+    follow: Follow
+    patience: Patience
+
+
+class AccountRun:
+    """Without an outlet it is a dry one, which writes nothing. Used once."""
+
+    def __init__(self, around: Around, vendor: AnyVendor, outlet: Outlet | None, since: datetime | None, until: datetime | None) -> None:
+        """Without `since`: `reconcile.lookback`, and farther back where runs failed or none ran. Without `until`: now, and the future."""
+        now = datetime.now(UTC)
+        self._around = around
+        self._vendor = vendor
+        self._outlet = outlet
+        self._since = since
+        self._until = until
+        start = since or now - around.settings.reconcile.lookback
+        self._report = Report(vendor.name, vendor.account.name, start, until or now, now, now)
+
+    def run(self) -> Report:
+        """Whatever went wrong is in the report; and the report in the log, or `unrecorded`."""
+        with self._failing():
+            checkpoint = Checkpoint(Path(self._around.settings.reconcile.state_dir), self._report.account)
+            with checkpoint.alone():
+                self._alone(checkpoint)
+                return self._report
+        self._tell_unnoted()  # before anything was found
+        return self._report
+
+    def _alone(self, checkpoint: Checkpoint) -> None:
+        if self._since is None:
+            self._report.since = min(self._report.since, checkpoint.covered() or self._report.since)
+        if self._outlet is None:
+            self._compare(Noting(Nowhere(), None, self._fresh(), self._report.counts))
+            return
+        telling = Telling(self._outlet, checkpoint, self._vendor)
+        telling.left_over(self._report.since, self._until)
+        noting = self._resumed(self._outlet, checkpoint)
+        self._compare(noting)
+        self._tell(telling, noting.progress)
+
+    def _fresh(self) -> Progress:
+        report = self._report
+        return Progress(report.since, self._until, report.since, report.started_at, report.started_at, Counts())
+
+    def _resumed(self, outlet: Outlet, checkpoint: Checkpoint) -> Noting:
+        """Going on where a run was stopped that was asked for the same."""
+        report, found = self._report, checkpoint.read(self._report.since, self._until)
+        if found:
+            report.counts, report.started_at = replace(found.counts), found.started_at
+        return Noting(outlet, checkpoint, found or self._fresh(), report.counts)
+
+    def _compare(self, noting: Noting) -> None:
+        with self._failing():
+            self._sweep(noting)
+        self._report.finished_at = datetime.now(UTC)
+
+    def _sweep(self, noting: Noting) -> None:
+        report, around, found = self._report, self._around, noting.progress
+        rest = load_rest(self._vendor.name)(self._vendor, Path(around.settings.reconcile.state_dir), around.patience)
+        until = self._until or datetime.now(UTC)
+        into_the_future = rest.swept_by == "starts_at" and self._until is None
+        report.until = None if into_the_future else until
+        lag, before = around.settings.reconcile.lag, report.counts.requests
+        sweep = Sweep(rest, around.warehouse, Proof(rest, around.warehouse, noting, lag, report.counts), lag, report.counts)
+        sweep.unlisted, sweep.rows = set(found.unlisted), found.rows
+        try:
+            for window in windows(found.done, until, min(rest.longest, _WINDOW), open_ended=into_the_future):
+                noting.begin(window.since, sweep.unlisted, sweep.rows)
+                sweep.window(window, partial(self._follow, window))
+                report.counts.requests = before + rest.requests
+            sweep.finish()
+        finally:
+            report.counts.requests = before + rest.requests
+
+    def _follow(self, window: Window, doing: str) -> None:
+        reach = f"{window.since:%Y-%m-%d} …{f' {window.until:%Y-%m-%d}' if window.until else ''}"
+        self._around.follow(self._report.account, self._report.counts, doing or reach)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """No other account than this one: they go on."""
+        report = self._report
+        try:
+            yield
+        except IngestError as error:
+            report.failure = error
+            log.warning("reconcile.failed", vendor=report.vendor, account=report.account, why=str(error))
+        except Exception as error:  # our bug, or an answer nobody thought of
+            told = f"{report.vendor} account {report.account}: an answer that is not understood: {type(error).__name__}"
+            report.failure = VendorUnavailable(told)
+            log.exception("reconcile.crashed", vendor=report.vendor, account=report.account)
+
+    def _tell(self, telling: Telling, progress: Progress) -> None:
+        report = self._report
+        progress = replace(progress, counts=replace(report.counts), written_at=report.finished_at)
+        with self._unless_unrecorded():
+            telling.tell(progress, self._end())
+
+    def _end(self) -> End:
+        """What was compared with a wrong key, say, is nothing to go on from. What changed too lately to be blamed is the next run's."""
+        report = self._report
+        if report.failure is not None:
+            resumable = not isinstance(report.failure, ConfigurationError)
+            return End(report.finished_at, report.until, str(report.failure), resumable)
+        covers = None if self._until else report.started_at - self._around.settings.reconcile.lag
+        return End(report.finished_at, report.until, None, covers=covers)
+
+    def _tell_unnoted(self) -> None:
+        """The account's notes cannot be used, or must be kept as they are."""
+        self._report.finished_at = datetime.now(UTC)
+        if self._outlet:
+            with self._unless_unrecorded():
+                self._outlet.tell(self._report.event())
+
+    @contextmanager
+    def _unless_unrecorded(self) -> Iterator[None]:
+        report = self._report
+        try:
+            yield
+        except IngestError as error:
+            report.unrecorded = error
+            log.warning("reconcile.not_recorded", vendor=report.vendor, account=report.account, why=str(error))

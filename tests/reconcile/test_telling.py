@@ -1,0 +1,151 @@
+"""What a run found is told once, whenever it is stopped, killed, or the log is away: no note is forgotten before its report is in the log."""
+
+import errno
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from consumers.stored import StoredBookings
+from ingest.errors import LogUnavailable
+from ingest.log import Producer, Record
+from receivers.reconcile.checkpoint import Checkpoint
+from receivers.reconcile.run import Reconciler, Wanted, readable
+from tests.consumers.rig import PATIENCE, until
+from tests.reconcile.shop import Shop
+from tests.reconcile.test_trouble import broken
+
+ROWS = "select account, outcome, missed, repaired from reconciliations order by finished_at"
+
+
+class Troubled:
+    """A log that fails for one topic: before it has the records, or after, when only the answer is lost."""
+
+    def __init__(self, log: Producer, topic: str, *, taken: bool) -> None:
+        self._log = log
+        self._topic = topic
+        self._taken = taken
+
+    def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
+        if topic != self._topic:
+            return self._log.append(topic, records)
+        if self._taken:
+            self._log.append(topic, records).result(PATIENCE)
+        failed: Future[None] = Future()
+        failed.set_exception(LogUnavailable("the brokers are away"))
+        return failed
+
+    def close(self) -> None:
+        self._log.close()
+
+
+def reconciler(shop: Shop, producer: Producer, stop: threading.Event | None = None) -> Reconciler:
+    return Reconciler(shop.rig.settings, StoredBookings(shop.rig.settings), producer, lambda *_: None, stop or threading.Event())
+
+
+def troubled(shop: Shop, *, taken: bool = False) -> Reconciler:
+    return reconciler(shop, Troubled(shop.rig.producer, shop.rig.settings.audit_topic, taken=taken))
+
+
+def last_week() -> Wanted:
+    return Wanted(datetime.now(UTC) - timedelta(days=7))
+
+
+def told(shop: Shop) -> list[tuple[object, ...]]:
+    shop.settle()
+    return [tuple(row.values()) for row in shop.rig.rows(ROWS)]
+
+
+def test_what_an_account_found_that_ended_is_told_though_the_run_is_stopped_in_another(tmp_path: Path) -> None:
+    held = threading.Event()
+
+    def hold(asked: str, _: Request) -> Response | None:
+        return Response("", 503) if asked == "oncehub" and not held.is_set() else None
+
+    with Shop(tmp_path, ["bookeo", "oncehub"], reconcile={"patience": "10m"}).open() as shop:
+        shop.live(10)
+        shop.server.faults.append(hold)
+        stop, wanted = threading.Event(), last_week()
+        reports: list[object] = []
+        vendors = readable(shop.rig.settings, [])
+        running = threading.Thread(target=lambda: reports.extend(reconciler(shop, shop.rig.producer, stop).run(vendors, wanted)))
+        running.start()
+        missed = len(shop.world.meetings["bookeo"])
+        try:
+            until(lambda: shop.rig.rows(ROWS), "the account that ended has its row, while the other one runs")
+        finally:
+            stop.set()
+            running.join(PATIENCE)
+            held.set()
+            until(
+                lambda: not any(thread.name.startswith("reconcile") for thread in threading.enumerate()), "what was left behind has ended"
+            )
+        assert [getattr(report, "account", "") for report in reports] == ["bookeo"]
+        assert told(shop)[0] == ("bookeo", "complete", missed, missed)
+
+
+def test_a_report_that_the_log_does_not_take_is_kept_and_said_so_and_told_by_the_next_run(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["bookeo"], reconcile={"lookback": "7d"}).open() as shop:
+        shop.live(4)
+        vendors, wanted = readable(shop.rig.settings, []), Wanted()
+        (unrecorded,) = troubled(shop).run(vendors, wanted)
+        assert (unrecorded.failure, unrecorded.counts.missed, str(unrecorded.unrecorded)) == (None, 4, "the brokers are away")
+        covered = Checkpoint(tmp_path / "reconcile", "bookeo")
+        assert covered.covered() is None
+        (still,) = troubled(shop).run(vendors, wanted)
+        assert isinstance(still.failure, LogUnavailable)
+        assert told(shop) == []
+        (report,) = reconciler(shop, shop.rig.producer).run(vendors, wanted)
+        assert (report.unrecorded, report.failure) == (None, None)
+        assert told(shop) == [("bookeo", "complete", 4, 4), ("bookeo", "complete", 0, 0)]
+        assert shop.rig.column("select id from reconciliations where missed > 0") == [unrecorded.id]
+        assert covered.covered() == report.started_at
+        assert list((tmp_path / "reconcile").glob("*.reconcile")) == []
+
+
+def test_a_run_that_is_killed_after_its_report_is_in_the_log_is_told_once(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["bookeo"]).open() as shop:
+        shop.live(4)
+        vendors, wanted = readable(shop.rig.settings, []), last_week()
+        troubled(shop, taken=True).run(vendors, wanted)
+        assert told(shop) == [("bookeo", "complete", 4, 4)]
+        (report,) = reconciler(shop, shop.rig.producer).run(vendors, wanted)
+        assert told(shop) == [("bookeo", "complete", 4, 4), ("bookeo", "complete", 0, 0)]
+        assert report.counts.matched == 4, "it is another run"
+        assert list((tmp_path / "reconcile").glob("*.reconcile")) == []
+
+
+def test_a_failure_that_the_log_does_not_take_is_told_and_then_gone_on_from(tmp_path: Path) -> None:
+    with Shop(tmp_path, ["bookeo"]).open() as shop:
+        shop.live(4)
+        vendors, wanted = readable(shop.rig.settings, []), Wanted(datetime.now(UTC) - timedelta(days=100))
+        fault = broken("bookeo", Response("", 503), after=2)
+        shop.server.faults.append(fault)
+        (failed,) = troubled(shop).run(vendors, wanted)
+        assert failed.failure
+        assert failed.unrecorded
+        shop.server.faults.remove(fault)
+        (resumed,) = reconciler(shop, shop.rig.producer).run(vendors, wanted)
+        assert resumed.started_at == failed.started_at
+        assert told(shop) == [("bookeo", "failed", 0, 0), ("bookeo", "complete", 4, 4)]
+        assert shop.rig.column("select error from reconciliations where outcome = 'failed'") == [str(failed.failure)]
+
+
+def test_a_disk_without_room_for_notes_is_named_and_told_and_no_answer_of_the_vendors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Shop(tmp_path, ["bookeo"]).open() as shop:
+        monkeypatch.setattr("receivers.reconcile.checkpoint.replace_private", full)
+        report = shop.reconcile()["bookeo"]
+        assert isinstance(report.failure, LogUnavailable)
+        assert f"reconcile.state_dir {tmp_path}/reconcile cannot be used: No space left on device" in str(report.failure)
+        assert told(shop) == [("bookeo", "failed", 0, 0)]
