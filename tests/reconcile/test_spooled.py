@@ -28,9 +28,8 @@ def spooled(shop: Shop, folder: Path) -> Iterator[SpoolFile]:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(tmp_path: Path) -> Iterator[Shop]:
     """The embedded log stands for a Kafka that is back."""
-    monkeypatch.setattr("receivers.spool.opening.sqlite_path", lambda _: None)
     with Shop(tmp_path, ["bookeo"], receiver={"spool_dir": f"{tmp_path}/spool"}).open() as opened:
         (tmp_path / "spool").mkdir()
         yield opened
