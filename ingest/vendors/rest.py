@@ -55,7 +55,7 @@ class Rest(ABC, Generic[A]):
     `listed_by` is the column that holds an entry's key: a booking's id, or that of what several bookings share.
     `compared` are the columns that REST and webhooks both tell, by which two states of one version are told apart.
     `untold` are the states that no webhook tells of: that they are not here yet is nobody's fault.
-    `reads_each`: whether completing an entry takes a request of its own; `parallel`: how many of those may be under way at once.
+    `parallel`: how many entries may be completed at once.
     """
 
     url: ClassVar[str]
@@ -65,7 +65,6 @@ class Rest(ABC, Generic[A]):
     longest: ClassVar[timedelta] = timedelta(days=31)
     compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at", "participants", "price")
     untold: ClassVar[frozenset[BookingStatus]] = frozenset()
-    reads_each: ClassVar[bool] = False
     parallel: ClassVar[int] = 4
 
     def __init__(self, vendor: Vendor[A], tokens: Path, patience: Patience = _PATIENCE) -> None:
@@ -148,6 +147,10 @@ class Rest(ABC, Generic[A]):
     def alike(self, entry: Record, stored: Sequence[Stored]) -> bool:
         """Where an entry is not a booking: whether it shows that those it stands for are as they are stored. Raises PayloadError."""
         raise NotImplementedError
+
+    def children(self, entry: Record) -> set[str]:  # noqa: ARG002 - as the vendors have it
+        """What completing it asks for, each a request of its own; none where the list tells all."""
+        return set()
 
     def complete(self, entry: Record) -> list[Record]:
         """The bookings of an entry, with all that takes further requests, in the form that `Vendor.observe` reads."""

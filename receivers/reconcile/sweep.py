@@ -61,6 +61,7 @@ class Sweep:
         self._ids: set[str] = set()
         self._ids_before: set[str] = set()
         self._missed: set[int] = set()
+        self._children: set[str] = set()
         self.unlisted: set[str] = set()
         self.rows = 0
 
@@ -113,8 +114,15 @@ class Sweep:
         differing = [asked for key, asked in keyed if not self._alike(asked, stored.get(key, ()))]
         completed = [[read for one in some if (read := self._read(one))] for some in pool.map(self._complete, differing)]
         missed = self._take([read for some in completed for read in some])
-        if self._rest.reads_each:
-            self.counts.least_requests += sum(any(read.booking.booking_id in missed for read in some) for some in completed)
+        for asked, some in zip(differing, completed, strict=True):
+            if any(read.booking.booking_id in missed for read in some):
+                self._count_children(asked.record or {})
+
+    def _count_children(self, entry: Entry) -> None:
+        """What several have in common, such as a customer, need be asked for once."""
+        children = self._rest.children(entry) - self._children
+        self._children |= children
+        self.counts.least_requests += len(children)
 
     def _alike(self, asked: _Asked, stored: Sequence[Stored]) -> bool:
         """Whether nothing more need be read of an entry; then its bookings are counted here."""

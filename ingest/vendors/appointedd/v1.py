@@ -45,7 +45,6 @@ class AppointeddV1(Rest[AppointeddAccount]):
     url = "https://api.appointedd.com/v1"
     limits: ClassVar[Limits] = Limits(account=(Rate(10, 1),))
     longest: ClassVar[timedelta] = _HISTORY
-    reads_each: ClassVar[bool] = True
 
     def __init__(self, *account: Any, **options: Any) -> None:
         super().__init__(*account, **options)
@@ -92,6 +91,10 @@ class AppointeddV1(Rest[AppointeddAccount]):
         if not entry.get("id"):
             raise PayloadError("a booking without an id")
         return str(entry["id"])
+
+    def children(self, entry: Record) -> set[str]:
+        customers = entry.get("customers")
+        return set(filter(None, map(_customer_id, customers))) if isinstance(customers, list) else set()
 
     def complete(self, entry: Record) -> list[Record]:
         """With what webhooks tell by name: see `Appointedd.booking_of_record`."""
@@ -144,8 +147,8 @@ class AppointeddV1(Rest[AppointeddAccount]):
 
     def _with_profile(self, customer: Any) -> Any:
         """A customer may have been deleted since, or be told of in another way than the rest; the booking stands."""
-        name = isinstance(customer, dict) and (customer.get("customer_id") or customer.get("id"))
-        profile = self._profile(str(name)) if name else None
+        name = _customer_id(customer)
+        profile = self._profile(name) if name else None
         return {**customer, "profile": profile} if profile else customer
 
     def _read_profile(self, customer_id: str) -> Record | None:
@@ -158,6 +161,12 @@ class AppointeddV1(Rest[AppointeddAccount]):
 
 def _listed(name: str, path: str | None = None) -> EndpointResource:
     return {"name": name, "primary_key": "id", "endpoint": {"path": path or name, "params": {"limit": _PAGE}, "data_selector": "data"}}
+
+
+def _customer_id(customer: Any) -> str:
+    """ "" where nobody is named."""
+    name = isinstance(customer, dict) and (customer.get("customer_id") or customer.get("id"))
+    return str(name) if name else ""
 
 
 def _within(entry: Record, window: Window) -> bool:

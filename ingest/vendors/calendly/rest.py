@@ -60,7 +60,6 @@ class CalendlyRest(Rest[CalendlyAccount]):
     limits: ClassVar[Limits] = Limits(account=(Rate(500, 60),))
     swept_by: ClassVar[Literal["updated_at", "starts_at"]] = "starts_at"
     listed_by: ClassVar[Literal["booking_id", "group_id"]] = "group_id"
-    reads_each: ClassVar[bool] = True
     compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at", "service_name", "staff", "location")
 
     def credential(self) -> Credential:
@@ -108,6 +107,9 @@ class CalendlyRest(Rest[CalendlyAccount]):
         return (len(here), len(coming)) == (event.invitees_counter.total, event.invitees_counter.active) and all(
             told == (booking.starts_at, booking.ends_at, booking.service_name, booking.staff, booking.location) for booking in coming
         )
+
+    def children(self, entry: Record) -> set[str]:
+        return {self.key(entry)}  # its invitees
 
     def complete(self, entry: Record) -> list[Record]:
         """None when the event is gone since it was listed. Most have one invitee, so the first page is asked for in the cheapest way."""
