@@ -23,7 +23,7 @@ def test_what_could_not_be_read_is_loaded_once_it_can_be_as_if_it_had_been_read_
         desk.receive(late)
     desk.rig.load()
     (letter,) = desk.listed()
-    assert (letter["reason"], letter["account"], letter["position"], letter["loaded"]) == (reason, "sales", "", False)
+    assert (letter["reason"], letter["account"], letter["position"], letter["loaded"]) == (reason, "sales", None, False)
     assert list(desk.redriven("--account", "sales").values()) == ["redriven"]
     desk.receive(late)
     again, at_once = desk.records("bookings.calendly")
