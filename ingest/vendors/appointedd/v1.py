@@ -164,7 +164,7 @@ def _listed(name: str, path: str | None = None) -> EndpointResource:
 
 
 def _customer_id(customer: Any) -> str:
-    """ "" where nobody is named."""
+    """Empty where nobody is named."""
     name = isinstance(customer, dict) and (customer.get("customer_id") or customer.get("id"))
     return str(name) if name else ""
 
