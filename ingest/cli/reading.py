@@ -66,10 +66,11 @@ def query(
 
 def _show(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
     """A table where it fits the terminal, else a line per value: cut columns would tell nothing."""
-    console, table = Console(highlight=False), _table("", columns, rows)
+    console = Console(highlight=False)
     if not rows:
         console.print(f"no rows; columns: {', '.join(columns)}", markup=False)
         return
+    table = _table("", columns, rows)
     if _whole_width(console, table) <= console.width:
         console.print(table)
         return

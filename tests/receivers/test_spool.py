@@ -249,6 +249,14 @@ def test_a_broken_file_is_passed_over(tmp_path: Path) -> None:
         assert spool.path.name == "spool-001.db"
 
 
+def leave_nine(folder: Path) -> None:
+    """In a spool, by a process whose log was away and that is gone."""
+    gate = Gate()
+    gate.state = "failing"
+    with closing(SpoolingProducer(gate, claim(folder, [TOPIC], MIB), SOON)) as producer:
+        send(producer, *range(9))
+
+
 class Flickering(Gate):
     """Fails whatever is the first of a booking's records that it is asked to take, and is back at once."""
 
@@ -264,10 +272,7 @@ class Flickering(Gate):
 
 
 def test_a_log_that_comes_back_between_two_records_of_a_booking_gets_them_in_order(tmp_path: Path) -> None:
-    gate = Gate()
-    gate.state = "failing"
-    with closing(SpoolingProducer(gate, claim(tmp_path, [TOPIC], MIB), SOON)) as producer:
-        send(producer, *range(9))
+    leave_nine(tmp_path)
     back = Flickering()
     with closing(SpoolingProducer(back, claim(tmp_path, [TOPIC], MIB), SOON)):
         wait_for(lambda: len(back.order()) == 9, "the spool is emptied")
@@ -290,10 +295,7 @@ class Crashing(Gate):
 
 
 def test_an_error_that_nobody_thought_of_loses_nothing(tmp_path: Path) -> None:
-    gate = Gate()
-    gate.state = "failing"
-    with closing(SpoolingProducer(gate, claim(tmp_path, [TOPIC], MIB), SOON)) as producer:
-        send(producer, *range(9))
+    leave_nine(tmp_path)
     back = Crashing()
     with closing(SpoolingProducer(back, claim(tmp_path, [TOPIC], MIB), SOON)) as producer:
         wait_for(lambda: back.left < 2, "the first attempt")
