@@ -122,7 +122,8 @@ def _listeners(settings: Settings) -> str:
     check_admin(settings.receiver, "receiver")
     check_admin(settings.consumer, "consumer")
     check_admin(settings.reconcile, "reconcile")
-    taken = [str(port) for port in ports if port and is_taken(settings.receiver.host, port)]
+    hosts = [settings.receiver.host, settings.receiver.admin_host, settings.consumer.admin_host, settings.reconcile.admin_host]
+    taken = [str(port) for host, port in zip(hosts, ports, strict=True) if port and is_taken(host, port)]
     in_use = f"; in use now: {', '.join(taken)}, which is right while `ingest up` runs" if taken else ""
     return f"webhooks on {settings.receiver.host}:{ports[0]}, admin on {', '.join(map(str, ports[1:]))}{in_use}"
 
