@@ -61,8 +61,8 @@ kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, unt
 	@$(BIN)/python -m tests.kafka.broker
 
 lock: $(VENV)/installed-dev ## pin the newest versions that pyproject.toml allows
-	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header pyproject.toml -o requirements.lock --upgrade
-	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock --upgrade
+	@$(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hashes --no-header pyproject.toml -o requirements.lock --upgrade
+	@$(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock --upgrade
 
 clean: ## remove what targets made here
 	rm -rf $(VENV) .cache .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
@@ -74,11 +74,11 @@ $(VENV)/python:
 
 $(VENV)/installed: requirements.lock pyproject.toml | $(VENV)/python
 	@echo "installing into $(VENV) (about half a minute) ..."
-	@$(BIN)/pip install -q --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
 	@echo "installing the development tools into $(VENV) ..."
-	@$(BIN)/pip install -q --disable-pip-version-check --no-compile --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@

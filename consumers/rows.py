@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from ingest.booking import Booking
+from ingest.booking import COLUMNS, Booking
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
 from ingest.instant import as_utc, parse_instant
@@ -46,7 +46,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         staff=_TEXT, staff_name=_TEXT, location=_TEXT, customer_id=_TEXT, customer_name=_TEXT, customer_email=_TEXT,
         customer_phone=_TEXT, participants=_INT, price=_PRICE, currency=_TEXT, cancel_reason=_TEXT, cancelled_by=_TEXT,
         rescheduled_from=_TEXT, rescheduled_to=_TEXT, first_seen_at=_TIME, last_event_id=_TEXT, last_via=_TEXT,
-        loaded_at=_TIME, gone_at=_TIME,
+        loaded_at=_TIME, gone_at=_TIME, answers=_TEXT, tracking=_TEXT, guests=_TEXT, cancelled_at=_TIME, conference_url=_TEXT,
     ),
     "dead_letters": _schema(
         id=_TEXT, source=_TEXT, reason=_TEXT, detail=_TEXT, happened_at=_TIME, position=_TEXT, query=_TEXT,
@@ -70,9 +70,11 @@ class Table:
     replaces: bool
 
 
+_JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests")
+
 TABLES = (
     Table("booking_events", ("source", "id"), ("data",), replaces=False),
-    Table("bookings", ("vendor", "account", "booking_id"), ("staff",), replaces=True),
+    Table("bookings", ("vendor", "account", "booking_id"), _JSON_OF_BOOKINGS, replaces=True),
     Table("dead_letters", ("id",), (), replaces=False),
     Table("reconciliations", ("id",), (), replaces=False),
 )
@@ -108,12 +110,12 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
 def booking_row(booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime) -> Row:
     """`version` is the full one, by which rows are compared; `first_seen_at` is kept from the booking's first row."""
     return {
-        **{name: getattr(booking, name) for name in Booking.__slots__},
+        **{name: getattr(booking, name) for name in COLUMNS},
+        **{name: _json(getattr(booking, name)) for name in _JSON_OF_BOOKINGS},
         "vendor": event.vendor,
         "account": event.account,
         "status": booking.status.value,
         "version": version,
-        "staff": orjson.dumps(booking.staff).decode(),
         "price": _scaled(booking.price),
         "first_seen_at": first_seen_at,
         "last_event_id": event.id,
@@ -125,7 +127,7 @@ def booking_row(booking: Booking, event: Event, version: str, first_seen_at: dat
 def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
     """What a warehouse gave back, as `booking_row` makes it: JSON as text, instants in UTC."""
     row = {column: as_utc(value) if isinstance(value, datetime) else value for column, value in zip(columns, values, strict=True)}
-    return row if isinstance(row["staff"], str) else {**row, "staff": orjson.dumps(row["staff"]).decode()}
+    return row | {name: row[name] if isinstance(row[name], str) else _json(row[name]) for name in _JSON_OF_BOOKINGS}
 
 
 def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
@@ -182,6 +184,10 @@ def _json_text(data: bytes) -> str:
         raise PayloadError("the payload is not JSON") from error
     text = data.decode()
     return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _any_text(data: bytes) -> str:

@@ -1,7 +1,6 @@
 """What the warehouse has of an account's bookings, for reconciliation to compare with what the vendor has."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from consumers.locks import READER_SECONDS, warehouse_lock
 from consumers.query import query
-from ingest.booking import Booking, BookingStatus, Stored
+from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, Stored
 from ingest.errors import NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.instant import as_utc
 from ingest.settings import Settings
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 _PART = 1000
 _IDS = 5000
 _POLL = 0.1
-_COLUMNS = [*(field.name for field in fields(Booking)), "loaded_at"]
+_COLUMNS = [*COLUMNS, "loaded_at"]
 _DUCKDB_MEMORY = "200MB"
 
 
@@ -121,6 +120,13 @@ def _stored(row: Sequence[Any]) -> Stored:
         name: as_utc(value) if isinstance(value, datetime) else value for name, value in zip(_COLUMNS, row, strict=True)
     }
     loaded_at = told.pop("loaded_at")
-    staff = orjson.loads(told["staff"]) if isinstance(told["staff"], str) else told["staff"] or ()
-    told |= {"status": BookingStatus(told["status"]), "staff": tuple(staff), "version": told["version"].rpartition("/")[0]}
+    told |= {"status": BookingStatus(told["status"]), "version": told["version"].rpartition("/")[0]}
+    told |= {name: tuple(_parsed(told[name]) or ()) for name in ("staff", "guests")}
+    told["answers"] = tuple(Answer(**answer) for answer in _parsed(told["answers"]) or ())
+    told["tracking"] = _parsed(told["tracking"])
     return Stored(Booking(**told), loaded_at)
+
+
+def _parsed(value: Any) -> Any:
+    """JSON as some destinations give it back, parsed, and others as text."""
+    return orjson.loads(value) if isinstance(value, str) else value

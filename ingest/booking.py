@@ -1,6 +1,7 @@
 """The canonical booking: what four vendors' words become."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -18,6 +19,14 @@ class BookingStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One question of the booking form with the customer's answer, both as text; a value that is not text is written as JSON."""
+
+    question: str | None
+    answer: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booking:
     """One booking as its vendor last described it. Absent values are None, never "".
@@ -25,7 +34,11 @@ class Booking:
     `version` is text that sorts as the vendor's own idea of newer (each vendor's module states its rule and source).
     `staff` are the vendor's ids of the people or resources booked, `staff_name` the first one's name.
     `cancelled_by` is `customer` or `host` where the vendor tells. Instants are UTC. `price` is in major units of `currency` (ISO 4217).
+    `answers` are the booking form's, `tracking` the campaign parameters (`utm_source` and the like), `guests` e-mail addresses of those
+    invited beside the customer, `conference_url` the link of the video call.
     `gone_at`: when reconciliation found that the vendor no longer has the booking; the rest is what it was before.
+    `untold` names the columns that this message of the vendor says nothing about, although other messages of the vendor do: their values
+    here are empty, and must not erase what another message told. A column that the vendor explicitly empties is not among them.
     """
 
     booking_id: str
@@ -53,7 +66,16 @@ class Booking:
     cancelled_by: str | None = None
     rescheduled_from: str | None = None
     rescheduled_to: str | None = None
+    answers: tuple[Answer, ...] = ()
+    tracking: Mapping[str, str] | None = None
+    guests: tuple[str, ...] = ()
+    cancelled_at: datetime | None = None
+    conference_url: str | None = None
     gone_at: datetime | None = None
+    untold: frozenset[str] = frozenset()
+
+
+COLUMNS = tuple(field.name for field in fields(Booking) if field.name != "untold")
 
 
 @dataclass(frozen=True, slots=True)
