@@ -134,7 +134,7 @@ def _filled(row: Row, source: Row, versions: Mapping[str, str]) -> Row:
 
 
 def _read_anew(candidates: Sequence[Candidate], stored: Row, now: datetime) -> Row:
-    """Return the stored row as today's mapping has it, where the messages that wrote it are replayed; the row itself when that is the same."""
+    """Return the stored row as today's mapping has it, where messages that wrote it are replayed; the row itself when that is the same."""
     row = stored
     replayed = [candidate for candidate in candidates if candidate.replayed]
     made_by = next((candidate for candidate in replayed if candidate.made(stored)), None)
@@ -149,7 +149,7 @@ def _read_anew(candidates: Sequence[Candidate], stored: Row, now: datetime) -> R
 
 
 def _rewritten(row: Row, told: Row) -> Row:
-    """Return the row with the single columns that a message wrote, recognized by its version, as it tells them now."""
-    untold = column_versions(told)
-    wrote = [name for name, version in column_versions(row).items() if version == told["version"] and name not in untold]
-    return row | {name: told[name] for name in wrote}
+    """Return the row with the single columns that a message wrote, which their version shows, as that message tells them now, if it still does."""
+    listed, untold = column_versions(row), column_versions(told)
+    wrote = {name: untold.get(name, version) for name, version in listed.items() if version == told["version"]}
+    return row | {name: told[name] for name in wrote} | {"column_versions": as_json(listed | wrote)}

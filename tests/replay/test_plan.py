@@ -9,7 +9,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.batch import Topics, candidates, incomplete, plan_load, read_batch
+from consumers.batch import Mapper, Topics, candidates, incomplete, plan_load, read_batch
 from consumers.replay import again
 from consumers.rows import Row
 from consumers.versions import Key
@@ -29,17 +29,21 @@ ITS_OWN = {"first_seen_at", "last_via", "loaded_at"}
 
 @dataclass(slots=True)
 class Warehouse:
-    """Merges as dlt does. `clock` makes every load's `loaded_at` another one, so that a row that was written again shows."""
+    """Merges as dlt does. `clock` makes every load's `loaded_at` another one, so that a row that was written again shows.
+
+    `mapper` reads the events; another one may take its place between two loads.
+    """
 
     events: dict[Any, Row] = field(default_factory=dict)
     bookings: dict[Key, Row] = field(default_factory=dict)
     clock: "count[int]" = field(default_factory=lambda: count(1000))
     stale: int = 0
+    mapper: Mapper = field(default_factory=lambda: BookingMapper({}))
 
     def load(self, records: Sequence[StoredRecord]) -> None:
         """One batch, as the loader does it."""
         now = moment(next(self.clock))
-        items = read_batch(records, TOPICS, BookingMapper({}), now).items
+        items = read_batch(records, TOPICS, self.mapper, now).items
         told = candidates(items)
         stored = {key: _decisive(self.bookings[key]) for one in told if (key := one.key) in self.bookings}
         whole = {key: self.bookings[key] for key in incomplete(told, stored)}
