@@ -22,6 +22,8 @@ Messages say what happened, to which thing, and what to do. They never hold a se
 
 from typing import ClassVar
 
+_ABSENT = frozenset({404, 410})
+
 
 class IngestError(Exception):
     """Base of all. `retryable` means the same call may succeed later."""
@@ -79,6 +81,11 @@ class VendorRefused(IngestError):
     def __init__(self, message: str, status_code: int) -> None:
         super().__init__(message)
         self.status_code = status_code
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the vendor has no such thing, or no longer (404, 410)."""
+        return self.status_code in _ABSENT
 
 
 class WarehouseUnavailable(IngestError):

@@ -30,6 +30,7 @@ from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import Credential, Limits, Manners, Patience, Rate, Record
 from ingest.rest.adapter import open_session
 from ingest.vendors import Account, Vendor
+from ingest.vendors.parts import PartsSession, mark_parts
 
 A = TypeVar("A", bound=Account)
 T = TypeVar("T")
@@ -113,8 +114,14 @@ class Rest(ABC, Generic[A]):
 
     def config(self) -> RESTAPIConfig:
         """For `dlt.sources.rest_api.rest_api_resources`."""
-        client: ClientConfig = {"base_url": self.base_url, "paginator": self.paginator(), "session": self._session}
-        return {"client": client, "resources": [*self.resources()]}
+        client: ClientConfig = {"base_url": self.base_url, "paginator": self.paginator(), "session": self.parts}
+        resources = [resource if isinstance(resource, DltResource) else mark_parts(resource) for resource in self.resources()]
+        return {"client": client, "resources": resources}
+
+    @cached_property
+    def parts(self) -> PartsSession:
+        """The session that `config` reads with; it knows which objects were gone when their parts were asked for."""
+        return PartsSession(self._session, self.label)
 
     @abstractmethod
     def credential(self) -> Credential:
@@ -165,7 +172,7 @@ class Rest(ABC, Generic[A]):
         try:
             return self.client.get(path, params=params)
         except VendorRefused as error:
-            if error.status_code == NOT_FOUND:
+            if error.is_absent:
                 return None
             raise
 
@@ -244,6 +251,7 @@ _REMEDIES = {
     402: "the vendor's plan does not include this",
     403: "the key may not read this: look at its scopes or permissions, its user's role, and the plan",
     404: "no such thing at the vendor; is api_url right?",
+    410: "the vendor has it no longer",
     429: "other programs use this account's allowance too; run it again later",
 }
 
