@@ -25,7 +25,10 @@ def parse(content: bytes) -> Any:
             return orjson.loads(content)
         except orjson.JSONDecodeError:
             pass
-    parsed = json.loads(_flattened(content), parse_int=_whole, parse_float=_fraction, parse_constant=str)
+    try:
+        parsed = json.loads(_flattened(content), parse_int=_whole, parse_float=_fraction, parse_constant=str)
+    except RecursionError:
+        raise ValueError("brackets that are not closed") from None
     return orjson.loads(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", json.dumps(parsed, ensure_ascii=False)))
 
 

@@ -62,7 +62,7 @@ def mark_parts(resource: EndpointResource) -> EndpointResource:
     return {**resource, "endpoint": {**endpoint, "headers": {**(endpoint.get("headers") or {}), _MARK: mark}}}
 
 
-def _names_parent(texts: str | None | Sequence[Any]) -> bool:
+def _names_parent(texts: str | Sequence[Any] | None) -> bool:
     return "{resources." in str(texts)
 
 
