@@ -211,7 +211,9 @@ class Replay:
     def _wait(self, busy: Callable[[Sequence[Backlog]], bool]) -> None:
         """As long as the consumers are busy. Raises LogUnavailable when they do not get on."""
         committed, moved_at = -1, time.monotonic()
-        wait = Wait(f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log; gives up when none does for {_STALLED_SECONDS:.0f} s")
+        wait = Wait(
+            f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log; gives up when none does for {_STALLED_SECONDS:.0f} s"
+        )
         while busy(backlog := read_backlog(self._settings)):
             wait.look()
             if (now_committed := sum(entry.committed for entry in backlog)) != committed:

@@ -33,8 +33,6 @@ LOST = "ingest.delivery.lost"
 _OLDEST = timedelta(days=1)
 # Machines' clocks differ, and a note may wait in a spool.
 _OVERLAP = timedelta(minutes=10)
-# How long before the note the lost delivery may have been tried first. Bookeo does not publish for how long it tries.
-_REACH = timedelta(hours=24)
 _AGAIN_SECONDS = 60.0
 
 
@@ -70,15 +68,14 @@ def _tell_failure(source: str, future: "Future[None]") -> None:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """An account whose vendor gave up a delivery; `reported_at` is the newest report."""
+    """An account whose vendor gave up a delivery; `reported_at` is the newest report. Bookings may be missing from `since` on.
+
+    How long a vendor tries before it gives up is not published, so that is `reconcile.lookback` before the report.
+    """
 
     vendor: AnyVendor
     reported_at: datetime
-
-    @property
-    def since(self) -> datetime:
-        """From when on bookings may be missing."""
-        return self.reported_at - _REACH
+    since: datetime
 
 
 class Losses:
@@ -101,7 +98,11 @@ class Losses:
             self._since = began - _OVERLAP
         except LogUnavailable as error:
             log.warning("reconcile.losses_unknown", why=str(error))
-        return [Loss(self._vendors[source], at) for source, at in self._reported.items() if self._is_open(source, at)]
+        return [
+            Loss(self._vendors[source], at, at - self._settings.reconcile.lookback)
+            for source, at in self._reported.items()
+            if self._is_open(source, at)
+        ]
 
     def answer(self, loss: Loss, started_at: datetime | None) -> None:
         """A run over the loss began then; without a time it failed, and is tried again in a while."""

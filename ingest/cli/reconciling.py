@@ -40,9 +40,9 @@ _INTERRUPTED = 130  # as shells have it
 _COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
 # What is worth a line when there is any.
 _RARE = {
-    "untold": "in a state that no webhook tells of, loaded too",
-    "newer_here": "newer here than in the vendor's list, left as they are",
-    "unreadable": "not as the vendor documents them, set aside: see the table dead_letters",
+    "untold": "in a state that the vendor sends no webhook for; they were loaded, too",
+    "newer_here": "newer here than in the vendor's list; they were not changed",
+    "unreadable": "could not be read; they are in the table dead_letters",
 }
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from ingest.cli import webhooks_shown as shown
+from ingest.cli import webhooks_trial
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.cli.waits import showing_waits
 from ingest.errors import ConfigurationError
@@ -42,6 +43,7 @@ group = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Adds this module's group of commands."""
+    group.command("test")(webhooks_trial.trial)
     app.add_typer(group, name="webhooks")
 
 
@@ -97,7 +99,7 @@ def apply(
         _ask(yes, "Do this?")
     for view in todo:
         with view.caught(), _registrar(settings, view.vendor, keyrings[view.name]) as registrar:
-            registrar.apply(Allowed(elsewhere=True, take_over=take_over))
+            view.done = registrar.apply(Allowed(elsewhere=True, take_over=take_over)).done
     whole = no_reconcile or _close_holes(settings, [view.vendor for view in views])
     for view in views if todo else ():
         _look_again(settings, view, keyrings[view.name])
@@ -244,7 +246,7 @@ def _ask(yes: bool, question: str) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigurationError("nobody can be asked here: look at `ingest webhooks plan`, then use --yes")
+        raise ConfigurationError("There is no terminal to confirm on. Review `ingest webhooks plan`, then pass --yes.")
     typer.confirm(question, abort=True)
 
 

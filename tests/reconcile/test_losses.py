@@ -155,7 +155,7 @@ def test_the_watch_runs_the_account_that_lost_something_and_no_other(shop: Shop,
 
 def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> None:
     port = free_port()
-    shop = Shop(tmp_path, ["bookeo"], reconcile={"every": "1h", "jitter": "0s"})
+    shop = Shop(tmp_path, ["bookeo"], reconcile={"every": "1h", "jitter": "0s", "lookback": "5d"})
     with shop.server.serving():
         tree: dict[str, Any] = shop.tree()
         with up(tmp_path, tree, port=port):
