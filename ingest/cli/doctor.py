@@ -23,7 +23,6 @@ from ingest.waits import Wait
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 20.0
 _APPEND_SECONDS = 15.0
-_LOAD_SECONDS = 60.0
 _LOOK_SECONDS = 0.2
 _ACCEPTED, _UNAUTHORIZED, _NOT_FOUND, _TOO_LARGE = 202, 401, 404, 413
 _WRONG = 1
@@ -35,7 +34,7 @@ HasRow = Callable[[Event], bool]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How one step went. `code`: 0, or the exit code that its failure means; `remedy`: what to do then."""
+    """How one step went. `code`: 0, or the exit code that its failure means; `remedy`: what to do, where something is to be done."""
 
     name: str
     detail: str
@@ -46,12 +45,13 @@ class Step:
 class Doctor:
     """One delivery's. `has_row` tells whether the warehouse has the event; it raises WarehouseUnavailable."""
 
-    def __init__(self, settings: Settings, vendor: AnyVendor, delivery: Delivery, has_row: HasRow) -> None:
-        """Raises VerificationError, PayloadError where we would refuse the delivery ourselves."""
+    def __init__(self, settings: Settings, vendor: AnyVendor, delivery: Delivery, has_row: HasRow, patience: float) -> None:
+        """`patience`: seconds to wait for a consumer. Raises VerificationError, PayloadError where we would refuse the delivery ourselves."""
         self._settings = settings
         self._vendor = vendor
         self._delivery = delivery
         self._has_row = has_row
+        self._patience = patience
         self.event = vendor.parse(vendor.verify(delivery, delivery.received_at))
 
     def steps(self) -> Iterator[Step]:
@@ -118,7 +118,7 @@ class Doctor:
                 "start `ingest up`, or `ingest receive`; if the receiver is on another machine, run this there",
             )
         if status == _ACCEPTED:
-            return Step("receiver", f"{url} accepts the same delivery", failed.code, _in_between(failed))
+            return Step("receiver", f"{url} accepts the same delivery", remedy=_in_between(failed))
         if status == _UNAUTHORIZED:
             return Step(
                 "receiver",
@@ -171,14 +171,14 @@ class Doctor:
 
     def _consumer(self) -> Step:
         try:
-            read = self._until(self._is_read, _LOAD_SECONDS, "a consumer has to load the delivery")
+            read = self._until(self._is_read, self._patience, "a consumer has to load the delivery")
         except LogUnavailable as error:
             return Step("consumer", str(error), UNAVAILABLE, "`ingest check` tries the log")
         if read:
             return Step("consumer", "a consumer has read it")
         return Step(
             "consumer",
-            f"no consumer has read it for {_LOAD_SECONDS:.0f} s",
+            f"no consumer has read it for {self._patience:.0f} s",
             UNAVAILABLE,
             "start `ingest up`, or `ingest consume`; if one runs, its log says what it waits for (loader.waiting)",
         )

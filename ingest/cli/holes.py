@@ -28,7 +28,9 @@ def reconcile_since(settings: Settings, vendor: AnyVendor, since: datetime) -> b
         Console(highlight=False).print(f"{name}: {_summary(report)}", soft_wrap=True, markup=False)
     if trouble:
         console.print(
-            f"{name}: not finished: {trouble}. Run `ingest webhooks apply` again; `ingest up` goes on by itself", soft_wrap=True, markup=False
+            f"{name}: not finished: {trouble}. Run `ingest webhooks apply` again; `ingest up` goes on by itself",
+            soft_wrap=True,
+            markup=False,
         )
     return not trouble
 

@@ -19,9 +19,13 @@ from ingest.vendors import AnyVendor
 if TYPE_CHECKING:
     from ingest.cli.doctor import Step
 
+Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until a consumer has loaded it.")]
+
 
 @showing_waits()
-def trial(account: Annotated[str, typer.Argument(help="The account.")], as_json: AsJson = False, config: Config = None) -> None:
+def trial(
+    account: Annotated[str, typer.Argument(help="The account.")], wait: Wait = 60.0, as_json: AsJson = False, config: Config = None
+) -> None:
     """Send a harmless signed delivery to the account's public URL and follow it to the warehouse; say where it stops, and why.
 
     Nothing is asked of the vendor, and no booking is made: the delivery is a row of booking_events of type <vendor>.ingest.test.
@@ -36,11 +40,15 @@ def trial(account: Annotated[str, typer.Argument(help="The account.")], as_json:
     settings = settings_of(config)
     configure_logging("webhooks")
     (vendor,) = settings.chosen([account])
-    doctor = Doctor(settings, vendor, trial_delivery(vendor), partial(_has_event, settings))
+    doctor = Doctor(settings, vendor, trial_delivery(vendor), partial(_has_event, settings), wait)
     steps = list(_shown(doctor.steps(), quiet=as_json))
     if as_json:
         print(json.dumps(_report(vendor, doctor.event, steps)))
-    raise typer.Exit(steps[-1].code)
+    raise typer.Exit(_code(steps))
+
+
+def _code(steps: "Sequence[Step]") -> int:
+    return next((step.code for step in reversed(steps) if step.code), 0)
 
 
 def _shown(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
@@ -60,7 +68,7 @@ def _report(vendor: AnyVendor, event: Event, steps: "Sequence[Step]") -> dict[st
         "account": vendor.account.name,
         "url": vendor.webhook_url,
         "event_id": event.id,
-        "ok": not steps[-1].code,
+        "ok": not _code(steps),
         "steps": [{"step": step.name, "ok": not step.code, "detail": step.detail, "remedy": step.remedy or None} for step in steps],
     }
 
