@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -58,7 +59,12 @@ class Doctor:
         """Each as soon as it is known; the last may be a failure, and then none of the following was tried."""
         url = urlsplit(self._vendor.public_url)
         host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
-        for attempt in (lambda: self._name(host, port), lambda: self._connection(host, port, tls=url.scheme == "https"), self._public):
+        outside: list[Callable[[], Step]] = [
+            partial(self._name, host, port),
+            partial(self._connection, host, port, tls=url.scheme == "https"),
+            self._public,
+        ]
+        for attempt in outside:
             step = attempt()
             yield step
             if step.code:

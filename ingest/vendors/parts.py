@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import structlog
 from dlt.sources.helpers.rest_client.exceptions import IgnoreResponseException
-from dlt.sources.rest_api.typing import EndpointResource
+from dlt.sources.rest_api.typing import Endpoint, EndpointResource
 from requests import PreparedRequest, Response, Session
 
 from ingest.errors import VendorRefused
@@ -50,8 +50,8 @@ class PartsSession(Session):
 
 def mark_parts(resource: EndpointResource) -> EndpointResource:
     """The resource with its requests marked, where they depend on another resource's objects."""
-    endpoint = resource["endpoint"]
-    if isinstance(endpoint, str):
+    endpoint = resource.get("endpoint")
+    if endpoint is None or isinstance(endpoint, str):
         return resource
     if _names_parent(endpoint.get("path")):
         mark = "path"
@@ -59,7 +59,8 @@ def mark_parts(resource: EndpointResource) -> EndpointResource:
         mark = "query"
     else:
         return resource
-    return {**resource, "endpoint": {**endpoint, "headers": {**(endpoint.get("headers") or {}), _MARK: mark}}}
+    marked: Endpoint = {**endpoint, "headers": {**(endpoint.get("headers") or {}), _MARK: mark}}
+    return {**resource, "endpoint": marked}
 
 
 def _names_parent(texts: str | Sequence[Any] | None) -> bool:

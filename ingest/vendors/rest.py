@@ -115,7 +115,9 @@ class Rest(ABC, Generic[A]):
     def config(self) -> RESTAPIConfig:
         """For `dlt.sources.rest_api.rest_api_resources`."""
         client: ClientConfig = {"base_url": self.base_url, "paginator": self.paginator(), "session": self.parts}
-        resources = [resource if isinstance(resource, DltResource) else mark_parts(resource) for resource in self.resources()]
+        resources: list[str | EndpointResource | DltResource] = [
+            resource if isinstance(resource, DltResource) else mark_parts(resource) for resource in self.resources()
+        ]
         return {"client": client, "resources": resources}
 
     @cached_property

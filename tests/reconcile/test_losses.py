@@ -17,6 +17,7 @@ from ingest.simulator.truth import differences
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.losses import LOST, Losses, report_loss
+from receivers.reconcile.report import Report
 from receivers.watch import Watch
 from tests.consumers.rig import until
 from tests.e2e.processes import eventually
@@ -39,7 +40,7 @@ def delivery(shop: Shop, **more: str) -> tuple[AnyVendor, VerifiedDelivery]:
     (change, *_) = [change for change in shop.live(8) if change.account == "bookeo"]
     vendor, dialect, now = shop.rig.settings.vendors()["bookeo", "bookeo"], shop.dialects["bookeo"], datetime.now(UTC)
     webhook = dialect.webhook(change)
-    headers = Headers.of((dialect.headers(webhook, now) | more).items())
+    headers = Headers.of({**dialect.headers(webhook, now), **more}.items())
     return vendor, vendor.verify(Delivery(webhook.query, headers, webhook.body, now), now)
 
 
@@ -138,7 +139,12 @@ def test_a_note_that_cannot_be_written_is_no_reason_to_fail(shop: Shop, error: E
 def test_the_watch_runs_the_account_that_lost_something_and_no_other(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     reconciler = shop.reconciler()
-    monkeypatch.setattr(reconciler, "run", lambda vendors, _: ran.extend(vendor.account.name for vendor in vendors) or [])
+
+    def run(vendors: Sequence[AnyVendor], _: object) -> list[Report]:
+        ran.extend(vendor.account.name for vendor in vendors)
+        return []
+
+    monkeypatch.setattr(reconciler, "run", run)
     monkeypatch.setattr("receivers.watch.Watch._compare", lambda _: None)
     report(shop)
     stop = threading.Event()
@@ -162,7 +168,7 @@ def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> 
             eventually(lambda: len(rows(tree, "select * from reconciliations")) == 1, "the first comparison is done")
             changes = shop.live(5)
             webhook = shop.dialects["bookeo"].webhook(changes[-1])
-            headers = shop.dialects["bookeo"].headers(webhook, datetime.now(UTC)) | LOST_HEADER
+            headers = {**shop.dialects["bookeo"].headers(webhook, datetime.now(UTC)), **LOST_HEADER}
             url = f"http://127.0.0.1:{port}/webhooks/bookeo/bookeo?{webhook.query}"
             assert httpx.post(url, content=webhook.body, headers=headers).status_code == 202
             eventually(lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [], "all is repaired")
