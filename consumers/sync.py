@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from consumers.warehouse.sync import SyncPipeline
+from consumers.warehouse.sync import Loaded, SyncPipeline
 from ingest.errors import ConfigurationError, IngestError, VendorBusy
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
@@ -18,7 +18,10 @@ Follow = Callable[[str, str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """How one resource of an account went; of an account that could not even be asked, with the only resource that was wanted, or none."""
+    """How one resource of an account went; of an account that could not even be asked, with the only resource that was wanted, or none.
+
+    `absent` and `keyless` are what was left out: parts of what the vendor no longer has, and records without a key.
+    """
 
     account: str
     vendor: str
@@ -27,6 +30,8 @@ class Synced:
     rows: int
     seconds: float
     problem: IngestError | None = None
+    absent: tuple[str, ...] = ()
+    keyless: tuple[str, ...] = ()
 
 
 def sync(settings: Settings, account: str | None, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:
@@ -63,13 +68,14 @@ def _resource(pipeline: SyncPipeline, vendor: AnyVendor, resource: str, follow: 
         read += more
         follow(account, resource, read)
 
-    rows = 0
+    loaded = Loaded(0, (), ())
     follow(account, resource, 0)
     try:
-        rows = pipeline.load(resource, count)
+        loaded = pipeline.load(resource, count)
     except IngestError as error:
         problem = error
-    return Synced(account, vendor.name, resource, pipeline.table(resource), rows, time.monotonic() - started, problem)
+    seconds = time.monotonic() - started
+    return Synced(account, vendor.name, resource, pipeline.table(resource), loaded.rows, seconds, problem, loaded.absent, loaded.keyless)
 
 
 def _accounts(settings: Settings, account: str | None) -> list[AnyVendor]:

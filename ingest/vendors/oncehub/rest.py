@@ -20,7 +20,7 @@ from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.directory import Directory
 from ingest.vendors.oncehub import OncehubAccount
 from ingest.vendors.paging import Pages
-from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
+from ingest.vendors.rest import Resource, Rest, Window
 
 log = structlog.get_logger()
 
@@ -173,7 +173,7 @@ def _webhook_events(read: Callable[[], Iterator[list[Record]]], label: str) -> D
         try:
             yield from read()
         except VendorRefused as error:
-            if error.status_code != NOT_FOUND:
+            if not error.is_absent:
                 raise
             log.warning("sync.no_such_resource", account=label, resource="webhook_events")
 
