@@ -3,7 +3,6 @@
 An absent text is None, never "": some destinations take the two for the same, and rows are to be the same everywhere.
 """
 
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from consumers.json_text import json_text
 from ingest.booking import COLUMNS, Booking
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
@@ -24,9 +24,6 @@ Row = dict[str, Any]
 
 _FINEST = Decimal("1e-9")
 _EXACT = Context(prec=60)  # the default's 28 digits are fewer than decimal(38, 9) holds
-
-# NUL as JSON writes it; an even number of backslashes before it are themselves escaped ones.
-_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 _TEXT, _INT, _REAL, _TIME, _PRICE = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 9)
 
@@ -102,7 +99,7 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
         "received_at": event.received_at,
         "signed_by": event.signed_by or None,
         "position": position,
-        "data": _json_text(event.data),
+        "data": json_text(event.data),
         "loaded_at": now,
     }
 
@@ -174,16 +171,6 @@ def _told(value: Any, name: str, kind: pa.DataType) -> Any:
 
 # How JSON tells a column's type.
 _KINDS: Mapping[pa.DataType, set[type]] = {_TEXT: {str}, _INT: {int}, _REAL: {int, float}, _TIME: {str}}
-
-
-def _json_text(data: bytes) -> str:
-    """The bytes as they are; NUL, which PostgreSQL takes neither in text nor in JSON, as the replacement character."""
-    try:
-        orjson.loads(data)
-    except ValueError as error:
-        raise PayloadError("the payload is not JSON") from error
-    text = data.decode()
-    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
 def _json(value: Any) -> str | None:

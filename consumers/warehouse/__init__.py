@@ -84,6 +84,8 @@ class Warehouse:
     def _bookings(self, columns: Sequence[str], keys: Iterable[Key]) -> Iterator[Sequence[Any]]:
         """Those with these booking ids, in queries of a bounded size."""
         with translated(), self._pipeline.sql_client() as client:
+            if self._is_postgres:
+                keep_times(client.native_connection)
             table = client.make_qualified_table_name("bookings")
             wanted = list(keys)
             for some in (wanted[at : at + _KEYS_PER_QUERY] for at in range(0, len(wanted), _KEYS_PER_QUERY)):
