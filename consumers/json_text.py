@@ -41,9 +41,7 @@ def json_text(data: bytes) -> str:
 
 
 def _fits(data: bytes) -> bool:
-    return (
-        _is_json(data) and b"\\u0000" not in data and data.count(b"[") + data.count(b"{") <= MAX_DEPTH and not _LARGE_NUMBER.search(data)
-    )
+    return _is_json(data) and b"\\u0000" not in data and data.count(b"[") + data.count(b"{") <= MAX_DEPTH and not _LARGE_NUMBER.search(data)
 
 
 def _is_json(text: bytes | str) -> bool:
@@ -55,9 +53,9 @@ def _is_json(text: bytes | str) -> bool:
 
 
 def _replaced(token: str) -> str:
-    if token[0] == '"':
+    if token.startswith('"'):
         return _ESCAPE.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], token)
-    return token if token in "[]{}" or _is_number_for_all(token) else f'"{token}"'
+    return token if token in set("[]{}") or _is_number_for_all(token) else f'"{token}"'
 
 
 def _is_number_for_all(token: str) -> bool:

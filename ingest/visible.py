@@ -16,4 +16,8 @@ def visible(text: str, keep: str = "") -> str:
 
 def replace_hidden(text: str, replace: Callable[[str], str]) -> str:
     """Replace every hidden character, and nothing else."""
-    return _BEYOND_ASCII.sub(lambda run: "".join(replace(one) if category(one) in _HIDDEN else one for one in run[0]), text)
+    return (
+        text
+        if text.isprintable()
+        else _BEYOND_ASCII.sub(lambda run: "".join(replace(one) if category(one) in _HIDDEN else one for one in run[0]), text)
+    )

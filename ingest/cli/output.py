@@ -18,6 +18,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from ingest.cli.layout import rows_for_people
 from ingest.errors import IngestError
 from ingest.visible import replace_hidden, visible
 
@@ -90,6 +91,13 @@ def print_json(value: Any, default: Callable[[Any], Any] | None = None) -> None:
     """Print one JSON document on one line; `default` is given what JSON has no word for."""
     with _to_stdout() as stream:
         stream.write(json_text(value, default, ascii_only=not _is_utf8(stream)) + "\n")
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print any number of rows for people, as a grid where it fits the terminal."""
+    with _to_stdout() as stream:
+        for line in rows_for_people(columns, rows, Console().width, ascii_only=not _is_utf8(stream)):
+            stream.write(f"{line}\n")
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -9,10 +9,10 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.batch import Topics, candidates, plan_load, read_batch, to_compare
+from consumers.batch import Topics, candidates, incomplete, plan_load, read_batch
 from consumers.replay import again
 from consumers.rows import Row
-from consumers.versions import Key, Stored
+from consumers.versions import Key
 from ingest.dead_letter import DeadLetter
 from ingest.event import Event, Via
 from ingest.instant import format_instant
@@ -41,9 +41,9 @@ class Warehouse:
         now = moment(next(self.clock))
         items = read_batch(records, TOPICS, BookingMapper({}), now).items
         told = candidates(items)
-        held = {key: _held(self.bookings[key]) for one in told if (key := one.key) in self.bookings}
-        whole = {key: self.bookings[key] for key in to_compare(told, held)}
-        plan = plan_load(items, [], held, now, whole)
+        stored = {key: _decisive(self.bookings[key]) for one in told if (key := one.key) in self.bookings}
+        whole = {key: self.bookings[key] for key in incomplete(told, stored)}
+        plan = plan_load(items, [], stored | whole, now)
         self.stale += len(plan.stale)
         self.events = {(row["source"], row["id"]): row for row in plan.rows.get("booking_events", [])} | self.events
         self.bookings |= {(row["vendor"], row["account"], row["booking_id"]): row for row in plan.rows.get("bookings", [])}
@@ -57,8 +57,9 @@ class Warehouse:
         return {key: {name: value for name, value in row.items() if name not in ITS_OWN} for key, row in self.bookings.items()}
 
 
-def _held(row: Row) -> Stored:
-    return Stored(row["version"], row["first_seen_at"], row["last_event_id"])
+def _decisive(row: Row) -> Row:
+    """No more of it than a consumer asks for first."""
+    return {name: row[name] for name in ("version", "first_seen_at", "last_event_id", "column_versions")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from consumers.rows import booking_row
+from consumers.query import parsed_json
+from consumers.rows import TABLES, Row
 from consumers.versions import Candidate
 from ingest.event import Event
 from ingest.simulator.dialect import Dialect, load_dialect
@@ -68,5 +69,9 @@ def read(change: Change, at: datetime) -> Candidate:
 
 def row(candidate: Candidate, at: datetime) -> dict[str, Any]:
     """The row of `bookings` as a query gives it: JSON columns as values."""
-    written = booking_row(candidate.booking, candidate.event, candidate.version, at, at)
-    return written | {"staff": list(candidate.booking.staff)}
+    return as_queried(candidate.row(at))
+
+
+def as_queried(written: Row) -> dict[str, Any]:
+    """A row of `bookings` with the values of its JSON columns."""
+    return written | {name: parsed_json(written[name]) for table in TABLES if table.name == "bookings" for name in table.json}
