@@ -6,11 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from consumers.locks import READER_SECONDS, warehouse_lock
 from consumers.query import Answer as QueryAnswer
-from consumers.query import parsed_json, query
+from consumers.query import is_instant, parsed_json, query
 from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, Stored
 from ingest.errors import NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.instant import as_utc
@@ -18,6 +19,8 @@ from ingest.settings import Settings
 
 if TYPE_CHECKING:
     import duckdb
+
+log = structlog.get_logger()
 
 _PART = 1000
 _IDS = 5000
@@ -70,7 +73,8 @@ class StoredBookings:
         columns = self._present()
         if not columns:
             return []
-        return [_stored(dict(zip(columns, row, strict=True))) for row in self._ask(columns, condition, parameters).rows]
+        rows = (dict(zip(columns, row, strict=True)) for row in self._ask(columns, condition, parameters).rows)
+        return [stored for row in rows if (stored := _stored_or_none(row))]
 
     def _present(self) -> Sequence[str]:
         """The columns that the table has: those of a newer version of ours are added when a consumer of that version starts."""
@@ -127,11 +131,20 @@ class StoredBookings:
 
 def _bare(column: str) -> str:
     """DuckDB makes an instant with a time zone of pytz, which costs more than all the rest of a row."""
-    return f"{column} AT TIME ZONE 'UTC'" if column.endswith("_at") else column
+    return f"{column} AT TIME ZONE 'UTC'" if is_instant(column) else column
+
+
+def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
+    """A row that somebody else wrote and that cannot be read counts as missing, so that it is repaired."""
+    try:
+        return _stored(row)
+    except (ValueError, TypeError, AttributeError) as error:
+        log.warning("stored.unreadable", booking_id=row["booking_id"], why=f"{type(error).__name__}: {error}")
+        return None
 
 
 def _stored(row: Mapping[str, Any]) -> Stored:
-    told: dict[str, Any] = {name: as_utc(value) if isinstance(value, datetime) else value for name, value in row.items()}
+    told: dict[str, Any] = {name: as_utc(value) if value is not None and is_instant(name) else value for name, value in row.items()}
     loaded_at = told.pop("loaded_at")
     told |= {"status": BookingStatus(told["status"]), "version": told["version"].rpartition("/")[0]}
     told |= {name: tuple(parsed_json(told.get(name)) or ()) for name in ("staff", "guests")}

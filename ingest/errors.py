@@ -13,6 +13,7 @@ IngestError
 ├── VendorRefused          it answers no: a key, a scope, a plan, a request of ours
 ├── WarehouseUnavailable   the destination cannot be reached or is locked   retryable
 │   └── NothingLoaded      it has no dataset yet
+├── UnreadableValue        the destination answered what Python has no value for
 ├── LoadRefused            the destination refuses these very rows
 ├── DeadLetterLimit        too many bad records
 └── ConfigurationError     a setting is missing or wrong
@@ -105,6 +106,10 @@ class WarehouseUnavailable(IngestError):
 
 class NothingLoaded(WarehouseUnavailable):
     """There is no dataset yet."""
+
+
+class UnreadableValue(IngestError):
+    """The destination was reached, and a value of its answer cannot be read; it would answer the same again."""
 
 
 class LoadRefused(IngestError):

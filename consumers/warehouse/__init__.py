@@ -17,13 +17,14 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
+from consumers.query import readable_values
 from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_row
 from consumers.versions import Key
-from consumers.warehouse.destination import destination, read, reading_client, try_out
+from consumers.warehouse.destination import destination, keep_values, read, reading_client, try_out
 from consumers.warehouse.errors import translated
 from consumers.warehouse.fence import Fence, fenced
 from consumers.warehouse.files import hold, prune, turn_at
-from ingest.errors import LoadRefused, WarehouseUnavailable
+from ingest.errors import LoadRefused, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
 
@@ -88,14 +89,18 @@ class Warehouse:
         if not wanted:
             return
         with translated(), self._pipeline.sql_client() as client:
+            keep_values(client)
             table = client.make_qualified_table_name("bookings")
             for some in (wanted[at : at + _KEYS_PER_QUERY] for at in range(0, len(wanted), _KEYS_PER_QUERY)):
                 marks = ", ".join(["%s"] * len(some))
                 sql = f"SELECT {', '.join(columns)} FROM {table} WHERE booking_id IN ({marks})"  # noqa: S608 - our own names, and marks
                 try:
-                    yield from client.execute_sql(sql, *(key[2] for key in some)) or ()
+                    with readable_values():
+                        yield from client.execute_sql(sql, *(key[2] for key in some)) or ()
                 except DatabaseUndefinedRelation:
                     return  # nothing was ever loaded
+                except UnreadableValue as error:
+                    raise LoadRefused(f"what bookings has already: {error}") from error
 
     def load(self, rows: Mapping[str, list[Row]]) -> None:
         """Within a turn; when that ends, every row is visible. Raises WarehouseUnavailable, or LoadRefused when these rows are the reason."""

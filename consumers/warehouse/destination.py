@@ -13,8 +13,10 @@ from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRela
 from dlt.destinations.sql_client import SqlClientBase
 
 from consumers.locks import READER_SECONDS, warehouse_lock
+from consumers.query import readable_values
 from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
 from consumers.warehouse.files import make_folder
+from consumers.warehouse.postgres import keep_json, keep_times
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
 from ingest.settings import Settings, WarehouseSettings
 
@@ -30,6 +32,8 @@ for _name, _value in {
     "ENABLE_RUNTIME_TRACE": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+# PostgreSQL gives instants in the session's zone, and one near the year 1 or 9999 is no Python value in most zones: https://www.postgresql.org/docs/current/libpq-envars.html
+os.environ["PGTZ"] = "UTC"
 
 _POSTGRES = "postgres"
 # What each end is told, so that it gives the other one up after 25 s of silence: https://www.postgresql.org/docs/current/libpq-connect.html
@@ -52,7 +56,16 @@ def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
             "ingest_reader", pipelines_dir=scratch, destination=destination(settings), dataset_name=settings.warehouse.dataset
         )
         with warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
+            keep_values(client)
             yield client
+
+
+def keep_values(client: SqlClientBase[Any], *, json: bool = False) -> None:
+    """Have every value of the destination read, as text where Python has none for it; `json` as its text too."""
+    if type(client.native_connection).__module__.startswith("psycopg2"):
+        keep_times(client.native_connection)
+        if json:
+            keep_json(client.native_connection)
 
 
 def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -60,10 +73,11 @@ def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[
     with reading_client(settings) as client:
         if settings.warehouse.destination == _POSTGRES:
             client.native_connection.readonly = True
+        keep_values(client, json=True)
         if not client.has_dataset():
             raise NothingLoaded(f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}")
         try:
-            with client.execute_query(sql, *parameters) as cursor:
+            with client.execute_query(sql, *parameters) as cursor, readable_values():
                 return [column[0] for column in cursor.description or ()], cursor.fetchall()
         except DatabaseUndefinedRelation as error:
             raise NoSuchTable(str(error.dbapi_exception)) from None

@@ -8,8 +8,8 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException, Con
 
 from ingest.errors import ConfigurationError, IngestError, LoadRefused, WarehouseUnavailable
 
-# Names that PEP 249 gives to every driver's errors.
-_THE_ROWS = {"DataError", "IntegrityError"}
+# Names that PEP 249 gives to every driver's errors, and PostgreSQL's for what exceeds its limits: https://www.postgresql.org/docs/current/errcodes-appendix.html (class 54)
+_THE_ROWS = {"DataError", "IntegrityError", "ProgramLimitExceeded", "StatementTooComplex"}
 NOT_THE_QUERY = {"OperationalError", "InterfaceError"}
 
 _REMEDY = "set INGEST_WAREHOUSE__CREDENTIALS as dlt has it for your destination, for example postgresql://user:password@host/database"

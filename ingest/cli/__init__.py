@@ -5,6 +5,8 @@ import sys
 import traceback
 from contextlib import suppress
 
+from ingest.visible import visible
+
 _INTERRUPTED = 130
 
 
@@ -16,7 +18,8 @@ def main() -> None:
     except KeyboardInterrupt:  # also while the commands are imported, which takes a moment
         code = _INTERRUPTED
     except Exception:  # noqa: BLE001 - as Python itself would show it
-        traceback.print_exc()
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(visible(traceback.format_exc(), "\n"))
         code = 1
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # whoever read it may be gone
@@ -28,5 +31,7 @@ def main() -> None:
 
 def _run() -> int:
     from ingest.cli.commands import run
+    from ingest.cli.output import prepare_streams
 
+    prepare_streams()
     return run()

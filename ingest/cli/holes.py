@@ -4,8 +4,7 @@ import threading
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from ingest.cli.output import print_line, print_note
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
@@ -16,22 +15,18 @@ if TYPE_CHECKING:
 
 def reconcile_since(settings: Settings, vendor: AnyVendor, since: datetime) -> bool:
     """Whether nothing is missing any more since then; what was repaired is said, or what went wrong and how to go on."""
-    console, name = Console(stderr=True, highlight=False), vendor.account.name
-    console.print(f"{name}: looking for bookings that webhooks missed since {since:%Y-%m-%d %H:%M} UTC", soft_wrap=True)
-    console.print(f"{name}: needs a running consumer (`ingest up`); otherwise it stops after 1 minute", soft_wrap=True, markup=False)
+    name = vendor.account.name
+    print_note(f"{name}: looking for bookings that webhooks missed since {since:%Y-%m-%d %H:%M} UTC")
+    print_note(f"{name}: needs a running consumer (`ingest up`); otherwise it stops after 1 minute")
     try:
         report = _report(settings, vendor, since)
     except IngestError as error:
         trouble = str(error)
     else:
         trouble = _trouble(report)
-        Console(highlight=False).print(f"{name}: {_summary(report)}", soft_wrap=True, markup=False)
+        print_line(f"{name}: {_summary(report)}")
     if trouble:
-        console.print(
-            f"{name}: not finished: {trouble}. Run `ingest webhooks apply` again; `ingest up` goes on by itself",
-            soft_wrap=True,
-            markup=False,
-        )
+        print_note(f"{name}: not finished: {trouble}. Run `ingest webhooks apply` again; `ingest up` goes on by itself")
     return not trouble
 
 

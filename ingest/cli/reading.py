@@ -1,21 +1,17 @@
-"""`query` and `status`."""
+"""`status`."""
 
-import csv
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
-from ingest.errors import ConfigurationError, IngestError, NoSuchTable, NothingLoaded
+from ingest.cli.output import Console, new_table, print_json, print_line
+from ingest.cli.values import json_value, text_value
+from ingest.errors import IngestError, NoSuchTable, NothingLoaded
 from ingest.settings import Settings
 
 _TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
@@ -33,57 +29,8 @@ _NO_VALUE = {"newest_change": "never", "last_load": "never", "rows": "not there"
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
-    app.command()(query)
+    """Adds this module's command."""
     app.command()(status)
-
-
-def query(
-    sql: Annotated[str, typer.Argument(help="One statement; the tables are there by their bare names.")],
-    as_json: AsJson = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header line on standard output.")] = False,
-    config: Config = None,
-) -> None:
-    """Ask the warehouse, also while the consumer loads.
-
-    Example: [bold]ingest query "select status, count(*) from bookings group by status"[/bold]
-    """
-    from consumers.query import plain
-    from consumers.query import query as ask
-
-    if as_json and as_csv:
-        raise ConfigurationError("--json and --csv are two answers: choose one")
-    answer = ask(settings_of(config), sql)
-    if as_json:
-        print(json.dumps([dict(zip(answer.columns, row, strict=True)) for row in answer.rows], default=plain, ensure_ascii=False))
-    elif as_csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(answer.columns)
-        writer.writerows([_cell(value) for value in row] for row in answer.rows)
-    else:
-        _show(answer.columns, answer.rows)
-
-
-def _show(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """A table where it fits the terminal, else a line per value: cut columns would tell nothing."""
-    console = Console(highlight=False)
-    if not rows:
-        console.print(f"no rows; columns: {', '.join(columns)}", markup=False)
-        return
-    table = _table("", columns, rows)
-    if _whole_width(console, table) <= console.width:
-        console.print(table)
-        return
-    width = max(map(len, columns), default=0)
-    for number, row in enumerate(rows, start=1):
-        console.rule(f"row {number}", align="left")
-        for name, value in zip(columns, row, strict=True):
-            console.print(Text(f"{name:<{width}}  {_cell(value)}"), soft_wrap=True)
-
-
-def _whole_width(console: Console, table: Table) -> int:
-    """How wide it would be with nothing cut or folded."""
-    return table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum
 
 
 def status(as_json: AsJson = False, config: Config = None) -> None:
@@ -96,7 +43,7 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
     settings = settings_of(config)
     found = {"log": _log_status(settings), "spool": _spool_status(settings), "warehouse": _warehouse_status(settings)}
     if as_json:
-        print(json.dumps(found, default=_cell))
+        print_json(json_value(found))
     else:
         _show_status(found)
     if any("error" in part for part in found.values()):
@@ -107,9 +54,9 @@ def _show_status(found: dict[str, dict[str, Any]]) -> None:
     console = Console()
     for name, part in found.items():
         if "error" in part:
-            console.print(f"[bold]{name}[/bold]: [red]{escape(part['error'])}[/red]", highlight=False)
+            print_line((name, "bold"), ": ", (part["error"], "red"))
         if "nothing" in part:
-            console.print(f"[bold]{name}[/bold]: {escape(part['nothing'])}", highlight=False)
+            print_line((name, "bold"), f": {part['nothing']}")
         for title in ("topics", "files", "accounts", "reconciliations", "tables"):
             if rows := part.get(title):
                 console.print(_status_table(title, rows))
@@ -117,18 +64,17 @@ def _show_status(found: dict[str, dict[str, Any]]) -> None:
 
 def _status_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     """Times are never cut or folded; what else is too wide for the terminal is folded."""
-    table = Table(title=title, title_justify="left")
-    for column in rows[0]:
-        table.add_column(column, overflow="fold", no_wrap=any(isinstance(row[column], datetime) for row in rows))
+    times = [column for column in rows[0] if any(isinstance(row[column], datetime) for row in rows)]
+    table = new_table(*rows[0], title=title, whole=times)
     for row in rows:
-        table.add_row(*(Text(_status_cell(column, value)) for column, value in row.items()))
+        table.add_row(*(_status_cell(column, value) for column, value in row.items()))
     return table
 
 
 def _status_cell(column: str, value: Any) -> str:
     if value is None:
         return _NO_VALUE.get(column, "")
-    return f"{value:%Y-%m-%d %H:%M:%SZ}" if isinstance(value, datetime) else str(_cell(value))
+    return f"{value:%Y-%m-%d %H:%M:%SZ}" if isinstance(value, datetime) else text_value(value)
 
 
 def _log_status(settings: Settings) -> dict[str, Any]:
@@ -201,20 +147,3 @@ def _rows(settings: Settings, sql: str) -> list[dict[str, Any]] | None:
     except NoSuchTable:
         return None
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-
-
-def _table(title: str, columns: Any, rows: Any) -> Table:
-    table = Table(*map(str, columns), title=title or None, title_justify="left")
-    for row in rows:
-        table.add_row(*(Text(str(_cell(value))) for value in row))  # as it is: a customer's "[/b]" is no markup
-    return table
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, datetime):
-        from consumers.query import plain
-
-        return plain(value)
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return "" if value is None else value

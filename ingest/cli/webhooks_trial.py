@@ -1,15 +1,13 @@
 """`webhooks test`: is a delivery taken, and does it reach the warehouse?"""
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.output import print_json, print_line
 from ingest.cli.waits import showing_waits
 from ingest.event import Event
 from ingest.settings import Settings
@@ -43,7 +41,7 @@ def trial(
     doctor = Doctor(settings, vendor, trial_delivery(vendor), partial(_has_event, settings), wait)
     steps = list(_shown(doctor.steps(), quiet=as_json))
     if as_json:
-        print(json.dumps(_report(vendor, doctor.event, steps)))
+        print_json(_report(vendor, doctor.event, steps))
     raise typer.Exit(_code(steps))
 
 
@@ -53,12 +51,11 @@ def _code(steps: "Sequence[Step]") -> int:
 
 def _shown(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
     """Each as it comes, with what to do where it failed."""
-    console = Console(highlight=False, quiet=quiet)
     for step in steps:
-        mark = "[red]failed[/red]" if step.code else "[green]ok[/green]    "
-        console.print(f"{mark}  {step.name}: {escape(step.detail)}", soft_wrap=True)
-        if step.remedy:
-            console.print(f"        what to do: {escape(step.remedy)}", soft_wrap=True)
+        if not quiet:
+            print_line(("failed", "red") if step.code else ("ok    ", "green"), f"  {step.name}: {step.detail}")
+            if step.remedy:
+                print_line(f"        what to do: {step.remedy}")
         yield step
 
 

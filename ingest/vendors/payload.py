@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ingest.errors import PayloadError
-from ingest.instant import utc
+from ingest.instant import read_rare, utc
 
 # The widest price the warehouse's decimal(38, 9) holds, and an exponent beyond which a number is no price but an attack.
 _PRICE_DIGITS = 29
@@ -33,6 +33,14 @@ def _absent(value: object) -> object:
     return None if value == "" else value
 
 
+def _rare_instant(value: object) -> object:
+    """24:00 and leap seconds, which pydantic refuses; it reads everything else."""
+    try:
+        return read_rare(value) or value if isinstance(value, str) else value
+    except OverflowError:
+        raise ValueError("after the year 9999") from None
+
+
 def _price(value: Decimal) -> Decimal:
     exponent = value.as_tuple().exponent
     if value.adjusted() >= _PRICE_DIGITS or not isinstance(exponent, int) or exponent < _FINEST_EXPONENT:
@@ -42,7 +50,7 @@ def _price(value: Decimal) -> Decimal:
 
 Text = Annotated[str | None, BeforeValidator(_text)]
 Id = Annotated[str, AfterValidator(_identity)]
-Instant = Annotated[AwareDatetime, AfterValidator(utc)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_rare_instant), AfterValidator(utc)]
 MaybeInstant = Annotated[Instant | None, BeforeValidator(_absent)]
 Amount = Annotated[Decimal, AfterValidator(_price)]
 

@@ -61,8 +61,8 @@ def test_an_answer_in_csv_has_a_header_line(loaded: Path) -> None:
     assert result.code == 0
     assert list(csv.reader(io.StringIO(result.out))) == [
         ["booking_id", "customer_name", "staff", "price", "starts_at"],
-        ["one", NAME, '["a", "b"]', "120.500000000", "2026-06-09T19:37:18.250000Z"],
-        ["two", "", "[]", "170.000000000", ""],
+        ["one", NAME, '["a", "b"]', "120.50", "2026-06-09T19:37:18.250000Z"],
+        ["two", "", "[]", "170.00", ""],
     ]
 
 
