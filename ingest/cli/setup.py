@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ingest.address import Address, parse_web_address
 from ingest.cli.options import AsJson, Config, settings_of
 from ingest.cli.webhooks_shown import arrived, has_api
 from ingest.errors import ConfigurationError, IngestError
@@ -24,7 +24,6 @@ from ingest.vendors import AnyVendor
 
 _PRIVATE = 0o600
 _REST_SECONDS = 10.0
-_URL = re.compile(r"https?://[^/?#\s]+(/[^?#\s]*)?")
 
 
 def register(app: typer.Typer) -> None:
@@ -42,8 +41,10 @@ def init(
 
     Example: [bold]ingest init --public-url https://hooks.mycompany.com[/bold]
     """
-    if not _URL.fullmatch(public_url):
-        raise ConfigurationError(f"--public-url {public_url} is not an address; write for example https://hooks.example.com")
+    try:
+        public_url = parse_web_address(public_url)
+    except ValueError as error:
+        raise ConfigurationError(f"--public-url {error}") from None
     private = secrets_path(path)
     taken = [str(file) for file in (path, private) if file.exists()]
     if taken and not force:
@@ -125,7 +126,7 @@ def _listeners(settings: Settings) -> str:
     hosts = [settings.receiver.host, settings.receiver.admin_host, settings.consumer.admin_host, settings.reconcile.admin_host]
     taken = [str(port) for host, port in zip(hosts, ports, strict=True) if port and is_taken(host, port)]
     in_use = f"; in use now: {', '.join(taken)}, which is right while `ingest up` runs" if taken else ""
-    return f"webhooks on {settings.receiver.host}:{ports[0]}, admin on {', '.join(map(str, ports[1:]))}{in_use}"
+    return f"webhooks on {Address(settings.receiver.host, ports[0])}, admin on {', '.join(map(str, ports[1:]))}{in_use}"
 
 
 def _log(settings: Settings) -> str:
