@@ -25,9 +25,11 @@ class Address(NamedTuple):
 def parse_host(text: str) -> str:
     """A host name or an IP address, IPv6 with or without brackets; returned without. Raises ValueError."""
     host = text.strip()
+    if _HOST_NAME.fullmatch(host):
+        return host
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    if _is_ipv6(host) or _HOST_NAME.fullmatch(host):
+    if _is_ipv6(host):
         return host
     raise ValueError("is not a host: write a host name or an IP address alone, for example 127.0.0.1, ::1 or host.example.com")
 

@@ -18,6 +18,7 @@ from ingest.settings.credentials import has_password
 from ingest.settings.environment import CONFIG, SECRETS_DIR, Tree, merge, read_variables, tree_of, variable_name
 from ingest.settings.faults import explain, in_one_message
 from ingest.settings.files import DEFAULT_CONFIG, config_file, read_secrets, read_toml, secrets_path
+from ingest.settings.secret_fields import secret_fields
 
 
 def load_settings(config: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -86,9 +87,9 @@ def _misplaced(where: Sequence[str], path: Path | None) -> str:
 
 
 def _secrets_in(plain: Tree, tree: Tree) -> Iterator[tuple[str, ...]]:
-    """The settings in the open file that are secret. `warehouse.credentials` are only with a password in them."""
+    """The settings in the open file that are secret."""
     for section, model in _section_models().items():
-        yield from ((section, key) for key in _secret_keys(plain.get(section), model) if (section, key) != ("warehouse", "credentials"))
+        yield from ((section, key) for key in _secret_keys(plain.get(section), model))
     accounts = plain.get("accounts")
     for name, table in accounts.items() if isinstance(accounts, dict) else ():
         whole = tree["accounts"][name] if isinstance(tree["accounts"], dict) else table  # the vendor may be named elsewhere
@@ -108,9 +109,7 @@ def _account_model(table: Tree) -> type[BaseModel]:
 
 
 def _secret_keys(table: Any, model: type[BaseModel]) -> list[str]:
-    if not isinstance(table, dict):
-        return []
-    return [key for key in table if key in model.model_fields and "SecretStr" in str(model.model_fields[key].annotation)]
+    return [key for key in secret_fields(model) if isinstance(table, dict) and key in table]
 
 
 __all__ = ["DEFAULT_CONFIG", "current_secrets_path", "is_above_file", "load_settings", "secrets_path", "watched_paths"]

@@ -8,9 +8,8 @@ from typing import Any
 from kafka import KafkaAdminClient, errors
 from kafka.net.compat import KafkaNetClient
 
-from ingest.address import parse_address
 from ingest.errors import CommitFailed, LogRefused, LogUnavailable
-from ingest.log.kafka_settings import KAFKA_PORT, LARGEST_RECORD, KafkaSettings
+from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 CONNECT_SECONDS = 2.0
 _KNOCK_SECONDS = 1.0
@@ -63,7 +62,8 @@ class Cluster:
     def _knock(self) -> None:
         """Fails at once where kafka-python would try for seconds, leaving a socket open each time."""
         for server in self._servers:
-            with suppress(OSError), socket.create_connection(parse_address(server, KAFKA_PORT), timeout=_KNOCK_SECONDS):
+            host, _, port = server.rpartition(":")
+            with suppress(OSError, ValueError), socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS):
                 return
         raise errors.KafkaConnectionError("no broker accepts a connection")
 
