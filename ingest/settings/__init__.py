@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
 
 from ingest.address import WebAddress, parse_address
 from ingest.duration import Duration
@@ -131,6 +131,12 @@ class Settings(Section):
         return [*map(self.topic, vendor_names()), self.dead_letter_topic, self.audit_topic]
 
 
+def section_models() -> dict[str, type[BaseModel]]:
+    """The sections by name, without accounts, whose models depend on their vendors."""
+    models = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {name: model for name, model in models.items() if isinstance(model, type) and issubclass(model, BaseModel)}
+
+
 def account_model(table: dict[str, Any]) -> type[Account]:
     """The vendor's own account model; the common one where no vendor is named. Raises ConfigurationError."""
     vendor = table.get("vendor")
@@ -147,4 +153,5 @@ __all__ = [
     "WarehouseSettings",
     "WebhooksSettings",
     "account_model",
+    "section_models",
 ]

@@ -7,10 +7,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from ingest.errors import ConfigurationError
-from ingest.settings import Settings
+from ingest.settings import Settings, section_models
 from ingest.settings.files import read_text
 
 Tree = dict[str, Any]
@@ -162,9 +160,7 @@ def _is_service_variable(name: str, value: str) -> bool:
 
 
 def _is_setting(path: list[str]) -> bool:
-    model: Any = Settings
-    for key in path:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)) or key not in model.model_fields:
-            return False
-        model = model.model_fields[key].annotation
-    return True
+    if len(path) == 1:
+        return path[0] in Settings.model_fields
+    model = section_models().get(path[0])
+    return model is not None and path[1:] in [[key] for key in model.model_fields]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ingest.duration import format_duration
-from ingest.settings import Settings, account_model
+from ingest.settings import Settings, account_model, section_models
 from ingest.settings.environment import PREFIX, Tree, Variable, variable_name
 from ingest.vendors import Account
 
@@ -63,9 +63,8 @@ def _one_underscore_short(key: str, tree: Tree) -> str | None:
 
 def _all_paths(tree: Tree) -> Iterator[tuple[str, ...]]:
     """Of settings in sections and in the accounts that are there."""
-    for section, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from ((section, key) for key in field.annotation.model_fields)
+    for section, model in section_models().items():
+        yield from ((section, key) for key in model.model_fields)
     accounts = tree.get("accounts")
     for name in accounts if isinstance(accounts, dict) else ():
         yield from (("accounts", name.replace("-", "_"), key) for key in _model(["accounts", name], tree).model_fields)
@@ -77,8 +76,7 @@ def _model(path: list[str], tree: Tree) -> type[BaseModel]:
         accounts = tree.get("accounts")
         table = accounts.get(path[1]) if isinstance(accounts, dict) and len(path) > 1 else None
         return account_model(table) if isinstance(table, dict) else Account
-    section = Settings.model_fields[path[0]].annotation if path else None
-    return section if isinstance(section, type) and issubclass(section, BaseModel) else Settings
+    return section_models().get(path[0], Settings) if path else Settings
 
 
 def _example(path: list[str], tree: Tree) -> str:

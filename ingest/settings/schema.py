@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from ingest.duration import format_duration
-from ingest.settings import Settings
+from ingest.settings import Settings, section_models
 from ingest.settings.secret_fields import secret_fields
 from ingest.vendors import load_vendor, vendor_names
 
@@ -33,9 +33,7 @@ class _AsWritten(GenerateJsonSchema):
 def settings_schema() -> Schema:
     """The schema of the whole file."""
     properties = {name: property_ for name, property_ in _table(Settings)["properties"].items() if name != "accounts"}
-    for name, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            properties[name] = _table(field.annotation)
+    properties |= {name: _table(model) for name, model in section_models().items()}
     return {
         "$schema": _DIALECT,
         "title": TITLE,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ingest.errors import ConfigurationError
 from ingest.local_path import FOLDER
-from ingest.settings import Settings, account_model
+from ingest.settings import Settings, account_model, section_models
 from ingest.settings.credentials import has_password
 from ingest.settings.environment import CONFIG, SECRETS_DIR, Tree, merge, read_variables, tree_of, variable_name
 from ingest.settings.faults import explain, in_one_message
@@ -33,7 +33,7 @@ def load_settings(config: str | None = None, environ: Mapping[str, str] = os.env
     variables = read_variables(environ, _account_names(plain, secret))
     if path is None and not secret and not variables:
         raise ConfigurationError(_nowhere(environ))
-    tree = merge({name: {} for name in _section_models()}, plain, secret, tree_of(variables))
+    tree = merge({name: {} for name in section_models()}, plain, secret, tree_of(variables))
     faults = [_misplaced(where, path) for where in _secrets_in(plain, tree)]
     try:
         settings = Settings.model_validate(tree, context={FOLDER: (path or Path(DEFAULT_CONFIG)).absolute().parent})
@@ -76,11 +76,6 @@ def _nowhere(environ: Mapping[str, str]) -> str:
     )
 
 
-def _section_models() -> dict[str, type[BaseModel]]:
-    models = {name: field.annotation for name, field in Settings.model_fields.items()}
-    return {name: model for name, model in models.items() if isinstance(model, type) and issubclass(model, BaseModel)}
-
-
 def _misplaced(where: Sequence[str], path: Path | None) -> str:
     file = secrets_path(path or Path(DEFAULT_CONFIG))
     return f"{'.'.join(where)} is a secret and does not belong in {path}: set {variable_name(*where)}, or put it in a 0600 file {file}"
@@ -88,7 +83,7 @@ def _misplaced(where: Sequence[str], path: Path | None) -> str:
 
 def _secrets_in(plain: Tree, tree: Tree) -> Iterator[tuple[str, ...]]:
     """The settings in the open file that are secret."""
-    for section, model in _section_models().items():
+    for section, model in section_models().items():
         yield from ((section, key) for key in _secret_keys(plain.get(section), model))
     accounts = plain.get("accounts")
     for name, table in accounts.items() if isinstance(accounts, dict) else ():

@@ -25,6 +25,7 @@ def _none_empty(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 
 
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_as_list), AfterValidator(_none_empty)]
+EVENTS = "List of events that webhooks are created for, in the vendor's words."  # what vendors' accounts say about `events`
 Words = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
 
 
