@@ -7,8 +7,10 @@ from pathlib import Path
 
 import structlog
 
+from ingest.address import parse_address
 from ingest.errors import LogUnavailable
 from ingest.log import Backlog, Consumer, Partition, Producer, Reader
+from ingest.log.kafka_settings import KAFKA_PORT
 from ingest.settings import Settings
 from ingest.telemetry import DELETED_UNREAD
 
@@ -23,8 +25,8 @@ def sqlite_path(settings: Settings) -> Path | None:
 
 
 def kafka_servers(settings: Settings) -> list[str]:
-    """`kafka://a:9092,b:9092` -> the list kafka-python wants."""
-    return settings.log.removeprefix("kafka://").strip("/").split(",")
+    """`kafka://a:9092,b:9092` -> the list kafka-python wants. The settings have given each broker a port."""
+    return settings.log.removeprefix("kafka://").split(",")
 
 
 def open_producer(settings: Settings) -> Producer:
@@ -92,9 +94,8 @@ def _tell_deleted(partition: Partition, records: int) -> None:
 
 
 def _reachable(server: str) -> bool:
-    host, _, port = server.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS):
+        with socket.create_connection(parse_address(server, KAFKA_PORT), timeout=_PROBE_SECONDS):
             return True
-    except (OSError, ValueError):
+    except OSError:
         return False
