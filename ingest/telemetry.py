@@ -15,6 +15,11 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no
 _ACCOUNT = ("vendor", "account")
 
 DELIVERIES = Counter("ingest_deliveries_total", "Webhook deliveries by answer.", (*_ACCOUNT, "outcome"))
+REFUSED_REQUESTS = Counter(
+    "ingest_refused_requests_total",
+    "Requests to the public listener that were refused before their account was known, by reason.",
+    ("reason",),
+)
 SIGNED_BY = Counter("ingest_deliveries_signed_total", "Verified deliveries by which live secret signed them.", (*_ACCOUNT, "secret"))
 DELIVERY_SECONDS = Histogram(
     "ingest_delivery_seconds",
