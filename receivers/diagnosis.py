@@ -110,7 +110,7 @@ def _unpacked(body: bytes) -> bytes:
 
 
 def _other_json(body: bytes) -> Iterator[bytes]:
-    """The same values as the usual libraries write them: JavaScript, Python, Ruby, PHP, Go."""
+    """The same values as the usual libraries of JavaScript, Python, Ruby, PHP and Go write them, some with a line end."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -121,7 +121,8 @@ def _other_json(body: bytes) -> Iterator[bytes]:
         text = json.dumps(value, ensure_ascii=ascii_only, separators=separators, indent=indent)
         html_safe = re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
         for other in (text, text.replace("/", "\\/"), html_safe):
-            yield other.encode(errors="surrogatepass")
+            yield (written := other.encode(errors="surrogatepass"))
+            yield written + b"\n"
 
 
 def _by_address(vendor: AnyVendor, delivery: Delivery) -> Iterator[str]:
