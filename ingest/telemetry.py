@@ -10,6 +10,8 @@ from contextlib import suppress
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
+from ingest.streams import repair_streams
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation here
 
 _ACCOUNT = ("vendor", "account")
@@ -61,6 +63,7 @@ SUBSCRIPTION_STATE = Gauge(
 
 def configure_logging(service: str, *, level: int = logging.INFO) -> None:
     """JSON lines on standard error; a person's form when that is a terminal. Never bodies, never secrets."""
+    repair_streams()
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     logging.basicConfig(handlers=[_Structured()], level=logging.WARNING, force=True)
     structlog.configure(

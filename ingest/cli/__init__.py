@@ -5,11 +5,14 @@ import sys
 import traceback
 from contextlib import suppress
 
+from ingest.streams import repair_streams
+
 _INTERRUPTED = 130
 
 
 def main() -> None:
     """Runs a command. What was written is flushed, and then nothing holds the process."""
+    repair_streams()
     os.umask(0o077)  # what we write holds personal data
     try:
         code = _run()
