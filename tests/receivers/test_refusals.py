@@ -106,7 +106,7 @@ def test_a_public_url_with_a_path_works_behind_a_proxy_that_strips_it_and_behind
             for account in ACCOUNTS:
                 original = booked(ACCOUNTS[account]["vendor"])
                 url = f"https://hooks.example.com{path}{original.path}"
-                headers = _signed_for(url, account, original.query, original.body, f"m{number}")
+                headers = signed_for(url, account, original.query, original.body, f"m{number}")
                 request = Request(before + original.path, tuple(headers), (original.body,), original.query)
                 assert (account, before, receiver.ask(request).status) == (account, before, 202)
             assert receiver.ask(Request(f"{before}/healthz", method="GET")).status == 200
@@ -116,7 +116,7 @@ def test_a_public_url_with_a_path_works_behind_a_proxy_that_strips_it_and_behind
         assert receiver.ask(Request(f"{path}{original.path}", method="GET")).status == 405
 
 
-def _signed_for(url: str, account: str, query: str, body: bytes, message_id: str) -> list[tuple[str, str]]:
+def signed_for(url: str, account: str, query: str, body: bytes, message_id: str) -> list[tuple[str, str]]:
     """As the account's vendor signs, which has this URL."""
     if ACCOUNTS[account]["vendor"] != "bookeo":
         return sign(account, query, body, message_id)
