@@ -2,10 +2,14 @@
 
 import os
 import shutil
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from ingest.errors import ConfigurationError
+
 _PROBE_BYTES = 64 * 1024
+_MOST_FILES = 1000
 
 
 def write_trouble(folder: Path) -> str:
@@ -19,6 +23,19 @@ def write_trouble(folder: Path) -> str:
     except OSError as error:
         return f"{place} cannot be written to: {error.strerror}"
     return ""
+
+
+def require_writable(folder: Path, setting: str) -> None:
+    """Raises ConfigurationError, which names the setting, when no file can be written there."""
+    if trouble := write_trouble(folder):
+        raise ConfigurationError(f"{setting} {folder}: {trouble}; make it writable for this user, or set {setting} to another folder")
+
+
+def strange_file(folder: Path) -> Path | None:
+    """A file in it that this user may not read and write; None when there is none, or no folder."""
+    if not folder.is_dir():
+        return None
+    return next((entry for entry in islice(folder.iterdir(), _MOST_FILES) if not os.access(entry, os.R_OK | os.W_OK)), None)
 
 
 def free_bytes(folder: Path) -> int:

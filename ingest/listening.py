@@ -20,12 +20,14 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
 
 
 def is_taken(host: str, port: int) -> bool:
-    """Whether somebody listens there now."""
+    """Whether somebody listens there now. Raises ConfigurationError when nobody could."""
     try:
         with _server(host, port):
             return False
     except OSError as error:
-        return _taken(error)
+        if _taken(error):
+            return True
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from None
 
 
 def _taken(error: BaseException) -> bool:

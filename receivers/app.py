@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
 from receivers.live import LiveAccounts
 from receivers.seldom import SeldomWarned
+from receivers.site import SITE_HEADER, site_of
 from receivers.spool.opening import open_spooling
 from receivers.webhook import Webhooks
 
@@ -75,7 +76,7 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
     app = Starlette(
         routes=[
             Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
-            Route("/healthz", _alive),
+            Route("/healthz", _alive(site_of(settings))),
         ],
         lifespan=lifespan,
         max_body_size=settings.receiver.body_limit,
@@ -84,5 +85,10 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
     return app
 
 
-async def _alive(_: Request) -> Response:
-    return PlainTextResponse("ok\n")
+def _alive(site: str) -> Callable[[Request], Awaitable[Response]]:
+    """Who asks for it, as `ingest check` does through the public URL, is told whose receiver this is."""
+
+    async def alive(request: Request) -> Response:
+        return PlainTextResponse("ok\n", headers={SITE_HEADER: site} if SITE_HEADER in request.headers else None)
+
+    return alive

@@ -62,7 +62,11 @@ def check_spool(settings: Settings) -> list[Finding]:
     if not sqlite_path(settings):
         return [ok("spool", f"{folder} can be written to, {waiting} records wait there")]
     if waiting:
-        return [warning("spool", f"{waiting} records wait in {folder} from when the log was Kafka", "start a receiver: it moves them into the log")]
+        return [
+            warning(
+                "spool", f"{waiting} records wait in {folder} from when the log was Kafka", "start a receiver: it moves them into the log"
+            )
+        ]
     return [Finding("spool", State.SKIPPED, "not used: only needed with Kafka")]
 
 
@@ -87,7 +91,10 @@ def _without_log(settings: Settings, away: LogUnavailable) -> list[Finding]:
         _room(settings)
     except LogUnavailable as error:
         return [failure("log", away), failure("spool", error)]
-    return [warning("log", str(away), "deliveries are kept in the spool meanwhile"), ok("spool", f"{settings.receiver.spool_dir} takes records")]
+    return [
+        warning("log", str(away), "deliveries are kept in the spool meanwhile"),
+        ok("spool", f"{settings.receiver.spool_dir} takes records"),
+    ]
 
 
 def _room(settings: Settings) -> None:
@@ -97,7 +104,9 @@ def _room(settings: Settings) -> None:
         raise LogUnavailable(f"receiver.spool_dir {folder}: {trouble}")
     states = spool_states(settings)
     if states and all(state.bytes >= settings.receiver.spool_limit for state in states):
-        raise LogUnavailable(f"the spool {folder} is full: receiver.spool_limit is {settings.receiver.spool_limit} bytes; start what reads the log")
+        raise LogUnavailable(
+            f"the spool {folder} is full: receiver.spool_limit is {settings.receiver.spool_limit} bytes; start what reads the log"
+        )
 
 
 def _state(path: Path) -> SpoolState:
