@@ -1,5 +1,6 @@
 """What `check` says of what is not as it should be."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -48,4 +49,6 @@ def test_a_port_where_somebody_listens_is_named(tmp_path: Path) -> None:
         port = server.getsockname()[1]
         result = ingest(tmp_path, "check", "--json", INGEST_RECEIVER__PORT=str(port))
     [found] = [finding for finding in result.json["checks"] if finding["check"] == "listeners"]
-    assert f"; in use now: {port}, which is right while" in found["detail"]
+    assert not found["ok"]
+    assert f"receiver.port {port} is used by pid {os.getpid()} (" in found["detail"]
+    assert "choose another port" in found["remedy"]

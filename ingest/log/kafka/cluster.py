@@ -7,7 +7,7 @@ from typing import Any
 from kafka import KafkaAdminClient, errors
 from kafka.net.compat import KafkaNetClient
 
-from ingest.errors import CommitFailed, LogRefused, LogUnavailable
+from ingest.errors import CommitFailed, LogDenied, LogRefused, LogUnavailable
 from ingest.log.kafka.knock import Welcome, knock
 from ingest.log.kafka.tls import tls_context
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
@@ -124,7 +124,7 @@ class Cluster:
                 f"Kafka at {','.join(self._servers)} refused a record ({error!r}): raise max.message.bytes of its topic above receiver.body_limit"
             )
         if meaning := _NOT_ALLOWED.get(type(error)):
-            return LogUnavailable(f"Kafka at {','.join(self._servers)}: {meaning} (`ingest check` says which)")
+            return LogDenied(f"Kafka at {','.join(self._servers)}: {meaning} (`ingest check` says which)")
         return LogUnavailable(
             f"Kafka at {','.join(self._servers)} failed ({error!r}): see that its brokers run,"
             " and that log and the kafka settings name their address, TLS and SASL"

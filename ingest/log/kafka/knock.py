@@ -14,7 +14,7 @@ from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from kafka.protocol.parser import KafkaProtocol
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
-from ingest.errors import LogUnavailable
+from ingest.errors import LogDenied, LogUnavailable
 from ingest.log.kafka.tls import tls_context
 from ingest.log.kafka_settings import KafkaSettings
 from ingest.tls import Kind, fault
@@ -42,7 +42,7 @@ class Welcome:
     expires: datetime | None = None
 
 
-class _Refused(LogUnavailable):
+class _Refused(LogDenied):
     """Why this broker will not talk to us; the message is for people."""
 
 
@@ -54,25 +54,28 @@ def knock(servers: Sequence[str], settings: KafkaSettings) -> Welcome | None:
     context = tls_context(settings)
     _check_login(settings)
     reasons: dict[str, list[str]] = {}
+    denied = False
     for server in servers:
         try:
             return _greet(server, settings, context)
         except TimeoutError:
             return None
-        except _Refused as refusal:
+        except LogUnavailable as refusal:
+            denied = denied or isinstance(refusal, LogDenied)
             reasons.setdefault(str(refusal), []).append(server)
-    raise LogUnavailable("; ".join(f"Kafka at {', '.join(where)}: {reason}" for reason, where in reasons.items()))
+    kind = LogDenied if denied else LogUnavailable
+    raise kind("; ".join(f"Kafka at {', '.join(where)}: {reason}" for reason, where in reasons.items()))
 
 
 def _check_login(settings: KafkaSettings) -> None:
     if not settings.security_protocol.startswith("SASL_"):
         return
     if settings.sasl_mechanism and settings.sasl_mechanism not in SASL_MECHANISMS:
-        raise LogUnavailable(f"kafka.sasl_mechanism {settings.sasl_mechanism} is not known: use one of {', '.join(sorted(_WITH_PASSWORD))}")
+        raise LogDenied(f"kafka.sasl_mechanism {settings.sasl_mechanism} is not known: use one of {', '.join(sorted(_WITH_PASSWORD))}")
     needed = ["sasl_mechanism"] + ["sasl_username", "sasl_password"] * (settings.sasl_mechanism in _WITH_PASSWORD)
     missing = [f"kafka.{name}" for name in needed if not getattr(settings, name)]
     if missing:
-        raise LogUnavailable(f"kafka.security_protocol is {settings.security_protocol}: set {', '.join(missing)} too")
+        raise LogDenied(f"kafka.security_protocol is {settings.security_protocol}: set {', '.join(missing)} too")
 
 
 def _greet(server: str, settings: KafkaSettings, context: ssl.SSLContext | None) -> Welcome:
@@ -100,13 +103,15 @@ def connect(host: str, port: int) -> socket.socket:
     try:
         connection = socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
     except socket.gaierror as error:
-        raise _Refused(f"the name {host} cannot be resolved ({error.strerror}): correct log, or the DNS of this machine") from None
+        raise LogUnavailable(f"the name {host} cannot be resolved ({error.strerror}): correct log, or the DNS of this machine") from None
     except TimeoutError:
-        raise _Refused(
+        raise LogUnavailable(
             f"no connection within {_CONNECT_SECONDS:.0f} s: is the broker running, and does a firewall let us through?"
         ) from None
     except OSError as error:
-        raise _Refused(f"no connection ({error.strerror or error}): is the broker running, and is its address in log right?") from None
+        raise LogUnavailable(
+            f"no connection ({error.strerror or error}): is the broker running, and is its address in log right?"
+        ) from None
     connection.settimeout(_ANSWER_SECONDS)
     return connection
 

@@ -13,7 +13,7 @@ from kafka import errors
 from kafka.admin import MemberToRemove
 from kafka.protocol.producer import InitProducerIdRequest
 
-from ingest.errors import CommitFailed, LogUnavailable
+from ingest.errors import CommitFailed, LogDenied, LogUnavailable
 from ingest.finding import Finding, failed, failure, ok, warning
 from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka.knock import connect
@@ -56,7 +56,7 @@ def may_write(servers: list[str], settings: KafkaSettings, topics: Sequence[str]
         found = sort_topics(admin.describe_topics(list(topics)))
         _insist(cluster, "WRITE", found.hidden, found.unwritable, found.leaderless)
         if found.missing and (refusals := cluster.refusals(admin, found.missing)):
-            raise LogUnavailable(f"topics are missing: {'; '.join(f'{name}: {reason}' for name, reason in refusals.items())}")
+            raise LogDenied(f"topics are missing: {'; '.join(f'{name}: {reason}' for name, reason in refusals.items())}")
 
 
 def may_read(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ def may_read(servers: list[str], settings: KafkaSettings, group: str, topics: Se
 def _insist(cluster: Cluster, right: str, hidden: Sequence[str], without: Sequence[str], leaderless: Sequence[str]) -> None:
     if hidden or without:
         names = ", ".join(sorted((*hidden, *without)))
-        raise LogUnavailable(f"Kafka at {cluster.address}: {cluster.principal} lacks the right {right} on {names}; grant it")
+        raise LogDenied(f"Kafka at {cluster.address}: {cluster.principal} lacks the right {right} on {names}; grant it")
     if leaderless:
         raise LogUnavailable(
             f"Kafka at {cluster.address}: no broker leads a partition of {', '.join(leaderless)}; start those that have it"
