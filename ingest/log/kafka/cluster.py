@@ -8,7 +8,7 @@ from kafka import KafkaAdminClient, errors
 from kafka.net.compat import KafkaNetClient
 
 from ingest.errors import CommitFailed, LogDenied, LogRefused, LogUnavailable
-from ingest.log.kafka.knock import Welcome, knock
+from ingest.log.kafka.knock import knock
 from ingest.log.kafka.tls import tls_context
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
@@ -37,7 +37,6 @@ class Cluster:
 
     def __init__(self, servers: list[str], settings: KafkaSettings) -> None:
         self._servers, self._settings = servers, settings
-        self.welcome: Welcome | None = None
 
     @property
     def address(self) -> str:
@@ -70,7 +69,7 @@ class Cluster:
 
         Raises LogUnavailable, at once where no broker can be reached or all refuse us; KafkaError.
         """
-        self.welcome = knock(self._servers, self._settings)
+        knock(self._servers, self._settings)
         milliseconds = int(CONNECT_SECONDS * 1000)
         return self.open(KafkaAdminClient, request_timeout_ms=milliseconds, bootstrap_timeout_ms=milliseconds)
 

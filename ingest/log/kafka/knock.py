@@ -36,10 +36,11 @@ _REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """`expires`: when the broker's certificate does, where there is TLS."""
+    """`expires`: when the broker's certificate does, where there is TLS. `brokers`: host and port of each, as the cluster names them."""
 
     server: str
     expires: datetime | None = None
+    brokers: tuple[tuple[str, int], ...] = ()
 
 
 class _Refused(LogDenied):
@@ -91,11 +92,9 @@ def _greet(server: str, settings: KafkaSettings, context: ssl.SSLContext | None)
             if settings.sasl_mechanism not in _WITH_PASSWORD:
                 return Welcome(server, _expiry(connection))  # such a login is kafka-python's affair
             _log_in(talk, settings)
-        talk.ask(
-            MetadataRequest(version=1, topics=[]),
-            "It may want a login: set kafka.security_protocol to SASL_PLAINTEXT or SASL_SSL, and the kafka.sasl settings.",
-        )
-        return Welcome(server, _expiry(connection))
+        hint = "It may want a login: set kafka.security_protocol to SASL_PLAINTEXT or SASL_SSL, and the kafka.sasl settings."
+        brokers = talk.ask(MetadataRequest(version=1, topics=[]), hint).brokers
+        return Welcome(server, _expiry(connection), tuple((broker.host, broker.port) for broker in brokers))
 
 
 def connect(host: str, port: int) -> socket.socket:

@@ -16,7 +16,7 @@ from kafka.protocol.producer import InitProducerIdRequest
 from ingest.errors import CommitFailed, LogDenied, LogUnavailable
 from ingest.finding import Finding, failed, failure, ok, warning
 from ingest.log.kafka.cluster import Cluster
-from ingest.log.kafka.knock import connect
+from ingest.log.kafka.knock import Welcome, connect, knock
 from ingest.log.kafka_settings import KafkaSettings
 
 T = TypeVar("T")
@@ -41,12 +41,14 @@ class Topics:
 
 def look(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> list[Finding]:
     """Everything that receiver, consumer and reconciliation need of Kafka; one finding where it cannot be reached at all."""
-    cluster = Cluster(servers, settings)
+    cluster, first = Cluster(servers, settings), None
     try:
+        welcome = knock(servers, settings)
+        first = _brokers(cluster.address, welcome) if welcome else ok("log", f"Kafka at {cluster.address} lets us in")
         with cluster.translated_errors(), closing(cluster.admin()) as admin:
-            return list(_look(cluster, admin, group, topics))
+            return [first, *_look(cluster, admin, group, topics)]
     except (LogUnavailable, CommitFailed) as error:
-        return [failure("log", error)]
+        return [first if first and first.failed else failure("log", error)]
 
 
 def may_write(servers: list[str], settings: KafkaSettings, topics: Sequence[str]) -> None:
@@ -105,7 +107,6 @@ def _flaws(partitions: Sequence[Mapping[str, Any]], rights: Sequence[str] | None
 
 
 def _look(cluster: Cluster, admin: Any, group: str, topics: Sequence[str]) -> Iterator[Finding]:
-    yield _brokers(cluster, admin)
     found = sort_topics(admin.describe_topics(list(topics)))
     who = cluster.principal
     yield _topics(found, topics, cluster.refusals(admin, found.missing) if found.missing else {})
@@ -115,19 +116,17 @@ def _look(cluster: Cluster, admin: Any, group: str, topics: Sequence[str]) -> It
     yield _group(admin, who, group)
 
 
-def _brokers(cluster: Cluster, admin: Any) -> Finding:
+def _brokers(address: str, welcome: Welcome) -> Finding:
     """Clients are sent on to the addresses that the brokers name: these must be reachable too."""
-    brokers = {broker["broker_id"]: (broker["host"], broker["port"]) for broker in admin.describe_cluster()["brokers"]}
-    with ThreadPoolExecutor(len(brokers) or 1) as threads:
-        problems = dict(zip(brokers, threads.map(lambda address: _unreachable(*address), brokers.values()), strict=True))
-    names = [f"broker {number} at {brokers[number][0]}:{brokers[number][1]} ({problem})" for number, problem in problems.items() if problem]
-    if names:
+    with ThreadPoolExecutor(len(welcome.brokers) or 1) as threads:
+        problems = dict(zip(welcome.brokers, threads.map(lambda broker: _unreachable(*broker), welcome.brokers), strict=True))
+    if names := [f"{host}:{port} ({problem})" for (host, port), problem in problems.items() if problem]:
         remedy = "correct advertised.listeners of the brokers, or DNS and firewall here"
-        return failed("log", f"Kafka names addresses that cannot be reached from here: {', '.join(names)}", remedy)
-    expires = cluster.welcome.expires if cluster.welcome else None
-    if expires and expires - datetime.now(UTC) < _RENEW_WITHIN:
-        return warning("log", f"the certificate of {cluster.address} expires on {expires:%Y-%m-%d}", "renew it at the broker")
-    return ok("log", f"Kafka at {cluster.address} lets us in; {len(brokers)} broker{'s' if len(brokers) != 1 else ''}")
+        return failed("log", f"Kafka at {address} sends us on to what cannot be reached from here: {', '.join(names)}", remedy)
+    if welcome.expires and welcome.expires - datetime.now(UTC) < _RENEW_WITHIN:
+        return warning("log", f"the certificate of {welcome.server} expires on {welcome.expires:%Y-%m-%d}", "renew it at the broker")
+    count = len(problems)
+    return ok("log", f"Kafka at {address} lets us in; {count} broker{'' if count == 1 else 's'}")
 
 
 def _unreachable(host: str, port: int) -> str:
