@@ -49,14 +49,17 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
 
 def _findings(settings: Settings, *, quiet: bool) -> Iterator[Finding]:
     """What can be looked at here comes first: it is there at once, while the rest is still being loaded."""
-    with Console(stderr=True, quiet=quiet).status("checking …") as status:
-        for lanes in (_local, _others):
+    console = Console(stderr=True, quiet=quiet)
+    for lanes in (_local, _others):
+        with console.status("checking …"):
             checks = lanes(settings)
-            left = [check.name for lane in checks for check in lane]
-            for done, findings in run_lanes(checks):
-                left.remove(done.name)
-                status.update(f"checking {', '.join(left[:3])} …")
-                yield from findings
+        left = [check.name for lane in checks for check in lane]
+        results = run_lanes(checks)
+        while left:
+            with console.status(f"checking {', '.join(left[:3])} …"):  # ends before anything is printed, which it would catch
+                done, findings = next(results)
+            left.remove(done.name)
+            yield from findings
 
 
 def _local(settings: Settings) -> list[list[Check]]:

@@ -111,18 +111,15 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def check_clock(settings: Settings) -> list[Finding]:
-    """Against the `Date` of the vendors that are asked by REST."""
+    """Against the `Date` of the vendors that are asked by REST, or of what answers at the public URL."""
     from ingest.vendors.rest import load_rest
 
-    addresses = {
-        vendor.account.api_url or load_rest(vendor.name).url for vendor in settings.vendors().values() if vendor.account.can_read()
-    }
-    if not addresses:
-        return [Finding("clock", State.SKIPPED, "compared with a vendor's clock once an account has a REST credential")]
-    for address in sorted(addresses):
-        ahead = _seconds_ahead(address)
-        if ahead is not None:
+    able = [vendor for vendor in settings.vendors().values() if vendor.account.can_read()]
+    for address in sorted({vendor.account.api_url or load_rest(vendor.name).url for vendor in able}) or [settings.public_url]:
+        if (ahead := _seconds_ahead(address)) is not None:
             return [judge_clock(urlsplit(address).hostname or address, ahead)]
+    if not able:
+        return [Finding("clock", State.SKIPPED, "compared with a vendor's clock once an account has a REST credential")]
     return [warning("clock", "no vendor could be asked for the time", "see that this machine keeps its time with NTP")]
 
 

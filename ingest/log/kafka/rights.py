@@ -41,14 +41,16 @@ class Topics:
 
 def look(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> list[Finding]:
     """Everything that receiver, consumer and reconciliation need of Kafka; one finding where it cannot be reached at all."""
-    cluster, first = Cluster(servers, settings), None
+    cluster = Cluster(servers, settings)
     try:
         welcome = knock(servers, settings)
         first = _brokers(cluster.address, welcome) if welcome else ok("log", f"Kafka at {cluster.address} lets us in")
+        if first.failed:
+            return [first]
         with cluster.translated_errors(), closing(cluster.admin()) as admin:
             return [first, *_look(cluster, admin, group, topics)]
     except (LogUnavailable, CommitFailed) as error:
-        return [first if first and first.failed else failure("log", error)]
+        return [failure("log", error)]
 
 
 def may_write(servers: list[str], settings: KafkaSettings, topics: Sequence[str]) -> None:
