@@ -32,8 +32,9 @@ def check_listeners(settings: Settings) -> list[Finding]:
     ports = [port for _, _, port in listeners if port]
     if len(set(ports)) < len(ports):
         raise ConfigurationError("receiver.port, receiver.admin_port, consumer.admin_port and reconcile.admin_port must differ")
-    for section in ("receiver", "consumer", "reconcile"):
-        check_admin(getattr(settings, section), section)
+    check_admin(settings.receiver, "receiver")
+    check_admin(settings.consumer, "consumer")
+    check_admin(settings.reconcile, "reconcile")
     taken = [listener for listener in listeners if listener[2] and is_taken(listener[1], listener[2])]
     if taken:
         return [_taken(taken)]
@@ -46,9 +47,13 @@ def check_listeners(settings: Settings) -> list[Finding]:
 
 
 def _listeners(settings: Settings) -> list[Listener]:
-    public = [("receiver.port", settings.receiver.host, settings.receiver.port)]
-    sections = [("receiver", settings.receiver), ("consumer", settings.consumer), ("reconcile", settings.reconcile)]
-    return public + [(f"{name}.admin_port", section.admin_host, section.admin_port) for name, section in sections]
+    receiver, consumer, reconcile = settings.receiver, settings.consumer, settings.reconcile
+    return [
+        ("receiver.port", receiver.host, receiver.port),
+        ("receiver.admin_port", receiver.admin_host, receiver.admin_port),
+        ("consumer.admin_port", consumer.admin_host, consumer.admin_port),
+        ("reconcile.admin_port", reconcile.admin_host, reconcile.admin_port),
+    ]
 
 
 def _taken(taken: list[Listener]) -> Finding:

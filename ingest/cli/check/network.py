@@ -5,6 +5,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -115,7 +116,8 @@ def check_clock(settings: Settings) -> list[Finding]:
     from ingest.vendors.rest import load_rest
 
     able = [vendor for vendor in settings.vendors().values() if vendor.account.can_read()]
-    for address in sorted({vendor.account.api_url or load_rest(vendor.name).url for vendor in able}) or [settings.public_url]:
+    sides = [load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir)) for vendor in able]
+    for address in sorted({side.base_url for side in sides}) or [settings.public_url]:
         if (ahead := _seconds_ahead(address)) is not None:
             return [judge_clock(urlsplit(address).hostname or address, ahead)]
     if not able:
