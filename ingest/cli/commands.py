@@ -6,7 +6,6 @@
 
 import inspect
 import os
-import sys
 from importlib.metadata import version
 from typing import Annotated
 
@@ -14,6 +13,7 @@ import typer
 
 from ingest.cli import check, dead_letters, demo, processes, reading, reconciling, replay, setup, sync, webhooks
 from ingest.cli.options import UNAVAILABLE
+from ingest.cli.output import print_error, print_line
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
 app = typer.Typer(
@@ -46,7 +46,7 @@ _EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLi
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"ingest {version('bookings-ingest')}")
+        print_line(f"ingest {version('bookings-ingest')}")
         raise typer.Exit
 
 
@@ -65,7 +65,7 @@ def run() -> int:
     try:
         app()
     except IngestError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(str(error))
         meant = (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
         return next(meant, UNAVAILABLE if error.retryable else 1)
     except SystemExit as done:  # how typer ends

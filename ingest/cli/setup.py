@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from ingest.cli.output import print_line
 from ingest.errors import ConfigurationError
 from ingest.settings.sources import DEFAULT_CONFIG, secrets_path
 
@@ -42,7 +42,7 @@ def init(
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}") from None
     named = "" if path == Path(DEFAULT_CONFIG) else f" --config {path}"
-    Console().print(f"wrote {path} and {private} (only you can read it). Edit both, then run: ingest check{named}", highlight=False)
+    print_line(f"wrote {path} and {private} (only you can read it). Edit both, then run: ingest check{named}")
 
 
 def _write_private(path: Path, text: str) -> None:
