@@ -35,7 +35,12 @@ def strange_file(folder: Path) -> Path | None:
     """A file in it that this user may not read and write; None when there is none, or no folder."""
     if not folder.is_dir():
         return None
-    return next((entry for entry in islice(folder.iterdir(), _MOST_FILES) if not os.access(entry, os.R_OK | os.W_OK)), None)
+    return next((entry for entry in islice(folder.iterdir(), _MOST_FILES) if not may_use(entry)), None)
+
+
+def may_use(file: Path) -> bool:
+    """Whether this user may read and write it."""
+    return os.access(file, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def free_bytes(folder: Path) -> int:

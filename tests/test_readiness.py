@@ -1,6 +1,9 @@
 """Readiness is found out by doing, seldom, and nobody waits long for the answer."""
 
+import asyncio
 import threading
+
+import httpx
 
 from ingest.admin import build_admin
 from ingest.errors import LogUnavailable, WarehouseUnavailable
@@ -76,12 +79,15 @@ def test_the_body_has_the_reasons_and_what_to_do() -> None:
 
 
 def test_it_is_answered_with_the_status_that_orchestrators_look_at() -> None:
-    from starlette.testclient import TestClient
-
     findings = [ok("log", "fine")]
-    with TestClient(build_admin(lambda: findings, None)) as client:
-        assert (client.get("/readyz").status_code, client.get("/readyz").json()["ready"]) == (200, True)
-        findings.append(failed("warehouse", "away"))
-        answer = client.get("/readyz")
-    assert answer.status_code == 503
-    assert answer.json()["reasons"] == ["warehouse: away"]
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(build_admin(lambda: findings, None)), base_url="http://admin") as client:
+            return await client.get("/readyz")
+
+    well = asyncio.run(ask())
+    assert (well.status_code, well.json()["ready"]) == (200, True)
+    findings.append(failed("warehouse", "away"))
+    ill = asyncio.run(ask())
+    assert ill.status_code == 503
+    assert ill.json()["reasons"] == ["warehouse: away"]

@@ -1,10 +1,8 @@
 """Whether a running consumer's warehouse can be reached now, without dlt, whose pipelines are the loader's thread's affair."""
 
-import os
-
 from consumers.warehouse.destination import POSTGRES, credentials
 from consumers.warehouse.errors import translated
-from ingest.disk import write_trouble
+from ingest.disk import may_use, write_trouble
 from ingest.errors import WarehouseUnavailable
 from ingest.settings import WarehouseSettings
 
@@ -16,7 +14,7 @@ def reach(settings: WarehouseSettings) -> None:
     if file := settings.duckdb_file:
         if trouble := write_trouble(file.parent):
             raise WarehouseUnavailable(f"warehouse.credentials {file}: {trouble}")
-        if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+        if file.exists() and not may_use(file):
             raise WarehouseUnavailable(f"warehouse.credentials {file} cannot be read and written by this user: change its owner or mode")
     elif settings.destination == POSTGRES and (url := credentials(settings)).startswith("postgres"):
         _select(url)
