@@ -14,7 +14,7 @@ WORKERS ?= 4
 OSV    ?= https://api.osv.dev/v1/query
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers audit bench faults month outage fuzz kafka lock clean
+.PHONY: help demo test check lint types layers audit bench faults month outage fuzz kafka docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -59,6 +59,9 @@ fuzz: $(VENV)/installed-dev ## a million hostile requests at a receiver, what it
 
 kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, until interrupted (needs Java and Maven)
 	@$(BIN)/python -m tests.kafka.broker
+
+docs: $(VENV)/installed-dev ## write the tables of docs/settings.md from the settings' models
+	@$(BIN)/python -m tests.settings.reference
 
 lock: $(VENV)/installed-dev ## pin the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hashes --no-header pyproject.toml -o requirements.lock --upgrade

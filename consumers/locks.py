@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -13,12 +14,29 @@ READER_SECONDS = 60.0
 
 
 @contextmanager
+def reading_turn(settings: WarehouseSettings, patience: float = READER_SECONDS) -> Iterator[None]:
+    """A reader's turn at the file. It makes no lock where no loader ever made one: a reader leaves nothing behind.
+
+    Raises WarehouseUnavailable after `patience` seconds.
+    """
+    if settings.duckdb_file is None or not _lock_file(settings.duckdb_file).exists():
+        yield
+        return
+    with warehouse_lock(settings, patience):
+        yield
+
+
+def _lock_file(database: Path) -> Path:
+    return database.with_name(f"{database.name}.lock")
+
+
+@contextmanager
 def warehouse_lock(settings: WarehouseSettings, patience: float) -> Iterator[None]:
     """Held while the file is open. Nothing to take turns at for other destinations. Raises WarehouseUnavailable after `patience` seconds."""
     if settings.duckdb_file is None:
         yield
         return
-    lock = FileLock(f"{settings.duckdb_file}.lock", poll_interval=_POLL_SECONDS)
+    lock = FileLock(_lock_file(settings.duckdb_file), poll_interval=_POLL_SECONDS)
     try:
         lock.acquire(timeout=patience)
     except Timeout:

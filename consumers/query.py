@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from consumers.locks import READER_SECONDS, warehouse_lock
+from consumers.locks import reading_turn
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.settings import Settings
 
@@ -49,7 +49,7 @@ def _query_duckdb(settings: Settings, statements: Sequence[str], parameters: Seq
     if path is None or not path.exists():
         raise NothingLoaded(f"nothing has been loaded yet: there is no {path}")
     try:
-        with warehouse_lock(settings.warehouse, READER_SECONDS), duckdb.connect(str(path), read_only=True) as connection:
+        with reading_turn(settings.warehouse), duckdb.connect(str(path), read_only=True) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             _enter(connection, settings.warehouse.dataset)
             return [_answer(connection.execute(_one(connection, sql), parameters)) for sql in statements]

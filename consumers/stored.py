@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from consumers.locks import READER_SECONDS, warehouse_lock
+from consumers.locks import READER_SECONDS, reading_turn
 from consumers.query import query
 from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, Stored
 from ingest.errors import NoSuchTable, NothingLoaded, WarehouseUnavailable
@@ -96,7 +96,7 @@ class StoredBookings:
 
     def _ask_file(self, path: Path, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """The file is attached for one query: starting DuckDB takes forty times as long."""
-        with warehouse_lock(self._settings.warehouse, READER_SECONDS):
+        with reading_turn(self._settings.warehouse):
             self._reader.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS warehouse (READ_ONLY)")
             try:
                 return self._reader.execute(sql, parameters).fetchall()

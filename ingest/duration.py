@@ -1,26 +1,55 @@
-"""Durations in settings: `250ms`, `90`, `"90s"`, `"15m"`, `"2h"`, `"3d"`."""
+"""Durations in settings: `250ms`, `90`, `"90s"`, `"15m"`, `"2h"`, `"3d"`, `"15 minutes"`."""
 
 import re
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
-_UNITS = {"": "seconds", "ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
+# Each unit, as timedelta names it, by the words people write for it.
+_UNITS = {
+    word: unit
+    for unit, words in {
+        "milliseconds": "ms msec msecs millisecond milliseconds",
+        "seconds": "s sec secs second seconds",
+        "minutes": "m min mins minute minutes",
+        "hours": "h hr hrs hour hours",
+        "days": "d day days",
+    }.items()
+    for word in words.split()
+} | {"": "seconds"}
+_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+_SHORT = {
+    "d": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+    "ms": timedelta(milliseconds=1),
+}
 
 
 def parse_duration(value: object) -> timedelta:
-    """Raises ValueError, which settings turn into a ConfigurationError naming the key."""
+    """The duration; a number alone is seconds. Raises ValueError."""
     if isinstance(value, timedelta):
         return value
-    match = _FORM.fullmatch(str(value).strip())
-    if not match:
-        raise ValueError("not a duration: write 250ms, 90, 90s, 15m, 2h or 3d")  # which value it was is not told: it may be a secret
+    match = _FORM.fullmatch(str(value).strip().lower())
+    if not match or match[2] not in _UNITS:
+        # The value is not shown: it may be a secret.
+        raise ValueError("not a duration: write 250ms, 90, 90s, 15m, 2h or 3d")
     try:
         return timedelta(**{_UNITS[match[2]]: float(match[1])})
     except OverflowError:
         raise ValueError("not a duration that a calendar holds") from None
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+def format_duration(duration: timedelta) -> str:
+    """The shortest form that `parse_duration` reads as the same duration: `90s`, `15m`, `250ms`."""
+    unit = next((unit for unit, length in _SHORT.items() if duration and not duration % length), "s")
+    return f"{duration // _SHORT[unit]}{unit}"
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*[A-Za-z]*\s*$"}]}),
+]

@@ -6,15 +6,17 @@ import socket
 
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
+from ingest.address import Address
 from ingest.errors import ConfigurationError
 
 
 def bind(host: str, port: int, setting: str) -> socket.socket:
-    """A listening socket that worker processes may inherit. Raises ConfigurationError naming the setting."""
+    """A listening socket that worker processes may inherit. `setting` is the port's. Raises ConfigurationError naming it or the host's."""
     try:
         sock = _listen(host, port)
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; choose another {setting}") from None
+        where = setting.removesuffix("port") + "host" if _is_about_the_host(error) else setting
+        raise ConfigurationError(f"cannot listen on {Address(host, port)}: {_why(error)}; choose another {where}") from None
     sock.set_inheritable(True)
     return sock
 
@@ -27,7 +29,15 @@ def is_taken(host: str, port: int) -> bool:
     except OSError as error:
         if _taken(error):
             return True
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from None
+        raise ConfigurationError(f"cannot listen on {Address(host, port)}: {_why(error)}") from None
+
+
+def _why(error: OSError) -> str:
+    return error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+
+
+def _is_about_the_host(error: OSError) -> bool:
+    return isinstance(error, socket.gaierror) or error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 def _taken(error: BaseException) -> bool:
@@ -41,4 +51,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _server(host: str, port: int) -> socket.socket:
-    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
+    """For a name that has addresses of both families, the IPv4 one; `::` listens on both families where the system can."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = next((entry for entry in found if entry[0] == socket.AF_INET), found[0])
+    both = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)

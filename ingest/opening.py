@@ -18,8 +18,8 @@ def sqlite_path(settings: Settings) -> Path | None:
 
 
 def kafka_servers(settings: Settings) -> list[str]:
-    """`kafka://a:9092,b:9092` -> the list kafka-python wants."""
-    return settings.log.removeprefix("kafka://").strip("/").split(",")
+    """`kafka://a:9092,b:9092` -> the list kafka-python wants. The settings have given each broker a port."""
+    return settings.log.removeprefix("kafka://").split(",")
 
 
 def open_producer(settings: Settings) -> Producer:

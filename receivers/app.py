@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import structlog
 from starlette.applications import Starlette
@@ -16,7 +14,8 @@ from starlette.routing import Route
 from ingest.errors import ConfigurationError
 from ingest.log import Producer
 from ingest.settings import NO_ACCOUNT, Settings
-from ingest.settings.sources import DEFAULT_CONFIG, current_secrets_path, load_settings
+from ingest.settings.environment import variable_name
+from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
 from receivers.live import LiveAccounts
@@ -33,8 +32,7 @@ def create_app() -> Starlette:
     configure_logging("receiver")
     logging.getLogger("uvicorn.error").addFilter(SeldomWarned())
     settings = load_settings()
-    files = [Path(os.environ.get("INGEST_CONFIG") or DEFAULT_CONFIG), current_secrets_path()]
-    accounts = LiveAccounts(lambda: with_secrets(load_settings()), files)
+    accounts = LiveAccounts(lambda: with_secrets(load_settings()), watched_paths())
     return build_app(settings, accounts, open_spooling(settings))
 
 
@@ -44,7 +42,7 @@ def ready_vendors(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:
         raise ConfigurationError(NO_ACCOUNT)
     bare = [name for name, account in settings.accounts.items() if not account.live_secrets()]
     if bare:
-        variables = ", ".join(f"INGEST_ACCOUNTS__{name.upper()}__WEBHOOK_SECRETS" for name in bare)
+        variables = ", ".join(variable_name("accounts", name, "webhook_secrets") for name in bare)
         raise ConfigurationError(
             f"no webhook secret for account {', '.join(bare)}: set {variables}, or webhook_secrets in the secrets file"
         )

@@ -12,7 +12,7 @@ from ingest.vendors import AnyVendor
 log = structlog.get_logger()
 
 Accounts = Mapping[tuple[str, str], AnyVendor]
-Stamp = tuple[int, int, int]
+Stamp = tuple[str, int, int, int]
 
 _AGAIN_SECONDS = 1.0
 
@@ -24,9 +24,9 @@ class LiveAccounts(Accounts):
     is read again when it changes, and every second: an editor may have been saving it.
     """
 
-    def __init__(self, read: Callable[[], Accounts], files: Sequence[Path]) -> None:
-        """Raises what `read` raises: at the start a mistake is to be seen."""
-        self._files = files
+    def __init__(self, read: Callable[[], Accounts], paths: Sequence[Path]) -> None:
+        """`paths`: the files to look at; of a folder, all files in it. Raises what `read` raises: at the start a mistake is to be seen."""
+        self._paths = paths
         self._read = read
         self._seen = self._tried = self._stamps()
         self._next = 0.0
@@ -58,12 +58,26 @@ class LiveAccounts(Accounts):
             log.info("secrets.reloaded")
 
     def _stamps(self) -> list[Stamp | None]:
-        return [_stamp(file) for file in self._files]
+        return [stamp for path in self._paths for stamp in _stamps(path)]
 
 
-def _stamp(file: Path) -> Stamp | None:
+def _stamps(path: Path) -> list[Stamp | None]:
+    """What changes when the file does, or the folder or a file in it.
+
+    A link counts as the file that it leads to in the end: Kubernetes changes mounted files by pointing the link `..data`, which all of
+    them lead through, to another folder.
+    """
     try:
-        found = file.stat()
+        below = sorted(path.iterdir()) if path.is_dir() else []
+    except OSError:
+        below = []
+    return [_stamp(path), *map(_stamp, below)]
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """None for what cannot be looked at, such as a file that is not there."""
+    try:
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_ctime_ns, found.st_size
+    return str(path), status.st_ino, status.st_ctime_ns, status.st_size

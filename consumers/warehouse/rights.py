@@ -1,13 +1,13 @@
 """Whether the warehouse takes what consumer and sync do there, tried in transactions that are rolled back: nothing is left."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import Any
 from uuid import uuid4
 
 import duckdb
 
-from consumers.locks import warehouse_lock
+from consumers.locks import reading_turn
 from consumers.rows import TABLES
 from consumers.warehouse.destination import POSTGRES, reading_client, staging_datasets, sync_pipeline
 from consumers.warehouse.errors import PERMISSION, is_one, translated
@@ -44,9 +44,7 @@ def _duckdb(settings: Settings) -> Finding:
     reach(settings.warehouse)
     if file is None or not file.exists():
         return ok("warehouse", f"{file} will be created by the first load")
-    with ExitStack() as held:
-        if file.with_name(f"{file.name}.lock").exists():  # else nobody has taken turns at it yet, and no file is to be made
-            held.enter_context(warehouse_lock(settings.warehouse, _LOCK_SECONDS))
+    with reading_turn(settings.warehouse, _LOCK_SECONDS):
         try:
             with closing(duckdb.connect(str(file))) as connection:
                 connection.execute("BEGIN")

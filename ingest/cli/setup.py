@@ -1,19 +1,20 @@
 """`init`: from nothing to settings that work."""
 
+import json
 import os
-import re
 import secrets
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ingest.address import parse_web_address
 from ingest.cli.output import print_line
 from ingest.errors import ConfigurationError
 from ingest.settings.sources import DEFAULT_CONFIG, secrets_path
 
 _PRIVATE = 0o600
-_URL = re.compile(r"https?://[^/?#\s]+(/[^?#\s]*)?")
+_SCHEMA_FILE = "ingest.schema.json"
 
 
 def register(app: typer.Typer) -> None:
@@ -23,26 +24,72 @@ def register(app: typer.Typer) -> None:
 
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write the settings.")] = Path(DEFAULT_CONFIG),
-    public_url: Annotated[str, typer.Option(help="What vendors will be given; must reach this machine.")] = "https://hooks.example.com",
-    force: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
+    public_url: Annotated[
+        str, typer.Option(help="The receiver's address as the vendors see it; it must lead to this machine.")
+    ] = "https://hooks.example.com",
+    force: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the settings file and write nothing.")] = False,
 ) -> None:
     """Write a settings file to edit, with an example account of each vendor, and a private file for secrets.
 
-    Example: [bold]ingest init --public-url https://hooks.mycompany.com[/bold]
+    A JSON schema beside them lets editors complete and check the settings. In a git repository, `.gitignore` gets the secrets and `data/`.
+
+    Examples: [bold]ingest init --public-url https://hooks.mycompany.com[/bold]   [bold]ingest init --schema > ingest.schema.json[/bold]
     """
-    if not _URL.fullmatch(public_url):
-        raise ConfigurationError(f"--public-url {public_url} is not an address; write for example https://hooks.example.com")
-    private = secrets_path(path)
-    taken = [str(file) for file in (path, private) if file.exists()]
-    if taken and not force:
-        raise ConfigurationError(f"{' and '.join(taken)} exist already: --force replaces them, or name another file")
+    if schema:
+        print(_schema(), end="")
+        return
     try:
-        path.write_text(_CONFIG.replace("PUBLIC_URL", public_url), encoding="utf-8")
+        public_url = parse_web_address(public_url)
+    except ValueError as error:
+        raise ConfigurationError(f"--public-url {error}") from None
+    private, described = secrets_path(path), path.with_name(_SCHEMA_FILE)
+    _refuse_existing([path, private, *([] if _is_schema(described) else [described])], force=force)
+    try:
+        ignored = _ignore(path.absolute().parent, [f"/{private.name}*", "/data/"])
+        described.write_text(_schema(), encoding="utf-8")
+        path.write_text(_CONFIG.replace("PUBLIC_URL", public_url).replace("SCHEMA_FILE", _SCHEMA_FILE), encoding="utf-8")
         _write_private(private, _SECRETS.replace("GENERATED", secrets.token_urlsafe(32)))
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}") from None
-    named = "" if path == Path(DEFAULT_CONFIG) else f" --config {path}"
-    print_line(f"wrote {path} and {private} (only you can read it). Edit both, then run: ingest check{named}")
+    option = "" if path == Path(DEFAULT_CONFIG) else f" --config {path}"
+    also = " and .gitignore" if ignored else ""
+    print_line(f"wrote {path}, {private} (only you can read it), {described}{also}. Edit the first two, then run: ingest check{option}")
+
+
+def _refuse_existing(files: list[Path], *, force: bool) -> None:
+    existing = [str(file) for file in files if file.exists()]
+    if existing and not force:
+        raise ConfigurationError(f"{' and '.join(existing)} exist already: --force replaces them, or name another file")
+
+
+def _schema() -> str:
+    from ingest.settings.schema import settings_schema
+
+    return json.dumps(settings_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _is_schema(file: Path) -> bool:
+    """Whether an earlier `init` wrote it: then it may be replaced."""
+    from ingest.settings.schema import TITLE
+
+    try:
+        return TITLE in file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _ignore(folder: Path, patterns: list[str]) -> bool:
+    """Adds to the folder's `.gitignore` what it lacks; whether it did. Outside of a git repository there is nothing to do."""
+    if not any((place / ".git").exists() for place in (folder, *folder.parents)):
+        return False
+    file = folder / ".gitignore"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    missing = [pattern for pattern in patterns if pattern not in text.splitlines()]
+    if missing:
+        start = "" if not text or text.endswith("\n") else "\n"
+        file.write_text(text + start + "\n".join(["# secrets and data of bookings-ingest", *missing, ""]), encoding="utf-8")
+    return bool(missing)
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -53,10 +100,11 @@ def _write_private(path: Path, text: str) -> None:
 
 
 _CONFIG = """\
-# Settings of `ingest`. Every value can also come from the environment: INGEST_RECEIVER__PORT=9000 and so on.
-# Secrets are not kept here, but in the environment or in the file beside this one that only you can read.
+#:schema ./SCHEMA_FILE
+# Settings of `ingest`. Each can also be a variable: INGEST_RECEIVER__PORT=9000 sets receiver.port.
+# Relative paths belong to the folder of this file. Secrets do not belong here, but in the private file beside this one.
 
-public_url = "PUBLIC_URL"        # what vendors were given; Bookeo signs it
+public_url = "PUBLIC_URL"        # the receiver's address as vendors see it; Bookeo signs it
 log        = "sqlite:///data/log.db"             # or "kafka://host:9092,host2:9092"
 
 [receiver]
@@ -64,7 +112,7 @@ port = 8080                                      # public: /webhooks/* and /heal
 admin_port = 8081                                # loopback: /readyz and /metrics
 
 [consumer]
-admin_port = 8082                                # the same, of the consumer
+admin_port = 8082                                # the consumer's /readyz and /metrics
 
 [warehouse]                                      # any dlt destination
 destination = "duckdb"

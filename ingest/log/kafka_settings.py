@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from ingest.local_path import LocalPath
+
+KAFKA_PORT = 9092  # where a broker listens when the settings name none
 LARGEST_RECORD = 2 * 1024 * 1024
 LARGEST_BODY = LARGEST_RECORD - 256 * 1024  # a dead letter keeps a request's head, of 64 KiB at most, as JSON
 
@@ -17,16 +20,25 @@ def _a_number_of_copies(factor: int) -> int:
 
 
 class KafkaSettings(BaseModel):
-    """How to talk to the brokers named in `log`, and how topics are made when they are missing."""
+    """Kafka: how to reach the brokers named in `log`, and how missing topics are created."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ssl_cafile: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    sasl_mechanism: str | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    partitions: int = Field(6, ge=1)
-    replication_factor: Annotated[int, AfterValidator(_a_number_of_copies)] = AS_THE_BROKERS_HAVE_IT
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."
+    )
+    ssl_cafile: LocalPath | None = Field(
+        None, description="File with the certificates of the authorities that sign the brokers' certificates."
+    )
+    ssl_certfile: LocalPath | None = Field(None, description="File with the client's certificate.")
+    ssl_keyfile: LocalPath | None = Field(None, description="File with the client's private key.")
+    sasl_mechanism: str | None = Field(None, description="SASL mechanism, such as `PLAIN` or `SCRAM-SHA-512`.")
+    sasl_username: str | None = Field(None, description="SASL user.")
+    sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    partitions: int = Field(6, ge=1, description="Partitions of a topic that has to be created.")
+    replication_factor: Annotated[int, AfterValidator(_a_number_of_copies)] = Field(
+        AS_THE_BROKERS_HAVE_IT,
+        description="Replicas of a topic that has to be created. `-1` uses the brokers' `default.replication.factor` and"
+        " `min.insync.replicas` (Kafka 2.4 or newer). With `3` or more, topics get `min.insync.replicas=2`: a delivery is acknowledged when"
+        " two brokers have it, and one broker may be down.",
+    )

@@ -2,171 +2,103 @@
 
 from collections.abc import Iterable
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
 
+from ingest.address import WebAddress, parse_address
 from ingest.duration import Duration
 from ingest.errors import ConfigurationError
-from ingest.log.kafka_settings import LARGEST_BODY, KafkaSettings
-from ingest.vendors import Account, AnyVendor, load_vendor, vendor_names
+from ingest.local_path import absolute_url
+from ingest.log.kafka_settings import KAFKA_PORT, LARGEST_BODY, KafkaSettings
+from ingest.settings.sections import (
+    ConsumerSettings,
+    ReceiverSettings,
+    ReconcileSettings,
+    Section,
+    WarehouseSettings,
+    WebhooksSettings,
+)
+from ingest.vendors import Account, AnyVendor, load_vendor, split_list, vendor_names
+
+_SQLITE, _KAFKA = "sqlite:///", "kafka://"
 
 
-def _named(raw: object) -> object:
-    """An account knows its own name; what is not a table is left for pydantic to refuse."""
-    if not isinstance(raw, dict):
-        return raw
-    return {name: {**table, "name": name} if isinstance(table, dict) else table for name, table in raw.items()}
+def _with_names(tables: object) -> object:
+    """Adds each account's name to its table; what is not a table is left for pydantic to refuse."""
+    if not isinstance(tables, dict):
+        return tables
+    return {name: {**table, "name": name} if isinstance(table, dict) else table for name, table in tables.items()}
 
 
-def _by_vendor(raw: object) -> object:
-    return account_model(raw).model_validate(raw) if isinstance(raw, dict) else raw
+def _by_vendor(table: object) -> object:
+    if not isinstance(table, dict):
+        return table
+    try:
+        model = account_model(table)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return model.model_validate(table)
 
 
-def _not_reserved(dataset: str) -> str:
-    if dataset in {"temp", "system", "information_schema", "pg_catalog"}:
-        raise ValueError("databases keep this name for themselves; choose another")
-    return dataset
+def _log_url(log: str, info: ValidationInfo) -> str:
+    """With an absolute path, or with a port for each broker. Raises ValueError."""
+    url = log.strip()
+    if url.startswith(_SQLITE):
+        return absolute_url(url, _SQLITE, info)
+    if url.startswith(_KAFKA):
+        _check_body_limit(info)
+        return _KAFKA + ",".join(_brokers(url.removeprefix(_KAFKA).rstrip("/")))
+    raise ValueError('write "sqlite:///data/log.db" or "kafka://host:9092,host2:9092"')
 
 
-def _room_for_bodies(limit: int, info: ValidationInfo) -> int:
-    """An account gets as much as it leaves free: half, and no body can be larger than that."""
-    least = 2 * info.data.get("body_limit", 0)
-    if limit < least:
-        raise ValueError(
-            "is less than twice receiver.body_limit, so that the largest bodies would never be taken:"
-            f" raise receiver.in_flight_limit to {least} at least, or lower receiver.body_limit"
-        )
-    return limit
+def _brokers(text: str) -> list[str]:
+    if "@" in text:  # the log's URL is shown and logged
+        raise ValueError("must not contain a user or a password: set kafka.sasl_username and kafka.sasl_password")
+    brokers = [str(parse_address(broker, KAFKA_PORT)) for broker in split_list(text)]
+    if not brokers:
+        raise ValueError('names no broker: write "kafka://host:9092,host2:9092"')
+    return brokers
 
 
-def _room_for_a_body(log: str, info: ValidationInfo) -> str:
-    """Kafka would refuse larger ones for ever, however often they are delivered."""
+def _check_body_limit(info: ValidationInfo) -> None:
+    """Kafka would refuse larger bodies however often they are delivered."""
     receiver = info.data.get("receiver")
-    if log.startswith("kafka://") and receiver and receiver.body_limit > LARGEST_BODY:
+    if receiver and receiver.body_limit > LARGEST_BODY:
         raise ValueError(f"Kafka's topics take no larger body than {LARGEST_BODY} bytes: lower receiver.body_limit")
-    return log
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ReceiverSettings(_Section):
-    """The two listeners and how much they take on.
-
-    `append_timeout` is how long a delivery may wait for the log; Bookeo gives up after 5 seconds. `head_timeout` is how
-    long a connection may take to bring a request's head, the first one's as the next one's, and `body_timeout` how long a body may.
-    `connection_limit` and, in bytes, `in_flight_limit` bound what is under way in one worker; an account may have as much as it leaves free, and beyond
-    that its deliveries are answered 503: so `in_flight_limit` is to be at least twice `body_limit`.
-    `spool_dir` is where a worker keeps what Kafka has not acknowledged within `spool_after`, up to `spool_limit` bytes each: it is to be kept, and to be shared
-    with no receiver of other settings.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
-    admin_host: str = "127.0.0.1"
-    admin_port: int = Field(8081, ge=0, le=65535)
-    admin_token: SecretStr | None = None
-    workers: int = Field(1, ge=1, le=64)
-    body_limit: int = Field(1024 * 1024, ge=1024)
-    append_timeout: Duration = timedelta(seconds=4)
-    head_timeout: Duration = timedelta(seconds=5)
-    body_timeout: Duration = timedelta(seconds=10)
-    in_flight_limit: Annotated[int, AfterValidator(_room_for_bodies)] = Field(32 * 1024 * 1024, ge=1024, validate_default=True)
-    connection_limit: int = Field(1000, ge=1)
-    spool_dir: str = "data/spool"
-    spool_limit: int = Field(4 * 1024**3, ge=1024 * 1024)
-    spool_after: Duration = timedelta(seconds=1)
-
-
-class ConsumerSettings(_Section):
-    """How records become loads. A batch closes at `max_records`, `max_bytes`, or when its oldest record waited `linger`.
-
-    Where several consumers load into one warehouse, each needs an `instance` name of its own. `dead_letter_limit`: so
-    many bad records in a row stop the consumer, and ask for a look; so do more than half of the last ten times as many.
-    """
-
-    group: str = Field("ingest", pattern=r"^[A-Za-z0-9_-]+$")
-    instance: str = Field("", pattern=r"^([a-z0-9]+(_[a-z0-9]+)*)?$")
-    max_records: int = Field(5000, ge=1)
-    max_bytes: int = Field(32 * 1024 * 1024, ge=1024)
-    linger: Duration = timedelta(milliseconds=250)
-    dead_letter_limit: int = Field(100, ge=1)
-    admin_host: str = "127.0.0.1"
-    admin_port: int = Field(8082, ge=0, le=65535)
-    admin_token: SecretStr | None = None
-
-
-class WarehouseSettings(_Section):
-    """Any dlt destination. `credentials` goes to dlt as it is, to PostgreSQL with keepalives added; with a password in it, give it by the environment.
-
-    Left out, they are a file `data/warehouse.duckdb` for DuckDB; for others dlt looks for them in its own places. `work_dir` holds dlt's working folder, which is scratch: everything in it can be rebuilt from the log.
-    """
-
-    destination: str = "duckdb"
-    credentials: SecretStr | None = None
-    dataset: Annotated[str, AfterValidator(_not_reserved)] = Field("ingest", pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")
-    work_dir: str = "data/dlt"
-
-    @property
-    def duckdb_file(self) -> Path | None:
-        """The database file; None for another destination, and for DuckDB in memory or at a service."""
-        if self.destination != "duckdb":
-            return None
-        given = self.credentials.get_secret_value() if self.credentials else "data/warehouse.duckdb"
-        return None if given.startswith((":", "md:")) else Path(given.removeprefix("duckdb:///"))
-
-
-class ReconcileSettings(_Section):
-    """How often the vendors' REST sides are compared with the warehouse, and how far back.
-
-    `lag`: how far a vendor's REST side may be behind its own webhooks; a row younger than that is not doubted. `patience`: how
-    long one request is tried again while a vendor fails. `state_dir` remembers how far a run came, and keeps tokens that
-    renew themselves: it is to be kept.
-    """
-
-    every: Duration = timedelta(hours=1)
-    lookback: Duration = timedelta(days=2)
-    jitter: Duration = timedelta(minutes=5)
-    lag: Duration = timedelta(minutes=1)
-    patience: Duration = timedelta(minutes=1)
-    state_dir: str = "data/reconcile"
-    admin_host: str = "127.0.0.1"
-    admin_port: int = Field(8083, ge=0, le=65535)
-    admin_token: SecretStr | None = None
-
-
-class WebhooksSettings(_Section):
-    """How often the vendors' subscriptions are looked at, and whether what is wrong is put right with nobody looking (`repair`).
-
-    `timeout`: how long a vendor may take to answer what creates a subscription.
-    """
-
-    every: Duration = timedelta(hours=1)
-    repair: bool = False
-    timeout: Duration = timedelta(seconds=30)
 
 
 NO_ACCOUNT = "no account is configured: `ingest init` writes an example of each vendor's, and --config names settings that are elsewhere"
 
 
-class Settings(_Section):
-    """Everything a process needs to know. Paths are relative to the folder the process was started in."""
+class Settings(Section):
+    """Everything a process needs to know. Paths are absolute once `load_settings` has read them."""
 
     receiver: ReceiverSettings = ReceiverSettings()  # first, because whether a log can be used depends on it
-    # Both are shown and logged, so neither may have a user and a password in it.
-    public_url: str = Field("http://127.0.0.1:8080", pattern=r"^https?://[^/?#@]+(/[^?#]*)?$")
-    log: Annotated[str, AfterValidator(_room_for_a_body)] = Field("sqlite:///data/log.db", pattern=r"^(sqlite:///.+|kafka://[^@]+)$")
-    log_retention: Duration = timedelta(days=14)
-    topic_prefix: str = Field("bookings", pattern=r"^[A-Za-z0-9_-]+$")
+    public_url: WebAddress = Field(
+        "http://127.0.0.1:8080",
+        description="Address of the receiver as the vendors see it, without `/webhooks/…`. Bookeo signs it.",
+    )
+    log: Annotated[str, AfterValidator(_log_url)] = Field(
+        "sqlite:///data/log.db",
+        description="The log: `sqlite:///` and a path, or `kafka://` and brokers separated by commas, with port 9092 unless one is given.",
+    )
+    log_retention: Duration = Field(
+        timedelta(days=14), description="How long the embedded log keeps records that were loaded. Kafka has its own retention."
+    )
+    topic_prefix: str = Field(
+        "bookings",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Topics are named `<prefix>.<vendor>`, `<prefix>.dead-letters` and `<prefix>.audit`.",
+    )
     consumer: ConsumerSettings = ConsumerSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     webhooks: WebhooksSettings = WebhooksSettings()
     kafka: KafkaSettings = KafkaSettings()
-    accounts: Annotated[dict[str, Annotated[Account, BeforeValidator(_by_vendor)]], BeforeValidator(_named)] = Field(default_factory=dict)
+    accounts: Annotated[dict[str, Annotated[Account, BeforeValidator(_by_vendor)]], BeforeValidator(_with_names)] = Field(
+        default_factory=dict
+    )
 
     def vendors(self) -> dict[tuple[str, str], AnyVendor]:
         """Every account ready for use, by (vendor, account)."""
@@ -199,7 +131,27 @@ class Settings(_Section):
         return [*map(self.topic, vendor_names()), self.dead_letter_topic, self.audit_topic]
 
 
+def section_models() -> dict[str, type[BaseModel]]:
+    """The sections by name, without accounts, whose models depend on their vendors."""
+    models = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {name: model for name, model in models.items() if isinstance(model, type) and issubclass(model, BaseModel)}
+
+
 def account_model(table: dict[str, Any]) -> type[Account]:
     """The vendor's own account model; the common one where no vendor is named. Raises ConfigurationError."""
     vendor = table.get("vendor")
     return load_vendor(vendor).Account if isinstance(vendor, str) else Account
+
+
+__all__ = [
+    "NO_ACCOUNT",
+    "ConsumerSettings",
+    "KafkaSettings",
+    "ReceiverSettings",
+    "ReconcileSettings",
+    "Settings",
+    "WarehouseSettings",
+    "WebhooksSettings",
+    "account_model",
+    "section_models",
+]

@@ -13,6 +13,8 @@ from tomlkit.exceptions import TOMLKitError
 
 from ingest.errors import ConfigurationError
 from ingest.private_file import replace_private
+from ingest.settings.files import decode
+from ingest.vendors import split_list
 
 _LOCK_SECONDS = 10.0
 _PRIVATE = 0o600
@@ -85,10 +87,10 @@ class SecretsFile:
 
     def _read(self) -> str:
         try:
-            return self.path.read_bytes().decode()
+            return decode(self.path, self.path.read_bytes())
         except FileNotFoundError:
             return ""
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise self._unreadable(error) from None
 
     def _tree(self, text: str) -> dict[str, Any]:
@@ -110,7 +112,7 @@ class SecretsFile:
     def _listed(self, table: dict[str, Any]) -> tuple[str, ...]:
         """A list, or one text with commas, as settings may have them."""
         found = table.get(_KEY, ())
-        parts = found.split(",") if isinstance(found, str) else found
+        parts = split_list(found) if isinstance(found, str) else found
         if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
             raise ConfigurationError(f'{self.path}: {_KEY} is to be a list of texts, like ["newest", "older"]')
         return tuple(part.strip() for part in parts if part.strip())

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from ingest.booking import Booking
 from ingest.errors import ConfigurationError, PayloadError, VerificationError
 from ingest.event import Event, Via, digest
-from ingest.vendors.account import Account
+from ingest.vendors.account import Account, split_list
 from ingest.vendors.delivery import Delivery, Proof, VerifiedDelivery
 
 # A vendor's clock may run ahead of ours by this much; a delivery from further in the future is refused.
@@ -191,5 +191,6 @@ __all__ = [
     "Vendor",
     "VerifiedDelivery",
     "load_vendor",
+    "split_list",
     "vendor_names",
 ]

@@ -1,16 +1,21 @@
 """What every vendor's account has in the settings; a vendor adds its own fields by subclassing."""
 
+import re
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from ingest.address import WebAddress
 from ingest.duration import Duration
 
 
-def _split(value: object) -> object:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
+def split_list(text: str) -> list[str]:
+    """The items of a list that is one text, separated by commas or line ends; blanks around an item do not count."""
+    return [item.strip() for item in re.split(r"[,\r\n]", text) if item.strip()]
+
+
+def _as_list(value: object) -> object:
+    return split_list(value) if isinstance(value, str) else value
 
 
 def _none_empty(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -19,18 +24,17 @@ def _none_empty(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return secrets
 
 
-Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split), AfterValidator(_none_empty)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_split), Field(min_length=1)]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_as_list), AfterValidator(_none_empty)]
+EVENTS = "List of events that webhooks are created for, in the vendor's words."  # what vendors' accounts say about `events`
+Words = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
 
 
 class Account(BaseModel):
     """One account of one vendor. Its name is in its webhook URL: `/webhooks/<vendor>/<name>`.
 
-    `tolerance` is how old a correctly signed delivery may be. It is unlimited by default, because a vendor that
-    retries with the first attempt's timestamp would otherwise have every retry refused, and its webhook switched off;
-    a replayed delivery changes nothing, since it has the id of the first. `rate_limit` is how many REST requests a minute we
-    send at most, in place of what the vendor allows an account (not of what it allows an address); 0 for as many as it answers. `rest_credentials` are the sets of
-    settings of which one must be complete to read the vendor's REST side.
+    `tolerance` is unlimited by default, because a vendor that retries with the first attempt's timestamp would otherwise have
+    every retry refused, and its webhook switched off; a replayed delivery changes nothing, since it has the id of the first.
+    `rest_credentials` are the sets of settings of which one must be complete to read the vendor's REST side.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,11 +42,16 @@ class Account(BaseModel):
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    vendor: str
-    webhook_secrets: Secrets = ()
-    tolerance: Duration | None = None
-    api_url: str | None = None
-    rate_limit: int | None = Field(None, ge=0)
+    vendor: str = Field(description="`calendly`, `oncehub`, `appointedd` or `bookeo`.")
+    webhook_secrets: Secrets = Field((), description="List of secrets; a delivery may be signed with any of them.")
+    tolerance: Duration | None = Field(None, description="How old a signed delivery may be. Unlimited by default.")
+    api_url: WebAddress | None = Field(None, description="Another base URL of the vendor's REST API, for tests and proxies.")
+    rate_limit: int | None = Field(
+        None,
+        ge=0,
+        description="REST requests per minute, instead of the vendor's limit for an account; the vendor's limit for an IP address still applies."
+        " `0` switches both off.",
+    )
 
     def live_secrets(self) -> tuple[str, ...]:
         """The webhook secrets any of which may sign, newest first; empty when none is configured."""

@@ -1,7 +1,7 @@
 """One account's run: what earlier ones left untold, windows and what none of them had, and a report that is in the log at its end."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -58,7 +58,8 @@ class AccountRun:
         """Whatever went wrong is in the report; and the report in the log, or `unrecorded`."""
         with self._failing():
             checkpoint = Checkpoint(Path(self._around.settings.reconcile.state_dir), self._report.account)
-            with checkpoint.alone():
+            # A dry run writes nothing, so it needs no lock, whose file would be the first thing in a new folder.
+            with checkpoint.alone() if self._outlet else nullcontext():
                 self._alone(checkpoint)
                 return self._report
         self._tell_unnoted()  # before anything was found

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ingest.errors import ConfigurationError
+from ingest.settings.environment import variable_name
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import is_above_file
 from ingest.vendors import Account
@@ -64,7 +65,7 @@ class PrintedKeyring:
     def __init__(self, account: Account, show: Callable[[str, str], None]) -> None:
         """`show` is given a variable and its value."""
         self._live = account.live_secrets()
-        self._variable = f"INGEST_ACCOUNTS__{account.name.upper()}__WEBHOOK_SECRETS"
+        self._variable = variable_name("accounts", account.name, "webhook_secrets")
         self._show = show
 
     def live(self) -> tuple[str, ...]:

@@ -43,17 +43,17 @@ class StateFile:
     """One account's, beside the checkpoints of reconciliation."""
 
     def __init__(self, folder: Path, account: str) -> None:
-        """Raises ConfigurationError."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(f"reconcile.state_dir {folder} cannot be made: {error.strerror}") from None
+        """The folder is made with the first thing that is remembered."""
         self._file = folder / f"{account}.subscriptions.json"
         self.account = account
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Waits for other processes that change the account's subscriptions. Raises VendorUnavailable when that takes too long."""
+        """Waits for other processes that change the account's subscriptions.
+
+        Raises VendorUnavailable when that takes too long, ConfigurationError when the folder cannot be made.
+        """
+        self._make_folder()
         lock = FileLock(self._file.with_suffix(".lock"))
         try:
             lock.acquire(timeout=_LOCK_SECONDS)
@@ -93,11 +93,18 @@ class StateFile:
             "first": state.first,
             "strange": state.strange,
         }
+        self._make_folder()
         try:
             replace_private(self._file, orjson.dumps(raw, option=orjson.OPT_INDENT_2))
         except OSError as error:
             raise ConfigurationError(f"{self._file} cannot be written: {error.strerror}") from None
         return state
+
+    def _make_folder(self) -> None:
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"reconcile.state_dir {self._file.parent} cannot be made: {error.strerror}") from None
 
     def close_hole(self, since: datetime) -> None:
         """It was reconciled from `since` on; one that was found to reach further back meanwhile stays."""

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from ingest.errors import ConfigurationError
 from ingest.settings.secrets_file import SecretsFile
-from ingest.settings.sources import load_settings
+from ingest.settings.sources import load_settings, watched_paths
 from receivers.app import with_secrets
 from receivers.live import LiveAccounts
 from tests.consumers.rig import until
@@ -108,3 +108,62 @@ def test_files_without_any_secret_change_nothing(folder: Path) -> None:
     found = accounts(folder)
     (folder / "ingest.secrets.toml").write_text("")
     assert live(found) == ("old",)
+
+
+class TestMounted:
+    """A folder of mounted secrets, as Kubernetes has it: links through `..data`, which is swapped by one rename."""
+
+    VARIABLE = "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS"
+
+    @pytest.fixture
+    def mounted(self, tmp_path: Path) -> Path:
+        (tmp_path / "ingest.toml").write_text(ONE)
+        folder = tmp_path / "mounted"
+        (folder / "..1").mkdir(parents=True)
+        (folder / "..1" / self.VARIABLE).write_text("old\n")
+        (folder / "..data").symlink_to("..1")
+        (folder / self.VARIABLE).symlink_to(f"..data/{self.VARIABLE}")
+        return folder
+
+    def swap(self, folder: Path, **files: str) -> None:
+        (folder / "..2").mkdir()
+        for name, text in files.items():
+            (folder / "..2" / name).write_text(text)
+        (folder / "..data_tmp").symlink_to("..2")
+        (folder / "..data_tmp").rename(folder / "..data")
+
+    def found(self, folder: Path) -> LiveAccounts:
+        environ = {"INGEST_CONFIG": str(folder.parent / "ingest.toml"), "INGEST_SECRETS_DIR": str(folder)}
+        return LiveAccounts(lambda: with_secrets(load_settings(environ=environ)), watched_paths(environ))
+
+    def test_a_swapped_secret_is_live_at_the_next_look(self, mounted: Path) -> None:
+        found = self.found(mounted)
+        assert live(found) == ("old",)
+        self.swap(mounted, **{self.VARIABLE: "new,old\n"})
+        assert live(found) == ("new", "old")
+
+    def test_a_secret_that_is_written_over_is_too(self, mounted: Path) -> None:
+        found = self.found(mounted)
+        (mounted / "..1" / self.VARIABLE).write_text("another")
+        assert live(found) == ("another",)
+
+    def test_an_account_whose_secret_is_added_is_live(self, mounted: Path) -> None:
+        (mounted.parent / "ingest.toml").write_text(TWO)
+        found = self.found(mounted)
+        assert list(found) == [SALES]
+        (mounted / "INGEST_ACCOUNTS__SUPPORT__WEBHOOK_SECRETS").write_text("theirs")
+        assert list(found) == [SALES, SUPPORT]
+
+    def test_a_folder_that_is_gone_for_a_moment_changes_nothing(self, mounted: Path) -> None:
+        found = self.found(mounted)
+        mounted.rename(mounted.parent / "away")
+        assert live(found) == ("old",)
+        (mounted.parent / "away").rename(mounted)
+        self.swap(mounted, **{self.VARIABLE: "new"})
+        until(lambda: live(found) == ("new",), "the new secret is live")
+
+    def test_nothing_is_read_again_while_nothing_changes(self, mounted: Path) -> None:
+        found = self.found(mounted)
+        with capture_logs() as lines:
+            assert [live(found) for _ in range(3)] == [("old",)] * 3
+        assert lines == []

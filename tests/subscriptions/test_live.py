@@ -49,6 +49,24 @@ def test_a_new_secret_is_live_at_once_beside_the_old_and_a_dropped_one_is_not(re
     assert [delivered(receiver, secret) for secret in (NEW, OLD) * 3] == [202, 401] * 3
 
 
+def test_a_mounted_secret_that_is_swapped_is_live_at_once(tmp_path: Path) -> None:
+    (tmp_path / "ingest.toml").write_text(CONFIG)
+    mounted, variable = tmp_path / "mounted", "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS"
+    for number, secrets in (("..1", OLD), ("..2", f"{NEW},{OLD}")):
+        (mounted / number).mkdir(parents=True)
+        (mounted / number / variable).write_text(f"{secrets}\n")
+    (mounted / "..data").symlink_to("..1")
+    (mounted / variable).symlink_to(f"..data/{variable}")
+    receiver = Receiver(tmp_path, ["env", "-u", variable, *command_line("receive")], INGEST_SECRETS_DIR=str(mounted))
+    try:
+        assert (delivered(receiver, OLD), delivered(receiver, NEW)) == (202, 401)
+        (mounted / "..data_tmp").symlink_to("..2")
+        (mounted / "..data_tmp").rename(mounted / "..data")
+        assert [delivered(receiver, secret) for secret in (NEW, OLD)] == [202, 202]
+    finally:
+        receiver.close()
+
+
 def test_a_file_that_cannot_be_read_leaves_everything_as_it_is_until_it_can(receiver: Receiver, tmp_path: Path) -> None:
     path = tmp_path / "ingest.secrets.toml"
     whole = path.read_text()

@@ -14,9 +14,10 @@ from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from kafka.protocol.parser import KafkaProtocol
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
+from ingest.address import parse_address
 from ingest.errors import LogDenied, LogUnavailable
 from ingest.log.kafka.tls import tls_context
-from ingest.log.kafka_settings import KafkaSettings
+from ingest.log.kafka_settings import KAFKA_PORT, KafkaSettings
 from ingest.tls import Kind, fault
 
 _CONNECT_SECONDS = 1.0
@@ -81,11 +82,8 @@ def _check_login(settings: KafkaSettings) -> None:
 
 def _greet(server: str, settings: KafkaSettings, context: ssl.SSLContext | None) -> Welcome:
     """Raises TimeoutError when it connects and then does not answer."""
-    host, _, port = server.rpartition(":")
-    host = host.strip("[]")
-    if not port.isdecimal():
-        raise _Refused("log names no port: write host:9092")
-    with closing(connect(host, int(port))) as plain, closing(_encrypted(plain, host, context)) as connection:
+    host, port = parse_address(server, KAFKA_PORT)
+    with closing(connect(host, port)) as plain, closing(_encrypted(plain, host, context)) as connection:
         talk = _Talk(connection, host)
         talk.ask(ApiVersionsRequest(version=0), "It may not be Kafka.")
         if settings.security_protocol.startswith("SASL_"):

@@ -41,19 +41,25 @@ _STATUSES = {
 class AppointeddAccount(Account):
     """Appointedd's webhook form offers a custom header or basic authentication; the settings say which one was filled in.
 
-    `webhook_header` is the custom header's name, its value being one of the `webhook_secrets`; `webhook_user` the basic
-    authentication's user, one of the secrets being the password. For the REST side: `api_key` with `api = "v1"`,
-    `client_id` and `client_secret` with `"v2"`.
+    For the REST side: `api_key` with `api = "v1"`, `client_id` and `client_secret` with `"v2"`.
     """
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_key",), ("client_id", "client_secret"))
 
-    webhook_header: str | None = Field(None, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
-    webhook_user: str | None = Field(None, pattern=r"^[ -9;-~]+$")
-    api: Literal["v1", "v2"] = "v1"
-    api_key: SecretStr | None = None
-    client_id: str | None = None
-    client_secret: SecretStr | None = None
+    webhook_header: str | None = Field(
+        None,
+        pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
+        description="Name of the custom header in Appointedd's webhook form. Its value is one of `webhook_secrets`.",
+    )
+    webhook_user: str | None = Field(
+        None,
+        pattern=r"^[ -9;-~]+$",
+        description="User of basic authentication, instead of `webhook_header`. The password is one of `webhook_secrets`.",
+    )
+    api: Literal["v1", "v2"] = Field("v1", description="Version of the REST API: `v1`, or `v2`, which only `ingest sync` can use.")
+    api_key: SecretStr | None = Field(None, description="API key.")
+    client_id: str | None = Field(None, description="Client id for API `v2`.")
+    client_secret: SecretStr | None = Field(None, description="Client secret for API `v2`.")
 
     @model_validator(mode="after")
     def _one_credential(self) -> Self:

@@ -20,7 +20,7 @@ from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.signing import hmac_sha256_hex, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
-from ingest.vendors.account import Words
+from ingest.vendors.account import EVENTS, Words
 from ingest.vendors.payload import Amount, Id, MaybeInstant, Payload, Text, read_json
 
 TIMESTAMP = "x-bookeo-timestamp"
@@ -60,18 +60,24 @@ def _zone(value: str) -> str:
 
 
 class BookeoAccount(Account):
-    """`secret_key` is the application's and signs its webhooks; with `api_key`, the account's, it opens the REST side.
+    """The application's key signs webhooks; with the account's key it opens the REST side.
 
-    `timezone` is the account's IANA zone: Bookeo tells offsets only. Bookeo recommends to refuse deliveries older than
-    two minutes, which is `tolerance = "120s"`. `events` are what webhooks are to tell, each by a webhook of its own.
+    Bookeo recommends to refuse deliveries older than two minutes, which is `tolerance = "120s"`.
     """
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("secret_key", "api_key"),)
 
-    secret_key: SecretStr | None = None
-    api_key: SecretStr | None = None
-    timezone: Annotated[str, AfterValidator(_zone)] | None = None
-    events: Annotated[Words, AfterValidator(_known_events)] = tuple(f"bookings/{what}" for what in _HAPPENING)
+    secret_key: SecretStr | None = Field(
+        None, description="The application's secret key. It also signs webhooks unless `webhook_secrets` is set."
+    )
+    api_key: SecretStr | None = Field(None, description="API key.")
+    timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
+        None, description="The account's IANA time zone, such as `Europe/Berlin`; Bookeo sends offsets only."
+    )
+    events: Annotated[Words, AfterValidator(_known_events)] = Field(
+        tuple(f"bookings/{what}" for what in _HAPPENING),
+        description=EVENTS,
+    )
 
     def live_secrets(self) -> tuple[str, ...]:
         """`webhook_secrets` where they are set, for a rotation; else the secret key."""

@@ -15,7 +15,7 @@ from ingest.event import Event, digest
 from ingest.instant import format_instant
 from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
-from ingest.vendors.account import Words
+from ingest.vendors.account import EVENTS, Words
 from ingest.vendors.payload import Amount, Id, Instant, MaybeInstant, Payload, Text, latest, read_json
 
 SIGNATURE = "calendly-webhook-signature"
@@ -26,22 +26,23 @@ _CANCELERS = {"invitee": "customer", "host": "host"}
 
 
 class CalendlyAccount(Account):
-    """For the REST side: `api_token`, a personal access token, or `client_id`, `client_secret` and `refresh_token` of an OAuth app.
-
-    `scope` is whose bookings are read: the whole organization's, which takes an owner's or admin's token, or the user's.
-    `check_no_shows`: no list tells of a no-show, so reconciliation reads every held meeting, one request each; false leaves that out.
-    `events` are what webhooks are to tell, in Calendly's words.
-    """
+    """For the REST side: a personal access token, or the credentials of an OAuth app."""
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_token",), ("client_id", "client_secret", "refresh_token"))
 
-    api_token: SecretStr | None = None
-    client_id: str | None = None
-    client_secret: SecretStr | None = None
-    refresh_token: SecretStr | None = None
-    scope: Literal["organization", "user"] = "organization"
-    check_no_shows: bool = True
-    events: Words = _BOOKING_EVENTS
+    api_token: SecretStr | None = Field(None, description="Personal access token.")
+    client_id: str | None = Field(None, description="Client id of an OAuth app, instead of `api_token`.")
+    client_secret: SecretStr | None = Field(None, description="Client secret of the OAuth app.")
+    refresh_token: SecretStr | None = Field(
+        None, description="Refresh token of the OAuth app. Its successors are kept in `reconcile.state_dir`."
+    )
+    scope: Literal["organization", "user"] = Field(
+        "organization", description="Whose bookings REST reads: `organization` (the token's user must be owner or admin) or `user`."
+    )
+    check_no_shows: bool = Field(
+        True, description="Whether reconciliation looks at every held meeting, one request each, because no list has its no-show."
+    )
+    events: Words = Field(_BOOKING_EVENTS, description=EVENTS)
 
 
 class _Cancellation(Payload):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from ingest.booking import Booking, BookingStatus
 from ingest.errors import PayloadError
@@ -16,7 +16,7 @@ from ingest.event import Event, digest
 from ingest.instant import format_instant
 from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
-from ingest.vendors.account import Words
+from ingest.vendors.account import EVENTS, Words
 from ingest.vendors.payload import Amount, Id, Instant, MaybeInstant, Payload, Text, read_json
 
 SIGNATURE = "oncehub-signature"
@@ -71,12 +71,12 @@ _BOOKING_EVENTS = (
 
 
 class OncehubAccount(Account):
-    """`api_key`: for the REST side. `events` are what webhooks are to tell, in OnceHub's words."""
+    """The REST side has one key."""
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_key",),)
 
-    api_key: SecretStr | None = None
-    events: Words = _BOOKING_EVENTS
+    api_key: SecretStr | None = Field(None, description="API key.")
+    events: Words = Field(_BOOKING_EVENTS, description=EVENTS)
 
 
 class _Part(Payload):

@@ -1,0 +1,78 @@
+"""Network addresses in settings: hosts, hosts with a port, and web addresses; IPv6 is written in brackets where a port may follow."""
+
+import re
+from ipaddress import IPv6Address
+from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+_HOST_NAME = re.compile(r"[\w.-]+")
+_LARGEST_PORT = 65535
+
+
+class Address(NamedTuple):
+    """A host and a port; as text, an IPv6 host is in brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """`host:port`, or `[::1]:port`."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_host(text: str) -> str:
+    """A host name or an IP address, IPv6 with or without brackets; returned without. Raises ValueError."""
+    host = text.strip()
+    if _HOST_NAME.fullmatch(host):
+        return host
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if _is_ipv6(host):
+        return host
+    raise ValueError("is not a host: write a host name or an IP address alone, for example 127.0.0.1, ::1 or host.example.com")
+
+
+def parse_address(text: str, default_port: int) -> Address:
+    """`host`, `host:port`, `[::1]`, `[::1]:port` or `::1`. Raises ValueError."""
+    address = text.strip()
+    if _is_ipv6(address):
+        return Address(address, default_port)
+    host, colon, port = address.rpartition(":")
+    if not colon or address.endswith("]"):
+        return Address(parse_host(address), default_port)
+    if not (port.isascii() and port.isdigit() and 0 < int(port) <= _LARGEST_PORT):
+        raise ValueError(f"has a port that is not a number from 1 to {_LARGEST_PORT}: write host:{default_port} or [::1]:{default_port}")
+    return Address(parse_host(host), int(port))
+
+
+def parse_web_address(text: str) -> str:
+    """An http or https URL without user, password, query and fragment: it is shown and logged. Raises ValueError."""
+    url = text.strip()
+    if not re.match(r"https?://", url, re.IGNORECASE):
+        raise ValueError("does not begin with http:// or https://: write for example https://hooks.example.com")
+    if re.search(r"[?#\s]", url):
+        raise ValueError("must not contain blanks, a query (?) or a fragment (#): write for example https://hooks.example.com/path")
+    try:
+        parts = urlsplit(url)
+        has_host, _ = bool(parts.hostname), parts.port
+    except ValueError:
+        has_host = False
+    if "@" in url.split("/")[2]:
+        raise ValueError("must not contain a user or a password, because it is shown in logs: write for example https://hooks.example.com")
+    if not has_host:
+        raise ValueError("has no valid host and port: write for example https://hooks.example.com, or http://[::1]:8080 with IPv6")
+    return url
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+Host = Annotated[str, AfterValidator(parse_host)]
+WebAddress = Annotated[str, AfterValidator(parse_web_address)]

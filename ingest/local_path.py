@@ -1,0 +1,31 @@
+"""Paths in settings: relative ones belong to the folder of the settings file, wherever a command is started."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, ValidationInfo
+
+# The key of the validation context under which the settings loader passes that folder.
+FOLDER = "folder"
+
+
+def absolute_path(path: str, info: ValidationInfo) -> str:
+    """The path below the folder of the validation context, `~` being the user's home; unchanged without a context. Raises ValueError."""
+    if not path.strip():
+        raise ValueError("is empty: write a path, or leave the setting out")
+    folder = (info.context or {}).get(FOLDER)
+    if folder is None:
+        return path
+    try:
+        return os.path.normpath(Path(folder, Path(path).expanduser()))
+    except RuntimeError:
+        raise ValueError("begins with ~, and this user has no home folder here: write the whole path") from None
+
+
+def absolute_url(url: str, scheme: str, info: ValidationInfo) -> str:
+    """`sqlite:///data/x.db` with its path made absolute; `scheme` is `sqlite:///` then. Raises ValueError."""
+    return scheme + absolute_path(url.removeprefix(scheme), info)
+
+
+LocalPath = Annotated[str, AfterValidator(absolute_path)]

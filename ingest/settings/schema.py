@@ -1,0 +1,86 @@
+"""A JSON schema of `ingest.toml`, for editors that complete and check it: made from the settings' models.
+
+Secrets are left out, because they do not belong in that file.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+from ingest.duration import format_duration
+from ingest.settings import Settings, section_models
+from ingest.settings.secret_fields import secret_fields
+from ingest.vendors import load_vendor, vendor_names
+
+Schema = dict[str, Any]
+
+TITLE = "Settings of bookings-ingest"
+_DIALECT = "http://json-schema.org/draft-07/schema#"  # what Taplo, the TOML language server of many editors, understands
+_ACCOUNT_NAME = "^[a-z0-9][a-z0-9_-]*$"
+# Where the models take one text for a list too.
+_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+
+class _AsWritten(GenerateJsonSchema):
+    """Durations have their defaults as people write them."""
+
+    def encode_default(self, dft: Any) -> Any:
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
+
+
+def settings_schema() -> Schema:
+    """The schema of the whole file."""
+    properties = {name: property_ for name, property_ in _table(Settings)["properties"].items() if name != "accounts"}
+    properties |= {name: _table(model) for name, model in section_models().items()}
+    return {
+        "$schema": _DIALECT,
+        "title": TITLE,
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {**properties, "accounts": _accounts()},
+    }
+
+
+def _accounts() -> Schema:
+    """Each account has the settings of its vendor."""
+    vendors = {name: load_vendor(name).Account for name in vendor_names()}
+    tables = {name: _table(model, vendor=name) for name, model in vendors.items()}
+    return {
+        "type": "object",
+        "description": "Accounts by name; the name is part of the webhook URL.",
+        "propertyNames": {"pattern": _ACCOUNT_NAME},
+        "additionalProperties": {
+            "type": "object",
+            "properties": {"vendor": {"enum": list(vendors)}},
+            "allOf": [
+                {"if": {"properties": {"vendor": {"const": name}}, "required": ["vendor"]}, "then": table} for name, table in tables.items()
+            ],
+        },
+    }
+
+
+def _table(model: type[BaseModel], **constants: str) -> Schema:
+    """A table of the file: the model's fields but secrets, and the name that an account has from its table."""
+    schema = model.model_json_schema(schema_generator=_AsWritten)
+    hidden = {*secret_fields(model), *(["name"] if constants else [])}
+    properties = {name: _property(schema["properties"][name], constants.get(name)) for name in model.model_fields if name not in hidden}
+    description = (model.__doc__ or "").partition("\n")[0]
+    return {"type": "object", "description": description, "additionalProperties": False, "properties": properties}
+
+
+def _property(schema: Schema, constant: str | None) -> Schema:
+    """Without pydantic's titles, without null, which TOML has not, and with the text that a list may be."""
+    kept = {
+        key: value
+        for key, value in schema.items()
+        if key not in {"title", "format", "writeOnly"} and not (key == "default" and value is None)
+    }
+    if constant:
+        return {**kept, "const": constant}
+    if kept.get("type") == "array":
+        return {**{key: value for key, value in kept.items() if key not in {"type", "items", "minItems"}}, **_LIST}
+    if choices := [choice for choice in kept.pop("anyOf", []) if choice != {"type": "null"}]:
+        return {**kept, **(choices[0] if len(choices) == 1 else {"anyOf": choices})}
+    return kept

@@ -1,0 +1,185 @@
+"""The sections of the settings, each a frozen value; a field's description is what docs/settings.md and the JSON schema say about it."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo
+
+from ingest.address import Host
+from ingest.duration import Duration
+from ingest.local_path import FOLDER, LocalPath
+from ingest.settings.credentials import DEFAULT_FILE, duckdb_path, usable_credentials
+
+
+class Section(BaseModel):
+    """A table of the settings; a default is validated like a given value, so that paths in it become absolute."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _fits_two_bodies(limit: int, info: ValidationInfo) -> int:
+    """One account can use half of the limit, and the largest body must fit into that half."""
+    least = 2 * info.data.get("body_limit", 0)
+    if limit < least:
+        raise ValueError(
+            "is less than twice receiver.body_limit, so the largest bodies would never be accepted:"
+            f" raise receiver.in_flight_limit to {least} at least, or lower receiver.body_limit"
+        )
+    return limit
+
+
+def _not_reserved(dataset: str) -> str:
+    if dataset in {"temp", "system", "information_schema", "pg_catalog"}:
+        raise ValueError("databases keep this name for themselves; choose another")
+    return dataset
+
+
+def _absolute_credentials(credentials: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """DuckDB's file has a default, and where the settings' folder is known its path becomes absolute."""
+    text = credentials.get_secret_value() if credentials else ""
+    if info.data.get("destination") == "duckdb" and not text and FOLDER in (info.context or {}):
+        text = DEFAULT_FILE
+    return SecretStr(usable_credentials(text, info)) if text else None
+
+
+def _admin_host() -> Any:
+    return Field("127.0.0.1", description="Host of the admin listener, which serves `/readyz` and `/metrics`.")
+
+
+def _admin_port(port: int) -> Any:
+    return Field(port, ge=0, le=65535, description="Port of the admin listener.")
+
+
+def _admin_token() -> Any:
+    return Field(None, description="Bearer token of the admin listener. Required when `admin_host` is not a loopback address.")
+
+
+class ReceiverSettings(Section):
+    """The receiver: its two listeners, its limits and its spool."""
+
+    host: Host = Field("127.0.0.1", description="Host of the public listener. `::` listens on IPv4 and IPv6.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the public listener.")
+    admin_host: Host = _admin_host()
+    admin_port: int = _admin_port(8081)
+    admin_token: SecretStr | None = _admin_token()
+    workers: int = Field(1, ge=1, le=64, description="Number of processes that share the public listener.")
+    body_limit: int = Field(
+        1024 * 1024, ge=1024, description="Largest body in bytes; larger ones are answered 413. With Kafka at most `1835008`."
+    )
+    append_timeout: Duration = Field(
+        timedelta(seconds=4),
+        description="How long a delivery may wait for the log before it is answered 503. Bookeo gives up after 5 seconds.",
+    )
+    head_timeout: Duration = Field(
+        timedelta(seconds=5),
+        description="How long a request's head may take to arrive, and how long a connection may be idle between two requests.",
+    )
+    body_timeout: Duration = Field(timedelta(seconds=10), description="How long a request's body may take to arrive.")
+    in_flight_limit: Annotated[int, AfterValidator(_fits_two_bodies)] = Field(
+        32 * 1024 * 1024,
+        ge=1024,
+        description="Bytes of bodies that one worker handles at once. One account can use at most half of this; above it deliveries are"
+        " answered 503. At least twice `receiver.body_limit`.",
+    )
+    connection_limit: int = Field(
+        1000,
+        ge=1,
+        description="Connections that one worker handles at once. One account can use at most half of this; above it deliveries are answered 503.",
+    )
+    spool_dir: LocalPath = Field(
+        "data/spool",
+        description="Folder where workers keep deliveries that Kafka does not acknowledge in time. Keep this folder and do not share it"
+        " between receivers. If you switch to the embedded log, records waiting here are moved into it at start.",
+    )
+    spool_after: Duration = Field(
+        timedelta(seconds=1), description="How long Kafka may take before a delivery goes to the spool. At most half of `append_timeout`."
+    )
+    spool_limit: int = Field(
+        4 * 1024**3,
+        ge=1024 * 1024,
+        description="Bytes that one worker may keep in the spool, without the file's journal. Above it deliveries are answered 503.",
+    )
+
+
+class ConsumerSettings(Section):
+    """The consumer: its group, and when a batch is loaded."""
+
+    group: str = Field(
+        "ingest",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Consumer group. A new name reads the log from its beginning. The embedded log keeps what the old group has not read.",
+    )
+    instance: str = Field(
+        "",
+        pattern=r"^([a-z0-9]+(_[a-z0-9]+)*)?$",
+        description="Name of this consumer. Needed, and different for each, when several consumers load into one warehouse.",
+    )
+    max_records: int = Field(5000, ge=1, description="A batch is loaded when it has this many records.")
+    max_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="A batch is loaded when it has this many bytes.")
+    linger: Duration = Field(
+        timedelta(milliseconds=250), description="A batch is loaded when its oldest record was received this long ago."
+    )
+    dead_letter_limit: int = Field(
+        100,
+        ge=1,
+        description="The consumer stops after this many bad records in a row, or when more than half of the last 10 times this many were bad.",
+    )
+    admin_host: Host = _admin_host()
+    admin_port: int = _admin_port(8082)
+    admin_token: SecretStr | None = _admin_token()
+
+
+class WarehouseSettings(Section):
+    """The warehouse: any dlt destination."""
+
+    destination: str = Field("duckdb", description="Name of a [dlt destination](https://dlthub.com/docs/dlt-ecosystem/destinations).")
+    credentials: Annotated[SecretStr | None, AfterValidator(_absolute_credentials)] = Field(
+        None,
+        description=f"Credentials as dlt expects them. For DuckDB the path of its file, `{DEFAULT_FILE}` by default. With a password in it, only in"
+        " the environment or the secrets file; the password may contain `@`, `:` and `/`, and `%` unless two hexadecimal digits follow.",
+    )
+    dataset: Annotated[str, AfterValidator(_not_reserved)] = Field(
+        "ingest", pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", description="Dataset or schema of the tables."
+    )
+    work_dir: LocalPath = Field("data/dlt", description="dlt's working folder. It can be deleted while nothing runs.")
+
+    @property
+    def duckdb_file(self) -> Path | None:
+        """The database file; None for another destination, and for DuckDB in memory or at a service."""
+        if self.destination != "duckdb":
+            return None
+        path = duckdb_path(self.credentials.get_secret_value() if self.credentials else DEFAULT_FILE)
+        return Path(path) if path else None
+
+
+class ReconcileSettings(Section):
+    """Reconciliation: how often the vendors' REST APIs are compared with the warehouse, and how far back."""
+
+    every: Duration = Field(timedelta(hours=1), description="How often `ingest up` and `ingest reconcile --watch` compare.")
+    jitter: Duration = Field(timedelta(minutes=5), description="Longest random delay that is added to `every`.")
+    lookback: Duration = Field(
+        timedelta(days=2), description="How far back each run looks. After failed or missing runs it looks back to the last good one."
+    )
+    lag: Duration = Field(
+        timedelta(minutes=1), description="How far a vendor's REST API may be behind its webhooks. Younger rows are not doubted."
+    )
+    patience: Duration = Field(timedelta(minutes=1), description="How long one request is retried while a vendor fails.")
+    state_dir: LocalPath = Field(
+        "data/reconcile", description="Folder for the progress of runs and for OAuth tokens that were renewed. Keep this folder."
+    )
+    admin_host: Host = _admin_host()
+    admin_port: int = _admin_port(8083)
+    admin_token: SecretStr | None = _admin_token()
+
+
+class WebhooksSettings(Section):
+    """The vendors' webhook subscriptions."""
+
+    every: Duration = Field(
+        timedelta(hours=1), description="How often `ingest up` and `ingest reconcile --watch` check the vendors' subscriptions."
+    )
+    repair: bool = Field(False, description="Whether that check also repairs them without asking.")
+    timeout: Duration = Field(
+        timedelta(seconds=30), description="How long a vendor may take to answer a request that creates a subscription."
+    )

@@ -1,0 +1,1 @@
+"""Settings: variables, files, paths and values as people and platforms write them."""
