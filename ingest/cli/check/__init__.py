@@ -1,5 +1,6 @@
 """`check`: tries what receiver, consumer, reconciliation and sync need, and leaves nothing behind."""
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,6 +14,7 @@ from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.cli.output import Console, print_json, print_line
 from ingest.finding import Finding, State
 from ingest.settings import Settings
+from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
 
 _WORDS = {State.OK: ("ok  ", "green"), State.WARNING: ("warn", "yellow"), State.FAILED: ("FAIL", "red"), State.SKIPPED: ("skip", "yellow")}
@@ -33,6 +35,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
     Examples: [bold]ingest check[/bold]   [bold]ingest check --json[/bold]
     """
     settings = settings_of(config)
+    configure_logging("check", level=logging.CRITICAL)  # the findings tell it all
     findings = []
     for found in _findings(settings, quiet=as_json):
         findings.append(found)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ingest.address import Address
 from ingest.disk import free_bytes, nearest, require_writable, strange_file
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, failed, ok, warning
@@ -38,12 +39,8 @@ def check_listeners(settings: Settings) -> list[Finding]:
     taken = [listener for listener in listeners if listener[2] and is_taken(listener[1], listener[2])]
     if taken:
         return [_taken(taken)]
-    return [
-        ok(
-            "listeners",
-            f"webhooks on {listeners[0][1]}:{listeners[0][2]}, admin on {', '.join(str(port) for *_, port in listeners[1:])}: free",
-        )
-    ]
+    public, *admin = [str(Address(host, port)) for _, host, port in listeners]
+    return [ok("listeners", f"webhooks on {public}, admin on {', '.join(admin)}: free")]
 
 
 def _listeners(settings: Settings) -> list[Listener]:
@@ -61,16 +58,12 @@ def _taken(taken: list[Listener]) -> Finding:
 
     owners = {(setting, port): owner_of(port) for setting, _, port in taken}
     ours = {port: owner for (_, port), owner in owners.items() if owner and owner.is_ingest}
-    others = [
-        f"{setting} {port} is used by {owner or 'a process of another user'}"
-        for (setting, port), owner in owners.items()
-        if port not in ours
-    ]
-    if not others:
-        return ok(
-            "listeners", f"in use by ingest, which is running: {', '.join(f'{port} by pid {owner.pid}' for port, owner in ours.items())}"
-        )
-    if any(owner and not owner.is_ingest for owner in owners.values()):
+    foreign = {name: owner for name, owner in owners.items() if name[1] not in ours}
+    if not foreign:
+        running = ", ".join(f"{port} by pid {owner.pid}" for port, owner in ours.items())
+        return ok("listeners", f"in use by ingest, which is running: {running}")
+    others = [f"{setting} {port} is used by {owner or 'a process of another user'}" for (setting, port), owner in foreign.items()]
+    if any(foreign.values()):
         return failed("listeners", "; ".join(others), "stop that process, or choose another port")
     return warning("listeners", "; ".join(others), "fine if it is `ingest up` of that user; else choose another port")
 
