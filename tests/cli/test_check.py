@@ -70,10 +70,9 @@ def test_what_alone_cannot_be_reached_has_the_exit_code_for_that(tmp_path: Path)
     }
     result = ingest(tmp_path, "check", **environ)
     assert result.code == 3, result
-    assert [line for line in result.out.splitlines() if line.startswith("FAIL")] == [
-        f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection (Connection refused):"
-        " is the broker running, and is its address in log right?"
-    ]
+    [said] = [line for line in result.out.splitlines() if line.startswith("FAIL")]
+    assert said.startswith(f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection (Connection refused)")
+    assert said.endswith("is the broker running, and is its address in log right?")
     assert "warn webhooks sales: nothing has arrived yet" in result.out
     assert list(tmp_path.iterdir()) == [], "it only looked"
 
@@ -101,10 +100,10 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_are_made() -> None:
         raise ConfigurationError("set something")
 
     def fall_over() -> list[Finding]:
-        raise ZeroDivisionError("by zero")
+        raise ZeroDivisionError("it may quote a secret")
 
     assert names([[Check("a", refuse), Check("b", fall_over), Check("c", lambda: [ok("c", "fine")])]]) == {
         "a": "set something",
-        "b": "the check itself failed: ZeroDivisionError: by zero; report this as a bug",
+        "b": "the check itself failed (ZeroDivisionError); report this as a bug",
         "c": "fine",
     }
