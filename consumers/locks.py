@@ -15,15 +15,15 @@ READER_SECONDS = 60.0
 
 
 @contextmanager
-def reading_turn(settings: WarehouseSettings) -> Iterator[None]:
+def reading_turn(settings: WarehouseSettings, patience: float = READER_SECONDS) -> Iterator[None]:
     """A reader's turn at the file. It makes no lock where no loader ever made one: a reader leaves nothing behind.
 
-    Raises WarehouseUnavailable.
+    Raises WarehouseUnavailable after `patience` seconds.
     """
     if settings.duckdb_file is None or not _lock_file(settings.duckdb_file).exists():
         yield
         return
-    with warehouse_lock(settings, READER_SECONDS):
+    with warehouse_lock(settings, patience):
         yield
 
 

@@ -4,6 +4,7 @@ IngestError
 ├── VerificationError      the delivery is not authentic                    401
 ├── PayloadError           authentic, but not what the vendor documents     (dead-lettered)
 ├── LogUnavailable         the log did not take or give records in time     503, retryable
+│   ├── LogDenied          it was reached, and does not let us in, or not do this
 │   ├── LogRefused         it was reached, and refuses these very records
 │   └── LogHeld            another consumer has the embedded log
 ├── CommitFailed           the consumer no longer owns what it read         retryable
@@ -45,6 +46,12 @@ class LogUnavailable(IngestError):
     """The log did not make the records durable, or could not be read, within the time limit."""
 
     retryable = True
+
+
+class LogDenied(LogUnavailable):
+    """The log was reached and does not let us in, or not do this: a login, a certificate or a right has to be mended first."""
+
+    retryable = False
 
 
 class LogRefused(LogUnavailable):

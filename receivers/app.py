@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import unquote, urlsplit
 
@@ -22,6 +22,7 @@ from ingest.vendors import AnyVendor
 from receivers.live import LiveAccounts
 from receivers.refusals import Refusals
 from receivers.seldom import SeldomWarned
+from receivers.site import SITE_HEADER, site_of
 from receivers.spool.opening import open_spooling
 from receivers.webhook import Webhooks
 
@@ -74,7 +75,7 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
     webhooks, refusals = Webhooks(settings, vendors, producer), Refusals(vendors)
     routes = [
         Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
-        Route("/healthz", _alive),
+        Route("/healthz", _alive(site_of(settings))),
     ]
     app = Starlette(
         routes=[*routes, *_below_public_path(settings.public_url, routes)],
@@ -92,5 +93,10 @@ def _below_public_path(public_url: str, routes: Sequence[BaseRoute]) -> list[Mou
     return [Mount(path, app=Router(routes, redirect_slashes=False))] if path else []
 
 
-async def _alive(_: Request) -> Response:
-    return PlainTextResponse("ok\n")
+def _alive(site: str) -> Callable[[Request], Awaitable[Response]]:
+    """Who asks for it, as `ingest check` does through the public URL, is told whose receiver this is."""
+
+    async def alive(request: Request) -> Response:
+        return PlainTextResponse("ok\n", headers={SITE_HEADER: site} if SITE_HEADER in request.headers else None)
+
+    return alive

@@ -21,12 +21,11 @@ from dlt.common.destination.client import WithStateSync
 from dlt.extract import DltResource, DltSource
 from dlt.sources.rest_api import rest_api_resources
 
-from consumers.warehouse.destination import destination
+from consumers.warehouse.destination import destination, sync_pipeline
 from consumers.warehouse.errors import causes_of, translated
 from consumers.warehouse.fields import Fields
 from consumers.warehouse.files import hold, turn_at
 from ingest.errors import IngestError, VendorUnavailable, WarehouseUnavailable
-from ingest.event import digest
 from ingest.settings import Settings
 from ingest.vendors.rest import AnyRest
 
@@ -111,7 +110,7 @@ class SyncPipeline:
             pipeline = dlt.pipeline(
                 self._name,
                 pipelines_dir=self._settings.warehouse.work_dir,
-                destination=destination(self._settings, f"sync_{digest(self._account)[:12]}"),  # in names of datasets `-` would be `_`
+                destination=destination(self._settings, sync_pipeline(self._account)),
                 dataset_name=self._settings.warehouse.dataset,
             )
             pipeline.sync_destination()

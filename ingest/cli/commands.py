@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ingest.cli import dead_letters, demo, processes, querying, reading, reconciling, replay, setup, sync, webhooks
+from ingest.cli import check, dead_letters, demo, processes, querying, reading, reconciling, replay, setup, sync, webhooks
 from ingest.cli.options import UNAVAILABLE
 from ingest.cli.output import print_error, print_line
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
@@ -25,7 +25,7 @@ app = typer.Typer(
     help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
     "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
 )
-for module in (setup, processes, querying, reading, reconciling, webhooks, dead_letters, replay, sync, demo):
+for module in (setup, check, processes, querying, reading, reconciling, webhooks, dead_letters, replay, sync, demo):
     module.register(app)
 
 

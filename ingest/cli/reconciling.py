@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
@@ -18,12 +19,14 @@ from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.cli.output import Console, new_table, print_json, print_line, print_note
 from ingest.cli.parent import WithParent, follow_parent
 from ingest.cli.waits import showing_waits
+from ingest.disk import require_writable
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 from ingest.waits import announcing
 
 if TYPE_CHECKING:
+    from ingest.readiness import Probe
     from receivers.reconcile.account import Follow
     from receivers.reconcile.report import Counts, Report
     from receivers.reconcile.run import Reconciler
@@ -109,7 +112,7 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     vendors = readable(settings, accounts)
-    serve_admin(settings.reconcile, "reconcile", lambda: None)
+    serve_admin(settings.reconcile, "reconcile", _probes(settings))
     with announcing(lambda line: log.info("reconcile.waiting", why=line)), _reconciler(settings, lambda *_: None, stop=stop) as reconciler:
         watch = Watch(settings, vendors, reconciler, heard_from(settings))
         # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
@@ -120,6 +123,18 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
         work.join(_STOP_SECONDS)
     if not stop.is_set():
         raise typer.Exit(1)  # it died, and its traceback is in the log; `ingest up` starts it again
+
+
+def _probes(settings: Settings) -> "dict[str, Probe]":
+    """What a comparison and its repairs need; each vendor's own trouble is in the metrics."""
+    from consumers.warehouse.reach import reach
+    from ingest.probing import probe_append
+
+    return {
+        "log": lambda: probe_append(settings),
+        "warehouse": lambda: reach(settings.warehouse),
+        "state_dir": lambda: require_writable(Path(settings.reconcile.state_dir), "reconcile.state_dir"),
+    }
 
 
 @contextmanager

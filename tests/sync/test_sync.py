@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.warehouse import destination, files, try_out
+from consumers.warehouse import destination, files, reading_client
 from consumers.warehouse.sync import SyncPipeline
 from ingest.errors import ConfigurationError, LoadRefused, VendorBusy, VendorRefused, VendorUnavailable, WarehouseUnavailable
 from ingest.simulator.rest import load_rest_dialect
@@ -285,7 +285,8 @@ def test_a_consumer_that_loads_meanwhile_is_delayed_and_never_broken(either: Syn
 
 
 def test_a_dataset_that_was_made_and_not_yet_loaded_into_is_synced_into(either: SyncRig) -> None:
-    try_out(either.settings)
+    with reading_client(either.settings) as client:
+        client.create_dataset()
     assert either.sync("users")["users"].problem is None
     assert either.tables()["oncehub__users"] == 5
 
