@@ -6,11 +6,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from consumers.warehouse.sync import Loaded, SyncPipeline
-from ingest.errors import ConfigurationError, IngestError, VendorBusy
+from ingest.errors import ConfigurationError, IngestError, LoadRefused, VendorBusy
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
 from ingest.vendors.rest import load_rest
+
+log = structlog.get_logger()
 
 # Told of account, resource and rows read so far: 0 when it begins.
 Follow = Callable[[str, str, int], None]
@@ -41,9 +45,9 @@ def sync(settings: Settings, account: str | None, resources: Sequence[str], foll
         try:
             rest = load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir))
             pipeline = SyncPipeline(settings, rest)
-        except ConfigurationError:
-            raise
         except IngestError as problem:
+            if isinstance(problem, ConfigurationError) and account is not None:
+                raise
             yield Synced(vendor.account.name, vendor.name, only, None, 0, 0.0, problem)
             continue
         with closing(pipeline):
@@ -53,15 +57,19 @@ def sync(settings: Settings, account: str | None, resources: Sequence[str], foll
 def _account(pipeline: SyncPipeline, vendor: AnyVendor, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:
     if unknown := sorted(set(resources) - set(pipeline.resources)):
         raise ConfigurationError(f"{vendor.name} has no resource {', '.join(unknown)}: known are {', '.join(pipeline.resources)}")
+    busy: VendorBusy | None = None
     for resource in resources or pipeline.usual:
+        if busy:  # it would answer the others no sooner
+            yield Synced(vendor.account.name, vendor.name, resource, pipeline.table(resource), 0, 0.0, busy)
+            continue
         synced = _resource(pipeline, vendor, resource, follow)
         yield synced
-        if isinstance(synced.problem, VendorBusy):
-            return  # it would answer the others no sooner
+        busy = synced.problem if isinstance(synced.problem, VendorBusy) else None
 
 
 def _resource(pipeline: SyncPipeline, vendor: AnyVendor, resource: str, follow: Follow) -> Synced:
-    account, started, read, problem = vendor.account.name, time.monotonic(), 0, None
+    account, started, read = vendor.account.name, time.monotonic(), 0
+    problem: IngestError | None = None
 
     def count(more: int) -> None:
         nonlocal read
@@ -74,6 +82,11 @@ def _resource(pipeline: SyncPipeline, vendor: AnyVendor, resource: str, follow: 
         loaded = pipeline.load(resource, count)
     except IngestError as error:
         problem = error
+    except Exception as error:  # ours, or of a library: the other resources are loaded all the same
+        log.exception("sync.crashed", account=account, resource=resource)
+        problem = LoadRefused(
+            f"{vendor.name} account {account}: {resource} fails with {type(error).__name__}; the log has its place in the code"
+        )
     seconds = time.monotonic() - started
     return Synced(account, vendor.name, resource, pipeline.table(resource), loaded.rows, seconds, problem, loaded.absent, loaded.keyless)
 

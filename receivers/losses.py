@@ -85,6 +85,7 @@ class Losses:
         self._settings = settings
         self._vendors = {vendor.source: vendor for vendor in vendors}
         self._since = datetime.now(UTC) - _OLDEST
+        self._is_blind = False
         self._reported: dict[str, datetime] = {}
         self._answered: dict[str, datetime] = {}
         self._due: dict[str, float] = {}
@@ -95,9 +96,11 @@ class Losses:
         try:
             for source, at in self._notes().items():
                 self._reported[source] = max(at, self._reported.get(source, at))
-            self._since = began - _OVERLAP
+            self._since, self._is_blind = began - _OVERLAP, False
         except LogUnavailable as error:
-            log.warning("reconcile.losses_unknown", why=str(error))
+            if not self._is_blind:  # once for each outage
+                log.warning("reconcile.losses_unknown", why=str(error))
+            self._is_blind = True
         return [
             Loss(self._vendors[source], at, at - self._settings.reconcile.lookback)
             for source, at in self._reported.items()

@@ -61,7 +61,9 @@ def reconcile(
         list[str] | None, typer.Option(help="This account; may be given several times.", show_default="all with REST credentials")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Find, and repair nothing.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, every reconcile.every.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Again and again, every reconcile.every; at once when a vendor says that it gave up a delivery.")
+    ] = False,
     as_json: AsJson = False,
     config: Config = None,
     with_parent: WithParent = False,

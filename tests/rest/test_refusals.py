@@ -108,3 +108,33 @@ def test_bookeo_tells_the_pause_in_the_body(bookeo_rest: AnyRest, body: object, 
 
 def test_a_pause_in_the_body_of_a_success_is_data(bookeo_rest: AnyRest) -> None:
     assert bookeo_rest.pause(response(200, {"retryAfter": 30})) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            {"title": "Permission Denied", "required_scopes": ["event_types:read", "users:read"]},
+            "required scopes: event_types:read, users:read",
+        ),
+        (
+            {"title": "Invalid Argument", "details": [{"parameter": "events", "message": "users:read is required"}, {"message": "no"}]},
+            "events: users:read is required; no",
+        ),
+        ({"message": "no", "details": ["one", {"field": "url", "detail": "is not https"}, 7, None, {}]}, "no; one; url: is not https"),
+    ],
+)
+def test_what_an_error_says_of_scopes_and_parameters_is_told(rest: AnyRest, body: object, words: str) -> None:
+    assert f"{words}:" in rest.refusal(response(403, body))
+
+
+@pytest.mark.parametrize("odd", [None, "text", 7, {"a": 1}, [None], [[]], [{"parameter": None}]])
+def test_details_of_another_kind_are_no_reason_to_fail(rest: AnyRest, odd: object) -> None:
+    assert rest.refusal(response(500, {"message": "no", "details": odd, "required_scopes": odd})).startswith("500 no")
+
+
+def test_details_hold_no_key_and_are_of_bounded_length(rest: AnyRest) -> None:
+    told = rest.refusal(response(400, {"message": "x", "details": [{"parameter": KEY, "message": f"\x1b[2J{KEY}" * 300}]}))
+    assert KEY not in told
+    assert told.isprintable()
+    assert len(told) < 600

@@ -9,6 +9,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from consumers.warehouse.sync import SyncPipeline
 from ingest.errors import VendorRefused
 from tests.consumers.rig import Tree
 from tests.sync.rig import SyncRig, syncing
@@ -152,3 +153,18 @@ def test_a_record_that_was_left_out_for_its_key_is_exit_code_1(oncehub: SyncRig,
     done = command(oncehub, tmp_path).run("sync", "sales", "contacts")
     assert done.returncode == 1
     assert "sales contacts: 1 left out, which cannot be stored without a key: record 2 has no id" in done.stdout
+
+
+def test_a_defect_of_ours_in_one_resource_does_not_hide_the_others(oncehub: SyncRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = SyncPipeline.load
+
+    def breaking(pipeline: SyncPipeline, name: str, count: Callable[[int], None]) -> object:
+        if name == "contacts":
+            raise KeyError(name)
+        return load(pipeline, name, count)
+
+    monkeypatch.setattr(SyncPipeline, "load", breaking)
+    found = oncehub.sync("users", "contacts", "teams")
+    assert "contacts fails with KeyError" in str(found["contacts"].problem)
+    assert found["users"].rows > 0
+    assert found["teams"].rows > 0
