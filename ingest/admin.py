@@ -55,6 +55,7 @@ def serve_admin(settings: Listener, section: str, ready: Callable[[], None]) -> 
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
     )
     sock = bind(host, port, f"{section}.admin_port")
     threading.Thread(target=uvicorn.Server(config).run, args=([sock],), name="admin", daemon=True).start()

@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 from structlog.typing import EventDict
 
+from ingest.streams import repair_streams
 from ingest.visible import visible
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation here
@@ -19,6 +20,11 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no
 _ACCOUNT = ("vendor", "account")
 
 DELIVERIES = Counter("ingest_deliveries_total", "Webhook deliveries by answer.", (*_ACCOUNT, "outcome"))
+REFUSED_REQUESTS = Counter(
+    "ingest_refused_requests_total",
+    "Requests to the public listener that were refused before their account was known, by reason.",
+    ("reason",),
+)
 SIGNED_BY = Counter("ingest_deliveries_signed_total", "Verified deliveries by which live secret signed them.", (*_ACCOUNT, "secret"))
 DELIVERY_SECONDS = Histogram(
     "ingest_delivery_seconds",
@@ -60,6 +66,7 @@ SUBSCRIPTION_STATE = Gauge(
 
 def configure_logging(service: str, *, level: int = logging.INFO) -> None:
     """JSON lines on standard error; a person's form when that is a terminal. Never bodies, never secrets."""
+    repair_streams()
     renderers = [_cleaned, structlog.dev.ConsoleRenderer()] if sys.stderr.isatty() else [structlog.processors.JSONRenderer()]
     logging.basicConfig(handlers=[_Structured()], level=logging.WARNING, force=True)
     structlog.configure(

@@ -3,15 +3,16 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 
 from ingest.errors import ConfigurationError
 from ingest.log import Producer
@@ -20,6 +21,7 @@ from ingest.settings.sources import DEFAULT_CONFIG, current_secrets_path, load_s
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
 from receivers.live import LiveAccounts
+from receivers.refusals import Refusals
 from receivers.seldom import SeldomWarned
 from receivers.spool.opening import open_spooling
 from receivers.webhook import Webhooks
@@ -71,17 +73,25 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
         yield
         await asyncio.to_thread(producer.close)
 
-    webhooks = Webhooks(settings, vendors, producer)
+    webhooks, refusals = Webhooks(settings, vendors, producer), Refusals(vendors)
+    routes = [
+        Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
+        Route("/healthz", _alive),
+    ]
     app = Starlette(
-        routes=[
-            Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
-            Route("/healthz", _alive),
-        ],
+        routes=[*routes, *_below_public_path(settings.public_url, routes)],
+        exception_handlers={404: refusals.answer, 405: refusals.answer},
         lifespan=lifespan,
         max_body_size=settings.receiver.body_limit,
     )
     app.router.redirect_slashes = False  # a redirect would go to whatever host the caller named
     return app
+
+
+def _below_public_path(public_url: str, routes: Sequence[BaseRoute]) -> list[Mount]:
+    """The same routes below the path of `public_url`, for proxies that pass it on; others strip it."""
+    path = unquote(urlsplit(public_url).path).rstrip("/")
+    return [Mount(path, app=Router(routes, redirect_slashes=False))] if path else []
 
 
 async def _alive(_: Request) -> Response:

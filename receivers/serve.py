@@ -21,7 +21,7 @@ from ingest.listening import bind
 from ingest.opening import open_producer, sqlite_path
 from ingest.settings import Settings
 from receivers.app import create_app, ready_vendors
-from receivers.protocol import BoundedHttp
+from receivers.protocol import HttpConfig
 from receivers.spool.left import hand_on
 from receivers.spool.opening import ready
 
@@ -74,23 +74,23 @@ def _run_workers(settings: Settings, sock: socket) -> None:
         Multiprocess(_config(settings), [sock]).run()
 
 
-def _config(settings: Settings) -> uvicorn.Config:
+def _config(settings: Settings) -> HttpConfig:
     receiver = settings.receiver
-    return uvicorn.Config(
+    return HttpConfig(
         "receivers.serve:create_worker" if receiver.workers > 1 else create_app,
         factory=True,
         host=receiver.host,
         port=receiver.port,
         workers=receiver.workers,
-        http=BoundedHttp,
         ws="none",
         loop="uvloop",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=False,  # X-Forwarded-* is whatever a caller writes there, and nothing here depends on it
         limit_concurrency=receiver.connection_limit,
-        timeout_keep_alive=ceil(receiver.head_timeout.total_seconds()),
+        head_timeout=receiver.head_timeout.total_seconds(),
+        timeout_keep_alive=ceil(receiver.keep_alive.total_seconds()),
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
         timeout_worker_healthcheck=_WORKER_START_SECONDS,
     )

@@ -5,6 +5,7 @@ import sys
 import traceback
 from contextlib import suppress
 
+from ingest.streams import repair_streams
 from ingest.visible import visible
 
 _INTERRUPTED = 130
@@ -12,6 +13,7 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Runs a command. What was written is flushed, and then nothing holds the process."""
+    repair_streams()
     os.umask(0o077)  # what we write holds personal data
     try:
         code = _run()
@@ -31,7 +33,5 @@ def main() -> None:
 
 def _run() -> int:
     from ingest.cli.commands import run
-    from ingest.cli.output import prepare_streams
 
-    prepare_streams()
     return run()

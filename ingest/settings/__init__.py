@@ -58,6 +58,9 @@ class ReceiverSettings(_Section):
 
     `append_timeout` is how long a delivery may wait for the log; Bookeo gives up after 5 seconds. `head_timeout` is how
     long a connection may take to bring a request's head, the first one's as the next one's, and `body_timeout` how long a body may.
+    `keep_alive` is how long a connection may be idle between two requests. It must be longer than any proxy in front keeps an idle
+    connection, or a delivery may be sent on one that is just being closed: nginx and AWS load balancers keep it for 60 s, Traefik for 90 s,
+    Caddy for 120 s.
     `connection_limit` and, in bytes, `in_flight_limit` bound what is under way in one worker; an account may have as much as it leaves free, and beyond
     that its deliveries are answered 503: so `in_flight_limit` is to be at least twice `body_limit`.
     `spool_dir` is where a worker keeps what Kafka has not acknowledged within `spool_after`, up to `spool_limit` bytes each: it is to be kept, and to be shared
@@ -73,6 +76,7 @@ class ReceiverSettings(_Section):
     body_limit: int = Field(1024 * 1024, ge=1024)
     append_timeout: Duration = timedelta(seconds=4)
     head_timeout: Duration = timedelta(seconds=5)
+    keep_alive: Duration = timedelta(seconds=130)
     body_timeout: Duration = timedelta(seconds=10)
     in_flight_limit: Annotated[int, AfterValidator(_room_for_bodies)] = Field(32 * 1024 * 1024, ge=1024, validate_default=True)
     connection_limit: int = Field(1000, ge=1)

@@ -15,6 +15,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from ingest.booking import Booking
+from ingest.duration import format_duration
 from ingest.errors import ConfigurationError, PayloadError, VerificationError
 from ingest.event import Event, Via, digest
 from ingest.vendors.account import Account
@@ -153,9 +154,14 @@ class Vendor(ABC, Generic[A]):
         if sent_at is None:
             return
         if sent_at - now > CLOCK_SKEW:
-            raise VerificationError("sent in the future")
+            ahead = format_duration(sent_at - now)
+            raise VerificationError(f"sent {ahead} in the future by this machine's clock: set the clock, if it is late (ntpd, chronyd)")
         if self.account.tolerance is not None and now - sent_at > self.account.tolerance:
-            raise VerificationError("older than the account's tolerance")
+            age, limit = format_duration(now - sent_at), format_duration(self.account.tolerance)
+            raise VerificationError(
+                f"sent {age} ago by this machine's clock, and the account's tolerance is {limit}:"
+                " a late retry, a clock that is fast, or a delivery that somebody sends again"
+            )
 
 
 AnyVendor = Vendor[Account]

@@ -1,5 +1,7 @@
 """Reading vendors' JSON: typed where we depend on it, forgiving where we only describe."""
 
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -8,6 +10,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from ingest import lenient_json
 from ingest.errors import PayloadError
 from ingest.instant import read_rare, utc
 
@@ -20,12 +23,14 @@ def _text(value: object) -> str | None:
     """Descriptive text: "" and null are absent, a number is its digits, anything else is absent rather than an error."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return str(value).replace("\x00", "\N{REPLACEMENT CHARACTER}").strip() or None
 
 
 def _identity(value: str) -> str:
-    if not value or "\x00" in value or value != value.strip():
-        raise ValueError("an id cannot be empty, hold NUL, or begin or end with a blank")
+    if not value or "\x00" in value or "\N{REPLACEMENT CHARACTER}" in value or value != value.strip():
+        raise ValueError("an id cannot be empty, hold NUL or a broken character, or begin or end with a blank")
     return value
 
 
@@ -65,9 +70,26 @@ P = TypeVar("P", bound=Payload)
 
 
 def read_json(shape: type[P], raw: bytes) -> P:
-    """Raises PayloadError naming the fields that are wrong, never their values."""
+    """Raises PayloadError naming the fields that are wrong, never their values.
+
+    One value that strict readers refuse is no reason to lose a booking: then the rest is read by a lenient one.
+    """
     with _documented():
-        return shape.model_validate_json(raw)
+        try:
+            return shape.model_validate_json(raw)
+        except ValidationError as error:
+            if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
+                raise
+    return read_value(shape, _read_leniently(raw))
+
+
+def _read_leniently(raw: bytes) -> object:
+    try:
+        value: object = lenient_json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        where = f": {error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        raise PayloadError(f"the body is not JSON{where}") from None
+    return value
 
 
 def read_value(shape: type[P], value: object) -> P:

@@ -9,8 +9,9 @@ import pytest
 from consumers.query import query
 from consumers.stored import StoredBookings
 from ingest.event import Event, Via
+from ingest.log import Record
 from tests.consumers.rig import Rig, Tree, changed, opened
-from tests.consumers.samples import sample
+from tests.consumers.samples import TOPIC, sample
 
 FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 FAR = {
@@ -59,16 +60,14 @@ def test_far_dates_are_loaded_compared_and_asked_for(far_rig: Rig) -> None:
 def test_a_replay_of_far_dates_changes_nothing_and_stops_nobody(far_rig: Rig) -> None:
     far_rig.load(*events())
     before = far_rig.rows("select * from bookings order by booking_id")
-    far_rig.append_records(*_replayed(far_rig))
+    far_rig.append_records(TOPIC, *map(_replayed, events()))
     far_rig.load(sample(99, "B9"))
     assert far_rig.rows("select * from bookings where booking_id <> 'B9' order by booking_id") == before
 
 
-def _replayed(rig: Rig) -> tuple[Any, ...]:
-    from tests.consumers.samples import TOPIC
-
-    records = [event.to_record() for event in events()]
-    return TOPIC, *(type(record)(record.key, record.value, {**record.headers, "ce_via": Via.REPLAY}) for record in records)
+def _replayed(event: Event) -> Record:
+    record = event.to_record()
+    return Record(record.key, record.value, {**record.headers, "ce_via": Via.REPLAY})
 
 
 @pytest.mark.parametrize("text", BEYOND)

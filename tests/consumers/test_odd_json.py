@@ -66,7 +66,13 @@ def test_what_is_no_json_stays_none(data: bytes) -> None:
         json_text(data)
 
 
-@given(st.recursive(st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner), max_leaves=9))
+@given(
+    st.recursive(
+        st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+        max_leaves=9,
+    )
+)
 @example([1e308, 5e-324, -0.0])
 def test_what_every_database_takes_is_kept_as_it_was_written(value: object) -> None:
     data = json.dumps(value)
@@ -84,7 +90,10 @@ def test_any_bytes_are_json_that_is_safe_or_a_payload_error(data: bytes) -> None
 
 
 def test_one_load_has_all_of_them(either_rig: Rig) -> None:
-    events = [replace(sample(number, f"B{number}"), data=payload(odd).replace(b'"B1"', b'"B%d"' % number)) for number, odd in enumerate([*(odd for odd, _ in ODD.values()), DEEP])]
+    events = [
+        replace(sample(number, f"B{number}"), data=payload(odd).replace(b'"B1"', b'"B%d"' % number))
+        for number, odd in enumerate([*(odd for odd, _ in ODD.values()), DEEP])
+    ]
     either_rig.append_records(TOPIC, *(event.to_record() for event in events))
     either_rig.load()
     assert either_rig.column("select detail from dead_letters") == []

@@ -72,6 +72,7 @@ class TestSignature:
             f"t=1700000000,v1={'0' * 64},v1={SIGNATURE}",
             f"v1={SIGNATURE},t=1700000000",
             f"t=1700000000,v0={'0' * 64},v1={SIGNATURE}",
+            f"t=1700000000, v1={SIGNATURE}",
         ],
     )
     def test_of_several_signatures_one_must_match(self, signature: str) -> None:
@@ -85,7 +86,6 @@ class TestSignature:
             f"t=01700000000,v1={SIGNATURE}",
             f"t=1700000000,t=1700000000,v1={SIGNATURE}",
             f"t=1700000000,v0={SIGNATURE}",
-            f"t=1700000000, v1={SIGNATURE}",
             f"t=1700000000,v1={SIGNATURE},",
             f"v1={SIGNATURE}",
             f"t=,v1={SIGNATURE}",
