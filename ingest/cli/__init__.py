@@ -33,7 +33,5 @@ def main() -> None:
 
 def _run() -> int:
     from ingest.cli.commands import run
-    from ingest.cli.output import prepare_streams
 
-    prepare_streams()
     return run()

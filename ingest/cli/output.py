@@ -133,13 +133,6 @@ def json_text(value: Any, default: Callable[[Any], Any] | None = None, *, ascii_
     return replace_hidden(text, _json_escape)
 
 
-def prepare_streams() -> None:
-    """Let a terminal that lacks a character show its escape, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def _visible_cells(cells: Iterable[str]) -> list[str]:
     return [visible(cell, _LINES) for cell in cells]
 
@@ -157,8 +150,6 @@ def _is_utf8(stream: TextIO) -> bool:
 @contextmanager
 def _to_stdout() -> Iterator[TextIO]:
     """Standard output, flushed. Ends the command quietly when its reader is gone; raises IngestError when it cannot be written."""
-    if sys.stdout is None:
-        raise IngestError("standard output is closed")
     try:
         yield sys.stdout
         sys.stdout.flush()
