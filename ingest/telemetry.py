@@ -6,9 +6,13 @@ With several receiver workers PROMETHEUS_MULTIPROC_DIR is set before this module
 import logging
 import sys
 from contextlib import suppress
+from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from structlog.typing import EventDict
+
+from ingest.visible import visible
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation here
 
@@ -56,7 +60,7 @@ SUBSCRIPTION_STATE = Gauge(
 
 def configure_logging(service: str, *, level: int = logging.INFO) -> None:
     """JSON lines on standard error; a person's form when that is a terminal. Never bodies, never secrets."""
-    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    renderers = [_cleaned, structlog.dev.ConsoleRenderer()] if sys.stderr.isatty() else [structlog.processors.JSONRenderer()]
     logging.basicConfig(handlers=[_Structured()], level=logging.WARNING, force=True)
     structlog.configure(
         processors=[
@@ -64,12 +68,17 @@ def configure_logging(service: str, *, level: int = logging.INFO) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _Unfailing(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _cleaned(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+    """For people: no value drives the terminal. JSON escapes by itself."""
+    return {visible(name): visible(str(value), "\n\t" if name == "exception" else "") for name, value in fields.items()}
 
 
 class _Unfailing(structlog.PrintLogger):
