@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
+from ingest.cli import Stopped
 from ingest.cli.instants import span_of
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.cli.parent import WithParent, follow_parent
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 _STOP_SECONDS = 10.0
-_INTERRUPTED = 130  # as shells have it
 _COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
 # What is worth a line when there is any.
 _RARE = {
@@ -90,8 +89,9 @@ def reconcile(
         with _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:
             reports = reconciler.run(vendors, wanted)
     except KeyboardInterrupt:
-        print("stopped: what was appended is loaded by the consumer, and the same --since and --until go on from here", file=sys.stderr)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise Stopped(
+            "stopped: what was appended will be loaded; run it again with the same --since and --until to go on from here"
+        ) from None
     _tell(reports, wanted.dry_run, as_json)
     if code := max(map(_exit_code, reports), default=0):
         raise typer.Exit(code)

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ingest.cli import Stopped
 from ingest.cli.instants import span_of
 from ingest.cli.options import AsJson, Config, settings_of
 from ingest.errors import LogUnavailable
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 _LINE_EVERY = 10_000
 _BEGUN = "replaying"
 _STILL_SECONDS = 5.0  # a load takes one or two
-_INTERRUPTED = 130  # as shells have it
 
 
 def register(app: typer.Typer) -> None:
@@ -105,8 +105,7 @@ def _run(run: "Replay") -> "Report":
     try:
         return run.run()
     except KeyboardInterrupt:
-        print(f"stopped: {_how_to_go_on(run)}", file=sys.stderr)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise Stopped(f"stopped: {_how_to_go_on(run)}") from None
     except LogUnavailable as error:
         raise LogUnavailable(f"{error}; {_how_to_go_on(run)}") from error
 
