@@ -6,7 +6,6 @@
 
 import inspect
 import os
-import sys
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from typer.core import TyperGroup
 
 from ingest.cli import INTERRUPTED, Stopped, dead_letters, demo, processes, reading, reconciling, replay, setup, simulate, sync, webhooks
 from ingest.cli.options import UNAVAILABLE
+from ingest.cli.output import print_error, print_line, print_note
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
 
@@ -69,7 +69,7 @@ _EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLi
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"ingest {version('bookings-ingest')}")
+        print_line(f"ingest {version('bookings-ingest')}")
         raise typer.Exit
 
 
@@ -88,10 +88,10 @@ def run() -> int:
     try:
         app()
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        print_note(str(stopped))
         return INTERRUPTED
     except IngestError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(str(error))
         meant = (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
         return next(meant, UNAVAILABLE if error.retryable else 1)
     except SystemExit as done:  # how typer ends

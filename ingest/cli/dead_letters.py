@@ -1,18 +1,17 @@
 """`dead-letters`: what could not be read or loaded: which there are, each one whole, and back into the log once it can be read."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
 from ingest.cli import dead_letters_shown as shown
 from ingest.cli.instants import span_of
 from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.output import Console, print_bytes
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
 
@@ -93,7 +92,7 @@ def show(
     if raw and not now.letter.exact:
         raise ConfigurationError("its very bytes are not known: it was set aside before they were kept; without --raw you see what is")
     if raw:
-        sys.stdout.buffer.write(now.letter.letter.data)
+        print_bytes(now.letter.letter.data)
     else:
         shown.tell_letter(now, as_json=as_json)
 

@@ -3,8 +3,7 @@
 import threading
 from datetime import datetime
 
-from rich.console import Console
-
+from ingest.cli.output import print_note
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
@@ -12,21 +11,15 @@ from ingest.vendors import AnyVendor
 
 def reconcile_since(settings: Settings, vendor: AnyVendor, since: datetime) -> bool:
     """Whether nothing is missing any more since then; what went wrong is said, and how to go on."""
-    console, name = Console(stderr=True, highlight=False), vendor.account.name
-    console.print(f"{name}: looking for what webhooks missed since {since:%Y-%m-%d %H:%M} UTC", soft_wrap=True)
-    console.print(
-        f"{name}: a consumer has to load it (`ingest consume`, or `ingest up`); without one this gives up after a minute",
-        soft_wrap=True,
-        markup=False,
-    )
+    name = vendor.account.name
+    print_note(f"{name}: looking for what webhooks missed since {since:%Y-%m-%d %H:%M} UTC")
+    print_note(f"{name}: a consumer has to load it (`ingest consume`, or `ingest up`); without one this gives up after a minute")
     try:
         trouble = _trouble(settings, vendor, since)
     except IngestError as error:
         trouble = str(error)
     if trouble:
-        console.print(
-            f"{name}: not done: {trouble}. The next `ingest webhooks apply` goes on, and `ingest up` does", soft_wrap=True, markup=False
-        )
+        print_note(f"{name}: not done: {trouble}. The next `ingest webhooks apply` goes on, and `ingest up` does")
     return not trouble
 
 

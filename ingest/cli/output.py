@@ -55,6 +55,12 @@ def styled(text: str, style: str = "") -> Text:
     return Text(visible(text, _LINES), style)
 
 
+def message(*parts: Part) -> Text:
+    """Put a message together; its further lines are indented, so that none passes for a message of its own."""
+    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
+    return Text.assemble(*(styled(text.replace("\n", "\n  "), style) for text, style in pairs))
+
+
 def new_table(*columns: str, title: str = "", whole: Sequence[str] = ()) -> Table:
     """A table in which nothing is cut: cells are folded, but for the columns in `whole`."""
     table = Table(title=title or None, title_justify="left")
@@ -64,15 +70,15 @@ def new_table(*columns: str, title: str = "", whole: Sequence[str] = ()) -> Tabl
 
 
 def print_line(*parts: Part) -> None:
-    """Print one message to standard output, never wrapped; further lines of it are indented, so that none passes for another message."""
+    """Print one message to standard output, never wrapped."""
     with _to_stdout():
-        Console().print(_message(parts), soft_wrap=True)
+        Console().print(message(*parts), soft_wrap=True)
 
 
 def print_note(*parts: Part) -> None:
     """Print one message to standard error, as `print_line`: what is not the command's result, so nothing fails when it cannot be written."""
     with suppress(OSError, ValueError):
-        Console(stderr=True).print(_message(parts), soft_wrap=True)
+        Console(stderr=True).print(message(*parts), soft_wrap=True)
 
 
 def print_error(message: str) -> None:
@@ -124,11 +130,6 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _message(parts: Iterable[Part]) -> Text:
-    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
-    return Text.assemble(*(styled(text.replace("\n", "\n  "), style) for text, style in pairs))
 
 
 def _visible_cells(cells: Iterable[str]) -> list[str]:

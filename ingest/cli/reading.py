@@ -1,20 +1,16 @@
 """`query` and `status`."""
 
-import csv
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.output import Console, new_table, print_csv, print_json, print_line
 from ingest.errors import ConfigurationError, IngestError, NoSuchTable, NothingLoaded
 from ingest.settings import Settings
 
@@ -55,20 +51,18 @@ def query(
         raise ConfigurationError("--json and --csv are two answers: choose one")
     answer = ask(settings_of(config), sql)
     if as_json:
-        print(json.dumps([dict(zip(answer.columns, row, strict=True)) for row in answer.rows], default=plain, ensure_ascii=False))
+        print_json([dict(zip(answer.columns, row, strict=True)) for row in answer.rows], plain)
     elif as_csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(answer.columns)
-        writer.writerows([_cell(value) for value in row] for row in answer.rows)
+        print_csv(answer.columns, ([str(_cell(value)) for value in row] for row in answer.rows))
     else:
         _show(answer.columns, answer.rows)
 
 
 def _show(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
     """A table where it fits the terminal, else a line per value: cut columns would tell nothing."""
-    console = Console(highlight=False)
+    console = Console()
     if not rows:
-        console.print(f"no rows; columns: {', '.join(columns)}", markup=False)
+        print_line(f"no rows; columns: {', '.join(columns)}")
         return
     table = _table("", columns, rows)
     if _whole_width(console, table) <= console.width:
@@ -78,7 +72,7 @@ def _show(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
     for number, row in enumerate(rows, start=1):
         console.rule(f"row {number}", align="left")
         for name, value in zip(columns, row, strict=True):
-            console.print(Text(f"{name:<{width}}  {_cell(value)}"), soft_wrap=True)
+            print_line(f"{name:<{width}}  {_cell(value)}")
 
 
 def _whole_width(console: Console, table: Table) -> int:
@@ -96,7 +90,7 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
     settings = settings_of(config)
     found = {"log": _log_status(settings), "spool": _spool_status(settings), "warehouse": _warehouse_status(settings)}
     if as_json:
-        print(json.dumps(found, default=_cell))
+        print_json(found, _cell)
     else:
         _show_status(found)
     if any("error" in part for part in found.values()):
@@ -107,9 +101,9 @@ def _show_status(found: dict[str, dict[str, Any]]) -> None:
     console = Console()
     for name, part in found.items():
         if "error" in part:
-            console.print(f"[bold]{name}[/bold]: [red]{escape(part['error'])}[/red]", highlight=False)
+            print_line((name, "bold"), ": ", (part["error"], "red"))
         if "nothing" in part:
-            console.print(f"[bold]{name}[/bold]: {escape(part['nothing'])}", highlight=False)
+            print_line((name, "bold"), f": {part['nothing']}")
         for title in ("topics", "files", "accounts", "reconciliations", "tables"):
             if rows := part.get(title):
                 console.print(_status_table(title, rows))
@@ -117,11 +111,10 @@ def _show_status(found: dict[str, dict[str, Any]]) -> None:
 
 def _status_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     """Times are never cut or folded; what else is too wide for the terminal is folded."""
-    table = Table(title=title, title_justify="left")
-    for column in rows[0]:
-        table.add_column(column, overflow="fold", no_wrap=any(isinstance(row[column], datetime) for row in rows))
+    times = [column for column in rows[0] if any(isinstance(row[column], datetime) for row in rows)]
+    table = new_table(*rows[0], title=title, whole=times)
     for row in rows:
-        table.add_row(*(Text(_status_cell(column, value)) for column, value in row.items()))
+        table.add_row(*(_status_cell(column, value) for column, value in row.items()))
     return table
 
 
@@ -206,7 +199,7 @@ def _rows(settings: Settings, sql: str) -> list[dict[str, Any]] | None:
 def _table(title: str, columns: Any, rows: Any) -> Table:
     table = Table(*map(str, columns), title=title or None, title_justify="left")
     for row in rows:
-        table.add_row(*(Text(str(_cell(value))) for value in row))  # as it is: a customer's "[/b]" is no markup
+        table.add_row(*(str(_cell(value)) for value in row))
     return table
 
 

@@ -1,6 +1,5 @@
 """`reconcile`: what the vendors have, compared with the warehouse, and repaired; shown while it runs and when it is done."""
 
-import json
 import signal
 import threading
 import time
@@ -10,14 +9,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from ingest.cli import Stopped
 from ingest.cli.instants import span_of
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.output import Console, new_table, print_json, print_line
 from ingest.cli.parent import WithParent, follow_parent
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.settings import Settings
@@ -159,10 +157,7 @@ def _shown(quiet: bool) -> "Iterator[Follow]":
                 live.update(_progress(latest))
             elif time.monotonic() >= line_at:
                 line_at = time.monotonic() + _LINE_SECONDS
-                console.print(
-                    "  ".join(f"{name}: {one.seen} seen, {one.missed} missed, {reach}" for name, (one, reach) in latest.items()),
-                    highlight=False,
-                )
+                console.print("  ".join(f"{name}: {one.seen} seen, {one.missed} missed, {reach}" for name, (one, reach) in latest.items()))
 
     live = Live(console=console, transient=True) if console.is_terminal and not quiet else None
     if not live:
@@ -173,7 +168,7 @@ def _shown(quiet: bool) -> "Iterator[Follow]":
 
 
 def _progress(latest: "dict[str, tuple[Counts, str]]") -> Table:
-    table = Table("account", "window", "seen", "missed", "repaired", title="reconciling", title_justify="left")
+    table = new_table("account", "window", "seen", "missed", "repaired", title="reconciling")
     for account, (counts, reach) in sorted(latest.items()):
         table.add_row(account, reach, *map(str, (counts.seen, counts.missed, counts.repaired)))
     return table
@@ -181,28 +176,26 @@ def _progress(latest: "dict[str, tuple[Counts, str]]") -> Table:
 
 def _tell(reports: "Sequence[Report]", dry_run: bool, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([{**report.columns(), "dry_run": dry_run, "recorded": not (dry_run or report.unrecorded)} for report in reports]))
+        print_json([{**report.columns(), "dry_run": dry_run, "recorded": not (dry_run or report.unrecorded)} for report in reports])
         return
-    console = Console(highlight=False)
-    table = Table(Column("account", no_wrap=True), *_COLUMNS, "seconds")
+    table = new_table("account", *_COLUMNS, "seconds", whole=["account"])
     for report in reports:
         row = report.columns()
         table.add_row(report.account, *(str(row[name]) for name in _COLUMNS), f"{row['duration_seconds']:.1f}")
-    console.print(table)
+    Console().print(table)
     for report in reports:
-        _remark(report, dry_run, console)
+        _remark(report, dry_run)
 
 
-def _remark(report: "Report", dry_run: bool, console: Console) -> None:
+def _remark(report: "Report", dry_run: bool) -> None:
     """What is not in the table."""
     row, named = report.columns(), f"{report.vendor}/{report.account}"
     for name, meaning in _RARE.items():
         if row[name]:
-            console.print(f"{report.account}: {row[name]} bookings {meaning}", soft_wrap=True)
+            print_line(f"{report.account}: {row[name]} bookings {meaning}")
     if report.failure:
-        console.print(f"[red]failed[/red] {named}: {escape(str(report.failure))}", soft_wrap=True)
+        print_line(("failed", "red"), f" {named}: {report.failure}")
     elif missing := report.counts.missed - report.counts.repaired:
-        console.print(f"{named}: {missing} bookings {'would be repaired' if dry_run else 'are not repaired yet: run it again'}")
+        print_line(f"{named}: {missing} bookings {'would be repaired' if dry_run else 'are not repaired yet: run it again'}")
     if report.unrecorded:
-        why = escape(str(report.unrecorded))
-        console.print(f"[red]not recorded yet[/red] {named}: {why}; the next run tells what was found", soft_wrap=True)
+        print_line(("not recorded yet", "red"), f" {named}: {report.unrecorded}; the next run tells what was found")

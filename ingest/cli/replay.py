@@ -1,19 +1,17 @@
 """`replay`: rows are made anew from the log, for a mapping that was mended, a warehouse that was lost, or a new one."""
 
-import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ingest.cli import Stopped
 from ingest.cli.instants import span_of
 from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.output import Console, print_json, print_line, print_note
 from ingest.errors import LogUnavailable
 from ingest.instant import format_instant
 from ingest.log import Reader
@@ -61,7 +59,7 @@ def replay(
     with _opened(settings, wanted, dry_run=dry_run, quiet=as_json) as run:
         report = _run(run)
     if as_json:
-        print(json.dumps({**report.columns(), "dry_run": dry_run}))
+        print_json({**report.columns(), "dry_run": dry_run})
     else:
         _tell(report, dry_run=dry_run)
 
@@ -71,7 +69,7 @@ def _wanted(settings: Settings, since: str, until: str, accounts: list[str]) -> 
 
     begin, end = span_of(since, until, datetime.now(UTC))
     for name in set(accounts) - settings.accounts.keys():
-        print(f"the settings have no account {name}: what the log has of it is replayed all the same", file=sys.stderr)
+        print_note(f"the settings have no account {name}: what the log has of it is replayed all the same")
     return Wanted(begin, end, frozenset(accounts))
 
 
@@ -95,9 +93,9 @@ def _opened(settings: Settings, wanted: "Wanted", *, dry_run: bool, quiet: bool)
 def _say_where_it_begins(reader: Reader, since: datetime | None) -> None:
     begins = reader.begins()
     if begins is None:
-        print("the log has no records", file=sys.stderr)
+        print_note("the log has no records")
     elif since and begins > since:
-        print(f"the log has records from {format_instant(begins)} on: what came before cannot be replayed", file=sys.stderr)
+        print_note(f"the log has records from {format_instant(begins)} on: what came before cannot be replayed")
 
 
 def _run(run: "Replay") -> "Report":
@@ -126,9 +124,15 @@ def _doing(report: "Report") -> str:
 @contextmanager
 def _shown(total: int, *, quiet: bool) -> "Iterator[Callable[[Report], None]]":
     """A bar on a terminal, a line now and then elsewhere."""
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    console = Console(stderr=True, quiet=quiet)
     if console.is_terminal and not quiet:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("records"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("records"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(_BEGUN, total=total)
             yield lambda report: progress.update(task, completed=report.read, description=_doing(report))
@@ -145,16 +149,16 @@ def _shown(total: int, *, quiet: bool) -> "Iterator[Callable[[Report], None]]":
 
 
 def _tell(report: "Report", *, dry_run: bool) -> None:
-    told, console = report.columns(), Console(highlight=False, soft_wrap=True)
+    told = report.columns()
     reach = f", received from {told['from']} to {told['to']}" if report.first else ""
-    console.print(f"{told['replayed']} records {'would be' if dry_run else 'were'} replayed{reach}")
+    print_line(f"{told['replayed']} records {'would be' if dry_run else 'were'} replayed{reach}")
     for account, count in told["accounts"].items():
-        console.print(f"  {account or 'of no account'}: {count}", markup=False)
+        print_line(f"  {account or 'of no account'}: {count}")
     others = ", ".join(f"{count} {_MEANING[reason]}" for reason, count in told["skipped"].items() if count)
     if others:
-        console.print(f"left out: {others}")
+        print_line(f"left out: {others}")
     if report.loaded:
-        console.print(f"all of it is loaded, after {told['seconds']:.1f} s")
+        print_line(f"all of it is loaded, after {told['seconds']:.1f} s")
 
 
 _MEANING = {"replays": "replays from before", "other_accounts": "of other accounts", "outside": "received at other times"}

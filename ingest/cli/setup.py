@@ -1,6 +1,5 @@
 """`init` and `check`: from nothing to settings that work, with errors a person can act on."""
 
-import json
 import os
 import re
 import secrets
@@ -11,10 +10,9 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.output import Console, Part, message, print_json, print_line
 from ingest.cli.webhooks_shown import arrived, has_api
 from ingest.errors import ConfigurationError, IngestError
 from ingest.rest import Patience
@@ -54,7 +52,7 @@ def init(
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}") from None
     named = "" if path == Path(DEFAULT_CONFIG) else f" --config {path}"
-    Console().print(f"wrote {path} and {private} (only you can read it). Edit both, then run: ingest check{named}", highlight=False)
+    Console().print(f"wrote {path} and {private} (only you can read it). Edit both, then run: ingest check{named}")
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -83,7 +81,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
     ]
     urls = {name: _webhook_urls(vendor) for (_, name), vendor in settings.vendors().items()}
     if as_json:
-        print(json.dumps({"checks": findings, "webhook_urls": urls}))
+        print_json({"checks": findings, "webhook_urls": urls})
     else:
         _show(findings, urls)
     if not all(finding["ok"] for finding in findings):
@@ -173,19 +171,18 @@ def _webhook_urls(vendor: AnyVendor) -> list[str]:
 
 
 def _show(findings: list[dict[str, object]], urls: dict[str, list[str]]) -> None:
-    console = Console(highlight=False)
     for finding in findings:
-        console.print(f"{_mark(finding)} [bold]{finding['check']}[/bold]: {escape(str(finding['detail']))}")
-    console.print("\nGive each vendor its webhook URL (`ingest webhooks apply` does, where there is an API):")
+        Console().print(message(_mark(finding), " ", (str(finding["check"]), "bold"), f": {finding['detail']}"))
+    Console().print("\nGive each vendor its webhook URL (`ingest webhooks apply` does, where there is an API):")
     for name, lines in urls.items():
         for line in lines:
-            console.print(f"  {name}: {line}", soft_wrap=True)
+            print_line(f"  {name}: {line}")
 
 
-def _mark(finding: dict[str, object]) -> str:
+def _mark(finding: dict[str, object]) -> Part:
     if finding["skipped"]:
-        return "[yellow]skip[/yellow]"
-    return "[green]ok[/green]  " if finding["ok"] else "[red]FAIL[/red]"
+        return "skip", "yellow"
+    return ("ok  ", "green") if finding["ok"] else ("FAIL", "red")
 
 
 _CONFIG = """\

@@ -1,18 +1,15 @@
 """`sync`: the vendors' REST resources into tables of their own."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.output import Console, new_table, print_json, print_line, print_note
 from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -50,7 +47,7 @@ def sync(
             tell(one)
             done.append(one)
     if as_json:
-        print(json.dumps([_plain(one) for one in done]))
+        print_json([_plain(one) for one in done])
     else:
         _show(done)
     raise typer.Exit(_code(done))
@@ -69,7 +66,12 @@ def _told(quiet: bool) -> "Iterator[tuple[Follow, Any]]":
     if quiet or not sys.stderr.isatty():
         yield (lambda *_: None, lambda _: None) if quiet else (_began, _ended)
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:.0f} rows"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.completed:.0f} rows"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         tasks: dict[str, Any] = {}
 
@@ -88,12 +90,12 @@ def _told(quiet: bool) -> "Iterator[tuple[Follow, Any]]":
 
 def _began(account: str, resource: str, rows: int) -> None:
     if not rows:
-        print(f"{account} {resource}: reading", file=sys.stderr, flush=True)
+        print_note(f"{account} {resource}: reading")
 
 
 def _ended(one: "Synced") -> None:
     how = f"failed: {one.problem}" if one.problem else f"{one.rows} rows in {one.seconds:.1f} s"
-    print(f"{one.account} {one.resource or 'all'}: {how}", file=sys.stderr, flush=True)
+    print_note(f"{one.account} {one.resource or 'all'}: {how}")
 
 
 def _plain(one: "Synced") -> dict[str, Any]:
@@ -110,12 +112,10 @@ def _plain(one: "Synced") -> dict[str, Any]:
 
 def _show(done: "Sequence[Synced]") -> None:
     """Nothing of it is cut, however narrow the terminal is."""
-    console, table = Console(highlight=False), Table()
-    for column in ("account", "resource", "table", "rows", "seconds"):
-        table.add_column(column, overflow="fold")
+    table = new_table("account", "resource", "table", "rows", "seconds")
     for one in done:
         table.add_row(one.account, one.resource or "all", one.table or "", str(one.rows), f"{one.seconds:.1f}")
-    console.print(table)
+    Console().print(table)
     for one in done:
         if one.problem:
-            console.print(Text(f"{one.account} {one.resource or 'all'}: {one.problem}"), soft_wrap=True)
+            print_line(f"{one.account} {one.resource or 'all'}: {one.problem}")

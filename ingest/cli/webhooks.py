@@ -8,10 +8,10 @@ from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from ingest.cli import webhooks_shown as shown
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.output import Console, confirm, print_line
 from ingest.errors import ConfigurationError
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.telemetry import configure_logging
@@ -134,12 +134,11 @@ def remove(
     vendors = _chosen(settings, accounts)
     _ask(yes, f"Remove {'these' if ids else 'all our'} subscriptions of {', '.join(vendor.account.name for vendor in vendors)}?")
     _refuse_unknown(settings, vendors, ids or [])
-    console = Console(highlight=False)
     for vendor in vendors:
         with _registrar(settings, vendor) as registrar:
             removed = registrar.remove(ids or [])
         for said in [f"removed {one.id}" for one in removed] or ["there is none of ours"]:
-            console.print(f"{vendor.account.name}: {said}", soft_wrap=True)
+            print_line(f"{vendor.account.name}: {said}")
 
 
 @group.command()
@@ -172,7 +171,7 @@ def rotate(
         _rotate_by_hand(settings, vendor, print_secrets=print_secrets)
         shown.tell_steps(settings, *_chosen(settings_of(config), [account]))
     said = f"a new secret is live, and the old one too; later: ingest webhooks rotate {account} --finish"
-    Console(highlight=False).print(f"{account}: {why or said}", soft_wrap=True, markup=False)
+    print_line(f"{account}: {why or said}")
     if not (no_reconcile or _close_holes(settings, [vendor])) or why:
         raise typer.Exit(1)
 
@@ -207,7 +206,7 @@ def _finish(settings: Settings, vendor: AnyVendor, *, print_secrets: bool, force
         file = state_of(settings, vendor)
         with file.alone():
             old = end(keyring, file, (), Waiting(signed, Subscriptions.retried, force))
-    Console(highlight=False).print(f"{vendor.account.name}: {len(old) or 'no'} old secret{'' if len(old) == 1 else 's'} dropped")
+    print_line(f"{vendor.account.name}: {len(old) or 'no'} old secret{'' if len(old) == 1 else 's'} dropped")
 
 
 def _rotate_by_hand(settings: Settings, vendor: AnyVendor, *, print_secrets: bool) -> None:
@@ -238,7 +237,7 @@ def _ask(yes: bool, question: str) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigurationError("nobody can be asked here: look at `ingest webhooks plan`, then use --yes")
-    typer.confirm(question, abort=True)
+    confirm(question)
 
 
 def _planned(settings: Settings, accounts: Sequence[str] | None, *, secrets: bool) -> list[shown.View]:
@@ -302,7 +301,7 @@ def _keyring(vendor: AnyVendor, *, print_secrets: bool) -> "Keyring":
     from receivers.subscriptions.keyring import FileKeyring, PrintedKeyring
 
     if print_secrets:
-        return PrintedKeyring(vendor.account, lambda variable, value: print(f"{variable}={value}", flush=True))
+        return PrintedKeyring(vendor.account, lambda variable, value: print_line(f"{variable}={value}"))
     return FileKeyring(vendor.account, SecretsFile(current_secrets_path()))
 
 

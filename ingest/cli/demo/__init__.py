@@ -1,6 +1,5 @@
 """`demo`: the whole product against simulated vendors, in a folder of its own, checked at the end against the truth."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 import uvloop
 
 from ingest.cli.options import AsJson
+from ingest.cli.output import print_json
 
 _DEFAULT_FOLDER = Path(".demo")
 _AROUND_OUTAGE = 10.0  # seconds of bookings before and after
@@ -44,7 +44,7 @@ def demo(
     pace = Pace(rate, max(seconds, outage + _AROUND_OUTAGE) if outage else seconds)
     outcome = uvloop.run(run_demo(Plan(folder, pace, log, seed, workers, outage), quiet=as_json))
     if as_json:
-        print(json.dumps(outcome.summary()))
+        print_json(outcome.summary())
     else:
         show_summary(outcome)
     if not outcome.right:
