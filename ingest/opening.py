@@ -1,19 +1,15 @@
 """The log the settings name, its implementation imported only when it is the one chosen."""
 
-import socket
 from datetime import datetime
 from pathlib import Path
 
 import structlog
 
-from ingest.errors import LogUnavailable
 from ingest.log import Backlog, Consumer, Partition, Producer, Reader
 from ingest.settings import Settings
 from ingest.telemetry import DELETED_UNREAD
 
 log = structlog.get_logger()
-
-_PROBE_SECONDS = 1.0
 
 
 def sqlite_path(settings: Settings) -> Path | None:
@@ -70,14 +66,6 @@ def read_backlog(settings: Settings) -> list[Backlog]:
     return kafka.backlog(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics())
 
 
-def probe(settings: Settings) -> None:
-    """A quick look whether the log can be reached at all. Raises LogUnavailable."""
-    if sqlite_path(settings):
-        read_backlog(settings)
-    elif not any(map(_reachable, kafka_servers(settings))):
-        raise LogUnavailable(f"none of the brokers in {settings.log} accepts a connection")
-
-
 def _tell_deleted(partition: Partition, records: int) -> None:
     DELETED_UNREAD.labels(partition.topic, partition.number).inc(records)
     log.error(
@@ -87,12 +75,3 @@ def _tell_deleted(partition: Partition, records: int) -> None:
         records=records,
         why="Kafka's retention deleted them before they were loaded: reconcile as far back as the consumer was behind, and raise retention.ms",
     )
-
-
-def _reachable(server: str) -> bool:
-    host, _, port = server.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS):
-            return True
-    except (OSError, ValueError):
-        return False

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from math import ceil
 from socket import socket
 from tempfile import TemporaryDirectory
@@ -16,14 +17,14 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from ingest.admin import serve_admin
-from ingest.errors import LogUnavailable
+from ingest.finding import Finding, failed
 from ingest.listening import bind
 from ingest.opening import open_producer, sqlite_path
 from ingest.settings import Settings
 from receivers.app import create_app, ready_vendors
 from receivers.protocol import BoundedHttp
 from receivers.spool.left import hand_on
-from receivers.spool.opening import ready
+from receivers.spool.opening import readiness
 
 log = structlog.get_logger()
 
@@ -39,7 +40,7 @@ def serve(settings: Settings) -> None:
         open_producer(settings).close()  # a file that cannot be opened is said once, here, and not by every worker
     receiver = settings.receiver
     listening = threading.Event()
-    admin_port = serve_admin(receiver, "receiver", lambda: _ready(settings, listening))
+    admin_port = serve_admin(receiver, "receiver", {"receiver": lambda: _readiness(settings, listening)})
     if sqlite_path(settings):
         hand_on(settings)
     sock = bind(receiver.host, receiver.port, "receiver.port")
@@ -62,10 +63,10 @@ def create_worker() -> Starlette:
     return create_app()
 
 
-def _ready(settings: Settings, listening: threading.Event) -> None:
+def _readiness(settings: Settings, listening: threading.Event) -> Sequence[Finding]:
     if not listening.is_set():
-        raise LogUnavailable("what waits in the spool is handed on to the log before anything newer is taken")
-    ready(settings)
+        return [failed("receiver", "records that wait in the spool are moved into the log before anything newer is taken")]
+    return readiness(settings)
 
 
 def _run_workers(settings: Settings, sock: socket) -> None:

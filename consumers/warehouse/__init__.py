@@ -19,7 +19,7 @@ from dlt.extract import DltResource
 
 from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_row
 from consumers.versions import Key, Stored
-from consumers.warehouse.destination import destination, read, reading_client, try_out
+from consumers.warehouse.destination import destination, read, reading_client
 from consumers.warehouse.errors import translated
 from consumers.warehouse.fence import Fence, fenced
 from consumers.warehouse.files import hold, prune, turn_at
@@ -170,4 +170,4 @@ def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, Any]:
     }
 
 
-__all__ = ["Warehouse", "destination", "read", "reading_client", "try_out"]
+__all__ = ["Warehouse", "destination", "read", "reading_client"]
