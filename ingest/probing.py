@@ -1,7 +1,7 @@
 """Whether the log of the settings can be used, found out by doing: for `ingest check` and for `/readyz`."""
 
-from ingest.finding import Finding, failure, ok
 from ingest.errors import LogUnavailable
+from ingest.finding import Finding, failure, ok
 from ingest.opening import kafka_servers, sqlite_path
 from ingest.settings import Settings
 

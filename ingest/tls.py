@@ -25,8 +25,6 @@ _ALERTS = {
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 
 
-
-
 class Kind(Enum):
     """Whose certificate is at fault, or what else is."""
 
@@ -70,5 +68,7 @@ def _distrust(error: ssl.SSLCertVerificationError, host: str) -> Fault:
     if code in _SELF_SIGNED:
         return Fault(Kind.UNTRUSTED, "the server's certificate is signed by itself, or by an authority that is not trusted here")
     if code in _UNKNOWN_ISSUER:
-        return Fault(Kind.UNTRUSTED, "the server's certificate is signed by an authority that is not trusted here, or its chain is not sent")
+        return Fault(
+            Kind.UNTRUSTED, "the server's certificate is signed by an authority that is not trusted here, or its chain is not sent"
+        )
     return Fault(Kind.UNTRUSTED, f"the server's certificate is not trusted: {error.verify_message}")

@@ -13,7 +13,21 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from ingest.cli import INTERRUPTED, Stopped, dead_letters, demo, processes, reading, reconciling, replay, setup, simulate, sync, webhooks
+from ingest.cli import (
+    INTERRUPTED,
+    Stopped,
+    dead_letters,
+    demo,
+    processes,
+    reading,
+    reconciling,
+    replay,
+    setup,
+    simulate,
+    status,
+    sync,
+    webhooks,
+)
 from ingest.cli.options import UNAVAILABLE
 from ingest.cli.output import print_error, print_line, print_note
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
@@ -40,7 +54,7 @@ app = typer.Typer(
     help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
     "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
 )
-for module in (setup, processes, reading, reconciling, webhooks, dead_letters, replay, sync, demo, simulate):
+for module in (setup, processes, status, reading, reconciling, webhooks, dead_letters, replay, sync, demo, simulate):
     module.register(app)
 
 

@@ -39,7 +39,7 @@ class Stage:
         """Accounts of these vendors, or of all. Raises ConfigurationError when the folder is somebody else's."""
         self.folder = folder.absolute()
         self._lock = _claim(self.folder)  # held until this process ends
-        port, admin_port, consumer_port, vendors_port = _free_ports(4)
+        port, admin_port, consumer_port, reconcile_port, vendors_port = _free_ports(5)
         url = f"http://127.0.0.1:{port}"
         self.dialects: Mapping[str, Dialect] = {
             vendor: load_dialect(vendor)(f"{url}/webhooks/{vendor}/{vendor}", secrets.token_urlsafe(24))
@@ -60,7 +60,7 @@ class Stage:
                 "receiver": {"port": port, "admin_port": admin_port, "workers": workers},
                 "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
                 "warehouse": {"credentials": f"{self.folder}/warehouse.duckdb", "work_dir": f"{self.folder}/dlt"},
-                "reconcile": {"lag": "0s", "state_dir": f"{self.folder}/reconcile"},
+                "reconcile": {"lag": "0s", "admin_port": reconcile_port, "state_dir": f"{self.folder}/reconcile"},
                 "accounts": {
                     name: {**dialect.settings(), "api_url": self.vendors.api_url(name)} for name, dialect in self.dialects.items()
                 },

@@ -102,7 +102,9 @@ def connect(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         raise _Refused(f"the name {host} cannot be resolved ({error.strerror}): correct log, or the DNS of this machine") from None
     except TimeoutError:
-        raise _Refused(f"no connection within {_CONNECT_SECONDS:.0f} s: is the broker running, and does a firewall let us through?") from None
+        raise _Refused(
+            f"no connection within {_CONNECT_SECONDS:.0f} s: is the broker running, and does a firewall let us through?"
+        ) from None
     except OSError as error:
         raise _Refused(f"no connection ({error.strerror or error}): is the broker running, and is its address in log right?") from None
     connection.settimeout(_ANSWER_SECONDS)

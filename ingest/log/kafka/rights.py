@@ -73,7 +73,9 @@ def _insist(cluster: Cluster, right: str, hidden: Sequence[str], without: Sequen
         names = ", ".join(sorted((*hidden, *without)))
         raise LogUnavailable(f"Kafka at {cluster.address}: {cluster.principal} lacks the right {right} on {names}; grant it")
     if leaderless:
-        raise LogUnavailable(f"Kafka at {cluster.address}: no broker leads a partition of {', '.join(leaderless)}; start those that have it")
+        raise LogUnavailable(
+            f"Kafka at {cluster.address}: no broker leads a partition of {', '.join(leaderless)}; start those that have it"
+        )
 
 
 def sort_topics(described: Iterable[Mapping[str, Any]]) -> Topics:
@@ -141,9 +143,13 @@ def _topics(found: Topics, topics: Sequence[str], refusals: Mapping[str, str]) -
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
         return failed("log topics", f"missing topics that could not be created: {reasons}")
     if found.hidden:
-        return failed("log topics", f"the rights to see {', '.join(found.hidden)} are missing", "grant READ and WRITE on them; CREATE too if missing")
+        return failed(
+            "log topics", f"the rights to see {', '.join(found.hidden)} are missing", "grant READ and WRITE on them; CREATE too if missing"
+        )
     if found.leaderless:
-        return failed("log topics", f"no broker leads a partition of {', '.join(found.leaderless)}", "start the brokers that have its replicas")
+        return failed(
+            "log topics", f"no broker leads a partition of {', '.join(found.leaderless)}", "start the brokers that have its replicas"
+        )
     if found.behind:
         return warning("log topics", f"a replica is behind in {', '.join(found.behind)}", "look at the broker that has it")
     if found.missing:
