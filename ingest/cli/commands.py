@@ -7,39 +7,77 @@
 import inspect
 import os
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from typer.core import TyperGroup
 
-from ingest.cli import check, dead_letters, demo, processes, querying, reading, reconciling, replay, setup, sync, webhooks
+from ingest.cli import (
+    INTERRUPTED,
+    Stopped,
+    check,
+    dead_letters,
+    demo,
+    processes,
+    querying,
+    reconciling,
+    replay,
+    setup,
+    simulate,
+    status,
+    sync,
+    webhooks,
+)
 from ingest.cli.options import UNAVAILABLE
-from ingest.cli.output import print_error, print_line
+from ingest.cli.output import print_error, print_line, print_note
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
+
+
+class Stoppable(TyperGroup):
+    """Commands that end with one line when Ctrl-C stops them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Raises Stopped for Ctrl-C, which typer would end without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped("stopped") from None
+
 
 app = typer.Typer(
     name="ingest",
+    cls=Stoppable,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
     "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
 )
-for module in (setup, check, processes, querying, reading, reconciling, webhooks, dead_letters, replay, sync, demo):
+for module in (setup, check, processes, status, querying, reconciling, webhooks, dead_letters, replay, sync, demo, simulate):
     module.register(app)
 
 
-def _unwrap(group: typer.Typer) -> None:
-    """A docstring's lines are as long as the code's; in a terminal a paragraph is wrapped to what it has."""
+def _lay_out_help(group: typer.Typer) -> None:
+    """Have typer wrap a docstring's paragraphs to the terminal, and keep one example to a line."""
     for command in group.registered_commands:
         paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
-        command.help = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
+        command.help = "\n\n".join(map(_laid_out, paragraphs))
     for inner in group.registered_groups:
         if inner.typer_instance:
-            _unwrap(inner.typer_instance)
+            _lay_out_help(inner.typer_instance)
 
 
-_unwrap(app)
+def _laid_out(paragraph: str) -> str:
+    """Keep the lines of examples: a paragraph that begins with a backspace is not wrapped by typer."""
+    title, *lines = paragraph.splitlines()
+    if not title.startswith("Example"):
+        return " ".join([title, *lines])
+    return "\n".join(["\b", title, *(f"[bold]{escape(line)}[/bold]" for line in lines)])
+
+
+_lay_out_help(app)
 
 _EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLimit: 4}
 
@@ -61,9 +99,12 @@ def _global(
 
 
 def run() -> int:
-    """The exit code of the command that the arguments name; an error the project raised on purpose is one line on standard error."""
+    """Run the command that the arguments name and return its exit code; an error raised on purpose is one line on standard error."""
     try:
         app()
+    except Stopped as stopped:
+        print_note(str(stopped))
+        return INTERRUPTED
     except IngestError as error:
         print_error(str(error))
         meant = (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))

@@ -53,7 +53,9 @@ def list_(
 ) -> None:
     """List dead letters, the newest first, with whether their event was loaded after all.
 
-    Examples: [bold]ingest dead-letters list --open[/bold]   [bold]ingest dead-letters list --reason load_refused --since 7d --json[/bold]
+    Examples:
+        ingest dead-letters list --open
+        ingest dead-letters list --reason load_refused --since 7d --json
     """
     from consumers.dead_letters.letters import Chosen, Letters
     from consumers.dead_letters.listing import listed
@@ -78,7 +80,9 @@ def show(
 ) -> None:
     """Show all that is known of a dead letter, and what today's code makes of it.
 
-    Examples: [bold]ingest dead-letters show 3f9a[/bold]   [bold]ingest dead-letters show 3f9a --raw > body[/bold]
+    Examples:
+        ingest dead-letters show 3f9a
+        ingest dead-letters show 3f9a --raw > body
     """
     from consumers.dead_letters.letters import Letters
     from consumers.dead_letters.reading import Reader
@@ -118,7 +122,10 @@ def redrive(
 
     Exit code 0: all of it could be read; 1: some stays; 2: an argument is wrong; 3: log or warehouse could not be reached.
 
-    Examples: [bold]ingest dead-letters redrive --all --dry-run[/bold]   [bold]ingest dead-letters redrive --reason mapping_crashed --since 2d[/bold]   [bold]ingest dead-letters redrive 3f9a[/bold]
+    Examples:
+        ingest dead-letters redrive --all --dry-run
+        ingest dead-letters redrive --reason mapping_crashed --since 2d
+        ingest dead-letters redrive 3f9a
     """
     from consumers.dead_letters.letters import Chosen, Letters
     from consumers.dead_letters.reading import Reader

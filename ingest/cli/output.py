@@ -70,6 +70,11 @@ def new_table(*columns: str, title: str = "", whole: Sequence[str] = ()) -> Tabl
     return table
 
 
+def full_width(console: Console, table: Table) -> int:
+    """Measure how many columns a table takes with nothing cut or folded."""
+    return table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum
+
+
 def print_line(*parts: Part) -> None:
     """Print one message to standard output, never wrapped."""
     with _to_stdout():

@@ -35,7 +35,10 @@ def query(
 
     Instants are in UTC. Of columns with the same name the second is called `<name>_2`. In JSON numbers are exact, NaN and infinities null.
 
-    Examples: [bold]ingest query "select status, count(*) from bookings group by status"[/bold]   [bold]ingest query --file report.sql --csv > report.csv[/bold]   [bold]ingest query - --json < report.sql[/bold]
+    Examples:
+        ingest query "select status, count(*) from bookings group by status"
+        ingest query --file report.sql --csv > report.csv
+        ingest query - --json < report.sql
     """
     from consumers.query import query_exact
 

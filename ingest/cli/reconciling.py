@@ -14,9 +14,10 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
+from ingest.cli import Stopped
 from ingest.cli.instants import span_of
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
-from ingest.cli.output import Console, new_table, print_json, print_line, print_note
+from ingest.cli.output import Console, new_table, print_json, print_line
 from ingest.cli.parent import WithParent, follow_parent
 from ingest.cli.waits import showing_waits
 from ingest.disk import require_writable
@@ -36,7 +37,6 @@ log = structlog.get_logger()
 _LINE_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 _STOP_SECONDS = 10.0
-_INTERRUPTED = 130  # as shells have it
 _COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
 # What is worth a line when there is any.
 _RARE = {
@@ -76,7 +76,10 @@ def reconcile(
 
     Exit code 0: nothing is missing any more; 1: something is; 2: a key or an argument is refused; 3: something could not be reached.
 
-    Examples: [bold]ingest reconcile[/bold]   [bold]ingest reconcile --since 30d --dry-run[/bold]   [bold]ingest reconcile --since 2026-11-01 --account sales --json[/bold]
+    Examples:
+        ingest reconcile
+        ingest reconcile --since 30d --dry-run
+        ingest reconcile --since 2026-11-01 --account sales --json
     """
     from receivers.reconcile.run import Wanted, readable
 
@@ -97,8 +100,9 @@ def reconcile(
         with showing_waits(), _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:
             reports = reconciler.run(vendors, wanted)
     except KeyboardInterrupt:
-        print_note("stopped: what was appended is loaded by the consumer, and the same --since and --until go on from here")
-        raise typer.Exit(_INTERRUPTED) from None
+        raise Stopped(
+            "stopped: what was appended will be loaded; run it again with the same --since and --until to go on from here"
+        ) from None
     _tell(reports, wanted.dry_run, as_json)
     if code := max(map(_exit_code, reports), default=0):
         raise typer.Exit(code)

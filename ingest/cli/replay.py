@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ingest.cli import Stopped
 from ingest.cli.instants import span_of
 from ingest.cli.options import AsJson, Config, settings_of
 from ingest.cli.output import Console, print_json, print_line, print_note
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _LINE_EVERY = 10_000
 _BEGUN = "replaying"
 _STILL_SECONDS = 5.0  # a load takes one or two
-_INTERRUPTED = 130  # as shells have it
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +52,10 @@ def replay(
     consumer must be running (`ingest up`, or `ingest consume`): webhooks are taken and loaded meanwhile, and go before. To stop it
     with Ctrl-C, or to run it twice, does no harm. Exit code 0: all is loaded; 2: an argument is refused; 3: something could not be reached.
 
-    Examples: [bold]ingest replay[/bold]   [bold]ingest replay --since 30d --dry-run[/bold]   [bold]ingest replay --since 2026-11-01 --account sales --json[/bold]
+    Examples:
+        ingest replay
+        ingest replay --since 30d --dry-run
+        ingest replay --since 2026-11-01 --account sales --json
     """
     settings = settings_of(config)
     configure_logging("replay")
@@ -104,8 +107,7 @@ def _run(run: "Replay") -> "Report":
     try:
         return run.run()
     except KeyboardInterrupt:
-        print_note(f"stopped: {_how_to_go_on(run)}")
-        raise typer.Exit(_INTERRUPTED) from None
+        raise Stopped(f"stopped: {_how_to_go_on(run)}") from None
     except LogUnavailable as error:
         raise LogUnavailable(f"{error}; {_how_to_go_on(run)}") from error
 

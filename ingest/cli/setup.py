@@ -34,7 +34,9 @@ def init(
 
     A JSON schema beside them lets editors complete and check the settings. In a git repository, `.gitignore` gets the secrets and `data/`.
 
-    Examples: [bold]ingest init --public-url https://hooks.mycompany.com[/bold]   [bold]ingest init --schema > ingest.schema.json[/bold]
+    Examples:
+        ingest init --public-url https://hooks.mycompany.com
+        ingest init --schema > ingest.schema.json
     """
     if schema:
         print(_schema(), end="")

@@ -38,7 +38,8 @@ def sync(
     Exit code 0: all loaded; 1: records without their key were left out; 2: something was refused; 3: something could not be reached.
     The other resources are still loaded.
 
-    Example: [bold]ingest sync sales event_types users_me[/bold]
+    Example:
+        ingest sync sales event_types users_me
     """
     settings = settings_of(config)
     configure_logging("sync")

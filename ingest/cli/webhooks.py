@@ -54,7 +54,9 @@ def plan(accounts: Accounts = None, print_secrets: PrintSecrets = False, as_json
 
     Exit code 0: as wanted; 2: there is a difference, or, where things are done by hand, nothing is known to arrive; 3: a vendor could not be asked.
 
-    Examples: [bold]ingest webhooks plan[/bold]   [bold]ingest webhooks plan sales --json[/bold]
+    Examples:
+        ingest webhooks plan
+        ingest webhooks plan sales --json
     """
     settings = _settings(config)
     views = _planned(settings, accounts, secrets=print_secrets)
@@ -86,7 +88,9 @@ def apply(
 
     Exit code 0: all is as wanted; 1: something still differs, or was not reconciled; 3: something could not be reached.
 
-    Examples: [bold]ingest webhooks apply[/bold]   [bold]ingest webhooks apply sales --yes[/bold]
+    Examples:
+        ingest webhooks apply
+        ingest webhooks apply sales --yes
     """
     from receivers.subscriptions.registrar import Allowed
 
@@ -115,7 +119,9 @@ def apply(
 def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = None) -> None:
     """List what the vendors have, ours and others'.
 
-    Examples: [bold]ingest webhooks list[/bold]   [bold]ingest webhooks list sales --json[/bold]
+    Examples:
+        ingest webhooks list
+        ingest webhooks list sales --json
     """
     settings = _settings(config)
     views = [_view(settings, vendor, secrets=False) for vendor in _chosen(settings, accounts)]
@@ -136,7 +142,8 @@ def remove(
 ) -> None:
     """Remove our subscriptions of an account; others' are left alone.
 
-    Example: [bold]ingest webhooks remove sales[/bold]
+    Example:
+        ingest webhooks remove sales
     """
     settings = _settings(config)
     vendors = _chosen(settings, accounts)
@@ -164,7 +171,9 @@ def rotate(
 
     Exit code 0: done; 1: not all of it; 2: not possible, or, with `--finish`, not yet; 3: something could not be reached.
 
-    Examples: [bold]ingest webhooks rotate sales[/bold]   [bold]ingest webhooks rotate sales --finish[/bold]
+    Examples:
+        ingest webhooks rotate sales
+        ingest webhooks rotate sales --finish
     """
     settings = _settings(config)
     (vendor,) = _chosen(settings, [account])

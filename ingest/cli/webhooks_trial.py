@@ -30,7 +30,9 @@ def trial(
 
     Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something cannot be reached, or does not run.
 
-    Examples: [bold]ingest webhooks test sales[/bold]   [bold]ingest webhooks test sales --json[/bold]
+    Examples:
+        ingest webhooks test sales
+        ingest webhooks test sales --json
     """
     from ingest.cli.doctor import Doctor
     from ingest.vendors.trial import trial_delivery

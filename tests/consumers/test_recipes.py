@@ -22,7 +22,8 @@ def joins() -> Iterator[tuple[str, str, str, str]]:
         column, *cells = (cell.strip() for cell in line.strip("|").split("|"))
         for vendor, cell in zip(VENDORS, cells, strict=True):
             if cell:
-                yield vendor, column.split()[-1], *cell.strip("`").split(".")
+                table, key = cell.strip("`").split(".")
+                yield vendor, column.split()[-1], table, key
 
 
 @pytest.fixture(scope="module")

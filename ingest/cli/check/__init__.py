@@ -32,7 +32,9 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
 
     Exit code 0: all works, perhaps with warnings; 1: something fails; 2: the settings cannot be read; 3: all that fails cannot be reached right now.
 
-    Examples: [bold]ingest check[/bold]   [bold]ingest check --json[/bold]
+    Examples:
+        ingest check
+        ingest check --json
     """
     settings = settings_of(config)
     configure_logging("check", level=logging.CRITICAL)  # the findings tell it all

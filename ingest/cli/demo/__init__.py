@@ -34,7 +34,11 @@ def demo(
     warehouse differs from what truly happened in anything. With --outage it also ends the receiver for a while, has
     `ingest reconcile` find and repair what the vendors gave up, and checks that it counted just those bookings as missed.
 
-    Examples: [bold]ingest demo[/bold]   [bold]ingest demo --outage 20[/bold]   [bold]ingest demo --seconds 120 --rate 50[/bold]   [bold]ingest demo --log kafka://localhost:9092[/bold]
+    Examples:
+        ingest demo
+        ingest demo --outage 20
+        ingest demo --seconds 120 --rate 50
+        ingest demo --log kafka://localhost:9092
     """
     from ingest.cli.demo.outcome import Plan
     from ingest.cli.demo.run import run_demo
