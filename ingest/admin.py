@@ -23,8 +23,8 @@ from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSetting
 Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
 
 
-def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette:
-    """`ready` raises an IngestError that says why not. With a token, callers need `Authorization: Bearer <token>`."""
+def build_admin(ready: Callable[[], str | None], token: SecretStr | None) -> Starlette:
+    """`ready` raises an IngestError that says why not, and returns what is not right although it is ready. With a token, callers need `Authorization: Bearer <token>`."""
 
     def guarded(request: Request, answer: Callable[[], Response]) -> Response:
         if token and not _authorized(request, token):
@@ -42,7 +42,7 @@ def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette
     return app
 
 
-def serve_admin(settings: Listener, section: str, ready: Callable[[], None]) -> int:
+def serve_admin(settings: Listener, section: str, ready: Callable[[], str | None]) -> int:
     """Serves from a thread until the process ends; returns the port. Raises ConfigurationError where others could reach it without a token."""
     host, port, token = settings.admin_host, settings.admin_port, settings.admin_token
     check_admin(settings, section)
@@ -71,12 +71,12 @@ def check_admin(settings: Listener, section: str) -> None:
         )
 
 
-def _readiness(ready: Callable[[], None]) -> Response:
+def _readiness(ready: Callable[[], str | None]) -> Response:
     try:
-        ready()
+        warning = ready()
     except IngestError as error:
         return PlainTextResponse(f"not ready: {error}\n", 503)
-    return PlainTextResponse("ready\n")
+    return PlainTextResponse(f"ready\nwarning: {warning}\n" if warning else "ready\n")
 
 
 def _registry() -> CollectorRegistry:

@@ -62,10 +62,10 @@ def create_worker() -> Starlette:
     return create_app()
 
 
-def _ready(settings: Settings, listening: threading.Event) -> None:
+def _ready(settings: Settings, listening: threading.Event) -> str | None:
     if not listening.is_set():
         raise LogUnavailable("what waits in the spool is handed on to the log before anything newer is taken")
-    ready(settings)
+    return ready(settings)
 
 
 def _run_workers(settings: Settings, sock: socket) -> None:

@@ -68,13 +68,54 @@ def spool_states(settings: Settings) -> list[SpoolState]:
     return [_state(path) for path in sorted(Path(settings.receiver.spool_dir).glob("spool-*.db"))]
 
 
-def ready(settings: Settings) -> None:
-    """A receiver is, while it can keep a delivery: in the log, or in a spool that has room, if it has one. Raises LogUnavailable."""
+def ready(settings: Settings) -> str | None:
+    """Say what a receiver that can keep deliveries cannot do at the moment, None where that is nothing.
+
+    Raises LogUnavailable with every reason where it can keep none: neither in the log nor, with Kafka, in a spool that has room.
+    """
+    log_fault = _log_fault(settings)
+    if sqlite_path(settings):
+        if log_fault:
+            raise LogUnavailable(log_fault)
+        return None
+    spool_fault = _spool_fault(settings)
+    if log_fault and spool_fault:
+        raise LogUnavailable(f"{log_fault}; and deliveries cannot be kept here meanwhile: {spool_fault}")
+    if log_fault:
+        return f"{log_fault}; deliveries are kept in {settings.receiver.spool_dir} meanwhile"
+    return f"deliveries will be answered 503 when Kafka is away: {spool_fault}" if spool_fault else None
+
+
+def _log_fault(settings: Settings) -> str | None:
     try:
         probe(settings)
-    except LogUnavailable:
-        if sqlite_path(settings) or not any(state.bytes < settings.receiver.spool_limit for state in spool_states(settings)):
-            raise
+    except LogUnavailable as error:
+        return str(error)
+    path = sqlite_path(settings)
+    return _write_fault(path.parent, "the log's folder") if path else None
+
+
+def _spool_fault(settings: Settings) -> str | None:
+    folder, limit = Path(settings.receiver.spool_dir), settings.receiver.spool_limit
+    try:
+        states = spool_states(settings)
+    except LogUnavailable as error:
+        return str(error)
+    if not states:
+        return f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why (spool.unusable)"
+    if all(state.bytes >= limit for state in states):
+        return f"all {len(states)} spool files in {folder} are full: receiver.spool_limit is {limit} bytes"
+    return _write_fault(folder, "receiver.spool_dir")
+
+
+def _write_fault(folder: Path, name: str) -> str | None:
+    """What prevents a write there: rights, a read-only or a full disk."""
+    try:
+        with TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        return f"{name} {folder} cannot be written to: {error.strerror}"
+    return None
 
 
 def _state(path: Path) -> SpoolState:
