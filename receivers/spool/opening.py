@@ -83,7 +83,18 @@ def readiness(settings: Settings) -> list[Finding]:
         if sqlite_path(settings):
             return [failure("log", error)]
         return _without_log(settings, error)
-    return [ok("log", f"{settings.log} takes records")]
+    return [ok("log", f"{settings.log} takes records"), *_without_spool(settings)]
+
+
+def _without_spool(settings: Settings) -> list[Finding]:
+    """What a receiver of Kafka's lacks that has no spool to fall back on."""
+    if sqlite_path(settings):
+        return []
+    try:
+        _room(settings)
+    except LogUnavailable as error:
+        return [warning("spool", f"deliveries will be answered 503 when Kafka is away: {error}")]
+    return []
 
 
 def _without_log(settings: Settings, away: LogUnavailable) -> list[Finding]:
@@ -103,7 +114,9 @@ def _room(settings: Settings) -> None:
     if trouble := write_trouble(folder):
         raise LogUnavailable(f"receiver.spool_dir {folder}: {trouble}")
     states = spool_states(settings)
-    if states and all(state.bytes >= settings.receiver.spool_limit for state in states):
+    if not states:
+        raise LogUnavailable(f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why (spool.unusable)")
+    if all(state.bytes >= settings.receiver.spool_limit for state in states):
         raise LogUnavailable(
             f"the spool {folder} is full: receiver.spool_limit is {settings.receiver.spool_limit} bytes; start what reads the log"
         )
