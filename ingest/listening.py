@@ -33,7 +33,7 @@ def is_taken(host: str, port: int) -> bool:
 
 
 def _why(error: OSError) -> str:
-    return error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+    return str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
 
 
 def _is_about_the_host(error: OSError) -> bool:
