@@ -45,7 +45,7 @@ class Welcome:
 
 
 class _Refused(LogDenied):
-    """Why this broker will not talk to us; the message is for people."""
+    """Why this broker will not talk to us. A connection that is closed without a word is no such proof: the broker may be stopping."""
 
 
 def knock(servers: Sequence[str], settings: KafkaSettings) -> Welcome | None:
@@ -123,7 +123,7 @@ def _encrypted(plain: socket.socket, host: str, context: ssl.SSLContext | None) 
     except ssl.SSLError as error:
         raise _Refused(_tls_reason(error, host)) from None
     except OSError:
-        raise _Refused("the port does not answer with TLS: correct the port in log, or kafka.security_protocol") from None
+        raise LogUnavailable("it closed the connection in the TLS handshake: correct the port in log, or kafka.security_protocol") from None
 
 
 def _tls_reason(error: ssl.SSLError, host: str) -> str:
@@ -178,7 +178,7 @@ class _Talk:
         except ssl.SSLError as error:
             raise _Refused(_tls_reason(error, self.host)) from None
         except OSError:
-            raise _Refused(f"it closed the connection. {hint}") from None
+            raise LogUnavailable(f"it closed the connection. {hint}") from None
         except KafkaError:
             raise _Refused(f"its answer cannot be read. {hint}") from None
 
@@ -190,7 +190,7 @@ class _Talk:
             first = False
             for _, answer in self._protocol.receive_bytes(data):
                 return answer
-        raise _Refused(f"it closed the connection. {hint}")
+        raise LogUnavailable(f"it closed the connection. {hint}")
 
 
 def _expiry(connection: socket.socket) -> datetime | None:
