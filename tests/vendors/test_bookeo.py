@@ -3,6 +3,7 @@
 import hmac
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -213,6 +214,24 @@ def test_a_message_id_whose_time_is_just_plausible_is_believed(aside: timedelta)
 @pytest.mark.parametrize("message_id", ["short", "no-clock-at-all-in-here", "fffffffffff", "f" * 200])
 def test_a_message_id_without_a_clock_leaves_the_header_time(message_id: str) -> None:
     assert event(body(), message_id=message_id).time == SENT
+
+
+@pytest.mark.parametrize(
+    ("headers", "lost"),
+    [
+        pytest.param([], False, id="absent"),
+        pytest.param([("X-Bookeo-PreviousMessageLost", "true")], True, id="true"),
+        pytest.param([("x-bookeo-previousmessagelost", " True ")], True, id="other case, with blanks"),
+        pytest.param([("X-Bookeo-PreviousMessageLost", "false")], False, id="false"),
+        pytest.param([("X-Bookeo-PreviousMessageLost", "")], False, id="empty"),
+        pytest.param([("X-Bookeo-PreviousMessageLost", "false"), ("X-Bookeo-PreviousMessageLost", "true")], True, id="twice"),
+    ],
+)
+def test_a_delivery_says_whether_an_earlier_message_was_lost(headers: list[tuple[str, str]], lost: bool) -> None:
+    sent = delivery(body())
+    given = replace(sent, headers=Headers.of([*sent.headers.lines, *headers]))
+    vendor = bookeo()
+    assert vendor.reports_loss(vendor.verify(given, SENT)) is lost
 
 
 def test_a_deletion_without_an_item_cancels_the_booking_at_the_time_of_the_delivery() -> None:

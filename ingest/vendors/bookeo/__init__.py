@@ -26,6 +26,7 @@ from ingest.vendors.payload import Amount, Id, MaybeInstant, Payload, Text, read
 TIMESTAMP = "x-bookeo-timestamp"
 MESSAGE_ID = "x-bookeo-messageid"
 SIGNATURE = "x-bookeo-signature"
+PREVIOUS_LOST = "x-bookeo-previousmessagelost"
 
 # The signed parts are joined without separators. With a fixed number of digits (right until 2286) a byte moved from the
 # timestamp into the message id, under the same signature, is refused.
@@ -251,6 +252,13 @@ class Bookeo(Vendor[BookeoAccount]):
             subject=read_json(_Envelope, delivery.body).subject(),
             time=_happened_at(message_id, _moment(headers.one(TIMESTAMP))),
         )
+
+    def reports_loss(self, delivery: VerifiedDelivery) -> bool:
+        """Whether Bookeo dropped an earlier message of this webhook. https://www.bookeo.com/api/webhooks/
+
+        The header is not signed, so it may cause a look at the REST side and nothing else.
+        """
+        return any(name == PREVIOUS_LOST and value.strip().lower() == "true" for name, value in delivery.delivery.headers.lines)
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
         domain, _, happened = event.type.removeprefix("bookeo.").partition(".")

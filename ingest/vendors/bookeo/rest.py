@@ -3,6 +3,7 @@
 What of it is not here: a hold can only be read by its id, and bookings are never written.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -87,11 +88,13 @@ class BookeoRest(Rest[BookeoAccount]):
 
     def request_id(self, response: Response) -> str | None:
         """https://www.bookeo.com/api/protocol/: the id of an error is in its body."""
-        try:
-            body = response.json()
-        except (ValueError, RecursionError):
-            return None
-        return str(body["errorId"]) if isinstance(body, dict) and body.get("errorId") else None
+        error_id = _error_body(response).get("errorId")
+        return str(error_id) if error_id else None
+
+    def pause(self, response: Response) -> float | None:
+        """`Retry-After`, else the seconds in an error's `retryAfter`, which is where clients of the live API have seen them."""
+        asked = super().pause(response)
+        return _seconds(_error_body(response).get("retryAfter")) if asked is None and not response.ok else asked
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden, which Bookeo answers to wrong keys too
@@ -119,6 +122,25 @@ class BookeoRest(Rest[BookeoAccount]):
 
 def _listed(name: str, path: str, key: str) -> EndpointResource:
     return {"name": name, "primary_key": key, "endpoint": {"path": path, "params": {"itemsPerPage": _PAGE}, "data_selector": "data"}}
+
+
+def _error_body(response: Response) -> Record:
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _seconds(value: object) -> float | None:
+    """A number of seconds, as JSON or as text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _minute(moment: datetime) -> str:
