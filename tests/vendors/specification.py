@@ -119,7 +119,11 @@ def shapes(vendor: str) -> dict[str, type[Payload]]:
 
 
 def unspecified(specification: Specification, shape: type[Payload], schemas: list[Schema]) -> tuple[list[str], set[type[Payload]]]:
-    """Fields that the shape reads and no schema has (`_Form.guests`), and all the shapes that it led to."""
+    """Fields that the shape reads and no schema has (`_Form.guests`), and all the shapes that it led to.
+
+    What `reads` names for an inner shape counts beside what leads to it there: a mapping may read two messages by one shape.
+    """
+    schemas = [*schemas, *(specification.schema(name) for name in specification.reads.get(shape.__name__, ()))]
     missing: list[str] = []
     reached = {shape}
     properties: dict[str, list[Schema]] = {}

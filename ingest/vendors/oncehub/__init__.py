@@ -18,6 +18,8 @@ from ingest.vendors.oncehub.booking import BLOCK, Booked, booking_of_record, boo
 from ingest.vendors.payload import Id, Instant, Payload, Text, read_json
 
 SIGNATURE = "oncehub-signature"
+# The field of a webhook object that its deliveries are signed with: the first in the API's reference, the second in its introduction.
+SECRET_NAMES = ("secret", "signing_secret")
 
 # All there are but the chatbot's. The composite `booking` may not stand for those that were added after it.
 _BOOKING_EVENTS = (

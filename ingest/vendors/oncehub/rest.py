@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 import dlt
@@ -11,16 +11,18 @@ import structlog
 from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator
 from dlt.sources.rest_api.typing import Endpoint, EndpointResource
-from requests import Response
+from requests import Request, Response
 
 from ingest.booking import BookingStatus
-from ingest.errors import PayloadError, VendorRefused
+from ingest.errors import PayloadError, VendorRefused, VendorUnavailable
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.directory import Directory
-from ingest.vendors.oncehub import OncehubAccount
+from ingest.vendors.oncehub import SECRET_NAMES, OncehubAccount
 from ingest.vendors.paging import Pages
-from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
+from ingest.vendors.rest import NOT_FOUND, AnyRest, Resource, Rest, Window
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -29,6 +31,13 @@ _SECOND = timedelta(seconds=1)
 _BEGINNING = "2000-01-01T00:00:00Z"
 # Seconds that a sync reads again: bookings that changed while the last one was reading may have slipped past it.
 _OVERLAP = 300
+_BAD_REQUEST = 400
+
+# What `expand` may be asked for, the best first. The specification lets contact and conversation be expanded where it describes a booking,
+# and names neither where it describes the lists; the guide wants `data.` before the names for lists.
+# https://help.oncehub.com/developers/overview/expanding-responses/
+_EXPANSIONS_OF_LISTS = ("contact,conversation", "data.contact,data.conversation", "contact", "data.contact", "")
+_EXPANSIONS = ("contact,conversation", "contact", "")
 
 
 class _Pages(Pages):
@@ -49,6 +58,28 @@ class _Pages(Pages):
         return {"after": entries[-1]["id"]}
 
 
+class _WholeArray(BasePaginator):
+    """One page, which is an array and nothing around it."""
+
+    def __init__(self, rest: AnyRest) -> None:
+        super().__init__()
+        self._rest = rest
+
+    def init_request(self, request: Request) -> None:  # noqa: ARG002 - it is asked for as it is
+        """A paginator may be used again, for another object's array."""
+        self._has_next_page = True
+
+    def update_state(self, response: Response, data: list[Any] | None = None) -> None:  # noqa: ARG002 - the answer itself is looked at
+        """Raises VendorUnavailable for an answer that is none: it must not be taken for a record."""
+        body = response.json()
+        if not isinstance(body, list) or not all(isinstance(entry, dict) for entry in body):
+            raise VendorUnavailable(f"{self._rest.label}: the answer is no list of objects. {self._rest.refusal(response)}")
+        self._has_next_page = False
+
+    def update_request(self, request: Request) -> None:
+        """Nothing follows."""
+
+
 class OncehubRest(Rest[OncehubAccount]):
     """https://help.oncehub.com/developers/overview/rate-limits/"""
 
@@ -60,6 +91,8 @@ class OncehubRest(Rest[OncehubAccount]):
     def __init__(self, *account: Any, **options: Any) -> None:
         super().__init__(*account, **options)
         self._users = Directory(lambda: chain.from_iterable(self.pages("users", "data", limit=_PAGE)))
+        self._contacts: dict[str, Record | None] = {}
+        self._expansions, self._expansions_of_lists = list(_EXPANSIONS), list(_EXPANSIONS_OF_LISTS)
 
     def credential(self) -> Credential:
         """https://help.oncehub.com/developers/overview/authentication/"""
@@ -72,26 +105,63 @@ class OncehubRest(Rest[OncehubAccount]):
         self.get("test")
 
     def bookings(self, window: Window) -> Iterator[list[Record]]:
-        """The bounds are exclusive, and times in records are cut to the second."""
+        """The bounds are exclusive, and documented as dates; so they are whole seconds, and wider by one."""
         bounds = {"last_updated_time.gt": _second(window.since - _SECOND)}
         if window.until:
             bounds["last_updated_time.lt"] = _second(window.until + _SECOND)
-        return self.pages("bookings", "data", limit=_PAGE, **bounds)
+
+        def begin(expand: Record) -> tuple[list[Record], Iterator[list[Record]]]:
+            pages = self.pages("bookings", "data", limit=_PAGE, **bounds, **expand)
+            return next(pages, []), pages
+
+        first, others = self._expanded(self._expansions_of_lists, begin)
+        yield from chain([first], others)
 
     def key(self, entry: Record) -> str:
         if not entry.get("id"):
             raise PayloadError("a booking without an id")
         return str(entry["id"])
 
+    def children(self, entry: Record) -> set[str]:
+        contact_id = _lacking_contact(entry)
+        return {f"contacts/{contact_id}"} if contact_id else set()
+
     def complete(self, entry: Record) -> list[Record]:
-        """With the owner's name, which lists have as an id: whether and how it can be expanded there is not settled."""
-        owner = entry.get("owner")
-        return [{**entry, "owner": self._users.find(owner) or owner}] if isinstance(owner, str) else [entry]
+        """With the owner, which is an id, and with the contact where only that tells who booked and it was not expanded."""
+        owner, contact_id = entry.get("owner"), _lacking_contact(entry)
+        whole = {**entry, "owner": self._users.find(owner) or owner} if isinstance(owner, str) else entry
+        contact = self._contact(contact_id) if contact_id else None
+        return [{**whole, "contact": contact} if contact else whole]
 
     def fetch(self, booking_id: str) -> Record | None:
         """https://help.oncehub.com/developers/overview/deleted-resources/"""
-        found = self.find(f"bookings/{quote(booking_id, safe='')}")
+        path = f"bookings/{quote(booking_id, safe='')}"
+        found = self._expanded(self._expansions, lambda expand: self.find(path, **expand))
         return None if found is None or found.get("deleted") is True else self.complete(found)[0]
+
+    def _expanded(self, expansions: list[str], read: Callable[[Record], T]) -> T:
+        """Read with the first expansion that OnceHub takes. Those it refuses are not tried again."""
+        while True:
+            expansion = expansions[0]
+            try:
+                return read({"expand": expansion} if expansion else {})
+            except VendorRefused as error:
+                if error.status_code != _BAD_REQUEST or not expansion:
+                    raise
+                log.info("rest.expansion_refused", account=self.label, expand=expansion)
+                if expansion in expansions:  # another thread may have been first
+                    expansions.remove(expansion)
+
+    def _contact(self, contact_id: str) -> Record | None:
+        """Read a contact, once; None where there is none or the key may not read it, which leaves the booking as it is."""
+        if contact_id not in self._contacts:
+            try:
+                found = self.find(f"contacts/{quote(contact_id, safe='')}")
+            except VendorRefused as error:
+                log.warning("rest.contact_refused", account=self.label, detail=str(error))
+                found = None
+            self._contacts[contact_id] = None if found and found.get("deleted") is True else found
+        return self._contacts[contact_id]
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden
@@ -105,7 +175,7 @@ class OncehubRest(Rest[OncehubAccount]):
             _single("booking", "bookings/{resources.bookings.id}"),
             _listed("booking_calendars", "booking-calendars"),
             _single("booking_calendar", "booking-calendars/{resources.booking_calendars.id}"),
-            _time_slots(),
+            _time_slots(_WholeArray(self)),
             *(
                 _listed(name, name.replace("_", "-"))
                 for name in ("contacts", "users", "teams", "booking_pages", "event_types", "master_pages")
@@ -126,7 +196,7 @@ def _single(name: str, path: str) -> EndpointResource:
 
 def _bookings() -> EndpointResource:
     """https://help.oncehub.com/developers/recipes/fetch-bookings-periodically/"""
-    started = _second(datetime.now(UTC))
+    started = f"{format_instant(datetime.now(UTC))[:23]}Z"  # with milliseconds, as records have it: it is compared as text
 
     def newest(times: Sequence[str]) -> str:
         """None is later than when we began to read: asked from a time in 2099 on, nothing would ever come again."""
@@ -151,19 +221,28 @@ def _bookings() -> EndpointResource:
     }
 
 
-def _time_slots() -> EndpointResource:
-    """A slot has no id: it is its calendar and its start."""
+def _time_slots(paginator: BasePaginator) -> EndpointResource:
+    """A slot has no id: it is its calendar and its start. The answer is an array. https://help.oncehub.com/developers/api/"""
+    path = "booking-calendars/{resources.booking_calendars.id}/time-slots"
     return {
         "name": "booking_calendar_time_slots",
         "primary_key": ["_booking_calendars_id", "start_time"],
         "include_from_parent": ["id"],
-        "endpoint": {"path": "booking-calendars/{resources.booking_calendars.id}/time-slots", "data_selector": "data"},
+        "endpoint": {"path": path, "data_selector": "$", "paginator": paginator},
     }
 
 
 def _without_secret(webhook: dict[str, Any]) -> dict[str, Any]:
     """Lists have what the webhook signs with; the warehouse must not."""
-    return {name: value for name, value in webhook.items() if name != "secret"}
+    return {name: value for name, value in webhook.items() if name not in SECRET_NAMES}
+
+
+def _lacking_contact(entry: Record) -> str | None:
+    """The id of the contact, where neither a form nor a conversation says who booked."""
+    conversation = entry.get("conversation")
+    told = entry.get("form_submission") or (isinstance(conversation, dict) and isinstance(conversation.get("contact"), dict))
+    contact = entry.get("contact")
+    return contact if isinstance(contact, str) and contact and not told else None
 
 
 def _webhook_events(read: Callable[[], Iterator[list[Record]]], label: str) -> DltResource:
