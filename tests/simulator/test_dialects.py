@@ -17,7 +17,7 @@ from ingest.errors import VerificationError
 from ingest.simulator.truth import differences
 from ingest.simulator.world import Change, World
 from ingest.vendors.delivery import Delivery
-from tests.simulator.story import BEGINNING, DIALECTS, VENDORS, delivered, live, new_world, read, row
+from tests.simulator.story import BEGINNING, DIALECTS, VENDORS, as_queried, delivered, live, new_world, read, row
 
 STEPS = 3000
 A_DAY_LATER = timedelta(days=1)
@@ -43,7 +43,7 @@ def told() -> Told:
 def columns(booking: Booking, names: Mapping[str, Any]) -> dict[str, Any]:
     """The named columns as `Dialect.expected` writes them."""
     found = {name: getattr(booking, name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    return found | {name: value for name, value in as_queried(booking).items() if name in names}
 
 
 def test_the_story_is_long_and_everybody_has_a_part_in_it(told: Told) -> None:
