@@ -33,6 +33,7 @@ _STATUSES = {"active": BookingStatus.CONFIRMED, "canceled": BookingStatus.CANCEL
 _CANCELERS = {"invitee": "customer", "host": "host"}
 
 _SOURCES: Sources = {
+    "status": ("status",),
     "starts_at": ("scheduled_event.start_time",),
     "ends_at": ("scheduled_event.end_time",),
     "group_id": ("event", "scheduled_event.uri"),
