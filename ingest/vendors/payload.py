@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from ingest.booking import Booking
+from ingest.booking import Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.instant import utc
 
@@ -116,6 +116,8 @@ def _documented() -> Iterator[None]:
 # Column of `bookings` → the payload's fields that it is read from, as dotted paths of a `Payload`'s field names.
 Sources = Mapping[str, tuple[str, ...]]
 
+_EMPTY = (None, (), BookingStatus.UNKNOWN)
+
 
 def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[str]:
     """Name the columns of `booking` that are empty only because `message` lacks a field: the value for `Booking.untold`.
@@ -124,7 +126,7 @@ def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[st
     "" or an empty list was told: the vendor cleared it. Of a list of objects the first one is looked at. List in `sources` only columns
     that some message of the vendor fills, for instance `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
     """
-    empty = (column for column in sources if getattr(booking, column) in (None, ()))
+    empty = (column for column in sources if getattr(booking, column) in _EMPTY)
     return frozenset(column for column in empty if not all(_is_told(message, path) for path in sources[column]))
 
 

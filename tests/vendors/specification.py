@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml  # type: ignore[import-untyped]
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.exceptions import best_match
-from pydantic import AliasChoices
+from pydantic import AliasChoices, AliasPath
 from pydantic.fields import FieldInfo
 
 from ingest.vendors.payload import Payload
@@ -50,8 +50,9 @@ class Specification:
         return self.document["reads"]
 
     def schema(self, name: str) -> Schema:
-        """A whole schema, definitions included."""
-        return {"$defs": self.document.get("definitions") or {}, **self.document["schemas"][name]}
+        """A whole schema, definitions included: one of `schemas` by its name, or a definition by `#/$defs/<name>`."""
+        schema = {"$ref": name} if name.startswith("#/") else self.document["schemas"][name]
+        return {"$defs": self.document.get("definitions") or {}, **schema}
 
     def faults(self, name: str, body: object) -> list[str]:
         """Where the body is not as specified: `data.status: 'over' is not one of […]`."""
@@ -131,7 +132,7 @@ def unspecified(specification: Specification, shape: type[Payload], schemas: lis
         for name, inner in specification.properties(schema).items():
             properties.setdefault(name, []).extend(inner)
     for name, field in shape.model_fields.items():
-        inner = [schema for alias in _aliases(name, field) for schema in properties.get(alias, ())]
+        inner = [schema for path in _paths(name, field) for schema in _below(specification, properties, path)]
         if not inner:
             missing.append(f"{shape.__name__}.{name}")
         for part in _payloads([field.annotation, *field.metadata]):
@@ -141,9 +142,20 @@ def unspecified(specification: Specification, shape: type[Payload], schemas: lis
     return missing, reached
 
 
-def _aliases(name: str, field: FieldInfo) -> list[str]:
+def _paths(name: str, field: FieldInfo) -> list[list[str]]:
+    """Where the field may be: `["name"]`, or `["profile", "name"]` where it is read out of an object."""
     alias = field.validation_alias or field.alias or name
-    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [[str(step) for step in choice.path] if isinstance(choice, AliasPath) else [choice] for choice in choices]
+
+
+def _below(specification: Specification, properties: Mapping[str, list[Schema]], path: list[str]) -> list[Schema]:
+    """The schemas at the end of the path."""
+    first, *rest = path
+    found = list(properties.get(first, ()))
+    for step in rest:
+        found = [inner for schema in found for inner in specification.properties(schema).get(step, ())]
+    return found
 
 
 def _payloads(annotations: list[Any]) -> list[type[Payload]]:

@@ -73,8 +73,8 @@ class OncehubDialect(Dialect):
             "customer_name": meeting.customer.name,
             "customer_email": meeting.customer.email,
             "customer_phone": meeting.customer.phone,
-            "participants": 1 + len(_guests(meeting)),
-            "guests": _guests(meeting),
+            "participants": 1 + len(meeting.guests),
+            "guests": [*meeting.guests],
             "answers": _expected_answers(meeting),
             "price": meeting.service.price or None,
             "currency": meeting.service.currency if meeting.service.price else None,
@@ -111,8 +111,8 @@ def conversation_id(number: int) -> str:
 
 
 def by_conversation(meeting: Meeting) -> bool:
-    """Whether it was booked in a conversation with a chatbot: then there is no form."""
-    return meeting.number % 3 == 0
+    """Whether it was booked in a conversation with a chatbot: then there is no form, and nobody comes along."""
+    return not meeting.guests
 
 
 def status(meeting: Meeting) -> str:
@@ -144,7 +144,7 @@ def booking(meeting: Meeting) -> dict[str, Any]:
         "rescheduled_booking_id": "",
         "cancel_reschedule_url": f"https://book.example.com/change/{number:032x}",
         "cancel_reschedule_information": why,
-        "attendees": [host.email, meeting.customer.email, *_guests(meeting)],
+        "attendees": [host.email, meeting.customer.email, *meeting.guests],
         "form_submission": None if by_conversation(meeting) else _form(meeting),
         "booking_page": None,
         "master_page": None,
@@ -212,29 +212,20 @@ def _join_url(meeting: Meeting) -> str:
     return (f"https://meet.example.com/{meeting.number}", "+1 202 555 0100, PIN 4711", "", "")[meeting.number % 4]
 
 
-def _guests(meeting: Meeting) -> list[str]:
-    """Whom the customer invited on the form."""
-    return [] if by_conversation(meeting) else [f"guest{place}.{meeting.number}@example.com" for place in range(meeting.number % 5 // 3)]
-
-
 def _said(meeting: Meeting) -> list[tuple[int, str, str]]:
     return [(1, "Full name", meeting.customer.name), (2, "Email", meeting.customer.email)]
 
 
-def _form_fields(meeting: Meeting) -> list[tuple[str, Any, str]]:
-    """Custom fields of the form: name, value, and the value as text."""
-    return [("Topics", ["Prices", "Dates"], '["Prices", "Dates"]'), ("First visit", True, "true")][: meeting.number % 3]
-
-
 def _booking_fields(meeting: Meeting) -> list[tuple[str, Any, str]]:
-    """Custom fields of the booking, as `_form_fields` has them."""
-    return [("seats", 3, "3")] if meeting.number % 7 == 0 else []
+    """Custom fields of the booking: name, value, and the value as text."""
+    return [("seats", 3, "3"), ("topics", ["Prices", "Dates"], '["Prices", "Dates"]')] if meeting.number % 7 == 0 else []
 
 
 def _expected_answers(meeting: Meeting) -> list[dict[str, str]]:
-    asked = [(question, value) for _, question, value in _said(meeting)] if by_conversation(meeting) else []
-    fields = [*([] if by_conversation(meeting) else _form_fields(meeting)), *_booking_fields(meeting)]
-    return [{"question": question, "answer": answer} for question, answer in [*asked, *((name, text) for name, _, text in fields)]]
+    said = [(question, value) for _, question, value in _said(meeting)] if by_conversation(meeting) else meeting.answers
+    return [
+        {"question": question, "answer": text} for question, text in (*said, *((name, text) for name, _, text in _booking_fields(meeting)))
+    ]
 
 
 def _owner(meeting: Meeting) -> Any:
@@ -250,8 +241,8 @@ def user(host: Person) -> dict[str, Any]:
 def _form(meeting: Meeting) -> dict[str, Any]:
     customer = meeting.customer
     form = {"name": customer.name, "email": customer.email, "phone": customer.phone, "mobile_phone": "", "note": "", "company": ""}
-    fields = [{"name": name, "value": value} for name, value, _ in _form_fields(meeting)]
-    return form | {"guests": _guests(meeting), "custom_fields": fields}
+    fields = [{"name": name, "value": value} for name, value in meeting.answers]
+    return form | {"guests": [*meeting.guests], "custom_fields": fields}
 
 
 DIALECT = OncehubDialect

@@ -36,12 +36,9 @@ def record(meeting: Meeting, expanded: AbstractSet[str]) -> Object:
 
 
 def utm_params(meeting: Meeting) -> Object | None:
-    """Half of the bookings came from a campaign, which REST alone tells."""
-    return (
-        {"source": "newsletter", "medium": "email", "campaign": f"c{meeting.number}", "term": None, "content": ""}
-        if meeting.number % 2
-        else None
-    )
+    """The campaign, which REST alone tells; all five are there, or none."""
+    names = ("source", "medium", "campaign", "term", "content")
+    return {name: meeting.campaign.get(f"utm_{name}") for name in names} if meeting.campaign else None
 
 
 def _conversation(meeting: Meeting, *, whole: bool) -> Object | str:
