@@ -11,7 +11,7 @@ import structlog
 from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator
 from dlt.sources.rest_api.typing import Endpoint, EndpointResource
-from requests import Request, Response
+from requests import Response
 
 from ingest.booking import BookingStatus
 from ingest.errors import PayloadError, VendorRefused, VendorUnavailable
@@ -20,7 +20,7 @@ from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.directory import Directory
 from ingest.vendors.oncehub import SECRET_NAMES, OncehubAccount
 from ingest.vendors.paging import Pages
-from ingest.vendors.rest import NOT_FOUND, AnyRest, Resource, Rest, Window
+from ingest.vendors.rest import Resource, Rest, Window
 
 T = TypeVar("T")
 
@@ -32,6 +32,8 @@ _BEGINNING = "2000-01-01T00:00:00Z"
 # Seconds that a sync reads again: bookings that changed while the last one was reading may have slipped past it.
 _OVERLAP = 300
 _BAD_REQUEST = 400
+# A calendar's host has no seat; the calendar is not published. https://help.oncehub.com/developers/api/
+_WITHOUT_SLOTS = {402, 422}
 
 # What `expand` may be asked for, the best first. The specification lets contact and conversation be expanded where it describes a booking,
 # and names neither where it describes the lists; the guide wants `data.` before the names for lists.
@@ -56,28 +58,6 @@ class _Pages(Pages):
         if not entries or not entries[-1].get("id"):
             raise self.nonsense("a page says there are more, but has no id to go on from")
         return {"after": entries[-1]["id"]}
-
-
-class _WholeArray(BasePaginator):
-    """One page, which is an array and nothing around it."""
-
-    def __init__(self, rest: AnyRest) -> None:
-        super().__init__()
-        self._rest = rest
-
-    def init_request(self, request: Request) -> None:  # noqa: ARG002 - it is asked for as it is
-        """A paginator may be used again, for another object's array."""
-        self._has_next_page = True
-
-    def update_state(self, response: Response, data: list[Any] | None = None) -> None:  # noqa: ARG002 - the answer itself is looked at
-        """Raises VendorUnavailable for an answer that is none: it must not be taken for a record."""
-        body = response.json()
-        if not isinstance(body, list) or not all(isinstance(entry, dict) for entry in body):
-            raise VendorUnavailable(f"{self._rest.label}: the answer is no list of objects. {self._rest.refusal(response)}")
-        self._has_next_page = False
-
-    def update_request(self, request: Request) -> None:
-        """Nothing follows."""
 
 
 class OncehubRest(Rest[OncehubAccount]):
@@ -175,7 +155,7 @@ class OncehubRest(Rest[OncehubAccount]):
             _single("booking", "bookings/{resources.bookings.id}"),
             _listed("booking_calendars", "booking-calendars"),
             _single("booking_calendar", "booking-calendars/{resources.booking_calendars.id}"),
-            _time_slots(_WholeArray(self)),
+            _time_slots(self._slots_of_calendars),
             *(
                 _listed(name, name.replace("_", "-"))
                 for name in ("contacts", "users", "teams", "booking_pages", "event_types", "master_pages")
@@ -183,6 +163,28 @@ class OncehubRest(Rest[OncehubAccount]):
             {**_listed("webhooks", "webhooks"), "processing_steps": [{"map": _without_secret}]},
             _webhook_events(lambda: self.pages("webhook-events", "data", limit=_PAGE), self.label),
         ]
+
+    def _slots_of_calendars(self) -> Iterator[list[Record]]:
+        """Free times of every calendar that has any to tell."""
+        for page in self.pages("booking-calendars", "data", limit=_PAGE):
+            for calendar in page:
+                if calendar.get("published") is not False and calendar.get("id"):
+                    yield self._slots(str(calendar["id"]))
+
+    def _slots(self, calendar_id: str) -> list[Record]:
+        """The answer is an array, with nothing around it. https://help.oncehub.com/developers/api/"""
+        path = f"booking-calendars/{quote(calendar_id, safe='')}/time-slots"
+        try:
+            response = self.client.get(path)
+        except VendorRefused as error:
+            if not error.is_absent and error.status_code not in _WITHOUT_SLOTS:
+                raise
+            self.leave_out(path, error.status_code)
+            return []
+        slots = response.json()
+        if not isinstance(slots, list) or not all(isinstance(slot, dict) for slot in slots):
+            raise VendorUnavailable(f"{self.label}: the answer is no list of objects. {self.refusal(response)}")
+        return [{"_booking_calendars_id": calendar_id, **slot} for slot in slots]
 
 
 def _listed(name: str, path: str) -> EndpointResource:
@@ -221,15 +223,13 @@ def _bookings() -> EndpointResource:
     }
 
 
-def _time_slots(paginator: BasePaginator) -> EndpointResource:
-    """A slot has no id: it is its calendar and its start. The answer is an array. https://help.oncehub.com/developers/api/"""
-    path = "booking-calendars/{resources.booking_calendars.id}/time-slots"
-    return {
-        "name": "booking_calendar_time_slots",
-        "primary_key": ["_booking_calendars_id", "start_time"],
-        "include_from_parent": ["id"],
-        "endpoint": {"path": path, "data_selector": "$", "paginator": paginator},
-    }
+def _time_slots(read: Callable[[], Iterator[list[Record]]]) -> DltResource:
+    """A slot has no id: it is its calendar and its start."""
+
+    def slots() -> Iterator[list[Record]]:
+        yield from read()
+
+    return dlt.resource(slots, name="booking_calendar_time_slots", primary_key=["_booking_calendars_id", "start_time"])
 
 
 def _without_secret(webhook: dict[str, Any]) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _webhook_events(read: Callable[[], Iterator[list[Record]]], label: str) -> D
         try:
             yield from read()
         except VendorRefused as error:
-            if error.status_code != NOT_FOUND:
+            if not error.is_absent:
                 raise
             log.warning("sync.no_such_resource", account=label, resource="webhook_events")
 
