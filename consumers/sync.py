@@ -12,7 +12,7 @@ from consumers.warehouse.sync import Loaded, SyncPipeline
 from ingest.errors import ConfigurationError, IngestError, LoadRefused, VendorBusy
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
-from ingest.vendors.rest import load_rest
+from ingest.vendors.rest import AnyRest, load_rest
 
 log = structlog.get_logger()
 
@@ -38,12 +38,16 @@ class Synced:
     keyless: tuple[str, ...] = ()
 
 
-def sync(settings: Settings, account: str | None, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:
-    """All accounts that have what REST needs, or one; its usual resources, or those named. Raises ConfigurationError for unknown names."""
+def sync(settings: Settings, account: str | None, resources: Sequence[str], follow: Follow, ids: Sequence[str] = ()) -> Iterator[Synced]:
+    """All accounts that have what REST needs, or one; its usual resources, or those named. Raises ConfigurationError for unknown names.
+
+    `ids` are of the objects wanted of a resource that has no list.
+    """
     only = resources[0] if len(resources) == 1 else None
     for vendor in _accounts(settings, account):
         try:
             rest = load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir))
+            _name_ids(rest, resources, ids)
             pipeline = SyncPipeline(settings, rest)
         except IngestError as problem:
             if isinstance(problem, ConfigurationError) and account is not None:
@@ -52,6 +56,21 @@ def sync(settings: Settings, account: str | None, resources: Sequence[str], foll
             continue
         with closing(pipeline):
             yield from _account(pipeline, vendor, resources, follow)
+
+
+def _name_ids(rest: AnyRest, resources: Sequence[str], ids: Sequence[str]) -> None:
+    """Raises ConfigurationError where ids are named for nothing, or needed and not named."""
+    wanted = [resource for resource in resources if resource in rest.by_id]
+    if ids and not wanted:
+        known = " or ".join(rest.by_id)
+        raise ConfigurationError(
+            f"--id is for resources without a list; name one of them: {known}"
+            if known
+            else f"--id: {rest.vendor.name} has no resource for it"
+        )
+    if wanted and not ids:
+        raise ConfigurationError(f"{rest.vendor.name} has no list of {wanted[0]}: name those you want with --id, once for each")
+    rest.ids = tuple(dict.fromkeys(ids))
 
 
 def _account(pipeline: SyncPipeline, vendor: AnyVendor, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:

@@ -30,6 +30,9 @@ def sync(
     resources: Annotated[
         list[str] | None, typer.Argument(help="Some of its resources; else all but those that docs/sources.md excepts.")
     ] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="An object of a resource that has no list, such as Bookeo's holds; may be repeated.")
+    ] = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
@@ -47,7 +50,7 @@ def sync(
 
     done: list[Synced] = []
     with showing_waits(), _told(quiet=as_json) as (follow, tell):
-        for one in run(settings, account, resources or [], follow):
+        for one in run(settings, account, resources or [], follow, ids or []):
             tell(one)
             done.append(one)
     if as_json:

@@ -39,13 +39,14 @@ class PartsSession(Session):
         except VendorRefused as error:
             if mark is None or not error.is_absent:
                 raise
-            self._leave_out(_named(request, mark), error)
+            self.leave_out(_named(request, mark), error.status_code)
             raise IgnoreResponseException from None
 
-    def _leave_out(self, name: str, error: VendorRefused) -> None:
+    def leave_out(self, name: str, status: int) -> None:
+        """Note and log that what is named was answered with this status, and is left out."""
         if name not in self.absent:
             self.absent.append(name)
-        log.warning("sync.absent", account=self._label, path=name, status=error.status_code)
+        log.warning("sync.absent", account=self._label, path=name, status=status)
 
 
 def mark_parts(resource: EndpointResource) -> EndpointResource:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ingest import lenient_json
+from ingest.booking import Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.instant import read_rare, utc
 
@@ -25,7 +26,32 @@ def _text(value: object) -> str | None:
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return str(value).replace("\x00", "\N{REPLACEMENT CHARACTER}").strip() or None
+    try:
+        return str(value).replace("\x00", "\N{REPLACEMENT CHARACTER}").strip() or None
+    except ValueError:  # a number of more digits than Python writes out
+        return None
+
+
+def _any_text(value: object) -> str | None:
+    """As `_text`, but true, false, lists and objects are written as JSON instead of being absent."""
+    if value is None or isinstance(value, str):
+        return _text(value)
+    try:
+        return _text(json.dumps(value, ensure_ascii=False, sort_keys=True))
+    except (TypeError, ValueError):
+        return None
+
+
+def _parameters(value: object) -> dict[str, str] | None:
+    """Names with their text, those without text left out; None when nothing is left."""
+    pairs = value.items() if isinstance(value, dict) else ()
+    found = {name: text for key, item in pairs if (name := _text(key)) and (text := _any_text(item))}
+    return found or None
+
+
+def _objects(value: object) -> object:
+    """The objects of a list; null, and whatever else is no object, is left out."""
+    return [item for item in value if isinstance(item, dict | BaseModel)] if isinstance(value, list | tuple) else ()
 
 
 def _identity(value: str) -> str:
@@ -58,6 +84,12 @@ Id = Annotated[str, AfterValidator(_identity)]
 Instant = Annotated[AwareDatetime, BeforeValidator(_rare_instant), AfterValidator(utc)]
 MaybeInstant = Annotated[Instant | None, BeforeValidator(_absent)]
 Amount = Annotated[Decimal, AfterValidator(_price)]
+# Text of anything: an answer to a question may be true, or a list of choices.
+AnyText = Annotated[str | None, BeforeValidator(_any_text)]
+# Campaign parameters and the like.
+Parameters = Annotated[dict[str, str] | None, BeforeValidator(_parameters)]
+# For lists of objects that only describe: `Annotated[tuple[Host, ...], OBJECTS] = ()`.
+OBJECTS = BeforeValidator(_objects)
 
 
 class Payload(BaseModel):
@@ -108,6 +140,41 @@ def _documented() -> Iterator[None]:
         raise PayloadError(f"not the documented shape: {where}") from None
     except (ValueError, OverflowError, RecursionError) as error:
         raise PayloadError(f"not the documented shape: {type(error).__name__}") from None
+
+
+# Column of `bookings` → the payload's fields that it is read from, as dotted paths of a `Payload`'s field names.
+Sources = Mapping[str, tuple[str, ...]]
+
+_EMPTY = (None, (), BookingStatus.UNKNOWN)
+
+
+def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[str]:
+    """Name the columns of `booking` that are empty only because `message` lacks a field: the value for `Booking.untold`.
+
+    A column is among them when it is empty and at least one of the fields it is read from is absent. A field that is there with null,
+    "" or an empty list was told: the vendor cleared it. Of a list of objects the first one is looked at. List in `sources` only columns
+    that some message of the vendor fills, for instance `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
+    """
+    empty = (column for column in sources if getattr(booking, column) in _EMPTY)
+    return frozenset(column for column in empty if not all(_is_told(message, path) for path in sources[column]))
+
+
+def _is_told(message: Payload, path: str) -> bool:
+    part: object = message
+    for name in path.split("."):
+        if isinstance(part, tuple):
+            part = next(iter(part), None)
+        if not isinstance(part, Payload):  # null or an empty list, which says that there is nothing below it
+            return True
+        if name not in part.model_fields_set:
+            return False
+        part = getattr(part, name)
+    return True
+
+
+def unique(values: Iterable[str | None]) -> tuple[str, ...]:
+    """Return each value once, in the order of its first appearance, without the absent ones."""
+    return tuple(dict.fromkeys(value for value in values if value))
 
 
 def latest(*moments: datetime | None) -> datetime:

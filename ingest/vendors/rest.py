@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from dlt.common.configuration.specs import RuntimeConfiguration
 from dlt.common.jsonpath import compile_path
@@ -57,6 +58,7 @@ class Rest(ABC, Generic[A]):
     `compared` are the columns that REST and webhooks both tell, by which two states of one version are told apart.
     `untold` are the states that no webhook tells of: that they are not here yet is nobody's fault.
     `parallel`: how many entries may be completed at once.
+    `by_id` are resources without a list, of which only those are read whose `ids` the user names.
     """
 
     url: ClassVar[str]
@@ -67,11 +69,13 @@ class Rest(ABC, Generic[A]):
     compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at", "participants", "price")
     untold: ClassVar[frozenset[BookingStatus]] = frozenset()
     parallel: ClassVar[int] = 4
+    by_id: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, vendor: Vendor[A], tokens: Path, patience: Patience = _PATIENCE) -> None:
         """`tokens` is a folder for credentials that renew themselves. Raises ConfigurationError when the settings have none."""
         self.vendor = vendor
         self.account = vendor.account
+        self.ids: Sequence[str] = ()
         self.base_url = (self.account.api_url or self.url).rstrip("/") + "/"
         self._tokens = tokens
         self._patience = patience
@@ -124,6 +128,10 @@ class Rest(ABC, Generic[A]):
     def parts(self) -> PartsSession:
         """The session that `config` reads with; it knows which objects were gone when their parts were asked for."""
         return PartsSession(self._session, self.label)
+
+    def leave_out(self, path: str, status: int) -> None:
+        """Note that a resource lacks what is at this path, because the vendor answered its request with this status."""
+        self.parts.leave_out(urlsplit(f"{self.base_url}{path}").path, status)
 
     @abstractmethod
     def credential(self) -> Credential:

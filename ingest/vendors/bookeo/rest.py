@@ -1,25 +1,27 @@
 """Bookeo's REST side. https://www.bookeo.com/apiref/
 
-What of it is not here: a hold can only be read by its id, and bookings are never written.
+Bookings are never written.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+import dlt
+from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator
 from dlt.sources.rest_api.typing import EndpointResource
 from requests import Response
 
-from ingest.errors import PayloadError
+from ingest.errors import ConfigurationError, PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.vendors.bookeo import BookeoAccount
 from ingest.vendors.changes import Span, changes
 from ingest.vendors.paging import Pages
-from ingest.vendors.rest import Resource, Rest, Window
+from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100
 _MINUTE = timedelta(minutes=1)
@@ -61,6 +63,7 @@ class BookeoRest(Rest[BookeoAccount]):
     # A webhook's item is the object that REST gives, and minutes are all that tells two of its changes apart.
     compared: ClassVar[tuple[str, ...]] = (*Rest.compared, "staff", "service_id", "customer_id")
     longest: ClassVar[timedelta] = _LONGEST - _ROOM
+    by_id: ClassVar[tuple[str, ...]] = ("holds",)
 
     def credential(self) -> Credential:
         """In headers: a query would be in logs. https://www.bookeo.com/api/protocol/"""
@@ -108,12 +111,28 @@ class BookeoRest(Rest[BookeoAccount]):
             changes("bookings", "bookingNumber", self.account.name, span, self.bookings),
             _listed("customers", "customers", "id"),
             _listed("customers_people", "customers/{resources.customers.id}/linkedpeople", "id"),
-            _listed("settings_languages", "settings/languages", "code"),
+            _listed("settings_languages", "settings/languages", "tag"),
             _listed("settings_products", "settings/products", "productId"),
             _listed("resources", "settings/resources", "id"),
             changes("payments", "id", self.account.name, span, self._payments),
             _listed("webhooks", "webhooks", "id"),
+            _named("holds", "id", self._holds),
         ]
+
+    def _holds(self) -> Iterator[Record]:
+        """Those that were asked for, as far as they are still there: Bookeo lists none, and deletes each after a while.
+
+        Raises ConfigurationError when none was asked for.
+        """
+        if not self.ids:
+            raise ConfigurationError(f"{self.label}: Bookeo has no list of holds; name the ids of those you want, for instance with --id")
+        for hold_id in self.ids:
+            path = f"holds/{quote(hold_id, safe='')}"
+            hold = self.find(path)
+            if hold is None:
+                self.leave_out(path, NOT_FOUND)
+            else:
+                yield {"id": hold_id, **hold}
 
     def _payments(self, window: Window) -> Iterator[list[Record]]:
         bounds = {"startTime": _minute(window.since), "endTime": _minute((window.until or datetime.now(UTC)) + _MINUTE)}
@@ -122,6 +141,15 @@ class BookeoRest(Rest[BookeoAccount]):
 
 def _listed(name: str, path: str, key: str) -> EndpointResource:
     return {"name": name, "primary_key": key, "endpoint": {"path": path, "params": {"itemsPerPage": _PAGE}, "data_selector": "data"}}
+
+
+def _named(name: str, key: str, read: Callable[[], Iterator[Record]]) -> DltResource:
+    """A resource without a list, which is read only when it is named."""
+
+    def records() -> Iterator[Record]:
+        yield from read()
+
+    return dlt.resource(records, name=name, primary_key=key, write_disposition="merge", selected=False)
 
 
 def _error_body(response: Response) -> Record:
