@@ -49,10 +49,10 @@ def format_duration(duration: timedelta) -> str:
 
 
 def describe_duration(span: timedelta) -> str:
-    """Write a duration of a second or more in its two largest units, the rest cut off: `3 d 4 h`, `2 min`, `45 s`; a shorter one in ms."""
+    """Write a duration of a second or more in its two largest units, without its sign, the rest cut off: `3 d 4 h`, `2 min`, `45 s`; a shorter one in ms."""
     if abs(span) < timedelta(seconds=1):
         return f"{span / timedelta(milliseconds=1):.0f} ms"
-    seconds = int(span.total_seconds())
+    seconds = int(abs(span).total_seconds())
     parts = []
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
         count, seconds = divmod(seconds, size)

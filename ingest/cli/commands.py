@@ -90,8 +90,8 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _global(
-    config: str = typer.Option(None, "--config", envvar="INGEST_CONFIG", help="The settings file.", show_default="ingest.toml"),
-    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Which version this is, and no more.")] = False,
+    config: str = typer.Option(None, "--config", envvar="INGEST_CONFIG", help="Settings file.", show_default="ingest.toml"),
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     """What stands before the command."""
     if config:

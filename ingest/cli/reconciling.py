@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ingest.cli import Stopped
 from ingest.cli.instants import span_of
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
 from ingest.cli.output import Console, new_table, print_json, print_line
 from ingest.cli.parent import WithParent, follow_parent
 from ingest.cli.waits import showing_waits
@@ -58,7 +58,8 @@ def reconcile(
     ] = "",
     until: Annotated[str, typer.Option(help="As --since.", show_default="now")] = "",
     account: Annotated[
-        list[str] | None, typer.Option(help="This account; may be given several times.", show_default="all with REST credentials")
+        list[str] | None,
+        typer.Option(help="Only this account; can be repeated.", show_default="all with REST credentials", autocompletion=complete_account),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Find, and repair nothing.")] = False,
     watch: Annotated[

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ingest.cli import Stopped
 from ingest.cli.instants import span_of
-from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.options import AsJson, Config, complete_account, settings_of
 from ingest.cli.output import Console, print_json, print_line, print_note
 from ingest.cli.waits import showing_waits
 from ingest.errors import LogUnavailable
@@ -36,21 +36,25 @@ def replay(
     since: Annotated[
         str,
         typer.Option(
-            help="What was received since a date, an instant, or so long ago: 2026-11-01, 2026-11-01T09:00Z, 30d.",
-            show_default="all the log has",
+            help="Received at or after this date, instant, or length of time ago: 2026-11-01, 2026-11-01T09:00Z, 30d.",
+            show_default="the beginning of the log",
         ),
     ] = "",
-    until: Annotated[str, typer.Option(help="And before; as --since.", show_default="now")] = "",
-    account: Annotated[list[str] | None, typer.Option(help="This account; may be given several times.", show_default="all")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and replay nothing.")] = False,
+    until: Annotated[str, typer.Option(help="Received before; written like --since.", show_default="now")] = "",
+    account: Annotated[
+        list[str] | None, typer.Option(help="Only this account; can be repeated.", show_default="all", autocompletion=complete_account)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the records without replaying them.")] = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Load again what is in the log: after a mapping was mended, a warehouse was lost, or for a new one.
+    """Load the records of the log again: after a mapping was fixed, after a warehouse was lost, or into a new warehouse.
 
-    Rows that differ from what is made of their events today are replaced; what is right stays as it is, and what is newer wins. A
-    consumer must be running (`ingest up`, or `ingest consume`): webhooks are taken and loaded meanwhile, and go before. To stop it
-    with Ctrl-C, or to run it twice, does no harm. Exit code 0: all is loaded; 2: an argument is refused; 3: something could not be reached.
+    A row is replaced where today's code makes another row of the same event; right rows stay, and newer states win. Needs a running
+    consumer (`ingest up` or `ingest consume`); new webhooks are loaded first meanwhile. Stopping it with Ctrl-C or running it twice
+    does no harm.
+
+    Exit code 0: everything is loaded; 2: an argument is wrong; 3: something could not be reached.
 
     Examples:
         ingest replay
@@ -73,7 +77,7 @@ def _wanted(settings: Settings, since: str, until: str, accounts: list[str]) -> 
 
     begin, end = span_of(since, until, datetime.now(UTC))
     for name in set(accounts) - settings.accounts.keys():
-        print_note(f"the settings have no account {name}: what the log has of it is replayed all the same")
+        print_note(f"the settings have no account {name}; its records in the log are replayed anyway")
     return Wanted(begin, end, frozenset(accounts))
 
 
@@ -99,7 +103,7 @@ def _say_where_it_begins(reader: Reader, since: datetime | None) -> None:
     if begins is None:
         print_note("the log has no records")
     elif since and begins > since:
-        print_note(f"the log has records from {format_instant(begins)} on: what came before cannot be replayed")
+        print_note(f"the log begins at {format_instant(begins)}; nothing before that can be replayed")
 
 
 def _run(run: "Replay") -> "Report":
@@ -114,15 +118,15 @@ def _run(run: "Replay") -> "Report":
 
 def _how_to_go_on(run: "Replay") -> str:
     if run.report.appended:
-        return "all of it is in the log again, and is loaded as soon as a consumer runs: there is nothing to repeat"
+        return "everything is in the log again and will be loaded when a consumer runs; there is nothing to repeat"
     since = run.go_on_since
-    return f"to go on, give it --since {format_instant(since.replace(microsecond=0))}" if since else "nothing was replayed yet"
+    return f"to continue, run it with --since {format_instant(since.replace(microsecond=0))}" if since else "nothing was replayed yet"
 
 
 def _doing(report: "Report") -> str:
     if report.still_seconds > _STILL_SECONDS:
-        return "nobody loads what waits in the log: is `ingest up` or `ingest consume` running?"
-    return "all is in the log again, and waits to be loaded" if report.appended else _BEGUN
+        return "waiting for a consumer: is `ingest up` or `ingest consume` running?"
+    return "everything is in the log again, waiting to be loaded" if report.appended else _BEGUN
 
 
 @contextmanager
@@ -157,12 +161,12 @@ def _tell(report: "Report", *, dry_run: bool) -> None:
     reach = f", received from {told['from']} to {told['to']}" if report.first else ""
     print_line(f"{told['replayed']} records {'would be' if dry_run else 'were'} replayed{reach}")
     for account, count in told["accounts"].items():
-        print_line(f"  {account or 'of no account'}: {count}")
+        print_line(f"  {account or 'no account'}: {count}")
     others = ", ".join(f"{count} {_MEANING[reason]}" for reason, count in told["skipped"].items() if count)
     if others:
-        print_line(f"left out: {others}")
+        print_line(f"skipped: {others}")
     if report.loaded:
-        print_line(f"all of it is loaded, after {told['seconds']:.1f} s")
+        print_line(f"everything was loaded within {told['seconds']:.1f} s")
 
 
-_MEANING = {"replays": "replays from before", "other_accounts": "of other accounts", "outside": "received at other times"}
+_MEANING = {"replays": "from earlier replays", "other_accounts": "from other accounts", "outside": "received at other times"}

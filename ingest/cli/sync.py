@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
 from ingest.cli.output import Console, new_table, print_json, print_line, print_note
 from ingest.cli.waits import showing_waits
 from ingest.telemetry import configure_logging
@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
 
 
 def sync(
-    account: Annotated[str | None, typer.Argument(help="One account; else all that have what REST needs.")] = None,
+    account: Annotated[
+        str | None, typer.Argument(help="Account.", show_default="all with REST credentials", autocompletion=complete_account)
+    ] = None,
     resources: Annotated[
         list[str] | None, typer.Argument(help="Some of its resources; else all but those that docs/sources.md excepts.")
     ] = None,

@@ -11,7 +11,7 @@ import typer
 
 from ingest.cli import webhooks_shown as shown
 from ingest.cli import webhooks_trial
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
 from ingest.cli.output import confirm, print_line
 from ingest.cli.waits import showing_waits
 from ingest.errors import ConfigurationError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _DIFFERENT = 2
 _SECRET_BYTES = 32
 
-Accounts = Annotated[list[str] | None, typer.Argument(help="These accounts.", show_default="all")]
+Accounts = Annotated[list[str] | None, typer.Argument(help="Accounts.", show_default="all", autocompletion=complete_account)]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 PrintSecrets = Annotated[
     bool, typer.Option("--print-secrets", help="Show new secrets, for a secret manager, instead of writing them to the secrets file.")
@@ -133,7 +133,7 @@ def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = N
 @group.command()
 @showing_waits()
 def remove(
-    accounts: Annotated[list[str], typer.Argument(help="These accounts.")],
+    accounts: Annotated[list[str], typer.Argument(help="Accounts.", autocompletion=complete_account)],
     ids: Annotated[
         list[str] | None, typer.Option("--id", help="Only this subscription, by its id in `list`.", show_default="all of ours")
     ] = None,
@@ -159,7 +159,7 @@ def remove(
 @group.command()
 @showing_waits()
 def rotate(
-    account: Annotated[str, typer.Argument(help="The account.")],
+    account: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
     finish: Annotated[bool, typer.Option("--finish", help="End it: the old secrets go, if they are no longer seen.")] = False,
     force: Annotated[bool, typer.Option("--force", help="With --finish: do not wait for deliveries to show that.")] = False,
     yes: Yes = False,

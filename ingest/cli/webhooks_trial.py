@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.options import AsJson, Config, complete_account, settings_of
 from ingest.cli.output import print_json, print_line
 from ingest.cli.waits import showing_waits
 from ingest.event import Event
@@ -22,7 +22,10 @@ Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait unti
 
 @showing_waits()
 def trial(
-    account: Annotated[str, typer.Argument(help="The account.")], wait: Wait = 60.0, as_json: AsJson = False, config: Config = None
+    account: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
+    wait: Wait = 60.0,
+    as_json: AsJson = False,
+    config: Config = None,
 ) -> None:
     """Send a harmless signed delivery to the account's public URL and follow it to the warehouse; say where it stops, and why.
 

@@ -11,7 +11,8 @@ from rich.table import Column, Table
 from ingest.cli.options import AsJson, Config, settings_of
 from ingest.cli.output import Console, full_width, new_table, print_json, print_line, styled
 from ingest.cli.status.facts import Facts, gather
-from ingest.cli.status.verdict import exit_code, judge, outcomes, span, subscription_states
+from ingest.cli.status.verdict import exit_code, judge, outcomes, subscription_states
+from ingest.duration import describe_duration
 from ingest.finding import Finding, State
 
 _HEADLINES = {0: ("healthy", "bold green"), 1: ("needs attention", "bold red"), 3: ("cannot be judged", "bold red")}
@@ -135,7 +136,7 @@ def _topic_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
 
 
 def _ago(moment: datetime | None, now: datetime) -> str:
-    return "never" if moment is None else f"{span(now - moment)} ago"
+    return "never" if moment is None else f"{describe_duration(now - moment)} ago"
 
 
 def _or(value: Any, otherwise: str) -> Any:

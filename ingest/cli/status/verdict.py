@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ingest.cli.status.facts import Facts, Part
+from ingest.duration import describe_duration
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 
@@ -67,7 +68,7 @@ def _log(facts: Facts, now: datetime) -> Iterator[Finding]:
         yield ok("log", "everything in it is loaded")
         return
     age = max(now - oldest, timedelta()) if oldest else timedelta()
-    detail = f"{_count(waiting, 'record')} not loaded yet" + (f", the oldest for {span(age)}" if oldest else "")
+    detail = f"{_count(waiting, 'record')} not loaded yet" + (f", the oldest for {describe_duration(age)}" if oldest else "")
     if age < _LATE:
         yield ok("log", detail)
     elif age < _TOO_LATE:
@@ -83,7 +84,7 @@ def _spool(facts: Facts) -> Iterator[Finding]:
     records = sum(file["records"] for file in facts.spool["files"])
     if records:
         age = timedelta(seconds=max(file["oldest_seconds"] for file in facts.spool["files"]))
-        detail = f"{_count(records, 'record')} waiting on this machine, the oldest for {span(age)}"
+        detail = f"{_count(records, 'record')} waiting on this machine, the oldest for {describe_duration(age)}"
         report = warning if age < _TOO_LATE else failed
         yield report("spool", detail, "they go to the log when Kafka acknowledges again and a receiver runs; keep the folder")
 
@@ -137,7 +138,9 @@ def _reconciled(name: str, run: Mapping[str, Any] | None, every: timedelta, now:
         return  # a new account: the first run is on its way, or the part that is not running is told of above
     if run["outcome"] != "complete":
         yield failed(
-            name, f"the last reconciliation failed, {span(now - run['finished_at'])} ago", f"`ingest reconcile --account {name}` says why"
+            name,
+            f"the last reconciliation failed, {describe_duration(now - run['finished_at'])} ago",
+            f"`ingest reconcile --account {name}` says why",
         )
     elif run["missed"] > run["repaired"]:
         yield failed(
@@ -145,7 +148,9 @@ def _reconciled(name: str, run: Mapping[str, Any] | None, every: timedelta, now:
         )
     elif now - run["finished_at"] > every * _MISSED_RUNS:
         yield warning(
-            name, f"not reconciled for {span(now - run['finished_at'])}", "is `ingest reconcile --watch`, or `ingest up`, running?"
+            name,
+            f"not reconciled for {describe_duration(now - run['finished_at'])}",
+            "is `ingest reconcile --watch`, or `ingest up`, running?",
         )
     elif run["missed"]:
         yield warning(
@@ -173,15 +178,6 @@ def subscription_states(facts: Facts) -> dict[tuple[str, str], dict[str, float]]
 def _metric(facts: Facts, part: str, metric: str, label: str) -> dict[tuple[str, str], dict[str, float]]:
     asked: Part | None = next((found for found in facts.parts if found.name == part), None)
     return asked.by_account(metric, label) if asked else {}
-
-
-def span(length: timedelta) -> str:
-    """A length of time as people say it, of its largest unit."""
-    seconds = max(0, int(length.total_seconds()))
-    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds >= size:
-            return _count(seconds // size, unit)
-    return _count(seconds, "second")
 
 
 def _count(number: int, noun: str, plural: str = "") -> str:
