@@ -61,7 +61,7 @@ def test_columns_have_the_types_that_readers_count_on(either_rig: Rig) -> None:
     bookings, events = types(either_rig, "bookings"), types(either_rig, "booking_events")
     assert bookings.keys() == set(SCHEMAS["bookings"].names)
     assert {name for name, kind in bookings.items() if kind == instant} == {
-        "starts_at", "ends_at", "created_at", "updated_at", "gone_at", "first_seen_at", "loaded_at",
+        "starts_at", "ends_at", "created_at", "updated_at", "cancelled_at", "gone_at", "first_seen_at", "loaded_at",
     }  # fmt: skip
     assert {bookings["price"]} <= decimal
     assert bookings["participants"] == "bigint"

@@ -1,0 +1,194 @@
+"""Messages that tell little, from each vendor's mapping into a real warehouse: what they leave out stays."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from consumers.stored import StoredBookings
+from ingest.booking import COLUMNS, Booking, BookingStatus
+from ingest.event import Event
+from ingest.instant import format_instant
+from ingest.settings import Settings
+from ingest.vendors import vendor_names
+from ingest.vendors.mapping import BookingMapper
+from tests.consumers.rig import Rig, Tree, opened
+from tests.consumers.samples import moment, sample
+from tests.consumers.test_loader import metric
+from tests.replay.test_replay import alter, replay_in_process
+from tests.vendors.samples_of import Case, load
+
+A_MINUTE = timedelta(minutes=1)
+# They are of the row's newest message, or say when it was loaded.
+OF_THE_MESSAGE = {"booking_id", "version", "status", "gone_at", "column_versions"}
+NEWER_COLUMNS = ["answers", "tracking", "guests", "cancelled_at", "conference_url", "column_versions"]
+EMPTY = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
+
+
+class SparseMapper:
+    """Reads events as their vendors' modules do, but of those named here only the columns named with them."""
+
+    def __init__(self, told: Mapping[str, set[str]]) -> None:
+        self._told = told
+        self._read = BookingMapper({})
+
+    def __call__(self, event: Event) -> Booking | None:
+        booking = self._read(event)
+        if booking is None or event.id not in self._told:
+            return booking
+        untold = frozenset(COLUMNS) - OF_THE_MESSAGE - self._told[event.id]
+        return replace(booking, **{name: getattr(EMPTY, name) for name in untold}, untold=untold)
+
+
+def sparsely(rig: Rig, **told: set[str]) -> Rig:
+    """From now on its loader reads no more than these columns of the events that are named so."""
+    rig.loader._mapper = SparseMapper(told)  # type: ignore[assignment]
+    return rig
+
+
+def the_row(rig: Rig) -> dict[str, Any]:
+    [row] = rig.rows("select * from bookings")
+    return row
+
+
+def created(vendor: str) -> Event:
+    """What the vendor sends of a new booking."""
+    case = load(Case(vendor, "scheduled" if vendor == "oncehub" else "created"))
+    return case.vendor().parse(case.verified())
+
+
+def cancelled_later(event: Event) -> Event:
+    """The same message a minute later: the mapping of these tests reads little of it."""
+    return replace(event, id="later", time=event.time + A_MINUTE, received_at=event.received_at + A_MINUTE)
+
+
+@pytest.mark.parametrize("vendor", vendor_names())
+def test_whatever_the_vendor_and_the_order_a_message_that_tells_only_a_status_changes_only_that(rig: Rig, vendor: str) -> None:
+    full = created(vendor)
+    sparsely(rig, later=set()).load(full)
+    before = the_row(rig)
+    rig.load(cancelled_later(full))
+    after = the_row(rig)
+    its_own = {"version", "last_event_id", "loaded_at", "column_versions"}
+    assert {name: after[name] for name in after.keys() - its_own} == {name: before[name] for name in before.keys() - its_own}
+    assert after["last_event_id"] == "later"
+    assert set(after["column_versions"].values()) == {before["version"]}
+    alter(rig, "delete from {}")
+    rig.load(cancelled_later(full))
+    rig.load(full)
+    again = the_row(rig)
+    assert {name: again[name] for name in again.keys() - {"loaded_at", "first_seen_at"}} == {
+        name: after[name] for name in after.keys() - {"loaded_at", "first_seen_at"}
+    }
+
+
+FORM = {"starting_time": "2026-05-09T10:00:00Z", "duration_minutes": 30, "payment_information": {"amount_charged": 1250, "currency": "eur"}}
+READ = {"E2": {"starts_at", "ends_at", "service_name"}, "E3": {"cancel_reason"}, "E4": {"service_name", "customer_name", "customer_email"}}
+
+
+def four_messages(booking: str) -> list[Event]:
+    """About one booking; `READ` says what is told by those after the first."""
+    return [
+        sample(1, booking, at=10, **FORM),
+        sample(2, booking, at=20, subject="moved", starting_time="2026-05-09T11:00:00Z"),
+        sample(3, booking, at=30, status="canceled", form_submission=None),
+        sample(4, booking, at=40, status="no_show", subject="cleared", form_submission={"name": None, "email": "b@example.com"}),
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_real_warehouse(rig: Rig, size: int) -> None:
+    sparsely(rig, **READ)
+    orders = [*itertools.permutations(range(4))]
+    logs = [[four_messages(f"B{number}")[place] for place in order] for number, order in enumerate(orders)]
+    for start in range(0, 4, size):
+        rig.load(*(event for log in logs for event in [*log[start : start + size], log[0]]))
+    told = ("status", "service_name", "customer_name", "customer_email", "starts_at", "ends_at", "currency", "last_event_id")
+    rows = rig.rows(f"select {', '.join(told)}, version, cast(column_versions as text) as column_versions from bookings")
+    assert len(rows) == len(orders)
+    assert all(row == rows[0] for row in rows)
+    assert tuple(rows[0][name] for name in told) == (
+        "no_show", "cleared", None, "b@example.com", datetime(2026, 5, 9, 11, tzinfo=UTC), None, "EUR", "E4",
+    )  # fmt: skip
+
+
+def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehouse_unchanged(either_rig: Rig) -> None:
+    whole = sample(1, at=10, **FORM, owner="USR-1", customer_timezone="Europe/Paris")
+    sparsely(either_rig, E2=set(), E3=set()).load(whole)
+    before = the_row(either_rig)
+    for number in (2, 3):
+        either_rig.load(sample(number, at=10 * number, status="canceled"))
+    after = the_row(either_rig)
+    its_own = {"version", "status", "last_event_id", "loaded_at", "column_versions"}
+    assert {name: after[name] for name in after.keys() - its_own} == {name: before[name] for name in before.keys() - its_own}
+    assert (after["status"], after["last_event_id"], set(after["column_versions"].values())) == ("cancelled", "E3", {before["version"]})
+
+
+def test_an_older_message_that_fills_counts_as_stale_only_when_it_comes_again(either_rig: Rig) -> None:
+    labels = {"vendor": "oncehub", "account": "support"}
+    sparsely(either_rig, E2=set())
+    either_rig.load(sample(2, at=20, status="canceled"))
+    stale = metric("ingest_events_stale_total", **labels)
+    either_rig.load(sample(1, at=10))
+    assert metric("ingest_events_stale_total", **labels) == stale
+    filled = the_row(either_rig)
+    assert (filled["status"], filled["customer_name"], filled["last_event_id"]) == ("cancelled", "Ada Example", "E2")
+    either_rig.load(sample(1, at=10))
+    assert metric("ingest_events_stale_total", **labels) == stale + 1
+    assert the_row(either_rig) == filled
+
+
+def test_rows_that_an_older_mapping_emptied_are_filled_by_a_replay_of_both_messages(rig: Rig) -> None:
+    rig.load(sample(1, at=10))
+    rig.load(sample(2, at=20, status="canceled", form_submission=None))
+    assert the_row(rig)["customer_name"] is None
+    sparsely(rig, E2=set())
+    for _ in range(2):
+        replay_in_process(rig)
+    mended = the_row(rig)
+    assert (mended["status"], mended["customer_name"], mended["last_event_id"]) == ("cancelled", "Ada Example", "E2")
+    replay_in_process(rig)
+    assert the_row(rig) == mended
+
+
+def test_a_status_that_no_message_told_yet_is_no_unknown_word(rig: Rig) -> None:
+    before = metric("ingest_unknown_status_total", vendor="oncehub", account="support")
+    rig.loader._mapper = lambda event: replace(EMPTY, booking_id=event.subject, version="1", untold=frozenset({"status"}))  # type: ignore[assignment]
+    rig.load(sample(1))
+    assert metric("ingest_unknown_status_total", vendor="oncehub", account="support") == before
+
+
+def test_reconciliation_is_told_which_columns_the_newest_message_left_out(either_rig: Rig) -> None:
+    sparsely(either_rig, E2=set()).load(sample(1, at=10), sample(2, at=20))
+    [stored] = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
+    assert stored.booking.customer_name == "Ada Example"
+    assert set((stored.booking.column_versions or {}).values()) == {f"{format_instant(moment(10))}/{format_instant(moment(10))}"}
+
+
+@pytest.mark.parametrize("names", [["column_versions"], NEWER_COLUMNS], ids=["one", "several"])
+def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_columns_and_goes_on_after(
+    either_tree: Tree, names: list[str]
+) -> None:
+    with opened(either_tree) as rig:
+        rig.load(sample(1, at=10))
+        take_columns(rig, names)
+    reader = StoredBookings(Settings.model_validate(either_tree))
+    [before] = reader.by("booking_id", "oncehub", "support", ["B1"])["B1"]
+    assert (before.booking.customer_name, before.booking.answers, before.booking.column_versions) == ("Ada Example", (), None)
+    assert list(reader.within("updated_at", "oncehub", "support", moment(0), None)) == [[("B1", before.loaded_at)]]
+    with opened(either_tree) as rig:
+        sparsely(rig, E2=set()).load(sample(2, at=20, status="canceled"))
+        row = the_row(rig)
+        assert (row["status"], row["customer_name"], row["answers"]) == ("cancelled", "Ada Example", None if "answers" in names else [])
+    [after] = reader.by("booking_id", "oncehub", "support", ["B1"])["B1"]
+    assert after.booking.column_versions == row["column_versions"]
+
+
+def take_columns(rig: Rig, names: list[str]) -> None:
+    """As if this table had been made by a version that had none of them: dlt has no note of them either."""
+    for name in names:
+        alter(rig, f"alter table {{}} drop column {name}")
+    alter(rig, "delete from {}", "_dlt_version")
