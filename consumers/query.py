@@ -55,7 +55,7 @@ def query_all(settings: Settings, statements: Sequence[str]) -> list[Answer]:
 
 def parsed_json(value: Any) -> Any:
     """The value of a JSON column: some destinations give it back parsed, and others as text."""
-    return orjson.loads(value) if isinstance(value, str) else value
+    return orjson.loads(str(value)) if isinstance(value, str) else value  # orjson takes no subclass
 
 
 @contextmanager
@@ -154,6 +154,6 @@ def _with_values(exact: Answer) -> Answer:
 def _parsed(value: Any) -> Any:
     """JSON that cannot be parsed stays text."""
     try:
-        return orjson.loads(value) if isinstance(value, JsonText) else value
+        return parsed_json(value) if isinstance(value, JsonText) else value
     except ValueError:
         return value

@@ -11,6 +11,7 @@ _TIMES = {"date": (1082, 1182), "time": (1083, 1183), "timestamp": (1114, 1115),
 _INTERVAL = {"interval": (1186, 1187)}
 _JSON = {"json": (114, 199), "jsonb": (3802, 3807)}
 _INFINITE = {"infinity", "-infinity"}
+_END_OF_DAY = "24:"  # psycopg2 makes it the day's beginning
 
 _Cast = Callable[[str | None, Any], Any]
 
@@ -59,7 +60,7 @@ def _time_or_text(oid: int) -> _Cast:
 
     def cast(text: str | None, cursor: Any) -> Any:
         try:
-            return text if text in _INFINITE else usual(text, cursor)
+            return text if text in _INFINITE or (text or "").startswith(_END_OF_DAY) else usual(text, cursor)
         except (ValueError, OverflowError):
             return text
 

@@ -87,7 +87,7 @@ def test_what_somebody_else_wrote_beyond_the_calendar_is_read_and_replaced(eithe
     (stored,) = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert stored.booking.starts_at is not None
     assert stored.booking.starts_at.year in {1, 9999}
-    either_rig.load(sample(3, "B1", starting_time="2026-05-09T11:00:00Z"))
+    either_rig.load(sample(3, "B1", 60, starting_time="2026-05-09T11:00:00Z"))
     assert starts(either_rig)["B1"] == datetime(2026, 5, 9, 11, tzinfo=UTC)
 
 
