@@ -7,7 +7,6 @@ import sys
 import threading
 from math import ceil
 from socket import socket
-from tempfile import TemporaryDirectory
 from types import FrameType
 
 import structlog
@@ -19,6 +18,7 @@ from ingest.admin import serve_admin
 from ingest.errors import LogUnavailable
 from ingest.listening import bind
 from ingest.opening import open_producer, sqlite_path
+from ingest.scratch import scratch_folder
 from ingest.settings import Settings
 from receivers.app import create_app, ready_vendors
 from receivers.protocol import BoundedHttp
@@ -69,8 +69,8 @@ def _ready(settings: Settings, listening: threading.Event) -> None:
 
 
 def _run_workers(settings: Settings, sock: socket) -> None:
-    with TemporaryDirectory(prefix="ingest-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    with scratch_folder("ingest-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         Multiprocess(_config(settings), [sock]).run()
 
 

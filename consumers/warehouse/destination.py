@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -16,6 +15,7 @@ from consumers.locks import READER_SECONDS, warehouse_lock
 from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
 from consumers.warehouse.files import make_folder
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
+from ingest.scratch import check_scratch, scratch_folder
 from ingest.settings import Settings, WarehouseSettings
 
 # Read by dlt with its first pipeline: no telemetry, no parallelism we do not need, no trying again (the loader does), nothing left behind.
@@ -47,9 +47,9 @@ def try_out(settings: Settings) -> None:
 @contextmanager
 def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
     """A connection of its own, beside a running consumer's."""
-    with TemporaryDirectory(prefix="ingest-reader-") as scratch, translated():
+    with scratch_folder("ingest-reader-") as scratch, translated():
         pipeline = dlt.pipeline(
-            "ingest_reader", pipelines_dir=scratch, destination=destination(settings), dataset_name=settings.warehouse.dataset
+            "ingest_reader", pipelines_dir=str(scratch), destination=destination(settings), dataset_name=settings.warehouse.dataset
         )
         with warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
             yield client
@@ -82,6 +82,7 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
     if chosen.duckdb_file:
         _check_name(chosen.duckdb_file, (chosen.dataset, layout % chosen.dataset))
         make_folder(chosen.duckdb_file.parent)
+    check_scratch()  # dlt needs it
     try:
         return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
     except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises
