@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from ingest.address import is_ip
 from ingest.errors import ConfigurationError
 from ingest.settings import Settings, section_models
 from ingest.settings.files import read_text
@@ -125,14 +125,6 @@ def _refuse_duplicates(variables: Iterable[Variable]) -> None:
         names[variable.path] = variable.name
 
 
-def _is_ip(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _matches(pattern: str) -> Callable[[str], bool]:
     compiled = re.compile(pattern)
     return lambda text: bool(compiled.fullmatch(text))
@@ -144,12 +136,12 @@ _is_port_url = _matches(r"(tcp|udp|sctp)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}"
 # and Docker's links into a container: https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
 # and https://docs.docker.com/engine/network/links/#environment-variables
 _SERVICE_FORMS: tuple[tuple[str, Callable[[str], bool]], ...] = (
-    (r"SERVICE_HOST", _is_ip),
+    (r"SERVICE_HOST", is_ip),
     (r"SERVICE_PORT(_[A-Z0-9_]+)?", _is_port),
     (r"PORT(_\d+_(TCP|UDP|SCTP))?", _is_port_url),
     (r"PORT_\d+_(TCP|UDP|SCTP)_PROTO", _matches(r"tcp|udp|sctp")),
     (r"PORT_\d+_(TCP|UDP|SCTP)_PORT", _is_port),
-    (r"PORT_\d+_(TCP|UDP|SCTP)_ADDR", _is_ip),
+    (r"PORT_\d+_(TCP|UDP|SCTP)_ADDR", is_ip),
     (r"NAME", _matches(r"/[\w.-]+/[\w.-]+")),
 )
 
