@@ -1,7 +1,7 @@
 """Network addresses in settings: hosts, hosts with a port, and web addresses; IPv6 is written in brackets where a port may follow."""
 
 import re
-from ipaddress import IPv6Address
+from ipaddress import ip_address
 from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
 
@@ -66,12 +66,17 @@ def parse_web_address(text: str) -> str:
     return url
 
 
-def _is_ipv6(text: str) -> bool:
+def is_ip(text: str) -> bool:
+    """Whether it is an IPv4 or IPv6 address."""
     try:
-        IPv6Address(text)
+        ip_address(text)
     except ValueError:
         return False
     return True
+
+
+def _is_ipv6(text: str) -> bool:
+    return ":" in text and is_ip(text)
 
 
 Host = Annotated[str, AfterValidator(parse_host)]

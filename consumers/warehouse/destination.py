@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -19,6 +18,7 @@ from consumers.warehouse.files import make_folder
 from consumers.warehouse.postgres import keep_json, keep_times
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
 from ingest.event import digest
+from ingest.scratch import check_scratch, scratch_folder
 from ingest.settings import Settings, WarehouseSettings
 
 # Read by dlt with its first pipeline: no telemetry, no parallelism we do not need, no trying again (the loader does), nothing left behind.
@@ -45,9 +45,9 @@ _OF_SERVER = "-ctcp_keepalives_idle=10 -ctcp_keepalives_interval=5 -ctcp_keepali
 @contextmanager
 def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
     """A connection of its own, beside a running consumer's."""
-    with TemporaryDirectory(prefix="ingest-reader-") as scratch, translated():
+    with scratch_folder("ingest-reader-") as scratch, translated():
         pipeline = dlt.pipeline(
-            "ingest_reader", pipelines_dir=scratch, destination=destination(settings), dataset_name=settings.warehouse.dataset
+            "ingest_reader", pipelines_dir=str(scratch), destination=destination(settings), dataset_name=settings.warehouse.dataset
         )
         with warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
             keep_values(client)
@@ -64,8 +64,8 @@ def keep_values(client: SqlClientBase[Any], *, json: bool = False) -> None:
 
 def staging_datasets(settings: Settings, pipelines: Iterable[str]) -> list[str]:
     """The names, as dlt makes them, of what these pipelines stage in. Raises as `destination` does."""
-    with TemporaryDirectory(prefix="ingest-reader-") as scratch, translated():
-        return [_staging(settings, pipeline, scratch) for pipeline in pipelines]
+    with scratch_folder("ingest-reader-") as scratch, translated():
+        return [_staging(settings, pipeline, str(scratch)) for pipeline in pipelines]
 
 
 def sync_pipeline(account: str) -> str:
@@ -108,6 +108,7 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
     if chosen.duckdb_file:
         _check_name(chosen.duckdb_file, (chosen.dataset, layout % chosen.dataset))
         make_folder(chosen.duckdb_file.parent)
+    check_scratch()  # dlt needs it
     try:
         return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
     except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises

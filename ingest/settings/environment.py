@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from ingest.address import is_ip
 from ingest.errors import ConfigurationError
 from ingest.settings import Settings, section_models
 from ingest.settings.files import read_text
@@ -15,7 +15,7 @@ Tree = dict[str, Any]
 
 PREFIX = "INGEST_"
 CONFIG, SECRETS_DIR = "INGEST_CONFIG", "INGEST_SECRETS_DIR"
-_NOT_SETTINGS = (CONFIG, SECRETS_DIR, "INGEST_TEST_")
+_FOR_TESTS = "INGEST_TEST_"
 _ACCOUNTS = "accounts"
 
 
@@ -70,8 +70,11 @@ def merge(*trees: Tree) -> Tree:
 
 def _set_in(source: Mapping[str, str]) -> dict[str, str]:
     """What is ours and not empty: an empty variable counts as not set, as `${NAME:-}` in a compose file leaves it."""
-    ours = {name: value.strip() for name, value in source.items() if name.startswith(PREFIX) and not name.startswith(_NOT_SETTINGS)}
-    return {name: value for name, value in ours.items() if value}
+    return {name: value.strip() for name, value in source.items() if _is_ours(name) and value.strip()}
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(PREFIX) and name not in {CONFIG, SECRETS_DIR} and not name.startswith(_FOR_TESTS)
 
 
 def _mounted(folder: str | None) -> dict[str, str]:
@@ -122,14 +125,6 @@ def _refuse_duplicates(variables: Iterable[Variable]) -> None:
         names[variable.path] = variable.name
 
 
-def _is_ip(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _matches(pattern: str) -> Callable[[str], bool]:
     compiled = re.compile(pattern)
     return lambda text: bool(compiled.fullmatch(text))
@@ -141,12 +136,12 @@ _is_port_url = _matches(r"(tcp|udp|sctp)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}"
 # and Docker's links into a container: https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
 # and https://docs.docker.com/engine/network/links/#environment-variables
 _SERVICE_FORMS: tuple[tuple[str, Callable[[str], bool]], ...] = (
-    (r"SERVICE_HOST", _is_ip),
+    (r"SERVICE_HOST", is_ip),
     (r"SERVICE_PORT(_[A-Z0-9_]+)?", _is_port),
     (r"PORT(_\d+_(TCP|UDP|SCTP))?", _is_port_url),
     (r"PORT_\d+_(TCP|UDP|SCTP)_PROTO", _matches(r"tcp|udp|sctp")),
     (r"PORT_\d+_(TCP|UDP|SCTP)_PORT", _is_port),
-    (r"PORT_\d+_(TCP|UDP|SCTP)_ADDR", _is_ip),
+    (r"PORT_\d+_(TCP|UDP|SCTP)_ADDR", is_ip),
     (r"NAME", _matches(r"/[\w.-]+/[\w.-]+")),
 )
 

@@ -32,6 +32,7 @@ NAME = 'Ada [/b] [online] "Hopper", 美咲'
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a warehouse and a log in their usual places."""
     folder = tmp_path_factory.mktemp("loaded")
+    (folder / "ingest.toml").touch()
     (folder / "data").mkdir()
     with duckdb.connect(str(folder / "data" / "warehouse.duckdb")) as connection:
         connection.execute("set TimeZone = 'UTC'")
@@ -84,4 +85,5 @@ def test_a_query_changes_nothing(loaded: Path) -> None:
 
 
 def test_before_the_first_load_a_query_says_so_and_may_be_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "ingest.toml").touch()
     assert "nothing has been loaded yet" in refused(ingest(tmp_path, "query", "select 1"), code=3)
