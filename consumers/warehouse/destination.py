@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -17,6 +16,7 @@ from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
 from consumers.warehouse.files import make_folder
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
 from ingest.event import digest
+from ingest.scratch import check_scratch, scratch_folder
 from ingest.settings import Settings, WarehouseSettings
 
 # Read by dlt with its first pipeline: no telemetry, no parallelism we do not need, no trying again (the loader does), nothing left behind.
@@ -41,9 +41,9 @@ _OF_SERVER = "-ctcp_keepalives_idle=10 -ctcp_keepalives_interval=5 -ctcp_keepali
 @contextmanager
 def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
     """A connection of its own, beside a running consumer's."""
-    with TemporaryDirectory(prefix="ingest-reader-") as scratch, translated():
+    with scratch_folder("ingest-reader-") as scratch, translated():
         pipeline = dlt.pipeline(
-            "ingest_reader", pipelines_dir=scratch, destination=destination(settings), dataset_name=settings.warehouse.dataset
+            "ingest_reader", pipelines_dir=str(scratch), destination=destination(settings), dataset_name=settings.warehouse.dataset
         )
         with warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
             yield client
@@ -51,7 +51,7 @@ def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
 
 def staging_datasets(settings: Settings, pipelines: Iterable[str]) -> list[str]:
     """The names, as dlt makes them, of what these pipelines stage in. Raises as `destination` does."""
-    with TemporaryDirectory(prefix="ingest-reader-") as scratch, translated():
+    with scratch_folder("ingest-reader-") as scratch, translated():
         return [_staging(settings, pipeline, scratch) for pipeline in pipelines]
 
 
@@ -60,9 +60,9 @@ def sync_pipeline(account: str) -> str:
     return f"sync_{digest(account)[:12]}"
 
 
-def _staging(settings: Settings, pipeline: str, scratch: str) -> str:
+def _staging(settings: Settings, pipeline: str, scratch: Path) -> str:
     reader = dlt.pipeline(
-        "ingest_reader", pipelines_dir=scratch, destination=destination(settings, pipeline), dataset_name=settings.warehouse.dataset
+        "ingest_reader", pipelines_dir=str(scratch), destination=destination(settings, pipeline), dataset_name=settings.warehouse.dataset
     )
     return str(reader.sql_client().staging_dataset_name)
 
@@ -94,6 +94,7 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
     if chosen.duckdb_file:
         _check_name(chosen.duckdb_file, (chosen.dataset, layout % chosen.dataset))
         make_folder(chosen.duckdb_file.parent)
+    check_scratch()  # dlt needs it
     try:
         return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
     except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises

@@ -27,7 +27,7 @@ def init(
     public_url: Annotated[
         str, typer.Option(help="The receiver's address as the vendors see it; it must lead to this machine.")
     ] = "https://hooks.example.com",
-    force: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the settings file and write nothing.")] = False,
 ) -> None:
     """Write a settings file to edit, with an example account of each vendor, and a private file for secrets.
@@ -46,9 +46,9 @@ def init(
     private, described = secrets_path(path), path.with_name(_SCHEMA_FILE)
     _refuse_existing([path, private, *([] if _is_schema(described) else [described])], force=force)
     try:
-        ignored = _ignore(path.absolute().parent, [f"/{private.name}*", "/data/"])
-        described.write_text(_schema(), encoding="utf-8")
         path.write_text(_CONFIG.replace("PUBLIC_URL", public_url).replace("SCHEMA_FILE", _SCHEMA_FILE), encoding="utf-8")
+        described.write_text(_schema(), encoding="utf-8")
+        ignored = _ignore(path.absolute().parent, [f"/{private.name}*", "/data/"])
         _write_private(private, _SECRETS.replace("GENERATED", secrets.token_urlsafe(32)))
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}") from None

@@ -143,6 +143,11 @@ def account_model(table: dict[str, Any]) -> type[Account]:
     return load_vendor(vendor).Account if isinstance(vendor, str) else Account
 
 
+def nearest_account_model(table: dict[str, Any]) -> type[Account]:
+    """As `account_model`; the common one also where the vendor is unknown, which validation reports."""
+    return account_model(table) if table.get("vendor") in vendor_names() else Account
+
+
 __all__ = [
     "NO_ACCOUNT",
     "ConsumerSettings",
@@ -153,5 +158,6 @@ __all__ = [
     "WarehouseSettings",
     "WebhooksSettings",
     "account_model",
+    "nearest_account_model",
     "section_models",
 ]

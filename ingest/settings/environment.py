@@ -15,7 +15,7 @@ Tree = dict[str, Any]
 
 PREFIX = "INGEST_"
 CONFIG, SECRETS_DIR = "INGEST_CONFIG", "INGEST_SECRETS_DIR"
-_NOT_SETTINGS = (CONFIG, SECRETS_DIR, "INGEST_TEST_")
+_FOR_TESTS = "INGEST_TEST_"
 _ACCOUNTS = "accounts"
 
 
@@ -70,8 +70,11 @@ def merge(*trees: Tree) -> Tree:
 
 def _set_in(source: Mapping[str, str]) -> dict[str, str]:
     """What is ours and not empty: an empty variable counts as not set, as `${NAME:-}` in a compose file leaves it."""
-    ours = {name: value.strip() for name, value in source.items() if name.startswith(PREFIX) and not name.startswith(_NOT_SETTINGS)}
-    return {name: value for name, value in ours.items() if value}
+    return {name: value.strip() for name, value in source.items() if _is_ours(name) and value.strip()}
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(PREFIX) and name not in {CONFIG, SECRETS_DIR} and not name.startswith(_FOR_TESTS)
 
 
 def _mounted(folder: str | None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ingest.errors import ConfigurationError
 from ingest.local_path import FOLDER
-from ingest.settings import Settings, account_model, section_models
+from ingest.settings import Settings, nearest_account_model, section_models
 from ingest.settings.credentials import has_password
 from ingest.settings.environment import CONFIG, SECRETS_DIR, Tree, merge, read_variables, tree_of, variable_name
 from ingest.settings.faults import explain, in_one_message
@@ -89,18 +89,10 @@ def _secrets_in(plain: Tree, tree: Tree) -> Iterator[tuple[str, ...]]:
     for name, table in accounts.items() if isinstance(accounts, dict) else ():
         whole = tree["accounts"][name] if isinstance(tree["accounts"], dict) else table  # the vendor may be named elsewhere
         if isinstance(table, dict) and isinstance(whole, dict):
-            yield from (("accounts", name, key) for key in _secret_keys(table, _account_model(whole)))
+            yield from (("accounts", name, key) for key in _secret_keys(table, nearest_account_model(whole)))
     warehouse = plain.get("warehouse")
     if isinstance(warehouse, dict) and has_password(str(warehouse.get("credentials", ""))):
         yield ("warehouse", "credentials")
-
-
-def _account_model(table: Tree) -> type[BaseModel]:
-    """Of an account whose vendor is unknown too, which validation tells."""
-    try:
-        return account_model(table)
-    except ConfigurationError:
-        return account_model({})
 
 
 def _secret_keys(table: Any, model: type[BaseModel]) -> list[str]:

@@ -57,9 +57,9 @@ class AccountRun:
     def run(self) -> Report:
         """Whatever went wrong is in the report; and the report in the log, or `unrecorded`."""
         with self._failing():
-            checkpoint = Checkpoint(Path(self._around.settings.reconcile.state_dir), self._report.account)
-            # A dry run writes nothing, so it needs no lock, whose file would be the first thing in a new folder.
-            with checkpoint.alone() if self._outlet else nullcontext():
+            is_dry = self._outlet is None
+            checkpoint = Checkpoint(Path(self._around.settings.reconcile.state_dir), self._report.account, dry_run=is_dry)
+            with nullcontext() if is_dry else checkpoint.alone():  # a lock would be a file
                 self._alone(checkpoint)
                 return self._report
         self._tell_unnoted()  # before anything was found

@@ -20,20 +20,27 @@ _RESUMED_WITHIN = timedelta(days=1)
 
 
 class Checkpoint:
-    """One account's files, in a folder that is made when something is written. Names with two dots are nobody else's there.
+    """One account's files, in a folder that is made when it is missing. Names with two dots are nobody else's there.
+
+    A dry run makes no folder, because it writes nothing.
 
     Every call raises LogUnavailable when they cannot be read or written.
     """
 
-    def __init__(self, folder: Path, account: str) -> None:
+    def __init__(self, folder: Path, account: str, *, dry_run: bool = False) -> None:
+        """Raises ConfigurationError."""
+        try:
+            if not dry_run:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"reconcile.state_dir {folder} cannot be made: {error.strerror}") from None
         self._folder = folder
         self._account = account
         self._covered = folder / f"{account}.reconciled.until"
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Raises LogUnavailable, which passes, when another process reconciles the account, ConfigurationError without a folder."""
-        self._make_folder()
+        """Raises LogUnavailable, which passes, when another process reconciles the account."""
         lock = FileLock(self._folder / f"{self._account}.reconcile.lock")
         try:
             with self._usable():
@@ -105,15 +112,8 @@ class Checkpoint:
 
     def _put(self, file: Path, content: bytes) -> None:
         """Whole or not at all, and for good: what the log has been told depends on it."""
-        self._make_folder()
         with self._usable():
             replace_private(file, content)
-
-    def _make_folder(self) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(f"reconcile.state_dir {self._folder} cannot be made: {error.strerror}") from None
 
     @contextmanager
     def _usable(self) -> Iterator[None]:

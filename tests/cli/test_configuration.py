@@ -23,7 +23,7 @@ def which(result: Result) -> str:
     """Whose settings a command read: `status` names the warehouse it does not find."""
     assert result.code == 0, result
     error: str = result.json["warehouse"]["nothing"]
-    return error.rsplit(maxsplit=1)[-1].removesuffix(".duckdb")
+    return Path(error.rsplit(maxsplit=1)[-1]).stem
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ NAME = 'Ada [/b] [online] "Hopper", 美咲'
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a warehouse and a log in their usual places."""
     folder = tmp_path_factory.mktemp("loaded")
+    (folder / "ingest.toml").touch()
     (folder / "data").mkdir()
     with duckdb.connect(str(folder / "data" / "warehouse.duckdb")) as connection:
         connection.execute("set TimeZone = 'UTC'")
@@ -84,18 +85,21 @@ def test_a_query_changes_nothing(loaded: Path) -> None:
 
 
 def test_before_the_first_load_a_query_says_so_and_may_be_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "ingest.toml").touch()
     assert "nothing has been loaded yet" in refused(ingest(tmp_path, "query", "select 1"), code=3)
 
 
 def test_status_of_nothing_yet_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "ingest.toml").touch()
     result = ingest(tmp_path, "status", "--json")
     assert result.code == 0
     assert result.json["log"] == {"topics": []}
     assert "nothing has been loaded yet" in result.json["warehouse"]["nothing"]
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["ingest.toml"]
 
 
 def test_status_of_a_warehouse_without_tables_says_so_too(tmp_path: Path) -> None:
+    (tmp_path / "ingest.toml").touch()
     (tmp_path / "data").mkdir()
     duckdb.connect(str(tmp_path / "data" / "warehouse.duckdb")).close()
     result = ingest(tmp_path, "status")

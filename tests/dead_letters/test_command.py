@@ -85,6 +85,7 @@ def test_a_script_is_told_whether_it_was_only_looked(several: Desk, options: lis
 
 
 def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
+    (tmp_path / "ingest.toml").touch()
     assert ingest(tmp_path, "dead-letters", "list").out == "no dead letters\n"
     assert ingest(tmp_path, "dead-letters", "list", "--json").json == []
     assert ingest(tmp_path, "dead-letters", "redrive", "--all").out == "no dead letters\n"

@@ -127,4 +127,4 @@ def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_a_setting_to_mend(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="state_dir"):
-        Checkpoint(tmp_path / "file" / "folder", "sales").write(PROGRESS)
+        Checkpoint(tmp_path / "file" / "folder", "sales")

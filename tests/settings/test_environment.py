@@ -56,6 +56,7 @@ class TestServices:
             ),
             ("INGEST_LOG_URL", "tcp://10.0.0.1:1", ": did you mean log?"),
             ("INGEST_SERVICE_HOST", "my.host", ""),
+            ("INGEST_CONFIGG", "ingest.toml", ""),
         ],
     )
     def test_what_only_looks_a_little_like_that_is_a_mistake(self, name: str, value: str, hint: str) -> None:

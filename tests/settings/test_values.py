@@ -178,6 +178,12 @@ class TestFaults:
             "reconcile.every", "accounts.a", "accounts.b.api_url",
         }  # fmt: skip
 
+    def test_a_variable_that_lacks_an_underscore_is_told_also_beside_an_unknown_vendor(self) -> None:
+        write('[accounts.a]\nvendor = "calendy"\n')
+        message = fault(INGEST_RECEIVER_PORT="9000")
+        assert "accounts.a: unknown vendor" in message
+        assert "did you mean INGEST_RECEIVER__PORT" in message
+
     @pytest.mark.parametrize(
         ("name", "value", "default"),
         [("INGEST_RECEIVER__PORT", "eighty", "8080"), ("INGEST_WEBHOOKS__REPAIR", "maybe", "false"), ("INGEST_KAFKA__SECURITY_PROTOCOL", "TLS", "PLAINTEXT")],
