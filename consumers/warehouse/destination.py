@@ -73,9 +73,9 @@ def sync_pipeline(account: str) -> str:
     return f"sync_{digest(account)[:12]}"
 
 
-def _staging(settings: Settings, pipeline: str, scratch: str) -> str:
+def _staging(settings: Settings, pipeline: str, scratch: Path) -> str:
     reader = dlt.pipeline(
-        "ingest_reader", pipelines_dir=scratch, destination=destination(settings, pipeline), dataset_name=settings.warehouse.dataset
+        "ingest_reader", pipelines_dir=str(scratch), destination=destination(settings, pipeline), dataset_name=settings.warehouse.dataset
     )
     return str(reader.sql_client().staging_dataset_name)
 

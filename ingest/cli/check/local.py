@@ -7,6 +7,7 @@ from ingest.disk import free_bytes, nearest, require_writable, strange_file
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, failed, ok, warning
 from ingest.opening import sqlite_path
+from ingest.scratch import check_scratch
 from ingest.settings import Settings
 
 _MIB = 1024 * 1024
@@ -69,7 +70,8 @@ def _taken(taken: list[Listener]) -> Finding:
 
 
 def check_folders(settings: Settings) -> list[Finding]:
-    """The folders that no other check looks at."""
+    """The folders that no other check looks at, and the one for temporary files."""
+    check_scratch()
     folders = {"reconcile.state_dir": Path(settings.reconcile.state_dir), "warehouse.work_dir": Path(settings.warehouse.work_dir)}
     for setting, folder in folders.items():
         require_writable(folder, setting)
