@@ -208,6 +208,14 @@ def test_a_signature_of_somebody_else_is_told_by_the_headers_name() -> None:
     )
 
 
+@every_signer
+def test_a_body_that_came_encoded_is_told_as_such_where_nothing_is_proven(name: str) -> None:
+    vendor = _vendors()[name]
+    sent = _sent(vendor, vendor.account.live_secrets()[0], _body(name))
+    encoded = Headers.of([*sent.headers.lines, ("Content-Encoding", "br")])
+    assert _cause(vendor, replace(sent, headers=encoded, body=b"\x0b\x02\x80")).startswith("it has a header content-encoding: ")
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.sampled_from(["host", "calendly-webhook-signature", "x-forwarded-host", "x-signature"]) | TEXT, HEADER_VALUES)),
