@@ -34,9 +34,10 @@ _SECRET_FORMS: dict[str, Callable[[str], str]] = {
 
 
 def diagnose(vendor: AnyVendor, delivery: Delivery, accounts: Iterable[AnyVendor]) -> str | None:
-    """Find the cause in a sentence, None where none can be proven. It names settings, accounts and headers, and no header's value."""
-    if _fits(vendor, delivery):
-        return None  # its time is wrong, as the refusal says
+    """Find out in a sentence why its signature does not fit, None where nothing can be proven.
+
+    The sentence names settings, accounts and headers, and has no header's value in it but a URL that a signature proves.
+    """
     causes = chain(
         _by_secret(vendor, delivery),
         _by_account(vendor, delivery, accounts),

@@ -85,8 +85,8 @@ def _what_is_wrong(method: str, path: str, right: str, *, before: bool, after: b
             f"something stands before {right} in the path: a proxy passes on a prefix of its own. Put the prefix into public_url,"
             " or have the proxy strip it"
         )
-    what = "something stands after" if after else "another slash, blank or capital letter is in"
-    return "path_form", f"{what} {right} in the path: register the URL exactly as `ingest check` prints it"
+    what = "with something after it" if after else "with another slash, blank or capital letter"
+    return "path_form", f"the path is {right} {what}: register the URL exactly as `ingest check` prints it"
 
 
 def _no_such_account(vendor: str, account: str, accounts: Collection[AccountKey]) -> str:

@@ -30,7 +30,7 @@ POSTED = {
     "a blank at the end": (f"{SALES}%20", "path_form", "blank"),
     "a line end": (f"{SALES}%0d%0a", "path_form", "blank"),
     "capital letters": ("/Webhooks/Calendly/SALES", "path_form", "capital letter"),
-    "more behind it": (f"{SALES}/created", "path_form", "something stands after"),
+    "more behind it": (f"{SALES}/created", "path_form", "with something after it"),
     "an unknown account": ("/webhooks/calendly/nobody", "unknown_account", "only the vendor is known"),
     "another vendor's account": ("/webhooks/calendly/support", "unknown_account", "an account of that name is oncehub's"),
     "an unknown vendor": ("/webhooks/nobody/sales2", "unknown_account", "no account of that vendor"),
