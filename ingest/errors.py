@@ -2,6 +2,7 @@
 
 IngestError
 ├── VerificationError      the delivery is not authentic                    401
+│   └── WrongTime          it is, but was sent too long ago, or in the future
 ├── PayloadError           authentic, but not what the vendor documents     (dead-lettered)
 ├── LogUnavailable         the log did not take or give records in time     503, retryable
 │   ├── LogDenied          it was reached, and does not let us in, or not do this
@@ -36,6 +37,10 @@ class IngestError(Exception):
 
 class VerificationError(IngestError):
     """The signature or credential is missing, malformed or wrong. The caller is not told which."""
+
+
+class WrongTime(VerificationError):
+    """The signature is right, but the delivery is older than the account's tolerance, or from the future."""
 
 
 class PayloadError(IngestError):

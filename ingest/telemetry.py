@@ -4,9 +4,10 @@ With several receiver workers PROMETHEUS_MULTIPROC_DIR is set before this module
 """
 
 import logging
+import select
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
@@ -18,6 +19,9 @@ from ingest.visible import visible
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation here
 
 _ACCOUNT = ("vendor", "account")
+
+# How long a line of the log may wait for its reader.
+_PATIENCE_MILLISECONDS = 20
 
 DELIVERIES = Counter("ingest_deliveries_total", "Webhook deliveries by answer.", (*_ACCOUNT, "outcome"))
 REFUSED_REQUESTS = Counter(
@@ -90,14 +94,26 @@ def _cleaned(_logger: Any, _method: str, fields: EventDict) -> EventDict:
 
 
 class _Unfailing(structlog.PrintLogger):
-    """What cannot be told, for a full disk or because the reader is gone, is no reason to stop working."""
+    """What cannot be told, for a full disk or because nobody reads it, is no reason to stop working."""
 
     def msg(self, message: str) -> None:
-        """Raises nothing."""
+        """Raises nothing, and waits for nobody: a line that a full pipe would not take is left out."""
         with suppress(OSError, ValueError):
-            super().msg(message)
+            if _takes_a_line(self._file):
+                super().msg(message)
 
     log = debug = info = warn = warning = err = error = critical = exception = fatal = failure = msg
+
+
+def _takes_a_line(file: TextIO) -> bool:
+    """Whether a write of a few KiB would not block, as it would on a pipe that is full or a terminal that was stopped."""
+    try:
+        number = file.fileno()
+    except (OSError, ValueError):
+        return True  # it is in memory
+    waiting = select.poll()
+    waiting.register(number, select.POLLOUT)
+    return bool(waiting.poll(_PATIENCE_MILLISECONDS))
 
 
 class _Structured(logging.Handler):

@@ -72,13 +72,14 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
         yield
         await asyncio.to_thread(producer.close)
 
-    webhooks, refusals = Webhooks(settings, vendors, producer), Refusals(vendors)
+    public_path = unquote(urlsplit(settings.public_url).path).rstrip("/")
+    webhooks, refusals = Webhooks(settings, vendors, producer), Refusals(vendors, public_path)
     routes = [
         Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
         Route("/healthz", _alive(site_of(settings))),
     ]
     app = Starlette(
-        routes=[*routes, *_below_public_path(settings.public_url, routes)],
+        routes=[*routes, *_below(public_path, routes)],
         exception_handlers={404: refusals.answer, 405: refusals.answer},
         lifespan=lifespan,
         max_body_size=settings.receiver.body_limit,
@@ -87,10 +88,9 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
     return app
 
 
-def _below_public_path(public_url: str, routes: Sequence[BaseRoute]) -> list[Mount]:
-    """The same routes below the path of `public_url`, for proxies that pass it on; others strip it."""
-    path = unquote(urlsplit(public_url).path).rstrip("/")
-    return [Mount(path, app=Router(routes, redirect_slashes=False))] if path else []
+def _below(public_path: str, routes: Sequence[BaseRoute]) -> list[Mount]:
+    """The same routes once more for proxies that pass on the path of `public_url`; others strip it."""
+    return [Mount(public_path, app=Router(routes, redirect_slashes=False))] if public_path else []
 
 
 def _alive(site: str) -> Callable[[Request], Awaitable[Response]]:

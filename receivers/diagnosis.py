@@ -34,9 +34,10 @@ _SECRET_FORMS: dict[str, Callable[[str], str]] = {
 
 
 def diagnose(vendor: AnyVendor, delivery: Delivery, accounts: Iterable[AnyVendor]) -> str | None:
-    """Find the cause in a sentence, None where none can be proven. It names settings, accounts and headers, and no header's value."""
-    if _fits(vendor, delivery):
-        return None  # its time is wrong, as the refusal says
+    """Find out in a sentence why its signature does not fit, None where nothing can be proven.
+
+    The sentence names settings, accounts and headers, and has no header's value in it but a URL that a signature proves.
+    """
     causes = chain(
         _by_secret(vendor, delivery),
         _by_account(vendor, delivery, accounts),
@@ -142,6 +143,8 @@ def _other_addresses(public_url: str, delivery: Delivery) -> Sequence[str]:
 
 def _by_header_names(vendor: AnyVendor, delivery: Delivery) -> Iterator[str]:
     """No proof, but a trace."""
+    if delivery.headers.has("content-encoding"):
+        yield "it has a header content-encoding: something on the way may compress the body, and vendors sign it as it was"
     names = {name for name, _ in delivery.headers.lines if _SIGNATURE_NAME.fullmatch(name)}
     own = {name for name in names if name.partition("-signature")[0].removeprefix("x-").startswith(vendor.name)}
     if names and not own and vendor.credential_header not in names:

@@ -30,15 +30,15 @@ class Refusal:
 class Refusals:
     """The application's answer to 404 and 405."""
 
-    def __init__(self, accounts: Collection[AccountKey]) -> None:
-        self._accounts = accounts
+    def __init__(self, accounts: Collection[AccountKey], public_path: str) -> None:
+        self._accounts, self._public_path = accounts, public_path
         self._seldom = Seldom()
 
     async def answer(self, request: Request, error: Exception) -> Response:
         """Answer as Starlette does. A caller learns nothing from it; the log never has the path, which may hold a secret."""
         if not isinstance(error, HTTPException):
             raise error
-        refusal = explain(request.method, request.scope["path"], set(self._accounts))
+        refusal = explain(request.method, request.scope["path"], set(self._accounts), self._public_path)
         REFUSED_REQUESTS.labels(refusal.reason).inc()
         self._tell(refusal)
         return PlainTextResponse(error.detail, error.status_code, headers=error.headers)
@@ -52,9 +52,11 @@ class Refusals:
         line(event, reason=refusal.reason, source=refusal.source, why=refusal.why, unreported=unreported)
 
 
-def explain(method: str, path: str, accounts: Collection[AccountKey]) -> Refusal:
+def explain(method: str, path: str, accounts: Collection[AccountKey], public_path: str = "") -> Refusal:
     """Find what is wrong with a request that no route takes: `path` is the decoded one, which comes from anybody."""
-    parts = [part.strip().lower() for part in path.split("/") if part]
+    parts, prefix = _parts(path), _parts(public_path)
+    if prefix and parts[: len(prefix) + 1] == [*prefix, "webhooks"]:
+        parts = parts[len(prefix) :]
     for place, part in enumerate(parts):
         account = tuple(parts[place + 1 : place + 3])
         if part == "webhooks" and account in accounts:
@@ -64,6 +66,10 @@ def explain(method: str, path: str, accounts: Collection[AccountKey]) -> Refusal
     if parts[:1] == ["webhooks"] and len(parts) == len(("webhooks", "vendor", "account")):
         return Refusal("unknown_account", _no_such_account(parts[1], parts[2], accounts))
     return Refusal("unknown_path", "there is nothing at its path: health checks ask for /healthz, deliveries are posted to /webhooks/…")
+
+
+def _parts(path: str) -> list[str]:
+    return [part.strip().lower() for part in path.split("/") if part]
 
 
 def _what_is_wrong(method: str, path: str, right: str, *, before: bool, after: bool) -> tuple[str, str]:
@@ -79,8 +85,8 @@ def _what_is_wrong(method: str, path: str, right: str, *, before: bool, after: b
             f"something stands before {right} in the path: a proxy passes on a prefix of its own. Put the prefix into public_url,"
             " or have the proxy strip it"
         )
-    what = "something stands after" if after else "another slash, blank or capital letter is in"
-    return "path_form", f"{what} {right} in the path: register the URL exactly as `ingest check` prints it"
+    what = "with something after it" if after else "with another slash, blank or capital letter"
+    return "path_form", f"the path is {right} {what}: register the URL exactly as `ingest check` prints it"
 
 
 def _no_such_account(vendor: str, account: str, accounts: Collection[AccountKey]) -> str:

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ingest.dead_letter import DeadLetter, without_credentials
-from ingest.errors import LogUnavailable, PayloadError, VerificationError
+from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
 from ingest.log import Producer, Record
 from ingest.settings import Settings
 from ingest.telemetry import DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, SIGNED_BY
@@ -38,8 +38,9 @@ _STATUS = {
     "unavailable": 503,
 }
 _RETRY_AFTER_SECONDS = "10"
-# Diagnosing takes far more than refusing does, and anybody can be refused as often as they like.
-_DIAGNOSIS_EVERY_SECONDS = 1.0
+# Diagnosing takes far more than refusing does, and anybody can be refused as often as they like: it is to take a tenth of a core at most.
+_DIAGNOSIS_PAUSE_SECONDS = 0.1
+_DIAGNOSIS_PAUSE_FACTOR = 9
 
 
 class Webhooks:
@@ -74,7 +75,7 @@ class Webhooks:
                 try:
                     verified = vendor.verify(delivery, delivery.received_at)
                 except VerificationError as error:
-                    return "rejected", self._rejected(vendor, delivery, str(error))
+                    return "rejected", self._rejected(vendor, delivery, error)
                 SIGNED_BY.labels(vendor.name, vendor.account.name, verified.proof.signed_by).inc()
                 topic, record, dead = self._record(vendor, verified)
                 await self._append(topic, record, held)
@@ -92,29 +93,31 @@ class Webhooks:
             return "too_large", None
         return self._set_aside(vendor, dead) if dead else "accepted", None
 
-    def _tell(self, line: Callable[..., None], event: str, source: str, why: str) -> bool:
+    def _tell(self, line: Callable[..., None], event: str, source: str, why: str) -> None:
         """Log what anybody can bring about, as often as they like, unless the like was logged just now: metrics count it all."""
         unreported = self._seldom.unreported(event, source, why)
         if unreported is not None:
             line(event, source=source, why=why, unreported=unreported)
-        return unreported is not None
 
-    def _rejected(self, vendor: AnyVendor, delivery: Delivery, why: str) -> BackgroundTask | None:
+    def _rejected(self, vendor: AnyVendor, delivery: Delivery, refusal: VerificationError) -> BackgroundTask | None:
         """The diagnosis comes after the answer, so that the time of the answer tells nothing of it."""
-        now = monotonic()
-        if not self._tell(log.info, "delivery.rejected", vendor.source, why) or now < self._next_diagnosis:
+        self._tell(log.info, "delivery.rejected", vendor.source, str(refusal))
+        if isinstance(refusal, WrongTime) or monotonic() < self._next_diagnosis:
             return None
-        self._next_diagnosis = now + _DIAGNOSIS_EVERY_SECONDS
+        self._next_diagnosis = math.inf
         return BackgroundTask(self._diagnose, vendor, delivery)
 
     async def _diagnose(self, vendor: AnyVendor, delivery: Delivery) -> None:
+        began = monotonic()
         try:
             cause = await asyncio.to_thread(diagnose, vendor, delivery, list(self._vendors.values()))
-        except Exception as error:  # noqa: BLE001 - a fault of ours in explaining is none in receiving
-            log.error("delivery.diagnosis_failed", source=vendor.source, error=type(error).__name__)  # noqa: TRY400 - the message may quote the body
-            return
-        if cause:
-            log.warning("delivery.diagnosed", source=vendor.source, cause=cause)
+            if cause:
+                self._tell(log.warning, "delivery.diagnosed", vendor.source, cause)
+        except Exception as error:  # noqa: BLE001 - a fault of ours in explaining is none in receiving, and the message may quote the body
+            self._tell(log.error, "delivery.diagnosis_failed", vendor.source, type(error).__name__)
+        finally:
+            now = monotonic()
+            self._next_diagnosis = now + max(_DIAGNOSIS_PAUSE_SECONDS, _DIAGNOSIS_PAUSE_FACTOR * (now - began))
 
     async def _delivery(self, request: Request, held: Held) -> Delivery:
         received_at = datetime.now(UTC)

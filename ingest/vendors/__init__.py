@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ingest.booking import Booking
 from ingest.duration import describe_duration
-from ingest.errors import ConfigurationError, PayloadError, VerificationError
+from ingest.errors import ConfigurationError, PayloadError, WrongTime
 from ingest.event import Event, Via, digest
 from ingest.vendors.account import Account, split_list
 from ingest.vendors.delivery import Delivery, Proof, VerifiedDelivery
@@ -159,10 +159,10 @@ class Vendor(ABC, Generic[A]):
             return
         if sent_at - now > CLOCK_SKEW:
             ahead = describe_duration(sent_at - now)
-            raise VerificationError(f"sent {ahead} in the future by this machine's clock: set the clock, if it is late (ntpd, chronyd)")
+            raise WrongTime(f"sent {ahead} in the future by this machine's clock: set the clock, if it is late (ntpd, chronyd)")
         if self.account.tolerance is not None and now - sent_at > self.account.tolerance:
             age, limit = describe_duration(now - sent_at), describe_duration(self.account.tolerance)
-            raise VerificationError(
+            raise WrongTime(
                 f"sent {age} ago by this machine's clock, and the account's tolerance is {limit}:"
                 " a late retry, a clock that is fast, or a delivery that somebody sends again"
             )

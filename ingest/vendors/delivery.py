@@ -18,6 +18,10 @@ class Headers:
         """Names in any case."""
         return cls(tuple((name.lower(), value) for name, value in lines))
 
+    def has(self, name: str) -> bool:
+        """Whether a header is there, once or more often."""
+        return any(own == name for own, _ in self.lines)
+
     def one(self, name: str) -> str:
         """The value of a header that must be there exactly once. Raises VerificationError."""
         values = [value for given, value in self.lines if given == name]

@@ -163,6 +163,19 @@ def test_an_authentic_delivery_that_cannot_be_read_is_accepted_and_kept_whole(re
     assert json.loads(letter.headers["dl_headers"]) == {SIGNATURE: dict(request.headers)[SIGNATURE], "x-kept": "kept"}
 
 
+@pytest.mark.parametrize(
+    "unread",
+    [b'"\\ud800"', b'"\xff"', b'"\x00\n"', b"1e400", b"9" * 1500, b"NaN", b"[" * 1000 + b"]" * 1000, b'{"a":1,"a":2}'],
+    ids=["half a character", "no UTF-8", "control characters", "an exponent", "digits", "no number", "depth", "one key twice"],
+)
+def test_what_strict_parsers_refuse_where_nobody_reads_it_keeps_no_booking_out_of_the_log(receiver: InProcess, unread: bytes) -> None:
+    body = booking_body(1).replace(b'"payload": {', b'"payload": {"nobody_reads": ' + unread + b", ")
+    assert unread in body
+    assert receiver.ask(signed(body)).status == 202
+    assert [(record.value, record.headers["ce_subject"]) for record in receiver.events()] == [(body, subject(1))]
+    assert receiver.dead_letters() == []
+
+
 class _Crashing(Calendly):
     """Has a fault of its own."""
 

@@ -1,6 +1,7 @@
 """Bytes that are no HTTP, or bad HTTP, sent to a real receiver: it answers or hangs up, and goes on."""
 
 import random
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -119,6 +120,15 @@ def test_a_good_delivery_with_bytes_changed_lost_or_doubled_never_harms(receiver
     kept = {record.value for record in receiver.events()[before:]}
     assert kept <= {booking_body(2)}
     _assert_well(receiver)
+
+
+@pytest.mark.parametrize(("colon", "comma", "end"), [(b":", b",", b""), (b":  \t", b", ", b""), (b": ", b" ,\t", b" \t ")])
+def test_blanks_around_a_signature_and_its_parts_change_nothing(receiver: Receiver, colon: bytes, comma: bytes, end: bytes) -> None:
+    number = next(NUMBERS)
+    head, _, body = raw(booking(number)).partition(b"\r\n\r\n")
+    spaced = re.sub(rb"(?i)(calendly-webhook-signature): (t=\d+),(v1=\w+)", rb"\1" + colon + rb"\2" + comma + rb"\3" + end, head)
+    assert _answers_to(receiver, spaced + b"\r\n\r\n" + body, 1) == [b"202"]
+    assert subject(number) in subjects(receiver.events())
 
 
 def test_deliveries_sent_without_waiting_for_answers_are_all_answered_in_order(receiver: Receiver) -> None:

@@ -30,7 +30,7 @@ POSTED = {
     "a blank at the end": (f"{SALES}%20", "path_form", "blank"),
     "a line end": (f"{SALES}%0d%0a", "path_form", "blank"),
     "capital letters": ("/Webhooks/Calendly/SALES", "path_form", "capital letter"),
-    "more behind it": (f"{SALES}/created", "path_form", "something stands after"),
+    "more behind it": (f"{SALES}/created", "path_form", "with something after it"),
     "an unknown account": ("/webhooks/calendly/nobody", "unknown_account", "only the vendor is known"),
     "another vendor's account": ("/webhooks/calendly/support", "unknown_account", "an account of that name is oncehub's"),
     "an unknown vendor": ("/webhooks/nobody/sales2", "unknown_account", "no account of that vendor"),
@@ -89,6 +89,23 @@ def test_no_text_of_a_stranger_is_in_what_is_told_and_no_label_is_made_of_it(met
     assert refusal.why.replace("…", "").isascii()
     assert refusal.why.replace("…", "").isprintable()
     assert refusal in {explain(verb, path, KNOWN) for verb in ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")}
+
+
+@pytest.mark.parametrize(
+    ("public_path", "path", "reason"),
+    [
+        ("/hooks", "/hooks/webhooks/calendly/sales/", "path_form"),
+        ("/hooks", "/hooks//webhooks/calendly/sales", "path_form"),
+        ("/hooks", "/other/webhooks/calendly/sales", "path_prefix"),
+        ("/hooks", "/hooks/hooks/webhooks/calendly/sales", "path_prefix"),
+        ("/hooks", "/hooks/webhooks/calendly/nobody", "unknown_account"),
+        ("/hooks", "/hooks/webhooks", "unknown_path"),
+        ("/webhooks", "/webhooks/calendly/sales/", "path_form"),
+        ("/webhooks", "/webhooks/webhooks/calendly/sales/", "path_form"),
+    ],
+)
+def test_the_path_of_the_public_url_is_no_prefix_too_many(public_path: str, path: str, reason: str) -> None:
+    assert explain("POST", path, KNOWN, public_path).reason == reason
 
 
 def test_a_path_of_thousands_of_parts_is_explained_like_any_other() -> None:

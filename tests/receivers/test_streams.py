@@ -69,6 +69,20 @@ def test_a_file_that_is_opened_later_is_never_taken_for_a_stream(tmp_path: Path,
     assert file.read_text() == "its own"
 
 
+def test_a_pipe_that_nobody_reads_stops_nothing_and_what_is_read_later_are_whole_lines() -> None:
+    lines = "log = structlog.get_logger(); [log.warning('told', number=number, more='x' * 1000) for number in range(100)]; "
+    program = f"{TELLING}{lines} print('all told'); import sys; sys.stdout.flush(); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "all told\n"
+        _, told = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert 10 < told.count('"event": "told"') < 100
+    assert all(line.startswith("{") and line.endswith("}") for line in told.splitlines())
+
+
 def test_a_command_with_everything_closed_ends_as_it_would() -> None:
     for redirection in ("2>&-", ">&-", "<&- >&- 2>&-"):
         done = subprocess.run(_in_shell(redirection, *command_line("--version")), capture_output=True, check=False, timeout=PATIENCE)
