@@ -152,3 +152,20 @@ def test_a_record_that_was_left_out_for_its_key_is_exit_code_1(oncehub: SyncRig,
     done = command(oncehub, tmp_path).run("sync", "sales", "contacts")
     assert done.returncode == 1
     assert "sales contacts: 1 left out, which cannot be stored without a key: record 2 has no id" in done.stdout
+
+
+@pytest.mark.parametrize("status", [402, 422])
+def test_a_calendar_that_has_no_free_times_to_tell_is_left_out(oncehub: SyncRig, status: int) -> None:
+    refused = gone(oncehub, "/time-slots", status, lambda number: number == 2)
+    synced = oncehub.sync("booking_calendar_time_slots")["booking_calendar_time_slots"]
+    assert synced.problem is None
+    assert synced.rows > 0
+    assert len(synced.absent) == len(refused) == 1
+
+
+def test_a_calendar_that_is_not_published_is_not_asked_for_free_times(oncehub: SyncRig) -> None:
+    calendars = {"object": "list", "has_more": False, "data": [{"id": "BKC-1", "published": False}]}
+    oncehub.answer("/booking-calendars", JSONResponse(calendars))
+    synced = oncehub.sync("booking_calendar_time_slots")["booking_calendar_time_slots"]
+    assert (synced.problem, synced.rows, synced.absent) == (None, 0, ())
+    assert oncehub.requests() == 1
