@@ -168,3 +168,20 @@ def test_a_defect_of_ours_in_one_resource_does_not_hide_the_others(oncehub: Sync
     assert "contacts fails with KeyError" in str(found["contacts"].problem)
     assert found["users"].rows > 0
     assert found["teams"].rows > 0
+
+
+@pytest.mark.parametrize("status", [402, 422])
+def test_a_calendar_that_has_no_free_times_to_tell_is_left_out(oncehub: SyncRig, status: int) -> None:
+    refused = gone(oncehub, "/time-slots", status, lambda number: number == 2)
+    synced = oncehub.sync("booking_calendar_time_slots")["booking_calendar_time_slots"]
+    assert synced.problem is None
+    assert synced.rows > 0
+    assert len(synced.absent) == len(refused) == 1
+
+
+def test_a_calendar_that_is_not_published_is_not_asked_for_free_times(oncehub: SyncRig) -> None:
+    calendars = {"object": "list", "has_more": False, "data": [{"id": "BKC-1", "published": False}]}
+    oncehub.answer("/booking-calendars", JSONResponse(calendars))
+    synced = oncehub.sync("booking_calendar_time_slots")["booking_calendar_time_slots"]
+    assert (synced.problem, synced.rows, synced.absent) == (None, 0, ())
+    assert oncehub.requests() == 1

@@ -10,8 +10,8 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import yaml  # type: ignore[import-untyped]
-from jsonschema import Draft202012Validator, FormatChecker, ValidationError
-from jsonschema.exceptions import best_match
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError  # type: ignore[import-untyped]
+from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 from pydantic import AliasChoices, AliasPath
 from pydantic.fields import FieldInfo
 
@@ -47,7 +47,8 @@ class Specification:
     @property
     def reads(self) -> Mapping[str, list[str]]:
         """The outermost shapes of the mapping, by class name, and the schemas of what each of them reads."""
-        return self.document["reads"]
+        reads: Mapping[str, list[str]] = self.document["reads"]
+        return reads
 
     def schema(self, name: str) -> Schema:
         """A whole schema, definitions included: one of `schemas` by its name, or a definition by `#/$defs/<name>`."""
@@ -96,7 +97,7 @@ def _validator(vendor: str, name: str) -> Draft202012Validator:
 
 def _closest(error: ValidationError) -> ValidationError:
     """Of several alternatives that all fail, the failure of the one that fits best."""
-    return best_match(error.context) if error.context else error  # type: ignore[no-any-return,no-untyped-call]
+    return best_match(error.context) if error.context else error
 
 
 def specified_vendors() -> list[str]:

@@ -249,7 +249,7 @@ def test_a_deletion_without_an_item_cancels_the_booking_at_the_time_of_the_deliv
         updated_at=datetime(2026, 3, 5, 15, 12, tzinfo=UTC),
         cancelled_at=datetime(2026, 3, 5, 15, 12, tzinfo=UTC),
         timezone="America/New_York",
-        untold=EVERYTHING_ELSE,
+        untold=frozenset(EVERYTHING_ELSE),
     )
 
 

@@ -308,7 +308,7 @@ def test_a_deleted_booking_as_rest_tells_of_it_is_refused() -> None:
 
 RILEY = {"id": "CTC-1", "object": "contact", "first_name": "Riley", "last_name": "Example", "email": "riley@example.com", "phone": "+1"}
 PERSON = ("CTC-1", "Riley Example", "riley@example.com", "+1")
-NOBODY = {"form_submission": None, "conversation": None, "attendees": []}
+NOBODY: dict[str, Any] = {"form_submission": None, "conversation": None, "attendees": []}
 
 
 def _customer(booking: Booking) -> tuple[str | None, ...]:
@@ -378,7 +378,14 @@ def test_a_null_form_leaves_untold_what_a_form_would_tell() -> None:
 
 
 def test_a_form_that_is_there_clears_what_it_has_empty() -> None:
-    form = {"name": "Casey", "email": "casey@example.com", "phone": None, "mobile_phone": "", "guests": [], "custom_fields": []}
+    form: dict[str, object] = {
+        "name": "Casey",
+        "email": "casey@example.com",
+        "phone": None,
+        "mobile_phone": "",
+        "guests": [],
+        "custom_fields": [],
+    }
     booking = _told(form_submission=form)
     assert (booking.customer_phone, booking.guests, booking.answers) == (None, (), ())
     assert booking.untold == {"customer_id", "tracking"}

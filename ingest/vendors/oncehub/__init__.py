@@ -14,7 +14,8 @@ from ingest.event import Event, digest
 from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
 from ingest.vendors.account import EVENTS, Words
-from ingest.vendors.oncehub.booking import BLOCK, Booked, booking_of_record, booking_of_webhook
+from ingest.vendors.oncehub.booking import Booked, booking_of_record, booking_of_webhook
+from ingest.vendors.oncehub.parts import BLOCK
 from ingest.vendors.payload import Id, Instant, Payload, Text, read_json
 
 SIGNATURE = "oncehub-signature"

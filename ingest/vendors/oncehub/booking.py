@@ -7,15 +7,31 @@ It is the same object in webhooks and in REST, with two differences: webhooks ha
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.instant import format_instant
-from ingest.vendors.payload import OBJECTS, Amount, AnyText, Id, Instant, MaybeInstant, Payload, Sources, Text, unique, untold
+from ingest.vendors.oncehub.parts import (
+    ABSENT,
+    ADDRESSES,
+    BLOCK,
+    REFERENCE,
+    Calendar,
+    Change,
+    Conferencing,
+    Contact,
+    Conversation,
+    Fields,
+    Form,
+    Payment,
+    Reference,
+    User,
+    Utm,
+)
+from ingest.vendors.payload import Id, Instant, MaybeInstant, Payload, Sources, Text, unique, untold
 
 # `rescheduled` says that the booking stands, at its new time: only `canceled` ends one.
 # https://help.oncehub.com/help/effect-of-rescheduling
@@ -29,11 +45,6 @@ _STATUSES = {
 }
 _ACTORS = {"customer": "customer", "user": "host"}
 _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
-
-# Digits after the point, where ISO 4217 does not have two.
-_ZERO = ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF")
-_THREE = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
-_EXPONENTS = dict.fromkeys(_ZERO, 0) | dict.fromkeys(_THREE, 3)
 
 _SOURCES: Sources = {
     "starts_at": ("starting_time",),
@@ -76,112 +87,6 @@ _OF_CONTACT: Sources = {
 _OF_NOBODY: Sources = dict.fromkeys(_OF_FORM, ("form_submission", "contact"))
 
 
-def _block(value: object) -> object:
-    """An object; null, "" and anything else is none."""
-    return value if isinstance(value, dict | Payload) else None
-
-
-def _reference(value: object) -> object:
-    """Another object: all of it where it was expanded, else its id. Webhooks have been seen with either."""
-    return {"id": value} if isinstance(value, str) and value else _block(value)
-
-
-def _absent(value: object) -> object:
-    return None if value == "" else value
-
-
-def _addresses(value: object) -> object:
-    """One entry for each person: an e-mail address, or None where there is somebody without one."""
-    entries = value if isinstance(value, list | tuple) else ()
-    return [entry.get("email") if isinstance(entry, dict) else entry for entry in entries if entry]
-
-
-BLOCK, REFERENCE = BeforeValidator(_block), BeforeValidator(_reference)
-
-
-class _Reference(Payload):
-    id: Text = None
-
-
-class _User(_Reference):
-    first_name: Text = None
-    last_name: Text = None
-    email: Text = None
-
-    @property
-    def name(self) -> str | None:
-        return " ".join(part for part in (self.first_name, self.last_name) if part) or None
-
-
-class _Contact(_User):
-    phone: Text = None
-    mobile_phone: Text = None
-
-
-class _Question(Payload):
-    question: Text = None
-    value: AnyText = None
-
-
-class _Field(Payload):
-    name: Text = None
-    value: AnyText = None
-
-
-_Fields = Annotated[tuple[_Field, ...], OBJECTS]
-
-
-class _Conversation(_Reference):
-    """Of a chatbot or routing form; by REST it may be but an id."""
-
-    contact: Annotated[_Contact | None, REFERENCE] = None
-    owner: Annotated[_User | None, REFERENCE] = None
-    answers: Annotated[tuple[_Question, ...], OBJECTS] = ()
-
-
-class _Conferencing(Payload):
-    join_url: Text = None
-
-
-class _Change(Payload):
-    reason: Text = None
-    actioned_by: Text = None
-
-
-class _Form(Payload):
-    name: Text = None
-    email: Text = None
-    phone: Text = None
-    mobile_phone: Text = None
-    guests: Annotated[tuple[Text, ...], BeforeValidator(_addresses)] = ()
-    custom_fields: _Fields = ()
-
-
-class _Payment(Payload):
-    amount_charged: Annotated[Amount | None, BeforeValidator(_absent)] = None
-    currency: Text = None
-
-    def price(self) -> tuple[Decimal, str] | tuple[None, None]:
-        """Return the amount in major units and its currency: minor units mean nothing without one."""
-        if self.amount_charged is None or self.currency is None:
-            return None, None
-        currency = self.currency.upper()
-        return self.amount_charged.scaleb(-_EXPONENTS.get(currency, 2)), currency
-
-
-class _Calendar(Payload):
-    id: Text = None
-    name: Text = None
-
-
-class _Utm(Payload):
-    source: Text = None
-    medium: Text = None
-    campaign: Text = None
-    term: Text = None
-    content: Text = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Customer:
     """Who booked, and the fields that this was read from."""
@@ -203,27 +108,27 @@ class Booked(Payload):
     creation_time: Instant
     last_updated_time: MaybeInstant = None
     starting_time: MaybeInstant = None
-    duration_minutes: Annotated[int | None, BeforeValidator(_absent)] = None
+    duration_minutes: Annotated[int | None, ABSENT] = None
     status: Text = None
     subject: Text = None
     customer_timezone: Text = None
     location_description: Text = None
     rescheduled_booking_id: Text = None
-    attendees: Annotated[tuple[Text, ...], BeforeValidator(_addresses)] = ()
-    owner: Annotated[_User | None, REFERENCE] = None
-    booking_calendar: Annotated[_Reference | None, REFERENCE] = None
-    event_type: Annotated[_Reference | None, REFERENCE] = None
-    booking_page: Annotated[_Reference | None, REFERENCE] = None
-    master_page: Annotated[_Reference | None, REFERENCE] = None
-    virtual_conferencing: Annotated[_Conferencing | None, BLOCK] = None
-    cancel_reschedule_information: Annotated[_Change | None, BLOCK] = None
-    form_submission: Annotated[_Form | None, BLOCK] = None
-    conversation: Annotated[_Conversation | None, REFERENCE] = None
-    contact: Annotated[_Contact | None, REFERENCE] = None
-    payment_information: Annotated[_Payment | None, BLOCK] = None
-    external_calendar: Annotated[_Calendar | None, BLOCK] = None
-    custom_fields: _Fields = ()
-    utm_params: Annotated[_Utm | None, BLOCK] = None
+    attendees: Annotated[tuple[Text, ...], ADDRESSES] = ()
+    owner: Annotated[User | None, REFERENCE] = None
+    booking_calendar: Annotated[Reference | None, REFERENCE] = None
+    event_type: Annotated[Reference | None, REFERENCE] = None
+    booking_page: Annotated[Reference | None, REFERENCE] = None
+    master_page: Annotated[Reference | None, REFERENCE] = None
+    virtual_conferencing: Annotated[Conferencing | None, BLOCK] = None
+    cancel_reschedule_information: Annotated[Change | None, BLOCK] = None
+    form_submission: Annotated[Form | None, BLOCK] = None
+    conversation: Annotated[Conversation | None, REFERENCE] = None
+    contact: Annotated[Contact | None, REFERENCE] = None
+    payment_information: Annotated[Payment | None, BLOCK] = None
+    external_calendar: Annotated[Calendar | None, BLOCK] = None
+    custom_fields: Fields = ()
+    utm_params: Annotated[Utm | None, BLOCK] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -268,7 +173,7 @@ class Booked(Payload):
 
     def attendee(self) -> str | None:
         """Return the address of the one who attends beside the host; None where the host's is not known, or several attend."""
-        calendar = self.external_calendar or _Calendar()
+        calendar = self.external_calendar or Calendar()
         owners = (self.owner, self.conversation.owner if self.conversation else None)
         addresses = [*(owner.email for owner in owners if owner), calendar.id, calendar.name]
         hosts = {address.lower() for address in addresses if address and "@" in address}
@@ -290,7 +195,7 @@ class Booked(Payload):
 
     def tracking(self) -> dict[str, str] | None:
         """Return the campaign parameters under their usual names."""
-        return {f"utm_{name}": value for name, value in (self.utm_params or _Utm()) if value} or None
+        return {f"utm_{name}": value for name, value in (self.utm_params or Utm()) if value} or None
 
     def link(self) -> str | None:
         """Return the link of the video call. `join_url` may be a phone number instead."""
@@ -303,9 +208,9 @@ def booking_of_record(data: Booked) -> Booking:
     changed_at = data.last_updated_time or data.creation_time
     status = _STATUSES.get((data.status or "").lower().replace("-", "_"), BookingStatus.UNKNOWN)
     # The same block tells why a booking was moved, and that is not why it was cancelled.
-    cancellation = (data.cancel_reschedule_information if status is BookingStatus.CANCELLED else None) or _Change()
-    price, currency = (data.payment_information or _Payment()).price()
-    conferencing, customer, owner = data.virtual_conferencing or _Conferencing(), data.customer(), data.owner or _User()
+    cancellation = (data.cancel_reschedule_information if status is BookingStatus.CANCELLED else None) or Change()
+    price, currency = (data.payment_information or Payment()).price()
+    conferencing, customer, owner = data.virtual_conferencing or Conferencing(), data.customer(), data.owner or User()
     booking = Booking(
         booking_id=data.id,
         version=format_instant(changed_at),

@@ -151,8 +151,9 @@ def test_customers_and_participants_are_told_of_only_when_asked_for(story: Story
     assert "customer" not in bare
     assert set(bare["participants"]) == {"numbers"}
     assert bare["customerId"] == told(expandCustomer="true")["customer"]["id"]
-    (participant,) = told(expandParticipants="true")["participants"]["details"]
-    assert participant["personDetails"] == told(expandCustomer="true")["customer"]
+    booker, *others = told(expandParticipants="true")["participants"]["details"]
+    assert booker["personDetails"] == told(expandCustomer="true")["customer"]
+    assert tuple(other["personDetails"]["emailAddress"] for other in others) == meeting.guests
 
 
 def test_starts_may_be_at_both_ends_of_the_window(story: Story, bookeo: Asking) -> None:
