@@ -16,9 +16,18 @@ KEY = "a-key-nobody-should-see"
 
 @pytest.fixture
 def rest(tmp_path: Path) -> AnyRest:
-    vendor = load_vendor("oncehub")
-    account = vendor.Account.model_validate({"name": "sales", "vendor": "oncehub", "api_key": KEY})
-    return load_rest("oncehub")(vendor(account, ""), tmp_path)
+    return rest_of("oncehub", tmp_path, api_key=KEY)
+
+
+@pytest.fixture
+def calendly(tmp_path: Path) -> AnyRest:
+    return rest_of("calendly", tmp_path, api_token=KEY)
+
+
+def rest_of(name: str, folder: Path, **secret: str) -> AnyRest:
+    vendor = load_vendor(name)
+    account = vendor.Account.model_validate({"name": "sales", "vendor": name, **secret})
+    return load_rest(name)(vendor(account, ""), folder)
 
 
 def response(status: int, body: object = None, **headers: str) -> Response:
@@ -78,3 +87,34 @@ def test_a_pause_until_a_date(rest: AnyRest) -> None:
 @pytest.mark.parametrize("date", ["Wed, 21 Oct 2065 07:28:00 -0000", "Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 99 Oct 2065 07:28:00 GMT"])
 def test_a_date_that_is_none_is_no_pause(rest: AnyRest, date: str) -> None:
     assert rest.pause(response(429, Retry_After=date)) is None
+
+
+SCOPES = "This operation requires the scopes listed in the 'required_scopes' array."
+INVALID = "The supplied parameters are invalid."
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (403, {"message": SCOPES, "required_scopes": ["event_types:read"]}, ["it needs the scopes event_types:read", "give the token"]),
+        (403, {"message": SCOPES, "required_scopes": ["groups:read", "users:read"]}, ["groups:read, users:read", "give the token"]),
+        (403, {"message": "You do not have permission", "required_scopes": []}, ["You do not have permission", "owner or admin"]),
+        (
+            400,
+            {"message": INVALID, "details": [{"parameter": "events", "message": "scheduled_events:read is required for invitee.created"}]},
+            ["events: scheduled_events:read is required for invitee.created", "give the token the scopes it lacks"],
+        ),
+        (400, {"message": INVALID, "details": [{"message": "url is taken"}, {"parameter": "scope", "message": "is unknown"}]},
+         ["url is taken: scope: is unknown"]),
+        (400, {"message": INVALID, "details": []}, [INVALID]),
+        (400, {"message": INVALID, "details": [None, "text", {}]}, [INVALID]),
+        (400, {"message": INVALID, "details": "text", "required_scopes": "text"}, [INVALID]),
+        (400, {"error": "invalid_grant", "error_description": "it was used"}, ["invalid_grant: it was used"]),
+    ],
+)  # fmt: skip
+def test_calendly_says_which_scopes_and_which_parameters(calendly: AnyRest, status: int, body: dict[str, object], words: list[str]) -> None:
+    refusal = calendly.refusal(response(status, body))
+    assert refusal.startswith(f"{status} ")
+    assert "\n" not in refusal
+    assert all(word in refusal for word in words), refusal
+    assert ("give the token" in refusal) == (status == 403 or "scheduled_events:read" in str(body))
