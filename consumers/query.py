@@ -96,9 +96,12 @@ def _row(row: Sequence[Any], columns: Sequence[tuple[str, str]]) -> tuple[Any, .
 def _value(value: Any, kind: str) -> Any:
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC)
-    if kind == "JSON" and isinstance(value, str):
-        return orjson.loads(value)
-    return value
+    return parsed_json(value) if kind == "JSON" else value
+
+
+def parsed_json(value: Any) -> Any:
+    """The value of a JSON column: some destinations give it back parsed, and others as text."""
+    return orjson.loads(value) if isinstance(value, str) else value
 
 
 def plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from consumers.query import parsed_json
 from ingest.booking import COLUMNS, Booking
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
@@ -47,6 +48,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         customer_phone=_TEXT, participants=_INT, price=_PRICE, currency=_TEXT, cancel_reason=_TEXT, cancelled_by=_TEXT,
         rescheduled_from=_TEXT, rescheduled_to=_TEXT, first_seen_at=_TIME, last_event_id=_TEXT, last_via=_TEXT,
         loaded_at=_TIME, gone_at=_TIME, answers=_TEXT, tracking=_TEXT, guests=_TEXT, cancelled_at=_TIME, conference_url=_TEXT,
+        column_versions=_TEXT,
     ),
     "dead_letters": _schema(
         id=_TEXT, source=_TEXT, reason=_TEXT, detail=_TEXT, happened_at=_TIME, position=_TEXT, query=_TEXT,
@@ -70,7 +72,7 @@ class Table:
     replaces: bool
 
 
-_JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests")
+_JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests", "column_versions")
 
 TABLES = (
     Table("booking_events", ("source", "id"), ("data",), replaces=False),
@@ -109,9 +111,11 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
 
 def booking_row(booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime) -> Row:
     """`version` is the full one, by which rows are compared; `first_seen_at` is kept from the booking's first row."""
+    column_versions = dict.fromkeys(booking.untold, "") | dict(booking.column_versions or {})
     return {
         **{name: getattr(booking, name) for name in COLUMNS},
-        **{name: _json(getattr(booking, name)) for name in _JSON_OF_BOOKINGS},
+        **{name: as_json(getattr(booking, name)) for name in _JSON_OF_BOOKINGS},
+        "column_versions": as_json(column_versions or None),
         "vendor": event.vendor,
         "account": event.account,
         "status": booking.status.value,
@@ -125,9 +129,14 @@ def booking_row(booking: Booking, event: Event, version: str, first_seen_at: dat
 
 
 def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
-    """What a warehouse gave back, as `booking_row` makes it: JSON as text, instants in UTC."""
+    """What a warehouse gave back, as `booking_row` makes it: JSON as the same text, however it was stored, and instants in UTC."""
     row = {column: as_utc(value) if isinstance(value, datetime) else value for column, value in zip(columns, values, strict=True)}
-    return row | {name: row[name] if isinstance(row[name], str) else _json(row[name]) for name in _JSON_OF_BOOKINGS}
+    return row | {name: as_json(parsed_json(row[name])) for name in _JSON_OF_BOOKINGS if name in row}
+
+
+def as_json(value: Any) -> str | None:
+    """The text of a JSON column: equal values make equal texts."""
+    return None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
@@ -184,10 +193,6 @@ def _json_text(data: bytes) -> str:
         raise PayloadError("the payload is not JSON") from error
     text = data.decode()
     return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _any_text(data: bytes) -> str:

@@ -109,7 +109,7 @@ class CalendlyRest(Rest[CalendlyAccount]):
         shared = (event.start_time, event.end_time, event.name, event.staff(), event.place(), event.guests())
         return (len(here), len(coming)) == (event.invitees_counter.total, event.invitees_counter.active) and all(
             shared == (booking.starts_at, booking.ends_at, booking.service_name, booking.staff, booking.location, booking.guests)
-            for booking in coming
+            for booking in here  # those that are not coming too: their cancellations may have left out the meeting
         )
 
     def children(self, entry: Record) -> set[str]:
