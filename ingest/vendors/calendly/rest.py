@@ -140,8 +140,8 @@ class CalendlyRest(Rest[CalendlyAccount]):
 
         What is wrong with which parameter, and which scopes are missing, stand for the message, which then says no more than that.
         """
-        parts = _parts(body)
-        words: list[Any] = [body.get("title"), *(parts or [body.get("message")]), body.get("error"), body.get("error_description")]
+        reasons: list[Any] = [*_parts(body)] or [body.get("message")]
+        words = [body.get("title"), *reasons, body.get("error"), body.get("error_description")]
         return ": ".join(str(word) for word in words if word)
 
     def refusal(self, response: Response, remedy: str = "") -> str:
