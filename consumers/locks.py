@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ingest.errors import WarehouseUnavailable
+from ingest.lock_file import acquire, holder
 from ingest.settings import WarehouseSettings
 
 _POLL_SECONDS = 0.005
@@ -20,9 +22,10 @@ def warehouse_lock(settings: WarehouseSettings, patience: float) -> Iterator[Non
         return
     lock = FileLock(f"{settings.duckdb_file}.lock", poll_interval=_POLL_SECONDS)
     try:
-        lock.acquire(timeout=patience)
+        acquire(lock, patience, f"another process has {settings.duckdb_file} open")
     except Timeout:
-        raise WarehouseUnavailable(f"another process has {settings.duckdb_file} open, for longer than {patience:.0f} s now") from None
+        who = holder(Path(lock.lock_file))
+        raise WarehouseUnavailable(f"another process{who} has {settings.duckdb_file} open, for longer than {patience:.0f} s now") from None
     except OSError as error:
         raise WarehouseUnavailable(f"{lock.lock_file} cannot be made: {error.strerror}") from None
     try:

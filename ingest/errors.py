@@ -8,7 +8,8 @@ IngestError
 │   └── LogHeld            another consumer has the embedded log
 ├── CommitFailed           the consumer no longer owns what it read         retryable
 ├── VendorUnavailable      a vendor's REST side does not answer, or not with sense   retryable
-│   └── VendorBusy         it asks us to wait, and longer than we would
+│   ├── VendorBusy         it asks us to wait, and longer than we would
+│   └── VendorUnreachable  there is no connection, or no answer on it
 ├── VendorRefused          it answers no: a key, a scope, a plan, a request of ours
 ├── WarehouseUnavailable   the destination cannot be reached or is locked   retryable
 │   └── NothingLoaded      it has no dataset yet
@@ -21,6 +22,8 @@ Messages say what happened, to which thing, and what to do. They never hold a se
 """
 
 from typing import ClassVar
+
+_ABSENT = frozenset({404, 410})
 
 
 class IngestError(Exception):
@@ -73,12 +76,25 @@ class VendorBusy(VendorUnavailable):
     """Too many requests, says the vendor, its own or everybody's from this address."""
 
 
+class VendorUnreachable(VendorUnavailable):
+    """No answer came at all. `worth`: seconds after which trying again is of no use, 0 where it is of none at all."""
+
+    def __init__(self, message: str, worth: float) -> None:
+        super().__init__(message)
+        self.worth = worth
+
+
 class VendorRefused(IngestError):
     """A vendor's REST side answers no; `status_code` is its HTTP status. The message tells account, request id and remedy."""
 
     def __init__(self, message: str, status_code: int) -> None:
         super().__init__(message)
         self.status_code = status_code
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the vendor has no such thing, or no longer (404, 410)."""
+        return self.status_code in _ABSENT
 
 
 class WarehouseUnavailable(IngestError):

@@ -1,6 +1,7 @@
 """The log the settings name, its implementation imported only when it is the one chosen."""
 
 import socket
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -48,15 +49,16 @@ def open_consumer(settings: Settings) -> Consumer:
     return KafkaLogConsumer(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics(), _tell_deleted)
 
 
-def open_reader(settings: Settings, since: datetime | None) -> Reader:
-    """Of all topics, from what was appended then or later, or from the first record there is. Raises LogUnavailable."""
+def open_reader(settings: Settings, since: datetime | None, topics: Sequence[str] = ()) -> Reader:
+    """Of these topics, or all, from what was appended then or later, or from the first record there is. Raises LogUnavailable."""
+    chosen = topics or settings.topics()
     if path := sqlite_path(settings):
         from ingest.log.sqlite import SqliteReader
 
-        return SqliteReader(path, settings.topics(), since)
+        return SqliteReader(path, chosen, since)
     from ingest.log.kafka import KafkaLogReader
 
-    return KafkaLogReader(kafka_servers(settings), settings.kafka, settings.topics(), since)
+    return KafkaLogReader(kafka_servers(settings), settings.kafka, chosen, since)
 
 
 def read_backlog(settings: Settings) -> list[Backlog]:

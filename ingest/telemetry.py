@@ -40,6 +40,7 @@ FRESHNESS_SECONDS = Histogram(
     _ACCOUNT,
     buckets=(0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 3600),
 )
+LOSSES = Counter("ingest_deliveries_lost_total", "Deliveries that say that their vendor gave up an earlier one.", _ACCOUNT)
 MISSED = Counter("ingest_reconcile_missed_total", "Bookings that reconciliation found missing or older here.", _ACCOUNT)
 RECONCILIATIONS = Counter("ingest_reconciliations_total", "Reconciliations by how they ended.", (*_ACCOUNT, "outcome"))
 RECONCILED_AT = Gauge("ingest_reconciled_timestamp_seconds", "When an account was last reconciled to the end.", _ACCOUNT)

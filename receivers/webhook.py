@@ -19,6 +19,7 @@ from ingest.telemetry import DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, SIGNED_
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.in_flight import Held, InFlight
+from receivers.losses import report_loss
 from receivers.seldom import Seldom
 
 log = structlog.get_logger()
@@ -68,6 +69,7 @@ class Webhooks:
                 SIGNED_BY.labels(vendor.name, vendor.account.name, verified.proof.signed_by).inc()
                 topic, record, dead = self._record(vendor, verified)
                 await self._append(topic, record, held)
+                report_loss(vendor, verified, self._producer, self._settings.audit_topic)
         except VerificationError as error:
             self._tell(log.info, "delivery.rejected", vendor.source, str(error))
             return "rejected"

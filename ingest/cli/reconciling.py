@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
+import structlog
 import typer
 from rich.console import Console
 from rich.live import Live
@@ -19,14 +20,18 @@ from rich.table import Column, Table
 from ingest.cli.instants import span_of
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.cli.parent import WithParent, follow_parent
+from ingest.cli.waits import showing_waits
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
+from ingest.waits import announcing
 
 if TYPE_CHECKING:
     from receivers.reconcile.account import Follow
     from receivers.reconcile.report import Counts, Report
     from receivers.reconcile.run import Reconciler
+
+log = structlog.get_logger()
 
 _LINE_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
@@ -35,9 +40,9 @@ _INTERRUPTED = 130  # as shells have it
 _COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
 # What is worth a line when there is any.
 _RARE = {
-    "untold": "in a state that no webhook tells of, loaded too",
-    "newer_here": "newer here than in the vendor's list, left as they are",
-    "unreadable": "not as the vendor documents them, set aside: see the table dead_letters",
+    "untold": "in a state that the vendor sends no webhook for; they were loaded, too",
+    "newer_here": "newer here than in the vendor's list; they were not changed",
+    "unreadable": "could not be read; they are in the table dead_letters",
 }
 
 
@@ -87,7 +92,7 @@ def reconcile(
     wanted = Wanted(*span_of(since, until, now, now - settings.reconcile.lookback), dry_run)
     vendors = readable(settings, account or [])
     try:
-        with _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:
+        with showing_waits(), _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:
             reports = reconciler.run(vendors, wanted)
     except KeyboardInterrupt:
         print("stopped: what was appended is loaded by the consumer, and the same --since and --until go on from here", file=sys.stderr)
@@ -108,7 +113,7 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
         signal.signal(number, lambda *_: stop.set())
     vendors = readable(settings, accounts)
     serve_admin(settings.reconcile, "reconcile", lambda: None)
-    with _reconciler(settings, lambda *_: None, stop=stop) as reconciler:
+    with announcing(lambda line: log.info("reconcile.waiting", why=line)), _reconciler(settings, lambda *_: None, stop=stop) as reconciler:
         watch = Watch(settings, vendors, reconciler, heard_from(settings))
         # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
         work = threading.Thread(target=watch.run, args=(stop,), name="watch", daemon=True)

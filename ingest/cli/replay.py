@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ingest.cli.instants import span_of
 from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.waits import showing_waits
 from ingest.errors import LogUnavailable
 from ingest.instant import format_instant
 from ingest.log import Reader
@@ -58,7 +59,7 @@ def replay(
     settings = settings_of(config)
     configure_logging("replay")
     wanted = _wanted(settings, since, until, account or [])
-    with _opened(settings, wanted, dry_run=dry_run, quiet=as_json) as run:
+    with showing_waits(), _opened(settings, wanted, dry_run=dry_run, quiet=as_json) as run:
         report = _run(run)
     if as_json:
         print(json.dumps({**report.columns(), "dry_run": dry_run}))

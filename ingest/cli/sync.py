@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.waits import showing_waits
 from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from consumers.sync import Follow, Synced
 
 REFUSED = 2
+_NAMED = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -31,12 +33,16 @@ def sync(
     resources: Annotated[
         list[str] | None, typer.Argument(help="Some of its resources; else all but those that docs/sources.md excepts.")
     ] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="An object of a resource that has no list, such as Bookeo's holds; may be repeated.")
+    ] = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """Load what the vendors' REST sides have, each resource into its own table: bookings, customers, event types and the rest.
 
-    Exit code 0: all loaded; 2: something was refused; 3: something could not be reached. What else there was is loaded.
+    Exit code 0: all loaded; 1: records without their key were left out; 2: something was refused; 3: something could not be reached.
+    The other resources are still loaded.
 
     Example: [bold]ingest sync sales event_types users_me[/bold]
     """
@@ -45,8 +51,8 @@ def sync(
     from consumers.sync import sync as run
 
     done: list[Synced] = []
-    with _told(quiet=as_json) as (follow, tell):
-        for one in run(settings, account, resources or [], follow):
+    with showing_waits(), _told(quiet=as_json) as (follow, tell):
+        for one in run(settings, account, resources or [], follow, ids or []):
             tell(one)
             done.append(one)
     if as_json:
@@ -60,7 +66,9 @@ def _code(done: "Sequence[Synced]") -> int:
     problems = [one.problem for one in done if one.problem]
     if any(not problem.retryable for problem in problems):
         return REFUSED
-    return UNAVAILABLE if problems else 0
+    if problems:
+        return UNAVAILABLE
+    return int(any(one.keyless for one in done))
 
 
 @contextmanager
@@ -93,7 +101,25 @@ def _began(account: str, resource: str, rows: int) -> None:
 
 def _ended(one: "Synced") -> None:
     how = f"failed: {one.problem}" if one.problem else f"{one.rows} rows in {one.seconds:.1f} s"
-    print(f"{one.account} {one.resource or 'all'}: {how}", file=sys.stderr, flush=True)
+    print(f"{_name(one)}: {how}", file=sys.stderr, flush=True)
+
+
+def _name(one: "Synced") -> str:
+    return f"{one.account} {one.resource or 'all'}"
+
+
+def _left_out(one: "Synced") -> "Iterator[str]":
+    """A line for each kind of what was left out: how many, and which."""
+    if one.absent:
+        yield f"{_name(one)}: {len(one.absent)} left out, which the vendor no longer has (404 or 410): {_some(one.absent)}"
+    if one.keyless:
+        yield f"{_name(one)}: {len(one.keyless)} left out, which cannot be stored without a key: {_some(one.keyless)}"
+
+
+def _some(names: "Sequence[str]") -> str:
+    """The first ones; `--json` has all."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _plain(one: "Synced") -> dict[str, Any]:
@@ -105,6 +131,8 @@ def _plain(one: "Synced") -> dict[str, Any]:
         "rows": one.rows,
         "seconds": round(one.seconds, 3),
         "problem": str(one.problem) if one.problem else None,
+        "absent": list(one.absent),
+        "keyless": list(one.keyless),
     }
 
 
@@ -117,5 +145,5 @@ def _show(done: "Sequence[Synced]") -> None:
         table.add_row(one.account, one.resource or "all", one.table or "", str(one.rows), f"{one.seconds:.1f}")
     console.print(table)
     for one in done:
-        if one.problem:
-            console.print(Text(f"{one.account} {one.resource or 'all'}: {one.problem}"), soft_wrap=True)
+        for line in [f"{_name(one)}: {one.problem}"] if one.problem else _left_out(one):
+            console.print(Text(line), soft_wrap=True)

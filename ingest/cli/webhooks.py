@@ -11,11 +11,14 @@ import typer
 from rich.console import Console
 
 from ingest.cli import webhooks_shown as shown
+from ingest.cli import webhooks_trial
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.waits import showing_waits
 from ingest.errors import ConfigurationError
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
+from ingest.waits import announce
 
 if TYPE_CHECKING:
     from receivers.subscriptions.keyring import Keyring
@@ -40,10 +43,12 @@ group = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Adds this module's group of commands."""
+    group.command("test")(webhooks_trial.trial)
     app.add_typer(group, name="webhooks")
 
 
 @group.command()
+@showing_waits()
 def plan(accounts: Accounts = None, print_secrets: PrintSecrets = False, as_json: AsJson = False, config: Config = None) -> None:
     """Show what each vendor has, what the settings want, and what `apply` would do; nothing is changed.
 
@@ -61,6 +66,7 @@ def plan(accounts: Accounts = None, print_secrets: PrintSecrets = False, as_json
 
 
 @group.command()
+@showing_waits()
 def apply(
     accounts: Accounts = None,
     yes: Yes = False,
@@ -93,7 +99,7 @@ def apply(
         _ask(yes, "Do this?")
     for view in todo:
         with view.caught(), _registrar(settings, view.vendor, keyrings[view.name]) as registrar:
-            registrar.apply(Allowed(elsewhere=True, take_over=take_over))
+            view.done = registrar.apply(Allowed(elsewhere=True, take_over=take_over)).done
     whole = no_reconcile or _close_holes(settings, [view.vendor for view in views])
     for view in views if todo else ():
         _look_again(settings, view, keyrings[view.name])
@@ -105,6 +111,7 @@ def apply(
 
 
 @group.command("list")
+@showing_waits()
 def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = None) -> None:
     """List what the vendors have, ours and others'.
 
@@ -118,6 +125,7 @@ def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = N
 
 
 @group.command()
+@showing_waits()
 def remove(
     accounts: Annotated[list[str], typer.Argument(help="These accounts.")],
     ids: Annotated[
@@ -143,6 +151,7 @@ def remove(
 
 
 @group.command()
+@showing_waits()
 def rotate(
     account: Annotated[str, typer.Argument(help="The account.")],
     finish: Annotated[bool, typer.Option("--finish", help="End it: the old secrets go, if they are no longer seen.")] = False,
@@ -237,7 +246,7 @@ def _ask(yes: bool, question: str) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigurationError("nobody can be asked here: look at `ingest webhooks plan`, then use --yes")
+        raise ConfigurationError("There is no terminal to confirm on. Review `ingest webhooks plan`, then pass --yes.")
     typer.confirm(question, abort=True)
 
 
@@ -268,8 +277,8 @@ def _look_again(settings: Settings, view: shown.View, keyring: "Keyring | None" 
     """What one account's apply did may be in another's way."""
     if view.by_hand or view.failed:
         return
-    asking = Console(stderr=True).status(f"asking {view.name} …")
-    with asking, view.caught(), _registrar(settings, view.vendor, keyring) as registrar:
+    announce(f"asking {view.name} …")
+    with view.caught(), _registrar(settings, view.vendor, keyring) as registrar:
         view.steps = registrar.look()
 
 

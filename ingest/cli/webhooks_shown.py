@@ -27,15 +27,23 @@ _WORDS = {
     "take_over": "[red]take over (--take-over)[/red]",
     "leave": "[dim]leave alone[/dim]",
 }
+_PAST = {
+    "create": "created",
+    "replace": "replaced",
+    "adopt": "stored the secret of",
+    "remove": "removed",
+    "take_over": "took over",
+}
 _ARRIVED = "arrived so far: "
 
 
 @dataclass(slots=True)
 class View:
-    """One account: its steps; or what to do by hand; or why neither is known. `waits`: nothing is known to arrive."""
+    """One account: its steps, and those that were done; or what to do by hand; or why neither is known. `waits`: nothing is known to arrive."""
 
     vendor: AnyVendor
     steps: "list[Step]" = field(default_factory=list)
+    done: "list[Step]" = field(default_factory=list)
     by_hand: list[str] = field(default_factory=list)
     waits: bool = False
     note: str = ""
@@ -116,6 +124,8 @@ def tell_outcome(views: Iterable[View]) -> None:
     """After `apply`."""
     console = Console(highlight=False)
     for view in views:
+        for step in view.done:
+            console.print(f"{view.name}: {_PAST[step.kind.value]} {escape(_what(step))}", soft_wrap=True)
         left = [step for step in view.steps if step.is_change]
         if view.failed:
             console.print(f"[red]failed[/red] {view.name}: {escape(str(view.failed))}", soft_wrap=True)

@@ -149,6 +149,10 @@ class Vendor(ABC, Generic[A]):
     def booking_of_record(self, data: bytes) -> Booking:
         """From the REST shape. Raises PayloadError."""
 
+    def reports_loss(self, delivery: VerifiedDelivery) -> bool:  # noqa: ARG002 - most vendors never tell
+        """Whether the vendor says with this delivery that it gave up an earlier one, so that something is missing here."""
+        return False
+
     def _check_age(self, sent_at: datetime | None, now: datetime) -> None:
         if sent_at is None:
             return

@@ -30,6 +30,11 @@ def rest_of(name: str, folder: Path, **secret: str) -> AnyRest:
     return load_rest(name)(vendor(account, ""), folder)
 
 
+@pytest.fixture
+def bookeo_rest(tmp_path: Path) -> AnyRest:
+    return rest_of("bookeo", tmp_path, secret_key=KEY, api_key=KEY)
+
+
 def response(status: int, body: object = None, **headers: str) -> Response:
     made = Response()
     made.status_code = status
@@ -89,6 +94,29 @@ def test_a_date_that_is_none_is_no_pause(rest: AnyRest, date: str) -> None:
     assert rest.pause(response(429, Retry_After=date)) is None
 
 
+@pytest.mark.parametrize(
+    ("body", "headers", "seconds"),
+    [
+        ({"retryAfter": 30}, {}, 30.0),
+        ({"retryAfter": "12.5"}, {}, 12.5),
+        ({"retryAfter": 30}, {"Retry_After": "7"}, 7.0),
+        ({"retryAfter": -1}, {}, None),
+        ({"retryAfter": True}, {}, None),
+        ({"retryAfter": "soon"}, {}, None),
+        ({"retryAfter": "inf"}, {}, None),
+        ({"retryAfter": "nan"}, {}, None),
+        ([30], {}, None),
+        (b"Too many requests", {}, None),
+    ],
+)
+def test_bookeo_tells_the_pause_in_the_body(bookeo_rest: AnyRest, body: object, headers: dict[str, str], seconds: float | None) -> None:
+    assert bookeo_rest.pause(response(429, body, **headers)) == seconds
+
+
+def test_a_pause_in_the_body_of_a_success_is_data(bookeo_rest: AnyRest) -> None:
+    assert bookeo_rest.pause(response(200, {"retryAfter": 30})) is None
+
+
 SCOPES = "This operation requires the scopes listed in the 'required_scopes' array."
 INVALID = "The supplied parameters are invalid."
 
@@ -96,7 +124,7 @@ INVALID = "The supplied parameters are invalid."
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
-        (403, {"message": SCOPES, "required_scopes": ["event_types:read"]}, ["it needs the scopes event_types:read", "give the token"]),
+        (403, {"message": SCOPES, "required_scopes": ["event_types:read"]}, ["required scopes: event_types:read", "give the token"]),
         (403, {"message": SCOPES, "required_scopes": ["groups:read", "users:read"]}, ["groups:read, users:read", "give the token"]),
         (403, {"message": "You do not have permission", "required_scopes": []}, ["You do not have permission", "owner or admin"]),
         (
@@ -105,7 +133,7 @@ INVALID = "The supplied parameters are invalid."
             ["events: scheduled_events:read is required for invitee.created", "give the token the scopes it lacks"],
         ),
         (400, {"message": INVALID, "details": [{"message": "url is taken"}, {"parameter": "scope", "message": "is unknown"}]},
-         ["url is taken: scope: is unknown"]),
+         ["url is taken; scope: is unknown"]),
         (400, {"message": INVALID, "details": []}, [INVALID]),
         (400, {"message": INVALID, "details": [None, "text", {}]}, [INVALID]),
         (400, {"message": INVALID, "details": "text", "required_scopes": "text"}, [INVALID]),

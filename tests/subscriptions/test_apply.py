@@ -272,6 +272,16 @@ def test_where_oncehub_tells_secrets_one_that_is_not_stored_is_stored(tmp_path: 
         assert desk.is_settled()
 
 
+@pytest.mark.parametrize("name", ["secret", "signing_secret"])
+def test_oncehubs_secret_is_found_under_either_of_its_names(tmp_path: Path, name: str) -> None:
+    with opened(tmp_path, "oncehub") as desk:
+        desk.counter.subscriptions.secret_name = name  # type: ignore[attr-defined]  # OnceHub's
+        desk.apply()
+        assert desk.is_settled()
+        (kept,) = desk.counter.ours
+        assert kept.secret in secrets_path(desk.config).read_text()
+
+
 def test_a_users_account_gets_routing_forms_by_a_second_subscription(tmp_path: Path) -> None:
     events = ["invitee.created", "routing_form_submission.created"]
     with opened(tmp_path, "calendly", scope="user", events=events) as desk:

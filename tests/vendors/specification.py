@@ -10,8 +10,8 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import yaml  # type: ignore[import-untyped]
-from jsonschema import Draft202012Validator, FormatChecker, ValidationError
-from jsonschema.exceptions import best_match
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError  # type: ignore[import-untyped]
+from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 from pydantic import AliasChoices, AliasPath
 from pydantic.fields import FieldInfo
 
@@ -47,7 +47,8 @@ class Specification:
     @property
     def reads(self) -> Mapping[str, list[str]]:
         """The outermost shapes of the mapping, by class name, and the schemas of what each of them reads."""
-        return self.document["reads"]
+        reads: Mapping[str, list[str]] = self.document["reads"]
+        return reads
 
     def schema(self, name: str) -> Schema:
         """A whole schema, definitions included: one of `schemas` by its name, or a definition by `#/$defs/<name>`."""
@@ -96,7 +97,7 @@ def _validator(vendor: str, name: str) -> Draft202012Validator:
 
 def _closest(error: ValidationError) -> ValidationError:
     """Of several alternatives that all fail, the failure of the one that fits best."""
-    return best_match(error.context) if error.context else error  # type: ignore[no-any-return,no-untyped-call]
+    return best_match(error.context) if error.context else error
 
 
 def specified_vendors() -> list[str]:
@@ -120,7 +121,11 @@ def shapes(vendor: str) -> dict[str, type[Payload]]:
 
 
 def unspecified(specification: Specification, shape: type[Payload], schemas: list[Schema]) -> tuple[list[str], set[type[Payload]]]:
-    """Fields that the shape reads and no schema has (`_Form.guests`), and all the shapes that it led to."""
+    """Fields that the shape reads and no schema has (`_Form.guests`), and all the shapes that it led to.
+
+    What `reads` names for an inner shape counts beside what leads to it there: a mapping may read two messages by one shape.
+    """
+    schemas = [*schemas, *(specification.schema(name) for name in specification.reads.get(shape.__name__, ()))]
     missing: list[str] = []
     reached = {shape}
     properties: dict[str, list[Schema]] = {}

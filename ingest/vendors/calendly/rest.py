@@ -136,18 +136,14 @@ class CalendlyRest(Rest[CalendlyAccount]):
         return {**invitee, "scheduled_event": event} if invitee and event else None
 
     def said(self, body: Record) -> str:
-        """https://developer.calendly.com/api-docs/overview/errors; OAuth has a form of its own.
-
-        What is wrong with which parameter, and which scopes are missing, stand for the message, which then says no more than that.
-        """
-        reasons: list[Any] = [*_parts(body)] or [body.get("message")]
-        words = [body.get("title"), *reasons, body.get("error"), body.get("error_description")]
+        """https://developer.calendly.com/api-docs/overview/errors; OAuth has a form of its own."""
+        words = [body.get("title"), body.get("message"), body.get("error"), body.get("error_description")]
         return ": ".join(str(word) for word in words if word)
 
     def refusal(self, response: Response, remedy: str = "") -> str:
         """A scope that an event needs is asked for with 400, and not with 403 as for reading."""
-        lacks_scope = response.status_code == 400 and _SCOPE.search(self.said(json_object(response)))  # noqa: PLR2004 - bad request
-        return super().refusal(response, remedy or (_GIVE_SCOPES if lacks_scope else ""))
+        details = "; ".join(self.details(json_object(response))) if response.status_code == 400 else ""  # noqa: PLR2004 - bad request
+        return super().refusal(response, remedy or (_GIVE_SCOPES if _SCOPE.search(details) else ""))
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden
@@ -191,15 +187,6 @@ def _listed(name: str, path: str | None = None, **params: str) -> EndpointResour
 def _with_uuid(event: dict[str, Any]) -> dict[str, Any]:
     """Paths take the last part of an event's URI."""
     return {**event, "uuid": _last(event["uri"])}
-
-
-def _parts(body: Record) -> list[str]:
-    """Missing scopes, and each detail: `events: scheduled_events:read is required for invitee.created`."""
-    scopes, details = body.get("required_scopes"), body.get("details")
-    missing = [f"it needs the scopes {', '.join(map(str, scopes))}"] if isinstance(scopes, list) and scopes else []
-    found = [entry for entry in details if isinstance(entry, dict)] if isinstance(details, list) else []
-    told = [": ".join(str(entry[name]) for name in ("parameter", "message") if entry.get(name)) for entry in found]
-    return [*missing, *filter(None, told)]
 
 
 def _last(uri: str) -> str:

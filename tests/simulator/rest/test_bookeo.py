@@ -151,8 +151,9 @@ def test_customers_and_participants_are_told_of_only_when_asked_for(story: Story
     assert "customer" not in bare
     assert set(bare["participants"]) == {"numbers"}
     assert bare["customerId"] == told(expandCustomer="true")["customer"]["id"]
-    (participant,) = told(expandParticipants="true")["participants"]["details"]
-    assert participant["personDetails"] == told(expandCustomer="true")["customer"]
+    booker, *others = told(expandParticipants="true")["participants"]["details"]
+    assert booker["personDetails"] == told(expandCustomer="true")["customer"]
+    assert tuple(other["personDetails"]["emailAddress"] for other in others) == meeting.guests
 
 
 def test_starts_may_be_at_both_ends_of_the_window(story: Story, bookeo: Asking) -> None:
@@ -292,7 +293,7 @@ def test_settings_and_webhooks_are_told(story: Story, bookeo: Asking) -> None:
     assert bookeo.get("settings/products", type="flexibleTime")["data"] == []
     (staff,) = bookeo.get("settings/resources")["data"]
     assert {host["name"] for host in staff["resources"]} == {meeting.host.name for meeting in story.meetings.values()}
-    assert {language["code"] for language in bookeo.get("settings/languages")["data"]} == {"en_US", "de_DE"}
+    assert {language["tag"] for language in bookeo.get("settings/languages")["data"]} == {"en-US", "de-DE"}
     assert bookeo.get("settings/apikeyinfo")["accountId"]
     assert {webhook["url"].partition("?")[0] for webhook in bookeo.get("webhooks")["data"]} == {bookeo.rest.dialect.url}
 
