@@ -209,7 +209,7 @@ class Rest(ABC, Generic[A]):
     def refusal(self, response: Response, remedy: str = "") -> str:
         """`403 Permission Denied (request 5f1c): <what to do>`: one line that holds no body and no secret."""
         request_id = _line(self.request_id(response) or "")
-        body = _object(response)
+        body = json_object(response)
         words = [_line(self._credential.hidden(text)) for text in (self.said(body), "; ".join(self.details(body)))]
         told = " ".join(filter(None, [str(response.status_code), "; ".join(filter(None, words))]))
         return f"{told}{f' (request {request_id})' if request_id else ''}: {remedy or self.remedy(response.status_code)}"
@@ -260,7 +260,7 @@ class Rest(ABC, Generic[A]):
 
     def entries(self, response: Response, container: str) -> list[Record]:
         """The list in a page. Raises VendorUnavailable when there is none: an empty list must not be read out of nonsense."""
-        found = _object(response).get(container)
+        found = json_object(response).get(container)
         if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
             raise VendorUnavailable(f"{self.label}: the page has no list of objects `{container}`. {self.refusal(response)}")
         return found
@@ -282,7 +282,8 @@ _SENDABLE = re.compile(r"[!-~]+")
 _LONGEST_LINE = 200
 
 
-def _object(response: Response) -> Record:
+def json_object(response: Response) -> Record:
+    """The object that an answer is; an empty one where it is something else."""
     try:
         body = response.json()
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
 """What is to be done so that an account's subscriptions are as the settings want them. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -10,6 +10,8 @@ from ingest.vendors.subscriptions import Registered, Wanted
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 # A booking that changed while a subscription was being made may be missed by it.
 _SETTLING = timedelta(minutes=10)
+
+_NOTHING_KNOWN = "nothing here shows that its secret is one of webhook_secrets: another machine may have it; made by hand, it is known by its first delivery"
 
 
 class Kind(StrEnum):
@@ -62,7 +64,8 @@ class Facts:
     `url` is what our URLs begin with; `made` the subscriptions made from here, by id, with their secrets' fingerprints; `live`
     the fingerprints of the live secrets, None where one secret is for all. `replaces` and `tells_state` are the vendor's
     ways. `renew`: ids of those that are to have another secret. `strange`: ids of those that
-    were there before anything of the account was remembered here.
+    were there before anything of the account was remembered here. `proven`: ids of those whose secret is a live one, as
+    deliveries show; `plan` finds them.
     """
 
     url: str
@@ -73,17 +76,40 @@ class Facts:
     tells_state: bool = True
     renew: frozenset[str] = frozenset()
     strange: frozenset[str] = frozenset()
+    proven: frozenset[str] = frozenset()
 
 
 def plan(wanted: Sequence[Wanted], registered: Sequence[Registered], facts: Facts) -> list[Step]:
     """A step for each that is wanted, and for each other that is there: ours are removed, others' left alone."""
     ours = [one for one in registered if is_at(facts.url, one) or one.id in facts.made]
     others = [one for one in registered if one not in ours]
+    facts = replace(facts, proven=_proven(ours, facts))
     steps = [step for want in wanted for step in _slot(want, [one for one in ours if one.slot == want.slot], others, facts)]
     slots = {want.slot for want in wanted}
     steps += [_step(Kind.REMOVE, None, [one], "the settings do not want it", facts) for one in ours if one.slot not in slots]
     taken = {one.id for step in steps if step.kind is Kind.TAKE_OVER for one in step.old}
     return steps + [Step(Kind.LEAVE, old=(one,), why="not ours") for one in others if one.id not in taken]
+
+
+def hides_secret(one: Registered, made: Mapping[str, str]) -> bool:
+    """Whether nothing says which secret it has: it was made by hand, or on another machine."""
+    return not (one.mark or one.secret or made.get(one.id))
+
+
+def _proven(ours: Sequence[Registered], facts: Facts) -> frozenset[str]:
+    """Return the id of our only working subscription if it hides its secret and deliveries came since it was made.
+
+    A delivery is loaded only if a live secret had signed it, and nothing else of ours can have sent these. One that appeared
+    later than what is remembered here may be of a creation whose answer was lost, while the vendor still sends what its
+    predecessor signed: that is no proof.
+    """
+    working = [one for one in ours if not one.stopped]
+    last = facts.heard.last
+    if len(working) != 1 or last is None:
+        return frozenset()
+    sole = working[0]
+    hidden = sole.id in facts.strange and hides_secret(sole, facts.made)
+    return frozenset({sole.id}) if hidden and sole.created_at is not None and last > sole.created_at else frozenset()
 
 
 def _slot(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered], facts: Facts) -> Iterator[Step]:
@@ -93,7 +119,10 @@ def _slot(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered]
     if best is None:
         yield _start(want, newest_first, others, flaws, facts)
         return
-    yield Step(Kind.ADOPT, want, (best,), "its secret is not stored here") if _unstored(best, facts) else Step(Kind.KEEP, want, (best,))
+    if _unstored(best, facts):
+        yield Step(Kind.ADOPT, want, (best,), "its secret is not stored here")
+    else:
+        yield Step(Kind.KEEP, want, (best,), "made by hand, and it delivers" if best.id in facts.proven else "")
     for one in newest_first:
         if one is not best:
             yield _step(Kind.REMOVE, None, [one], flaws[one.id] or "there is another one for the same", facts)
@@ -101,7 +130,7 @@ def _slot(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered]
 
 def _start(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered], flaws: Mapping[str, str], facts: Facts) -> Step:
     if any(_works_elsewhere(one, facts) for one in mine):
-        return Step(Kind.TAKE_OVER, want, tuple(mine), "another machine may have its secret, nothing of it is known here", by_hand=True)
+        return Step(Kind.TAKE_OVER, want, tuple(mine), _NOTHING_KNOWN, by_hand=True)
     if mine:
         return _step(Kind.REPLACE, want, mine, flaws[mine[0].id], facts)
     in_its_place = tuple(one for one in others if one.slot == want.slot) if facts.replaces else ()
@@ -134,7 +163,7 @@ def _flaw(want: Wanted, one: Registered, facts: Facts) -> str:
         return one.stopped
     if not _right_url(want.url, one.url):
         return f"it goes to {one.url}"
-    if one.events != want.events:
+    if one.events != want.events and not (one.id in facts.proven and one.events > want.events):  # by hand one may ask for more
         return f"it is for {', '.join(sorted(one.events)) or 'nothing'}"
     if not _known(one, facts) and not one.secret:
         return "nobody here knows its secret"
@@ -147,7 +176,8 @@ def _right_url(wanted: str, found: str) -> bool:
 
 
 def _known(one: Registered, facts: Facts) -> bool:
-    return facts.live is None or bool({one.mark, facts.made.get(one.id, "")} & facts.live)
+    live = facts.live is None or bool({one.mark, facts.made.get(one.id, "")} & facts.live)
+    return live or one.id in facts.proven
 
 
 def _unstored(one: Registered, facts: Facts) -> bool:

@@ -12,7 +12,7 @@ import structlog
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable, WarehouseUnavailable
 from ingest.vendors.subscriptions import AnySubscriptions, Registered, SecretFrom, fingerprint
 from receivers.subscriptions.keyring import Keyring
-from receivers.subscriptions.plan import CREATING, Facts, Heard, Kind, Step, is_at, plan
+from receivers.subscriptions.plan import CREATING, Facts, Heard, Kind, Step, hides_secret, is_at, plan
 from receivers.subscriptions.rotation import Signed, Waiting, end
 from receivers.subscriptions.state import State, StateFile
 
@@ -68,11 +68,13 @@ class Registrar:
         self._registered = self.side.registered()
         self._meet()
         fixed = self.side.secret_from is SecretFrom.FIXED
+        made = self.state.read().made
+        asks_arrivals = not self.side.tells_state or (not fixed and any(hides_secret(one, made) for one in self._registered))
         facts = Facts(
             url=self.side.vendor.webhook_url,
-            made=self.state.read().made,
+            made=made,
             live=None if fixed else frozenset(map(fingerprint, self._keyring.live())),
-            heard=Heard() if self.side.tells_state else self._arrivals(),
+            heard=self._arrivals() if asks_arrivals else Heard(),
             replaces=self.side.replaces,
             tells_state=self.side.tells_state,
             renew=renew,
@@ -123,6 +125,11 @@ class Registrar:
                 f"`ingest webhooks apply {self.side.account.name}` first"
             )
         made = self.state.read().made
+        if hidden := next((one for step in steps if step.kind is Kind.KEEP for one in step.old if hides_secret(one, made)), None):
+            raise ConfigurationError(
+                f"{self.side.rest.label}: {hidden.id} was made by hand, and which secret it has is not to be seen, so none is safe to drop: "
+                f"`ingest webhooks rotate {self.side.account.name}` first, which makes it anew"
+            )
         return {mark for step in steps if step.kind is Kind.KEEP for one in step.old for mark in (one.mark, made.get(one.id, "")) if mark}
 
     def ours(self) -> list[Registered]:
@@ -240,9 +247,15 @@ class Registrar:
         """What is there is ours from now on, also when public_url should change; what is gone is forgotten."""
         state = self.state.read()
         ours = [one for step in now if step.kind is not Kind.LEAVE for one in step.old if step.kind is not Kind.TAKE_OVER]
-        made = {one.id: state.made.get(one.id) or one.mark for one in ours}
+        made = {one.id: state.made.get(one.id) or one.mark or self._proven_mark(one, now) for one in ours}
         if made != state.made:
             self._write(self._dated(replace(state, made=made)))
+
+    def _proven_mark(self, one: Registered, now: Sequence[Step]) -> str:
+        """The fingerprint of the only live secret, for one that was made by hand and delivers; "" where several are live."""
+        live = self._keyring.live()
+        proven = any(step.kind is Kind.KEEP and one in step.old for step in now) and self.side.secret_from is not SecretFrom.FIXED
+        return fingerprint(live[0]) if proven and len(live) == 1 else ""
 
     def _open_hole(self) -> None:
         """Before anything changes: whatever happens then, from the last delivery on all is looked through again."""

@@ -16,16 +16,23 @@ KEY = "a-key-nobody-should-see"
 
 @pytest.fixture
 def rest(tmp_path: Path) -> AnyRest:
-    vendor = load_vendor("oncehub")
-    account = vendor.Account.model_validate({"name": "sales", "vendor": "oncehub", "api_key": KEY})
-    return load_rest("oncehub")(vendor(account, ""), tmp_path)
+    return rest_of("oncehub", tmp_path, api_key=KEY)
+
+
+@pytest.fixture
+def calendly(tmp_path: Path) -> AnyRest:
+    return rest_of("calendly", tmp_path, api_token=KEY)
+
+
+def rest_of(name: str, folder: Path, **secret: str) -> AnyRest:
+    vendor = load_vendor(name)
+    account = vendor.Account.model_validate({"name": "sales", "vendor": name, **secret})
+    return load_rest(name)(vendor(account, ""), folder)
 
 
 @pytest.fixture
 def bookeo_rest(tmp_path: Path) -> AnyRest:
-    vendor = load_vendor("bookeo")
-    account = vendor.Account.model_validate({"name": "tours", "vendor": "bookeo", "secret_key": KEY, "api_key": KEY})
-    return load_rest("bookeo")(vendor(account, ""), tmp_path)
+    return rest_of("bookeo", tmp_path, secret_key=KEY, api_key=KEY)
 
 
 def response(status: int, body: object = None, **headers: str) -> Response:
@@ -138,3 +145,34 @@ def test_details_hold_no_key_and_are_of_bounded_length(rest: AnyRest) -> None:
     assert KEY not in told
     assert told.isprintable()
     assert len(told) < 600
+
+
+SCOPES = "This operation requires the scopes listed in the 'required_scopes' array."
+INVALID = "The supplied parameters are invalid."
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (403, {"message": SCOPES, "required_scopes": ["event_types:read"]}, ["required scopes: event_types:read", "give the token"]),
+        (403, {"message": SCOPES, "required_scopes": ["groups:read", "users:read"]}, ["groups:read, users:read", "give the token"]),
+        (403, {"message": "You do not have permission", "required_scopes": []}, ["You do not have permission", "owner or admin"]),
+        (
+            400,
+            {"message": INVALID, "details": [{"parameter": "events", "message": "scheduled_events:read is required for invitee.created"}]},
+            ["events: scheduled_events:read is required for invitee.created", "give the token the scopes it lacks"],
+        ),
+        (400, {"message": INVALID, "details": [{"message": "url is taken"}, {"parameter": "scope", "message": "is unknown"}]},
+         ["url is taken; scope: is unknown"]),
+        (400, {"message": INVALID, "details": []}, [INVALID]),
+        (400, {"message": INVALID, "details": [None, "text", {}]}, [INVALID]),
+        (400, {"message": INVALID, "details": "text", "required_scopes": "text"}, [INVALID]),
+        (400, {"error": "invalid_grant", "error_description": "it was used"}, ["invalid_grant: it was used"]),
+    ],
+)  # fmt: skip
+def test_calendly_says_which_scopes_and_which_parameters(calendly: AnyRest, status: int, body: dict[str, object], words: list[str]) -> None:
+    refusal = calendly.refusal(response(status, body))
+    assert refusal.startswith(f"{status} ")
+    assert "\n" not in refusal
+    assert all(word in refusal for word in words), refusal
+    assert ("give the token" in refusal) == (status == 403 or "scheduled_events:read" in str(body))

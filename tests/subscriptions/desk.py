@@ -122,6 +122,11 @@ class Desk:
         """Secrets that receivers take."""
         return self.vendor.account.live_secrets()
 
+    def believe(self, *secrets: str) -> None:
+        """Put these into the secrets file, the newest first."""
+        for secret in reversed(secrets):
+            FileKeyring(self.vendor.account, SecretsFile(secrets_path(self.config))).add(secret)
+
     @contextmanager
     def registrar(self, heard: Heard | None = None, keyring: Keyring | None = None) -> Iterator[Registrar]:
         """As the command line opens it."""

@@ -291,6 +291,28 @@ def test_a_users_account_gets_routing_forms_by_a_second_subscription(tmp_path: P
         assert desk.plan() == [Kind.KEEP, Kind.KEEP]
 
 
+MEETING_RECAPS = [f"meeting_recap.{happened}" for happened in ("created", "updated", "deleted")]
+
+
+@pytest.mark.parametrize(
+    ("scope", "events", "scopes"),
+    [
+        ("organization", ["invitee.created", *MEETING_RECAPS], {"organization": 1, "user": 3}),
+        ("organization", [*MEETING_RECAPS, "routing_form_submission.created", "contact.created"], {"organization": 2, "user": 3}),
+        ("organization", MEETING_RECAPS[:1], {"user": 1}),
+        ("user", ["invitee.created", *MEETING_RECAPS], {"user": 4}),
+        ("user", ["routing_form_submission.created", *MEETING_RECAPS], {"organization": 1, "user": 3}),
+        ("user", ["routing_form_submission.created"], {"organization": 1}),
+    ],
+)
+def test_each_event_is_in_a_scope_that_is_told_of_it(tmp_path: Path, scope: str, events: list[str], scopes: dict[str, int]) -> None:
+    with opened(tmp_path, "calendly", scope=scope, events=events) as desk:
+        desk.apply()
+        assert {kept.about["scope"]: len(kept.events) for kept in desk.counter.ours} == scopes
+        assert {event for kept in desk.counter.ours for event in kept.events} == set(events)
+        assert set(desk.plan()) == {Kind.KEEP}
+
+
 def test_an_oauth_app_has_one_key_for_all(tmp_path: Path) -> None:
     with opened(tmp_path, "calendly") as desk:
         own = desk.counter.rest.oauth_settings()  # type: ignore[attr-defined]  # Calendly's

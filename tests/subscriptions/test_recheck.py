@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from ingest.errors import ConfigurationError
 from ingest.settings import Settings
@@ -11,7 +12,7 @@ from ingest.telemetry import SUBSCRIPTION_STATE
 from ingest.vendors import load_vendor
 from receivers.subscriptions.opening import check_url, recheck, settled
 from receivers.subscriptions.plan import Heard
-from tests.subscriptions.desk import SOMEBODY, Desk, opened
+from tests.subscriptions.desk import SECRET, SOMEBODY, Desk, opened
 
 LAST = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -91,6 +92,23 @@ def test_what_another_machine_made_is_left_to_a_person(tmp_path: Path, monkeypat
         recheck(allowed(laptop, repair=True), heard)
         assert production.is_settled()
         assert state(laptop) == {"take_over": 1}
+
+
+def test_what_was_made_by_hand_is_as_wanted_once_it_delivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path / "by-hand", "calendly") as desk:
+        desk.believe(SECRET)
+        monkeypatch.setenv("INGEST_CONFIG", str(desk.config))
+        made = desk.counter.subscriptions.add(desk.counter.url, desk.vendor.account.events, SECRET)  # type: ignore[attr-defined]
+        settings = allowed(desk, repair=True)
+        recheck(settings, lambda _: Heard())
+        assert state(desk) == {"take_over": 1}
+        with capture_logs() as logs:
+            recheck(settings, lambda _: Heard(last=made.created_at + timedelta(seconds=1)))
+        assert state(desk) == {"keep": 1}
+        assert not [line for line in logs if line["log_level"] == "warning"]
+        recheck(settings, lambda _: Heard())
+        assert state(desk) == {"keep": 1}, "it is remembered, whether the warehouse can be asked or not"
+        assert desk.counter.ours == [made]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "https://localhost", "http://hooks.example.com", "https://[::1]:8080"])

@@ -23,6 +23,8 @@ _HAPPENING = ("created", "updated", "deleted")
 _BOOKINGS = ("invitee.created", "invitee.canceled", "invitee_no_show.created", "invitee_no_show.deleted")
 _FORM = "routing_form_submission.created"
 _EVENTS = {*_BOOKINGS, _FORM, *(f"{family}.{happened}" for family in ("event_type", "contact", "meeting_recap") for happened in _HAPPENING)}
+# Told by one scope alone.
+_ONLY_SCOPES = {"routing_form_submission": "organization", "meeting_recap": "user"}
 _SCOPES: Mapping[str | None, str] = {"organization": "organization", "user": "user", "group": "group"}
 _FIELDS = {"url", "events", "organization", "scope", "user", "group", "signing_key"}
 _ID = re.compile(r"WS(\d{14})")
@@ -126,9 +128,15 @@ def _problems(given: Mapping[str, Any]) -> dict[str, str]:
     problems |= {name: message for name, (right, message) in checks.items() if not right}
     needed = {"url", "events", "organization", "scope"} | ({scope} if scope in ("user", "group") else set())
     problems |= {name: "is missing" for name in needed if name not in given}
-    if "events" not in problems and _FORM in events and scope != "organization":
-        problems["events"] = f"{_FORM} needs the organization scope"
+    if "events" not in problems:
+        problems |= _misplaced(events, scope)
     return problems
+
+
+def _misplaced(events: Sequence[str], scope: object) -> dict[str, str]:
+    """Events that another scope alone is told."""
+    needs = [f"{event} needs the {only} scope" for event in events if (only := _ONLY_SCOPES.get(event.partition(".")[0], scope)) != scope]
+    return {"events": "; ".join(needs)} if needs else {}
 
 
 def _told(kept: Subscription) -> dict[str, Any]:

@@ -22,11 +22,13 @@ from ingest.rest.oauth import App, RotatingTokens
 from ingest.vendors.calendly import CalendlyAccount
 from ingest.vendors.calendly.booking import ScheduledEvent
 from ingest.vendors.payload import Payload, Text, read_value
-from ingest.vendors.rest import Rest, Window
+from ingest.vendors.rest import Rest, Window, json_object
 
 _TOKENS = "https://auth.calendly.com/oauth/token"
 _PAGE = 100
 _INVITEE = re.compile(r"/scheduled_events/([^/]+)/invitees/([^/]+)$")
+_SCOPE = re.compile(r"\b[a-z_]+:(read|write)\b")
+_GIVE_SCOPES = "give the token the scopes it lacks"
 _ENDED = {BookingStatus.CANCELLED, BookingStatus.RESCHEDULED}
 
 
@@ -107,7 +109,7 @@ class CalendlyRest(Rest[CalendlyAccount]):
         shared = (event.start_time, event.end_time, event.name, event.staff(), event.place(), event.guests())
         return (len(here), len(coming)) == (event.invitees_counter.total, event.invitees_counter.active) and all(
             shared == (booking.starts_at, booking.ends_at, booking.service_name, booking.staff, booking.location, booking.guests)
-            for booking in coming
+            for booking in here  # those that are not coming too: their cancellations may have left out the meeting
         )
 
     def children(self, entry: Record) -> set[str]:
@@ -138,9 +140,14 @@ class CalendlyRest(Rest[CalendlyAccount]):
         words = [body.get("title"), body.get("message"), body.get("error"), body.get("error_description")]
         return ": ".join(str(word) for word in words if word)
 
+    def refusal(self, response: Response, remedy: str = "") -> str:
+        """A scope that an event needs is asked for with 400, and not with 403 as for reading."""
+        details = "; ".join(self.details(json_object(response))) if response.status_code == 400 else ""  # noqa: PLR2004 - bad request
+        return super().refusal(response, remedy or (_GIVE_SCOPES if _SCOPE.search(details) else ""))
+
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden
-            return 'give the token the scopes it lacks; for scope "organization" its user must be owner or admin, else set scope = "user"'
+            return f'{_GIVE_SCOPES}; for scope "organization" its user must be owner or admin, else set scope = "user"'
         return super().remedy(status)
 
     def pause(self, response: Response) -> float | None:

@@ -16,8 +16,8 @@ from ingest.vendors.subscriptions import Created, Registered, SecretFrom, Subscr
 
 _PATH = "webhook_subscriptions"
 _PAGE = 100
-# https://developer.calendly.com/api-docs/calendly-api/webhooks: told of a whole organization, or not at all.
-_ORGANIZATION_ONLY = frozenset({"routing_form_submission.created"})
+# Families of events that one scope alone is told. https://developer.calendly.com/api-docs/calendly-api/webhooks
+_ONLY_SCOPES = {"routing_form_submission": "organization", "meeting_recap": "user"}
 _MARK = "v"
 _CONFLICT = 409
 _VARIATIONS = 2
@@ -34,11 +34,12 @@ class CalendlySubscriptions(Subscriptions[CalendlyAccount]):
         return SecretFrom.FIXED if self.account.refresh_token else SecretFrom.US
 
     def wanted(self) -> list[Wanted]:
-        """Two where a user's account asks for what only organizations are told."""
-        events, url = frozenset(self.account.events), self.vendor.webhook_url
-        apart = events & _ORGANIZATION_ONLY if self.account.scope == "user" else frozenset()
-        found = [(self.account.scope, events - apart), ("organization", apart)]
-        return [Wanted(scope, url, told) for scope, told in found if told]
+        """One for the account's scope, and one beside it for events that only the other scope is told."""
+        by_scope: dict[str, set[str]] = {}
+        for event in self.account.events:
+            by_scope.setdefault(_ONLY_SCOPES.get(event.partition(".")[0], self.account.scope), set()).add(event)
+        own_first = sorted(by_scope.items(), key=lambda item: item[0] != self.account.scope)
+        return [Wanted(scope, self.vendor.webhook_url, frozenset(events)) for scope, events in own_first]
 
     def registered(self) -> list[Registered]:
         """In both scopes. A user who is no admin may not see the organization's, and then has none there."""

@@ -120,6 +120,13 @@ def test_only_an_organization_hears_of_routing_forms(calendly: Asking) -> None:
     assert created(calendly, events=events)["events"] == events
 
 
+def test_only_a_user_hears_of_meeting_recaps(calendly: Asking) -> None:
+    events = ["invitee.created", "meeting_recap.created"]
+    response = create(calendly, events=events)
+    assert [detail["parameter"] for detail in response.json()["details"]] == ["events"]
+    assert created(calendly, events=events, scope="user", user=OWNER)["events"] == events
+
+
 def test_another_organization_is_not_the_tokens(calendly: Asking) -> None:
     response = create(calendly, organization=OTHER)
     assert (response.status_code, response.json()["title"]) == (403, "Permission Denied")
