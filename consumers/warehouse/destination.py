@@ -65,7 +65,7 @@ def keep_values(client: SqlClientBase[Any], *, json: bool = False) -> None:
 def staging_datasets(settings: Settings, pipelines: Iterable[str]) -> list[str]:
     """The names, as dlt makes them, of what these pipelines stage in. Raises as `destination` does."""
     with scratch_folder("ingest-reader-") as scratch, translated():
-        return [_staging(settings, pipeline, str(scratch)) for pipeline in pipelines]
+        return [_staging(settings, pipeline, scratch) for pipeline in pipelines]
 
 
 def sync_pipeline(account: str) -> str:

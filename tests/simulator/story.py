@@ -1,12 +1,14 @@
 """A world's story, and each of its changes read as the product reads it: signed, verified, parsed, mapped."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from consumers.query import parsed_json
 from consumers.rows import TABLES, Row
 from consumers.versions import Candidate
+from ingest.booking import Booking
 from ingest.event import Event
 from ingest.simulator.dialect import Dialect, load_dialect
 from ingest.simulator.world import Change, World

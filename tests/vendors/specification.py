@@ -10,8 +10,8 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import yaml  # type: ignore[import-untyped]
-from jsonschema import Draft202012Validator, FormatChecker, ValidationError  # type: ignore[import-untyped]
-from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+from jsonschema.exceptions import best_match
 from pydantic import AliasChoices, AliasPath
 from pydantic.fields import FieldInfo
 
