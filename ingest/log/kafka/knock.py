@@ -146,7 +146,7 @@ def _log_in(talk: "_Talk", settings: KafkaSettings) -> None:
     sasl = get_sasl_mechanism(mechanism)(
         host=talk.host, sasl_plain_username=settings.sasl_username, sasl_plain_password=password, security_protocol="SASL_SSL"
     )
-    wrong = f"the broker refused user {settings.sasl_username}: correct kafka.sasl_username and kafka.sasl_password"
+    wrong = f"the broker refused the SASL login of {settings.sasl_username}: correct kafka.sasl_username and kafka.sasl_password"
     try:
         while not sasl.is_done():
             answer = talk.ask(SaslAuthenticateRequest(version=0, auth_bytes=sasl.auth_bytes()), wrong)
