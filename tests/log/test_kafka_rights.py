@@ -162,7 +162,10 @@ def only(findings: list[Finding]) -> Finding:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"sasl_password": SecretStr("wrong")}, "the broker refused the SASL login of {user}: correct kafka.sasl_username and kafka.sasl_password"),
+        (
+            {"sasl_password": SecretStr("wrong")},
+            "the broker refused the SASL login of {user}: correct kafka.sasl_username and kafka.sasl_password",
+        ),
         ({"sasl_username": "nobody"}, "the broker refused the SASL login of nobody"),
         ({"sasl_mechanism": "SCRAM-SHA-512"}, "the broker does not offer kafka.sasl_mechanism SCRAM-SHA-512; it offers PLAIN"),
         ({"sasl_mechanism": "SCRUM"}, "kafka.sasl_mechanism SCRUM is not known"),
