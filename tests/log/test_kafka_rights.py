@@ -162,8 +162,11 @@ def only(findings: list[Finding]) -> Finding:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"sasl_password": SecretStr("wrong")}, "the broker refused user {user}: correct kafka.sasl_username and kafka.sasl_password"),
-        ({"sasl_username": "nobody"}, "the broker refused user nobody"),
+        (
+            {"sasl_password": SecretStr("wrong")},
+            "the broker refused the SASL login of {user}: correct kafka.sasl_username and kafka.sasl_password",
+        ),
+        ({"sasl_username": "nobody"}, "the broker refused the SASL login of nobody"),
         ({"sasl_mechanism": "SCRAM-SHA-512"}, "the broker does not offer kafka.sasl_mechanism SCRAM-SHA-512; it offers PLAIN"),
         ({"sasl_mechanism": "SCRUM"}, "kafka.sasl_mechanism SCRUM is not known"),
         ({"sasl_mechanism": None, "sasl_password": None}, "set kafka.sasl_mechanism too"),

@@ -5,7 +5,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
-from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,7 +13,7 @@ import httpx
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 from ingest.tls import fault
-from ingest.vendors import CLOCK_SKEW
+from ingest.vendors import CLOCK_SKEW, AnyVendor
 
 _SECONDS = 5.0
 _RIGHT_SECONDS = 5.0  # a Date header is cut to the second, and an answer may take a while
@@ -113,16 +113,21 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def check_clock(settings: Settings) -> list[Finding]:
     """Against the `Date` of the vendors that are asked by REST, or of what answers at the public URL."""
-    from ingest.vendors.rest import load_rest
-
-    able = [vendor for vendor in settings.vendors().values() if vendor.account.can_read()]
-    sides = [load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir)) for vendor in able]
-    for address in sorted({side.base_url for side in sides}) or [settings.public_url]:
+    vendors = {_api_address(vendor) for vendor in settings.vendors().values() if vendor.account.can_read()}
+    for address in sorted(vendors) or [settings.public_url]:
         if (ahead := _seconds_ahead(address)) is not None:
             return [judge_clock(urlsplit(address).hostname or address, ahead)]
-    if not able:
+    if not vendors:
         return [Finding("clock", State.SKIPPED, "compared with a vendor's clock once an account has a REST credential")]
     return [warning("clock", "no vendor could be asked for the time", "see that this machine keeps its time with NTP")]
+
+
+def _api_address(vendor: AnyVendor) -> str:
+    """Without opening its REST side, which a wrong credential would prevent."""
+    from ingest.vendors.rest import load_rest
+
+    side: Any = load_rest(vendor.name)
+    return vendor.account.api_url or str(side.url)
 
 
 def judge_clock(host: str, ahead: float) -> Finding:

@@ -21,7 +21,8 @@ from ingest.log.kafka_settings import KAFKA_PORT, KafkaSettings
 from ingest.tls import Kind, fault
 
 _CONNECT_SECONDS = 1.0
-_ANSWER_SECONDS = 1.0
+_SECONDS = 2.0  # for an answer, of all brokers together: one that is frozen must not keep a delivery from the spool for longer
+_LEAST_SECONDS = 0.5
 _TLS_ALERT = b"\x15\x03"  # how a TLS port answers what is not TLS
 _ILLEGAL_SASL_STATE, _UNSUPPORTED_MECHANISM = 34, 33
 _WITH_PASSWORD = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}
@@ -48,20 +49,18 @@ class _Refused(LogDenied):
     """Why this broker will not talk to us. A connection that is closed without a word is no such proof: the broker may be stopping."""
 
 
-def knock(servers: Sequence[str], settings: KafkaSettings) -> Welcome | None:
-    """Connects and logs in. None when a broker is too slow to say no: kafka-python, which has more patience, may get in.
-
-    Raises LogUnavailable when all brokers refuse, with the reason of each.
-    """
+def knock(servers: Sequence[str], settings: KafkaSettings) -> Welcome:
+    """Connects and logs in to the first that lets us. Raises LogUnavailable, with the reason of each, when none does."""
     context = tls_context(settings)
     _check_login(settings)
+    patience = max(_LEAST_SECONDS, _SECONDS / len(servers))
     reasons: dict[str, list[str]] = {}
     denied = False
     for server in servers:
         try:
-            return _greet(server, settings, context)
+            return _greet(server, settings, context, patience)
         except TimeoutError:
-            return None
+            reasons.setdefault(f"it takes the connection, and does not answer within {patience:.1f} s", []).append(server)
         except LogUnavailable as refusal:
             denied = denied or isinstance(refusal, LogDenied)
             reasons.setdefault(str(refusal), []).append(server)
@@ -80,10 +79,10 @@ def _check_login(settings: KafkaSettings) -> None:
         raise LogDenied(f"kafka.security_protocol is {settings.security_protocol}: set {', '.join(missing)} too")
 
 
-def _greet(server: str, settings: KafkaSettings, context: ssl.SSLContext | None) -> Welcome:
+def _greet(server: str, settings: KafkaSettings, context: ssl.SSLContext | None, patience: float) -> Welcome:
     """Raises TimeoutError when it connects and then does not answer."""
     host, port = parse_address(server, KAFKA_PORT)
-    with closing(connect(host, port)) as plain, closing(_encrypted(plain, host, context)) as connection:
+    with closing(connect(host, port, patience)) as plain, closing(_encrypted(plain, host, context)) as connection:
         talk = _Talk(connection, host)
         talk.ask(ApiVersionsRequest(version=0), "It may not be Kafka.")
         if settings.security_protocol.startswith("SASL_"):
@@ -95,8 +94,8 @@ def _greet(server: str, settings: KafkaSettings, context: ssl.SSLContext | None)
         return Welcome(server, _expiry(connection), tuple((broker.host, broker.port) for broker in brokers))
 
 
-def connect(host: str, port: int) -> socket.socket:
-    """Raises LogUnavailable with the reason."""
+def connect(host: str, port: int, patience: float = _SECONDS) -> socket.socket:
+    """`patience`: seconds for each answer. Raises LogUnavailable with the reason."""
     try:
         connection = socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
     except socket.gaierror as error:
@@ -109,7 +108,7 @@ def connect(host: str, port: int) -> socket.socket:
         raise LogUnavailable(
             f"no connection ({error.strerror or error}): is the broker running, and is its address in log right?"
         ) from None
-    connection.settimeout(_ANSWER_SECONDS)
+    connection.settimeout(patience)
     return connection
 
 
@@ -146,7 +145,7 @@ def _log_in(talk: "_Talk", settings: KafkaSettings) -> None:
     sasl = get_sasl_mechanism(mechanism)(
         host=talk.host, sasl_plain_username=settings.sasl_username, sasl_plain_password=password, security_protocol="SASL_SSL"
     )
-    wrong = f"the broker refused user {settings.sasl_username}: correct kafka.sasl_username and kafka.sasl_password"
+    wrong = f"the broker refused the SASL login of {settings.sasl_username}: correct kafka.sasl_username and kafka.sasl_password"
     try:
         while not sasl.is_done():
             answer = talk.ask(SaslAuthenticateRequest(version=0, auth_bytes=sasl.auth_bytes()), wrong)

@@ -43,8 +43,7 @@ def look(servers: list[str], settings: KafkaSettings, group: str, topics: Sequen
     """Everything that receiver, consumer and reconciliation need of Kafka; one finding where it cannot be reached at all."""
     cluster = Cluster(servers, settings)
     try:
-        welcome = knock(servers, settings)
-        first = _brokers(cluster.address, welcome) if welcome else ok("log", f"Kafka at {cluster.address} lets us in")
+        first = _brokers(cluster.address, knock(servers, settings))
         if first.failed:
             return [first]
         with cluster.translated_errors(), closing(cluster.admin()) as admin:
