@@ -85,7 +85,11 @@ def test_whatever_the_vendor_and_the_order_a_message_that_tells_only_a_status_ch
     }
 
 
-FORM = {"starting_time": "2026-05-09T10:00:00Z", "duration_minutes": 30, "payment_information": {"amount_charged": 1250, "currency": "eur"}}
+FORM: dict[str, Any] = {
+    "starting_time": "2026-05-09T10:00:00Z",
+    "duration_minutes": 30,
+    "payment_information": {"amount_charged": 1250, "currency": "eur"},
+}
 READ = {"E2": {"starts_at", "ends_at", "service_name"}, "E3": {"cancel_reason"}, "E4": {"service_name", "customer_name", "customer_email"}}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,8 @@ CUSTOMER = frozenset({"customer_id", "customer_name", "customer_email", "custome
 
 def without(booking: Booking) -> Booking:
     """As if the message said nothing of the customer."""
-    return replace(booking, **dict.fromkeys(CUSTOMER), untold=booking.untold | CUSTOMER)
+    empty: dict[str, Any] = dict.fromkeys(CUSTOMER)
+    return replace(booking, **empty, untold=booking.untold | CUSTOMER)
 
 
 def first_alone_tells_the_customer(shop: Shop) -> Callable[[Event], Booking | None]:
