@@ -73,7 +73,7 @@ class StoredBookings:
         return [_stored(dict(zip(columns, row, strict=True))) for row in self._ask(columns, condition, parameters).rows]
 
     def _present(self) -> Sequence[str]:
-        """The columns that the table has: those of a newer version of ours are added when a consumer of that version starts."""
+        """Return our columns that the table has: a consumer of a newer version adds those that are new when it starts."""
         if not self._all_present:
             there = {column.lower() for column in self._ask(["*"], "1 = 0", ["", ""]).columns}
             self._all_present = there.issuperset(_COLUMNS)
