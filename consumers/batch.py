@@ -171,12 +171,12 @@ def candidates(items: Iterable[Item]) -> list[Candidate]:
 
 
 def incomplete(told: Iterable[Candidate], stored: Mapping[Key, Row]) -> set[Key]:
-    """Of the bookings that are stored, those whose whole rows are needed to decide."""
+    """Return those stored bookings whose whole rows are needed to decide."""
     return {key for key, messages in by_booking(told).items() if key in stored and needs_whole_row(messages, stored[key])}
 
 
 def plan_load(items: Sequence[Item], letters: Iterable[StoredRecord], stored: Mapping[Key, Row], now: datetime) -> Plan:
-    """The rows that change what is stored. `stored` are rows of `bookings`, whole for those bookings that are `incomplete` without."""
+    """Make the rows to load. `stored` are rows of `bookings`: whole ones for the bookings that `incomplete` returns."""
     outcomes = [outcome(messages, stored.get(key), now) for key, messages in by_booking(candidates(items)).items()]
     bookings = [one.row for one in outcomes if one.row is not None]
     once = _first_rows(chain(((item.table, item.row) for item in items), (("dead_letters", dead_letter_row(one, now)) for one in letters)))

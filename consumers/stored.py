@@ -77,7 +77,7 @@ class StoredBookings:
         return [stored for row in rows if (stored := _stored_or_none(row))]
 
     def _present(self) -> Sequence[str]:
-        """The columns that the table has: those of a newer version of ours are added when a consumer of that version starts."""
+        """Return our columns that the table has: a consumer of a newer version adds those that are new when it starts."""
         if not self._all_present:
             there = {column.lower() for column in self._ask(["*"], "1 = 0", ["", ""]).columns}
             self._all_present = there.issuperset(_COLUMNS)

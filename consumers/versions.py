@@ -50,7 +50,7 @@ class Candidate:
 
     @property
     def tells_all(self) -> bool:
-        """Whether every column is as new as the event."""
+        """Say whether the event tells every column."""
         return not self.booking.untold and not self.booking.column_versions
 
     def made(self, stored: Row) -> bool:
@@ -59,7 +59,7 @@ class Candidate:
         return self.event.id == stored["last_event_id"] and format_instant(self.event.time) == time
 
     def row(self, now: datetime) -> Row:
-        """The row that it makes where there is none."""
+        """Make the row that it is where none is stored."""
         return booking_row(self.booking, self.event, self.version, self.event.received_at, now)
 
 

@@ -72,7 +72,7 @@ class Warehouse:
             pass
 
     def versions(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
-        """Of the rows of these bookings, what mostly suffices to decide; within a turn. Raises WarehouseUnavailable."""
+        """Return the columns of these bookings' rows that mostly suffice to decide; within a turn. Raises WarehouseUnavailable."""
         return self._rows(_OF_VERSIONS, keys)
 
     def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:

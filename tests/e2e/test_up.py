@@ -35,7 +35,7 @@ COLUMNS = [
     "vendor", "account", "booking_id", "group_id", "status", "starts_at", "ends_at", "timezone", "created_at", "updated_at", "version",
     "service_id", "service_name", "staff", "staff_name", "location", "customer_id", "customer_name", "customer_email", "customer_phone",
     "participants", "price", "currency", "cancel_reason", "cancelled_by", "rescheduled_from", "rescheduled_to", "first_seen_at",
-    "last_event_id", "last_via", "loaded_at", "gone_at",
+    "last_event_id", "last_via", "loaded_at", "gone_at", "answers", "tracking", "guests", "cancelled_at", "conference_url", "column_versions",
 ]  # fmt: skip
 
 

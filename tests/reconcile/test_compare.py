@@ -64,6 +64,21 @@ def test_columns_that_only_one_side_tells_are_not_compared() -> None:
     assert verdict(replace(HERE, customer_phone="+12025550100"), OLD) is Verdict.MATCHED
 
 
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("version", [HERE.version, "2026-06-01T09:00:00.000000Z"])
+def test_what_this_record_does_not_tell_is_not_compared(column: str, version: str) -> None:
+    other = {"status": BookingStatus.CANCELLED, "starts_at": None, "ends_at": NOON}
+    told = replace(HERE, version=version, **{column: other[column]})
+    assert verdict(told, OLD) is Verdict.MISSED
+    assert verdict(replace(told, untold=frozenset({column})), OLD) is Verdict.MATCHED
+
+
+def test_what_only_an_older_message_told_is_compared_all_the_same() -> None:
+    stored = Stored(replace(HERE, column_versions={"starts_at": "2026-05-01T10:00:00.000000Z/2026-05-01T10:00:00.000000Z"}), OLD.loaded_at)
+    assert verdict(HERE, stored) is Verdict.MATCHED
+    assert verdict(replace(HERE, starts_at=None), stored) is Verdict.MISSED
+
+
 def test_what_was_marked_as_gone_and_is_listed_again_is_missed() -> None:
     assert verdict(HERE, Stored(replace(HERE, gone_at=NOON), OLD.loaded_at)) is Verdict.MISSED
 
