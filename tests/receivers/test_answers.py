@@ -197,7 +197,9 @@ def test_a_fault_of_ours_in_reading_loses_nothing_and_tells_nothing_of_the_body(
 
 def test_a_body_that_does_not_arrive_in_time_is_given_up(receiver: InProcess) -> None:
     slow = replace(booking(1), chunks=(booking_body(1)[:10],))
-    assert receiver.ask(slow, Ending.SILENCE).status == 408
+    with capture_logs() as logged:
+        assert receiver.ask(slow, Ending.SILENCE).status == 408
+    assert [(line["event"], line["source"]) for line in logged] == [("delivery.slow_body", "/calendly/sales")]
     assert receiver.events() == receiver.dead_letters() == []
 
 
