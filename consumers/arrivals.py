@@ -8,9 +8,11 @@ from typing import Any
 from consumers.query import query
 from ingest.errors import NoSuchTable, NothingLoaded
 from ingest.settings import Settings
+from ingest.vendors.trial import TRIAL
 
 # Webhooks alone are signed; one that was replayed since, into another warehouse, says so no other way.
-_EVENTS = "FROM booking_events WHERE vendor = %s AND account = %s AND signed_by IS NOT NULL"
+# Deliveries of our own (`ingest webhooks test`) prove nothing of the vendor's.
+_EVENTS = f"FROM booking_events WHERE vendor = %s AND account = %s AND signed_by IS NOT NULL AND type <> concat(vendor, '.{TRIAL}')"
 # OnceHub tells nobody of a request that waits for approval, and reconciliation alone sees it.
 _MISSED = "SELECT max(updated_at) FROM bookings WHERE vendor = %s AND account = %s AND last_via = 'reconcile' AND status <> 'pending'"
 
@@ -21,6 +23,11 @@ class Arrivals:
 
     last: datetime | None = None
     missed: datetime | None = None
+
+
+def has_event(settings: Settings, vendor: str, account: str, event_id: str) -> bool:
+    """Whether this event was loaded. Raises WarehouseUnavailable."""
+    return bool(_ask(settings, "SELECT id FROM booking_events WHERE vendor = %s AND account = %s AND id = %s", [vendor, account, event_id]))
 
 
 def arrivals(settings: Settings, vendor: str, account: str) -> Arrivals:

@@ -1,4 +1,4 @@
-"""What a batch of records means: events, the newest state of each booking, and what cannot be read. Pure."""
+"""What a batch of records means: events, what they change of each booking, and what cannot be read. Pure."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,8 +7,8 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from consumers.rows import SCHEMAS, TABLES, Row, booking_row, dead_letter_row, event_row, reconciliation_row
-from consumers.versions import Candidate, Key, Stored, newest
+from consumers.rows import TABLES, Row, dead_letter_row, event_row, reconciliation_row
+from consumers.versions import Candidate, Key, by_booking, needs_whole_row, outcome
 from ingest.booking import Booking
 from ingest.dead_letter import DeadLetter
 from ingest.errors import DeadLetterLimit, PayloadError
@@ -18,8 +18,6 @@ from ingest.log import StoredRecord
 Mapper = Callable[[Event], Booking | None]
 
 _KEYS = {table.name: table.key for table in TABLES}
-# What tells how a row came to be, not what its event says of the booking.
-_ITS_OWN = {"first_seen_at", "last_via", "loaded_at"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,41 +170,17 @@ def candidates(items: Iterable[Item]) -> list[Candidate]:
     return [Candidate(item.event, item.booking) for item in items if item.booking is not None]
 
 
-def to_compare(told: Iterable[Candidate], held: Mapping[Key, Stored]) -> set[Key]:
-    """Bookings whose rows are of events that are replayed here: what these say today may differ."""
-    return {one.key for one in told if one.replayed and one.key in held and one.made(held[one.key])}
+def incomplete(told: Iterable[Candidate], stored: Mapping[Key, Row]) -> set[Key]:
+    """Of the bookings that are stored, those whose whole rows are needed to decide."""
+    return {key for key, messages in by_booking(told).items() if key in stored and needs_whole_row(messages, stored[key])}
 
 
-def plan_load(
-    items: Sequence[Item], letters: Iterable[StoredRecord], held: Mapping[Key, Stored], now: datetime, whole: Mapping[Key, Row] = {}
-) -> Plan:
-    """Of each booking only its newest state, and only when that is newer than the one held by the warehouse.
-
-    A replayed event also replaces the row it made itself, where that is not what is made of it today; `whole` are those rows.
-    """
-    told = candidates(items)
-    received = _first_received(told)
-    mended = newest(one for one in told if one.key in whole and _differs(one, held[one.key], whole[one.key], now))
-    rows: list[Row] = []
-    for key, candidate in newest(told).items():
-        before, mend = held.get(key), mended.get(key)
-        standing = mend or before
-        if winner := candidate if standing is None or candidate.version > standing.version else mend:
-            first_seen = before.first_seen_at if before else received[key]
-            rows.append(booking_row(winner.booking, winner.event, winner.version, first_seen, now))
+def plan_load(items: Sequence[Item], letters: Iterable[StoredRecord], stored: Mapping[Key, Row], now: datetime) -> Plan:
+    """The rows that change what is stored. `stored` are rows of `bookings`, whole for those bookings that are `incomplete` without."""
+    outcomes = [outcome(messages, stored.get(key), now) for key, messages in by_booking(candidates(items)).items()]
+    bookings = [one.row for one in outcomes if one.row is not None]
     once = _first_rows(chain(((item.table, item.row) for item in items), (("dead_letters", dead_letter_row(one, now)) for one in letters)))
-    return Plan(
-        once | ({"bookings": rows} if rows else {}),
-        [one for one in told if not one.replayed and one.key in held and one.version < held[one.key].version],
-    )
-
-
-def _differs(one: Candidate, held: Stored, whole: Row, now: datetime) -> bool:
-    """Whether it is a replay of the event that made the row, and would make another one today."""
-    if not (one.replayed and one.made(held)):
-        return False
-    row = booking_row(one.booking, one.event, one.version, held.first_seen_at, now)
-    return any(row[name] != whole[name] for name in SCHEMAS["bookings"].names if name not in _ITS_OWN)
+    return Plan(once | ({"bookings": bookings} if bookings else {}), [stale for one in outcomes for stale in one.stale])
 
 
 def _first_rows(rows: Iterable[tuple[str, Row]]) -> dict[str, list[Row]]:
@@ -215,11 +189,3 @@ def _first_rows(rows: Iterable[tuple[str, Row]]) -> dict[str, list[Row]]:
     for name, row in rows:
         tables.setdefault(name, {}).setdefault(tuple(row[column] for column in _KEYS[name]), row)
     return {name: list(first.values()) for name, first in tables.items()}
-
-
-def _first_received(told: Iterable[Candidate]) -> dict[Key, datetime]:
-    first: dict[Key, datetime] = {}
-    for candidate in told:
-        received = candidate.event.received_at
-        first[candidate.key] = min(first.get(candidate.key, received), received)
-    return first

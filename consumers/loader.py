@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from consumers.batch import BadRun, Item, Plan, Topics, candidates, plan_load, read_batch, set_aside, to_compare
+from consumers.batch import BadRun, Item, Plan, Topics, candidates, incomplete, plan_load, read_batch, set_aside
 from consumers.rows import Row
 from consumers.warehouse import Warehouse
 from ingest.booking import BookingStatus
@@ -143,9 +143,9 @@ class Loader:
     def _plan(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> Plan:
         """The warehouse is asked each time: what a consumer remembers of it is wrong once it was frozen and another went on, or it was taken away."""
         told = candidates(items)
-        held = self._warehouse.versions({one.key for one in told})
-        whole = self._warehouse.bookings(found) if (found := to_compare(told, held)) else {}
-        return plan_load(items, letters, held, datetime.now(UTC), whole)
+        stored = self._warehouse.versions({one.key for one in told})
+        whole = self._warehouse.bookings(incomplete(told, stored))
+        return plan_load(items, letters, {**stored, **whole}, datetime.now(UTC))
 
     def _load_apart(self, items: Sequence[Item], letters: Sequence[StoredRecord], refusal: LoadRefused) -> list[DeadLetter]:
         if len(items) + len(letters) > 1:
@@ -198,7 +198,7 @@ def _observe(items: Sequence[Item], plan: Plan) -> None:
     for stale in plan.stale:
         EVENTS_STALE.labels(*stale.key[:2]).inc()
     for item in items:
-        if item.booking and item.booking.status is BookingStatus.UNKNOWN:
+        if item.booking and item.booking.status is BookingStatus.UNKNOWN and "status" not in item.booking.untold:
             UNKNOWN_STATUS.labels(item.event.vendor, item.event.account).inc()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ingest.errors import WarehouseUnavailable
+from ingest.lock_file import acquire, holder
 from ingest.settings import WarehouseSettings
 
 _POLL_SECONDS = 0.005
@@ -14,15 +15,15 @@ READER_SECONDS = 60.0
 
 
 @contextmanager
-def reading_turn(settings: WarehouseSettings) -> Iterator[None]:
+def reading_turn(settings: WarehouseSettings, patience: float = READER_SECONDS) -> Iterator[None]:
     """A reader's turn at the file. It makes no lock where no loader ever made one: a reader leaves nothing behind.
 
-    Raises WarehouseUnavailable.
+    Raises WarehouseUnavailable after `patience` seconds.
     """
     if settings.duckdb_file is None or not _lock_file(settings.duckdb_file).exists():
         yield
         return
-    with warehouse_lock(settings, READER_SECONDS):
+    with warehouse_lock(settings, patience):
         yield
 
 
@@ -38,9 +39,10 @@ def warehouse_lock(settings: WarehouseSettings, patience: float) -> Iterator[Non
         return
     lock = FileLock(_lock_file(settings.duckdb_file), poll_interval=_POLL_SECONDS)
     try:
-        lock.acquire(timeout=patience)
+        acquire(lock, patience, f"another process has {settings.duckdb_file} open")
     except Timeout:
-        raise WarehouseUnavailable(f"another process has {settings.duckdb_file} open, for longer than {patience:.0f} s now") from None
+        who = holder(Path(lock.lock_file))
+        raise WarehouseUnavailable(f"another process{who} has {settings.duckdb_file} open, for longer than {patience:.0f} s now") from None
     except OSError as error:
         raise WarehouseUnavailable(f"{lock.lock_file} cannot be made: {error.strerror}") from None
     try:

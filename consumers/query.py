@@ -1,24 +1,31 @@
 """Reading the warehouse, also while a consumer writes to it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import UTC, datetime
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from consumers.locks import reading_turn
-from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
+from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, UnreadableValue, WarehouseUnavailable
 from ingest.settings import Settings
 
 if TYPE_CHECKING:
     import duckdb
 
 
+class JsonText(str):
+    """The text of a JSON value, exactly as the destination has it."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Column names and rows; JSON columns as values, instants in UTC."""
+    """Column names, each once, and rows; JSON columns as values, instants in UTC."""
 
     columns: Sequence[str]
     rows: Sequence[tuple[Any, ...]]
@@ -27,8 +34,13 @@ class Answer:
 def query(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> Answer:
     """The dataset's tables are there by their bare names; `%s` stands for a parameter where there are any.
 
-    Raises WarehouseUnavailable, of it NothingLoaded; ConfigurationError for bad SQL, of it NoSuchTable.
+    Raises WarehouseUnavailable, of it NothingLoaded; ConfigurationError for bad SQL, of it NoSuchTable; UnreadableValue.
     """
+    return _with_values(query_exact(settings, sql, parameters))
+
+
+def query_exact(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> Answer:
+    """As `query`, with JSON as JsonText: parsed, numbers would lose digits."""
     if settings.warehouse.duckdb_file:
         return _query_duckdb(settings, [sql.replace("%s", "?") if parameters else sql], parameters)[0]
     return _query_dlt(settings, sql, parameters)
@@ -37,8 +49,29 @@ def query(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> Answe
 def query_all(settings: Settings, statements: Sequence[str]) -> list[Answer]:
     """Several queries in one turn at the file; as `query`."""
     if settings.warehouse.duckdb_file:
-        return _query_duckdb(settings, statements)
-    return [_query_dlt(settings, sql) for sql in statements]
+        return list(map(_with_values, _query_duckdb(settings, statements)))
+    return [query(settings, sql) for sql in statements]
+
+
+def parsed_json(value: Any) -> Any:
+    """The value of a JSON column: some destinations give it back parsed, and others as text."""
+    return orjson.loads(value) if isinstance(value, str) else value
+
+
+@contextmanager
+def readable_values() -> Iterator[None]:
+    """Raise UnreadableValue where the destination answered, and Python cannot make a value of it."""
+    try:
+        yield
+    except (ArithmeticError, ValueError, RecursionError) as error:
+        raise UnreadableValue(
+            f"a value of the answer cannot be read ({type(error).__name__}: {error}); cast its column to text: select starts_at::text …"
+        ) from error
+
+
+def is_instant(column: str) -> bool:
+    """Whether this column of `bookings` holds instants."""
+    return column.endswith("_at")
 
 
 def _query_duckdb(settings: Settings, statements: Sequence[str], parameters: Sequence[Any] = ()) -> list[Answer]:
@@ -49,7 +82,7 @@ def _query_duckdb(settings: Settings, statements: Sequence[str], parameters: Seq
     if path is None or not path.exists():
         raise NothingLoaded(f"nothing has been loaded yet: there is no {path}")
     try:
-        with reading_turn(settings.warehouse), duckdb.connect(str(path), read_only=True) as connection:
+        with reading_turn(settings.warehouse), duckdb.connect(str(path), read_only=True) as connection, readable_values():
             connection.execute("SET TimeZone = 'UTC'")
             _enter(connection, settings.warehouse.dataset)
             return [_answer(connection.execute(_one(connection, sql), parameters)) for sql in statements]
@@ -62,15 +95,19 @@ def _query_duckdb(settings: Settings, statements: Sequence[str], parameters: Seq
 
 
 def _one(connection: "duckdb.DuckDBPyConnection", sql: str) -> str:
-    found = connection.extract_statements(sql)
-    if len(found) != 1:
-        raise ConfigurationError(f"a query is one statement, and this is {len(found)}")
+    number = len(connection.extract_statements(sql))
+    if number == 0:
+        raise ConfigurationError("There is no statement in it.")
+    if number > 1:
+        raise ConfigurationError(f"Only one statement is allowed (got {number}).")
     return sql
 
 
 def _answer(cursor: "duckdb.DuckDBPyConnection") -> Answer:
     columns = [(column[0], str(column[1])) for column in cursor.description or ()]
-    return Answer([name for name, _ in columns], [_row(row, columns) for row in cursor.fetchall()])
+    readers = [_reader(kind) for _, kind in columns]
+    rows = [tuple(read(value) for read, value in zip(readers, row, strict=True)) for row in cursor.fetchall()]
+    return Answer(_distinct([name for name, _ in columns]), rows)
 
 
 def _enter(connection: "duckdb.DuckDBPyConnection", dataset: str) -> None:
@@ -85,26 +122,38 @@ def _query_dlt(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> 
     from consumers.warehouse import read
 
     columns, rows = read(settings, sql, parameters)
-    kinds = [(name, "") for name in columns]
-    return Answer(columns, [_row(row, kinds) for row in rows])
+    return Answer(_distinct(columns), [tuple(map(_in_utc, row)) for row in rows])
 
 
-def _row(row: Sequence[Any], columns: Sequence[tuple[str, str]]) -> tuple[Any, ...]:
-    return tuple(_value(value, kind) for value, (_, kind) in zip(row, columns, strict=True))
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Of columns of one name each after the first gets a number, so that none hides another: id, id_2."""
+    distinct: list[str] = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in count(2))
+        distinct.append(next(new for new in chain([name], numbered) if new not in distinct))
+    return distinct
 
 
-def _value(value: Any, kind: str) -> Any:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC)
-    if kind == "JSON" and isinstance(value, str):
-        return orjson.loads(value)
-    return value
+def _reader(kind: str) -> Callable[[Any], Any]:
+    """How a value of a DuckDB type is read."""
+    if kind == "JSON":
+        return lambda value: None if value is None else JsonText(value)
+    if kind == "JSON[]":
+        return lambda values: None if values is None else [None if value is None else JsonText(value) for value in values]
+    return _in_utc
 
 
-def plain(value: Any) -> Any:
-    """For JSON: instants as ISO 8601 in UTC, exact decimals as numbers, what JSON has no word for as text."""
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    return value.isoformat() if isinstance(value, date) else str(value)
+def _in_utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo is not None else value
+
+
+def _with_values(exact: Answer) -> Answer:
+    return Answer(exact.columns, [tuple(map(_parsed, row)) for row in exact.rows])
+
+
+def _parsed(value: Any) -> Any:
+    """JSON that cannot be parsed stays text."""
+    try:
+        return orjson.loads(value) if isinstance(value, JsonText) else value
+    except ValueError:
+        return value

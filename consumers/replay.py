@@ -20,6 +20,7 @@ from ingest.instant import format_instant, parse_instant
 from ingest.log import Appended, Backlog, Partition, Producer, Reader, Record, StoredRecord, durable
 from ingest.opening import read_backlog
 from ingest.settings import Settings
+from ingest.waits import Wait
 
 CLOCKS_DIFFER = timedelta(minutes=5)
 """How much earlier a record may have been appended, by the log's clock, than it was received by a receiver's."""
@@ -210,7 +211,11 @@ class Replay:
     def _wait(self, busy: Callable[[Sequence[Backlog]], bool]) -> None:
         """As long as the consumers are busy. Raises LogUnavailable when they do not get on."""
         committed, moved_at = -1, time.monotonic()
+        wait = Wait(
+            f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log; gives up when none does for {_STALLED_SECONDS:.0f} s"
+        )
         while busy(backlog := read_backlog(self._settings)):
+            wait.look()
             if (now_committed := sum(entry.committed for entry in backlog)) != committed:
                 committed, moved_at = now_committed, time.monotonic()
             self.report.waiting = sum(entry.lag for entry in backlog)

@@ -3,7 +3,6 @@
 An absent text is None, never "": some destinations take the two for the same, and rows are to be the same everywhere.
 """
 
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from consumers.json_text import json_text
+from consumers.query import is_instant, parsed_json
 from ingest.booking import COLUMNS, Booking
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
@@ -24,9 +25,6 @@ Row = dict[str, Any]
 
 _FINEST = Decimal("1e-9")
 _EXACT = Context(prec=60)  # the default's 28 digits are fewer than decimal(38, 9) holds
-
-# NUL as JSON writes it; an even number of backslashes before it are themselves escaped ones.
-_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 _TEXT, _INT, _REAL, _TIME, _PRICE = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 9)
 
@@ -47,6 +45,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         customer_phone=_TEXT, participants=_INT, price=_PRICE, currency=_TEXT, cancel_reason=_TEXT, cancelled_by=_TEXT,
         rescheduled_from=_TEXT, rescheduled_to=_TEXT, first_seen_at=_TIME, last_event_id=_TEXT, last_via=_TEXT,
         loaded_at=_TIME, gone_at=_TIME, answers=_TEXT, tracking=_TEXT, guests=_TEXT, cancelled_at=_TIME, conference_url=_TEXT,
+        column_versions=_TEXT,
     ),
     "dead_letters": _schema(
         id=_TEXT, source=_TEXT, reason=_TEXT, detail=_TEXT, happened_at=_TIME, position=_TEXT, query=_TEXT,
@@ -70,7 +69,7 @@ class Table:
     replaces: bool
 
 
-_JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests")
+_JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests", "column_versions")
 
 TABLES = (
     Table("booking_events", ("source", "id"), ("data",), replaces=False),
@@ -102,16 +101,18 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
         "received_at": event.received_at,
         "signed_by": event.signed_by or None,
         "position": position,
-        "data": _json_text(event.data),
+        "data": json_text(event.data),
         "loaded_at": now,
     }
 
 
 def booking_row(booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime) -> Row:
     """`version` is the full one, by which rows are compared; `first_seen_at` is kept from the booking's first row."""
+    column_versions = dict.fromkeys(booking.untold, "") | dict(booking.column_versions or {})
     return {
         **{name: getattr(booking, name) for name in COLUMNS},
-        **{name: _json(getattr(booking, name)) for name in _JSON_OF_BOOKINGS},
+        **{name: as_json(getattr(booking, name)) for name in _JSON_OF_BOOKINGS},
+        "column_versions": as_json(column_versions or None),
         "vendor": event.vendor,
         "account": event.account,
         "status": booking.status.value,
@@ -125,9 +126,14 @@ def booking_row(booking: Booking, event: Event, version: str, first_seen_at: dat
 
 
 def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
-    """What a warehouse gave back, as `booking_row` makes it: JSON as text, instants in UTC."""
-    row = {column: as_utc(value) if isinstance(value, datetime) else value for column, value in zip(columns, values, strict=True)}
-    return row | {name: row[name] if isinstance(row[name], str) else _json(row[name]) for name in _JSON_OF_BOOKINGS}
+    """What a warehouse gave back, as `booking_row` makes it: JSON as the same text, however it was stored, and instants in UTC."""
+    row = {name: as_utc(value) if value is not None and is_instant(name) else value for name, value in zip(columns, values, strict=True)}
+    return row | {name: as_json(parsed_json(row[name])) for name in _JSON_OF_BOOKINGS if name in row}
+
+
+def as_json(value: Any) -> str | None:
+    """The text of a JSON column: equal values make equal texts."""
+    return None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
@@ -174,20 +180,6 @@ def _told(value: Any, name: str, kind: pa.DataType) -> Any:
 
 # How JSON tells a column's type.
 _KINDS: Mapping[pa.DataType, set[type]] = {_TEXT: {str}, _INT: {int}, _REAL: {int, float}, _TIME: {str}}
-
-
-def _json_text(data: bytes) -> str:
-    """The bytes as they are; NUL, which PostgreSQL takes neither in text nor in JSON, as the replacement character."""
-    try:
-        orjson.loads(data)
-    except ValueError as error:
-        raise PayloadError("the payload is not JSON") from error
-    text = data.decode()
-    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _any_text(data: bytes) -> str:

@@ -7,8 +7,11 @@ import structlog
 
 from consumers.loader import Loader
 from consumers.warehouse import Warehouse
+from consumers.warehouse.reach import reach
 from ingest.admin import serve_admin
 from ingest.opening import open_consumer, open_producer
+from ingest.probing import probe_read
+from ingest.readiness import Probe
 from ingest.settings import Settings
 
 log = structlog.get_logger()
@@ -23,7 +26,7 @@ def consume(settings: Settings) -> None:
     consumer = open_consumer(settings)
     producer = open_producer(settings)
     loader = Loader(settings, consumer, producer, warehouse)
-    serve_admin(settings.consumer, "consumer", lambda: _ready(loader))
+    serve_admin(settings.consumer, "consumer", _probes(settings, loader))
     log.info("consumer.started", destination=settings.warehouse.destination, dataset=settings.warehouse.dataset)
     try:
         loader.run(stop)
@@ -34,6 +37,9 @@ def consume(settings: Settings) -> None:
     log.info("consumer.stopped")
 
 
-def _ready(loader: Loader) -> None:
-    if trouble := loader.trouble:  # once: the loop clears it
-        raise trouble
+def _probes(settings: Settings, loader: Loader) -> dict[str, Probe]:
+    def loading() -> None:
+        if trouble := loader.trouble:  # once: the loop clears it
+            raise trouble
+
+    return {"loading": loading, "log": lambda: probe_read(settings), "warehouse": lambda: reach(settings.warehouse)}

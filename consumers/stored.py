@@ -1,16 +1,17 @@
 """What the warehouse has of an account's bookings, for reconciliation to compare with what the vendor has."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import orjson
+import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from consumers.locks import READER_SECONDS, reading_turn
-from consumers.query import query
+from consumers.query import Answer as QueryAnswer
+from consumers.query import is_instant, parsed_json, query
 from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, Stored
 from ingest.errors import NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.instant import as_utc
@@ -19,11 +20,14 @@ from ingest.settings import Settings
 if TYPE_CHECKING:
     import duckdb
 
+log = structlog.get_logger()
+
 _PART = 1000
 _IDS = 5000
 _POLL = 0.1
 _COLUMNS = [*COLUMNS, "loaded_at"]
 _DUCKDB_MEMORY = "200MB"
+_NOTHING = QueryAnswer((), ())
 
 
 class StoredBookings:
@@ -35,6 +39,7 @@ class StoredBookings:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._file = settings.warehouse.duckdb_file
+        self._all_present = False
 
     def by(self, column: Literal["booking_id", "group_id"], vendor: str, account: str, keys: Sequence[str]) -> dict[str, list[Stored]]:
         """Those with one of these values in the column, by that value; gone ones too. A value that none has is left out."""
@@ -52,7 +57,7 @@ class StoredBookings:
         place = [""]
         while place:
             where = f"gone_at IS NULL AND {column} >= %s{before} AND booking_id > %s ORDER BY booking_id LIMIT {_IDS}"
-            rows = self._ask(["booking_id", "loaded_at"], where, [vendor, account, since, *end, *place])
+            rows = self._ask(["booking_id", "loaded_at"], where, [vendor, account, since, *end, *place]).rows
             if rows:
                 yield [(row[0], as_utc(row[1])) for row in rows]
             place = [rows[-1][0]] if len(rows) == _IDS else []
@@ -65,24 +70,37 @@ class StoredBookings:
         return [list(keys)] if self._file else keys
 
     def _select(self, condition: str, parameters: Sequence[Any]) -> list[Stored]:
-        return [_stored(row) for row in self._ask(_COLUMNS, condition, parameters)]
+        columns = self._present()
+        if not columns:
+            return []
+        rows = (dict(zip(columns, row, strict=True)) for row in self._ask(columns, condition, parameters).rows)
+        return [stored for row in rows if (stored := _stored_or_none(row))]
 
-    def _ask(self, columns: Sequence[str], condition: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    def _present(self) -> Sequence[str]:
+        """The columns that the table has: those of a newer version of ours are added when a consumer of that version starts."""
+        if not self._all_present:
+            there = {column.lower() for column in self._ask(["*"], "1 = 0", ["", ""]).columns}
+            self._all_present = there.issuperset(_COLUMNS)
+            return [column for column in _COLUMNS if column in there]
+        return _COLUMNS
+
+    def _ask(self, columns: Sequence[str], condition: str, parameters: Sequence[Any]) -> QueryAnswer:
+        """No rows, and no columns either, where there is no table."""
         where = f"WHERE vendor = %s AND account = %s AND {condition}"
         if self._file:
             return self._ask_duckdb(columns, where, parameters)
         try:
-            return query(self._settings, f"SELECT {', '.join(columns)} FROM bookings {where}", parameters).rows  # noqa: S608 - our own names
+            return query(self._settings, f"SELECT {', '.join(columns)} FROM bookings {where}", parameters)  # noqa: S608 - our own names
         except (NothingLoaded, NoSuchTable):
-            return []
+            return _NOTHING
 
-    def _ask_duckdb(self, columns: Sequence[str], where: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    def _ask_duckdb(self, columns: Sequence[str], where: str, parameters: Sequence[Any]) -> QueryAnswer:
         """Another program that has the file open knows nothing of turns, so it is waited for as a loader is."""
         import duckdb
 
         path, dataset = self._file, self._settings.warehouse.dataset
         if path is None or not path.exists():
-            return []
+            return _NOTHING
         sql = f"""SELECT {", ".join(map(_bare, columns))} FROM warehouse."{dataset}".bookings {where}"""  # noqa: S608 - our own names
         free = Retrying(
             retry=retry_if_exception_type(duckdb.IOException), stop=stop_after_delay(READER_SECONDS), wait=wait_fixed(_POLL), reraise=True
@@ -90,16 +108,17 @@ class StoredBookings:
         try:
             return free(self._ask_file, path, sql.replace("%s", "?"), parameters)
         except duckdb.CatalogException:
-            return []
+            return _NOTHING
         except duckdb.IOException as error:
             raise WarehouseUnavailable(f"{path} is held by another program: {str(error).splitlines()[0]}") from None
 
-    def _ask_file(self, path: Path, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    def _ask_file(self, path: Path, sql: str, parameters: Sequence[Any]) -> QueryAnswer:
         """The file is attached for one query: starting DuckDB takes forty times as long."""
         with reading_turn(self._settings.warehouse):
             self._reader.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS warehouse (READ_ONLY)")
             try:
-                return self._reader.execute(sql, parameters).fetchall()
+                cursor = self._reader.execute(sql, parameters)
+                return QueryAnswer([column[0] for column in cursor.description or ()], cursor.fetchall())
             finally:
                 self._reader.execute("DETACH warehouse")
 
@@ -112,21 +131,23 @@ class StoredBookings:
 
 def _bare(column: str) -> str:
     """DuckDB makes an instant with a time zone of pytz, which costs more than all the rest of a row."""
-    return f"{column} AT TIME ZONE 'UTC'" if column.endswith("_at") else column
+    return f"{column} AT TIME ZONE 'UTC'" if is_instant(column) else column
 
 
-def _stored(row: Sequence[Any]) -> Stored:
-    told: dict[str, Any] = {
-        name: as_utc(value) if isinstance(value, datetime) else value for name, value in zip(_COLUMNS, row, strict=True)
-    }
+def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
+    """A row that somebody else wrote and that cannot be read counts as missing, so that it is repaired."""
+    try:
+        return _stored(row)
+    except (ValueError, TypeError, AttributeError) as error:
+        log.warning("stored.unreadable", booking_id=row["booking_id"], why=f"{type(error).__name__}: {error}")
+        return None
+
+
+def _stored(row: Mapping[str, Any]) -> Stored:
+    told: dict[str, Any] = {name: as_utc(value) if value is not None and is_instant(name) else value for name, value in row.items()}
     loaded_at = told.pop("loaded_at")
     told |= {"status": BookingStatus(told["status"]), "version": told["version"].rpartition("/")[0]}
-    told |= {name: tuple(_parsed(told[name]) or ()) for name in ("staff", "guests")}
-    told["answers"] = tuple(Answer(**answer) for answer in _parsed(told["answers"]) or ())
-    told["tracking"] = _parsed(told["tracking"])
+    told |= {name: tuple(parsed_json(told.get(name)) or ()) for name in ("staff", "guests")}
+    told["answers"] = tuple(Answer(**answer) for answer in parsed_json(told.get("answers")) or ())
+    told |= {name: parsed_json(told.get(name)) for name in ("tracking", "column_versions")}
     return Stored(Booking(**told), loaded_at)
-
-
-def _parsed(value: Any) -> Any:
-    """JSON as some destinations give it back, parsed, and others as text."""
-    return orjson.loads(value) if isinstance(value, str) else value

@@ -6,11 +6,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from consumers.warehouse.sync import SyncPipeline
-from ingest.errors import ConfigurationError, IngestError, VendorBusy
+import structlog
+
+from consumers.warehouse.sync import Loaded, SyncPipeline
+from ingest.errors import ConfigurationError, IngestError, LoadRefused, VendorBusy
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
-from ingest.vendors.rest import load_rest
+from ingest.vendors.rest import AnyRest, load_rest
+
+log = structlog.get_logger()
 
 # Told of account, resource and rows read so far: 0 when it begins.
 Follow = Callable[[str, str, int], None]
@@ -18,7 +22,10 @@ Follow = Callable[[str, str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """How one resource of an account went; of an account that could not even be asked, with the only resource that was wanted, or none."""
+    """How one resource of an account went; of an account that could not even be asked, with the only resource that was wanted, or none.
+
+    `absent` and `keyless` are what was left out: parts of what the vendor no longer has, and records without a key.
+    """
 
     account: str
     vendor: str
@@ -27,49 +34,80 @@ class Synced:
     rows: int
     seconds: float
     problem: IngestError | None = None
+    absent: tuple[str, ...] = ()
+    keyless: tuple[str, ...] = ()
 
 
-def sync(settings: Settings, account: str | None, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:
-    """All accounts that have what REST needs, or one; its usual resources, or those named. Raises ConfigurationError for unknown names."""
+def sync(settings: Settings, account: str | None, resources: Sequence[str], follow: Follow, ids: Sequence[str] = ()) -> Iterator[Synced]:
+    """All accounts that have what REST needs, or one; its usual resources, or those named. Raises ConfigurationError for unknown names.
+
+    `ids` are of the objects wanted of a resource that has no list.
+    """
     only = resources[0] if len(resources) == 1 else None
     for vendor in _accounts(settings, account):
         try:
             rest = load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir))
+            _name_ids(rest, resources, ids)
             pipeline = SyncPipeline(settings, rest)
-        except ConfigurationError:
-            raise
         except IngestError as problem:
+            if isinstance(problem, ConfigurationError) and account is not None:
+                raise
             yield Synced(vendor.account.name, vendor.name, only, None, 0, 0.0, problem)
             continue
         with closing(pipeline):
             yield from _account(pipeline, vendor, resources, follow)
 
 
+def _name_ids(rest: AnyRest, resources: Sequence[str], ids: Sequence[str]) -> None:
+    """Raises ConfigurationError where ids are named for nothing, or needed and not named."""
+    wanted = [resource for resource in resources if resource in rest.by_id]
+    if ids and not wanted:
+        known = " or ".join(rest.by_id)
+        raise ConfigurationError(
+            f"--id is for resources without a list; name one of them: {known}"
+            if known
+            else f"--id: {rest.vendor.name} has no resource for it"
+        )
+    if wanted and not ids:
+        raise ConfigurationError(f"{rest.vendor.name} has no list of {wanted[0]}: name those you want with --id, once for each")
+    rest.ids = tuple(dict.fromkeys(ids))
+
+
 def _account(pipeline: SyncPipeline, vendor: AnyVendor, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:
     if unknown := sorted(set(resources) - set(pipeline.resources)):
         raise ConfigurationError(f"{vendor.name} has no resource {', '.join(unknown)}: known are {', '.join(pipeline.resources)}")
+    busy: VendorBusy | None = None
     for resource in resources or pipeline.usual:
+        if busy:  # it would answer the others no sooner
+            yield Synced(vendor.account.name, vendor.name, resource, pipeline.table(resource), 0, 0.0, busy)
+            continue
         synced = _resource(pipeline, vendor, resource, follow)
         yield synced
-        if isinstance(synced.problem, VendorBusy):
-            return  # it would answer the others no sooner
+        busy = synced.problem if isinstance(synced.problem, VendorBusy) else None
 
 
 def _resource(pipeline: SyncPipeline, vendor: AnyVendor, resource: str, follow: Follow) -> Synced:
-    account, started, read, problem = vendor.account.name, time.monotonic(), 0, None
+    account, started, read = vendor.account.name, time.monotonic(), 0
+    problem: IngestError | None = None
 
     def count(more: int) -> None:
         nonlocal read
         read += more
         follow(account, resource, read)
 
-    rows = 0
+    loaded = Loaded(0, (), ())
     follow(account, resource, 0)
     try:
-        rows = pipeline.load(resource, count)
+        loaded = pipeline.load(resource, count)
     except IngestError as error:
         problem = error
-    return Synced(account, vendor.name, resource, pipeline.table(resource), rows, time.monotonic() - started, problem)
+    except Exception as error:  # ours, or of a library: the other resources are loaded all the same
+        log.exception("sync.crashed", account=account, resource=resource)
+        problem = LoadRefused(
+            f"{vendor.name} account {account}: {resource} fails with {type(error).__name__}; the log has its place in the code"
+        )
+    seconds = time.monotonic() - started
+    return Synced(account, vendor.name, resource, pipeline.table(resource), loaded.rows, seconds, problem, loaded.absent, loaded.keyless)
 
 
 def _accounts(settings: Settings, account: str | None) -> list[AnyVendor]:

@@ -3,7 +3,7 @@
 import hmac
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -13,18 +13,20 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ingest.errors import ConfigurationError, IngestError
+from ingest.errors import ConfigurationError
+from ingest.finding import Finding, readiness
 from ingest.listening import bind
+from ingest.readiness import Probe, Readiness
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings
 
 Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
 
 
-def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette:
-    """`ready` raises an IngestError that says why not. With a token, callers need `Authorization: Bearer <token>`."""
+def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None) -> Starlette:
+    """`ready` says what works and what does not. With a token, callers need `Authorization: Bearer <token>`."""
 
     def guarded(request: Request, answer: Callable[[], Response]) -> Response:
         if token and not _authorized(request, token):
@@ -42,12 +44,12 @@ def build_admin(ready: Callable[[], None], token: SecretStr | None) -> Starlette
     return app
 
 
-def serve_admin(settings: Listener, section: str, ready: Callable[[], None]) -> int:
+def serve_admin(settings: Listener, section: str, probes: Mapping[str, Probe]) -> int:
     """Serves from a thread until the process ends; returns the port. Raises ConfigurationError where others could reach it without a token."""
     host, port, token = settings.admin_host, settings.admin_port, settings.admin_token
     check_admin(settings, section)
     config = uvicorn.Config(
-        build_admin(ready, token),
+        build_admin(Readiness(probes).findings, token),
         host=host,
         port=port,
         http="h11",  # bounds what it reads of a request's head, and is quick enough here
@@ -55,6 +57,7 @@ def serve_admin(settings: Listener, section: str, ready: Callable[[], None]) -> 
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
     )
     sock = bind(host, port, f"{section}.admin_port")
     threading.Thread(target=uvicorn.Server(config).run, args=([sock],), name="admin", daemon=True).start()
@@ -70,12 +73,9 @@ def check_admin(settings: Listener, section: str) -> None:
         )
 
 
-def _readiness(ready: Callable[[], None]) -> Response:
-    try:
-        ready()
-    except IngestError as error:
-        return PlainTextResponse(f"not ready: {error}\n", 503)
-    return PlainTextResponse("ready\n")
+def _readiness(ready: Callable[[], Sequence[Finding]]) -> Response:
+    body = readiness(ready())
+    return JSONResponse(body, 200 if body["ready"] else 503)
 
 
 def _registry() -> CollectorRegistry:

@@ -39,6 +39,7 @@ class Booking:
     `gone_at`: when reconciliation found that the vendor no longer has the booking; the rest is what it was before.
     `untold` names the columns that this message of the vendor says nothing about, although other messages of the vendor do: their values
     here are empty, and must not erase what another message told. A column that the vendor explicitly empties is not among them.
+    `column_versions` is of a booking as the warehouse has it: which version wrote the columns that its newest message does not tell.
     """
 
     booking_id: str
@@ -72,6 +73,7 @@ class Booking:
     cancelled_at: datetime | None = None
     conference_url: str | None = None
     gone_at: datetime | None = None
+    column_versions: Mapping[str, str] | None = None
     untold: frozenset[str] = frozenset()
 
 

@@ -1,4 +1,4 @@
-"""Durations in settings: `250ms`, `90`, `"90s"`, `"15m"`, `"2h"`, `"3d"`, `"15 minutes"`."""
+"""Durations in settings: `250ms`, `90`, `"90s"`, `"15m"`, `"2h"`, `"3d"`, `"15 minutes"`; and in messages: `2 h 5 min`."""
 
 import re
 from datetime import timedelta
@@ -46,6 +46,19 @@ def format_duration(duration: timedelta) -> str:
     """The shortest form that `parse_duration` reads as the same duration: `90s`, `15m`, `250ms`."""
     unit = next((unit for unit, length in _SHORT.items() if duration and not duration % length), "s")
     return f"{duration // _SHORT[unit]}{unit}"
+
+
+def describe_duration(span: timedelta) -> str:
+    """Write a duration of a second or more in its two largest units, without its sign, the rest cut off: `3 d 4 h`, `2 min`, `45 s`; a shorter one in ms."""
+    if abs(span) < timedelta(seconds=1):
+        return f"{span / timedelta(milliseconds=1):.0f} ms"
+    seconds = int(abs(span).total_seconds())
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, seconds = divmod(seconds, size)
+        parts.append((count, unit))
+    first = next(place for place, (count, _) in enumerate(parts) if count)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
 
 
 Duration = Annotated[

@@ -4,14 +4,17 @@ IngestError
 ├── VerificationError      the delivery is not authentic                    401
 ├── PayloadError           authentic, but not what the vendor documents     (dead-lettered)
 ├── LogUnavailable         the log did not take or give records in time     503, retryable
+│   ├── LogDenied          it was reached, and does not let us in, or not do this
 │   ├── LogRefused         it was reached, and refuses these very records
 │   └── LogHeld            another consumer has the embedded log
 ├── CommitFailed           the consumer no longer owns what it read         retryable
 ├── VendorUnavailable      a vendor's REST side does not answer, or not with sense   retryable
-│   └── VendorBusy         it asks us to wait, and longer than we would
+│   ├── VendorBusy         it asks us to wait, and longer than we would
+│   └── VendorUnreachable  there is no connection, or no answer on it
 ├── VendorRefused          it answers no: a key, a scope, a plan, a request of ours
 ├── WarehouseUnavailable   the destination cannot be reached or is locked   retryable
 │   └── NothingLoaded      it has no dataset yet
+├── UnreadableValue        the destination answered what Python has no value for
 ├── LoadRefused            the destination refuses these very rows
 ├── DeadLetterLimit        too many bad records
 └── ConfigurationError     a setting is missing or wrong
@@ -21,6 +24,8 @@ Messages say what happened, to which thing, and what to do. They never hold a se
 """
 
 from typing import ClassVar
+
+_ABSENT = frozenset({404, 410})
 
 
 class IngestError(Exception):
@@ -41,6 +46,12 @@ class LogUnavailable(IngestError):
     """The log did not make the records durable, or could not be read, within the time limit."""
 
     retryable = True
+
+
+class LogDenied(LogUnavailable):
+    """The log was reached and does not let us in, or not do this: a login, a certificate or a right has to be mended first."""
+
+    retryable = False
 
 
 class LogRefused(LogUnavailable):
@@ -73,12 +84,25 @@ class VendorBusy(VendorUnavailable):
     """Too many requests, says the vendor, its own or everybody's from this address."""
 
 
+class VendorUnreachable(VendorUnavailable):
+    """No answer came at all. `worth`: seconds after which trying again is of no use, 0 where it is of none at all."""
+
+    def __init__(self, message: str, worth: float) -> None:
+        super().__init__(message)
+        self.worth = worth
+
+
 class VendorRefused(IngestError):
     """A vendor's REST side answers no; `status_code` is its HTTP status. The message tells account, request id and remedy."""
 
     def __init__(self, message: str, status_code: int) -> None:
         super().__init__(message)
         self.status_code = status_code
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the vendor has no such thing, or no longer (404, 410)."""
+        return self.status_code in _ABSENT
 
 
 class WarehouseUnavailable(IngestError):
@@ -89,6 +113,10 @@ class WarehouseUnavailable(IngestError):
 
 class NothingLoaded(WarehouseUnavailable):
     """There is no dataset yet."""
+
+
+class UnreadableValue(IngestError):
+    """The destination was reached, and a value of its answer cannot be read; it would answer the same again."""
 
 
 class LoadRefused(IngestError):

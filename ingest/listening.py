@@ -16,19 +16,24 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
         sock = _listen(host, port)
     except OSError as error:
         where = setting.removesuffix("port") + "host" if _is_about_the_host(error) else setting
-        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise ConfigurationError(f"cannot listen on {Address(host, port)}: {why}; choose another {where}") from None
+        raise ConfigurationError(f"cannot listen on {Address(host, port)}: {_why(error)}; choose another {where}") from None
     sock.set_inheritable(True)
     return sock
 
 
 def is_taken(host: str, port: int) -> bool:
-    """Whether somebody listens there now."""
+    """Whether somebody listens there now. Raises ConfigurationError when nobody could."""
     try:
         with _server(host, port):
             return False
     except OSError as error:
-        return _taken(error)
+        if _taken(error):
+            return True
+        raise ConfigurationError(f"cannot listen on {Address(host, port)}: {_why(error)}") from None
+
+
+def _why(error: OSError) -> str:
+    return str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
 
 
 def _is_about_the_host(error: OSError) -> bool:

@@ -1,21 +1,16 @@
 """The log the settings name, its implementation imported only when it is the one chosen."""
 
-import socket
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import structlog
 
-from ingest.address import parse_address
-from ingest.errors import LogUnavailable
 from ingest.log import Backlog, Consumer, Partition, Producer, Reader
-from ingest.log.kafka_settings import KAFKA_PORT
 from ingest.settings import Settings
 from ingest.telemetry import DELETED_UNREAD
 
 log = structlog.get_logger()
-
-_PROBE_SECONDS = 1.0
 
 
 def sqlite_path(settings: Settings) -> Path | None:
@@ -50,15 +45,16 @@ def open_consumer(settings: Settings) -> Consumer:
     return KafkaLogConsumer(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics(), _tell_deleted)
 
 
-def open_reader(settings: Settings, since: datetime | None) -> Reader:
-    """Of all topics, from what was appended then or later, or from the first record there is. Raises LogUnavailable."""
+def open_reader(settings: Settings, since: datetime | None, topics: Sequence[str] = ()) -> Reader:
+    """Of these topics, or all, from what was appended then or later, or from the first record there is. Raises LogUnavailable."""
+    chosen = topics or settings.topics()
     if path := sqlite_path(settings):
         from ingest.log.sqlite import SqliteReader
 
-        return SqliteReader(path, settings.topics(), since)
+        return SqliteReader(path, chosen, since)
     from ingest.log.kafka import KafkaLogReader
 
-    return KafkaLogReader(kafka_servers(settings), settings.kafka, settings.topics(), since)
+    return KafkaLogReader(kafka_servers(settings), settings.kafka, chosen, since)
 
 
 def read_backlog(settings: Settings) -> list[Backlog]:
@@ -72,14 +68,6 @@ def read_backlog(settings: Settings) -> list[Backlog]:
     return kafka.backlog(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics())
 
 
-def probe(settings: Settings) -> None:
-    """A quick look whether the log can be reached at all. Raises LogUnavailable."""
-    if sqlite_path(settings):
-        read_backlog(settings)
-    elif not any(map(_reachable, kafka_servers(settings))):
-        raise LogUnavailable(f"none of the brokers in {settings.log} accepts a connection")
-
-
 def _tell_deleted(partition: Partition, records: int) -> None:
     DELETED_UNREAD.labels(partition.topic, partition.number).inc(records)
     log.error(
@@ -89,11 +77,3 @@ def _tell_deleted(partition: Partition, records: int) -> None:
         records=records,
         why="Kafka's retention deleted them before they were loaded: reconcile as far back as the consumer was behind, and raise retention.ms",
     )
-
-
-def _reachable(server: str) -> bool:
-    try:
-        with socket.create_connection(parse_address(server, KAFKA_PORT), timeout=_PROBE_SECONDS):
-            return True
-    except OSError:
-        return False

@@ -26,7 +26,12 @@ def which_matches(given: Iterable[str], expected: Sequence[str]) -> str:
             if hmac.compare_digest(raw, value.encode()) and not found:
                 found = position
     if not found:
-        raise VerificationError("no live secret matches")
+        secrets = (
+            "the account's webhook secret does not fit"
+            if len(expected) == 1
+            else f"none of the account's {len(expected)} webhook secrets fits"
+        )
+        raise VerificationError(secrets)
     return str(found)
 
 
@@ -36,8 +41,12 @@ def timestamped_hmac(secret: str, sent: str, body: bytes) -> str:
 
 
 def timestamped_signature(header: str, key: str) -> tuple[str, list[str]]:
-    """`t=<unix seconds>,<key>=<hex>[,…]` -> the digits of t, and every signature. Raises VerificationError."""
-    pairs = [part.split("=", 1) for part in header.split(",")]
+    """`t=<unix seconds>,<key>=<hex>[,…]` -> the digits of t, and every signature. Raises VerificationError.
+
+    Parts may come in any order; those of other schemes are passed over. Blanks around a part are no part of it: a proxy that joins
+    or rewrites a list may put one after each comma (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.1). No blank is signed.
+    """
+    pairs = [part.strip(" \t").split("=", 1) for part in header.split(",")]
     if any(len(pair) != 2 for pair in pairs):  # noqa: PLR2004 - name and value
         raise VerificationError("the signature header is not a list of name=value")
     times = [value for name, value in pairs if name == "t"]

@@ -5,7 +5,7 @@ where dlt looks for them: `sources.calendly.api_token` in its secrets, `SOURCES_
 `api_url` is another base URL, for tests and proxies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +48,24 @@ def appointedd_source(
 
 @dlt.source(name="bookeo", section="bookeo")
 def bookeo_source(
-    secret_key: TSecretStrValue = dlt.secrets.value, api_key: TSecretStrValue = dlt.secrets.value, api_url: str | None = None
+    secret_key: TSecretStrValue = dlt.secrets.value,
+    api_key: TSecretStrValue = dlt.secrets.value,
+    api_url: str | None = None,
+    hold_ids: Sequence[str] = (),
 ) -> Iterator[DltResource]:
-    """All of an account's."""
-    yield from _resources("bookeo", api_url, secret_key=secret_key, api_key=api_key)
+    """All of an account's. `hold_ids` are the holds to read, which Bookeo does not list; with any, `holds` is read like the others."""
+    yield from _resources("bookeo", api_url, hold_ids, secret_key=secret_key, api_key=api_key)
 
 
-def _resources(name: str, api_url: str | None, **settings: Any) -> Iterator[DltResource]:
+def _resources(name: str, api_url: str | None, ids: Sequence[str] = (), /, **settings: Any) -> Iterator[DltResource]:
     vendor = load_vendor(name)
     account = vendor.Account.model_validate({"name": "source", "vendor": name, "api_url": api_url, **settings})
     rest = load_rest(name)(vendor(account, "http://127.0.0.1"), Path())  # no credential here is one that is kept and renewed
+    rest.ids = tuple(dict.fromkeys(ids))
     for resource in rest_api_resources(rest.config()):
         if _has_key(resource):
             resource.apply_hints(write_disposition=_OWN_KEEPING)
+        resource.selected = resource.selected or bool(ids and resource.name in rest.by_id)
         yield resource
 
 

@@ -6,15 +6,25 @@ With several receiver workers PROMETHEUS_MULTIPROC_DIR is set before this module
 import logging
 import sys
 from contextlib import suppress
+from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from structlog.typing import EventDict
+
+from ingest.streams import repair_streams
+from ingest.visible import visible
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation here
 
 _ACCOUNT = ("vendor", "account")
 
 DELIVERIES = Counter("ingest_deliveries_total", "Webhook deliveries by answer.", (*_ACCOUNT, "outcome"))
+REFUSED_REQUESTS = Counter(
+    "ingest_refused_requests_total",
+    "Requests to the public listener that were refused before their account was known, by reason.",
+    ("reason",),
+)
 SIGNED_BY = Counter("ingest_deliveries_signed_total", "Verified deliveries by which live secret signed them.", (*_ACCOUNT, "secret"))
 DELIVERY_SECONDS = Histogram(
     "ingest_delivery_seconds",
@@ -40,6 +50,7 @@ FRESHNESS_SECONDS = Histogram(
     _ACCOUNT,
     buckets=(0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 3600),
 )
+LOSSES = Counter("ingest_deliveries_lost_total", "Deliveries that say that their vendor gave up an earlier one.", _ACCOUNT)
 MISSED = Counter("ingest_reconcile_missed_total", "Bookings that reconciliation found missing or older here.", _ACCOUNT)
 RECONCILIATIONS = Counter("ingest_reconciliations_total", "Reconciliations by how they ended.", (*_ACCOUNT, "outcome"))
 RECONCILED_AT = Gauge("ingest_reconciled_timestamp_seconds", "When an account was last reconciled to the end.", _ACCOUNT)
@@ -56,7 +67,8 @@ SUBSCRIPTION_STATE = Gauge(
 
 def configure_logging(service: str, *, level: int = logging.INFO) -> None:
     """JSON lines on standard error; a person's form when that is a terminal. Never bodies, never secrets."""
-    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    repair_streams()
+    renderers = [_cleaned, structlog.dev.ConsoleRenderer()] if sys.stderr.isatty() else [structlog.processors.JSONRenderer()]
     logging.basicConfig(handlers=[_Structured()], level=logging.WARNING, force=True)
     structlog.configure(
         processors=[
@@ -64,12 +76,17 @@ def configure_logging(service: str, *, level: int = logging.INFO) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _Unfailing(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _cleaned(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+    """For people: no value drives the terminal. JSON escapes by itself."""
+    return {visible(name): visible(str(value), "\n\t" if name == "exception" else "") for name, value in fields.items()}
 
 
 class _Unfailing(structlog.PrintLogger):

@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 
 from ingest.errors import ConfigurationError
 from ingest.log import Producer
@@ -19,7 +20,9 @@ from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
 from receivers.live import LiveAccounts
+from receivers.refusals import Refusals
 from receivers.seldom import SeldomWarned
+from receivers.site import SITE_HEADER, site_of
 from receivers.spool.opening import open_spooling
 from receivers.webhook import Webhooks
 
@@ -69,12 +72,14 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
         yield
         await asyncio.to_thread(producer.close)
 
-    webhooks = Webhooks(settings, vendors, producer)
+    webhooks, refusals = Webhooks(settings, vendors, producer), Refusals(vendors)
+    routes = [
+        Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
+        Route("/healthz", _alive(site_of(settings))),
+    ]
     app = Starlette(
-        routes=[
-            Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
-            Route("/healthz", _alive),
-        ],
+        routes=[*routes, *_below_public_path(settings.public_url, routes)],
+        exception_handlers={404: refusals.answer, 405: refusals.answer},
         lifespan=lifespan,
         max_body_size=settings.receiver.body_limit,
     )
@@ -82,5 +87,16 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
     return app
 
 
-async def _alive(_: Request) -> Response:
-    return PlainTextResponse("ok\n")
+def _below_public_path(public_url: str, routes: Sequence[BaseRoute]) -> list[Mount]:
+    """The same routes below the path of `public_url`, for proxies that pass it on; others strip it."""
+    path = unquote(urlsplit(public_url).path).rstrip("/")
+    return [Mount(path, app=Router(routes, redirect_slashes=False))] if path else []
+
+
+def _alive(site: str) -> Callable[[Request], Awaitable[Response]]:
+    """Who asks for it, as `ingest check` does through the public URL, is told whose receiver this is."""
+
+    async def alive(request: Request) -> Response:
+        return PlainTextResponse("ok\n", headers={SITE_HEADER: site} if SITE_HEADER in request.headers else None)
+
+    return alive

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from math import ceil
 from socket import socket
 from types import FrameType
@@ -15,15 +16,15 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from ingest.admin import serve_admin
-from ingest.errors import LogUnavailable
+from ingest.finding import Finding, failed
 from ingest.listening import bind
 from ingest.opening import open_producer, sqlite_path
 from ingest.scratch import scratch_folder
 from ingest.settings import Settings
 from receivers.app import create_app, ready_vendors
-from receivers.protocol import BoundedHttp
+from receivers.protocol import HttpConfig
 from receivers.spool.left import hand_on
-from receivers.spool.opening import ready
+from receivers.spool.opening import readiness
 
 log = structlog.get_logger()
 
@@ -39,7 +40,7 @@ def serve(settings: Settings) -> None:
         open_producer(settings).close()  # a file that cannot be opened is said once, here, and not by every worker
     receiver = settings.receiver
     listening = threading.Event()
-    admin_port = serve_admin(receiver, "receiver", lambda: _ready(settings, listening))
+    admin_port = serve_admin(receiver, "receiver", {"receiver": lambda: _readiness(settings, listening)})
     if sqlite_path(settings):
         hand_on(settings)
     sock = bind(receiver.host, receiver.port, "receiver.port")
@@ -62,10 +63,10 @@ def create_worker() -> Starlette:
     return create_app()
 
 
-def _ready(settings: Settings, listening: threading.Event) -> None:
+def _readiness(settings: Settings, listening: threading.Event) -> Sequence[Finding]:
     if not listening.is_set():
-        raise LogUnavailable("what waits in the spool is handed on to the log before anything newer is taken")
-    ready(settings)
+        return [failed("receiver", "records that wait in the spool are moved into the log before anything newer is taken")]
+    return readiness(settings)
 
 
 def _run_workers(settings: Settings, sock: socket) -> None:
@@ -74,23 +75,23 @@ def _run_workers(settings: Settings, sock: socket) -> None:
         Multiprocess(_config(settings), [sock]).run()
 
 
-def _config(settings: Settings) -> uvicorn.Config:
+def _config(settings: Settings) -> HttpConfig:
     receiver = settings.receiver
-    return uvicorn.Config(
+    return HttpConfig(
         "receivers.serve:create_worker" if receiver.workers > 1 else create_app,
         factory=True,
         host=receiver.host,
         port=receiver.port,
         workers=receiver.workers,
-        http=BoundedHttp,
         ws="none",
         loop="uvloop",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=False,  # X-Forwarded-* is whatever a caller writes there, and nothing here depends on it
         limit_concurrency=receiver.connection_limit,
-        timeout_keep_alive=ceil(receiver.head_timeout.total_seconds()),
+        head_timeout=receiver.head_timeout.total_seconds(),
+        timeout_keep_alive=ceil(receiver.keep_alive.total_seconds()),
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
         timeout_worker_healthcheck=_WORKER_START_SECONDS,
     )

@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from ingest.instant import format_instant
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
+from receivers.losses import Losses
 from receivers.reconcile.run import Reconciler, Wanted
 from receivers.subscriptions.opening import HeardFrom, recheck, settled
 
 log = structlog.get_logger()
+
+_LOSS_SECONDS = 5.0
 
 
 class Watch:
@@ -23,6 +27,7 @@ class Watch:
         self._vendors = vendors
         self._reconciler = reconciler
         self._heard = heard
+        self._losses = Losses(settings, vendors)
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set; the first look at once, the first comparison soon."""
@@ -33,8 +38,10 @@ class Watch:
         duties: list[tuple[Callable[[], None], Callable[[], float]]] = [
             (self._look, lambda: looks),
             (self._compare, lambda: every + random.uniform(-jitter, jitter) / 2),  # noqa: S311 - as above
+            (self._look_for_losses, lambda: _LOSS_SECONDS),
         ]
-        due = [time.monotonic(), time.monotonic() + random.uniform(0, min(jitter, every))]  # noqa: S311 - as above
+        now = time.monotonic()
+        due = [now, now + random.uniform(0, min(jitter, every)), now]  # noqa: S311 - as above
         while not stop.wait(max(0.0, min(due) - time.monotonic())):
             first = due.index(min(due))
             duty, pause = duties[first]
@@ -44,6 +51,15 @@ class Watch:
     def _compare(self) -> None:
         for report in self._reconciler.run(self._vendors, Wanted()):
             log.info("reconcile.finished", **report.columns())
+
+    def _look_for_losses(self) -> None:
+        """What a vendor says it gave up is looked for at once."""
+        for loss in self._losses.look():
+            log.info("reconcile.loss_reported", source=loss.vendor.source, reported_at=format_instant(loss.reported_at))
+            reports = self._reconciler.run([loss.vendor], Wanted(loss.since))
+            for report in reports:
+                log.info("reconcile.finished", **report.columns())
+            self._losses.answer(loss, next((report.started_at for report in reports if report.failure is None), None))
 
     def _look(self) -> None:
         """A subscription that was made anew leaves a hole before it."""

@@ -1,12 +1,14 @@
 """The one endpoint: every vendor's webhook is verified, read, made durable in the log, and only then acknowledged."""
 
 import asyncio
+import math
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import structlog
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -18,7 +20,9 @@ from ingest.settings import Settings
 from ingest.telemetry import DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, SIGNED_BY
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
+from receivers.diagnosis import diagnose
 from receivers.in_flight import Held, InFlight
+from receivers.losses import report_loss
 from receivers.seldom import Seldom
 
 log = structlog.get_logger()
@@ -34,6 +38,8 @@ _STATUS = {
     "unavailable": 503,
 }
 _RETRY_AFTER_SECONDS = "10"
+# Diagnosing takes far more than refusing does, and anybody can be refused as often as they like.
+_DIAGNOSIS_EVERY_SECONDS = 1.0
 
 
 class Webhooks:
@@ -45,49 +51,70 @@ class Webhooks:
         self._producer = producer
         self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
         self._seldom = Seldom()
+        self._next_diagnosis = -math.inf
 
     async def endpoint(self, request: Request) -> Response:
-        """Never raises for what a caller sends; an error that escapes is ours, answered 500 and retried by the vendor."""
+        """Raises HTTPException where no account has the URL; an error that escapes otherwise is ours, answered 500 and retried by the vendor."""
         vendor = self._vendors.get((request.path_params["vendor"], request.path_params["account"]))
         if vendor is None:
-            self._tell(log.warning, "delivery.unknown_account", "", "no account has its URL")  # which may hold a secret, so it is not told
-            return Response("unknown vendor or account", 404)
+            raise HTTPException(404, "unknown vendor or account")
         started = perf_counter()
-        outcome = await self._handle(vendor, request)
+        outcome, afterwards = await self._handle(vendor, request)
         labels = (vendor.name, vendor.account.name)
         DELIVERIES.labels(*labels, outcome).inc()
         DELIVERY_SECONDS.labels(*labels).observe(perf_counter() - started)
         retry = {"Retry-After": _RETRY_AFTER_SECONDS} if outcome == "unavailable" else None
-        return Response(status_code=_STATUS[outcome], headers=retry)
+        return Response(status_code=_STATUS[outcome], headers=retry, background=afterwards)
 
-    async def _handle(self, vendor: AnyVendor, request: Request) -> str:
+    async def _handle(self, vendor: AnyVendor, request: Request) -> tuple[str, BackgroundTask | None]:
+        """The outcome, and what is left to do once it is answered."""
         try:
             with self._in_flight.request(vendor.source) as held:
                 delivery = await self._delivery(request, held)
-                verified = vendor.verify(delivery, delivery.received_at)
+                try:
+                    verified = vendor.verify(delivery, delivery.received_at)
+                except VerificationError as error:
+                    return "rejected", self._rejected(vendor, delivery, str(error))
                 SIGNED_BY.labels(vendor.name, vendor.account.name, verified.proof.signed_by).inc()
                 topic, record, dead = self._record(vendor, verified)
                 await self._append(topic, record, held)
-        except VerificationError as error:
-            self._tell(log.info, "delivery.rejected", vendor.source, str(error))
-            return "rejected"
+                report_loss(vendor, verified, self._producer, self._settings.audit_topic)
         except LogUnavailable as error:
             self._tell(log.warning, "delivery.unavailable", vendor.source, str(error))
-            return "unavailable"
+            return "unavailable", None
         except ClientDisconnect:
-            return "disconnected"
+            return "disconnected", None
         except TimeoutError:
-            return "slow_body"
+            self._tell(log.warning, "delivery.slow_body", vendor.source, "its body did not come within receiver.body_timeout")
+            return "slow_body", None
         except HTTPException:  # all that Starlette raises while a body is read: receiver.body_limit is passed
             self._tell(log.warning, "delivery.too_large", vendor.source, "it is larger than receiver.body_limit")
-            return "too_large"
-        return self._set_aside(vendor, dead) if dead else "accepted"
+            return "too_large", None
+        return self._set_aside(vendor, dead) if dead else "accepted", None
 
-    def _tell(self, line: Callable[..., None], event: str, source: str, why: str) -> None:
-        """What anybody can bring about, and as often as they like: metrics count it all."""
+    def _tell(self, line: Callable[..., None], event: str, source: str, why: str) -> bool:
+        """Log what anybody can bring about, as often as they like, unless the like was logged just now: metrics count it all."""
         unreported = self._seldom.unreported(event, source, why)
         if unreported is not None:
             line(event, source=source, why=why, unreported=unreported)
+        return unreported is not None
+
+    def _rejected(self, vendor: AnyVendor, delivery: Delivery, why: str) -> BackgroundTask | None:
+        """The diagnosis comes after the answer, so that the time of the answer tells nothing of it."""
+        now = monotonic()
+        if not self._tell(log.info, "delivery.rejected", vendor.source, why) or now < self._next_diagnosis:
+            return None
+        self._next_diagnosis = now + _DIAGNOSIS_EVERY_SECONDS
+        return BackgroundTask(self._diagnose, vendor, delivery)
+
+    async def _diagnose(self, vendor: AnyVendor, delivery: Delivery) -> None:
+        try:
+            cause = await asyncio.to_thread(diagnose, vendor, delivery, list(self._vendors.values()))
+        except Exception as error:  # noqa: BLE001 - a fault of ours in explaining is none in receiving
+            log.error("delivery.diagnosis_failed", source=vendor.source, error=type(error).__name__)  # noqa: TRY400 - the message may quote the body
+            return
+        if cause:
+            log.warning("delivery.diagnosed", source=vendor.source, cause=cause)
 
     async def _delivery(self, request: Request, held: Held) -> Delivery:
         received_at = datetime.now(UTC)

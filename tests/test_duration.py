@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from ingest.duration import parse_duration
+from ingest.duration import describe_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,21 @@ def test_a_duration_stays_what_it_is() -> None:
 def test_anything_else_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 ms"),
+        (0.25, "250 ms"),
+        (1, "1 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (125, "2 min 5 s"),
+        (7500, "2 h 5 min"),
+        (3605, "1 h"),
+        (273_600, "3 d 4 h"),
+    ],
+)
+def test_a_message_has_the_two_largest_units(seconds: float, text: str) -> None:
+    assert describe_duration(timedelta(seconds=seconds)) == text

@@ -51,6 +51,18 @@ class TestMatching:
         with pytest.raises(VerificationError):
             which_matches([""], [])
 
+    def test_a_signature_in_capitals_is_none_for_vendors_write_small_letters(self) -> None:
+        small = hmac_sha256_hex("a secret", b"body")
+        with pytest.raises(VerificationError):
+            which_matches([small.upper()], [small])
+
+    @pytest.mark.parametrize(
+        ("count", "message"), [(0, "none of the account's 0 webhook secrets fits"), (1, "secret does not fit"), (2, "2 webhook secrets")]
+    )
+    def test_a_refusal_says_how_many_secrets_were_tried(self, count: int, message: str) -> None:
+        with pytest.raises(VerificationError, match=message):
+            which_matches(["a"], ["b"] * count)
+
     def test_where_two_match_the_first_given_decides(self) -> None:
         assert which_matches(["b", "a"], ["a", "b"]) == "2"
         assert which_matches(["a"], ["a", "a"]) == "1"
@@ -65,6 +77,17 @@ class TestTimestampedSignature:
         random.shuffle(parts)
         header = ",".join([*parts, *(f"v1={signature}" for signature in signatures)])
         assert timestamped_signature(header, "v1") == (sent, signatures)
+
+    @given(TIMES, st.lists(HEX, min_size=1, max_size=3), st.lists(st.text(" \t", max_size=3), min_size=10, max_size=10))
+    def test_blanks_around_its_parts_are_no_part_of_it(self, sent: str, signatures: list[str], blanks: list[str]) -> None:
+        parts = [f"t={sent}", "v0=a", *(f"v1={signature}" for signature in signatures)]
+        header = ",".join(f"{before}{part}{after}" for before, part, after in zip(blanks, parts, reversed(blanks), strict=False))
+        assert timestamped_signature(header, "v1") == (sent, signatures)
+
+    def test_other_schemes_are_passed_over_and_never_believed(self) -> None:
+        assert timestamped_signature("t=1, v0=a, v2=b, v1=c, s=d, v10=e", "v1") == ("1", ["c"])
+        with pytest.raises(VerificationError, match="at least one v1"):
+            timestamped_signature("t=1, v0=a, v2=b, V1=c", "v1")
 
     @given(st.text() | st.lists(st.sampled_from(["t=", "t", "v1=", "v1", "=", ",", "1", "a", " ", "\xb2", "٣"])).map("".join))
     def test_any_text_is_read_or_refused(self, header: str) -> None:
@@ -91,8 +114,14 @@ class TestTimestampedSignature:
             "t=\xb2,v1=a",
             "t=٣,v1=a",
             "T=1,v1=a",
-            "t=1, v1=a",
             "t=123456789012,v1=a",
+            "t =1,v1=a",
+            "t= 1,v1=a",
+            "t=1,\xa0v1=a",
+            "t=1,\nv1=a",
+            "t=1;v1=a",
+            "t=1 v1=a",
+            "t=1,,v1=a",
         ],
     )
     def test_what_is_malformed_is_refused(self, header: str) -> None:

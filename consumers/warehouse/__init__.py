@@ -17,20 +17,21 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
+from consumers.query import readable_values
 from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_row
-from consumers.versions import Key, Stored
-from consumers.warehouse.destination import destination, read, reading_client, try_out
+from consumers.versions import Key
+from consumers.warehouse.destination import destination, keep_values, read, reading_client
 from consumers.warehouse.errors import translated
 from consumers.warehouse.fence import Fence, fenced
 from consumers.warehouse.files import hold, prune, turn_at
-from ingest.errors import LoadRefused, WarehouseUnavailable
-from ingest.instant import as_utc
+from ingest.errors import LoadRefused, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
 
 _KEYS_PER_QUERY = 500
 _TURN_SECONDS = 10.0
 _NAMES = [table.name for table in TABLES]
+_OF_VERSIONS = ("vendor", "account", "booking_id", "version", "first_seen_at", "last_event_id", "column_versions")
 _NOTES = "_dlt_version"  # what dlt has noted of the tables it made
 
 
@@ -70,29 +71,36 @@ class Warehouse:
         with self.turn():
             pass
 
-    def versions(self, keys: Iterable[Key]) -> Mapping[Key, Stored]:
-        """What `bookings` has of these; within a turn. Raises WarehouseUnavailable."""
-        columns = ("vendor", "account", "booking_id", "version", "first_seen_at", "last_event_id")
-        return {(row[0], row[1], row[2]): Stored(row[3], as_utc(row[4]), row[5]) for row in self._bookings(columns, keys)}
+    def versions(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
+        """Of the rows of these bookings, what mostly suffices to decide; within a turn. Raises WarehouseUnavailable."""
+        return self._rows(_OF_VERSIONS, keys)
 
     def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
         """Their whole rows; within a turn. Raises WarehouseUnavailable."""
-        columns = SCHEMAS["bookings"].names
-        found = (stored_booking_row(columns, row) for row in self._bookings(columns, keys))
-        return {(row["vendor"], row["account"], row["booking_id"]): row for row in found}
+        return self._rows(SCHEMAS["bookings"].names, keys)
+
+    def _rows(self, columns: Sequence[str], keys: Iterable[Key]) -> Mapping[Key, Row]:
+        rows = (stored_booking_row(columns, values) for values in self._bookings(columns, keys))
+        return {(row["vendor"], row["account"], row["booking_id"]): row for row in rows}
 
     def _bookings(self, columns: Sequence[str], keys: Iterable[Key]) -> Iterator[Sequence[Any]]:
         """Those with these booking ids, in queries of a bounded size."""
+        wanted = list(keys)
+        if not wanted:
+            return
         with translated(), self._pipeline.sql_client() as client:
+            keep_values(client)
             table = client.make_qualified_table_name("bookings")
-            wanted = list(keys)
             for some in (wanted[at : at + _KEYS_PER_QUERY] for at in range(0, len(wanted), _KEYS_PER_QUERY)):
                 marks = ", ".join(["%s"] * len(some))
                 sql = f"SELECT {', '.join(columns)} FROM {table} WHERE booking_id IN ({marks})"  # noqa: S608 - our own names, and marks
                 try:
-                    yield from client.execute_sql(sql, *(key[2] for key in some)) or ()
+                    with readable_values():
+                        yield from client.execute_sql(sql, *(key[2] for key in some)) or ()
                 except DatabaseUndefinedRelation:
                     return  # nothing was ever loaded
+                except UnreadableValue as error:
+                    raise LoadRefused(f"what bookings has already: {error}") from error
 
     def load(self, rows: Mapping[str, list[Row]]) -> None:
         """Within a turn; when that ends, every row is visible. Raises WarehouseUnavailable, or LoadRefused when these rows are the reason."""
@@ -170,4 +178,4 @@ def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, Any]:
     }
 
 
-__all__ = ["Warehouse", "destination", "read", "reading_client", "try_out"]
+__all__ = ["Warehouse", "destination", "read", "reading_client"]

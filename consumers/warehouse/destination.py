@@ -1,7 +1,7 @@
 """The destination the settings name, and connections beside a running consumer's."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRela
 from dlt.destinations.sql_client import SqlClientBase
 
 from consumers.locks import READER_SECONDS, warehouse_lock
+from consumers.query import readable_values
 from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
 from consumers.warehouse.files import make_folder
+from consumers.warehouse.postgres import keep_json, keep_times
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
+from ingest.event import digest
 from ingest.scratch import check_scratch, scratch_folder
 from ingest.settings import Settings, WarehouseSettings
 
@@ -30,18 +33,13 @@ for _name, _value in {
     "ENABLE_RUNTIME_TRACE": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+# PostgreSQL gives instants in the session's zone, and one near the year 1 or 9999 is no Python value in most zones: https://www.postgresql.org/docs/current/libpq-envars.html
+os.environ["PGTZ"] = "UTC"
 
-_POSTGRES = "postgres"
+POSTGRES = "postgres"
 # What each end is told, so that it gives the other one up after 25 s of silence: https://www.postgresql.org/docs/current/libpq-connect.html
 _OF_CLIENT = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "25000"}
 _OF_SERVER = "-ctcp_keepalives_idle=10 -ctcp_keepalives_interval=5 -ctcp_keepalives_count=3"
-
-
-def try_out(settings: Settings) -> None:
-    """Connects, and makes the dataset where it is missing. Raises WarehouseUnavailable, LoadRefused, ConfigurationError."""
-    with reading_client(settings) as client:
-        if not client.has_dataset():
-            client.create_dataset()
 
 
 @contextmanager
@@ -52,18 +50,46 @@ def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
             "ingest_reader", pipelines_dir=str(scratch), destination=destination(settings), dataset_name=settings.warehouse.dataset
         )
         with warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
+            keep_values(client)
             yield client
+
+
+def keep_values(client: SqlClientBase[Any], *, json: bool = False) -> None:
+    """Have every value of the destination read, as text where Python has none for it; `json` as its text too."""
+    if type(client.native_connection).__module__.startswith("psycopg2"):
+        keep_times(client.native_connection)
+        if json:
+            keep_json(client.native_connection)
+
+
+def staging_datasets(settings: Settings, pipelines: Iterable[str]) -> list[str]:
+    """The names, as dlt makes them, of what these pipelines stage in. Raises as `destination` does."""
+    with scratch_folder("ingest-reader-") as scratch, translated():
+        return [_staging(settings, pipeline, str(scratch)) for pipeline in pipelines]
+
+
+def sync_pipeline(account: str) -> str:
+    """What tells an account's staging dataset from the others': in names of datasets a hyphen would become an underscore."""
+    return f"sync_{digest(account)[:12]}"
+
+
+def _staging(settings: Settings, pipeline: str, scratch: str) -> str:
+    reader = dlt.pipeline(
+        "ingest_reader", pipelines_dir=scratch, destination=destination(settings, pipeline), dataset_name=settings.warehouse.dataset
+    )
+    return str(reader.sql_client().staging_dataset_name)
 
 
 def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Column names and rows of a query. Raises as `consumers.query.query` does."""
     with reading_client(settings) as client:
-        if settings.warehouse.destination == _POSTGRES:
+        if settings.warehouse.destination == POSTGRES:
             client.native_connection.readonly = True
+        keep_values(client, json=True)
         if not client.has_dataset():
             raise NothingLoaded(f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}")
         try:
-            with client.execute_query(sql, *parameters) as cursor:
+            with client.execute_query(sql, *parameters) as cursor, readable_values():
                 return [column[0] for column in cursor.description or ()], cursor.fetchall()
         except DatabaseUndefinedRelation as error:
             raise NoSuchTable(str(error.dbapi_exception)) from None
@@ -76,9 +102,9 @@ def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[
 def destination(settings: Settings, pipeline: str = "") -> Any:
     """The dlt destination of the settings, with a staging dataset for this pipeline alone. Raises ConfigurationError."""
     chosen = settings.warehouse
-    credentials = _credentials(chosen)
+    secret = credentials(chosen)
     layout = "_".join(filter(None, ["%s_staging", pipeline]))
-    given = {"credentials": credentials} if credentials else {}
+    given = {"credentials": secret} if secret else {}
     if chosen.duckdb_file:
         _check_name(chosen.duckdb_file, (chosen.dataset, layout % chosen.dataset))
         make_folder(chosen.duckdb_file.parent)
@@ -92,12 +118,12 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
         ) from None
 
 
-def _credentials(chosen: WarehouseSettings) -> str:
-    """None, "", where dlt is to find them."""
+def credentials(chosen: WarehouseSettings) -> str:
+    """What dlt is given; "" where it is to find them itself."""
     if chosen.duckdb_file:
         return str(chosen.duckdb_file)
     given = chosen.credentials.get_secret_value() if chosen.credentials else ""
-    return _kept_alive(given) if chosen.destination == _POSTGRES else given
+    return _kept_alive(given) if chosen.destination == POSTGRES else given
 
 
 def _kept_alive(url: str) -> str:

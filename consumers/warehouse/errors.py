@@ -8,11 +8,25 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException, Con
 
 from ingest.errors import ConfigurationError, IngestError, LoadRefused, WarehouseUnavailable
 
-# Names that PEP 249 gives to every driver's errors.
-_THE_ROWS = {"DataError", "IntegrityError"}
+# Names that PEP 249 gives to every driver's errors, and PostgreSQL's for what exceeds its limits: https://www.postgresql.org/docs/current/errcodes-appendix.html (class 54)
+_THE_ROWS = {"DataError", "IntegrityError", "ProgramLimitExceeded", "StatementTooComplex"}
+PERMISSION = {"InsufficientPrivilege"}  # psycopg2's name
 NOT_THE_QUERY = {"OperationalError", "InterfaceError"}
 
 _REMEDY = "set INGEST_WAREHOUSE__CREDENTIALS as dlt has it for your destination, for example postgresql://user:password@host/database"
+# What PostgreSQL and its driver say when they let nobody in, and what to do: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_LOGIN_REMEDIES = {
+    r"password authentication failed|no password supplied": "correct user and password in INGEST_WAREHOUSE__CREDENTIALS",
+    r'role "[^"]*" does not exist': "create that user, or correct it in INGEST_WAREHOUSE__CREDENTIALS",
+    r'database "([^"]*)" does not exist': "create it (CREATE DATABASE), or correct its name in INGEST_WAREHOUSE__CREDENTIALS",
+    r"permission denied for database": "GRANT CONNECT ON DATABASE to this user",
+    r"no pg_hba.conf entry": "let this machine in by the server's pg_hba.conf, with TLS if it asks for it",
+    r"could not translate host name": "correct the host in INGEST_WAREHOUSE__CREDENTIALS, or the DNS of this machine",
+    r"Connection refused|timeout expired|No route to host": "is the server running, are host and port right, does a firewall let us through?",
+    r"certificate verify failed": "set sslrootcert in INGEST_WAREHOUSE__CREDENTIALS to the authority of the server's certificate",
+    r"server does not support SSL": "set sslmode=prefer in INGEST_WAREHOUSE__CREDENTIALS, or turn TLS on at the server",
+    r"too many connections|remaining connection slots": "raise max_connections at the server, or close other connections",
+}
 _USER_AND_PASSWORD = re.compile(r"(?<=://)\S*@")  # in the addresses that some drivers quote
 
 
@@ -65,4 +79,6 @@ def _fault(error: ConfigurationException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return _USER_AND_PASSWORD.sub("…@", next(iter(str(error).splitlines()), ""))[:300]
+    line = _USER_AND_PASSWORD.sub("…@", next(iter(str(error).splitlines()), ""))[:300]
+    remedies = (remedy for pattern, remedy in _LOGIN_REMEDIES.items() if re.search(pattern, line)) if is_one(error, NOT_THE_QUERY) else ()
+    return "; ".join([line, *remedies])

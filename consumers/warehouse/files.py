@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from consumers.locks import warehouse_lock
 from consumers.warehouse.errors import translated
 from ingest.errors import WarehouseUnavailable
+from ingest.lock_file import acquire, holder
 from ingest.settings import WarehouseSettings
 
 _HELD_SECONDS = 10.0
@@ -30,9 +31,9 @@ def hold(folder: Path, otherwise: str) -> FileLock:
     make_folder(folder)
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
-        lock.acquire(timeout=_HELD_SECONDS)
+        acquire(lock, _HELD_SECONDS, otherwise)
     except Timeout:
-        raise WarehouseUnavailable(otherwise) from None
+        raise WarehouseUnavailable(f"{otherwise}{holder(Path(lock.lock_file))}") from None
     except OSError as error:
         raise WarehouseUnavailable(f"{lock.lock_file} cannot be made: {error.strerror}") from None
     return lock

@@ -5,33 +5,44 @@ working folder is dropped. Each resource has a schema of its own, because dlt ke
 and name: a list that is read once for itself and once for what hangs on its entries must not move the other's mark.
 """
 
+import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dlt
 import orjson
+import structlog
 from dlt.common.destination.client import WithStateSync
-from dlt.common.normalizers.naming.snake_case import NamingConvention
 from dlt.extract import DltResource, DltSource
 from dlt.sources.rest_api import rest_api_resources
 
-from consumers.warehouse.destination import destination
+from consumers.warehouse.destination import destination, sync_pipeline
 from consumers.warehouse.errors import causes_of, translated
+from consumers.warehouse.fields import Fields
 from consumers.warehouse.files import hold, turn_at
 from ingest.errors import IngestError, VendorUnavailable, WarehouseUnavailable
-from ingest.event import digest
 from ingest.settings import Settings
 from ingest.vendors.rest import AnyRest
 
+log = structlog.get_logger()
+
 _TURN_SECONDS = 60.0
 
-_NAMING = NamingConvention()
-
 Count = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`rows` of a resource's table. `absent`: requests for the parts of what the vendor no longer has; `keyless`: records without a key."""
+
+    rows: int
+    absent: tuple[str, ...]
+    keyless: tuple[str, ...]
 
 
 class SyncPipeline:
@@ -50,6 +61,7 @@ class SyncPipeline:
         try:
             with self._reading("its resources"):
                 self._config = rest.config()
+                self._absent = rest.parts.absent
                 declared = self._declared()
                 self.resources = list(declared)
                 self.usual = [name for name, resource in declared.items() if resource.selected]
@@ -61,15 +73,17 @@ class SyncPipeline:
         """Where a resource goes."""
         return f"{self._vendor}__{resource}"
 
-    def load(self, name: str, count: Count) -> int:
-        """Rows of its table that came; `count` is told of records as they are read.
+    def load(self, name: str, count: Count) -> Loaded:
+        """What came of a resource; `count` is told of records as they are read.
 
         Raises VendorUnavailable, VendorRefused, WarehouseUnavailable, LoadRefused; its tables are then as they were.
         """
+        self._absent.clear()
+        keyless: list[str] = []
         pipeline, self._pipeline = self._pipeline or self._restored(), None  # until all went well
-        rows = self._load(pipeline, self._named(name, count))
+        rows = self._load(pipeline, self._named(name, count, keyless))
         self._pipeline = pipeline
-        return rows
+        return Loaded(rows, tuple(self._absent), tuple(keyless))
 
     def close(self) -> None:
         """Gives the pipeline up, and what is in its folder."""
@@ -96,7 +110,7 @@ class SyncPipeline:
             pipeline = dlt.pipeline(
                 self._name,
                 pipelines_dir=self._settings.warehouse.work_dir,
-                destination=destination(self._settings, f"sync_{digest(self._account)[:12]}"),  # in names of datasets `-` would be `_`
+                destination=destination(self._settings, sync_pipeline(self._account)),
                 dataset_name=self._settings.warehouse.dataset,
             )
             pipeline.sync_destination()
@@ -114,21 +128,32 @@ class SyncPipeline:
     def _declared(self) -> dict[str, DltResource]:
         return {resource.name: resource for resource in rest_api_resources(self._config)}
 
-    def _named(self, name: str, count: Count) -> DltResource:
+    def _named(self, name: str, count: Count, keyless: list[str]) -> DltResource:
         """With its account in every row and key. Without a key of its own, what comes replaces what the account had."""
         resource = self._declared()[name]
         columns = resource.compute_table_schema().get("columns", {})
         key = [column for column, hints in columns.items() if hints.get("primary_key")]
-
-        def tagged(record: dict[str, Any]) -> dict[str, Any]:
-            count(1)
-            return {_beside_ours(column): value for column, value in record.items()} | {"account": self._account}
-
         resource.selected = True
-        resource.add_map(tagged)
+        resource.add_filter(_having(key, keyless))
+        resource.add_map(self._tagging(name, count))
         keys: dict[str, Any] = {"primary_key": ["account", *key]} if key else {"merge_key": "account"}
         resource.apply_hints(table_name=self.table(name), write_disposition="merge", **keys)
         return resource
+
+    def _tagging(self, name: str, count: Count) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """Makes rows of records. Which field owns which column is kept in dlt's state, with the account's marks."""
+        fields: Fields | None = None
+
+        def tagged(record: dict[str, Any]) -> dict[str, Any]:
+            nonlocal fields
+            fields = fields or Fields(dlt.current.resource_state(name).setdefault("columns", {}), partial(self._tell_renamed, name))
+            count(1)
+            return fields.of(record) | {"account": self._account}
+
+        return tagged
+
+    def _tell_renamed(self, resource: str, field: str, column: str) -> None:
+        log.warning("sync.field_renamed", account=self._label, resource=resource, field=field, column=column)
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
@@ -144,7 +169,15 @@ class SyncPipeline:
             raise VendorUnavailable(f"{self._label}: {what} cannot be read as the vendor describes it ({fault})") from error
 
 
-@lru_cache(10_000)
-def _beside_ours(name: str) -> str:
-    """A vendor's field that would have the name of our column in the warehouse gets another."""
-    return "vendor_account" if _NAMING.normalize_identifier(name) == "account" else name
+def _having(key: Sequence[str], keyless: list[str]) -> Callable[[dict[str, Any]], bool]:
+    """A record without its key cannot be a row; the others can. A plain function, because dlt copies a resource's steps."""
+    numbers = itertools.count(1)
+
+    def has_key(record: dict[str, Any]) -> bool:
+        number = next(numbers)
+        lacking = [name for name in key if not isinstance(record.get(name), str | int | float)]
+        if lacking:
+            keyless.append(f"record {number} has no {' and no '.join(lacking)}")
+        return not lacking
+
+    return has_key

@@ -1,29 +1,102 @@
 """The command line: one module per group of commands. Here is how it starts and ends, so nothing large is imported here."""
 
+import errno
 import os
+import signal
+import socket
 import sys
+import threading
 import traceback
 from contextlib import suppress
+from time import sleep
 
-_INTERRUPTED = 130
+from ingest.streams import repair_streams
+from ingest.visible import visible
+
+INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+# A command that handles Ctrl-C itself, or is about to end by it, has this long before it is ended.
+_GRACE_SECONDS = 1.0
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+
+
+class Stopped(Exception):
+    """A command was stopped by Ctrl-C; its text says what that means for what it had begun."""
 
 
 def main() -> None:
-    """Runs a command. What was written is flushed, and then nothing holds the process."""
+    """Run a command; flush what it wrote, and leave at once with its exit code."""
+    repair_streams()
     os.umask(0o077)  # what we write holds personal data
+    interrupt = watch_for_interrupt()
     try:
         code = _run()
     except KeyboardInterrupt:  # also while the commands are imported, which takes a moment
-        code = _INTERRUPTED
-    except Exception:  # noqa: BLE001 - as Python itself would show it
-        traceback.print_exc()
-        code = 1
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # whoever read it may be gone
-            stream.flush()
+        code = INTERRUPTED
+        _write_stopped()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the command has ended
+        code = _report_crash(error)
+    if code == 0 and interrupt.is_set():  # a server that was stopped in order, by Ctrl-C
+        code = INTERRUPTED
     # A full exit would join threads that may be sitting out a vendor's pause of a quarter of an hour, and have DuckDB's binding
     # list what it calls leaks. Everything that has to be closed is closed by now.
-    os._exit(code)
+    os._exit(_flush() or code)
+
+
+def watch_for_interrupt() -> threading.Event:
+    """Have Ctrl-C end the process even inside a library that does not look for signals; the event says whether it was pressed.
+
+    Python raises KeyboardInterrupt between two of its own instructions only, but tells this thread at once:
+    https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
+    """
+    pressed = threading.Event()
+    ends = socket.socketpair()
+    ends[1].setblocking(False)
+    signal.set_wakeup_fd(ends[1].fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_on_interrupt, args=(ends, pressed), name="interrupt", daemon=True).start()
+    return pressed
+
+
+def _end_on_interrupt(ends: tuple[socket.socket, socket.socket], pressed: threading.Event) -> None:
+    """Give a command a moment to end by itself; leave one alone that has a handler of its own."""
+    while numbers := ends[0].recv(64):
+        if signal.SIGINT in numbers:
+            pressed.set()
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                sleep(_GRACE_SECONDS)
+                _write_stopped()
+                os._exit(INTERRUPTED)
+
+
+def _write_stopped() -> None:
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write("stopped\n")
+        sys.stderr.flush()
+
+
+def _report_crash(error: Exception) -> int:
+    """Write a traceback, as Python would; but one line for an output that cannot be written."""
+    with suppress(OSError, ValueError, AttributeError):
+        if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
+            sys.stderr.write(f"error: the output cannot be written: {error.strerror}\n")
+        else:
+            sys.stderr.write(visible("".join(traceback.format_exception(error)), "\n"))
+    return 1
+
+
+def _flush() -> int:
+    """Write what is buffered; return an exit code when that is impossible. A reader that is gone wants no more."""
+    failed = 0
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:
+            pass
+        except OSError as error:
+            failed = _report_crash(error)
+        except ValueError:  # closed
+            pass
+    return failed
 
 
 def _run() -> int:

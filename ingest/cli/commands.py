@@ -6,54 +6,92 @@
 
 import inspect
 import os
-import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from typer.core import TyperGroup
 
-from ingest.cli import dead_letters, demo, processes, reading, reconciling, replay, setup, sync, webhooks
+from ingest.cli import (
+    INTERRUPTED,
+    Stopped,
+    check,
+    dead_letters,
+    demo,
+    processes,
+    querying,
+    reconciling,
+    replay,
+    setup,
+    simulate,
+    status,
+    sync,
+    webhooks,
+)
 from ingest.cli.options import UNAVAILABLE
+from ingest.cli.output import print_error, print_line, print_note
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
+
+
+class Stoppable(TyperGroup):
+    """Commands that end with one line when Ctrl-C stops them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Raises Stopped for Ctrl-C, which typer would end without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped("stopped") from None
+
 
 app = typer.Typer(
     name="ingest",
+    cls=Stoppable,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
     "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
 )
-for module in (setup, processes, reading, reconciling, webhooks, dead_letters, replay, sync, demo):
+for module in (setup, check, processes, status, querying, reconciling, webhooks, dead_letters, replay, sync, demo, simulate):
     module.register(app)
 
 
-def _unwrap(group: typer.Typer) -> None:
-    """A docstring's lines are as long as the code's; in a terminal a paragraph is wrapped to what it has."""
+def _lay_out_help(group: typer.Typer) -> None:
+    """Have typer wrap a docstring's paragraphs to the terminal, and keep one example to a line."""
     for command in group.registered_commands:
         paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
-        command.help = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
+        command.help = "\n\n".join(map(_laid_out, paragraphs))
     for inner in group.registered_groups:
         if inner.typer_instance:
-            _unwrap(inner.typer_instance)
+            _lay_out_help(inner.typer_instance)
 
 
-_unwrap(app)
+def _laid_out(paragraph: str) -> str:
+    """Keep the lines of examples: a paragraph that begins with a backspace is not wrapped by typer."""
+    title, *lines = paragraph.splitlines()
+    if not title.startswith("Example"):
+        return " ".join([title, *lines])
+    return "\n".join(["\b", title, *(f"[bold]{escape(line)}[/bold]" for line in lines)])
+
+
+_lay_out_help(app)
 
 _EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLimit: 4}
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"ingest {version('bookings-ingest')}")
+        print_line(f"ingest {version('bookings-ingest')}")
         raise typer.Exit
 
 
 @app.callback()
 def _global(
-    config: str = typer.Option(None, "--config", envvar="INGEST_CONFIG", help="The settings file.", show_default="ingest.toml"),
-    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Which version this is, and no more.")] = False,
+    config: str = typer.Option(None, "--config", envvar="INGEST_CONFIG", help="Settings file.", show_default="ingest.toml"),
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     """What stands before the command."""
     if config:
@@ -61,11 +99,14 @@ def _global(
 
 
 def run() -> int:
-    """The exit code of the command that the arguments name; an error the project raised on purpose is one line on standard error."""
+    """Run the command that the arguments name and return its exit code; an error raised on purpose is one line on standard error."""
     try:
         app()
+    except Stopped as stopped:
+        print_note(str(stopped))
+        return INTERRUPTED
     except IngestError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(str(error))
         meant = (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
         return next(meant, UNAVAILABLE if error.retryable else 1)
     except SystemExit as done:  # how typer ends

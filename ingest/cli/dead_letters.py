@@ -1,18 +1,17 @@
 """`dead-letters`: what could not be read or loaded: which there are, each one whole, and back into the log once it can be read."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
 from ingest.cli import dead_letters_shown as shown
 from ingest.cli.instants import span_of
-from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.options import AsJson, Config, complete_account, settings_of
+from ingest.cli.output import Console, print_bytes
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
 
@@ -21,15 +20,19 @@ if TYPE_CHECKING:
     from consumers.dead_letters.redrive import Redriven
     from ingest.log import Producer
 
-Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Of this reason; may be given several times.", show_default="all")]
-Accounts = Annotated[list[str] | None, typer.Option("--account", help="Of this account; may be given several times.", show_default="all")]
+Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Only this reason; can be repeated.", show_default="all")]
+Accounts = Annotated[
+    list[str] | None,
+    typer.Option("--account", help="Only this account; can be repeated.", show_default="all", autocompletion=complete_account),
+]
 Since = Annotated[
     str,
     typer.Option(
-        help="Set aside since: a date, an instant, or how long ago: 2026-11-01, 2026-11-01T09:00Z, 30d.", show_default="the beginning"
+        help="Set aside at or after this date, instant, or length of time ago: 2026-11-01, 2026-11-01T09:00Z, 30d.",
+        show_default="the beginning",
     ),
 ]
-Until = Annotated[str, typer.Option(help="As --since.", show_default="now")]
+Until = Annotated[str, typer.Option(help="Set aside before; written like --since.", show_default="now")]
 
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="What could not be read or loaded: list it, show it, put it back into the log."
@@ -47,14 +50,16 @@ def list_(
     account: Accounts = None,
     since: Since = "",
     until: Until = "",
-    only_open: Annotated[bool, typer.Option("--open", help="Only those whose event is not in the warehouse.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Show no more than so many, the newest.")] = 50,
+    only_open: Annotated[bool, typer.Option("--open", help="Only those whose event has not been loaded since.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest.")] = 50,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """List dead letters, the newest first, with whether their event was loaded after all.
 
-    Examples: [bold]ingest dead-letters list --open[/bold]   [bold]ingest dead-letters list --reason load_refused --since 7d --json[/bold]
+    Examples:
+        ingest dead-letters list --open
+        ingest dead-letters list --reason load_refused --since 7d --json
     """
     from consumers.dead_letters.letters import Chosen, Letters
     from consumers.dead_letters.listing import listed
@@ -72,54 +77,59 @@ def list_(
 
 @group.command()
 def show(
-    beginning: Annotated[str, typer.Argument(metavar="ID", help="Its id, or so much of the beginning that no other has it.")],
-    raw: Annotated[bool, typer.Option("--raw", help="The very bytes that were set aside, and nothing else, on standard output.")] = False,
+    beginning: Annotated[str, typer.Argument(metavar="ID", help="Id, or a unique prefix of it.")],
+    raw: Annotated[bool, typer.Option("--raw", help="Write the exact bytes of the body to standard output.")] = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """Show all that is known of a dead letter, and what today's code makes of it.
 
-    Examples: [bold]ingest dead-letters show 3f9a[/bold]   [bold]ingest dead-letters show 3f9a --raw > body[/bold]
+    Examples:
+        ingest dead-letters show 3f9a
+        ingest dead-letters show 3f9a --raw > body
     """
     from consumers.dead_letters.letters import Letters
     from consumers.dead_letters.reading import Reader
     from consumers.dead_letters.redrive import Redrive
 
     if raw and as_json:
-        raise ConfigurationError("--raw and --json are two answers: choose one")
+        raise ConfigurationError("Use either --raw or --json.")
     settings = settings_of(config)
     letters = Letters(settings)
     (now,) = Redrive(letters, Reader(settings), None).run(letters.resolve([beginning]))
     if raw and not now.letter.exact:
-        raise ConfigurationError("its very bytes are not known: it was set aside before they were kept; without --raw you see what is")
+        raise ConfigurationError(
+            "The exact bytes of this letter are not known, because an older version did not keep them. Without --raw, what is known is shown."
+        )
     if raw:
-        sys.stdout.buffer.write(now.letter.letter.data)
+        print_bytes(now.letter.letter.data)
     else:
         shown.tell_letter(now, as_json=as_json)
 
 
 @group.command()
 def redrive(
-    ids: Annotated[
-        list[str] | None, typer.Argument(help="These, by their ids or the beginnings of them.", show_default="by the options")
-    ] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids, or unique prefixes of them.", show_default="by the options")] = None,
     reason: Reasons = None,
     account: Accounts = None,
     since: Since = "",
     until: Until = "",
-    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look what would come of it; append nothing.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the result without changing anything.")] = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Read dead letters again, with what is mended since, and append to the log what can be read; a consumer loads it.
+    """Try dead letters again, after the cause has been fixed: those that can be read now go back into the log, and a consumer loads them.
 
-    Each is the event it always was, so doing it twice changes nothing. What still cannot be read stays where it is. What the
-    warehouse alone refuses is found when the consumer loads it, and is then another dead letter.
+    A letter keeps its event id, so redriving it twice changes nothing. Letters that still cannot be read stay as they are. A letter
+    that the warehouse refuses again becomes a new dead letter when the consumer loads it.
 
-    Exit code 0: all of it could be read; 1: some stays; 2: an argument is wrong; 3: log or warehouse could not be reached.
+    Exit code 0: all could be read; 1: some still cannot; 2: an argument is wrong; 3: the log or the warehouse could not be reached.
 
-    Examples: [bold]ingest dead-letters redrive --all --dry-run[/bold]   [bold]ingest dead-letters redrive --reason mapping_crashed --since 2d[/bold]   [bold]ingest dead-letters redrive 3f9a[/bold]
+    Examples:
+        ingest dead-letters redrive --all --dry-run
+        ingest dead-letters redrive --reason mapping_crashed --since 2d
+        ingest dead-letters redrive 3f9a
     """
     from consumers.dead_letters.letters import Chosen, Letters
     from consumers.dead_letters.reading import Reader
@@ -155,9 +165,9 @@ def _chosen(reasons: Sequence[str] | None, accounts: Sequence[str] | None, since
 def _refuse_unclear(named: bool, *, filtered: bool, everything: bool) -> None:
     """What is to be redriven is said in one way, and never by saying nothing."""
     if not (named or filtered or everything):
-        raise ConfigurationError("say which dead letters: ids, or --reason, --account, --since, --until; or --all")
+        raise ConfigurationError("Choose the dead letters: by id, by --reason, --account, --since or --until, or all of them with --all.")
     if named + filtered + everything > 1:
-        raise ConfigurationError("ids, options that choose, and --all are three ways to say which: use one of them")
+        raise ConfigurationError("Use only one way to choose: ids, or filters (--reason, --account, --since, --until), or --all.")
 
 
 @contextmanager

@@ -1,17 +1,15 @@
 """What `dead-letters` shows: tables for people, JSON for scripts."""
 
 import json
-import sys
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from ingest.cli.output import Console, print_json, print_line, print_note
 from ingest.instant import format_instant
 
 if TYPE_CHECKING:
@@ -41,26 +39,26 @@ _NOW = {
 def tell_list(found: "Sequence[Listed]", limit: int, *, as_json: bool) -> None:
     """How many there are of each kind, and the newest one by one."""
     if as_json:
-        print(json.dumps([_listed_json(one) for one in found[:limit]], ensure_ascii=False))
+        print_json([_listed_json(one) for one in found[:limit]])
     else:
         _tell_kinds(found)
         _tell_each(found[:limit])
     if more := len(found) - limit if len(found) > limit else 0:
-        print(f"{more} older ones are not shown: --limit {len(found)} shows all", file=sys.stderr)
+        print_note(f"{more} older ones are not shown: --limit {len(found)} shows all")
 
 
 def tell_none(all_there_are: int) -> None:
     """To people, when there is nothing to list or to redrive: whether their options are why."""
     are = "is 1" if all_there_are == 1 else f"are {all_there_are}"
-    print(f"no dead letter matches these options; without them there {are}" if all_there_are else "no dead letters")
+    print_line(f"no dead letter matches these options; without them there {are}" if all_there_are else "no dead letters")
 
 
 def tell_letter(now: "Redriven", *, as_json: bool) -> None:
     """All of one letter, and what today's code makes of it."""
     if as_json:
-        print(json.dumps(_letter_json(now), ensure_ascii=False))
+        print_json(_letter_json(now))
         return
-    console, letter = Console(highlight=False), now.letter.letter
+    letter = now.letter.letter
     lines = {
         "id": now.letter.id,
         "when": format_instant(letter.happened_at),
@@ -73,28 +71,27 @@ def tell_letter(now: "Redriven", *, as_json: bool) -> None:
     }
     for name, value in lines.items():
         if value:
-            console.print(Text(f"{name:<9}  {_visible(value)}"), soft_wrap=True)
+            print_line(f"{name:<9}  {value}")
     for name, value in letter.headers.items():
-        console.print(Text(f"header     {_visible(name)}: {_visible(value)}"), soft_wrap=True)
-    console.print(Text(f"\n{_pretty(letter.data)}"), soft_wrap=True)
+        print_line(f"header     {name}: {value}")
+    Console().print(f"\n{_pretty(letter.data)}", soft_wrap=True)
 
 
 def tell_redriven(done: "Sequence[Redriven]", *, dry_run: bool, as_json: bool) -> None:
     """Which stay and why, and how many became what."""
     if as_json:
-        print(json.dumps([{**_redriven_json(one), "dry_run": dry_run} for one in done], ensure_ascii=False))
+        print_json([{**_redriven_json(one), "dry_run": dry_run} for one in done])
         return
-    console = Console(highlight=False)
     if staying := [one for one in done if one.stays]:
         table = _table("id", "account", "why")
         for one in staying:
             letter = one.letter
-            table.add_row(*_cells(_short(letter.id), _from(letter.vendor, letter.account), f"{one.reason}: {one.detail}"))
-        console.print(table)
+            table.add_row(_short(letter.id), _from(letter.vendor, letter.account), f"{one.reason}: {one.detail}")
+        Console().print(table)
     counts = Counter(one.outcome.value for one in done)
     for outcome, meaning in _WORDS.items():
         if counts[outcome]:
-            console.print(f"{counts[outcome]} {meaning}", soft_wrap=True)
+            print_line(f"{counts[outcome]} {meaning}")
 
 
 def _tell_kinds(found: "Sequence[Listed]") -> None:
@@ -102,7 +99,7 @@ def _tell_kinds(found: "Sequence[Listed]") -> None:
     still = Counter((_from(one.vendor, one.account), one.reason) for one in found if not one.loaded)
     kinds = (f"{account} {reason} {number} ({still[account, reason]} open)" for (account, reason), number in sorted(all_of.items()))
     letters = "1 dead letter" if len(found) == 1 else f"{len(found)} dead letters"
-    Console(highlight=False).print(Text(f"{letters}, {still.total()} open: {_visible(', '.join(kinds))}"), soft_wrap=True)
+    print_line(f"{letters}, {still.total()} open: {', '.join(kinds)}")
 
 
 def _tell_each(found: "Sequence[Listed]") -> None:
@@ -110,8 +107,8 @@ def _tell_each(found: "Sequence[Listed]") -> None:
     for one in found:
         why = f"{one.reason}: {one.detail}" + (f"\n{one.position}" if one.position else "")
         when, loaded = f"{one.happened_at:%Y-%m-%d %H:%MZ}", "yes" if one.loaded else "no"
-        table.add_row(*_cells(_short(one.id), when, _from(one.vendor, one.account), why, loaded))
-    Console(highlight=False).print(table)
+        table.add_row(_short(one.id), when, _from(one.vendor, one.account), why, loaded)
+    Console().print(table)
 
 
 def _table(*columns: str) -> Table:
@@ -120,10 +117,6 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in {"id", "when"})
     return table
-
-
-def _cells(*values: str) -> list[Text]:
-    return [Text(_visible(value)) for value in values]
 
 
 def _listed_json(one: "Listed") -> dict[str, Any]:
@@ -181,11 +174,6 @@ def _short(one: str) -> str:
 
 def _pretty(data: bytes) -> str:
     try:
-        return _visible(json.dumps(json.loads(data), indent=2, ensure_ascii=False))
+        return json.dumps(json.loads(data), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
-        return _visible(data.decode(errors="backslashreplace"))
-
-
-def _visible(text: str) -> str:
-    """What would drive a terminal is written out: anybody can book under the name they like."""
-    return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
+        return data.decode(errors="backslashreplace")

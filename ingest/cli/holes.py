@@ -2,45 +2,61 @@
 
 import threading
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from ingest.cli.output import print_line, print_note
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
 
+if TYPE_CHECKING:
+    from receivers.reconcile.report import Report
+
 
 def reconcile_since(settings: Settings, vendor: AnyVendor, since: datetime) -> bool:
-    """Whether nothing is missing any more since then; what went wrong is said, and how to go on."""
-    console, name = Console(stderr=True, highlight=False), vendor.account.name
-    console.print(f"{name}: looking for what webhooks missed since {since:%Y-%m-%d %H:%M} UTC", soft_wrap=True)
-    console.print(
-        f"{name}: a consumer has to load it (`ingest consume`, or `ingest up`); without one this gives up after a minute",
-        soft_wrap=True,
-        markup=False,
-    )
+    """Whether nothing is missing any more since then; what was repaired is said, or what went wrong and how to go on."""
+    name = vendor.account.name
+    print_note(f"{name}: looking for bookings that webhooks missed since {since:%Y-%m-%d %H:%M} UTC")
+    print_note(f"{name}: needs a running consumer (`ingest up`); otherwise it stops after 1 minute")
     try:
-        trouble = _trouble(settings, vendor, since)
+        report = _report(settings, vendor, since)
     except IngestError as error:
         trouble = str(error)
+    else:
+        trouble = _trouble(report)
+        print_line(f"{name}: {_summary(report)}")
     if trouble:
-        console.print(
-            f"{name}: not done: {trouble}. The next `ingest webhooks apply` goes on, and `ingest up` does", soft_wrap=True, markup=False
-        )
+        print_note(f"{name}: not finished: {trouble}. Run `ingest webhooks apply` again; `ingest up` goes on by itself")
     return not trouble
 
 
-def _trouble(settings: Settings, vendor: AnyVendor, since: datetime) -> str:
+def _report(settings: Settings, vendor: AnyVendor, since: datetime) -> "Report":
     from consumers.stored import StoredBookings
     from ingest.opening import open_producer
     from receivers.reconcile.run import Reconciler, Wanted
 
     producer = open_producer(settings)
     try:
-        stop = threading.Event()
-        (report,) = Reconciler(settings, StoredBookings(settings), producer, lambda *_: None, stop).run([vendor], Wanted(since))
+        reconciler = Reconciler(settings, StoredBookings(settings), producer, lambda *_: None, threading.Event())
+        (report,) = reconciler.run([vendor], Wanted(since))
     finally:
         producer.close()
+    return report
+
+
+def _summary(report: "Report") -> str:
+    counts = report.counts
+    if not counts.missed and not counts.gone:
+        return f"{counts.seen} bookings compared, none was missing"
+    gone = f", {counts.gone} no longer at the vendor" if counts.gone else ""
+    return f"{counts.seen} bookings compared, {counts.missed} were missing or out of date, {counts.repaired} of these repaired{gone}"
+
+
+def _trouble(report: "Report") -> str:
     if report.failure:
         return str(report.failure)
-    return "" if report.settled else f"{report.counts.missed - report.counts.repaired} bookings are not repaired yet"
+    if report.settled:
+        return ""
+    if report.counts.unreadable:
+        return f"{report.counts.unreadable} bookings could not be read (see the table dead_letters)"
+    return f"{report.counts.missed - report.counts.repaired} bookings are not repaired yet"

@@ -34,7 +34,8 @@ def register(app: typer.Typer) -> None:
 def receive(config: Config = None, with_parent: WithParent = False) -> None:
     """Take webhooks and append them to the log.
 
-    Example: [bold]ingest receive --config ingest.toml[/bold]
+    Example:
+        ingest receive --config ingest.toml
     """
     from receivers.serve import serve
 
@@ -47,7 +48,8 @@ def receive(config: Config = None, with_parent: WithParent = False) -> None:
 def consume(config: Config = None, with_parent: WithParent = False) -> None:
     """Load what is in the log into the warehouse.
 
-    Example: [bold]ingest consume --config ingest.toml[/bold]
+    Example:
+        ingest consume --config ingest.toml
     """
     from consumers.run import consume as run
 
@@ -60,7 +62,8 @@ def consume(config: Config = None, with_parent: WithParent = False) -> None:
 def up(config: Config = None) -> None:
     """Run everything in one: receiver, consumer and reconciliation, each started again when it dies.
 
-    Example: [bold]ingest up[/bold]   (stop with Ctrl-C: what was accepted is kept, what was not loaded is loaded next time)
+    Example:
+        ingest up   # stop with Ctrl-C: what was accepted is kept, what was not loaded is loaded next time
     """
     from receivers.app import ready_vendors
 

@@ -1,43 +1,48 @@
 """`reconcile`: what the vendors have, compared with the warehouse, and repaired; shown while it runs and when it is done."""
 
-import json
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import structlog
 import typer
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
+from ingest.cli import Stopped
 from ingest.cli.instants import span_of
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
+from ingest.cli.output import Console, new_table, print_json, print_line
 from ingest.cli.parent import WithParent, follow_parent
+from ingest.cli.waits import showing_waits
+from ingest.disk import require_writable
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
+from ingest.waits import announcing
 
 if TYPE_CHECKING:
+    from ingest.readiness import Probe
     from receivers.reconcile.account import Follow
     from receivers.reconcile.report import Counts, Report
     from receivers.reconcile.run import Reconciler
 
+log = structlog.get_logger()
+
 _LINE_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 _STOP_SECONDS = 10.0
-_INTERRUPTED = 130  # as shells have it
 _COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
 # What is worth a line when there is any.
 _RARE = {
-    "untold": "in a state that no webhook tells of, loaded too",
-    "newer_here": "newer here than in the vendor's list, left as they are",
-    "unreadable": "not as the vendor documents them, set aside: see the table dead_letters",
+    "untold": "in a state that the vendor sends no webhook for; they were loaded, too",
+    "newer_here": "newer here than in the vendor's list; they were not changed",
+    "unreadable": "could not be read; they are in the table dead_letters",
 }
 
 
@@ -53,10 +58,13 @@ def reconcile(
     ] = "",
     until: Annotated[str, typer.Option(help="As --since.", show_default="now")] = "",
     account: Annotated[
-        list[str] | None, typer.Option(help="This account; may be given several times.", show_default="all with REST credentials")
+        list[str] | None,
+        typer.Option(help="Only this account; can be repeated.", show_default="all with REST credentials", autocompletion=complete_account),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Find, and repair nothing.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, every reconcile.every.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Again and again, every reconcile.every; at once when a vendor says that it gave up a delivery.")
+    ] = False,
     as_json: AsJson = False,
     config: Config = None,
     with_parent: WithParent = False,
@@ -69,7 +77,10 @@ def reconcile(
 
     Exit code 0: nothing is missing any more; 1: something is; 2: a key or an argument is refused; 3: something could not be reached.
 
-    Examples: [bold]ingest reconcile[/bold]   [bold]ingest reconcile --since 30d --dry-run[/bold]   [bold]ingest reconcile --since 2026-11-01 --account sales --json[/bold]
+    Examples:
+        ingest reconcile
+        ingest reconcile --since 30d --dry-run
+        ingest reconcile --since 2026-11-01 --account sales --json
     """
     from receivers.reconcile.run import Wanted, readable
 
@@ -87,11 +98,12 @@ def reconcile(
     wanted = Wanted(*span_of(since, until, now, now - settings.reconcile.lookback), dry_run)
     vendors = readable(settings, account or [])
     try:
-        with _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:
+        with showing_waits(), _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:
             reports = reconciler.run(vendors, wanted)
     except KeyboardInterrupt:
-        print("stopped: what was appended is loaded by the consumer, and the same --since and --until go on from here", file=sys.stderr)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise Stopped(
+            "stopped: what was appended will be loaded; run it again with the same --since and --until to go on from here"
+        ) from None
     _tell(reports, wanted.dry_run, as_json)
     if code := max(map(_exit_code, reports), default=0):
         raise typer.Exit(code)
@@ -107,8 +119,8 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     vendors = readable(settings, accounts)
-    serve_admin(settings.reconcile, "reconcile", lambda: None)
-    with _reconciler(settings, lambda *_: None, stop=stop) as reconciler:
+    serve_admin(settings.reconcile, "reconcile", _probes(settings))
+    with announcing(lambda line: log.info("reconcile.waiting", why=line)), _reconciler(settings, lambda *_: None, stop=stop) as reconciler:
         watch = Watch(settings, vendors, reconciler, heard_from(settings))
         # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
         work = threading.Thread(target=watch.run, args=(stop,), name="watch", daemon=True)
@@ -118,6 +130,18 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
         work.join(_STOP_SECONDS)
     if not stop.is_set():
         raise typer.Exit(1)  # it died, and its traceback is in the log; `ingest up` starts it again
+
+
+def _probes(settings: Settings) -> "dict[str, Probe]":
+    """What a comparison and its repairs need; each vendor's own trouble is in the metrics."""
+    from consumers.warehouse.reach import reach
+    from ingest.probing import probe_append
+
+    return {
+        "log": lambda: probe_append(settings),
+        "warehouse": lambda: reach(settings.warehouse),
+        "state_dir": lambda: require_writable(Path(settings.reconcile.state_dir), "reconcile.state_dir"),
+    }
 
 
 @contextmanager
@@ -159,10 +183,7 @@ def _shown(quiet: bool) -> "Iterator[Follow]":
                 live.update(_progress(latest))
             elif time.monotonic() >= line_at:
                 line_at = time.monotonic() + _LINE_SECONDS
-                console.print(
-                    "  ".join(f"{name}: {one.seen} seen, {one.missed} missed, {reach}" for name, (one, reach) in latest.items()),
-                    highlight=False,
-                )
+                console.print("  ".join(f"{name}: {one.seen} seen, {one.missed} missed, {reach}" for name, (one, reach) in latest.items()))
 
     live = Live(console=console, transient=True) if console.is_terminal and not quiet else None
     if not live:
@@ -173,7 +194,7 @@ def _shown(quiet: bool) -> "Iterator[Follow]":
 
 
 def _progress(latest: "dict[str, tuple[Counts, str]]") -> Table:
-    table = Table("account", "window", "seen", "missed", "repaired", title="reconciling", title_justify="left")
+    table = new_table("account", "window", "seen", "missed", "repaired", title="reconciling")
     for account, (counts, reach) in sorted(latest.items()):
         table.add_row(account, reach, *map(str, (counts.seen, counts.missed, counts.repaired)))
     return table
@@ -181,28 +202,26 @@ def _progress(latest: "dict[str, tuple[Counts, str]]") -> Table:
 
 def _tell(reports: "Sequence[Report]", dry_run: bool, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([{**report.columns(), "dry_run": dry_run, "recorded": not (dry_run or report.unrecorded)} for report in reports]))
+        print_json([{**report.columns(), "dry_run": dry_run, "recorded": not (dry_run or report.unrecorded)} for report in reports])
         return
-    console = Console(highlight=False)
-    table = Table(Column("account", no_wrap=True), *_COLUMNS, "seconds")
+    table = new_table("account", *_COLUMNS, "seconds", whole=["account"])
     for report in reports:
         row = report.columns()
         table.add_row(report.account, *(str(row[name]) for name in _COLUMNS), f"{row['duration_seconds']:.1f}")
-    console.print(table)
+    Console().print(table)
     for report in reports:
-        _remark(report, dry_run, console)
+        _remark(report, dry_run)
 
 
-def _remark(report: "Report", dry_run: bool, console: Console) -> None:
+def _remark(report: "Report", dry_run: bool) -> None:
     """What is not in the table."""
     row, named = report.columns(), f"{report.vendor}/{report.account}"
     for name, meaning in _RARE.items():
         if row[name]:
-            console.print(f"{report.account}: {row[name]} bookings {meaning}", soft_wrap=True)
+            print_line(f"{report.account}: {row[name]} bookings {meaning}")
     if report.failure:
-        console.print(f"[red]failed[/red] {named}: {escape(str(report.failure))}", soft_wrap=True)
+        print_line(("failed", "red"), f" {named}: {report.failure}")
     elif missing := report.counts.missed - report.counts.repaired:
-        console.print(f"{named}: {missing} bookings {'would be repaired' if dry_run else 'are not repaired yet: run it again'}")
+        print_line(f"{named}: {missing} bookings {'would be repaired' if dry_run else 'are not repaired yet: run it again'}")
     if report.unrecorded:
-        why = escape(str(report.unrecorded))
-        console.print(f"[red]not recorded yet[/red] {named}: {why}; the next run tells what was found", soft_wrap=True)
+        print_line(("not recorded yet", "red"), f" {named}: {report.unrecorded}; the next run tells what was found")

@@ -1,36 +1,25 @@
-"""`init` and `check`: from nothing to settings that work, with errors a person can act on."""
+"""`init`: from nothing to settings that work."""
 
 import json
 import os
 import secrets
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from ingest.address import Address, parse_web_address
-from ingest.cli.options import AsJson, Config, settings_of
-from ingest.cli.webhooks_shown import arrived, has_api
-from ingest.errors import ConfigurationError, IngestError
-from ingest.rest import Patience
-from ingest.settings import Settings
+from ingest.address import parse_web_address
+from ingest.cli.output import print_line
+from ingest.errors import ConfigurationError
 from ingest.settings.sources import DEFAULT_CONFIG, secrets_path
-from ingest.vendors import AnyVendor
 
 _PRIVATE = 0o600
 _SCHEMA_FILE = "ingest.schema.json"
-_REST_SECONDS = 10.0
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Adds this module's command."""
     app.command()(init)
-    app.command()(check)
 
 
 def init(
@@ -45,7 +34,9 @@ def init(
 
     A JSON schema beside them lets editors complete and check the settings. In a git repository, `.gitignore` gets the secrets and `data/`.
 
-    Examples: [bold]ingest init --public-url https://hooks.mycompany.com[/bold]   [bold]ingest init --schema > ingest.schema.json[/bold]
+    Examples:
+        ingest init --public-url https://hooks.mycompany.com
+        ingest init --schema > ingest.schema.json
     """
     if schema:
         print(_schema(), end="")
@@ -65,11 +56,7 @@ def init(
         raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}") from None
     option = "" if path == Path(DEFAULT_CONFIG) else f" --config {path}"
     also = " and .gitignore" if ignored else ""
-    Console().print(
-        f"wrote {path}, {private} (only you can read it), {described}{also}. Edit the first two, then run: ingest check{option}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_line(f"wrote {path}, {private} (only you can read it), {described}{also}. Edit the first two, then run: ingest check{option}")
 
 
 def _refuse_existing(files: list[Path], *, force: bool) -> None:
@@ -112,130 +99,6 @@ def _write_private(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def check(as_json: AsJson = False, config: Config = None) -> None:
-    """Try everything that is needed to run, and say what to give each vendor.
-
-    Example: [bold]ingest check[/bold]   (exit code 1 when something is not right)
-    """
-    settings = settings_of(config)
-    by_hand = [(name, vendor) for name, vendor in settings.vendors().items() if not has_api(vendor)]
-    findings = [
-        _finding("accounts", lambda: _accounts(settings)),
-        _finding("public url", lambda: _public_url(settings)),
-        _finding("listeners", lambda: _listeners(settings)),
-        _finding("log", lambda: _log(settings)),
-        _finding("spool", lambda: _spool(settings)),
-        _finding("warehouse", lambda: _warehouse(settings)),
-        *(_rest(settings, vendor) for vendor in settings.vendors().values()),
-        *(_finding(f"webhooks {name}", partial(arrived, settings, vendor)) for (_, name), vendor in by_hand),
-    ]
-    urls = {name: _webhook_urls(vendor) for (_, name), vendor in settings.vendors().items()}
-    if as_json:
-        print(json.dumps({"checks": findings, "webhook_urls": urls}))
-    else:
-        _show(findings, urls)
-    if not all(finding["ok"] for finding in findings):
-        raise typer.Exit(1)
-
-
-def _finding(name: str, look: Callable[[], str]) -> dict[str, object]:
-    try:
-        return {"check": name, "ok": True, "skipped": False, "detail": look()}
-    except IngestError as error:
-        return {"check": name, "ok": False, "skipped": False, "detail": str(error)}
-
-
-def _accounts(settings: Settings) -> str:
-    from receivers.app import ready_vendors
-
-    names = [f"{vendor}/{name}" for vendor, name in ready_vendors(settings)]
-    return f"{', '.join(names)}: every one has a webhook secret"
-
-
-def _public_url(settings: Settings) -> str:
-    if urlsplit(settings.public_url).hostname in {"127.0.0.1", "localhost", "::1"}:
-        return f"{settings.public_url}: fine for a try on one machine; vendors cannot reach it"
-    if not settings.public_url.startswith("https://"):
-        raise ConfigurationError(f"{settings.public_url} is not https: vendors deliver to https only")
-    return f"{settings.public_url}: that it leads to this machine only a delivery can show"
-
-
-def _listeners(settings: Settings) -> str:
-    from ingest.admin import check_admin
-    from ingest.listening import is_taken
-
-    ports = [settings.receiver.port, settings.receiver.admin_port, settings.consumer.admin_port, settings.reconcile.admin_port]
-    if len(set(ports) - {0}) < len([port for port in ports if port]):
-        raise ConfigurationError("receiver.port, receiver.admin_port, consumer.admin_port and reconcile.admin_port must differ")
-    check_admin(settings.receiver, "receiver")
-    check_admin(settings.consumer, "consumer")
-    check_admin(settings.reconcile, "reconcile")
-    hosts = [settings.receiver.host, settings.receiver.admin_host, settings.consumer.admin_host, settings.reconcile.admin_host]
-    taken = [str(port) for host, port in zip(hosts, ports, strict=True) if port and is_taken(host, port)]
-    in_use = f"; in use now: {', '.join(taken)}, which is right while `ingest up` runs" if taken else ""
-    return f"webhooks on {Address(settings.receiver.host, ports[0])}, admin on {', '.join(map(str, ports[1:]))}{in_use}"
-
-
-def _log(settings: Settings) -> str:
-    from ingest.opening import probe
-
-    probe(settings)
-    return f"{settings.log} can be reached"
-
-
-def _spool(settings: Settings) -> str:
-    from receivers.spool.opening import try_out
-
-    return try_out(settings)
-
-
-def _warehouse(settings: Settings) -> str:
-    from consumers.warehouse import try_out
-
-    try_out(settings)
-    return f"{settings.warehouse.destination} can be written to, dataset {settings.warehouse.dataset}"
-
-
-def _rest(settings: Settings, vendor: AnyVendor) -> dict[str, object]:
-    """An account may do without; then what its vendor fails to deliver is never found."""
-    name = f"REST {vendor.account.name}"
-    if vendor.account.can_read():
-        return _finding(name, partial(_ping, settings, vendor))
-    needed = vendor.account.rest_needs()
-    left_out = (
-        f"not configured: reconcile and sync leave this account out, and missed webhooks are not found; to change that, set its {needed}"
-    )
-    return {"check": name, "ok": True, "skipped": True, "detail": left_out}
-
-
-def _ping(settings: Settings, vendor: AnyVendor) -> str:
-    from ingest.vendors.rest import load_rest
-
-    load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir), Patience(failing=_REST_SECONDS, busy=_REST_SECONDS)).ping()
-    only = "" if vendor.account.can_reconcile() else ", for sync only: reconcile leaves this account out, and missed webhooks are not found"
-    return f"{vendor.name} takes the credentials{only}"
-
-
-def _webhook_urls(vendor: AnyVendor) -> list[str]:
-    return [vendor.webhook_url + (f"?{query}" if query else "") for query in vendor.webhook_queries()]
-
-
-def _show(findings: list[dict[str, object]], urls: dict[str, list[str]]) -> None:
-    console = Console(highlight=False)
-    for finding in findings:
-        console.print(f"{_mark(finding)} [bold]{finding['check']}[/bold]: {escape(str(finding['detail']))}")
-    console.print("\nGive each vendor its webhook URL (`ingest webhooks apply` does, where there is an API):")
-    for name, lines in urls.items():
-        for line in lines:
-            console.print(f"  {name}: {line}", soft_wrap=True)
-
-
-def _mark(finding: dict[str, object]) -> str:
-    if finding["skipped"]:
-        return "[yellow]skip[/yellow]"
-    return "[green]ok[/green]  " if finding["ok"] else "[red]FAIL[/red]"
 
 
 _CONFIG = """\

@@ -1,24 +1,23 @@
 """`sync`: the vendors' REST resources into tables of their own."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
+from ingest.cli.output import Console, new_table, print_json, print_line, print_note
+from ingest.cli.waits import showing_waits
 from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from consumers.sync import Follow, Synced
 
 REFUSED = 2
+_NAMED = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -27,30 +26,37 @@ def register(app: typer.Typer) -> None:
 
 
 def sync(
-    account: Annotated[str | None, typer.Argument(help="One account; else all that have what REST needs.")] = None,
+    account: Annotated[
+        str | None, typer.Argument(help="Account.", show_default="all with REST credentials", autocompletion=complete_account)
+    ] = None,
     resources: Annotated[
         list[str] | None, typer.Argument(help="Some of its resources; else all but those that docs/sources.md excepts.")
+    ] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="An object of a resource that has no list, such as Bookeo's holds; may be repeated.")
     ] = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """Load what the vendors' REST sides have, each resource into its own table: bookings, customers, event types and the rest.
 
-    Exit code 0: all loaded; 2: something was refused; 3: something could not be reached. What else there was is loaded.
+    Exit code 0: all loaded; 1: records without their key were left out; 2: something was refused; 3: something could not be reached.
+    The other resources are still loaded.
 
-    Example: [bold]ingest sync sales event_types users_me[/bold]
+    Example:
+        ingest sync sales event_types users_me
     """
     settings = settings_of(config)
     configure_logging("sync")
     from consumers.sync import sync as run
 
     done: list[Synced] = []
-    with _told(quiet=as_json) as (follow, tell):
-        for one in run(settings, account, resources or [], follow):
+    with showing_waits(), _told(quiet=as_json) as (follow, tell):
+        for one in run(settings, account, resources or [], follow, ids or []):
             tell(one)
             done.append(one)
     if as_json:
-        print(json.dumps([_plain(one) for one in done]))
+        print_json([_plain(one) for one in done])
     else:
         _show(done)
     raise typer.Exit(_code(done))
@@ -60,7 +66,9 @@ def _code(done: "Sequence[Synced]") -> int:
     problems = [one.problem for one in done if one.problem]
     if any(not problem.retryable for problem in problems):
         return REFUSED
-    return UNAVAILABLE if problems else 0
+    if problems:
+        return UNAVAILABLE
+    return int(any(one.keyless for one in done))
 
 
 @contextmanager
@@ -69,7 +77,12 @@ def _told(quiet: bool) -> "Iterator[tuple[Follow, Any]]":
     if quiet or not sys.stderr.isatty():
         yield (lambda *_: None, lambda _: None) if quiet else (_began, _ended)
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:.0f} rows"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.completed:.0f} rows"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         tasks: dict[str, Any] = {}
 
@@ -88,12 +101,30 @@ def _told(quiet: bool) -> "Iterator[tuple[Follow, Any]]":
 
 def _began(account: str, resource: str, rows: int) -> None:
     if not rows:
-        print(f"{account} {resource}: reading", file=sys.stderr, flush=True)
+        print_note(f"{account} {resource}: reading")
 
 
 def _ended(one: "Synced") -> None:
     how = f"failed: {one.problem}" if one.problem else f"{one.rows} rows in {one.seconds:.1f} s"
-    print(f"{one.account} {one.resource or 'all'}: {how}", file=sys.stderr, flush=True)
+    print_note(f"{_name(one)}: {how}")
+
+
+def _name(one: "Synced") -> str:
+    return f"{one.account} {one.resource or 'all'}"
+
+
+def _left_out(one: "Synced") -> "Iterator[str]":
+    """A line for each kind of what was left out: how many, and which."""
+    if one.absent:
+        yield f"{_name(one)}: {len(one.absent)} left out, which the vendor no longer has (404 or 410): {_some(one.absent)}"
+    if one.keyless:
+        yield f"{_name(one)}: {len(one.keyless)} left out, which cannot be stored without a key: {_some(one.keyless)}"
+
+
+def _some(names: "Sequence[str]") -> str:
+    """The first ones; `--json` has all."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _plain(one: "Synced") -> dict[str, Any]:
@@ -105,17 +136,17 @@ def _plain(one: "Synced") -> dict[str, Any]:
         "rows": one.rows,
         "seconds": round(one.seconds, 3),
         "problem": str(one.problem) if one.problem else None,
+        "absent": list(one.absent),
+        "keyless": list(one.keyless),
     }
 
 
 def _show(done: "Sequence[Synced]") -> None:
     """Nothing of it is cut, however narrow the terminal is."""
-    console, table = Console(highlight=False), Table()
-    for column in ("account", "resource", "table", "rows", "seconds"):
-        table.add_column(column, overflow="fold")
+    table = new_table("account", "resource", "table", "rows", "seconds")
     for one in done:
         table.add_row(one.account, one.resource or "all", one.table or "", str(one.rows), f"{one.seconds:.1f}")
-    console.print(table)
+    Console().print(table)
     for one in done:
-        if one.problem:
-            console.print(Text(f"{one.account} {one.resource or 'all'}: {one.problem}"), soft_wrap=True)
+        for line in [f"{_name(one)}: {one.problem}"] if one.problem else _left_out(one):
+            print_line(line)

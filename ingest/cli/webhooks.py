@@ -8,14 +8,17 @@ from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from ingest.cli import webhooks_shown as shown
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli import webhooks_trial
+from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
+from ingest.cli.output import confirm, print_line
+from ingest.cli.waits import showing_waits
 from ingest.errors import ConfigurationError
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
+from ingest.waits import announce
 
 if TYPE_CHECKING:
     from receivers.subscriptions.keyring import Keyring
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 _DIFFERENT = 2
 _SECRET_BYTES = 32
 
-Accounts = Annotated[list[str] | None, typer.Argument(help="These accounts.", show_default="all")]
+Accounts = Annotated[list[str] | None, typer.Argument(help="Accounts.", show_default="all", autocompletion=complete_account)]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 PrintSecrets = Annotated[
     bool, typer.Option("--print-secrets", help="Show new secrets, for a secret manager, instead of writing them to the secrets file.")
@@ -40,16 +43,20 @@ group = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Adds this module's group of commands."""
+    group.command("test")(webhooks_trial.trial)
     app.add_typer(group, name="webhooks")
 
 
 @group.command()
+@showing_waits()
 def plan(accounts: Accounts = None, print_secrets: PrintSecrets = False, as_json: AsJson = False, config: Config = None) -> None:
     """Show what each vendor has, what the settings want, and what `apply` would do; nothing is changed.
 
     Exit code 0: as wanted; 2: there is a difference, or, where things are done by hand, nothing is known to arrive; 3: a vendor could not be asked.
 
-    Examples: [bold]ingest webhooks plan[/bold]   [bold]ingest webhooks plan sales --json[/bold]
+    Examples:
+        ingest webhooks plan
+        ingest webhooks plan sales --json
     """
     settings = _settings(config)
     views = _planned(settings, accounts, secrets=print_secrets)
@@ -61,6 +68,7 @@ def plan(accounts: Accounts = None, print_secrets: PrintSecrets = False, as_json
 
 
 @group.command()
+@showing_waits()
 def apply(
     accounts: Accounts = None,
     yes: Yes = False,
@@ -80,7 +88,9 @@ def apply(
 
     Exit code 0: all is as wanted; 1: something still differs, or was not reconciled; 3: something could not be reached.
 
-    Examples: [bold]ingest webhooks apply[/bold]   [bold]ingest webhooks apply sales --yes[/bold]
+    Examples:
+        ingest webhooks apply
+        ingest webhooks apply sales --yes
     """
     from receivers.subscriptions.registrar import Allowed
 
@@ -93,7 +103,7 @@ def apply(
         _ask(yes, "Do this?")
     for view in todo:
         with view.caught(), _registrar(settings, view.vendor, keyrings[view.name]) as registrar:
-            registrar.apply(Allowed(elsewhere=True, take_over=take_over))
+            view.done = registrar.apply(Allowed(elsewhere=True, take_over=take_over)).done
     whole = no_reconcile or _close_holes(settings, [view.vendor for view in views])
     for view in views if todo else ():
         _look_again(settings, view, keyrings[view.name])
@@ -105,10 +115,13 @@ def apply(
 
 
 @group.command("list")
+@showing_waits()
 def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = None) -> None:
     """List what the vendors have, ours and others'.
 
-    Examples: [bold]ingest webhooks list[/bold]   [bold]ingest webhooks list sales --json[/bold]
+    Examples:
+        ingest webhooks list
+        ingest webhooks list sales --json
     """
     settings = _settings(config)
     views = [_view(settings, vendor, secrets=False) for vendor in _chosen(settings, accounts)]
@@ -118,8 +131,9 @@ def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = N
 
 
 @group.command()
+@showing_waits()
 def remove(
-    accounts: Annotated[list[str], typer.Argument(help="These accounts.")],
+    accounts: Annotated[list[str], typer.Argument(help="Accounts.", autocompletion=complete_account)],
     ids: Annotated[
         list[str] | None, typer.Option("--id", help="Only this subscription, by its id in `list`.", show_default="all of ours")
     ] = None,
@@ -128,23 +142,24 @@ def remove(
 ) -> None:
     """Remove our subscriptions of an account; others' are left alone.
 
-    Example: [bold]ingest webhooks remove sales[/bold]
+    Example:
+        ingest webhooks remove sales
     """
     settings = _settings(config)
     vendors = _chosen(settings, accounts)
     _ask(yes, f"Remove {'these' if ids else 'all our'} subscriptions of {', '.join(vendor.account.name for vendor in vendors)}?")
     _refuse_unknown(settings, vendors, ids or [])
-    console = Console(highlight=False)
     for vendor in vendors:
         with _registrar(settings, vendor) as registrar:
             removed = registrar.remove(ids or [])
         for said in [f"removed {one.id}" for one in removed] or ["there is none of ours"]:
-            console.print(f"{vendor.account.name}: {said}", soft_wrap=True)
+            print_line(f"{vendor.account.name}: {said}")
 
 
 @group.command()
+@showing_waits()
 def rotate(
-    account: Annotated[str, typer.Argument(help="The account.")],
+    account: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
     finish: Annotated[bool, typer.Option("--finish", help="End it: the old secrets go, if they are no longer seen.")] = False,
     force: Annotated[bool, typer.Option("--force", help="With --finish: do not wait for deliveries to show that.")] = False,
     yes: Yes = False,
@@ -156,7 +171,9 @@ def rotate(
 
     Exit code 0: done; 1: not all of it; 2: not possible, or, with `--finish`, not yet; 3: something could not be reached.
 
-    Examples: [bold]ingest webhooks rotate sales[/bold]   [bold]ingest webhooks rotate sales --finish[/bold]
+    Examples:
+        ingest webhooks rotate sales
+        ingest webhooks rotate sales --finish
     """
     settings = _settings(config)
     (vendor,) = _chosen(settings, [account])
@@ -172,7 +189,7 @@ def rotate(
         _rotate_by_hand(settings, vendor, print_secrets=print_secrets)
         shown.tell_steps(settings, *_chosen(settings_of(config), [account]))
     said = f"a new secret is live, and the old one too; later: ingest webhooks rotate {account} --finish"
-    Console(highlight=False).print(f"{account}: {why or said}", soft_wrap=True, markup=False)
+    print_line(f"{account}: {why or said}")
     if not (no_reconcile or _close_holes(settings, [vendor])) or why:
         raise typer.Exit(1)
 
@@ -207,7 +224,7 @@ def _finish(settings: Settings, vendor: AnyVendor, *, print_secrets: bool, force
         file = state_of(settings, vendor)
         with file.alone():
             old = end(keyring, file, (), Waiting(signed, Subscriptions.retried, force))
-    Console(highlight=False).print(f"{vendor.account.name}: {len(old) or 'no'} old secret{'' if len(old) == 1 else 's'} dropped")
+    print_line(f"{vendor.account.name}: {len(old) or 'no'} old secret{'' if len(old) == 1 else 's'} dropped")
 
 
 def _rotate_by_hand(settings: Settings, vendor: AnyVendor, *, print_secrets: bool) -> None:
@@ -237,8 +254,8 @@ def _ask(yes: bool, question: str) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigurationError("nobody can be asked here: look at `ingest webhooks plan`, then use --yes")
-    typer.confirm(question, abort=True)
+        raise ConfigurationError("There is no terminal to confirm on. Review `ingest webhooks plan`, then pass --yes.")
+    confirm(question)
 
 
 def _planned(settings: Settings, accounts: Sequence[str] | None, *, secrets: bool) -> list[shown.View]:
@@ -268,8 +285,8 @@ def _look_again(settings: Settings, view: shown.View, keyring: "Keyring | None" 
     """What one account's apply did may be in another's way."""
     if view.by_hand or view.failed:
         return
-    asking = Console(stderr=True).status(f"asking {view.name} …")
-    with asking, view.caught(), _registrar(settings, view.vendor, keyring) as registrar:
+    announce(f"asking {view.name} …")
+    with view.caught(), _registrar(settings, view.vendor, keyring) as registrar:
         view.steps = registrar.look()
 
 
@@ -302,7 +319,7 @@ def _keyring(vendor: AnyVendor, *, print_secrets: bool) -> "Keyring":
     from receivers.subscriptions.keyring import FileKeyring, PrintedKeyring
 
     if print_secrets:
-        return PrintedKeyring(vendor.account, lambda variable, value: print(f"{variable}={value}", flush=True))
+        return PrintedKeyring(vendor.account, lambda variable, value: print_line(f"{variable}={value}"))
     return FileKeyring(vendor.account, SecretsFile(current_secrets_path()))
 
 

@@ -1,15 +1,11 @@
 """What `webhooks` shows of each account: tables for people, JSON for scripts."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from ingest.cli.output import Console, new_table, print_json, print_line, styled
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
@@ -19,23 +15,31 @@ if TYPE_CHECKING:
     from receivers.subscriptions.plan import Step
 
 _WORDS = {
-    "keep": "[green]as wanted[/green]",
-    "create": "[yellow]create[/yellow]",
-    "replace": "[yellow]replace[/yellow]",
-    "adopt": "[yellow]store its secret[/yellow]",
-    "remove": "[yellow]remove[/yellow]",
-    "take_over": "[red]take over (--take-over)[/red]",
-    "leave": "[dim]leave alone[/dim]",
+    "keep": ("as wanted", "green"),
+    "create": ("create", "yellow"),
+    "replace": ("replace", "yellow"),
+    "adopt": ("store its secret", "yellow"),
+    "remove": ("remove", "yellow"),
+    "take_over": ("take over (--take-over)", "red"),
+    "leave": ("leave alone", "dim"),
+}
+_PAST = {
+    "create": "created",
+    "replace": "replaced",
+    "adopt": "stored the secret of",
+    "remove": "removed",
+    "take_over": "took over",
 }
 _ARRIVED = "arrived so far: "
 
 
 @dataclass(slots=True)
 class View:
-    """One account: its steps; or what to do by hand; or why neither is known. `waits`: nothing is known to arrive."""
+    """One account: its steps, and those that were done; or what to do by hand; or why neither is known. `waits`: nothing is known to arrive."""
 
     vendor: AnyVendor
     steps: "list[Step]" = field(default_factory=list)
+    done: "list[Step]" = field(default_factory=list)
     by_hand: list[str] = field(default_factory=list)
     waits: bool = False
     note: str = ""
@@ -91,38 +95,38 @@ def arrived(settings: Settings, vendor: AnyVendor) -> str:
 def tell_steps(settings: Settings, vendor: AnyVendor) -> None:
     """What to do by hand."""
     view = by_hand(settings, vendor, secrets=False)
-    _print_lines(Console(highlight=False), view.name, view.by_hand)
+    _print_lines(view.name, view.by_hand)
 
 
 def tell_plan(views: Sequence[View], *, as_json: bool) -> None:
     """Every account, in the order of the settings."""
     if as_json:
-        print(json.dumps([_view_json(view) for view in views]))
+        print_json([_view_json(view) for view in views])
         return
-    console = Console(highlight=False)
-    table = _table("account", "do", "what", "for", "why")
+    table = new_table("account", "do", "what", "for", "why")
     for view in views:
         for step in view.steps:
-            table.add_row(view.name, _WORDS[step.kind.value], escape(_what(step)), escape(_events(step)), escape(step.why))
+            table.add_row(view.name, styled(*_WORDS[step.kind.value]), _what(step), _events(step), step.why)
     if table.row_count:
-        console.print(table)
+        Console().print(table)
     for view in views:
-        _print_lines(console, view.name, view.by_hand)
+        _print_lines(view.name, view.by_hand)
         for said in filter(None, (view.note, view.failed)):
-            console.print(f"{view.name}: {escape(str(said))}", soft_wrap=True)
+            print_line(f"{view.name}: {said}")
 
 
 def tell_outcome(views: Iterable[View]) -> None:
     """After `apply`."""
-    console = Console(highlight=False)
     for view in views:
+        for step in view.done:
+            print_line(f"{view.name}: {_PAST[step.kind.value]} {_what(step)}")
         left = [step for step in view.steps if step.is_change]
         if view.failed:
-            console.print(f"[red]failed[/red] {view.name}: {escape(str(view.failed))}", soft_wrap=True)
+            print_line(("failed", "red"), f" {view.name}: {view.failed}")
         elif left:
-            console.print(f"{view.name}: left as it is: {escape('; '.join(map(_why_left, left)))}", soft_wrap=True)
+            print_line(f"{view.name}: left as it is: {'; '.join(map(_why_left, left))}")
         else:
-            console.print(f"[green]done[/green] {view.name}: as wanted", soft_wrap=True)
+            print_line(("done", "green"), f" {view.name}: as wanted")
 
 
 def _why_left(step: "Step") -> str:
@@ -133,33 +137,22 @@ def tell_list(views: Sequence[View], *, as_json: bool) -> None:
     """What the vendors have."""
     rows = [_row(view, step, one) for view in views for step in view.steps for one in step.old]
     if as_json:
-        print(json.dumps(rows))
+        print_json(rows)
         return
-    console = Console(highlight=False)
-    table = _table("account", "id", "url", "for", "ours", "state")
+    table = new_table("account", "id", "url", "for", "ours", "state")
     for row in rows:
         cells = (row["id"], row["url"], ", ".join(row["events"]), "yes" if row["ours"] else "no", row["stopped"] or "active")
-        table.add_row(f"{row['vendor']}/{row['account']}", *map(escape, cells))
-    console.print(table)
+        table.add_row(f"{row['vendor']}/{row['account']}", *cells)
+    Console().print(table)
     for view in views:
         if view.failed or view.by_hand:
-            console.print(
-                f"{view.name}: {escape(str(view.failed or 'its vendor cannot be asked: `ingest webhooks plan` shows what to do by hand'))}",
-                soft_wrap=True,
-            )
+            why = view.failed or "its vendor cannot be asked: `ingest webhooks plan` shows what to do by hand"
+            print_line(f"{view.name}: {why}")
 
 
-def _table(*columns: str) -> Table:
-    """Nothing in it is cut: URLs and ids are to be copied."""
-    table = Table()
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print_lines(console: Console, name: str, lines: Sequence[str]) -> None:
+def _print_lines(name: str, lines: Sequence[str]) -> None:
     for at, line in enumerate(lines):
-        console.print(f"{name if not at else ' ' * len(name)}  {escape(line)}", soft_wrap=True)
+        print_line(f"{name if not at else ' ' * len(name)}  {line}")
 
 
 def _what(step: "Step") -> str:

@@ -54,11 +54,15 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How far a group has read one partition: `next` is the next offset to be written, `committed` the next to be read."""
+    """How far a group has read one partition: `next` is the next offset to be written, `committed` the next to be read.
+
+    `waiting_since` is when the record at `committed` was appended; None without such a record, and where nobody looked.
+    """
 
     partition: Partition
     next: int
     committed: int
+    waiting_since: datetime | None = None
 
     @property
     def lag(self) -> int:

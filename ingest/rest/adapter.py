@@ -1,7 +1,6 @@
 """The transport under every REST request: limits before it, judgement of the answer, and trying again where that is safe."""
 
-import json
-import re
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
-import orjson
 from pyrate_limiter import Limiter
 from pyrate_limiter import Rate as PyrateRate
 from requests import PreparedRequest, Response, Session
@@ -20,10 +18,15 @@ from requests.exceptions import RequestException
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from urllib3.exceptions import HTTPError
 
-from ingest.errors import VendorBusy, VendorRefused, VendorUnavailable
+from ingest.errors import VendorBusy, VendorRefused, VendorUnavailable, VendorUnreachable
 from ingest.rest import Manners, Patience, Rate
+from ingest.rest.parsing import parse
+from ingest.rest.reaching import explain
+from ingest.waits import Wait, announce, sleep
 
 _TIMEOUTS = (10.0, 30.0)  # seconds to connect, and between two bytes of an answer
+_TURN_SECONDS = 2.0
+_LONG_SECONDS = 10.0
 _CHUNK = 1 << 16
 _LARGEST = 64 << 20  # bytes of an answer; a page of any vendor's has a hundredth of that
 _CONNECTIONS = 16
@@ -31,7 +34,6 @@ _TIMED_OUT = 408
 _UNAUTHORIZED = 401
 _TOO_MANY = 429
 _REDIRECTS = range(300, 400)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _backoff = wait_random_exponential(multiplier=0.5, max=30)
 
 
@@ -46,9 +48,11 @@ class _Errand:
 
     def is_over(self, state: RetryCallState, patience: Patience) -> bool:
         """Each trouble has its own budget: a vendor that was busy for long may still fail for a while."""
-        busy = isinstance(_error(state), VendorBusy)
+        error = _error(state)
+        busy = isinstance(error, VendorBusy)
         self.spent[busy] += self.took + state.upcoming_sleep
-        return self.spent[busy] > (patience.busy if busy else patience.failing)
+        worth = error.worth if isinstance(error, VendorUnreachable) else math.inf
+        return self.spent[busy] > min(patience.busy if busy else patience.failing, worth)
 
 
 class _Answer(Response):
@@ -59,7 +63,7 @@ class _Answer(Response):
     def json(self, **_: Any) -> Any:
         """Raises ValueError."""
         if self._parsed is None:
-            self._parsed = _loads(self.content)
+            self._parsed = parse(self.content)
         return self._parsed
 
 
@@ -90,6 +94,8 @@ class VendorAdapter(HTTPAdapter):
             retry=retry_if_exception(lambda error: self._may_repeat(request, error)),
             stop=lambda state: errand.is_over(state, self._manners.patience),
             wait=_wait,
+            sleep=lambda seconds: sleep(seconds, f"{self._manners.label} is asked again then"),
+            before_sleep=self._tell_trouble,
             reraise=True,
         )
         return trying(self._try, errand)
@@ -108,6 +114,13 @@ class VendorAdapter(HTTPAdapter):
     def _may_repeat(self, request: PreparedRequest, error: BaseException) -> bool:
         return isinstance(error, VendorBusy) or (isinstance(error, VendorUnavailable) and request.method in self._manners.repeatable)
 
+    def _tell_trouble(self, state: RetryCallState) -> None:
+        """A person hears of the first trouble at once: what follows may be a minute of trying again, or a quarter of an hour."""
+        error = _error(state)
+        if state.attempt_number == 1 or state.upcoming_sleep >= _LONG_SECONDS:
+            limit = self._manners.patience.busy if isinstance(error, VendorBusy) else self._manners.patience.failing
+            announce(f"{error}. Trying again, for up to {limit:.0f} s")
+
     def _try(self, errand: _Errand) -> Response:
         response = self._once(errand)
         if response.status_code == _UNAUTHORIZED and self._manners.credential.renew(errand.request):
@@ -125,7 +138,8 @@ class VendorAdapter(HTTPAdapter):
             response.raw = BytesIO(self._read(response, began + self._manners.patience.answer))
             response.content  # noqa: B018 - keeps it in the response
         except (RequestException, HTTPError, OSError) as error:
-            raise VendorUnavailable(f"{self._manners.label}: no answer from {_host(errand.request)} ({type(error).__name__})") from None
+            trouble = explain(error, _host(errand.request))
+            raise VendorUnreachable(f"{self._manners.label}: {trouble.reason}", trouble.worth) from None
         finally:
             errand.took = time.monotonic() - began
         self._heed(response)
@@ -147,17 +161,22 @@ class VendorAdapter(HTTPAdapter):
         self._sit_out_pause()
         for limiter in (_address_limiter(request, self._manners.limits.address), self._account):
             if limiter:
-                limiter.try_acquire("request")
+                self._wait_for(limiter)
         self._sit_out_pause()
         with self._lock:
             self.requests += 1
+
+    def _wait_for(self, limiter: Limiter) -> None:
+        wait = Wait(f"{self._manners.label} allows no more requests at the moment (its rate limit)")
+        while not limiter.try_acquire("request", timeout=_TURN_SECONDS):
+            wait.look()
 
     def _sit_out_pause(self) -> None:
         """Raises VendorBusy when the vendor asked for more than we have patience."""
         while (left := self._not_before - time.monotonic()) > 0:
             if left > self._manners.patience.busy:
                 raise VendorBusy(f"{self._manners.label}: the vendor wants no request for {left:.0f} seconds; run it again then", left)
-            time.sleep(left)
+            sleep(left, f"{self._manners.label} asked for a pause until its limit allows more requests")
 
     def _heed(self, response: Response) -> None:
         """What one request was asked to wait holds for all of the account's."""
@@ -168,7 +187,9 @@ class VendorAdapter(HTTPAdapter):
     def _judge(self, response: Response) -> Response:
         label, status = self._manners.label, response.status_code
         if status == _TOO_MANY:
-            raise VendorBusy(f"{label}: too many requests. {self._manners.refusal(response)}", self._manners.pause(response))
+            pause = self._manners.pause(response)
+            again = f", the next one is allowed in {pause:.0f} s" if pause else ""
+            raise VendorBusy(f"{label}: too many requests{again}. {self._manners.refusal(response)}", pause)
         if status in _REDIRECTS:
             # Followed, it would take the credential to wherever it points.
             raise VendorRefused(f"{label}: redirected ({status}); api_url is not the address of the API", status)
@@ -223,15 +244,6 @@ def _address_limiter(request: PreparedRequest, rates: tuple[Rate, ...]) -> Limit
 
 def _host(request: PreparedRequest) -> str:
     return urlsplit(request.url or "").netloc.rpartition("@")[2]
-
-
-def _loads(content: bytes) -> Any:
-    """Half of a character, as programs write that cut texts at some length, is a replacement character: no reason to refuse all else."""
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        lenient = json.dumps(json.loads(content), ensure_ascii=False)
-        return orjson.loads(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", lenient))
 
 
 def _has_sense(response: Response) -> bool:

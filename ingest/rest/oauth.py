@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from requests import PreparedRequest, Response
 
 from ingest.errors import ConfigurationError, VendorUnavailable
+from ingest.lock_file import acquire
 from ingest.private_file import replace_private
 from ingest.rest import REPEATABLE, Credential, Limits, Manners, Patience
 from ingest.rest.adapter import open_session
@@ -155,8 +156,8 @@ class RotatingTokens(_OAuth):
         """Across processes. Raises ConfigurationError before a token is spent that could not be kept."""
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = FileLock(f"{self._file}.lock", timeout=self._app.patience.busy, mode=0o600)
-            lock.acquire()
+            lock = FileLock(f"{self._file}.lock", mode=0o600)
+            acquire(lock, self._app.patience.busy, f"{self._app.label}: another process is renewing the token")
         except Timeout:
             raise VendorUnavailable(f"{self._app.label}: another process has been renewing the token for too long") from None
         except OSError as error:

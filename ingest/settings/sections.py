@@ -73,7 +73,13 @@ class ReceiverSettings(Section):
     )
     head_timeout: Duration = Field(
         timedelta(seconds=5),
-        description="How long a request's head may take to arrive, and how long a connection may be idle between two requests.",
+        description="How long a request's head may take to arrive.",
+    )
+    keep_alive: Duration = Field(
+        timedelta(seconds=130),
+        description="How long a connection may be idle between two requests. Longer than any proxy in front keeps one (nginx and AWS load"
+        " balancers 60 s, Traefik 90 s, Caddy 120 s, Google Cloud 600 s), or a delivery may be sent on one that is just being closed."
+        " While more than half of `connection_limit` is taken, only `head_timeout`.",
     )
     body_timeout: Duration = Field(timedelta(seconds=10), description="How long a request's body may take to arrive.")
     in_flight_limit: Annotated[int, AfterValidator(_fits_two_bodies)] = Field(

@@ -14,13 +14,15 @@ from ingest.simulator.world import World
 # Bookeo's message ids tell a time that receivers believe for a week: stay within it.
 _STARTS_BEFORE = timedelta(days=4)
 _WORLD_SPAN = timedelta(days=3, hours=12)
+# So long the world takes at most to come near to the present; from then on its clock runs as ours does.
+_LONGEST_PACE_SECONDS = 3600.0
 REACH = "5d"  # how far back reconciliation has to look, to see all of it
 _TICK_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Webhooks a second, and for how many seconds."""
+    """Webhooks a second, and for how many seconds; `inf` is for ever."""
 
     rate: float
     seconds: float
@@ -35,11 +37,12 @@ async def rehearse(
     """
     newest: dict[tuple[str, int], int] = {}
     first = datetime.now(UTC) - _STARTS_BEFORE
-    speed = _WORLD_SPAN / pace.seconds
+    speed = _WORLD_SPAN / min(pace.seconds, _LONGEST_PACE_SECONDS)
     started, sent = time.monotonic(), 0
     while (elapsed := time.monotonic() - started) < pace.seconds and not stopped():
         while sent < elapsed * pace.rate:
-            for change in world.step(first + speed * elapsed):
+            latest = datetime.now(UTC) - _STARTS_BEFORE + _WORLD_SPAN
+            for change in world.step(min(first + speed * elapsed, latest)):
                 dialect = dialects[change.account]
                 webhook = dialect.webhook(change)
                 newest[change.account, change.meeting.number] = hash(webhook)

@@ -15,11 +15,12 @@ from ingest.simulator.dialect import Dialect, Webhook
 
 @dataclass(frozen=True, slots=True)
 class Chaos:
-    """How badly the network behaves: shares of deliveries sent twice, and held back by up to `delay` seconds."""
+    """How badly the network behaves: shares of deliveries sent twice, held back by up to `delay` seconds, and never sent."""
 
     duplicated: float = 0.05
     delayed: float = 0.2
     delay: float = 2.0
+    lost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Sent:
     answers: Counter[int | str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
     given_up: int = 0
+    lost: int = 0
     accepted: set[int] = field(default_factory=set)
 
     @property
@@ -67,7 +69,10 @@ class Sender:
         self._running: set[asyncio.Task[None]] = set()
 
     def send(self, dialect: Dialect, webhook: Webhook) -> None:
-        """Begin delivering; late and doubled as chance has it."""
+        """Begin delivering: late, doubled or not at all, as chance has it."""
+        if self._chaos.lost and self._random.random() < self._chaos.lost:
+            self.sent.lost += 1
+            return
         late = self._random.uniform(0, self._chaos.delay) if self._random.random() < self._chaos.delayed else 0.0
         self._start(self._deliver(dialect, webhook, late, first=True))
         if self._random.random() < self._chaos.duplicated:

@@ -2,6 +2,7 @@
 
 import heapq
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -76,6 +77,21 @@ class Meeting:
         """When it ends as planned."""
         return self.starts_at + timedelta(minutes=self.service.minutes)
 
+    @property
+    def guests(self) -> tuple[str, ...]:
+        """E-mail addresses of those whom the customer brings along: none, one or two."""
+        return tuple(f"guest{place}.of.{self.number}@example.com" for place in range(1, self.number % 3 + 1))
+
+    @property
+    def campaign(self) -> Mapping[str, str]:
+        """Parameters of the link that led to the booking; empty for customers who came by themselves."""
+        return _CAMPAIGNS[self.number % len(_CAMPAIGNS)]
+
+    @property
+    def answers(self) -> tuple[tuple[str, str], ...]:
+        """The booking form's questions, each with what the customer answered; none where the form asks nothing."""
+        return _ANSWERS[: self.number % (len(_ANSWERS) + 1)]
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -111,6 +127,16 @@ _SERVICES = (
     Service(2, "Consultation", 45, Decimal("120.50")),
     Service(3, "Deep tissue massage", 60, Decimal("89.99")),
     Service(4, "City tour", 180, Decimal(170)),
+)
+_CAMPAIGNS: Sequence[Mapping[str, str]] = (
+    {},
+    {"utm_source": "newsletter", "utm_medium": "email", "utm_campaign": "Frühling 2026"},
+    {"utm_source": "search", "utm_term": "massage & sauna", "utm_content": 'Button "A"'},
+)
+_ANSWERS = (
+    ("Anything to prepare?", "No"),
+    ("How did you hear of us?", 'A friend\nA poster, the "big" one'),
+    ("Diet", "ei maitoa, 乳製品なし"),
 )
 _REASONS = ("Something came up", "Feeling ill", 'Double booked, "sorry"', "Not needed any more")
 _HOSTS = 5

@@ -15,6 +15,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from ingest.booking import Booking
+from ingest.duration import describe_duration
 from ingest.errors import ConfigurationError, PayloadError, VerificationError
 from ingest.event import Event, Via, digest
 from ingest.vendors.account import Account, split_list
@@ -149,13 +150,22 @@ class Vendor(ABC, Generic[A]):
     def booking_of_record(self, data: bytes) -> Booking:
         """From the REST shape. Raises PayloadError."""
 
+    def reports_loss(self, delivery: VerifiedDelivery) -> bool:  # noqa: ARG002 - most vendors never tell
+        """Whether the vendor says with this delivery that it gave up an earlier one, so that something is missing here."""
+        return False
+
     def _check_age(self, sent_at: datetime | None, now: datetime) -> None:
         if sent_at is None:
             return
         if sent_at - now > CLOCK_SKEW:
-            raise VerificationError("sent in the future")
+            ahead = describe_duration(sent_at - now)
+            raise VerificationError(f"sent {ahead} in the future by this machine's clock: set the clock, if it is late (ntpd, chronyd)")
         if self.account.tolerance is not None and now - sent_at > self.account.tolerance:
-            raise VerificationError("older than the account's tolerance")
+            age, limit = describe_duration(now - sent_at), describe_duration(self.account.tolerance)
+            raise VerificationError(
+                f"sent {age} ago by this machine's clock, and the account's tolerance is {limit}:"
+                " a late retry, a clock that is fast, or a delivery that somebody sends again"
+            )
 
 
 AnyVendor = Vendor[Account]

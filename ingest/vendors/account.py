@@ -63,7 +63,7 @@ class Account(BaseModel):
 
     def rest_needs(self) -> str:
         """The settings that the REST side needs, in words."""
-        return " or ".join(" with ".join(names) for names in self.rest_credentials)
+        return ", or ".join(" + ".join(names) for names in self.rest_credentials)
 
     def can_reconcile(self) -> bool:
         """Whether bookings can be compared too, not only synced."""

@@ -21,8 +21,10 @@ class Headers:
     def one(self, name: str) -> str:
         """The value of a header that must be there exactly once. Raises VerificationError."""
         values = [value for given, value in self.lines if given == name]
-        if len(values) != 1:
-            raise VerificationError(f"{name} is there {len(values)} times, not once")
+        if not values:
+            raise VerificationError(f"missing header {name}")
+        if len(values) > 1:
+            raise VerificationError(f"header {name} came {len(values)} times: it must come once")
         return values[0]
 
 

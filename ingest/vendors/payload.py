@@ -1,6 +1,8 @@
 """Reading vendors' JSON: typed where we depend on it, forgiving where we only describe."""
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -8,8 +10,10 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from ingest import lenient_json
+from ingest.booking import Booking, BookingStatus
 from ingest.errors import PayloadError
-from ingest.instant import utc
+from ingest.instant import read_rare, utc
 
 # The widest price the warehouse's decimal(38, 9) holds, and an exponent beyond which a number is no price but an attack.
 _PRICE_DIGITS = 29
@@ -20,17 +24,52 @@ def _text(value: object) -> str | None:
     """Descriptive text: "" and null are absent, a number is its digits, anything else is absent rather than an error."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    return str(value).replace("\x00", "\N{REPLACEMENT CHARACTER}").strip() or None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    try:
+        return str(value).replace("\x00", "\N{REPLACEMENT CHARACTER}").strip() or None
+    except ValueError:  # a number of more digits than Python writes out
+        return None
+
+
+def _any_text(value: object) -> str | None:
+    """As `_text`, but true, false, lists and objects are written as JSON instead of being absent."""
+    if value is None or isinstance(value, str):
+        return _text(value)
+    try:
+        return _text(json.dumps(value, ensure_ascii=False, sort_keys=True))
+    except (TypeError, ValueError):
+        return None
+
+
+def _parameters(value: object) -> dict[str, str] | None:
+    """Names with their text, those without text left out; None when nothing is left."""
+    pairs = value.items() if isinstance(value, dict) else ()
+    found = {name: text for key, item in pairs if (name := _text(key)) and (text := _any_text(item))}
+    return found or None
+
+
+def _objects(value: object) -> object:
+    """The objects of a list; null, and whatever else is no object, is left out."""
+    return [item for item in value if isinstance(item, dict | BaseModel)] if isinstance(value, list | tuple) else ()
 
 
 def _identity(value: str) -> str:
-    if not value or "\x00" in value or value != value.strip():
-        raise ValueError("an id cannot be empty, hold NUL, or begin or end with a blank")
+    if not value or "\x00" in value or "\N{REPLACEMENT CHARACTER}" in value or value != value.strip():
+        raise ValueError("an id cannot be empty, hold NUL or a broken character, or begin or end with a blank")
     return value
 
 
 def _absent(value: object) -> object:
     return None if value == "" else value
+
+
+def _rare_instant(value: object) -> object:
+    """24:00 and leap seconds, which pydantic refuses; it reads everything else."""
+    try:
+        return read_rare(value) or value if isinstance(value, str) else value
+    except OverflowError:
+        raise ValueError("after the year 9999") from None
 
 
 def _price(value: Decimal) -> Decimal:
@@ -42,9 +81,15 @@ def _price(value: Decimal) -> Decimal:
 
 Text = Annotated[str | None, BeforeValidator(_text)]
 Id = Annotated[str, AfterValidator(_identity)]
-Instant = Annotated[AwareDatetime, AfterValidator(utc)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_rare_instant), AfterValidator(utc)]
 MaybeInstant = Annotated[Instant | None, BeforeValidator(_absent)]
 Amount = Annotated[Decimal, AfterValidator(_price)]
+# Text of anything: an answer to a question may be true, or a list of choices.
+AnyText = Annotated[str | None, BeforeValidator(_any_text)]
+# Campaign parameters and the like.
+Parameters = Annotated[dict[str, str] | None, BeforeValidator(_parameters)]
+# For lists of objects that only describe: `Annotated[tuple[Host, ...], OBJECTS] = ()`.
+OBJECTS = BeforeValidator(_objects)
 
 
 class Payload(BaseModel):
@@ -57,9 +102,26 @@ P = TypeVar("P", bound=Payload)
 
 
 def read_json(shape: type[P], raw: bytes) -> P:
-    """Raises PayloadError naming the fields that are wrong, never their values."""
+    """Raises PayloadError naming the fields that are wrong, never their values.
+
+    One value that strict readers refuse is no reason to lose a booking: then the rest is read by a lenient one.
+    """
     with _documented():
-        return shape.model_validate_json(raw)
+        try:
+            return shape.model_validate_json(raw)
+        except ValidationError as error:
+            if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
+                raise
+    return read_value(shape, _read_leniently(raw))
+
+
+def _read_leniently(raw: bytes) -> object:
+    try:
+        value: object = lenient_json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        where = f": {error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        raise PayloadError(f"the body is not JSON{where}") from None
+    return value
 
 
 def read_value(shape: type[P], value: object) -> P:
@@ -78,6 +140,41 @@ def _documented() -> Iterator[None]:
         raise PayloadError(f"not the documented shape: {where}") from None
     except (ValueError, OverflowError, RecursionError) as error:
         raise PayloadError(f"not the documented shape: {type(error).__name__}") from None
+
+
+# Column of `bookings` → the payload's fields that it is read from, as dotted paths of a `Payload`'s field names.
+Sources = Mapping[str, tuple[str, ...]]
+
+_EMPTY = (None, (), BookingStatus.UNKNOWN)
+
+
+def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[str]:
+    """Name the columns of `booking` that are empty only because `message` lacks a field: the value for `Booking.untold`.
+
+    A column is among them when it is empty and at least one of the fields it is read from is absent. A field that is there with null,
+    "" or an empty list was told: the vendor cleared it. Of a list of objects the first one is looked at. List in `sources` only columns
+    that some message of the vendor fills, for instance `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
+    """
+    empty = (column for column in sources if getattr(booking, column) in _EMPTY)
+    return frozenset(column for column in empty if not all(_is_told(message, path) for path in sources[column]))
+
+
+def _is_told(message: Payload, path: str) -> bool:
+    part: object = message
+    for name in path.split("."):
+        if isinstance(part, tuple):
+            part = next(iter(part), None)
+        if not isinstance(part, Payload):  # null or an empty list, which says that there is nothing below it
+            return True
+        if name not in part.model_fields_set:
+            return False
+        part = getattr(part, name)
+    return True
+
+
+def unique(values: Iterable[str | None]) -> tuple[str, ...]:
+    """Return each value once, in the order of its first appearance, without the absent ones."""
+    return tuple(dict.fromkeys(value for value in values if value))
 
 
 def latest(*moments: datetime | None) -> datetime:

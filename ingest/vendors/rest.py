@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from dlt.common.configuration.specs import RuntimeConfiguration
 from dlt.common.jsonpath import compile_path
@@ -30,6 +31,7 @@ from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import Credential, Limits, Manners, Patience, Rate, Record
 from ingest.rest.adapter import open_session
 from ingest.vendors import Account, Vendor
+from ingest.vendors.parts import PartsSession, mark_parts
 
 A = TypeVar("A", bound=Account)
 T = TypeVar("T")
@@ -56,6 +58,7 @@ class Rest(ABC, Generic[A]):
     `compared` are the columns that REST and webhooks both tell, by which two states of one version are told apart.
     `untold` are the states that no webhook tells of: that they are not here yet is nobody's fault.
     `parallel`: how many entries may be completed at once.
+    `by_id` are resources without a list, of which only those are read whose `ids` the user names.
     """
 
     url: ClassVar[str]
@@ -66,11 +69,13 @@ class Rest(ABC, Generic[A]):
     compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at", "participants", "price")
     untold: ClassVar[frozenset[BookingStatus]] = frozenset()
     parallel: ClassVar[int] = 4
+    by_id: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, vendor: Vendor[A], tokens: Path, patience: Patience = _PATIENCE) -> None:
         """`tokens` is a folder for credentials that renew themselves. Raises ConfigurationError when the settings have none."""
         self.vendor = vendor
         self.account = vendor.account
+        self.ids: Sequence[str] = ()
         self.base_url = (self.account.api_url or self.url).rstrip("/") + "/"
         self._tokens = tokens
         self._patience = patience
@@ -113,8 +118,20 @@ class Rest(ABC, Generic[A]):
 
     def config(self) -> RESTAPIConfig:
         """For `dlt.sources.rest_api.rest_api_resources`."""
-        client: ClientConfig = {"base_url": self.base_url, "paginator": self.paginator(), "session": self._session}
-        return {"client": client, "resources": [*self.resources()]}
+        client: ClientConfig = {"base_url": self.base_url, "paginator": self.paginator(), "session": self.parts}
+        resources: list[str | EndpointResource | DltResource] = [
+            resource if isinstance(resource, DltResource) else mark_parts(resource) for resource in self.resources()
+        ]
+        return {"client": client, "resources": resources}
+
+    @cached_property
+    def parts(self) -> PartsSession:
+        """The session that `config` reads with; it knows which objects were gone when their parts were asked for."""
+        return PartsSession(self._session, self.label)
+
+    def leave_out(self, path: str, status: int) -> None:
+        """Note that a resource lacks what is at this path, because the vendor answered its request with this status."""
+        self.parts.leave_out(urlsplit(f"{self.base_url}{path}").path, status)
 
     @abstractmethod
     def credential(self) -> Credential:
@@ -165,7 +182,7 @@ class Rest(ABC, Generic[A]):
         try:
             return self.client.get(path, params=params)
         except VendorRefused as error:
-            if error.status_code == NOT_FOUND:
+            if error.is_absent:
                 return None
             raise
 
@@ -192,7 +209,9 @@ class Rest(ABC, Generic[A]):
     def refusal(self, response: Response, remedy: str = "") -> str:
         """`403 Permission Denied (request 5f1c): <what to do>`: one line that holds no body and no secret."""
         request_id = _line(self.request_id(response) or "")
-        told = " ".join(filter(None, [str(response.status_code), _line(self._credential.hidden(self.said(_object(response))))]))
+        body = _object(response)
+        words = [_line(self._credential.hidden(text)) for text in (self.said(body), "; ".join(self.details(body)))]
+        told = " ".join(filter(None, [str(response.status_code), "; ".join(filter(None, words))]))
         return f"{told}{f' (request {request_id})' if request_id else ''}: {remedy or self.remedy(response.status_code)}"
 
     def request_id(self, response: Response) -> str | None:
@@ -202,6 +221,15 @@ class Rest(ABC, Generic[A]):
     def said(self, body: Record) -> str:
         """The vendor's own words in an error body."""
         return str(body.get("message") or body.get("title") or "")
+
+    def details(self, body: Record) -> list[str]:
+        """What an error body says beside its words: scopes that the key lacks, and which parameter is wrong and why.
+
+        https://developer.calendly.com/api-docs/overview/errors; other vendors that tell as much use the same or similar names.
+        """
+        scopes = [scope for scope in _listed(body.get("required_scopes")) if isinstance(scope, str)]
+        wrong = [_detail(entry) for entry in _listed(body.get("details"))]
+        return [*([f"required scopes: {', '.join(scopes)}"] if scopes else []), *filter(None, wrong)]
 
     def remedy(self, status: int) -> str:
         """What a person can do."""
@@ -239,11 +267,12 @@ class Rest(ABC, Generic[A]):
 
 
 _REMEDIES = {
-    400: "the vendor did not take this request; was a page's token too old? Run it again",
+    400: "the vendor did not take this request; correct what it names, or run it again if a page's token was too old",
     401: "the key is wrong, expired or revoked; put a new one into the secrets file or the environment",
     402: "the vendor's plan does not include this",
     403: "the key may not read this: look at its scopes or permissions, its user's role, and the plan",
     404: "no such thing at the vendor; is api_url right?",
+    410: "the vendor has it no longer",
     429: "other programs use this account's allowance too; run it again later",
 }
 
@@ -259,6 +288,18 @@ def _object(response: Response) -> Record:
     except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
+
+
+def _listed(entries: object) -> list[Any]:
+    return entries if isinstance(entries, list) else []
+
+
+def _detail(entry: object) -> str:
+    """`events: scheduled_events:read is required`, of an object that names a parameter and says what is wrong with it."""
+    if not isinstance(entry, dict):
+        return entry if isinstance(entry, str) else ""
+    names = (entry.get("parameter") or entry.get("field") or entry.get("name"), entry.get("message") or entry.get("detail"))
+    return ": ".join(str(part) for part in names if part)
 
 
 def _line(text: str) -> str:

@@ -23,7 +23,6 @@ from ingest.vendors.rest import Rest
 A = TypeVar("A", bound=Account)
 
 _CONNECT_SECONDS = 10.0
-_NOT_FOUND = 404
 
 
 class SecretFrom(Enum):
@@ -125,7 +124,7 @@ class Subscriptions(ABC, Generic[A]):
         try:
             self.rest.client.session.request("DELETE", f"{self.rest.base_url}{path}")
         except VendorRefused as error:
-            if error.status_code != _NOT_FOUND:
+            if not error.is_absent:
                 raise
 
     def _nonsense(self, what: str) -> VendorUnavailable:

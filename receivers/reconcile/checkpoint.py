@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from ingest.errors import ConfigurationError, LogUnavailable, PayloadError
 from ingest.event import digest
 from ingest.instant import format_instant, parse_instant
+from ingest.lock_file import holder
 from ingest.private_file import replace_private
 from receivers.reconcile.progress import End, Progress, read, written
 from receivers.reconcile.report import Counts
@@ -41,12 +42,13 @@ class Checkpoint:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Raises LogUnavailable, which passes, when another process reconciles the account."""
-        lock = FileLock(self._folder / f"{self._account}.reconcile.lock")
+        file = self._folder / f"{self._account}.reconcile.lock"
+        lock = FileLock(file)
         try:
             with self._usable():
                 lock.acquire(timeout=0)
         except Timeout:
-            raise LogUnavailable(f"another process is reconciling account {self._account}; wait for it, or stop it") from None
+            raise LogUnavailable(f"another process{holder(file)} is reconciling account {self._account}; wait for it, or stop it") from None
         try:
             yield
         finally:

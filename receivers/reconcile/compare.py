@@ -21,7 +21,7 @@ class Verdict(Enum):
 
 
 def compare(told: Booking, stored: Stored | None, columns: Sequence[str], doubted_before: datetime) -> Verdict:
-    """By version; and within one, or where the stored one claims to be newer, by the columns that both sides tell.
+    """By version; and within one, or where the stored one claims to be newer, by those of `columns` that this record tells.
 
     REST tells the state of now. So what differs from it is not right, whatever its version says, unless it came so late
     that the vendor's REST side may be behind: rows made since `doubted_before` are left for the next time. So is what the
@@ -29,7 +29,8 @@ def compare(told: Booking, stored: Stored | None, columns: Sequence[str], doubte
     """
     if stored is None or told.version > stored.booking.version:
         return Verdict.YOUNG if told.updated_at and told.updated_at >= doubted_before else Verdict.MISSED
-    if stored.booking.gone_at is None and all(getattr(told, name) == getattr(stored.booking, name) for name in columns):
+    compared = [name for name in columns if name not in told.untold]
+    if stored.booking.gone_at is None and all(getattr(told, name) == getattr(stored.booking, name) for name in compared):
         return Verdict.MATCHED
     return Verdict.NEWER_HERE if stored.loaded_at >= doubted_before else Verdict.MISSED
 

@@ -83,7 +83,7 @@ def readable(settings: Settings, named: Iterable[str]) -> list[AnyVendor]:
     vendors = [vendor for vendor in settings.chosen(names) if names or vendor.account.can_reconcile()]
     for vendor in vendors:
         if not vendor.account.can_reconcile():
-            raise ConfigurationError(f"account {vendor.account.name} cannot be reconciled: set its {vendor.account.reconcile_needs()}")
+            raise ConfigurationError(f"account {vendor.account.name} cannot be reconciled: set {vendor.account.reconcile_needs()}")
     if not vendors:
         raise ConfigurationError("no account has what its vendor's REST side needs: api_token, api_key and so on; see docs/settings.md")
     return vendors

@@ -7,6 +7,7 @@ from typing import TypeVar
 from ingest.errors import LogUnavailable
 from ingest.opening import read_backlog
 from ingest.settings import Settings
+from ingest.waits import Wait
 from receivers.spool.opening import spool_states
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ def wait_for_spools(settings: Settings) -> None:
             " be counted as missed. Is `ingest up` or `ingest receive` running, and can it reach Kafka? Run this again when they are in the log"
         )
 
-    _wait(look, stalled)
+    _wait(look, stalled, "this machine's spooled deliveries are not in the log yet")
 
 
 def wait_for_consumer(settings: Settings, topic: str) -> None:
@@ -46,13 +47,15 @@ def wait_for_consumer(settings: Settings, topic: str) -> None:
             " is `ingest up` or `ingest consume` running? They are loaded when it is"
         )
 
-    _wait(look, stalled)
+    _wait(look, stalled, f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log of {topic}")
 
 
-def _wait(look: Callable[[], T], stalled: Callable[[T], str]) -> None:
+def _wait(look: Callable[[], T], stalled: Callable[[T], str], reason: str) -> None:
     """Until there is nothing left; not for ever while it stays the same."""
     before, moved_at = None, time.monotonic()
+    wait = Wait(f"{reason}; gives up when nothing moves for {_STALLED_SECONDS:.0f} s")
     while left := look():
+        wait.look()
         if left != before:
             before, moved_at = left, time.monotonic()
         if time.monotonic() - moved_at > _STALLED_SECONDS:

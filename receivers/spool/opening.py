@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import structlog
 
-from ingest.errors import ConfigurationError, LogUnavailable
+from ingest.disk import write_trouble
+from ingest.errors import LogUnavailable
+from ingest.finding import Finding, State, failure, ok, warning
 from ingest.log import Producer
 from ingest.log.sqlite import extent
-from ingest.opening import open_producer, probe, sqlite_path
+from ingest.opening import open_producer, sqlite_path
+from ingest.probing import probe_append
 from ingest.settings import Settings
 from receivers.spool import SpoolingProducer
 from receivers.spool.file import claim, records_in
@@ -48,19 +50,24 @@ def open_spooling(settings: Settings) -> Producer:
     return SpoolingProducer(producer, spools, after.total_seconds())
 
 
-def try_out(settings: Settings) -> str:
-    """What the spool is, in a line. Raises ConfigurationError where no file can be made, LogUnavailable where one cannot be read."""
+def check_spool(settings: Settings) -> list[Finding]:
+    """Whether the spool could be used, and what waits in it; nothing is left there."""
     folder = Path(settings.receiver.spool_dir)
-    if sqlite_path(settings):
-        left = sum(state.records for state in spool_states(settings))
-        also = f"; {left} records wait in {folder} from when the log was Kafka, and go to the log when a receiver starts" if left else ""
-        return f"none is needed: the embedded log is as near{also}"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with TemporaryFile(dir=folder):
-            return f"{folder} can be written to, {sum(state.records for state in spool_states(settings))} records wait there"
-    except OSError as error:
-        raise ConfigurationError(f"receiver.spool_dir {folder} cannot be used: {error}") from None
+        waiting = sum(state.records for state in spool_states(settings))
+        if not sqlite_path(settings):
+            _room(settings)
+    except LogUnavailable as error:
+        return [failure("spool", error)]
+    if not sqlite_path(settings):
+        return [ok("spool", f"{folder} can be written to, {waiting} records wait there")]
+    if waiting:
+        return [
+            warning(
+                "spool", f"{waiting} records wait in {folder} from when the log was Kafka", "start a receiver: it moves them into the log"
+            )
+        ]
+    return [Finding("spool", State.SKIPPED, "not used: only needed with Kafka")]
 
 
 def spool_states(settings: Settings) -> list[SpoolState]:
@@ -68,13 +75,51 @@ def spool_states(settings: Settings) -> list[SpoolState]:
     return [_state(path) for path in sorted(Path(settings.receiver.spool_dir).glob("spool-*.db"))]
 
 
-def ready(settings: Settings) -> None:
-    """A receiver is, while it can keep a delivery: in the log, or in a spool that has room, if it has one. Raises LogUnavailable."""
+def readiness(settings: Settings) -> list[Finding]:
+    """A receiver is ready while it can keep a delivery: in the log, or in a spool that has room, if it has one."""
     try:
-        probe(settings)
-    except LogUnavailable:
-        if sqlite_path(settings) or not any(state.bytes < settings.receiver.spool_limit for state in spool_states(settings)):
-            raise
+        probe_append(settings)
+    except LogUnavailable as error:
+        if sqlite_path(settings):
+            return [failure("log", error)]
+        return _without_log(settings, error)
+    return [ok("log", f"{settings.log} takes records"), *_without_spool(settings)]
+
+
+def _without_spool(settings: Settings) -> list[Finding]:
+    """What a receiver of Kafka's lacks that has no spool to fall back on."""
+    if sqlite_path(settings):
+        return []
+    try:
+        _room(settings)
+    except LogUnavailable as error:
+        return [warning("spool", f"deliveries will be answered 503 when Kafka is away: {error}")]
+    return []
+
+
+def _without_log(settings: Settings, away: LogUnavailable) -> list[Finding]:
+    try:
+        _room(settings)
+    except LogUnavailable as error:
+        return [failure("log", away), failure("spool", error)]
+    return [
+        warning("log", str(away), "deliveries are kept in the spool meanwhile"),
+        ok("spool", f"{settings.receiver.spool_dir} takes records"),
+    ]
+
+
+def _room(settings: Settings) -> None:
+    """Raises LogUnavailable when no more records fit into the spool."""
+    folder = Path(settings.receiver.spool_dir)
+    if trouble := write_trouble(folder):
+        raise LogUnavailable(f"receiver.spool_dir {folder}: {trouble}")
+    states = spool_states(settings)
+    if not states:
+        raise LogUnavailable(f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why (spool.unusable)")
+    if all(state.bytes >= settings.receiver.spool_limit for state in states):
+        raise LogUnavailable(
+            f"the spool {folder} is full: receiver.spool_limit is {settings.receiver.spool_limit} bytes; start what reads the log"
+        )
 
 
 def _state(path: Path) -> SpoolState:

@@ -47,7 +47,7 @@ def open_registrar(settings: Settings, vendor: AnyVendor, heard: HeardFrom, keyr
         raise ConfigurationError(f"{vendor.name} has no API for webhooks: `ingest webhooks plan {name}` shows what to do by hand")
     if not vendor.account.can_read():
         needed = vendor.account.rest_needs()
-        raise ConfigurationError(f"account {name}: its webhooks can be registered with its REST credential only: set its {needed}")
+        raise ConfigurationError(f"account {name}: its webhooks can be registered with its REST credential only: set {needed}")
     patience = Patience(failing=settings.reconcile.patience.total_seconds())
     side = found(load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir), patience), settings.webhooks.timeout.total_seconds())
     kept = keyring or FileKeyring(vendor.account, SecretsFile(current_secrets_path()))

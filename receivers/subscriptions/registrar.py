@@ -100,8 +100,8 @@ class Registrar:
         """All of ours anew, with a new secret beside the old, which stays live."""
         if self.side.secret_from is SecretFrom.FIXED:
             raise ConfigurationError(
-                f"{self.side.rest.label}: the vendor signs with a secret that is not made for a subscription: change it there, and set "
-                f"accounts.{self.side.account.name}.webhook_secrets to the new one and the old one, in this order, before that"
+                f"{self.side.rest.label}: {self.side.vendor.name} signs with the application's secret key. First set "
+                f'accounts.{self.side.account.name}.webhook_secrets = ["new", "old"], then change the key at the vendor.'
             )
         with self.state.alone():
             old = frozenset(one.id for step in self.look() if step.kind in {Kind.KEEP, Kind.ADOPT} for one in step.old)

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from ingest.errors import ConfigurationError, PayloadError, VendorUnavailable
 from ingest.instant import format_instant, parse_instant
+from ingest.lock_file import acquire, holder
 from ingest.private_file import replace_private
 
 _LOCK_SECONDS = 120.0
@@ -56,9 +57,12 @@ class StateFile:
         self._make_folder()
         lock = FileLock(self._file.with_suffix(".lock"))
         try:
-            lock.acquire(timeout=_LOCK_SECONDS)
+            acquire(lock, _LOCK_SECONDS, f"another process is changing the subscriptions of account {self.account}")
         except Timeout:
-            raise VendorUnavailable(f"another process has been changing the subscriptions of account {self.account} for too long") from None
+            who = holder(Path(lock.lock_file))
+            raise VendorUnavailable(
+                f"another process{who} has been changing the subscriptions of account {self.account} for too long"
+            ) from None
         try:
             yield
         finally:

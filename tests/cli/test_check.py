@@ -1,12 +1,20 @@
 """What `check` says of what is not as it should be."""
 
+import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
+from ingest.cli.check.run import Check, run_lanes
+from ingest.errors import ConfigurationError
+from ingest.finding import Finding, ok
 from tests.cli.command import ingest
+from tests.kafka.broker import free_port
 from tests.rest.rig import simulated
+
+PORTS = [("RECEIVER", "PORT"), ("RECEIVER", "ADMIN_PORT"), ("CONSUMER", "ADMIN_PORT"), ("RECONCILE", "ADMIN_PORT")]
 
 
 def test_credentials_that_only_sync_can_use_are_no_promise_of_reconciliation(tmp_path: Path) -> None:
@@ -48,4 +56,54 @@ def test_a_port_where_somebody_listens_is_named(tmp_path: Path) -> None:
         port = server.getsockname()[1]
         result = ingest(tmp_path, "check", "--json", INGEST_RECEIVER__PORT=str(port))
     [found] = [finding for finding in result.json["checks"] if finding["check"] == "listeners"]
-    assert f"; in use now: {port}, which is right while" in found["detail"]
+    assert not found["ok"]
+    assert f"receiver.port {port} is used by pid {os.getpid()} (" in found["detail"]
+    assert "choose another port" in found["remedy"]
+
+
+def test_what_alone_cannot_be_reached_has_the_exit_code_for_that(tmp_path: Path) -> None:
+    environ = {
+        "INGEST_LOG": f"kafka://127.0.0.1:{free_port()}",
+        "INGEST_ACCOUNTS__SALES__VENDOR": "calendly",
+        "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS": "only for tests",
+        **{f"INGEST_{section}__{name}": "0" for section, name in PORTS},
+    }
+    result = ingest(tmp_path, "check", **environ)
+    assert result.code == 3, result
+    [said] = [line for line in result.out.splitlines() if line.startswith("FAIL")]
+    assert said.startswith(f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection (Connection refused)")
+    assert said.endswith("is the broker running, and is its address in log right?")
+    assert "warn webhooks sales: nothing has arrived yet" in result.out
+    assert list(tmp_path.iterdir()) == [], "it only looked"
+
+
+def names(lanes: list[list[Check]], limit: float = 60.0) -> dict[str, str]:
+    return {check.name: "; ".join(finding.sentence for finding in findings) for check, findings in run_lanes(lanes, limit)}
+
+
+def test_a_check_that_hangs_is_named_and_holds_up_its_lane_alone() -> None:
+    go_on = threading.Event()
+    hangs = Check("warehouse", lambda: [ok("warehouse", str(go_on.wait()))])
+    lanes = [[hangs, Check("webhooks", lambda: [ok("webhooks", "fine")])], [Check("log", lambda: [ok("log", "fine")])]]
+    try:
+        assert names(lanes, 0.05) == {
+            "warehouse": "no answer within 0 s",
+            "webhooks": "not checked, because warehouse takes too long",
+            "log": "fine",
+        }
+    finally:
+        go_on.set()
+
+
+def test_a_check_that_breaks_is_a_finding_and_the_others_are_made() -> None:
+    def refuse() -> list[Finding]:
+        raise ConfigurationError("set something")
+
+    def fall_over() -> list[Finding]:
+        raise ZeroDivisionError("it may quote a secret")
+
+    assert names([[Check("a", refuse), Check("b", fall_over), Check("c", lambda: [ok("c", "fine")])]]) == {
+        "a": "set something",
+        "b": "the check itself failed (ZeroDivisionError); report this as a bug",
+        "c": "fine",
+    }

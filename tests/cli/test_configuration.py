@@ -98,7 +98,7 @@ def test_check_finds_everything_that_is_wrong_at_once(tmp_path: Path) -> None:
     assert (result.code, result.err) == (1, "")
     assert "FAIL accounts: no webhook secret for account sales: set INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS" in result.out
     assert "FAIL public url: http://hooks.example.com is not https" in result.out
-    assert "FAIL log: none of the brokers in kafka://127.0.0.1:1 accepts a connection" in result.out
+    assert "FAIL log: Kafka at 127.0.0.1:1: no connection (Connection refused): is the broker running" in result.out
     assert "FAIL warehouse: " in result.out
 
 

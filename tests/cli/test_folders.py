@@ -20,6 +20,7 @@ from tests.subscriptions.desk import Desk, opened
 # Commands that only read, with the exit codes they may have in a product that has not run yet.
 READING = {
     "status": {0, 1},
+    "check": {0, 1},
     "query": {3},
     "dead-letters list": {0, 3},
     "dead-letters show abc": {2, 3},
@@ -29,7 +30,7 @@ READING = {
     "webhooks list": {0},
     "replay --dry-run": {0, 3},
 }
-NEEDS_SETTINGS = [*READING, "check", "up", "receive", "consume", "reconcile", "sync", "webhooks apply", "webhooks remove sales"]
+NEEDS_SETTINGS = [*READING, "up", "receive", "consume", "reconcile", "sync", "webhooks apply", "webhooks remove sales"]
 SALES = '[accounts.sales]\nvendor = "calendly"\n'
 BOOKINGS = """
 create schema ingest;

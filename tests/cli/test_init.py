@@ -77,16 +77,19 @@ def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> N
     assert result.code == 0, result
     assert [finding["check"] for finding in result.json["checks"] if finding["ok"]] == [
         "accounts",
-        "public url",
         "listeners",
+        "folders",
+        "disk",
+        "public url",
+        "clock",
         "log",
         "spool",
-        "warehouse",
         *(f"REST {account}" for account in ("sales", "support", "salon", "tours")),
-        "webhooks salon",
+        "warehouse",
+        *(f"webhooks {account}" for account in ("sales", "support", "salon", "tours")),
     ]
     skipped = {finding["check"]: finding["detail"] for finding in result.json["checks"] if finding["skipped"]}
-    assert set(skipped) == {f"REST {account}" for account in ("sales", "support", "salon", "tours")}
+    assert set(skipped) == {"clock", "spool", *(f"REST {account}" for account in ("sales", "support", "salon", "tours"))}
     assert skipped["REST tours"].startswith("not configured: reconcile and sync leave this account out")
     assert skipped["REST tours"].endswith("set its secret_key with api_key")
     tours = "https://hooks.example.org/webhooks/bookeo/tours?domain=bookings&type="

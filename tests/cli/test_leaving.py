@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import PATIENCE, environment
+from tests.cli.command import COMMAND, PATIENCE, environment
 
 # A thread of a pool, as those that sit out a vendor's pause, and then how the command ends.
 WAITING = """
@@ -40,9 +40,22 @@ from ingest.cli import main
 main()
 """
 
+BUSY = """
+from ingest.cli import commands, main
+
+@commands.app.command()
+def busy() -> None:
+    {body}
+
+import sys
+sys.argv = ["ingest", "busy"]
+main()
+"""
+
 
 @pytest.mark.parametrize(
-    ("end", "code", "last"), [("return 3", 3, ""), ("raise KeyboardInterrupt", 130, ""), ("raise ValueError('odd')", 1, "ValueError: odd")]
+    ("end", "code", "last"),
+    [("return 3", 3, ""), ("raise KeyboardInterrupt", 130, "stopped"), ("raise ValueError('odd')", 1, "ValueError: odd")],
 )
 def test_a_thread_that_waits_holds_no_command(end: str, code: int, last: str, tmp_path: Path) -> None:
     program = [sys.executable, "-c", WAITING.format(end=end)]
@@ -60,7 +73,48 @@ def test_an_interrupt_while_the_commands_are_imported_shows_no_traceback(tmp_pat
             _, errors = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
-    assert (process.returncode, errors) == (130, "")
+    assert (process.returncode, errors) == (130, "stopped\n")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import time; print('busy', flush=True); time.sleep(300)",
+        # a library that waits in its own code, and never comes back to Python to look for a signal
+        "import ctypes; print('busy', flush=True); ctypes.PyDLL(None).sleep(300); ctypes.CDLL(None).sleep(300)",
+        "import duckdb; print('busy', flush=True); duckdb.execute('select count(*) from range(100000000) a, range(100000000) b where a.range + b.range = 7').fetchall()",
+    ],
+    ids=["sleeping", "in a library", "in a query"],
+)
+def test_an_interrupt_ends_a_command_wherever_it_is(body: str, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", BUSY.format(body=body)]
+    with subprocess.Popen(program, cwd=tmp_path, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "busy\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            _, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert (process.returncode, errors) == (130, "stopped\n")
+
+
+def test_what_cannot_be_written_is_one_line_and_a_failure(tmp_path: Path) -> None:
+    for arguments in (["--version"], ["query", "--help"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [*COMMAND, *arguments],
+                cwd=tmp_path,
+                env=surroundings(),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "No space left on device" in done.stderr
 
 
 def surroundings() -> dict[str, str]:

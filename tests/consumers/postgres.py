@@ -48,6 +48,11 @@ class PostgresServer:
         """At once, as in a crash."""
         self._call("pg_ctl", "--wait", "--mode=immediate", "stop")
 
+    def demand_password(self, user: str) -> None:
+        """From this user, once the server has read its configuration again."""
+        file = self._folder / "data" / "pg_hba.conf"
+        file.write_text(f"host all {user} 127.0.0.1/32 scram-sha-256\n{file.read_text()}")
+
     def _call(self, name: str, *arguments: str) -> None:
         user, group = self._user or (None, None)
         subprocess.run(

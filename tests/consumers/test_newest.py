@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumers.batch import Plan, candidates, plan_load, read_batch
-from consumers.versions import Key, Stored
+from consumers.rows import Row
+from consumers.versions import Key
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.vendors.mapping import BookingMapper
@@ -64,9 +65,8 @@ class Model:
         self.events = events | self.events
         self.bookings |= bookings
 
-    def versions(self, keys: Iterable[Key]) -> Mapping[Key, Stored]:
-        rows = {key: self.bookings[key] for key in keys if key in self.bookings}
-        return {key: Stored(row["version"], row["first_seen_at"]) for key, row in rows.items()}
+    def versions(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
+        return {key: self.bookings[key] for key in keys if key in self.bookings}
 
 
 def play(reading: Reading) -> Model:
@@ -105,8 +105,10 @@ def test_of_a_batch_the_state_that_lost_is_told_as_stale() -> None:
     events = [sample(1, at=5), sample(2, at=9)]
     records = [StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(events)]
     items = read_batch(records, TOPICS, BookingMapper({}), START).items
-    held = {one.key: Stored("2026-05-01T09:00:07.000000Z/2026-05-01T09:00:07.000000Z", START) for one in candidates(items)}
-    plan = plan_load(items, [], held, START)
+    [stored] = plan_load(
+        read_batch([StoredRecord(sample(3, at=7).to_record(), Partition(TOPIC), 3)], TOPICS, BookingMapper({}), START).items, [], {}, START
+    ).rows["bookings"]
+    plan = plan_load(items, [], {one.key: stored for one in candidates(items)}, START)
     assert [one.event.id for one in plan.stale] == ["E1"]
     assert [row["last_event_id"] for row in plan.rows["bookings"]] == ["E2"]
 

@@ -101,7 +101,7 @@ def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
         (["list", "--since", "2026-05-02", "--until", "2026-05-01"], "--since must be before --until"),
         (["show", "", "--raw"], "4 dead letters have an id that begins with ''"),
         (["show", "nothing"], "no dead letter has an id that begins with 'nothing'"),
-        (["show", SEVERAL[0].id, "--raw", "--json"], "--raw and --json are two answers"),
+        (["show", SEVERAL[0].id, "--raw", "--json"], "Use either --raw or --json"),
         (["redrive"], "say which dead letters"),
         (["redrive", "--dry-run"], "say which dead letters"),
         (["redrive", "--all", "--account", "sales"], "three ways"),

@@ -1,5 +1,6 @@
 """The admin listener: readiness, and metrics that add up, for those who may see them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ from pydantic import SecretStr
 
 from ingest.admin import build_admin, serve_admin
 from ingest.errors import ConfigurationError
-from ingest.opening import probe
 from ingest.settings import ReceiverSettings
+from receivers.spool.opening import readiness
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import SALES, SECRET, Request, booking, signed
@@ -65,7 +66,7 @@ def test_metrics_count_every_delivery_of_all_workers(start: Start, tmp_path: Pat
     assert _of(samples, "ingest_delivery_seconds_count") == GOOD + UNREADABLE + FORGED + TOO_LARGE
     assert 0 < _of(samples, "ingest_delivery_seconds_sum") < 60
     assert samples["ingest_in_flight_bytes", frozenset()] == 0
-    assert receiver.admin.get("/readyz").text == "ready\n"
+    assert receiver.admin.get("/readyz").json()["ready"] is True
     assert len(list(tmp_path.glob("ingest-metrics-*"))) == (workers == "2")
     assert receiver.stop() == 0
     assert list(tmp_path.glob("ingest-metrics-*")) == [], "nothing is left behind"
@@ -101,15 +102,15 @@ def test_neither_listener_has_what_the_other_has(start: Start) -> None:
 
 def test_an_empty_token_is_none() -> None:
     with pytest.raises(ConfigurationError, match=r"0\.0\.0\.0 needs receiver\.admin_token"):
-        serve_admin(ReceiverSettings(admin_host=ANYWHERE, admin_port=0, admin_token=SecretStr("")), "receiver", lambda: None)
+        serve_admin(ReceiverSettings(admin_host=ANYWHERE, admin_port=0, admin_token=SecretStr("")), "receiver", {})
 
 
 def test_it_is_not_ready_while_the_log_cannot_be_read(receiver: InProcess) -> None:
-    receiver.app = build_admin(lambda: probe(receiver.settings), None)
+    receiver.app = build_admin(lambda: readiness(receiver.settings), None)
     assert receiver.ask(Request("/readyz", method="GET")).status == 200
     for file in receiver.log.parent.glob("log.db*"):
         file.rename(file.with_name(f"away-{file.name}"))
     receiver.log.write_bytes(b"this is no database" * 1000)
     answer = receiver.ask(Request("/readyz", method="GET"))
     assert answer.status == 503
-    assert answer.body == f"not ready: the log {receiver.log} failed: file is not a database\n".encode()
+    assert json.loads(answer.body)["reasons"] == [f"log: the log {receiver.log} failed: file is not a database"]

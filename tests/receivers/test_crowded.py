@@ -84,7 +84,7 @@ def test_a_body_for_an_unknown_account_is_not_waited_for_either(start: Start) ->
     ids=["an empty line", "the rest of a body that was refused"],
 )
 def test_an_answered_connection_that_brings_something_but_no_request_is_not_kept(start: Start, idle: bytes) -> None:
-    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
+    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__KEEP_ALIVE="1s")
     with connection(receiver) as opened:
         opened.sendall(idle)
         said = opened.recv(4096)

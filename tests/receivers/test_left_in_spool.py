@@ -13,10 +13,10 @@ from ingest.errors import LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.settings import ReceiverSettings, Settings
-from receivers.serve import _ready
+from receivers.serve import _readiness
 from receivers.spool.file import SpoolFile, claim
 from receivers.spool.left import hand_on
-from receivers.spool.opening import ready, spool_states
+from receivers.spool.opening import readiness, spool_states
 from tests.cli.command import ingest
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import stored
@@ -83,7 +83,7 @@ def test_check_and_status_show_them(left: list[SpoolFile], settings: Settings, t
     assert f"251 records wait in {settings.receiver.spool_dir} from when the log was Kafka" in said
     hand_on(settings)
     checks = ingest(tmp_path, "check", "--json", **environ).json["checks"]
-    assert [check["detail"] for check in checks if check["check"] == "spool"] == ["none is needed: the embedded log is as near"]
+    assert [check["detail"] for check in checks if check["check"] == "spool"] == ["not used: only needed with Kafka"]
 
 
 def test_nothing_newer_is_taken_while_another_receiver_has_them(left: list[SpoolFile], settings: Settings, tmp_path: Path) -> None:
@@ -126,14 +126,16 @@ def test_a_file_that_cannot_be_read_is_somebodys_decision(settings: Settings, tm
 
 def test_a_receiver_is_not_ready_before_they_are_handed_on(settings: Settings) -> None:
     listening = threading.Event()
-    with pytest.raises(LogUnavailable, match="before anything newer"):
-        _ready(settings, listening)
+    [waiting_] = _readiness(settings, listening)
+    assert waiting_.failed
+    assert "before anything newer" in waiting_.detail
     listening.set()
-    _ready(settings, listening)
+    assert not any(finding.failed for finding in _readiness(settings, listening))
 
 
 def test_room_in_a_spool_makes_nobody_ready_whose_log_is_embedded(left: list[SpoolFile], settings: Settings, tmp_path: Path) -> None:
     close(left)
     (tmp_path / "log.db").write_bytes(b"no database at all " * 300)
-    with pytest.raises(LogUnavailable, match=r"log\.db"):
-        ready(settings)
+    [log] = readiness(settings)
+    assert log.failed
+    assert "log.db" in log.detail

@@ -26,7 +26,10 @@ def test_a_flood_of_one_kind_is_one_line_and_another_kind_is_told_at_once(receiv
         ("delivery.rejected", 0),
         ("delivery.too_large", 0),
     ]
-    assert [entry["why"] for entry in logged][:2] == ["no live secret matches", "calendly-webhook-signature is there 2 times, not once"]
+    assert [entry["why"] for entry in logged][:2] == [
+        "none of the account's 2 webhook secrets fits",
+        "header calendly-webhook-signature came 2 times: it must come once",
+    ]
 
 
 def test_a_url_that_no_account_has_is_told_of_whatever_it_is(receiver: InProcess) -> None:

@@ -25,9 +25,9 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="pr
 
 
 @contextmanager
-def up(folder: Path, tree: dict[str, Any]) -> Iterator["subprocess.Popen[bytes]"]:
+def up(folder: Path, tree: dict[str, Any], port: int = 0) -> Iterator["subprocess.Popen[bytes]"]:
     """From start to a clean stop, which is checked."""
-    configured(folder, tree | {"receiver": {"port": 0, "admin_port": 0}})
+    configured(folder, tree | {"receiver": {"port": port, "admin_port": 0}})
     with (folder / "up.log").open("wb") as lines:
         process = subprocess.Popen([*COMMAND, "up"], cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=lines, stderr=lines)
     try:

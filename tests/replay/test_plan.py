@@ -9,10 +9,10 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.batch import Topics, candidates, plan_load, read_batch, to_compare
+from consumers.batch import Mapper, Topics, candidates, incomplete, plan_load, read_batch
 from consumers.replay import again
 from consumers.rows import Row
-from consumers.versions import Key, Stored
+from consumers.versions import Key
 from ingest.dead_letter import DeadLetter
 from ingest.event import Event, Via
 from ingest.instant import format_instant
@@ -29,21 +29,25 @@ ITS_OWN = {"first_seen_at", "last_via", "loaded_at"}
 
 @dataclass(slots=True)
 class Warehouse:
-    """Merges as dlt does. `clock` makes every load's `loaded_at` another one, so that a row that was written again shows."""
+    """Merges as dlt does. `clock` makes every load's `loaded_at` another one, so that a row that was written again shows.
+
+    `mapper` reads the events; another one may take its place between two loads.
+    """
 
     events: dict[Any, Row] = field(default_factory=dict)
     bookings: dict[Key, Row] = field(default_factory=dict)
     clock: "count[int]" = field(default_factory=lambda: count(1000))
     stale: int = 0
+    mapper: Mapper = field(default_factory=lambda: BookingMapper({}))
 
     def load(self, records: Sequence[StoredRecord]) -> None:
         """One batch, as the loader does it."""
         now = moment(next(self.clock))
-        items = read_batch(records, TOPICS, BookingMapper({}), now).items
+        items = read_batch(records, TOPICS, self.mapper, now).items
         told = candidates(items)
-        held = {key: _held(self.bookings[key]) for one in told if (key := one.key) in self.bookings}
-        whole = {key: self.bookings[key] for key in to_compare(told, held)}
-        plan = plan_load(items, [], held, now, whole)
+        stored = {key: _decisive(self.bookings[key]) for one in told if (key := one.key) in self.bookings}
+        whole = {key: self.bookings[key] for key in incomplete(told, stored)}
+        plan = plan_load(items, [], stored | whole, now)
         self.stale += len(plan.stale)
         self.events = {(row["source"], row["id"]): row for row in plan.rows.get("booking_events", [])} | self.events
         self.bookings |= {(row["vendor"], row["account"], row["booking_id"]): row for row in plan.rows.get("bookings", [])}
@@ -57,8 +61,9 @@ class Warehouse:
         return {key: {name: value for name, value in row.items() if name not in ITS_OWN} for key, row in self.bookings.items()}
 
 
-def _held(row: Row) -> Stored:
-    return Stored(row["version"], row["first_seen_at"], row["last_event_id"])
+def _decisive(row: Row) -> Row:
+    """No more of it than a consumer asks for first."""
+    return {name: row[name] for name in ("version", "first_seen_at", "last_event_id", "column_versions")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,14 +256,14 @@ def test_stopped_by_hand_it_says_how_to_go_on_and_that_brings_the_rest(tmp_path:
         before = snapshot(rig)
         with waiting(tmp_path, tree, rig) as process:
             assert process.stderr
-            assert "nobody loads what waits in the log: is `ingest up`" in process.stderr.readline()
+            assert "waiting for a consumer: is `ingest up`" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE) == 130
             said = process.stderr.read()
         alter(rig, "delete from {}")
         with rig.running():
             until(lambda: rig.lag_outside() == 0, "what it had appended is loaded")
-            assert "stopped: to go on, give it --since 20" in said
+            assert "stopped: to continue, run it with --since 20" in said
             told = ingest(tmp_path, "replay", "--since", said.split()[-1], "--json")
         assert (told.code, told.json["loaded"]) == (0, True)
         assert told.json["replayed"] >= 500
@@ -313,7 +313,7 @@ def test_a_dry_run_counts_and_appends_nothing(tmp_path: Path, tree: dict[str, An
         assert "2 records would be replayed, received from 2026-05-01T09:00:00" in told.out
         assert copies(rig) == 0
         early = ingest(tmp_path, "replay", "--dry-run", "--since", "2026-01-01")
-        assert "the log has records from 20" in early.err
+        assert "the log begins at 20" in early.err
 
 
 def test_an_account_that_left_the_settings_is_replayed_and_one_that_never_was_is_told(tmp_path: Path, tree: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from ingest.simulator.rest.server import RestServer
 from ingest.simulator.world import Meeting
 from ingest.vendors import load_vendor
 from ingest.vendors.rest import AnyRest, Window, load_rest
-from tests.simulator.story import BEGINNING, DIALECTS, live, new_world
+from tests.simulator.story import BEGINNING, DIALECTS, as_queried, live, new_world
 
 HASTY = Patience(busy=5.0, failing=2.0, answer=5.0)
 END = BEGINNING + timedelta(days=5)
@@ -79,4 +79,4 @@ def read(rest: AnyRest, record: Mapping[str, Any], seen: datetime = END) -> dict
     booking = rest.vendor.booking(rest.vendor.observe(record, seen))
     assert booking is not None
     columns = {name: getattr(booking, name) for name in booking.__slots__}
-    return columns | {"staff": list(booking.staff), "status": str(booking.status)}
+    return columns | as_queried(booking) | {"status": str(booking.status)}

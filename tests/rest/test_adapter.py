@@ -83,7 +83,7 @@ def test_busy_is_waited_for_and_asked_again(server: Answers) -> None:
 def test_what_is_busy_for_longer_than_we_have_patience_is_given_up_at_once(server: Answers) -> None:
     server.answers = [told({}, 429, Retry_After="3600")]
     session, adapter = opened()
-    with pytest.raises(VendorBusy, match=f"^{LABEL}: too many requests. 429: do something$") as caught:
+    with pytest.raises(VendorBusy, match=f"^{LABEL}: too many requests, the next one is allowed in 3600 s. 429: do something$") as caught:
         session.get(server.url)
     assert caught.value.retry_after == 3600
     with pytest.raises(VendorBusy, match="wants no request for 3"):
@@ -199,7 +199,7 @@ def test_a_connection_that_is_cut_is_tried_again(server: Answers) -> None:
 
 
 def test_nobody_listening_is_no_answer() -> None:
-    with pytest.raises(VendorUnavailable, match=rf"^{LABEL}: no answer from 127.0.0.1:9 \(ConnectionError\)$"):
+    with pytest.raises(VendorUnavailable, match=f"^{LABEL}: 127.0.0.1:9 refuses the connection: nothing listens there$"):
         opened(patience=Patience(1, 0.0, 1))[0].get("http://127.0.0.1:9")
 
 

@@ -21,6 +21,13 @@ def rest(tmp_path: Path) -> AnyRest:
     return load_rest("oncehub")(vendor(account, ""), tmp_path)
 
 
+@pytest.fixture
+def bookeo_rest(tmp_path: Path) -> AnyRest:
+    vendor = load_vendor("bookeo")
+    account = vendor.Account.model_validate({"name": "tours", "vendor": "bookeo", "secret_key": KEY, "api_key": KEY})
+    return load_rest("bookeo")(vendor(account, ""), tmp_path)
+
+
 def response(status: int, body: object = None, **headers: str) -> Response:
     made = Response()
     made.status_code = status
@@ -78,3 +85,56 @@ def test_a_pause_until_a_date(rest: AnyRest) -> None:
 @pytest.mark.parametrize("date", ["Wed, 21 Oct 2065 07:28:00 -0000", "Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 99 Oct 2065 07:28:00 GMT"])
 def test_a_date_that_is_none_is_no_pause(rest: AnyRest, date: str) -> None:
     assert rest.pause(response(429, Retry_After=date)) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "seconds"),
+    [
+        ({"retryAfter": 30}, {}, 30.0),
+        ({"retryAfter": "12.5"}, {}, 12.5),
+        ({"retryAfter": 30}, {"Retry_After": "7"}, 7.0),
+        ({"retryAfter": -1}, {}, None),
+        ({"retryAfter": True}, {}, None),
+        ({"retryAfter": "soon"}, {}, None),
+        ({"retryAfter": "inf"}, {}, None),
+        ({"retryAfter": "nan"}, {}, None),
+        ([30], {}, None),
+        (b"Too many requests", {}, None),
+    ],
+)
+def test_bookeo_tells_the_pause_in_the_body(bookeo_rest: AnyRest, body: object, headers: dict[str, str], seconds: float | None) -> None:
+    assert bookeo_rest.pause(response(429, body, **headers)) == seconds
+
+
+def test_a_pause_in_the_body_of_a_success_is_data(bookeo_rest: AnyRest) -> None:
+    assert bookeo_rest.pause(response(200, {"retryAfter": 30})) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            {"title": "Permission Denied", "required_scopes": ["event_types:read", "users:read"]},
+            "required scopes: event_types:read, users:read",
+        ),
+        (
+            {"title": "Invalid Argument", "details": [{"parameter": "events", "message": "users:read is required"}, {"message": "no"}]},
+            "events: users:read is required; no",
+        ),
+        ({"message": "no", "details": ["one", {"field": "url", "detail": "is not https"}, 7, None, {}]}, "no; one; url: is not https"),
+    ],
+)
+def test_what_an_error_says_of_scopes_and_parameters_is_told(rest: AnyRest, body: object, words: str) -> None:
+    assert f"{words}:" in rest.refusal(response(403, body))
+
+
+@pytest.mark.parametrize("odd", [None, "text", 7, {"a": 1}, [None], [[]], [{"parameter": None}]])
+def test_details_of_another_kind_are_no_reason_to_fail(rest: AnyRest, odd: object) -> None:
+    assert rest.refusal(response(500, {"message": "no", "details": odd, "required_scopes": odd})).startswith("500 no")
+
+
+def test_details_hold_no_key_and_are_of_bounded_length(rest: AnyRest) -> None:
+    told = rest.refusal(response(400, {"message": "x", "details": [{"parameter": KEY, "message": f"\x1b[2J{KEY}" * 300}]}))
+    assert KEY not in told
+    assert told.isprintable()
+    assert len(told) < 600

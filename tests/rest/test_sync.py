@@ -29,6 +29,7 @@ NAMES = {
         "resources",
         "payments",
         "webhooks",
+        "holds",
     },
     "calendly": {
         "users_me",
@@ -90,6 +91,7 @@ def test_every_resource_loads_with_its_key(vendor: str, request: pytest.FixtureR
     for number in [*side.meetings][12:]:
         del side.meetings[number]
     rest = side.open()
+    rest.ids = [f"HOLD{number}" for number in side.meetings]
     resources = source(rest).resources
     assert set(resources) == NAMES[vendor]
     load(pipeline, rest, *NAMES[vendor])

@@ -3,7 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import dlt
 import pytest
+from dlt.sources.rest_api import rest_api_resources
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -55,6 +57,85 @@ def test_oncehub_staff_that_is_gone_has_an_id_only(oncehub: Side) -> None:
     rest = oncehub.open()
     booking = read(rest, rest.complete({**listed(rest)[0], "owner": "USR-GONE"})[0])
     assert (booking["staff"], booking["staff_name"]) == (["USR-GONE"], None)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expandable", "asked"),
+    [
+        ("", {"contact", "conversation"}, ["contact,conversation"]),
+        ("data.", {"contact", "conversation"}, ["contact,conversation", "data.contact,data.conversation"]),
+        ("", {"contact"}, ["contact,conversation", "data.contact,data.conversation", "contact"]),
+        ("data.", {"contact"}, ["contact,conversation", "data.contact,data.conversation", "contact", "data.contact"]),
+        ("", {"owner"}, ["contact,conversation", "data.contact,data.conversation", "contact", "data.contact", ""]),
+    ],
+)
+def test_oncehubs_customers_are_read_by_whatever_it_expands(oncehub: Side, prefix: str, expandable: set[str], asked: list[str]) -> None:
+    assert isinstance(oncehub.dialect, OncehubRest)
+    oncehub.dialect.prefix, oncehub.dialect.expandable = prefix, frozenset(expandable)
+    tried: list[str] = []
+
+    def note(_: str, request: Request) -> Response | None:
+        if request.url.path.endswith("/bookings") and "after" not in request.query_params:
+            tried.append(request.query_params.get("expand", ""))
+        return None
+
+    oncehub.server.faults.append(note)
+    rest = oncehub.open()
+    truth = {row["booking_id"]: row for row in map(DIALECTS["oncehub"].expected, oncehub.meetings.values())}
+    for entry in [*listed(rest)[:40], *listed(rest)[:40]]:
+        booking = read(rest, rest.complete(entry)[0])
+        for name in ("customer_name", "customer_email", "customer_phone"):
+            assert booking[name] == truth[entry["id"]][name]
+        assert booking["customer_id"].startswith("CTC-")
+    assert tried == [*asked, asked[-1]]  # what was refused once is not tried again
+
+
+def test_oncehubs_contacts_are_asked_for_once_and_only_where_nothing_else_tells_who_booked(oncehub: Side) -> None:
+    assert isinstance(oncehub.dialect, OncehubRest)
+    oncehub.dialect.expandable = frozenset()
+    rest = oncehub.open()
+    entries = listed(rest)[:40]
+    asked = paths(oncehub)
+    for entry in [*entries, *entries]:
+        rest.complete(entry)
+    wanted = {f"/contacts/{entry['contact']}" for entry in entries if entry["form_submission"] is None}
+    assert sorted(path for path in asked if path != "/users") == sorted(wanted)
+    assert {f"/{child}" for entry in entries for child in rest.children(entry)} == wanted
+    assert wanted
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_an_oncehub_contact_that_cannot_be_read_leaves_the_booking(oncehub: Side, status: int) -> None:
+    assert isinstance(oncehub.dialect, OncehubRest)
+    oncehub.dialect.expandable = frozenset()
+    oncehub.server.faults.append(lambda _, request: Response(status_code=status) if "/contacts/" in request.url.path else None)
+    rest = oncehub.open()
+    entry = next(entry for entry in listed(rest) if entry["form_submission"] is None)
+    booking = read(rest, rest.complete(entry)[0])
+    assert (booking["customer_id"], booking["customer_name"]) == (entry["contact"], None)
+    assert booking["customer_email"] in entry["attendees"][1:]
+
+
+def test_oncehubs_campaign_parameters_are_read(oncehub: Side) -> None:
+    rest = oncehub.open()
+    for entry in listed(rest)[:20]:
+        meeting = oncehub.meetings[int(entry["id"].removeprefix("BKNG-"))]
+        assert read(rest, entry)["tracking"] == (meeting.campaign or None)
+
+
+def test_oncehub_refusing_for_another_reason_than_what_is_expanded_is_a_refusal(oncehub: Side) -> None:
+    oncehub.server.faults.append(lambda *_: JSONResponse({"type": "invalid_request_error", "message": "Invalid date"}, 400))
+    with pytest.raises(VendorRefused, match="400 Invalid date"):
+        listed(oncehub.open())
+
+
+@pytest.mark.parametrize("body", [{}, {"object": "list", "data": []}, ["text"], "text"])
+def test_oncehubs_time_slots_that_are_no_array_are_told(oncehub: Side, body: object) -> None:
+    oncehub.server.faults.append(lambda _, request: JSONResponse(body) if "/time-slots" in request.url.path else None)
+    slots = dlt.source(lambda: rest_api_resources(oncehub.open().config()), name="vendor")().with_resources("booking_calendar_time_slots")
+    with pytest.raises(Exception, match="no list of objects") as caught:
+        list(slots)
+    assert isinstance(caught.value.__cause__, VendorUnavailable)
 
 
 def test_oncehub_pages_by_its_older_answers_too(oncehub: Side) -> None:

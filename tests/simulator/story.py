@@ -1,11 +1,14 @@
 """A world's story, and each of its changes read as the product reads it: signed, verified, parsed, mapped."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from consumers.rows import booking_row
+from consumers.query import parsed_json
+from consumers.rows import TABLES, Row
 from consumers.versions import Candidate
+from ingest.booking import Booking
 from ingest.event import Event
 from ingest.simulator.dialect import Dialect, load_dialect
 from ingest.simulator.world import Change, World
@@ -68,5 +71,19 @@ def read(change: Change, at: datetime) -> Candidate:
 
 def row(candidate: Candidate, at: datetime) -> dict[str, Any]:
     """The row of `bookings` as a query gives it: JSON columns as values."""
-    written = booking_row(candidate.booking, candidate.event, candidate.version, at, at)
-    return written | {"staff": list(candidate.booking.staff)}
+    return row_as_queried(candidate.row(at))
+
+
+def row_as_queried(written: Row) -> dict[str, Any]:
+    """A row of `bookings` with the values of its JSON columns."""
+    return written | {name: parsed_json(written[name]) for table in TABLES if table.name == "bookings" for name in table.json}
+
+
+def as_queried(booking: Booking) -> dict[str, Any]:
+    """The JSON columns of a booking as values, as a query gives them."""
+    return {
+        "staff": list(booking.staff),
+        "guests": list(booking.guests),
+        "answers": [asdict(answer) for answer in booking.answers],
+        "tracking": booking.tracking,
+    }

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.versions import Candidate, newest
+from consumers.versions import Candidate, by_booking, outcome
 from ingest.booking import Booking
 from ingest.errors import VerificationError
 from ingest.simulator.truth import differences
 from ingest.simulator.world import Change, World
 from ingest.vendors.delivery import Delivery
-from tests.simulator.story import BEGINNING, DIALECTS, VENDORS, delivered, live, new_world, read, row
+from tests.simulator.story import BEGINNING, DIALECTS, VENDORS, as_queried, delivered, live, new_world, read, row, row_as_queried
 
 STEPS = 3000
 A_DAY_LATER = timedelta(days=1)
@@ -43,7 +43,7 @@ def told() -> Told:
 def columns(booking: Booking, names: Mapping[str, Any]) -> dict[str, Any]:
     """The named columns as `Dialect.expected` writes them."""
     found = {name: getattr(booking, name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    return found | {name: value for name, value in as_queried(booking).items() if name in names}
 
 
 def test_the_story_is_long_and_everybody_has_a_part_in_it(told: Told) -> None:
@@ -121,7 +121,8 @@ def in_the_end(world: World, changes: list[Change]) -> list[Any]:
     """What is wrong once all these, arriving one after another when all is over, went through the consumer's rule."""
     over = max([BEGINNING, *(change.meeting.changed_at for change in changes)])
     arrivals = [read(change, over + place * timedelta(milliseconds=1)) for place, change in enumerate(changes)]
-    return differences(world, DIALECTS, [row(candidate, over) for candidate in newest(arrivals).values()])
+    rows = [outcome(some, None, over).row for some in by_booking(arrivals).values()]
+    return differences(world, DIALECTS, [row_as_queried(row) for row in rows if row])
 
 
 def test_the_consumers_rule_is_needed_the_last_to_arrive_is_not_the_truth(told: Told) -> None:

@@ -33,6 +33,8 @@ def wrong_value(value: Any) -> Any:
         return value + timedelta(microseconds=1)
     if isinstance(value, Decimal):
         return value + Decimal("0.01")
+    if isinstance(value, dict):
+        return {**value, "another": "value"}
     return value + (["another"] if isinstance(value, list) else 1 if isinstance(value, int) else " ")
 
 

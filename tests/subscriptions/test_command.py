@@ -43,6 +43,7 @@ def test_from_nothing_to_as_wanted_with_exit_codes_that_say_so(desk: Desk) -> No
     assert {step["do"] for step in before.json[0]["steps"]} == {"create"}
     applied = run(desk, *APPLY)
     assert (applied.code, desk.is_settled()) == (0, True), applied
+    assert applied.out.count(f"{desk.counter.vendor}/sales: created ") == len(desk.counter.ours)
     after = run(desk, "webhooks", "plan")
     assert after.code == 0, after
     assert "as wanted" in after.out

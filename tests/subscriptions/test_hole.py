@@ -1,5 +1,6 @@
 """After a subscription was made anew, what its vendor could not deliver is in the warehouse, by one apply."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,9 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("vendor", ["calendly", "oncehub", "bookeo"])
-def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_plan_is_empty(tmp_path: Path, vendor: str) -> None:
+def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_plan_is_empty(
+    tmp_path: Path, vendor: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Shop(tmp_path, [vendor]).open() as shop:
         shop.rest[vendor].subscriptions.clear()  # type: ignore[attr-defined]  # those with an API have them
         shop.deliver(shop.live(5))
@@ -33,6 +36,9 @@ def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_p
         (hole,) = holes(settings, [account])
         assert hole.since == newest
         assert _close_holes(settings, [account])
+        assert re.search(
+            rf"^{vendor}: \d+ bookings compared, (\d+) were missing or out of date, \1 of these repaired", capsys.readouterr().out
+        )
         assert shop.wrong() == []
         assert holes(settings, [account]) == []
         assert {step.kind for step in registrar.look()} == {Kind.KEEP}, "what reconciliation found does not speak against a new one"

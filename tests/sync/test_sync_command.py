@@ -35,7 +35,16 @@ def test_json_is_one_array_of_what_became_of_each_resource(rig: SyncRig, tmp_pat
     assert [one.pop("seconds") > 0 for one in told] == [True, True]
     users, teams = len(rig.rows("oncehub__users")), len(rig.rows("oncehub__teams"))
     assert told == [
-        {"account": "sales", "vendor": "oncehub", "resource": name, "table": f"oncehub__{name}", "rows": rows, "problem": None}
+        {
+            "account": "sales",
+            "vendor": "oncehub",
+            "resource": name,
+            "table": f"oncehub__{name}",
+            "rows": rows,
+            "problem": None,
+            "absent": [],
+            "keyless": [],
+        }
         for name, rows in (("users", users), ("teams", teams))
     ]
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ingest.booking import Booking, BookingStatus
+from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import VerificationError
 from ingest.instant import parse_instant
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery, load_vendor
@@ -18,7 +18,7 @@ from ingest.vendors.delivery import Headers
 
 FOLDER = Path(__file__).with_name("samples")
 
-_INSTANTS = {"starts_at", "ends_at", "created_at", "updated_at"}
+_INSTANTS = {"starts_at", "ends_at", "created_at", "updated_at", "cancelled_at"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +158,8 @@ def _booking(expected: dict[str, Any] | None) -> Booking | None:
         return None
     fields: dict[str, Any] = {name: parse_instant(value) if name in _INSTANTS else value for name, value in expected.items()}
     fields["status"] = BookingStatus(fields["status"])
-    fields["staff"] = tuple(fields.get("staff", ()))
+    fields |= {name: tuple(fields.get(name, ())) for name in ("staff", "guests")}
+    fields["answers"] = tuple(Answer(**answer) for answer in fields.get("answers", ()))
+    fields["untold"] = frozenset(fields.get("untold", ()))
     fields["price"] = Decimal(fields["price"]) if "price" in fields else None
     return Booking(**fields)

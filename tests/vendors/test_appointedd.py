@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ingest.booking import Booking, BookingStatus
+from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
 from ingest.vendors import Delivery
@@ -261,7 +262,8 @@ def test_restored_and_cancelled_again_is_newer_each_time() -> None:
 
 def test_one_instant_in_two_spellings_is_one_version() -> None:
     rest = record("created") | {"updated": "2024-02-11T12:34:42.742+01:00"}
-    assert vendor().booking_of_record(json.dumps(rest).encode()) == booking(payload("created"))
+    webhook = booking(payload("created"))
+    assert replace(vendor().booking_of_record(json.dumps(rest).encode()), untold=webhook.untold) == webhook
 
 
 # Meaning
@@ -347,3 +349,92 @@ def test_the_buffered_times_of_a_record_are_not_the_booking_times() -> None:
     assert (rest["start"], rest["end"]) != (rest["start_buffer"], rest["end_buffer"])
     found = vendor().booking_of_record(json.dumps(rest).encode())
     assert (found.starts_at, found.ends_at) == (datetime.fromisoformat(rest["start"]), datetime.fromisoformat(rest["end"]))
+
+
+# What is left out
+
+
+@pytest.mark.parametrize("case", ["created", "updated-moved", "cancelled", "group-two-participants"])
+def test_a_whole_webhook_leaves_only_telephone_numbers_to_the_record(case: str) -> None:
+    assert booking(payload(case)).untold == {"customer_phone"}
+    assert vendor().booking_of_record(json.dumps(record(case)).encode()).untold == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "columns"),
+    [
+        ("booking", "price", {"price"}),
+        ("booking", "status", {"status"}),
+        ("booking", "start_time", {"starts_at"}),
+        ("participants", "questions", {"answers"}),
+        ("participants", "timezone", {"timezone"}),
+        ("participants", "email", {"customer_email"}),
+        ("bookables", "name", {"staff_name"}),
+        ("service", "name", {"service_name"}),
+    ],
+)
+def test_an_absent_field_leaves_its_column_untold_and_a_null_one_clears_it(part: str, name: str, columns: set[str]) -> None:
+    body = payload("created")
+    holder = body["event_data"][part]
+    fields = holder[0] if isinstance(holder, list) else holder
+    fields[name] = None
+    assert booking(body).untold == {"customer_phone"}
+    del fields[name]
+    assert booking(body).untold == columns | {"customer_phone"}
+
+
+@pytest.mark.parametrize("part", ["participants", "bookables", "service"])
+def test_an_absent_part_leaves_all_its_columns_untold_and_a_null_one_clears_them(part: str) -> None:
+    body = payload("created")
+    body["event_data"][part] = None
+    assert booking(body).untold <= {"customer_phone"}
+    del body["event_data"][part]
+    absent = booking(body)
+    assert {"participants": "customer_name", "bookables": "staff", "service": "service_name"}[part] in absent.untold
+    assert ("participants" in absent.untold, absent.participants) == ((True, None) if part == "participants" else (False, 1))
+
+
+def test_a_record_with_nothing_looked_up_leaves_the_names_untold() -> None:
+    rest = record("created")
+    del rest["customers"][0]["profile"]
+    rest |= {"service": rest["service"]["id"], "resource": rest["resource"]["id"]}
+    bare = vendor().booking_of_record(json.dumps(rest).encode())
+    assert bare.untold == {"service_name", "staff_name", "customer_name", "customer_email", "customer_phone"}
+
+
+@pytest.mark.parametrize("part", ["customers", "resource", "service"])
+def test_a_record_without_a_part_leaves_it_untold(part: str) -> None:
+    rest = record("created")
+    rest[part] = None
+    assert vendor().booking_of_record(json.dumps(rest).encode()).untold == frozenset()
+    del rest[part]
+    left = vendor().booking_of_record(json.dumps(rest).encode()).untold
+    assert {"customers": "customer_id", "resource": "staff", "service": "service_id"}[part] in left
+
+
+# Answers
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"),
+    [("A friend", "A friend"), ("", None), (None, None), (True, "true"), (False, "false"), (3, "3"), (["a", "b"], '["a", "b"]')],
+)
+def test_an_answer_of_any_kind_is_text_in_both_shapes(value: object, answer: str | None) -> None:
+    body, rest = payload("created"), record("created")
+    for questions in (body["event_data"]["participants"][0], rest["customers"][0]):
+        questions["questions"] = [{"label": "Question", "value": value, "id": "1"}]
+    assert booking(body).answers == (Answer("Question", answer),)
+    assert vendor().booking_of_record(json.dumps(rest).encode()).answers == (Answer("Question", answer),)
+
+
+def test_answers_are_those_of_the_first_participant() -> None:
+    body = payload("group-two-participants")
+    body["event_data"]["participants"][1]["questions"] = [{"label": "Another's", "value": "answer"}]
+    assert [answer.question for answer in booking(body).answers] == ["How did you hear about us?", "First visit", "Anything else?"]
+
+
+@pytest.mark.parametrize("bookables", [[{"id": "b"}, {"id": "a"}, {"id": "b"}], [{"id": "b"}, None, {"id": "a"}, {"id": ""}, {}]])
+def test_who_is_booked_is_listed_once_and_in_order(bookables: list[object]) -> None:
+    body = payload("created")
+    body["event_data"]["bookables"] = bookables
+    assert booking(body).staff == ("b", "a")

@@ -3,6 +3,7 @@
 import hmac
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from ingest.booking import Booking, BookingStatus
+from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
 from ingest.vendors.bookeo import MESSAGE_ID, SIGNATURE, TIMESTAMP, Bookeo, BookeoAccount, sign
@@ -23,6 +24,12 @@ CREATED = "domain=bookings&type=created"
 UPDATED = "domain=bookings&type=updated"
 DELETED = "domain=bookings&type=deleted"
 SENT = datetime(2026, 3, 5, 15, 12, 40, 321_000, UTC)
+
+# What a deletion without an item says nothing about.
+EVERYTHING_ELSE = {
+    "answers", "cancelled_by", "created_at", "currency", "customer_email", "customer_id", "customer_name", "customer_phone", "ends_at",
+    "group_id", "guests", "participants", "price", "service_id", "service_name", "staff", "staff_name", "starts_at",
+}  # fmt: skip
 
 PUBLISHED_URL = "https://www.mywebsite.com/webhooktest?id=1234"
 PUBLISHED_SECRET = "iWQlbsuksGUqStFPk46WVjpGO7vVQoeO"
@@ -215,6 +222,24 @@ def test_a_message_id_without_a_clock_leaves_the_header_time(message_id: str) ->
     assert event(body(), message_id=message_id).time == SENT
 
 
+@pytest.mark.parametrize(
+    ("headers", "lost"),
+    [
+        pytest.param([], False, id="absent"),
+        pytest.param([("X-Bookeo-PreviousMessageLost", "true")], True, id="true"),
+        pytest.param([("x-bookeo-previousmessagelost", " True ")], True, id="other case, with blanks"),
+        pytest.param([("X-Bookeo-PreviousMessageLost", "false")], False, id="false"),
+        pytest.param([("X-Bookeo-PreviousMessageLost", "")], False, id="empty"),
+        pytest.param([("X-Bookeo-PreviousMessageLost", "false"), ("X-Bookeo-PreviousMessageLost", "true")], True, id="twice"),
+    ],
+)
+def test_a_delivery_says_whether_an_earlier_message_was_lost(headers: list[tuple[str, str]], lost: bool) -> None:
+    sent = delivery(body())
+    given = replace(sent, headers=Headers.of([*sent.headers.lines, *headers]))
+    vendor = bookeo()
+    assert vendor.reports_loss(vendor.verify(given, SENT)) is lost
+
+
 def test_a_deletion_without_an_item_cancels_the_booking_at_the_time_of_the_delivery() -> None:
     raw = b'{"itemId":"25703155123456","timestamp":"2026-03-05T10:12:00-05:00"}'
     assert booking(raw, DELETED) == Booking(
@@ -222,8 +247,17 @@ def test_a_deletion_without_an_item_cancels_the_booking_at_the_time_of_the_deliv
         version="2026-03-05T15:12:00.000000Z",
         status=BookingStatus.CANCELLED,
         updated_at=datetime(2026, 3, 5, 15, 12, tzinfo=UTC),
+        cancelled_at=datetime(2026, 3, 5, 15, 12, tzinfo=UTC),
         timezone="America/New_York",
+        untold=EVERYTHING_ELSE,
     )
+
+
+@pytest.mark.parametrize("item", [None, {}, {"bookingNumber": "25703155123456"}, {"bookingNumber": "25703155123456", "canceled": True}])
+def test_a_deletion_leaves_untold_what_its_item_lacks(item: object) -> None:
+    told = booking(body(item), DELETED)
+    assert (told.status, told.booking_id) == (BookingStatus.CANCELLED, "25703155123456")
+    assert told.untold >= EVERYTHING_ELSE
 
 
 def test_a_cancellation_has_the_version_that_rest_gives_it_whenever_it_was_sent() -> None:
@@ -322,6 +356,86 @@ def test_a_phone_without_a_number_is_passed_over() -> None:
 def test_a_number_of_people_that_cannot_be_is_a_payload_error(number: int) -> None:
     with pytest.raises(PayloadError, match="number"):
         booking(body({**ITEM, "participants": {"numbers": [{"number": number}]}}))
+
+
+CUSTOMER = {"firstName": "Zoë", "middleName": "M.", "lastName": "O'Brien", "emailAddress": "zoe@example.com"}
+CANCELED = {"canceled": True, "cancelationTime": "2026-03-05T10:30:00-05:00"}
+
+
+@pytest.mark.parametrize(
+    ("agent", "by"),
+    [
+        ("Zoë O'Brien", "customer"),
+        ("  ZOË   O'brien ", "customer"),
+        ("Zoë M. O'Brien", "customer"),
+        ("zoe@example.com", "customer"),
+        ("Front desk", "Front desk"),
+        ("O'Brien", "O'Brien"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_who_cancelled_is_the_customer_or_a_name(agent: str | None, by: str | None) -> None:
+    told = booking(body({**ITEM, **CANCELED, "customer": CUSTOMER, "cancelationAgent": agent}), DELETED)
+    assert (told.cancelled_by, told.cancelled_at) == (by, datetime(2026, 3, 5, 15, 30, tzinfo=UTC))
+    assert "cancelled_by" not in told.untold
+
+
+def test_who_cancelled_is_a_name_where_nobody_tells_who_the_customer_is() -> None:
+    assert booking(body({**ITEM, **CANCELED, "cancelationAgent": "Zoë O'Brien"}), DELETED).cancelled_by == "Zoë O'Brien"
+
+
+def test_the_participant_who_booked_is_compared_too() -> None:
+    participants = {"details": [{"personId": "PSELF", "personDetails": CUSTOMER}]}
+    told = booking(body({**ITEM, **CANCELED, "participants": participants, "cancelationAgent": "Zoë O'Brien"}), DELETED)
+    assert (told.cancelled_by, told.customer_email) == ("customer", "zoe@example.com")
+
+
+def test_a_booking_that_stands_has_no_cancellation_whatever_is_left_of_one() -> None:
+    told = booking(body({**ITEM, **CANCELED, "canceled": False, "cancelationAgent": "Front desk"}), UPDATED)
+    assert (told.status, told.cancelled_at, told.cancelled_by) == (BookingStatus.CONFIRMED, None, None)
+    assert not {"cancelled_at", "cancelled_by"} & told.untold
+
+
+def test_options_then_the_customers_custom_fields_are_answers_each_once() -> None:
+    lunch, note, bare = {"id": "1", "name": "Lunch", "value": "fish"}, {"name": "Note", "value": ""}, {"id": "2"}
+    customer = {**CUSTOMER, "customFields": [{"id": "3", "name": "Swims", "value": True}, lunch, None, "text"]}
+    told = booking(body({**ITEM, "options": [lunch, note, bare], "customer": customer}))
+    assert told.answers == (Answer("Lunch", "fish"), Answer("Note", None), Answer("Swims", "true"))
+    assert "answers" not in told.untold
+
+
+@pytest.mark.parametrize("options", [None, "text", {}, [None, 7]])
+def test_options_of_another_shape_are_none(options: object) -> None:
+    assert booking(body({**ITEM, "options": options, "customer": CUSTOMER})).answers == ()
+
+
+def test_guests_are_the_participants_beside_the_customer_whose_address_is_known() -> None:
+    people = [("PSELF", "zoe@example.com"), ("P1", "b@example.com"), ("P2", "b@example.com"), ("P3", "zoe@example.com"), ("P4", None)]
+    details = [{"personId": person, "personDetails": {"emailAddress": address}} for person, address in people]
+    told = booking(body({**ITEM, "customer": CUSTOMER, "participants": {"numbers": [], "details": [*details, {"personId": "PUNKNOWN"}]}}))
+    assert told.guests == ("b@example.com",)
+    assert "guests" not in told.untold
+
+
+def test_a_customer_that_is_there_tells_all_of_a_customer() -> None:
+    """Bookeo leaves out what is empty."""
+    told = booking(body({**ITEM, "customer": {"firstName": "Zoë"}, "options": []}))
+    assert (told.customer_name, told.customer_email, told.customer_phone) == ("Zoë", None, None)
+    assert not {"customer_name", "customer_email", "customer_phone", "answers"} & told.untold
+
+
+@pytest.mark.parametrize("customer", [{}, {"customer": None}])
+def test_a_customer_that_is_not_expanded_is_untold(customer: dict[str, object]) -> None:
+    told = booking(body({**ITEM, "options": [{"name": "Lunch", "value": "fish"}], **customer}))
+    assert {"customer_name", "customer_email", "customer_phone", "answers", "guests"} <= told.untold
+    assert told.answers == (Answer("Lunch", "fish"),)  # until a message tells the customer's own fields too
+
+
+def test_an_item_without_any_flag_leaves_the_status_a_guess() -> None:
+    flags = without("canceled", "accepted")
+    assert "status" in booking(body(flags), UPDATED).untold
+    assert "status" not in booking(body({**flags, "accepted": True}), UPDATED).untold
 
 
 json_values = st.recursive(

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ingest.booking import Booking, BookingStatus
+from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
 from ingest.vendors import Delivery
@@ -55,6 +55,24 @@ def payload_with(**parts: object) -> Change:
     return lambda envelope: envelope["payload"].update(parts)
 
 
+def event_with(**parts: object) -> Change:
+    return lambda envelope: envelope["payload"]["scheduled_event"].update(parts)
+
+
+def without(*paths: str) -> Change:
+    """Takes fields out of the payload, by their dotted paths."""
+
+    def change(envelope: dict[str, Any]) -> None:
+        for path in paths:
+            *parents, name = path.split(".")
+            part = envelope["payload"]
+            for parent in parents:
+                part = part[parent]
+            del part[name]
+
+    return change
+
+
 class TestSignature:
     """`t=…,v1=…` over `t.body`."""
 
@@ -72,6 +90,7 @@ class TestSignature:
             f"t=1700000000,v1={'0' * 64},v1={SIGNATURE}",
             f"v1={SIGNATURE},t=1700000000",
             f"t=1700000000,v0={'0' * 64},v1={SIGNATURE}",
+            f"t=1700000000, v1={SIGNATURE}",
         ],
     )
     def test_of_several_signatures_one_must_match(self, signature: str) -> None:
@@ -85,7 +104,6 @@ class TestSignature:
             f"t=01700000000,v1={SIGNATURE}",
             f"t=1700000000,t=1700000000,v1={SIGNATURE}",
             f"t=1700000000,v0={SIGNATURE}",
-            f"t=1700000000, v1={SIGNATURE}",
             f"t=1700000000,v1={SIGNATURE},",
             f"v1={SIGNATURE}",
             f"t=,v1={SIGNATURE}",
@@ -215,6 +233,40 @@ class TestBooking:
     def test_an_address_is_no_telephone_number(self) -> None:
         assert booking_of("group-first-invitee").customer_phone is None
 
+    @pytest.mark.parametrize(
+        ("names", "whole"),
+        [
+            (("Zoë Å.", "Zoë", "Ångström"), "Zoë Å."),
+            ((None, "Zoë", "Ångström"), "Zoë Ångström"),
+            (("", "Zoë", None), "Zoë"),
+            ((None, "", "Ångström"), "Ångström"),
+            ((None, None, None), None),
+        ],
+    )
+    def test_first_and_last_name_stand_in_for_a_missing_name(self, names: tuple[str | None, ...], whole: str | None) -> None:
+        parts = dict(zip(("name", "first_name", "last_name"), names, strict=True))
+        assert booking_of("created", payload_with(**parts)).customer_name == whole
+
+    @pytest.mark.parametrize("members", [None, [], [None], [{}], ["text"]])
+    def test_hosts_and_guests_that_are_no_list_of_objects_are_none(self, members: object) -> None:
+        booking = booking_of("created", event_with(event_memberships=members, event_guests=members))
+        assert (booking.staff, booking.staff_name, booking.guests) == ((), None, ())
+
+    @pytest.mark.parametrize(
+        ("location", "url"),
+        [
+            ({"type": "google_conference", "status": "pushed", "join_url": "https://meet.example.com/a"}, "https://meet.example.com/a"),
+            ({"type": "google_conference", "status": "processing", "join_url": None}, None),
+            ({"type": "physical", "location": "1 Example Street"}, None),
+            ({"type": "custom", "location": None}, None),
+            (None, None),
+        ],
+    )
+    def test_the_link_of_the_call_is_where_the_location_has_one(self, location: object, url: str | None) -> None:
+        booking = booking_of("created", event_with(location=location))
+        assert booking.conference_url == url
+        assert not booking.untold & {"conference_url", "location"}
+
     @pytest.mark.parametrize("part", ["uri", "created_at", "updated_at"])
     def test_without_identity_or_version_there_is_no_event(self, part: str) -> None:
         with pytest.raises(PayloadError, match=rf"payload\.{part}: missing"):
@@ -229,3 +281,130 @@ class TestBooking:
         event = event_of("created")
         with pytest.raises(PayloadError, match="payload: missing"):
             calendly(SECRET).booking(replace(event, data=b'{"event":"invitee.created","created_at":"2026-06-09T21:37:18Z"}'))
+
+
+class TestPhone:
+    """Answers do not tell that their question asks for a telephone number."""
+
+    @pytest.mark.parametrize(
+        ("question", "answer"),
+        [
+            ("Phone Number", "+1 234-567-8910"),
+            ("Phone Number", "(234) 567-8910"),
+            ("Phone Number", "234-567-8910 ext. 12"),
+            ("Mobile", "07700 900123"),
+            ("Téléphone portable", "06 12 34 56 78"),
+            ("Telefonnummer", "0171/5550142"),
+            ("Número de móvil", "612 345 678"),
+            ("電話番号", "03-1234-5678"),
+            ("WhatsApp", "5511 91234-5678"),
+            ("Unter welcher Nummer erreichen wir Sie?", "+49 170 5550142"),
+            ("Kontakt", "+358\u201140\u20111234567"),
+            (None, "+442079460000"),
+        ],
+    )
+    def test_a_number_answered_to_a_question_for_one_is_the_customers(self, question: str | None, answer: str) -> None:
+        asked = [{"question": "Company", "answer": "Example 24", "position": 0}, {"question": question, "answer": answer, "position": 1}]
+        assert booking_of("created", payload_with(questions_and_answers=asked)).customer_phone == answer
+
+    @pytest.mark.parametrize(
+        ("question", "answer"),
+        [
+            ("Order number", "4711-0815-12"),
+            ("How many employees?", "15000000"),
+            ("Cancellation code", "123456789"),
+            ("Phone Number", "call me at +1 234-567-8910"),
+            ("Phone Number", "12345"),
+            ("Phone Number", "+1 234 567 8910 1234 5678"),
+            ("Phone Number", "no"),
+            ("Phone Number", ""),
+            ("Phone Number", None),
+            ("Budget", "+10%"),
+            ("Preferred dates", "2026-06-09 / 2026-06-10"),
+        ],
+    )
+    def test_what_is_not_wholly_a_number_or_not_asked_as_one_is_not(self, question: str, answer: object) -> None:
+        asked = [{"question": question, "answer": answer, "position": 0}]
+        assert booking_of("created", payload_with(questions_and_answers=asked)).customer_phone is None
+
+    def test_a_question_that_asks_for_a_telephone_comes_before_another_number(self) -> None:
+        asked = [{"question": "Emergency contact", "answer": "+1 234 567 8910"}, {"question": "Your phone", "answer": "020 7946 0000"}]
+        assert booking_of("created", payload_with(questions_and_answers=asked)).customer_phone == "020 7946 0000"
+
+    def test_the_number_for_text_messages_comes_before_an_answer_and_that_before_the_number_to_call(self) -> None:
+        to_call = event_with(location={"type": "outbound_call", "location": "+1 222 222 2222"})
+
+        def phone(**parts: object) -> str | None:
+            return booking_of("created", lambda envelope: (to_call(envelope), payload_with(**parts)(envelope))[1]).customer_phone
+
+        asked = [{"question": "Phone", "answer": "+1 333 333 3333"}]
+        assert phone(questions_and_answers=[]) == "+1 222 222 2222"
+        assert phone(questions_and_answers=asked) == "+1 333 333 3333"
+        assert phone(questions_and_answers=asked, text_reminder_number="+1 444 444 4444") == "+1 444 444 4444"
+
+
+class TestUntold:
+    """What a message leaves out, and what it clears."""
+
+    @pytest.mark.parametrize("name", ["created", "canceled", "no-show", "reschedule-old", "paid", "location-null"])
+    def test_a_whole_message_tells_everything(self, name: str) -> None:
+        assert booking_of(name).untold == frozenset()
+
+    @pytest.mark.parametrize(
+        ("path", "columns"),
+        [
+            ("tracking", {"tracking"}),
+            ("questions_and_answers", {"answers", "customer_phone"}),
+            ("payment", {"price", "currency"}),
+            ("old_invitee", {"rescheduled_from"}),
+            ("new_invitee", {"rescheduled_to"}),
+            ("timezone", {"timezone"}),
+            ("email", {"customer_email"}),
+            ("scheduled_event.event_guests", {"guests"}),
+            ("scheduled_event.location", {"location", "conference_url", "customer_phone"}),
+            ("scheduled_event.event_memberships", {"staff", "staff_name"}),
+            ("scheduled_event.start_time", {"starts_at"}),
+            ("scheduled_event.name", {"service_name"}),
+        ],
+    )
+    def test_an_absent_field_leaves_its_columns_untold(self, path: str, columns: set[str]) -> None:
+        assert booking_of("created", without(path)).untold == columns
+
+    def test_a_field_with_null_clears_its_columns(self) -> None:
+        cleared = payload_with(tracking=None, questions_and_answers=None, payment=None, timezone=None, email=None)
+        booking = booking_of("created", cleared)
+        assert (booking.untold, booking.tracking, booking.answers, booking.timezone) == (frozenset(), None, (), None)
+
+    @pytest.mark.parametrize("event", [None, {}])
+    def test_no_event_says_nothing_of_the_meeting(self, event: object) -> None:
+        booking = booking_of("created", payload_with(scheduled_event=event))
+        assert booking.untold == booking_of("created", without("scheduled_event")).untold
+        assert {"starts_at", "service_id", "staff", "location", "guests"} <= booking.untold
+        assert booking.group_id == booking_of("created").group_id
+
+    def test_a_missing_name_was_not_cleared(self) -> None:
+        assert booking_of("created", payload_with(name=None)).untold == {"customer_name"}
+        assert booking_of("created", payload_with(name=None, first_name="Zoë")).untold == frozenset()
+
+    def test_hosts_without_names_leave_the_name_untold(self) -> None:
+        assert booking_of("created", event_with(event_memberships=[{"user": "https://api.calendly.com/users/1"}])).untold == {"staff_name"}
+
+    def test_a_cancellation_tells_of_itself_what_it_has(self) -> None:
+        assert booking_of("canceled", without("cancellation")).untold == {"cancel_reason", "cancelled_by", "cancelled_at"}
+        assert booking_of("canceled", without("cancellation.created_at")).untold == {"cancelled_at"}
+        assert booking_of("canceled", payload_with(cancellation=None)).untold == frozenset()
+
+    @pytest.mark.parametrize(
+        ("name", "status"),
+        [("canceled", "cancelled"), ("reschedule-old", "rescheduled"), ("created", "confirmed"), ("no-show", "no_show")],
+    )
+    def test_without_a_status_the_events_name_tells_it(self, name: str, status: str) -> None:
+        assert booking_of(name, without("status")).status == status
+        assert booking_of(name, without("rescheduled")).status == status
+
+    def test_answers_are_the_forms_own_text(self) -> None:
+        asked = [{"question": " Topic ", "answer": "a\nb"}, {"question": "Newsletter?", "answer": True}, {"question": None, "answer": None}]
+        assert booking_of("created", payload_with(questions_and_answers=asked)).answers == (
+            Answer("Topic", "a\nb"),
+            Answer("Newsletter?", "true"),
+        )

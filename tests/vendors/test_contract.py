@@ -1,6 +1,7 @@
 """The contract every vendor passes, on every sample it has."""
 
 import json
+import re
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ingest.booking import Booking
+from ingest.booking import COLUMNS, Booking
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event, Via
 from ingest.instant import parse_instant
@@ -24,6 +25,35 @@ every_vendor = pytest.mark.parametrize("vendor_name", vendor_names())
 every_sampled_vendor = pytest.mark.parametrize("vendor_name", sorted({case.vendor for case in CASES}))
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_record = pytest.mark.parametrize("case", RECORDS, ids=str)
+
+every_plain_case = pytest.mark.parametrize("case", [case for case in CASES if case.name in {"created", "scheduled"}], ids=str)
+
+# Each was refused by a parser of ours, or by one that a warehouse or a consumer of the log may have.
+UNREAD = {
+    "half a character": b'"a\\ud800"',
+    "the other half of a character": b'"\\udc00b"',
+    "two halves in the wrong order": b'"\\udc00\\ud800"',
+    "half a character before a whole one": b'"\\ud83d\\ud83d\\ude00"',
+    "an escaped backslash before what looks like a half": b'"\\\\ud800\\ud800"',
+    "half a character in a key": b'{"\\ud800":1}',
+    "half a character as somebody encoded it": b'"\xed\xa0\x80"',
+    "no UTF-8": b'"\xff\xfe"',
+    "a cut character": '"\N{EURO SIGN}'.encode()[:-1] + b'"',
+    "a control character": b'"a\x01\tb\n"',
+    "NUL itself": b'"\x00"',
+    "a number beyond a double": b"1e400",
+    "a negative number beyond a double": b"-1e400",
+    "400 digits": b"9" * 400,
+    "5000 digits": b"-" + b"9" * 5000,
+    "5000 digits after the point": b"0." + b"9" * 5000,
+    "not a number": b"NaN",
+    "infinity": b"-Infinity",
+    "arrays in 150 arrays": b"[" * 150 + b"]" * 150,
+    "arrays in 20000 arrays": b"[" * 20_000 + b"]" * 20_000,
+    "objects in 20000 objects": b'{"a":' * 20_000 + b"1" + b"}" * 20_000,
+    "brackets in a string": b'"' + b"[{" * 20_000 + b'\\"]"',
+    "one key twice": b'{"a":1,"a":2}',
+}
 
 # There are many cases and few vendors, hence few examples of the one and many of the other.
 per_case = settings(max_examples=15, deadline=None)
@@ -118,6 +148,23 @@ class TestAuthenticity:
         secrets = sample.vendor().account.live_secrets()
         assert {name.lower() for name, value in sample.headers if any(secret in value for secret in secrets)} <= {own}
 
+    @pytest.mark.parametrize("comma", [", ", " ,", ",\t", " , "])
+    @every_case
+    def test_blanks_around_the_commas_of_a_signature_change_nothing(self, case: Case, comma: str) -> None:
+        sample = load(case)
+        lines = [(name, value.replace(",", comma) if name in credentials(case) else value) for name, value in sample.headers]
+        assert sample.is_believed(sample.with_headers(lines))
+
+    @every_case
+    def test_a_refusal_names_the_header_that_is_missing_or_comes_twice(self, case: Case) -> None:
+        sample = load(case)
+        for name in credentials(case):
+            with pytest.raises(VerificationError, match=f"^missing header {name.lower()}$"):
+                sample.vendor().verify(sample.with_headers(sample.headers_but(name)), sample.now)
+            twice = [*sample.headers, *(line for line in sample.headers if line[0] == name)]
+            with pytest.raises(VerificationError, match=f"^header {name.lower()} came 2 times: it must come once$"):
+                sample.vendor().verify(sample.with_headers(twice), sample.now)
+
     @every_case
     @per_case
     @given(data=st.data())
@@ -159,6 +206,17 @@ class TestAge:
         assert not refuses(sample.vendor(), sample.delivery, at - CLOCK_SKEW)
         assert refuses(sample.vendor(), sample.delivery, at - CLOCK_SKEW - timedelta(microseconds=1)) == (sent is not None)
 
+    @every_case
+    def test_a_refusal_says_by_how_much_the_clocks_differ(self, case: Case) -> None:
+        sample = load(case)
+        sent = sample.verified().proof.sent_at
+        if sent is None:
+            return
+        with pytest.raises(VerificationError, match=r"^sent 2 h 5 min in the future .*clock"):
+            sample.vendor().verify(sample.delivery, sent - timedelta(minutes=125, seconds=1))
+        with pytest.raises(VerificationError, match=r"^sent 3 d 4 h ago .* tolerance is 2 min: "):
+            sample.vendor(tolerance="120s").verify(sample.delivery, sent + timedelta(days=3, hours=4, minutes=1))
+
 
 class TestMeaning:
     """What it says."""
@@ -197,12 +255,15 @@ class TestMeaning:
         assert booking is None or booking.booking_id == event.subject
 
     @every_record
-    def test_the_rest_shape_gives_an_equal_booking(self, case: Case) -> None:
+    def test_the_rest_shape_gives_an_equal_booking_where_both_tell(self, case: Case) -> None:
         sample = load(case)
         assert sample.record is not None
         assert sample.booking is not None
         event = sample.vendor().observe(sample.record, sample.now)
-        assert sample.vendor().booking(event) == sample.booking
+        booking = sample.vendor().booking(event)
+        assert booking is not None
+        told = set(COLUMNS) - sample.booking.untold - booking.untold
+        assert {name: getattr(booking, name) for name in told} == {name: getattr(sample.booking, name) for name in told}
         assert (event.subject, event.via, event.time) == (sample.booking.booking_id, Via.RECONCILE, sample.now)
         assert Event.from_record(event.to_record()) == event
 
@@ -214,6 +275,74 @@ class TestMeaning:
         first = sample.vendor().observe(sample.record, sample.now)
         assert sample.vendor().observe(backwards, sample.now + timedelta(days=1)).id == first.id
         assert first.id != sample.vendor().parse(sample.verified()).id
+
+
+class TestUnreadValues:
+    """What a strict reader of JSON refuses, where nobody reads it: the booking arrives, and the vendor's bytes are kept."""
+
+    @pytest.mark.parametrize("what", UNREAD)
+    @every_plain_case
+    def test_the_booking_arrives_whatever_is_in_a_field_that_nobody_reads(self, case: Case, what: str) -> None:
+        sample = load(case)
+        body = _with_unread(sample.body, UNREAD[what])
+        event = _event(sample, body)
+        assert event.data == body
+        assert event.subject == sample.given["event"]["subject"]
+        assert sample.vendor().booking(event) == sample.vendor().booking(_event(sample, sample.body))
+
+    @every_plain_case
+    def test_a_byte_order_mark_before_a_body_is_let_pass(self, case: Case) -> None:
+        sample = load(case)
+        event = _event(sample, b"\xef\xbb\xbf" + sample.body)
+        assert event.data.startswith(b"\xef\xbb\xbf{")
+        assert sample.vendor().booking(event) == sample.vendor().booking(_event(sample, sample.body))
+
+    @pytest.mark.parametrize("half", [b'"\\ud800"', b'"\\udfff\\ud83d"', b'"\xed\xa0\x80"', b'"\xff"'])
+    @every_plain_case
+    def test_an_id_with_a_broken_character_is_refused_for_it_may_be_two_bookings(self, case: Case, half: bytes) -> None:
+        sample = load(case)
+        subject = json.dumps(sample.given["event"]["subject"]).encode()
+        assert subject in sample.body
+        with pytest.raises(PayloadError):
+            sample.vendor().booking(_event(sample, sample.body.replace(subject, half)))
+
+    @every_plain_case
+    def test_of_a_key_that_is_there_twice_the_last_value_counts_for_event_and_booking_alike(self, case: Case) -> None:
+        sample = load(case)
+        subject = json.dumps(sample.given["event"]["subject"]).encode()
+        name = _key_of(sample.body, subject)
+        twice = sample.body.replace(name + subject, name + b'"an id before it",' + name + subject)
+        for body in (twice, _with_unread(twice, b'"\\ud800"')):
+            event = _event(sample, body)
+            assert event.subject == sample.given["event"]["subject"]
+            assert sample.vendor().booking(event) == sample.vendor().booking(_event(sample, sample.body))
+
+    @every_plain_case
+    @pytest.mark.parametrize("broken", [b"", b"not JSON", b"{", b"[1,]", b"\x1f\x8b\x08", b"{} {}", b'{"a":1}\x00'])
+    def test_what_is_no_json_at_all_is_refused_and_none_of_it_is_told(self, case: Case, broken: bytes) -> None:
+        sample = load(case)
+        with pytest.raises(PayloadError, match=r"^the body is not JSON"):
+            _event(sample, broken)
+
+
+def _event(sample: Sample, body: bytes) -> Event:
+    return sample.vendor().parse(sample.vendor().verify(sample.signed(body), sample.now))
+
+
+def _with_unread(body: bytes, literal: bytes) -> bytes:
+    """The literal in the document, and in each object right in it, under a name that no vendor has."""
+    document = json.loads(body)
+    for part in (document, *document.values()):
+        if isinstance(part, dict):
+            part["nobody_reads"] = "LITERAL"
+    return json.dumps(document, ensure_ascii=False).encode().replace(b'"LITERAL"', literal)
+
+
+def _key_of(body: bytes, value: bytes) -> bytes:
+    """The key before a value, with its colon."""
+    found = re.search(rb'"[A-Za-z_]+":\s*(?=' + re.escape(value) + b")", body)
+    assert found
+    return found[0]
 
 
 class TestAnything:

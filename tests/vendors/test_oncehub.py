@@ -1,6 +1,7 @@
-"""What only OnceHub does: its vector, its loose objects, its meaning of rescheduled, its two precisions, its minor units."""
+"""What only OnceHub does: its vector, its loose objects, its conversations, its meaning of rescheduled, its minor units."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ingest.booking import Booking, BookingStatus
+from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
 from ingest.vendors.delivery import Delivery, Headers
@@ -147,9 +148,16 @@ DESCRIPTIVE = (
 )
 
 
-def test_null_and_empty_text_and_missing_are_the_same_absence() -> None:
+def test_null_and_empty_text_are_the_same_absence() -> None:
     for name in DESCRIPTIVE:
-        assert _told(**{name: None}) == _told(**{name: ""}) == _without(name), name
+        assert _told(**{name: None}) == _told(**{name: ""}), name
+
+
+def test_a_missing_field_gives_the_same_columns_as_null_and_leaves_them_untold() -> None:
+    for name in DESCRIPTIVE:
+        empty, missing = _told(**{name: None}), _without(name)
+        assert replace(missing, untold=frozenset()) == replace(empty, untold=frozenset()), name
+        assert name == "form_submission" or missing.untold > empty.untold - {"tracking"}, name
 
 
 @pytest.mark.parametrize("block", ["virtual_conferencing", "cancel_reschedule_information", "payment_information"])
@@ -185,7 +193,10 @@ def test_guests_come_on_top_of_the_customer(guests: object, participants: int) -
         ("completed", BookingStatus.COMPLETED),
         ("canceled", BookingStatus.CANCELLED),
         ("no_show", BookingStatus.NO_SHOW),
-        ("No-Show", BookingStatus.UNKNOWN),
+        ("no-show", BookingStatus.NO_SHOW),
+        ("No-Show", BookingStatus.NO_SHOW),
+        ("Scheduled", BookingStatus.CONFIRMED),
+        ("expired", BookingStatus.UNKNOWN),
         ("", BookingStatus.UNKNOWN),
         (None, BookingStatus.UNKNOWN),
     ],
@@ -214,13 +225,26 @@ def test_only_a_cancelled_booking_has_a_canceller(actor: str, by: str | None) ->
     assert (moved.cancelled_by, moved.cancel_reason) == (None, None)
 
 
-def test_milliseconds_and_seconds_make_the_same_booking() -> None:
-    fine = _told(
-        creation_time="2026-09-14T08:00:02.001Z", last_updated_time="2026-09-14T08:00:02.999Z", starting_time="2026-09-21T13:30:00.500Z"
-    )
-    coarse = _told(creation_time="2026-09-14T08:00:02Z", last_updated_time="2026-09-14T08:00:02Z", starting_time="2026-09-21T13:30:00Z")
-    assert fine == coarse
-    assert fine.version == "2026-09-14T08:00:02.000000Z"
+def test_times_keep_their_milliseconds() -> None:
+    booking = _told(creation_time="2026-09-14T08:00:02.001Z", last_updated_time="2026-09-14T08:00:02.999Z")
+    assert booking.version == "2026-09-14T08:00:02.999000Z"
+    assert booking.created_at == datetime(2026, 9, 14, 8, 0, 2, 1000, tzinfo=UTC)
+
+
+def test_of_two_changes_within_a_second_the_later_is_newer_whichever_event_was_made_first() -> None:
+    """The envelopes' times are the other way round: `last_updated_time` decides."""
+    scheduled = _received(_envelope(creation_time="2026-09-14T08:00:04.000Z"))
+    canceled = _envelope(id="EVNT-2", creation_time="2026-09-14T08:00:03.500Z")
+    canceled["data"] |= {"status": "canceled", "last_updated_time": "2026-09-14T08:00:02.900Z"}
+    later = _received(canceled)
+    assert later.time < scheduled.time
+    assert _booking(later).version > _booking(scheduled).version
+
+
+def _booking(event: Event) -> Booking:
+    booking = _oncehub().booking(event)
+    assert booking is not None
+    return booking
 
 
 def test_an_event_keeps_its_milliseconds_to_settle_ties_of_versions() -> None:
@@ -234,7 +258,7 @@ def test_a_later_update_is_a_greater_version() -> None:
 @pytest.mark.parametrize("absent", [None, ""])
 def test_a_booking_never_updated_has_its_creation_as_version(absent: str | None) -> None:
     booking = _told(last_updated_time=absent)
-    assert booking.version == "2026-09-14T08:00:02.000000Z"
+    assert booking.version == "2026-09-14T08:00:02.487000Z"
     assert booking.updated_at == booking.created_at
 
 
@@ -280,3 +304,167 @@ def test_a_booking_without_sound_id_and_times_is_refused(changes: dict[str, obje
 def test_a_deleted_booking_as_rest_tells_of_it_is_refused() -> None:
     with pytest.raises(PayloadError):
         _oncehub().booking_of_record(b'{"id":"BKNG-GONE000001","object":"booking","deleted":true}')
+
+
+RILEY = {"id": "CTC-1", "object": "contact", "first_name": "Riley", "last_name": "Example", "email": "riley@example.com", "phone": "+1"}
+PERSON = ("CTC-1", "Riley Example", "riley@example.com", "+1")
+NOBODY = {"form_submission": None, "conversation": None, "attendees": []}
+
+
+def _customer(booking: Booking) -> tuple[str | None, ...]:
+    return booking.customer_id, booking.customer_name, booking.customer_email, booking.customer_phone
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param({"conversation": {"id": "CVR-1", "contact": RILEY}}, id="the conversation's contact"),
+        pytest.param({"conversation": {"id": "CVR-1", "contact": RILEY}, "contact": None}, id="beside a contact that is null"),
+        pytest.param({"conversation": {"id": "CVR-1", "contact": "CTC-1"}, "contact": RILEY}, id="the conversation has the contact's id"),
+        pytest.param({"conversation": "CVR-1", "contact": RILEY}, id="the conversation is an id"),
+        pytest.param({"contact": RILEY}, id="the contact alone"),
+        pytest.param({"form_submission": {}, "contact": RILEY}, id="beside an empty form"),
+        pytest.param({"form_submission": {"name": None, "email": "", "guests": []}, "contact": RILEY}, id="beside a form without a person"),
+    ],
+)
+def test_without_a_form_the_contact_is_the_customer(where: dict[str, Any]) -> None:
+    booking = _told(**NOBODY | where)
+    assert _customer(booking) == PERSON
+    assert booking.participants == 1
+    assert _customer(_record(**NOBODY | where)) == PERSON
+
+
+def test_what_a_form_says_goes_before_the_contact_whose_id_is_kept() -> None:
+    booking = _told(contact=RILEY, form_submission={"name": "Casey", "email": "casey@example.com", "phone": None, "mobile_phone": None})
+    assert _customer(booking) == ("CTC-1", "Casey", "casey@example.com", None)
+
+
+def test_a_contacts_mobile_phone_serves_where_there_is_no_phone() -> None:
+    assert _told(**NOBODY, contact=RILEY | {"phone": None, "mobile_phone": "+2"}).customer_phone == "+2"
+
+
+def test_a_contact_that_is_an_id_is_the_customers_id() -> None:
+    assert _told(contact="CTC-1").customer_id == "CTC-1"
+    assert _told(**NOBODY | {"conversation": {"contact": "CTC-2"}}).customer_id == "CTC-2"
+
+
+@pytest.mark.parametrize(
+    ("attendees", "host", "address"),
+    [
+        (["host@example.org", "riley@example.com"], {"owner": {"id": "USR-1", "email": "Host@Example.org"}}, "riley@example.com"),
+        (["riley@example.com", "host@example.org"], {"external_calendar": {"id": "host@example.org"}}, "riley@example.com"),
+        (["host@example.org", "riley@example.com"], {"external_calendar": {"name": "host@example.org", "id": "x"}}, "riley@example.com"),
+        (["host@example.org", "riley@example.com"], {"conversation": {"owner": {"email": "host@example.org"}}}, "riley@example.com"),
+        (["host@example.org", {"email": "riley@example.com"}], {"external_calendar": {"id": "host@example.org"}}, "riley@example.com"),
+        (["host@example.org", "riley@example.com", "more@example.com"], {"external_calendar": {"id": "host@example.org"}}, None),
+        (["host@example.org", "riley@example.com"], {}, None),
+        (["host@example.org"], {"external_calendar": {"id": "host@example.org"}}, None),
+        ([], {"external_calendar": {"id": "host@example.org"}}, None),
+        (None, {"external_calendar": {"id": "host@example.org"}}, None),
+    ],
+)
+def test_who_attends_beside_the_host_is_the_customer_where_nobody_else_is_named(
+    attendees: object, host: dict[str, Any], address: str | None
+) -> None:
+    booking = _told(**NOBODY | {"owner": "USR-1", "external_calendar": None} | host | {"attendees": attendees})
+    assert booking.customer_email == address
+    assert {"customer_name", "customer_email", "customer_phone", "customer_id"} <= booking.untold
+
+
+def test_a_null_form_leaves_untold_what_a_form_would_tell() -> None:
+    booking = _told(**NOBODY)
+    assert {"customer_name", "customer_email", "customer_phone", "participants", "guests", "answers"} <= booking.untold
+    assert booking.participants is None
+
+
+def test_a_form_that_is_there_clears_what_it_has_empty() -> None:
+    form = {"name": "Casey", "email": "casey@example.com", "phone": None, "mobile_phone": "", "guests": [], "custom_fields": []}
+    booking = _told(form_submission=form)
+    assert (booking.customer_phone, booking.guests, booking.answers) == (None, (), ())
+    assert booking.untold == {"customer_id", "tracking"}
+
+
+def test_a_contact_clears_what_it_has_empty() -> None:
+    cleared = _told(**NOBODY | {"conversation": {"id": "CVR-1", "contact": RILEY | {"phone": None, "mobile_phone": None}, "answers": []}})
+    assert cleared.customer_phone is None
+    assert not {"customer_phone", "customer_id", "customer_name"} & cleared.untold
+
+
+def test_without_a_form_people_and_answers_are_guesses_that_any_form_corrects() -> None:
+    booking = _told(**NOBODY | {"conversation": "CVR-1", "contact": RILEY, "custom_fields": [{"name": "Seats", "value": 3}]})
+    assert (booking.participants, booking.answers) == (1, (Answer("Seats", "3"),))
+    assert {"participants", "answers"} <= booking.untold
+
+
+def test_an_owner_that_is_an_id_leaves_the_name_untold_unless_the_booking_was_reassigned() -> None:
+    envelope = _envelope(data=_envelope()["data"] | {"owner": "USR-NEW"})
+    told, reassigned = (_booking(_received(envelope | {"type": kind})) for kind in ("booking.completed", "booking.reassigned"))
+    assert (told.staff, told.staff_name, "staff_name" in told.untold) == (("USR-NEW",), None, True)
+    assert (reassigned.staff, reassigned.staff_name, "staff_name" in reassigned.untold) == (("USR-NEW",), None, False)
+
+
+def test_answers_are_of_the_conversation_then_of_the_form_then_of_the_booking_each_once() -> None:
+    booking = _told(
+        conversation={"answers": [{"question": "Team size?", "value": "9"}, {"question": "", "value": None}, None]},
+        form_submission={"name": "C", "custom_fields": [{"name": "Topics", "value": ["a", "b"]}, {"name": "Consent", "value": True}]},
+        custom_fields=[{"name": "Consent", "value": True}, {"name": "Size", "value": {"w": 1}}, {"name": "Unanswered", "value": None}],
+    )
+    pairs = [("Team size?", "9"), ("Topics", '["a", "b"]'), ("Consent", "true"), ("Size", '{"w": 1}'), ("Unanswered", None)]
+    assert booking.answers == tuple(Answer(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize("fields", [None, "", {}, "text", [None, "text", 7], [{}], [{"name": "", "value": None}]])
+def test_custom_fields_of_another_shape_are_none(fields: object) -> None:
+    assert _told(custom_fields=fields, form_submission={"name": "C", "custom_fields": fields}).answers == ()
+
+
+def test_guests_are_their_addresses_each_once() -> None:
+    guests = ["a@example.com", {"email": "b@example.com"}, {"name": "no address"}, "a@example.com", None, ""]
+    booking = _told(form_submission={"name": "C", "guests": guests})
+    assert (booking.guests, booking.participants) == (("a@example.com", "b@example.com"), 5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "tracking"),
+    [
+        (
+            {"source": "mail", "medium": None, "campaign": "", "term": "a b", "content": 7, "other": "x"},
+            {"source": "mail", "term": "a b", "content": "7"},
+        ),
+        ({"source": None}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_campaign_parameters_have_their_usual_names(parameters: object, tracking: dict[str, str] | None) -> None:
+    booking = _record(utm_params=parameters)
+    assert booking.tracking == (tracking and {f"utm_{name}": value for name, value in tracking.items()})
+
+
+def test_null_campaign_parameters_are_told_by_rest_and_not_by_webhooks() -> None:
+    assert "tracking" not in _record(utm_params=None).untold
+    assert "tracking" in _without("utm_params").untold
+    assert "tracking" in _told(utm_params=None).untold
+
+
+@pytest.mark.parametrize(
+    ("join_url", "link"),
+    [
+        ("https://meet.example.com/1", "https://meet.example.com/1"),
+        ("HTTP://meet.example.com/1", "HTTP://meet.example.com/1"),
+        ("+1 202 555 0123", None),
+        ("tel:+12025550123", None),
+        ("see https://meet.example.com/1", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_only_a_link_is_the_link_of_a_call(join_url: str | None, link: str | None) -> None:
+    booking = _told(virtual_conferencing={"join_url": join_url}, location_description="Room 2")
+    assert booking.conference_url == link
+    assert booking.location == (join_url or "Room 2")
+
+
+def _record(**changes: object) -> Booking:
+    """The booking of a REST record, changed."""
+    return _oncehub().booking_of_record(orjson.dumps(_envelope()["data"] | changes))

@@ -33,7 +33,7 @@ async def run_demo(plan: Plan, *, quiet: bool = False, chaos: Chaos = Chaos()) -
     with View(plan, stage, sender.sent, watch, quiet=quiet) as view, stage.running() as processes:
         looking = asyncio.create_task(_keep_looking(watch, view))
         breaking = asyncio.create_task(_outage(plan, processes, view))
-        newest = await rehearse(stage.world, stage.dialects, sender, plan.pace, _interrupted())
+        newest = await rehearse(stage.world, stage.dialects, sender, plan.pace, _told_to_finish())
         await breaking
         await _settle(watch, sender.sent)
         if plan.outage:
@@ -77,10 +77,10 @@ def _reconcile(processes: Processes) -> list[dict[str, Any]]:
     return reports
 
 
-def _interrupted() -> Callable[[], bool]:
+def _told_to_finish() -> Callable[[], bool]:
+    """Whether SIGTERM came: no more bookings then, and the check of those that were made. Ctrl-C ends the demo without one."""
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     return stop.is_set
 
 

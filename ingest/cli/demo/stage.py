@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
 import httpx
 import tomlkit
+from filelock import FileLock, Timeout
 
 from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.settings import Settings
@@ -25,7 +26,7 @@ from ingest.simulator.rest.server import RestServer
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 
-_MARK = "made-by-ingest-demo"
+_MARK, _LOCK = "made-by-ingest-demo", "lock"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 40.0
 _PRIVATE = 0o600
@@ -34,14 +35,15 @@ _PRIVATE = 0o600
 class Stage:
     """One account per vendor, named after it; ports and secrets of its own, so that demos do not meet."""
 
-    def __init__(self, folder: Path, log: str = "", *, workers: int = 1, seed: int = 1) -> None:
-        """Raises ConfigurationError when the folder is somebody else's."""
+    def __init__(self, folder: Path, log: str = "", *, workers: int = 1, seed: int = 1, vendors: Sequence[str] = ()) -> None:
+        """Accounts of these vendors, or of all. Raises ConfigurationError when the folder is somebody else's."""
         self.folder = folder.absolute()
-        _empty(self.folder)
-        port, admin_port, consumer_port, vendors_port = _free_ports(4)
+        self._lock = _claim(self.folder)  # held until this process ends
+        port, admin_port, consumer_port, reconcile_port, vendors_port = _free_ports(5)
         url = f"http://127.0.0.1:{port}"
         self.dialects: Mapping[str, Dialect] = {
-            vendor: load_dialect(vendor)(f"{url}/webhooks/{vendor}/{vendor}", secrets.token_urlsafe(24)) for vendor in vendor_names()
+            vendor: load_dialect(vendor)(f"{url}/webhooks/{vendor}/{vendor}", secrets.token_urlsafe(24))
+            for vendor in vendors or vendor_names()
         }
         self.world = World({name: dialect.habits for name, dialect in self.dialects.items()}, seed)
         self.vendors = RestServer(
@@ -58,7 +60,7 @@ class Stage:
                 "receiver": {"port": port, "admin_port": admin_port, "workers": workers},
                 "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
                 "warehouse": {"credentials": f"{self.folder}/warehouse.duckdb", "work_dir": f"{self.folder}/dlt"},
-                "reconcile": {"lag": "0s", "state_dir": f"{self.folder}/reconcile"},
+                "reconcile": {"lag": "0s", "admin_port": reconcile_port, "state_dir": f"{self.folder}/reconcile"},
                 "accounts": {
                     name: {**dialect.settings(), "api_url": self.vendors.api_url(name)} for name, dialect in self.dialects.items()
                 },
@@ -76,9 +78,11 @@ class Stage:
                 processes.start("receive")
                 processes.wait_until_accepting()
                 yield processes
-            finally:
-                processes.stop("receive")
-                processes.stop("consume")
+            except BaseException:
+                processes.kill()
+                raise
+            processes.stop("receive")
+            processes.stop("consume")
 
     def _write(self, settings: Mapping[str, object]) -> None:
         own = {
@@ -116,6 +120,14 @@ class Processes:
             process.send_signal(signal.SIGTERM)
             process.wait(_STOP_SECONDS)
 
+    def kill(self) -> None:
+        """End all of them at once: a demo that is given up has nothing to keep."""
+        for process in self._running.values():
+            process.kill()
+        for process in self._running.values():
+            process.wait()
+        self._running.clear()
+
     def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
         """To its end; what it says is in the result."""
         return subprocess.run(
@@ -141,14 +153,23 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
 
 
-def _empty(folder: Path) -> None:
-    """Only what a demo made, or nothing at all, may be emptied."""
-    mark = folder / _MARK
-    if folder.exists() and any(folder.iterdir()) and not mark.exists():
+def _claim(folder: Path) -> FileLock:
+    """Empty a demo's folder and keep it for this process. Raises ConfigurationError for a folder of anybody else's, another demo's included."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).exists():
         raise ConfigurationError(f"{folder} is not a demo's folder: name an empty one with --folder")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
-    mark.touch()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ConfigurationError(f"another demo is running in {folder}: wait until it ends, or name another folder with --folder") from None
+    (folder / _MARK).touch()
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name not in {_MARK, _LOCK}:
+            entry.unlink()
+    return lock
 
 
 def _free_ports(count: int) -> list[int]:

@@ -7,16 +7,16 @@ from datetime import UTC
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from ingest.booking import BookingStatus
 from ingest.cli.demo.outcome import Outcome, Plan, Repair
 from ingest.cli.demo.stage import Stage
 from ingest.cli.demo.watch import Watch
+from ingest.cli.output import Console, new_table, print_line
 from ingest.simulator.sender import Sent
 
 _LINE_SECONDS = 2.0
@@ -34,7 +34,7 @@ class View:
         self._began = self._line_at = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._console.print(f"starting in {self._stage.folder} …", highlight=False)
+        self._console.print(f"starting in {self._stage.folder} …")
         if self._live:
             self._live.start()
         return self
@@ -50,7 +50,7 @@ class View:
 
     def say(self, line: str) -> None:
         """Something happened that is worth a line."""
-        self._console.print(f"{self._elapsed():5.1f} s  {line}", highlight=False)
+        self._console.print(f"{self._elapsed():5.1f} s  {line}")
 
     def update(self) -> None:
         """Show what is known now."""
@@ -58,7 +58,7 @@ class View:
             self._live.update(self._picture(), refresh=True)
         elif time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + _LINE_SECONDS
-            self._console.print(self._line(), highlight=False)
+            self._console.print(self._line())
 
     def _line(self) -> str:
         accepted = self._sent.answers[202]
@@ -83,16 +83,14 @@ class View:
         return picture
 
     def _counts(self) -> Table:
-        table = Table("account", *BookingStatus, "all", title_justify="left")
+        table = new_table("account", *BookingStatus, "all")
         for account, counts in sorted(self._watch.statuses.items()):
             cells = [str(counts.get(status, "")) for status in BookingStatus]
             table.add_row(account, *cells, str(sum(counts.values())))
         return table
 
     def _newest(self) -> Table:
-        table = Table(
-            "vendor", "status", "starts at (UTC)", "customer", "service", "price", title="newest rows of `bookings`", title_justify="left"
-        )
+        table = new_table("vendor", "status", "starts at (UTC)", "customer", "service", "price", title="newest rows of `bookings`")
         for vendor, status, starts_at, customer, service, price in self._watch.newest:
             table.add_row(vendor, status, f"{starts_at:%a %d %b %H:%M}", customer, service, "" if price is None else f"{price:.2f}")
         return table
@@ -100,7 +98,7 @@ class View:
 
 def show_summary(outcome: Outcome) -> None:
     """The figures and the verdict, and where to look next."""
-    console = Console(highlight=False)
+    console = Console()
     table = Table(show_header=False, box=None)
     for name, value in _figures(outcome):
         table.add_row(name, str(value))
@@ -108,21 +106,20 @@ def show_summary(outcome: Outcome) -> None:
     if outcome.repair:
         console.print(_repairs(outcome.repair))
     for wrong in outcome.wrong[:_SHOWN_DIFFERENCES]:
-        console.print(
-            f"[red]differs[/red] {wrong.account} {wrong.booking_id} {wrong.column}: expected {wrong.expected!r}, found {wrong.found!r}"
-        )
-    verdict = (
-        "[green]right[/green]: the warehouse equals the truth" if outcome.right else f"[red]WRONG[/red]: {', '.join(outcome.faults())}"
+        where = f"{wrong.account} {wrong.booking_id} {wrong.column}"
+        print_line(("differs", "red"), f" {where}: expected {wrong.expected!r}, found {wrong.found!r}")
+    verdict, why = (
+        (("right", "green"), "the warehouse equals the truth") if outcome.right else (("WRONG", "red"), ", ".join(outcome.faults()))
     )
-    console.print(f"{verdict} ({outcome.truth} bookings checked, {len(outcome.wrong)} differences)", soft_wrap=True)
+    print_line(verdict, f": {why} ({outcome.truth} bookings checked, {len(outcome.wrong)} differences)")
     ours = "ingest" if shutil.which("ingest") else sys.argv[0]
     command = f"{ours} query --config {outcome.stage.config}"
-    console.print(f'look around: {command} "select vendor, status, starts_at, customer_name from bookings"', soft_wrap=True)  # noqa: S608 - to be typed
+    print_line(f'look around: {command} "select vendor, status, starts_at, customer_name from bookings"')  # noqa: S608 - to be typed
 
 
 def _repairs(repair: Repair) -> Table:
-    title = f"reconciliation: of {repair.lost} bookings no webhook told the last change"
-    table = Table(Column("account", no_wrap=True), *_COLUMNS, title=title, title_justify="left")
+    title = f"reconciliation found {repair.total('missed')} bookings whose last change was missed, of {repair.lost} that were lost"
+    table = new_table("account", *_COLUMNS, title=title, whole=["account"])
     for report in repair.reports:
         table.add_row(report["account"], *(str(report[column]) for column in _COLUMNS))
     table.add_row("all", *(str(repair.total(column)) for column in _COLUMNS), style="bold")

@@ -1,18 +1,18 @@
 """What producer and consumer have in common: reaching the brokers, the topics there, and our words for their errors."""
 
-import socket
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, errors
 from kafka.net.compat import KafkaNetClient
 
-from ingest.errors import CommitFailed, LogRefused, LogUnavailable
+from ingest.errors import CommitFailed, LogDenied, LogRefused, LogUnavailable
+from ingest.log.kafka.knock import knock
+from ingest.log.kafka.tls import tls_context
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 CONNECT_SECONDS = 2.0
-_KNOCK_SECONDS = 1.0
 _ENOUGH_TO_SPARE_ONE = 3
 
 _NOT_A_MEMBER = (
@@ -21,7 +21,15 @@ _NOT_A_MEMBER = (
     errors.RebalanceInProgressError,
     errors.UnknownMemberIdError,
 )
+# What each error of an authorizer means, and what to grant. https://kafka.apache.org/documentation/#security_authz
+_NOT_ALLOWED = {
+    errors.TopicAuthorizationFailedError: "a right to a topic is missing: grant READ and WRITE on the topics of topic_prefix",
+    errors.GroupAuthorizationFailedError: "the right to the consumer group is missing: grant READ on the group consumer.group",
+    errors.ClusterAuthorizationFailedError: "a right to the cluster is missing: grant IDEMPOTENT_WRITE on the cluster, and CREATE if topics are to be made",
+}
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+
+_THERE = (errors.NoError, errors.TopicAlreadyExistsError)
 
 
 class Cluster:
@@ -29,6 +37,17 @@ class Cluster:
 
     def __init__(self, servers: list[str], settings: KafkaSettings) -> None:
         self._servers, self._settings = servers, settings
+
+    @property
+    def address(self) -> str:
+        """The brokers, in messages."""
+        return ", ".join(self._servers)
+
+    @property
+    def principal(self) -> str:
+        """Whom rights are granted to, as far as it is known here."""
+        name = self._settings.sasl_username
+        return f"User:{name}" if name and self._settings.security_protocol.startswith("SASL_") else "this client"
 
     def open(self, client: Any, **options: Any) -> Any:
         """A client of kafka-python. Where its constructor fails, it leaves a thread and sockets behind: those are closed here."""
@@ -46,8 +65,11 @@ class Cluster:
             raise
 
     def admin(self) -> Any:
-        """A KafkaAdminClient, to be closed soon: it would never notice that a group has moved to another broker."""
-        self._knock()
+        """A KafkaAdminClient, to be closed soon: it would never notice that a group has moved to another broker.
+
+        Raises LogUnavailable, at once where no broker can be reached or all refuse us; KafkaError.
+        """
+        knock(self._servers, self._settings)
         milliseconds = int(CONNECT_SECONDS * 1000)
         return self.open(KafkaAdminClient, request_timeout_ms=milliseconds, bootstrap_timeout_ms=milliseconds)
 
@@ -59,28 +81,23 @@ class Cluster:
             if missing:
                 self._create(admin, missing)
 
-    def _knock(self) -> None:
-        """Fails at once where kafka-python would try for seconds, leaving a socket open each time."""
-        for server in self._servers:
-            host, _, port = server.rpartition(":")
-            with suppress(OSError, ValueError), socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS):
-                return
-        raise errors.KafkaConnectionError("no broker accepts a connection")
+    def refusals(self, admin: Any, topics: Sequence[str]) -> dict[str, str]:
+        """Why each of these topics could not be created now; nothing is created. Raises KafkaError."""
+        answers = admin.create_topics(dict.fromkeys(topics, self._new_topic()), raise_errors=False, validate_only=True)["topics"]
+        return {answer["name"]: _why_not_created(answer) for answer in answers if errors.for_code(answer["error_code"]) not in _THERE}
 
     def _create(self, admin: Any, topics: list[str]) -> None:
-        wanted = {
+        for topic in admin.create_topics(dict.fromkeys(topics, self._new_topic()), raise_errors=False)["topics"]:
+            if errors.for_code(topic["error_code"]) not in _THERE:
+                raise LogUnavailable(f"topic {topic['name']!r} is missing and could not be created: {_why_not_created(topic)}")
+        admin.wait_for_topics(topics, timeout_ms=CONNECT_SECONDS * 1000)
+
+    def _new_topic(self) -> dict[str, Any]:
+        return {
             "num_partitions": self._settings.partitions,
             "replication_factor": self._settings.replication_factor,
             "configs": self._topic_configs(),
         }
-        for topic in admin.create_topics(dict.fromkeys(topics, wanted), raise_errors=False)["topics"]:
-            error = errors.for_code(topic["error_code"])
-            if error not in (errors.NoError, errors.TopicAlreadyExistsError):
-                raise LogUnavailable(
-                    f"topic {topic['name']!r} is missing and could not be created: {error.__name__}, {topic['error_message']};"
-                    " create it, or correct kafka.partitions and kafka.replication_factor"
-                )
-        admin.wait_for_topics(topics, timeout_ms=CONNECT_SECONDS * 1000)
 
     def _topic_configs(self) -> dict[str, str]:
         # With the appender's time, one whose clock is wrong would be refused, or have its records deleted as old.
@@ -105,6 +122,8 @@ class Cluster:
             return LogRefused(
                 f"Kafka at {','.join(self._servers)} refused a record ({error!r}): raise max.message.bytes of its topic above receiver.body_limit"
             )
+        if meaning := _NOT_ALLOWED.get(type(error)):
+            return LogDenied(f"Kafka at {','.join(self._servers)}: {meaning} (`ingest check` says which)")
         return LogUnavailable(
             f"Kafka at {','.join(self._servers)} failed ({error!r}): see that its brokers run,"
             " and that log and the kafka settings name their address, TLS and SASL"
@@ -117,10 +136,15 @@ class Cluster:
             "client_id": "ingest",
             "reconnect_backoff_max_ms": 1_000,
             "security_protocol": settings.security_protocol,
-            "ssl_cafile": settings.ssl_cafile,
-            "ssl_certfile": settings.ssl_certfile,
-            "ssl_keyfile": settings.ssl_keyfile,
+            "ssl_context": tls_context(settings),
             "sasl_mechanism": settings.sasl_mechanism,
             "sasl_plain_username": settings.sasl_username,
             "sasl_plain_password": settings.sasl_password.get_secret_value() if settings.sasl_password else None,
         }
+
+
+def _why_not_created(answer: Mapping[str, Any]) -> str:
+    error = errors.for_code(answer["error_code"])
+    if error in (errors.TopicAuthorizationFailedError, errors.ClusterAuthorizationFailedError):
+        return "the right is missing; create it, or grant CREATE on the cluster"
+    return f"{error.__name__}, {answer['error_message']}; create it, or correct kafka.partitions and kafka.replication_factor"

@@ -1,8 +1,10 @@
 """Reads from Kafka as one of a group's consumers, and tells where a group stands."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from kafka import (
@@ -24,6 +26,17 @@ from ingest.log.kafka_settings import KafkaSettings
 _COMMIT_MILLISECONDS = 10_000
 _GROUPS_READY_SECONDS = 5.0
 _ASK_AGAIN_SECONDS = 0.1
+_LOOK_SECONDS = 5.0
+_LOOK_MILLISECONDS = 500
+_LOOK_OPTIONS = {
+    "group_id": None,
+    "enable_auto_commit": False,
+    "auto_offset_reset": "earliest",
+    "max_poll_records": 100,
+    "bootstrap_timeout_ms": 10_000,
+    "request_timeout_ms": 10_000,
+    "metrics_enabled": False,
+}
 
 _OPTIONS = {
     "enable_auto_commit": False,
@@ -131,7 +144,28 @@ class KafkaLogConsumer:
 
 def backlog(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> list[Backlog]:
     """Where a group stands, without joining it; nothing for topics that are not there. Raises LogUnavailable."""
-    return _backlog(Cluster(servers, settings), group, topics)
+    cluster = Cluster(servers, settings)
+    entries = _backlog(cluster, group, topics)
+    since = _appended_at(cluster, {entry.partition: entry.committed for entry in entries if entry.lag})
+    return [replace(entry, waiting_since=since.get(entry.partition)) for entry in entries]
+
+
+def _appended_at(cluster: Cluster, offsets: Mapping[Partition, int]) -> dict[Partition, datetime]:
+    """When the first record at or after each offset was appended; left out for those that the brokers do not give in time."""
+    found: dict[Partition, datetime] = {}
+    if not offsets:
+        return found
+    partitions = {TopicPartition(partition.topic, partition.number): partition for partition in offsets}
+    deadline = time.monotonic() + _LOOK_SECONDS
+    with cluster.translated_errors(), closing(cluster.open(KafkaConsumer, **_LOOK_OPTIONS)) as consumer:
+        consumer.assign(list(partitions))
+        for kafka_partition, partition in partitions.items():
+            consumer.seek(kafka_partition, offsets[partition])
+        while len(found) < len(offsets) and time.monotonic() < deadline:
+            for kafka_partition, messages in consumer.poll(timeout_ms=_LOOK_MILLISECONDS).items():
+                found[partitions[kafka_partition]] = datetime.fromtimestamp(messages[0].timestamp / 1000, UTC)
+                consumer.pause(kafka_partition)
+    return found
 
 
 def _backlog(cluster: Cluster, group: str, topics: Sequence[str]) -> list[Backlog]:

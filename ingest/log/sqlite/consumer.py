@@ -1,10 +1,11 @@
 """Reads from the embedded log, and tells where a group stands."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -148,7 +149,18 @@ def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list
     with unavailable(path), closing(read_only(path)) as connection:
         written = dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
         read = dict(connection.execute("SELECT topic, next_offset FROM commits WHERE consumer_group = ?", (group,)).fetchall())
-    return [Backlog(Partition(topic), written.get(topic, 0), read.get(topic, 0)) for topic in (written if topics is None else topics)]
+        since = {topic: _appended_at(connection, topic, read.get(topic, 0)) for topic in written}
+    return [
+        Backlog(Partition(topic), written.get(topic, 0), read.get(topic, 0), since.get(topic))
+        for topic in (written if topics is None else topics)
+    ]
+
+
+def _appended_at(connection: sqlite3.Connection, topic: str, offset: int) -> datetime | None:
+    """When the first record at or after the offset was appended."""
+    sql = "SELECT appended_at FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT 1"
+    row = connection.execute(sql, (topic, offset)).fetchone()
+    return datetime.fromtimestamp(row[0], UTC) if row else None
 
 
 def extent(path: Path) -> tuple[float | None, int]:

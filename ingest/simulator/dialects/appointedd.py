@@ -19,6 +19,7 @@ RESOURCE = "5f"
 BOOKING = "63"
 CUSTOMER = "64"
 PARTICIPATION = "65"
+QUESTION = "66"
 
 
 class AppointeddDialect(Dialect):
@@ -52,6 +53,11 @@ class AppointeddDialect(Dialect):
             "currency": None,
             "cancel_reason": None,
             "participants": 1,
+            "answers": [{"question": label, "answer": _written(value)} for label, value in _answers(meeting)],
+            "tracking": None,
+            "guests": [],
+            "cancelled_at": None,
+            "conference_url": None,
         }
 
 
@@ -63,6 +69,21 @@ def object_id(number: int, prefix: str = BOOKING) -> str:
 def updated_at(meeting: Meeting) -> datetime:
     """To the millisecond on creation, whole seconds after a change."""
     return meeting.changed_at if meeting.last is Kind.CREATED else meeting.changed_at.replace(microsecond=0)
+
+
+def questions(meeting: Meeting) -> list[dict[str, Any]]:
+    """The form's questions with their answers, of a customer in webhooks and REST alike."""
+    return [{"label": label, "value": value, "id": object_id(place, QUESTION)} for place, (label, value) in enumerate(_answers(meeting), 1)]
+
+
+def _answers(meeting: Meeting) -> list[tuple[str, str | bool]]:
+    """Text, "" where nothing was answered, or a boolean, which a box to tick has."""
+    return [*meeting.answers, ("First visit?", meeting.number % 2 == 0), ("Anything else?", "")]
+
+
+def _written(value: str | bool) -> str | None:
+    """As the warehouse has it."""
+    return str(value).lower() if isinstance(value, bool) else value or None
 
 
 def _data(meeting: Meeting) -> dict[str, Any]:
@@ -101,7 +122,7 @@ def _participant(meeting: Meeting) -> dict[str, Any]:
         "spaces": 1,
         "booking_status": "No Status",
         "notes": "",
-        "questions": [{"label": "First visit?", "value": True, "id": object_id(7, "5e")}],
+        "questions": questions(meeting),
         "customer_booking_id": object_id(meeting.number, PARTICIPATION),
         "total_price": price,
         "total_spaces": 1,

@@ -49,7 +49,11 @@ class BookeoDialect(Dialect):
             "price": meeting.service.price,
             "currency": meeting.service.currency,
             "cancel_reason": None,
-            "participants": 1 + meeting.number % 4,
+            "cancelled_by": _canceled_by(meeting),
+            "cancelled_at": _cut(meeting.changed_at) if status == "cancelled" else None,
+            "participants": 1 + len(meeting.guests),
+            "guests": [*meeting.guests],
+            "answers": [{"question": question, "answer": answer} for question, answer in meeting.answers],
         }
 
 
@@ -68,9 +72,30 @@ def product_id(service: Service) -> str:
     return f"PROD{service.number:08d}"
 
 
+def guest_id(meeting: Meeting, place: int) -> str:
+    """Of somebody who comes along."""
+    return f"2857{meeting.number:08d}{place}"
+
+
 def minute(moment: datetime) -> str:
     """Local time, cut to the minute."""
-    return moment.astimezone(LOCAL).replace(second=0, microsecond=0).isoformat()
+    return _cut(moment).astimezone(LOCAL).isoformat()
+
+
+def _cut(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+def _agent(meeting: Meeting) -> str:
+    """Who cancels: in one of three meetings the host, by name."""
+    return meeting.customer.name if meeting.number % 3 else meeting.host.name
+
+
+def _canceled_by(meeting: Meeting) -> str | None:
+    """A host of the customer's name cannot be told from the customer."""
+    if meeting.last is not Kind.CANCELLED:
+        return None
+    return "customer" if _agent(meeting) == meeting.customer.name else _agent(meeting)
 
 
 def booking(meeting: Meeting) -> dict[str, Any]:
@@ -86,8 +111,8 @@ def booking(meeting: Meeting) -> dict[str, Any]:
         "customer": customer(meeting.customer),
         "title": meeting.customer.name,
         "participants": {
-            "numbers": [{"peopleCategoryId": "Cadults", "number": 1 + meeting.number % 4}],
-            "details": [{"personId": "PSELF", "peopleCategoryId": "Cadults", "categoryIndex": 1}],
+            "numbers": [{"peopleCategoryId": "Cadults", "number": 1 + len(meeting.guests)}],
+            "details": [{"personId": "PSELF", "peopleCategoryId": "Cadults", "categoryIndex": 1}, *_guests(meeting)],
         },
         "canceled": meeting.last is Kind.CANCELLED,
         "accepted": True,
@@ -96,7 +121,7 @@ def booking(meeting: Meeting) -> dict[str, Any]:
         "productName": meeting.service.name,
         "productId": product_id(meeting.service),
         "price": {"totalGross": price, "totalNet": price, "totalTaxes": nothing, "totalPaid": nothing, "taxes": []},
-        "options": [],
+        "options": [{"id": f"OPT{place}", "name": name, "value": value} for place, (name, value) in enumerate(meeting.answers)],
         "privateEvent": False,
     }
     return told | _later(meeting)
@@ -109,8 +134,27 @@ def _later(meeting: Meeting) -> dict[str, Any]:
     changed = {"lastChangeTime": minute(meeting.changed_at), "lastChangeAgent": meeting.host.name}
     if meeting.last is Kind.NO_SHOW:
         return changed | {"noShow": True}
-    cancelled = {"cancelationTime": minute(meeting.changed_at), "cancelationAgent": meeting.customer.name}
+    cancelled = {"cancelationTime": minute(meeting.changed_at), "cancelationAgent": _agent(meeting)}
     return changed | (cancelled if meeting.last is Kind.CANCELLED else {})
+
+
+def _guests(meeting: Meeting) -> list[dict[str, Any]]:
+    """Those who come along, whom the customer has named."""
+    return [
+        {
+            "personId": guest_id(meeting, place),
+            "peopleCategoryId": "Cadults",
+            "categoryIndex": place + 2,
+            "personDetails": {
+                "id": guest_id(meeting, place),
+                "customerId": customer_id(meeting.customer),
+                "firstName": f"Guest {place + 1}",
+                "emailAddress": address,
+                "creationTime": minute(meeting.created_at),
+            },
+        }
+        for place, address in enumerate(meeting.guests)
+    ]
 
 
 def customer(person: Person) -> dict[str, Any]:

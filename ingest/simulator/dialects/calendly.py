@@ -18,6 +18,7 @@ _EVENTS = {
     Kind.NO_SHOW: "invitee_no_show.created",
 }
 _STATUSES = {Kind.CANCELLED: "cancelled", Kind.REPLACED: "rescheduled", Kind.NO_SHOW: "no_show"}
+_PARAMETERS = ("utm_campaign", "utm_source", "utm_medium", "utm_content", "utm_term", "salesforce_uuid")
 # What leaves invitee and event canceled.
 ENDED = {Kind.CANCELLED, Kind.REPLACED}
 
@@ -61,6 +62,12 @@ class CalendlyDialect(Dialect):
             "customer_phone": meeting.customer.phone,
             "price": meeting.service.price or None,
             "currency": meeting.service.currency if meeting.service.price else None,
+            "participants": 1,
+            "answers": [{"question": question, "answer": answer} for question, answer in _answers(meeting)],
+            "tracking": dict(meeting.campaign) or None,
+            "guests": list(meeting.guests),
+            "conference_url": _location(meeting).get("join_url"),
+            "cancelled_at": meeting.changed_at if ended else None,
             "cancel_reason": meeting.reason if ended else None,
             "cancelled_by": "customer" if ended else None,
             "rescheduled_from": invitee_uri(meeting.replaces) if meeting.replaces else None,
@@ -103,8 +110,8 @@ def invitee(meeting: Meeting) -> dict[str, Any]:
         "event": event_uri(meeting.number),
         "email": meeting.customer.email,
         "name": meeting.customer.name,
-        "first_name": None,
-        "last_name": None,
+        "first_name": meeting.customer.first_name if _has_two_names(meeting) else None,
+        "last_name": meeting.customer.last_name if _has_two_names(meeting) else None,
         "status": "canceled" if ended else "active",
         "timezone": meeting.customer.timezone,
         "created_at": instant(meeting.created_at),
@@ -114,9 +121,11 @@ def invitee(meeting: Meeting) -> dict[str, Any]:
         "new_invitee": invitee_uri(meeting.replaced_by) if meeting.replaced_by else None,
         "cancel_url": f"https://calendly.com/cancellations/IN{meeting.number:014d}",
         "reschedule_url": f"https://calendly.com/reschedulings/IN{meeting.number:014d}",
-        "text_reminder_number": meeting.customer.phone,
-        "questions_and_answers": [{"question": "Anything to prepare?", "answer": "No", "position": 0}],
-        "tracking": dict.fromkeys(("utm_campaign", "utm_source", "utm_medium", "utm_content", "utm_term", "salesforce_uuid")),
+        "text_reminder_number": None if _is_asked_for_phone(meeting) else meeting.customer.phone,
+        "questions_and_answers": [
+            {"question": question, "answer": answer, "position": position} for position, (question, answer) in enumerate(_answers(meeting))
+        ],
+        "tracking": dict.fromkeys(_PARAMETERS) | dict(meeting.campaign),
         "routing_form_submission": None,
         "payment": {**paid, "amount": float(meeting.service.price)} if meeting.service.price else None,
         "no_show": no_show if meeting.last is Kind.NO_SHOW else None,
@@ -130,7 +139,8 @@ def invitee(meeting: Meeting) -> dict[str, Any]:
 
 def scheduled_event(meeting: Meeting) -> dict[str, Any]:
     """The event that a meeting's one invitee has; REST tells it apart from the invitee."""
-    ended = meeting.last in ENDED
+    ended, created_at = meeting.last in ENDED, instant(meeting.created_at)
+    host = {"user": user_uri(meeting.host), "user_email": meeting.host.email, "user_name": meeting.host.name}
     event = {
         "uri": event_uri(meeting.number),
         "name": meeting.service.name,
@@ -138,16 +148,48 @@ def scheduled_event(meeting: Meeting) -> dict[str, Any]:
         "start_time": instant(meeting.starts_at),
         "end_time": instant(meeting.ends_at),
         "event_type": event_type_uri(meeting.service),
-        "location": {"type": "zoom", "status": "pushed", "join_url": f"https://zoom.example.com/j/{meeting.number}", "data": {}},
+        "location": _location(meeting),
         "invitees_counter": {"total": 1, "active": 0 if ended else 1, "limit": 1},
-        "event_memberships": [{"user": user_uri(meeting.host), "user_email": meeting.host.email, "user_name": meeting.host.name}],
-        "event_guests": [],
+        "event_memberships": [host] * (2 if _lists_host_twice(meeting) else 1),
+        "event_guests": [{"email": guest, "created_at": created_at, "updated_at": created_at} for guest in meeting.guests],
         "meeting_notes_plain": None,
         "meeting_notes_html": None,
-        "created_at": instant(meeting.created_at),
-        "updated_at": instant(meeting.changed_at if ended else meeting.created_at),
+        "created_at": created_at,
+        "updated_at": instant(meeting.changed_at) if ended else created_at,
     }
     return event | ({"cancellation": _cancellation(meeting)} if ended else {})
+
+
+def _location(meeting: Meeting) -> dict[str, Any]:
+    """A call by one of two systems, or the customer is called."""
+    conference = {"status": "pushed", "join_url": f"https://meet.example.com/j/{meeting.number}"}
+    kinds: tuple[dict[str, Any], ...] = (
+        {"type": "zoom", **conference, "data": {}},
+        {"type": "google_conference", **conference},
+        {"type": "outbound_call", "location": meeting.customer.phone},
+    )
+    return kinds[meeting.number % len(kinds)]
+
+
+def _answers(meeting: Meeting) -> list[tuple[str, str]]:
+    """The form's, and the customer's number where the form asks for it."""
+    asked = [("Unter welcher Nummer erreichen wir Sie?", meeting.customer.phone)] if _is_asked_for_phone(meeting) else []
+    return [*meeting.answers, *asked]
+
+
+def _is_asked_for_phone(meeting: Meeting) -> bool:
+    """By a question of the form, where others are asked for a number for text messages."""
+    return meeting.number % 2 == 0
+
+
+def _has_two_names(meeting: Meeting) -> bool:
+    """Some event types ask for first and last name apart."""
+    return meeting.number % 5 == 0
+
+
+def _lists_host_twice(meeting: Meeting) -> bool:
+    """Seen in a captured payload."""
+    return meeting.number % 7 == 0
 
 
 def _cancellation(meeting: Meeting) -> dict[str, Any]:

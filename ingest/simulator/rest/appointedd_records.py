@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ingest.simulator.dialects.appointedd import BOOKING, CUSTOMER, ORGANISATION, PARTICIPATION, RESOURCE, SERVICE, object_id, updated_at
+from ingest.simulator.dialects.appointedd import (
+    BOOKING,
+    CUSTOMER,
+    ORGANISATION,
+    PARTICIPATION,
+    RESOURCE,
+    SERVICE,
+    object_id,
+    questions,
+    updated_at,
+)
 from ingest.simulator.world import Kind, Meeting, Person, Service
 
 Object = dict[str, Any]
@@ -113,7 +123,7 @@ def _part(meeting: Meeting, price: float) -> Object:
         "created": added,
         "added": added,
         "status": "No Status",
-        "questions": [],
+        "questions": questions(meeting),
         "total_spaces": 1,
         "total_price": price,
         "price_points": [{"quantity": 1, "price_per_quantity": price, "spaces_per_quantity": 1}],

@@ -5,6 +5,7 @@ no customers and no participants.
 """
 
 import math
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from ingest.simulator.dialects.bookeo import booking_number, customer_id, produc
 from ingest.simulator.rest import Answered, RestDialect, answer, credential
 from ingest.simulator.rest.bookeo_answers import error, missing
 from ingest.simulator.rest.bookeo_pages import DEFAULT, Found, Searches
-from ingest.simulator.rest.bookeo_records import LANGUAGES, customer, key, linked_people, payment, product, read, resources
+from ingest.simulator.rest.bookeo_records import LANGUAGES, customer, hold, key, linked_people, payment, product, read, resources
 from ingest.simulator.rest.bookeo_subscriptions import BookeoSubscriptions, event_of_query
 from ingest.simulator.rest.subscriptions import Recipient
 from ingest.simulator.world import Kind, Meeting
@@ -43,7 +44,10 @@ _ALWAYS = _Window(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=
 
 
 class BookeoRest(RestDialect):
-    """Two keys open it: the application's, which signs webhooks too, and the account's."""
+    """Two keys open it: the application's, which signs webhooks too, and the account's.
+
+    `tells_pause`: where an answer over the limit says for how long, in its "header" or its "body".
+    """
 
     vendor = "bookeo"
     base_path = "/v2"
@@ -52,6 +56,7 @@ class BookeoRest(RestDialect):
         super().__init__(dialect, meetings)
         self.api_key = credential(dialect, "api_key")
         self.subscriptions = BookeoSubscriptions(dialect)
+        self.tells_pause = "header"
         self._searches = Searches()
 
     def settings(self) -> Mapping[str, Any]:
@@ -65,6 +70,7 @@ class BookeoRest(RestDialect):
             Route("/customers/{id}", self._customer),
             Route("/customers/{id}/linkedpeople", self._linked_people),
             Route("/payments", self._payments),
+            Route("/holds/{id}", self._hold),
             Route("/settings/products", self._products),
             Route("/settings/resources", self._resources),
             Route("/settings/languages", self._languages),
@@ -82,7 +88,10 @@ class BookeoRest(RestDialect):
         return error(403, "Invalid secret key or API key")
 
     def too_many(self, seconds: float) -> Response:
-        return error(429, "Too many requests", {"Retry-After": str(math.ceil(seconds))})
+        pause = math.ceil(seconds)
+        if self.tells_pause == "body":
+            return answer({"httpStatus": 429, "message": "Too many requests", "errorId": uuid.uuid4().hex, "retryAfter": pause}, 429)
+        return error(429, "Too many requests", {"Retry-After": str(pause)})
 
     def missing(self) -> Response:
         return missing()
@@ -127,6 +136,14 @@ class BookeoRest(RestDialect):
             return paid, lambda some: [payment(meeting) for meeting in self._still(some)]
 
         return self._listed(request, search, most=300)
+
+    async def _hold(self, request: Request) -> Response:
+        """There is no list of them. Each is of a meeting, by its number; all others are gone by now."""
+        given = request.path_params["id"]
+        meeting = self.meetings.get(int(given[4:])) if given.startswith("HOLD") and given[4:].isdecimal() else None
+        if meeting is None:
+            raise Answered(missing())
+        return answer(hold(meeting, given))
 
     async def _products(self, request: Request) -> Response:
         services = {meeting.service.number: meeting.service for meeting in self._all()}

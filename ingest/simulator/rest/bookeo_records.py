@@ -7,7 +7,10 @@ from ingest.simulator.dialects.bookeo import booking, booking_number, customer_i
 from ingest.simulator.dialects.bookeo import customer as customer_of_booking
 from ingest.simulator.world import Kind, Meeting, Person, Service
 
-LANGUAGES = [{"code": "en_US", "name": "English (US)"}, {"code": "de_DE", "name": "Deutsch"}]
+LANGUAGES = [
+    {"tag": "en-US", "name": "English (US)", "customersDefault": True},
+    {"tag": "de-DE", "name": "Deutsch", "customersDefault": False},
+]
 _ONCE = "2025-01-07T10:20:00-05:00"
 _LINKED = 4  # one customer in so many books for somebody else too
 
@@ -17,7 +20,7 @@ def read(meeting: Meeting, *, with_customer: bool, with_participants: bool) -> d
     told = booking(meeting)
     person, details = told.pop("customer"), told["participants"].pop("details")
     if with_participants:
-        told["participants"]["details"] = [{**one, "personDetails": person} for one in details]
+        told["participants"]["details"] = [{"personDetails": person, **one} for one in details]
     return told | ({"customer": person} if with_customer else {})
 
 
@@ -43,7 +46,8 @@ def linked_people(person: Person) -> list[dict[str, Any]]:
     """Whom the customer books for."""
     if person.number % _LINKED:
         return []
-    return [{"id": f"2857{person.number:08d}", "firstName": "Junior", "lastName": person.last_name, "relationship": "child"}]
+    own = {"customerId": customer_id(person), "creationTime": _ONCE, "gender": "unknown"}
+    return [{"id": f"2857{person.number:08d}", "firstName": "Junior", "lastName": person.last_name, **own}]
 
 
 def payment(meeting: Meeting) -> dict[str, Any]:
@@ -69,9 +73,20 @@ def product(service: Service) -> dict[str, Any]:
         "name": service.name,
         "type": "fixed",
         "duration": {"days": 0, "hours": hours, "minutes": minutes},
+        "productCode": f"P{service.number}",
+        "bookingLimits": [{"min": 1, "max": 8}],
+        "membersOnly": False,
+        "prepaidOnly": False,
+        "acceptDeny": False,
         "apiBookingsAllowed": True,
-        "members": [],
+        "dropInOnly": False,
     }
+
+
+def hold(meeting: Meeting, hold_id: str) -> dict[str, Any]:
+    """Places kept for a booking that is not finished."""
+    price = booking(meeting)["price"]
+    return {"id": hold_id, "price": price, "totalPayable": price["totalGross"], "expiration": minute(meeting.starts_at)}
 
 
 def resources(hosts: Iterable[Person]) -> list[dict[str, Any]]:

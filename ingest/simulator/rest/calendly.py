@@ -65,14 +65,14 @@ class CalendlyRest(RestDialect):
         return {"client_id": self.tokens.client_id, "client_secret": self.tokens.client_secret, "refresh_token": self.tokens.refresh_token}
 
     def routes(self) -> Sequence[Route]:
-        event = "/scheduled_events/{event}"
+        event = "/scheduled_events/{uuid}"
         return [
             Route("/oauth/token", self._token, methods=["POST"]),
             Route("/users/me", self._me),
             Route("/scheduled_events", self._scheduled_events),
             Route(event, self._scheduled_event),
             Route(f"{event}/invitees", self._invitees),
-            Route(f"{event}/invitees/{{invitee}}", self._invitee),
+            Route(f"{event}/invitees/{{invitee_uuid}}", self._invitee),
             Route("/organization_memberships", self._organization_memberships),
             Route("/event_types", self._event_types),
             Route("/groups", self._groups),
@@ -120,7 +120,7 @@ class CalendlyRest(RestDialect):
         return self.tokens.answer_to(await request.body(), self.too_many)
 
     async def _me(self, _: Request) -> Response:
-        return answer({"resource": user(self._hosts()[OWNER.number]) | {"current_organization": ORGANIZATION, "resource_type": "User"}})
+        return answer({"resource": user(self._hosts()[OWNER.number]) | {"current_organization": ORGANIZATION}})
 
     async def _scheduled_events(self, request: Request) -> Response:
         """Starts are after `min_start_time` and before `max_start_time`; nothing here filters by time of change."""
@@ -139,7 +139,7 @@ class CalendlyRest(RestDialect):
         return listed(request, [meeting] if there else [], _by_number, alone)
 
     async def _invitee(self, request: Request) -> Response:
-        meeting, found = self._meeting(request), _INVITEE.fullmatch(request.path_params["invitee"])
+        meeting, found = self._meeting(request), _INVITEE.fullmatch(request.path_params["invitee_uuid"])
         if not found or int(found[1]) != meeting.number:
             raise Answered(missing())
         return answer({"resource": alone(meeting)})
@@ -183,7 +183,7 @@ class CalendlyRest(RestDialect):
         return {OWNER.number: OWNER} | {meeting.host.number: meeting.host for meeting in self._all()}
 
     def _meeting(self, request: Request) -> Meeting:
-        found = _EVENT.fullmatch(request.path_params["event"])
+        found = _EVENT.fullmatch(request.path_params["uuid"])
         meeting = self.meetings.get(int(found[1])) if found else None
         if meeting is None:
             raise Answered(missing())

@@ -7,6 +7,7 @@ from ingest.simulator.world import Meeting, Person, Service
 
 ORGANIZATION = f"{API}/organizations/OR00000000000001"
 GROUP = f"{API}/groups/GR00000000000001"
+_QUESTION = "5f0c3a1e-7d2b-4c8f-9a6e-000000000001"
 FORM = f"{API}/routing_forms/RF00000000000001"
 OWNER = Person(1, "Account", "Owner", "Europe/London")
 ONCE = {"created_at": "2025-01-07T10:20:30.405060Z", "updated_at": "2025-01-07T10:20:30.405060Z"}
@@ -59,11 +60,14 @@ def event_type(service: Service) -> dict[str, Any]:
         "type": "StandardEventType",
         "color": "#0088cc",
         "internal_note": None,
+        "description_plain": None,
+        "description_html": None,
         "profile": {"type": "User", "name": OWNER.name, "owner": user_uri(OWNER)},
         "secret": False,
         "booking_method": "instant",
         "custom_questions": [],
         "deleted_at": None,
+        "admin_managed": False,
         "is_paid": bool(service.price),
         **ONCE,
     }
@@ -76,7 +80,7 @@ def group(members: int) -> dict[str, Any]:
 
 def routing_form() -> dict[str, Any]:
     """The only one."""
-    question = {"uuid": "QU00000000000001", "name": "What is it about?", "type": "text", "required": True, "answer_choices": None}
+    question = {"uuid": _QUESTION, "name": "What is it about?", "type": "text", "required": True, "answer_choices": None}
     return {"uri": FORM, "name": "Where to?", "status": "published", "organization": ORGANIZATION, "questions": [question], **ONCE}
 
 
@@ -100,7 +104,7 @@ def submission(meeting: Meeting) -> dict[str, Any]:
     return {
         "uri": f"{API}/routing_form_submissions/RS{meeting.number:014d}",
         "routing_form": FORM,
-        "questions_and_answers": [{"question_uuid": "QU00000000000001", "question": "What is it about?", "answer": meeting.service.name}],
+        "questions_and_answers": [{"question_uuid": _QUESTION, "question": "What is it about?", "answer": meeting.service.name}],
         "tracking": invitee(meeting)["tracking"],
         "result": {"type": "event_type", "value": event_type_uri(meeting.service)},
         "submitter": invitee_uri(meeting.number).replace(API, "https://calendly.com"),

@@ -48,8 +48,8 @@ class CalendlySubscriptions(Subscriptions):
         return [
             Route("/webhook_subscriptions", self._list),
             Route("/webhook_subscriptions", self._create, methods=["POST"]),
-            Route("/webhook_subscriptions/{id}", self._one),
-            Route("/webhook_subscriptions/{id}", self._delete, methods=["DELETE"]),
+            Route("/webhook_subscriptions/{uuid}", self._one),
+            Route("/webhook_subscriptions/{uuid}", self._delete, methods=["DELETE"]),
         ]
 
     def hearing_of(self, meeting: Meeting | None, event: str) -> list[Subscription]:
@@ -94,7 +94,7 @@ class CalendlySubscriptions(Subscriptions):
             raise Answered(error(403, "Permission Denied", "You do not have permission to access this resource."))
 
     def _found(self, request: Request) -> Subscription:
-        match = _ID.fullmatch(request.path_params["id"])
+        match = _ID.fullmatch(request.path_params["uuid"])
         found = self.find(int(match[1])) if match else None
         if found is None:
             raise Answered(missing())

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.simulator.dialect import Dialect, Webhook
-from ingest.simulator.dialects.oncehub import booking_id, calendar_id, status, user_id
+from ingest.simulator.dialect import Dialect, Webhook, milliseconds
+from ingest.simulator.dialects.oncehub import booking_id, calendar_id, contact_id, status, user_id
 from ingest.simulator.rest import Counter, RestDialect, answer, credential
 from ingest.simulator.rest.oncehub_answers import error, number_of, refused
 from ingest.simulator.rest.oncehub_records import (
@@ -25,10 +25,8 @@ from ingest.simulator.rest.oncehub_records import (
     Object,
     calendar,
     contact,
-    contact_id,
     known_since,
     record,
-    seconds,
     user,
 )
 from ingest.simulator.rest.oncehub_subscriptions import OncehubSubscriptions, webhook_id
@@ -37,9 +35,9 @@ from ingest.simulator.world import Meeting, Person, Service
 
 _MOST = 100
 _STATUSES = {"requested", "scheduled", "rescheduled", "completed", "canceled", "no_show"}
-_EXPANDABLE = {"owner", "contact", "conversation", "booking_calendar"}
+_EXPANDABLE = frozenset({"owner", "contact", "conversation", "booking_page", "master_page", "event_type"})
 _SLOTS = 8
-_NOTHING, _SECOND = timedelta(0), timedelta(seconds=1)
+_NOTHING, _MILLISECOND = timedelta(0), timedelta(milliseconds=1)
 
 # What bookings are asked for by, and what of a meeting that is.
 _TIMES: Mapping[str, Callable[[Meeting], datetime]] = {
@@ -61,7 +59,7 @@ class OncehubRest(RestDialect):
 
     A booking that was there when something was asked, and now is not, is told as deleted.
     `tells_more`: whether lists say `has_more`; older answers leave that to the Link header.
-    `plan_allows`: whether the account's plan includes the API.
+    `plan_allows`: whether the account's plan includes the API. `expandable`: what `expand` may name; `prefix`: what lists want before it.
     """
 
     vendor = "oncehub"
@@ -71,6 +69,8 @@ class OncehubRest(RestDialect):
         super().__init__(dialect, meetings)
         self.tells_more = True
         self.plan_allows = True
+        self.expandable = _EXPANDABLE
+        self.prefix = ""
         self._api_key = credential(dialect, "API key")
         self.subscriptions = OncehubSubscriptions(dialect)
         self._told: set[int] = set()
@@ -109,6 +109,7 @@ class OncehubRest(RestDialect):
             Route("/users", self._users),
             Route("/teams", lambda request: self._listed(request, TEAMS)),
             Route("/contacts", self._contacts),
+            Route("/contacts/{id}", self._contact),
             Route("/booking-calendars", self._calendars),
             Route("/booking-calendars/{id}", lambda request: answer(calendar(*self._find_calendar(request)))),
             Route("/booking-calendars/{id}/time-slots", self._slots),
@@ -129,7 +130,7 @@ class OncehubRest(RestDialect):
 
     def _bookings(self, request: Request) -> Response:
         meetings, asked = self._now(), request.query_params
-        expanded = _expanded(asked)
+        expanded = self._expanded(asked, self.prefix)
         if asked.get("status", "scheduled") not in _STATUSES:
             raise refused(f"Invalid status: {asked['status']}", "status")
         found: Iterable[Meeting] = meetings.values()
@@ -146,7 +147,7 @@ class OncehubRest(RestDialect):
         meetings, given = self._now(), request.path_params["id"]
         number = number_of(given, booking_id)
         if number in meetings:
-            return answer(record(meetings[number], _expanded(request.query_params)))
+            return answer(record(meetings[number], self._expanded(request.query_params)))
         if number in self._told:
             return answer({"id": given, "object": "booking", "deleted": True})
         raise refused(f"No such booking: {given}", "id", 404)
@@ -168,18 +169,30 @@ class OncehubRest(RestDialect):
         wanted = {meeting.customer.number for meeting in found if asked.get("email") in {None, meeting.customer.email}}
         return self._page(request, wanted, contact_id, lambda number: contact(latest[number].customer, latest[number].changed_at))
 
+    def _contact(self, request: Request) -> Response:
+        given = request.path_params["id"]
+        number = number_of(given, contact_id)
+        booked = [meeting for meeting in self._now().values() if meeting.customer.number == number]
+        if not booked:
+            raise refused(f"No such contact: '{given}'", "id", 404)
+        return answer(contact(booked[0].customer, max(meeting.changed_at for meeting in booked)))
+
     def _calendars(self, request: Request) -> Response:
         calendars = self._services()
         wanted = {number for number, (_, host) in calendars.items() if request.query_params.get("host") in {None, user_id(host.number)}}
         return self._page(request, wanted, calendar_id, lambda number: calendar(*calendars[number]))
 
     def _slots(self, request: Request) -> Response:
-        """The specification's fields are not known to us; free are the hours after the last meeting that is planned."""
-        service, _ = self._find_calendar(request)
+        """Free are the hours after the last meeting that is planned. The answer is an array, without anything around it."""
+        service, host = self._find_calendar(request)
         last = max(meeting.starts_at for meeting in self._now().values() if meeting.service.number == service.number)
-        free = [last + timedelta(hours=hours) for hours in range(1, _SLOTS + 1)]
-        slots = [{"object": "time_slot", "start_time": seconds(start), "duration_minutes": service.minutes} for start in free]
-        return answer({"object": "list", "data": slots, "has_more": False})
+        places = (
+            {"type": "virtual", "value": "google_meet", "id": None},
+            {"type": "physical", "value": None, "id": "ADD-00000001"},
+            {"type": "guest_phone", "value": host.phone, "id": None},
+        )
+        starts = [last + timedelta(hours=hours) for hours in range(1, _SLOTS + 1)]
+        return answer([{"start_time": milliseconds(start), "locations": places[: 1 + place % 3]} for place, start in enumerate(starts)])
 
     def _webhooks(self, request: Request) -> Response:
         webhooks = {kept.number: kept for kept in self.subscriptions.all()}
@@ -195,6 +208,14 @@ class OncehubRest(RestDialect):
     def _services(self) -> dict[int, tuple[Service, Person]]:
         """Each is a calendar, of whoever held it first."""
         return {meeting.service.number: (meeting.service, meeting.host) for _, meeting in sorted(self._now().items(), reverse=True)}
+
+    def _expanded(self, asked: QueryParams, prefix: str = "") -> set[str]:
+        """https://help.oncehub.com/developers/overview/expanding-responses/"""
+        names = [name for name in asked.get("expand", "").split(",") if name]
+        for name in names:
+            if not name.startswith(prefix) or name.removeprefix(prefix) not in self.expandable:
+                raise refused(f"This property cannot be expanded: {name}", "expand")
+        return {name.removeprefix(prefix) for name in names}
 
     def _now(self) -> dict[int, Meeting]:
         meetings = dict(self.meetings)
@@ -244,9 +265,9 @@ class _Page:
 def _asked_page(asked: QueryParams, name: Callable[[int], str]) -> _Page:
     limit = asked.get("limit", "10")
     if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit) <= _MOST):
-        raise refused(f"Invalid limit: {limit}. It must be a number from 1 to {_MOST}", "limit")
+        raise refused(f"Out of range value: {limit}. Please provide a number between 1 and {_MOST}.", "limit")
     if "after" in asked and "before" in asked:
-        raise refused("Only one of after and before can be given", "before")
+        raise refused("Received both before and after parameters. Please provide only one.")
     cursors = {cursor: number_of(asked[cursor], name) for cursor in ("after", "before") if cursor in asked}
     for cursor, number in cursors.items():
         if number is None:
@@ -255,17 +276,22 @@ def _asked_page(asked: QueryParams, name: Callable[[int], str]) -> _Page:
 
 
 def _between(asked: QueryParams, name: str, found: Iterable[Meeting], moment: Callable[[Meeting], datetime]) -> Iterable[Meeting]:
-    """Strictly, and by the whole seconds that records tell: a bound is moved once, rather than every meeting's time cut."""
+    """Strictly, and by the milliseconds that records tell: a bound is moved once, rather than every meeting's time cut."""
     after, before = _instant(asked, f"{name}.gt"), _instant(asked, f"{name}.lt")
     if after and before and after > before:
         raise refused(f"{name}.gt cannot be later than {name}.lt", f"{name}.gt")
     if after:
-        first = after.replace(microsecond=0) + _SECOND
+        first = _whole(after) + _MILLISECOND
         found = [meeting for meeting in found if moment(meeting) >= first]
     if before:
-        end = before.replace(microsecond=0) + (_SECOND if before.microsecond else _NOTHING)
+        end = _whole(before) + (_MILLISECOND if before != _whole(before) else _NOTHING)
         found = [meeting for meeting in found if moment(meeting) < end]
     return found
+
+
+def _whole(moment: datetime) -> datetime:
+    """Cut to the millisecond."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _instant(asked: QueryParams, name: str) -> datetime | None:
@@ -273,19 +299,10 @@ def _instant(asked: QueryParams, name: str) -> datetime | None:
         return None
     try:
         given = datetime.fromisoformat(asked[name])
-        given + _SECOND
+        given + _MILLISECOND
     except (ValueError, OverflowError):
         raise refused(f"Invalid date: {asked[name]}", name) from None
     return given if given.tzinfo else given.replace(tzinfo=UTC)
-
-
-def _expanded(asked: QueryParams) -> set[str]:
-    """With `data.` before it or without: it is not settled which form lists want."""
-    names = {name: name.removeprefix("data.") for name in asked.getlist("expand")}
-    for given, name in names.items():
-        if name not in _EXPANDABLE:
-            raise refused(f"This property cannot be expanded: {given}", "expand")
-    return set(names.values())
 
 
 REST = OncehubRest

@@ -4,7 +4,8 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ingest.simulator.dialects.oncehub import booking, calendar_id, user_id
+from ingest.simulator.dialects.oncehub import booking, by_conversation, calendar_id, contact_id, conversation, conversation_id, user_id
+from ingest.simulator.dialects.oncehub import contact as contact_of_conversation
 from ingest.simulator.dialects.oncehub import user as expanded_owner
 from ingest.simulator.world import Meeting, Person, Service
 
@@ -15,35 +16,41 @@ BEGINNING = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def record(meeting: Meeting, expanded: AbstractSet[str]) -> Object:
-    """As webhooks have it, but for whole seconds, other objects as ids, absence as null, and some fields more and less."""
+    """As webhooks have it, but for other objects as ids unless they are expanded, absence as null, and some fields more and less."""
     webhook = booking(meeting)
+    del webhook["cancel_reschedule_url"]
     customer, host, number = meeting.customer, meeting.host, meeting.number
-    whole = webhook["booking_calendar"]
     return webhook | {
-        "creation_time": seconds(meeting.created_at),
-        "starting_time": seconds(meeting.starts_at),
-        "last_updated_time": seconds(meeting.changed_at),
         "owner": user(host) if "owner" in expanded else user_id(host.number),
         "contact": contact(customer, meeting.changed_at) if "contact" in expanded else contact_id(customer.number),
-        "booking_calendar": whole if "booking_calendar" in expanded else whole["id"],
+        "conversation": _conversation(meeting, whole="conversation" in expanded) if by_conversation(meeting) else None,
+        "booking_calendar": webhook["booking_calendar"]["id"],
         "event_type": None,
         "rescheduled_booking_id": None,
         "cancel_reschedule_information": webhook["cancel_reschedule_information"] if meeting.reason else None,
         "ics_url": f"https://book.example.com/{number}.ics",
         "cancel_url": f"https://book.example.com/cancel/{number:032x}",
         "reschedule_url": f"https://book.example.com/reschedule/{number:032x}",
-        "utm_params": None,
+        "utm_params": utm_params(meeting),
     }
+
+
+def utm_params(meeting: Meeting) -> Object | None:
+    """The campaign, which REST alone tells; all five are there, or none."""
+    names = ("source", "medium", "campaign", "term", "content")
+    return {name: meeting.campaign.get(f"utm_{name}") for name in names} if meeting.campaign else None
+
+
+def _conversation(meeting: Meeting, *, whole: bool) -> Object | str:
+    """What is in an expanded conversation is not expanded."""
+    customer, host = contact_id(meeting.customer.number), user_id(meeting.host.number)
+    parts = {"contact": customer, "owner": host, "bot": "BOT-00000001", "website": "WEB-00000001"}
+    return conversation(meeting) | parts if whole else conversation_id(meeting.number)
 
 
 def user(host: Person) -> Object:
     """A host."""
     return expanded_owner(host) | {"email": host.email, "role_name": "Member", "timezone": host.timezone, "teams": ["TM-00000001"]}
-
-
-def contact_id(number: int) -> str:
-    """Of a customer."""
-    return f"CNT-{number:08d}"
 
 
 def known_since(person: Person) -> datetime:
@@ -53,10 +60,7 @@ def known_since(person: Person) -> datetime:
 
 def contact(person: Person, updated: datetime) -> Object:
     """A customer."""
-    names = {"first_name": person.first_name, "last_name": person.last_name, "email": person.email}
-    times = {"creation_time": seconds(known_since(person)), "last_updated_time": seconds(updated)}
-    phones = {"phone": person.phone, "mobile_phone": "", "timezone": person.timezone}
-    return {"object": "contact", "id": contact_id(person.number), **names, **phones, **times, "custom_fields": []}
+    return contact_of_conversation(person, known_since(person), updated)
 
 
 def calendar(service: Service, host: Person) -> Object:
@@ -77,8 +81,3 @@ TEAMS = {1: {"object": "team", "id": "TM-00000001", "name": "Everybody"}}
 BOOKING_PAGES = {1: {"object": "booking_page", "id": "BP-00000001", "name": "Main office", "label": "Main office", "active": True}}
 EVENT_TYPES = {1: {"object": "event_type", "id": "ET-00000001", "name": "Any meeting", "description": ""}}
 MASTER_PAGES = {1: {"object": "master_page", "id": "MP-00000001", "name": "All offices", "label": "All offices", "active": True}}
-
-
-def seconds(moment: datetime) -> str:
-    """`2026-06-10T06:30:00Z`: whole seconds, where webhooks have milliseconds."""
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

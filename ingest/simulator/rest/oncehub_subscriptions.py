@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.simulator.dialect import Dialect
+from ingest.simulator.dialect import Dialect, milliseconds
 from ingest.simulator.rest import answer
 from ingest.simulator.rest.oncehub_answers import number_of, refused
-from ingest.simulator.rest.oncehub_records import Object, seconds
+from ingest.simulator.rest.oncehub_records import Object
 from ingest.simulator.rest.subscriptions import Subscription, Subscriptions, are_words, is_url
 
 _BOOKINGS = (
@@ -33,12 +33,14 @@ class OncehubSubscriptions(Subscriptions):
     """What the account's own webhook is, it is from the beginning.
 
     `tells_secrets`: whether lists and single webhooks have the secret, as the newest specification says; older pages say
-    that only the answer to its creation has it. Nothing tells that one is disabled.
+    that only the answer to its creation has it. `secret_name`: the reference says `secret`, the introduction `signing_secret`.
+    Nothing tells that one is disabled.
     """
 
     def __init__(self, dialect: Dialect) -> None:
         super().__init__()
         self.tells_secrets = False
+        self.secret_name = "secret"  # noqa: S105 - the name of a field
         self.add(dialect.url, [f"booking.{happened}" for happened in _BOOKINGS], dialect.secret, name="Bookings")
 
     def routes(self) -> Sequence[Route]:
@@ -56,8 +58,8 @@ class OncehubSubscriptions(Subscriptions):
 
     def told(self, kept: Subscription) -> Object:
         """As lists have it."""
-        webhook = _whole(kept)
-        return webhook if self.tells_secrets else {name: value for name, value in webhook.items() if name != "secret"}
+        webhook = self._whole(kept)
+        return webhook if self.tells_secrets else {name: value for name, value in webhook.items() if name != self.secret_name}
 
     async def _create(self, request: Request) -> Response:
         """Names are one account's only once; URLs may be the same."""
@@ -66,7 +68,7 @@ class OncehubSubscriptions(Subscriptions):
         if any(_name(kept) == given["name"] for kept in self.all()):
             raise refused(f"A webhook subscription with this name already exists: '{given['name']}'", "name", 409)
         self.created += 1
-        return answer(_whole(self.add(given["url"], given["events"], name=given["name"])))
+        return answer(self._whole(self.add(given["url"], given["events"], name=given["name"])))
 
     async def _one(self, request: Request) -> Response:
         """Of a deleted one only that is told. https://help.oncehub.com/developers/overview/deleted-resources/"""
@@ -80,6 +82,18 @@ class OncehubSubscriptions(Subscriptions):
         given = request.path_params["id"]
         self.remove(self._found(given).number)
         return answer({"id": given, "deleted": True})
+
+    def _whole(self, kept: Subscription) -> Object:
+        return {
+            "object": "webhook",
+            "id": webhook_id(kept.number),
+            "api_version": "v2",
+            "name": _name(kept),
+            "url": kept.url,
+            "events": list(kept.events),
+            "creation_time": milliseconds(kept.created_at),
+            self.secret_name: kept.secret,
+        }
 
     def _found(self, given: str) -> Subscription:
         found = self.find(number_of(given, webhook_id))
@@ -116,19 +130,6 @@ def _check(given: Mapping[str, Any]) -> None:
             raise refused(f"Unknown parameter: {param}", param)
         if not checks[param]:
             raise refused(f"Invalid {param}: {given[param]}" if param in given else f"Missing {param}", param)
-
-
-def _whole(kept: Subscription) -> Object:
-    return {
-        "object": "webhook",
-        "id": webhook_id(kept.number),
-        "api_version": "v2",
-        "name": _name(kept),
-        "url": kept.url,
-        "events": list(kept.events),
-        "creation_time": seconds(kept.created_at),
-        "secret": kept.secret,
-    }
 
 
 def _name(kept: Subscription) -> str:

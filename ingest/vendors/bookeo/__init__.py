@@ -6,26 +6,25 @@ Payloads: https://www.bookeo.com/apiref/ (a webhook's `item` is the object that 
 
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, SecretStr
 
-from ingest.booking import Booking, BookingStatus
+from ingest.booking import Booking
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
-from ingest.instant import format_instant
 from ingest.signing import hmac_sha256_hex, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
 from ingest.vendors.account import EVENTS, Words
-from ingest.vendors.payload import Amount, Id, MaybeInstant, Payload, Text, read_json
+from ingest.vendors.bookeo.booking import Item, MaybeNumber, Part, Record, booking_of, deleted
+from ingest.vendors.payload import MaybeInstant, read_json
 
 TIMESTAMP = "x-bookeo-timestamp"
 MESSAGE_ID = "x-bookeo-messageid"
 SIGNATURE = "x-bookeo-signature"
+PREVIOUS_LOST = "x-bookeo-previousmessagelost"
 
 # The signed parts are joined without separators. With a fixed number of digits (right until 2286) a byte moved from the
 # timestamp into the message id, under the same signature, is refused.
@@ -85,131 +84,15 @@ class BookeoAccount(Account):
         return super().live_secrets() or own
 
 
-def _number(value: object) -> object:
-    """Bookeo asks to treat booking numbers always as text, so one that JSON has as a number is its digits."""
-    if value == "":
-        return None
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+class _Named(Part):
+    booking_number: MaybeNumber = None
+    id: MaybeNumber = None
 
 
-def _listed(value: object) -> object:
-    return () if value is None else value
-
-
-T = TypeVar("T")
-_Many = Annotated[tuple[T, ...], BeforeValidator(_listed)]
-_Number = Annotated[Id, BeforeValidator(_number)]
-_MaybeNumber = Annotated[Id | None, BeforeValidator(_number)]
-# Bounded, so that no sum of them is beyond what the warehouse's integer holds.
-_People = Annotated[int, Field(ge=0, le=1_000_000)]
-
-
-class _Part(Payload):
-    model_config = ConfigDict(alias_generator=to_camel)
-
-
-class _Resource(_Part):
-    id: Text = None
-    name: Text = None
-
-
-class _Phone(_Part):
-    number: Text = None
-
-
-class _Person(_Part):
-    first_name: Text = None
-    last_name: Text = None
-    email_address: Text = None
-    phone_numbers: _Many[_Phone] = ()
-
-    def name(self) -> str | None:
-        return " ".join(filter(None, (self.first_name, self.last_name))) or None
-
-    def phone(self) -> str | None:
-        return next((phone.number for phone in self.phone_numbers if phone.number), None)
-
-
-class _Category(_Part):
-    number: _People = 0
-
-
-class _Participant(_Part):
-    person_id: Text = None
-    person_details: _Person | None = None
-
-
-class _Participants(_Part):
-    numbers: _Many[_Category] = ()
-    details: _Many[_Participant] = ()
-
-    def count(self) -> int | None:
-        return sum(category.number for category in self.numbers) if self.numbers else None
-
-    def customer(self) -> _Person | None:
-        """Participant `PSELF` is the customer who booked."""
-        return next((one.person_details for one in self.details if one.person_id == "PSELF"), None)
-
-
-class _Money(_Part):
-    amount: Amount | None = None
-    currency: Text = None
-
-
-class _Price(_Part):
-    total_gross: _Money | None = None
-
-
-class _Item(_Part):
-    event_id: Text = None
-    start_time: MaybeInstant = None
-    end_time: MaybeInstant = None
-    customer_id: Text = None
-    customer: _Person | None = None
-    participants: _Participants | None = None
-    resources: _Many[_Resource] = ()
-    canceled: bool | None = None
-    cancelation_time: MaybeInstant = None
-    accepted: bool | None = None
-    no_show: bool | None = None
-    creation_time: MaybeInstant = None
-    last_change_time: MaybeInstant = None
-    product_name: Text = None
-    product_id: Text = None
-    price: _Price | None = None
-
-    def changed_at(self) -> datetime | None:
-        """`lastChangeTime` is absent until the first change. These times look cut to the minute: quick edits share one."""
-        moments = (self.last_change_time or self.creation_time, self.cancelation_time)
-        return max((moment for moment in moments if moment), default=None)
-
-    def status(self) -> BookingStatus:
-        """Bookeo has no word for it, only these flags."""
-        if self.no_show:
-            return BookingStatus.NO_SHOW
-        if self.canceled:
-            return BookingStatus.CANCELLED
-        return BookingStatus.PENDING if self.accepted is False else BookingStatus.CONFIRMED
-
-    def gross(self) -> tuple[Decimal | None, str | None]:
-        """Amount and currency, both or neither."""
-        money = (self.price and self.price.total_gross) or _Money()
-        return (None, None) if money.amount is None else (money.amount, money.currency)
-
-
-class _Record(_Item):
-    booking_number: _Number
-
-
-class _Named(_Part):
-    booking_number: _MaybeNumber = None
-    id: _MaybeNumber = None
-
-
-class _Envelope(_Part):
+class _Envelope(Part):
     """Any delivery, of domains we know and of those Bookeo adds later."""
 
-    item_id: _MaybeNumber = None
+    item_id: MaybeNumber = None
     item: _Named | None = None
 
     def subject(self) -> str:
@@ -220,9 +103,9 @@ class _Envelope(_Part):
         return subject
 
 
-class _BookingEnvelope(_Part):
+class _BookingEnvelope(Part):
     timestamp: MaybeInstant = None
-    item: _Item | None = None
+    item: Item | None = None
 
 
 class Bookeo(Vendor[BookeoAccount]):
@@ -258,65 +141,33 @@ class Bookeo(Vendor[BookeoAccount]):
             time=_happened_at(message_id, _moment(headers.one(TIMESTAMP))),
         )
 
+    def reports_loss(self, delivery: VerifiedDelivery) -> bool:
+        """Whether Bookeo dropped an earlier message of this webhook. https://www.bookeo.com/api/webhooks/
+
+        The header is not signed, so it may cause a look at the REST side and nothing else.
+        """
+        return any(name == PREVIOUS_LOST and value.strip().lower() == "true" for name, value in delivery.delivery.headers.lines)
+
     def booking_of_webhook(self, event: Event) -> Booking | None:
         domain, _, happened = event.type.removeprefix("bookeo.").partition(".")
         if domain != "bookings":
             return None
         envelope = read_json(_BookingEnvelope, event.data)
-        item = _deleted(envelope) if happened == "deleted" else envelope.item
+        item = deleted(envelope.item, envelope.timestamp) if happened == "deleted" else envelope.item
         if item is None:
             raise PayloadError("not the documented shape: no item")
-        return self._booking(event.subject, item, item.changed_at() or envelope.timestamp)
+        return booking_of(event.subject, item, item.changed_at() or envelope.timestamp, self.account.timezone)
 
     def booking_of_record(self, data: bytes) -> Booking:
         """A booking of GET /bookings, with expandCustomer and expandParticipants."""
-        record = read_json(_Record, data)
-        return self._booking(record.booking_number, record, record.changed_at())
-
-    def _booking(self, booking_id: str, item: _Item, changed_at: datetime | None) -> Booking:
-        if changed_at is None:
-            raise PayloadError("not the documented shape: no time of change")
-        participants = item.participants or _Participants()
-        customer = item.customer or participants.customer() or _Person()
-        price, currency = item.gross()
-        return Booking(
-            booking_id=booking_id,
-            version=format_instant(changed_at),
-            status=item.status(),
-            group_id=item.event_id,
-            starts_at=item.start_time,
-            ends_at=item.end_time,
-            timezone=self.account.timezone,
-            created_at=item.creation_time,
-            updated_at=changed_at,
-            service_id=item.product_id,
-            service_name=item.product_name,
-            staff=tuple(resource.id for resource in item.resources if resource.id),
-            staff_name=next((resource.name for resource in item.resources), None),
-            customer_id=item.customer_id,
-            customer_name=customer.name(),
-            customer_email=customer.email_address,
-            customer_phone=customer.phone(),
-            participants=participants.count(),
-            price=price,
-            currency=currency,
-        )
+        record = read_json(Record, data)
+        return booking_of(record.booking_number, record, record.changed_at(), self.account.timezone)
 
 
 def sign(secret: str, url: str, body: bytes, message_id: str, at: datetime) -> dict[str, str]:
     """The headers Bookeo would send to `url`, its query included; for the simulator and tests."""
     sent = str((at - _EPOCH) // _MILLISECOND)
     return {TIMESTAMP: sent, MESSAGE_ID: message_id, SIGNATURE: _signature(secret, sent, message_id, url, body)}
-
-
-def _deleted(envelope: _BookingEnvelope) -> _Item:
-    """`deleted` tells of a cancellation, then the item says so, or of a hard deletion, of which only the envelope tells.
-
-    It may come without an item. Then only the row's id, status and times are known, and the rest becomes null: better
-    than a booking that is gone and stays confirmed for ever. What it was is kept in `booking_events`.
-    """
-    item = envelope.item or _Item()
-    return item if item.canceled else item.model_copy(update={"canceled": True, "cancelation_time": envelope.timestamp})
 
 
 def _signature(secret: str, sent: str, message_id: str, url: str, body: bytes) -> str:

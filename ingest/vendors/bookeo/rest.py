@@ -1,24 +1,27 @@
 """Bookeo's REST side. https://www.bookeo.com/apiref/
 
-What of it is not here: a hold can only be read by its id, and bookings are never written.
+Bookings are never written.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+import dlt
+from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator
 from dlt.sources.rest_api.typing import EndpointResource
 from requests import Response
 
-from ingest.errors import PayloadError
+from ingest.errors import ConfigurationError, PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.vendors.bookeo import BookeoAccount
 from ingest.vendors.changes import Span, changes
 from ingest.vendors.paging import Pages
-from ingest.vendors.rest import Resource, Rest, Window
+from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100
 _MINUTE = timedelta(minutes=1)
@@ -60,6 +63,7 @@ class BookeoRest(Rest[BookeoAccount]):
     # A webhook's item is the object that REST gives, and minutes are all that tells two of its changes apart.
     compared: ClassVar[tuple[str, ...]] = (*Rest.compared, "staff", "service_id", "customer_id")
     longest: ClassVar[timedelta] = _LONGEST - _ROOM
+    by_id: ClassVar[tuple[str, ...]] = ("holds",)
 
     def credential(self) -> Credential:
         """In headers: a query would be in logs. https://www.bookeo.com/api/protocol/"""
@@ -87,11 +91,13 @@ class BookeoRest(Rest[BookeoAccount]):
 
     def request_id(self, response: Response) -> str | None:
         """https://www.bookeo.com/api/protocol/: the id of an error is in its body."""
-        try:
-            body = response.json()
-        except (ValueError, RecursionError):
-            return None
-        return str(body["errorId"]) if isinstance(body, dict) and body.get("errorId") else None
+        error_id = _error_body(response).get("errorId")
+        return str(error_id) if error_id else None
+
+    def pause(self, response: Response) -> float | None:
+        """`Retry-After`, else the seconds in an error's `retryAfter`, which is where clients of the live API have seen them."""
+        asked = super().pause(response)
+        return _seconds(_error_body(response).get("retryAfter")) if asked is None and not response.ok else asked
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden, which Bookeo answers to wrong keys too
@@ -105,12 +111,28 @@ class BookeoRest(Rest[BookeoAccount]):
             changes("bookings", "bookingNumber", self.account.name, span, self.bookings),
             _listed("customers", "customers", "id"),
             _listed("customers_people", "customers/{resources.customers.id}/linkedpeople", "id"),
-            _listed("settings_languages", "settings/languages", "code"),
+            _listed("settings_languages", "settings/languages", "tag"),
             _listed("settings_products", "settings/products", "productId"),
             _listed("resources", "settings/resources", "id"),
             changes("payments", "id", self.account.name, span, self._payments),
             _listed("webhooks", "webhooks", "id"),
+            _named("holds", "id", self._holds),
         ]
+
+    def _holds(self) -> Iterator[Record]:
+        """Those that were asked for, as far as they are still there: Bookeo lists none, and deletes each after a while.
+
+        Raises ConfigurationError when none was asked for.
+        """
+        if not self.ids:
+            raise ConfigurationError(f"{self.label}: Bookeo has no list of holds; name the ids of those you want, for instance with --id")
+        for hold_id in self.ids:
+            path = f"holds/{quote(hold_id, safe='')}"
+            hold = self.find(path)
+            if hold is None:
+                self.leave_out(path, NOT_FOUND)
+            else:
+                yield {"id": hold_id, **hold}
 
     def _payments(self, window: Window) -> Iterator[list[Record]]:
         bounds = {"startTime": _minute(window.since), "endTime": _minute((window.until or datetime.now(UTC)) + _MINUTE)}
@@ -119,6 +141,34 @@ class BookeoRest(Rest[BookeoAccount]):
 
 def _listed(name: str, path: str, key: str) -> EndpointResource:
     return {"name": name, "primary_key": key, "endpoint": {"path": path, "params": {"itemsPerPage": _PAGE}, "data_selector": "data"}}
+
+
+def _named(name: str, key: str, read: Callable[[], Iterator[Record]]) -> DltResource:
+    """A resource without a list, which is read only when it is named."""
+
+    def records() -> Iterator[Record]:
+        yield from read()
+
+    return dlt.resource(records, name=name, primary_key=key, write_disposition="merge", selected=False)
+
+
+def _error_body(response: Response) -> Record:
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _seconds(value: object) -> float | None:
+    """A number of seconds, as JSON or as text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _minute(moment: datetime) -> str:

@@ -5,24 +5,22 @@ Payloads:  https://developer.calendly.com/api-docs/calendly-api/webhooks
 """
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
-from ingest.booking import Booking, BookingStatus
+from ingest.booking import Booking
 from ingest.event import Event, digest
 from ingest.instant import format_instant
 from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
 from ingest.vendors.account import EVENTS, Words
-from ingest.vendors.payload import Amount, Id, Instant, MaybeInstant, Payload, Text, latest, read_json
+from ingest.vendors.calendly.booking import Invitee, booking_of_invitee
+from ingest.vendors.payload import Id, Instant, MaybeInstant, Payload, Text, latest, read_json
 
 SIGNATURE = "calendly-webhook-signature"
 
 _BOOKING_EVENTS = ("invitee.created", "invitee.canceled", "invitee_no_show.created", "invitee_no_show.deleted")
-_STATUSES = {"active": BookingStatus.CONFIRMED, "canceled": BookingStatus.CANCELLED}
-_CANCELERS = {"invitee": "customer", "host": "host"}
 
 
 class CalendlyAccount(Account):
@@ -45,90 +43,6 @@ class CalendlyAccount(Account):
     events: Words = Field(_BOOKING_EVENTS, description=EVENTS)
 
 
-class _Cancellation(Payload):
-    reason: Text = None
-    canceler_type: Text = None
-    created_at: MaybeInstant = None
-
-
-class _NoShow(Payload):
-    created_at: MaybeInstant = None
-
-
-class _Reconfirmation(Payload):
-    confirmed_at: MaybeInstant = None
-
-
-class _Payment(Payload):
-    amount: Amount | None = None
-    currency: Text = None
-    successful: bool | None = None
-
-
-class _Location(Payload):
-    type: Text = None
-    location: Text = None
-    join_url: Text = None
-
-    def text(self) -> str | None:
-        return self.join_url or self.location or self.type
-
-
-class _Host(Payload):
-    user: Text = None
-    user_name: Text = None
-    user_email: Text = None
-
-
-class ScheduledEvent(Payload):
-    """What the invitees of one meeting share; the same object in webhooks and in REST."""
-
-    uri: Text = None
-    name: Text = None
-    start_time: MaybeInstant = None
-    end_time: MaybeInstant = None
-    event_type: Text = None
-    location: _Location | None = None
-    event_memberships: tuple[_Host, ...] = ()
-
-    def staff(self) -> tuple[str, ...]:
-        """The hosts' URIs."""
-        return tuple(host.user for host in self.event_memberships if host.user)
-
-    def place(self) -> str | None:
-        """Link, address or kind."""
-        return self.location.text() if self.location else None
-
-
-class _Invitee(Payload):
-    uri: Id
-    created_at: Instant
-    updated_at: Instant
-    status: Text = None
-    event: Text = None
-    name: Text = None
-    email: Text = None
-    timezone: Text = None
-    text_reminder_number: Text = None
-    rescheduled: bool | None = None
-    old_invitee: Text = None
-    new_invitee: Text = None
-    cancellation: _Cancellation | None = None
-    no_show: _NoShow | None = None
-    reconfirmation: _Reconfirmation | None = None
-    payment: _Payment | None = None
-    scheduled_event: ScheduledEvent = Field(default_factory=ScheduledEvent)
-
-    def changed_at(self) -> datetime:
-        """`updated_at` does not move for a no-show, so the parts' own times count too."""
-        return latest(
-            self.updated_at,
-            self.cancellation.created_at if self.cancellation else None,
-            self.no_show.created_at if self.no_show else None,
-            self.reconfirmation.confirmed_at if self.reconfirmation else None,
-        )
-
-
 class _Subject(Payload):
     """Any payload, of events we know and of those Calendly adds later."""
 
@@ -146,7 +60,13 @@ class _Envelope(Payload):
 class _BookingEnvelope(Payload):
     event: Id
     created_at: Instant
-    payload: _Invitee
+    payload: Invitee
+
+    def invitee(self) -> Invitee:
+        """Return the invitee; one without `status`, as in old forms, has the status that the event's name tells."""
+        if "status" in self.payload.model_fields_set:
+            return self.payload
+        return self.payload.model_copy(update={"status": "canceled" if self.event == "invitee.canceled" else "active"})
 
     def changed_at(self) -> datetime:
         """Where a no-show is taken back only the envelope's time moves, and that is cut to the second: count all of it."""
@@ -179,12 +99,12 @@ class Calendly(Vendor[CalendlyAccount]):
         if event.type.removeprefix("calendly.") not in _BOOKING_EVENTS:
             return None
         envelope = read_json(_BookingEnvelope, event.data)
-        return _booking(envelope.payload, envelope.changed_at())
+        return booking_of_invitee(envelope.invitee(), envelope.changed_at())
 
     def booking_of_record(self, data: bytes) -> Booking:
         """An invitee of GET /scheduled_events/{uuid}/invitees, its event put in as `scheduled_event`, as webhooks have it."""
-        invitee = read_json(_Invitee, data)
-        return _booking(invitee, invitee.changed_at())
+        invitee = read_json(Invitee, data)
+        return booking_of_invitee(invitee, invitee.changed_at())
 
 
 def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
@@ -202,59 +122,6 @@ def _identity(envelope: _Envelope, body: bytes) -> tuple[str | bytes, ...]:
     if envelope.payload.uri and changed_at:
         return envelope.event, envelope.payload.uri, format_instant(changed_at)
     return (body,)
-
-
-def _booking(invitee: _Invitee, changed_at: datetime) -> Booking:
-    event = invitee.scheduled_event
-    cancellation = invitee.cancellation or _Cancellation()
-    price, currency = _paid(invitee.payment)
-    return Booking(
-        booking_id=invitee.uri,
-        version=format_instant(changed_at),
-        status=_status(invitee),
-        group_id=event.uri or invitee.event,
-        starts_at=event.start_time,
-        ends_at=event.end_time,
-        timezone=invitee.timezone,
-        created_at=invitee.created_at,
-        updated_at=invitee.updated_at,
-        service_id=event.event_type,
-        service_name=event.name,
-        staff=event.staff(),
-        staff_name=next((host.user_name or host.user_email for host in event.event_memberships), None),
-        location=event.place(),
-        customer_name=invitee.name,
-        customer_email=invitee.email,
-        customer_phone=_phone(invitee),
-        participants=1,
-        price=price,
-        currency=currency,
-        cancel_reason=cancellation.reason,
-        cancelled_by=_CANCELERS.get(cancellation.canceler_type or "", cancellation.canceler_type),
-        rescheduled_from=invitee.old_invitee,
-        rescheduled_to=invitee.new_invitee,
-    )
-
-
-def _status(invitee: _Invitee) -> BookingStatus:
-    if invitee.status == "canceled" and invitee.rescheduled:
-        return BookingStatus.RESCHEDULED
-    if invitee.status == "active" and invitee.no_show:
-        return BookingStatus.NO_SHOW
-    return _STATUSES.get(invitee.status or "", BookingStatus.UNKNOWN)
-
-
-def _phone(invitee: _Invitee) -> str | None:
-    location = invitee.scheduled_event.location
-    called = location.location if location and location.type == "outbound_call" else None
-    return invitee.text_reminder_number or called
-
-
-def _paid(payment: _Payment | None) -> tuple[Decimal | None, str | None]:
-    """Amount and currency, neither where nothing was paid."""
-    if payment is None or not payment.successful or payment.amount is None:
-        return None, None
-    return payment.amount, payment.currency
 
 
 VENDOR = Calendly

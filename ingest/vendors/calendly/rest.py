@@ -19,7 +19,8 @@ from ingest.errors import PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.oauth import App, RotatingTokens
-from ingest.vendors.calendly import CalendlyAccount, ScheduledEvent
+from ingest.vendors.calendly import CalendlyAccount
+from ingest.vendors.calendly.booking import ScheduledEvent
 from ingest.vendors.payload import Payload, Text, read_value
 from ingest.vendors.rest import Rest, Window
 
@@ -60,7 +61,7 @@ class CalendlyRest(Rest[CalendlyAccount]):
     limits: ClassVar[Limits] = Limits(account=(Rate(500, 60),))
     swept_by: ClassVar[Literal["updated_at", "starts_at"]] = "starts_at"
     listed_by: ClassVar[Literal["booking_id", "group_id"]] = "group_id"
-    compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at", "service_name", "staff", "location")
+    compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at", "service_name", "staff", "location", "guests")
 
     def credential(self) -> Credential:
         """https://developer.calendly.com/api-docs/overview/authentication"""
@@ -103,9 +104,10 @@ class CalendlyRest(Rest[CalendlyAccount]):
             return False
         here = [one.booking for one in stored if one.booking.gone_at is None]
         coming = [booking for booking in here if booking.status not in _ENDED]
-        told = (event.start_time, event.end_time, event.name, event.staff(), event.place())
+        shared = (event.start_time, event.end_time, event.name, event.staff(), event.place(), event.guests())
         return (len(here), len(coming)) == (event.invitees_counter.total, event.invitees_counter.active) and all(
-            told == (booking.starts_at, booking.ends_at, booking.service_name, booking.staff, booking.location) for booking in coming
+            shared == (booking.starts_at, booking.ends_at, booking.service_name, booking.staff, booking.location, booking.guests)
+            for booking in coming
         )
 
     def children(self, entry: Record) -> set[str]:

@@ -100,7 +100,7 @@ def _read(entry: Record) -> Registered:
         url=url,
         events=texts(entry.get("events")),
         created_at=moment(entry.get("created_at")),
-        stopped="" if active else f"Calendly has it {entry.get('state')}, which is for good",
+        stopped="" if active else "Calendly disabled it permanently; it must be created again",
         mark=parse_qs(urlsplit(url).query).get(_MARK, [""])[0],
     )
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from ingest.rest import Record
-from ingest.vendors.oncehub import OncehubAccount
+from ingest.vendors.oncehub import SECRET_NAMES, OncehubAccount
 from ingest.vendors.subscriptions import Created, Registered, SecretFrom, Subscriptions, Wanted, fingerprint, moment, texts
 
 _PAGE = 100
@@ -35,16 +35,16 @@ class OncehubSubscriptions(Subscriptions[OncehubAccount]):
     def create(self, wanted: Wanted, secret: str) -> Created:  # noqa: ARG002 - it is theirs
         name = f"ingest {self.account.name} {secrets.token_hex(4)}"
         made: Any = self._post("webhooks", {"name": name, "url": wanted.url, "events": sorted(wanted.events)}).json()
-        if not made.get("id") or not made.get("secret"):
+        if not made.get("id") or not _secret(made):
             raise self._nonsense("a new webhook without an id or a secret")
-        return Created(str(made["id"]), str(made["secret"]))
+        return Created(str(made["id"]), _secret(made))
 
     def delete(self, name: str) -> None:
         self._delete(f"webhooks/{quote(name, safe='')}")
 
 
 def _read(entry: Record) -> Registered:
-    secret = str(entry.get("secret") or "")
+    secret = _secret(entry)
     return Registered(
         id=str(entry["id"]),
         slot=_SLOT,
@@ -54,6 +54,11 @@ def _read(entry: Record) -> Registered:
         mark=fingerprint(secret) if secret else "",
         secret=secret,
     )
+
+
+def _secret(webhook: Record) -> str:
+    """What it signs with, "" where that is not told."""
+    return next((str(webhook[name]) for name in SECRET_NAMES if webhook.get(name)), "")
 
 
 SUBSCRIPTIONS = OncehubSubscriptions

@@ -292,7 +292,7 @@ def test_settings_and_webhooks_are_told(story: Story, bookeo: Asking) -> None:
     assert bookeo.get("settings/products", type="flexibleTime")["data"] == []
     (staff,) = bookeo.get("settings/resources")["data"]
     assert {host["name"] for host in staff["resources"]} == {meeting.host.name for meeting in story.meetings.values()}
-    assert {language["code"] for language in bookeo.get("settings/languages")["data"]} == {"en_US", "de_DE"}
+    assert {language["tag"] for language in bookeo.get("settings/languages")["data"]} == {"en-US", "de-DE"}
     assert bookeo.get("settings/apikeyinfo")["accountId"]
     assert {webhook["url"].partition("?")[0] for webhook in bookeo.get("webhooks")["data"]} == {bookeo.rest.dialect.url}
 

@@ -1,14 +1,14 @@
 """OnceHub's simulated REST side, asked over HTTP as its documentation says, and compared with the world and with the webhooks."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
+from ingest.booking import COLUMNS
 from ingest.simulator.dialects.oncehub import booking_id, user_id
 from ingest.simulator.rest import Allowed, load_rest_dialect
 from ingest.simulator.rest.oncehub import OncehubRest
@@ -16,7 +16,7 @@ from ingest.simulator.rest.server import RestServer
 from ingest.simulator.world import Change, Kind, Meeting
 from tests.simulator.story import DIALECTS, VENDORS, live, new_world, read
 
-A_SECOND = timedelta(seconds=1)
+A_MILLISECOND = timedelta(milliseconds=1)
 CHANGES = [change for change in live(new_world(11), [timedelta(minutes=4, microseconds=700_137)] * 1200) if change.account == "oncehub"]
 LAST: dict[int, Change] = {change.meeting.number: change for change in CHANGES}
 MEETINGS: dict[int, Meeting] = {number: change.meeting for number, change in LAST.items()}
@@ -61,6 +61,11 @@ def ids(found: list[dict[str, Any]]) -> list[str]:
 def ids_of(meetings: list[Meeting]) -> list[str]:
     """As lists have them: newest first."""
     return [booking_id(meeting.number) for meeting in sorted(meetings, key=lambda meeting: meeting.created_at, reverse=True)]
+
+
+def told(moment: datetime) -> datetime:
+    """Cut to the millisecond."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def iso(moment: Any) -> str:
@@ -134,13 +139,13 @@ def test_paging_goes_on_where_the_last_of_a_page_was_deleted(client: httpx.Clien
 @pytest.mark.parametrize(
     ("name", "column"), [("creation_time", "created_at"), ("starting_time", "starts_at"), ("last_updated_time", "changed_at")]
 )
-def test_bounds_are_strict_and_by_the_seconds_that_are_told(client: httpx.Client, name: str, column: str) -> None:
-    moments = sorted({getattr(meeting, column).replace(microsecond=0) for meeting in MEETINGS.values()})
+def test_bounds_are_strict_and_by_the_milliseconds_that_are_told(client: httpx.Client, name: str, column: str) -> None:
+    moments = sorted({told(getattr(meeting, column)) for meeting in MEETINGS.values()})
     low, high = moments[len(moments) // 3], moments[2 * len(moments) // 3]
-    wanted = [meeting for meeting in MEETINGS.values() if low < getattr(meeting, column).replace(microsecond=0) < high]
+    wanted = [meeting for meeting in MEETINGS.values() if low < told(getattr(meeting, column)) < high]
     assert ids(listed(client, **{f"{name}.gt": iso(low), f"{name}.lt": iso(high)})) == ids_of(wanted)
-    wider = [meeting for meeting in MEETINGS.values() if low <= getattr(meeting, column).replace(microsecond=0) <= high]
-    assert ids(listed(client, **{f"{name}.gt": iso(low - A_SECOND), f"{name}.lt": iso(high + A_SECOND)})) == ids_of(wider)
+    wider = [meeting for meeting in MEETINGS.values() if low <= told(getattr(meeting, column)) <= high]
+    assert ids(listed(client, **{f"{name}.gt": iso(low - A_MILLISECOND), f"{name}.lt": iso(high + A_MILLISECOND)})) == ids_of(wider)
     assert len(wider) > len(wanted) > 10
 
 
@@ -160,19 +165,22 @@ def test_words_choose_too(client: httpx.Client) -> None:
     ("asked", "told"),
     [
         ({"last_updated_time.gt": "soon"}, (400, "Invalid date: soon", "last_updated_time.gt")),
-        ({"limit": "101"}, (400, "Invalid limit: 101. It must be a number from 1 to 100", "limit")),
-        ({"limit": "0"}, (400, "Invalid limit: 0. It must be a number from 1 to 100", "limit")),
+        ({"limit": "101"}, (400, "Out of range value: 101. Please provide a number between 1 and 100.", "limit")),
+        ({"limit": "0"}, (400, "Out of range value: 0. Please provide a number between 1 and 100.", "limit")),
         ({"status": "cancelled"}, (400, "Invalid status: cancelled", "status")),
         ({"expand": "host"}, (400, "This property cannot be expanded: host", "expand")),
         ({"after": "BKNG-1"}, (400, "No such object: BKNG-1", "after")),
-        ({"after": booking_id(1), "before": booking_id(1)}, (400, "Only one of after and before can be given", "before")),
+        (
+            {"after": booking_id(1), "before": booking_id(1)},
+            (400, "Received both before and after parameters. Please provide only one.", None),
+        ),
         (
             {"starting_time.gt": "2026-06-02T00:00:00Z", "starting_time.lt": "2026-06-01T00:00:00Z"},
             (400, "starting_time.gt cannot be later than starting_time.lt", "starting_time.gt"),
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused(client: httpx.Client, asked: dict[str, str], told: tuple[int, str, str]) -> None:
+def test_what_cannot_be_meant_is_refused(client: httpx.Client, asked: dict[str, str], told: tuple[int, str, str | None]) -> None:
     assert refusal(client, **asked) == told
 
 
@@ -194,31 +202,47 @@ def test_a_deleted_booking_is_in_no_list_and_by_its_id_only_said_to_be_deleted(c
     assert client.get(f"/bookings/{booking_id(number)}").json() == {"id": booking_id(number), "object": "booking", "deleted": True}
 
 
-def test_other_things_are_ids_until_expanded(client: httpx.Client) -> None:
+def test_other_things_are_ids_until_expanded(client: httpx.Client, rest: OncehubRest) -> None:
     plain = client.get("/bookings").json()["data"]
-    for form in ("owner", "data.owner"):
-        whole = client.get("/bookings", params={"expand": form}).json()["data"]
-        assert [record["owner"]["id"] for record in whole] == [record["owner"] for record in plain]
-    assert all(record["booking_calendar"].startswith("BKC-") and record["contact"].startswith("CNT-") for record in plain)
-    contact = client.get("/bookings", params={"expand": "contact", "limit": 1}).json()["data"][0]["contact"]
-    assert contact["email"] == plain[0]["form_submission"]["email"]
+    for prefix in ("", "data."):
+        rest.prefix = prefix
+        whole = client.get("/bookings", params={"expand": f"{prefix}owner,{prefix}contact,{prefix}conversation"}).json()["data"]
+        for name in ("owner", "contact", "conversation"):
+            assert [record[name] and record[name]["id"] for record in whole] == [record[name] for record in plain]
+    assert all(record["booking_calendar"].startswith("BKC-") and record["contact"].startswith("CTC-") for record in plain)
 
 
-def test_records_have_whole_seconds_and_what_only_rest_tells(client: httpx.Client) -> None:
+def test_what_lists_may_expand_may_be_less(client: httpx.Client, rest: OncehubRest) -> None:
+    rest.expandable = frozenset({"owner"})
+    assert refusal(client, expand="owner,contact") == (400, "This property cannot be expanded: contact", "expand")
+    rest.prefix = "data."
+    assert refusal(client, expand="owner") == (400, "This property cannot be expanded: owner", "expand")
+
+
+def test_records_have_milliseconds_and_what_only_rest_tells(client: httpx.Client) -> None:
     for record in listed(client):
         for name in ("creation_time", "starting_time", "last_updated_time"):
-            assert len(record[name]) == len("2026-06-10T06:30:00Z")
+            assert len(record[name]) == len("2026-06-10T06:30:00.000Z")
         assert {"contact", "utm_params", "ics_url", "cancel_url"} <= set(record)
         assert "cancel_reschedule_url" not in record
 
 
-def test_rest_and_webhooks_tell_the_same_of_every_booking(client: httpx.Client) -> None:
+def test_a_booking_of_a_conversation_has_no_form(client: httpx.Client) -> None:
+    records = listed(client)
+    assert {record["form_submission"] is None for record in records} == {True, False}
+    assert all((record["form_submission"] is None) == (record["conversation"] is not None) for record in records)
+
+
+def test_rest_and_webhooks_tell_the_same_of_every_booking_where_both_tell(client: httpx.Client) -> None:
     vendor = VENDORS["oncehub"]
-    for record in listed(client):
+    for record in listed(client, expand="contact,conversation"):
         change = LAST[int(record["id"].removeprefix("BKNG-"))]
         by_rest = vendor.booking_of_record(orjson.dumps(record))
         by_webhook = read(change, change.meeting.changed_at).booking
-        assert replace(by_rest, staff_name=by_webhook.staff_name) == by_webhook
+        both = set(COLUMNS) - by_rest.untold - by_webhook.untold
+        assert {name: getattr(by_rest, name) for name in both} == {name: getattr(by_webhook, name) for name in both}
+        assert by_rest.untold <= {"staff_name", "guests", "participants"}
+        assert by_webhook.untold <= {"staff_name", "guests", "participants", "customer_id", "tracking"}
 
 
 def test_an_expanded_owner_has_the_name_that_webhooks_tell(client: httpx.Client) -> None:
@@ -254,7 +278,7 @@ def test_contacts_are_found_by_address_and_by_time_of_change(client: httpx.Clien
 def test_a_calendar_and_its_free_times(client: httpx.Client) -> None:
     calendar = listed(client, "/booking-calendars")[0]
     assert client.get(f"/booking-calendars/{calendar['id']}").json() == calendar
-    starts = [slot["start_time"] for slot in client.get(f"/booking-calendars/{calendar['id']}/time-slots").json()["data"]]
+    starts = [slot["start_time"] for slot in client.get(f"/booking-calendars/{calendar['id']}/time-slots").json()]
     assert len(set(starts)) == len(starts) > 0
     assert refusal(client, "/booking-calendars/BKC-9/time-slots")[0] == 404
 

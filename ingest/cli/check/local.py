@@ -1,0 +1,112 @@
+"""What can be looked at on this machine alone: accounts, listeners, folders, disks."""
+
+from pathlib import Path
+
+from ingest.address import Address
+from ingest.disk import free_bytes, nearest, require_writable, strange_file
+from ingest.errors import ConfigurationError
+from ingest.finding import Finding, failed, ok, warning
+from ingest.opening import sqlite_path
+from ingest.settings import Settings
+
+_MIB = 1024 * 1024
+_LITTLE = 1024 * _MIB
+_TOO_LITTLE = 64 * _MIB
+
+Listener = tuple[str, str, int]
+
+
+def check_accounts(settings: Settings) -> list[Finding]:
+    """Whether each has what its webhooks are verified by."""
+    from receivers.app import ready_vendors
+
+    names = [f"{vendor}/{name}" for vendor, name in ready_vendors(settings)]
+    return [ok("accounts", f"{', '.join(names)}: every one has a webhook secret")]
+
+
+def check_listeners(settings: Settings) -> list[Finding]:
+    """Whether the ports differ, are safe, and can be listened on, or are this project's own already."""
+    from ingest.admin import check_admin
+    from ingest.listening import is_taken
+
+    listeners = _listeners(settings)
+    ports = [port for _, _, port in listeners if port]
+    if len(set(ports)) < len(ports):
+        raise ConfigurationError("receiver.port, receiver.admin_port, consumer.admin_port and reconcile.admin_port must differ")
+    check_admin(settings.receiver, "receiver")
+    check_admin(settings.consumer, "consumer")
+    check_admin(settings.reconcile, "reconcile")
+    taken = [listener for listener in listeners if listener[2] and is_taken(listener[1], listener[2])]
+    if taken:
+        return [_taken(taken)]
+    public, *admin = [str(Address(host, port)) for _, host, port in listeners]
+    return [ok("listeners", f"webhooks on {public}, admin on {', '.join(admin)}: free")]
+
+
+def _listeners(settings: Settings) -> list[Listener]:
+    receiver, consumer, reconcile = settings.receiver, settings.consumer, settings.reconcile
+    return [
+        ("receiver.port", receiver.host, receiver.port),
+        ("receiver.admin_port", receiver.admin_host, receiver.admin_port),
+        ("consumer.admin_port", consumer.admin_host, consumer.admin_port),
+        ("reconcile.admin_port", reconcile.admin_host, reconcile.admin_port),
+    ]
+
+
+def _taken(taken: list[Listener]) -> Finding:
+    from ingest.port_owner import owner_of
+
+    owners = {(setting, port): owner_of(port) for setting, _, port in taken}
+    ours = {port: owner for (_, port), owner in owners.items() if owner and owner.is_ingest}
+    foreign = {name: owner for name, owner in owners.items() if name[1] not in ours}
+    if not foreign:
+        running = ", ".join(f"{port} by pid {owner.pid}" for port, owner in ours.items())
+        return ok("listeners", f"in use by ingest, which is running: {running}")
+    others = [f"{setting} {port} is used by {owner or 'a process of another user'}" for (setting, port), owner in foreign.items()]
+    if any(foreign.values()):
+        return failed("listeners", "; ".join(others), "stop that process, or choose another port")
+    return warning("listeners", "; ".join(others), "fine if it is `ingest up` of that user; else choose another port")
+
+
+def check_folders(settings: Settings) -> list[Finding]:
+    """The folders that no other check looks at."""
+    folders = {"reconcile.state_dir": Path(settings.reconcile.state_dir), "warehouse.work_dir": Path(settings.warehouse.work_dir)}
+    for setting, folder in folders.items():
+        require_writable(folder, setting)
+        if file := strange_file(folder):
+            raise ConfigurationError(
+                f"{setting}: {file} cannot be read and written by this user; change its owner (it may be left of a run as root)"
+            )
+    return [ok("folders", f"{', '.join(map(str, folders.values()))} can be written to")]
+
+
+def check_disk(settings: Settings) -> list[Finding]:
+    """How much room there is for the log, the spool, the warehouse and the rest, on each disk once."""
+    disks: dict[int, list[str]] = {}
+    free: dict[int, int] = {}
+    for name, folder in _stores(settings).items():
+        disk = nearest(folder).stat().st_dev
+        disks.setdefault(disk, []).append(name)
+        free[disk] = free_bytes(folder)
+    rooms = "; ".join(f"{_size(free[disk])} free for {', '.join(names)}" for disk, names in disks.items())
+    least = min(free.values())
+    if least < _TOO_LITTLE:
+        return [failed("disk", rooms, "free some room: deliveries are refused when the disk is full")]
+    if least < _LITTLE:
+        return [warning("disk", rooms, "free some room, or move these folders")]
+    return [ok("disk", rooms)]
+
+
+def _stores(settings: Settings) -> dict[str, Path]:
+    stores = {"reconcile.state_dir": Path(settings.reconcile.state_dir), "warehouse.work_dir": Path(settings.warehouse.work_dir)}
+    if path := sqlite_path(settings):
+        stores["log"] = path.parent
+    else:
+        stores["receiver.spool_dir"] = Path(settings.receiver.spool_dir)
+    if file := settings.warehouse.duckdb_file:
+        stores["warehouse"] = file.parent
+    return stores
+
+
+def _size(count: int) -> str:
+    return f"{count / _MIB / 1024:.1f} GiB" if count >= _LITTLE else f"{count // _MIB} MiB"

@@ -1,0 +1,149 @@
+"""Whether the public URL leads to this installation, and whether this machine's clock is right."""
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from ingest.finding import Finding, State, failed, ok, warning
+from ingest.settings import Settings
+from ingest.tls import fault
+from ingest.vendors import CLOCK_SKEW
+
+_SECONDS = 5.0
+_RIGHT_SECONDS = 5.0  # a Date header is cut to the second, and an answer may take a while
+_LOCAL = {"127.0.0.1", "localhost", "::1"}
+_FROM_ELSEWHERE = (
+    "some networks do not let a machine reach its own public address: look from elsewhere, or see that the first webhook arrives"
+)
+
+
+def check_public_url(settings: Settings) -> list[Finding]:
+    """As a vendor would reach it, as far as that can be seen from here."""
+    url = settings.public_url
+    if urlsplit(url).hostname in _LOCAL:
+        return [
+            warning("public url", f"{url}: fine for a try on one machine; vendors cannot reach it", "set public_url to an https address")
+        ]
+    if not url.startswith("https://"):
+        return [
+            failed(
+                "public url", f"{url} is not https: vendors deliver to https only", "set public_url to the https address of your TLS proxy"
+            )
+        ]
+    return [_ask(settings, f"{url.rstrip('/')}/healthz")]
+
+
+def _ask(settings: Settings, address: str) -> Finding:
+    from receivers.site import SITE_HEADER
+
+    try:
+        answer = httpx.get(address, headers={SITE_HEADER: "?"}, timeout=_SECONDS)
+    except httpx.HTTPError as error:
+        return _unreached(error, settings.public_url)
+    return judge_answer(settings, answer)
+
+
+def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
+    """What the answer of the public URL's `/healthz` tells."""
+    from ingest.listening import is_taken
+    from receivers.site import SITE_HEADER, site_of
+
+    name, url, site = "public url", settings.public_url, answer.headers.get(SITE_HEADER)
+    if site == site_of(settings):
+        return ok(name, f"{url} leads to a receiver of this installation")
+    if site:
+        return failed(
+            name,
+            f"{url} leads to a receiver with another public_url or topic_prefix",
+            "correct public_url, or what the name and the proxy lead to",
+        )
+    if answer.is_redirect:
+        return failed(
+            name,
+            f"{url} redirects to {answer.headers.get('location', 'elsewhere')}",
+            "set public_url to that address: vendors lose what they post to a redirect",
+        )
+    if answer.is_server_error:
+        running = is_taken(settings.receiver.host, settings.receiver.port) if settings.receiver.port else False
+        remedy = (
+            f"let the proxy hand on to {settings.receiver.host}:{settings.receiver.port}"
+            if running
+            else "start `ingest up`, then check again"
+        )
+        return Finding(
+            name,
+            State.FAILED if running else State.WARNING,
+            f"{url} answers {answer.status_code}: its proxy does not reach the receiver",
+            remedy,
+        )
+    if answer.text.strip() == "ok":
+        return warning(name, f"{url} answers, and does not say that it is this installation", "see that the first webhook arrives")
+    return warning(
+        name,
+        f"{url} answers {answer.status_code} for /healthz, not as a receiver does",
+        "let the proxy hand on /healthz too, or see that the name leads to it",
+    )
+
+
+def _unreached(error: httpx.HTTPError, url: str) -> Finding:
+    host = urlsplit(url).hostname or ""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLError):
+            return failed("public url", f"{url}: {fault(cause, host).text}", "give your TLS proxy a certificate that everybody trusts")
+        if isinstance(cause, socket.gaierror):
+            return warning(
+                "public url",
+                f"the name {host} cannot be resolved here ({cause.strerror})",
+                "correct public_url, or add the name to the DNS",
+            )
+    return warning("public url", f"{url} cannot be reached from here ({error or type(error).__name__})", _FROM_ELSEWHERE)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def check_clock(settings: Settings) -> list[Finding]:
+    """Against the `Date` of the vendors that are asked by REST, or of what answers at the public URL."""
+    from ingest.vendors.rest import load_rest
+
+    able = [vendor for vendor in settings.vendors().values() if vendor.account.can_read()]
+    sides = [load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir)) for vendor in able]
+    for address in sorted({side.base_url for side in sides}) or [settings.public_url]:
+        if (ahead := _seconds_ahead(address)) is not None:
+            return [judge_clock(urlsplit(address).hostname or address, ahead)]
+    if not able:
+        return [Finding("clock", State.SKIPPED, "compared with a vendor's clock once an account has a REST credential")]
+    return [warning("clock", "no vendor could be asked for the time", "see that this machine keeps its time with NTP")]
+
+
+def judge_clock(host: str, ahead: float) -> Finding:
+    """`ahead`: how many seconds this machine's clock is before the other one's."""
+    apart = f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of {host}"
+    if abs(ahead) <= _RIGHT_SECONDS:
+        return ok("clock", f"it agrees with {host}")
+    if abs(ahead) < CLOCK_SKEW.total_seconds():
+        return warning("clock", apart, "keep the time with NTP, for example timedatectl set-ntp true")
+    return failed(
+        "clock",
+        f"{apart}, so that signed deliveries look {'old' if ahead > 0 else 'as if sent in the future, and are refused'}",
+        "set the clock; keep it with NTP",
+    )
+
+
+def _seconds_ahead(address: str) -> float | None:
+    before = time.time()
+    try:
+        answer = httpx.get(address, timeout=_SECONDS)
+        there = parsedate_to_datetime(answer.headers["date"]).timestamp() + float(answer.headers.get("age", 0))
+    except (httpx.HTTPError, KeyError, ValueError):
+        return None
+    return (before + time.time()) / 2 - there - 0.5  # the header is cut to the second

@@ -1,0 +1,61 @@
+"""What the vendors say: whether they take the REST credentials, and which webhook subscriptions they have."""
+
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+from ingest.cli.webhooks_shown import arrived, has_api
+from ingest.finding import Finding, State, ok, warning
+from ingest.rest import Patience
+from ingest.settings import Settings
+from ingest.vendors import AnyVendor
+
+_SECONDS = 10.0
+
+
+def check_rest(settings: Settings, vendor: AnyVendor) -> list[Finding]:
+    """One request with the credential. An account may do without; then what its vendor fails to deliver is never found."""
+    name = f"REST {vendor.account.name}"
+    if not vendor.account.can_read():
+        needed = vendor.account.rest_needs()
+        without = f"not configured: reconcile and sync leave this account out, and missed webhooks are not found; to change that, set its {needed}"
+        return [Finding(name, State.SKIPPED, without)]
+    from ingest.vendors.rest import load_rest
+
+    load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir), Patience(failing=_SECONDS, busy=_SECONDS)).ping()
+    only = "" if vendor.account.can_reconcile() else ", for sync only: reconcile leaves this account out, and missed webhooks are not found"
+    return [ok(name, f"{vendor.name} takes the credentials{only}")]
+
+
+def check_webhooks(settings: Settings, vendor: AnyVendor) -> list[Finding]:
+    """What `webhooks plan` would change; what arrived, where the vendor cannot be asked."""
+    name = f"webhooks {vendor.account.name}"
+    if not has_api(vendor) or not vendor.account.can_read():
+        return [_by_hand(name, settings, vendor)]
+    from ingest.cli.webhooks import heard_from
+    from receivers.subscriptions.opening import check_url, open_registrar
+
+    check_url(vendor)
+    hasty = settings.reconcile.model_copy(update={"patience": timedelta(seconds=_SECONDS)})
+    registrar = open_registrar(settings.model_copy(update={"reconcile": hasty}), vendor, heard_from(settings))
+    try:
+        steps = registrar.look()
+    finally:
+        registrar.close()
+    changes = Counter(step.kind.value.replace("_", " ") for step in steps if step.is_change)
+    if not changes:
+        return [ok(name, f"{vendor.name} has the subscriptions that the settings want")]
+    differences = ", ".join(f"{count} to {kind}" for kind, count in changes.items())
+    account = vendor.account.name
+    return [
+        warning(
+            name,
+            f"subscriptions differ from the settings: {differences}",
+            f"ingest webhooks plan {account}, then ingest webhooks apply {account}",
+        )
+    ]
+
+
+def _by_hand(name: str, settings: Settings, vendor: AnyVendor) -> Finding:
+    said = arrived(settings, vendor)
+    return ok(name, said) if said.startswith("arrived") else warning(name, said)

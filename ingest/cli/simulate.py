@@ -1,0 +1,84 @@
+"""`simulate`: the simulated vendors run by hand, for trying the other commands against."""
+
+import asyncio
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import uvloop
+
+from ingest.cli.output import print_note
+
+if TYPE_CHECKING:
+    from ingest.cli.demo.stage import Stage
+    from ingest.simulator.sender import Sender, Sent
+
+_DEFAULT_FOLDER = Path(".simulated")
+_LINE_SECONDS = 5.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    app.command()(simulate)
+
+
+def simulate(
+    vendors: Annotated[
+        list[str] | None, typer.Argument(help="Which vendors to simulate; all of them when left out.", metavar="[VENDOR]...")
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0.01, help="Webhooks a second, over all vendors.")] = 1,
+    lose: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the webhooks that are never sent, for reconciliation to find.")
+    ] = 0.05,
+    seconds: Annotated[float, typer.Option(min=1, help="Stop after so long.", show_default="until Ctrl-C")] = math.inf,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same bookings.")] = 1,
+    folder: Annotated[Path, typer.Option(help="Where the settings for the product are written; emptied first.")] = _DEFAULT_FOLDER,
+) -> None:
+    """Run simulated vendors by hand: bookings, signed webhooks, and the REST APIs that reconcile, sync and webhooks ask.
+
+    Writes settings with an account of each vendor into the folder, so that the product can be run against them in
+    another terminal. Deliveries are tried again while no receiver listens, as vendors do, and then given up.
+
+    Examples:
+        ingest simulate
+        ingest simulate calendly bookeo --rate 5 --lose 0.2
+    """
+    from ingest.cli.demo.stage import Stage
+    from ingest.vendors import load_vendor
+
+    for vendor in vendors or ():
+        load_vendor(vendor)  # raises ConfigurationError with the names that are known
+    stage = Stage(folder, seed=seed, vendors=vendors or ())
+    config = os.path.relpath(stage.config)
+    print_note(f"simulating {', '.join(stage.dialects)}; webhooks go to {stage.settings.public_url}. In another terminal:")
+    for command in ("up", "status", "reconcile --since 5d", "webhooks plan", "sync", 'query "select * from bookings limit 5"'):
+        print_note(f"  ingest {command} --config {config}")
+    with stage.vendors.serving():
+        uvloop.run(_simulate(stage, rate, lose, seconds, seed))
+
+
+async def _simulate(stage: "Stage", rate: float, lose: float, seconds: float, seed: int) -> None:
+    from ingest.simulator.rehearsal import Pace, rehearse
+    from ingest.simulator.sender import Chaos, Sender
+
+    sender = Sender(Chaos(lost=lose), seed)
+    lines = asyncio.create_task(_tell_progress(sender))
+    try:
+        await rehearse(stage.world, stage.dialects, sender, Pace(rate, seconds), lambda: False)
+    finally:
+        lines.cancel()
+        print_note(_progress(sender.sent))
+        await sender.close()
+
+
+async def _tell_progress(sender: "Sender") -> None:
+    while True:
+        await asyncio.sleep(_LINE_SECONDS)
+        print_note(_progress(sender.sent))
+
+
+def _progress(sent: "Sent") -> str:
+    answers = ", ".join(f"{answer} {count} times" for answer, count in sorted(sent.answers.items(), key=str)) or "none yet"
+    return f"webhooks accepted: {sent.webhooks}, given up: {sent.given_up}, lost on purpose: {sent.lost}; answers: {answers}"

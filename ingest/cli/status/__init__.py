@@ -1,0 +1,143 @@
+"""`status`: a verdict on the whole product, the worst first."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+from rich.table import Column, Table
+
+from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.output import Console, full_width, new_table, print_json, print_line, styled
+from ingest.cli.status.facts import Facts, gather
+from ingest.cli.status.verdict import exit_code, judge, outcomes, subscription_states
+from ingest.duration import describe_duration
+from ingest.finding import Finding, State
+
+_HEADLINES = {0: ("healthy", "bold green"), 1: ("needs attention", "bold red"), 3: ("cannot be judged", "bold red")}
+_MARKS = {
+    State.FAILED: ("FAILED ", "red"),
+    State.WARNING: ("WARNING", "yellow"),
+    State.SKIPPED: ("-      ", "dim"),
+    State.OK: ("ok     ", "green"),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    app.command()(status)
+
+
+def status(as_json: AsJson = False, config: Config = None) -> None:
+    """Say whether everything is well: each part, each account, what waits to be loaded, dead letters, disks. The worst comes first.
+
+    Exit code 0: healthy; 1: something needs a person; 3: the log or the warehouse could not be asked.
+
+    Examples:
+        ingest status
+        ingest status --json
+    """
+    settings = settings_of(config)
+    now = datetime.now(UTC)
+    facts = gather(settings)
+    findings = judge(facts, settings, now)
+    code = exit_code(findings)
+    if as_json:
+        print_json(_document(facts, findings, code), _plain)
+    else:
+        _show(facts, findings, code, now)
+    if code:
+        raise typer.Exit(code)
+
+
+def _document(facts: Facts, findings: Sequence[Finding], code: int) -> dict[str, Any]:
+    return {
+        "healthy": code == 0,
+        "verdict": _HEADLINES[code][0],
+        "findings": [finding.to_json() for finding in findings],
+        "parts": {part.name: {"state": part.state, "address": part.address, "reasons": part.reasons} for part in facts.parts},
+        "log": facts.log,
+        "spool": facts.spool,
+        "warehouse": facts.warehouse,
+        "deliveries": [{"vendor": key[0], "account": key[1], **counts} for key, counts in outcomes(facts).items()],
+        "subscriptions": [{"vendor": key[0], "account": key[1], **states} for key, states in subscription_states(facts).items()],
+        "disks": [asdict(disk) for disk in facts.disks],
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
+
+
+def _show(facts: Facts, findings: Sequence[Finding], code: int, now: datetime) -> None:
+    """Prose is wrapped between words; a table too wide for the terminal becomes a list of its rows."""
+    console = Console()
+    print_line(_HEADLINES[code])
+    verdict = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 1))
+    for finding in findings:
+        verdict.add_row(styled(*_MARKS[finding.state]), f"{finding.check}: {finding.sentence}")
+    console.print(verdict)
+    _show_rows(console, "accounts", _account_rows(facts, now))
+    _show_rows(console, "waiting to be loaded", _topic_rows(facts, now))
+    _show_rows(console, "spool files", [{**file, "oldest": _ago(file["oldest"], now)} for file in facts.spool.get("files") or ()])
+    tables = [{"table": row["table"], "rows": _or(row["rows"], "not there")} for row in facts.warehouse.get("tables") or ()]
+    _show_rows(console, "tables", tables)
+
+
+def _show_rows(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        return
+    console.print()
+    table = new_table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    if full_width(console, table) <= console.width:
+        console.print(table)
+        return
+    print_line((title, "italic"))
+    for row in rows:
+        lines = Table.grid(Column(), Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 1))
+        (_, first), *others = row.items()
+        print_line((str(first), "bold"))
+        for name, value in others:
+            lines.add_row("", name, str(value))
+        console.print(lines)
+
+
+def _account_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
+    """What is known of each account, from the warehouse, the receiver and reconciliation."""
+    answers, subscriptions = outcomes(facts), subscription_states(facts)
+    runs = {(row["vendor"], row["account"]): row for row in facts.warehouse.get("reconciliations") or ()}
+    letters = facts.warehouse.get("open_dead_letters") or {}
+    rows = []
+    for row in facts.warehouse.get("accounts") or ():
+        key = (row["vendor"], row["account"])
+        rows.append(
+            {
+                "account": "/".join(key),
+                "bookings": f"{row['bookings']:,}",
+                "last webhook": _ago(row["last_delivery"], now),
+                "refused": f"{answers.get(key, {}).get('rejected', 0):.0f}",
+                "subscriptions": ", ".join(sorted(subscriptions.get(key, {}))) or "unknown",
+                "reconciled": _ago(runs[key]["finished_at"] if key in runs else None, now),
+                "dead letters": letters.get(row["account"], 0),
+            }
+        )
+    return rows
+
+
+def _topic_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
+    return [
+        {"topic": f"{entry['topic']}/{entry['partition']}", "records": entry["lag"], "oldest": _ago(entry["waiting_since"], now)}
+        for entry in facts.log.get("topics") or ()
+        if entry["lag"]
+    ]
+
+
+def _ago(moment: datetime | None, now: datetime) -> str:
+    return "never" if moment is None else f"{describe_duration(now - moment)} ago"
+
+
+def _or(value: Any, otherwise: str) -> Any:
+    return otherwise if value is None else value

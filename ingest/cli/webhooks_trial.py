@@ -1,0 +1,81 @@
+"""`webhooks test`: is a delivery taken, and does it reach the warehouse?"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ingest.cli.options import AsJson, Config, complete_account, settings_of
+from ingest.cli.output import print_json, print_line
+from ingest.cli.waits import showing_waits
+from ingest.event import Event
+from ingest.settings import Settings
+from ingest.telemetry import configure_logging
+from ingest.vendors import AnyVendor
+
+if TYPE_CHECKING:
+    from ingest.cli.doctor import Step
+
+Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until a consumer has loaded it.")]
+
+
+@showing_waits()
+def trial(
+    account: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
+    wait: Wait = 60.0,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Send a harmless signed delivery to the account's public URL and follow it to the warehouse; say where it stops, and why.
+
+    Nothing is asked of the vendor, and no booking is made: the delivery is a row of booking_events of type <vendor>.ingest.test.
+
+    Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something cannot be reached, or does not run.
+
+    Examples:
+        ingest webhooks test sales
+        ingest webhooks test sales --json
+    """
+    from ingest.cli.doctor import Doctor
+    from ingest.vendors.trial import trial_delivery
+
+    settings = settings_of(config)
+    configure_logging("webhooks")
+    (vendor,) = settings.chosen([account])
+    doctor = Doctor(settings, vendor, trial_delivery(vendor), partial(_has_event, settings), wait)
+    steps = list(_shown(doctor.steps(), quiet=as_json))
+    if as_json:
+        print_json(_report(vendor, doctor.event, steps))
+    raise typer.Exit(_code(steps))
+
+
+def _code(steps: "Sequence[Step]") -> int:
+    return next((step.code for step in reversed(steps) if step.code), 0)
+
+
+def _shown(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
+    """Each as it comes, with what to do where it failed."""
+    for step in steps:
+        if not quiet:
+            print_line(("failed", "red") if step.code else ("ok    ", "green"), f"  {step.name}: {step.detail}")
+            if step.remedy:
+                print_line(f"        what to do: {step.remedy}")
+        yield step
+
+
+def _report(vendor: AnyVendor, event: Event, steps: "Sequence[Step]") -> dict[str, Any]:
+    return {
+        "vendor": vendor.name,
+        "account": vendor.account.name,
+        "url": vendor.webhook_url,
+        "event_id": event.id,
+        "ok": not _code(steps),
+        "steps": [{"step": step.name, "ok": not step.code, "detail": step.detail, "remedy": step.remedy or None} for step in steps],
+    }
+
+
+def _has_event(settings: Settings, event: Event) -> bool:
+    from consumers.arrivals import has_event
+
+    return has_event(settings, event.vendor, event.account, event.id)

@@ -1,0 +1,43 @@
+"""Whether the log of the settings can be used, found out by doing: for `ingest check` and for `/readyz`."""
+
+from ingest.errors import LogUnavailable
+from ingest.finding import Finding, failure, ok
+from ingest.opening import kafka_servers, sqlite_path
+from ingest.settings import Settings
+
+
+def check_log(settings: Settings) -> list[Finding]:
+    """Everything that the commands need of the log."""
+    if path := sqlite_path(settings):
+        try:
+            probe_append(settings)
+        except LogUnavailable as error:
+            return [failure("log", error)]
+        return [ok("log", f"{path} can be written to" if path.exists() else f"{path} will be created at the first start")]
+    from ingest.log.kafka import rights
+
+    return rights.look(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics())
+
+
+def probe_append(settings: Settings) -> None:
+    """Raises LogUnavailable when the log would take no record."""
+    if path := sqlite_path(settings):
+        from ingest.log.sqlite.probe import try_append
+
+        try_append(path)
+        return
+    from ingest.log.kafka import rights
+
+    rights.may_write(kafka_servers(settings), settings.kafka, settings.topics())
+
+
+def probe_read(settings: Settings) -> None:
+    """Raises LogUnavailable when a consumer would get no records, or could not commit them."""
+    if path := sqlite_path(settings):
+        from ingest.log.sqlite.probe import try_append
+
+        try_append(path)  # committing writes to the same file
+        return
+    from ingest.log.kafka import rights
+
+    rights.may_read(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics())

@@ -1,0 +1,43 @@
+"""Standard input, output and error that can be used, whatever they were when the process started."""
+
+import os
+import sys
+from typing import IO, TextIO
+
+_STREAMS = ("stdin", "stdout", "stderr")
+
+
+def repair_streams() -> None:
+    """Open streams that are closed on the null device, and have characters that an encoding lacks written as escapes.
+
+    A closed one is more than silence: the next file that is opened would get its number, and whatever is written to "standard error"
+    would go into that file, a database for instance. To be called before any file is opened.
+    """
+    for number, name in enumerate(_STREAMS):
+        if _is_closed(number):
+            _open_null(number)
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, _null_stream("w" if number else "r"))
+        elif number > 0 and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_closed(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return True
+    return False
+
+
+def _open_null(number: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != number:
+        os.dup2(null, number)
+        os.close(null)
+
+
+def _null_stream(mode: str) -> IO[str]:
+    """Not the number itself: where that is open all the same, it is somebody's file."""
+    return open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123 - for as long as the process lives

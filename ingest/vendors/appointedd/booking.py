@@ -1,0 +1,196 @@
+"""Appointedd's booking, which webhooks and API v1 tell in two languages. https://developers.appointedd.com/reference/booking-entity"""
+
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import AliasChoices, AliasPath, BeforeValidator, Field
+
+from ingest.booking import Answer, Booking, BookingStatus
+from ingest.instant import format_instant
+from ingest.vendors.payload import OBJECTS, Amount, AnyText, Id, Instant, MaybeInstant, Payload, Sources, Text, unique, untold
+
+# Letters only, lower-case: webhooks say `Confirmed` where REST says `confirmed`. The first two are documented.
+_STATUSES = {
+    "confirmed": BookingStatus.CONFIRMED,
+    "cancelled": BookingStatus.CANCELLED,
+    "canceled": BookingStatus.CANCELLED,
+    "pending": BookingStatus.PENDING,
+    "completed": BookingStatus.COMPLETED,
+    "noshow": BookingStatus.NO_SHOW,
+}
+
+
+def _object_of_id(value: object) -> object:
+    return {"id": value} if isinstance(value, str) else value
+
+
+def _never_null(value: object) -> object:
+    return () if value is None else value
+
+
+def _either(*paths: str) -> object:
+    """One thing, two names, the webhooks' and REST's; whichever is there is read."""
+    return Field(validation_alias=AliasChoices(*(AliasPath(*path.split(".")) for path in paths)))
+
+
+_Spaces = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Question(Payload):
+    """A question of the booking form; its `value` is text, "" or a boolean."""
+
+    label: Text = None
+    value: AnyText = None
+
+
+class _Participant(Payload):
+    """A customer's part in a booking: `participants[]` of a webhook, `customers[]` of REST with the `profile` put in."""
+
+    customer_id: Annotated[Text, _either("customer_id", "id")] = None
+    status: Annotated[Text, _either("booking_status", "status")] = None
+    firstname: Annotated[Text, _either("firstname", "profile.firstname")] = None
+    lastname: Annotated[Text, _either("lastname", "profile.lastname")] = None
+    email: Annotated[Text, _either("email", "profile.email")] = None
+    mobile: Annotated[Text, _either("mobile", "profile.mobile")] = None
+    phone: Annotated[Text, _either("phone", "profile.phone")] = None
+    timezone: Text = None
+    spaces: _Spaces | None = None
+    total_spaces: _Spaces | None = None
+    questions: Annotated[tuple[_Question, ...], OBJECTS] = ()
+
+    def name(self) -> str | None:
+        return " ".join(filter(None, (self.firstname, self.lastname))) or None
+
+    def places(self) -> int:
+        """Places taken; the old form of 2017 tells `spaces` or nothing."""
+        return next((count for count in (self.total_spaces, self.spaces) if count is not None), 1)
+
+    def answers(self) -> tuple[Answer, ...]:
+        """Return the booking form's questions with this customer's answers."""
+        return tuple(Answer(question.label, question.value) for question in self.questions if question.label or question.value)
+
+
+class _Named(Payload):
+    """A service, or a person or thing booked: `bookables` in webhooks, `resource` in REST."""
+
+    id: Text = None
+    name: Annotated[Text, _either("name", "profile.name")] = None
+
+
+_MaybeNamed = Annotated[_Named | None, BeforeValidator(_object_of_id)]
+_Participants = Annotated[tuple[_Participant, ...], BeforeValidator(_never_null)]
+_Bookables = Annotated[tuple[_Named, ...], OBJECTS]
+
+
+class _Booking(Payload):
+    id: Id
+    updated: Instant
+    created: MaybeInstant = None
+    starts_at: Annotated[MaybeInstant, _either("start_time", "start")] = None
+    ends_at: Annotated[MaybeInstant, _either("end_time", "end")] = None
+    status: Text = None
+    price: Amount | None = None
+
+
+class BookingData(Payload):
+    """A booking with whom and what it is of, in the form of a webhook's `event_data`."""
+
+    booking: _Booking
+    participants: _Participants = ()
+    bookables: _Bookables = ()
+    service: _MaybeNamed = None
+
+
+class Record(_Booking):
+    """See `Appointedd.booking_of_record`."""
+
+    customers: _Participants = ()
+    resource: _MaybeNamed = None
+    service: _MaybeNamed = None
+
+    def as_data(self) -> BookingData:
+        """Return it in the form of a webhook; what is absent here stays absent."""
+        bookables = (self.resource,) if self.resource else ()
+        parts = {"customers": ("participants", self.customers), "resource": ("bookables", bookables), "service": ("service", self.service)}
+        return BookingData(booking=self, **dict(parts[name] for name in parts if name in self.model_fields_set))
+
+
+# The form of 2017 lacks some fields, webhooks have no telephone numbers, and records have names only where they were looked up.
+_SOURCES: Sources = {
+    "status": ("booking.status",),
+    "starts_at": ("booking.starts_at",),
+    "ends_at": ("booking.ends_at",),
+    "created_at": ("booking.created",),
+    "price": ("booking.price",),
+    "timezone": ("participants.timezone",),
+    "participants": ("participants",),
+    "service_id": ("service.id",),
+    "service_name": ("service.name",),
+    "staff": ("bookables.id",),
+    "staff_name": ("bookables.name",),
+    "customer_id": ("participants.customer_id",),
+    "customer_name": ("participants.firstname", "participants.lastname"),
+    "customer_email": ("participants.email",),
+    "customer_phone": ("participants.mobile", "participants.phone"),
+    "answers": ("participants.questions",),
+}
+
+
+def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
+    """Map it to a booking. The customer's columns, answers included, are those of the first participant."""
+    booking, first = data.booking, next(iter(data.participants), _Participant())
+    service = data.service or _Named()
+    status = BookingStatus.CANCELLED if cancelled else _status(data)
+    canonical = Booking(
+        booking_id=booking.id,
+        version=_version(booking, status),
+        status=status,
+        starts_at=booking.starts_at,
+        ends_at=booking.ends_at,
+        timezone=first.timezone,  # the booking's own zone is in webhooks only
+        created_at=booking.created,
+        updated_at=booking.updated,
+        service_id=service.id,
+        service_name=service.name,
+        staff=unique(bookable.id for bookable in data.bookables),
+        staff_name=next((bookable.name for bookable in data.bookables), None),
+        customer_id=first.customer_id,
+        customer_name=first.name(),
+        customer_email=first.email,
+        customer_phone=first.mobile or first.phone,
+        participants=_places(data),
+        price=booking.price,  # no payload and no record tells the currency
+        answers=first.answers(),
+    )
+    return replace(canonical, untold=untold(data, canonical, _SOURCES))
+
+
+def _places(data: BookingData) -> int | None:
+    """Return the places taken, none where nobody takes part; None where the message does not tell who does."""
+    return sum(participant.places() for participant in data.participants) if "participants" in data.model_fields_set else None
+
+
+def _version(booking: _Booking, status: BookingStatus) -> str:
+    """The second of `updated`, then what can have happened in it, in order: 0 created, 1 changed, 2 cancelled.
+
+    `updated` equals `created`, to the millisecond, until the first change; a change sets it to a whole second, whether cut
+    or rounded nobody says. A change at 10:00:00.9 to what was created at 10:00:00.742 may so be said to be *older* than the
+    creation. Cut to the second, a change is never below what came before it. Creations, changes and cancellations of one
+    second are told apart by the rank, from what both webhooks and REST have; two changes in one second do tie.
+    """
+    changed = 0 if booking.updated == booking.created else 1
+    rank = 2 if status is BookingStatus.CANCELLED else changed
+    return f"{format_instant(booking.updated.replace(microsecond=0))}.{rank}"
+
+
+def _status(data: BookingData) -> BookingStatus:
+    """Cancelled is cancelled; else nobody came when every participant is marked so (that mark's wording is not documented)."""
+    status = _STATUSES.get(_letters(data.booking.status), BookingStatus.UNKNOWN)
+    marks = [_letters(participant.status) for participant in data.participants]
+    if status is not BookingStatus.CANCELLED and marks and all(mark == "noshow" for mark in marks):
+        return BookingStatus.NO_SHOW
+    return status
+
+
+def _letters(word: str | None) -> str:
+    return "".join(filter(str.isalpha, word or "")).lower()

@@ -1,0 +1,267 @@
+"""Bookeo's booking as a booking of ours. https://www.bookeo.com/apiref/
+
+A webhook's `item` is the object that REST gives. Bookeo leaves out what is empty: a customer without an e-mail address has no
+`emailAddress`, and a booking that was never changed no `lastChangeTime`. So an object that is there tells all of its own fields.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from ingest.booking import Answer, Booking, BookingStatus
+from ingest.errors import PayloadError
+from ingest.instant import format_instant
+from ingest.vendors.payload import OBJECTS, Amount, AnyText, Id, MaybeInstant, Payload, Sources, Text, unique, untold
+
+_SOURCES: Sources = {
+    "group_id": ("event_id",),
+    "starts_at": ("start_time",),
+    "ends_at": ("end_time",),
+    "created_at": ("creation_time",),
+    "service_id": ("product_id",),
+    "service_name": ("product_name",),
+    "staff": ("resources",),
+    "staff_name": ("resources",),
+    "customer_id": ("customer_id",),
+    "participants": ("participants",),
+    "price": ("price",),
+    "currency": ("price",),
+}
+_OF_CANCELED: Sources = {"cancelled_at": ("cancelation_time",), "cancelled_by": ("cancelation_agent",)}
+# The participant who booked.
+_SELF = "PSELF"
+
+
+def _number(value: object) -> object:
+    """Bookeo asks to treat booking numbers always as text, so one that JSON has as a number is its digits."""
+    if value == "":
+        return None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _listed(value: object) -> object:
+    return () if value is None else value
+
+
+T = TypeVar("T")
+_Many = Annotated[tuple[T, ...], BeforeValidator(_listed)]
+Number = Annotated[Id, BeforeValidator(_number)]
+MaybeNumber = Annotated[Id | None, BeforeValidator(_number)]
+# Bounded, so that no sum of them is beyond what the warehouse's integer holds.
+_People = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class Part(Payload):
+    """An object of Bookeo's, whose fields are in camel case."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+
+class _Resource(Part):
+    id: Text = None
+    name: Text = None
+
+
+class _Phone(Part):
+    number: Text = None
+
+
+class _Field(Part):
+    """An option of the booking, or a custom field of the customer."""
+
+    name: Text = None
+    value: AnyText = None
+
+
+_Fields = Annotated[tuple[_Field, ...], OBJECTS]
+
+
+class _Person(Part):
+    first_name: Text = None
+    middle_name: Text = None
+    last_name: Text = None
+    email_address: Text = None
+    phone_numbers: _Many[_Phone] = ()
+    custom_fields: _Fields = ()
+
+    @property
+    def name(self) -> str | None:
+        return " ".join(filter(None, (self.first_name, self.last_name))) or None
+
+    @property
+    def phone(self) -> str | None:
+        return next((phone.number for phone in self.phone_numbers if phone.number), None)
+
+    def is_called(self, name: str) -> bool:
+        """Whether this is the person's name, with or without the middle one, or address."""
+        whole = " ".join(filter(None, (self.first_name, self.middle_name, self.last_name)))
+        return _plain(name) in {_plain(own) for own in (self.name, whole, self.email_address) if own}
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+class _Category(Part):
+    number: _People = 0
+
+
+class _Participant(Part):
+    person_id: Text = None
+    person_details: _Person | None = None
+
+
+class _Participants(Part):
+    numbers: _Many[_Category] = ()
+    details: _Many[_Participant] = ()
+
+    def count(self) -> int | None:
+        return sum(category.number for category in self.numbers) if self.numbers else None
+
+    def customer(self) -> _Person | None:
+        return next((one.person_details for one in self.details if one.person_id == _SELF), None)
+
+    def others(self) -> Iterator[_Person]:
+        return (one.person_details for one in self.details if one.person_details and one.person_id != _SELF)
+
+
+class _Money(Part):
+    amount: Amount | None = None
+    currency: Text = None
+
+
+class _Price(Part):
+    total_gross: _Money | None = None
+
+
+class Item(Part):
+    """A booking, or as much of it as a deletion tells."""
+
+    event_id: Text = None
+    start_time: MaybeInstant = None
+    end_time: MaybeInstant = None
+    customer_id: Text = None
+    customer: _Person | None = None
+    participants: _Participants | None = None
+    resources: _Many[_Resource] = ()
+    options: _Fields = ()
+    canceled: bool | None = None
+    cancelation_time: MaybeInstant = None
+    cancelation_agent: Text = None
+    accepted: bool | None = None
+    no_show: bool | None = None
+    creation_time: MaybeInstant = None
+    last_change_time: MaybeInstant = None
+    product_name: Text = None
+    product_id: Text = None
+    price: _Price | None = None
+
+    def changed_at(self) -> datetime | None:
+        """Return the time of the last change. `lastChangeTime` is absent until the first; these times look cut to the minute."""
+        moments = (self.last_change_time or self.creation_time, self.cancelation_time)
+        return max((moment for moment in moments if moment), default=None)
+
+    def status(self) -> BookingStatus:
+        """Return what the flags say: Bookeo has no word for it."""
+        if self.no_show:
+            return BookingStatus.NO_SHOW
+        if self.canceled:
+            return BookingStatus.CANCELLED
+        return BookingStatus.PENDING if self.accepted is False else BookingStatus.CONFIRMED
+
+    def gross(self) -> tuple[Decimal | None, str | None]:
+        """Return amount and currency, both or neither."""
+        money = (self.price and self.price.total_gross) or _Money()
+        return (None, None) if money.amount is None else (money.amount, money.currency)
+
+    def person(self) -> _Person | None:
+        """Return who booked; None where the message does not tell, for want of permission or because it was not asked to."""
+        return self.customer or (self.participants.customer() if self.participants else None)
+
+    def answers(self) -> tuple[Answer, ...]:
+        """Return the options chosen, then the customer's custom fields."""
+        person = self.person()
+        fields = (*self.options, *(person.custom_fields if person else ()))
+        pairs = dict.fromkeys((field.name, field.value) for field in fields if field.name or field.value)
+        return tuple(Answer(name, value) for name, value in pairs)
+
+    def guests(self) -> tuple[str, ...]:
+        """Return the addresses of the participants beside the customer."""
+        customer = self.person()
+        addresses = unique(other.email_address for other in self.participants.others()) if self.participants else ()
+        return tuple(address for address in addresses if not customer or address != customer.email_address)
+
+    def canceler(self) -> str | None:
+        """Return `customer`, or the name of the one who cancelled: Bookeo tells a person, not on which side."""
+        agent, customer = self.cancelation_agent, self.person()
+        return "customer" if agent and customer and customer.is_called(agent) else agent
+
+
+class Record(Item):
+    """A booking of GET /bookings."""
+
+    booking_number: Number
+
+
+def deleted(item: Item | None, at: datetime | None) -> Item:
+    """Return what a deletion tells at this time.
+
+    It is told of a cancellation, then the item says so, or of a hard deletion, of which only the envelope tells, perhaps without an item.
+    """
+    item = item or Item()
+    if item.canceled:
+        return item
+    return item.model_copy(update={"canceled": True, "cancelation_time": at})
+
+
+def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezone: str | None) -> Booking:
+    """Map a booking; `timezone` is the account's. Raises PayloadError when nothing tells when it was changed."""
+    if changed_at is None:
+        raise PayloadError("not the documented shape: no time of change")
+    status, customer, (price, currency) = item.status(), item.person() or _Person(), item.gross()
+    booking = Booking(
+        booking_id=booking_id,
+        version=format_instant(changed_at),
+        status=status,
+        group_id=item.event_id,
+        starts_at=item.start_time,
+        ends_at=item.end_time,
+        timezone=timezone,
+        created_at=item.creation_time,
+        updated_at=changed_at,
+        service_id=item.product_id,
+        service_name=item.product_name,
+        staff=tuple(resource.id for resource in item.resources if resource.id),
+        staff_name=next((resource.name for resource in item.resources), None),
+        customer_id=item.customer_id,
+        customer_name=customer.name,
+        customer_email=customer.email_address,
+        customer_phone=customer.phone,
+        participants=item.participants.count() if item.participants else None,
+        price=price,
+        currency=currency,
+        cancelled_at=item.cancelation_time if item.canceled else None,
+        cancelled_by=item.canceler() if item.canceled else None,
+        answers=item.answers(),
+        guests=item.guests(),
+    )
+    return replace(booking, untold=_untold(item, booking))
+
+
+def _untold(item: Item, booking: Booking) -> frozenset[str]:
+    """Name the columns that this message says nothing about, and those it allows but a guess at, which any other message corrects."""
+    guesses = set()
+    if item.person() is None:
+        guesses |= {"customer_name", "customer_email", "customer_phone"}
+    if item.person() is None or "options" not in item.model_fields_set:
+        guesses.add("answers")
+    if item.participants is None or "details" not in item.participants.model_fields_set:
+        guesses.add("guests")
+    if not item.canceled and item.accepted is None and item.no_show is None and item.canceled is None:
+        guesses.add("status")
+    return untold(item, booking, {**_SOURCES, **(_OF_CANCELED if item.canceled else {})}) | guesses

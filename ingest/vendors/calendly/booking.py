@@ -1,0 +1,249 @@
+"""Calendly's invitee as a booking. https://developer.calendly.com/api-docs/calendly-api/scheduled-events
+
+The invitee is the same object in webhooks and in REST; `scheduled_event`, what its invitees share, is inside it in webhooks only.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from ingest.booking import Answer, Booking, BookingStatus
+from ingest.instant import format_instant
+from ingest.vendors.calendly.phone import answered_phone
+from ingest.vendors.payload import (
+    OBJECTS,
+    Amount,
+    AnyText,
+    Id,
+    Instant,
+    MaybeInstant,
+    Parameters,
+    Payload,
+    Sources,
+    Text,
+    latest,
+    unique,
+    untold,
+)
+
+_STATUSES = {"active": BookingStatus.CONFIRMED, "canceled": BookingStatus.CANCELLED}
+_CANCELERS = {"invitee": "customer", "host": "host"}
+
+_SOURCES: Sources = {
+    "status": ("status",),
+    "starts_at": ("scheduled_event.start_time",),
+    "ends_at": ("scheduled_event.end_time",),
+    "group_id": ("event", "scheduled_event.uri"),
+    "timezone": ("timezone",),
+    "service_id": ("scheduled_event.event_type",),
+    "service_name": ("scheduled_event.name",),
+    "staff": ("scheduled_event.event_memberships.user",),
+    "staff_name": ("scheduled_event.event_memberships.user_name", "scheduled_event.event_memberships.user_email"),
+    "location": ("scheduled_event.location",),
+    "conference_url": ("scheduled_event.location",),
+    "guests": ("scheduled_event.event_guests",),
+    "customer_email": ("email",),
+    "customer_phone": ("text_reminder_number", "questions_and_answers", "scheduled_event.location"),
+    "price": ("payment",),
+    "currency": ("payment",),
+    "rescheduled_from": ("old_invitee",),
+    "rescheduled_to": ("new_invitee",),
+    "answers": ("questions_and_answers",),
+    "tracking": ("tracking",),
+}
+# An invitee that is coming has no `cancellation` at all, which then says that there is none.
+_SOURCES_OF_CANCELED: Sources = {
+    **_SOURCES,
+    "cancel_reason": ("cancellation.reason",),
+    "cancelled_by": ("cancellation.canceler_type",),
+    "cancelled_at": ("cancellation.created_at",),
+}
+
+
+class _Cancellation(Payload):
+    reason: Text = None
+    canceler_type: Text = None
+    created_at: MaybeInstant = None
+
+
+class _NoShow(Payload):
+    created_at: MaybeInstant = None
+
+
+class _Reconfirmation(Payload):
+    confirmed_at: MaybeInstant = None
+
+
+class _Payment(Payload):
+    amount: Amount | None = None
+    currency: Text = None
+    successful: bool | None = None
+
+
+class _QuestionAndAnswer(Payload):
+    question: Text = None
+    answer: AnyText = None
+
+
+class _Location(Payload):
+    type: Text = None
+    location: Text = None
+    join_url: Text = None
+
+    def text(self) -> str | None:
+        return self.join_url or self.location or self.type
+
+
+class _Host(Payload):
+    user: Text = None
+    user_name: Text = None
+    user_email: Text = None
+
+
+class _Guest(Payload):
+    email: Text = None
+
+
+class ScheduledEvent(Payload):
+    """What the invitees of one meeting share; the same object in webhooks and in REST."""
+
+    uri: Text = None
+    name: Text = None
+    start_time: MaybeInstant = None
+    end_time: MaybeInstant = None
+    event_type: Text = None
+    location: _Location | None = None
+    event_memberships: Annotated[tuple[_Host, ...], OBJECTS] = ()
+    event_guests: Annotated[tuple[_Guest, ...], OBJECTS] = ()
+
+    def staff(self) -> tuple[str, ...]:
+        """Return the hosts' URIs. Calendly may list a host twice."""
+        return unique(host.user for host in self.event_memberships)
+
+    def guests(self) -> tuple[str, ...]:
+        """Return the e-mail addresses of those whom an invitee brought along."""
+        return unique(guest.email for guest in self.event_guests)
+
+    def place(self) -> str | None:
+        """Return link, address or kind of the place."""
+        return self.location.text() if self.location else None
+
+
+def _no_news(event: object) -> object:
+    """Null in place of the event says nothing of it, as if it were not there: nobody is invited to nothing."""
+    return {} if event is None else event
+
+
+class Invitee(Payload):
+    """One person's booking."""
+
+    uri: Id
+    created_at: Instant
+    updated_at: Instant
+    status: Text = None
+    event: Text = None
+    name: Text = None
+    first_name: Text = None
+    last_name: Text = None
+    email: Text = None
+    timezone: Text = None
+    text_reminder_number: Text = None
+    questions_and_answers: Annotated[tuple[_QuestionAndAnswer, ...], OBJECTS] = ()
+    tracking: Parameters = None
+    rescheduled: bool | None = None
+    old_invitee: Text = None
+    new_invitee: Text = None
+    cancellation: _Cancellation | None = None
+    no_show: _NoShow | None = None
+    reconfirmation: _Reconfirmation | None = None
+    payment: _Payment | None = None
+    scheduled_event: Annotated[ScheduledEvent, BeforeValidator(_no_news)] = ScheduledEvent()
+
+    def changed_at(self) -> datetime:
+        """Return the time of the last change. A no-show does not move `updated_at`, so the parts' own times count too."""
+        return latest(
+            self.updated_at,
+            self.cancellation.created_at if self.cancellation else None,
+            self.no_show.created_at if self.no_show else None,
+            self.reconfirmation.confirmed_at if self.reconfirmation else None,
+        )
+
+    def full_name(self) -> str | None:
+        """Return `name`, or first and last name, which event types that ask for them apart have."""
+        return self.name or " ".join(filter(None, (self.first_name, self.last_name))) or None
+
+    def answers(self) -> tuple[Answer, ...]:
+        """Return the booking form's questions with their answers."""
+        pairs = ((entry.question, entry.answer) for entry in self.questions_and_answers)
+        return tuple(Answer(question, answer) for question, answer in pairs if question or answer)
+
+    def phone(self) -> str | None:
+        """Return the number for text messages, else one among the answers, else the one that the host is to call."""
+        location = self.scheduled_event.location
+        called = location.location if location and location.type == "outbound_call" else None
+        return self.text_reminder_number or answered_phone(self.answers()) or called
+
+    def paid(self) -> tuple[Decimal | None, str | None]:
+        """Return amount and currency, neither where nothing was paid."""
+        if self.payment is None or not self.payment.successful or self.payment.amount is None:
+            return None, None
+        return self.payment.amount, self.payment.currency
+
+    def booking_status(self) -> BookingStatus:
+        """Return the invitee's own status: another invitee of the same event may still be coming."""
+        if self.status == "canceled" and (self.rescheduled or (self.rescheduled is None and self.new_invitee)):
+            return BookingStatus.RESCHEDULED
+        if self.status == "active" and self.no_show:
+            return BookingStatus.NO_SHOW
+        return _STATUSES.get(self.status or "", BookingStatus.UNKNOWN)
+
+
+def booking_of_invitee(invitee: Invitee, changed_at: datetime) -> Booking:
+    """Map an invitee to its booking, whose version is the time of its last change."""
+    event = invitee.scheduled_event
+    cancellation = invitee.cancellation or _Cancellation()
+    price, currency = invitee.paid()
+    booking = Booking(
+        booking_id=invitee.uri,
+        version=format_instant(changed_at),
+        status=invitee.booking_status(),
+        group_id=event.uri or invitee.event,
+        starts_at=event.start_time,
+        ends_at=event.end_time,
+        timezone=invitee.timezone,
+        created_at=invitee.created_at,
+        updated_at=invitee.updated_at,
+        service_id=event.event_type,
+        service_name=event.name,
+        staff=event.staff(),
+        staff_name=next((host.user_name or host.user_email for host in event.event_memberships), None),
+        location=event.place(),
+        customer_name=invitee.full_name(),
+        customer_email=invitee.email,
+        customer_phone=invitee.phone(),
+        participants=1,  # guests take no seat: Calendly's own counter is of invitees
+        price=price,
+        currency=currency,
+        cancel_reason=cancellation.reason,
+        cancelled_by=_CANCELERS.get(cancellation.canceler_type or "", cancellation.canceler_type),
+        cancelled_at=cancellation.created_at,
+        rescheduled_from=invitee.old_invitee,
+        rescheduled_to=invitee.new_invitee,
+        answers=invitee.answers(),
+        tracking=invitee.tracking,
+        guests=event.guests(),
+        conference_url=event.location.join_url if event.location else None,
+    )
+    return replace(booking, untold=_untold(invitee, booking))
+
+
+def _untold(invitee: Invitee, booking: Booking) -> frozenset[str]:
+    """Name the columns that this message says nothing about.
+
+    Whoever books has a name, so null, which an old form of cancellation has in its place, is no name that was cleared.
+    """
+    nameless = frozenset() if booking.customer_name else frozenset({"customer_name"})
+    return nameless | untold(invitee, booking, _SOURCES if invitee.status == "active" else _SOURCES_OF_CANCELED)

@@ -1,0 +1,42 @@
+"""Which answer of a Calendly booking form is the customer's telephone number.
+
+An answer does not tell of which kind its question is: it has question, answer and position only, while the kind `phone_number` is told
+by event types. https://developer.calendly.com/api-docs/calendly-api/scheduled-events
+Calendly writes what its field for telephone numbers took in international form (`+1 234-567-8910`), so that form is believed under any
+question. A national form, which other numbers look like too, is believed only where the question asks for a telephone.
+"""
+
+import re
+from collections.abc import Iterable
+
+from ingest.booking import Answer
+
+# E.164 allows 15 digits; the shortest national numbers that people type have 7.
+_MOST_DIGITS = 15
+_FEWEST_DIGITS = 7
+# With fewer, a country's code leaves no number.
+_FEWEST_INTERNATIONAL = 8
+
+_NUMBER = re.compile(r"(?P<plus>\+?)(?P<number>[\d\s().\-/\u2010-\u2015]+)(?:(?:ext\.?|extension|x|#)\s*\d{1,6})?", re.IGNORECASE)
+_TELEPHONE = re.compile(
+    r"phone|\bmobil|\bcell|\bcelular|\btel\b|t[eé]l[eéè]f|\btelem[oó]vel|\bm[oó]vil|\bportable\b|\bhandy|\bgsm\b|\bsms\b|whatsapp"
+    r"|puhelin|телефон|мобильн|τηλ[εέ]φ|電話|电话|手机|携帯|전화|هاتف|טלפון|โทร",
+    re.IGNORECASE,
+)
+
+
+def answered_phone(answers: Iterable[Answer]) -> str | None:
+    """Return the first answer that is wholly a telephone number, answers to questions for a telephone first; None without one."""
+    numbers = [answer for answer in answers if answer.answer and _is_number(answer.answer, _FEWEST_DIGITS)]
+    asked = (answer.answer for answer in numbers if _TELEPHONE.search(answer.question or ""))
+    international = (answer.answer for answer in numbers if answer.answer and _is_international(answer.answer))
+    return next(asked, None) or next(international, None)
+
+
+def _is_international(text: str) -> bool:
+    return text.startswith("+") and _is_number(text, _FEWEST_INTERNATIONAL)
+
+
+def _is_number(text: str, fewest: int) -> bool:
+    match = _NUMBER.fullmatch(text)
+    return match is not None and fewest <= sum(map(str.isdecimal, match["number"])) <= _MOST_DIGITS

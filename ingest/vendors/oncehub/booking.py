@@ -1,0 +1,363 @@
+"""OnceHub's booking as a booking of ours. https://help.oncehub.com/developers/api/
+
+It is the same object in webhooks and in REST, with two differences: webhooks have the whole conversation that made the booking, and lack
+`contact` and `utm_params`; REST has `contact` and `utm_params`, and ids of what is not expanded.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import BeforeValidator, model_validator
+
+from ingest.booking import Answer, Booking, BookingStatus
+from ingest.errors import PayloadError
+from ingest.instant import format_instant
+from ingest.vendors.payload import OBJECTS, Amount, AnyText, Id, Instant, MaybeInstant, Payload, Sources, Text, unique, untold
+
+# `rescheduled` says that the booking stands, at its new time: only `canceled` ends one.
+# https://help.oncehub.com/help/effect-of-rescheduling
+_STATUSES = {
+    "requested": BookingStatus.PENDING,
+    "scheduled": BookingStatus.CONFIRMED,
+    "rescheduled": BookingStatus.CONFIRMED,
+    "completed": BookingStatus.COMPLETED,
+    "canceled": BookingStatus.CANCELLED,
+    "no_show": BookingStatus.NO_SHOW,
+}
+_ACTORS = {"customer": "customer", "user": "host"}
+_LINK = re.compile(r"https?://\S+", re.IGNORECASE)
+
+# Digits after the point, where ISO 4217 does not have two.
+_ZERO = ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF")
+_THREE = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
+_EXPONENTS = dict.fromkeys(_ZERO, 0) | dict.fromkeys(_THREE, 3)
+
+_SOURCES: Sources = {
+    "starts_at": ("starting_time",),
+    "ends_at": ("starting_time", "duration_minutes"),
+    "timezone": ("customer_timezone",),
+    "service_id": ("booking_calendar", "event_type", "booking_page", "master_page"),
+    "service_name": ("subject",),
+    "staff": ("owner",),
+    "staff_name": ("owner.first_name", "owner.last_name"),
+    "location": ("virtual_conferencing.join_url", "location_description"),
+    "conference_url": ("virtual_conferencing.join_url",),
+    "customer_id": ("contact.id", "conversation.contact.id"),
+    "price": ("payment_information",),
+    "currency": ("payment_information",),
+    "rescheduled_from": ("rescheduled_booking_id",),
+    "tracking": ("utm_params",),
+    "answers": ("form_submission.custom_fields", "custom_fields", "conversation.answers"),
+    "guests": ("form_submission.guests",),
+    "participants": ("form_submission.guests",),
+}
+_OF_CANCELED: Sources = {
+    "cancel_reason": ("cancel_reschedule_information.reason",),
+    "cancelled_by": ("cancel_reschedule_information.actioned_by",),
+}
+_OF_FORM: Sources = {
+    "customer_name": ("form_submission.name",),
+    "customer_email": ("form_submission.email",),
+    "customer_phone": ("form_submission.phone", "form_submission.mobile_phone"),
+}
+_OF_CONVERSATION: Sources = {
+    "customer_name": ("conversation.contact.first_name", "conversation.contact.last_name"),
+    "customer_email": ("conversation.contact.email",),
+    "customer_phone": ("conversation.contact.phone", "conversation.contact.mobile_phone"),
+}
+_OF_CONTACT: Sources = {
+    "customer_name": ("contact.first_name", "contact.last_name"),
+    "customer_email": ("contact.email",),
+    "customer_phone": ("contact.phone", "contact.mobile_phone"),
+}
+_OF_NOBODY: Sources = dict.fromkeys(_OF_FORM, ("form_submission", "contact"))
+
+
+def _block(value: object) -> object:
+    """An object; null, "" and anything else is none."""
+    return value if isinstance(value, dict | Payload) else None
+
+
+def _reference(value: object) -> object:
+    """Another object: all of it where it was expanded, else its id. Webhooks have been seen with either."""
+    return {"id": value} if isinstance(value, str) and value else _block(value)
+
+
+def _absent(value: object) -> object:
+    return None if value == "" else value
+
+
+def _addresses(value: object) -> object:
+    """One entry for each person: an e-mail address, or None where there is somebody without one."""
+    entries = value if isinstance(value, list | tuple) else ()
+    return [entry.get("email") if isinstance(entry, dict) else entry for entry in entries if entry]
+
+
+BLOCK, REFERENCE = BeforeValidator(_block), BeforeValidator(_reference)
+
+
+class _Reference(Payload):
+    id: Text = None
+
+
+class _User(_Reference):
+    first_name: Text = None
+    last_name: Text = None
+    email: Text = None
+
+    @property
+    def name(self) -> str | None:
+        return " ".join(part for part in (self.first_name, self.last_name) if part) or None
+
+
+class _Contact(_User):
+    phone: Text = None
+    mobile_phone: Text = None
+
+
+class _Question(Payload):
+    question: Text = None
+    value: AnyText = None
+
+
+class _Field(Payload):
+    name: Text = None
+    value: AnyText = None
+
+
+_Fields = Annotated[tuple[_Field, ...], OBJECTS]
+
+
+class _Conversation(_Reference):
+    """Of a chatbot or routing form; by REST it may be but an id."""
+
+    contact: Annotated[_Contact | None, REFERENCE] = None
+    owner: Annotated[_User | None, REFERENCE] = None
+    answers: Annotated[tuple[_Question, ...], OBJECTS] = ()
+
+
+class _Conferencing(Payload):
+    join_url: Text = None
+
+
+class _Change(Payload):
+    reason: Text = None
+    actioned_by: Text = None
+
+
+class _Form(Payload):
+    name: Text = None
+    email: Text = None
+    phone: Text = None
+    mobile_phone: Text = None
+    guests: Annotated[tuple[Text, ...], BeforeValidator(_addresses)] = ()
+    custom_fields: _Fields = ()
+
+
+class _Payment(Payload):
+    amount_charged: Annotated[Amount | None, BeforeValidator(_absent)] = None
+    currency: Text = None
+
+    def price(self) -> tuple[Decimal, str] | tuple[None, None]:
+        """Return the amount in major units and its currency: minor units mean nothing without one."""
+        if self.amount_charged is None or self.currency is None:
+            return None, None
+        currency = self.currency.upper()
+        return self.amount_charged.scaleb(-_EXPONENTS.get(currency, 2)), currency
+
+
+class _Calendar(Payload):
+    id: Text = None
+    name: Text = None
+
+
+class _Utm(Payload):
+    source: Text = None
+    medium: Text = None
+    campaign: Text = None
+    term: Text = None
+    content: Text = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Customer:
+    """Who booked, and the fields that this was read from."""
+
+    sources: Sources
+    name: str | None = None
+    email: str | None = None
+    phone: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        return any((self.name, self.email, self.phone))
+
+
+class Booked(Payload):
+    """The booking as webhooks and REST have it."""
+
+    id: Id
+    creation_time: Instant
+    last_updated_time: MaybeInstant = None
+    starting_time: MaybeInstant = None
+    duration_minutes: Annotated[int | None, BeforeValidator(_absent)] = None
+    status: Text = None
+    subject: Text = None
+    customer_timezone: Text = None
+    location_description: Text = None
+    rescheduled_booking_id: Text = None
+    attendees: Annotated[tuple[Text, ...], BeforeValidator(_addresses)] = ()
+    owner: Annotated[_User | None, REFERENCE] = None
+    booking_calendar: Annotated[_Reference | None, REFERENCE] = None
+    event_type: Annotated[_Reference | None, REFERENCE] = None
+    booking_page: Annotated[_Reference | None, REFERENCE] = None
+    master_page: Annotated[_Reference | None, REFERENCE] = None
+    virtual_conferencing: Annotated[_Conferencing | None, BLOCK] = None
+    cancel_reschedule_information: Annotated[_Change | None, BLOCK] = None
+    form_submission: Annotated[_Form | None, BLOCK] = None
+    conversation: Annotated[_Conversation | None, REFERENCE] = None
+    contact: Annotated[_Contact | None, REFERENCE] = None
+    payment_information: Annotated[_Payment | None, BLOCK] = None
+    external_calendar: Annotated[_Calendar | None, BLOCK] = None
+    custom_fields: _Fields = ()
+    utm_params: Annotated[_Utm | None, BLOCK] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_idle_nulls(cls, value: object) -> object:
+        """Drop the nulls that clear nothing.
+
+        A booking of a conversation has `form_submission` null, and every booking has a contact, which captured webhooks have as null
+        beside the conversation's. An empty form is none either.
+        """
+        if not isinstance(value, dict):
+            return value
+        return {name: part for name, part in value.items() if part or name not in {"form_submission", "contact"}}
+
+    def service_id(self) -> str | None:
+        """Return the id of what was booked."""
+        parts = (self.booking_calendar, self.event_type, self.booking_page, self.master_page)
+        return next((part.id for part in parts if part and part.id), None)
+
+    def ends_at(self) -> datetime | None:
+        """Return the end, which OnceHub does not tell. Raises PayloadError."""
+        if self.starting_time is None or self.duration_minutes is None:
+            return None
+        try:
+            return self.starting_time + timedelta(minutes=self.duration_minutes)
+        except OverflowError:
+            raise PayloadError("duration_minutes leads out of the calendar") from None
+
+    def customer(self) -> _Customer:
+        """Return who filled in the form; else whom the conversation was with; else the contact; else who attends beside the host."""
+        contact = self.conversation.contact if self.conversation else None
+        people = [
+            _Customer(_OF_FORM, form.name, form.email, form.phone or form.mobile_phone) if (form := self.form_submission) else None,
+            _Customer(_OF_CONVERSATION, contact.name, contact.email, contact.phone or contact.mobile_phone) if contact else None,
+            _Customer(_OF_CONTACT, one.name, one.email, one.phone or one.mobile_phone) if (one := self.contact) else None,
+        ]
+        return next((person for person in people if person and person.is_known), _Customer(_OF_NOBODY, email=self.attendee()))
+
+    def customer_id(self) -> str | None:
+        """Return the contact's id."""
+        contacts = (self.contact, self.conversation.contact if self.conversation else None)
+        return next((contact.id for contact in contacts if contact and contact.id), None)
+
+    def attendee(self) -> str | None:
+        """Return the address of the one who attends beside the host; None where the host's is not known, or several attend."""
+        calendar = self.external_calendar or _Calendar()
+        owners = (self.owner, self.conversation.owner if self.conversation else None)
+        addresses = [*(owner.email for owner in owners if owner), calendar.id, calendar.name]
+        hosts = {address.lower() for address in addresses if address and "@" in address}
+        others = unique(address for address in self.attendees if address and "@" in address and address.lower() not in hosts)
+        return others[0] if hosts and len(others) == 1 else None
+
+    def participants(self) -> int | None:
+        """Return the customer and the guests. Without a form there are no guests to be told of."""
+        if self.form_submission:
+            return 1 + len(self.form_submission.guests)
+        return 1 if self.conversation or self.customer().is_known else None
+
+    def answers(self) -> tuple[Answer, ...]:
+        """Return what was asked in the conversation, then the custom fields of the form and of the booking."""
+        asked = [(entry.question, entry.value) for entry in self.conversation.answers] if self.conversation else []
+        fields = [*(self.form_submission.custom_fields if self.form_submission else ()), *self.custom_fields]
+        pairs = dict.fromkeys([*asked, *((entry.name, entry.value) for entry in fields)])
+        return tuple(Answer(question, answer) for question, answer in pairs if question or answer)
+
+    def tracking(self) -> dict[str, str] | None:
+        """Return the campaign parameters under their usual names."""
+        return {f"utm_{name}": value for name, value in (self.utm_params or _Utm()) if value} or None
+
+    def link(self) -> str | None:
+        """Return the link of the video call. `join_url` may be a phone number instead."""
+        link = self.virtual_conferencing.join_url if self.virtual_conferencing else None
+        return link if link and _LINK.fullmatch(link) else None
+
+
+def booking_of_record(data: Booked) -> Booking:
+    """Map a booking as REST has it. Raises PayloadError."""
+    changed_at = data.last_updated_time or data.creation_time
+    status = _STATUSES.get((data.status or "").lower().replace("-", "_"), BookingStatus.UNKNOWN)
+    # The same block tells why a booking was moved, and that is not why it was cancelled.
+    cancellation = (data.cancel_reschedule_information if status is BookingStatus.CANCELLED else None) or _Change()
+    price, currency = (data.payment_information or _Payment()).price()
+    conferencing, customer, owner = data.virtual_conferencing or _Conferencing(), data.customer(), data.owner or _User()
+    booking = Booking(
+        booking_id=data.id,
+        version=format_instant(changed_at),
+        status=status,
+        starts_at=data.starting_time,
+        ends_at=data.ends_at(),
+        timezone=data.customer_timezone,
+        created_at=data.creation_time,
+        updated_at=changed_at,
+        service_id=data.service_id(),
+        service_name=data.subject,
+        staff=(owner.id,) if owner.id else (),
+        staff_name=owner.name,
+        location=conferencing.join_url or data.location_description,
+        customer_id=data.customer_id(),
+        customer_name=customer.name,
+        customer_email=customer.email,
+        customer_phone=customer.phone,
+        participants=data.participants(),
+        price=price,
+        currency=currency,
+        cancel_reason=cancellation.reason,
+        cancelled_by=_ACTORS.get(cancellation.actioned_by or "", cancellation.actioned_by),
+        rescheduled_from=data.rescheduled_booking_id,
+        answers=data.answers(),
+        tracking=data.tracking(),
+        guests=unique(data.form_submission.guests) if data.form_submission else (),
+        conference_url=data.link(),
+    )
+    return replace(booking, untold=_untold(data, booking, customer))
+
+
+def booking_of_webhook(data: Booked, *, reassigned: bool) -> Booking:
+    """Map a booking as webhooks have it. Raises PayloadError.
+
+    They leave out `utm_params`, so null in its place says nothing. After a reassignment the name of an earlier owner would be wrong.
+    """
+    booking = booking_of_record(data)
+    without_tracking = frozenset() if booking.tracking else frozenset({"tracking"})
+    return replace(booking, untold=(booking.untold | without_tracking) - ({"staff_name"} if reassigned else set()))
+
+
+def _untold(data: Booked, booking: Booking, customer: _Customer) -> frozenset[str]:
+    """Name the columns that this message says nothing about, and those it allows but a guess at, which any other message corrects."""
+    sources = {**_SOURCES, **customer.sources, **(_OF_CANCELED if booking.status is BookingStatus.CANCELLED else {})}
+    guesses = set()
+    if data.form_submission is None:
+        guesses.add("participants")
+        if data.conversation is None or "answers" not in data.conversation.model_fields_set:
+            guesses.add("answers")
+    if customer.sources is _OF_NOBODY:
+        guesses.add("customer_email")
+    if data.status is None:
+        guesses.add("status")
+    return untold(data, booking, sources) | guesses

@@ -1,0 +1,91 @@
+"""Requests that are refused before their account is known: counted, and logged so that whoever set the address or the proxy can act."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from ingest.telemetry import REFUSED_REQUESTS
+from receivers.seldom import Seldom
+
+log = structlog.get_logger()
+
+AccountKey = tuple[str, str]
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`reason` is one of a few words, a metric's label. `source` is the account that was probably meant, "" where none was."""
+
+    reason: str
+    why: str
+    source: str = ""
+
+
+class Refusals:
+    """The application's answer to 404 and 405."""
+
+    def __init__(self, accounts: Collection[AccountKey]) -> None:
+        self._accounts = accounts
+        self._seldom = Seldom()
+
+    async def answer(self, request: Request, error: Exception) -> Response:
+        """Answer as Starlette does. A caller learns nothing from it; the log never has the path, which may hold a secret."""
+        if not isinstance(error, HTTPException):
+            raise error
+        refusal = explain(request.method, request.scope["path"], set(self._accounts))
+        REFUSED_REQUESTS.labels(refusal.reason).inc()
+        self._tell(refusal)
+        return PlainTextResponse(error.detail, error.status_code, headers=error.headers)
+
+    def _tell(self, refusal: Refusal) -> None:
+        unreported = self._seldom.unreported(refusal.reason, refusal.source, refusal.why)
+        if unreported is None:
+            return
+        event = "delivery.unknown_account" if refusal.reason == "unknown_account" else "request.refused"
+        line = log.info if refusal.reason == "unknown_path" else log.warning
+        line(event, reason=refusal.reason, source=refusal.source, why=refusal.why, unreported=unreported)
+
+
+def explain(method: str, path: str, accounts: Collection[AccountKey]) -> Refusal:
+    """Find what is wrong with a request that no route takes: `path` is the decoded one, which comes from anybody."""
+    parts = [part.strip().lower() for part in path.split("/") if part]
+    for place, part in enumerate(parts):
+        account = tuple(parts[place + 1 : place + 3])
+        if part == "webhooks" and account in accounts:
+            source = f"/{'/'.join(account)}"
+            reason, why = _what_is_wrong(method, path, f"/webhooks{source}", before=place > 0, after=len(parts) > place + 3)
+            return Refusal(reason, why, source)
+    if parts[:1] == ["webhooks"] and len(parts) == len(("webhooks", "vendor", "account")):
+        return Refusal("unknown_account", _no_such_account(parts[1], parts[2], accounts))
+    return Refusal("unknown_path", "there is nothing at its path: health checks ask for /healthz, deliveries are posted to /webhooks/…")
+
+
+def _what_is_wrong(method: str, path: str, right: str, *, before: bool, after: bool) -> tuple[str, str]:
+    """A path with an account's in it: the reason and what to do."""
+    if path.endswith(right) and method != "POST":
+        return "method", (
+            f"a {method if method in _METHODS else 'request of another method'} came where deliveries are posted: a redirect on the way"
+            " (to https, to another host, to a slash at the end) makes a GET of a POST, without its body. Give the vendor the address"
+            " that the redirect leads to"
+        )
+    if before:
+        return "path_prefix", (
+            f"something stands before {right} in the path: a proxy passes on a prefix of its own. Put the prefix into public_url,"
+            " or have the proxy strip it"
+        )
+    what = "something stands after" if after else "another slash, blank or capital letter is in"
+    return "path_form", f"{what} {right} in the path: register the URL exactly as `ingest check` prints it"
+
+
+def _no_such_account(vendor: str, account: str, accounts: Collection[AccountKey]) -> str:
+    others = [other for other, name in accounts if name == account]
+    if others:
+        return f"no account has its URL: an account of that name is {others[0]}'s, not another vendor's. `ingest check` prints the URLs"
+    known = "only the vendor is known" if vendor in {other for other, _ in accounts} else "the settings have no account of that vendor"
+    return f"no account has its URL: {known}. `ingest check` prints the URLs"

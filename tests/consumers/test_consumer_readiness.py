@@ -1,0 +1,70 @@
+"""When a consumer can read, load and commit, and what it says when it cannot."""
+
+from pathlib import Path
+
+import pytest
+
+from consumers.run import _probes
+from ingest.cli.reconciling import _probes as reconcile_probes
+from ingest.errors import WarehouseUnavailable
+from ingest.finding import Finding
+from ingest.readiness import Readiness
+from ingest.settings import Settings
+from tests.consumers.postgres import PostgresServer
+from tests.consumers.rig import Rig, changed
+from tests.kafka.broker import free_port
+
+
+def failing(rig: Rig, **other: object) -> dict[str, Finding]:
+    settings = rig.settings.model_copy(update=other)
+    return {finding.check: finding for finding in Readiness(_probes(settings, rig.loader)).findings() if finding.failed}
+
+
+def test_a_consumer_that_can_work_is_ready(rig: Rig) -> None:
+    rig.warehouse.prepare()
+    assert failing(rig) == {}
+
+
+def test_what_the_loader_waits_for_is_a_reason(rig: Rig) -> None:
+    rig.loader.trouble = WarehouseUnavailable("another process has the file")
+    assert {name: finding.detail for name, finding in failing(rig).items()} == {"loading": "another process has the file"}
+    rig.loader.trouble = None
+    assert failing(rig) == {}
+
+
+def test_a_kafka_that_is_gone_is_a_reason_though_the_loader_only_gets_nothing(rig: Rig) -> None:
+    found = failing(rig, log=f"kafka://127.0.0.1:{free_port()}")
+    assert set(found) == {"log"}
+    assert "Connection refused" in found["log"].detail
+
+
+def test_a_log_that_cannot_be_written_to_takes_no_commits(rig: Rig, tmp_path: Path) -> None:
+    (tmp_path / "broken.db").write_bytes(b"no database at all " * 300)
+    found = failing(rig, log=f"sqlite:///{tmp_path}/broken.db")
+    assert "file is not a database" in found["log"].detail
+
+
+@pytest.mark.postgres
+def test_a_server_that_is_gone_is_a_reason_at_once(postgres_rig: Rig, postgres: PostgresServer) -> None:
+    postgres_rig.warehouse.prepare()
+    assert failing(postgres_rig) == {}
+    postgres.stop()
+    try:
+        found = failing(postgres_rig)
+    finally:
+        postgres.start()
+    assert set(found) == {"warehouse"}
+    assert "any@" not in found["warehouse"].detail
+    assert failing(postgres_rig) == {}
+
+
+def test_a_reconciliation_needs_log_warehouse_and_a_place_for_its_state(rig: Rig, tmp_path: Path) -> None:
+    assert not any(finding.failed for finding in Readiness(reconcile_probes(rig.settings)).findings())
+    (tmp_path / "occupied").write_text("a file")
+    settings = Settings.model_validate(
+        changed(rig.settings.model_dump(include={"log", "warehouse", "reconcile"}), "reconcile", state_dir=f"{tmp_path}/occupied")
+        | {"log": f"kafka://127.0.0.1:{free_port()}"}
+    )
+    found = {finding.check: finding for finding in Readiness(reconcile_probes(settings)).findings()}
+    assert {name for name, finding in found.items() if finding.failed} == {"log", "state_dir"}
+    assert "reconcile.state_dir" in found["state_dir"].detail

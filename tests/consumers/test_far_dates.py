@@ -1,0 +1,127 @@
+"""What can be written can be read, whatever the zone of the warehouse: the ends of the calendar, and what others wrote beyond them."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from consumers.query import query
+from consumers.stored import StoredBookings
+from ingest.event import Event, Via
+from ingest.log import Record
+from tests.consumers.rig import Rig, Tree, changed, opened
+from tests.consumers.samples import TOPIC, sample
+
+FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+FAR = {
+    "B1": ("0001-01-01T00:00:00Z", FIRST),
+    "B2": ("9999-12-31T23:59:59Z", LAST),
+    "B3": ("9999-12-31T23:00:00+09:00", datetime(9999, 12, 31, 14, tzinfo=UTC)),
+    "B4": ("2026-05-09T24:00:00Z", datetime(2026, 5, 10, tzinfo=UTC)),
+    "B5": ("2016-12-31T23:59:60Z", datetime(2017, 1, 1, tzinfo=UTC)),
+}
+BEYOND = ["10000-01-01T00:00:00Z", "-0044-03-15T00:00:00Z", "9999-12-31T23:00:00-05:00", "0001-01-01T00:00:00+09:00"]
+ZONES = ["Asia/Tokyo", "America/New_York"]
+
+
+@pytest.fixture(params=[None, *(pytest.param(zone, marks=pytest.mark.postgres) for zone in ZONES)])
+def far_rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """DuckDB in a process far from UTC, and PostgreSQL whose sessions are in each zone."""
+    if request.param is None:
+        monkeypatch.setenv("TZ", ZONES[0])
+        yield request.getfixturevalue("rig")
+        return
+    tree: Tree = request.getfixturevalue("postgres_tree")
+    url = f"{tree['warehouse']['credentials']}?options=-ctimezone%3D{request.param.replace('/', '%2F')}"
+    with opened(changed(tree, "warehouse", credentials=url)) as rig:
+        yield rig
+
+
+def starts(rig: Rig) -> dict[str, Any]:
+    return {row["booking_id"]: row["starts_at"] for row in rig.rows("select booking_id, starts_at from bookings")}
+
+
+def events(version: int = 1) -> list[Event]:
+    return [sample(number * 10 + version, booking, starting_time=text) for number, (booking, (text, _)) in enumerate(FAR.items())]
+
+
+def test_far_dates_are_loaded_compared_and_asked_for(far_rig: Rig) -> None:
+    expected = {booking: moment for booking, (_, moment) in FAR.items()}
+    far_rig.load(*events())
+    far_rig.load(*events(2))  # which are compared with what is there
+    assert starts(far_rig) == expected
+    found = StoredBookings(far_rig.settings).by("booking_id", "oncehub", "support", list(FAR))
+    assert {booking: one.booking.starts_at for booking, (one,) in found.items()} == expected
+    within = StoredBookings(far_rig.settings).within("starts_at", "oncehub", "support", datetime(9000, 1, 1, tzinfo=UTC), None)
+    assert sorted(booking for part in within for booking, _ in part) == ["B2", "B3"]
+
+
+def test_a_replay_of_far_dates_changes_nothing_and_stops_nobody(far_rig: Rig) -> None:
+    far_rig.load(*events())
+    before = far_rig.rows("select * from bookings order by booking_id")
+    far_rig.append_records(TOPIC, *map(_replayed, events()))
+    far_rig.load(sample(99, "B9"))
+    assert far_rig.rows("select * from bookings where booking_id <> 'B9' order by booking_id") == before
+
+
+def _replayed(event: Event) -> Record:
+    record = event.to_record()
+    return Record(record.key, record.value, {**record.headers, "ce_via": Via.REPLAY})
+
+
+@pytest.mark.parametrize("text", BEYOND)
+def test_what_is_beyond_the_calendar_is_set_aside_with_the_name_of_its_field(rig: Rig, text: str) -> None:
+    rig.load(sample(1, "B1", starting_time=text), sample(2, "B2"))
+    assert rig.column("select booking_id from bookings") == ["B2"]
+    (letter,) = rig.rows("select detail, data from dead_letters")
+    assert "starting_time" in letter["detail"]
+    assert json.loads(letter["data"])["data"]["starting_time"] == text
+
+
+@pytest.mark.parametrize("beyond", ["infinity", "-infinity", "10000-01-01 00:00:00+00", "0044-03-15 00:00:00+00 BC"])
+def test_what_somebody_else_wrote_beyond_the_calendar_is_read_and_replaced(either_rig: Rig, beyond: str) -> None:
+    either_rig.load(sample(1, "B1", starting_time="2026-05-09T10:00:00Z"), sample(2, "B2"))
+    _write(either_rig, f"update bookings set starts_at = '{_spelled(either_rig, beyond)}' where booking_id = 'B1'")
+    assert [row["booking_id"] for row in either_rig.rows("select * from bookings order by booking_id")] == ["B1", "B2"]
+    (stored,) = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
+    assert stored.booking.starts_at is not None
+    assert stored.booking.starts_at.year in {1, 9999}
+    either_rig.load(sample(3, "B1", starting_time="2026-05-09T11:00:00Z"))
+    assert starts(either_rig)["B1"] == datetime(2026, 5, 9, 11, tzinfo=UTC)
+
+
+def _spelled(rig: Rig, text: str) -> str:
+    return text.replace("0044-03-15 00:00:00+00 BC", "0044-03-15 (BC) 00:00:00+00") if rig.settings.warehouse.duckdb_file else text
+
+
+def _write(rig: Rig, sql: str) -> None:
+    if file := rig.settings.warehouse.duckdb_file:
+        import duckdb
+
+        with duckdb.connect(str(file)) as connection:
+            connection.execute(f"use {rig.settings.warehouse.dataset}")
+            connection.execute(sql)
+        return
+    import psycopg2
+
+    credentials = rig.settings.warehouse.credentials
+    assert credentials
+    connection = psycopg2.connect(credentials.get_secret_value(), options=f"-csearch_path={rig.settings.warehouse.dataset}")
+    with connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+    connection.close()
+
+
+@pytest.mark.postgres
+def test_every_time_of_postgresql_is_read(postgres_rig: Rig) -> None:
+    postgres_rig.warehouse.prepare()
+    sql = (
+        "select 'infinity'::timestamptz a, '10000-01-01'::date b, time '24:00' c, '0044-03-15 BC'::timestamp d, interval '9999999 years' e,"
+        " array['infinity'::timestamptz, '2026-05-09 08:00+00'] f, '24:00:00+00'::timetz g"
+    )
+    ((a, b, c, d, e, f, g),) = query(postgres_rig.settings, sql).rows
+    assert (a, b, c, d) == ("infinity", "10000-01-01", "24:00:00", "0044-03-15 00:00:00 BC")
+    assert "9999999 years" in str(e) or e.days
+    assert f == ["infinity", datetime(2026, 5, 9, 8, tzinfo=UTC)]
+    assert g

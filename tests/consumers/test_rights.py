@@ -1,0 +1,268 @@
+"""What a consumer and a sync may not do in the warehouse is found before they try, and nothing is left there by looking."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import duckdb
+import pytest
+
+from consumers.warehouse import Warehouse
+from consumers.warehouse.reach import reach
+from consumers.warehouse.rights import check_warehouse
+from ingest.errors import WarehouseUnavailable
+from ingest.finding import Finding, State
+from ingest.settings import Settings
+from tests.consumers.postgres import PostgresServer
+from tests.consumers.rig import Tree, changed
+from tests.kafka.broker import free_port
+
+ACCOUNTS = {"sales": {"vendor": "calendly", "webhook_secrets": ["for tests"], "api_token": "for tests"}}
+
+
+def settings_of(tree: Tree, **warehouse: str) -> Settings:
+    return Settings.model_validate(changed(tree, "warehouse", **warehouse) | {"accounts": ACCOUNTS})
+
+
+def by_name(settings: Settings) -> dict[str, Finding]:
+    return {finding.check: finding for finding in check_warehouse(settings)}
+
+
+class Database:
+    """The server as its owner sees it, and a user that has no right yet."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        import psycopg2
+
+        self._connection = psycopg2.connect(server.url)
+        self._connection.autocommit = True
+        self.user = f"u{uuid4().hex[:12]}"
+        self.url = server.url.replace("ingest:any", f"{self.user}:any")
+        self.run(f"CREATE ROLE {self.user} LOGIN")
+
+    def run(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def close(self) -> None:
+        self.run(f"DROP OWNED BY {self.user}")
+        self.run(f"DROP ROLE {self.user}")
+        self._connection.close()
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[Database]:
+    with closing(Database(postgres)) as found:
+        yield found
+
+
+@pytest.fixture
+def settings(postgres_tree: Tree, database: Database) -> Settings:
+    """As the user without rights."""
+    return settings_of(postgres_tree, credentials=database.url)
+
+
+def dataset_of(settings: Settings) -> str:
+    return settings.warehouse.dataset
+
+
+def failing(found: dict[str, Finding]) -> set[str]:
+    return {name for name, finding in found.items() if finding.failed}
+
+
+@pytest.mark.postgres
+def test_a_user_who_may_create_schemas_needs_no_more_and_none_is_left(settings: Settings, database: Database) -> None:
+    database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
+    found = by_name(settings)
+    assert {name: str(each.state) for name, each in found.items()} == dict.fromkeys(
+        ["warehouse", "warehouse staging", "warehouse sync"], "ok"
+    )
+    assert database.run(f"SELECT nspname FROM pg_namespace WHERE nspname LIKE '{dataset_of(settings)}%'") == []
+    warehouse = Warehouse(settings)
+    with closing(warehouse):
+        warehouse.prepare()  # what was promised is so
+    assert failing(by_name(settings)) == set()
+    assert database.run(f"SELECT relname FROM pg_class WHERE relname LIKE 'ingest_probe%' OR relnamespace = '{dataset_of(settings)}'::regnamespace "
+                        "AND relname LIKE '%probe%'") == []  # fmt: skip
+
+
+@pytest.mark.postgres
+def test_a_user_who_may_not_create_schemas_is_told_what_to_grant(settings: Settings, database: Database) -> None:
+    found = by_name(settings)
+    assert failing(found) == {"warehouse", "warehouse staging", "warehouse sync"}
+    assert {each.remedy for each in found.values()} == {f"GRANT CREATE ON DATABASE postgres TO {database.user}"}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("grant", ["", "USAGE", "CREATE"])
+def test_a_schema_without_the_rights_to_it_is_told(settings: Settings, database: Database, grant: str) -> None:
+    dataset = dataset_of(settings)
+    database.run(f"CREATE SCHEMA {dataset}")
+    database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
+    if grant:
+        database.run(f"GRANT {grant} ON SCHEMA {dataset} TO {database.user}")
+    found = by_name(settings)
+    assert failing(found) == {"warehouse"}
+    assert found["warehouse"].remedy == f"GRANT USAGE, CREATE ON SCHEMA {dataset} TO {database.user}"
+
+
+@pytest.mark.postgres
+def test_staging_schemas_have_rights_of_their_own(settings: Settings, database: Database) -> None:
+    dataset = dataset_of(settings)
+    database.run(f"CREATE SCHEMA {dataset} AUTHORIZATION {database.user}")
+    database.run(f"CREATE SCHEMA {dataset}_staging")
+    found = by_name(settings)
+    assert failing(found) == {"warehouse staging", "warehouse sync"}
+    assert found["warehouse staging"].remedy == f"GRANT USAGE, CREATE ON SCHEMA {dataset}_staging TO {database.user}"
+    assert found["warehouse sync"].remedy == f"GRANT CREATE ON DATABASE postgres TO {database.user}"
+
+
+@pytest.mark.postgres
+def test_a_read_only_user_is_told_whatever_else_was_granted(settings: Settings, database: Database) -> None:
+    database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
+    database.run(f"ALTER ROLE {database.user} SET default_transaction_read_only = on")
+    found = by_name(settings)
+    assert failing(found) == {"warehouse", "warehouse staging", "warehouse sync"}
+    assert f"{database.user} in postgres is read-only" in found["warehouse"].detail
+
+
+@pytest.mark.postgres
+def test_tables_that_another_user_made_are_told(postgres_tree: Tree, settings: Settings, database: Database) -> None:
+    with closing(Warehouse(settings_of(postgres_tree))) as owners:
+        owners.prepare()
+    dataset = dataset_of(settings)
+    database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
+    for schema in (dataset, f"{dataset}_staging"):
+        database.run(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {database.user}")
+    found = by_name(settings)
+    assert "lacks DELETE, INSERT, SELECT, UPDATE on" in found["warehouse tables"].detail
+    assert "bookings" in found["warehouse tables"].detail
+    assert found["warehouse tables"].remedy == f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {dataset} TO {database.user}"
+    database.run(found["warehouse tables"].remedy)
+    database.run(f"GRANT ALL ON ALL TABLES IN SCHEMA {dataset}_staging TO {database.user}")
+    found = by_name(settings)
+    assert found["warehouse tables"].state is State.WARNING
+    assert "does not own" in found["warehouse tables"].detail
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("/postgres", "/nowhere"), 'database "nowhere" does not exist; create it (CREATE DATABASE)'),
+        (("ingest:", "nobody:"), 'role "nobody" does not exist; create that user'),
+        (("@127.0.0.1", "@nowhere.invalid"), "could not translate host name"),
+    ],
+)
+def test_why_nobody_is_let_in_is_told(postgres: PostgresServer, postgres_tree: Tree, change: tuple[str, str], told: str) -> None:
+    settings = settings_of(postgres_tree, credentials=postgres.url.replace(*change))
+    [found] = check_warehouse(settings)
+    assert found.failed
+    assert told in found.detail
+    with pytest.raises(WarehouseUnavailable) as error:
+        reach(settings.warehouse)
+    assert told in str(error.value)
+
+
+@pytest.mark.postgres
+def test_a_wrong_password_is_told_and_not_repeated(postgres: PostgresServer, settings: Settings, database: Database) -> None:
+    postgres.demand_password(database.user)
+    database.run("SELECT pg_reload_conf()")
+    database.run(f"ALTER ROLE {database.user} PASSWORD 'the-right-one'")
+    given = settings.warehouse.credentials
+    assert given is not None
+    wrong = given.get_secret_value().replace(":any@", ":the-wrong-one@")
+    [found] = check_warehouse(
+        settings.model_copy(update={"warehouse": settings.warehouse.model_copy(update={"credentials": type(given)(wrong)})})
+    )
+    assert "password authentication failed" in found.detail
+    assert "correct user and password in INGEST_WAREHOUSE__CREDENTIALS" in found.detail
+    assert "the-wrong-one" not in found.sentence
+
+
+@pytest.mark.postgres
+def test_a_server_that_is_gone_is_told(postgres_tree: Tree) -> None:
+    settings = settings_of(postgres_tree, credentials=f"postgresql://a:b@127.0.0.1:{free_port()}/postgres")
+    [found] = check_warehouse(settings)
+    assert "Connection refused; is the server running" in found.detail
+    assert found.unreachable
+
+
+def digest(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_duckdb_file_that_is_not_there_is_not_made(tree: Tree, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    settings = settings_of(tree, credentials=f"{tmp_path}/deep/er/warehouse.duckdb")
+    [found] = check_warehouse(settings)
+    assert found.state is State.OK
+    assert "will be created by the first load" in found.detail
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_duckdb_file_is_tried_and_left_as_it_was(tree: Tree, tmp_path: Path) -> None:
+    settings = settings_of(tree)
+    with closing(Warehouse(settings)) as warehouse:
+        warehouse.prepare()
+    file = tmp_path / "warehouse.duckdb"
+    before, files = digest(file), sorted(tmp_path.rglob("*"))
+    [found] = check_warehouse(settings)
+    assert (found.state, found.detail) == (State.OK, f"{file} can be written to, dataset ingest")
+    assert digest(file) == before
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_a_file_that_is_no_duckdb_is_told(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "warehouse.duckdb").write_bytes(b"no database at all " * 300)
+    [found] = check_warehouse(settings_of(tree))
+    assert found.failed
+    assert "warehouse.duckdb" in found.detail
+
+
+def test_a_duckdb_file_that_another_program_holds_is_told(tree: Tree, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    file = tmp_path / "warehouse.duckdb"
+    duckdb.connect(str(file)).close()
+    holding = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", holding, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        [found] = check_warehouse(settings_of(tree))
+        other.communicate()
+    assert found.failed
+    assert str(other.pid) in found.detail, "DuckDB knows who"
+    assert "loads wait until the other program closes it" in found.detail
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_to_is_told(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    [found] = check_warehouse(settings_of(tree, credentials=f"{tmp_path}/locked/warehouse.duckdb"))
+    assert "cannot be written to: Permission denied" in found.detail
+
+
+def test_a_folder_that_is_a_file_is_told(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "occupied").write_text("a file")
+    settings = settings_of(tree, credentials=f"{tmp_path}/occupied/warehouse.duckdb")
+    [found] = check_warehouse(settings)
+    assert found.failed
+    assert "occupied" in found.detail
+
+
+def test_a_server_that_does_not_answer_is_given_up_soon() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        settings = Settings.model_validate(
+            {"warehouse": {"destination": "postgres", "credentials": f"postgresql://a:b@127.0.0.1:{port}/x"}}
+        )
+        with pytest.raises(WarehouseUnavailable, match="timeout expired"):
+            reach(settings.warehouse)

@@ -1,0 +1,233 @@
+"""Each column of a booking is what the newest message that tells it said, in whatever order and batches messages come.
+
+Over a warehouse of dicts that hands out no more of a row than a consumer asks for.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from consumers.query import parsed_json
+from consumers.replay import again
+from consumers.rows import Row
+from consumers.versions import column_versions
+from ingest.booking import Booking, BookingStatus
+from ingest.event import Event
+from ingest.log import Partition, StoredRecord
+from ingest.vendors import GONE
+from tests.consumers.samples import SOURCE, TOPIC, moment
+from tests.consumers.test_reconciled import vendor
+from tests.replay.test_plan import Warehouse
+
+AS_JSON = TypeAdapter(Booking)
+# Columns of each kind that a row has, and what a message may say in them; the first is what it says when it empties one.
+WORDS: dict[str, list[Any]] = {
+    "status": [BookingStatus.CONFIRMED, BookingStatus.CANCELLED],
+    "customer_name": [None, "Ada Example", "Bo Example"],
+    "participants": [None, 1, 2],
+    "starts_at": [None, moment(1), moment(2)],
+    "guests": [(), ("a@example.com",), ("b@example.com", "c@example.com")],
+    "tracking": [None, {"utm_source": "a"}, {"utm_source": "b"}],
+}
+EMPTY = Booking(booking_id="B1", version="", status=BookingStatus.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one message says: a value, or nothing, for each column. Its `number` is its event's."""
+
+    number: int
+    at: int
+    says: dict[str, Any]
+
+    def booking(self) -> Booking:
+        untold = frozenset(WORDS.keys() - self.says.keys())
+        return replace(EMPTY, version=self.version().partition("/")[0], untold=untold, **self.says)
+
+    def event(self) -> Event:
+        return Event(
+            id=f"E{self.number}", source=SOURCE, type="oncehub.booking.changed", subject="B1", time=moment(self.at),
+            received_at=moment(self.at), data=AS_JSON.dump_json(self.booking()),
+        )  # fmt: skip
+
+    def version(self) -> str:
+        clock = f"{moment(self.at):%Y-%m-%dT%H:%M:%S}.000000Z"
+        return f"{clock}/{clock}"
+
+
+def messages(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[list[Message]]:
+    """Some that tell everything, and some that tell little; as new as the numbers."""
+    everything = st.fixed_dictionaries({name: st.sampled_from(words) for name, words in WORDS.items()})
+    something = st.fixed_dictionaries({}, optional={name: st.sampled_from(words) for name, words in WORDS.items()})
+    said = st.lists(st.tuples(numbers, everything | something), min_size=1, max_size=6, unique_by=lambda pair: pair[0])
+    ties = st.lists(st.tuples(numbers, everything | something), min_size=1, max_size=6)
+    return (said | ties).map(lambda pairs: [Message(number, at, says) for number, (at, says) in enumerate(pairs)])
+
+
+def newer_of_each_version(log: Sequence[Message]) -> bool:
+    return len({message.at for message in log}) == len(log)
+
+
+def expected(log: Sequence[Message]) -> dict[str, Any]:
+    """What the row has to say: written without looking at how the consumer does it."""
+    newest_first = sorted(log, key=lambda message: -message.at)  # of equally new ones the first in the log stays the first
+    told = {name: next((message for message in newest_first if name in message.says), None) for name in WORDS}
+    row = {name: message.says[name] if message else getattr(EMPTY, name) for name, message in told.items()}
+    untold = WORDS.keys() - newest_first[0].says.keys()
+    return row | {
+        "version": newest_first[0].version(),
+        "last_event_id": f"E{newest_first[0].number}",
+        "column_versions": {name: message.version() if (message := told[name]) else "" for name in untold},
+    }
+
+
+def said(row: Row) -> dict[str, Any]:
+    """The same of a row."""
+    values = {name: parsed_json(row[name]) if name in {"guests", "tracking"} else row[name] for name in WORDS}
+    values |= {"status": BookingStatus(values["status"]), "guests": tuple(values["guests"])}
+    return values | {"version": row["version"], "last_event_id": row["last_event_id"], "column_versions": column_versions(row)}
+
+
+def read(event: Event) -> Booking | None:
+    """The booking that the test put into the event."""
+    return vendor().booking(event) if event.type == GONE else AS_JSON.validate_json(event.data)
+
+
+def stored(*events: Event) -> list[StoredRecord]:
+    return [StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(events)]
+
+
+def loaded(batches: Sequence[Sequence[StoredRecord]], warehouse: Warehouse | None = None) -> Warehouse:
+    warehouse = warehouse or Warehouse(mapper=read)
+    for batch in batches:
+        warehouse.load(batch)
+    return warehouse
+
+
+def the_row(warehouse: Warehouse) -> Row:
+    [row] = warehouse.bookings.values()
+    return row
+
+
+def cut(draw: Callable[[st.SearchStrategy[Any]], Any], records: Sequence[StoredRecord]) -> list[Sequence[StoredRecord]]:
+    """The records in batches of any sizes."""
+    batches = []
+    while records:
+        size = draw(st.integers(1, len(records)))
+        batches.append(records[:size])
+        records = records[size:]
+    return batches
+
+
+@settings(deadline=None)
+@given(messages(st.integers(0, 5)), st.data())
+def test_any_order_repetition_and_batches_make_the_row_that_the_newest_teller_of_each_column_makes(
+    log: list[Message], data: st.DataObject
+) -> None:
+    log = data.draw(st.permutations(log))
+    repeated = data.draw(st.lists(st.sampled_from(log), max_size=4))
+    warehouse = loaded(cut(data.draw, stored(*(message.event() for message in [*log, *repeated]))))
+    assert said(the_row(warehouse)) == expected(log)
+
+
+@settings(deadline=None)
+@given(messages(st.integers(0, 9)).filter(newer_of_each_version), st.data())
+def test_a_replay_of_any_part_in_any_batches_leaves_a_right_row_as_it_is(log: list[Message], data: st.DataObject) -> None:
+    records = stored(*(message.event() for message in data.draw(st.permutations(log))))
+    warehouse = loaded(cut(data.draw, records))
+    before = the_row(warehouse)
+    part = data.draw(st.lists(st.sampled_from(records), unique_by=lambda one: one.offset))
+    loaded(cut(data.draw, [replace(one, record=again(one)) for one in part]), warehouse)
+    assert the_row(warehouse) == before
+
+
+@settings(deadline=None)
+@given(messages(st.integers(0, 9)).filter(newer_of_each_version), st.data())
+def test_what_an_older_mapping_read_otherwise_is_right_once_all_was_replayed_twice(log: list[Message], data: st.DataObject) -> None:
+    """Twice, because what a message does not tell any more is known after the older ones have been read."""
+    everything = {f"E{message.number}": message for message in log}
+    wrong = {name: data.draw(messages(st.just(0)))[0].says for name in everything}
+
+    def misread(event: Event) -> Booking:
+        return replace(everything[event.id], says=wrong[event.id]).booking()
+
+    records = stored(*(message.event() for message in data.draw(st.permutations(log))))
+    warehouse = loaded(cut(data.draw, records), Warehouse(mapper=misread))
+    warehouse.mapper = read
+    for _ in range(2):
+        loaded(cut(data.draw, [replace(one, record=again(one)) for one in records]), warehouse)
+    assert said(the_row(warehouse)) == expected(log)
+
+
+@settings(deadline=None)
+@given(messages(st.integers(0, 5)), messages(st.integers(0, 9)), st.data())
+def test_a_booking_that_is_gone_keeps_every_column_and_takes_late_messages_as_if_it_were_there(
+    before: list[Message], late: list[Message], data: st.DataObject
+) -> None:
+    late = [replace(message, number=message.number + 10) for message in late]
+    warehouse = loaded(cut(data.draw, stored(*(message.event() for message in before))))
+    row = the_row(warehouse)
+    event = vendor().gone(as_stored(row), moment(20))
+    loaded([stored(event)], warehouse)
+    marked = the_row(warehouse)
+    its_own = {"gone_at", "version", "last_event_id", "last_via", "loaded_at"}
+    assert {name: marked[name] for name in row.keys() - its_own} == {name: row[name] for name in row.keys() - its_own}
+    assert marked["gone_at"] == moment(20)
+    loaded(cut(data.draw, stored(*(message.event() for message in late))), warehouse)
+    assert {name: said(the_row(warehouse))[name] for name in WORDS} == {
+        name: value for name, value in expected_after(before, late).items() if name in WORDS
+    }
+    alone = loaded([stored(event)])
+    assert {name: said(the_row(alone))[name] for name in WORDS} == {name: said(row)[name] for name in WORDS}, (
+        "nothing else tells of it any more"
+    )
+
+
+def as_stored(row: Row) -> Booking:
+    """As a reader of the warehouse has it, by which it is reported as gone."""
+    values = said(row)
+    return replace(
+        EMPTY,
+        **{name: values[name] for name in WORDS},
+        version=row["version"].rpartition("/")[0],
+        column_versions=values["column_versions"] or None,
+    )
+
+
+def expected_after(before: Sequence[Message], late: Sequence[Message]) -> dict[str, Any]:
+    """What was marked as gone counts as newer than all that the vendor had said by then, and older than a newer version."""
+    newest = max(message.at for message in before)
+    untold = expected(before)["column_versions"]
+    counts = [
+        replace(message, says={name: value for name, value in message.says.items() if message.at > newest or name in untold})
+        for message in late
+    ]
+    return expected([*before, *counts])
+
+
+def test_a_value_that_was_cleared_never_comes_back() -> None:
+    full = Message(1, 1, {"customer_name": "Ada Example", "participants": 2})
+    cleared = Message(2, 2, {"customer_name": None})
+    for batches in ([[full], [cleared]], [[cleared], [full]], [[full, cleared]], [[cleared, full]]):
+        row = the_row(loaded([stored(*(message.event() for message in batch)) for batch in batches]))
+        assert (row["customer_name"], row["participants"]) == (None, 2)
+
+
+def test_an_older_message_that_fills_a_column_is_not_stale_and_moves_no_version() -> None:
+    sparse, older, oldest = (
+        Message(3, 3, {"status": BookingStatus.CANCELLED}),
+        Message(2, 2, {"participants": 2}),
+        Message(1, 1, {"participants": 1}),
+    )
+    warehouse = loaded([stored(sparse.event())])
+    before = the_row(warehouse)
+    loaded([stored(older.event())], warehouse)
+    after = the_row(warehouse)
+    assert (after["participants"], warehouse.stale) == (2, 0)
+    assert {name for name in before if after[name] != before[name]} == {"participants", "loaded_at", "column_versions"}
+    loaded([stored(oldest.event())], warehouse)
+    assert (the_row(warehouse), warehouse.stale) == (after, 1)

@@ -1,0 +1,1 @@
+"""The locks, the wheel and the sdist."""

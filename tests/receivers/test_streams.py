@@ -1,0 +1,75 @@
+"""Closed, full or ASCII-only standard streams: logging that cannot be done stops nothing, and no file is written to by mistake."""
+
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.receivers.in_process import stored
+from tests.receivers.requests import booking, signed, subject
+from tests.receivers.running import PATIENCE, TOPIC, command_line, environment, on_linux, post, subjects, unused_port, wait_for
+
+TELLING = "from ingest.telemetry import configure_logging; import structlog; configure_logging('test'); "
+
+
+def _in_shell(redirection: str, *command: str) -> list[str]:
+    return ["sh", "-c", f'exec "$@" {redirection}', "sh", *command]
+
+
+@on_linux
+@pytest.mark.parametrize(("redirection", "workers"), [("2>&-", "1"), ("<&- >&- 2>&-", "2"), (">/dev/full 2>/dev/full", "1")])
+def test_a_receiver_without_streams_takes_deliveries_and_keeps_them(tmp_path: Path, redirection: str, workers: str) -> None:
+    port = unused_port()
+    settings = {"INGEST_RECEIVER__PORT": port, "INGEST_RECEIVER__WORKERS": workers}
+    process = subprocess.Popen(_in_shell(redirection, *command_line("receive")), cwd=tmp_path, env=environment(tmp_path, settings))
+    try:
+        with closing(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)) as client:
+            wait_for(lambda: _answers(client), "the receiver answers")
+            assert post(client, signed(b"{}", secret="nobody's")).status_code == 401
+            assert [post(client, booking(number)).status_code for number in range(3)] == [202] * 3
+        assert subjects(stored(tmp_path / "log.db", TOPIC)) == [subject(number) for number in range(3)]
+        assert Path(f"/proc/{process.pid}/fd/2").readlink() == Path("/dev/full" if "full" in redirection else os.devnull)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_characters_that_an_encoding_lacks_are_written_as_escapes(encoding: str) -> None:
+    program = TELLING + "structlog.get_logger().warning('told', why='\\u20ac'); print('\\u2192 \\ud800')"
+    environ = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, check=True, timeout=PATIENCE)
+    assert done.stdout == b"\\u2192 \\ud800\n"
+    assert b"\\u20ac" in done.stderr
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_a_file_that_is_opened_later_is_never_taken_for_a_stream(tmp_path: Path, redirection: str) -> None:
+    file = tmp_path / "file"
+    program = (
+        f"{TELLING}file = open({str(file)!r}, 'w'); structlog.get_logger().error('told'); print('printed'); "
+        "import os, sys; os.write(2, b'raw'); sys.stderr.write('text'); sys.stdin.read(); file.write('its own'); file.close()"
+    )
+    command = _in_shell(redirection, sys.executable, "-c", program)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert file.read_text() == "its own"
+
+
+def test_a_command_with_everything_closed_ends_as_it_would() -> None:
+    for redirection in ("2>&-", ">&-", "<&- >&- 2>&-"):
+        done = subprocess.run(_in_shell(redirection, *command_line("--version")), capture_output=True, check=False, timeout=PATIENCE)
+        assert (redirection, done.returncode) == (redirection, 0)

@@ -1,0 +1,174 @@
+"""A vendor that says it gave up a delivery has that account reconciled at once."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ingest.errors import LogUnavailable
+from ingest.event import Event
+from ingest.log import Producer, Record
+from ingest.simulator.truth import differences
+from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
+from ingest.vendors.delivery import Headers
+from receivers.losses import LOST, Losses, report_loss
+from receivers.reconcile.report import Report
+from receivers.watch import Watch
+from tests.consumers.rig import until
+from tests.e2e.processes import eventually
+from tests.kafka.broker import free_port
+from tests.reconcile.shop import Shop
+from tests.reconcile.test_periodic import rows, up
+
+LOST_HEADER = {"X-Bookeo-PreviousMessageLost": "true"}
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path, ["bookeo", "oncehub"], reconcile={"every": "1h", "jitter": "0s"})
+    with shop.server.serving(), shop.opened():
+        yield shop
+
+
+def delivery(shop: Shop, **more: str) -> tuple[AnyVendor, VerifiedDelivery]:
+    """Bookeo's next one, with these headers too."""
+    (change, *_) = [change for change in shop.live(8) if change.account == "bookeo"]
+    vendor, dialect, now = shop.rig.settings.vendors()["bookeo", "bookeo"], shop.dialects["bookeo"], datetime.now(UTC)
+    webhook = dialect.webhook(change)
+    headers = Headers.of({**dialect.headers(webhook, now), **more}.items())
+    return vendor, vendor.verify(Delivery(webhook.query, headers, webhook.body, now), now)
+
+
+def report(shop: Shop) -> datetime:
+    """When a delivery came that told of a loss; its note is in the log."""
+    vendor, verified = delivery(shop, **LOST_HEADER)
+    before = len(notes(shop))
+    report_loss(vendor, verified, shop.rig.producer, shop.rig.settings.audit_topic)
+    until(lambda: len(notes(shop)) > before, "the note is in the log")
+    return verified.received_at
+
+
+def notes(shop: Shop) -> list[Event]:
+    from ingest.opening import open_reader
+
+    reader = open_reader(shop.rig.settings, None, [shop.rig.settings.audit_topic])
+    try:
+        events = [Event.from_record(appended.stored.record) for appended in reader.records()]
+    finally:
+        reader.close()
+    return [event for event in events if event.type == LOST]
+
+
+def losses(shop: Shop, *accounts: str) -> Losses:
+    return Losses(shop.rig.settings, [vendor for vendor in shop.rig.settings.vendors().values() if vendor.account.name in accounts])
+
+
+def test_a_delivery_that_tells_of_a_loss_leaves_one_note_and_any_other_none(shop: Shop) -> None:
+    for headers in ({}, {"X-Bookeo-PreviousMessageLost": "false"}):
+        vendor, verified = delivery(shop, **headers)
+        report_loss(vendor, verified, shop.rig.producer, shop.rig.settings.audit_topic)
+    reported_at = report(shop)
+    (note,) = notes(shop)
+    assert (note.source, note.time) == ("/bookeo/bookeo", reported_at)
+
+
+def test_many_notes_are_one_run_and_an_answered_one_is_none(shop: Shop) -> None:
+    watched = losses(shop, "bookeo", "oncehub")
+    assert watched.look() == []
+    report(shop)
+    newest = report(shop)
+    (loss,) = watched.look()
+    assert (loss.vendor.account.name, loss.reported_at) == ("bookeo", newest)
+    watched.answer(loss, datetime.now(UTC))
+    assert watched.look() == []
+
+
+def test_a_loss_of_an_account_that_somebody_else_reconciles_is_theirs(shop: Shop) -> None:
+    report(shop)
+    assert losses(shop, "oncehub").look() == []
+
+
+def test_after_a_restart_a_loss_is_open_until_a_run_over_it_came_to_its_end(shop: Shop) -> None:
+    report(shop)
+    assert len(losses(shop, "bookeo").look()) == 1
+    with shop.rig.running():
+        shop.reconcile("bookeo", since=timedelta(days=1))
+    assert losses(shop, "bookeo").look() == []
+
+
+def test_a_run_that_failed_is_repeated_but_not_at_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = losses(shop, "bookeo")
+    report(shop)
+    (loss,) = watched.look()
+    watched.answer(loss, None)
+    assert watched.look() == []
+    monkeypatch.setattr("receivers.losses._AGAIN_SECONDS", 0.0)
+    watched.answer(loss, None)
+    assert len(watched.look()) == 1
+
+
+class Broken(Producer):
+    """A log that is away, or a producer with a defect."""
+
+    def __init__(self, error: Exception, *, late: bool) -> None:
+        self.error, self.late = error, late
+
+    def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":  # noqa: ARG002 - it takes none
+        if not self.late:
+            raise self.error
+        future: Future[None] = Future()
+        future.set_exception(self.error)
+        return future
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("error", [LogUnavailable("away"), RuntimeError("a defect")])
+def test_a_note_that_cannot_be_written_is_no_reason_to_fail(shop: Shop, error: Exception, late: bool) -> None:
+    vendor, verified = delivery(shop, **LOST_HEADER)
+    report_loss(vendor, verified, Broken(error, late=late), shop.rig.settings.audit_topic)
+
+
+def test_the_watch_runs_the_account_that_lost_something_and_no_other(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    reconciler = shop.reconciler()
+
+    def run(vendors: Sequence[AnyVendor], _: object) -> list[Report]:
+        ran.extend(vendor.account.name for vendor in vendors)
+        return []
+
+    monkeypatch.setattr(reconciler, "run", run)
+    monkeypatch.setattr("receivers.watch.Watch._compare", lambda _: None)
+    report(shop)
+    stop = threading.Event()
+    watch = Watch(shop.rig.settings, list(shop.rig.settings.vendors().values()), reconciler, lambda _: pytest.fail("no look is due"))
+    monkeypatch.setattr(watch, "_look", lambda: None)
+    thread = threading.Thread(target=watch.run, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        until(lambda: ran == ["bookeo"], "it runs")
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> None:
+    port = free_port()
+    shop = Shop(tmp_path, ["bookeo"], reconcile={"every": "1h", "jitter": "0s", "lookback": "5d"})
+    with shop.server.serving():
+        tree: dict[str, Any] = shop.tree()
+        with up(tmp_path, tree, port=port):
+            eventually(lambda: len(rows(tree, "select * from reconciliations")) == 1, "the first comparison is done")
+            changes = shop.live(5)
+            webhook = shop.dialects["bookeo"].webhook(changes[-1])
+            headers = {**shop.dialects["bookeo"].headers(webhook, datetime.now(UTC)), **LOST_HEADER}
+            url = f"http://127.0.0.1:{port}/webhooks/bookeo/bookeo?{webhook.query}"
+            assert httpx.post(url, content=webhook.body, headers=headers).status_code == 202
+            eventually(lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [], "all is repaired")

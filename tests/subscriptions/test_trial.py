@@ -1,0 +1,169 @@
+"""`ingest webhooks test`: a delivery of our own from the public URL to the warehouse, and where it stops."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import tomlkit
+from starlette.requests import Request
+from starlette.responses import Response
+
+from consumers.arrivals import arrivals
+from consumers.query import query
+from ingest.settings import Settings
+from ingest.vendors import load_vendor, vendor_names
+from ingest.vendors.trial import is_trial, trial_delivery
+from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest
+from tests.consumers.rig import tree_for
+from tests.e2e.processes import eventually
+from tests.kafka.broker import free_port
+from tests.rest.answering import Answer, Answers
+
+SECRET = "a-secret-of-these-tests-only"
+OWN: dict[str, dict[str, Any]] = {"appointedd": {"webhook_header": "X-Token"}, "bookeo": {"secret_key": SECRET, "api_key": "key"}}
+
+
+@pytest.mark.parametrize("name", vendor_names())
+def test_a_trial_is_authentic_new_each_time_and_no_booking(name: str) -> None:
+    vendor_class = load_vendor(name)
+    account = {"name": "sales", "vendor": name, "webhook_secrets": [SECRET], **OWN.get(name, {})}
+    vendor = vendor_class(vendor_class.Account.model_validate(account), "https://hooks.example.com")
+    events = []
+    for _ in range(2):
+        delivery = trial_delivery(vendor)
+        events.append(vendor.parse(vendor.verify(delivery, delivery.received_at)))
+    assert [vendor.booking(event) for event in events] == [None, None]
+    assert len({event.id for event in events}) == 2
+    assert all(is_trial(event.type) for event in events)
+
+
+class Place:
+    """A folder with settings of an account of each vendor; its public URL may lead anywhere."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.tree = tree_for(folder) | {"receiver": {"port": self.port, "admin_port": 0}}
+        self.write(f"http://127.0.0.1:{self.port}")
+
+    def write(self, public_url: str) -> None:
+        """The settings, and secrets in a file of their own."""
+        headers = {"appointedd": {"webhook_header": "X-Token"}}
+        accounts = {name: {"vendor": name, **headers.get(name, {})} for name in vendor_names()}
+        secrets = {name: {"webhook_secrets": [SECRET]} for name in accounts}
+        (self.folder / "ingest.toml").write_text(tomlkit.dumps(self.tree | {"public_url": public_url, "accounts": accounts}))
+        file = self.folder / "ingest.secrets.toml"
+        file.write_text(tomlkit.dumps({"accounts": secrets}))
+        file.chmod(0o600)
+
+    def run(self, account: str = "calendly", **environ: str) -> tuple[Result, dict[str, bool]]:
+        """The command, and by step whether it went well."""
+        result = ingest(self.folder, "webhooks", "test", account, "--json", "--wait", "1", **environ)
+        return result, {step["step"]: step["ok"] for step in result.json["steps"]}
+
+    @contextmanager
+    def running(self, command: str) -> Iterator[None]:
+        """With a process of ours whose receiver listens."""
+        with (self.folder / f"{command}.log").open("wb") as lines:
+            process = subprocess.Popen([*COMMAND, command], cwd=self.folder, env=environment(), stdin=subprocess.DEVNULL, stderr=lines)
+        try:
+            eventually(self._is_listening, "the receiver listens")
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE)
+
+    def _is_listening(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/healthz").is_success
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_every_vendors_delivery_reaches_the_warehouse_of_a_running_product(place: Place) -> None:
+    with place.running("up"):
+        for name in vendor_names():
+            result = ingest(place.folder, "webhooks", "test", name)
+            assert result.code == 0, result
+            assert [line.split()[1] for line in result.out.splitlines()] == [
+                "dns:",
+                "connection:",
+                "answer:",
+                "log:",
+                "consumer:",
+                "warehouse:",
+            ]
+    settings = Settings.model_validate(place.tree)
+    assert query(settings, "select count(*) from bookings").rows[0][0] == 0
+    assert query(settings, "select count(*) from booking_events").rows[0][0] == len(vendor_names())
+    assert arrivals(settings, "calendly", "calendly").last is None, "it proves nothing of what the vendor sends"
+
+
+def test_without_a_receiver_it_says_to_start_one(place: Place) -> None:
+    result, steps = place.run()
+    assert (result.code, steps) == (3, {"dns": True, "connection": False, "receiver": False})
+    assert "ingest up" in result.json["steps"][-1]["remedy"]
+
+
+def test_without_a_consumer_it_is_in_the_log(place: Place) -> None:
+    with place.running("receive"):
+        result, steps = place.run()
+    assert (result.code, steps) == (3, {"dns": True, "connection": True, "answer": True, "log": True, "consumer": False})
+    assert "ingest consume" in result.json["steps"][-1]["remedy"]
+
+
+def test_a_receiver_with_another_secret_is_found_beside_one_whose_proxy_is_to_blame(place: Place) -> None:
+    proxy = Answers()
+    with place.running("receive"), proxy.serving():
+        result, steps = place.run(INGEST_ACCOUNTS__CALENDLY__WEBHOOK_SECRETS="another-one-than-there")
+        assert (result.code, steps) == (1, {"dns": True, "connection": True, "answer": False, "receiver": False})
+        assert "another secret" in result.json["steps"][-1]["detail"]
+        assert "another-one-than-there" not in result.out + result.err
+        place.write(proxy.url)
+        for answer, code in ((altering(proxy, place.port), 1), (status(502), 3), (status(301), 1), (status(200), 1), (status(404), 1)):
+            proxy.answers = [answer]
+            result, steps = place.run()
+            assert (result.code, steps) == (code, {"dns": True, "connection": True, "answer": False, "receiver": True}), result
+            assert "proxy" in result.json["steps"][-1]["remedy"]
+
+
+def status(number: int) -> Answer:
+    """A proxy that hands nothing on."""
+    return lambda _: Response(status_code=number)
+
+
+def altering(proxy: Answers, port: int) -> Answer:
+    """A proxy that writes JSON anew, as some do."""
+
+    def answer(request: Request) -> Response:
+        body = json.dumps(json.loads(proxy.bodies[-1]), indent=1)
+        kept = {name: value for name, value in request.headers.items() if name != "content-length"}
+        return Response(status_code=httpx.post(f"http://127.0.0.1:{port}{request.url.path}", content=body, headers=kept).status_code)
+
+    return answer
+
+
+def test_a_host_without_a_name_is_told_as_such(place: Place) -> None:
+    place.write("https://no-such-host.invalid")
+    result, steps = place.run()
+    assert steps["dns"] is False
+    assert "DNS" in result.json["steps"][0]["detail"]
+    assert result.code in {1, 3}
+
+
+def test_an_account_without_a_secret_is_a_settings_error(place: Place) -> None:
+    (place.folder / "ingest.secrets.toml").unlink()
+    result = ingest(place.folder, "webhooks", "test", "calendly")
+    assert result.code == 2
+    assert "ingest webhooks apply calendly" in result.err

@@ -1,0 +1,95 @@
+"""Waits that a person watches."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from filelock import FileLock, Timeout
+
+from ingest import lock_file, waits
+from ingest.lock_file import acquire
+from ingest.waits import Wait, announcing, sleep
+
+
+class Clock:
+    """Goes on only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    lines: list[str] = []
+    with announcing(lines.append):
+        yield lines
+
+
+def test_a_long_pause_is_told_at_its_start_and_then_now_and_then_with_what_is_left(clock: Clock, told: list[str]) -> None:
+    sleep(300, "sales is asked again then", clock.pass_by)
+    assert clock.now == pytest.approx(300)
+    assert told[0] == "waiting 300 s: sales is asked again then"
+    left = [int(line.split()[1]) for line in told]
+    assert left == sorted(left, reverse=True)
+    assert 10 < len(told) < 30
+
+
+def test_a_short_pause_is_nobodys_concern(clock: Clock, told: list[str]) -> None:
+    sleep(1.5, "soon", clock.pass_by)
+    assert told == []
+
+
+def test_a_wait_of_unknown_length_says_how_long_it_has_been_and_what_for(clock: Clock, told: list[str]) -> None:
+    wait = Wait("a consumer has to load it", 60)
+    for second in range(31):
+        wait.look("it still has to" if second > 20 else "")
+        clock.pass_by(1)
+    assert told == [
+        "waiting for 2 s (at most 60 s): a consumer has to load it",
+        "waiting for 17 s (at most 60 s): a consumer has to load it",
+    ]
+    clock.pass_by(5)
+    wait.look()
+    assert told[2:] == ["waiting for 36 s (at most 60 s): it still has to"]
+
+
+def test_where_nobody_listens_nothing_is_told(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
+    sleep(60, "nobody", clock.pass_by)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux tells who has a lock")
+def test_who_has_a_lock_is_told_while_it_is_waited_for(tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.lock"
+    monkeypatch.setattr(waits, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(lock_file, "_ROUND_SECONDS", 0.05)
+    code = f"from filelock import FileLock\nwith FileLock({str(file)!r}):\n print('held', flush=True)\n input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Timeout):
+            acquire(FileLock(file), 0.2, "another process has it")
+        assert f"another process has it (process {holder.pid})" in told[0]
+        letting_go = threading.Timer(0.1, partial(print, file=holder.stdin, flush=True))
+        letting_go.start()
+        acquire(FileLock(file), 60.0, "another process has it")
+        letting_go.join()
