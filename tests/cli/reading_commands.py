@@ -5,9 +5,9 @@ what it left in the working folder.
 """
 
 import json
+import os
 import sys
 from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 from ingest.cli.commands import run
@@ -19,7 +19,7 @@ def main() -> None:
     answers = []
     for arguments in json.load(sys.stdin):
         sys.argv = ["ingest", *arguments]
-        with redirect_stdout(StringIO()):
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
             code = run()
         answers.append({"code": code, "tree": tree(Path.cwd())})
     print(json.dumps(answers))

@@ -118,7 +118,7 @@ def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
     with Checkpoint(tmp_path, "sales").alone():
         with Checkpoint(tmp_path, "support").alone():
             pass
-        with pytest.raises(LogUnavailable, match="another process is reconciling account sales"), Checkpoint(tmp_path, "sales").alone():
+        with pytest.raises(LogUnavailable, match=r"another process .*is reconciling account sales"), Checkpoint(tmp_path, "sales").alone():
             pytest.fail("two at once")
     with Checkpoint(tmp_path, "sales").alone():
         pass
