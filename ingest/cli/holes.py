@@ -25,7 +25,8 @@ def reconcile_since(settings: Settings, vendor: AnyVendor, since: datetime) -> b
         trouble = str(error)
     else:
         trouble = _trouble(report)
-        Console(highlight=False).print(f"{name}: {_summary(report)}", soft_wrap=True, markup=False)
+        if not report.failure:
+            Console(highlight=False).print(f"{name}: {_summary(report)}", soft_wrap=True, markup=False)
     if trouble:
         console.print(
             f"{name}: not finished: {trouble}. Run `ingest webhooks apply` again; `ingest up` goes on by itself",
