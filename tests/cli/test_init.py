@@ -75,7 +75,7 @@ def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> N
     skipped = {finding["check"]: finding["detail"] for finding in result.json["checks"] if finding["skipped"]}
     assert set(skipped) == {f"REST {account}" for account in ("sales", "support", "salon", "tours")}
     assert skipped["REST tours"].startswith("not configured: reconcile and sync leave this account out")
-    assert skipped["REST tours"].endswith("set its secret_key with api_key")
+    assert skipped["REST tours"].endswith("set its secret_key + api_key")
     tours = "https://hooks.example.org/webhooks/bookeo/tours?domain=bookings&type="
     assert result.json["webhook_urls"] == {
         "sales": ["https://hooks.example.org/webhooks/calendly/sales"],
