@@ -24,7 +24,8 @@ def reconcile_since(settings: Settings, vendor: AnyVendor, since: datetime) -> b
         trouble = str(error)
     else:
         trouble = _trouble(report)
-        print_line(f"{name}: {_summary(report)}")
+        if not report.failure:
+            print_line(f"{name}: {_summary(report)}")
     if trouble:
         print_note(f"{name}: not finished: {trouble}. Run `ingest webhooks apply` again; `ingest up` goes on by itself")
     return not trouble

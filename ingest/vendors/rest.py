@@ -211,7 +211,7 @@ class Rest(ABC, Generic[A]):
         request_id = _line(self.request_id(response) or "")
         body = json_object(response)
         words = [_line(self._credential.hidden(text)) for text in (self.said(body), "; ".join(self.details(body)))]
-        told = " ".join(filter(None, [str(response.status_code), "; ".join(filter(None, words))]))
+        told = " ".join(filter(None, [str(response.status_code), "; ".join(word.removesuffix(".") for word in words if word)]))
         return f"{told}{f' (request {request_id})' if request_id else ''}: {remedy or self.remedy(response.status_code)}"
 
     def request_id(self, response: Response) -> str | None:

@@ -48,7 +48,7 @@ class Checkpoint:
             with self._usable():
                 lock.acquire(timeout=0)
         except Timeout:
-            raise LogUnavailable(f"another process{holder(file)} is reconciling account {self._account}; wait for it, or stop it") from None
+            raise LogUnavailable(f"another process is reconciling account {self._account}{holder(file)}; wait for it, or stop it") from None
         try:
             yield
         finally:

@@ -61,7 +61,7 @@ class StateFile:
         except Timeout:
             who = holder(Path(lock.lock_file))
             raise VendorUnavailable(
-                f"another process{who} has been changing the subscriptions of account {self.account} for too long"
+                f"another process has been changing the subscriptions of account {self.account} for too long{who}"
             ) from None
         try:
             yield

@@ -28,7 +28,7 @@ def test_credentials_that_only_sync_can_use_are_no_promise_of_reconciliation(tmp
     assert result.code == 0, result
     assert "ok   REST sales: appointedd takes the credentials, for sync only: reconcile leaves this account out" in result.out
     assert refused.code == 2
-    assert "account sales cannot be reconciled: set its api_key, and api to v1" in refused.err
+    assert "account sales cannot be reconciled: set api_key, and api to v1" in refused.err
 
 
 @pytest.mark.parametrize(

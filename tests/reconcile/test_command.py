@@ -110,7 +110,7 @@ def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(tm
         (["--since", "2999-01-01"], "before now"),
         (["--watch", "--dry-run"], "--watch goes with --account only"),
         (["--account", "nobody"], "no account is called nobody; the settings have sales"),
-        (["--account", "sales"], "set its api_token or client_id with client_secret with refresh_token"),
+        (["--account", "sales"], "set api_token, or client_id + client_secret + refresh_token"),
         ([], "no account has what its vendor's REST side needs"),
     ],
 )

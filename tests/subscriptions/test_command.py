@@ -183,7 +183,7 @@ def test_where_the_secret_is_not_of_a_subscription_rotation_says_what_to_do(tmp_
         run(desk, *APPLY)
         result = run(desk, "webhooks", "rotate", "sales", "--yes")
         assert result.code == 2
-        assert "change it there" in result.err
+        assert 'First set accounts.sales.webhook_secrets = ["new", "old"], then change the key at the vendor.' in result.err
 
 
 def test_bookeos_place_of_somebody_else_is_a_difference_that_stays(tmp_path: Path) -> None:
