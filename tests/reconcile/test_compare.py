@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -67,7 +68,7 @@ def test_columns_that_only_one_side_tells_are_not_compared() -> None:
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("version", [HERE.version, "2026-06-01T09:00:00.000000Z"])
 def test_what_this_record_does_not_tell_is_not_compared(column: str, version: str) -> None:
-    other = {"status": BookingStatus.CANCELLED, "starts_at": None, "ends_at": NOON}
+    other: dict[str, Any] = {"status": BookingStatus.CANCELLED, "starts_at": None, "ends_at": NOON}
     told = replace(HERE, version=version, **{column: other[column]})
     assert verdict(told, OLD) is Verdict.MISSED
     assert verdict(replace(told, untold=frozenset({column})), OLD) is Verdict.MATCHED
