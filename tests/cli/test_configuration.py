@@ -21,7 +21,7 @@ def warehouse(name: str) -> str:
 
 def which(result: Result) -> str:
     """Whose settings a command read: `status` names the warehouse it does not find."""
-    assert result.code == 0, result
+    assert result.code == 1, result  # nothing runs, which `status` reports
     error: str = result.json["warehouse"]["nothing"]
     return Path(error.rsplit(maxsplit=1)[-1]).stem
 
