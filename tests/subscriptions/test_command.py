@@ -222,7 +222,7 @@ def test_what_could_not_be_reconciled_is_a_failure_and_said_before_it_is_waited_
     oncehub.config.write_text(oncehub.config.read_text().replace(f"{oncehub.folder}/log.db", "/dev/null/log.db"))
     result = run(oncehub, "webhooks", "apply", "--yes")
     assert result.code == 1, result
-    assert result.err.index("a consumer has to load it") < result.err.index("not done")
+    assert result.err.index("needs a running consumer") < result.err.index("not finished")
     assert oncehub.is_settled()
 
 
