@@ -64,7 +64,7 @@ def _with_secrets(vendor: AnyVendor, *secrets: str) -> AnyVendor:
 def _by_secret(vendor: AnyVendor, delivery: Delivery) -> Iterator[str]:
     live = vendor.account.live_secrets()
     for (position, secret), (form, change) in product(enumerate(live, start=1), _SECRET_FORMS.items()):
-        if (other := change(secret)) not in {secret, ""} and _fits(_with_secrets(vendor, other), delivery):
+        if (other := change(secret)) and _fits(_with_secrets(vendor, other), delivery):
             yield f"the account's webhook secret {position} fits {form}: set it to just what the vendor has"
     for name, value in vendor.account:
         if isinstance(value, SecretStr) and value.get_secret_value() and _fits(_with_secrets(vendor, value.get_secret_value()), delivery):

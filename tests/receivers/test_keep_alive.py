@@ -28,6 +28,15 @@ def _deliver(opened: socket.socket, number: int) -> None:
     assert opened.recv(4096).startswith(b"HTTP/1.1 202")
 
 
+def _answer(opened: socket.socket, sent: bytes, body: bytes) -> bytes:
+    """The whole answer, which ends with this body."""
+    opened.sendall(sent)
+    answer = b""
+    while not answer.endswith(body):
+        answer += opened.recv(4096)
+    return answer
+
+
 def _closed(opened: socket.socket) -> bool:
     opened.settimeout(PATIENCE)
     return opened.recv(1) == b""
@@ -58,10 +67,7 @@ def test_an_idle_connection_is_closed_after_the_time_that_it_may_be_idle(start: 
 )
 def test_a_connection_whose_request_was_refused_may_be_idle_as_long(receiver: Receiver, parts: list[bytes]) -> None:
     with connection(receiver) as opened:
-        opened.sendall(parts[0])
-        answer = b""
-        while not answer.endswith(b"Not Found"):
-            answer += opened.recv(4096)
+        _answer(opened, parts[0], b"Not Found")
         for part in parts[1:]:
             opened.sendall(part)
         assert silent_for(opened, 2.5)
@@ -71,8 +77,7 @@ def test_a_connection_whose_request_was_refused_may_be_idle_as_long(receiver: Re
 @pytest.mark.parametrize("begun", [b"P", b"POST / HTTP/1.1\r\nX-Slow: ", b"\r\n"], ids=["a letter", "a head", "an empty line"])
 def test_what_comes_on_an_idle_connection_must_go_on_in_the_time_that_a_head_may_take(receiver: Receiver, begun: bytes) -> None:
     with connection(receiver) as opened:
-        opened.sendall(REFUSED + UNREAD)
-        assert opened.recv(4096).startswith(b"HTTP/1.1 404")
+        assert _answer(opened, REFUSED + UNREAD, b"Not Found").startswith(b"HTTP/1.1 404")
         assert silent_for(opened, 2)
         opened.sendall(begun)
         assert _closed(opened)
@@ -88,8 +93,7 @@ def test_idle_connections_make_room_where_more_than_half_of_all_are_taken(start:
     with ExitStack() as kept:
         idle = [kept.enter_context(connection(receiver)) for _ in range(4)]
         for opened in idle:
-            opened.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert opened.recv(4096).startswith(b"HTTP/1.1 200")
+            assert _answer(opened, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b"ok\n").startswith(b"HTTP/1.1 200")
         assert _closed(idle[-1])
         wait_for(lambda: _accepts(receiver), "others are let in")
         assert silent_for(idle[0], 0.1), "the first ones are kept"
