@@ -73,7 +73,7 @@ class Table:
 
 
 # What a column holds of which a message says nothing at all.
-_EMPTY = (None, (), {}, BookingStatus.UNKNOWN)
+_EMPTY: tuple[Any, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 
 _JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests", "column_versions")
 
