@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from consumers.json_text import json_text
 from consumers.query import is_instant, parsed_json
-from ingest.booking import COLUMNS, Booking
+from ingest.booking import COLUMNS, Booking, BookingStatus
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
 from ingest.instant import as_utc, parse_instant
@@ -69,6 +69,9 @@ class Table:
     replaces: bool
 
 
+# What a column holds of which a message says nothing at all.
+_EMPTY: tuple[Any, ...] = (None, (), {}, BookingStatus.UNKNOWN)
+
 _JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests", "column_versions")
 
 TABLES = (
@@ -108,7 +111,8 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
 
 def booking_row(booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime) -> Row:
     """`version` is the full one, by which rows are compared; `first_seen_at` is kept from the booking's first row."""
-    column_versions = dict.fromkeys(booking.untold, "") | dict(booking.column_versions or {})
+    guessed = {name: guess_version(version) for name in booking.untold if getattr(booking, name) not in _EMPTY}
+    column_versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
     return {
         **{name: getattr(booking, name) for name in COLUMNS},
         **{name: as_json(getattr(booking, name)) for name in _JSON_OF_BOOKINGS},
@@ -123,6 +127,11 @@ def booking_row(booking: Booking, event: Event, version: str, first_seen_at: dat
         "last_via": event.via.value,
         "loaded_at": now,
     }
+
+
+def guess_version(version: str) -> str:
+    """Return the version of a column that a message only guesses at: newer guesses are above older ones, and all below what is told."""
+    return f"(guess) {version}"  # versions begin with a digit, and "(" sorts before those
 
 
 def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:

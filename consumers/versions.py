@@ -6,7 +6,8 @@ last-writer-wins register: a message writes the columns that it tells, and only 
 Then the order in which messages come does not matter.
 
 A row has one `version`, that of its newest message. `column_versions` has the versions of the columns which that message
-does not tell: that of the message which wrote the column, or "" where none did.
+does not tell: that of the message which wrote the column, or "" where none did. A message may guess at a column that it does not
+tell: the newest guess stays until a message tells the column, whatever its version.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from datetime import datetime
 
 import orjson
 
-from consumers.rows import Row, as_json, booking_row
+from consumers.rows import Row, as_json, booking_row, guess_version
 from ingest.booking import Booking
 from ingest.event import Event, Via
 from ingest.instant import format_instant
@@ -151,5 +152,6 @@ def _read_anew(candidates: Sequence[Candidate], stored: Row, now: datetime) -> R
 def _rewritten(row: Row, told: Row) -> Row:
     """Return the row with the single columns that a message wrote, which their version shows, as that message tells them now, if it still does."""
     listed, untold = column_versions(row), column_versions(told)
-    wrote = {name: untold.get(name, version) for name, version in listed.items() if version == told["version"]}
+    its_own = {told["version"], guess_version(told["version"])}
+    wrote = {name: untold.get(name, told["version"]) for name, version in listed.items() if version in its_own}
     return row | {name: told[name] for name in wrote} | {"column_versions": as_json(listed | wrote)}

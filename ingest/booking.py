@@ -38,7 +38,7 @@ class Booking:
     invited beside the customer, `conference_url` the link of the video call.
     `gone_at`: when reconciliation found that the vendor no longer has the booking; the rest is what it was before.
     `untold` names the columns that this message of the vendor says nothing about, although other messages of the vendor do: their values
-    here are empty, and must not erase what another message told. A column that the vendor explicitly empties is not among them.
+    here are empty, or guesses, and must not erase what another message told. A column that the vendor explicitly empties is not among them.
     `column_versions` is of a booking as the warehouse has it: which version wrote the columns that its newest message does not tell.
     """
 

@@ -4,7 +4,7 @@ Over a warehouse of dicts that hands out no more of a row than a consumer asks f
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -38,15 +38,16 @@ EMPTY = Booking(booking_id="B1", version="", status=BookingStatus.UNKNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one message says: a value, or nothing, for each column. Its `number` is its event's."""
+    """What one message says of each column: a value, a guess, or nothing. Its `number` is its event's."""
 
     number: int
     at: int
     says: dict[str, Any]
+    guesses: dict[str, Any] = field(default_factory=dict)
 
     def booking(self) -> Booking:
         untold = frozenset(WORDS.keys() - self.says.keys())
-        return replace(EMPTY, version=self.version().partition("/")[0], untold=untold, **self.says)
+        return replace(EMPTY, version=self.version().partition("/")[0], untold=untold, **(self.guesses | self.says))
 
     def event(self) -> Event:
         return Event(
@@ -63,9 +64,10 @@ def messages(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[list[Message]
     """Some that tell everything, and some that tell little; as new as the numbers."""
     everything = st.fixed_dictionaries({name: st.sampled_from(words) for name, words in WORDS.items()})
     something = st.fixed_dictionaries({}, optional={name: st.sampled_from(words) for name, words in WORDS.items()})
-    said = st.lists(st.tuples(numbers, everything | something), min_size=1, max_size=6, unique_by=lambda pair: pair[0])
-    ties = st.lists(st.tuples(numbers, everything | something), min_size=1, max_size=6)
-    return (said | ties).map(lambda pairs: [Message(number, at, says) for number, (at, says) in enumerate(pairs)])
+    guesses = st.fixed_dictionaries({}, optional={name: st.sampled_from(words[1:]) for name, words in WORDS.items()})
+    message = st.tuples(numbers, everything | something, guesses)
+    said = st.lists(message, min_size=1, max_size=6, unique_by=lambda one: one[0]) | st.lists(message, min_size=1, max_size=6)
+    return said.map(lambda log: [Message(number, *one) for number, one in enumerate(log)])
 
 
 def newer_of_each_version(log: Sequence[Message]) -> bool:
@@ -75,13 +77,16 @@ def newer_of_each_version(log: Sequence[Message]) -> bool:
 def expected(log: Sequence[Message]) -> dict[str, Any]:
     """What the row has to say: written without looking at how the consumer does it."""
     newest_first = sorted(log, key=lambda message: -message.at)  # of equally new ones the first in the log stays the first
-    told = {name: next((message for message in newest_first if name in message.says), None) for name in WORDS}
-    row = {name: message.says[name] if message else getattr(EMPTY, name) for name, message in told.items()}
+    columns: dict[str, tuple[Any, str]] = {}
+    for name in WORDS:
+        told = [(message.says[name], message.version()) for message in newest_first if name in message.says]
+        guessed = [(message.guesses[name], f"(guess) {message.version()}") for message in newest_first if name in message.guesses]
+        columns[name] = [*told, *guessed, (getattr(EMPTY, name), "")][0]
     untold = WORDS.keys() - newest_first[0].says.keys()
-    return row | {
+    return {name: value for name, (value, _) in columns.items()} | {
         "version": newest_first[0].version(),
         "last_event_id": f"E{newest_first[0].number}",
-        "column_versions": {name: message.version() if (message := told[name]) else "" for name in untold},
+        "column_versions": {name: columns[name][1] for name in untold},
     }
 
 
@@ -150,10 +155,10 @@ def test_a_replay_of_any_part_in_any_batches_leaves_a_right_row_as_it_is(log: li
 def test_what_an_older_mapping_read_otherwise_is_right_once_all_was_replayed_twice(log: list[Message], data: st.DataObject) -> None:
     """Twice, because what a message does not tell any more is known after the older ones have been read."""
     everything = {f"E{message.number}": message for message in log}
-    wrong = {name: data.draw(messages(st.just(0)))[0].says for name in everything}
+    wrong = {name: data.draw(messages(st.just(0)))[0] for name in everything}
 
     def misread(event: Event) -> Booking:
-        return replace(everything[event.id], says=wrong[event.id]).booking()
+        return replace(everything[event.id], says=wrong[event.id].says, guesses=wrong[event.id].guesses).booking()
 
     records = stored(*(message.event() for message in data.draw(st.permutations(log))))
     warehouse = loaded(cut(data.draw, records), Warehouse(mapper=misread))
@@ -203,7 +208,11 @@ def expected_after(before: Sequence[Message], late: Sequence[Message]) -> dict[s
     newest = max(message.at for message in before)
     untold = expected(before)["column_versions"]
     counts = [
-        replace(message, says={name: value for name, value in message.says.items() if message.at > newest or name in untold})
+        replace(
+            message,
+            says={name: value for name, value in message.says.items() if message.at > newest or name in untold},
+            guesses={name: value for name, value in message.guesses.items() if message.at > newest or name in untold},
+        )
         for message in late
     ]
     return expected([*before, *counts])
