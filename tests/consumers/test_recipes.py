@@ -23,7 +23,8 @@ def joins() -> Iterator[tuple[str, str, str, str]]:
         column, *cells = (cell.strip() for cell in line.strip("|").split("|"))
         for vendor, cell in zip(VENDORS, cells, strict=True):
             if cell:
-                yield vendor, column.split()[-1], *cell.strip("`").split(".")
+                table, _, key = cell.strip("`").partition(".")
+                yield vendor, column.split()[-1], table, key
 
 
 @pytest.fixture(scope="module")
