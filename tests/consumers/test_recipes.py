@@ -12,6 +12,7 @@ from tests.reconcile.shop import Shop
 
 DOCUMENT = (ROOT / "docs" / "tables.md").read_text()
 RECIPES = re.findall(r"```sql\n(.*?)```", DOCUMENT, re.DOTALL)
+BY_REST_ONLY = {("oncehub", "customer_id")}
 VENDORS = ("calendly", "oncehub", "appointedd", "bookeo")
 
 
@@ -22,7 +23,7 @@ def joins() -> Iterator[tuple[str, str, str, str]]:
         column, *cells = (cell.strip() for cell in line.strip("|").split("|"))
         for vendor, cell in zip(VENDORS, cells, strict=True):
             if cell:
-                table, key = cell.strip("`").split(".")
+                table, _, key = cell.strip("`").partition(".")
                 yield vendor, column.split()[-1], table, key
 
 
@@ -64,5 +65,5 @@ def test_every_booking_finds_what_it_is_joined_with(shop: Shop, vendor: str, col
         f" left join (select distinct account, {key} from {table}) as theirs on theirs.{key} = ours.id and theirs.account = ours.account"
         " where ours.id is not null"
     )
-    assert row["ids"] > 0
+    assert row["ids"] > 0 or (vendor, column) in BY_REST_ONLY
     assert row["joined"] == row["ids"]

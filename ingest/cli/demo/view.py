@@ -10,13 +10,12 @@ from typing import Any, Self
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from ingest.booking import BookingStatus
 from ingest.cli.demo.outcome import Outcome, Plan, Repair
 from ingest.cli.demo.stage import Stage
 from ingest.cli.demo.watch import Watch
-from ingest.cli.output import Console, new_table, print_line
+from ingest.cli.output import Console, message, new_table, print_line
 from ingest.simulator.sender import Sent
 
 _LINE_SECONDS = 2.0
@@ -78,7 +77,7 @@ class View:
         figures = f"accepted {answers[202]}  rejected {answers[401]}  events {self._watch.events}  {self._fresh()}"
         picture = Table.grid()
         picture.add_row(ProgressBar(self._plan.pace.seconds, min(self._elapsed(), self._plan.pace.seconds), width=80))
-        for part in (Text.assemble(("bookings, live  ", "bold"), figures), self._counts(), self._newest()):
+        for part in (message(("bookings, live  ", "bold"), figures), self._counts(), self._newest()):
             picture.add_row(part)
         return picture
 
