@@ -12,7 +12,9 @@ from ingest.vendors.trial import TRIAL
 
 # Webhooks alone are signed; one that was replayed since, into another warehouse, says so no other way.
 # Deliveries of our own (`ingest webhooks test`) prove nothing of the vendor's.
-_EVENTS = f"FROM booking_events WHERE vendor = %s AND account = %s AND signed_by IS NOT NULL AND type <> concat(vendor, '.{TRIAL}')"
+_DELIVERED = f"signed_by IS NOT NULL AND type <> concat(vendor, '.{TRIAL}')"
+_EVENTS = f"FROM booking_events WHERE vendor = %s AND account = %s AND {_DELIVERED}"
+_OF_EACH = f"SELECT vendor, account, max(received_at) FROM booking_events WHERE {_DELIVERED} GROUP BY vendor, account"  # noqa: S608 - our own names
 # OnceHub tells nobody of a request that waits for approval, and reconciliation alone sees it.
 _MISSED = "SELECT max(updated_at) FROM bookings WHERE vendor = %s AND account = %s AND last_via = 'reconcile' AND status <> 'pending'"
 
@@ -35,6 +37,11 @@ def arrivals(settings: Settings, vendor: str, account: str) -> Arrivals:
     last = _ask(settings, f"SELECT max(received_at) {_EVENTS}", [vendor, account])
     missed = _ask(settings, _MISSED, [vendor, account])
     return Arrivals(_first(last), _first(missed))
+
+
+def last_deliveries(settings: Settings) -> dict[tuple[str, str], datetime]:
+    """When each account's newest webhook came, by vendor and account. Raises WarehouseUnavailable."""
+    return {(vendor, account): last for vendor, account, last in _ask(settings, _OF_EACH, [])}
 
 
 def arrived_types(settings: Settings, vendor: str, account: str) -> dict[str, datetime]:

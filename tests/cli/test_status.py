@@ -26,7 +26,7 @@ TABLES = """
 create schema ingest;
 create table ingest.bookings (
   vendor text, account text, booking_id text, updated_at timestamptz, loaded_at timestamptz);
-create table ingest.booking_events (id text, source text, vendor text, account text, via text, received_at timestamptz);
+create table ingest.booking_events (id text, source text, type text, vendor text, account text, signed_by text, received_at timestamptz);
 create table ingest.dead_letters (
   id text, source text, reason text, detail text, happened_at timestamptz, position text, query text, headers text, data text,
   loaded_at timestamptz, signed_by text, data_base64 text);
@@ -34,9 +34,10 @@ insert into ingest.bookings values
   ('calendly', 'sales', 'one', '2026-06-01 00:00:00+00', '2026-06-01 00:00:01+00'),
   ('bookeo', 'tours', 'two', '2026-06-02 00:00:00+00', '2026-06-02 00:00:01+00');
 insert into ingest.booking_events values
-  ('first', '/calendly/sales', 'calendly', 'sales', 'webhook', '2026-06-01 00:00:00+00'),
-  ('second', '/calendly/sales', 'calendly', 'sales', 'webhook', '2026-06-01 00:00:09+00'),
-  ('third', '/bookeo/tours', 'bookeo', 'tours', 'reconcile', '2026-06-02 00:00:00+00');
+  ('first', '/calendly/sales', 'calendly.invitee.created', 'calendly', 'sales', '1', '2026-06-01 00:00:00+00'),
+  ('second', '/calendly/sales', 'calendly.invitee.created', 'calendly', 'sales', '1', '2026-06-01 00:00:09+00'),
+  ('trial', '/calendly/sales', 'calendly.ingest.test', 'calendly', 'sales', '1', '2026-06-03 00:00:00+00'),
+  ('third', '/bookeo/tours', 'ingest.booking.observed', 'bookeo', 'tours', null, '2026-06-02 00:00:00+00');
 insert into ingest.dead_letters values
   ('x', '/bookeo/tours', 'unreadable_payload', 'no booking number', '2026-06-02 00:00:00+00', null, null, '{}', '?', '2026-06-02 00:00:00+00', '1', null);
 """
@@ -169,7 +170,7 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
     }
     assert found["warehouse"]["open_dead_letters"] == {"tours": 1}
     assert {entry["table"]: entry["rows"] for entry in found["warehouse"]["tables"]} == {
-        "bookings": 2, "booking_events": 3, "dead_letters": 1, "reconciliations": None,
+        "bookings": 2, "booking_events": 4, "dead_letters": 1, "reconciliations": None,
     }  # fmt: skip
     assert {name: part["state"] for name, part in found["parts"].items()} == {"receiver": "stopped", "consumer": "stopped"}
     assert all(disk["free"] > 0 for disk in found["disks"])

@@ -22,9 +22,6 @@ _PER_ACCOUNT = (
     "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, max(loaded_at) as last_load"
     " from bookings group by vendor, account"
 )
-_LAST_DELIVERIES = (
-    "select vendor, account, max(received_at) as last_delivery from booking_events where via = 'webhook' group by vendor, account"
-)
 # The newest of each account.
 _LAST_RUNS = (
     "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from reconciliations as run where finished_at ="
@@ -174,10 +171,12 @@ def _ask_warehouse(settings: Settings) -> Row:
 
 def _accounts(settings: Settings) -> list[Row] | None:
     """Those that have bookings, and those of the settings that have none: nothing else says that an account is silent."""
+    from consumers.arrivals import last_deliveries
+
     loaded = _rows(settings, _PER_ACCOUNT)
     if loaded is None:
         return None
-    last = {(row["vendor"], row["account"]): row["last_delivery"] for row in _rows(settings, _LAST_DELIVERIES) or ()}
+    last = last_deliveries(settings)
     empty: Row = {"bookings": 0, "newest_change": None, "last_load": None}
     rows = [{"vendor": account.vendor, "account": name, **empty} for name, account in settings.accounts.items()] + loaded
     by_account = {key: {**row, "last_delivery": last.get(key)} for row in rows for key in [(row["vendor"], row["account"])]}
