@@ -21,7 +21,7 @@ from ingest.rest import Credential, Limits, Rate, Record
 from ingest.vendors.bookeo import BookeoAccount
 from ingest.vendors.changes import Span, changes
 from ingest.vendors.paging import Pages
-from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
+from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window, json_object
 
 _PAGE = 100
 _MINUTE = timedelta(minutes=1)
@@ -91,13 +91,13 @@ class BookeoRest(Rest[BookeoAccount]):
 
     def request_id(self, response: Response) -> str | None:
         """https://www.bookeo.com/api/protocol/: the id of an error is in its body."""
-        error_id = _error_body(response).get("errorId")
+        error_id = json_object(response).get("errorId")
         return str(error_id) if error_id else None
 
     def pause(self, response: Response) -> float | None:
         """`Retry-After`, else the seconds in an error's `retryAfter`, which is where clients of the live API have seen them."""
         asked = super().pause(response)
-        return _seconds(_error_body(response).get("retryAfter")) if asked is None and not response.ok else asked
+        return _seconds(json_object(response).get("retryAfter")) if asked is None and not response.ok else asked
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden, which Bookeo answers to wrong keys too
@@ -150,14 +150,6 @@ def _named(name: str, key: str, read: Callable[[], Iterator[Record]]) -> DltReso
         yield from read()
 
     return dlt.resource(records, name=name, primary_key=key, write_disposition="merge", selected=False)
-
-
-def _error_body(response: Response) -> Record:
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, dict) else {}
 
 
 def _seconds(value: object) -> float | None:
