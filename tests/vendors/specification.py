@@ -106,7 +106,7 @@ def specified_vendors() -> list[str]:
 
 
 def shapes(vendor: str) -> dict[str, type[Payload]]:
-    """Every shape that the vendor's modules declare, by class name."""
+    """Every shape with fields that the vendor's modules declare, by class name."""
     package = importlib.import_module(f"ingest.vendors.{vendor}")
     modules = [
         package,
@@ -116,7 +116,7 @@ def shapes(vendor: str) -> dict[str, type[Payload]]:
         name: found
         for module in modules
         for name, found in vars(module).items()
-        if isinstance(found, type) and issubclass(found, Payload) and found.__module__ == module.__name__
+        if isinstance(found, type) and issubclass(found, Payload) and found.__module__ == module.__name__ and found.model_fields
     }
 
 
