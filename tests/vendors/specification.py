@@ -106,7 +106,7 @@ def specified_vendors() -> list[str]:
 
 
 def shapes(vendor: str) -> dict[str, type[Payload]]:
-    """Every shape that the vendor's modules declare, by class name."""
+    """Every shape with fields that the vendor's modules declare, by class name."""
     package = importlib.import_module(f"ingest.vendors.{vendor}")
     modules = [
         package,
