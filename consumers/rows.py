@@ -73,6 +73,7 @@ class Table:
 _EMPTY: tuple[Any, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 
 _JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests", "column_versions")
+_EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 
 TABLES = (
     Table("booking_events", ("source", "id"), ("data",), replaces=False),
@@ -132,6 +133,17 @@ def booking_row(booking: Booking, event: Event, version: str, first_seen_at: dat
 def guess_version(version: str) -> str:
     """Return the version of a column that a message only guesses at: newer guesses are above older ones, and all below what is told."""
     return f"(guess) {version}"  # versions begin with a digit, and "(" sorts before those
+
+
+def without_guess(version: str) -> str:
+    """Return the version of the message, whether it told the column or guessed at it."""
+    return version.removeprefix("(guess) ")
+
+
+def empty_value(name: str) -> Any:
+    """Return what a column of `bookings` holds where no message told it."""
+    value = getattr(_EMPTY_BOOKING, name)
+    return as_json(value) if name in _JSON_OF_BOOKINGS else value
 
 
 def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:

@@ -8,15 +8,21 @@ Then the order in which messages come does not matter.
 A row has one `version`, that of its newest message. `column_versions` has the versions of the columns which that message
 does not tell: that of the message which wrote the column, or "" where none did. A message may guess at a column that it does not
 tell: the newest guess stays until a message tells the column, whatever its version.
+
+Some columns describe what another column names: `customer_phone` is the phone of `customer_id`. A message that names another customer
+empties every `customer_phone` which a message of the former customer, or an older one, wrote. Formally: when two messages name
+different things, the older one also writes "empty" into the describing columns, after its own value. Both "the newest naming" and "the
+newest message that names something else" only ever grow, so this does not depend on the order of messages either.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import orjson
 
-from consumers.rows import Row, as_json, booking_row, guess_version
+from consumers.rows import Row, as_json, booking_row, empty_value, guess_version, without_guess
 from ingest.booking import Booking
 from ingest.event import Event, Via
 from ingest.instant import format_instant
@@ -25,6 +31,15 @@ Key = tuple[str, str, str]
 
 # Columns that say how a row came to be, not what a message says of the booking.
 _OF_THE_LOAD = {"first_seen_at", "last_via", "loaded_at"}
+
+# Column → the column that names what it describes.
+DESCRIBES: Mapping[str, str] = {
+    "staff_name": "staff",
+    "service_name": "service_id",
+    **dict.fromkeys(("customer_name", "customer_email", "customer_phone", "timezone", "answers"), "customer_id"),
+    "currency": "price",
+    "ends_at": "starts_at",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +106,7 @@ def outcome(candidates: Sequence[Candidate], stored: Row | None, now: datetime) 
     """Put the messages about one booking, in the order of the log, into its stored row, which is whole where `needs_whole_row` says so."""
     row = stored if stored is None else _read_anew(candidates, stored, now)
     unused: list[Candidate] = []
-    # The newest first, so that little is left to fill. Of equally new ones the first in the log stays the first, and wins.
-    for candidate in sorted(candidates, key=lambda candidate: candidate.version, reverse=True):
+    for candidate in _newest_first(candidates):
         before = row
         if row is None or candidate.version > row["version"] or row["column_versions"] is not None:
             row = merge(row, candidate.row(now))
@@ -105,6 +119,11 @@ def outcome(candidates: Sequence[Candidate], stored: Row | None, now: datetime) 
     return Outcome(row | {"first_seen_at": first_seen_at, "loaded_at": now}, stale)
 
 
+def _newest_first(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Sort them, so that little is left to fill. Of equally new ones the first in the log stays the first, and wins."""
+    return sorted(candidates, key=lambda candidate: candidate.version, reverse=True)
+
+
 def merge(stored: Row | None, told: Row) -> Row:
     """Return the newer of two rows, with what the older one has in columns that the newer one's message does not tell.
 
@@ -113,9 +132,9 @@ def merge(stored: Row | None, told: Row) -> Row:
     if stored is None:
         return told
     newer, older = (told, stored) if told["version"] > stored["version"] else (stored, told)
-    default: str = older["version"]
-    listed = column_versions(older)
-    return _filled(newer, older, {name: listed.get(name, default) for name in column_versions(newer)})
+    names = column_versions(newer).keys()
+    of_newer, of_older = (_written(row, {*names, *map(_described, names)}) for row in (newer, older))
+    return _changed(newer, {name: _newest(name, of_newer, of_older) for name in names})
 
 
 def column_versions(row: Row) -> dict[str, str]:
@@ -124,14 +143,51 @@ def column_versions(row: Row) -> dict[str, str]:
     return versions
 
 
-def _filled(row: Row, source: Row, versions: Mapping[str, str]) -> Row:
-    """Return the row with those of the source's columns that have a newer version there; the row itself when none has."""
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a column holds, and the version of the message that wrote it."""
+
+    version: str
+    value: Any
+
+
+def _written(row: Row, names: Iterable[str]) -> dict[str, _Written]:
     default: str = row["version"]
-    listed = column_versions(row)
-    newer = {name: version for name, version in versions.items() if version > listed.get(name, default)}
-    if not newer:
+    versions = column_versions(row)
+    return {name: _Written(versions.get(name, default), row[name]) for name in names}
+
+
+def _described(name: str) -> str:
+    """Return the column that names what this one describes; the column itself where it describes no other."""
+    return DESCRIBES.get(name, name)
+
+
+def _newest(name: str, *rows: Mapping[str, _Written]) -> _Written:
+    """Return what was written last to the column, of two rows, or that it is empty where all that describes something else by now."""
+    outdated = _outdated(name, *rows)
+    valid = [row[name] for row in rows if not outdated or without_guess(row[name].version) > outdated]
+    return max(valid, key=lambda written: written.version, default=_Written(outdated, empty_value(name)))
+
+
+def _outdated(name: str, *rows: Mapping[str, _Written]) -> str:
+    """Return the version up to which the column describes another thing than the newest of the rows names, or ""."""
+    if name not in DESCRIBES:
+        return ""
+    first, second = (row[DESCRIBES[name]] for row in rows)
+    return "" if _identity(first.value) == _identity(second.value) else min(first.version, second.version)
+
+
+def _identity(value: Any) -> Any:
+    """Return what decides whether two values name the same thing: of a list, which `staff` is, the first."""
+    return orjson.loads(value)[:1] if isinstance(value, str) and value.startswith("[") else value
+
+
+def _changed(row: Row, changes: Mapping[str, _Written]) -> Row:
+    """Return the row with these columns; the row itself when it has them already."""
+    if _written(row, changes) == changes:
         return row
-    return row | {name: source[name] for name in newer} | {"column_versions": as_json(listed | newer)}
+    versions = column_versions(row) | {name: change.version for name, change in changes.items()}
+    return row | {name: change.value for name, change in changes.items()} | {"column_versions": as_json(versions)}
 
 
 def _read_anew(candidates: Sequence[Candidate], stored: Row, now: datetime) -> Row:
@@ -141,10 +197,13 @@ def _read_anew(candidates: Sequence[Candidate], stored: Row, now: datetime) -> R
     made_by = next((candidate for candidate in replayed if candidate.made(stored)), None)
     if made_by:
         told = made_by.row(now)
-        row = _filled(told, row, column_versions(row))
+        before, now_told = (_written(one, column_versions(row)) for one in (row, told))
+        row = _changed(told, {name: written for name, written in before.items() if written.version > now_told[name].version})
     if row["column_versions"] is not None:
         for candidate in replayed:
             row = _rewritten(row, candidate.row(now))
+        for candidate in _newest_first(replayed):  # a message that names something else also emptied columns that it does not tell
+            row = merge(row, candidate.row(now))
     differs = any(row[name] != stored[name] for name in row.keys() - _OF_THE_LOAD) if row is not stored else False
     return row if differs else stored
 
