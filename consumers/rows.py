@@ -7,7 +7,6 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Context, Decimal
 from typing import Any
 
 import orjson
@@ -15,16 +14,13 @@ import pyarrow as pa
 
 from consumers.json_text import json_text
 from consumers.query import is_instant, parsed_json
-from ingest.booking import COLUMNS, Booking, BookingStatus
+from ingest.booking import COLUMNS, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
 from ingest.instant import as_utc, parse_instant
 from ingest.log import StoredRecord
 
 Row = dict[str, Any]
-
-_FINEST = Decimal("1e-9")
-_EXACT = Context(prec=60)  # the default's 28 digits are fewer than decimal(38, 9) holds
 
 _TEXT, _INT, _REAL, _TIME, _PRICE = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 9)
 
@@ -122,7 +118,7 @@ def booking_row(booking: Booking, event: Event, version: str, first_seen_at: dat
         "account": event.account,
         "status": booking.status.value,
         "version": version,
-        "price": _scaled(booking.price),
+        "price": None if booking.price is None else rounded(booking.price),
         "first_seen_at": first_seen_at,
         "last_event_id": event.id,
         "last_via": event.via.value,
@@ -205,10 +201,6 @@ _KINDS: Mapping[pa.DataType, set[type]] = {_TEXT: {str}, _INT: {int}, _REAL: {in
 
 def _any_text(data: bytes) -> str:
     return data.decode(errors="backslashreplace").replace("\x00", "\\x00")
-
-
-def _scaled(price: Decimal | None) -> Decimal | None:
-    return None if price is None else price.quantize(_FINEST, context=_EXACT)
 
 
 def _instant_or(text: str | None, otherwise: datetime) -> datetime:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import StrEnum
 
 
@@ -75,6 +75,15 @@ class Booking:
     gone_at: datetime | None = None
     column_versions: Mapping[str, str] | None = None
     untold: frozenset[str] = frozenset()
+
+
+_FINEST = Decimal("1e-9")
+_EXACT = Context(prec=60)  # the default's 28 digits are fewer than the column holds
+
+
+def rounded(price: Decimal) -> Decimal:
+    """Return a price as the warehouse's decimal(38, 9) holds it."""
+    return price.quantize(_FINEST, context=_EXACT)
 
 
 COLUMNS = tuple(field.name for field in fields(Booking) if field.name != "untold")

@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -18,6 +20,8 @@ from ingest.instant import read_rare, utc
 # The widest price the warehouse's decimal(38, 9) holds, and an exponent beyond which a number is no price but an attack.
 _PRICE_DIGITS = 29
 _FINEST_EXPONENT = -30
+
+_LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 
 
 def _text(value: object) -> str | None:
@@ -49,9 +53,24 @@ def _parameters(value: object) -> dict[str, str] | None:
     return found or None
 
 
-def _objects(value: object) -> object:
-    """The objects of a list; null, and whatever else is no object, is left out."""
-    return [item for item in value if isinstance(item, dict | BaseModel)] if isinstance(value, list | tuple) else ()
+def plain_word(text: str) -> str:
+    """Return a word's letters in lower case, with one l in canceled: vendors write one state in several ways."""
+    return "".join(filter(str.isalpha, text)).lower().replace("cancelled", "canceled")
+
+
+def _word(value: object) -> str | None:
+    return plain_word(_text(value) or "") or None
+
+
+def _object(value: object, field: str | None = None) -> object:
+    if field and (text := _text(value)):
+        return {field: text}
+    return value if isinstance(value, dict | BaseModel) else None
+
+
+def _objects(value: object, field: str | None = None) -> object:
+    entries = value if isinstance(value, list | tuple) else ()
+    return [part for entry in entries if (part := _object(entry, field)) is not None]
 
 
 def _identity(value: str) -> str:
@@ -61,7 +80,8 @@ def _identity(value: str) -> str:
 
 
 def _absent(value: object) -> object:
-    return None if value == "" else value
+    """None for "" and for an empty list, as which some languages write an object without fields."""
+    return None if value in ("", [], ()) else value
 
 
 def _rare_instant(value: object) -> object:
@@ -83,13 +103,33 @@ Text = Annotated[str | None, BeforeValidator(_text)]
 Id = Annotated[str, AfterValidator(_identity)]
 Instant = Annotated[AwareDatetime, BeforeValidator(_rare_instant), AfterValidator(utc)]
 MaybeInstant = Annotated[Instant | None, BeforeValidator(_absent)]
-Amount = Annotated[Decimal, AfterValidator(_price)]
+MaybeAmount = Annotated[Annotated[Decimal, AfterValidator(_price)] | None, BeforeValidator(_absent)]
+MaybeFlag = Annotated[bool | None, BeforeValidator(_absent)]
 # Text of anything: an answer to a question may be true, or a list of choices.
 AnyText = Annotated[str | None, BeforeValidator(_any_text)]
 # Campaign parameters and the like.
 Parameters = Annotated[dict[str, str] | None, BeforeValidator(_parameters)]
-# For lists of objects that only describe: `Annotated[tuple[Host, ...], OBJECTS] = ()`.
+# One of a vendor's own words, as `plain_word` has it.
+Word = Annotated[str | None, BeforeValidator(_word)]
+# For what the booking depends on, so that another kind of value is an error: `Annotated[Payment | None, ABSENT] = None`.
+ABSENT = BeforeValidator(_absent)
+# For what only describes: an object, and none where there is anything else.
+OBJECT = BeforeValidator(_object)
+# For lists of such objects: `Annotated[tuple[Host, ...], OBJECTS] = ()`.
 OBJECTS = BeforeValidator(_objects)
+
+
+def object_or(field: str) -> BeforeValidator:
+    """As OBJECT, for what may also be a text: that is then the object's `field`, such as the id of what was not expanded."""
+    return BeforeValidator(partial(_object, field=field))
+
+
+def objects_or(field: str) -> BeforeValidator:
+    """As OBJECTS, for a list whose entries may also be texts."""
+    return BeforeValidator(partial(_objects, field=field))
+
+
+REFERENCE = object_or("id")
 
 
 class Payload(BaseModel):
@@ -146,35 +186,44 @@ def _documented() -> Iterator[None]:
 Sources = Mapping[str, tuple[str, ...]]
 
 _EMPTY = (None, (), BookingStatus.UNKNOWN)
+# Every booking has these, so that null in their place says nothing.
+_NEVER_CLEARED = {"status"}
 
 
 def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[str]:
     """Name the columns of `booking` that are empty only because `message` lacks a field: the value for `Booking.untold`.
 
     A column is among them when it is empty and at least one of the fields it is read from is absent. A field that is there with null,
-    "" or an empty list was told: the vendor cleared it. Of a list of objects the first one is looked at. List in `sources` only columns
+    "" or an empty list was told: the vendor cleared it, unless it is one that every booking has. Of a list of objects the first one is looked at. List in `sources` only columns
     that some message of the vendor fills, for instance `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
     """
     empty = (column for column in sources if getattr(booking, column) in _EMPTY)
-    return frozenset(column for column in empty if not all(_is_told(message, path) for path in sources[column]))
+    return frozenset(
+        column for column in empty if not all(_is_told(message, path, clearable=column not in _NEVER_CLEARED) for path in sources[column])
+    )
 
 
-def _is_told(message: Payload, path: str) -> bool:
+def _is_told(message: Payload, path: str, *, clearable: bool) -> bool:
     part: object = message
     for name in path.split("."):
         if isinstance(part, tuple):
             part = next(iter(part), None)
         if not isinstance(part, Payload):  # null or an empty list, which says that there is nothing below it
-            return True
+            return clearable
         if name not in part.model_fields_set:
             return False
         part = getattr(part, name)
-    return True
+    return clearable or part is not None
 
 
 def unique(values: Iterable[str | None]) -> tuple[str, ...]:
     """Return each value once, in the order of its first appearance, without the absent ones."""
     return tuple(dict.fromkeys(value for value in values if value))
+
+
+def web_link(*texts: str | None) -> str | None:
+    """Return the first text that is wholly a link which a browser opens."""
+    return next((text for text in texts if text and _LINK.fullmatch(text)), None)
 
 
 def latest(*moments: datetime | None) -> datetime:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import Enum, auto
+from typing import Any
 
-from ingest.booking import Booking, Stored
+from ingest.booking import Booking, Stored, rounded
 from ingest.vendors.rest import Window
 
 
@@ -30,9 +32,15 @@ def compare(told: Booking, stored: Stored | None, columns: Sequence[str], doubte
     if stored is None or told.version > stored.booking.version:
         return Verdict.YOUNG if told.updated_at and told.updated_at >= doubted_before else Verdict.MISSED
     compared = [name for name in columns if name not in told.untold]
-    if stored.booking.gone_at is None and all(getattr(told, name) == getattr(stored.booking, name) for name in compared):
+    if stored.booking.gone_at is None and all(_held(told, name) == _held(stored.booking, name) for name in compared):
         return Verdict.MATCHED
     return Verdict.NEWER_HERE if stored.loaded_at >= doubted_before else Verdict.MISSED
+
+
+def _held(booking: Booking, name: str) -> Any:
+    """Return the column as the warehouse holds it: a finer price would differ for ever from what was made of it."""
+    value = getattr(booking, name)
+    return rounded(value) if isinstance(value, Decimal) else value
 
 
 def supersedes(told: Booking, stored: Stored | None) -> str:

@@ -3,29 +3,36 @@
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import AliasChoices, AliasPath, BeforeValidator, Field
+from pydantic import AliasChoices, AliasPath, Field
 
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.instant import format_instant
-from ingest.vendors.payload import OBJECTS, Amount, AnyText, Id, Instant, MaybeInstant, Payload, Sources, Text, unique, untold
+from ingest.vendors.payload import (
+    ABSENT,
+    OBJECTS,
+    REFERENCE,
+    AnyText,
+    Id,
+    Instant,
+    MaybeAmount,
+    MaybeInstant,
+    Payload,
+    Sources,
+    Text,
+    Word,
+    objects_or,
+    unique,
+    untold,
+)
 
-# Letters only, lower-case: webhooks say `Confirmed` where REST says `confirmed`. The first two are documented.
+# Webhooks say `Confirmed` where REST says `confirmed`. The first two are documented.
 _STATUSES = {
     "confirmed": BookingStatus.CONFIRMED,
-    "cancelled": BookingStatus.CANCELLED,
     "canceled": BookingStatus.CANCELLED,
     "pending": BookingStatus.PENDING,
     "completed": BookingStatus.COMPLETED,
     "noshow": BookingStatus.NO_SHOW,
 }
-
-
-def _object_of_id(value: object) -> object:
-    return {"id": value} if isinstance(value, str) else value
-
-
-def _never_null(value: object) -> object:
-    return () if value is None else value
 
 
 def _either(*paths: str) -> object:
@@ -47,15 +54,15 @@ class _Participant(Payload):
     """A customer's part in a booking: `participants[]` of a webhook, `customers[]` of REST with the `profile` put in."""
 
     customer_id: Annotated[Text, _either("customer_id", "id")] = None
-    status: Annotated[Text, _either("booking_status", "status")] = None
+    status: Annotated[Word, _either("booking_status", "status")] = None
     firstname: Annotated[Text, _either("firstname", "profile.firstname")] = None
     lastname: Annotated[Text, _either("lastname", "profile.lastname")] = None
     email: Annotated[Text, _either("email", "profile.email")] = None
     mobile: Annotated[Text, _either("mobile", "profile.mobile")] = None
     phone: Annotated[Text, _either("phone", "profile.phone")] = None
     timezone: Text = None
-    spaces: _Spaces | None = None
-    total_spaces: _Spaces | None = None
+    spaces: Annotated[_Spaces | None, ABSENT] = None
+    total_spaces: Annotated[_Spaces | None, ABSENT] = None
     questions: Annotated[tuple[_Question, ...], OBJECTS] = ()
 
     def name(self) -> str | None:
@@ -77,9 +84,9 @@ class _Named(Payload):
     name: Annotated[Text, _either("name", "profile.name")] = None
 
 
-_MaybeNamed = Annotated[_Named | None, BeforeValidator(_object_of_id)]
-_Participants = Annotated[tuple[_Participant, ...], BeforeValidator(_never_null)]
-_Bookables = Annotated[tuple[_Named, ...], OBJECTS]
+_MaybeNamed = Annotated[_Named | None, REFERENCE]
+_Participants = Annotated[tuple[_Participant, ...], objects_or("id")]
+_Bookables = Annotated[tuple[_Named, ...], objects_or("id")]
 
 
 class _Booking(Payload):
@@ -88,8 +95,8 @@ class _Booking(Payload):
     created: MaybeInstant = None
     starts_at: Annotated[MaybeInstant, _either("start_time", "start")] = None
     ends_at: Annotated[MaybeInstant, _either("end_time", "end")] = None
-    status: Text = None
-    price: Amount | None = None
+    status: Word = None
+    price: MaybeAmount = None
 
 
 class BookingData(Payload):
@@ -185,12 +192,8 @@ def _version(booking: _Booking, status: BookingStatus) -> str:
 
 def _status(data: BookingData) -> BookingStatus:
     """Cancelled is cancelled; else nobody came when every participant is marked so (that mark's wording is not documented)."""
-    status = _STATUSES.get(_letters(data.booking.status), BookingStatus.UNKNOWN)
-    marks = [_letters(participant.status) for participant in data.participants]
+    status = _STATUSES.get(data.booking.status or "", BookingStatus.UNKNOWN)
+    marks = [participant.status for participant in data.participants]
     if status is not BookingStatus.CANCELLED and marks and all(mark == "noshow" for mark in marks):
         return BookingStatus.NO_SHOW
     return status
-
-
-def _letters(word: str | None) -> str:
-    return "".join(filter(str.isalpha, word or "")).lower()

@@ -149,7 +149,8 @@ class AppointeddV1(Rest[AppointeddAccount]):
         """A customer may have been deleted since, or be told of in another way than the rest; the booking stands."""
         name = _customer_id(customer)
         profile = self._profile(name) if name else None
-        return {**customer, "profile": profile} if profile else customer
+        own = {"id": customer} if isinstance(customer, str) else customer
+        return {**own, "profile": profile} if profile else customer
 
     def _read_profile(self, customer_id: str) -> Record | None:
         response = self.ask(f"customers/{quote(customer_id, safe='')}")
@@ -165,6 +166,8 @@ def _listed(name: str, path: str | None = None) -> EndpointResource:
 
 def _customer_id(customer: Any) -> str:
     """Empty where nobody is named."""
+    if isinstance(customer, str):
+        return customer
     name = isinstance(customer, dict) and (customer.get("customer_id") or customer.get("id"))
     return str(name) if name else ""
 

@@ -19,7 +19,7 @@ from ingest.signing import hmac_sha256_hex, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
 from ingest.vendors.account import EVENTS, Words
 from ingest.vendors.bookeo.booking import Item, MaybeNumber, Part, Record, booking_of, deleted
-from ingest.vendors.payload import MaybeInstant, read_json
+from ingest.vendors.payload import ABSENT, MaybeInstant, read_json
 
 TIMESTAMP = "x-bookeo-timestamp"
 MESSAGE_ID = "x-bookeo-messageid"
@@ -93,7 +93,7 @@ class _Envelope(Part):
     """Any delivery, of domains we know and of those Bookeo adds later."""
 
     item_id: MaybeNumber = None
-    item: _Named | None = None
+    item: Annotated[_Named | None, ABSENT] = None
 
     def subject(self) -> str:
         item = self.item or _Named()
@@ -105,7 +105,7 @@ class _Envelope(Part):
 
 class _BookingEnvelope(Part):
     timestamp: MaybeInstant = None
-    item: Item | None = None
+    item: Annotated[Item | None, ABSENT] = None
 
 
 class Bookeo(Vendor[BookeoAccount]):

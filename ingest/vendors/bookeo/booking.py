@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -16,7 +16,22 @@ from pydantic.alias_generators import to_camel
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.instant import format_instant
-from ingest.vendors.payload import OBJECTS, Amount, AnyText, Id, MaybeInstant, Payload, Sources, Text, unique, untold
+from ingest.vendors.payload import (
+    ABSENT,
+    OBJECT,
+    OBJECTS,
+    AnyText,
+    Id,
+    MaybeAmount,
+    MaybeFlag,
+    MaybeInstant,
+    Payload,
+    Sources,
+    Text,
+    objects_or,
+    unique,
+    untold,
+)
 
 _SOURCES: Sources = {
     "group_id": ("event_id",),
@@ -44,12 +59,6 @@ def _number(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _listed(value: object) -> object:
-    return () if value is None else value
-
-
-T = TypeVar("T")
-_Many = Annotated[tuple[T, ...], BeforeValidator(_listed)]
 Number = Annotated[Id, BeforeValidator(_number)]
 MaybeNumber = Annotated[Id | None, BeforeValidator(_number)]
 # Bounded, so that no sum of them is beyond what the warehouse's integer holds.
@@ -86,7 +95,7 @@ class _Person(Part):
     middle_name: Text = None
     last_name: Text = None
     email_address: Text = None
-    phone_numbers: _Many[_Phone] = ()
+    phone_numbers: Annotated[tuple[_Phone, ...], objects_or("number")] = ()
     custom_fields: _Fields = ()
 
     @property
@@ -108,20 +117,20 @@ def _plain(name: str) -> str:
 
 
 class _Category(Part):
-    number: _People = 0
+    number: Annotated[_People | None, ABSENT] = None
 
 
 class _Participant(Part):
     person_id: Text = None
-    person_details: _Person | None = None
+    person_details: Annotated[_Person | None, OBJECT] = None
 
 
 class _Participants(Part):
-    numbers: _Many[_Category] = ()
-    details: _Many[_Participant] = ()
+    numbers: Annotated[tuple[_Category, ...], OBJECTS] = ()
+    details: Annotated[tuple[_Participant, ...], OBJECTS] = ()
 
     def count(self) -> int | None:
-        return sum(category.number for category in self.numbers) if self.numbers else None
+        return sum(category.number or 0 for category in self.numbers) if self.numbers else None
 
     def customer(self) -> _Person | None:
         return next((one.person_details for one in self.details if one.person_id == _SELF), None)
@@ -131,12 +140,12 @@ class _Participants(Part):
 
 
 class _Money(Part):
-    amount: Amount | None = None
+    amount: MaybeAmount = None
     currency: Text = None
 
 
 class _Price(Part):
-    total_gross: _Money | None = None
+    total_gross: Annotated[_Money | None, ABSENT] = None
 
 
 class Item(Part):
@@ -146,20 +155,20 @@ class Item(Part):
     start_time: MaybeInstant = None
     end_time: MaybeInstant = None
     customer_id: Text = None
-    customer: _Person | None = None
-    participants: _Participants | None = None
-    resources: _Many[_Resource] = ()
+    customer: Annotated[_Person | None, OBJECT] = None
+    participants: Annotated[_Participants | None, ABSENT] = None
+    resources: Annotated[tuple[_Resource, ...], objects_or("id")] = ()
     options: _Fields = ()
-    canceled: bool | None = None
+    canceled: MaybeFlag = None
     cancelation_time: MaybeInstant = None
     cancelation_agent: Text = None
-    accepted: bool | None = None
-    no_show: bool | None = None
+    accepted: MaybeFlag = None
+    no_show: MaybeFlag = None
     creation_time: MaybeInstant = None
     last_change_time: MaybeInstant = None
     product_name: Text = None
     product_id: Text = None
-    price: _Price | None = None
+    price: Annotated[_Price | None, ABSENT] = None
 
     def changed_at(self) -> datetime | None:
         """Return the time of the last change. `lastChangeTime` is absent until the first; these times look cut to the minute."""
@@ -236,7 +245,7 @@ def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezon
         updated_at=changed_at,
         service_id=item.product_id,
         service_name=item.product_name,
-        staff=tuple(resource.id for resource in item.resources if resource.id),
+        staff=unique(resource.id for resource in item.resources),
         staff_name=next((resource.name for resource in item.resources), None),
         customer_id=item.customer_id,
         customer_name=customer.name,

@@ -63,8 +63,8 @@ class _BookingEnvelope(Payload):
     payload: Invitee
 
     def invitee(self) -> Invitee:
-        """Return the invitee; one without `status`, as in old forms, has the status that the event's name tells."""
-        if "status" in self.payload.model_fields_set:
+        """Return the invitee; one without a status, as in old forms, has the status that the event's name tells."""
+        if self.payload.status:
             return self.payload
         return self.payload.model_copy(update={"status": "canceled" if self.event == "invitee.canceled" else "active"})
 

@@ -14,22 +14,31 @@ from ingest.booking import Answer, Booking, BookingStatus
 from ingest.instant import format_instant
 from ingest.vendors.calendly.phone import answered_phone
 from ingest.vendors.payload import (
+    ABSENT,
+    OBJECT,
     OBJECTS,
-    Amount,
     AnyText,
     Id,
     Instant,
+    MaybeAmount,
+    MaybeFlag,
     MaybeInstant,
     Parameters,
     Payload,
     Sources,
     Text,
+    Word,
     latest,
+    objects_or,
+    plain_word,
     unique,
     untold,
+    web_link,
 )
 
 _STATUSES = {"active": BookingStatus.CONFIRMED, "canceled": BookingStatus.CANCELLED}
+# Kinds of places that hosts and invitees describe in their own words.
+_OWN_WORDS = {"custom", "ask_invitee"}
 _CANCELERS = {"invitee": "customer", "host": "host"}
 
 _SOURCES: Sources = {
@@ -78,9 +87,9 @@ class _Reconfirmation(Payload):
 
 
 class _Payment(Payload):
-    amount: Amount | None = None
+    amount: MaybeAmount = None
     currency: Text = None
-    successful: bool | None = None
+    successful: MaybeFlag = None
 
 
 class _QuestionAndAnswer(Payload):
@@ -95,6 +104,10 @@ class _Location(Payload):
 
     def text(self) -> str | None:
         return self.join_url or self.location or self.type
+
+    def link(self) -> str | None:
+        """Return the link of the call, which hosts and invitees may also write themselves where it is not at a postal address."""
+        return web_link(self.join_url, self.location if self.type in _OWN_WORDS else None)
 
 
 class _Host(Payload):
@@ -115,9 +128,9 @@ class ScheduledEvent(Payload):
     start_time: MaybeInstant = None
     end_time: MaybeInstant = None
     event_type: Text = None
-    location: _Location | None = None
-    event_memberships: Annotated[tuple[_Host, ...], OBJECTS] = ()
-    event_guests: Annotated[tuple[_Guest, ...], OBJECTS] = ()
+    location: Annotated[_Location | None, OBJECT] = None
+    event_memberships: Annotated[tuple[_Host, ...], objects_or("user")] = ()
+    event_guests: Annotated[tuple[_Guest, ...], objects_or("email")] = ()
 
     def staff(self) -> tuple[str, ...]:
         """Return the hosts' URIs. Calendly may list a host twice."""
@@ -132,9 +145,11 @@ class ScheduledEvent(Payload):
         return self.location.text() if self.location else None
 
 
-def _no_news(event: object) -> object:
-    """Null in place of the event says nothing of it, as if it were not there: nobody is invited to nothing."""
-    return {} if event is None else event
+def _event(event: object) -> object:
+    """Read a URI in place of the event as its `uri`; anything else but an object says nothing of it: nobody is invited to nothing."""
+    if isinstance(event, str) and event:
+        return {"uri": event}
+    return event if isinstance(event, dict | Payload) else {}
 
 
 class Invitee(Payload):
@@ -143,7 +158,7 @@ class Invitee(Payload):
     uri: Id
     created_at: Instant
     updated_at: Instant
-    status: Text = None
+    status: Word = None
     event: Text = None
     name: Text = None
     first_name: Text = None
@@ -153,14 +168,14 @@ class Invitee(Payload):
     text_reminder_number: Text = None
     questions_and_answers: Annotated[tuple[_QuestionAndAnswer, ...], OBJECTS] = ()
     tracking: Parameters = None
-    rescheduled: bool | None = None
+    rescheduled: MaybeFlag = None
     old_invitee: Text = None
     new_invitee: Text = None
-    cancellation: _Cancellation | None = None
-    no_show: _NoShow | None = None
-    reconfirmation: _Reconfirmation | None = None
-    payment: _Payment | None = None
-    scheduled_event: Annotated[ScheduledEvent, BeforeValidator(_no_news)] = ScheduledEvent()
+    cancellation: Annotated[_Cancellation | None, OBJECT] = None
+    no_show: Annotated[_NoShow | None, ABSENT] = None
+    reconfirmation: Annotated[_Reconfirmation | None, OBJECT] = None
+    payment: Annotated[_Payment | None, ABSENT] = None
+    scheduled_event: Annotated[ScheduledEvent, BeforeValidator(_event)] = ScheduledEvent()
 
     def changed_at(self) -> datetime:
         """Return the time of the last change. A no-show does not move `updated_at`, so the parts' own times count too."""
@@ -228,14 +243,14 @@ def booking_of_invitee(invitee: Invitee, changed_at: datetime) -> Booking:
         price=price,
         currency=currency,
         cancel_reason=cancellation.reason,
-        cancelled_by=_CANCELERS.get(cancellation.canceler_type or "", cancellation.canceler_type),
+        cancelled_by=_CANCELERS.get(plain_word(cancellation.canceler_type or ""), cancellation.canceler_type),
         cancelled_at=cancellation.created_at,
         rescheduled_from=invitee.old_invitee,
         rescheduled_to=invitee.new_invitee,
         answers=invitee.answers(),
         tracking=invitee.tracking,
         guests=event.guests(),
-        conference_url=event.location.join_url if event.location else None,
+        conference_url=event.location.link() if event.location else None,
     )
     return replace(booking, untold=_untold(invitee, booking))
 

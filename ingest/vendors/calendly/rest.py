@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from dlt.sources.helpers.rest_client.paginators import BasePaginator, JSONResponseCursorPaginator
 from dlt.sources.rest_api.typing import EndpointResource
@@ -21,7 +21,7 @@ from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.oauth import App, RotatingTokens
 from ingest.vendors.calendly import CalendlyAccount
 from ingest.vendors.calendly.booking import ScheduledEvent
-from ingest.vendors.payload import Payload, Text, read_value
+from ingest.vendors.payload import ABSENT, OBJECT, Payload, Word, read_value
 from ingest.vendors.rest import Rest, Window, json_object
 
 _TOKENS = "https://auth.calendly.com/oauth/token"
@@ -33,15 +33,15 @@ _ENDED = {BookingStatus.CANCELLED, BookingStatus.RESCHEDULED}
 
 
 class _Counter(Payload):
-    total: int = 0
-    active: int = 0
+    total: Annotated[int | None, ABSENT] = None
+    active: Annotated[int | None, ABSENT] = None
 
 
 class _Listed(ScheduledEvent):
     """An event as lists have it."""
 
-    status: Text = None
-    invitees_counter: _Counter = _Counter()
+    status: Word = None
+    invitees_counter: Annotated[_Counter | None, OBJECT] = None
 
 
 class _Pages(JSONResponseCursorPaginator):
@@ -107,7 +107,8 @@ class CalendlyRest(Rest[CalendlyAccount]):
         here = [one.booking for one in stored if one.booking.gone_at is None]
         coming = [booking for booking in here if booking.status not in _ENDED]
         shared = (event.start_time, event.end_time, event.name, event.staff(), event.place(), event.guests())
-        return (len(here), len(coming)) == (event.invitees_counter.total, event.invitees_counter.active) and all(
+        counter = event.invitees_counter or _Counter()
+        return (len(here), len(coming)) == (counter.total, counter.active) and all(
             shared == (booking.starts_at, booking.ends_at, booking.service_name, booking.staff, booking.location, booking.guests)
             for booking in here  # those that are not coming too: their cancellations may have left out the meeting
         )

@@ -15,8 +15,7 @@ from ingest.signing import timestamped_hmac, timestamped_signature, which_matche
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
 from ingest.vendors.account import EVENTS, Words
 from ingest.vendors.oncehub.booking import Booked, booking_of_record, booking_of_webhook
-from ingest.vendors.oncehub.parts import BLOCK
-from ingest.vendors.payload import Id, Instant, Payload, Text, read_json
+from ingest.vendors.payload import OBJECT, Id, Instant, Payload, Text, read_json
 
 SIGNATURE = "oncehub-signature"
 # The field of a webhook object that its deliveries are signed with: the first in the API's reference, the second in its introduction.
@@ -54,7 +53,7 @@ class _Envelope(Payload):
     id: Text = None
     type: Id
     creation_time: Instant
-    data: Annotated[_Subject | None, BLOCK] = None
+    data: Annotated[_Subject | None, OBJECT] = None
 
 
 class _BookingEnvelope(Payload):

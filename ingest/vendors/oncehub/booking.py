@@ -4,7 +4,6 @@ It is the same object in webhooks and in REST, with two differences: webhooks ha
 `contact` and `utm_params`; REST has `contact` and `utm_params`, and ids of what is not expanded.
 """
 
-import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -15,10 +14,7 @@ from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.instant import format_instant
 from ingest.vendors.oncehub.parts import (
-    ABSENT,
     ADDRESSES,
-    BLOCK,
-    REFERENCE,
     Calendar,
     Change,
     Conferencing,
@@ -29,9 +25,24 @@ from ingest.vendors.oncehub.parts import (
     Payment,
     Reference,
     User,
-    Utm,
 )
-from ingest.vendors.payload import Id, Instant, MaybeInstant, Payload, Sources, Text, unique, untold
+from ingest.vendors.payload import (
+    ABSENT,
+    OBJECT,
+    REFERENCE,
+    Id,
+    Instant,
+    MaybeInstant,
+    Parameters,
+    Payload,
+    Sources,
+    Text,
+    Word,
+    plain_word,
+    unique,
+    untold,
+    web_link,
+)
 
 # `rescheduled` says that the booking stands, at its new time: only `canceled` ends one.
 # https://help.oncehub.com/help/effect-of-rescheduling
@@ -41,12 +52,12 @@ _STATUSES = {
     "rescheduled": BookingStatus.CONFIRMED,
     "completed": BookingStatus.COMPLETED,
     "canceled": BookingStatus.CANCELLED,
-    "no_show": BookingStatus.NO_SHOW,
+    "noshow": BookingStatus.NO_SHOW,
 }
 _ACTORS = {"customer": "customer", "user": "host"}
-_LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 
 _SOURCES: Sources = {
+    "status": ("status",),
     "starts_at": ("starting_time",),
     "ends_at": ("starting_time", "duration_minutes"),
     "timezone": ("customer_timezone",),
@@ -55,7 +66,7 @@ _SOURCES: Sources = {
     "staff": ("owner",),
     "staff_name": ("owner.first_name", "owner.last_name"),
     "location": ("virtual_conferencing.join_url", "location_description"),
-    "conference_url": ("virtual_conferencing.join_url",),
+    "conference_url": ("virtual_conferencing.join_url", "location_description"),
     "customer_id": ("contact.id", "conversation.contact.id"),
     "price": ("payment_information",),
     "currency": ("payment_information",),
@@ -109,7 +120,7 @@ class Booked(Payload):
     last_updated_time: MaybeInstant = None
     starting_time: MaybeInstant = None
     duration_minutes: Annotated[int | None, ABSENT] = None
-    status: Text = None
+    status: Word = None
     subject: Text = None
     customer_timezone: Text = None
     location_description: Text = None
@@ -120,15 +131,15 @@ class Booked(Payload):
     event_type: Annotated[Reference | None, REFERENCE] = None
     booking_page: Annotated[Reference | None, REFERENCE] = None
     master_page: Annotated[Reference | None, REFERENCE] = None
-    virtual_conferencing: Annotated[Conferencing | None, BLOCK] = None
-    cancel_reschedule_information: Annotated[Change | None, BLOCK] = None
-    form_submission: Annotated[Form | None, BLOCK] = None
+    virtual_conferencing: Annotated[Conferencing | None, OBJECT] = None
+    cancel_reschedule_information: Annotated[Change | None, OBJECT] = None
+    form_submission: Annotated[Form | None, OBJECT] = None
     conversation: Annotated[Conversation | None, REFERENCE] = None
     contact: Annotated[Contact | None, REFERENCE] = None
-    payment_information: Annotated[Payment | None, BLOCK] = None
-    external_calendar: Annotated[Calendar | None, BLOCK] = None
+    payment_information: Annotated[Payment | None, OBJECT] = None
+    external_calendar: Annotated[Calendar | None, OBJECT] = None
     custom_fields: Fields = ()
-    utm_params: Annotated[Utm | None, BLOCK] = None
+    utm_params: Parameters = None
 
     @model_validator(mode="before")
     @classmethod
@@ -194,19 +205,18 @@ class Booked(Payload):
         return tuple(Answer(question, answer) for question, answer in pairs if question or answer)
 
     def tracking(self) -> dict[str, str] | None:
-        """Return the campaign parameters under their usual names."""
-        return {f"utm_{name}": value for name, value in (self.utm_params or Utm()) if value} or None
+        """Return the campaign parameters under their usual names, which begin with `utm_`."""
+        return self.utm_params and {f"utm_{name.removeprefix('utm_')}": value for name, value in self.utm_params.items()}
 
     def link(self) -> str | None:
-        """Return the link of the video call. `join_url` may be a phone number instead."""
-        link = self.virtual_conferencing.join_url if self.virtual_conferencing else None
-        return link if link and _LINK.fullmatch(link) else None
+        """Return the link of the video call. `join_url` may be a phone number instead, and a link be all that describes the place."""
+        return web_link(self.virtual_conferencing.join_url if self.virtual_conferencing else None, self.location_description)
 
 
 def booking_of_record(data: Booked) -> Booking:
     """Map a booking as REST has it. Raises PayloadError."""
     changed_at = data.last_updated_time or data.creation_time
-    status = _STATUSES.get((data.status or "").lower().replace("-", "_"), BookingStatus.UNKNOWN)
+    status = _STATUSES.get(data.status or "", BookingStatus.UNKNOWN)
     # The same block tells why a booking was moved, and that is not why it was cancelled.
     cancellation = (data.cancel_reschedule_information if status is BookingStatus.CANCELLED else None) or Change()
     price, currency = (data.payment_information or Payment()).price()
@@ -233,7 +243,7 @@ def booking_of_record(data: Booked) -> Booking:
         price=price,
         currency=currency,
         cancel_reason=cancellation.reason,
-        cancelled_by=_ACTORS.get(cancellation.actioned_by or "", cancellation.actioned_by),
+        cancelled_by=_ACTORS.get(plain_word(cancellation.actioned_by or ""), cancellation.actioned_by),
         rescheduled_from=data.rescheduled_booking_id,
         answers=data.answers(),
         tracking=data.tracking(),
@@ -263,6 +273,4 @@ def _untold(data: Booked, booking: Booking, customer: _Customer) -> frozenset[st
             guesses.add("answers")
     if customer.sources is _OF_NOBODY:
         guesses.add("customer_email")
-    if data.status is None:
-        guesses.add("status")
     return untold(data, booking, sources) | guesses

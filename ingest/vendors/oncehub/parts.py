@@ -5,26 +5,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from ingest.vendors.payload import OBJECTS, Amount, AnyText, Payload, Text
+from ingest.vendors.payload import OBJECTS, REFERENCE, AnyText, MaybeAmount, Payload, Text
 
 # Digits after the point, where ISO 4217 does not have two.
 _ZERO = ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF")
 _THREE = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
 _EXPONENTS = dict.fromkeys(_ZERO, 0) | dict.fromkeys(_THREE, 3)
-
-
-def _block(value: object) -> object:
-    """An object; null, "" and anything else is none."""
-    return value if isinstance(value, dict | Payload) else None
-
-
-def _reference(value: object) -> object:
-    """Another object: all of it where it was expanded, else its id. Webhooks have been seen with either."""
-    return {"id": value} if isinstance(value, str) and value else _block(value)
-
-
-def _absent(value: object) -> object:
-    return None if value == "" else value
 
 
 def _addresses(value: object) -> object:
@@ -33,8 +19,7 @@ def _addresses(value: object) -> object:
     return [entry.get("email") if isinstance(entry, dict) else entry for entry in entries if entry]
 
 
-BLOCK, REFERENCE = BeforeValidator(_block), BeforeValidator(_reference)
-ABSENT, ADDRESSES = BeforeValidator(_absent), BeforeValidator(_addresses)
+ADDRESSES = BeforeValidator(_addresses)
 
 
 class Reference(Payload):
@@ -115,7 +100,7 @@ class Form(Payload):
 class Payment(Payload):
     """What was charged."""
 
-    amount_charged: Annotated[Amount | None, ABSENT] = None
+    amount_charged: MaybeAmount = None
     currency: Text = None
 
     def price(self) -> tuple[Decimal, str] | tuple[None, None]:
@@ -131,13 +116,3 @@ class Calendar(Payload):
 
     id: Text = None
     name: Text = None
-
-
-class Utm(Payload):
-    """Campaign parameters."""
-
-    source: Text = None
-    medium: Text = None
-    campaign: Text = None
-    term: Text = None
-    content: Text = None
