@@ -12,12 +12,13 @@ from math import isfinite
 import orjson
 
 from ingest.errors import PayloadError
+from ingest.json_nesting import STRING, replace_deep
 
 # As deep as every reader follows: Python's own stops below 1000.
 MAX_DEPTH = 500
 # A longer number is an attack, and PostgreSQL stops at 16383 digits behind the point.
 _MAX_DIGITS = 400
-_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?[0-9][-+.0-9eE]*|NaN|-?Infinity|[][{}]', re.DOTALL)
+_TOKEN = re.compile(rf"{STRING}|-?[0-9][-+.0-9eE]*|NaN|-?Infinity|[][{{}}]", re.DOTALL)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 # What may be a number that does not fit; to look for it costs far less than to look at every token.
 _LARGE_NUMBER = re.compile(rb"[:\[,\s]-?[0-9.]{1,400}[eE][-+]?[0-9]{3}|[0-9.]{401}")
@@ -36,7 +37,7 @@ def json_text(data: bytes) -> str:
     if _fits(data):
         return data.decode()
     text = data.decode("utf-8-sig", errors="replace")
-    text = _cut(_TOKEN.sub(lambda token: _replaced(token[0]), text))
+    text = replace_deep(_TOKEN.sub(lambda token: _replaced(token[0]), text), MAX_DEPTH, lambda part: orjson.dumps(part).decode())
     if not _is_json(text):
         raise PayloadError("the payload is not JSON")
     return text
@@ -73,19 +74,3 @@ def _is_number_for_all(token: str) -> bool:
     value = float(token)
     is_zero = not any(digit in "123456789" for digit in re.split("[eE]", token)[0])
     return len(token) <= _MAX_DIGITS and isfinite(value) and (value != 0 or is_zero)
-
-
-def _cut(text: str) -> str:
-    """Replace each part that begins below the deepest level by its text."""
-    parts, depth, done, begins = [], 0, 0, 0
-    for token in _TOKEN.finditer(text):
-        if token[0] in "[{":
-            depth += 1
-            if depth == MAX_DEPTH + 1:
-                begins = token.start()
-        elif token[0] in "]}":
-            depth -= 1
-            if depth == MAX_DEPTH:
-                parts += [text[done:begins], orjson.dumps(text[begins : token.end()]).decode()]
-                done = token.end()
-    return "".join([*parts, text[done:]])

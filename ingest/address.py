@@ -22,6 +22,13 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def local_address(host: str, port: int) -> Address:
+    """Where this machine reaches what listens on `host`: what listens on every address is on loopback too."""
+    if is_ip(host) and ip_address(host).is_unspecified:
+        return Address("::1" if ":" in host else "127.0.0.1", port)
+    return Address(host, port)
+
+
 def parse_host(text: str) -> str:
     """A host name or an IP address, IPv6 with or without brackets; returned without. Raises ValueError."""
     host = text.strip()

@@ -8,6 +8,10 @@ from tempfile import TemporaryFile
 
 from ingest.errors import ConfigurationError
 
+# Free room: less is soon too little, and less is too little.
+LOW_BYTES = 1024**3
+FULL_BYTES = 200 * 1024**2
+
 _PROBE_BYTES = 64 * 1024
 _MOST_FILES = 1000
 

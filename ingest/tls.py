@@ -43,6 +43,11 @@ class Fault:
     kind: Kind
     text: str
 
+    @property
+    def is_certificate(self) -> bool:
+        """Whether the server's certificate is at fault."""
+        return self.kind in {Kind.EXPIRED, Kind.OTHER_HOST, Kind.UNTRUSTED}
+
 
 def fault(error: ssl.SSLError, host: str) -> Fault:
     """Why a connection to `host` failed."""

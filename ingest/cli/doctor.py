@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from ingest.address import Address, local_address
 from ingest.cli.options import UNAVAILABLE
 from ingest.errors import IngestError, LogUnavailable
 from ingest.event import Event
@@ -19,6 +20,7 @@ from ingest.log import Partition
 from ingest.opening import open_reader, read_backlog
 from ingest.rest.reaching import explain
 from ingest.settings import Settings
+from ingest.tls import fault
 from ingest.vendors import AnyVendor, Delivery
 from ingest.waits import Wait
 
@@ -28,6 +30,12 @@ _LOOK_SECONDS = 0.2
 _ACCEPTED, _UNAUTHORIZED, _NOT_FOUND, _TOO_LARGE = 202, 401, 404, 413
 _WRONG = 1
 _CLOCKS_DIFFER = timedelta(minutes=5)
+_CERTIFICATE = "give what ends TLS there a certificate for this name that everybody trusts, with its whole chain"
+_NO_TLS = "let your proxy speak TLS at this port, or correct public_url"
+_UNREACHED = (
+    "start what listens there (your proxy, or `ingest up`), and open the firewall for it; some networks do not let a machine reach its own"
+    " public address: then try it from outside"
+)
 
 T = TypeVar("T")
 HasRow = Callable[[Event], bool]
@@ -81,24 +89,24 @@ class Doctor:
             found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
         except (OSError, UnicodeError) as error:
             reason = explain(error, host).reason if isinstance(error, OSError) else f"{host} is no name of a host"
-            return Step("dns", reason.replace("api_url", "public_url"), _WRONG, f"make a DNS record for {host}, or correct public_url")
+            return Step("dns", reason, _WRONG, f"make a DNS record for {host}, or correct public_url")
         return Step("dns", f"{host} is {', '.join(found[:3])}")
 
     def _connection(self, host: str, port: int, *, tls: bool) -> Step:
+        address = Address(host, port)
         try:
             with socket.create_connection((host, port), timeout=_CONNECT_SECONDS) as plain:
                 if not tls:
-                    return Step("connection", f"{host}:{port} accepts connections, without TLS")
+                    return Step("connection", f"{address} accepts connections, without TLS")
                 with ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secure:
-                    return Step("connection", f"{host}:{port} accepts connections, its certificate is valid ({secure.version()})")
+                    return Step("connection", f"{address} accepts connections, its certificate is valid ({secure.version()})")
+        except ssl.SSLError as error:
+            found = fault(error, host)
+            return Step("connection", f"{address}: {found.text}", _WRONG, _CERTIFICATE if found.is_certificate else _NO_TLS)
+        except TimeoutError:
+            return Step("connection", f"no connection to {address} within {_CONNECT_SECONDS:.0f} s", UNAVAILABLE, _UNREACHED)
         except OSError as error:
-            reason = explain(error, f"{host}:{port}").reason.replace("api_url", "public_url").partition(" Behind a proxy")[0]
-            certificate = isinstance(error, ssl.SSLError)
-            remedy = (
-                "renew the certificate, with its whole chain" if certificate else "start what listens there (your proxy, or `ingest up`)"
-            )
-            hint = f"{remedy}; some networks do not let a machine reach its own public address: then try it from outside"
-            return Step("connection", reason, _WRONG if certificate else UNAVAILABLE, remedy if certificate else hint)
+            return Step("connection", explain(error, str(address)).reason, UNAVAILABLE, _UNREACHED)
 
     def _public(self) -> Step:
         status, trouble = self._post(self._vendor.webhook_url)
@@ -112,9 +120,8 @@ class Doctor:
     def _local(self, failed: Step) -> Step:
         """The same delivery past whatever is in front of the receiver, to see which of the two is to blame."""
         receiver = self._settings.receiver
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(receiver.host, receiver.host)  # noqa: S104 - compared, not bound
         path = f"/webhooks/{self._vendor.name}/{self._vendor.account.name}"
-        url = f"http://{host}:{receiver.port}"
+        url = f"http://{local_address(receiver.host, receiver.port)}"
         status, trouble = self._post(f"{url}{path}")
         if status is None:
             return Step(
@@ -145,7 +152,7 @@ class Doctor:
                     url + query, self._delivery.body, headers=headers, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False
                 )
         except requests.RequestException as error:
-            return None, explain(error, urlsplit(url).netloc).reason.replace("api_url", "public_url")
+            return None, explain(error, urlsplit(url).netloc).reason
         return response.status_code, ""
 
     def _log(self) -> Step:

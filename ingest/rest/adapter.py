@@ -139,7 +139,7 @@ class VendorAdapter(HTTPAdapter):
             response.content  # noqa: B018 - keeps it in the response
         except (RequestException, HTTPError, OSError) as error:
             trouble = explain(error, _host(errand.request))
-            raise VendorUnreachable(f"{self._manners.label}: {trouble.reason}", trouble.worth) from None
+            raise VendorUnreachable(f"{self._manners.label}: {trouble}", trouble.worth) from None
         finally:
             errand.took = time.monotonic() - began
         self._heed(response)

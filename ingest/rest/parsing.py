@@ -6,12 +6,13 @@ from typing import Any
 
 import orjson
 
+from ingest.json_nesting import replace_deep
+
 # Deeper, a parser gives up. Every vendor's records have fewer than ten levels.
 _DEEPEST = 200
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONG_NUMBER = re.compile(rb"\d{19}")
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def parse(content: bytes) -> Any:
@@ -25,10 +26,9 @@ def parse(content: bytes) -> Any:
             return orjson.loads(content)
         except orjson.JSONDecodeError:
             pass
-    try:
-        parsed = json.loads(_flattened(content), parse_int=_whole, parse_float=_fraction, parse_constant=str)
-    except RecursionError:
-        raise ValueError("brackets that are not closed") from None
+    text = content.decode(json.detect_encoding(content), "surrogatepass")
+    nested = replace_deep(text, _DEEPEST, json.dumps)
+    parsed = json.loads(nested, parse_int=_whole, parse_float=_fraction, parse_constant=str)
     return orjson.loads(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", json.dumps(parsed, ensure_ascii=False)))
 
 
@@ -44,18 +44,3 @@ def _fraction(digits: str) -> float | str:
     """One that is too large for a double is infinite, and no JSON."""
     value = float(digits)
     return value if abs(value) != float("inf") else digits
-
-
-def _flattened(content: bytes) -> bytes:
-    """Every value below the deepest level that is read, as a JSON string of its text."""
-    depth, start, end, pieces = 0, 0, 0, []
-    for token in _STRUCTURE.finditer(content):
-        if token[0] in b"[{":
-            depth += 1
-            start = token.start() if depth == _DEEPEST else start
-        elif token[0] in b"]}":
-            if depth == _DEEPEST:
-                pieces += [content[end:start], orjson.dumps(content[start : token.end()].decode("utf-8", "replace"))]
-                end = token.end()
-            depth -= 1
-    return b"".join(pieces) + content[end:]

@@ -11,24 +11,35 @@ from requests.exceptions import ConnectTimeout, ProxyError
 from urllib3.exceptions import ConnectTimeoutError, ReadTimeoutError
 from urllib3.exceptions import ProxyError as PoolProxyError
 
+from ingest.tls import fault
+
 # A name that is not known may be one that a resolver has not heard of yet.
 _NAME_SECONDS = 10.0
 _UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 _NO_ROUTE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
+_CERTIFICATE_REMEDY = (
+    "is api_url right, and this machine's clock? Behind a proxy that opens TLS, set REQUESTS_CA_BUNDLE to a file with its certificate"
+)
+_PORT_REMEDY = "is api_url right, and its port?"
+_PROXY_REMEDY = "look at HTTPS_PROXY and NO_PROXY"
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """`worth`: seconds after which trying again is of no use."""
+    """`remedy`: what to look at, where the settings may be wrong. `worth`: seconds after which trying again is of no use."""
 
     reason: str
+    remedy: str = ""
     worth: float = math.inf
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.reason, self.remedy)))
 
 
 def explain(error: BaseException, host: str) -> Trouble:
     """What an error of `requests` or of the network means. `host` is the one that was asked."""
     causes = list(_causes(error))[::-1]  # the innermost says most
-    for check in (_certificate, _proxy, _name, _connection):
+    for check in (_tls, _proxy, _name, _connection):
         for cause in causes:
             if trouble := check(cause, host):
                 return trouble
@@ -48,17 +59,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         pending += [one for one in inner if isinstance(one, BaseException)]
 
 
-def _certificate(cause: BaseException, host: str) -> Trouble | None:
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        why = cause.verify_message or "it cannot be verified"
-        return Trouble(
-            f"the TLS certificate of {host} is refused: {why}. Is api_url right, and this machine's clock? Behind a proxy that"
-            " opens TLS, set REQUESTS_CA_BUNDLE to a file with its certificate",
-            0.0,
-        )
-    if isinstance(cause, ssl.SSLError):
-        return Trouble(f"{host} does not speak TLS as expected ({cause.reason or 'SSL error'}); is api_url right, and its port?", 0.0)
-    return None
+def _tls(cause: BaseException, host: str) -> Trouble | None:
+    if not isinstance(cause, ssl.SSLError):
+        return None
+    found = fault(cause, host)
+    return Trouble(f"TLS with {host} fails: {found.text}", _CERTIFICATE_REMEDY if found.is_certificate else _PORT_REMEDY, 0.0)
 
 
 def _proxy(cause: BaseException, host: str) -> Trouble | None:
@@ -66,8 +71,8 @@ def _proxy(cause: BaseException, host: str) -> Trouble | None:
         return None
     refused = next((str(one) for one in _causes(cause) if isinstance(one, OSError) and "Tunnel connection failed" in str(one)), "")
     if refused:
-        return Trouble(f"the proxy refuses to connect to {host} ({_status(refused)}); look at HTTPS_PROXY and NO_PROXY", 0.0)
-    return Trouble(f"the proxy on the way to {host} cannot be reached; look at HTTPS_PROXY and NO_PROXY")
+        return Trouble(f"the proxy refuses to connect to {host} ({_status(refused)})", _PROXY_REMEDY, 0.0)
+    return Trouble(f"the proxy on the way to {host} cannot be reached", _PROXY_REMEDY)
 
 
 def _status(text: str) -> str:
@@ -80,7 +85,7 @@ def _name(cause: BaseException, host: str) -> Trouble | None:
     if not isinstance(cause, socket.gaierror):
         return None
     if cause.errno in _UNKNOWN_NAME:
-        return Trouble(f"the name {host} is not known (DNS); is api_url right, and does this machine resolve names?", _NAME_SECONDS)
+        return Trouble(f"the name {host} is not known (DNS)", "is api_url right, and does this machine resolve names?", _NAME_SECONDS)
     return Trouble(f"the name {host} cannot be resolved right now (DNS: {cause.strerror})")
 
 

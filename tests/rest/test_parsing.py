@@ -38,7 +38,12 @@ def test_what_is_nested_too_deeply_is_text_and_its_neighbours_are_read(opening: 
     assert "the bottom" in orjson.dumps(parsed["after"][0]).decode()
 
 
-@pytest.mark.parametrize("nonsense", [b"", b"<html>", b'{"a":', b"[" * 100_000, b"]" * 100_000, b'"\xff"', b"[[]", b'"a'])
+# An answer that was cut off within JSON that is a string of JSON: a quadratic reader would take hours for it.
+CUT = b'{"serial":99999999999999999999,"note":"' + b'\\"' * 500_000
+NONSENSE = [b"", b"<html>", b'{"a":', b"[" * 100_000, b"]" * 100_000, b'"\xff"', b"[[]", b'"a', CUT]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=range(len(NONSENSE)))
 def test_what_is_no_json_is_an_error(nonsense: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each kind of nonsense has another message
         parse(nonsense)

@@ -73,7 +73,8 @@ def test_a_certificate_that_is_refused_is_told_at_once() -> None:
     serve = Serve(context)
     with listening(serve) as port:
         told = reason(f"https://127.0.0.1:{port}/")
-    assert f"the TLS certificate of 127.0.0.1:{port} is refused: self-signed certificate" in told
+    assert f"TLS with 127.0.0.1:{port} fails: the server's certificate is signed by itself" in told
+    assert "REQUESTS_CA_BUNDLE" in told
     assert serve.times == 1
 
 
@@ -81,7 +82,7 @@ def test_a_port_that_speaks_no_tls_is_told_at_once() -> None:
     serve = Serve(says=b"HTTP/1.1 400 Bad Request\r\n\r\n")
     with listening(serve) as port:
         told = reason(f"https://127.0.0.1:{port}/")
-    assert "does not speak TLS" in told
+    assert "the port does not answer with TLS; is api_url right" in told
     assert serve.times == 1
 
 

@@ -7,6 +7,7 @@ import pytest
 from dlt.destinations.impl.postgres.configuration import PostgresCredentials
 from pydantic import SecretStr
 
+from ingest.address import local_address
 from ingest.opening import kafka_servers
 from ingest.vendors import split_list
 from tests.test_settings import SALES, account, fault, load, write
@@ -74,6 +75,13 @@ class TestAddresses:
         )
         assert settings.receiver.host == settings.receiver.admin_host == host
         assert settings.consumer.admin_host == settings.reconcile.admin_host == host
+
+    @pytest.mark.parametrize(
+        ("host", "address"),
+        [(ANYWHERE, "127.0.0.1:80"), ("::", "[::1]:80"), ("::1", "[::1]:80"), ("10.0.0.1", "10.0.0.1:80"), ("name", "name:80")],
+    )
+    def test_this_machine_reaches_every_listener_at_an_address_of_a_url(self, host: str, address: str) -> None:
+        assert str(local_address(host, 80)) == address
 
     @pytest.mark.parametrize("text", ["127.0.0.1:8080", "http://host", "[host]", "[::1]:8080", "a b"])
     def test_what_is_not_a_host_alone_is_told_with_an_example(self, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from tests.consumers.rig import tree_for
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
 from tests.rest.answering import Answer, Answers
+from tests.rest.test_reaching import SELF_SIGNED, Serve, listening
 
 SECRET = "a-secret-of-these-tests-only"
 OWN: dict[str, dict[str, Any]] = {"appointedd": {"webhook_header": "X-Token"}, "bookeo": {"secret_key": SECRET, "api_key": "key"}}
@@ -160,6 +162,18 @@ def test_a_host_without_a_name_is_told_as_such(place: Place) -> None:
     assert steps["dns"] is False
     assert "DNS" in result.json["steps"][0]["detail"]
     assert result.code in {1, 3}
+
+
+def test_a_certificate_that_nobody_trusts_is_told_with_what_to_do(place: Place) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(SELF_SIGNED)
+    with listening(Serve(context)) as port:
+        place.write(f"https://127.0.0.1:{port}")
+        result, steps = place.run()
+    assert steps == {"dns": True, "connection": False, "receiver": False}
+    step = result.json["steps"][1]
+    assert f"127.0.0.1:{port}: the server's certificate is signed by itself" in step["detail"]
+    assert "certificate for this name that everybody trusts" in step["remedy"]
 
 
 def test_an_account_without_a_secret_is_a_settings_error(place: Place) -> None:

@@ -3,16 +3,14 @@
 from pathlib import Path
 
 from ingest.address import Address
-from ingest.disk import free_bytes, nearest, require_writable, strange_file
+from ingest.disk import FULL_BYTES, LOW_BYTES, free_bytes, nearest, require_writable, strange_file
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, failed, ok, warning
-from ingest.opening import sqlite_path
 from ingest.scratch import check_scratch
 from ingest.settings import Settings
+from ingest.stores import store_folders
 
-_MIB = 1024 * 1024
-_LITTLE = 1024 * _MIB
-_TOO_LITTLE = 64 * _MIB
+_MIB, _GIB = 1024**2, 1024**3
 
 Listener = tuple[str, str, int]
 
@@ -86,29 +84,18 @@ def check_disk(settings: Settings) -> list[Finding]:
     """How much room there is for the log, the spool, the warehouse and the rest, on each disk once."""
     disks: dict[int, list[str]] = {}
     free: dict[int, int] = {}
-    for name, folder in _stores(settings).items():
+    for name, folder in store_folders(settings).items():
         disk = nearest(folder).stat().st_dev
         disks.setdefault(disk, []).append(name)
         free[disk] = free_bytes(folder)
     rooms = "; ".join(f"{_size(free[disk])} free for {', '.join(names)}" for disk, names in disks.items())
     least = min(free.values())
-    if least < _TOO_LITTLE:
+    if least < FULL_BYTES:
         return [failed("disk", rooms, "free some room: deliveries are refused when the disk is full")]
-    if least < _LITTLE:
+    if least < LOW_BYTES:
         return [warning("disk", rooms, "free some room, or move these folders")]
     return [ok("disk", rooms)]
 
 
-def _stores(settings: Settings) -> dict[str, Path]:
-    stores = {"reconcile.state_dir": Path(settings.reconcile.state_dir), "warehouse.work_dir": Path(settings.warehouse.work_dir)}
-    if path := sqlite_path(settings):
-        stores["log"] = path.parent
-    else:
-        stores["receiver.spool_dir"] = Path(settings.receiver.spool_dir)
-    if file := settings.warehouse.duckdb_file:
-        stores["warehouse"] = file.parent
-    return stores
-
-
 def _size(count: int) -> str:
-    return f"{count / _MIB / 1024:.1f} GiB" if count >= _LITTLE else f"{count // _MIB} MiB"
+    return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count // _MIB} MiB"

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ingest.address import Address
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 from ingest.tls import fault
@@ -72,7 +73,7 @@ def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
     if answer.is_server_error:
         running = is_taken(settings.receiver.host, settings.receiver.port) if settings.receiver.port else False
         remedy = (
-            f"let the proxy hand on to {settings.receiver.host}:{settings.receiver.port}"
+            f"let the proxy hand on to {Address(settings.receiver.host, settings.receiver.port)}"
             if running
             else "start `ingest up`, then check again"
         )

@@ -8,14 +8,14 @@ from typing import Any
 import typer
 from rich.table import Column, Table
 
-from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.cli.output import Console, full_width, new_table, print_json, print_line, styled
 from ingest.cli.status.facts import Facts, gather
 from ingest.cli.status.verdict import exit_code, judge, outcomes, subscription_states
 from ingest.duration import describe_duration
 from ingest.finding import Finding, State
 
-_HEADLINES = {0: ("healthy", "bold green"), 1: ("needs attention", "bold red"), 3: ("cannot be judged", "bold red")}
+_HEADLINES = {0: ("healthy", "bold green"), 1: ("needs attention", "bold red"), UNAVAILABLE: ("cannot be judged", "bold red")}
 _MARKS = {
     State.FAILED: ("FAILED ", "red"),
     State.WARNING: ("WARNING", "yellow"),

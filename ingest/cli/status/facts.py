@@ -4,17 +4,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from ingest.address import local_address
 from ingest.disk import free_bytes
 from ingest.errors import IngestError, NoSuchTable, NothingLoaded
-from ingest.opening import read_backlog, sqlite_path
+from ingest.opening import read_backlog
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings, Settings
+from ingest.stores import store_folders
 
 TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
 _ANSWER_SECONDS = 5.0  # longer than /readyz takes for its own probes
@@ -57,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Room on the disk that holds `what`, in bytes."""
+    """Room on the disk of a folder, in bytes; `what` is the setting that names the folder."""
 
     what: str
     folder: str
@@ -98,7 +98,7 @@ def _or_error(ask: Callable[[Settings], Row], settings: Settings) -> Row:
 def _ask_part(name: str, listener: Listener) -> Part:
     if not listener.admin_port:
         return Part(name, "unknown")
-    address = f"{_reachable(listener.admin_host)}:{listener.admin_port}"
+    address = str(local_address(listener.admin_host, listener.admin_port))
     token = listener.admin_token
     headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
     try:
@@ -111,17 +111,6 @@ def _ask_part(name: str, listener: Listener) -> Part:
     if ready.status_code not in {httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE} or not metrics.is_success:
         return Part(name, "refused", address)
     return Part(name, "ready" if ready.is_success else "not ready", address, _reasons(ready), _samples(metrics.text))
-
-
-def _reachable(host: str) -> str:
-    """Where a listener on every address is reached on this machine; IPv6 in the brackets of a URL."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    if address.is_unspecified:
-        return "127.0.0.1" if address.version == 4 else "[::1]"  # noqa: PLR2004 - IPv4
-    return host if address.version == 4 else f"[{host}]"  # noqa: PLR2004 - IPv4
 
 
 def _reasons(ready: httpx.Response) -> tuple[str, ...]:
@@ -215,16 +204,8 @@ def _rows(settings: Settings, sql: str) -> list[Row] | None:
 
 def _ask_disks(settings: Settings) -> list[Disk]:
     """Where this machine's files are."""
-    log, warehouse = sqlite_path(settings), settings.warehouse.duckdb_file
-    folders = {
-        "the log": log.parent if log else None,
-        "the spool": None if log else Path(settings.receiver.spool_dir),
-        "the warehouse": warehouse.parent if warehouse else None,
-        "dlt's working folder": Path(settings.warehouse.work_dir),
-    }
     disks = []
-    for what, folder in folders.items():
-        if folder:
-            with suppress(OSError):
-                disks.append(Disk(what, str(folder), free_bytes(folder)))
+    for what, folder in store_folders(settings).items():
+        with suppress(OSError):
+            disks.append(Disk(what, str(folder), free_bytes(folder)))
     return disks

@@ -4,14 +4,15 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from ingest.cli.options import UNAVAILABLE
 from ingest.cli.status.facts import Facts, Part
+from ingest.disk import FULL_BYTES, LOW_BYTES
 from ingest.duration import describe_duration
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 
 _COMMANDS = {"receiver": "ingest receive", "consumer": "ingest consume", "reconciliation": "ingest reconcile --watch"}
 _LATE, _TOO_LATE = timedelta(minutes=1), timedelta(minutes=5)
-_LOW_DISK, _FULL_DISK = 1024**3, 200 * 1024**2
 _MISSED_RUNS = 3  # of reconcile.every, before an account counts as not reconciled
 _WELL = {"keep", "leave"}  # states of subscriptions that need nothing
 _ORDER = {State.FAILED: 0, State.WARNING: 1, State.SKIPPED: 2, State.OK: 3}
@@ -34,7 +35,7 @@ def exit_code(findings: list[Finding]) -> int:
     """0 healthy, 1 something needs a person, 3 what would tell could not be asked."""
     bad = [finding for finding in findings if finding.failed]
     if any(finding.unreachable for finding in bad):
-        return 3
+        return UNAVAILABLE
     return 1 if bad else 0
 
 
@@ -160,8 +161,8 @@ def _reconciled(name: str, run: Mapping[str, Any] | None, every: timedelta, now:
 
 def _disks(facts: Facts) -> Iterator[Finding]:
     for disk in facts.disks:
-        if disk.free < _LOW_DISK:
-            report = failed if disk.free < _FULL_DISK else warning
+        if disk.free < LOW_BYTES:
+            report = failed if disk.free < FULL_BYTES else warning
             yield report("disk", f"{disk.free // 1024**2} MiB free for {disk.what} in {disk.folder}", "make room")
 
 
