@@ -5,7 +5,7 @@ An absent text is None, never "": some destinations take the two for the same, a
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -68,6 +68,8 @@ class Table:
 # What a column holds of which a message says nothing at all.
 _EMPTY: tuple[Any, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 
+# orjson sorts the keys of objects, and would leave the fields of a dataclass in their own order.
+_SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 _JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests", "column_versions")
 _EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 
@@ -149,8 +151,8 @@ def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
 
 
 def as_json(value: Any) -> str | None:
-    """The text of a JSON column: equal values make equal texts."""
-    return None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    """Return the text of a JSON column. Equal values make equal texts, whether they are dataclasses or were read as objects."""
+    return None if value is None else orjson.dumps(value, default=asdict, option=_SORTED).decode()
 
 
 def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
