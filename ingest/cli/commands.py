@@ -10,7 +10,6 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from typer.core import TyperGroup
 
 from ingest.cli import (
@@ -74,7 +73,7 @@ def _laid_out(paragraph: str) -> str:
     title, *lines = paragraph.splitlines()
     if not title.startswith("Example"):
         return " ".join([title, *lines])
-    return "\n".join(["\b", title, *(f"[bold]{escape(line)}[/bold]" for line in lines)])
+    return "\n".join(["\b", title, *(f"[bold]{line}[/bold]" for line in lines)])
 
 
 _lay_out_help(app)

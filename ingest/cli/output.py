@@ -112,9 +112,16 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             columns, rows = _visible_cells(columns), map(_visible_cells, rows)
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8")
-        writer = csv.writer(stream)
+        # A terminal makes CR LF of a line's end by itself: https://www.rfc-editor.org/rfc/rfc4180#section-2 wants it in a file.
+        writer = csv.writer(stream, lineterminator="\n" if stream.isatty() else "\r\n")
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def print_document(text: str) -> None:
+    """Print a text of our own exactly, for a file."""
+    with _to_stdout() as stream:
+        stream.write(text)
 
 
 def print_bytes(data: bytes) -> None:

@@ -91,7 +91,7 @@ def _without_spool(settings: Settings) -> list[Finding]:
     if sqlite_path(settings):
         return []
     try:
-        _room(settings)
+        _room_in_file(settings)
     except LogUnavailable as error:
         return [warning("spool", f"deliveries will be answered 503 when Kafka is away: {error}")]
     return []
@@ -99,7 +99,7 @@ def _without_spool(settings: Settings) -> list[Finding]:
 
 def _without_log(settings: Settings, away: LogUnavailable) -> list[Finding]:
     try:
-        _room(settings)
+        _room_in_file(settings)
     except LogUnavailable as error:
         return [failure("log", away), failure("spool", error)]
     return [
@@ -108,15 +108,21 @@ def _without_log(settings: Settings, away: LogUnavailable) -> list[Finding]:
     ]
 
 
+def _room_in_file(settings: Settings) -> None:
+    """Of a receiver that runs, and so has made a file. Raises LogUnavailable when no more records fit into its spool."""
+    _room(settings)
+    if not spool_states(settings):
+        folder = settings.receiver.spool_dir
+        raise LogUnavailable(f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why (spool.unusable)")
+
+
 def _room(settings: Settings) -> None:
     """Raises LogUnavailable when no more records fit into the spool."""
     folder = Path(settings.receiver.spool_dir)
     if trouble := write_trouble(folder):
         raise LogUnavailable(f"receiver.spool_dir {folder}: {trouble}")
     states = spool_states(settings)
-    if not states:
-        raise LogUnavailable(f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why (spool.unusable)")
-    if all(state.bytes >= settings.receiver.spool_limit for state in states):
+    if states and all(state.bytes >= settings.receiver.spool_limit for state in states):
         raise LogUnavailable(
             f"the spool {folder} is full: receiver.spool_limit is {settings.receiver.spool_limit} bytes; start what reads the log"
         )

@@ -62,6 +62,7 @@ def test_json_is_exact_and_safe_to_look_at(text: str) -> None:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in whose warehouse a stranger could write as much as vendors let him, and more."""
     folder = tmp_path_factory.mktemp("hostile")
+    (folder / "ingest.toml").touch()
     (folder / "data").mkdir()
     with duckdb.connect(str(folder / "data" / "warehouse.duckdb")) as connection:
         connection.execute(
