@@ -78,6 +78,8 @@ class Booking:
 
 
 COLUMNS = tuple(field.name for field in fields(Booking) if field.name != "untold")
+# What a column holds where the vendor tells nothing, or that there is nothing.
+EMPTY: tuple[object, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)

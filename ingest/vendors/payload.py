@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ingest import lenient_json
-from ingest.booking import Booking, BookingStatus
+from ingest.booking import EMPTY, Booking
 from ingest.errors import PayloadError
 from ingest.instant import read_rare, utc
 
@@ -64,6 +64,10 @@ def _absent(value: object) -> object:
     return None if value == "" else value
 
 
+def _empty_list(value: object) -> object:
+    return () if value is None else value
+
+
 def _rare_instant(value: object) -> object:
     """24:00 and leap seconds, which pydantic refuses; it reads everything else."""
     try:
@@ -79,10 +83,14 @@ def _price(value: Decimal) -> Decimal:
     return value
 
 
+# "" is as good as null.
+ABSENT = BeforeValidator(_absent)
+# Null is an empty list.
+NO_NULL = BeforeValidator(_empty_list)
 Text = Annotated[str | None, BeforeValidator(_text)]
 Id = Annotated[str, AfterValidator(_identity)]
 Instant = Annotated[AwareDatetime, BeforeValidator(_rare_instant), AfterValidator(utc)]
-MaybeInstant = Annotated[Instant | None, BeforeValidator(_absent)]
+MaybeInstant = Annotated[Instant | None, ABSENT]
 Amount = Annotated[Decimal, AfterValidator(_price)]
 # Text of anything: an answer to a question may be true, or a list of choices.
 AnyText = Annotated[str | None, BeforeValidator(_any_text)]
@@ -145,8 +153,6 @@ def _documented() -> Iterator[None]:
 # Column of `bookings` → the payload's fields that it is read from, as dotted paths of a `Payload`'s field names.
 Sources = Mapping[str, tuple[str, ...]]
 
-_EMPTY = (None, (), BookingStatus.UNKNOWN)
-
 
 def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[str]:
     """Name the columns of `booking` that are empty only because `message` lacks a field: the value for `Booking.untold`.
@@ -155,7 +161,7 @@ def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[st
     "" or an empty list was told: the vendor cleared it. Of a list of objects the first one is looked at. List in `sources` only columns
     that some message of the vendor fills, for instance `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
     """
-    empty = (column for column in sources if getattr(booking, column) in _EMPTY)
+    empty = (column for column in sources if getattr(booking, column) in EMPTY)
     return frozenset(column for column in empty if not all(_is_told(message, path) for path in sources[column]))
 
 

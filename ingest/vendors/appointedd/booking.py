@@ -7,7 +7,7 @@ from pydantic import AliasChoices, AliasPath, BeforeValidator, Field
 
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.instant import format_instant
-from ingest.vendors.payload import OBJECTS, Amount, AnyText, Id, Instant, MaybeInstant, Payload, Sources, Text, unique, untold
+from ingest.vendors.payload import NO_NULL, OBJECTS, Amount, AnyText, Id, Instant, MaybeInstant, Payload, Sources, Text, unique, untold
 
 # Letters only, lower-case: webhooks say `Confirmed` where REST says `confirmed`. The first two are documented.
 _STATUSES = {
@@ -22,10 +22,6 @@ _STATUSES = {
 
 def _object_of_id(value: object) -> object:
     return {"id": value} if isinstance(value, str) else value
-
-
-def _never_null(value: object) -> object:
-    return () if value is None else value
 
 
 def _either(*paths: str) -> object:
@@ -78,7 +74,7 @@ class _Named(Payload):
 
 
 _MaybeNamed = Annotated[_Named | None, BeforeValidator(_object_of_id)]
-_Participants = Annotated[tuple[_Participant, ...], BeforeValidator(_never_null)]
+_Participants = Annotated[tuple[_Participant, ...], NO_NULL]
 _Bookables = Annotated[tuple[_Named, ...], OBJECTS]
 
 

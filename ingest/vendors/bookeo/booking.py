@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.instant import format_instant
-from ingest.vendors.payload import OBJECTS, Amount, AnyText, Id, MaybeInstant, Payload, Sources, Text, unique, untold
+from ingest.vendors.payload import NO_NULL, OBJECTS, Amount, AnyText, Id, MaybeInstant, Payload, Sources, Text, unique, untold
 
 _SOURCES: Sources = {
     "group_id": ("event_id",),
@@ -44,12 +44,8 @@ def _number(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _listed(value: object) -> object:
-    return () if value is None else value
-
-
 T = TypeVar("T")
-_Many = Annotated[tuple[T, ...], BeforeValidator(_listed)]
+_Many = Annotated[tuple[T, ...], NO_NULL]
 Number = Annotated[Id, BeforeValidator(_number)]
 MaybeNumber = Annotated[Id | None, BeforeValidator(_number)]
 # Bounded, so that no sum of them is beyond what the warehouse's integer holds.

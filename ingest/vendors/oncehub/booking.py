@@ -15,7 +15,6 @@ from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.instant import format_instant
 from ingest.vendors.oncehub.parts import (
-    ABSENT,
     ADDRESSES,
     BLOCK,
     REFERENCE,
@@ -31,7 +30,7 @@ from ingest.vendors.oncehub.parts import (
     User,
     Utm,
 )
-from ingest.vendors.payload import Id, Instant, MaybeInstant, Payload, Sources, Text, unique, untold
+from ingest.vendors.payload import ABSENT, Id, Instant, MaybeInstant, Payload, Sources, Text, unique, untold
 
 # `rescheduled` says that the booking stands, at its new time: only `canceled` ends one.
 # https://help.oncehub.com/help/effect-of-rescheduling

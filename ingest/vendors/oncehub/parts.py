@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from ingest.vendors.payload import OBJECTS, Amount, AnyText, Payload, Text
+from ingest.vendors.payload import ABSENT, OBJECTS, Amount, AnyText, Payload, Text
 
 # Digits after the point, where ISO 4217 does not have two.
 _ZERO = ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF")
@@ -23,10 +23,6 @@ def _reference(value: object) -> object:
     return {"id": value} if isinstance(value, str) and value else _block(value)
 
 
-def _absent(value: object) -> object:
-    return None if value == "" else value
-
-
 def _addresses(value: object) -> object:
     """One entry for each person: an e-mail address, or None where there is somebody without one."""
     entries = value if isinstance(value, list | tuple) else ()
@@ -34,7 +30,7 @@ def _addresses(value: object) -> object:
 
 
 BLOCK, REFERENCE = BeforeValidator(_block), BeforeValidator(_reference)
-ABSENT, ADDRESSES = BeforeValidator(_absent), BeforeValidator(_addresses)
+ADDRESSES = BeforeValidator(_addresses)
 
 
 class Reference(Payload):
