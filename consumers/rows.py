@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from consumers.json_text import json_text
 from consumers.query import is_instant, parsed_json
-from ingest.booking import COLUMNS, Booking, BookingStatus, rounded
+from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
 from ingest.instant import as_utc, parse_instant
@@ -65,9 +65,6 @@ class Table:
     replaces: bool
 
 
-# What a column holds of which a message says nothing at all.
-_EMPTY: tuple[Any, ...] = (None, (), {}, BookingStatus.UNKNOWN)
-
 # orjson sorts the keys of objects, and would leave the fields of a dataclass in their own order.
 _SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 _JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests", "column_versions")
@@ -110,7 +107,7 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
 
 def booking_row(booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime) -> Row:
     """`version` is the full one, by which rows are compared; `first_seen_at` is kept from the booking's first row."""
-    guessed = {name: guess_version(version) for name in booking.untold if getattr(booking, name) not in _EMPTY}
+    guessed = {name: guess_version(version) for name in booking.untold if getattr(booking, name) not in EMPTY}
     column_versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
     return {
         **{name: getattr(booking, name) for name in COLUMNS},

@@ -10,7 +10,7 @@ import structlog
 
 from consumers.warehouse.sync import Loaded, SyncPipeline
 from ingest.errors import ConfigurationError, IngestError, LoadRefused, VendorBusy
-from ingest.settings import Settings
+from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.vendors import AnyVendor
 from ingest.vendors.rest import AnyRest, load_rest
 
@@ -111,13 +111,9 @@ def _resource(pipeline: SyncPipeline, vendor: AnyVendor, resource: str, follow: 
 
 
 def _accounts(settings: Settings, account: str | None) -> list[AnyVendor]:
-    vendors = list(settings.vendors().values())
-    if account is None:
-        able = [vendor for vendor in vendors if vendor.account.can_read()]
-        if not able:
-            raise ConfigurationError("no account has what its vendor's REST side needs: an api_token, an api_key or the like")
-        return able
-    found = [vendor for vendor in vendors if vendor.account.name == account]
-    if not found:
-        raise ConfigurationError(f"there is no account {account}: known are {', '.join(sorted(settings.accounts)) or 'none'}")
-    return found
+    if account is not None:
+        return settings.chosen([account])
+    able = [vendor for vendor in settings.chosen([]) if vendor.account.can_read()]
+    if not able:
+        raise ConfigurationError(NO_CREDENTIALS)
+    return able

@@ -87,6 +87,8 @@ def rounded(price: Decimal) -> Decimal:
 
 
 COLUMNS = tuple(field.name for field in fields(Booking) if field.name != "untold")
+# What a column holds where the vendor tells nothing, or that there is nothing.
+EMPTY: tuple[object, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import structlog
 from ingest.instant import format_instant
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
-from receivers.losses import Losses
+from receivers.reconcile.losses import Losses
 from receivers.reconcile.run import Reconciler, Wanted
 from receivers.subscriptions.opening import HeardFrom, recheck, settled
 

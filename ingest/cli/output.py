@@ -1,7 +1,7 @@
 """The only place that prints. People see every stranger's text with what would drive a terminal made visible; JSON and CSV are exact.
 
 `Console` is rich's, for tables, progress and status lines: a `str` is data, shown as it is. `print_line` and `print_note` print one message,
-`print_json` and `print_csv` what scripts read. Style is given apart from text: `print_line(("failed", "red"), f" {name}: {error}")`.
+`print_json`, `print_csv` and `print_text` what scripts read. Style is given apart from text: `print_line(("failed", "red"), f" {name}: {error}")`.
 """
 
 import csv
@@ -81,6 +81,12 @@ def print_line(*parts: Part) -> None:
         Console().print(message(*parts), soft_wrap=True)
 
 
+def print_text(text: str) -> None:
+    """Print a text of our own, such as a file's content, exactly."""
+    with _to_stdout() as stream:
+        stream.write(text)
+
+
 def print_note(*parts: Part) -> None:
     """Print one message to standard error, as `print_line`: what is not the command's result, so nothing fails when it cannot be written."""
     with suppress(OSError, ValueError):
@@ -116,12 +122,6 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         writer = csv.writer(stream, lineterminator="\n" if stream.isatty() else "\r\n")
         writer.writerow(columns)
         writer.writerows(rows)
-
-
-def print_document(text: str) -> None:
-    """Print a text of our own exactly, for a file."""
-    with _to_stdout() as stream:
-        stream.write(text)
 
 
 def print_bytes(data: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ingest.address import parse_web_address
-from ingest.cli.output import print_document, print_line
+from ingest.cli.output import print_line, print_text
 from ingest.errors import ConfigurationError
 from ingest.settings.sources import DEFAULT_CONFIG, secrets_path
 
@@ -39,7 +39,7 @@ def init(
         ingest init --schema > ingest.schema.json
     """
     if schema:
-        print_document(_schema())
+        print_text(_schema())
         return
     try:
         public_url = parse_web_address(public_url)

@@ -69,6 +69,7 @@ def _check_body_limit(info: ValidationInfo) -> None:
 
 
 NO_ACCOUNT = "no account is configured: `ingest init` writes an example of each vendor's, and --config names settings that are elsewhere"
+NO_CREDENTIALS = "no account has what its vendor's REST side needs: api_token, api_key and so on; see docs/settings.md"
 
 
 class Settings(Section):
@@ -150,6 +151,7 @@ def nearest_account_model(table: dict[str, Any]) -> type[Account]:
 
 __all__ = [
     "NO_ACCOUNT",
+    "NO_CREDENTIALS",
     "ConsumerSettings",
     "KafkaSettings",
     "ReceiverSettings",

@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ingest import lenient_json
-from ingest.booking import Booking, BookingStatus
+from ingest.booking import EMPTY, Booking
 from ingest.errors import PayloadError
 from ingest.instant import read_rare, utc
 
@@ -99,20 +99,20 @@ def _price(value: Decimal) -> Decimal:
     return value
 
 
+# For what the booking depends on, so that another kind of value is an error: `Annotated[Payment | None, ABSENT] = None`.
+ABSENT = BeforeValidator(_absent)
 Text = Annotated[str | None, BeforeValidator(_text)]
 Id = Annotated[str, AfterValidator(_identity)]
 Instant = Annotated[AwareDatetime, BeforeValidator(_rare_instant), AfterValidator(utc)]
-MaybeInstant = Annotated[Instant | None, BeforeValidator(_absent)]
-MaybeAmount = Annotated[Annotated[Decimal, AfterValidator(_price)] | None, BeforeValidator(_absent)]
-MaybeFlag = Annotated[bool | None, BeforeValidator(_absent)]
+MaybeInstant = Annotated[Instant | None, ABSENT]
+MaybeAmount = Annotated[Annotated[Decimal, AfterValidator(_price)] | None, ABSENT]
+MaybeFlag = Annotated[bool | None, ABSENT]
 # Text of anything: an answer to a question may be true, or a list of choices.
 AnyText = Annotated[str | None, BeforeValidator(_any_text)]
 # Campaign parameters and the like.
 Parameters = Annotated[dict[str, str] | None, BeforeValidator(_parameters)]
 # One of a vendor's own words, as `plain_word` has it.
 Word = Annotated[str | None, BeforeValidator(_word)]
-# For what the booking depends on, so that another kind of value is an error: `Annotated[Payment | None, ABSENT] = None`.
-ABSENT = BeforeValidator(_absent)
 # For what only describes: an object, and none where there is anything else.
 OBJECT = BeforeValidator(_object)
 # For lists of such objects: `Annotated[tuple[Host, ...], OBJECTS] = ()`.
@@ -185,7 +185,6 @@ def _documented() -> Iterator[None]:
 # Column of `bookings` → the payload's fields that it is read from, as dotted paths of a `Payload`'s field names.
 Sources = Mapping[str, tuple[str, ...]]
 
-_EMPTY = (None, (), BookingStatus.UNKNOWN)
 # Every booking has these, so that null in their place says nothing.
 _NEVER_CLEARED = {"status"}
 
@@ -197,7 +196,7 @@ def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[st
     "" or an empty list was told: the vendor cleared it, unless it is one that every booking has. Of a list of objects the first one is looked at. List in `sources` only columns
     that some message of the vendor fills, for instance `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
     """
-    empty = (column for column in sources if getattr(booking, column) in _EMPTY)
+    empty = (column for column in sources if getattr(booking, column) in EMPTY)
     return frozenset(
         column for column in empty if not all(_is_told(message, path, clearable=column not in _NEVER_CLEARED) for path in sources[column])
     )

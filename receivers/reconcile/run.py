@@ -11,7 +11,7 @@ import structlog
 from ingest.errors import ConfigurationError, LogUnavailable
 from ingest.log import Producer
 from ingest.rest import Patience
-from ingest.settings import Settings
+from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.vendors import AnyVendor
 from receivers.reconcile.account import AccountRun, Around, Follow
 from receivers.reconcile.outlets import Outlet
@@ -85,5 +85,5 @@ def readable(settings: Settings, named: Iterable[str]) -> list[AnyVendor]:
         if not vendor.account.can_reconcile():
             raise ConfigurationError(f"account {vendor.account.name} cannot be reconciled: set {vendor.account.reconcile_needs()}")
     if not vendors:
-        raise ConfigurationError("no account has what its vendor's REST side needs: api_token, api_key and so on; see docs/settings.md")
+        raise ConfigurationError(NO_CREDENTIALS)
     return vendors

@@ -173,6 +173,14 @@ def test_a_reader_that_leaves_ends_a_query_quietly(hostile: Path, form: list[str
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_a_reader_that_leaves_ends_the_printing_of_the_schema_quietly(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as stdout:
+        done = subprocess.run([*COMMAND, "init", "--schema"], cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=PATIENCE)  # fmt: skip
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_a_full_disk_is_one_line(hostile: Path) -> None:
     with Path("/dev/full").open("wb") as stdout:
         done = subprocess.run([*COMMAND, "query", "--csv", "select 1"], cwd=hostile, env=environment(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)  # fmt: skip

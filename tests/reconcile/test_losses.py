@@ -16,7 +16,8 @@ from ingest.log import Producer, Record
 from ingest.simulator.truth import differences
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
-from receivers.losses import LOST, Losses, report_loss
+from receivers.losses import LOST, report_loss
+from receivers.reconcile.losses import Losses
 from receivers.reconcile.report import Report
 from receivers.watch import Watch
 from tests.consumers.rig import until
@@ -107,7 +108,7 @@ def test_a_run_that_failed_is_repeated_but_not_at_once(shop: Shop, monkeypatch: 
     (loss,) = watched.look()
     watched.answer(loss, None)
     assert watched.look() == []
-    monkeypatch.setattr("receivers.losses._AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("receivers.reconcile.losses._AGAIN_SECONDS", 0.0)
     watched.answer(loss, None)
     assert len(watched.look()) == 1
 

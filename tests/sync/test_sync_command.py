@@ -85,7 +85,7 @@ def test_the_one_resource_that_was_wanted_is_named_though_the_account_cannot_be_
 def test_an_unknown_account_is_exit_code_2_and_one_line(rig: SyncRig, tmp_path: Path) -> None:
     done = command(rig, tmp_path).run("sync", "sails", "--json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: there is no account sails: known are sales")
+    assert done.stderr.startswith("error: no account is called sails; the settings have sales")
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ class CalendlyRest(Rest[CalendlyAccount]):
             _listed("event_types", **self.whose),
             _listed("groups", organization=organization),
             _listed("contacts"),
-            {**_listed("routing_forms", organization=organization)},
+            _listed("routing_forms", organization=organization),
             _listed("routing_form_submissions", form="{resources.routing_forms.uri}"),
             _listed("webhook_subscriptions", organization=organization, scope="organization"),
         ]
