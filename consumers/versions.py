@@ -9,10 +9,9 @@ A row has one `version`, that of its newest message. `column_versions` has the v
 does not tell: that of the message which wrote the column, or "" where none did. A message may guess at a column that it does not
 tell: the newest guess stays until a message tells the column, whatever its version.
 
-Some columns describe what another column names: `customer_phone` is the phone of `customer_id`. A message that names another customer
-empties every `customer_phone` which a message of the former customer, or an older one, wrote. Formally: when two messages name
-different things, the older one also writes "empty" into the describing columns, after its own value. Both "the newest naming" and "the
-newest message that names something else" only ever grow, so this does not depend on the order of messages either.
+Some columns describe what another column names: `customer_phone` is the phone of `customer_id`. Where two messages name different
+things, the older one also empties the describing columns, at its own version. So what it or an older message told of them is gone, and what
+a newer one tells stays. The version at which a column is emptied only ever grows as messages come, so their order does not matter here either.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

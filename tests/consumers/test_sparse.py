@@ -65,24 +65,20 @@ def cancelled_later(event: Event) -> Event:
     return replace(event, id="later", time=event.time + A_MINUTE, received_at=event.received_at + A_MINUTE)
 
 
-@pytest.mark.parametrize("vendor", vendor_names())
-def test_whatever_the_vendor_and_the_order_a_message_that_tells_only_a_status_changes_only_that(rig: Rig, vendor: str) -> None:
-    full = created(vendor)
-    sparsely(rig, later=set()).load(full)
-    before = the_row(rig)
-    rig.load(cancelled_later(full))
-    after = the_row(rig)
-    its_own = {"version", "last_event_id", "loaded_at", "column_versions"}
-    assert {name: after[name] for name in after.keys() - its_own} == {name: before[name] for name in before.keys() - its_own}
-    assert after["last_event_id"] == "later"
-    assert set(after["column_versions"].values()) == {before["version"]}
-    alter(rig, "delete from {}")
-    rig.load(cancelled_later(full))
-    rig.load(full)
-    again = the_row(rig)
-    assert {name: again[name] for name in again.keys() - {"loaded_at", "first_seen_at"}} == {
-        name: after[name] for name in after.keys() - {"loaded_at", "first_seen_at"}
-    }
+def test_whatever_the_vendor_and_the_order_a_message_that_tells_only_a_status_changes_only_that(rig: Rig) -> None:
+    full = [created(vendor) for vendor in vendor_names()]
+    newer_first, alone = ([replace(event, source=f"/{event.vendor}/{account}") for event in full] for account in ("there", "alone"))
+    sparsely(rig, later=set()).load(*full, *map(cancelled_later, newer_first), *alone)
+    rig.load(*map(cancelled_later, full), *newer_first)
+    rows = {(row["vendor"], row["account"]): row for row in rig.rows("select * from bookings")}
+    for vendor in vendor_names():
+        after, there, before = (rows[vendor, account] for account in ("sales", "there", "alone"))
+        its_own = {"account", "version", "last_event_id", "loaded_at", "column_versions"}
+        assert {name: after[name] for name in after.keys() - its_own} == {name: before[name] for name in before.keys() - its_own}
+        assert after["last_event_id"] == "later"
+        assert {before["version"]} <= set(after["column_versions"].values()) <= {before["version"], ""}
+        other = {"account", "loaded_at", "first_seen_at"}
+        assert {name: there[name] for name in after.keys() - other} == {name: after[name] for name in after.keys() - other}
 
 
 FORM: dict[str, Any] = {
@@ -103,16 +99,20 @@ def four_messages(booking: str) -> list[Event]:
     ]
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_real_warehouse(rig: Rig, size: int) -> None:
+def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_real_warehouse(rig: Rig) -> None:
+    """In batches of one, two and four messages; what was told first comes again in each."""
     sparsely(rig, **READ)
-    orders = [*itertools.permutations(range(4))]
-    logs = [[four_messages(f"B{number}")[place] for place in order] for number, order in enumerate(orders)]
-    for start in range(0, 4, size):
-        rig.load(*(event for log in logs for event in [*log[start : start + size], log[0]]))
+    logs = [
+        (size, [four_messages(f"B{number}-{size}")[place] for place in order])
+        for number, order in enumerate(itertools.permutations(range(4)))
+        for size in (1, 2, 4)
+    ]
+    for step in range(4):
+        batches = [(log[step * size : step * size + size], log[0]) for size, log in logs]
+        rig.load(*(event for batch, again in batches if batch for event in [*batch, again]))
     told = ("status", "service_name", "customer_name", "customer_email", "starts_at", "ends_at", "currency", "last_event_id")
     rows = rig.rows(f"select {', '.join(told)}, version, cast(column_versions as text) as column_versions from bookings")
-    assert len(rows) == len(orders)
+    assert len(rows) == len(logs)
     assert all(row == rows[0] for row in rows)
     assert tuple(rows[0][name] for name in told) == (
         "no_show", "cleared", None, "b@example.com", datetime(2026, 5, 9, 11, tzinfo=UTC), None, "EUR", "E4",
@@ -128,7 +128,11 @@ def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehou
     after = the_row(either_rig)
     its_own = {"version", "status", "last_event_id", "loaded_at", "column_versions"}
     assert {name: after[name] for name in after.keys() - its_own} == {name: before[name] for name in before.keys() - its_own}
-    assert (after["status"], after["last_event_id"], set(after["column_versions"].values())) == ("cancelled", "E3", {before["version"]})
+    assert (after["status"], after["last_event_id"], set(after["column_versions"].values()) - {""}) == (
+        "cancelled",
+        "E3",
+        {before["version"]},
+    )
 
 
 def test_an_older_message_that_fills_counts_as_stale_only_when_it_comes_again(either_rig: Rig) -> None:
@@ -146,10 +150,12 @@ def test_an_older_message_that_fills_counts_as_stale_only_when_it_comes_again(ei
 
 
 def test_rows_that_an_older_mapping_emptied_are_filled_by_a_replay_of_both_messages(rig: Rig) -> None:
+    read = rig.loader._mapper
+    rig.loader._mapper = lambda event: (booking := read(event)) and replace(booking, untold=frozenset())  # type: ignore[assignment]
     rig.load(sample(1, at=10))
     rig.load(sample(2, at=20, status="canceled", form_submission=None))
     assert the_row(rig)["customer_name"] is None
-    sparsely(rig, E2=set())
+    rig.loader._mapper = read
     for _ in range(2):
         replay_in_process(rig)
     mended = the_row(rig)
@@ -169,7 +175,7 @@ def test_reconciliation_is_told_which_columns_the_newest_message_left_out(either
     sparsely(either_rig, E2=set()).load(sample(1, at=10), sample(2, at=20))
     [stored] = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert stored.booking.customer_name == "Ada Example"
-    assert set((stored.booking.column_versions or {}).values()) == {f"{format_instant(moment(10))}/{format_instant(moment(10))}"}
+    assert set((stored.booking.column_versions or {}).values()) - {""} == {f"{format_instant(moment(10))}/{format_instant(moment(10))}"}
 
 
 @pytest.mark.parametrize("names", [["column_versions"], NEWER_COLUMNS], ids=["one", "several"])

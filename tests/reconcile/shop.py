@@ -9,6 +9,7 @@ from typing import Any
 
 from consumers.stored import StoredBookings
 from ingest.errors import IngestError
+from ingest.log import Record
 from ingest.simulator.dialect import Dialect
 from ingest.simulator.rest import Allowed, load_rest_dialect
 from ingest.simulator.rest.server import RestServer
@@ -96,13 +97,16 @@ class Shop:
     def append(self, changes: Sequence[Change]) -> None:
         """The same, without waiting."""
         vendors = self.rig.settings.vendors()
+        records: dict[str, list[Record]] = {}
         for change in changes:
             dialect = self.dialects[change.account]
             webhook, at = dialect.webhook(change), change.meeting.changed_at + timedelta(seconds=1)
             vendor = vendors[dialect.vendor, change.account]
             delivery = Delivery(webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at)
             event = vendor.parse(vendor.verify(delivery, at))
-            self.rig.append_records(self.rig.settings.topic(vendor.name), event.to_record())
+            records.setdefault(self.rig.settings.topic(vendor.name), []).append(event.to_record())
+        for topic, of_topic in records.items():
+            self.rig.append_records(topic, *of_topic)
 
     def settle(self) -> None:
         """Until all that is in the log is loaded."""
