@@ -435,9 +435,10 @@ def test_guests_are_their_addresses_each_once() -> None:
     ("parameters", "tracking"),
     [
         (
-            {"source": "mail", "medium": None, "campaign": "", "term": "a b", "content": 7, "other": "x"},
-            {"source": "mail", "term": "a b", "content": "7"},
+            {"source": "mail", "medium": None, "campaign": "", "term": "a b", "content": 7, "id": "x", "": "y"},
+            {"source": "mail", "term": "a b", "content": "7", "id": "x"},
         ),
+        ({"utm_source": "mail"}, {"source": "mail"}),
         ({"source": None}, None),
         ({}, None),
         (None, None),
@@ -470,6 +471,13 @@ def test_only_a_link_is_the_link_of_a_call(join_url: str | None, link: str | Non
     booking = _told(virtual_conferencing={"join_url": join_url}, location_description="Room 2")
     assert booking.conference_url == link
     assert booking.location == (join_url or "Room 2")
+
+
+@pytest.mark.parametrize(
+    ("conferencing", "link"), [({"join_url": "+1 202 555 0123"}, "https://call.example.com/1"), (None, "https://call.example.com/1")]
+)
+def test_a_place_that_is_but_a_link_is_the_link_of_the_call(conferencing: object, link: str) -> None:
+    assert _told(virtual_conferencing=conferencing, location_description=link).conference_url == link
 
 
 def _record(**changes: object) -> Booking:
