@@ -397,6 +397,14 @@ def test_a_contact_clears_what_it_has_empty() -> None:
     assert not {"customer_phone", "customer_id", "customer_name"} & cleared.untold
 
 
+@pytest.mark.parametrize("form", [None, {}, {"name": "", "email": None, "phone": "", "mobile_phone": None}])
+@pytest.mark.parametrize("contact", ["CTC-1", {"id": "CTC-1"}])
+def test_an_empty_form_beside_a_contact_of_which_only_the_id_is_told_clears_nobody(form: object, contact: object) -> None:
+    booking = _record(**NOBODY | {"form_submission": form, "contact": contact})
+    assert booking.customer_id == "CTC-1"
+    assert {"customer_name", "customer_phone"} <= booking.untold
+
+
 def test_without_a_form_people_and_answers_are_guesses_that_any_form_corrects() -> None:
     booking = _told(**NOBODY | {"conversation": "CVR-1", "contact": RILEY, "custom_fields": [{"name": "Seats", "value": 3}]})
     assert (booking.participants, booking.answers) == (1, (Answer("Seats", "3"),))
