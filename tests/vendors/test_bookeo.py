@@ -441,6 +441,21 @@ def test_guests_are_the_participants_beside_the_customer_whose_address_is_known(
     assert "guests" not in told.untold
 
 
+@pytest.mark.parametrize(
+    ("details", "is_told"),
+    [
+        ([{"personId": "P1"}], False),
+        ([{"personId": "PSELF"}, {"personId": "P1", "personDetails": None}], False),
+        ([{"personId": "P1"}, {"personId": "P2", "personDetails": {"firstName": "Ali"}}], True),
+        ([{"personId": "PSELF"}, {"personId": "PUNKNOWN"}], True),
+        ([], True),
+    ],
+)
+def test_participants_that_are_ids_alone_leave_the_guests_untold(details: list[object], *, is_told: bool) -> None:
+    told = booking(body({**ITEM, "participants": {"numbers": [{"number": 2}], "details": details}}))
+    assert ("guests" not in told.untold) is is_told
+
+
 def test_a_customer_that_is_there_tells_all_of_a_customer() -> None:
     """Bookeo leaves out what is empty."""
     told = booking(body({**ITEM, "customer": {"firstName": "Zoë"}, "options": []}))
