@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -55,6 +56,13 @@ def test_a_row_younger_than_the_vendors_lag_is_left_alone() -> None:
 def test_what_the_vendor_changed_so_lately_that_its_webhook_may_be_on_the_way_is_not_missed_yet() -> None:
     assert verdict(replace(HERE, updated_at=DOUBTED_BEFORE), None) is Verdict.YOUNG
     assert verdict(replace(HERE, updated_at=DOUBTED_BEFORE - timedelta(microseconds=1)), None) is Verdict.MISSED
+
+
+def test_a_price_finer_than_the_warehouse_holds_is_the_one_that_was_rounded() -> None:
+    stored = Stored(replace(HERE, price=Decimal("0.300000000")), OLD.loaded_at)
+    told = replace(HERE, price=Decimal("0.30000000000000004"))
+    assert compare(told, stored, ("price",), DOUBTED_BEFORE) is Verdict.MATCHED
+    assert compare(replace(HERE, price=Decimal("0.300000001")), stored, ("price",), DOUBTED_BEFORE) is Verdict.MISSED
 
 
 def test_an_older_version_of_the_same_state_is_matched() -> None:

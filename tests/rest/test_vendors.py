@@ -116,6 +116,27 @@ def test_an_oncehub_contact_that_cannot_be_read_leaves_the_booking(oncehub: Side
     assert booking["customer_email"] in entry["attendees"][1:]
 
 
+@pytest.mark.parametrize(
+    ("parts", "is_asked"),
+    [
+        ({"contact": "CTC-9"}, True),
+        ({"contact": {"id": "CTC-9"}}, True),
+        ({"conversation": {"id": "CVR-1", "contact": "CTC-9"}}, True),
+        ({"contact": "CTC-9", "conversation": {"id": "CVR-1", "contact": {"id": "CTC-9"}}}, True),
+        ({"contact": "CTC-9", "form_submission": {"name": "", "email": None}}, True),
+        ({"contact": {"id": "CTC-9", "email": "a@example.com"}}, False),
+        ({"contact": "CTC-9", "form_submission": {"name": "Ada"}}, False),
+        ({"contact": "CTC-9", "conversation": {"id": "CVR-1", "contact": {"id": "CTC-9", "first_name": "Ada"}}}, False),
+    ],
+)
+def test_oncehubs_contact_is_asked_for_wherever_its_id_is_all_that_is_told_of_who_booked(
+    oncehub: Side, parts: dict[str, object], *, is_asked: bool
+) -> None:
+    rest = oncehub.open()
+    entry = listed(rest)[0] | {"form_submission": None, "conversation": None, "contact": None} | parts
+    assert rest.children(entry) == ({"contacts/CTC-9"} if is_asked else set())
+
+
 def test_oncehubs_campaign_parameters_are_read(oncehub: Side) -> None:
     rest = oncehub.open()
     for entry in listed(rest)[:20]:

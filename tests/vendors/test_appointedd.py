@@ -286,6 +286,8 @@ def test_a_cancellation_is_cancelled_whatever_the_status_says(event_type: str, w
         ("Completed", "completed"),
         ("Teleported", "unknown"),
         ("", "unknown"),
+        ("Canceled", "cancelled"),
+        ("No-Show", "no_show"),
     ],
 )
 def test_status_words_are_read_in_any_case_and_unknown_ones_are_unknown(word: str, status: str) -> None:
@@ -309,13 +311,28 @@ def test_nobody_booked_is_not_nobody_came() -> None:
     assert marked() is BookingStatus.CONFIRMED
 
 
-@pytest.mark.parametrize("nobody", [[], None])
+@pytest.mark.parametrize("nobody", [[], None, "", {}, [None]])
 def test_zero_participants_are_a_booking_without_a_customer(nobody: object) -> None:
     body = payload("zero-participants")
     body["event_data"]["participants"] = nobody
     found = booking(body)
     assert found.participants == 0
     assert (found.customer_id, found.customer_name, found.customer_email, found.timezone) == (None, None, None, None)
+
+
+def test_participants_that_are_ids_are_known_by_them_and_leave_their_names_untold() -> None:
+    body = payload("created")
+    body["event_data"] |= {"participants": ["C1", "C2"], "bookables": ["R1", None, "R1", {"id": "R2"}], "service": "S1"}
+    found = booking(body)
+    assert (found.customer_id, found.participants, found.staff, found.service_id) == ("C1", 2, ("R1", "R2"), "S1")
+    assert {"customer_name", "customer_email", "staff_name", "service_name"} <= found.untold
+
+
+def test_spaces_and_prices_that_are_empty_are_absent() -> None:
+    body = payload("created")
+    body["event_data"]["booking"]["price"] = ""
+    body["event_data"]["participants"] = [{"id": "C1", "spaces": 3, "total_spaces": ""}]
+    assert (booking(body).price, booking(body).participants) == (None, 3)
 
 
 def test_the_form_of_2017_counts_spaces_and_has_no_price() -> None:
@@ -378,7 +395,7 @@ def test_an_absent_field_leaves_its_column_untold_and_a_null_one_clears_it(part:
     holder = body["event_data"][part]
     fields = holder[0] if isinstance(holder, list) else holder
     fields[name] = None
-    assert booking(body).untold == {"customer_phone"}
+    assert booking(body).untold == {"customer_phone"} | (columns & {"status"})  # no booking is without a status
     del fields[name]
     assert booking(body).untold == columns | {"customer_phone"}
 

@@ -347,6 +347,29 @@ def test_lists_that_are_null_are_empty() -> None:
     assert (told.staff, told.participants, told.customer_phone) == ((), None, None)
 
 
+def test_parts_of_another_shape_are_none_and_lists_keep_their_sound_entries() -> None:
+    odd = {
+        "resources": ["R1", {"id": "R1", "name": "Boat"}, None, "R2", {"id": "R1"}],
+        "participants": {"numbers": [{"number": 2}, None, {"number": None}, {"number": ""}], "details": [None, "PSELF"]},
+        "customer": {"firstName": "Zoë", "phoneNumbers": [None, "", "+1 212 555 0143"]},
+    }
+    told = booking(body({**ITEM, **odd}))
+    assert (told.staff, told.participants, told.customer_phone) == (("R1", "R2"), 2, "+1 212 555 0143")
+
+
+@pytest.mark.parametrize("empty", ["", []])
+def test_an_object_or_a_flag_that_is_empty_in_another_way_is_absent(empty: object) -> None:
+    names = ("customer", "participants", "price", "noShow", "canceled", "accepted")
+    told = booking(body({**ITEM, **dict.fromkeys(names, empty)}))
+    assert (told.customer_name, told.participants, told.price) == (None, None, None)
+    assert {"customer_name", "status"} <= told.untold
+
+
+def test_a_customer_that_is_but_an_id_leaves_the_customer_untold() -> None:
+    told = booking(body({**ITEM, "customer": "2856MUMPA187DC203130"}))
+    assert {"customer_name", "customer_email", "customer_phone"} <= told.untold
+
+
 def test_a_phone_without_a_number_is_passed_over() -> None:
     told = booking(body({**ITEM, "customer": {"phoneNumbers": [{"type": "home"}, {"number": "+1 212 555 0143"}]}}))
     assert told.customer_phone == "+1 212 555 0143"
@@ -416,6 +439,21 @@ def test_guests_are_the_participants_beside_the_customer_whose_address_is_known(
     told = booking(body({**ITEM, "customer": CUSTOMER, "participants": {"numbers": [], "details": [*details, {"personId": "PUNKNOWN"}]}}))
     assert told.guests == ("b@example.com",)
     assert "guests" not in told.untold
+
+
+@pytest.mark.parametrize(
+    ("details", "is_told"),
+    [
+        ([{"personId": "P1"}], False),
+        ([{"personId": "PSELF"}, {"personId": "P1", "personDetails": None}], False),
+        ([{"personId": "P1"}, {"personId": "P2", "personDetails": {"firstName": "Ali"}}], True),
+        ([{"personId": "PSELF"}, {"personId": "PUNKNOWN"}], True),
+        ([], True),
+    ],
+)
+def test_participants_that_are_ids_alone_leave_the_guests_untold(details: list[object], *, is_told: bool) -> None:
+    told = booking(body({**ITEM, "participants": {"numbers": [{"number": 2}], "details": details}}))
+    assert ("guests" not in told.untold) is is_told
 
 
 def test_a_customer_that_is_there_tells_all_of_a_customer() -> None:

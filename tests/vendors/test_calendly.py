@@ -220,11 +220,32 @@ class TestBooking:
 
     def test_a_word_we_do_not_know_is_unknown_not_an_error(self) -> None:
         assert booking_of("created", payload_with(status="postponed")).status is BookingStatus.UNKNOWN
-        assert booking_of("created", payload_with(status=None)).status is BookingStatus.UNKNOWN
+
+    @pytest.mark.parametrize("status", [None, "", "Active"])
+    def test_a_status_that_is_empty_or_spelled_otherwise_is_what_the_event_says(self, status: str | None) -> None:
+        assert booking_of("created", payload_with(status=status)).status is BookingStatus.CONFIRMED
+        assert booking_of("canceled", payload_with(status=status and "Cancelled")).status is BookingStatus.CANCELLED
+
+    def test_hosts_and_guests_may_be_named_by_uri_and_address_alone_and_more_than_twice(self) -> None:
+        host, guest = "https://api.calendly.com/users/U1", "a@example.com"
+        parts = {"event_memberships": [host, {"user": host}, host], "event_guests": [guest, {"email": guest}, guest, "b@example.com"]}
+        booking = booking_of("created", event_with(**parts))
+        assert (booking.staff, booking.guests) == ((host,), (guest, "b@example.com"))
+
+    def test_an_event_that_is_not_expanded_says_which_it_is_and_nothing_more(self) -> None:
+        uri = "https://api.calendly.com/scheduled_events/E9"
+        booking = booking_of("created", payload_with(scheduled_event=uri, event=None))
+        assert booking.group_id == uri
+        assert {"starts_at", "staff", "location", "guests"} <= booking.untold
+
+    @pytest.mark.parametrize("part", ["cancellation", "no_show", "reconfirmation", "payment", "rescheduled"])
+    @pytest.mark.parametrize("empty", ["", []])
+    def test_parts_that_are_empty_in_another_way_are_absent(self, part: str, empty: object) -> None:
+        assert booking_of("created", payload_with(**{part: empty})).status is BookingStatus.CONFIRMED
 
     @pytest.mark.parametrize(
         ("canceler", "ours"),
-        [("invitee", "customer"), ("host", "host"), ("system", "system"), (None, None)],
+        [("invitee", "customer"), ("Host", "host"), ("The System", "The System"), (None, None)],
     )
     def test_who_cancelled_is_in_our_words_where_we_have_one(self, canceler: str | None, ours: str | None) -> None:
         change = payload_with(cancellation={"canceler_type": canceler, "created_at": "2026-06-17T01:40:57Z"})
@@ -247,7 +268,7 @@ class TestBooking:
         parts = dict(zip(("name", "first_name", "last_name"), names, strict=True))
         assert booking_of("created", payload_with(**parts)).customer_name == whole
 
-    @pytest.mark.parametrize("members", [None, [], [None], [{}], ["text"]])
+    @pytest.mark.parametrize("members", [None, "", [], [None], [{}], {}, "text", [True]])
     def test_hosts_and_guests_that_are_no_list_of_objects_are_none(self, members: object) -> None:
         booking = booking_of("created", event_with(event_memberships=members, event_guests=members))
         assert (booking.staff, booking.staff_name, booking.guests) == ((), None, ())
@@ -259,6 +280,12 @@ class TestBooking:
             ({"type": "google_conference", "status": "processing", "join_url": None}, None),
             ({"type": "physical", "location": "1 Example Street"}, None),
             ({"type": "custom", "location": None}, None),
+            ({"type": "custom", "location": "https://call.example.com/b"}, "https://call.example.com/b"),
+            ({"type": "ask_invitee", "location": "https://call.example.com/b"}, "https://call.example.com/b"),
+            ({"type": "custom", "location": "by https://call.example.com/b"}, None),
+            ({"type": "physical", "location": "https://maps.example.com/b"}, None),
+            ("", None),
+            ([], None),
             (None, None),
         ],
     )
@@ -291,6 +318,14 @@ class TestPhone:
         [
             ("Phone Number", "+1 234-567-8910"),
             ("Phone Number", "(234) 567-8910"),
+            ("Phone Number", "\u202a+1 234-567-8910\u202c"),
+            ("Anything", "\u202a+1 234-567-8910\u202c"),
+            ("Phone Number", "\uff0b1\u3000234 567 8910"),
+            ("Phone Number", "tel:+12345678910"),
+            ("Anything", "(+49) 171 5550142"),
+            ("Phone Number", "+1 234 567 8910;ext=5"),
+            ("Rufnummer", "0171 5550142"),
+            ("Best number to reach you", "234-567-8910"),
             ("Phone Number", "234-567-8910 ext. 12"),
             ("Mobile", "07700 900123"),
             ("Téléphone portable", "06 12 34 56 78"),

@@ -397,6 +397,14 @@ def test_a_contact_clears_what_it_has_empty() -> None:
     assert not {"customer_phone", "customer_id", "customer_name"} & cleared.untold
 
 
+@pytest.mark.parametrize("form", [None, {}, {"name": "", "email": None, "phone": "", "mobile_phone": None}])
+@pytest.mark.parametrize("contact", ["CTC-1", {"id": "CTC-1"}])
+def test_an_empty_form_beside_a_contact_of_which_only_the_id_is_told_clears_nobody(form: object, contact: object) -> None:
+    booking = _record(**NOBODY | {"form_submission": form, "contact": contact})
+    assert booking.customer_id == "CTC-1"
+    assert {"customer_name", "customer_phone"} <= booking.untold
+
+
 def test_without_a_form_people_and_answers_are_guesses_that_any_form_corrects() -> None:
     booking = _told(**NOBODY | {"conversation": "CVR-1", "contact": RILEY, "custom_fields": [{"name": "Seats", "value": 3}]})
     assert (booking.participants, booking.answers) == (1, (Answer("Seats", "3"),))
@@ -435,9 +443,10 @@ def test_guests_are_their_addresses_each_once() -> None:
     ("parameters", "tracking"),
     [
         (
-            {"source": "mail", "medium": None, "campaign": "", "term": "a b", "content": 7, "other": "x"},
-            {"source": "mail", "term": "a b", "content": "7"},
+            {"source": "mail", "medium": None, "campaign": "", "term": "a b", "content": 7, "id": "x", "": "y"},
+            {"source": "mail", "term": "a b", "content": "7", "id": "x"},
         ),
+        ({"utm_source": "mail"}, {"source": "mail"}),
         ({"source": None}, None),
         ({}, None),
         (None, None),
@@ -470,6 +479,13 @@ def test_only_a_link_is_the_link_of_a_call(join_url: str | None, link: str | Non
     booking = _told(virtual_conferencing={"join_url": join_url}, location_description="Room 2")
     assert booking.conference_url == link
     assert booking.location == (join_url or "Room 2")
+
+
+@pytest.mark.parametrize(
+    ("conferencing", "link"), [({"join_url": "+1 202 555 0123"}, "https://call.example.com/1"), (None, "https://call.example.com/1")]
+)
+def test_a_place_that_is_but_a_link_is_the_link_of_the_call(conferencing: object, link: str) -> None:
+    assert _told(virtual_conferencing=conferencing, location_description=link).conference_url == link
 
 
 def _record(**changes: object) -> Booking:

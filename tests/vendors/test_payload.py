@@ -5,7 +5,25 @@ from typing import Annotated, Any
 import pytest
 
 from ingest.booking import Booking, BookingStatus
-from ingest.vendors.payload import OBJECTS, AnyText, Parameters, Payload, Text, read_value, unique, untold
+from ingest.errors import PayloadError
+from ingest.vendors.payload import (
+    ABSENT,
+    OBJECT,
+    OBJECTS,
+    AnyText,
+    MaybeAmount,
+    MaybeFlag,
+    Parameters,
+    Payload,
+    Text,
+    Word,
+    object_or,
+    objects_or,
+    read_value,
+    unique,
+    untold,
+    web_link,
+)
 
 
 class Place(Payload):
@@ -27,6 +45,7 @@ class Message(Payload):
     last: Text = None
     place: Place | None = None
     hosts: Annotated[tuple[Host, ...], OBJECTS] = ()
+    state: Word = None
 
 
 SOURCES = {"customer_name": ("first", "last"), "location": ("place.city",), "staff_name": ("hosts.name",)}
@@ -109,3 +128,61 @@ def test_campaign_parameters_are_text_without_nulls(value: object, parameters: d
 @pytest.mark.parametrize("value", [None, [], [None], ["text", 5], {}, "text"])
 def test_a_list_without_objects_is_empty(value: object) -> None:
     assert read_value(Form, {"hosts": value}).hosts == ()
+
+
+@pytest.mark.parametrize(("message", "is_told"), [({}, False), ({"state": None}, False), ({"state": ""}, False), ({"state": "odd"}, True)])
+def test_a_status_is_never_cleared(message: dict[str, Any], is_told: bool) -> None:
+    booking = Booking(booking_id="1", version="1", status=BookingStatus.UNKNOWN)
+    assert ("status" not in untold(read_value(Message, message), booking, {"status": ("state",)})) is is_told
+
+
+@pytest.mark.parametrize("text", ["no_show", "no-show", "No Show", " NOSHOW ", "noShow"])
+def test_a_word_is_one_word_however_it_is_spelled(text: str) -> None:
+    assert read_value(Message, {"state": text}).state == "noshow"
+
+
+@pytest.mark.parametrize(("text", "word"), [("Cancelled", "canceled"), ("canceled", "canceled"), ("", None), (None, None), ([], None)])
+def test_both_spellings_of_a_cancellation_are_one(text: object, word: str | None) -> None:
+    assert read_value(Message, {"state": text}).state == word
+
+
+class Loose(Payload):
+    """Parts in each way of reading them."""
+
+    described: Annotated[Host | None, OBJECT] = None
+    needed: Annotated[Host | None, ABSENT] = None
+    named: Annotated[Host | None, object_or("name")] = None
+    all_named: Annotated[tuple[Host, ...], objects_or("name")] = ()
+    amount: MaybeAmount = None
+    flag: MaybeFlag = None
+
+
+@pytest.mark.parametrize("value", [None, "", []])
+def test_what_is_empty_is_absent_whatever_was_expected(value: object) -> None:
+    told = read_value(Loose, dict.fromkeys(["described", "needed", "named", "all_named", "amount", "flag"], value))
+    assert (told.described, told.needed, told.named, told.all_named, told.amount, told.flag) == (None, None, None, (), None, None)
+
+
+@pytest.mark.parametrize("value", ["text", 7, True, [None], ["text"]])
+def test_another_kind_of_value_is_none_where_it_only_describes_and_an_error_where_the_booking_depends_on_it(value: object) -> None:
+    assert read_value(Loose, {"described": value}).described is None
+    with pytest.raises(PayloadError, match="needed"):
+        read_value(Loose, {"needed": value})
+
+
+def test_a_text_stands_for_the_object_that_it_names() -> None:
+    told = read_value(Loose, {"named": " B1 ", "all_named": ["B1", {"name": "B2"}, None, "", 3, [], True]})
+    assert told.named == Host(name="B1")
+    assert [host.name for host in told.all_named] == ["B1", "B2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "link"),
+    [
+        (("https://a.example/1", "https://b.example"), "https://a.example/1"),
+        ((None, "", "+1 202", "HTTP://b.example"), "HTTP://b.example"),
+        (("see https://a.example", "ftp://a.example", "tel:+1202"), None),
+    ],
+)
+def test_a_link_is_wholly_one_that_a_browser_opens(texts: tuple[str | None, ...], link: str | None) -> None:
+    assert web_link(*texts) == link

@@ -48,8 +48,8 @@ _SOURCES: Sources = {
     "currency": ("price",),
 }
 _OF_CANCELED: Sources = {"cancelled_at": ("cancelation_time",), "cancelled_by": ("cancelation_agent",)}
-# The participant who booked.
-_SELF = "PSELF"
+# The participant who booked, and one of whom nobody knows anything.
+_SELF, _UNKNOWN = "PSELF", "PUNKNOWN"
 
 
 def _number(value: object) -> object:
@@ -134,6 +134,11 @@ class _Participants(Part):
 
     def customer(self) -> _Person | None:
         return next((one.person_details for one in self.details if one.person_id == _SELF), None)
+
+    def are_known(self) -> bool:
+        """Say whether the message tells who takes part: a key without the right to read customers gets ids alone."""
+        named = [one for one in self.details if one.person_id not in {_SELF, _UNKNOWN}]
+        return "details" in self.model_fields_set and (not named or any(one.person_details for one in named))
 
     def others(self) -> Iterator[_Person]:
         return (one.person_details for one in self.details if one.person_details and one.person_id != _SELF)
@@ -269,7 +274,7 @@ def _untold(item: Item, booking: Booking) -> frozenset[str]:
         guesses |= {"customer_name", "customer_email", "customer_phone"}
     if item.person() is None or "options" not in item.model_fields_set:
         guesses.add("answers")
-    if item.participants is None or "details" not in item.participants.model_fields_set:
+    if item.participants is None or not item.participants.are_known():
         guesses.add("guests")
     if not item.canceled and item.accepted is None and item.no_show is None and item.canceled is None:
         guesses.add("status")

@@ -7,6 +7,7 @@ question. A national form, which other numbers look like too, is believed only w
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from ingest.booking import Answer
@@ -17,9 +18,12 @@ _FEWEST_DIGITS = 7
 # With fewer, a country's code leaves no number.
 _FEWEST_INTERNATIONAL = 8
 
-_NUMBER = re.compile(r"(?P<plus>\+?)(?P<number>[\d\s().\-/\u2010-\u2015]+)(?:(?:ext\.?|extension|x|#)\s*\d{1,6})?", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"(?:tel:)?(?P<plus>\(?\+?)(?P<number>[\d\s().\-/\u2010-\u2015]+)(?:;?(?:ext\.?=?|extension|x|#)\s*\d{1,6})?", re.IGNORECASE
+)
 _TELEPHONE = re.compile(
     r"phone|\bmobil|\bcell|\bcelular|\btel\b|t[eé]l[eéè]f|\btelem[oó]vel|\bm[oó]vil|\bportable\b|\bhandy|\bgsm\b|\bsms\b|whatsapp"
+    r"|rufnummer|\bcontact n(?:umber|o)\b|\bnumber\b.*\b(?:reach|call)\b"
     r"|puhelin|телефон|мобильн|τηλ[εέ]φ|電話|电话|手机|携帯|전화|هاتف|טלפון|โทร",
     re.IGNORECASE,
 )
@@ -34,9 +38,15 @@ def answered_phone(answers: Iterable[Answer]) -> str | None:
 
 
 def _is_international(text: str) -> bool:
-    return text.startswith("+") and _is_number(text, _FEWEST_INTERNATIONAL)
+    return _plain(text).startswith(("+", "(+", "tel:+")) and _is_number(text, _FEWEST_INTERNATIONAL)
 
 
 def _is_number(text: str, fewest: int) -> bool:
-    match = _NUMBER.fullmatch(text)
+    match = _NUMBER.fullmatch(_plain(text))
     return match is not None and fewest <= sum(map(str.isdecimal, match["number"])) <= _MOST_DIGITS
+
+
+def _plain(text: str) -> str:
+    """Without the invisible characters that copying from an address book leaves around a number, and with digits and signs of usual width."""
+    visible = (char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
+    return "".join(visible).strip().lower()

@@ -95,7 +95,7 @@ _OF_CONTACT: Sources = {
     "customer_email": ("contact.email",),
     "customer_phone": ("contact.phone", "contact.mobile_phone"),
 }
-_OF_NOBODY: Sources = dict.fromkeys(_OF_FORM, ("form_submission", "contact"))
+_OF_NOBODY: Sources = {column: (*_OF_FORM[column], *_OF_CONTACT[column]) for column in _OF_FORM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +176,10 @@ class Booked(Payload):
             _Customer(_OF_CONTACT, one.name, one.email, one.phone or one.mobile_phone) if (one := self.contact) else None,
         ]
         return next((person for person in people if person and person.is_known), _Customer(_OF_NOBODY, email=self.attendee()))
+
+    def unread_contact(self) -> str | None:
+        """Return the id of the contact where nothing else says who booked; None where that is told."""
+        return self.customer_id() if self.customer().sources is _OF_NOBODY else None
 
     def customer_id(self) -> str | None:
         """Return the contact's id."""

@@ -19,7 +19,9 @@ from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.directory import Directory
 from ingest.vendors.oncehub import SECRET_NAMES, OncehubAccount
+from ingest.vendors.oncehub.booking import Booked
 from ingest.vendors.paging import Pages
+from ingest.vendors.payload import read_value
 from ingest.vendors.rest import Resource, Rest, Window
 
 T = TypeVar("T")
@@ -103,12 +105,12 @@ class OncehubRest(Rest[OncehubAccount]):
         return str(entry["id"])
 
     def children(self, entry: Record) -> set[str]:
-        contact_id = _lacking_contact(entry)
+        contact_id = read_value(Booked, entry).unread_contact()
         return {f"contacts/{contact_id}"} if contact_id else set()
 
     def complete(self, entry: Record) -> list[Record]:
         """With the owner, which is an id, and with the contact where only that tells who booked and it was not expanded."""
-        owner, contact_id = entry.get("owner"), _lacking_contact(entry)
+        owner, contact_id = entry.get("owner"), read_value(Booked, entry).unread_contact()
         whole = {**entry, "owner": self._users.find(owner) or owner} if isinstance(owner, str) else entry
         contact = self._contact(contact_id) if contact_id else None
         return [{**whole, "contact": contact} if contact else whole]
@@ -235,14 +237,6 @@ def _time_slots(read: Callable[[], Iterator[list[Record]]]) -> DltResource:
 def _without_secret(webhook: dict[str, Any]) -> dict[str, Any]:
     """Lists have what the webhook signs with; the warehouse must not."""
     return {name: value for name, value in webhook.items() if name not in SECRET_NAMES}
-
-
-def _lacking_contact(entry: Record) -> str | None:
-    """The id of the contact, where neither a form nor a conversation says who booked."""
-    conversation = entry.get("conversation")
-    told = entry.get("form_submission") or (isinstance(conversation, dict) and isinstance(conversation.get("contact"), dict))
-    contact = entry.get("contact")
-    return contact if isinstance(contact, str) and contact and not told else None
 
 
 def _webhook_events(read: Callable[[], Iterator[list[Record]]], label: str) -> DltResource:
