@@ -39,7 +39,7 @@ def warehouse_lock(settings: WarehouseSettings, patience: float) -> Iterator[Non
         return
     lock = FileLock(_lock_file(settings.duckdb_file), poll_interval=_POLL_SECONDS)
     try:
-        acquire(lock, patience, f"another process has {settings.duckdb_file} open")
+        acquire(lock, patience, f"the warehouse file {settings.duckdb_file} is in use")
     except Timeout:
         who = holder(Path(lock.lock_file))
         raise WarehouseUnavailable(f"another process has {settings.duckdb_file} open, for longer than {patience:.0f} s now{who}") from None

@@ -43,7 +43,7 @@ def holder(file: Path) -> str:
 def _described(pid: int) -> str:
     """The command without its options, whose values may be anything."""
     if pid == os.getpid():
-        return " (this process)"
+        return " (by another part of this process)"
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     at = next((at for at, word in enumerate(words) if word == "ingest" or word.endswith("/ingest")), None)
     named = [] if at is None else [word for word in words[at + 1 : at + 2] if word.isalpha()]

@@ -60,7 +60,7 @@ class Wait:
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _EVERY_SECONDS
-            announce(f"waiting for {(now - self._began):.0f} s{self._limit()}: {self._reason}")
+            announce(f"still waiting after {(now - self._began):.0f} s{self._limit()}: {self._reason}")
 
     def _limit(self) -> str:
         return f" (at most {self._longest:.0f} s)" if self._longest else ""

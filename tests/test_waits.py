@@ -63,12 +63,12 @@ def test_a_wait_of_unknown_length_says_how_long_it_has_been_and_what_for(clock: 
         wait.look("it still has to" if second > 20 else "")
         clock.pass_by(1)
     assert told == [
-        "waiting for 2 s (at most 60 s): a consumer has to load it",
-        "waiting for 17 s (at most 60 s): a consumer has to load it",
+        "still waiting after 2 s (at most 60 s): a consumer has to load it",
+        "still waiting after 17 s (at most 60 s): a consumer has to load it",
     ]
     clock.pass_by(5)
     wait.look()
-    assert told[2:] == ["waiting for 36 s (at most 60 s): it still has to"]
+    assert told[2:] == ["still waiting after 36 s (at most 60 s): it still has to"]
 
 
 def test_where_nobody_listens_nothing_is_told(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:

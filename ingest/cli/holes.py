@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ingest.cli.output import print_line, print_note
+from ingest.cli.plural import counted
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
@@ -48,9 +49,9 @@ def _report(settings: Settings, vendor: AnyVendor, since: datetime) -> "Report":
 def _summary(report: "Report") -> str:
     counts = report.counts
     if not counts.missed and not counts.gone:
-        return f"{counts.seen} bookings compared, none was missing"
+        return f"{counted(counts.seen, 'booking')} compared, none was missing"
     gone = f", {counts.gone} no longer at the vendor" if counts.gone else ""
-    return f"{counts.seen} bookings compared, {counts.missed} were missing or out of date, {counts.repaired} of these repaired{gone}"
+    return f"{counted(counts.seen, 'booking')} compared, {counts.missed} were missing or out of date, {counts.repaired} of these repaired{gone}"
 
 
 def _trouble(report: "Report") -> str:
@@ -59,5 +60,5 @@ def _trouble(report: "Report") -> str:
     if report.settled:
         return ""
     if report.counts.unreadable:
-        return f"{report.counts.unreadable} bookings could not be read (see the table dead_letters)"
-    return f"{report.counts.missed - report.counts.repaired} bookings are not repaired yet"
+        return f"{counted(report.counts.unreadable, 'booking')} not readable (see the table dead_letters)"
+    return f"{counted(report.counts.missed - report.counts.repaired, 'booking')} not repaired yet"

@@ -7,7 +7,7 @@
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -15,7 +15,7 @@ import rich.console
 import simplejson
 import typer
 from rich.segment import Segment
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ingest.cli.layout import rows_for_people
@@ -73,6 +73,33 @@ def new_table(*columns: str, title: str = "", whole: Sequence[str] = ()) -> Tabl
 def full_width(console: Console, table: Table) -> int:
     """Measure how many columns a table takes with nothing cut or folded."""
     return table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
+    """Print rows with the same columns as a table, or, where that is too wide for the terminal, below each other with their first column as heading."""
+    if not rows:
+        return
+    console = Console()
+    table = new_table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*map(_cell, row.values()))
+    if full_width(console, table) <= console.width:
+        console.print(table)
+        return
+    if title:
+        print_line((title, "italic"))
+    for row in rows:
+        lines = Table.grid(Column(), Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 1))
+        (_, first), *others = row.items()
+        print_line((str(first), "bold"))
+        for name, value in others:
+            if str(value):
+                lines.add_row("", name, _cell(value))
+        console.print(lines)
+
+
+def _cell(value: Any) -> str | Text:
+    return value if isinstance(value, Text) else str(value)
 
 
 def print_line(*parts: Part) -> None:

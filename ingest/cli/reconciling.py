@@ -19,6 +19,7 @@ from ingest.cli.instants import span_of
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
 from ingest.cli.output import Console, new_table, print_json, print_line
 from ingest.cli.parent import WithParent, follow_parent
+from ingest.cli.plural import counted
 from ingest.cli.waits import showing_waits
 from ingest.disk import require_writable
 from ingest.errors import ConfigurationError, VendorRefused
@@ -40,9 +41,9 @@ _STOP_SECONDS = 10.0
 _COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
 # What is worth a line when there is any.
 _RARE = {
-    "untold": "in a state that the vendor sends no webhook for; they were loaded, too",
-    "newer_here": "newer here than in the vendor's list; they were not changed",
-    "unreadable": "could not be read; they are in the table dead_letters",
+    "untold": "in a state that the vendor sends no webhook for, loaded too",
+    "newer_here": "newer here than in the vendor's list, not changed",
+    "unreadable": "not readable, see the table dead_letters",
 }
 
 
@@ -170,7 +171,7 @@ def _exit_code(report: "Report") -> int:
 
 @contextmanager
 def _shown(quiet: bool) -> "Iterator[Follow]":
-    """A live table on a terminal, a line now and then elsewhere."""
+    """A live table on a terminal, a line per account now and then elsewhere."""
     console = Console(stderr=True, quiet=quiet)
     latest: dict[str, tuple[Counts, str]] = {}
     lock, line_at = threading.Lock(), time.monotonic()
@@ -183,7 +184,8 @@ def _shown(quiet: bool) -> "Iterator[Follow]":
                 live.update(_progress(latest))
             elif time.monotonic() >= line_at:
                 line_at = time.monotonic() + _LINE_SECONDS
-                console.print("  ".join(f"{name}: {one.seen} seen, {one.missed} missed, {reach}" for name, (one, reach) in latest.items()))
+                for name, (one, at) in latest.items():
+                    console.print(f"{name}: {one.seen} seen, {one.missed} missed, {at}", soft_wrap=True)
 
     live = Live(console=console, transient=True) if console.is_terminal and not quiet else None
     if not live:
@@ -218,10 +220,10 @@ def _remark(report: "Report", dry_run: bool) -> None:
     row, named = report.columns(), f"{report.vendor}/{report.account}"
     for name, meaning in _RARE.items():
         if row[name]:
-            print_line(f"{report.account}: {row[name]} bookings {meaning}")
+            print_line(f"{report.account}: {counted(row[name], 'booking')} {meaning}")
     if report.failure:
         print_line(("failed", "red"), f" {named}: {report.failure}")
     elif missing := report.counts.missed - report.counts.repaired:
-        print_line(f"{named}: {missing} bookings {'would be repaired' if dry_run else 'are not repaired yet: run it again'}")
+        print_line(f"{named}: {counted(missing, 'booking')} {'to repair' if dry_run else 'not repaired yet: run it again'}")
     if report.unrecorded:
         print_line(("not recorded yet", "red"), f" {named}: {report.unrecorded}; the next run tells what was found")

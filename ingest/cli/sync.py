@@ -10,6 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
 from ingest.cli.output import Console, new_table, print_json, print_line, print_note
+from ingest.cli.plural import counted
 from ingest.cli.waits import showing_waits
 from ingest.telemetry import configure_logging
 
@@ -105,7 +106,7 @@ def _began(account: str, resource: str, rows: int) -> None:
 
 
 def _ended(one: "Synced") -> None:
-    how = f"failed: {one.problem}" if one.problem else f"{one.rows} rows in {one.seconds:.1f} s"
+    how = f"failed: {one.problem}" if one.problem else f"{counted(one.rows, 'row')} in {one.seconds:.1f} s"
     print_note(f"{_name(one)}: {how}")
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ingest.cli.output import Console, new_table, print_json, print_line, styled
+from ingest.cli.output import print_json, print_line, print_table, styled
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
@@ -71,6 +71,11 @@ def has_api(vendor: AnyVendor) -> bool:
     return load_subscriptions(vendor.name) is not None
 
 
+def state_in_words(state: str) -> str:
+    """Return the words that `plan` has for a state of a subscription, or `unknown` where the vendor could not be asked."""
+    return _WORDS[state][0] if state in _WORDS else state
+
+
 def by_hand(settings: Settings, vendor: AnyVendor, *, secrets: bool) -> View:
     """What to do, and what came of it so far."""
     from ingest.vendors.subscriptions import manual_steps
@@ -103,16 +108,19 @@ def tell_plan(views: Sequence[View], *, as_json: bool) -> None:
     if as_json:
         print_json([_view_json(view) for view in views])
         return
-    table = new_table("account", "do", "what", "for", "why")
-    for view in views:
-        for step in view.steps:
-            table.add_row(view.name, styled(*_WORDS[step.kind.value]), _what(step), _events(step), step.why)
-    if table.row_count:
-        Console().print(table)
+    print_table(
+        [
+            {"account": view.name, "do": styled(*_WORDS[step.kind.value]), "what": _what(step), "for": _events(step), "why": step.why}
+            for view in views
+            for step in view.steps
+        ]
+    )
     for view in views:
         _print_lines(view.name, view.by_hand)
         for said in filter(None, (view.note, view.failed)):
             print_line(f"{view.name}: {said}")
+    if not any(view.differs or view.failed for view in views):
+        print_line("nothing to change: the vendors have what the settings want")
 
 
 def tell_outcome(views: Iterable[View]) -> None:
@@ -139,11 +147,19 @@ def tell_list(views: Sequence[View], *, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    table = new_table("account", "id", "url", "for", "ours", "state")
-    for row in rows:
-        cells = (row["id"], row["url"], ", ".join(row["events"]), "yes" if row["ours"] else "no", row["stopped"] or "active")
-        table.add_row(f"{row['vendor']}/{row['account']}", *cells)
-    Console().print(table)
+    print_table(
+        [
+            {
+                "account": f"{row['vendor']}/{row['account']}",
+                "id": row["id"],
+                "url": row["url"],
+                "for": ", ".join(row["events"]),
+                "ours": "yes" if row["ours"] else "no",
+                "state": row["stopped"] or "active",
+            }
+            for row in rows
+        ]
+    )
     for view in views:
         if view.failed or view.by_hand:
             why = view.failed or "its vendor cannot be asked: `ingest webhooks plan` shows what to do by hand"

@@ -9,9 +9,10 @@ import typer
 from rich.table import Column, Table
 
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
-from ingest.cli.output import Console, full_width, new_table, print_json, print_line, styled
+from ingest.cli.output import Console, print_json, print_line, print_table, styled
 from ingest.cli.status.facts import Facts, gather
 from ingest.cli.status.verdict import exit_code, judge, outcomes, subscription_states
+from ingest.cli.webhooks_shown import state_in_words
 from ingest.duration import describe_duration
 from ingest.finding import Finding, State
 
@@ -86,23 +87,9 @@ def _show(facts: Facts, findings: Sequence[Finding], code: int, now: datetime) -
 
 
 def _show_rows(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    if not rows:
-        return
-    console.print()
-    table = new_table(*rows[0], title=title)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    if full_width(console, table) <= console.width:
-        console.print(table)
-        return
-    print_line((title, "italic"))
-    for row in rows:
-        lines = Table.grid(Column(), Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 1))
-        (_, first), *others = row.items()
-        print_line((str(first), "bold"))
-        for name, value in others:
-            lines.add_row("", name, str(value))
-        console.print(lines)
+    if rows:
+        console.print()
+        print_table(rows, title)
 
 
 def _account_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
@@ -119,7 +106,7 @@ def _account_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
                 "bookings": f"{row['bookings']:,}",
                 "last webhook": _ago(row["last_delivery"], now),
                 "refused": f"{answers.get(key, {}).get('rejected', 0):.0f}",
-                "subscriptions": ", ".join(sorted(subscriptions.get(key, {}))) or "unknown",
+                "subscriptions": ", ".join(map(state_in_words, sorted(subscriptions.get(key, {})))) or "not asked yet",
                 "reconciled": _ago(runs[key]["finished_at"] if key in runs else None, now),
                 "dead letters": letters.get(row["account"], 0),
             }

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ingest.cli.options import UNAVAILABLE
+from ingest.cli.plural import counted
 from ingest.cli.status.facts import Facts, Part
 from ingest.disk import FULL_BYTES, LOW_BYTES
 from ingest.duration import describe_duration
@@ -69,7 +70,7 @@ def _log(facts: Facts, now: datetime) -> Iterator[Finding]:
         yield ok("log", "everything in it is loaded")
         return
     age = max(now - oldest, timedelta()) if oldest else timedelta()
-    detail = f"{_count(waiting, 'record')} not loaded yet" + (f", the oldest for {describe_duration(age)}" if oldest else "")
+    detail = f"{counted(waiting, 'record')} not loaded yet" + (f", the oldest for {describe_duration(age)}" if oldest else "")
     if age < _LATE:
         yield ok("log", detail)
     elif age < _TOO_LATE:
@@ -85,7 +86,7 @@ def _spool(facts: Facts) -> Iterator[Finding]:
     records = sum(file["records"] for file in facts.spool["files"])
     if records:
         age = timedelta(seconds=max(file["oldest_seconds"] for file in facts.spool["files"]))
-        detail = f"{_count(records, 'record')} waiting on this machine, the oldest for {describe_duration(age)}"
+        detail = f"{counted(records, 'record')} waiting on this machine, the oldest for {describe_duration(age)}"
         report = warning if age < _TOO_LATE else failed
         yield report("spool", detail, "they go to the log when Kafka acknowledges again and a receiver runs; keep the folder")
 
@@ -100,7 +101,7 @@ def _warehouse(facts: Facts) -> Iterator[Finding]:
         letters = facts.warehouse["open_dead_letters"]
         if letters:
             where = ", ".join(f"{account or 'no account'} {number}" for account, number in sorted(letters.items()))
-            total = _count(sum(letters.values()), "dead letter")
+            total = counted(sum(letters.values()), "dead letter")
             yield failed("dead letters", f"{total} open ({where})", "`ingest dead-letters list --open` says why; mend it, then redrive")
 
 
@@ -120,9 +121,9 @@ def _deliveries(name: str, answers: Mapping[str, float], stored: Mapping[str, An
     rejected, accepted = int(answers.get("rejected", 0)), answers.get("accepted", 0)
     if rejected and not accepted:
         remedy = "`delivery.rejected` in the receiver's log says why; most often the secret is not the vendor's"
-        yield failed(name, f"all {_count(rejected, 'delivery', 'deliveries')} since the receiver started were refused", remedy)
+        yield failed(name, f"all {counted(rejected, 'delivery', 'deliveries')} since the receiver started were refused", remedy)
     elif rejected:
-        yield warning(name, f"{_count(rejected, 'delivery', 'deliveries')} refused since the receiver started, {accepted:.0f} accepted")
+        yield warning(name, f"{counted(rejected, 'delivery', 'deliveries')} refused since the receiver started, {accepted:.0f} accepted")
     if stored and not stored["last_delivery"] and not accepted:
         yield warning(name, "no webhook was ever delivered", f"`ingest webhooks plan {name}` says what the vendor has")
 
@@ -155,7 +156,7 @@ def _reconciled(name: str, run: Mapping[str, Any] | None, every: timedelta, now:
         )
     elif run["missed"]:
         yield warning(
-            name, f"the last reconciliation found {_count(run['missed'], 'booking')} that no webhook delivered, and repaired them"
+            name, f"the last reconciliation found {counted(run['missed'], 'booking')} that no webhook delivered, and repaired them"
         )
 
 
@@ -179,7 +180,3 @@ def subscription_states(facts: Facts) -> dict[tuple[str, str], dict[str, float]]
 def _metric(facts: Facts, part: str, metric: str, label: str) -> dict[tuple[str, str], dict[str, float]]:
     asked: Part | None = next((found for found in facts.parts if found.name == part), None)
     return asked.by_account(metric, label) if asked else {}
-
-
-def _count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
