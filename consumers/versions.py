@@ -169,11 +169,12 @@ def _newest(name: str, *rows: Mapping[str, _Written]) -> _Written:
 
 
 def _outdated(name: str, *rows: Mapping[str, _Written]) -> str:
-    """Return the version up to which the column describes another thing than the newest of the rows names, or ""."""
+    """Return the version up to which the column describes another thing than the newest of the rows names, or "". A guess names nothing."""
     if name not in DESCRIBES:
         return ""
     first, second = (row[DESCRIBES[name]] for row in rows)
-    return "" if _identity(first.value) == _identity(second.value) else min(first.version, second.version)
+    earlier = min(first.version, second.version)
+    return earlier if _identity(first.value) != _identity(second.value) and earlier == without_guess(earlier) else ""
 
 
 def _identity(value: Any) -> Any:
