@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 
 _HOST_NAME = re.compile(r"[\w.-]+")
+_NAMES_NO_HOST = "is not a host: write a host name or an IP address alone, for example 127.0.0.1, ::1 or host.example.com"
 _LARGEST_PORT = 65535
 
 
@@ -32,13 +33,13 @@ def local_address(host: str, port: int) -> Address:
 def parse_host(text: str) -> str:
     """A host name or an IP address, IPv6 with or without brackets; returned without. Raises ValueError."""
     host = text.strip()
-    if _HOST_NAME.fullmatch(host):
+    if _HOST_NAME.fullmatch(host) and _can_be_resolved(host):
         return host
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     if _is_ipv6(host):
         return host
-    raise ValueError("is not a host: write a host name or an IP address alone, for example 127.0.0.1, ::1 or host.example.com")
+    raise ValueError(_NAMES_NO_HOST)
 
 
 def parse_address(text: str, default_port: int) -> Address:
@@ -63,7 +64,7 @@ def parse_web_address(text: str) -> str:
         raise ValueError("must not contain blanks, a query (?) or a fragment (#): write for example https://hooks.example.com/path")
     try:
         parts = urlsplit(url)
-        has_host, _ = bool(parts.hostname), parts.port
+        has_host, _ = bool(parts.hostname) and _can_be_resolved(parts.hostname or ""), parts.port
     except ValueError:
         has_host = False
     if "@" in url.split("/")[2]:
@@ -78,6 +79,18 @@ def is_ip(text: str) -> bool:
     try:
         ip_address(text)
     except ValueError:
+        return False
+    return True
+
+
+def _can_be_resolved(host: str) -> bool:
+    """Whether its form is that of a host name: no empty part, and none of more than 63 bytes.
+
+    Python's resolver raises no OSError for others: https://docs.python.org/3/library/codecs.html#module-encodings.idna
+    """
+    try:
+        host.encode("idna")
+    except UnicodeError:
         return False
     return True
 

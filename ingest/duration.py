@@ -51,7 +51,7 @@ def format_duration(duration: timedelta) -> str:
 def describe_duration(span: timedelta) -> str:
     """Write a duration of a second or more in its two largest units, without its sign, the rest cut off: `3 d 4 h`, `2 min`, `45 s`; a shorter one in ms."""
     if abs(span) < timedelta(seconds=1):
-        return f"{span / timedelta(milliseconds=1):.0f} ms"
+        return f"{abs(span) / timedelta(milliseconds=1):.0f} ms"
     seconds = int(abs(span).total_seconds())
     parts = []
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):

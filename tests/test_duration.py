@@ -30,6 +30,7 @@ def test_anything_else_is_refused(text: object) -> None:
     [
         (0, "0 ms"),
         (0.25, "250 ms"),
+        (-0.25, "250 ms"),
         (1, "1 s"),
         (59.9, "59 s"),
         (60, "1 min"),

@@ -29,17 +29,23 @@ from ingest.cli import (
     webhooks,
 )
 from ingest.cli.options import UNAVAILABLE
-from ingest.cli.output import print_error, print_line, print_note
+from ingest.cli.output import ending_without_reader, print_error, print_line, print_note
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
 
 class Stoppable(TyperGroup):
-    """Commands that end with one line when Ctrl-C stops them."""
+    """Commands that end with one line when Ctrl-C stops them, and quietly when nobody reads what they print."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the arguments, and show help where they ask for it."""
+        with ending_without_reader():
+            return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Raises Stopped for Ctrl-C, which typer would end without a word."""
         try:
-            return super().invoke(ctx)
+            with ending_without_reader():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Stopped("stopped") from None
 

@@ -198,6 +198,19 @@ def _to_stdout() -> Iterator[TextIO]:
         raise IngestError(f"standard output cannot be written: {error.strerror}") from None
 
 
+@contextmanager
+def ending_without_reader() -> Iterator[None]:
+    """End the command quietly when the reader of standard output is gone, also where typer or rich print, which would fail with exit code 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        _leave_stdout()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            raise typer.Exit(READER_GONE) from None
+        raise
+
+
 def _leave_stdout() -> None:
     """What is still buffered goes nowhere: https://docs.python.org/3/library/signal.html#note-on-sigpipe"""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

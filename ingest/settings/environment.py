@@ -38,7 +38,7 @@ def read_variables(environ: Mapping[str, str], accounts: Iterable[str]) -> list[
 
     Raises ConfigurationError.
     """
-    exported = {name: value for name, value in environ.items() if not _is_service_variable(name, value)}
+    exported = {name: value for name, value in environ.items() if not (_is_service_variable(name, value) or _is_linked(name, environ))}
     sources = [_set_in(_mounted(environ.get(SECRETS_DIR))), _set_in(exported)]
     known = {*accounts, *(account for source in sources for account in _hyphenated(source))}
     layers = [[Variable(name, _path(name, known), value) for name, value in source.items()] for source in sources]
@@ -131,6 +131,7 @@ def _matches(pattern: str) -> Callable[[str], bool]:
 
 
 _is_port = _matches(r"\d{1,5}")
+_is_link_name = _matches(r"/[\w.-]+/[\w.-]+")
 _is_port_url = _matches(r"(tcp|udp|sctp)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}")
 # What follows the name of a Service, and what its value looks like. Kubernetes puts these into every pod of the Service's namespace,
 # and Docker's links into a container: https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
@@ -142,7 +143,9 @@ _SERVICE_FORMS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     (r"PORT_\d+_(TCP|UDP|SCTP)_PROTO", _matches(r"tcp|udp|sctp")),
     (r"PORT_\d+_(TCP|UDP|SCTP)_PORT", _is_port),
     (r"PORT_\d+_(TCP|UDP|SCTP)_ADDR", is_ip),
-    (r"NAME", _matches(r"/[\w.-]+/[\w.-]+")),
+    (r"PORT_\d+_(TCP|UDP|SCTP)_(START|END)", _is_port_url),
+    (r"PORT_\d+_(TCP|UDP|SCTP)_PORT_(START|END)", _is_port),
+    (r"NAME", _is_link_name),
 )
 
 
@@ -152,6 +155,13 @@ def _is_service_variable(name: str, value: str) -> bool:
         return False
     service = r"INGEST(_[A-Z0-9_]*[A-Z0-9])?_"
     return any(re.fullmatch(service + form, name) and fits(value.strip()) for form, fits in _SERVICE_FORMS)
+
+
+def _is_linked(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether it is a variable of a container that is linked here: Docker copies each as `<link>_ENV_<its name>`, beside `<link>_NAME`."""
+    parts = name.split("_ENV_")
+    links = ("_ENV_".join(parts[:count]) for count in range(1, len(parts)))
+    return any(_is_link_name(environ.get(f"{link}_NAME", "")) for link in links)
 
 
 def _is_setting(path: list[str]) -> bool:

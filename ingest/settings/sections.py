@@ -1,5 +1,6 @@
 """The sections of the settings, each a frozen value; a field's description is what docs/settings.md and the JSON schema say about it."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,8 +52,22 @@ def _admin_port(port: int) -> Any:
     return Field(port, ge=0, le=65535, description="Port of the admin listener.")
 
 
+def _fits_a_header(token: SecretStr | None) -> SecretStr | None:
+    if token and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+        raise ValueError(
+            "must have ASCII characters only, and no blank, because it is sent in a header: for example what `openssl rand -hex 32` prints"
+        )
+    return token
+
+
+AdminToken = Annotated[SecretStr | None, AfterValidator(_fits_a_header)]
+
+
 def _admin_token() -> Any:
-    return Field(None, description="Bearer token of the admin listener. Required when `admin_host` is not a loopback address.")
+    return Field(
+        None,
+        description="Bearer token of the admin listener, in ASCII without blanks. Required when `admin_host` is not a loopback address.",
+    )
 
 
 class ReceiverSettings(Section):
@@ -62,7 +77,7 @@ class ReceiverSettings(Section):
     port: int = Field(8080, ge=0, le=65535, description="Port of the public listener.")
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8081)
-    admin_token: SecretStr | None = _admin_token()
+    admin_token: AdminToken = _admin_token()
     workers: int = Field(1, ge=1, le=64, description="Number of processes that share the public listener.")
     body_limit: int = Field(
         1024 * 1024, ge=1024, description="Largest body in bytes; larger ones are answered 413. With Kafka at most `1835008`."
@@ -133,7 +148,7 @@ class ConsumerSettings(Section):
     )
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8082)
-    admin_token: SecretStr | None = _admin_token()
+    admin_token: AdminToken = _admin_token()
 
 
 class WarehouseSettings(Section):
@@ -176,7 +191,7 @@ class ReconcileSettings(Section):
     )
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8083)
-    admin_token: SecretStr | None = _admin_token()
+    admin_token: AdminToken = _admin_token()
 
 
 class WebhooksSettings(Section):

@@ -1,6 +1,8 @@
 """What every vendor's account has in the settings; a vendor adds its own fields by subclassing."""
 
+import json
 import re
+from contextlib import suppress
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -10,7 +12,14 @@ from ingest.duration import Duration
 
 
 def split_list(text: str) -> list[str]:
-    """The items of a list that is one text, separated by commas or line ends; blanks around an item do not count."""
+    """The items of a list that is one text, separated by commas or line ends; blanks around an item do not count.
+
+    A list as JSON and TOML write it, `["a", "b"]`, is read as such.
+    """
+    with suppress(ValueError):
+        items = json.loads(text)
+        if isinstance(items, list) and all(isinstance(item, str) for item in items):
+            return [item.strip() for item in items if item.strip()]
     return [item.strip() for item in re.split(r"[,\r\n]", text) if item.strip()]
 
 

@@ -1,5 +1,6 @@
 """However a command ends, it ends then: nothing that still waits holds it, and nobody is shown a traceback for Ctrl-C."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -115,6 +116,19 @@ def test_what_cannot_be_written_is_one_line_and_a_failure(tmp_path: Path) -> Non
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1, done.stderr
         assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["query", "--help"], ["init", "--schema"], ["--version"]])
+def test_help_and_the_like_end_quietly_when_nobody_reads_them(arguments: list[str], tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*COMMAND, *arguments], cwd=tmp_path, env=surroundings(), stdout=writer, stderr=subprocess.PIPE, timeout=PATIENCE, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def surroundings() -> dict[str, str]:

@@ -1,16 +1,18 @@
 """`ingest status` is a verdict: what needs a person, the worst first, and what that person is to do."""
 
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from ingest.cli.status.facts import Disk, Facts, Part
+from ingest.cli.status.facts import Disk, Facts, Part, gather
 from ingest.cli.status.verdict import exit_code, judge
 from ingest.finding import Finding, State
 from ingest.log import Record
@@ -99,6 +101,12 @@ def test_what_is_well_is_healthy() -> None:
         ({"parts": part("not ready", "spool: full")}, 1, "receiver", "spool: full"),
         ({"parts": part("silent")}, 1, "receiver", "no answer from 127.0.0.1:8081"),
         ({"parts": part("refused")}, 1, "receiver", "does not accept the admin token"),
+        (
+            {"parts": part("foreign")},
+            1,
+            "receiver",
+            "another program listens on 127.0.0.1:8081; stop that program, or choose another receiver.admin_port",
+        ),
         ({"parts": part("unknown")}, 0, "receiver", "admin_port is 0"),
         ({"log": waiting(timedelta(minutes=2))}, 0, "log", "3 records not loaded yet, the oldest for 2 min"),
         ({"log": waiting(timedelta(hours=2), 1)}, 1, "log", "1 record not loaded yet, the oldest for 2 h"),
@@ -219,6 +227,39 @@ def test_a_product_that_runs_is_healthy(tmp_path: Path) -> None:
     with running(tmp_path) as folder:
         result = _until_healthy(folder)
         assert result.out.startswith("healthy\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"<html>hello</html>", b'{"ready": true}', b'{"ready": true, "reasons": []}', b"ingest_deliveries_total 1", b"\xff", b"[]", b""],
+)
+def test_another_program_on_an_admin_port_is_told_as_such(answer: bytes) -> None:
+    with answering(answer) as port:
+        settings = Settings.model_validate({"receiver": {"admin_port": port}, "consumer": {"admin_port": 0}})
+        receiver, _ = gather(settings).parts
+    assert receiver.state == "foreign"
+
+
+@contextmanager
+def answering(body: bytes) -> Iterator[int]:
+    """A web server that answers everything with this; yields its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
 
 
 @contextmanager

@@ -41,6 +41,19 @@ class TestServices:
         write()
         assert load(INGEST_NAME="/web/ingest", INGEST_PORT="tcp://172.17.0.5:8080") == load()
 
+    @pytest.mark.parametrize("link", ["INGEST", "INGEST_DB", "INGEST_1", "INGEST_ENV_DB"])
+    def test_what_docker_copies_from_a_linked_container_is_no_setting(self, link: str) -> None:
+        """https://docs.docker.com/engine/network/links/#environment-variables"""
+        write()
+        ports = {"START": "tcp://172.17.0.5:80", "END": "tcp://172.17.0.5:82", "PORT_START": "80", "PORT_END": "82"}
+        of_ports = {f"{link}_PORT_80_TCP_{what}": value for what, value in ports.items()}
+        copied = {f"{link}_ENV_{what}": "any value" for what in ("PATH", "POSTGRES_PASSWORD", "MY_ENV_NAME")}
+        assert load(**{f"{link}_NAME": "/web/db"}, **of_ports, **copied) == load()
+
+    def test_a_variable_of_that_form_is_a_mistake_where_nothing_is_linked(self) -> None:
+        write(SALES)
+        assert fault(INGEST_DB_ENV_PATH="/bin", INGEST_NAME="/web/other").startswith("unknown setting INGEST_DB_ENV_PATH")
+
     @pytest.mark.parametrize(
         ("name", "value", "hint"),
         [

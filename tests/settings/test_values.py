@@ -1,5 +1,6 @@
 """Values: lists, addresses, durations and passwords as people write them; and what is wrong with others."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +27,9 @@ class TestLists:
     def test_in_a_variable(self, text: str) -> None:
         write(SALES)
         assert account(load(INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS=text)).live_secrets() == ("new", "old")
+
+    def test_as_json_and_toml_write_a_list(self, text: str) -> None:
+        assert split_list(json.dumps(split_list(text))) == ["new", "old"]
 
     def test_among_brokers(self, text: str) -> None:
         assert load(INGEST_LOG=f"kafka://{text}").log == "kafka://new:9092,old:9092"
@@ -60,6 +64,17 @@ class TestBrokers:
         assert "hunter2" not in message
 
 
+class TestAdminTokens:
+    """They are sent in a header."""
+
+    @pytest.mark.parametrize("token", ["t\u00f6ken", "\u201ctoken\u201d", "to ken", "to\tken", "token\ufeff"])
+    @pytest.mark.parametrize("section", ["RECEIVER", "CONSUMER", "RECONCILE"])
+    def test_what_no_header_can_hold_is_refused_without_being_shown(self, section: str, token: str) -> None:
+        message = fault(**{f"INGEST_{section}__ADMIN_TOKEN": token})
+        assert message.startswith(f"INGEST_{section}__ADMIN_TOKEN: must have ASCII characters only")
+        assert token not in message
+
+
 class TestAddresses:
     """Hosts and URLs."""
 
@@ -83,7 +98,7 @@ class TestAddresses:
     def test_this_machine_reaches_every_listener_at_an_address_of_a_url(self, host: str, address: str) -> None:
         assert str(local_address(host, 80)) == address
 
-    @pytest.mark.parametrize("text", ["127.0.0.1:8080", "http://host", "[host]", "[::1]:8080", "a b"])
+    @pytest.mark.parametrize("text", ["127.0.0.1:8080", "http://host", "[host]", "[::1]:8080", "a b", "a..b", ".a", f"{'a' * 64}.com"])
     def test_what_is_not_a_host_alone_is_told_with_an_example(self, text: str) -> None:
         assert fault(INGEST_RECEIVER__HOST=text).startswith(
             "INGEST_RECEIVER__HOST: is not a host: write a host name or an IP address alone"
@@ -103,6 +118,8 @@ class TestAddresses:
             ("https://", "has no valid host and port"),
             ("https://host:port", "has no valid host and port"),
             ("http://[::1", "has no valid host and port"),
+            ("https://a..b/path", "has no valid host and port"),
+            (f"https://{'a' * 64}.com", "has no valid host and port"),
             ("https://me:hunter2@host", "must not contain a user or a password"),
             ("https://host?x=1", "must not contain blanks, a query (?) or a fragment (#)"),
             ("https://ho st", "must not contain blanks, a query (?) or a fragment (#)"),

@@ -35,9 +35,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A process of the product: `state` is `ready`, `not ready`, `stopped` (nobody listens), `silent` (no answer), `refused` or `unknown` (no fixed port).
+    """A process of the product.
 
-    `samples` are its metrics, each a name, labels and a value.
+    `state` is `ready`, `not ready`, `stopped` (nobody listens), `silent` (no answer), `refused` (the token is wrong), `foreign` (another
+    program listens) or `unknown` (no fixed port). `samples` are its metrics, each a name, labels and a value.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Part:
         """A metric of each account, by the values of one more label."""
         found: dict[tuple[str, str], dict[str, float]] = {}
         for name, labels, value in self.samples:
-            if name == metric and value and label in labels:
+            if name == metric and value and {"vendor", "account", label} <= labels.keys():
                 found.setdefault((labels["vendor"], labels["account"]), {})[labels[label]] = value
         return found
 
@@ -103,21 +104,32 @@ def _ask_part(name: str, listener: Listener) -> Part:
     headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
     try:
         with httpx.Client(base_url=f"http://{address}", headers=headers, timeout=_ANSWER_SECONDS, trust_env=False) as client:
-            ready, metrics = client.get("/readyz"), client.get("/metrics")
+            return _part_of(name, address, client.get("/readyz"), client.get("/metrics"))
     except httpx.ConnectError:
         return Part(name, "stopped", address)
-    except httpx.HTTPError:
-        return Part(name, "silent", address)
-    if ready.status_code not in {httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE} or not metrics.is_success:
+    except httpx.HTTPError as error:
+        return Part(name, "foreign" if isinstance(error, httpx.RemoteProtocolError) else "silent", address)
+
+
+def _part_of(name: str, address: str, ready: httpx.Response, metrics: httpx.Response) -> Part:
+    """What a part tells of itself; whatever else listens there answers in another form."""
+    if ready.status_code == httpx.codes.UNAUTHORIZED:
         return Part(name, "refused", address)
-    return Part(name, "ready" if ready.is_success else "not ready", address, _reasons(ready), _samples(metrics.text))
+    try:
+        state = "ready" if _is_ready(ready) else "not ready"
+        return Part(name, state, address, _reasons(ready), _samples(metrics.raise_for_status().text))
+    except (ValueError, KeyError, TypeError):
+        return Part(name, "foreign", address)
+
+
+def _is_ready(ready: httpx.Response) -> bool:
+    """Raises ValueError, KeyError or TypeError for what is no answer of ours."""
+    return bool(ready.json()["ready"])
 
 
 def _reasons(ready: httpx.Response) -> tuple[str, ...]:
-    try:
-        return tuple(map(str, ready.json()["reasons"]))
-    except (ValueError, KeyError, TypeError):
-        return () if ready.is_success else (ready.text.strip(),)
+    """Raises ValueError, KeyError or TypeError for what is no answer of ours."""
+    return tuple(map(str, ready.json()["reasons"]))
 
 
 def _samples(text: str) -> tuple[tuple[str, dict[str, str], float], ...]:

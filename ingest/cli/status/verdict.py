@@ -13,6 +13,7 @@ from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 
 _COMMANDS = {"receiver": "ingest receive", "consumer": "ingest consume", "reconciliation": "ingest reconcile --watch"}
+_SECTIONS = {"receiver": "receiver", "consumer": "consumer", "reconciliation": "reconcile"}
 _LATE, _TOO_LATE = timedelta(minutes=1), timedelta(minutes=5)
 _MISSED_RUNS = 3  # of reconcile.every, before an account counts as not reconciled
 _WELL = {"keep", "leave"}  # states of subscriptions that need nothing
@@ -43,21 +44,32 @@ def exit_code(findings: list[Finding]) -> int:
 def _parts(facts: Facts, settings: Settings) -> Iterator[Finding]:
     here = settings.log.startswith("sqlite")  # an embedded log's processes share a machine
     for part in facts.parts:
-        command = _COMMANDS[part.name]
-        if part.state == "ready":
-            yield ok(part.name, f"running on {part.address}")
-        elif part.state == "not ready":
-            yield failed(part.name, f"running, but not ready: {'; '.join(part.reasons) or 'it gives no reason'}")
-        elif part.state == "stopped" and here:
-            yield failed(part.name, f"not running: nothing listens on {part.address}", f"start it with `ingest up` or `{command}`")
-        elif part.state == "stopped":
-            yield Finding(part.name, State.SKIPPED, f"not on this machine: nothing listens on {part.address}")
-        elif part.state == "unknown":
-            yield Finding(part.name, State.SKIPPED, "cannot be asked: its admin_port is 0, so any free port")
-        elif part.state == "refused":
-            yield failed(part.name, f"{part.address} does not accept the admin token, or is another program")
-        else:
-            yield failed(part.name, f"no answer from {part.address}", "look at its log, and restart it if it hangs")
+        yield _stopped(part, here) if part.state == "stopped" else _judged(part)
+
+
+def _stopped(part: Part, here: bool) -> Finding:
+    """With Kafka it may run on another machine."""
+    if not here:
+        return Finding(part.name, State.SKIPPED, f"not on this machine: nothing listens on {part.address}")
+    detail = f"not running: nothing listens on {part.address}"
+    return failed(part.name, detail, f"start it with `ingest up` or `{_COMMANDS[part.name]}`")
+
+
+def _judged(part: Part) -> Finding:
+    port = f"{_SECTIONS[part.name]}.admin_port"
+    match part.state:
+        case "ready":
+            return ok(part.name, f"running on {part.address}")
+        case "not ready":
+            return failed(part.name, f"running, but not ready: {'; '.join(part.reasons) or 'it gives no reason'}")
+        case "unknown":
+            return Finding(part.name, State.SKIPPED, "cannot be asked: its admin_port is 0, so any free port")
+        case "refused":
+            return failed(part.name, f"{part.address} does not accept the admin token", "restart it with the token of these settings")
+        case "foreign":
+            return failed(part.name, f"another program listens on {part.address}", f"stop that program, or choose another {port}")
+        case _:
+            return failed(part.name, f"no answer from {part.address}", "look at its log, and restart it if it hangs")
 
 
 def _log(facts: Facts, now: datetime) -> Iterator[Finding]:
