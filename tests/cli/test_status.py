@@ -49,7 +49,12 @@ def facts(**changes: Any) -> Facts:
     """A product that is well, but for the changes."""
     row = {"vendor": "calendly", "account": "sales", "bookings": 1, "newest_change": NOW, "last_load": NOW, "last_delivery": NOW}
     run = {"vendor": "calendly", "account": "sales", "finished_at": NOW, "outcome": "complete", "missed": 0, "repaired": 0}
-    warehouse = {"accounts": [row], "reconciliations": [run], "tables": [], "open_dead_letters": {}}
+    warehouse = {
+        "accounts": [row, row | {"vendor": "appointedd", "account": "shop"}],
+        "reconciliations": [run],
+        "tables": [],
+        "open_dead_letters": {},
+    }
     well: dict[str, Any] = {"parts": READY, "log": {"topics": []}, "spool": {"files": []}, "warehouse": warehouse, "disks": []}
     return Facts(**{**well, **changes})
 
@@ -90,6 +95,12 @@ def run(**changes: Any) -> dict[str, Any]:
     return {**well, "reconciliations": [{**well["reconciliations"][0], **changes}]}
 
 
+def silent() -> dict[str, Any]:
+    """A warehouse in which one account has nothing."""
+    well = facts().warehouse
+    return {**well, "accounts": [row for row in well["accounts"] if row["account"] != "sales"]}
+
+
 def test_what_is_well_is_healthy() -> None:
     assert judged() == (0, [])
 
@@ -118,6 +129,7 @@ def test_what_is_well_is_healthy() -> None:
         ({"parts": part("ready", samples=deliveries(rejected=1, accepted=5))}, 0, "sales", "1 delivery refused"),
         ({"parts": subscription("replace")}, 1, "sales", "webhook subscriptions need: replace"),
         ({"parts": subscription("unknown")}, 0, "sales", "could not be asked"),
+        ({"warehouse": silent()}, 0, "sales", "no webhook was ever delivered"),
         ({"warehouse": run(outcome="failed")}, 1, "sales", "the last reconciliation failed"),
         ({"warehouse": run(missed=3, repaired=1)}, 1, "sales", "2 bookings were missed and are not repaired"),
         ({"warehouse": run(missed=3, repaired=3)}, 0, "sales", "found 3 bookings that no webhook delivered"),

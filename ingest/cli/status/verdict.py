@@ -120,10 +120,11 @@ def _warehouse(facts: Facts) -> Iterator[Finding]:
 def _accounts(facts: Facts, settings: Settings, now: datetime) -> Iterator[Finding]:
     answers, subscriptions = outcomes(facts), subscription_states(facts)
     stored = {(row["vendor"], row["account"]): row for row in facts.warehouse.get("accounts") or ()}
+    unknown = {"last_delivery": now} if "error" in facts.warehouse else None  # an account is not blamed for what nobody could look up
     runs = {(row["vendor"], row["account"]): row for row in facts.warehouse.get("reconciliations") or ()}
     for name, account in settings.accounts.items():
         key = (account.vendor, name)
-        problems = [*_deliveries(name, answers.get(key, {}), stored.get(key)), *_subscriptions(name, subscriptions.get(key, {}))]
+        problems = [*_deliveries(name, answers.get(key, {}), stored.get(key, unknown)), *_subscriptions(name, subscriptions.get(key, {}))]
         if account.can_reconcile():
             problems += _reconciled(name, runs.get(key), settings.reconcile.every, now)
         yield from problems or [ok(name, "as it should be")]
@@ -136,7 +137,7 @@ def _deliveries(name: str, answers: Mapping[str, float], stored: Mapping[str, An
         yield failed(name, f"all {counted(rejected, 'delivery', 'deliveries')} since the receiver started were refused", remedy)
     elif rejected:
         yield warning(name, f"{counted(rejected, 'delivery', 'deliveries')} refused since the receiver started, {accepted:.0f} accepted")
-    if stored and not stored["last_delivery"] and not accepted:
+    if not (stored and stored["last_delivery"]) and not accepted:
         yield warning(name, "no webhook was ever delivered", f"`ingest webhooks plan {name}` says what the vendor has")
 
 
