@@ -1,26 +1,18 @@
 """Reading the warehouse, also while a consumer writes to it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from consumers.locks import reading_turn
-from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, UnreadableValue, WarehouseUnavailable
+from consumers.values import JsonText, parsed_json, readable_values
+from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.settings import Settings
 
 if TYPE_CHECKING:
     import duckdb
-
-
-class JsonText(str):
-    """The text of a JSON value, exactly as the destination has it."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +43,6 @@ def query_all(settings: Settings, statements: Sequence[str]) -> list[Answer]:
     if settings.warehouse.duckdb_file:
         return list(map(_with_values, _query_duckdb(settings, statements)))
     return [query(settings, sql) for sql in statements]
-
-
-def parsed_json(value: Any) -> Any:
-    """The value of a JSON column: some destinations give it back parsed, and others as text."""
-    return orjson.loads(str(value)) if isinstance(value, str) else value  # orjson takes no subclass
-
-
-@contextmanager
-def readable_values() -> Iterator[None]:
-    """Raise UnreadableValue where the destination answered, and Python cannot make a value of it."""
-    try:
-        yield
-    except (ArithmeticError, ValueError, RecursionError) as error:
-        raise UnreadableValue(
-            f"a value of the answer cannot be read ({type(error).__name__}: {error}); cast its column to text: select starts_at::text …"
-        ) from error
-
-
-def is_instant(column: str) -> bool:
-    """Whether this column of `bookings` holds instants."""
-    return column.endswith("_at")
 
 
 def _query_duckdb(settings: Settings, statements: Sequence[str], parameters: Sequence[Any] = ()) -> list[Answer]:

@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 
 from consumers.json_text import json_text
-from consumers.query import is_instant, parsed_json
+from consumers.values import is_instant, parsed_json
 from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event

@@ -17,8 +17,8 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
-from consumers.query import readable_values
 from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_row
+from consumers.values import readable_values
 from consumers.versions import Key
 from consumers.warehouse.destination import destination, keep_values, read, reading_client
 from consumers.warehouse.errors import translated

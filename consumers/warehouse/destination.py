@@ -12,7 +12,7 @@ from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRela
 from dlt.destinations.sql_client import SqlClientBase
 
 from consumers.locks import READER_SECONDS, warehouse_lock
-from consumers.query import readable_values
+from consumers.values import readable_values
 from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
 from consumers.warehouse.files import make_folder
 from consumers.warehouse.postgres import keep_json, keep_times

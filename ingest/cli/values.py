@@ -8,7 +8,7 @@ from typing import Any
 
 from simplejson import RawJSON
 
-from consumers.query import JsonText
+from consumers.values import JsonText
 from ingest.cli.output import json_text
 
 _MONEY_EXPONENT = -2

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from consumers.query import parsed_json
 from consumers.replay import again
 from consumers.rows import Row
+from consumers.values import parsed_json
 from consumers.versions import DESCRIBES, column_versions
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.event import Event

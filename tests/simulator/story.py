@@ -5,8 +5,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from consumers.query import parsed_json
 from consumers.rows import TABLES, Row
+from consumers.values import parsed_json
 from consumers.versions import Candidate
 from ingest.booking import Booking
 from ingest.event import Event
