@@ -7,9 +7,9 @@ from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from consumers.locks import reading_turn
-from consumers.values import JsonText, parsed_json, readable_values
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.settings import Settings
+from ingest.warehouse_values import JsonText, parsed_json, readable_values
 
 if TYPE_CHECKING:
     import duckdb

@@ -13,12 +13,12 @@ import orjson
 import pyarrow as pa
 
 from consumers.json_text import json_text
-from consumers.values import is_instant, parsed_json
 from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
 from ingest.instant import as_utc, parse_instant
 from ingest.log import StoredRecord
+from ingest.warehouse_values import is_instant, parsed_json
 
 Row = dict[str, Any]
 

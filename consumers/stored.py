@@ -12,11 +12,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from consumers.locks import READER_SECONDS, reading_turn
 from consumers.query import Answer as QueryAnswer
 from consumers.query import query
-from consumers.values import is_instant, parsed_json
 from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, Stored
 from ingest.errors import NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.instant import as_utc
 from ingest.settings import Settings
+from ingest.warehouse_values import is_instant, parsed_json
 
 if TYPE_CHECKING:
     import duckdb

@@ -18,7 +18,6 @@ from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
 from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_row
-from consumers.values import readable_values
 from consumers.versions import Key
 from consumers.warehouse.destination import destination, keep_values, read, reading_client
 from consumers.warehouse.errors import translated
@@ -27,6 +26,7 @@ from consumers.warehouse.files import hold, prune, turn_at
 from ingest.errors import LoadRefused, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
+from ingest.warehouse_values import readable_values
 
 _KEYS_PER_QUERY = 500
 _TURN_SECONDS = 10.0

@@ -12,7 +12,6 @@ from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRela
 from dlt.destinations.sql_client import SqlClientBase
 
 from consumers.locks import READER_SECONDS, warehouse_lock
-from consumers.values import readable_values
 from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
 from consumers.warehouse.files import make_folder
 from consumers.warehouse.postgres import keep_json, keep_times
@@ -20,6 +19,7 @@ from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
 from ingest.event import digest
 from ingest.scratch import check_scratch, scratch_folder
 from ingest.settings import Settings, WarehouseSettings
+from ingest.warehouse_values import readable_values
 
 # Read by dlt with its first pipeline: no telemetry, no parallelism we do not need, no trying again (the loader does), nothing left behind.
 for _name, _value in {

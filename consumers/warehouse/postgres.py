@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from consumers.values import JsonText
+from ingest.warehouse_values import JsonText
 
 # The oid of each type and of its arrays: https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_type.dat
 _TIMES = {"date": (1082, 1182), "time": (1083, 1183), "timestamp": (1114, 1115), "timestamptz": (1184, 1185), "timetz": (1266, 1270)}

@@ -8,8 +8,8 @@ from typing import Any
 
 from simplejson import RawJSON
 
-from consumers.values import JsonText
 from ingest.cli.output import json_text
+from ingest.warehouse_values import JsonText
 
 _MONEY_EXPONENT = -2
 _SPACES = str.maketrans("\t\n\r", "   ")

@@ -24,27 +24,27 @@ def has_password(credentials: str) -> bool:
     return bool(_PASSWORD.fullmatch(credentials) or _IN_PARAMETERS.search(credentials))
 
 
-def usable_credentials(credentials: str, info: ValidationInfo) -> str:
+def usable_credentials(url: str, info: ValidationInfo) -> str:
     """As dlt can use them, for the destination of the validated section. Raises ValueError."""
     if info.data.get("destination") == "duckdb":
-        return _absolute_file(credentials, info)
-    if credentials.startswith(_SQLITE) and not credentials.endswith(":memory:"):
-        return absolute_url(credentials, _SQLITE, info)
-    return _with_escaped_password(credentials)
+        return _absolute_file(url, info)
+    if url.startswith(_SQLITE) and not url.endswith(":memory:"):
+        return absolute_url(url, _SQLITE, info)
+    return _with_escaped_password(url)
 
 
-def duckdb_path(credentials: str) -> str | None:
+def duckdb_path(url: str) -> str | None:
     """The path of the database file; None for a database in memory or at MotherDuck, and for the URL of something else."""
-    path = credentials.removeprefix(_DUCKDB)
+    path = url.removeprefix(_DUCKDB)
     return None if path.startswith((":", "md:", "motherduck:")) or "://" in path else path
 
 
-def _absolute_file(credentials: str, info: ValidationInfo) -> str:
-    if duckdb_path(credentials) is None:
-        return credentials
-    if credentials.startswith(_DUCKDB):
-        return absolute_url(credentials, _DUCKDB, info)
-    return absolute_path(credentials, info)
+def _absolute_file(url: str, info: ValidationInfo) -> str:
+    if duckdb_path(url) is None:
+        return url
+    if url.startswith(_DUCKDB):
+        return absolute_url(url, _DUCKDB, info)
+    return absolute_path(url, info)
 
 
 def _with_escaped_password(credentials: str) -> str:

@@ -14,7 +14,7 @@ from ingest.settings.files import read_text
 Tree = dict[str, Any]
 
 PREFIX = "INGEST_"
-CONFIG, SECRETS_DIR = "INGEST_CONFIG", "INGEST_SECRETS_DIR"
+CONFIG, SECRETS_PATH = "INGEST_CONFIG", "INGEST_SECRETS_DIR"
 _FOR_TESTS = "INGEST_TEST_"
 _ACCOUNTS = "accounts"
 
@@ -39,7 +39,7 @@ def read_variables(environ: Mapping[str, str], accounts: Iterable[str]) -> list[
     Raises ConfigurationError.
     """
     exported = {name: value for name, value in environ.items() if not (_is_service_variable(name, value) or _is_linked(name, environ))}
-    sources = [_set_in(_mounted(environ.get(SECRETS_DIR))), _set_in(exported)]
+    sources = [_set_in(_mounted(environ.get(SECRETS_PATH))), _set_in(exported)]
     known = {*accounts, *(account for source in sources for account in _hyphenated(source))}
     layers = [[Variable(name, _path(name, known), value) for name, value in source.items()] for source in sources]
     for layer in layers:
@@ -74,7 +74,7 @@ def _set_in(source: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_ours(name: str) -> bool:
-    return name.startswith(PREFIX) and name not in {CONFIG, SECRETS_DIR} and not name.startswith(_FOR_TESTS)
+    return name.startswith(PREFIX) and name not in {CONFIG, SECRETS_PATH} and not name.startswith(_FOR_TESTS)
 
 
 def _mounted(folder: str | None) -> dict[str, str]:
@@ -84,11 +84,11 @@ def _mounted(folder: str | None) -> dict[str, str]:
     try:
         files = [file for file in sorted(Path(folder).iterdir()) if file.name.startswith(PREFIX) and file.is_file()]
     except OSError as error:
-        raise ConfigurationError(f"{SECRETS_DIR}: the folder {folder} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"{SECRETS_PATH}: the folder {folder} cannot be read: {error.strerror}") from None
     try:
         return {file.name: read_text(file) for file in files}
     except ConfigurationError as error:
-        raise ConfigurationError(f"{SECRETS_DIR}: {error}") from None
+        raise ConfigurationError(f"{SECRETS_PATH}: {error}") from None
 
 
 def _hyphenated(names: Iterable[str]) -> list[str]:

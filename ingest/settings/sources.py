@@ -15,7 +15,7 @@ from ingest.errors import ConfigurationError
 from ingest.local_path import FOLDER
 from ingest.settings import Settings, nearest_account_model, section_models
 from ingest.settings.credentials import has_password
-from ingest.settings.environment import CONFIG, SECRETS_DIR, Tree, merge, read_variables, tree_of, variable_name
+from ingest.settings.environment import CONFIG, SECRETS_PATH, Tree, merge, read_variables, tree_of, variable_name
 from ingest.settings.faults import explain, in_one_message
 from ingest.settings.files import DEFAULT_CONFIG, config_file, read_secrets, read_toml, secrets_path
 from ingest.settings.secret_fields import secret_fields
@@ -51,7 +51,7 @@ def current_secrets_path(environ: Mapping[str, str] = os.environ) -> Path:
 
 def watched_paths(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """The files, and the folder of mounted secrets, whose change may change the settings that `load_settings` reads."""
-    folder = environ.get(SECRETS_DIR)
+    folder = environ.get(SECRETS_PATH)
     return [Path(environ.get(CONFIG) or DEFAULT_CONFIG), current_secrets_path(environ), *([Path(folder)] if folder else [])]
 
 
@@ -68,7 +68,7 @@ def _account_names(*trees: Tree) -> list[str]:
 
 def _nowhere(environ: Mapping[str, str]) -> str:
     mounted = (
-        f"the folder {environ[SECRETS_DIR]} ({SECRETS_DIR}) has no setting" if environ.get(SECRETS_DIR) else f"{SECRETS_DIR} is not set"
+        f"the folder {environ[SECRETS_PATH]} ({SECRETS_PATH}) has no setting" if environ.get(SECRETS_PATH) else f"{SECRETS_PATH} is not set"
     )
     return (
         f"there are no settings: no file {Path(DEFAULT_CONFIG).absolute()}, neither --config nor {CONFIG} names another one, no INGEST_ variable"

@@ -59,12 +59,12 @@ def test_a_value_no_column_can_hold_is_set_aside_while_the_others_load(rig: Rig)
 
 
 @pytest.mark.postgres
-def test_a_payload_that_only_postgresql_cannot_hold_is_set_aside_while_the_others_load(postgres_rig: Rig) -> None:
+def test_a_payload_that_postgresql_could_not_hold_as_it_is_loads_all_the_same(postgres_rig: Rig) -> None:
     told = sample(2, "B2", score=2)
     beyond = replace(told, data=told.data.replace(b'"score":2', b'"score":-1e-200000'))
     postgres_rig.load(sample(1, "B1"), beyond)
-    assert postgres_rig.column("select id from booking_events") == ["E1"]
-    assert postgres_rig.rows("select reason, data from dead_letters") == [{"reason": "load_refused", "data": beyond.data.decode()}]
+    assert sorted(postgres_rig.column("select id from booking_events")) == ["E1", "E2"]
+    assert postgres_rig.column("select count(*) from dead_letters") == [0]
 
 
 def test_at_the_limit_nothing_is_committed_loaded_or_set_aside(strict_rig: Rig) -> None:

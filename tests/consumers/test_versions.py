@@ -15,12 +15,12 @@ from pydantic import TypeAdapter
 
 from consumers.replay import again
 from consumers.rows import Row
-from consumers.values import parsed_json
 from consumers.versions import DESCRIBES, column_versions
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.vendors import GONE
+from ingest.warehouse_values import parsed_json
 from tests.consumers.samples import SOURCE, TOPIC, moment
 from tests.consumers.test_reconciled import vendor
 from tests.replay.test_plan import Warehouse

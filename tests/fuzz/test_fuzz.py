@@ -42,7 +42,7 @@ def test_twenty_thousand_hostile_requests_are_answered_rightly_and_what_is_accep
 def test_what_is_accepted_of_hostile_requests_is_loaded_into_a_postgresql_too(tmp_path: Path, postgres: PostgresServer) -> None:
     report = _run(tmp_path, 4_000, {"postgres": {"destination": "postgres", "credentials": postgres.url, "dataset": "fuzz"}})
     (load,) = report.loads
-    assert min(load.events, load.set_aside) > 50
+    assert min(load.events, load.set_aside) > 20
 
 
 def test_a_seed_decides_what_is_sent() -> None:

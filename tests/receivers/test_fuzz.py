@@ -94,7 +94,14 @@ def test_no_request_makes_it_fail_and_good_deliveries_in_between_are_all_kept(re
     assert (
         {"delivery.rejected"}
         <= {entry["event"] for entry in logged}
-        <= {"delivery.rejected", "delivery.too_large", "delivery.dead_lettered", "delivery.unknown_account"}
+        <= {
+            "delivery.rejected",
+            "delivery.too_large",
+            "delivery.dead_lettered",
+            "delivery.unknown_account",
+            "delivery.diagnosed",
+            "request.refused",
+        }
     )
     kept = [record.value for record in receiver.events()]
     assert kept == [booking_body(number) for number in range(next(numbers))]

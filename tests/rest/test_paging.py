@@ -59,7 +59,12 @@ def test_oncehub_goes_on_after_the_last_id_with_its_filters(server: Answers, tmp
     assert [entry["id"] for entry in listed(opened("oncehub", server, tmp_path))] == ["a", "b", "c"]
     first, second = queries(server)
     assert second == {**first, "after": "b"}
-    assert first == {"limit": "100", "last_updated_time.gt": "2026-05-31T09:12:33Z", "last_updated_time.lt": "2026-06-16T09:12:35Z"}
+    assert first == {
+        "expand": "contact,conversation",
+        "limit": "100",
+        "last_updated_time.gt": "2026-05-31T09:12:33Z",
+        "last_updated_time.lt": "2026-06-16T09:12:35Z",
+    }
 
 
 def test_oncehub_of_old_says_by_a_full_page_and_a_link_that_there_is_more(server: Answers, tmp_path: Path) -> None:

@@ -164,9 +164,9 @@ INVALID = "The supplied parameters are invalid."
         ),
         (400, {"message": INVALID, "details": [{"message": "url is taken"}, {"parameter": "scope", "message": "is unknown"}]},
          ["url is taken; scope: is unknown"]),
-        (400, {"message": INVALID, "details": []}, [INVALID]),
-        (400, {"message": INVALID, "details": [None, "text", {}]}, [INVALID]),
-        (400, {"message": INVALID, "details": "text", "required_scopes": "text"}, [INVALID]),
+        (400, {"message": INVALID, "details": []}, [INVALID.rstrip(".")]),
+        (400, {"message": INVALID, "details": [None, "text", {}]}, [INVALID.rstrip(".")]),
+        (400, {"message": INVALID, "details": "text", "required_scopes": "text"}, [INVALID.rstrip(".")]),
         (400, {"error": "invalid_grant", "error_description": "it was used"}, ["invalid_grant: it was used"]),
     ],
 )  # fmt: skip

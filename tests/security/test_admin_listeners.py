@@ -84,7 +84,6 @@ def test_it_tells_nothing_without_its_token(tmp_path: Path, section: str) -> Non
     [
         ANYWHERE,
         "::",
-        "",
         "0",
         "192.0.2.1",
         "localhost.example.com",

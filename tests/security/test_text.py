@@ -1,7 +1,6 @@
 """Text that databases or terminals choke on, from a signed delivery through the log into the warehouse."""
 
 import json
-from base64 import b64decode, b64encode
 from contextlib import closing
 from itertools import product
 from pathlib import Path
@@ -73,14 +72,12 @@ def test_awkward_text_is_in_the_row_with_nul_replaced(receiver: InProcess, eithe
         assert "\\u0000" not in told
 
 
-def test_half_a_character_is_set_aside_with_its_very_bytes(receiver: InProcess, either_rig: Rig) -> None:
+def test_half_a_character_in_a_text_costs_no_booking(receiver: InProcess, either_rig: Rig) -> None:
     sent = []
     for vendor, half in product(VENDORS, HALVES):
         original = booked(vendor)
         sent.append(json.dumps(_with_text(json.loads(original.body), "MARK")).encode().replace(b'"MARK"', half))
         _send(receiver, original, sent[-1])
     either_rig.load()
-    assert either_rig.column("select count(*) from bookings") == [0]
-    letters = either_rig.rows("select data, data_base64 from dead_letters")
-    kept = [b64decode(letter["data_base64"] or b64encode(letter["data"].encode())) for letter in letters]
-    assert sorted(kept) == sorted(sent)
+    assert either_rig.column("select count(*) from bookings") == [len(VENDORS)]
+    assert either_rig.column("select count(*) from dead_letters") == [0]

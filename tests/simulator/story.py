@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from consumers.rows import TABLES, Row
-from consumers.values import parsed_json
 from consumers.versions import Candidate
 from ingest.booking import Booking
 from ingest.event import Event
@@ -14,6 +13,7 @@ from ingest.simulator.dialect import Dialect, load_dialect
 from ingest.simulator.world import Change, World
 from ingest.vendors import AnyVendor, Delivery, load_vendor, vendor_names
 from ingest.vendors.delivery import Headers
+from ingest.warehouse_values import parsed_json
 
 BEGINNING = datetime(2026, 6, 1, 9, 12, 34, 567891, UTC)
 SECRET = "one-that-only-these-tests-use"

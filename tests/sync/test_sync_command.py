@@ -62,7 +62,7 @@ def test_a_refusal_is_a_line_a_row_and_exit_code_2(rig: SyncRig, tmp_path: Path)
     lines = done.stderr.splitlines()
     assert [lines[0], lines[2]] == ["sales users: reading", "sales teams: reading"]
     assert lines[1].startswith("sales users: failed: oncehub account sales: 403")
-    assert lines[3].startswith("sales teams: 1 rows in ")
+    assert lines[3].startswith("sales teams: 1 row in ")
     assert {"oncehub__users", "oncehub__teams"} <= set(done.stdout.split())
 
 
