@@ -41,6 +41,7 @@ def test_a_booking_is_a_row_of_typed_columns(either_rig: Rig) -> None:
     assert before <= booking.pop("loaded_at") <= datetime.now(UTC)
     assert {name: value for name, value in booking.items() if value is not None} == {
         "vendor": "oncehub", "account": "support", "booking_id": "B1", "status": "confirmed", "version": "2026-05-01T09:00:30.000000Z/2026-05-01T09:00:30.000000Z",
+        "column_versions": {"answers": "", "conference_url": "", "customer_id": "", "staff_name": "", "tracking": ""},
         "starts_at": datetime(2026, 5, 9, 8, tzinfo=UTC), "ends_at": datetime(2026, 5, 9, 8, 45, tzinfo=UTC), "timezone": "Europe/Paris",
         "created_at": START, "updated_at": moment(30), "service_id": "BKC-1", "service_name": "told by E1", "staff": ["USR-1"], "answers": [], "guests": ["a", "b"],
         "location": "Room 1", "customer_name": "Ada Example", "customer_email": "ada@example.com", "customer_phone": "1", "participants": 3,
