@@ -110,14 +110,13 @@ def _without_log(settings: Settings, away: LogUnavailable) -> list[Finding]:
 
 def _room_in_file(settings: Settings) -> None:
     """Of a receiver that runs, and so has made a file. Raises LogUnavailable when no more records fit into its spool."""
-    _room(settings)
-    if not spool_states(settings):
+    if not _room(settings):
         folder = settings.receiver.spool_dir
         raise LogUnavailable(f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why (spool.unusable)")
 
 
-def _room(settings: Settings) -> None:
-    """Raises LogUnavailable when no more records fit into the spool."""
+def _room(settings: Settings) -> list[SpoolState]:
+    """The spool's files. Raises LogUnavailable when no more records fit into it."""
     folder = Path(settings.receiver.spool_dir)
     if trouble := write_trouble(folder):
         raise LogUnavailable(f"receiver.spool_dir {folder}: {trouble}")
@@ -126,6 +125,7 @@ def _room(settings: Settings) -> None:
         raise LogUnavailable(
             f"the spool {folder} is full: receiver.spool_limit is {settings.receiver.spool_limit} bytes; start what reads the log"
         )
+    return states
 
 
 def _state(path: Path) -> SpoolState:

@@ -65,16 +65,7 @@ def test_a_thread_that_waits_holds_no_command(end: str, code: int, last: str, tm
 
 
 def test_an_interrupt_while_the_commands_are_imported_shows_no_traceback(tmp_path: Path) -> None:
-    program = [sys.executable, "-c", IMPORTING]
-    with subprocess.Popen(program, cwd=tmp_path, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "importing\n"
-        process.send_signal(signal.SIGINT)
-        try:
-            _, errors = process.communicate(timeout=PATIENCE)
-        finally:
-            process.kill()
-    assert (process.returncode, errors) == (130, "stopped\n")
+    assert interrupted(IMPORTING, "importing", tmp_path) == (130, "stopped\n")
 
 
 @pytest.mark.parametrize(
@@ -88,16 +79,7 @@ def test_an_interrupt_while_the_commands_are_imported_shows_no_traceback(tmp_pat
     ids=["sleeping", "in a library", "in a query"],
 )
 def test_an_interrupt_ends_a_command_wherever_it_is(body: str, tmp_path: Path) -> None:
-    program = [sys.executable, "-c", BUSY.format(body=body)]
-    with subprocess.Popen(program, cwd=tmp_path, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "busy\n"
-        process.send_signal(signal.SIGINT)
-        try:
-            _, errors = process.communicate(timeout=PATIENCE)
-        finally:
-            process.kill()
-    assert (process.returncode, errors) == (130, "stopped\n")
+    assert interrupted(BUSY.format(body=body), "busy", tmp_path) == (130, "stopped\n")
 
 
 def test_what_cannot_be_written_is_one_line_and_a_failure(tmp_path: Path) -> None:
@@ -129,6 +111,20 @@ def test_help_and_the_like_end_quietly_when_nobody_reads_them(arguments: list[st
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def interrupted(program: str, word: str, folder: Path) -> tuple[int, str]:
+    """Exit code and standard error of a program that is interrupted once it has said the word."""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=folder, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == f"{word}\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            _, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    return process.returncode, errors
 
 
 def surroundings() -> dict[str, str]:
