@@ -146,9 +146,9 @@ def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
 
 def _stored(row: Mapping[str, Any]) -> Stored:
     told: dict[str, Any] = {name: as_utc(value) if value is not None and is_instant(name) else value for name, value in row.items()}
-    loaded_at = told.pop("loaded_at")
-    told |= {"status": BookingStatus(told["status"]), "version": told["version"].rpartition("/")[0]}
+    loaded_at, row_version = told.pop("loaded_at"), told["version"]
+    told |= {"status": BookingStatus(told["status"]), "version": row_version.rpartition("/")[0]}
     told |= {name: tuple(parsed_json(told.get(name)) or ()) for name in ("staff", "guests")}
     told["answers"] = tuple(Answer(**answer) for answer in parsed_json(told.get("answers")) or ())
     told |= {name: parsed_json(told.get(name)) for name in ("tracking", "column_versions")}
-    return Stored(Booking(**told), loaded_at)
+    return Stored(Booking(**told), loaded_at, row_version)

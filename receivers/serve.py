@@ -21,6 +21,7 @@ from ingest.listening import bind
 from ingest.opening import open_producer, sqlite_path
 from ingest.scratch import scratch_folder
 from ingest.settings import Settings
+from receivers import clock
 from receivers.app import create_app, ready_vendors
 from receivers.protocol import HttpConfig
 from receivers.spool.left import hand_on
@@ -66,7 +67,7 @@ def create_worker() -> Starlette:
 def _readiness(settings: Settings, listening: threading.Event) -> Sequence[Finding]:
     if not listening.is_set():
         return [failed("receiver", "records that wait in the spool are moved into the log before anything newer is taken")]
-    return readiness(settings)
+    return [*readiness(settings), clock.readiness(settings)]
 
 
 def _run_workers(settings: Settings, sock: socket) -> None:
