@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import orjson
 from filelock import FileLock, Timeout
 
 from ingest.errors import ConfigurationError, LogUnavailable, PayloadError
@@ -18,6 +19,16 @@ from receivers.reconcile.report import Counts
 
 # Longer ago, too much may have changed behind what was done already.
 _RESUMED_WITHIN = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A REST credential by its fingerprint, its owner as the vendor names it, whether it read this account's bookings, and its first use."""
+
+    fingerprint: str
+    since: datetime
+    identity: str | None = None
+    proven: bool = False
 
 
 class Checkpoint:
@@ -37,6 +48,8 @@ class Checkpoint:
             raise ConfigurationError(f"reconcile.state_dir {folder} cannot be made: {error.strerror}") from None
         self._folder = folder
         self._account = account
+        self._dry_run = dry_run
+        self.key_file = folder / f"{account}.reconciled.key"
         self._covered = folder / f"{account}.reconciled.until"
 
     @contextmanager
@@ -103,6 +116,20 @@ class Checkpoint:
         before = self.covered()
         if before is None or since <= before < until:
             self._put(self._covered, format_instant(until).encode())
+
+    def key(self) -> KnownKey | None:
+        """Return the REST credential that runs used last; None before the first, and when the file cannot be understood."""
+        try:
+            with self._usable():
+                raw = orjson.loads(self.key_file.read_bytes()) if self.key_file.exists() else {}
+            return KnownKey(**raw | {"since": parse_instant(raw["since"])})
+        except (PayloadError, ValueError, KeyError, TypeError):
+            return None
+
+    def note_key(self, key: KnownKey) -> None:
+        """Keep it for the runs that follow; a dry run keeps nothing."""
+        if not self._dry_run and key != self.key():
+            self._put(self.key_file, orjson.dumps(asdict(key) | {"since": format_instant(key.since)}))
 
     def _file(self, since: datetime, until: datetime | None) -> Path:
         asked = digest(format_instant(since), format_instant(until) if until else "")
