@@ -48,7 +48,7 @@ class Ownership:
         if known or identity:
             owner = self._require_same_owner(identity)
             self._require_readable(known)
-            self._key = KnownKey(self._fingerprint, owner, proven=True, since=self._key.since)
+            self._key = KnownKey(self._fingerprint, self._key.since, owner, proven=True)
         self._checkpoint.note_key(self._key)
 
     def confirm_absence(self, absent: Collection[str], *, others_were_read: bool) -> bool:
