@@ -49,6 +49,11 @@ _NEWEST = "SELECT appended_at FROM records ORDER BY rowid DESC LIMIT 1"
 _LOOKED_AT = 1000  # records, for the time of the first of them
 
 
+def group_lock(path: Path, group: str) -> Path:
+    """The file that the one consumer of a group locks."""
+    return path.with_name(f"{path.name}.{group}.lock")
+
+
 class SqliteConsumer:
     """The one consumer of its group; a second one waits a little for the first to leave, then says so."""
 
@@ -57,7 +62,7 @@ class SqliteConsumer:
         self._path, self._group, self._topics, self._retention = path, group, list(topics), retention
         with unavailable(path):
             self._file = LogFile(path)
-        self._lock = FileLock(f"{path}.{group}.lock", mode=0o600)
+        self._lock = FileLock(group_lock(path, group), mode=0o600)
         self._enter_group(patience)
         self._prune_due = time.monotonic() + _PRUNE_EVERY_SECONDS
         self._next: dict[str, int] = {}
