@@ -11,17 +11,19 @@ import structlog
 from consumers.batch import BadRun, Item, Plan, Topics, candidates, incomplete, plan_load, read_batch, set_aside
 from consumers.positions import find_behind, go_back, newest_loads, note_changes
 from consumers.rows import Row
+from consumers.versions import Candidate
 from consumers.warehouse import Warehouse
 from ingest.booking import BookingStatus
 from ingest.dead_letter import DeadLetter
 from ingest.errors import CommitFailed, IngestError, LoadRefused, LogUnavailable, PayloadError, WarehouseUnavailable
 from ingest.event import Via, whose
-from ingest.instant import parse_instant
+from ingest.instant import format_instant, parse_instant
 from ingest.log import Change, Consumer, Producer, StoredRecord, durable
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
     DEAD_LETTERS,
+    EVENTS_IMPLAUSIBLE,
     EVENTS_LOADED,
     EVENTS_STALE,
     FRESHNESS_SECONDS,
@@ -231,15 +233,33 @@ def _observe(items: Sequence[Item], plan: Plan) -> None:
     for event in (item.event for item in items if item.table == "booking_events"):
         EVENTS_LOADED.labels(event.vendor, event.account, event.via).inc()
         if event.via is not Via.REPLAY:
-            FRESHNESS_SECONDS.labels(event.vendor, event.account).observe((visible - event.received_at).total_seconds())
+            age = (visible - event.received_at).total_seconds()
+            FRESHNESS_SECONDS.labels(event.vendor, event.account).observe(max(0.0, age))  # the receiver's clock may be ahead
     for item in items:
         if item.table == "reconciliations" and item.event.via is not Via.REPLAY:
             _observe_reconciliation(item.row)
+    for candidate in candidates(items):
+        _observe_booking(candidate)
     for stale in plan.stale:
         EVENTS_STALE.labels(*stale.key[:2]).inc()
-    for item in items:
-        if item.booking and item.booking.status is BookingStatus.UNKNOWN and "status" not in item.booking.untold:
-            UNKNOWN_STATUS.labels(item.event.vendor, item.event.account).inc()
+
+
+def _observe_booking(candidate: Candidate) -> None:
+    event, booking = candidate.event, candidate.booking
+    if booking.status is BookingStatus.UNKNOWN and "status" not in booking.untold:
+        UNKNOWN_STATUS.labels(event.vendor, event.account).inc()
+    if not candidate.is_implausible or candidate.replayed:
+        return
+    EVENTS_IMPLAUSIBLE.labels(event.vendor, event.account).inc()
+    log.warning(
+        "event.implausible_time",
+        source=event.source,
+        id=event.id,
+        time=format_instant(event.time),
+        changed_at=candidate.booking.version,
+        received_at=format_instant(event.received_at),
+        counts_as=candidate.version,
+    )
 
 
 def _observe_reconciliation(row: Row) -> None:

@@ -29,7 +29,7 @@ from tests.kafka.cluster import start_all
 _LOOK_SECONDS = 0.05
 _PATIENCE_SECONDS = 20.0
 _HOLDER_SECONDS = 60.0
-_JUMPS = (-86_400, -7_000, -90, 90, 7_000, 86_400, 30 * 86_400)
+_JUMPS = (-365 * 86_400, -86_400, -7_000, -120, 120, 7_000, 86_400, 365 * 86_400)
 _SLOW_SECONDS = 0.3
 _ANSWER_SECONDS = 0.5
 _LARGEST_CUT = 0.5  # of the newest segment

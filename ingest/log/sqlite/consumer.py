@@ -8,12 +8,16 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import structlog
 from filelock import FileLock, Timeout
 
+from ingest.clock import CLOCK_SKEW
 from ingest.errors import CommitFailed, LogHeld
 from ingest.log import Backlog, Change, Partition, Record, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.sqlite.file import LogFile, read_only, unavailable
+
+log = structlog.get_logger()
 
 _LOOK_AGAIN_SECONDS = 0.02
 _GROUP_WAIT_SECONDS = 10.0
@@ -27,12 +31,27 @@ _FIRST = """
 SELECT COALESCE((SELECT MIN(offset) FROM records WHERE topic = ?1 AND offset >= ?2), (SELECT next_offset FROM topics WHERE topic = ?1), ?2)
 """
 
-# Looks no farther than the first to be kept.
+# Up to the last record that is old enough, before the first that is young: looks no farther than that. What was appended after ?5 was so by a
+# clock that was ahead. It is no young record, and its neighbours decide how old it is.
 _PRUNE = """
+WITH young (offset) AS (
+  SELECT MIN(?2, COALESCE((
+    SELECT offset FROM records WHERE topic = ?1 AND offset < ?2 AND appended_at >= ?3 AND appended_at <= ?5 ORDER BY offset LIMIT 1
+  ), ?2))
+)
 DELETE FROM records WHERE topic = ?1
-AND offset < MIN(?2, COALESCE((SELECT offset FROM records WHERE topic = ?1 AND offset < ?2 AND appended_at >= ?3 ORDER BY offset LIMIT 1), ?2))
+AND offset <= (
+  SELECT offset FROM records WHERE topic = ?1 AND offset < (SELECT offset FROM young) AND appended_at < ?3 ORDER BY offset DESC LIMIT 1
+)
 AND offset < (SELECT MIN(offset) FROM records WHERE topic = ?1) + ?4
 """
+_NEWEST = "SELECT appended_at FROM records ORDER BY rowid DESC LIMIT 1"
+_LOOKED_AT = 1000  # records, for the time of the first of them
+
+
+def group_lock(path: Path, group: str) -> Path:
+    """The file that the one consumer of a group locks."""
+    return path.with_name(f"{path.name}.{group}.lock")
 
 
 class SqliteConsumer:
@@ -43,7 +62,7 @@ class SqliteConsumer:
         self._path, self._group, self._topics, self._retention = path, group, list(topics), retention
         with unavailable(path):
             self._file = LogFile(path)
-        self._lock = FileLock(f"{path}.{group}.lock", mode=0o600)
+        self._lock = FileLock(group_lock(path, group), mode=0o600)
         self._enter_group(patience)
         self._prune_due = time.monotonic() + _PRUNE_EVERY_SECONDS
         self._next: dict[str, int] = {}
@@ -75,7 +94,7 @@ class SqliteConsumer:
                 )
             self._write(connection, {topic: (record.offset + 1, kept[topic]) for topic, record in done.items()})
         self._ends = [end for end in self._ends if end[1] >= self._committed.get(end[0], 0)]
-        if time.monotonic() >= self._prune_due and not self.prune(time.time() - self._retention.total_seconds()):
+        if time.monotonic() >= self._prune_due and not self.prune(self._log_time() - self._retention.total_seconds()):
             self._prune_due = time.monotonic() + _PRUNE_EVERY_SECONDS
 
     def bookmarks(self) -> Mapping[Partition, Bookmarks]:
@@ -115,8 +134,21 @@ class SqliteConsumer:
         """Delete what was appended before this Unix time, as far as every group has committed it, some at a time; whether there is more."""
         with unavailable(self._path), self._file.transaction() as connection:
             done = connection.execute("SELECT topic, MIN(next_offset) FROM commits GROUP BY topic").fetchall()
-            deleted = [connection.execute(_PRUNE, (topic, committed, before, _PRUNED_AT_ONCE)).rowcount for topic, committed in done]
+            believed = max(before, time.time() + CLOCK_SKEW.total_seconds())
+            deleted = [
+                connection.execute(_PRUNE, (topic, committed, before, _PRUNED_AT_ONCE, believed)).rowcount for topic, committed in done
+            ]
         return _PRUNED_AT_ONCE in deleted
+
+    def _log_time(self) -> float:
+        """Return the Unix time by which records age: this machine's, but none beyond the newest record's, or a clock that is ahead would empty the log."""
+        now = time.time()
+        with unavailable(self._path), self._file.use() as connection:
+            row = connection.execute(_NEWEST).fetchone()
+        newest = float(row[0]) if row else now
+        if newest - now > CLOCK_SKEW.total_seconds():
+            log.warning("log.record_of_the_future", path=str(self._path), seconds=round(newest - now))
+        return min(now, newest)
 
     def shrink(self) -> bool:
         """Gives some of what deleted records took back to the file system; whether there is more."""
@@ -218,10 +250,10 @@ def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list
 
 
 def _appended_at(connection: sqlite3.Connection, topic: str, offset: int) -> datetime | None:
-    """When the first record at or after the offset was appended."""
-    sql = "SELECT appended_at FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT 1"
-    row = connection.execute(sql, (topic, offset)).fetchone()
-    return datetime.fromtimestamp(row[0], UTC) if row else None
+    """When the first record at or after the offset was appended: not after those behind it, whatever the clock of then said."""
+    sql = "SELECT MIN(appended_at) FROM (SELECT appended_at FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?)"
+    (first,) = connection.execute(sql, (topic, offset, _LOOKED_AT)).fetchone()
+    return None if first is None else datetime.fromtimestamp(first, UTC)
 
 
 def extent(path: Path) -> tuple[float | None, int]:
