@@ -23,6 +23,7 @@ from ingest.vendors.delivery import Headers
 from receivers.diagnosis import diagnose
 from receivers.in_flight import Held, InFlight
 from receivers.losses import report_loss
+from receivers.protocol import note_verified
 from receivers.seldom import Seldom
 
 log = structlog.get_logger()
@@ -76,6 +77,7 @@ class Webhooks:
                     verified = vendor.verify(delivery, delivery.received_at)
                 except VerificationError as error:
                     return "rejected", self._rejected(vendor, delivery, error)
+                note_verified(request.scope)
                 SIGNED_BY.labels(vendor.name, vendor.account.name, verified.proof.signed_by).inc()
                 topic, record, dead = self._record(vendor, verified)
                 await self._append(topic, record, held)
@@ -122,7 +124,7 @@ class Webhooks:
     async def _delivery(self, request: Request, held: Held) -> Delivery:
         received_at = datetime.now(UTC)
         parts = []
-        async with asyncio.timeout(self._settings.receiver.body_timeout.total_seconds()):
+        async with held.arriving(self._settings.receiver.body_timeout.total_seconds()):
             async for part in request.stream():
                 if part:  # the end is an empty one
                     held.take(len(part))
