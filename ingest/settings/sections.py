@@ -5,12 +5,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 
 from ingest.address import Host
 from ingest.duration import Duration
 from ingest.local_path import FOLDER, LocalPath
 from ingest.settings.credentials import DEFAULT_FILE, duckdb_path, usable_credentials
+from ingest.vendors import split_list
 
 
 class Section(BaseModel):
@@ -52,6 +53,21 @@ def _admin_port(port: int) -> Any:
     return Field(port, ge=0, le=65535, description="Port of the admin listener.")
 
 
+def _as_list(value: object) -> object:
+    return split_list(value) if isinstance(value, str) else value
+
+
+Hosts = Annotated[tuple[Host, ...], BeforeValidator(_as_list)]
+
+
+def _admin_hosts() -> Any:
+    return Field(
+        (),
+        description="List of host names by which the admin listener is asked, for example by monitoring. `localhost`, IP addresses and"
+        " `admin_host` are always allowed; other names are answered 421.",
+    )
+
+
 def _fits_a_header(token: SecretStr | None) -> SecretStr | None:
     if token and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
         raise ValueError(
@@ -77,6 +93,7 @@ class ReceiverSettings(Section):
     port: int = Field(8080, ge=0, le=65535, description="Port of the public listener.")
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8081)
+    admin_hosts: Hosts = _admin_hosts()
     admin_token: AdminToken = _admin_token()
     workers: int = Field(1, ge=1, le=64, description="Number of processes that share the public listener.")
     body_limit: int = Field(
@@ -101,12 +118,14 @@ class ReceiverSettings(Section):
         32 * 1024 * 1024,
         ge=1024,
         description="Bytes of bodies that one worker handles at once. One account can use at most half of this; above it deliveries are"
-        " answered 503. At least twice `receiver.body_limit`.",
+        " answered 503. Bodies that are not whole yet can use half of it together; those that make no progress are dropped first."
+        " At least twice `receiver.body_limit`.",
     )
     connection_limit: int = Field(
         1000,
         ge=1,
-        description="Connections that one worker handles at once. One account can use at most half of this; above it deliveries are answered 503.",
+        description="Connections that one worker handles at once. One account can use at most half of this; above it deliveries are answered 503."
+        " An idle connection is closed for a new one, the longest idle first, and last those that brought a verified delivery.",
     )
     spool_dir: LocalPath = Field(
         "data/spool",
@@ -148,6 +167,7 @@ class ConsumerSettings(Section):
     )
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8082)
+    admin_hosts: Hosts = _admin_hosts()
     admin_token: AdminToken = _admin_token()
 
 
@@ -191,6 +211,7 @@ class ReconcileSettings(Section):
     )
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8083)
+    admin_hosts: Hosts = _admin_hosts()
     admin_token: AdminToken = _admin_token()
 
 
