@@ -19,7 +19,7 @@ from dlt.extract import DltResource
 
 from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_row
 from consumers.versions import Key
-from consumers.warehouse.destination import destination, keep_values, read, reading_client
+from consumers.warehouse.destination import destination, keep_values, read, read_bounded, reading_client
 from consumers.warehouse.errors import translated
 from consumers.warehouse.fence import Fence, fenced
 from consumers.warehouse.files import hold, prune, turn_at
@@ -178,4 +178,4 @@ def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, Any]:
     }
 
 
-__all__ = ["Warehouse", "destination", "read", "reading_client"]
+__all__ = ["Warehouse", "destination", "read", "read_bounded", "reading_client"]
