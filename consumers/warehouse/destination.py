@@ -1,6 +1,8 @@
 """The destination the settings name, and connections beside a running consumer's."""
 
+import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,8 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 # PostgreSQL gives instants in the session's zone, and one near the year 1 or 9999 is no Python value in most zones: https://www.postgresql.org/docs/current/libpq-envars.html
 os.environ["PGTZ"] = "UTC"
+
+logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of statements that are refused
 
 POSTGRES = "postgres"
 # What each end is told, so that it gives the other one up after 25 s of silence: https://www.postgresql.org/docs/current/libpq-connect.html
@@ -94,7 +98,7 @@ def read_bounded(settings: Settings, sql: str, bounds: Bounds, question: Questio
         if settings.warehouse.destination == POSTGRES:
             question.begin(client.native_connection.cancel)
             return read_only(client.native_connection, sql, bounds)
-        _check_reads(sql, client.capabilities.sqlglot_dialect)
+        check_reads(sql, client.capabilities.sqlglot_dialect)
         question.begin(lambda: None)
         with client.execute_query(sql) as cursor:
             return [column[0] for column in cursor.description or ()], list(bounds.fetch(cursor.fetchmany))
@@ -118,7 +122,7 @@ def _asked(settings: Settings) -> Iterator[SqlClientBase[Any]]:
             raise ConfigurationError(str(error.dbapi_exception)) from None
 
 
-def _check_reads(sql: str, dialect: str | None) -> None:
+def check_reads(sql: str, dialect: str | None) -> None:
     """Raises ConfigurationError where it is not one statement that reads, for destinations that cannot be told to take no other."""
     try:
         statements = [statement for statement in sqlglot.parse(sql, dialect=dialect) if statement]
@@ -130,6 +134,13 @@ def _check_reads(sql: str, dialect: str | None) -> None:
     readers = [statement for statement in statements if isinstance(statement, sqlglot.exp.Query)]
     if not readers or any(isinstance(part, writes) and not isinstance(part, sqlglot.exp.Query) for part in statements[0].walk()):
         raise ConfigurationError("Only statements that read are allowed: SELECT or WITH.")
+    if dialect == "duckdb":  # where a name may be a file's, and a function may read one
+        for table in statements[0].find_all(sqlglot.exp.Table):
+            is_series = isinstance(table.this, sqlglot.exp.GenerateSeries)
+            if not is_series and not (isinstance(table.this, sqlglot.exp.Identifier) and re.fullmatch(r"\w+", table.name)):
+                raise ConfigurationError(
+                    "a query reads the tables of the warehouse and nothing else: no files, and no functions that read them"
+                )
 
 
 def destination(settings: Settings, pipeline: str = "") -> Any:

@@ -11,6 +11,7 @@ import pytest
 
 from consumers.bounds import MOST_ROWS, Bounds
 from consumers.query import query_bounded
+from consumers.warehouse.destination import check_reads
 from ingest.errors import ConfigurationError
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.rig import PATIENCE, ROOT, Command, Rig, Tree, opened, tree_for
@@ -162,6 +163,49 @@ def test_ctrl_c_ends_a_query_with_130(command: Command, folder: Path) -> None:
     _, stderr = process.communicate(timeout=PATIENCE)
     assert (process.returncode, stderr) == (130, "stopped\n")
     assert query_bounded(command.settings, "select 1", BOUNDS).rows == [(1,)]
+
+
+DIALECTS = ["bigquery", "snowflake", "redshift", "databricks", "duckdb", None]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_elsewhere_one_statement_that_reads_is_allowed(dialect: str | None) -> None:
+    for sql in (
+        "select 1;",
+        "with a as (select 1 as b) select * from a",
+        "select a from t union all select 2",
+        "(select 'x;y' from t) -- z",
+    ):
+        check_reads(sql, dialect)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "", "selec 1", "select 1; select 2", "select 1; drop table t", "drop table t", "delete from t", "insert into t select 1",
+        "update t set a = 1", "merge into t using u on t.a = u.a when matched then update set b = 1", "truncate table t",
+        "create table t as select 1", "select * into u from t", "with a as (delete from t returning *) select * from a", "copy into t from 'f'",
+        "put file:///etc/passwd @stage", "unload ('select 1') to 's3://bucket'", "call p()", "set x = 1", "use schema s", "begin",
+        "execute immediate 'drop table t'", "grant all on t to u", "export data options(uri='gs://b/*') as select 1",
+    ],
+)  # fmt: skip
+def test_elsewhere_nothing_else_is(dialect: str | None, sql: str) -> None:
+    with pytest.raises(ConfigurationError):
+        check_reads(sql, dialect)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "read_text('/etc/passwd')", "read_csv('f.csv')", "read_parquet(['f'])", "'/etc/passwd'", '"f.csv"', "'f.parquet'", "glob('*')",
+        "query('select 1')", "sniff_csv('f')", "t, read_blob('f')", "(select * from read_json('f'))", "t join 'f.csv' on true",
+    ],
+)  # fmt: skip
+def test_a_lake_is_no_way_to_other_files(table: str) -> None:
+    with pytest.raises(ConfigurationError, match="no files"):
+        check_reads(f"select * from {table}", "duckdb")
+    check_reads("select * from ingest.bookings, range(3), unnest([1])", "duckdb")
 
 
 REACHING_POSTGRES = [
