@@ -255,7 +255,7 @@ def _misdirected(chance: Random) -> Play:
     original = chance.choice([one for one in originals() if signs_body(one.account)])
     headers = sign(original.account, original.query, original.body, f"m{chance.getrandbits(64):x}")
     path, query = original.path, f"?{original.query}" if original.query else ""
-    slash = chance.randrange(1, path.count("/") + 1)
+    slash = chance.randrange(2, path.count("/") + 1)  # a target begins with one
     before, after = "/".join(path.split("/")[:slash]), "/".join(path.split("/")[slash:])
     separator = chance.choice(("%2f", "%2F", "%252f", "%5c", "//", "/./", "/%2e/", "/x/%2e%2e/", "%2f/", "/%2F", ";/", "%00/"))
     end = chance.choice(("", "/", "%2f", "#", "#x", ";x", "%00", "%20", "%23")) if separator == "//" else ""

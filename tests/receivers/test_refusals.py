@@ -176,7 +176,7 @@ def test_what_is_no_http_is_counted_and_what_a_wrongly_set_proxy_sends_is_named(
     sent, told = NO_HTTP[what]
     before = _of(process, "bad_http")
     answers = exchange(process.port, sent)
-    assert answers.statuses in ([400], [])
+    assert answers.statuses in ([400], [431], [])
     wait_for(lambda: _of(process, "bad_http") == before + 1, "it is counted")
     wait_for(lambda: told in process.written(), "it is told")
     assert process.send(booking(2)).status_code == 202
