@@ -70,8 +70,8 @@ def _time_or_text(oid: int) -> _Cast:
     return cast
 
 
-# Volatile functions that change nothing.
-_HARMLESS = ["random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday"]
+# Volatile functions that change nothing, and those behind TABLESAMPLE.
+_HARMLESS = ["system", "bernoulli", "random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday"]
 _HARMLESS += ["pg_relation_size", "pg_table_size", "pg_total_relation_size", "pg_indexes_size", "pg_database_size"]
 # A read-only transaction still calls functions that read and write the server's files, end sessions, or run SQL that they are given as
 # text; and an administrator reads everybody's passwords. So nothing is named that is volatile, or that not everybody may use.
