@@ -63,6 +63,11 @@ class StoredBookings:
                 yield [(row[0], as_utc(row[1])) for row in rows]
             place = [rows[-1][0]] if len(rows) == _IDS else []
 
+    def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> list[Stored]:
+        """The bookings loaded last that are neither cancelled nor gone; `by_webhook`: whose row no reconciliation made."""
+        via = " AND last_via <> 'reconcile'" if by_webhook else ""
+        return self._select(f"gone_at IS NULL AND status <> 'cancelled'{via} ORDER BY loaded_at DESC LIMIT {most:d}", [vendor, account])
+
     def _marks(self, number: int) -> str:
         """DuckDB takes a list as one value, which is quicker by far than a thousand."""
         return "(SELECT unnest(%s))" if self._file else f"({', '.join(['%s'] * number)})"

@@ -73,6 +73,11 @@ LAG_RECORDS = Gauge("ingest_lag_records", "Records written to the log and not ye
 DELETED_UNREAD = Counter(
     "ingest_deleted_unread_total", "Records that Kafka deleted before the consumer had read them.", ("topic", "partition")
 )
+READ_AGAIN = Counter(
+    "ingest_read_again_total",
+    "Times that a partition was read again from an earlier record, because its log or the warehouse was not the one that its position belonged to.",
+    ("topic", "partition", "because"),
+)
 SUBSCRIPTION_STATE = Gauge(
     "ingest_subscription_state",
     "Subscriptions at the vendor by what they need: keep, create, replace, remove and so on; unknown is 1 where it could not be asked.",

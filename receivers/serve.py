@@ -26,6 +26,7 @@ from receivers.app import create_app, ready_vendors
 from receivers.protocol import HttpConfig
 from receivers.spool.left import hand_on
 from receivers.spool.opening import readiness
+from receivers.spool.owner import require_own_spool
 
 log = structlog.get_logger()
 
@@ -37,6 +38,7 @@ _WORKER_START_SECONDS = 10
 def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what was accepted. Raises ConfigurationError, LogUnavailable."""
     ready_vendors(settings)
+    require_own_spool(settings)  # said once, here, and not by every worker
     if sqlite_path(settings):
         open_producer(settings).close()  # a file that cannot be opened is said once, here, and not by every worker
     receiver = settings.receiver

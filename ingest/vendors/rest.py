@@ -169,6 +169,10 @@ class Rest(ABC, Generic[A]):
     def ping(self) -> None:
         """One cheap request that needs the credential."""
 
+    def owner(self) -> str | None:
+        """Return the vendor's id of the account that the credential belongs to; None where the vendor does not tell."""
+        return None
+
     @abstractmethod
     def bookings(self, window: Window) -> Iterator[list[Record]]:
         """Pages of the vendor's list of what was changed, or starts, in the window (see `swept_by`); bounds may be wider, not narrower."""

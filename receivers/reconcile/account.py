@@ -19,6 +19,7 @@ from ingest.vendors.rest import AnyRest, Window, load_rest
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.compare import windows
 from receivers.reconcile.outlets import Noting, Nowhere, Outlet
+from receivers.reconcile.ownership import Ownership
 from receivers.reconcile.progress import End, Progress
 from receivers.reconcile.proof import Proof, Warehouse
 from receivers.reconcile.report import Counts, Report
@@ -96,12 +97,12 @@ class AccountRun:
         if self._since is None:
             self._report.since = min(self._report.since, checkpoint.covered(self._now()) or self._report.since)
         if self._outlet is None:
-            self._compare(Noting(Nowhere(), None, self._fresh(), self._report.counts))
+            self._compare(Noting(Nowhere(), None, self._fresh(), self._report.counts), checkpoint)
             return
         telling = Telling(self._outlet, checkpoint, self._vendor)
         telling.left_over(self._report.since, self._until)
         noting = self._resumed(self._outlet, checkpoint)
-        self._compare(noting)
+        self._compare(noting, checkpoint)
         self._tell(telling, noting.progress)
 
     def _fresh(self) -> Progress:
@@ -115,21 +116,24 @@ class AccountRun:
             report.counts, report.started_at = replace(found.counts), found.started_at
         return Noting(outlet, checkpoint, found or self._fresh(), report.counts)
 
-    def _compare(self, noting: Noting) -> None:
+    def _compare(self, noting: Noting, checkpoint: Checkpoint) -> None:
         with self._failing():
-            self._sweep(noting)
+            self._sweep(noting, checkpoint)
         self._report.finished_at = self._now()
 
-    def _sweep(self, noting: Noting) -> None:
+    def _sweep(self, noting: Noting, checkpoint: Checkpoint) -> None:
         report, around, found = self._report, self._around, noting.progress
         rest = self._rest
         until = self._until or self._now()
         into_the_future = rest.swept_by == "starts_at" and self._until is None
         report.until = None if into_the_future else until
         lag, before = around.settings.reconcile.lag, report.counts.requests
-        sweep = Sweep(rest, around.warehouse, Proof(rest, around.warehouse, noting, lag, report.counts), lag, report.counts)
+        ownership = Ownership(rest, around.warehouse, checkpoint)
+        sweep = Sweep(rest, around.warehouse, Proof(rest, around.warehouse, noting, lag, report.counts), ownership)
         sweep.unlisted, sweep.rows = set(found.unlisted), found.rows
         try:
+            noting.wait()  # what is in the log tells whose key it is
+            ownership.check()
             for window in windows(found.done, until, min(rest.longest, _WINDOW), open_ended=into_the_future):
                 noting.begin(window.since, sweep.unlisted, sweep.rows)
                 sweep.window(window, partial(self._follow, window))

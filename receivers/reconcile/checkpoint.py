@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import orjson
 import structlog
 from filelock import FileLock, Timeout
 
@@ -27,6 +28,16 @@ _DOUBTED = timedelta(days=31)
 _ABOUT = timedelta(days=1)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A REST credential by its fingerprint, its owner as the vendor names it, whether it read this account's bookings, and its first use."""
+
+    fingerprint: str
+    since: datetime
+    identity: str | None = None
+    proven: bool = False
+
+
 class Checkpoint:
     """One account's files, in a folder that is made when it is missing. Names with two dots are nobody else's there.
 
@@ -44,6 +55,8 @@ class Checkpoint:
             raise ConfigurationError(f"reconcile.state_dir {folder} cannot be made: {error.strerror}") from None
         self._folder = folder
         self._account = account
+        self._dry_run = dry_run
+        self.key_file = folder / f"{account}.reconciled.key"
         self._covered = folder / f"{account}.reconciled.until"
 
     @contextmanager
@@ -122,6 +135,20 @@ class Checkpoint:
                 return parse_instant(self._covered.read_text() if self._covered.exists() else "")
         except (PayloadError, ValueError):
             return None
+
+    def key(self) -> KnownKey | None:
+        """Return the REST credential that runs used last; None before the first, and when the file cannot be understood."""
+        try:
+            with self._usable():
+                raw = orjson.loads(self.key_file.read_bytes()) if self.key_file.exists() else {}
+            return KnownKey(**raw | {"since": parse_instant(raw["since"])})
+        except (PayloadError, ValueError, KeyError, TypeError):
+            return None
+
+    def note_key(self, key: KnownKey) -> None:
+        """Keep it for the runs that follow; a dry run keeps nothing."""
+        if not self._dry_run and key != self.key():
+            self._put(self.key_file, orjson.dumps(asdict(key) | {"since": format_instant(key.since)}))
 
     def _file(self, since: datetime, until: datetime | None) -> Path:
         asked = digest(format_instant(since), format_instant(until) if until else "")

@@ -1,4 +1,4 @@
-"""What vendors said they gave up, read from the audit topic: which accounts are to be compared at once.
+"""What may be missing, read from the audit topic: which accounts are to be compared at once. Vendors said that they gave it up, or the log was cut.
 
 A note that nobody read for a day is not needed any more, because the timed comparison goes back to where the last one ended.
 """
@@ -15,10 +15,10 @@ import structlog
 from ingest.clock import is_future
 from ingest.errors import IngestError, LogUnavailable, PayloadError
 from ingest.event import Event
+from ingest.loss import LOST
 from ingest.opening import open_reader
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
-from receivers.losses import LOST
 from receivers.reconcile.checkpoint import Checkpoint
 
 log = structlog.get_logger()

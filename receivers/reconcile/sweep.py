@@ -17,8 +17,8 @@ from ingest.errors import ConfigurationError, IngestError, PayloadError
 from ingest.rest import Record as Entry
 from ingest.vendors.rest import AnyRest, Window
 from receivers.reconcile.compare import Verdict, compare, is_of_future, row_version, supersedes, widened
+from receivers.reconcile.ownership import Ownership
 from receivers.reconcile.proof import Proof, Warehouse
-from receivers.reconcile.report import Counts
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -53,12 +53,14 @@ class Sweep:
     So do `unlisted`, the ids that the windows until now should have had, and `rows`: a run that goes on takes them over.
     """
 
-    def __init__(self, rest: AnyRest, warehouse: Warehouse, proof: Proof, lag: timedelta, counts: Counts) -> None:
+    def __init__(self, rest: AnyRest, warehouse: Warehouse, proof: Proof, ownership: Ownership) -> None:
+        """`proof` has the vendor's lag and the run's counts too."""
         self._rest = rest
         self._warehouse = warehouse
         self._proof = proof
-        self._lag = lag
-        self.counts = counts
+        self._ownership = ownership
+        self._lag = proof.lag
+        self.counts = proof.counts
         self._ids: set[str] = set()
         self._ids_before: set[str] = set()
         self._missed: set[int] = set()
@@ -85,7 +87,9 @@ class Sweep:
         with self._keeping_what_was_found(), ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool:
             found = self._fetched(sorted(self.unlisted), pool)
             self._take([read for asked in found.values() if asked.record is not None and (read := self._read(asked))])
-            self._mark_gone({booking_id: asked.at for booking_id, asked in found.items() if asked.record is None})
+            absent = {booking_id: asked.at for booking_id, asked in found.items() if asked.record is None}
+            if absent and self._ownership.confirm_absence(absent, others_were_read=any(asked.record for asked in found.values())):
+                self._mark_gone(absent)
         self._proof.complete()
 
     @contextmanager
@@ -203,7 +207,7 @@ class Sweep:
         rows = [one for some in self._stored("booking_id", asked_at).values() for one in some]
         for one in rows:
             at = asked_at[one.booking.booking_id]
-            if one.booking.gone_at is None and not is_recent(one.loaded_at, at, self._lag):
+            if one.booking.gone_at is None and not is_recent(one.loaded_at, at, self._lag) and self._ownership.covers(one):
                 self.counts.gone += 1
                 self._proof.add(self._rest.vendor.gone(one.booking, at, row_version(one)), one.booking)
 

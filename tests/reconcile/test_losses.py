@@ -14,10 +14,11 @@ import pytest
 from ingest.errors import LogUnavailable
 from ingest.event import Event
 from ingest.log import Producer, Record
+from ingest.loss import LOST
 from ingest.simulator.truth import differences
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
-from receivers.losses import LOST, report_loss
+from receivers.losses import report_loss
 from receivers.reconcile.losses import Losses
 from receivers.reconcile.report import Report
 from receivers.watch import Watch

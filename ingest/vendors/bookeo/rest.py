@@ -75,6 +75,10 @@ class BookeoRest(Rest[BookeoAccount]):
     def ping(self) -> None:
         self.get("settings/apikeyinfo")
 
+    def owner(self) -> str:
+        """The account's id, which stays when its key is another. https://www.bookeo.com/apiref/"""
+        return self.part(self.client.get("settings/apikeyinfo"), str, "accountId")
+
     def bookings(self, window: Window) -> Iterator[list[Record]]:
         """Without asking there are no cancelled ones, and no names. Bookings tell of minutes only, so the bounds are such."""
         until = window.until or self.now()

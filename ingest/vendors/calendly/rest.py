@@ -80,6 +80,10 @@ class CalendlyRest(Rest[CalendlyAccount]):
     def ping(self) -> None:
         self.get("users/me")
 
+    def owner(self) -> str:
+        """The organization: a user's key sees another user's meetings where the account's scope lets it."""
+        return self._me("current_organization")
+
     @cached_property
     def whose(self) -> dict[str, str]:
         """The selector that lists need."""
