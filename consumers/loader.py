@@ -2,24 +2,23 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import structlog
 
 from consumers.batch import BadRun, Item, Plan, Topics, candidates, incomplete, plan_load, read_batch, set_aside
+from consumers.positions import find_behind, go_back, newest_loads, note_changes
 from consumers.rows import Row
 from consumers.versions import Candidate
 from consumers.warehouse import Warehouse
 from ingest.booking import BookingStatus
 from ingest.dead_letter import DeadLetter
 from ingest.errors import CommitFailed, IngestError, LoadRefused, LogUnavailable, PayloadError, WarehouseUnavailable
-from ingest.event import Event, Via, whose
+from ingest.event import Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Change, Consumer, Partition, Producer, StoredRecord, durable
-from ingest.log.bookmarks import Bookmark, Bookmarks
-from ingest.loss import loss_note
+from ingest.log import Change, Consumer, Producer, StoredRecord, durable
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
@@ -31,7 +30,6 @@ from ingest.telemetry import (
     LAG_RECORDS,
     LOAD_SECONDS,
     MISSED,
-    READ_AGAIN,
     RECONCILED_AT,
     RECONCILIATIONS,
     UNKNOWN_STATUS,
@@ -72,7 +70,7 @@ class Loader:
         self._prepared = False
         self._agreed_in: int | None = None  # the consumer's generation in which the warehouse had what the commits depend on
         self._depends_on: frozenset[str] = frozenset()  # the loads that they depend on
-        self._unnoted: list[Change] = []
+        self._changes: list[Change] = []  # of the log, not noted yet
         self._load_id = ""  # of this batch's newest load
         self._lag_due = 0.0
         self.trouble: IngestError | None = None
@@ -106,7 +104,7 @@ class Loader:
                 return 0
             self._agreed_in = generation
         if records:
-            self._depends_on = frozenset(mark.load for mark in _newest(self._consumer.bookmarks()).values() if mark.load)
+            self._depends_on = newest_loads(self._consumer.bookmarks())
             try:
                 self._thread.submit(self._process, records).result()
             except _Replaced:
@@ -118,68 +116,17 @@ class Loader:
         return len(records)
 
     def _note_changes(self) -> None:
-        """What a log lost before it was loaded only the vendors still have: reconciliation is to compare their accounts. Raises LogUnavailable."""
-        self._unnoted += self._consumer.changes()
-        for change in self._unnoted:
-            log.warning(
-                "log.changed",
-                topic=change.partition.topic,
-                partition=change.partition.number,
-                before=change.before,
-                read_again_from=change.now,
-                why="the log was cut, restored or made anew, and is read again from where it agrees with what was read before;"
-                " what it lost before it was loaded is found by `ingest reconcile`",
-            )
-        notes = [note.to_record() for change in self._unnoted for note in self._loss_notes(change)]
-        if notes:
-            durable(self._producer.append(self._settings.audit_topic, notes), _APPEND_SECONDS, "what may be missing")
-        for change in self._unnoted:
-            READ_AGAIN.labels(change.partition.topic, change.partition.number, "log").inc()
-        self._unnoted = []
-
-    def _loss_notes(self, change: Change) -> Iterator[Event]:
-        now, what = datetime.now(UTC), f"{change.partition.topic}/{change.partition.number}/{change.before}"
-        for name, account in self._settings.accounts.items():
-            if self._settings.topic(account.vendor) == change.partition.topic:
-                yield loss_note(f"/{account.vendor}/{name}", now, what)
+        self._changes += self._consumer.changes()
+        note_changes(self._changes, self._settings, self._producer)
+        self._changes = []
 
     def _follow_warehouse(self) -> bool:
-        """Goes back to where the warehouse is, if that is behind what was committed; whether it is. What it has already, loading does not change."""
-        after = self._thread.submit(self._find_in_warehouse, self._consumer.bookmarks()).result()
+        """Whether the warehouse turned out to be behind what was committed: then nothing polled may be loaded."""
+        after = self._thread.submit(find_behind, self._warehouse, self._consumer.bookmarks()).result()
         if after:
-            deleted = self._consumer.read_again(after)
+            go_back(self._consumer, after, is_new=self._warehouse.is_new)
             self._start_over()
-            for partition in after:
-                self._tell_read_again(partition, after[partition], deleted.get(partition, 0))
         return bool(after)
-
-    def _find_in_warehouse(self, kept: Mapping[Partition, Bookmarks]) -> Mapping[Partition, Bookmark | None]:
-        """By partition whose newest load the warehouse does not have, the newest bookmark that it has all loads of."""
-        newest = {partition: mark for partition, mark in _newest(kept).items() if mark.load}
-        if not newest:
-            return {}
-        with self._warehouse.turn():
-            there = self._warehouse.loaded({mark.load for mark in newest.values()})
-            behind = {partition: kept[partition].marks for partition, mark in newest.items() if mark.load not in there}
-            there |= self._warehouse.loaded({mark.load for marks in behind.values() for mark in marks})
-        return {
-            partition: next((mark for mark in marks if not mark.load or mark.load in there), None) for partition, marks in behind.items()
-        }
-
-    def _tell_read_again(self, partition: Partition, mark: Bookmark | None, deleted: int) -> None:
-        READ_AGAIN.labels(partition.topic, partition.number, "warehouse").inc()
-        tell = log.error if deleted else log.info if self._warehouse.is_new else log.warning
-        why = (
-            "the warehouse has nothing yet"
-            if self._warehouse.is_new
-            else "the warehouse was restored, or is another one: it lacks what was loaded"
-        )
-        if deleted:
-            why += (
-                "; some of it is no longer in the log either: `ingest reconcile --since`, as far back as the warehouse is behind, finds it"
-            )
-        place = {"topic": partition.topic, "partition": partition.number}
-        tell("loader.reads_again", **place, after=mark.offset if mark else None, deleted=deleted, why=why)
 
     def _prepare(self) -> None:
         """The tables are there to be read before the first event."""
@@ -231,7 +178,7 @@ class Loader:
 
     def _require_loads(self) -> None:
         """What the warehouse lacks is to be read again before what comes next. Raises _Replaced."""
-        if self._warehouse.loaded(self._depends_on) != self._depends_on:
+        if not self._warehouse.has(self._depends_on):
             raise _Replaced("the warehouse no longer has what was loaded before")
 
     def _plan(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> Plan:
@@ -337,10 +284,6 @@ def _halves(items: Sequence[Item], letters: Sequence[StoredRecord]) -> Iterator[
     middle = (len(items) + len(letters)) // 2
     yield items[:middle], letters[:middle]
     yield items[middle:], letters[middle:]
-
-
-def _newest(kept: Mapping[Partition, Bookmarks]) -> dict[Partition, Bookmark]:
-    return {partition: bookmarks.newest for partition, bookmarks in kept.items() if bookmarks.newest}
 
 
 def _size(records: Sequence[StoredRecord]) -> int:

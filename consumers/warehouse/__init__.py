@@ -35,6 +35,7 @@ _LOOK_SECONDS = 60.0
 _NAMES = [table.name for table in TABLES]
 _OF_VERSIONS = ("vendor", "account", "booking_id", "version", "first_seen_at", "last_event_id", "column_versions")
 _NOTES = "_dlt_version"  # what dlt has noted of the tables it made
+_FILES = "dlt.destinations.filesystem"
 _LOADS = "_dlt_loads"  # what dlt notes of each load, last of all
 
 
@@ -130,6 +131,13 @@ class Warehouse:
                 sql = f"SELECT load_id FROM {table} WHERE status = 0 AND load_id IN ({marks})"  # noqa: S608 - our own names, and marks
                 found |= {str(row[0]) for row in client.execute_sql(sql, *some) or ()}
         return found
+
+    def has(self, loads: frozenset[str]) -> bool:
+        """Whether it has all of these loads; within a turn. Raises WarehouseUnavailable.
+
+        Files have to be read one by one, of every load there ever was: there only `loaded`, when a consumer starts, finds out.
+        """
+        return self._destination.destination_type == _FILES or self.loaded(loads) == loads
 
     def load(self, rows: Mapping[str, list[Row]]) -> str:
         """Within a turn; when that ends, every row is visible, and the load has the id that is returned.
