@@ -13,14 +13,17 @@ LOW_BYTES = 1024**3
 FULL_BYTES = 200 * 1024**2
 
 _PROBE_BYTES = 64 * 1024
+_ROOM_BYTES = 4 * 1024 * 1024  # for the largest record, in a journal and in its file
 _MOST_FILES = 1000
 
 
 def write_trouble(folder: Path) -> str:
-    """Why a file cannot be written and synced there, or the folder made; "" when it can."""
+    """Why a file with room for a large record cannot be written and synced there, or the folder made; "" when it can."""
     place = nearest(folder)
     try:
         with TemporaryFile(dir=place) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, _ROOM_BYTES)
             file.write(bytes(_PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ingest.errors import CommitFailed, LogHeld
-from ingest.log import Backlog, Partition, Record, StoredRecord
+from ingest.log import MOST_BYTES, Backlog, Partition, Record, StoredRecord
 from ingest.log.sqlite.file import LogFile, read_only, transaction, unavailable
 
 _LOOK_AGAIN_SECONDS = 0.02
@@ -19,6 +19,8 @@ _GROUP_WAIT_SECONDS = 10.0
 _PRUNE_EVERY_SECONDS = 300.0
 _PRUNED_AT_ONCE = 5000  # of a topic: a tenth of a second, in which nobody else can append
 _PAGES_AT_ONCE = 2000  # 8 MB; writers wait meanwhile
+
+_NEXT = "SELECT offset, key, value, headers FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?"
 
 # Looks no farther than the first to be kept.
 _PRUNE = """
@@ -43,11 +45,11 @@ class SqliteConsumer:
         self._next_of = 0  # which opening of the file these are offsets of; whoever uses it may be the one to find another there
         self.rewind()
 
-    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
+    def poll(self, limit: int, timeout: float, most_bytes: int = MOST_BYTES) -> list[StoredRecord]:
         deadline = time.monotonic() + timeout
         while True:
             with unavailable(self._path):
-                found = self._read(limit)
+                found = self._read(limit, most_bytes)
             if found or (left := deadline - time.monotonic()) <= 0:
                 return found
             time.sleep(min(left, _LOOK_AGAIN_SECONDS))
@@ -107,24 +109,25 @@ class SqliteConsumer:
                 " stop that one, or go to Kafka to run several"
             ) from None
 
-    def _read(self, limit: int) -> list[StoredRecord]:
+    def _read(self, limit: int, most_bytes: int) -> list[StoredRecord]:
         """A fair share of every topic, in order of offset."""
         found: list[StoredRecord] = []
+        size = 0
         connection = self._file.connection
         if self._file.opened != self._next_of:
             self.rewind()
         self._topics.append(self._topics.pop(0))  # so that a small limit starves none
         for place, topic in enumerate(self._topics):
-            if len(found) >= limit:
+            if len(found) >= limit or size >= most_bytes:
                 break
-            share = max(1, (limit - len(found)) // (len(self._topics) - place))
-            rows = connection.execute(
-                "SELECT offset, key, value, headers FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?",
-                (topic, self._next.get(topic, 0), share),
-            ).fetchall()
-            found += [
-                StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset) for offset, key, value, headers in rows
-            ]
+            left = len(self._topics) - place
+            share, enough = max(1, (limit - len(found)) // left), size + (most_bytes - size) // left
+            with closing(connection.execute(_NEXT, (topic, self._next.get(topic, 0), share))) as rows:
+                for offset, key, value, headers in rows:
+                    found.append(StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset))
+                    size += found[-1].record.size
+                    if size >= enough:
+                        break
         self._next.update({stored.partition.topic: stored.offset + 1 for stored in found})
         return found
 

@@ -6,19 +6,21 @@ from pathlib import Path
 
 from ingest.disk import write_trouble
 from ingest.errors import LogUnavailable
-from ingest.log.sqlite.file import unavailable
+from ingest.log.sqlite.file import transaction, unavailable
 
 _BUSY_SECONDS = 2.0
+_PROBE = "ingest readiness probe"
 
 
 def try_append(path: Path) -> None:
-    """Writes to the file and takes it back; where there is none, tries its folder. Raises LogUnavailable."""
-    if trouble := write_trouble(path.parent):
+    """Commit a change to the file that leaves it as it was, as durably as an append; where there is none, try its folder. Raises LogUnavailable."""
+    if trouble := write_trouble(path.resolve().parent):  # the journal of a linked file is beside that file
         raise LogUnavailable(f"the log {path} takes no records: {trouble}")
     if not path.exists():
         return
     uri = f"{path.absolute().as_uri()}?mode=rw"
     with unavailable(path), closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("CREATE TABLE ingest_probe (value)")
-        connection.execute("ROLLBACK")
+        connection.execute("PRAGMA synchronous=FULL")
+        with transaction(connection):  # SQLite writes the page although its content is the same again
+            connection.execute("INSERT INTO commits VALUES (?1, ?1, 0)", (_PROBE,))
+            connection.execute("DELETE FROM commits WHERE consumer_group = ?", (_PROBE,))
