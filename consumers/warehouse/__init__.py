@@ -5,6 +5,7 @@ its records were not committed, and are read and loaded again, by whoever owns t
 """
 
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,10 @@ from dlt.extract import DltResource
 
 from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_row
 from consumers.versions import Key
-from consumers.warehouse.destination import destination, keep_values, read, reading_client
+from consumers.warehouse.destination import POSTGRES, destination, keep_values, read, reading_client
 from consumers.warehouse.errors import translated
 from consumers.warehouse.fence import Fence, fenced
-from consumers.warehouse.files import hold, prune, turn_at
+from consumers.warehouse.files import file_stamp, hold, prune, turn_at
 from ingest.errors import LoadRefused, OutOfMemory, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
@@ -31,9 +32,11 @@ from ingest.warehouse_values import readable_values
 _KEYS_PER_QUERY = 500
 _ROWS_AT_ONCE = 16  # a row may be as large as a body
 _TURN_SECONDS = 10.0
+_LOOK_SECONDS = 60.0
 _NAMES = [table.name for table in TABLES]
 _OF_VERSIONS = ("vendor", "account", "booking_id", "version", "first_seen_at", "last_event_id", "column_versions")
 _NOTES = "_dlt_version"  # what dlt has noted of the tables it made
+_LOADS = "_dlt_loads"  # what dlt notes of each load, last of all
 
 
 class Warehouse:
@@ -50,7 +53,9 @@ class Warehouse:
         self._fence = Fence(None, "")
         self._staging = f"staging/{settings.consumer.instance}"
         self._failed = True  # what is there is not known yet
+        self._asked, self._left_as = False, tuple[int, ...]()
         self._made = False  # whether the tables are there, with all their columns
+        self.is_new = False  # whether it had none of the tables when this process first looked, or looked again
         with translated():
             self._pipeline = self._fresh_pipeline()
             self._strategies = _merge_strategies(self._pipeline)
@@ -67,6 +72,18 @@ class Warehouse:
             self._failed = True
             yield
             self._failed = False
+        if self._asked:
+            self._left_as, self._asked = self._stamp(), False
+
+    def may_differ(self) -> bool:
+        """Whether somebody may have replaced it since the last turn in which `loaded` was asked; at destinations where asking costs money, only a turn tells."""
+        return self._left_as != self._stamp()
+
+    def _stamp(self) -> tuple[int, ...]:
+        """Changes with DuckDB's file, and at a PostgreSQL with time."""
+        if self._settings.duckdb_file:
+            return file_stamp(self._settings.duckdb_file)
+        return (int(time.monotonic() // _LOOK_SECONDS),) if self._settings.destination == POSTGRES else ()
 
     def prepare(self) -> None:
         """Makes the tables, as every first turn does, so that they can be read before the first event. Raises as `load` does."""
@@ -112,8 +129,20 @@ class Warehouse:
                 except UnreadableValue as error:
                     raise LoadRefused(f"what bookings has already: {error}") from error
 
-    def load(self, rows: Mapping[str, list[Row]]) -> None:
-        """Within a turn; when that ends, every row is visible.
+    def loaded(self, loads: Iterable[str]) -> set[str]:
+        """Return those of these loads that the destination has; within a turn. Raises WarehouseUnavailable."""
+        self._asked = True
+        wanted, found = sorted(loads), set[str]()
+        with translated(), self._pipeline.sql_client() as client:
+            table = client.make_qualified_table_name(_LOADS)
+            for some in (wanted[at : at + _KEYS_PER_QUERY] for at in range(0, len(wanted), _KEYS_PER_QUERY)):
+                marks = ", ".join(["%s"] * len(some))
+                sql = f"SELECT load_id FROM {table} WHERE status = 0 AND load_id IN ({marks})"  # noqa: S608 - our own names, and marks
+                found |= {str(row[0]) for row in client.execute_sql(sql, *some) or ()}
+        return found
+
+    def load(self, rows: Mapping[str, list[Row]]) -> str:
+        """Within a turn; when that ends, every row is visible, and the load has the id that is returned.
 
         Raises WarehouseUnavailable; OutOfMemory when fewer rows may fit; LoadRefused or RowsTooLarge when these rows are the reason.
         """
@@ -127,6 +156,7 @@ class Warehouse:
                 raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
         get_resolved_traces().clear()  # dlt's note of every setting it read: a full memory, in time
         prune(self._folder)
+        return max(extracted.loads_ids)
 
     def load_nothing(self) -> None:
         """Load no row of each table, in a turn of its own: to see whether loads work. Raises as `load` does."""
@@ -155,6 +185,7 @@ class Warehouse:
         if self._pipeline.has_pending_data:
             raise WarehouseUnavailable(f"{self._folder} cannot be emptied: what a load has left there would be loaded once more")
         missing = self._missing([*_NAMES, _NOTES])
+        self.is_new = set(missing) >= set(_NAMES)
         if missing and _NOTES not in missing:
             with self._pipeline.sql_client() as client:
                 notes = client.make_qualified_table_name(_NOTES)
