@@ -26,7 +26,7 @@ def _answers(room: int) -> bytes:
 
 KINDS = {
     "text": lambda room: b'"filler":"' + b"a" * room + b'"',
-    "many keys": lambda room: b'"filler":' + orjson.dumps({f"{number:x}": 0 for number in range(room // 9)}),
+    "many keys": lambda room: b'"filler":' + orjson.dumps({f"{number:05x}": 0 for number in range(room // 10)}),
     "empty lists": lambda room: b'"filler":[' + b",".join([b"[]"] * (room // 3)) + b"]",
     "small numbers": lambda room: b'"filler":[' + b",".join([b"1"] * (room // 2)) + b"]",
     "large numbers": lambda room: b'"filler":[' + b",".join([b"1e999"] * (room // 6)) + b"]",

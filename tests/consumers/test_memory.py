@@ -8,8 +8,10 @@ import psycopg2.errors
 import pytest
 from pydantic import ValidationError
 
+from consumers.dead_letters.letters import Chosen, Letters
 from consumers.warehouse.errors import translated
 from ingest.errors import OutOfMemory, RowsTooLarge
+from ingest.log import Record
 from ingest.settings import Settings
 from ingest.settings.sections import ConsumerSettings
 from tests.consumers.large import KINDS, large
@@ -133,6 +135,16 @@ def test_memory_that_the_largest_body_does_not_fit_into_is_refused() -> None:
     with pytest.raises(ValidationError, match=f"raise consumer.memory to {least} at least"):
         Settings.model_validate(tree)
     assert Settings.model_validate(tree | {"consumer": {"memory": least}}).consumer.batch_bytes == 8 * _MIB
+
+
+def test_dead_letters_are_read_in_parts_that_fit(rig: Rig) -> None:
+    records = [Record("key", bytes([65 + number]) * (3 * _MIB), {"ce_id": f"L{number}"}) for number in range(6)]
+    rig.append_records("bookings.dead-letters", *records)
+    rig.load()
+    letters = Letters(rig.settings)
+    parts = list(letters.read(letters.ids(Chosen())))
+    assert max(sum(len(found.letter.data) for found in part) for part in parts) <= 8 * _MIB
+    assert [found.id for part in parts for found in part] == [f"L{number}" for number in range(6)]
 
 
 def test_a_batch_never_holds_more_than_one_record_beyond_its_bytes(tree: Tree) -> None:
