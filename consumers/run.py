@@ -26,6 +26,7 @@ def consume(settings: Settings) -> None:
     consumer = open_consumer(settings)
     producer = open_producer(settings)
     loader = Loader(settings, consumer, producer, warehouse)
+    loader.undone.watch()
     serve_admin(settings.consumer, "consumer", _probes(settings, loader))
     log.info("consumer.started", destination=settings.warehouse.destination, dataset=settings.warehouse.dataset)
     try:
@@ -42,4 +43,9 @@ def _probes(settings: Settings, loader: Loader) -> dict[str, Probe]:
         if trouble := loader.trouble:  # once: the loop clears it
             raise trouble
 
-    return {"loading": loading, "log": lambda: probe_read(settings), "warehouse": lambda: reach(settings.warehouse)}
+    return {
+        "loading": loading,
+        "undone": loader.undone.probe,
+        "log": lambda: probe_read(settings),
+        "warehouse": lambda: reach(settings.warehouse),
+    }

@@ -19,7 +19,8 @@ from ingest.event import RECONCILED, Event, whose
 from ingest.instant import as_utc
 from ingest.settings import Settings
 
-_PART = 500  # a letter is a few kilobytes, and seldom a megabyte
+_PART = 500  # letters at most that are read at a time
+_PART_BYTES = 8 * 1024 * 1024
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 Identity = tuple[str, str]
@@ -81,7 +82,7 @@ class Letters:
 
     def read(self, ids: Sequence[str]) -> Iterator[list[StoredLetter]]:
         """In this order, some at a time."""
-        for some in _parts(ids):
+        for some in self._fitting_parts(ids):
             answer = self._ask(f"SELECT * FROM dead_letters WHERE id IN ({_marks(some)})", some)  # noqa: S608 - marks
             rows = (dict(zip(answer.columns, row, strict=True)) for row in answer.rows)
             found = {row["id"]: _stored(row) for row in rows}
@@ -98,6 +99,18 @@ class Letters:
             sql = f"SELECT vendor, account, id FROM reconciliations WHERE id IN ({_marks(some)})"  # noqa: S608 - marks
             found |= {(f"/{vendor}/{account}", one) for vendor, account, one in self._ask(sql, some).rows}
         return found
+
+    def _fitting_parts(self, ids: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Parts of the ids, in their order, whose letters are small enough together to be held in memory."""
+        for some in _parts(ids):
+            sizes = dict(self._ask(f"SELECT id, length(data) FROM dead_letters WHERE id IN ({_marks(some)})", some).rows)  # noqa: S608 - marks
+            begin = size = 0
+            for at, one in enumerate(some):
+                size += sizes.get(one) or 0
+                if size > _PART_BYTES and at > begin:
+                    yield some[begin:at]
+                    begin, size = at, sizes.get(one) or 0
+            yield some[begin:]
 
     def _checked(self, chosen: Chosen) -> list[str]:
         """The sources of the accounts: also of one that is no longer in the settings."""
