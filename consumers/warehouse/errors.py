@@ -5,11 +5,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException
+from dlt.load.exceptions import LoadClientJobException
 
 from ingest.errors import ConfigurationError, IngestError, LoadRefused, WarehouseUnavailable
 
 # Names that PEP 249 gives to every driver's errors, and PostgreSQL's for what exceeds its limits: https://www.postgresql.org/docs/current/errcodes-appendix.html (class 54)
-_THE_ROWS = {"DataError", "IntegrityError", "ProgramLimitExceeded", "StatementTooComplex"}
+# A trigger of the table's owner may raise what it likes; PostgreSQL calls that by names of their own.
+_THE_ROWS = {
+    "DataError", "IntegrityError", "ProgramLimitExceeded", "StatementTooComplex",
+    "PlpgsqlError", "RaiseException", "AssertFailure", "WithCheckOptionViolation", "TriggeredActionException",
+}  # fmt: skip
 PERMISSION = {"InsufficientPrivilege"}  # psycopg2's name
 NOT_THE_QUERY = {"OperationalError", "InterfaceError"}
 
@@ -49,7 +54,7 @@ def translated() -> Iterator[None]:
                     f"warehouse.destination needs the Python package {cause.name}, which is not installed here:"
                     ' pip install "dlt[postgres]", with the name of your destination instead of postgres'
                 ) from None
-        what = f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
+        what = f"{_table(causes)}{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
         if _blames_rows(causes):
             raise LoadRefused(what) from error
         raise WarehouseUnavailable(what) from error
@@ -71,6 +76,12 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
     while seen is not None:
         yield seen
         seen = seen.__cause__ or seen.__context__
+
+
+def _table(causes: Sequence[BaseException]) -> str:
+    """The table whose load failed; dlt names its jobs by it."""
+    jobs = (cause.job_id for cause in causes if isinstance(cause, LoadClientJobException))
+    return next((f"table {job.partition('.')[0]}: " for job in jobs), "")
 
 
 def _fault(error: ConfigurationException) -> str:

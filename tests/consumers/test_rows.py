@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from consumers.rows import SCHEMAS, arrow, booking_row, dead_letter_row, event_row, stored_booking_row
+from consumers.letter_rows import dead_letter_row
+from consumers.rows import SCHEMAS, arrow, booking_row, event_row, stored_booking_row
 from ingest.booking import Booking, BookingStatus
 from ingest.errors import LoadRefused
 from ingest.log import Partition, Record, StoredRecord
