@@ -149,11 +149,15 @@ def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
     Somebody may have changed the row: a version that is none becomes `UNREADABLE_VERSION`, below all that are, so that the next message
     replaces the row; versions of columns that cannot be read count as the row's, so that no older message does.
     """
-    row = {name: as_utc(value) if value is not None and is_instant(name) else value for name, value in zip(columns, values, strict=True)}
+    row = {name: _instant_or_none(value) if is_instant(name) else value for name, value in zip(columns, values, strict=True)}
     row |= {name: _json_or_none(row[name]) for name in _JSON_OF_BOOKINGS if name in row}
     if "version" in row and not is_version(row["version"]):
         return row | {"version": UNREADABLE_VERSION, "column_versions": None}
     return row if are_column_versions(row.get("column_versions")) else row | {"column_versions": None}
+
+
+def _instant_or_none(value: Any) -> datetime | None:
+    return as_utc(value) if isinstance(value, datetime | str) else None
 
 
 def _json_or_none(value: Any) -> str | None:

@@ -4,6 +4,7 @@ import re
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -13,6 +14,7 @@ from ingest.dead_letter import DeadLetter
 from ingest.event import whose
 from ingest.instant import as_utc
 
+_UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 
@@ -53,8 +55,8 @@ def stored_letter(row: Mapping[str, Any]) -> StoredLetter:
         source=row["source"] or "",
         reason=row["reason"] or "",
         detail=row["detail"] or "",
-        happened_at=as_utc(row["happened_at"]),
-        data=b64decode(encoded) if encoded else text,
+        happened_at=as_utc(row["happened_at"]) if row["happened_at"] else _UNKNOWN_TIME,
+        data=_decoded(encoded) if encoded else text,
         headers=_headers(row["headers"]),
         query=row["query"] or "",
         position=row["position"] or "",
@@ -67,6 +69,14 @@ def stored_letter(row: Mapping[str, Any]) -> StoredLetter:
     unescaped = replace(letter, data=_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), letter.data))
     proven = next((one for one in (unescaped, letter) if one.former_id == row["id"]), None)
     return StoredLetter(row["id"], proven or letter, proven is not None)
+
+
+def _decoded(text: str) -> bytes:
+    """What cannot be decoded was changed by somebody; then the digest says that it is not what came."""
+    try:
+        return b64decode(text)
+    except ValueError:
+        return text.encode()
 
 
 def _headers(text: str | None) -> dict[str, str]:

@@ -62,7 +62,12 @@ def translated() -> Iterator[None]:
 
 def _blames_rows(causes: Sequence[BaseException]) -> bool:
     """Only where the driver says so. dlt calls a missing permission or column terminal as well, and that is no record's fault."""
-    return any(is_one(cause, _THE_ROWS) for cause in causes)
+    return any(is_one(cause, _THE_ROWS) or _has_state_of_its_own(cause) for cause in causes)
+
+
+def _has_state_of_its_own(error: BaseException) -> bool:
+    """Whether a trigger raised it with an SQLSTATE that PostgreSQL does not have: psycopg2 has no class for those but the base."""
+    return type(error).__name__ == "DatabaseError" and bool(getattr(error, "pgcode", None))
 
 
 def is_one(error: BaseException, names: set[str]) -> bool:

@@ -68,6 +68,17 @@ def test_bytes_from_before_that_nothing_proves_are_not_believed() -> None:
     assert not stored_letter(from_before(letter(b"\\x00\x00"))).exact
 
 
+@pytest.mark.parametrize(
+    "change", [{"data_base64": "no base64"}, {"data": "other"}, {"data": None}, {"data_sha256": "none"}, {"cut": "data"}]
+)
+def test_a_letter_that_somebody_changed_is_not_taken_for_what_came(change: dict[str, Any]) -> None:
+    assert not stored_letter(row_of(letter(b"{}")) | change).exact
+
+
+def test_a_letter_without_its_time_is_read_all_the_same() -> None:
+    assert stored_letter(row_of(letter(b"{}")) | {"happened_at": None, "headers": "x", "source": None}).letter.data == b"{}"
+
+
 def everything(rig: Rig) -> list[StoredLetter]:
     letters = Letters(rig.settings)
     return list(chain.from_iterable(letters.read(letters.ids(Chosen()))))
