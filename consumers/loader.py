@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 import structlog
 
 from consumers.batch import BadRun, Item, Plan, Topics, candidates, incomplete, plan_load, read_batch, set_aside
+from consumers.letter_rows import dead_letter_row, shortened
 from consumers.positions import find_behind, go_back, newest_loads, note_changes
 from consumers.rows import Row
 from consumers.versions import Candidate
 from consumers.warehouse import Warehouse
 from consumers.warehouse.blocked import blockers
 from ingest.booking import BookingStatus
-from ingest.dead_letter import DeadLetter
+from ingest.dead_letter import DeadLetter, append_letters
 from ingest.errors import (
     CommitFailed,
     IngestError,
@@ -28,7 +29,7 @@ from ingest.errors import (
 )
 from ingest.event import Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Change, Consumer, Producer, StoredRecord, durable
+from ingest.log import Change, Consumer, Producer, StoredRecord
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
@@ -256,15 +257,29 @@ class Loader:
         if len(items) + len(letters) > 1:
             return [dead for part in _halves(items, letters) for dead in self._load(*part)]
         if letters:
-            raise WarehouseUnavailable(f"dead letter {letters[0].position} is refused, and must not be lost: {refusal}")
+            self._load_shortened(letters[0], refusal)
+            return []
         return [self._refuse(items[0], str(refusal))]
+
+    def _load_shortened(self, letter: StoredRecord, refusal: LoadRefused) -> None:
+        """Load as much of a dead letter as the destination takes; the log keeps the whole. Raises WarehouseUnavailable where it takes none."""
+        why: LoadRefused = refusal
+        for row in shortened(dead_letter_row(letter, datetime.now(UTC))):
+            try:
+                with self._warehouse.turn([letter.partition]):
+                    self._load_id = self._warehouse.load({"dead_letters": [row]})
+            except LoadRefused as error:
+                why = error
+            else:
+                log.warning("dead_letter.cut", position=letter.position, columns=row["cut"], bytes=row["data_bytes"], why=str(refusal))
+                return
+        raise WarehouseUnavailable(f"the table dead_letters takes no row, not even the shortest of {letter.position}: {why}")
 
     def _append_dead(self, letters: Sequence[DeadLetter]) -> None:
         """After the load, which may have to be repeated, and before the commit. Raises LogUnavailable."""
         if not letters:
             return
-        future = self._producer.append(self._settings.dead_letter_topic, [letter.to_record() for letter in letters])
-        durable(future, _APPEND_SECONDS, "the dead letters")
+        append_letters(self._producer, self._settings.dead_letter_topic, letters, _APPEND_SECONDS)
         for letter in letters:
             DEAD_LETTERS.labels(*whose(letter.source), letter.reason).inc()
 
@@ -333,7 +348,8 @@ def _observe_reconciliation(row: Row) -> None:
 
 def _tell(letters: Sequence[DeadLetter]) -> None:
     for letter in letters:
-        log.warning("record.dead_lettered", source=letter.source, reason=letter.reason, detail=letter.detail, position=letter.position)
+        told = {"source": letter.source, "subject": letter.headers.get("ce_subject", ""), "position": letter.position}
+        log.warning("record.dead_lettered", **told, reason=letter.reason, detail=letter.detail)
 
 
 def _halves(items: Sequence[Item], letters: Sequence[StoredRecord]) -> Iterator[tuple[Sequence[Item], Sequence[StoredRecord]]]:

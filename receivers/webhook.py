@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ingest.dead_letter import DeadLetter, without_credentials
+from ingest.dead_letter import DeadLetter, kept_headers, kept_query
 from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
 from ingest.log import Producer, Record
@@ -199,7 +199,11 @@ def _dead_letter(vendor: AnyVendor, verified: VerifiedDelivery, reason: str, det
         detail=detail,
         happened_at=verified.received_at,
         data=verified.body,
-        headers=without_credentials(verified.delivery.headers.lines, vendor.credential_header),
-        query=verified.delivery.query,
+        headers=kept_headers(
+            (line for line in verified.delivery.headers.lines if line[0] != vendor.credential_header),
+            vendor.event_headers,
+            vendor.account.live_secrets(),
+        ),
+        query=kept_query(verified.delivery.query, vendor.event_parameters),
         signed_by=verified.proof.signed_by,
     )

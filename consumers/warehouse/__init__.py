@@ -6,19 +6,20 @@ its records were not committed, and are read and loaded again, by whoever owns t
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dlt
+import structlog
 from dlt.common.configuration.utils import get_resolved_traces
 from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
-from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow, stored_booking_row
+from consumers.rows import SCHEMAS, TABLES, UNREADABLE_VERSION, Row, Table, arrow, stored_booking_row
 from consumers.versions import Key
 from consumers.warehouse.destination import POSTGRES, destination, keep_values, read, read_bounded, reading_client
 from consumers.warehouse.errors import translated
@@ -28,6 +29,8 @@ from ingest.errors import LoadRefused, OutOfMemory, UnreadableValue, WarehouseUn
 from ingest.log import Partition
 from ingest.settings import Settings
 from ingest.warehouse_values import readable_values
+
+log = structlog.get_logger()
 
 _KEYS_PER_QUERY = 500
 _ROWS_AT_ONCE = 16  # a row may be as large as a body
@@ -93,7 +96,12 @@ class Warehouse:
 
     def versions(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
         """Return the columns of these bookings' rows that mostly suffice to decide; within a turn. Raises WarehouseUnavailable."""
-        return self._rows(_OF_VERSIONS, keys)
+        rows = dict(self._rows(_OF_VERSIONS, keys))
+        for key, row in rows.items():
+            if row["version"] == UNREADABLE_VERSION:
+                why = "somebody changed it in the table bookings: the next message about the booking replaces it"
+                log.warning("booking.version_unreadable", vendor=key[0], account=key[1], booking_id=key[2], why=why)
+        return rows
 
     def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
         """Their whole rows; within a turn. Raises WarehouseUnavailable, OutOfMemory where several are larger than a batch may be."""
@@ -194,17 +202,28 @@ class Warehouse:
             raise WarehouseUnavailable(f"{self._folder} cannot be emptied: what a load has left there would be loaded once more")
         missing = self._missing([*_NAMES, _NOTES])
         self.is_new = set(missing) >= set(_NAMES)
-        if missing and _NOTES not in missing:
+        lacking = self._lacking_columns(missing)
+        for table, columns in lacking.items():
+            why = "they are made anew: rows of before have nothing in them until `ingest replay` or a reconciliation fills them"
+            log.warning("warehouse.columns_missing", table=table, columns=columns, why=why)
+        if (missing or lacking) and _NOTES not in missing:
             with self._pipeline.sql_client() as client:
                 notes = client.make_qualified_table_name(_NOTES)
                 client.execute_sql(f"DELETE FROM {notes} WHERE schema_name = %s", self._name)  # noqa: S608 - our own names
-        if missing or not self._made:
+        if missing or lacking or not self._made:
             self.load({name: [] for name in _NAMES})
         self._made = True
 
     def _missing(self, tables: Iterable[str]) -> list[str]:
         with self._pipeline.sql_client() as client:
             return [name for name in tables if not _is_there(client, name)]
+
+    def _lacking_columns(self, missing: Collection[str]) -> dict[str, list[str]]:
+        """Return our columns that tables do not have, by table: of an older version, or because somebody dropped them."""
+        with self._pipeline.sql_client() as client:
+            there = {name: columns_of(client, name) for name in _NAMES if name not in missing}
+        lacking = {name: [column for column in SCHEMAS[name].names if column not in columns] for name, columns in there.items()}
+        return {name: columns for name, columns in lacking.items() if columns}
 
     def _fresh_pipeline(self) -> dlt.Pipeline:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -216,6 +235,12 @@ class Warehouse:
         columns: dict[str, TColumnSchema] = {column: {"data_type": "json"} for column in table.json}
         resource: DltResource = dlt.resource([arrow(table.name, rows)], name=table.name, primary_key=table.key, columns=columns)
         return resource.apply_hints(write_disposition=self._strategies[table.replaces])
+
+
+def columns_of(client: SqlClientBase[Any], table: str) -> set[str]:
+    """Return the names of a table's columns, in lower case."""
+    with client.execute_query(f"SELECT * FROM {client.make_qualified_table_name(table)} WHERE 1 = 0") as cursor:  # noqa: S608 - our own names
+        return {column[0].lower() for column in cursor.description or ()}
 
 
 def _is_there(client: SqlClientBase[Any], table: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from ingest.errors import LogUnavailable
+from ingest.errors import LogRefused, LogUnavailable
 
 if TYPE_CHECKING:
     from ingest.log.bookmarks import Bookmark, Bookmarks
@@ -160,6 +160,17 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Frees everything."""
+
+
+def append_apart(producer: Producer, topic: str, records: Sequence[Record], seconds: float, what: str) -> list[tuple[Record, LogRefused]]:
+    """Append records, and return when they are durable those that the log refuses: they hold up no other. Raises LogUnavailable."""
+    try:
+        durable(producer.append(topic, records), seconds, what)
+    except LogRefused as refusal:
+        if len(records) == 1:
+            return [(records[0], refusal)]
+        return [refused for record in records for refused in append_apart(producer, topic, [record], seconds, what)]
+    return []
 
 
 def durable(future: "Future[None]", seconds: float, what: str) -> None:

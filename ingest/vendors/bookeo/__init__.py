@@ -112,6 +112,8 @@ class Bookeo(Vendor[BookeoAccount]):
     """Signed with HMAC-SHA256 over timestamp, message id, registered URL and body; the message id is the event's."""
 
     name = "bookeo"
+    event_headers = frozenset({TIMESTAMP, MESSAGE_ID, PREVIOUS_LOST})
+    event_parameters = frozenset({"domain", "type"})
     Account = BookeoAccount
 
     def webhook_queries(self) -> list[str]:
