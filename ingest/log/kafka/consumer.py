@@ -21,9 +21,9 @@ from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import MOST_BYTES, Backlog, Change, Partition, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
+from ingest.log.kafka.comparer import stored
 from ingest.log.kafka.deleted import DeletedUnread, Fetched, Tell
 from ingest.log.kafka.history import History
-from ingest.log.kafka.witness import stored
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 _COMMIT_MILLISECONDS = 10_000

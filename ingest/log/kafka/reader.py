@@ -12,8 +12,8 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 from ingest.log import Appended, Partition
 from ingest.log.kafka.cluster import Cluster
+from ingest.log.kafka.comparer import stored
 from ingest.log.kafka.consumer import partitions_of
-from ingest.log.kafka.witness import stored
 from ingest.log.kafka_settings import KafkaSettings
 
 _AT_A_TIME = 1000  # of each partition
