@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -50,8 +50,17 @@ class Loader:
     consumer polls again, or when it has not been heard of for too long.
     """
 
-    def __init__(self, settings: Settings, consumer: Consumer, producer: Producer, warehouse: Warehouse) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: Consumer,
+        producer: Producer,
+        warehouse: Warehouse,
+        current: Callable[[], Settings] | None = None,
+    ) -> None:
+        """`current` tells the accounts of now, where they may change while it runs."""
+        self._settings = self._mapped = settings
+        self._current = current or (lambda: settings)
         self._consumer = consumer
         self._producer = producer
         self._warehouse = warehouse
@@ -88,11 +97,17 @@ class Loader:
             self._start_over()  # some of these may be another consumer's by now
             return 0
         if records:
+            self._follow_accounts()
             self._thread.submit(self._process, records).result()
             self._consumer.commit(records)
             self._settle()
         self._report_lag()
         return len(records)
+
+    def _follow_accounts(self) -> None:
+        settings = self._current()
+        if settings is not self._mapped:
+            self._mapped, self._mapper = settings, BookingMapper(settings.vendors())
 
     def _prepare(self) -> None:
         """The tables are there to be read before the first event."""

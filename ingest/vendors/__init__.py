@@ -44,10 +44,14 @@ class Reading:
 
 
 class Vendor(ABC, Generic[A]):
-    """One account of a vendor: authenticity, identity and meaning of what it sends. Pure: values in, values out."""
+    """One account of a vendor: authenticity, identity and meaning of what it sends. Pure: values in, values out.
+
+    `signs_url`: a signature holds for the account's URL alone, so that accounts may have one secret.
+    """
 
     name: ClassVar[str]
     Account: ClassVar[type[Account]] = Account
+    signs_url: ClassVar[bool] = False
 
     def __init__(self, account: A, public_url: str) -> None:
         self.account = account

@@ -113,6 +113,7 @@ class Bookeo(Vendor[BookeoAccount]):
 
     name = "bookeo"
     Account = BookeoAccount
+    signs_url = True
 
     def webhook_queries(self) -> list[str]:
         """Body and headers do not say what happened, so it is in the URL: one webhook, with its own query, per type."""
