@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -71,8 +71,17 @@ class Loader:
     consumer polls again, or when it has not been heard of for too long.
     """
 
-    def __init__(self, settings: Settings, consumer: Consumer, producer: Producer, warehouse: Warehouse) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: Consumer,
+        producer: Producer,
+        warehouse: Warehouse,
+        current: Callable[[], Settings] | None = None,
+    ) -> None:
+        """`current` tells the accounts of now, where they may change while it runs."""
+        self._settings = self._mapped = settings
+        self._current = current or (lambda: settings)
         self.undone = Undone("consumer", settings.consumer.undone_limit, lambda: blockers(settings.warehouse))
         self._consumer = consumer
         self._producer = producer
@@ -120,6 +129,7 @@ class Loader:
                 return 0
             self._agreed_in = generation
         if records:
+            self._follow_accounts()
             self._depends_on = newest_loads(self._consumer.bookmarks())
             self.undone.begin(f"{len(records)} records from {records[0].position} on are being loaded")
             if not self._was_processed(records):
@@ -163,6 +173,11 @@ class Loader:
             go_back(self._consumer, after, is_new=self._warehouse.is_new)
             self._start_over()
         return bool(after)
+
+    def _follow_accounts(self) -> None:
+        settings = self._current()
+        if settings is not self._mapped:
+            self._mapped, self._mapper = settings, BookingMapper(settings.vendors())
 
     def _prepare(self) -> None:
         """The tables are there to be read before the first event."""

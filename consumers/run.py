@@ -13,6 +13,8 @@ from ingest.opening import open_consumer, open_producer
 from ingest.probing import probe_read
 from ingest.readiness import Probe
 from ingest.settings import Settings
+from ingest.settings.live import Live
+from ingest.settings.sources import load_settings, watched_paths
 
 log = structlog.get_logger()
 
@@ -25,9 +27,10 @@ def consume(settings: Settings) -> None:
     warehouse = Warehouse(settings)
     consumer = open_consumer(settings)
     producer = open_producer(settings)
-    loader = Loader(settings, consumer, producer, warehouse)
+    live = Live(load_settings, watched_paths(), first=settings)
+    loader = Loader(settings, consumer, producer, warehouse, live.current)
     loader.undone.watch()
-    serve_admin(settings.consumer, "consumer", _probes(settings, loader))
+    serve_admin(settings.consumer, "consumer", {**_probes(settings, loader), "settings": live.findings})
     log.info("consumer.started", destination=settings.warehouse.destination, dataset=settings.warehouse.dataset)
     try:
         loader.run(stop)

@@ -127,6 +127,18 @@ class Settings(Section):
             raise ConfigurationError(f"no account is called {unknown[0]}; the settings have {known}")
         return [vendor for (_, name), vendor in self.vendors().items() if not names or name in names]
 
+    def sharing_secrets(self) -> list[tuple[str, ...]]:
+        """Names of accounts that accept each other's deliveries, because they have a webhook secret in common.
+
+        Where the vendor signs the URL too, as Bookeo does with one secret for all accounts of an application, they do not.
+        """
+        having: dict[str, list[Account]] = {}
+        for account in self.accounts.values():
+            for secret in set(account.live_secrets()):
+                having.setdefault(secret, []).append(account)
+        groups = [sharing for sharing in having.values() if not all(load_vendor(account.vendor).signs_url for account in sharing)]
+        return sorted({tuple(account.name for account in sharing): None for sharing in groups if len(sharing) > 1})
+
     def topic(self, vendor: str) -> str:
         """Where a vendor's events go."""
         return f"{self.topic_prefix}.{vendor}"
