@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -11,23 +11,28 @@ import structlog
 from consumers.batch import BadRun, Item, Plan, Topics, candidates, incomplete, plan_load, read_batch, set_aside
 from consumers.letter_rows import dead_letter_row, shortened
 from consumers.rows import Row
+from consumers.versions import Candidate
 from consumers.warehouse import Warehouse
 from ingest.booking import BookingStatus
 from ingest.dead_letter import DeadLetter, append_letters
 from ingest.errors import CommitFailed, IngestError, LoadRefused, LogUnavailable, PayloadError, WarehouseUnavailable
-from ingest.event import Via, whose
-from ingest.instant import parse_instant
-from ingest.log import Consumer, Producer, StoredRecord
+from ingest.event import Event, Via, whose
+from ingest.instant import format_instant, parse_instant
+from ingest.log import Change, Consumer, Partition, Producer, StoredRecord, durable
+from ingest.log.bookmarks import Bookmark, Bookmarks
+from ingest.loss import loss_note
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
     DEAD_LETTERS,
+    EVENTS_IMPLAUSIBLE,
     EVENTS_LOADED,
     EVENTS_STALE,
     FRESHNESS_SECONDS,
     LAG_RECORDS,
     LOAD_SECONDS,
     MISSED,
+    READ_AGAIN,
     RECONCILED_AT,
     RECONCILIATIONS,
     UNKNOWN_STATUS,
@@ -42,6 +47,10 @@ _APPEND_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LAG_EVERY_SECONDS = 15.0
+
+
+class _Replaced(WarehouseUnavailable):
+    """Between two loads the warehouse was restored, or another one took its place."""
 
 
 class Loader:
@@ -62,6 +71,10 @@ class Loader:
         self._unreadable = BadRun(settings.consumer.dead_letter_limit)
         self._refused = BadRun(settings.consumer.dead_letter_limit)
         self._prepared = False
+        self._agreed_in: int | None = None  # the consumer's generation in which the warehouse had what the commits depend on
+        self._depends_on: frozenset[str] = frozenset()  # the loads that they depend on
+        self._unnoted: list[Change] = []
+        self._load_id = ""  # of this batch's newest load
         self._lag_due = 0.0
         self.trouble: IngestError | None = None
 
@@ -85,15 +98,89 @@ class Loader:
         """One batch from poll to commit; the number of records in it."""
         generation = self._consumer.generation()
         records = self._collect()
+        self._note_changes()
         if self._consumer.generation() != generation:
             self._start_over()  # some of these may be another consumer's by now
             return 0
+        if self._agreed_in != generation or (not records and self._warehouse.may_differ()):
+            if self._follow_warehouse():
+                return 0
+            self._agreed_in = generation
         if records:
-            self._thread.submit(self._process, records).result()
-            self._consumer.commit(records)
+            self._depends_on = frozenset(mark.load for mark in _newest(self._consumer.bookmarks()).values() if mark.load)
+            try:
+                self._thread.submit(self._process, records).result()
+            except _Replaced:
+                self._start_over()
+                return 0
+            self._consumer.commit(records, self._load_id)
             self._settle()
         self._report_lag()
         return len(records)
+
+    def _note_changes(self) -> None:
+        """What a log lost before it was loaded only the vendors still have: reconciliation is to compare their accounts. Raises LogUnavailable."""
+        self._unnoted += self._consumer.changes()
+        for change in self._unnoted:
+            log.warning(
+                "log.changed",
+                topic=change.partition.topic,
+                partition=change.partition.number,
+                before=change.before,
+                read_again_from=change.now,
+                why="the log was cut, restored or made anew, and is read again from where it agrees with what was read before;"
+                " what it lost before it was loaded is found by `ingest reconcile`",
+            )
+        notes = [note.to_record() for change in self._unnoted for note in self._loss_notes(change)]
+        if notes:
+            durable(self._producer.append(self._settings.audit_topic, notes), _APPEND_SECONDS, "what may be missing")
+        for change in self._unnoted:
+            READ_AGAIN.labels(change.partition.topic, change.partition.number, "log").inc()
+        self._unnoted = []
+
+    def _loss_notes(self, change: Change) -> Iterator[Event]:
+        now, what = datetime.now(UTC), f"{change.partition.topic}/{change.partition.number}/{change.before}"
+        for name, account in self._settings.accounts.items():
+            if self._settings.topic(account.vendor) == change.partition.topic:
+                yield loss_note(f"/{account.vendor}/{name}", now, what)
+
+    def _follow_warehouse(self) -> bool:
+        """Goes back to where the warehouse is, if that is behind what was committed; whether it is. What it has already, loading does not change."""
+        after = self._thread.submit(self._find_in_warehouse, self._consumer.bookmarks()).result()
+        if after:
+            deleted = self._consumer.read_again(after)
+            self._start_over()
+            for partition in after:
+                self._tell_read_again(partition, after[partition], deleted.get(partition, 0))
+        return bool(after)
+
+    def _find_in_warehouse(self, kept: Mapping[Partition, Bookmarks]) -> Mapping[Partition, Bookmark | None]:
+        """By partition whose newest load the warehouse does not have, the newest bookmark that it has all loads of."""
+        newest = {partition: mark for partition, mark in _newest(kept).items() if mark.load}
+        if not newest:
+            return {}
+        with self._warehouse.turn():
+            there = self._warehouse.loaded({mark.load for mark in newest.values()})
+            behind = {partition: kept[partition].marks for partition, mark in newest.items() if mark.load not in there}
+            there |= self._warehouse.loaded({mark.load for marks in behind.values() for mark in marks})
+        return {
+            partition: next((mark for mark in marks if not mark.load or mark.load in there), None) for partition, marks in behind.items()
+        }
+
+    def _tell_read_again(self, partition: Partition, mark: Bookmark | None, deleted: int) -> None:
+        READ_AGAIN.labels(partition.topic, partition.number, "warehouse").inc()
+        tell = log.error if deleted else log.info if self._warehouse.is_new else log.warning
+        why = (
+            "the warehouse has nothing yet"
+            if self._warehouse.is_new
+            else "the warehouse was restored, or is another one: it lacks what was loaded"
+        )
+        if deleted:
+            why += (
+                "; some of it is no longer in the log either: `ingest reconcile --since`, as far back as the warehouse is behind, finds it"
+            )
+        place = {"topic": partition.topic, "partition": partition.number}
+        tell("loader.reads_again", **place, after=mark.offset if mark else None, deleted=deleted, why=why)
 
     def _prepare(self) -> None:
         """The tables are there to be read before the first event."""
@@ -117,6 +204,7 @@ class Loader:
 
     def _process(self, records: Sequence[StoredRecord]) -> None:
         started = time.monotonic()
+        self._load_id = ""
         batch = read_batch(records, self._topics, self._mapper, datetime.now(UTC))
         _tell(batch.dead)
         self._unreadable.note(batch.readable)
@@ -133,13 +221,19 @@ class Loader:
             return []
         try:
             with self._warehouse.turn(one.partition for one in (*(item.stored for item in items), *letters)):
+                self._require_loads()
                 plan = self._plan(items, letters)
-                self._warehouse.load(plan.rows)
+                self._load_id = self._warehouse.load(plan.rows)
         except LoadRefused as refusal:
             return self._load_apart(items, letters, refusal)
         self._refused.note(True for _ in items)
         _observe(items, plan)
         return []
+
+    def _require_loads(self) -> None:
+        """What the warehouse lacks is to be read again before what comes next. Raises _Replaced."""
+        if self._warehouse.loaded(self._depends_on) != self._depends_on:
+            raise _Replaced("the warehouse no longer has what was loaded before")
 
     def _plan(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> Plan:
         """The warehouse is asked each time: what a consumer remembers of it is wrong once it was frozen and another went on, or it was taken away."""
@@ -192,6 +286,7 @@ class Loader:
         self._refused.settle()
 
     def _start_over(self) -> None:
+        self._agreed_in = None
         self._unreadable.rewind()
         self._refused.rewind()
         try:
@@ -206,15 +301,33 @@ def _observe(items: Sequence[Item], plan: Plan) -> None:
     for event in (item.event for item in items if item.table == "booking_events"):
         EVENTS_LOADED.labels(event.vendor, event.account, event.via).inc()
         if event.via is not Via.REPLAY:
-            FRESHNESS_SECONDS.labels(event.vendor, event.account).observe((visible - event.received_at).total_seconds())
+            age = (visible - event.received_at).total_seconds()
+            FRESHNESS_SECONDS.labels(event.vendor, event.account).observe(max(0.0, age))  # the receiver's clock may be ahead
     for item in items:
         if item.table == "reconciliations" and item.event.via is not Via.REPLAY:
             _observe_reconciliation(item.row)
+    for candidate in candidates(items):
+        _observe_booking(candidate)
     for stale in plan.stale:
         EVENTS_STALE.labels(*stale.key[:2]).inc()
-    for item in items:
-        if item.booking and item.booking.status is BookingStatus.UNKNOWN and "status" not in item.booking.untold:
-            UNKNOWN_STATUS.labels(item.event.vendor, item.event.account).inc()
+
+
+def _observe_booking(candidate: Candidate) -> None:
+    event, booking = candidate.event, candidate.booking
+    if booking.status is BookingStatus.UNKNOWN and "status" not in booking.untold:
+        UNKNOWN_STATUS.labels(event.vendor, event.account).inc()
+    if not candidate.is_implausible or candidate.replayed:
+        return
+    EVENTS_IMPLAUSIBLE.labels(event.vendor, event.account).inc()
+    log.warning(
+        "event.implausible_time",
+        source=event.source,
+        id=event.id,
+        time=format_instant(event.time),
+        changed_at=candidate.booking.version,
+        received_at=format_instant(event.received_at),
+        counts_as=candidate.version,
+    )
 
 
 def _observe_reconciliation(row: Row) -> None:
@@ -240,6 +353,10 @@ def _halves(items: Sequence[Item], letters: Sequence[StoredRecord]) -> Iterator[
     middle = (len(items) + len(letters)) // 2
     yield items[:middle], letters[:middle]
     yield items[middle:], letters[middle:]
+
+
+def _newest(kept: Mapping[Partition, Bookmarks]) -> dict[Partition, Bookmark]:
+    return {partition: bookmarks.newest for partition, bookmarks in kept.items() if bookmarks.newest}
 
 
 def _size(records: Sequence[StoredRecord]) -> int:

@@ -63,6 +63,11 @@ class StoredBookings:
                 yield [(row[0], as_utc(row[1])) for row in rows]
             place = [rows[-1][0]] if len(rows) == _IDS else []
 
+    def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> list[Stored]:
+        """The bookings loaded last that are neither cancelled nor gone; `by_webhook`: whose row no reconciliation made."""
+        via = " AND last_via <> 'reconcile'" if by_webhook else ""
+        return self._select(f"gone_at IS NULL AND status <> 'cancelled'{via} ORDER BY loaded_at DESC LIMIT {most:d}", [vendor, account])
+
     def _marks(self, number: int) -> str:
         """DuckDB takes a list as one value, which is quicker by far than a thousand."""
         return "(SELECT unnest(%s))" if self._file else f"({', '.join(['%s'] * number)})"
@@ -146,14 +151,14 @@ def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
 
 def _stored(row: Mapping[str, Any]) -> Stored:
     told: dict[str, Any] = {name: as_utc(value) if value is not None and is_instant(name) else value for name, value in row.items()}
-    loaded_at = told.pop("loaded_at")
-    if not is_version(told["version"]):
+    loaded_at, row_version = told.pop("loaded_at"), told["version"]
+    if not is_version(row_version):
         raise ValueError("its version is none")
-    told |= {"status": BookingStatus(told["status"]), "version": told["version"].rpartition("/")[0]}
+    told |= {"status": BookingStatus(told["status"]), "version": row_version.rpartition("/")[0]}
     told |= {name: tuple(parsed_json(told.get(name)) or ()) for name in ("staff", "guests")}
     told["answers"] = tuple(Answer(**answer) for answer in parsed_json(told.get("answers")) or ())
     told |= {"tracking": parsed_json(told.get("tracking")), "column_versions": _versions_or_none(told.get("column_versions"))}
-    return Stored(Booking(**told), loaded_at)
+    return Stored(Booking(**told), loaded_at, row_version)
 
 
 def _versions_or_none(value: Any) -> dict[str, str] | None:

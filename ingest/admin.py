@@ -37,7 +37,7 @@ def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None)
         return guarded(request, lambda: _readiness(ready))
 
     def metrics(request: Request) -> Response:
-        return guarded(request, lambda: Response(generate_latest(_registry()), media_type=CONTENT_TYPE_LATEST))
+        return guarded(request, lambda: Response(generate_latest(registry()), media_type=CONTENT_TYPE_LATEST))
 
     app = Starlette(routes=[Route("/readyz", readyz), Route("/metrics", metrics)])
     app.router.redirect_slashes = False  # a redirect would go to whatever host the caller named
@@ -78,7 +78,8 @@ def _readiness(ready: Callable[[], Sequence[Finding]]) -> Response:
     return JSONResponse(body, 200 if body["ready"] else 503)
 
 
-def _registry() -> CollectorRegistry:
+def registry() -> CollectorRegistry:
+    """Return the metrics of this process, or of all workers that share a folder for them."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     _forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))

@@ -24,6 +24,7 @@ IngestError
 Messages say what happened, to which thing, and what to do. They never hold a secret or a body.
 """
 
+from datetime import datetime
 from typing import ClassVar
 
 _ABSENT = frozenset({404, 410})
@@ -40,7 +41,11 @@ class VerificationError(IngestError):
 
 
 class WrongTime(VerificationError):
-    """The signature is right, but the delivery is older than the account's tolerance, or from the future."""
+    """The signature is right, but the delivery, which was signed at `sent_at`, is older than the account's tolerance, or from the future."""
+
+    def __init__(self, message: str, sent_at: datetime) -> None:
+        super().__init__(message)
+        self.sent_at = sent_at
 
 
 class PayloadError(IngestError):

@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import AfterValidator, ValidationInfo
+from pydantic.fields import FieldInfo
 
 # The key of the validation context under which the settings loader passes that folder.
 FOLDER = "folder"
@@ -29,3 +30,9 @@ def absolute_url(url: str, scheme: str, info: ValidationInfo) -> str:
 
 
 LocalPath = Annotated[str, AfterValidator(absolute_path)]
+
+
+def is_local_path(field: FieldInfo) -> bool:
+    """Whether the type of a setting is `LocalPath`, or one among several."""
+    marks = [*field.metadata, *(mark for kind in get_args(field.annotation) for mark in getattr(kind, "__metadata__", ()))]
+    return any(isinstance(mark, AfterValidator) and mark.func is absolute_path for mark in marks)

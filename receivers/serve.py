@@ -21,10 +21,12 @@ from ingest.listening import bind
 from ingest.opening import open_producer, sqlite_path
 from ingest.scratch import scratch_folder
 from ingest.settings import Settings
+from receivers import clock
 from receivers.app import create_app, ready_vendors
 from receivers.protocol import HttpConfig
 from receivers.spool.left import hand_on
 from receivers.spool.opening import readiness
+from receivers.spool.owner import require_own_spool
 
 log = structlog.get_logger()
 
@@ -36,6 +38,7 @@ _WORKER_START_SECONDS = 10
 def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what was accepted. Raises ConfigurationError, LogUnavailable."""
     ready_vendors(settings)
+    require_own_spool(settings)  # said once, here, and not by every worker
     if sqlite_path(settings):
         open_producer(settings).close()  # a file that cannot be opened is said once, here, and not by every worker
     receiver = settings.receiver
@@ -66,7 +69,7 @@ def create_worker() -> Starlette:
 def _readiness(settings: Settings, listening: threading.Event) -> Sequence[Finding]:
     if not listening.is_set():
         return [failed("receiver", "records that wait in the spool are moved into the log before anything newer is taken")]
-    return readiness(settings)
+    return [*readiness(settings), clock.readiness(settings)]
 
 
 def _run_workers(settings: Settings, sock: socket) -> None:

@@ -14,12 +14,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ingest.dead_letter import DeadLetter, kept_headers, kept_query
+from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
 from ingest.log import Producer, Record
 from ingest.settings import Settings
-from ingest.telemetry import DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, SIGNED_BY
+from ingest.telemetry import CLOCK_SKEW_SECONDS, DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, SIGNED_BY
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
+from receivers.clock import REMEDY, SignatureClock, look
 from receivers.diagnosis import diagnose
 from receivers.in_flight import Held, InFlight
 from receivers.losses import report_loss
@@ -52,6 +54,7 @@ class Webhooks:
         self._producer = producer
         self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
         self._seldom = Seldom()
+        self._clock = SignatureClock()
         self._next_diagnosis = -math.inf
 
     async def endpoint(self, request: Request) -> Response:
@@ -75,7 +78,8 @@ class Webhooks:
                 try:
                     verified = vendor.verify(delivery, delivery.received_at)
                 except VerificationError as error:
-                    return "rejected", self._rejected(vendor, delivery, error)
+                    return self._refused(vendor, delivery, error)
+                self._note_time(vendor, delivery, verified.proof.sent_at)
                 SIGNED_BY.labels(vendor.name, vendor.account.name, verified.proof.signed_by).inc()
                 topic, record, dead = self._record(vendor, verified)
                 await self._append(topic, record, held)
@@ -99,10 +103,37 @@ class Webhooks:
         if unreported is not None:
             line(event, source=source, why=why, unreported=unreported)
 
+    def _note_time(self, vendor: AnyVendor, delivery: Delivery, sent_at: datetime | None) -> None:
+        if sent_at is None:
+            return
+        self._clock.note(vendor.source, sent_at, delivery.body)
+        ahead = self._clock.votes(delivery.received_at).get(vendor.source)
+        if ahead is not None:
+            CLOCK_SKEW_SECONDS.labels(vendor.name, vendor.account.name).set(ahead.total_seconds())
+
+    def _refused(self, vendor: AnyVendor, delivery: Delivery, refusal: VerificationError) -> tuple[str, BackgroundTask | None]:
+        if isinstance(refusal, WrongTime):
+            return self._at_wrong_time(vendor, delivery, refusal), None
+        return "rejected", self._rejected(vendor, delivery, refusal)
+
+    def _at_wrong_time(self, vendor: AnyVendor, delivery: Delivery, refusal: WrongTime) -> str:
+        """The outcome of a delivery whose signature is right: the vendor is to try again where it is in time by the right clock."""
+        self._note_time(vendor, delivery, refusal.sent_at)
+        ahead = look(self._settings, self._vendors.values(), self._clock.votes(delivery.received_at))
+        try:
+            vendor.verify(delivery, delivery.received_at - ahead)
+        except VerificationError:
+            self._tell(log.info, "delivery.rejected", vendor.source, str(refusal))
+            return "rejected"
+        self._tell(
+            log.error, "delivery.clock_wrong", vendor.source, f"this machine's clock is {describe_skew(ahead)} the vendors': {REMEDY}"
+        )
+        return "unavailable"
+
     def _rejected(self, vendor: AnyVendor, delivery: Delivery, refusal: VerificationError) -> BackgroundTask | None:
         """The diagnosis comes after the answer, so that the time of the answer tells nothing of it."""
         self._tell(log.info, "delivery.rejected", vendor.source, str(refusal))
-        if isinstance(refusal, WrongTime) or monotonic() < self._next_diagnosis:
+        if monotonic() < self._next_diagnosis:
             return None
         self._next_diagnosis = math.inf
         return BackgroundTask(self._diagnose, vendor, delivery)

@@ -11,7 +11,7 @@ from consumers.dead_letters.stored import StoredLetter
 from consumers.rows import arrow
 from consumers.versions import Candidate
 from ingest.dead_letter import DeadLetter
-from ingest.errors import LoadRefused, PayloadError
+from ingest.errors import LoadRefused, PayloadError, VerificationError
 from ingest.event import RECONCILED, Event
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings import Settings
@@ -83,7 +83,11 @@ class Reader:
 
 def _parsed(vendor: AnyVendor, letter: DeadLetter) -> Event:
     delivery = Delivery(letter.query, Headers.of(letter.headers.items()), letter.data, letter.happened_at)
-    return vendor.parse(VerifiedDelivery.from_log(delivery, letter.signed_by))
+    try:
+        sent_at = vendor.signed_at(delivery)
+    except VerificationError:  # the letter has not the header: then the time of receipt bounds what the event may tell of
+        sent_at = None
+    return vendor.parse(VerifiedDelivery.from_log(delivery, letter.signed_by, sent_at))
 
 
 def _observed(vendor: AnyVendor, letter: DeadLetter) -> Event:

@@ -5,6 +5,7 @@ its records were not committed, and are read and loaded again, by whoever owns t
 """
 
 import shutil
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,10 @@ from dlt.extract import DltResource
 
 from consumers.rows import SCHEMAS, TABLES, UNREADABLE_VERSION, Row, Table, arrow, stored_booking_row
 from consumers.versions import Key
-from consumers.warehouse.destination import destination, keep_values, read, reading_client
+from consumers.warehouse.destination import POSTGRES, destination, keep_values, read, reading_client
 from consumers.warehouse.errors import translated
 from consumers.warehouse.fence import Fence, fenced
-from consumers.warehouse.files import hold, prune, turn_at
+from consumers.warehouse.files import file_stamp, hold, prune, turn_at
 from ingest.errors import LoadRefused, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
@@ -33,9 +34,11 @@ log = structlog.get_logger()
 
 _KEYS_PER_QUERY = 500
 _TURN_SECONDS = 10.0
+_LOOK_SECONDS = 60.0
 _NAMES = [table.name for table in TABLES]
 _OF_VERSIONS = ("vendor", "account", "booking_id", "version", "first_seen_at", "last_event_id", "column_versions")
 _NOTES = "_dlt_version"  # what dlt has noted of the tables it made
+_LOADS = "_dlt_loads"  # what dlt notes of each load, last of all
 
 
 class Warehouse:
@@ -51,7 +54,9 @@ class Warehouse:
         self._fence = Fence(None, "")
         self._staging = f"staging/{settings.consumer.instance}"
         self._failed = True  # what is there is not known yet
+        self._asked, self._left_as = False, tuple[int, ...]()
         self._made = False  # whether the tables are there, with all their columns
+        self.is_new = False  # whether it had none of the tables when this process first looked, or looked again
         with translated():
             self._pipeline = self._fresh_pipeline()
             self._strategies = _merge_strategies(self._pipeline)
@@ -68,6 +73,18 @@ class Warehouse:
             self._failed = True
             yield
             self._failed = False
+        if self._asked:
+            self._left_as, self._asked = self._stamp(), False
+
+    def may_differ(self) -> bool:
+        """Whether somebody may have replaced it since the last turn in which `loaded` was asked; at destinations where asking costs money, only a turn tells."""
+        return self._left_as != self._stamp()
+
+    def _stamp(self) -> tuple[int, ...]:
+        """Changes with DuckDB's file, and at a PostgreSQL with time."""
+        if self._settings.duckdb_file:
+            return file_stamp(self._settings.duckdb_file)
+        return (int(time.monotonic() // _LOOK_SECONDS),) if self._settings.destination == POSTGRES else ()
 
     def prepare(self) -> None:
         """Makes the tables, as every first turn does, so that they can be read before the first event. Raises as `load` does."""
@@ -110,8 +127,23 @@ class Warehouse:
                 except UnreadableValue as error:
                     raise LoadRefused(f"what bookings has already: {error}") from error
 
-    def load(self, rows: Mapping[str, list[Row]]) -> None:
-        """Within a turn; when that ends, every row is visible. Raises WarehouseUnavailable, or LoadRefused when these rows are the reason."""
+    def loaded(self, loads: Iterable[str]) -> set[str]:
+        """Return those of these loads that the destination has; within a turn. Raises WarehouseUnavailable."""
+        self._asked = True
+        wanted, found = sorted(loads), set[str]()
+        with translated(), self._pipeline.sql_client() as client:
+            table = client.make_qualified_table_name(_LOADS)
+            for some in (wanted[at : at + _KEYS_PER_QUERY] for at in range(0, len(wanted), _KEYS_PER_QUERY)):
+                marks = ", ".join(["%s"] * len(some))
+                sql = f"SELECT load_id FROM {table} WHERE status = 0 AND load_id IN ({marks})"  # noqa: S608 - our own names, and marks
+                found |= {str(row[0]) for row in client.execute_sql(sql, *some) or ()}
+        return found
+
+    def load(self, rows: Mapping[str, list[Row]]) -> str:
+        """Within a turn; when that ends, every row is visible, and the load has the id that is returned.
+
+        Raises WarehouseUnavailable, or LoadRefused when these rows are the reason.
+        """
         resources = [self._resource(table, rows[table.name]) for table in TABLES if table.name in rows]
         with translated():
             extracted = self._pipeline.extract(resources)
@@ -122,6 +154,7 @@ class Warehouse:
                 raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
         get_resolved_traces().clear()  # dlt's note of every setting it read: a full memory, in time
         prune(self._folder)
+        return max(extracted.loads_ids)
 
     def close(self) -> None:
         """Gives the pipeline up."""
@@ -145,6 +178,7 @@ class Warehouse:
         if self._pipeline.has_pending_data:
             raise WarehouseUnavailable(f"{self._folder} cannot be emptied: what a load has left there would be loaded once more")
         missing = self._missing([*_NAMES, _NOTES])
+        self.is_new = set(missing) >= set(_NAMES)
         lacking = self._lacking_columns(missing)
         for table, columns in lacking.items():
             why = "they are made anew: rows of before have nothing in them until `ingest replay` or a reconciliation fills them"

@@ -63,6 +63,15 @@ def _keep_open(file: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def file_stamp(file: Path) -> tuple[int, ...]:
+    """Changes whenever the file is written to or replaced; empty where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def prune(folder: Path) -> None:
     """Dlt keeps some eight files of every load."""
     for done in (folder / "load" / "loaded", folder / "normalize" / "loaded"):

@@ -55,6 +55,8 @@ def simulate(
     print_note(f"simulating {', '.join(stage.dialects)}; webhooks go to {stage.settings.public_url}. In another terminal:")
     for command in ("up", "status", "reconcile --since 5d", "webhooks plan", "sync", 'query "select * from bookings limit 5"'):
         print_note(f"  ingest {command} --config {config}")
+    if exported := sorted(name for name in os.environ if name.startswith("INGEST_")):
+        print_note(f"{', '.join(exported)} would change these settings there: unset first")
     with stage.vendors.serving():
         uvloop.run(_simulate(stage, rate, lose, seconds, seed))
 

@@ -2,15 +2,19 @@
 
 Two implementations pass one contract suite: `ingest.log.sqlite` (embedded, one file) and `ingest.log.kafka`.
 An offset always names the next record to read.
+A position is more than an offset: `ingest.log.bookmarks` tells whether the log is still the one that it was taken in.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ingest.errors import LogRefused, LogUnavailable
+
+if TYPE_CHECKING:
+    from ingest.log.bookmarks import Bookmark, Bookmarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,12 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record with the place it has in the log."""
+    """A record with the place it has in the log, and when it was appended: `timestamp`, in Unix seconds by the log's clock."""
 
     record: Record
     partition: Partition
     offset: int
+    timestamp: float = field(default=0.0, compare=False)
 
     @property
     def position(self) -> str:
@@ -70,6 +75,15 @@ class Backlog:
         return max(0, self.next - self.committed)
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A partition whose log is another than it was: the offset that was next, and the one that is next now."""
+
+    partition: Partition
+    before: int
+    now: int
+
+
 class Producer(Protocol):
     """Appends. Safe to call from several threads."""
 
@@ -86,8 +100,23 @@ class Consumer(Protocol):
     def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
         """Up to `limit` next records; waits at most `timeout` seconds for the first. Raises LogUnavailable."""
 
-    def commit(self, records: Sequence[StoredRecord]) -> None:
-        """These and all before them are done with. Raises CommitFailed when their partitions were lost meanwhile."""
+    def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
+        """These and all before them are done with; `load` is the id of the newest load that they needed, "" for none.
+
+        Raises CommitFailed when their partitions were lost meanwhile, or the log is no longer the one they were read from.
+        """
+
+    def bookmarks(self) -> "Mapping[Partition, Bookmarks]":
+        """Return those kept with the last commit of each of this consumer's partitions that has any."""
+
+    def read_again(self, after: "Mapping[Partition, Bookmark | None]") -> Mapping[Partition, int]:
+        """Goes back, and commits that: to the record after each bookmark, or to the partition's beginning for None.
+
+        Returns how many of the records to read again are no longer in the log, where there are any. Raises LogUnavailable, CommitFailed.
+        """
+
+    def changes(self) -> list[Change]:
+        """Return which partitions are read again, since the last call, because their log was cut, restored or made anew."""
 
     def rewind(self) -> None:
         """Forget what was polled and not committed: it is read again."""

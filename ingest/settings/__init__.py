@@ -1,7 +1,8 @@
 """Settings: one frozen value, read from `ingest.toml`, a secrets file, mounted secret files and the environment."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from ingest.address import WebAddress, parse_address
 from ingest.duration import Duration
 from ingest.errors import ConfigurationError
-from ingest.local_path import absolute_url
+from ingest.local_path import absolute_url, is_local_path
 from ingest.log.kafka_settings import KAFKA_PORT, LARGEST_BODY, KafkaSettings
 from ingest.settings.sections import (
     ConsumerSettings,
@@ -127,9 +128,31 @@ class Settings(Section):
         """Where reconciliation tells how its runs ended."""
         return f"{self.topic_prefix}.audit"
 
+    def paths(self) -> dict[str, Path]:
+        """Every file and folder that these settings name, by the setting's name."""
+        found = {name: Path(value) for name, value in _local_paths(self)}
+        if self.log.startswith(_SQLITE):
+            found["log"] = Path(self.log.removeprefix(_SQLITE))
+        if self.warehouse.duckdb_file:
+            found["warehouse.credentials"] = self.warehouse.duckdb_file
+        return found
+
     def topics(self) -> list[str]:
         """All that a consumer reads: every known vendor's, so that what is in the log outlives an account's settings."""
         return [*map(self.topic, vendor_names()), self.dead_letter_topic, self.audit_topic]
+
+
+def _local_paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The values of the settings whose type is `LocalPath`, sections and accounts included."""
+    for name, field in type(section).model_fields.items():
+        value, where = getattr(section, name), f"{prefix}{name}"
+        if isinstance(value, BaseModel):
+            yield from _local_paths(value, f"{where}.")
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                yield from _local_paths(inner, f"{where}.{key}.") if isinstance(inner, BaseModel) else ()
+        elif value and is_local_path(field):
+            yield where, value
 
 
 def section_models() -> dict[str, type[BaseModel]]:

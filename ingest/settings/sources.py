@@ -44,15 +44,20 @@ def load_settings(config: str | None = None, environ: Mapping[str, str] = os.env
     return settings
 
 
+def current_config_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """The settings file that `load_settings` reads without being told which; it may not be there."""
+    return Path(environ.get(CONFIG) or DEFAULT_CONFIG)
+
+
 def current_secrets_path(environ: Mapping[str, str] = os.environ) -> Path:
     """The secrets file of the settings that `load_settings` reads without being told which."""
-    return secrets_path(Path(environ.get(CONFIG) or DEFAULT_CONFIG))
+    return secrets_path(current_config_path(environ))
 
 
 def watched_paths(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """The files, and the folder of mounted secrets, whose change may change the settings that `load_settings` reads."""
     folder = environ.get(SECRETS_PATH)
-    return [Path(environ.get(CONFIG) or DEFAULT_CONFIG), current_secrets_path(environ), *([Path(folder)] if folder else [])]
+    return [current_config_path(environ), current_secrets_path(environ), *([Path(folder)] if folder else [])]
 
 
 def is_above_file(*path: str, environ: Mapping[str, str] = os.environ) -> bool:
@@ -99,4 +104,12 @@ def _secret_keys(table: Any, model: type[BaseModel]) -> list[str]:
     return [key for key in secret_fields(model) if isinstance(table, dict) and key in table]
 
 
-__all__ = ["DEFAULT_CONFIG", "current_secrets_path", "is_above_file", "load_settings", "secrets_path", "watched_paths"]
+__all__ = [
+    "DEFAULT_CONFIG",
+    "current_config_path",
+    "current_secrets_path",
+    "is_above_file",
+    "load_settings",
+    "secrets_path",
+    "watched_paths",
+]

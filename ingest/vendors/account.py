@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import suppress
+from hashlib import sha256
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -73,6 +74,13 @@ class Account(BaseModel):
     def rest_needs(self) -> str:
         """The settings that the REST side needs, in words."""
         return ", or ".join(" + ".join(names) for names in self.rest_credentials)
+
+    def rest_fingerprint(self) -> str:
+        """Tell one REST credential from another without showing it: a digest of the settings that open the REST side."""
+        names = sorted({name for names in self.rest_credentials for name in names})
+        values = [getattr(self, name) for name in names]
+        told = [value.get_secret_value() if isinstance(value, SecretStr) else value for value in values]
+        return sha256(repr([self.vendor, *zip(names, told, strict=True)]).encode()).hexdigest()
 
     def can_reconcile(self) -> bool:
         """Whether bookings can be compared too, not only synced."""

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import orjson
+import structlog
 from filelock import FileLock, Timeout
 
+from ingest.clock import is_future, is_recent
 from ingest.errors import ConfigurationError, LogUnavailable, PayloadError
 from ingest.event import digest
 from ingest.instant import format_instant, parse_instant
@@ -16,8 +19,23 @@ from ingest.private_file import replace_private
 from receivers.reconcile.progress import End, Progress, read, written
 from receivers.reconcile.report import Counts
 
+log = structlog.get_logger()
+
 # Longer ago, too much may have changed behind what was done already.
 _RESUMED_WITHIN = timedelta(days=1)
+# How far is looked back where the mark of the last run cannot be believed.
+_DOUBTED = timedelta(days=31)
+_ABOUT = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A REST credential by its fingerprint, its owner as the vendor names it, whether it read this account's bookings, and its first use."""
+
+    fingerprint: str
+    since: datetime
+    identity: str | None = None
+    proven: bool = False
 
 
 class Checkpoint:
@@ -37,6 +55,8 @@ class Checkpoint:
             raise ConfigurationError(f"reconcile.state_dir {folder} cannot be made: {error.strerror}") from None
         self._folder = folder
         self._account = account
+        self._dry_run = dry_run
+        self.key_file = folder / f"{account}.reconciled.key"
         self._covered = folder / f"{account}.reconciled.until"
 
     @contextmanager
@@ -90,19 +110,45 @@ class Checkpoint:
         else:
             self.clear(progress.since, progress.until)
 
-    def covered(self) -> datetime | None:
-        """Until when runs that came to their end have compared everything, one joining the other; None before the first."""
+    def covered(self, now: datetime | None = None) -> datetime | None:
+        """Until when runs that came to their end have compared everything, one joining the other; None before the first.
+
+        A mark of the future is of a clock that was ahead, nobody knows how far: what was compared then may have ended long before.
+        """
+        now, until = now or datetime.now(UTC), self._mark()
+        if until is None or not is_future(until, now):
+            return until
+        log.warning("reconcile.mark_of_the_future", account=self._account, until=format_instant(until), looked_back_days=_DOUBTED.days)
+        return now - _DOUBTED
+
+    def cover(self, since: datetime, until: datetime) -> None:
+        """A run came to its end; one that leaves a hole after those before it does not count."""
+        before = self._mark()
+        is_doubted = before is not None and is_future(before, until)
+        joins = since <= (until - _DOUBTED + _ABOUT if is_doubted else before) if before else True
+        if joins and (before is None or is_doubted or before < until):
+            self._put(self._covered, format_instant(until).encode())
+
+    def _mark(self) -> datetime | None:
         try:
             with self._usable():
                 return parse_instant(self._covered.read_text() if self._covered.exists() else "")
         except (PayloadError, ValueError):
             return None
 
-    def cover(self, since: datetime, until: datetime) -> None:
-        """A run came to its end; one that leaves a hole after those before it does not count."""
-        before = self.covered()
-        if before is None or since <= before < until:
-            self._put(self._covered, format_instant(until).encode())
+    def key(self) -> KnownKey | None:
+        """Return the REST credential that runs used last; None before the first, and when the file cannot be understood."""
+        try:
+            with self._usable():
+                raw = orjson.loads(self.key_file.read_bytes()) if self.key_file.exists() else {}
+            return KnownKey(**raw | {"since": parse_instant(raw["since"])})
+        except (PayloadError, ValueError, KeyError, TypeError):
+            return None
+
+    def note_key(self, key: KnownKey) -> None:
+        """Keep it for the runs that follow; a dry run keeps nothing."""
+        if not self._dry_run and key != self.key():
+            self._put(self.key_file, orjson.dumps(asdict(key) | {"since": format_instant(key.since)}))
 
     def _file(self, since: datetime, until: datetime | None) -> Path:
         asked = digest(format_instant(since), format_instant(until) if until else "")
@@ -129,4 +175,4 @@ class Checkpoint:
 
 
 def _too_old(progress: Progress) -> bool:
-    return datetime.now(UTC) - progress.written_at >= _RESUMED_WITHIN
+    return not is_recent(progress.written_at, datetime.now(UTC), _RESUMED_WITHIN)

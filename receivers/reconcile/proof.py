@@ -1,7 +1,7 @@
 """What was missed: appended many at a time, loaded by whoever consumes the log, and then looked for in the warehouse again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from ingest.booking import Booking, Stored
@@ -29,6 +29,9 @@ class Warehouse(Protocol):
     ) -> Iterator[Sequence[tuple[str, datetime]]]:
         """Booking ids and when their rows were made, by an instant in [since, until); those already marked as gone are left out."""
 
+    def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> Sequence[Stored]:
+        """The bookings loaded last that are neither cancelled nor gone; `by_webhook`: whose row no reconciliation made."""
+
 
 class Log(Protocol):
     """Where repairs go; a dry run's goes nowhere. Raises LogUnavailable."""
@@ -51,8 +54,8 @@ class Proof:
         self._rest = rest
         self._warehouse = warehouse
         self._log = log
-        self._lag = lag
-        self._counts = counts
+        self.lag = lag
+        self.counts = counts
         self._gathered: list[tuple[Event, Booking]] = []
 
     def wait(self) -> bool:
@@ -84,7 +87,7 @@ class Proof:
         missed = [booking for event, booking in appended if event.type != GONE and booking.status not in self._rest.untold]
         vendor, account = self._rest.vendor.name, self._rest.account.name
         stored = self._warehouse.by("booking_id", vendor, account, [booking.booking_id for booking in missed])
-        doubted_before = datetime.now(UTC) - self._lag
+        now = self._rest.now()
         for booking in missed:
             held = next(iter(stored.get(booking.booking_id, ())), None)
-            self._counts.repaired += compare(booking, held, self._rest.compared, doubted_before) is not Verdict.MISSED
+            self.counts.repaired += compare(booking, held, self._rest.compared, now, self.lag) is not Verdict.MISSED

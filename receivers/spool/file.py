@@ -11,10 +11,11 @@ from pathlib import Path
 
 import orjson
 import structlog
+from filelock import FileLock, Timeout
 
 from ingest.errors import CommitFailed, LogHeld, LogRefused, LogUnavailable
 from ingest.log import Producer, Record, StoredRecord
-from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog, extent
+from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog, extent, group_lock
 from ingest.private_file import replace_private
 
 log = structlog.get_logger()
@@ -146,6 +147,23 @@ def _holds_some(path: Path) -> bool:
     with suppress(LogUnavailable):
         return records_in(path) > 0
     return False
+
+
+def waiting_topics(path: Path) -> list[str]:
+    """The topics of the records that wait in a file, whoever has it. Raises LogUnavailable."""
+    return [entry.partition.topic for entry in backlog(path, _GROUP) if entry.lag]
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process that runs has the file."""
+    lock = FileLock(group_lock(path, _GROUP), mode=0o600)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
 
 
 def records_in(path: Path) -> int:

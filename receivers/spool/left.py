@@ -13,6 +13,7 @@ from ingest.settings import Settings
 from ingest.telemetry import SPOOL_OLDEST_SECONDS, SPOOL_RECORDS
 from receivers.spool.file import SpoolFile
 from receivers.spool.opening import spool_states
+from receivers.spool.owner import require_own_spool
 
 log = structlog.get_logger()
 
@@ -20,10 +21,11 @@ log = structlog.get_logger()
 def hand_on(settings: Settings) -> None:
     """To be done before a newer delivery is taken: nothing overtakes an older record of its booking.
 
-    Raises LogUnavailable where it cannot all be done, above all while another receiver has one of the files; what was handed on stays so.
+    Raises ConfigurationError where the spool is another receiver's, and LogUnavailable where it cannot all be done, above all while another receiver has one of the files; what was handed on stays so.
     """
     folder = settings.receiver.spool_dir
     try:
+        require_own_spool(settings)
         if files := [state.file for state in spool_states(settings) if state.records]:
             log.info("spool.draining", folder=folder, files=len(files), why="the log is no longer Kafka")
             _empty(files, settings)

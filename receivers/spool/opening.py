@@ -16,6 +16,7 @@ from ingest.probing import probe_append
 from ingest.settings import Settings
 from receivers.spool import SpoolingProducer
 from receivers.spool.file import claim, records_in
+from receivers.spool.owner import mark_spool, require_own_spool
 
 log = structlog.get_logger()
 
@@ -34,12 +35,14 @@ class SpoolState:
 def open_spooling(settings: Settings) -> Producer:
     """Without a spool where the log is embedded: it is as near, and as durable. Raises LogUnavailable, only for that one.
 
-    A spool that cannot be used is no reason to refuse what Kafka would take.
+    Raises ConfigurationError where the spool is another receiver's. A spool that cannot be used is no reason to refuse what Kafka would take.
     """
     producer = open_producer(settings)
     if sqlite_path(settings):
         return producer
     receiver = settings.receiver
+    require_own_spool(settings)
+    mark_spool(settings)
     spools = claim(Path(receiver.spool_dir), settings.topics(), receiver.spool_limit)
     if not spools:
         log.error(

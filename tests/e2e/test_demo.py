@@ -1,19 +1,22 @@
 """`ingest demo`: it finds the warehouse right when it is, and wrong when it is not."""
 
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pytest
+from pydantic import BaseModel
 
 from consumers.locks import warehouse_lock
 from consumers.query import query
 from ingest.cli.demo.outcome import Outcome, Plan, Repair
-from ingest.cli.demo.stage import Stage
+from ingest.cli.demo.stage import Stage, _environment
 from ingest.cli.demo.watch import Watch
 from ingest.errors import IngestError
-from ingest.settings import Settings
+from ingest.settings import Settings, section_models
+from ingest.settings.environment import variable_name
 from ingest.settings.sources import load_settings
 from ingest.simulator.rehearsal import Pace
 from ingest.simulator.sender import Sent
@@ -112,6 +115,35 @@ def test_somebody_elses_folder_is_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     assert "--folder" in refused(ingest(tmp_path, "demo", "--folder", "."))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def path_settings(model: type[BaseModel], *where: str) -> Iterator[tuple[str, ...]]:
+    """The settings of the schema whose values are paths, by how they are validated."""
+    for name, field in model.model_fields.items():
+        inner = section_models().get(name) if not where else None
+        if inner:
+            yield from path_settings(inner, name)
+        elif "absolute_path" in repr(field):
+            yield (*where, name)
+
+
+def test_every_path_of_a_demo_is_in_its_folder_whatever_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = list(path_settings(Settings))
+    assert ("receiver", "spool_dir") in paths
+    for path in paths:
+        monkeypatch.setenv(variable_name(*path), str(tmp_path / "production"))
+    monkeypatch.setenv("INGEST_LOG", f"sqlite:///{tmp_path}/production/log.db")
+    monkeypatch.setenv("INGEST_CONFIG", str(tmp_path / "production.toml"))
+    monkeypatch.chdir(tmp_path)
+    stage = Stage(Path("own"))
+    assert not [name for name in _environment() if name.startswith("INGEST_")]
+    own = load_settings(str(stage.config), environ=_environment())
+    assert own == stage.settings
+    tables = own.model_dump()
+    named = {".".join(path): tables[path[0]][path[1]] for path in paths if tables[path[0]][path[1]]}
+    assert named.items() <= {name: str(path) for name, path in own.paths().items()}.items()
+    assert {"log", "warehouse.credentials"} <= set(own.paths())
+    assert all(path.is_relative_to(tmp_path / "own") for path in own.paths().values())
 
 
 def sent(webhooks: int, given_up: int = 0) -> Sent:

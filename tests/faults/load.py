@@ -1,6 +1,7 @@
 """The vendors' side: webhooks at a steady rate for the whole run, tried again for as long as it takes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ingest.settings import Settings
@@ -17,12 +18,17 @@ EventKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the vendors told: `events` of all their webhooks, and of those accepted; `distinct` webhooks accepted."""
+    """What the vendors told: `events` of all their webhooks, and of those accepted; `distinct` webhooks accepted.
+
+    `cut`: events that somebody took out of the log after they were accepted, which may not be there. `bookings`: whose they are, by account and id.
+    """
 
     events: frozenset[EventKey]
     accepted: frozenset[EventKey]
     distinct: int
     given_up: int
+    cut: frozenset[EventKey] = frozenset()
+    bookings: Mapping[EventKey, tuple[str, str]] = field(default_factory=dict)
 
 
 class Vendors(Sender):
@@ -31,6 +37,7 @@ class Vendors(Sender):
     def __init__(self, settings: Settings, seed: int) -> None:
         super().__init__(_CHAOS, seed, _PATIENCE)
         self.events: dict[int, EventKey] = {}
+        self._bookings: dict[EventKey, tuple[str, str]] = {}
         self._readers = settings.vendors()
 
     def send(self, dialect: Dialect, webhook: Webhook) -> None:
@@ -38,10 +45,13 @@ class Vendors(Sender):
         self.events[hash(webhook)] = self._event(dialect, webhook)
         super().send(dialect, webhook)
 
-    def told(self) -> Told:
+    def accepted(self) -> frozenset[EventKey]:
         """So far."""
-        accepted = frozenset(self.events[webhook] for webhook in self.sent.accepted)
-        return Told(frozenset(self.events.values()), accepted, self.sent.webhooks, self.sent.given_up)
+        return frozenset(self.events[webhook] for webhook in self.sent.accepted)
+
+    def told(self, cut: frozenset[EventKey] = frozenset()) -> Told:
+        """So far."""
+        return Told(frozenset(self.events.values()), self.accepted(), self.sent.webhooks, self.sent.given_up, cut, self._bookings)
 
     async def _attempt(self, dialect: Dialect, webhook: Webhook) -> bool:
         try:
@@ -55,4 +65,5 @@ class Vendors(Sender):
         reader = self._readers[vendor, account]
         delivery = Delivery(webhook.query, Headers.of(dialect.headers(webhook, now).items()), webhook.body, now)
         event = reader.parse(reader.verify(delivery, now))
+        self._bookings[event.source, event.id] = account, event.subject
         return event.source, event.id

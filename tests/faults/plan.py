@@ -34,6 +34,11 @@ class Kind(StrEnum):
     CONSUMER_CLOCK = "consumer's clock jumps"
     RECEIVER_CLOCK = "receiver's clock jumps"
     CONSUMER_JOINS = "a consumer joins and leaves"
+    LOG_CUT = "brokers lose the tail of the log"
+    TOPIC_ANEW = "a topic is deleted and made again"
+    LOG_RESTORED = "log restored from a copy"
+    WAL_DELETED = "the log's -wal deleted"
+    WAREHOUSE_RESTORED = "warehouse restored from a copy"
 
     @property
     def kills(self) -> bool:
@@ -69,6 +74,9 @@ _LASTING = {
     Kind.CONSUMER_CLOCK: (3.0, 10.0),
     Kind.RECEIVER_CLOCK: (3.0, 10.0),
     Kind.CONSUMER_JOINS: (4.0, 20.0),
+    Kind.LOG_CUT: (0.2, 3.0),
+    Kind.LOG_RESTORED: (1.0, 10.0),
+    Kind.WAREHOUSE_RESTORED: (1.0, 10.0),
 }
 _STEPS = {Kind.KILL_CONSUMER_AT_STEP: "consume", Kind.FREEZE_CONSUMER_AT_STEP: "consume", Kind.KILL_WORKER_AT_STEP: "receive"}
 _OTHERS_PER_KILL = 0.2
@@ -100,11 +108,11 @@ _KAFKA = _BOTH | {
     Kind.CONSUMER_JOINS,
 }
 KINDS: Mapping[str, frozenset[Kind]] = {
-    "sqlite": _BOTH | {Kind.FULL_LOG_DISK},
-    "kafka": _KAFKA,
-    "cluster": _KAFKA | {Kind.KILL_LEADER},
+    "sqlite": _BOTH | {Kind.FULL_LOG_DISK, Kind.LOG_RESTORED, Kind.WAL_DELETED},
+    "kafka": _KAFKA | {Kind.TOPIC_ANEW, Kind.LOG_CUT},
+    "cluster": _KAFKA | {Kind.KILL_LEADER, Kind.TOPIC_ANEW},  # what is cut from one copy, the others have
 }
-OF_WAREHOUSE: Mapping[str, frozenset[Kind]] = {"duckdb": frozenset(), "postgres": frozenset({Kind.WAREHOUSE_DOWN})}
+OF_WAREHOUSE: Mapping[str, frozenset[Kind]] = {"duckdb": frozenset({Kind.WAREHOUSE_RESTORED}), "postgres": frozenset({Kind.WAREHOUSE_DOWN})}
 CLOCKS = frozenset({Kind.CONSUMER_CLOCK, Kind.RECEIVER_CLOCK})
 ALL = frozenset(Kind)
 

@@ -226,6 +226,7 @@ def knows_nothing(_: str, request: Request) -> Response | None:
 def test_a_key_of_another_account_marks_nothing_as_gone(tmp_path: Path, bookings: int) -> None:
     with Shop(tmp_path, ["oncehub"]).open() as shop:
         shop.deliver(shop.live(bookings))
+        assert shop.reconcile()["oncehub"].failure is None
         shop.server.faults.append(knows_nothing)
         found = shop.reconcile()["oncehub"]
         assert isinstance(found.failure, ConfigurationError)

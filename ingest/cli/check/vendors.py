@@ -3,12 +3,17 @@
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ingest.cli.webhooks_shown import arrived, has_api
+from ingest.errors import ConfigurationError
 from ingest.finding import Finding, State, ok, warning
 from ingest.rest import Patience
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
+
+if TYPE_CHECKING:
+    from ingest.vendors.rest import AnyRest
 
 _SECONDS = 10.0
 
@@ -22,9 +27,22 @@ def check_rest(settings: Settings, vendor: AnyVendor) -> list[Finding]:
         return [Finding(name, State.SKIPPED, without)]
     from ingest.vendors.rest import load_rest
 
-    load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir), Patience(failing=_SECONDS, busy=_SECONDS)).ping()
+    rest = load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir), Patience(failing=_SECONDS, busy=_SECONDS))
+    rest.ping()
+    _require_own_key(settings, rest)
     only = "" if vendor.account.can_reconcile() else ", for sync only: reconcile leaves this account out, and missed webhooks are not found"
     return [ok(name, f"{vendor.name} takes the credentials{only}")]
+
+
+def _require_own_key(settings: Settings, rest: "AnyRest") -> None:
+    """Raise ConfigurationError where the vendor tells that the key is another account's than the one that reconciliation has used."""
+    from receivers.reconcile.checkpoint import Checkpoint
+    from receivers.reconcile.ownership import different_owner
+
+    checkpoint = Checkpoint(Path(settings.reconcile.state_dir), rest.account.name, dry_run=True)
+    noted = checkpoint.key()
+    if noted and noted.identity and (owner := rest.owner()) and owner != noted.identity:
+        raise ConfigurationError(different_owner(rest.label, noted.identity, owner, str(checkpoint.key_file)))
 
 
 def check_webhooks(settings: Settings, vendor: AnyVendor) -> list[Finding]:

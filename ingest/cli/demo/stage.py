@@ -57,7 +57,7 @@ class Stage:
                 "public_url": url,
                 "log": log or f"sqlite:///{self.folder}/log.db",
                 "topic_prefix": f"demo-{run}",
-                "receiver": {"port": port, "admin_port": admin_port, "workers": workers},
+                "receiver": {"port": port, "admin_port": admin_port, "workers": workers, "spool_dir": f"{self.folder}/spool"},
                 "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
                 "warehouse": {"credentials": f"{self.folder}/warehouse.duckdb", "work_dir": f"{self.folder}/dlt"},
                 "reconcile": {"lag": "0s", "admin_port": reconcile_port, "state_dir": f"{self.folder}/reconcile"},
@@ -67,6 +67,8 @@ class Stage:
             }
         )
         self.settings: Settings = load_settings(str(self.config), environ={})
+        if strays := [name for name, path in self.settings.paths().items() if not path.is_relative_to(self.folder)]:
+            raise ConfigurationError(f"the demo would use files outside of its folder: {', '.join(strays)}")
 
     @contextmanager
     def running(self) -> Iterator["Processes"]:

@@ -10,9 +10,10 @@ from typing import Any
 from kafka import KafkaConsumer, OffsetSpec, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-from ingest.log import Appended, Partition, StoredRecord
+from ingest.log import Appended, Partition
 from ingest.log.kafka.cluster import Cluster
-from ingest.log.kafka.consumer import partitions_of, record_of
+from ingest.log.kafka.consumer import partitions_of
+from ingest.log.kafka.witness import stored
 from ingest.log.kafka_settings import KafkaSettings
 
 _AT_A_TIME = 1000  # of each partition; the broker gives no more than max_partition_fetch_bytes at once
@@ -71,12 +72,12 @@ class KafkaLogReader:
         self._spans = {each: range(start[each].offset, end[each].offset) for each in partitions if start[each].offset >= 0}
 
     def _of(self, partition: TopicPartition, span: range) -> Iterator[Appended]:
-        place, offset = Partition(partition.topic, partition.partition), span.start
+        offset = span.start
         while offset < span.stop:
             messages, offset = self._fetch(partition, offset)
             for message in messages:
                 if message.offset < span.stop:
-                    yield Appended(_instant(message.timestamp), StoredRecord(record_of(message), place, message.offset))
+                    yield Appended(_instant(message.timestamp), stored(message))
 
     def _fetch(self, partition: TopicPartition, offset: int) -> tuple[list[Any], int]:
         """The next records, and the offset after them; markers of transactions are offsets without a record."""

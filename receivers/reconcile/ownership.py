@@ -1,0 +1,145 @@
+"""Whether a REST credential is that of the account it stands at: with another account's, every booking here looks deleted.
+
+A credential is compared with what the vendor says of its owner, where the vendor can tell, and has to read bookings that this
+account's webhooks told of. Only then does a booking that the vendor does not find count as gone.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import structlog
+
+from ingest.booking import Stored
+from ingest.errors import ConfigurationError, PayloadError, VendorUnavailable
+from ingest.vendors.rest import AnyRest
+from receivers.reconcile.checkpoint import Checkpoint, KnownKey
+from receivers.reconcile.proof import Warehouse
+
+log = structlog.get_logger()
+
+_SAMPLE = 10  # bookings that a key is asked for
+_CLOCKS = timedelta(minutes=1)  # vendors cut the time of creation to the minute
+
+
+class Ownership:
+    """The key of one account, during one run. What asks the vendor raises VendorUnavailable, VendorRefused; the rest WarehouseUnavailable."""
+
+    def __init__(self, rest: AnyRest, warehouse: Warehouse, checkpoint: Checkpoint) -> None:
+        self._rest = rest
+        self._warehouse = warehouse
+        self._checkpoint = checkpoint
+        self._fingerprint = rest.account.rest_fingerprint()
+        self._key = KnownKey(self._fingerprint, since=datetime.now(UTC))
+        self._has_read = False
+
+    def check(self) -> None:
+        """Prove a new key by bookings it must be able to read, before anything is loaded with it. A key that was proven costs no request.
+
+        Raises ConfigurationError when the key is another account's. Without any booking to ask for, the key stays unproven.
+        """
+        noted = self._checkpoint.key()
+        if noted and noted.fingerprint == self._fingerprint:
+            self._key = noted
+        if self._key.proven:
+            return
+        identity = noted.identity if noted else None
+        known = self._sample(by_webhook=not (noted and noted.proven))
+        if known or identity:
+            owner = self._require_same_owner(identity)
+            self._require_readable(known)
+            self._key = KnownKey(self._fingerprint, self._key.since, owner, proven=True)
+        self._checkpoint.note_key(self._key)
+
+    def confirm_absence(self, absent: Collection[str], *, others_were_read: bool) -> bool:
+        """Return whether the vendor's 404 proves that these bookings are gone: it still answers for others, and for the same owner.
+
+        Raises ConfigurationError when it answers for no other booking that is here, or for another owner.
+        """
+        self.check()  # with what was loaded meanwhile
+        owner = self._require_same_owner(self._key.identity)
+        if others_were_read or self._has_read:
+            return True
+        others = self._sample(without=absent)
+        if self._read(others, 1)[0]:
+            return True
+        if others:
+            raise ConfigurationError(
+                f"{self._rest.label}: the vendor finds none of {len(absent) + len(others)} bookings here, not even one that is known to be there."
+                " Is the key another account's, or something in between that answers? None was marked as gone"
+            )
+        if owner is None or not self._key.proven:
+            log.warning(
+                "reconcile.gone_unproven", source=self._rest.vendor.source, bookings=len(absent), why="there is no other booking to try"
+            )
+            return False
+        return True
+
+    def covers(self, row: Stored) -> bool:
+        """Return whether this key was the account's when the row was loaded; a key that is not proven answers for what it read itself."""
+        return self._key.proven or row.loaded_at >= self._key.since
+
+    def _require_same_owner(self, known: str | None) -> str | None:
+        """Ask the vendor whose key it is. Raises ConfigurationError when it was another account's key until now."""
+        owner = self._rest.owner()
+        if known and owner and owner != known:
+            raise ConfigurationError(different_owner(self._rest.label, known, owner, str(self._checkpoint.key_file)))
+        return owner
+
+    def _require_readable(self, known: Sequence[Stored]) -> None:
+        """Raise ConfigurationError unless the key reads half of these bookings; some may have been deleted at the vendor meanwhile."""
+        readable, asked = self._read(known, (len(known) + 1) // 2)
+        if 2 * readable < asked:
+            raise ConfigurationError(
+                f"{self._rest.label}: the key is new, and reads {readable} of the {asked} newest bookings here that it has to find."
+                " Is the key another account's, or that of a user who may not see them? Nothing was loaded, and none was marked as gone"
+            )
+
+    def _sample(self, *, by_webhook: bool = False, without: Collection[str] = ()) -> Sequence[Stored]:
+        """Return the newest bookings that should be there; `by_webhook`, because what a wrong key loaded proves nothing."""
+        vendor, account = self._rest.vendor.name, self._rest.account.name
+        found = self._warehouse.newest(vendor, account, _SAMPLE + len(without), by_webhook=by_webhook)
+        return [stored for stored in found if stored.booking.booking_id not in without][:_SAMPLE]
+
+    def _read(self, known: Sequence[Stored], enough: int) -> tuple[int, int]:
+        """Return how many of these bookings the vendor finds, no more than `enough`, and of how many it told whether it has them.
+
+        Raises VendorUnavailable when it answers none with sense.
+        """
+        readable, asked = 0, 0
+        for stored in known:
+            found = self._is_there(stored)
+            readable, asked = readable + bool(found), asked + (found is not None)
+            if readable >= enough:
+                break
+        if known and not asked:
+            raise VendorUnavailable(
+                f"{self._rest.label}: the vendor does not answer with the bookings that it is asked for; is api_url right?"
+            )
+        self._has_read = self._has_read or readable > 0
+        return readable, asked
+
+    def _is_there(self, stored: Stored) -> bool | None:
+        """Return whether the vendor has the booking; None when it answers with something else.
+
+        Two accounts may number their bookings in the same way, so the time of creation has to be the same too.
+        """
+        try:
+            record = self._rest.fetch(stored.booking.booking_id)
+            read = self._rest.vendor.booking_of_record(orjson.dumps(record)) if record else None
+        except PayloadError:
+            return None
+        if read is None:
+            return False
+        if read.booking_id != stored.booking.booking_id:
+            return None
+        made, made_here = read.created_at, stored.booking.created_at
+        return made is None or made_here is None or abs(made - made_here) <= _CLOCKS
+
+
+def different_owner(label: str, known: str, owner: str, file: str) -> str:
+    """Return what a person is told whose key is another account's. Identities are the vendor's ids, and no secrets."""
+    return (
+        f"{label}: the key belongs to {owner}, and the account's bookings were read with a key of {known} until now: set that account's key."
+        f" If the account itself is another one now, delete {file}. Nothing was loaded, and none was marked as gone"
+    )

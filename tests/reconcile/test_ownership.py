@@ -1,0 +1,188 @@
+"""A key that is not the account's own loads nothing and marks nothing as gone; the account's own marks what is gone."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ingest.cli.check.vendors import check_rest
+from ingest.errors import ConfigurationError, VendorRefused
+from ingest.finding import State
+from ingest.settings import Settings
+from ingest.simulator.rest import load_rest_dialect
+from ingest.simulator.rest.server import Fault, RestServer
+from ingest.simulator.world import World
+from ingest.vendors import vendor_names
+from receivers.reconcile.report import Report
+from tests.reconcile.shop import Shop
+from tests.simulator.story import dialects_at
+
+TELL_THE_OWNER = ("bookeo", "calendly")
+ABSENT = {"message": "Not found"}
+
+
+class TwoAccounts(Shop):
+    """A shop at a vendor that has a second account, whose key is as good, and whose bookings have the same numbers."""
+
+    def __init__(self, folder: Path, vendor: str) -> None:
+        super().__init__(folder, [vendor])
+        dialect = dialects_at("https://another.example.com")[vendor]
+        world = World({vendor: dialect.habits}, seed=2)
+        for minute in range(5):
+            world.step(datetime.now(UTC) - timedelta(hours=9, minutes=minute))
+        self.vendor = vendor
+        self.another = load_rest_dialect(vendor)(dialect, world.meetings[vendor])
+        self.server = RestServer({**self.rest, "another": self.another})
+
+    def use_key(self, *, of_another: bool) -> None:
+        """What the other account's key opens is the other account, so its address tells whose key it is."""
+        tree = self.tree()
+        if of_another:
+            tree["accounts"][self.vendor] |= {**self.another.settings(), "api_url": self.server.api_url("another")}
+        self.rig.settings = Settings.model_validate(tree)
+
+    def book(self, bookings: int) -> None:
+        """With numbers of which the second account has some too."""
+        self.deliver(self.live(bookings))
+
+    def run(self) -> Report:
+        return self.reconcile()[self.vendor]
+
+    def forget(self) -> None:
+        """The vendor deletes the first booking that is not cancelled."""
+        self.world.forget(self.vendor, min(self.world.meetings[self.vendor]))
+
+    def is_as_delivered(self, bookings: int) -> bool:
+        (loaded,) = self.rig.column("select count(*) from bookings where gone_at is null and last_via = 'webhook'")
+        (all_,) = self.rig.column("select count(*) from bookings")
+        return bool(loaded == all_ == bookings)
+
+
+@pytest.mark.parametrize("vendor", vendor_names())
+@pytest.mark.parametrize("proven", [False, True])
+def test_another_accounts_key_loads_nothing_and_marks_nothing_as_gone(tmp_path: Path, vendor: str, proven: bool) -> None:
+    with TwoAccounts(tmp_path, vendor).open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(1)
+        bookings = shop.count()
+        if proven:
+            assert shop.run().failure is None
+        shop.use_key(of_another=True)
+        refused = shop.run()
+        assert isinstance(refused.failure, ConfigurationError)
+        assert "none was marked as gone" in str(refused.failure)
+        assert shop.is_as_delivered(bookings)
+        shop.use_key(of_another=False)
+        assert shop.run().failure is None
+
+
+@pytest.mark.parametrize("vendor", vendor_names())
+def test_a_new_key_of_the_same_account_is_taken_and_marks_what_is_gone(tmp_path: Path, vendor: str) -> None:
+    with TwoAccounts(tmp_path, vendor).open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(4)
+        assert shop.run().failure is None
+        key_file = tmp_path / "reconcile" / f"{vendor}.reconciled.key"
+        key_file.write_text(key_file.read_text().replace('"fingerprint":"', '"fingerprint":"of a key before'))
+        shop.forget()
+        found = shop.run()
+        assert (found.failure, found.counts.gone) == (None, 1)
+        assert shop.wrong() == []
+
+
+@pytest.mark.parametrize("vendor", TELL_THE_OWNER)
+def test_check_tells_that_the_key_belongs_to_another_account(tmp_path: Path, vendor: str) -> None:
+    with TwoAccounts(tmp_path, vendor).open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(2)
+        assert shop.run().failure is None
+        (known,) = shop.rig.settings.chosen([vendor])
+        assert [found.state for found in check_rest(shop.rig.settings, known)] == [State.OK]
+        key_file = tmp_path / "reconcile" / f"{vendor}.reconciled.key"
+        noted = orjson.loads(key_file.read_bytes())
+        key_file.write_bytes(orjson.dumps(noted | {"identity": "of-another-account"}))
+        with pytest.raises(ConfigurationError, match=f"the key belongs to {re.escape(noted['identity'])}"):
+            check_rest(shop.rig.settings, known)
+
+
+def answering(path_part: str, status: int) -> Fault:
+    """Answers this wherever the path has these words."""
+
+    def fault(_: str, request: Request) -> Response | None:
+        return JSONResponse(ABSENT, status) if path_part in request.url.path else None
+
+    return fault
+
+
+@pytest.mark.parametrize("vendor", vendor_names())
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_vendor_that_answers_the_same_to_everything_proves_nothing(tmp_path: Path, vendor: str, status: int) -> None:
+    with TwoAccounts(tmp_path, vendor).open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(3)
+        bookings = shop.count()
+        assert shop.run().failure is None
+        shop.server.faults.append(answering("", status))
+        assert isinstance(shop.run().failure, VendorRefused)
+        assert shop.is_as_delivered(bookings)
+
+
+def empty_lists(_: str, request: Request) -> Response | None:
+    """What a proxy may make of another account: lists that are empty, and single bookings that are not found."""
+    if request.url.path.endswith(("/bookings", "/scheduled_events")):
+        body = {
+            "object": "list",
+            "data": [],
+            "collection": [],
+            "has_more": False,
+            "pagination": {},
+            "info": {"totalPages": 1, "currentPage": 1},
+        }
+        return JSONResponse(body)
+    single = any(part in request.url.path for part in ("/bookings/", "/scheduled_events/"))
+    return JSONResponse(ABSENT, 404) if single else None
+
+
+@pytest.mark.parametrize("vendor", vendor_names())
+def test_empty_lists_and_404_for_every_booking_prove_nothing_while_another_booking_is_known(tmp_path: Path, vendor: str) -> None:
+    """In the window there are too few for a share of them to say anything; the others are outside of it."""
+    with TwoAccounts(tmp_path, vendor).open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(6)
+        bookings = shop.count()
+        assert shop.run().failure is None
+        shop.server.faults.append(empty_lists)
+        column = "starts_at" if vendor == "calendly" else "updated_at"
+        (newest,) = shop.rig.column(f"select max({column}) from bookings")
+        found = shop.reconcile(start=newest - timedelta(seconds=90), until=newest + timedelta(seconds=90))[vendor]
+        assert isinstance(found.failure, ConfigurationError)
+        assert shop.is_as_delivered(bookings)
+
+
+@pytest.mark.parametrize("vendor", vendor_names())
+def test_the_only_booking_is_gone_where_the_vendor_tells_whose_key_it_is(tmp_path: Path, vendor: str) -> None:
+    with TwoAccounts(tmp_path, vendor).open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(1)
+        if shop.count() > 1:
+            pytest.skip("the first booking was moved at once")
+        assert shop.run().failure is None
+        shop.forget()
+        found = shop.run()
+        assert (found.failure, found.counts.gone) == (None, int(vendor in TELL_THE_OWNER))
+
+
+def test_a_key_that_sees_less_than_half_of_what_is_known_is_refused(tmp_path: Path) -> None:
+    with TwoAccounts(tmp_path, "oncehub").open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(9)
+        bookings = shop.count()
+        for _ in range(6):
+            shop.forget()  # from this key's view
+        refused = shop.run()
+        assert isinstance(refused.failure, ConfigurationError)
+        assert shop.is_as_delivered(bookings)
