@@ -88,6 +88,8 @@ def _read(stored: StoredRecord, topics: Topics, mapper: Mapper, now: datetime) -
         return Item(stored, event, reconciliation_row(event, now), table="reconciliations") if event.type == RECONCILED else None
     except PayloadError as error:
         return set_aside(stored, "unreadable_record", str(error), now)
+    except MemoryError:  # the machine's fault, not the record's
+        raise
     except Exception as error:  # noqa: BLE001 - our bug must not stop the other records, nor lose this one
         return set_aside(stored, "mapping_crashed", type(error).__name__, now)
 

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import structlog
 
+from ingest.clock import is_future
 from ingest.errors import LogUnavailable, PayloadError
 from ingest.event import REPLAY_OF, Via, whose
 from ingest.instant import format_instant, parse_instant
@@ -102,12 +103,13 @@ def again(stored: StoredRecord) -> Record:
 
 
 def received_at(one: Appended) -> datetime:
-    """When we received it; of dead letters, when they were set aside; of what is not ours, when it was appended."""
+    """When we received it; of dead letters, when they were set aside; of what is not ours, or was received after that, when it was appended."""
     headers = one.stored.record.headers
     try:
-        return parse_instant(headers.get("ce_receivedat") or headers["ce_time"])
+        received = parse_instant(headers.get("ce_receivedat") or headers["ce_time"])
     except (KeyError, PayloadError):
         return one.at
+    return one.at if is_future(received, one.at) else received
 
 
 def why_skipped(one: Appended, wanted: Wanted, first: Callable[[Partition], int] = lambda _: 0) -> Skipped | None:

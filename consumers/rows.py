@@ -81,9 +81,11 @@ TABLES = (
 
 
 def arrow(name: str, rows: Iterable[Row]) -> pa.Table:
-    """Rows of one table. Raises LoadRefused for a value that its column cannot hold."""
+    """Rows of one table. Raises LoadRefused for a value that its column cannot hold, MemoryError."""
     try:
         return pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
+    except pa.ArrowMemoryError:
+        raise
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise LoadRefused(f"a value of {name} that its column cannot hold: {type(error).__name__}") from None
 

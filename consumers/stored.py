@@ -151,7 +151,8 @@ def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
 
 def _stored(row: Mapping[str, Any]) -> Stored:
     told: dict[str, Any] = {name: as_utc(value) if value is not None and is_instant(name) else value for name, value in row.items()}
-    loaded_at, row_version = told.pop("loaded_at"), told["version"]
+    loaded_at = told.pop("loaded_at")
+    row_version = told["version"]
     if not is_version(row_version):
         raise ValueError("its version is none")
     told |= {"status": BookingStatus(told["status"]), "version": row_version.rpartition("/")[0]}

@@ -19,14 +19,15 @@ from ingest.log import Record
 RECONCILED = "ingest.reconciliation.finished"
 
 
+# How far the clocks of a vendor's own machines may differ: that which makes an event, and that which signs and sends it.
+_VENDORS_SKEW = timedelta(seconds=10)
+
 LONGEST_ID = 1024
 """Bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the key and headers of a record, which has to
 stay below what Kafka takes with the largest body; vendors' own ids have 200 bytes at most."""
 
 # How the headers begin that an event has on the log.
 OUR_HEADERS = "ce_"
-# How far the clocks of a vendor's own machines may differ: that which makes an event, and that which signs and sends it.
-_VENDORS_SKEW = timedelta(seconds=10)
 
 # The header that a replayed record has beside its own: where the first one of it was in the log.
 REPLAY_OF = "ce_replayof"

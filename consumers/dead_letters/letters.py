@@ -18,7 +18,8 @@ from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
 from ingest.event import RECONCILED, Event, whose
 from ingest.settings import Settings
 
-_PART = 500  # a letter is a few kilobytes, and seldom a megabyte
+_PART = 500  # letters at most that are read at a time
+_PART_BYTES = 8 * 1024 * 1024
 
 Identity = tuple[str, str, str, str]
 """Source, id, type and subject of an event."""
@@ -57,7 +58,7 @@ class Letters:
 
     def read(self, ids: Sequence[str]) -> Iterator[list[StoredLetter]]:
         """In this order, some at a time."""
-        for some in _parts(ids):
+        for some in self._fitting_parts(ids):
             answer = self._ask(f"SELECT * FROM dead_letters WHERE id IN ({_marks(some)})", some)  # noqa: S608 - marks
             rows = (dict(zip(answer.columns, row, strict=True)) for row in answer.rows)
             found = {row["id"]: stored_letter(row) for row in rows}
@@ -75,6 +76,18 @@ class Letters:
             ids = {row[0] for row in self._ask(sql, some).rows}
             found |= {identity_of(event) for event in wanted if event.type == RECONCILED and event.id in ids}
         return found
+
+    def _fitting_parts(self, ids: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Parts of the ids, in their order, whose letters are small enough together to be held in memory."""
+        for some in _parts(ids):
+            sizes = dict(self._ask(f"SELECT id, length(data) FROM dead_letters WHERE id IN ({_marks(some)})", some).rows)  # noqa: S608 - marks
+            begin = size = 0
+            for at, one in enumerate(some):
+                size += sizes.get(one) or 0
+                if size > _PART_BYTES and at > begin:
+                    yield some[begin:at]
+                    begin, size = at, sizes.get(one) or 0
+            yield some[begin:]
 
     def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
         """Return these bookings' rows, whole."""

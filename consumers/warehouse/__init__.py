@@ -21,11 +21,11 @@ from dlt.extract import DltResource
 
 from consumers.rows import SCHEMAS, TABLES, UNREADABLE_VERSION, Row, Table, arrow, stored_booking_row
 from consumers.versions import Key
-from consumers.warehouse.destination import POSTGRES, destination, keep_values, read, reading_client
+from consumers.warehouse.destination import POSTGRES, destination, keep_values, read, read_bounded, reading_client
 from consumers.warehouse.errors import translated
 from consumers.warehouse.fence import Fence, fenced
 from consumers.warehouse.files import file_stamp, hold, prune, turn_at
-from ingest.errors import LoadRefused, UnreadableValue, WarehouseUnavailable
+from ingest.errors import LoadRefused, OutOfMemory, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
 from ingest.warehouse_values import readable_values
@@ -33,11 +33,13 @@ from ingest.warehouse_values import readable_values
 log = structlog.get_logger()
 
 _KEYS_PER_QUERY = 500
+_ROWS_AT_ONCE = 16  # a row may be as large as a body
 _TURN_SECONDS = 10.0
 _LOOK_SECONDS = 60.0
 _NAMES = [table.name for table in TABLES]
 _OF_VERSIONS = ("vendor", "account", "booking_id", "version", "first_seen_at", "last_event_id", "column_versions")
 _NOTES = "_dlt_version"  # what dlt has noted of the tables it made
+_FILES = "dlt.destinations.filesystem"
 _LOADS = "_dlt_loads"  # what dlt notes of each load, last of all
 
 
@@ -46,7 +48,8 @@ class Warehouse:
 
     def __init__(self, settings: Settings) -> None:
         """Raises WarehouseUnavailable when another consumer holds the pipeline, ConfigurationError when dlt cannot use the destination as it is set."""
-        self._settings = settings.warehouse
+        self._all_settings, self._settings = settings, settings.warehouse
+        self._most_bytes = settings.consumer.batch_bytes
         self._name = "_".join(filter(None, ["ingest", settings.consumer.instance]))
         self._folder = Path(settings.warehouse.work_dir) / self._name
         self._held = hold(self._folder, f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance")
@@ -67,7 +70,7 @@ class Warehouse:
 
         It starts anew after a turn that failed, and where all was taken away.
         """
-        with turn_at(self._settings, _TURN_SECONDS), fenced(self._pipeline, _TURN_SECONDS) as self._fence:
+        with turn_at(self._all_settings, _TURN_SECONDS), fenced(self._pipeline, _TURN_SECONDS) as self._fence:
             self._fence.hold(self._staging, *sorted({f"{one.topic}/{one.number}" for one in partitions}))
             self._make_tables()
             self._failed = True
@@ -101,16 +104,23 @@ class Warehouse:
         return rows
 
     def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
-        """Their whole rows; within a turn. Raises WarehouseUnavailable."""
+        """Their whole rows; within a turn. Raises WarehouseUnavailable, OutOfMemory where several are larger than a batch may be."""
         return self._rows(SCHEMAS["bookings"].names, keys)
 
     def _rows(self, columns: Sequence[str], keys: Iterable[Key]) -> Mapping[Key, Row]:
-        rows = (stored_booking_row(columns, values) for values in self._bookings(columns, keys))
-        return {(row["vendor"], row["account"], row["booking_id"]): row for row in rows}
-
-    def _bookings(self, columns: Sequence[str], keys: Iterable[Key]) -> Iterator[Sequence[Any]]:
-        """Those with these booking ids, in queries of a bounded size."""
         wanted = list(keys)
+        found: dict[Key, Row] = {}
+        size = 0
+        for values in self._bookings(columns, wanted):
+            row = stored_booking_row(columns, values)
+            found[row["vendor"], row["account"], row["booking_id"]] = row
+            size += sum(len(value) for value in values if isinstance(value, str))
+            if size > self._most_bytes and len(wanted) > 1:
+                raise OutOfMemory(f"the stored rows of {len(wanted)} bookings are larger than {self._most_bytes} bytes together")
+        return found
+
+    def _bookings(self, columns: Sequence[str], wanted: Sequence[Key]) -> Iterator[Sequence[Any]]:
+        """Those with these booking ids, in queries of a bounded size, and a few rows at a time where the driver can."""
         if not wanted:
             return
         with translated(), self._pipeline.sql_client() as client:
@@ -120,8 +130,9 @@ class Warehouse:
                 marks = ", ".join(["%s"] * len(some))
                 sql = f"SELECT {', '.join(columns)} FROM {table} WHERE booking_id IN ({marks})"  # noqa: S608 - our own names, and marks
                 try:
-                    with readable_values():
-                        yield from client.execute_sql(sql, *(key[2] for key in some)) or ()
+                    with readable_values(), client.execute_query(sql, *(key[2] for key in some)) as cursor:
+                        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                            yield from rows
                 except DatabaseUndefinedRelation:
                     return  # nothing was ever loaded
                 except UnreadableValue as error:
@@ -139,10 +150,17 @@ class Warehouse:
                 found |= {str(row[0]) for row in client.execute_sql(sql, *some) or ()}
         return found
 
+    def has(self, loads: frozenset[str]) -> bool:
+        """Whether it has all of these loads; within a turn. Raises WarehouseUnavailable.
+
+        Files have to be read one by one, of every load there ever was: there only `loaded`, when a consumer starts, finds out.
+        """
+        return self._destination.destination_type == _FILES or self.loaded(loads) == loads
+
     def load(self, rows: Mapping[str, list[Row]]) -> str:
         """Within a turn; when that ends, every row is visible, and the load has the id that is returned.
 
-        Raises WarehouseUnavailable, or LoadRefused when these rows are the reason.
+        Raises WarehouseUnavailable; OutOfMemory when fewer rows may fit; LoadRefused or RowsTooLarge when these rows are the reason.
         """
         resources = [self._resource(table, rows[table.name]) for table in TABLES if table.name in rows]
         with translated():
@@ -155,6 +173,11 @@ class Warehouse:
         get_resolved_traces().clear()  # dlt's note of every setting it read: a full memory, in time
         prune(self._folder)
         return max(extracted.loads_ids)
+
+    def load_nothing(self) -> None:
+        """Load no row of each table, in a turn of its own: to see whether loads work. Raises as `load` does."""
+        with self.turn():
+            self.load({name: [] for name in _NAMES})
 
     def close(self) -> None:
         """Gives the pipeline up."""
@@ -237,4 +260,4 @@ def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, Any]:
     }
 
 
-__all__ = ["Warehouse", "destination", "read", "reading_client"]
+__all__ = ["Warehouse", "destination", "read", "read_bounded", "reading_client"]

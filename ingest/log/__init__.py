@@ -25,6 +25,11 @@ class Record:
     value: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return len(self.key) + len(self.value) + sum(len(name) + len(value) for name, value in self.headers.items())
+
 
 @dataclass(frozen=True, slots=True)
 class Partition:
@@ -84,6 +89,10 @@ class Change:
     now: int
 
 
+MOST_BYTES = 8 * 1024 * 1024
+"""What one poll gives at most, unless its caller says otherwise."""
+
+
 class Producer(Protocol):
     """Appends. Safe to call from several threads."""
 
@@ -97,8 +106,11 @@ class Producer(Protocol):
 class Consumer(Protocol):
     """Reads on behalf of a group. Used from one thread."""
 
-    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
-        """Up to `limit` next records; waits at most `timeout` seconds for the first. Raises LogUnavailable."""
+    def poll(self, limit: int, timeout: float, most_bytes: int = MOST_BYTES) -> list[StoredRecord]:
+        """Up to `limit` next records; waits at most `timeout` seconds for the first. Raises LogUnavailable.
+
+        They are no larger than `most_bytes` together and one record more, so that each record comes some day, however large it is.
+        """
 
     def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
         """These and all before them are done with; `load` is the id of the newest load that they needed, "" for none.

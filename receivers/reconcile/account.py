@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import structlog
@@ -73,7 +73,7 @@ class AccountRun:
     def _set_clock(self) -> None:
         """Go by the vendor's clock where this machine's is wrong: spans and marks of another time would leave out what was missed."""
         with suppress(ConfigurationError):  # it is met again where the vendor is asked, and told there
-            rest = self._rest()
+            rest = self._rest
             rest.ask_time()
             self._report.clock_ahead = rest.clock_ahead
             self._ahead = rest.clock_ahead or timedelta(0)
@@ -85,7 +85,9 @@ class AccountRun:
         report.since = self._since or now - self._around.settings.reconcile.lookback
         report.until, report.started_at, report.finished_at = self._until or now, now, now
 
+    @cached_property
     def _rest(self) -> AnyRest:
+        """Raises ConfigurationError."""
         return load_rest(self._vendor.name)(self._vendor, Path(self._around.settings.reconcile.state_dir), self._around.patience)
 
     def _now(self) -> datetime:
@@ -121,7 +123,7 @@ class AccountRun:
 
     def _sweep(self, noting: Noting, checkpoint: Checkpoint) -> None:
         report, around, found = self._report, self._around, noting.progress
-        rest = self._rest()
+        rest = self._rest
         until = self._until or self._now()
         into_the_future = rest.swept_by == "starts_at" and self._until is None
         report.until = None if into_the_future else until

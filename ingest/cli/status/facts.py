@@ -23,10 +23,11 @@ _PER_ACCOUNT = (
     "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, max(loaded_at) as last_load"
     " from bookings group by vendor, account"
 )
-# The newest of each account.
+# The newest of each account; one that a clock which was ahead has written would hide all that came since.
 _LAST_RUNS = (
     "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from reconciliations as run where finished_at ="
-    " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor) order by vendor, account"
+    " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor"
+    " and finished_at <= current_timestamp) order by vendor, account"
 )
 _LETTERS_READ = 5_000  # more are not told apart into open and closed ones: each has to be read
 
