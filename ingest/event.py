@@ -21,6 +21,9 @@ RECONCILED = "ingest.reconciliation.finished"
 
 # How far the clocks of a vendor's own machines may differ: that which makes an event, and that which signs and sends it.
 _VENDORS_SKEW = timedelta(seconds=10)
+# How far a receiver's clock may be behind before it is the vendor's time that is not believed.
+_RECEIVERS_SKEW = timedelta(days=400)
+_OF_OURS = "ingest."
 
 # The header that a replayed record has beside its own: where the first one of it was in the log.
 REPLAY_OF = "ce_replayof"
@@ -70,7 +73,10 @@ class Event:
     @property
     def latest_possible(self) -> datetime:
         """The latest time that the event may tell of: what is later than that cannot be right."""
-        return later(self.sent_at, _VENDORS_SKEW) if self.sent_at else later(self.received_at, CLOCK_SKEW)
+        if self.sent_at:
+            return later(self.sent_at, _VENDORS_SKEW)
+        # What REST told was read at a time by the vendor's clock; a receiver's clock alone may be wrong, and must make no newer state an older one.
+        return later(self.received_at, CLOCK_SKEW if self.type.startswith(_OF_OURS) else _RECEIVERS_SKEW)
 
     @property
     def vendor(self) -> str:
