@@ -13,15 +13,18 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
+import structlog
 
 from ingest.clock import is_future
 from ingest.errors import LogUnavailable, PayloadError
 from ingest.event import REPLAY_OF, Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Appended, Backlog, Partition, Producer, Reader, Record, StoredRecord, durable
+from ingest.log import Appended, Backlog, Partition, Producer, Reader, Record, StoredRecord, append_apart
 from ingest.opening import read_backlog
 from ingest.settings import Settings
 from ingest.waits import Wait
+
+log = structlog.get_logger()
 
 CLOCKS_DIFFER = timedelta(minutes=5)
 """How much earlier a record may have been appended, by the log's clock, than it was received by a receiver's."""
@@ -42,6 +45,7 @@ class Skipped(StrEnum):
     REPLAY = "replays"
     OTHER_ACCOUNT = "other_accounts"
     OUTSIDE = "outside"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +211,10 @@ class Replay:
         topics: dict[str, list[Record]] = {}
         for stored in part:
             topics.setdefault(stored.partition.topic, []).append(again(stored))
-        for future in [producer.append(topic, records) for topic, records in topics.items()]:
-            durable(future, _APPEND_SECONDS, "what is replayed")
+        for topic, records in topics.items():
+            for record, refusal in append_apart(producer, topic, records, _APPEND_SECONDS, "what is replayed"):
+                self.report.skipped[Skipped.REFUSED] += 1
+                log.warning("replay.refused", position=record.headers[REPLAY_OF], why=str(refusal))
 
     def _wait(self, busy: Callable[[Sequence[Backlog]], bool]) -> None:
         """As long as the consumers are busy. Raises LogUnavailable when they do not get on."""

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, readiness
 from ingest.listening import bind
+from ingest.own_names import OwnNames
 from ingest.readiness import Probe, Readiness
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings
 
@@ -49,7 +50,7 @@ def serve_admin(settings: Listener, section: str, probes: Mapping[str, Probe]) -
     host, port, token = settings.admin_host, settings.admin_port, settings.admin_token
     check_admin(settings, section)
     config = uvicorn.Config(
-        build_admin(Readiness(probes).findings, token),
+        OwnNames(build_admin(Readiness(probes).findings, token), [host, *settings.admin_hosts], f"{section}.admin_hosts"),
         host=host,
         port=port,
         http="h11",  # bounds what it reads of a request's head, and is quick enough here

@@ -25,6 +25,13 @@ _VENDORS_SKEW = timedelta(seconds=10)
 _RECEIVERS_SKEW = timedelta(days=400)
 _OF_OURS = "ingest."
 
+LONGEST_ID = 1024
+"""Bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the key and headers of a record, which has to
+stay below what Kafka takes with the largest body; vendors' own ids have 200 bytes at most."""
+
+# How the headers begin that an event has on the log.
+OUR_HEADERS = "ce_"
+
 # The header that a replayed record has beside its own: where the first one of it was in the log.
 REPLAY_OF = "ce_replayof"
 
@@ -124,6 +131,12 @@ class Event:
             supersedes=headers.get("ce_supersedes", ""),
             sent_at=parse_instant(sent_at) if (sent_at := headers.get("ce_sentat")) else None,
         )
+
+
+def check_length(name: str, text: str) -> None:
+    """Raise PayloadError for an id that is too long to be one."""
+    if (size := len(text.encode(errors="replace"))) > LONGEST_ID:
+        raise PayloadError(f"the {name} has {size} bytes: ids of more than {LONGEST_ID} are not taken for ids")
 
 
 def digest(*parts: str | bytes) -> str:

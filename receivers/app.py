@@ -2,24 +2,27 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import unquote, urlsplit
 
 import structlog
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingest.errors import ConfigurationError
 from ingest.log import Producer
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.settings.environment import variable_name
+from ingest.settings.live import LiveAccounts
 from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
-from receivers.live import LiveAccounts
 from receivers.refusals import Refusals
 from receivers.seldom import SeldomWarned
 from receivers.site import SITE_HEADER, site_of
@@ -28,13 +31,18 @@ from receivers.webhook import Webhooks
 
 log = structlog.get_logger()
 
+RISK_OF_SHARING = "whoever can send to one of them can send its deliveries to the others; give each a webhook secret of its own"
 
-def create_app() -> Starlette:
-    """For uvicorn workers: settings from INGEST_CONFIG and the environment. Raises ConfigurationError, LogUnavailable."""
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """For uvicorn workers: these settings, or those of INGEST_CONFIG and the environment; accounts change with the files.
+
+    Raises ConfigurationError, LogUnavailable.
+    """
     configure_logging("receiver")
     logging.getLogger("uvicorn.error").addFilter(SeldomWarned())
-    settings = load_settings()
-    accounts = LiveAccounts(lambda: with_secrets(load_settings()), watched_paths())
+    settings = settings or load_settings()
+    accounts = LiveAccounts(lambda: with_secrets(load_settings()), watched_paths(), first=with_secrets(settings))
     return build_app(settings, accounts, open_spooling(settings))
 
 
@@ -48,6 +56,8 @@ def ready_vendors(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:
         raise ConfigurationError(
             f"no webhook secret for account {', '.join(bare)}: set {variables}, or webhook_secrets in the secrets file"
         )
+    for names in settings.sharing_secrets():
+        log.warning("accounts.same_secret", accounts=names, why=RISK_OF_SHARING)
     return settings.vendors()
 
 
@@ -72,7 +82,7 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
         yield
         await asyncio.to_thread(producer.close)
 
-    public_path = unquote(urlsplit(settings.public_url).path).rstrip("/")
+    public_path = _decoded(urlsplit(settings.public_url).path).rstrip("/")
     webhooks, refusals = Webhooks(settings, vendors, producer), Refusals(vendors, public_path)
     routes = [
         Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
@@ -80,12 +90,31 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
     ]
     app = Starlette(
         routes=[*routes, *_below(public_path, routes)],
+        middleware=[Middleware(PathsAsSent)],
         exception_handlers={404: refusals.answer, 405: refusals.answer},
         lifespan=lifespan,
         max_body_size=settings.receiver.body_limit,
     )
     app.router.redirect_slashes = False  # a redirect would go to whatever host the caller named
     return app
+
+
+class PathsAsSent:
+    """Routes by the path in which an encoded slash is no slash: proxies and their rules see one segment where `unquote` makes two."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`raw_path` is what was sent."""
+        if scope["type"] == "http":
+            scope["path"] = _decoded(scope["raw_path"].decode("latin-1"))
+        await self._app(scope, receive, send)
+
+
+def _decoded(path: str) -> str:
+    """Percent signs decoded, but for those of slashes (RFC 3986, section 2.2)."""
+    return "%2F".join(map(unquote, re.split("%2f", path, flags=re.IGNORECASE)))
 
 
 def _below(public_path: str, routes: Sequence[BaseRoute]) -> list[Mount]:

@@ -9,8 +9,9 @@ import pytest
 from consumers.warehouse import destination
 from ingest.errors import ConfigurationError
 from ingest.scratch import scratch_folder
+from ingest.settings.live import Live
 from ingest.settings.sources import load_settings
-from receivers.serve import _run_workers
+from receivers.serve import WorkerApp, _run_workers
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_a_warehouse_cannot_be_opened(nowhere: Path) -> None:
 def test_several_workers_cannot_be_started(nowhere: Path) -> None:
     settings = load_settings(environ={"INGEST_LOG": f"sqlite:///{nowhere}/log.db", "INGEST_RECEIVER__WORKERS": "2"})
     with pytest.raises(ConfigurationError, match="set TMPDIR"), socket.socket() as unused:
-        _run_workers(settings, unused)
+        _run_workers(settings, WorkerApp(Live(lambda: settings, [])), unused)
 
 
 def test_a_folder_that_is_full_or_closed_is_told_in_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

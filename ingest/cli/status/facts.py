@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ingest.address import local_address
 from ingest.disk import free_bytes
 from ingest.errors import IngestError, NoSuchTable, NothingLoaded
+from ingest.finding import State
 from ingest.opening import read_backlog
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings, Settings
 from ingest.stores import store_folders
@@ -168,6 +169,7 @@ def _ask_warehouse(settings: Settings) -> Row:
         "reconciliations": _rows(settings, _LAST_RUNS),
         "tables": [{"table": name, "rows": _count(settings, name)} for name in TABLES],
         "open_dead_letters": _open_letters(settings),
+        "changed_by_hand": _changed_by_hand(settings),
     }
 
 
@@ -197,6 +199,13 @@ def _open_letters(settings: Settings) -> dict[str, int] | None:
         if not letter.loaded:
             counts[letter.account] = counts.get(letter.account, 0) + 1
     return counts
+
+
+def _changed_by_hand(settings: Settings) -> list[Row]:
+    """What is not as loads make it, in tables and rows; each as a finding in JSON."""
+    from consumers.table_check import check_tables
+
+    return [finding.to_json() for finding in check_tables(settings) if finding.state not in {State.OK, State.SKIPPED}]
 
 
 def _count(settings: Settings, table: str) -> int | None:

@@ -112,7 +112,10 @@ class Bookeo(Vendor[BookeoAccount]):
     """Signed with HMAC-SHA256 over timestamp, message id, registered URL and body; the message id is the event's."""
 
     name = "bookeo"
+    event_headers = frozenset({TIMESTAMP, MESSAGE_ID, PREVIOUS_LOST})
+    event_parameters = frozenset({"domain", "type"})
     Account = BookeoAccount
+    signs_url = True
 
     def webhook_queries(self) -> list[str]:
         """Body and headers do not say what happened, so it is in the URL: one webhook, with its own query, per type."""
