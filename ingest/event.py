@@ -31,6 +31,8 @@ stay below what Kafka takes with the largest body; vendors' own ids have 200 byt
 
 # How the headers begin that an event has on the log.
 OUR_HEADERS = "ce_"
+# When the vendor signed the delivery; a dead letter of the receiver has it among its headers, where the signature itself is not kept.
+SENT_AT = "ce_sentat"
 
 # The header that a replayed record has beside its own: where the first one of it was in the log.
 REPLAY_OF = "ce_replayof"
@@ -100,7 +102,7 @@ class Event:
         return Record(key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=self._headers())
 
     def _headers(self) -> dict[str, str]:
-        optional = {"ce_supersedes": self.supersedes, "ce_sentat": format_instant(self.sent_at) if self.sent_at else ""}
+        optional = {"ce_supersedes": self.supersedes, SENT_AT: format_instant(self.sent_at) if self.sent_at else ""}
         return {
             "ce_specversion": "1.0",
             "ce_id": self.id,
@@ -129,7 +131,7 @@ class Event:
             via=_via(headers),
             signed_by=headers.get("ce_signedby", ""),
             supersedes=headers.get("ce_supersedes", ""),
-            sent_at=parse_instant(sent_at) if (sent_at := headers.get("ce_sentat")) else None,
+            sent_at=parse_instant(sent_at) if (sent_at := headers.get(SENT_AT)) else None,
         )
 
 
