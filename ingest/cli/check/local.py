@@ -20,7 +20,9 @@ def check_accounts(settings: Settings) -> list[Finding]:
     from receivers.app import RISK_OF_SHARING, ready_vendors
 
     names = [f"{vendor}/{name}" for vendor, name in ready_vendors(settings)]
-    shared = [warning("accounts", f"{', '.join(some)} have the same webhook secret", RISK_OF_SHARING) for some in settings.sharing_secrets()]
+    shared = [
+        warning("accounts", f"{', '.join(some)} have the same webhook secret", RISK_OF_SHARING) for some in settings.sharing_secrets()
+    ]
     return [ok("accounts", f"{', '.join(names)}: every one has a webhook secret"), *shared]
 
 
