@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from consumers.query import query
+from ingest.clock import CLOCK_SKEW, later
 from ingest.errors import NoSuchTable, NothingLoaded
 from ingest.settings import Settings
 from ingest.vendors.trial import TRIAL
@@ -33,9 +34,10 @@ def has_event(settings: Settings, vendor: str, account: str, event_id: str) -> b
 
 
 def arrivals(settings: Settings, vendor: str, account: str) -> Arrivals:
-    """Raises WarehouseUnavailable; where nothing was loaded yet, nothing came."""
-    last = _ask(settings, f"SELECT max(received_at) {_EVENTS}", [vendor, account])
-    missed = _ask(settings, _MISSED, [vendor, account])
+    """Raises WarehouseUnavailable; where nothing was loaded yet, nothing came. Times of the future, of a clock that was wrong, are left out."""
+    latest = later(datetime.now(UTC), CLOCK_SKEW)
+    last = _ask(settings, f"SELECT max(received_at) {_EVENTS} AND received_at <= %s", [vendor, account, latest])
+    missed = _ask(settings, f"{_MISSED} AND updated_at <= %s", [vendor, account, latest])
     return Arrivals(_first(last), _first(missed))
 
 

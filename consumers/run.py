@@ -29,6 +29,7 @@ def consume(settings: Settings) -> None:
     producer = open_producer(settings)
     live = Live(load_settings, watched_paths(), first=settings)
     loader = Loader(settings, consumer, producer, warehouse, live.current)
+    loader.undone.watch()
     serve_admin(settings.consumer, "consumer", {**_probes(settings, loader), "settings": live.findings})
     log.info("consumer.started", destination=settings.warehouse.destination, dataset=settings.warehouse.dataset)
     try:
@@ -45,4 +46,9 @@ def _probes(settings: Settings, loader: Loader) -> dict[str, Probe]:
         if trouble := loader.trouble:  # once: the loop clears it
             raise trouble
 
-    return {"loading": loading, "log": lambda: probe_read(settings), "warehouse": lambda: reach(settings.warehouse)}
+    return {
+        "loading": loading,
+        "undone": loader.undone.probe,
+        "log": lambda: probe_read(settings),
+        "warehouse": lambda: reach(settings.warehouse),
+    }

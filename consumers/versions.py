@@ -9,27 +9,38 @@ A row has one `version`, that of its newest message. `column_versions` has the v
 does not tell: that of the message which wrote the column, or "" where none did. A message may guess at a column that it does not
 tell: the newest guess stays until a message tells the column, whatever its version.
 
+No time rules that cannot be right. A change cannot be later than its event was sent, or received where no time of sending is known; nor can
+it be earlier than the booking was made. A version of such a time counts as one of the nearest time that can be, by what stands in the record
+alone. Releases that believed every time have left rows with versions that nothing surpasses: a state that REST told and that names such
+a version takes the row over.
+
 Some columns describe what another column names: `customer_phone` is the phone of `customer_id`. Where two messages name different
 things, the older one also empties the describing columns, at its own version. So what it or an older message told of them is gone, and what
 a newer one tells stays. The version at which a column is emptied only ever grows as messages come, so their order does not matter here either.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
 from consumers.rows import Row, as_json, booking_row, empty_value, guess_version, without_guess
-from ingest.booking import Booking
+from ingest.booking import COLUMNS, Booking
+from ingest.clock import is_ahead, is_long_before, later, with_instant
+from ingest.errors import PayloadError
 from ingest.event import Event, Via
-from ingest.instant import format_instant
+from ingest.instant import format_instant, parse_instant
 
 Key = tuple[str, str, str]
 
 # Columns that say how a row came to be, not what a message says of the booking.
 _OF_THE_LOAD = {"first_seen_at", "last_via", "loaded_at"}
+
+# Columns that have no version of their own.
+_NO_REGISTERS = {"booking_id", "version", "column_versions"}
+_TICK = timedelta(microseconds=1)
 
 # Column → the column that names what it describes.
 DESCRIBES: Mapping[str, str] = {
@@ -55,8 +66,35 @@ class Candidate:
 
     @property
     def version(self) -> str:
-        """The vendor's version, and within one version (vendors cut times to seconds, even minutes) the event's time."""
-        return f"{max(self.booking.version, self.event.supersedes)}/{format_instant(self.event.time)}"
+        """The vendor's version, and within one version (vendors cut times to seconds, even minutes) the event's time.
+
+        A state that supersedes a row's is above it in the one or in the other.
+        """
+        event = self.event
+        state, time = self._state_version(), event.time if event.time <= event.latest_possible else event.happened_by
+        superseded, _, superseded_time = event.supersedes.partition("/")
+        if state <= superseded and not self.takes_over:
+            state, time = superseded, max(time, _just_after(superseded_time))
+        return f"{state}/{format_instant(time)}"
+
+    def _state_version(self) -> str:
+        """Return the vendor's version, with the nearest time that can be where its own cannot."""
+        version, created_at, event = self.booking.version, self.booking.created_at, self.event
+        if is_ahead(version, event.latest_possible):
+            return with_instant(version, event.happened_by)
+        if created_at and created_at <= event.latest_possible and is_long_before(version, created_at):
+            return with_instant(version, created_at)
+        return version
+
+    @property
+    def is_implausible(self) -> bool:
+        """Whether the event or the state has a time that cannot be right."""
+        return self.event.time > self.event.latest_possible or self._state_version() != self.booking.version
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether it supersedes a version of a time that had not come yet when REST told the state."""
+        return is_ahead(self.event.supersedes, self.event.latest_possible)
 
     @property
     def replayed(self) -> bool:
@@ -71,11 +109,37 @@ class Candidate:
     def made(self, stored: Row) -> bool:
         """Whether the row is of this very event: the same id, and the same time, because REST may tell one thing again later."""
         time: str = stored["version"].rpartition("/")[2]
-        return self.event.id == stored["last_event_id"] and format_instant(self.event.time) == time
+        times = (format_instant(self.event.time), self.version.rpartition("/")[2])
+        return self.event.id == stored["last_event_id"] and time in times
 
     def row(self, now: datetime) -> Row:
         """Make the row that it is where none is stored."""
-        return booking_row(self.booking, self.event, self.version, self.event.received_at, now)
+        versions = {name: self._plausible(version) for name, version in (self.booking.column_versions or {}).items()}
+        booking = replace(self.booking, column_versions=versions or None)
+        return booking_row(booking, self.event, self.version, self.event.received_at, now)
+
+    def before_takeover(self, stored: Row) -> Row:
+        """Return a row that it takes over as one of before it, and whose columns are no newer than what it tells; any other row as it is."""
+        if not self.takes_over or stored["version"] != self.event.supersedes:
+            return stored
+        versions = column_versions(stored)
+        plausible = {name: self._plausible(versions.get(name, self.event.supersedes)) for name in COLUMNS if name not in _NO_REGISTERS}
+        return stored | {"version": "", "column_versions": as_json(plausible)}
+
+    def _plausible(self, version: str) -> str:
+        """Return a column's version, and one just below its own where that is of a time that had not come yet."""
+        if not is_ahead(without_guess(version), self.event.latest_possible):
+            return version
+        state, _, time = self.version.partition("/")
+        return version.replace(without_guess(version), f"{state}/{format_instant(parse_instant(time) - _TICK)}")
+
+
+def _just_after(time: str) -> datetime:
+    """Return the next time there is; the first of all after what is none, which no program of ours writes."""
+    try:
+        return later(parse_instant(time), _TICK)
+    except PayloadError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +161,13 @@ def by_booking(candidates: Iterable[Candidate]) -> dict[Key, list[Candidate]]:
 def needs_whole_row(candidates: Iterable[Candidate], stored: Row) -> bool:
     """Say whether more of the stored row than its version is needed: single columns may win or lose, or be read anew."""
     return stored["column_versions"] is not None or any(
-        not candidate.tells_all or (candidate.replayed and candidate.made(stored)) for candidate in candidates
+        not candidate.tells_all or candidate.takes_over or (candidate.replayed and candidate.made(stored)) for candidate in candidates
     )
 
 
 def outcome(candidates: Sequence[Candidate], stored: Row | None, now: datetime) -> Outcome:
     """Put the messages about one booking, in the order of the log, into its stored row, which is whole where `needs_whole_row` says so."""
-    row = stored if stored is None else _read_anew(candidates, stored, now)
+    row = stored if stored is None else _taken_over(candidates, _read_anew(candidates, stored, now))
     unused: list[Candidate] = []
     for candidate in _newest_first(candidates):
         before = row
@@ -114,8 +178,14 @@ def outcome(candidates: Sequence[Candidate], stored: Row | None, now: datetime) 
     stale = [one for one in unused if stored is not None and not one.replayed and one.version < stored["version"]]
     if row is None or row is stored:
         return Outcome(None, stale)
-    first_seen_at = stored["first_seen_at"] if stored else min(candidate.event.received_at for candidate in candidates)
+    first_seen_at = (stored or {}).get("first_seen_at") or min(candidate.event.received_at for candidate in candidates)
     return Outcome(row | {"first_seen_at": first_seen_at, "loaded_at": now}, stale)
+
+
+def _taken_over(candidates: Iterable[Candidate], row: Row) -> Row:
+    for candidate in candidates:
+        row = candidate.before_takeover(row)
+    return row
 
 
 def _newest_first(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, readiness
 from ingest.listening import bind
+from ingest.own_names import OwnNames
 from ingest.readiness import Probe, Readiness
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings
 
@@ -37,7 +38,7 @@ def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None)
         return guarded(request, lambda: _readiness(ready))
 
     def metrics(request: Request) -> Response:
-        return guarded(request, lambda: Response(generate_latest(_registry()), media_type=CONTENT_TYPE_LATEST))
+        return guarded(request, lambda: Response(generate_latest(registry()), media_type=CONTENT_TYPE_LATEST))
 
     app = Starlette(routes=[Route("/readyz", readyz), Route("/metrics", metrics)])
     app.router.redirect_slashes = False  # a redirect would go to whatever host the caller named
@@ -49,7 +50,7 @@ def serve_admin(settings: Listener, section: str, probes: Mapping[str, Probe]) -
     host, port, token = settings.admin_host, settings.admin_port, settings.admin_token
     check_admin(settings, section)
     config = uvicorn.Config(
-        build_admin(Readiness(probes).findings, token),
+        OwnNames(build_admin(Readiness(probes).findings, token), [host, *settings.admin_hosts], f"{section}.admin_hosts"),
         host=host,
         port=port,
         http="h11",  # bounds what it reads of a request's head, and is quick enough here
@@ -78,7 +79,8 @@ def _readiness(ready: Callable[[], Sequence[Finding]]) -> Response:
     return JSONResponse(body, 200 if body["ready"] else 503)
 
 
-def _registry() -> CollectorRegistry:
+def registry() -> CollectorRegistry:
+    """Return the metrics of this process, or of all workers that share a folder for them."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     _forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))

@@ -93,7 +93,11 @@ EMPTY: tuple[object, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A booking as the warehouse has it. Its `version` is the vendor's part alone; `loaded_at` is when its row was made."""
+    """A booking as the warehouse has it. Its `version` is the vendor's part alone; `loaded_at` is when its row was made.
+
+    `row_version` is the whole version of the row, "" where it is not known.
+    """
 
     booking: Booking
     loaded_at: datetime
+    row_version: str = ""

@@ -48,6 +48,11 @@ def format_duration(duration: timedelta) -> str:
     return f"{duration // _SHORT[unit]}{unit}"
 
 
+def describe_skew(ahead: timedelta) -> str:
+    """Write how far a clock differs from another one: `2 min ahead of`, or `behind` where the span is negative."""
+    return f"{describe_duration(ahead)} {'ahead of' if ahead > timedelta(0) else 'behind'}"
+
+
 def describe_duration(span: timedelta) -> str:
     """Write a duration of a second or more in its two largest units, without its sign, the rest cut off: `3 d 4 h`, `2 min`, `45 s`; a shorter one in ms."""
     if abs(span) < timedelta(seconds=1):

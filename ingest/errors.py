@@ -14,7 +14,9 @@ IngestError
 │   └── VendorUnreachable  there is no connection, or no answer on it
 ├── VendorRefused          it answers no: a key, a scope, a plan, a request of ours
 ├── WarehouseUnavailable   the destination cannot be reached or is locked   retryable
-│   └── NothingLoaded      it has no dataset yet
+│   ├── NothingLoaded      it has no dataset yet
+│   └── OutOfMemory        there is not enough memory for these rows; fewer may fit
+│       └── RowsTooLarge   they need more than the limit that the settings give DuckDB
 ├── UnreadableValue        the destination answered what Python has no value for
 ├── LoadRefused            the destination refuses these very rows
 ├── DeadLetterLimit        too many bad records
@@ -24,6 +26,7 @@ IngestError
 Messages say what happened, to which thing, and what to do. They never hold a secret or a body.
 """
 
+from datetime import datetime
 from typing import ClassVar
 
 _ABSENT = frozenset({404, 410})
@@ -40,7 +43,11 @@ class VerificationError(IngestError):
 
 
 class WrongTime(VerificationError):
-    """The signature is right, but the delivery is older than the account's tolerance, or from the future."""
+    """The signature is right, but the delivery, which was signed at `sent_at`, is older than the account's tolerance, or from the future."""
+
+    def __init__(self, message: str, sent_at: datetime) -> None:
+        super().__init__(message)
+        self.sent_at = sent_at
 
 
 class PayloadError(IngestError):
@@ -118,6 +125,14 @@ class WarehouseUnavailable(IngestError):
 
 class NothingLoaded(WarehouseUnavailable):
     """There is no dataset yet."""
+
+
+class OutOfMemory(WarehouseUnavailable):
+    """The destination, or this process, has not enough memory for these rows; fewer of them may fit."""
+
+
+class RowsTooLarge(OutOfMemory):
+    """These rows need more memory than DuckDB's limit, which is ours: what else runs on the machine is not the reason."""
 
 
 class UnreadableValue(IngestError):

@@ -6,10 +6,11 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-proto
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 
+from ingest.clock import CLOCK_SKEW, later
 from ingest.errors import PayloadError
 from ingest.instant import format_instant, parse_instant
 from ingest.log import Record
@@ -17,6 +18,16 @@ from ingest.log import Record
 # What a reconciliation appends to the audit topic when it ends; its data is a row of `reconciliations`.
 RECONCILED = "ingest.reconciliation.finished"
 
+
+# How far the clocks of a vendor's own machines may differ: that which makes an event, and that which signs and sends it.
+_VENDORS_SKEW = timedelta(seconds=10)
+
+LONGEST_ID = 1024
+"""Bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the key and headers of a record, which has to
+stay below what Kafka takes with the largest body; vendors' own ids have 200 bytes at most."""
+
+# How the headers begin that an event has on the log.
+OUR_HEADERS = "ce_"
 
 # The header that a replayed record has beside its own: where the first one of it was in the log.
 REPLAY_OF = "ce_replayof"
@@ -40,8 +51,10 @@ class Via(StrEnum):
 class Event:
     """`source` is `/vendor/account`, `subject` the booking id (or another entity's), `time` when it happened or was seen.
 
+    `sent_at` is when the vendor signed the delivery, by its own clock; None where it tells no such time.
+
     `supersedes` is set on what was read by REST and differs from a stored state that its version does not surpass: the
-    version of that state. The event then counts as that version's successor.
+    version of that row. The event then counts as that version's successor.
     """
 
     id: str
@@ -54,6 +67,17 @@ class Event:
     via: Via = Via.WEBHOOK
     signed_by: str = ""
     supersedes: str = ""
+    sent_at: datetime | None = None
+
+    @property
+    def happened_by(self) -> datetime:
+        """The time by which all had happened that the event tells: it was sent then, or else we received it."""
+        return self.sent_at or self.received_at
+
+    @property
+    def latest_possible(self) -> datetime:
+        """The latest time that the event may tell of: what is later than that cannot be right."""
+        return later(self.sent_at, _VENDORS_SKEW) if self.sent_at else later(self.received_at, CLOCK_SKEW)
 
     @property
     def vendor(self) -> str:
@@ -70,6 +94,7 @@ class Event:
         return Record(key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=self._headers())
 
     def _headers(self) -> dict[str, str]:
+        optional = {"ce_supersedes": self.supersedes, "ce_sentat": format_instant(self.sent_at) if self.sent_at else ""}
         return {
             "ce_specversion": "1.0",
             "ce_id": self.id,
@@ -81,7 +106,7 @@ class Event:
             "ce_receivedat": format_instant(self.received_at),
             "ce_signedby": self.signed_by,
             "content-type": "application/json",
-        } | ({"ce_supersedes": self.supersedes} if self.supersedes else {})
+        } | {name: value for name, value in optional.items() if value}
 
     @classmethod
     def from_record(cls, record: Record) -> "Event":
@@ -98,7 +123,14 @@ class Event:
             via=_via(headers),
             signed_by=headers.get("ce_signedby", ""),
             supersedes=headers.get("ce_supersedes", ""),
+            sent_at=parse_instant(sent_at) if (sent_at := headers.get("ce_sentat")) else None,
         )
+
+
+def check_length(name: str, text: str) -> None:
+    """Raise PayloadError for an id that is too long to be one."""
+    if (size := len(text.encode(errors="replace"))) > LONGEST_ID:
+        raise PayloadError(f"the {name} has {size} bytes: ids of more than {LONGEST_ID} are not taken for ids")
 
 
 def digest(*parts: str | bytes) -> str:

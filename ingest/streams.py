@@ -2,13 +2,19 @@
 
 import os
 import sys
+import threading
+import traceback
+from contextlib import suppress
+from types import TracebackType
 from typing import IO, TextIO
+
+from ingest.visible import visible
 
 _STREAMS = ("stdin", "stdout", "stderr")
 
 
 def repair_streams() -> None:
-    """Open streams that are closed on the null device, and have characters that an encoding lacks written as escapes.
+    """Open streams that are closed on the null device, and have characters that an encoding lacks, and strangers' texts in tracebacks, written as escapes.
 
     A closed one is more than silence: the next file that is opened would get its number, and whatever is written to "standard error"
     would go into that file, a database for instance. To be called before any file is opened.
@@ -21,6 +27,19 @@ def repair_streams() -> None:
             setattr(sys, name, _null_stream("w" if number else "r"))
         elif number > 0 and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    sys.excepthook = _write_traceback
+    threading.excepthook = _write_traceback_of_thread
+
+
+def _write_traceback(_: type[BaseException], error: BaseException | None, __: TracebackType | None) -> None:
+    """As Python would, but its message may quote what somebody wrote to drive a terminal."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(visible("".join(traceback.format_exception(error)), "\n\t"))
+
+
+def _write_traceback_of_thread(crash: threading.ExceptHookArgs) -> None:
+    if not isinstance(crash.exc_value, SystemExit):
+        _write_traceback(crash.exc_type, crash.exc_value, crash.exc_traceback)
 
 
 def _is_closed(number: int) -> bool:

@@ -44,6 +44,11 @@ SPOOL_OLDEST_SECONDS = Gauge(
 )
 EVENTS_LOADED = Counter("ingest_events_loaded_total", "Events in loads that succeeded; a replayed one counts again.", (*_ACCOUNT, "via"))
 EVENTS_STALE = Counter("ingest_events_stale_total", "Events older than what the warehouse had of their booking.", _ACCOUNT)
+EVENTS_IMPLAUSIBLE = Counter(
+    "ingest_events_implausible_time_total",
+    "Events with a time that cannot be right: later than they were sent or received, or before their booking was made.",
+    _ACCOUNT,
+)
 UNKNOWN_STATUS = Counter("ingest_unknown_status_total", "Bookings whose vendor's status word we do not know.", _ACCOUNT)
 DEAD_LETTERS = Counter("ingest_dead_letters_total", "Records set aside, by reason.", (*_ACCOUNT, "reason"))
 BATCH_RECORDS = Histogram("ingest_batch_records", "Records in a load.", buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000))
@@ -54,13 +59,29 @@ FRESHNESS_SECONDS = Histogram(
     _ACCOUNT,
     buckets=(0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 3600),
 )
+CLOCK_SKEW_SECONDS = Gauge(
+    "ingest_clock_skew_seconds",
+    "How far this machine's clock is ahead of a vendor's, negative when behind: by its signatures, or by the Date of its REST answers.",
+    _ACCOUNT,
+    multiprocess_mode="livemostrecent",
+)
 LOSSES = Counter("ingest_deliveries_lost_total", "Deliveries that say that their vendor gave up an earlier one.", _ACCOUNT)
 MISSED = Counter("ingest_reconcile_missed_total", "Bookings that reconciliation found missing or older here.", _ACCOUNT)
 RECONCILIATIONS = Counter("ingest_reconciliations_total", "Reconciliations by how they ended.", (*_ACCOUNT, "outcome"))
 RECONCILED_AT = Gauge("ingest_reconciled_timestamp_seconds", "When an account was last reconciled to the end.", _ACCOUNT)
+OLDEST_UNDONE_SECONDS = Gauge(
+    "ingest_oldest_undone_seconds",
+    "How long the oldest work has waited that was begun and is not done; 0 where there is none.",
+    multiprocess_mode="livemax",
+)
 LAG_RECORDS = Gauge("ingest_lag_records", "Records written to the log and not yet committed.", ("topic", "partition"))
 DELETED_UNREAD = Counter(
     "ingest_deleted_unread_total", "Records that Kafka deleted before the consumer had read them.", ("topic", "partition")
+)
+READ_AGAIN = Counter(
+    "ingest_read_again_total",
+    "Times that a partition was read again from an earlier record, because its log or the warehouse was not the one that its position belonged to.",
+    ("topic", "partition", "because"),
 )
 SUBSCRIPTION_STATE = Gauge(
     "ingest_subscription_state",

@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import unquote, urlsplit
 
 import structlog
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingest.errors import ConfigurationError
 from ingest.log import Producer
@@ -79,7 +82,7 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
         yield
         await asyncio.to_thread(producer.close)
 
-    public_path = unquote(urlsplit(settings.public_url).path).rstrip("/")
+    public_path = _decoded(urlsplit(settings.public_url).path).rstrip("/")
     webhooks, refusals = Webhooks(settings, vendors, producer), Refusals(vendors, public_path)
     routes = [
         Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
@@ -87,12 +90,31 @@ def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], 
     ]
     app = Starlette(
         routes=[*routes, *_below(public_path, routes)],
+        middleware=[Middleware(PathsAsSent)],
         exception_handlers={404: refusals.answer, 405: refusals.answer},
         lifespan=lifespan,
         max_body_size=settings.receiver.body_limit,
     )
     app.router.redirect_slashes = False  # a redirect would go to whatever host the caller named
     return app
+
+
+class PathsAsSent:
+    """Routes by the path in which an encoded slash is no slash: proxies and their rules see one segment where `unquote` makes two."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`raw_path` is what was sent."""
+        if scope["type"] == "http":
+            scope["path"] = _decoded(scope["raw_path"].decode("latin-1"))
+        await self._app(scope, receive, send)
+
+
+def _decoded(path: str) -> str:
+    """Percent signs decoded, but for those of slashes (RFC 3986, section 2.2)."""
+    return "%2F".join(map(unquote, re.split("%2f", path, flags=re.IGNORECASE)))
 
 
 def _below(public_path: str, routes: Sequence[BaseRoute]) -> list[Mount]:

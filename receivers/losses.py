@@ -1,23 +1,15 @@
-"""What vendors say they gave up, as the receiver notes it in the audit topic; `receivers.reconcile.losses` reads it there.
-
-Receivers and reconciliation may run on different machines; the log is what they share.
-"""
+"""What vendors say they gave up, as the receiver notes it in the audit topic; `receivers.reconcile.losses` reads it there."""
 
 from concurrent.futures import Future
 
-import orjson
 import structlog
 
-from ingest.event import Event, digest
-from ingest.instant import format_instant
 from ingest.log import Producer
+from ingest.loss import loss_note
 from ingest.telemetry import LOSSES
 from ingest.vendors import AnyVendor, VerifiedDelivery
 
 log = structlog.get_logger()
-
-# The type of a note; its data says when the delivery came that told of the loss.
-LOST = "ingest.delivery.lost"
 
 
 def report_loss(vendor: AnyVendor, verified: VerifiedDelivery, producer: Producer, topic: str) -> None:
@@ -27,22 +19,11 @@ def report_loss(vendor: AnyVendor, verified: VerifiedDelivery, producer: Produce
             return
         LOSSES.labels(vendor.name, vendor.account.name).inc()
         log.warning("delivery.loss_reported", source=vendor.source, why="the vendor gave up an earlier delivery; reconciling")
-        producer.append(topic, [_note(vendor, verified).to_record()]).add_done_callback(lambda future: _tell_failure(vendor.source, future))
+        producer.append(topic, [loss_note(vendor.source, verified.received_at, verified.body).to_record()]).add_done_callback(
+            lambda future: _tell_failure(vendor.source, future)
+        )
     except Exception as error:  # noqa: BLE001 - the timed comparison finds what was lost, too
         log.warning("delivery.loss_not_noted", source=vendor.source, why=type(error).__name__)
-
-
-def _note(vendor: AnyVendor, verified: VerifiedDelivery) -> Event:
-    at = verified.received_at
-    return Event(
-        id=digest(vendor.source, LOST, format_instant(at), verified.body),
-        source=vendor.source,
-        type=LOST,
-        subject=vendor.source,
-        time=at,
-        received_at=at,
-        data=orjson.dumps({"reported_at": format_instant(at)}),
-    )
 
 
 def _tell_failure(source: str, future: "Future[None]") -> None:

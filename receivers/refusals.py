@@ -1,5 +1,6 @@
 """Requests that are refused before their account is known: counted, and logged so that whoever set the address or the proxy can act."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ def explain(method: str, path: str, accounts: Collection[AccountKey], public_pat
 
 
 def _parts(path: str) -> list[str]:
-    return [part.strip().lower() for part in path.split("/") if part]
+    return [part.strip() for part in re.split("/|%2f", path.lower()) if part]
 
 
 def _what_is_wrong(method: str, path: str, right: str, *, before: bool, after: bool) -> tuple[str, str]:
@@ -85,7 +86,7 @@ def _what_is_wrong(method: str, path: str, right: str, *, before: bool, after: b
             f"something stands before {right} in the path: a proxy passes on a prefix of its own. Put the prefix into public_url,"
             " or have the proxy strip it"
         )
-    what = "with something after it" if after else "with another slash, blank or capital letter"
+    what = "with something after it" if after else "with another slash, an encoded slash, a blank or capital letter"
     return "path_form", f"the path is {right} {what}: register the URL exactly as `ingest check` prints it"
 
 

@@ -24,6 +24,7 @@ from ingest.scratch import scratch_folder
 from ingest.settings import Settings
 from ingest.settings.live import Live
 from ingest.settings.sources import load_settings, watched_paths
+from receivers import clock
 from receivers.app import create_app, ready_vendors
 from receivers.protocol import HttpConfig
 from receivers.spool.left import hand_on
@@ -94,7 +95,7 @@ def _create_worker(settings: Settings) -> Starlette:
 def _readiness(settings: Settings, listening: threading.Event) -> Sequence[Finding]:
     if not listening.is_set():
         return [failed("receiver", "records that wait in the spool are moved into the log before anything newer is taken")]
-    return readiness(settings)
+    return [*readiness(settings), clock.readiness(settings)]
 
 
 def _run_workers(settings: Settings, app: WorkerApp, sock: socket) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from time import monotonic, perf_counter
 
@@ -13,16 +14,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ingest.dead_letter import DeadLetter, without_credentials
+from ingest.dead_letter import DeadLetter, kept_headers, kept_query
+from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
 from ingest.log import Producer, Record
 from ingest.settings import Settings
-from ingest.telemetry import DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, SIGNED_BY
+from ingest.telemetry import CLOCK_SKEW_SECONDS, DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, OLDEST_UNDONE_SECONDS, SIGNED_BY
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
+from receivers.clock import REMEDY, SignatureClock, look
 from receivers.diagnosis import diagnose
 from receivers.in_flight import Held, InFlight
 from receivers.losses import report_loss
+from receivers.protocol import note_verified
 from receivers.seldom import Seldom
 
 log = structlog.get_logger()
@@ -52,6 +56,8 @@ class Webhooks:
         self._producer = producer
         self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
         self._seldom = Seldom()
+        self._appending: dict[Future[None], float] = {}  # since when the log has not acknowledged, the oldest first
+        self._clock = SignatureClock()
         self._next_diagnosis = -math.inf
 
     async def endpoint(self, request: Request) -> Response:
@@ -75,7 +81,9 @@ class Webhooks:
                 try:
                     verified = vendor.verify(delivery, delivery.received_at)
                 except VerificationError as error:
-                    return "rejected", self._rejected(vendor, delivery, error)
+                    return self._refused(vendor, delivery, error)
+                note_verified(request.scope)
+                self._note_time(vendor, delivery, verified.proof.sent_at)
                 SIGNED_BY.labels(vendor.name, vendor.account.name, verified.proof.signed_by).inc()
                 topic, record, dead = self._record(vendor, verified)
                 await self._append(topic, record, held)
@@ -99,10 +107,37 @@ class Webhooks:
         if unreported is not None:
             line(event, source=source, why=why, unreported=unreported)
 
+    def _note_time(self, vendor: AnyVendor, delivery: Delivery, sent_at: datetime | None) -> None:
+        if sent_at is None:
+            return
+        self._clock.note(vendor.source, sent_at, delivery.body)
+        ahead = self._clock.votes(delivery.received_at).get(vendor.source)
+        if ahead is not None:
+            CLOCK_SKEW_SECONDS.labels(vendor.name, vendor.account.name).set(ahead.total_seconds())
+
+    def _refused(self, vendor: AnyVendor, delivery: Delivery, refusal: VerificationError) -> tuple[str, BackgroundTask | None]:
+        if isinstance(refusal, WrongTime):
+            return self._at_wrong_time(vendor, delivery, refusal), None
+        return "rejected", self._rejected(vendor, delivery, refusal)
+
+    def _at_wrong_time(self, vendor: AnyVendor, delivery: Delivery, refusal: WrongTime) -> str:
+        """The outcome of a delivery whose signature is right: the vendor is to try again where it is in time by the right clock."""
+        self._note_time(vendor, delivery, refusal.sent_at)
+        ahead = look(self._settings, self._vendors.values(), self._clock.votes(delivery.received_at))
+        try:
+            vendor.verify(delivery, delivery.received_at - ahead)
+        except VerificationError:
+            self._tell(log.info, "delivery.rejected", vendor.source, str(refusal))
+            return "rejected"
+        self._tell(
+            log.error, "delivery.clock_wrong", vendor.source, f"this machine's clock is {describe_skew(ahead)} the vendors': {REMEDY}"
+        )
+        return "unavailable"
+
     def _rejected(self, vendor: AnyVendor, delivery: Delivery, refusal: VerificationError) -> BackgroundTask | None:
         """The diagnosis comes after the answer, so that the time of the answer tells nothing of it."""
         self._tell(log.info, "delivery.rejected", vendor.source, str(refusal))
-        if isinstance(refusal, WrongTime) or monotonic() < self._next_diagnosis:
+        if monotonic() < self._next_diagnosis:
             return None
         self._next_diagnosis = math.inf
         return BackgroundTask(self._diagnose, vendor, delivery)
@@ -122,7 +157,7 @@ class Webhooks:
     async def _delivery(self, request: Request, held: Held) -> Delivery:
         received_at = datetime.now(UTC)
         parts = []
-        async with asyncio.timeout(self._settings.receiver.body_timeout.total_seconds()):
+        async with held.arriving(self._settings.receiver.body_timeout.total_seconds()):
             async for part in request.stream():
                 if part:  # the end is an empty one
                     held.take(len(part))
@@ -152,11 +187,16 @@ class Webhooks:
         """Returns once durable. Raises LogUnavailable when that is not so within the time limit."""
         future = self._producer.append(topic, [record])
         held.until(future)
+        self._appending[future] = monotonic()
         try:
             async with asyncio.timeout(self._settings.receiver.append_timeout.total_seconds()):
                 await asyncio.wrap_future(future)
         except TimeoutError:
             raise LogUnavailable("the log did not acknowledge within receiver.append_timeout") from None
+        finally:
+            self._appending.pop(future, None)
+            now = monotonic()
+            OLDEST_UNDONE_SECONDS.set(now - next(iter(self._appending.values()), now))
 
 
 def _dead_letter(vendor: AnyVendor, verified: VerifiedDelivery, reason: str, detail: str) -> DeadLetter:
@@ -166,7 +206,11 @@ def _dead_letter(vendor: AnyVendor, verified: VerifiedDelivery, reason: str, det
         detail=detail,
         happened_at=verified.received_at,
         data=verified.body,
-        headers=without_credentials(verified.delivery.headers.lines, vendor.credential_header),
-        query=verified.delivery.query,
+        headers=kept_headers(
+            (line for line in verified.delivery.headers.lines if line[0] != vendor.credential_header),
+            vendor.event_headers,
+            vendor.account.live_secrets(),
+        ),
+        query=kept_query(verified.delivery.query, vendor.event_parameters),
         signed_by=verified.proof.signed_by,
     )

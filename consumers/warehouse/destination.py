@@ -1,6 +1,8 @@
 """The destination the settings name, and connections beside a running consumer's."""
 
+import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,13 +10,15 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 import dlt
+import sqlglot
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
+from consumers.bounds import Bounds, Question
 from consumers.locks import READER_SECONDS, warehouse_lock
 from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
 from consumers.warehouse.files import make_folder
-from consumers.warehouse.postgres import keep_json, keep_times
+from consumers.warehouse.postgres import keep_json, keep_times, read_only
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
 from ingest.event import digest
 from ingest.scratch import check_scratch, scratch_folder
@@ -35,6 +39,8 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 # PostgreSQL gives instants in the session's zone, and one near the year 1 or 9999 is no Python value in most zones: https://www.postgresql.org/docs/current/libpq-envars.html
 os.environ["PGTZ"] = "UTC"
+
+logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of statements that are refused
 
 POSTGRES = "postgres"
 # What each end is told, so that it gives the other one up after 25 s of silence: https://www.postgresql.org/docs/current/libpq-connect.html
@@ -82,6 +88,24 @@ def _staging(settings: Settings, pipeline: str, scratch: Path) -> str:
 
 def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Column names and rows of a query. Raises as `consumers.query.query` does."""
+    with _asked(settings) as client, client.execute_query(sql, *parameters) as cursor, readable_values():
+        return [column[0] for column in cursor.description or ()], cursor.fetchall()
+
+
+def read_bounded(settings: Settings, sql: str, bounds: Bounds, question: Question) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """As `read`, a statement that somebody wrote. Raises as `consumers.query.query_bounded` does."""
+    with _asked(settings) as client, readable_values():
+        if settings.warehouse.destination == POSTGRES:
+            question.begin(client.native_connection.cancel)
+            return read_only(client.native_connection, sql, bounds)
+        check_reads(sql, client.capabilities.sqlglot_dialect)
+        question.begin(lambda: None)
+        with client.execute_query(sql) as cursor:
+            return [column[0] for column in cursor.description or ()], list(bounds.fetch(cursor.fetchmany))
+
+
+@contextmanager
+def _asked(settings: Settings) -> Iterator[SqlClientBase[Any]]:
     with reading_client(settings) as client:
         if settings.warehouse.destination == POSTGRES:
             client.native_connection.readonly = True
@@ -89,14 +113,34 @@ def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[
         if not client.has_dataset():
             raise NothingLoaded(f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}")
         try:
-            with client.execute_query(sql, *parameters) as cursor, readable_values():
-                return [column[0] for column in cursor.description or ()], cursor.fetchall()
+            yield client
         except DatabaseUndefinedRelation as error:
             raise NoSuchTable(str(error.dbapi_exception)) from None
         except DatabaseException as error:
             if is_one(error.dbapi_exception, NOT_THE_QUERY):
                 raise
             raise ConfigurationError(str(error.dbapi_exception)) from None
+
+
+def check_reads(sql: str, dialect: str | None) -> None:
+    """Raises ConfigurationError where it is not one statement that reads, for destinations that cannot be told to take no other."""
+    try:
+        statements = [statement for statement in sqlglot.parse(sql, dialect=dialect) if statement]
+    except sqlglot.errors.SqlglotError as error:
+        raise ConfigurationError(f"the statement cannot be understood: {next(iter(str(error).splitlines()), '')}") from None
+    if len(statements) != 1:
+        raise ConfigurationError(f"Only one statement is allowed (got {len(statements)}).")
+    writes = (sqlglot.exp.Command, sqlglot.exp.DML, sqlglot.exp.DDL, sqlglot.exp.Into)
+    readers = [statement for statement in statements if isinstance(statement, sqlglot.exp.Query)]
+    if not readers or any(isinstance(part, writes) and not isinstance(part, sqlglot.exp.Query) for part in statements[0].walk()):
+        raise ConfigurationError("Only statements that read are allowed: SELECT or WITH.")
+    if dialect == "duckdb":  # where a name may be a file's, and a function may read one
+        for table in statements[0].find_all(sqlglot.exp.Table):
+            is_series = isinstance(table.this, sqlglot.exp.GenerateSeries)
+            if not is_series and not (isinstance(table.this, sqlglot.exp.Identifier) and re.fullmatch(r"\w+", table.name)):
+                raise ConfigurationError(
+                    "a query reads the tables of the warehouse and nothing else: no files, and no functions that read them"
+                )
 
 
 def destination(settings: Settings, pipeline: str = "") -> Any:

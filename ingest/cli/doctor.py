@@ -90,7 +90,7 @@ class Doctor:
         except (OSError, UnicodeError) as error:
             reason = explain(error, host).reason if isinstance(error, OSError) else f"{host} is no name of a host"
             return Step("dns", reason, _WRONG, f"make a DNS record for {host}, or correct public_url")
-        return Step("dns", f"{host} is {', '.join(found[:3])}")
+        return Step("dns", f"{host} is an address" if found == [host] else f"{host} is {', '.join(found[:3])}")
 
     def _connection(self, host: str, port: int, *, tls: bool) -> Step:
         address = Address(host, port)

@@ -9,6 +9,7 @@ import typer
 from ingest.cli.options import AsJson, Config, settings_of
 from ingest.cli.output import print_csv, print_json, print_line, print_rows
 from ingest.cli.values import json_value, text_value
+from ingest.duration import parse_duration
 from ingest.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,9 +30,16 @@ def query(
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the statement from this file.")] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header line on standard output, in UTF-8.")] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Print so many rows at most; without it an answer of more than 100000 rows is refused.", show_default=False
+        ),
+    ] = None,
+    timeout: Annotated[str, typer.Option(help="How long the query may take. With DuckDB loads wait for it.")] = "60s",
     config: Config = None,
 ) -> None:
-    """Ask the warehouse, also while the consumer loads.
+    """Ask the warehouse, also while the consumer loads. It reads the tables, and no files.
 
     Instants are in UTC. Of columns with the same name the second is called `<name>_2`. In JSON numbers are exact, NaN and infinities null.
 
@@ -40,12 +48,24 @@ def query(
         ingest query --file report.sql --csv > report.csv
         ingest query - --json < report.sql
     """
-    from consumers.query import query_exact
+    from consumers.bounds import Bounds
+    from consumers.query import query_bounded
 
     if as_json and as_csv:
         raise ConfigurationError("Use either --json or --csv.")
     statement = _statement(sql, file)
-    _print(query_exact(settings_of(config), statement), as_json=as_json, as_csv=as_csv)
+    bounds = Bounds(_seconds(timeout), limit)
+    _print(query_bounded(settings_of(config), statement, bounds), as_json=as_json, as_csv=as_csv)
+
+
+def _seconds(timeout: str) -> float:
+    try:
+        seconds = parse_duration(timeout).total_seconds()
+    except ValueError as error:
+        raise ConfigurationError(f"--timeout {error}") from None
+    if seconds <= 0:
+        raise ConfigurationError("--timeout must be longer than nothing, for example 60s.")
+    return seconds
 
 
 def _statement(sql: str, file: Path | None) -> str:

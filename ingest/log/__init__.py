@@ -2,15 +2,19 @@
 
 Two implementations pass one contract suite: `ingest.log.sqlite` (embedded, one file) and `ingest.log.kafka`.
 An offset always names the next record to read.
+A position is more than an offset: `ingest.log.bookmarks` tells whether the log is still the one that it was taken in.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ingest.errors import LogUnavailable
+from ingest.errors import LogRefused, LogUnavailable
+
+if TYPE_CHECKING:
+    from ingest.log.bookmarks import Bookmark, Bookmarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,11 @@ class Record:
     key: str
     value: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return len(self.key) + len(self.value) + sum(len(name) + len(value) for name, value in self.headers.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +41,12 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record with the place it has in the log."""
+    """A record with the place it has in the log, and when it was appended: `timestamp`, in Unix seconds by the log's clock."""
 
     record: Record
     partition: Partition
     offset: int
+    timestamp: float = field(default=0.0, compare=False)
 
     @property
     def position(self) -> str:
@@ -70,6 +80,19 @@ class Backlog:
         return max(0, self.next - self.committed)
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A partition whose log is another than it was: the offset that was next, and the one that is next now."""
+
+    partition: Partition
+    before: int
+    now: int
+
+
+MOST_BYTES = 8 * 1024 * 1024
+"""What one poll gives at most, unless its caller says otherwise."""
+
+
 class Producer(Protocol):
     """Appends. Safe to call from several threads."""
 
@@ -83,11 +106,29 @@ class Producer(Protocol):
 class Consumer(Protocol):
     """Reads on behalf of a group. Used from one thread."""
 
-    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
-        """Up to `limit` next records; waits at most `timeout` seconds for the first. Raises LogUnavailable."""
+    def poll(self, limit: int, timeout: float, most_bytes: int = MOST_BYTES) -> list[StoredRecord]:
+        """Up to `limit` next records; waits at most `timeout` seconds for the first. Raises LogUnavailable.
 
-    def commit(self, records: Sequence[StoredRecord]) -> None:
-        """These and all before them are done with. Raises CommitFailed when their partitions were lost meanwhile."""
+        They are no larger than `most_bytes` together and one record more, so that each record comes some day, however large it is.
+        """
+
+    def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
+        """These and all before them are done with; `load` is the id of the newest load that they needed, "" for none.
+
+        Raises CommitFailed when their partitions were lost meanwhile, or the log is no longer the one they were read from.
+        """
+
+    def bookmarks(self) -> "Mapping[Partition, Bookmarks]":
+        """Return those kept with the last commit of each of this consumer's partitions that has any."""
+
+    def read_again(self, after: "Mapping[Partition, Bookmark | None]") -> Mapping[Partition, int]:
+        """Goes back, and commits that: to the record after each bookmark, or to the partition's beginning for None.
+
+        Returns how many of the records to read again are no longer in the log, where there are any. Raises LogUnavailable, CommitFailed.
+        """
+
+    def changes(self) -> list[Change]:
+        """Return which partitions are read again, since the last call, because their log was cut, restored or made anew."""
 
     def rewind(self) -> None:
         """Forget what was polled and not committed: it is read again."""
@@ -119,6 +160,17 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Frees everything."""
+
+
+def append_apart(producer: Producer, topic: str, records: Sequence[Record], seconds: float, what: str) -> list[tuple[Record, LogRefused]]:
+    """Append records, and return when they are durable those that the log refuses: they hold up no other. Raises LogUnavailable."""
+    try:
+        durable(producer.append(topic, records), seconds, what)
+    except LogRefused as refusal:
+        if len(records) == 1:
+            return [(records[0], refusal)]
+        return [refused for record in records for refused in append_apart(producer, topic, [record], seconds, what)]
+    return []
 
 
 def durable(future: "Future[None]", seconds: float, what: str) -> None:

@@ -3,9 +3,11 @@
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ from requests.exceptions import RequestException
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from urllib3.exceptions import HTTPError
 
+from ingest.clock import ahead_of
 from ingest.errors import VendorBusy, VendorRefused, VendorUnavailable, VendorUnreachable
 from ingest.rest import Manners, Patience, Rate
 from ingest.rest.parsing import parse
@@ -30,6 +33,8 @@ _LONG_SECONDS = 10.0
 _CHUNK = 1 << 16
 _LARGEST = 64 << 20  # bytes of an answer; a page of any vendor's has a hundredth of that
 _CONNECTIONS = 16
+_ANSWERS_COMPARED = 5
+_TIME_SECONDS = 5.0
 _TIMED_OUT = 408
 _UNAUTHORIZED = 401
 _TOO_MANY = 429
@@ -77,6 +82,7 @@ class VendorAdapter(HTTPAdapter):
         self._lock = threading.Lock()
         self._not_before = 0.0
         self._sent = threading.local()
+        self._ahead: deque[timedelta] = deque(maxlen=_ANSWERS_COMPARED)
         self.requests = 0
 
     def send(  # noqa: PLR0913, PLR0917 - as `requests` has it
@@ -109,7 +115,33 @@ class VendorAdapter(HTTPAdapter):
     def sent_at(self) -> datetime:
         """When this thread's last request left, after all waiting for its turn."""
         at: datetime = getattr(self._sent, "at", None) or datetime.now(UTC)
-        return at
+        return at - (self.clock_ahead or timedelta(0))
+
+    @property
+    def clock_ahead(self) -> timedelta | None:
+        """How far this machine's clock is ahead of the vendor's, None while no answer has told.
+
+        Of the last answers' differences the least, because a cached answer is an old one.
+        """
+        with self._lock:
+            return min(self._ahead, key=abs, default=None)
+
+    def ask_time(self, url: str, session: Session) -> None:
+        """Compare the clocks by an answer to a request without a credential, of whatever status; nothing where there is none."""
+        request, asked = PreparedRequest(), datetime.now(UTC)
+        request.prepare(method="HEAD", url=url, headers={})
+        with suppress(RequestException, HTTPError, OSError):
+            response = super().send(
+                request, timeout=_TIME_SECONDS, verify=session.verify if session.verify is not None else True, proxies=session.proxies
+            )
+            self._note_time(response.headers, asked)
+            response.close()
+
+    def _note_time(self, headers: Mapping[str, str], asked: datetime) -> None:
+        """Compare this machine's clock with the time that an answer tells."""
+        if (ahead := ahead_of(headers, asked, datetime.now(UTC))) is not None:
+            with self._lock:
+                self._ahead.append(ahead)
 
     def _may_repeat(self, request: PreparedRequest, error: BaseException) -> bool:
         return isinstance(error, VendorBusy) or (isinstance(error, VendorUnavailable) and request.method in self._manners.repeatable)
@@ -132,9 +164,10 @@ class VendorAdapter(HTTPAdapter):
         errand.took = 0.0
         self._wait_for_turn(errand.request)
         began = time.monotonic()
-        self._sent.at = datetime.now(UTC)
+        asked = self._sent.at = datetime.now(UTC)
         try:
             response = super().send(errand.request, **errand.options)
+            self._note_time(response.headers, asked)
             response.raw = BytesIO(self._read(response, began + self._manners.patience.answer))
             response.content  # noqa: B018 - keeps it in the response
         except (RequestException, HTTPError, OSError) as error:

@@ -5,12 +5,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 
 from ingest.address import Host
 from ingest.duration import Duration
 from ingest.local_path import FOLDER, LocalPath
 from ingest.settings.credentials import DEFAULT_FILE, duckdb_path, usable_credentials
+from ingest.vendors import split_list
 
 
 class Section(BaseModel):
@@ -52,6 +53,21 @@ def _admin_port(port: int) -> Any:
     return Field(port, ge=0, le=65535, description="Port of the admin listener.")
 
 
+def _as_list(value: object) -> object:
+    return split_list(value) if isinstance(value, str) else value
+
+
+Hosts = Annotated[tuple[Host, ...], BeforeValidator(_as_list)]
+
+
+def _admin_hosts() -> Any:
+    return Field(
+        (),
+        description="List of host names by which the admin listener is asked, for example by monitoring. `localhost`, IP addresses and"
+        " `admin_host` are always allowed; other names are answered 421.",
+    )
+
+
 def _fits_a_header(token: SecretStr | None) -> SecretStr | None:
     if token and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
         raise ValueError(
@@ -70,6 +86,10 @@ def _admin_token() -> Any:
     )
 
 
+def _undone_limit(default: timedelta, what: str) -> Any:
+    return Field(default, description=f"`/readyz` answers 503 when {what} for longer than this.")
+
+
 class ReceiverSettings(Section):
     """The receiver: its two listeners, its limits and its spool."""
 
@@ -77,6 +97,7 @@ class ReceiverSettings(Section):
     port: int = Field(8080, ge=0, le=65535, description="Port of the public listener.")
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8081)
+    admin_hosts: Hosts = _admin_hosts()
     admin_token: AdminToken = _admin_token()
     workers: int = Field(1, ge=1, le=64, description="Number of processes that share the public listener.")
     body_limit: int = Field(
@@ -101,12 +122,14 @@ class ReceiverSettings(Section):
         32 * 1024 * 1024,
         ge=1024,
         description="Bytes of bodies that one worker handles at once. One account can use at most half of this; above it deliveries are"
-        " answered 503. At least twice `receiver.body_limit`.",
+        " answered 503. Bodies that are not whole yet can use half of it together; those that make no progress are dropped first."
+        " At least twice `receiver.body_limit`.",
     )
     connection_limit: int = Field(
         1000,
         ge=1,
-        description="Connections that one worker handles at once. One account can use at most half of this; above it deliveries are answered 503.",
+        description="Connections that one worker handles at once. One account can use at most half of this; above it deliveries are answered 503."
+        " An idle connection is closed for a new one, the longest idle first, and last those that brought a verified delivery.",
     )
     spool_dir: LocalPath = Field(
         "data/spool",
@@ -121,10 +144,18 @@ class ReceiverSettings(Section):
         ge=1024 * 1024,
         description="Bytes that one worker may keep in the spool, without the file's journal. Above it deliveries are answered 503.",
     )
+    undone_limit: Duration = _undone_limit(timedelta(days=1), "a record has waited in the spool, although deliveries are still taken,")
+
+
+_MIB = 1024 * 1024
+# What a consumer takes beside its batch: its libraries, the tables' metadata, and what malloc keeps.
+CONSUMER_BASE_BYTES = 320 * _MIB
+# How many times the size of a batch its load may take: half of it in DuckDB, half in this process, as copies and as parsed JSON.
+BATCH_FACTOR = 64
 
 
 class ConsumerSettings(Section):
-    """The consumer: its group, and when a batch is loaded."""
+    """The consumer: its group, when a batch is loaded, and how much memory that may take."""
 
     group: str = Field(
         "ingest",
@@ -137,7 +168,15 @@ class ConsumerSettings(Section):
         description="Name of this consumer. Needed, and different for each, when several consumers load into one warehouse.",
     )
     max_records: int = Field(5000, ge=1, description="A batch is loaded when it has this many records.")
-    max_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="A batch is loaded when it has this many bytes.")
+    max_bytes: int = Field(
+        8 * _MIB, ge=1024, description="A batch is loaded when it has this many bytes, or as many as `consumer.memory` has room for."
+    )
+    memory: int = Field(
+        832 * _MIB,
+        ge=448 * _MIB,
+        description="Bytes of memory that the consumer may take in all, whatever the bodies are like: it bounds what is read from the log at once, the"
+        " size of a batch, and DuckDB. At least 320 MiB and 64 times `receiver.body_limit`.",
+    )
     linger: Duration = Field(
         timedelta(milliseconds=250), description="A batch is loaded when its oldest record was received this long ago."
     )
@@ -146,9 +185,21 @@ class ConsumerSettings(Section):
         ge=1,
         description="The consumer stops after this many bad records in a row, or when more than half of the last 10 times this many were bad.",
     )
+    undone_limit: Duration = _undone_limit(timedelta(seconds=30), "records were read from the log and are not loaded")
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8082)
+    admin_hosts: Hosts = _admin_hosts()
     admin_token: AdminToken = _admin_token()
+
+    @property
+    def batch_bytes(self) -> int:
+        """The size at which a batch is loaded; its last record may take it beyond."""
+        return min(self.max_bytes, (self.memory - CONSUMER_BASE_BYTES) // BATCH_FACTOR)
+
+    @property
+    def duckdb_bytes(self) -> int:
+        """What DuckDB may take of `memory`."""
+        return (self.memory - CONSUMER_BASE_BYTES) // 2
 
 
 class WarehouseSettings(Section):
@@ -189,8 +240,10 @@ class ReconcileSettings(Section):
     state_dir: LocalPath = Field(
         "data/reconcile", description="Folder for the progress of runs and for OAuth tokens that were renewed. Keep this folder."
     )
+    undone_limit: Duration = _undone_limit(timedelta(minutes=10), "records, repairs among them, are in the log and not loaded")
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8083)
+    admin_hosts: Hosts = _admin_hosts()
     admin_token: AdminToken = _admin_token()
 
 

@@ -8,21 +8,19 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import ClassVar, Generic, TypeVar
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from ingest.booking import Booking
+from ingest.clock import CLOCK_SKEW
 from ingest.duration import describe_duration
 from ingest.errors import ConfigurationError, PayloadError, WrongTime
-from ingest.event import Event, Via, digest
+from ingest.event import Event, Via, check_length, digest
 from ingest.vendors.account import Account, split_list
 from ingest.vendors.delivery import Delivery, Proof, VerifiedDelivery
-
-# A vendor's clock may run ahead of ours by this much; a delivery from further in the future is refused.
-CLOCK_SKEW = timedelta(minutes=5)
 
 # The types of what we read, and of what we no longer find, by REST. Webhooks' begin with their vendor's name, so none can pretend to be these.
 OBSERVED = "ingest.booking.observed"
@@ -50,8 +48,12 @@ class Vendor(ABC, Generic[A]):
     """
 
     name: ClassVar[str]
+    # The headers (in lower case) and the parameters of the URL's query that `read` needs beside the body: a dead letter keeps their values.
+    event_headers: ClassVar[frozenset[str]] = frozenset()
+    event_parameters: ClassVar[frozenset[str]] = frozenset()
     Account: ClassVar[type[Account]] = Account
     signs_url: ClassVar[bool] = False
+    signs_time: ClassVar[bool] = True  # whether a delivery says when it was signed: see `signed_at`
 
     def __init__(self, account: A, public_url: str) -> None:
         self.account = account
@@ -85,6 +87,8 @@ class Vendor(ABC, Generic[A]):
     def parse(self, delivery: VerifiedDelivery) -> Event:
         """The event in it, the raw bytes untouched. Raises PayloadError."""
         reading = self.read(delivery)
+        for name, text in (("event's id", reading.id), ("event's type", reading.type), ("subject", reading.subject)):
+            check_length(name, text)
         return Event(
             id=reading.id,
             source=self.source,
@@ -94,6 +98,7 @@ class Vendor(ABC, Generic[A]):
             received_at=delivery.received_at,
             data=delivery.body,
             signed_by=delivery.proof.signed_by,
+            sent_at=delivery.proof.sent_at,
         )
 
     def observe(self, record: Mapping[str, object], seen: datetime, supersedes: str = "") -> Event:
@@ -103,6 +108,7 @@ class Vendor(ABC, Generic[A]):
         except TypeError as error:
             raise PayloadError(f"the record is not JSON: {error}") from error
         subject = self.booking_of_record(data).booking_id
+        check_length("booking's id", subject)
         return Event(
             id=digest(self.source, subject, data, supersedes),
             source=self.source,
@@ -115,8 +121,11 @@ class Vendor(ABC, Generic[A]):
             supersedes=supersedes,
         )
 
-    def gone(self, booking: Booking, seen: datetime) -> Event:
-        """That the vendor no longer has this booking, found at `seen`; what it was comes along, as no vendor will tell it again."""
+    def gone(self, booking: Booking, seen: datetime, supersedes: str = "") -> Event:
+        """That the vendor no longer has this booking, found at `seen`; what it was comes along, as no vendor will tell it again.
+
+        `supersedes` is the version of the row, the booking's own where it is not told.
+        """
         data = _AS_STORED.dump_json(booking)
         return Event(
             id=digest(self.source, GONE, data),
@@ -127,7 +136,7 @@ class Vendor(ABC, Generic[A]):
             received_at=seen,
             data=data,
             via=Via.RECONCILE,
-            supersedes=booking.version,
+            supersedes=supersedes or booking.version,
         )
 
     def booking(self, event: Event) -> Booking | None:
@@ -137,6 +146,10 @@ class Vendor(ABC, Generic[A]):
         if event.type == GONE:
             return _as_gone(event)
         return self.booking_of_webhook(event)
+
+    def signed_at(self, delivery: Delivery) -> datetime | None:  # noqa: ARG002 - not every vendor tells
+        """Return when the delivery says that it was signed, whoever signed it; None where the vendor tells no such time. Raises VerificationError."""
+        return None
 
     @abstractmethod
     def authenticate(self, delivery: Delivery) -> Proof:
@@ -163,12 +176,13 @@ class Vendor(ABC, Generic[A]):
             return
         if sent_at - now > CLOCK_SKEW:
             ahead = describe_duration(sent_at - now)
-            raise WrongTime(f"sent {ahead} in the future by this machine's clock: set the clock, if it is late (ntpd, chronyd)")
+            raise WrongTime(f"sent {ahead} in the future by this machine's clock: set the clock, if it is late (ntpd, chronyd)", sent_at)
         if self.account.tolerance is not None and now - sent_at > self.account.tolerance:
             age, limit = describe_duration(now - sent_at), describe_duration(self.account.tolerance)
             raise WrongTime(
                 f"sent {age} ago by this machine's clock, and the account's tolerance is {limit}:"
-                " a late retry, a clock that is fast, or a delivery that somebody sends again"
+                " a late retry, a clock that is fast, or a delivery that somebody sends again",
+                sent_at,
             )
 
 

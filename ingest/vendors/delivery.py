@@ -58,13 +58,13 @@ class VerifiedDelivery:
     proof: Proof
 
     @classmethod
-    def from_log(cls, delivery: Delivery, signed_by: str) -> "VerifiedDelivery":
+    def from_log(cls, delivery: Delivery, signed_by: str, sent_at: datetime | None = None) -> "VerifiedDelivery":
         """One that was verified when it arrived: nothing else gets into the log, and only the log may be its origin.
 
         It cannot be verified again: a dead letter keeps no credentials, and secrets change. `signed_by` is what was found
         then, "" where a letter of before does not tell.
         """
-        return cls(delivery, Proof(signed_by))
+        return cls(delivery, Proof(signed_by, sent_at))
 
     @property
     def body(self) -> bytes:

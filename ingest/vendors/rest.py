@@ -42,6 +42,13 @@ NOT_FOUND = 404
 _PATIENCE = Patience()
 
 
+def _answered_at(response: Response) -> datetime:
+    """By the clock of who answered, where the answer tells it."""
+    with suppress(KeyError, ValueError, TypeError):
+        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """From `since`, up to `until`; without an end it reaches into the future."""
@@ -107,8 +114,21 @@ class Rest(ABC, Generic[A]):
 
     @property
     def asked_at(self) -> datetime:
-        """When this thread's last request was sent: what it was answered is not older."""
+        """When this thread's last request was sent, by the vendor's clock: what it was answered is not older."""
         return self._adapter.sent_at()
+
+    @property
+    def clock_ahead(self) -> timedelta | None:
+        """How far this machine's clock is ahead of the vendor's, None while no answer has told."""
+        return self._adapter.clock_ahead
+
+    def now(self) -> datetime:
+        """Return the time by the vendor's clock where its answers show that this machine's is wrong."""
+        return datetime.now(UTC) - (self.clock_ahead or timedelta(0))
+
+    def ask_time(self) -> None:
+        """Compare the clocks before anything is asked. Where nobody answers, the next answer does it."""
+        self._adapter.ask_time(self.base_url, self._session)
 
     @cached_property
     def client(self) -> RESTClient:
@@ -247,7 +267,7 @@ class Rest(ABC, Generic[A]):
         if given.isdecimal():
             return float(given)
         with suppress(ValueError, TypeError, OverflowError):  # the second is that of a date without a zone
-            return max(0.0, (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds())
+            return max(0.0, (parsedate_to_datetime(given) - _answered_at(response)).total_seconds())
         return None
 
     def secret(self, name: str) -> str:

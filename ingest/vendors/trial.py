@@ -30,8 +30,3 @@ def trial_delivery(vendor: AnyVendor) -> Delivery:
         )
     make: Make = importlib.import_module(f"ingest.vendors.{vendor.name}.trial").trial
     return make(vendor, secret, f"test-{token_hex(_BYTES)}", datetime.now(UTC))
-
-
-def is_trial(event_type: str) -> bool:
-    """Whether an event's type, vendor and all, is that of a trial."""
-    return event_type.partition(".")[2] == TRIAL

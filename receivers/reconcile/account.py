@@ -1,19 +1,21 @@
 """One account's run: what earlier ones left untold, windows and what none of them had, and a report that is in the log at its end."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import structlog
 
+from ingest.duration import describe_skew
 from ingest.errors import ConfigurationError, IngestError, VendorUnavailable
 from ingest.rest import Patience
 from ingest.settings import Settings
+from ingest.telemetry import CLOCK_SKEW_SECONDS
 from ingest.vendors import AnyVendor
-from ingest.vendors.rest import Window, load_rest
+from ingest.vendors.rest import AnyRest, Window, load_rest
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.compare import windows
 from receivers.reconcile.outlets import Noting, Nowhere, Outlet
@@ -52,12 +54,14 @@ class AccountRun:
         self._outlet = outlet
         self._since = since
         self._until = until
+        self._ahead = timedelta(0)
         start = since or now - around.settings.reconcile.lookback
         self._report = Report(vendor.name, vendor.account.name, start, until or now, now, now)
 
     def run(self) -> Report:
         """Whatever went wrong is in the report; and the report in the log, or `unrecorded`."""
         with self._failing():
+            self._set_clock()
             is_dry = self._outlet is None
             checkpoint = Checkpoint(Path(self._around.settings.reconcile.state_dir), self._report.account, dry_run=is_dry)
             with nullcontext() if is_dry else checkpoint.alone():  # a lock would be a file
@@ -66,9 +70,32 @@ class AccountRun:
         self._tell_unnoted()  # before anything was found
         return self._report
 
+    def _set_clock(self) -> None:
+        """Go by the vendor's clock where this machine's is wrong: spans and marks of another time would leave out what was missed."""
+        with suppress(ConfigurationError):  # it is met again where the vendor is asked, and told there
+            rest = self._rest
+            rest.ask_time()
+            self._report.clock_ahead = rest.clock_ahead
+            self._ahead = rest.clock_ahead or timedelta(0)
+            CLOCK_SKEW_SECONDS.labels(self._report.vendor, self._report.account).set(self._ahead.total_seconds())
+            if self._ahead:
+                why = f"this machine's clock is {describe_skew(self._ahead)} that of {rest.base_url}, which is gone by: set it, keep it with NTP"
+                log.warning("reconcile.clock_wrong", account=self._report.account, why=why)
+        report, now = self._report, self._now()
+        report.since = self._since or now - self._around.settings.reconcile.lookback
+        report.until, report.started_at, report.finished_at = self._until or now, now, now
+
+    @cached_property
+    def _rest(self) -> AnyRest:
+        """Raises ConfigurationError."""
+        return load_rest(self._vendor.name)(self._vendor, Path(self._around.settings.reconcile.state_dir), self._around.patience)
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC) - self._ahead
+
     def _alone(self, checkpoint: Checkpoint) -> None:
         if self._since is None:
-            self._report.since = min(self._report.since, checkpoint.covered() or self._report.since)
+            self._report.since = min(self._report.since, checkpoint.covered(self._now()) or self._report.since)
         if self._outlet is None:
             self._compare(Noting(Nowhere(), None, self._fresh(), self._report.counts), checkpoint)
             return
@@ -92,12 +119,12 @@ class AccountRun:
     def _compare(self, noting: Noting, checkpoint: Checkpoint) -> None:
         with self._failing():
             self._sweep(noting, checkpoint)
-        self._report.finished_at = datetime.now(UTC)
+        self._report.finished_at = self._now()
 
     def _sweep(self, noting: Noting, checkpoint: Checkpoint) -> None:
         report, around, found = self._report, self._around, noting.progress
-        rest = load_rest(self._vendor.name)(self._vendor, Path(around.settings.reconcile.state_dir), around.patience)
-        until = self._until or datetime.now(UTC)
+        rest = self._rest
+        until = self._until or self._now()
         into_the_future = rest.swept_by == "starts_at" and self._until is None
         report.until = None if into_the_future else until
         lag, before = around.settings.reconcile.lag, report.counts.requests
@@ -150,7 +177,7 @@ class AccountRun:
 
     def _tell_unnoted(self) -> None:
         """The account's notes cannot be used, or must be kept as they are."""
-        self._report.finished_at = datetime.now(UTC)
+        self._report.finished_at = self._now()
         if self._outlet:
             with self._unless_unrecorded():
                 self._outlet.tell(self._report.event())

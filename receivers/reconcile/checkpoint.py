@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
+import structlog
 from filelock import FileLock, Timeout
 
+from ingest.clock import is_future, is_recent
 from ingest.errors import ConfigurationError, LogUnavailable, PayloadError
 from ingest.event import digest
 from ingest.instant import format_instant, parse_instant
@@ -17,8 +19,13 @@ from ingest.private_file import replace_private
 from receivers.reconcile.progress import End, Progress, read, written
 from receivers.reconcile.report import Counts
 
+log = structlog.get_logger()
+
 # Longer ago, too much may have changed behind what was done already.
 _RESUMED_WITHIN = timedelta(days=1)
+# How far is looked back where the mark of the last run cannot be believed.
+_DOUBTED = timedelta(days=31)
+_ABOUT = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +110,31 @@ class Checkpoint:
         else:
             self.clear(progress.since, progress.until)
 
-    def covered(self) -> datetime | None:
-        """Until when runs that came to their end have compared everything, one joining the other; None before the first."""
+    def covered(self, now: datetime | None = None) -> datetime | None:
+        """Until when runs that came to their end have compared everything, one joining the other; None before the first.
+
+        A mark of the future is of a clock that was ahead, nobody knows how far: what was compared then may have ended long before.
+        """
+        now, until = now or datetime.now(UTC), self._mark()
+        if until is None or not is_future(until, now):
+            return until
+        log.warning("reconcile.mark_of_the_future", account=self._account, until=format_instant(until), looked_back_days=_DOUBTED.days)
+        return now - _DOUBTED
+
+    def cover(self, since: datetime, until: datetime) -> None:
+        """A run came to its end; one that leaves a hole after those before it does not count."""
+        before = self._mark()
+        is_doubted = before is not None and is_future(before, until)
+        joins = since <= (until - _DOUBTED + _ABOUT if is_doubted else before) if before else True
+        if joins and (before is None or is_doubted or before < until):
+            self._put(self._covered, format_instant(until).encode())
+
+    def _mark(self) -> datetime | None:
         try:
             with self._usable():
                 return parse_instant(self._covered.read_text() if self._covered.exists() else "")
         except (PayloadError, ValueError):
             return None
-
-    def cover(self, since: datetime, until: datetime) -> None:
-        """A run came to its end; one that leaves a hole after those before it does not count."""
-        before = self.covered()
-        if before is None or since <= before < until:
-            self._put(self._covered, format_instant(until).encode())
 
     def key(self) -> KnownKey | None:
         """Return the REST credential that runs used last; None before the first, and when the file cannot be understood."""
@@ -156,4 +175,4 @@ class Checkpoint:
 
 
 def _too_old(progress: Progress) -> bool:
-    return datetime.now(UTC) - progress.written_at >= _RESUMED_WITHIN
+    return not is_recent(progress.written_at, datetime.now(UTC), _RESUMED_WITHIN)

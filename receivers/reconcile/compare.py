@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import Any
 
 from ingest.booking import Booking, Stored, rounded
+from ingest.clock import CLOCK_SKEW, is_ahead, is_future, is_recent, later
 from ingest.vendors.rest import Window
 
 
@@ -22,19 +23,39 @@ class Verdict(Enum):
     YOUNG = auto()
 
 
-def compare(told: Booking, stored: Stored | None, columns: Sequence[str], doubted_before: datetime) -> Verdict:
+def compare(told: Booking, stored: Stored | None, columns: Sequence[str], now: datetime, lag: timedelta) -> Verdict:
     """By version; and within one, or where the stored one claims to be newer, by those of `columns` that this record tells.
 
     REST tells the state of now. So what differs from it is not right, whatever its version says, unless it came so late
-    that the vendor's REST side may be behind: rows made since `doubted_before` are left for the next time. So is what the
-    vendor changed since then: whoever blames a webhook has to give it the time to arrive.
+    that the vendor's REST side may be behind: rows made within `lag` are left for the next time. So is what the
+    vendor changed within it: whoever blames a webhook has to give it the time to arrive.
+
+    A time that has not come yet orders nothing. Where the row has one that REST does not tell, it is missed, so that the repair takes it away.
     """
-    if stored is None or told.version > stored.booking.version:
-        return Verdict.YOUNG if told.updated_at and told.updated_at >= doubted_before else Verdict.MISSED
+    if stored is None or _is_newer(told, stored, now):
+        return Verdict.YOUNG if told.updated_at and is_recent(told.updated_at, now, lag) else Verdict.MISSED
+    if is_of_future(stored, now) and (is_beyond(row_version(stored), now) or told.updated_at not in {None, stored.booking.updated_at}):
+        return Verdict.MISSED
     compared = [name for name in columns if name not in told.untold]
     if stored.booking.gone_at is None and all(_held(told, name) == _held(stored.booking, name) for name in compared):
         return Verdict.MATCHED
-    return Verdict.NEWER_HERE if stored.loaded_at >= doubted_before else Verdict.MISSED
+    return Verdict.NEWER_HERE if is_recent(stored.loaded_at, now, lag) else Verdict.MISSED
+
+
+def is_of_future(stored: Stored, now: datetime) -> bool:
+    """Say whether a row has a version, or a time of its last change, that has not come yet."""
+    changed_at = stored.booking.updated_at
+    return is_beyond(row_version(stored), now) or (changed_at is not None and is_future(changed_at, now))
+
+
+def is_beyond(version: str, now: datetime) -> bool:
+    """Say whether a version is of a time that has not come yet, by any clock that may be called right."""
+    return is_ahead(version, later(now, CLOCK_SKEW))
+
+
+def row_version(stored: Stored) -> str:
+    """Return the version of the row, or what is known of it."""
+    return stored.row_version or stored.booking.version
 
 
 def _held(booking: Booking, name: str) -> Any:
@@ -43,9 +64,13 @@ def _held(booking: Booking, name: str) -> Any:
     return rounded(value) if isinstance(value, Decimal) else value
 
 
-def supersedes(told: Booking, stored: Stored | None) -> str:
+def supersedes(told: Booking, stored: Stored | None, now: datetime) -> str:
     """The version that a missed state has to replace although it is not above it; "" where the order of versions is enough."""
-    return stored.booking.version if stored and told.version <= stored.booking.version else ""
+    return "" if stored is None or _is_newer(told, stored, now) else row_version(stored)
+
+
+def _is_newer(told: Booking, stored: Stored, now: datetime) -> bool:
+    return told.version > stored.booking.version and not is_beyond(told.version, now)
 
 
 def windows(since: datetime, until: datetime, longest: timedelta, *, open_ended: bool) -> Iterator[Window]:

@@ -1,4 +1,4 @@
-"""What vendors said they gave up, read from the audit topic: which accounts are to be compared at once.
+"""What may be missing, read from the audit topic: which accounts are to be compared at once. Vendors said that they gave it up, or the log was cut.
 
 A note that nobody read for a day is not needed any more, because the timed comparison goes back to where the last one ended.
 """
@@ -12,12 +12,13 @@ from pathlib import Path
 
 import structlog
 
+from ingest.clock import is_future
 from ingest.errors import IngestError, LogUnavailable, PayloadError
 from ingest.event import Event
+from ingest.loss import LOST
 from ingest.opening import open_reader
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
-from receivers.losses import LOST
 from receivers.reconcile.checkpoint import Checkpoint
 
 log = structlog.get_logger()
@@ -50,6 +51,7 @@ class Losses:
         self._reported: dict[str, datetime] = {}
         self._answered: dict[str, datetime] = {}
         self._due: dict[str, float] = {}
+        self._of_the_future: dict[str, datetime] = {}  # notes by id, and when they were first read
 
     def look(self, vendors: Sequence[AnyVendor]) -> list[Loss]:
         """One for each of these accounts that is to be reconciled now, however many notes there are."""
@@ -99,7 +101,12 @@ class Losses:
                 with suppress(PayloadError):  # not one of ours
                     note = Event.from_record(appended.stored.record)
                     if note.type == LOST:
-                        newest[note.source] = max(note.time, newest.get(note.source, note.time))
+                        at = self._reported_at(note, datetime.now(UTC))
+                        newest[note.source] = max(at, newest.get(note.source, at))
         finally:
             reader.close()
         return newest
+
+    def _reported_at(self, note: Event, now: datetime) -> datetime:
+        """Return the note's time; one of the future is of a receiver whose clock is ahead, and counts as of when it was first read."""
+        return self._of_the_future.setdefault(note.id, now) if is_future(note.time, now) else note.time

@@ -1,7 +1,7 @@
 """What was missed: appended many at a time, loaded by whoever consumes the log, and then looked for in the warehouse again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from ingest.booking import Booking, Stored
@@ -87,7 +87,7 @@ class Proof:
         missed = [booking for event, booking in appended if event.type != GONE and booking.status not in self._rest.untold]
         vendor, account = self._rest.vendor.name, self._rest.account.name
         stored = self._warehouse.by("booking_id", vendor, account, [booking.booking_id for booking in missed])
-        doubted_before = datetime.now(UTC) - self.lag
+        now = self._rest.now()
         for booking in missed:
             held = next(iter(stored.get(booking.booking_id, ())), None)
-            self.counts.repaired += compare(booking, held, self._rest.compared, doubted_before) is not Verdict.MISSED
+            self.counts.repaired += compare(booking, held, self._rest.compared, now, self.lag) is not Verdict.MISSED

@@ -1,7 +1,7 @@
 """What a reconciliation found, for people, for scripts, and as the row of `reconciliations`."""
 
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -33,7 +33,10 @@ class Counts:
 
 @dataclass(slots=True)
 class Report:
-    """One account's run. `until` is None where it reached into the future; `unrecorded` tells why no row tells of it yet."""
+    """One account's run. `until` is None where it reached into the future; `unrecorded` tells why no row tells of it yet.
+
+    Times are the vendor's; `clock_ahead` is how far this machine's clock was found to be ahead of that, None where it could not be compared.
+    """
 
     vendor: str
     account: str
@@ -44,6 +47,7 @@ class Report:
     counts: Counts = field(default_factory=Counts)
     failure: IngestError | None = None
     unrecorded: IngestError | None = None
+    clock_ahead: timedelta | None = None
 
     @property
     def settled(self) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from statistics import median_low
 
 import structlog
 
@@ -12,6 +14,7 @@ from ingest.errors import ConfigurationError, LogUnavailable
 from ingest.log import Producer
 from ingest.rest import Patience
 from ingest.settings import NO_CREDENTIALS, Settings
+from ingest.vendor_time import write_clock_ahead
 from ingest.vendors import AnyVendor
 from receivers.reconcile.account import AccountRun, Around, Follow
 from receivers.reconcile.outlets import Outlet
@@ -57,6 +60,9 @@ class Reconciler:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # a request may wait minutes for its turn; to be cut off loses nothing
         reports = [future.result() for future in running if future.done() and not future.cancelled()]
+        compared = [report.clock_ahead for report in reports if report.clock_ahead is not None]
+        if compared and not wanted.dry_run:
+            write_clock_ahead(Path(self._settings.reconcile.state_dir), median_low(compared))
         if not self._stop.is_set() and not wanted.dry_run:
             self._wait_for_rows(reports)
         return reports

@@ -4,18 +4,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
 import orjson
 import structlog
 
 from ingest.booking import Booking, BookingStatus, Stored
+from ingest.clock import is_recent
 from ingest.dead_letter import DeadLetter
 from ingest.errors import ConfigurationError, IngestError, PayloadError
 from ingest.rest import Record as Entry
 from ingest.vendors.rest import AnyRest, Window
-from receivers.reconcile.compare import Verdict, compare, supersedes, widened
+from receivers.reconcile.compare import Verdict, compare, is_of_future, row_version, supersedes, widened
 from receivers.reconcile.ownership import Ownership
 from receivers.reconcile.proof import Proof, Warehouse
 
@@ -130,6 +131,8 @@ class Sweep:
 
     def _alike(self, asked: _Asked, stored: Sequence[Stored]) -> bool:
         """Whether nothing more need be read of an entry; then its bookings are counted here."""
+        if any(is_of_future(one, asked.at) for one in stored):
+            return False
         if self._rest.listed_by == "group_id":
             same = self._readable(asked, lambda entry: self._rest.alike(entry, stored))
         else:
@@ -163,15 +166,15 @@ class Sweep:
                 self._missed.add(state)
                 missed.add(booking.booking_id)
                 self._count(booking.booking_id, verdict, booking.status)
-                self._proof.add(self._rest.vendor.observe(one.record, one.at, supersedes(booking, held)), booking)
+                self._proof.add(self._rest.vendor.observe(one.record, one.at, supersedes(booking, held, one.at)), booking)
         return missed
 
     def _note_unlisted(self, window: Window) -> None:
         """A row younger than the vendor's lag is not doubted; one that a later window lists is not gone."""
-        doubted_before = datetime.now(UTC) - self._lag
+        now = self._rest.now()
         for some in self._warehouse.within(self._rest.swept_by, *self._whose, window.since, window.until):
             self.rows += len(some)
-            self.unlisted |= {booking_id for booking_id, loaded_at in some if loaded_at < doubted_before}
+            self.unlisted |= {booking_id for booking_id, loaded_at in some if not is_recent(loaded_at, now, self._lag)}
         self.unlisted -= self._ids | self._ids_before
 
     def _fetched(self, booking_ids: Sequence[str], pool: ThreadPoolExecutor) -> dict[str, _Asked]:
@@ -204,9 +207,9 @@ class Sweep:
         rows = [one for some in self._stored("booking_id", asked_at).values() for one in some]
         for one in rows:
             at = asked_at[one.booking.booking_id]
-            if one.booking.gone_at is None and one.loaded_at < at - self._lag and self._ownership.covers(one):
+            if one.booking.gone_at is None and not is_recent(one.loaded_at, at, self._lag) and self._ownership.covers(one):
                 self.counts.gone += 1
-                self._proof.add(self._rest.vendor.gone(one.booking, at), one.booking)
+                self._proof.add(self._rest.vendor.gone(one.booking, at, row_version(one)), one.booking)
 
     def _stored(self, column: Literal["booking_id", "group_id"], keys: Iterable[str]) -> Mapping[str, Sequence[Stored]]:
         wanted = list(dict.fromkeys(keys))
@@ -217,7 +220,7 @@ class Sweep:
         return self._rest.vendor.name, self._rest.account.name
 
     def _verdict(self, read: _Read, held: Stored | None) -> Verdict:
-        return compare(read.booking, held, self._rest.compared, read.at - self._lag)
+        return compare(read.booking, held, self._rest.compared, read.at, self._lag)
 
     def _count(self, booking_id: str, verdict: Verdict, status: BookingStatus | None = None) -> None:
         """Windows overlap, and lists shift while they are read: what is seen again counts only when it was missed again."""

@@ -103,6 +103,14 @@ EVERY_FORM = [
     ["reconcile", "--account", EVIL],
     ["replay", "--account", EVIL, "--dry-run"],
     ["check", "--config", EVIL],
+    ["query", f"select error('{EVIL}')"],
+    ["query", f"select * from read_text('{EVIL}')"],
+    ["query", "--file", EVIL],
+    ["query", "--timeout", EVIL, "select 1"],
+    ["query", "--limit", EVIL, "select 1"],
+    ["query", f"--{EVIL}"],
+    [EVIL],
+    ["webhooks", EVIL],
 ]
 
 
@@ -111,6 +119,26 @@ def test_no_command_lets_a_strangers_text_through_to_a_terminal(hostile: Path, a
     shown = on_terminal(hostile, *arguments)
     assert raw_controls(shown) == set()
     assert shown
+
+
+CRASH = """
+import sys, threading
+from ingest.streams import repair_streams
+repair_streams()
+def crash():
+    raise RuntimeError(sys.argv[1])
+thread = threading.Thread(target=crash)
+thread.start()
+thread.join()
+crash()
+"""
+
+
+def test_tracebacks_of_threads_and_of_a_whole_process_are_visible_text() -> None:
+    done = subprocess.run([sys.executable, "-c", CRASH, EVIL], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert done.stderr.count("RuntimeError: \\x1b]0;owned") == 2
+    assert raw_controls(done.stderr) == set()
 
 
 def on_terminal(folder: Path, *arguments: str, **environ: str) -> str:

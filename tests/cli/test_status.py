@@ -14,7 +14,7 @@ import pytest
 
 from ingest.cli.status.facts import Disk, Facts, Part, gather
 from ingest.cli.status.verdict import exit_code, judge
-from ingest.finding import Finding, State
+from ingest.finding import Finding, State, failed
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.settings import Settings
@@ -89,6 +89,12 @@ def subscription(state: str) -> list[Part]:
     return [*READY[:2], Part("reconciliation", "ready", "127.0.0.1:8083", (), (sample,))]
 
 
+def read_again(because: str) -> list[Part]:
+    """A consumer that had to go back."""
+    sample = ("ingest_read_again_total", {"topic": "bookings.bookeo", "partition": "2", "because": because}, 1.0)
+    return [READY[0], Part("consumer", "ready", "127.0.0.1:8082", (), (sample,)), READY[2]]
+
+
 def run(**changes: Any) -> dict[str, Any]:
     """A warehouse with this last reconciliation."""
     well = facts().warehouse
@@ -121,9 +127,28 @@ def test_what_is_well_is_healthy() -> None:
         ({"parts": part("unknown")}, 0, "receiver", "admin_port is 0"),
         ({"log": waiting(timedelta(minutes=2))}, 0, "log", "3 records not loaded yet, the oldest for 2 min"),
         ({"log": waiting(timedelta(hours=2), 1)}, 1, "log", "1 record not loaded yet, the oldest for 2 h"),
+        (
+            {"log": {"topics": [{**waiting(timedelta())["topics"][0], "lag": 0, "next": 3, "committed": 5}]}},
+            1,
+            "log",
+            "ends before what was loaded of it",
+        ),
+        (
+            {"parts": read_again("warehouse")},
+            0,
+            "warehouse",
+            "bookings.bookeo/2 was read again since the consumer started: the warehouse was",
+        ),
+        ({"parts": read_again("log")}, 0, "log", "bookings.bookeo/2 was read again since the consumer started: the log was cut"),
         ({"log": {"error": "no broker"}}, 3, "log", "no broker"),
         ({"spool": {"files": [{"records": 7, "oldest_seconds": 900}]}}, 1, "spool", "7 records waiting on this machine"),
         ({"warehouse": {"error": "refused"}}, 3, "warehouse", "refused"),
+        (
+            {"warehouse": facts().warehouse | {"changed_by_hand": [failed("tables", "bookings lacks version").to_json()]}},
+            1,
+            "tables",
+            "bookings lacks",
+        ),
         ({"warehouse": facts().warehouse | {"open_dead_letters": {"sales": 2}}}, 1, "dead letters", "2 dead letters open (sales 2)"),
         ({"parts": part("ready", samples=deliveries(rejected=9))}, 1, "sales", "all 9 deliveries since the receiver started were refused"),
         ({"parts": part("ready", samples=deliveries(rejected=1, accepted=5))}, 0, "sales", "1 delivery refused"),

@@ -102,11 +102,11 @@ class UnsteadyConsumer:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
 
-    def commit(self, records: Sequence[StoredRecord]) -> None:
+    def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
         if self.failures:
             self.failures -= 1
             raise CommitFailed("the partitions moved")
-        self._consumer.commit(records)
+        self._consumer.commit(records, load)
 
 
 def test_what_was_loaded_and_not_committed_is_read_again_and_not_doubled(strict_rig: Rig) -> None:

@@ -43,6 +43,7 @@ def test_a_record_is_a_cloud_event_around_the_untouched_body(tmp_path: Path, kaf
     assert record.value == webhook.body
     assert record.key.decode() == f"oncehub/support/{envelope['data']['id']}"
     assert sent_at <= parse_instant(headers.pop("ce_receivedat")) <= datetime.now(UTC)
+    assert sent_at.replace(microsecond=0) <= parse_instant(headers.pop("ce_sentat")) <= datetime.now(UTC)
     assert parse_instant(headers.pop("ce_time")) == parse_instant(envelope["creation_time"])
     assert headers == {
         "ce_specversion": "1.0",

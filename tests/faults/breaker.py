@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -11,10 +12,14 @@ from typing import TypeVar
 
 from kafka.errors import KafkaError
 
+from ingest.errors import LogUnavailable, WarehouseUnavailable
+from ingest.opening import sqlite_path
 from ingest.vendors import vendor_names
 from tests.e2e.processes import Process
 from tests.faults.child import Child, signal_to
 from tests.faults.clock import replace, withdraw
+from tests.faults.history import copy_log, copy_warehouse, delete_topic, events_in_log, restore_warehouse
+from tests.faults.load import EventKey, Vendors
 from tests.faults.plan import Fault, Kind, Plan
 from tests.faults.proxy import Proxy
 from tests.faults.stand import Stand
@@ -24,9 +29,12 @@ from tests.kafka.cluster import start_all
 _LOOK_SECONDS = 0.05
 _PATIENCE_SECONDS = 20.0
 _HOLDER_SECONDS = 60.0
-_JUMPS = (-86_400, -7_000, -90, 90, 7_000, 86_400, 30 * 86_400)
+_JUMPS = (-365 * 86_400, -86_400, -7_000, -120, 120, 7_000, 86_400, 365 * 86_400)
 _SLOW_SECONDS = 0.3
+_ANSWER_SECONDS = 0.5
+_LARGEST_CUT = 0.5  # of the newest segment
 _JOINER = "second"
+_LARGE_BODIES = 30
 
 T = TypeVar("T")
 
@@ -38,11 +46,13 @@ def _one(chosen: Sequence[T], fault: Fault) -> T:
 class Breaker:
     """`done` and `missed` count faults: missed are those that found nothing to break in time, `unreached` the steps among them."""
 
-    def __init__(self, stand: Stand) -> None:
+    def __init__(self, stand: Stand, vendors: Vendors) -> None:
         self.done: Counter[Kind] = Counter()
         self.missed: Counter[Kind] = Counter()
         self.unreached: Counter[str] = Counter()
+        self.cut = frozenset[EventKey]()  # accepted, and taken out of the log after that
         self._stand = stand
+        self._vendors = vendors
         self._turns: defaultdict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
@@ -138,6 +148,11 @@ class Breaker:
             if holder.returncode is None:
                 holder.kill()
 
+    async def send_large_bodies(self, _: Fault) -> bool:
+        """More than a batch of them."""
+        self._vendors.large = _LARGE_BODIES
+        return bool(await self._until(lambda: not self._vendors.large))
+
     async def down_warehouse(self, fault: Fault) -> bool:
         """As in a crash, with whatever it was loading."""
         async with self._turns["warehouse's server"]:
@@ -193,6 +208,82 @@ class Breaker:
             finally:
                 await asyncio.to_thread(self._stand.leave, _JOINER)
         return True
+
+    async def cut_log(self, fault: Fault) -> bool:
+        """All brokers crash, and what they had not synced is gone."""
+        async with self._turns["brokers"]:
+            for broker in self._stand.servers.brokers:
+                broker.kill()
+                broker.lose_tail(self._stand.settings.topics(), fault.chance * _LARGEST_CUT)
+            accepted = await self._accepted_by_now()
+            await asyncio.sleep(fault.seconds)
+            await asyncio.to_thread(start_all, self._stand.servers.brokers)
+            return await self._note_cut(accepted)
+
+    async def make_topic_anew(self, fault: Fault) -> bool:
+        """By whoever appends to it next."""
+        async with self._turns["brokers"]:
+            servers = [server for broker in self._stand.servers.brokers for server in broker.servers]
+            try:
+                if not await asyncio.to_thread(delete_topic, servers, self._stand.settings.topic(_one(vendor_names(), fault))):
+                    return False
+            except KafkaError:
+                return False
+            return await self._note_cut(await self._accepted_by_now())
+
+    async def restore_log(self, fault: Fault) -> bool:
+        """Under all that use it."""
+        path = sqlite_path(self._stand.settings)
+        async with self._turns["log's file"]:
+            try:
+                kept = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
+            except sqlite3.Error:
+                return False
+            if kept is None or path is None:
+                return False
+            await asyncio.sleep(fault.seconds)
+            kept.replace(path)
+            return await self._note_cut(await self._accepted_by_now())
+
+    async def delete_wal(self, _: Fault) -> bool:
+        """Under all that use it."""
+        path = sqlite_path(self._stand.settings)
+        async with self._turns["log's file"]:
+            wal = path.with_name(f"{path.name}-wal") if path else None
+            if wal is None or not wal.exists():
+                return False
+            wal.unlink(missing_ok=True)
+            return await self._note_cut(await self._accepted_by_now())
+
+    async def restore_warehouse(self, fault: Fault) -> bool:
+        """All that was loaded since is in the log."""
+        async with self._turns["warehouse's file"]:
+            try:
+                kept = await asyncio.to_thread(copy_warehouse, self._stand.settings)
+                await asyncio.sleep(fault.seconds)
+                await asyncio.to_thread(restore_warehouse, self._stand.settings, kept)
+            except (OSError, WarehouseUnavailable):
+                return False
+        return True
+
+    async def _accepted_by_now(self) -> frozenset[EventKey]:
+        """With those whose answers are still on their way."""
+        await asyncio.sleep(_ANSWER_SECONDS)
+        return self._vendors.accepted()
+
+    async def _note_cut(self, accepted: frozenset[EventKey]) -> bool:
+        """Of these, those that the log does not have now."""
+        settings = self._stand.settings.model_copy(update={"log": self._stand.servers.direct_url or self._stand.settings.log})
+        deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        while True:
+            try:
+                self.cut |= accepted - await asyncio.to_thread(events_in_log, settings)
+            except LogUnavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_ANSWER_SECONDS)
+            else:
+                return True
 
     async def shift_consumers_clock(self, fault: Fault) -> bool:
         """All consumers have one clock."""
@@ -275,6 +366,7 @@ _HOW: Mapping[Kind, Callable[[Breaker, Fault], Awaitable[bool]]] = {
     Kind.FULL_LOG_DISK: Breaker.fill_log_disk,
     Kind.FULL_WAREHOUSE_DISK: Breaker.fill_warehouse_disk,
     Kind.WAREHOUSE_LOCKED: Breaker.hold_warehouse,
+    Kind.LARGE_BODIES: Breaker.send_large_bodies,
     Kind.WAREHOUSE_DOWN: Breaker.down_warehouse,
     Kind.KILL_BROKER: Breaker.kill_broker,
     Kind.KILL_LEADER: Breaker.kill_leader,
@@ -284,6 +376,11 @@ _HOW: Mapping[Kind, Callable[[Breaker, Fault], Awaitable[bool]]] = {
     Kind.NETWORK_SILENT: Breaker.silence_network,
     Kind.NETWORK_SLOW: Breaker.slow_network,
     Kind.CONSUMER_JOINS: Breaker.join_consumer,
+    Kind.LOG_CUT: Breaker.cut_log,
+    Kind.TOPIC_ANEW: Breaker.make_topic_anew,
+    Kind.LOG_RESTORED: Breaker.restore_log,
+    Kind.WAL_DELETED: Breaker.delete_wal,
+    Kind.WAREHOUSE_RESTORED: Breaker.restore_warehouse,
     Kind.CONSUMER_CLOCK: Breaker.shift_consumers_clock,
     Kind.RECEIVER_CLOCK: Breaker.shift_receivers_clock,
 }

@@ -1,6 +1,7 @@
 """The vendors' side: webhooks at a steady rate for the whole run, tried again for as long as it takes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ingest.settings import Settings
@@ -12,17 +13,26 @@ from ingest.vendors.delivery import Headers
 _CHAOS = Chaos(duplicated=0.05, delayed=0.1, delay=2.0)
 _PATIENCE = Patience(attempts=1000, first_pause=0.2, longest_pause=3.0)
 
+_FILLING_BYTES = 1000 * 1024  # with the webhook's own body a little less than receiver.body_limit
+# What large bodies are full of: text, and JSON that takes many times its size once it is parsed.
+_FILLINGS = (b'"' + b"a" * _FILLING_BYTES + b'"', b"[" + b"[]," * (_FILLING_BYTES // 3) + b"0]")
+
 EventKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the vendors told: `events` of all their webhooks, and of those accepted; `distinct` webhooks accepted."""
+    """What the vendors told: `events` of all their webhooks, and of those accepted; `distinct` webhooks accepted.
+
+    `cut`: events that somebody took out of the log after they were accepted, which may not be there. `bookings`: whose they are, by account and id.
+    """
 
     events: frozenset[EventKey]
     accepted: frozenset[EventKey]
     distinct: int
     given_up: int
+    cut: frozenset[EventKey] = frozenset()
+    bookings: Mapping[EventKey, tuple[str, str]] = field(default_factory=dict)
 
 
 class Vendors(Sender):
@@ -31,17 +41,26 @@ class Vendors(Sender):
     def __init__(self, settings: Settings, seed: int) -> None:
         super().__init__(_CHAOS, seed, _PATIENCE)
         self.events: dict[int, EventKey] = {}
+        self._bookings: dict[EventKey, tuple[str, str]] = {}
         self._readers = settings.vendors()
+        self.large = 0
+        """How many of the next webhooks are as large as a receiver takes them."""
 
     def send(self, dialect: Dialect, webhook: Webhook) -> None:
         """As ever, and noted."""
+        if self.large:
+            self.large -= 1
+            webhook = _filled(webhook, _FILLINGS[self.large % len(_FILLINGS)])
         self.events[hash(webhook)] = self._event(dialect, webhook)
         super().send(dialect, webhook)
 
-    def told(self) -> Told:
+    def accepted(self) -> frozenset[EventKey]:
         """So far."""
-        accepted = frozenset(self.events[webhook] for webhook in self.sent.accepted)
-        return Told(frozenset(self.events.values()), accepted, self.sent.webhooks, self.sent.given_up)
+        return frozenset(self.events[webhook] for webhook in self.sent.accepted)
+
+    def told(self, cut: frozenset[EventKey] = frozenset()) -> Told:
+        """So far."""
+        return Told(frozenset(self.events.values()), self.accepted(), self.sent.webhooks, self.sent.given_up, cut, self._bookings)
 
     async def _attempt(self, dialect: Dialect, webhook: Webhook) -> bool:
         try:
@@ -55,4 +74,10 @@ class Vendors(Sender):
         reader = self._readers[vendor, account]
         delivery = Delivery(webhook.query, Headers.of(dialect.headers(webhook, now).items()), webhook.body, now)
         event = reader.parse(reader.verify(delivery, now))
+        self._bookings[event.source, event.id] = account, event.subject
         return event.source, event.id
+
+
+def _filled(webhook: Webhook, filling: bytes) -> Webhook:
+    """The same, with one more field, which no reader asks for."""
+    return replace(webhook, body=b'{"filling":' + filling + b"," + webhook.body.removeprefix(b"{"))

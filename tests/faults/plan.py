@@ -28,12 +28,18 @@ class Kind(StrEnum):
     FULL_WAREHOUSE_DISK = "disk of the warehouse full"
     WAREHOUSE_LOCKED = "warehouse held by another program"
     WAREHOUSE_DOWN = "warehouse's server down"
+    LARGE_BODIES = "a burst of large bodies"
     NETWORK_CUT = "network cut"
     NETWORK_SILENT = "network silent"
     NETWORK_SLOW = "network slow"
     CONSUMER_CLOCK = "consumer's clock jumps"
     RECEIVER_CLOCK = "receiver's clock jumps"
     CONSUMER_JOINS = "a consumer joins and leaves"
+    LOG_CUT = "brokers lose the tail of the log"
+    TOPIC_ANEW = "a topic is deleted and made again"
+    LOG_RESTORED = "log restored from a copy"
+    WAL_DELETED = "the log's -wal deleted"
+    WAREHOUSE_RESTORED = "warehouse restored from a copy"
 
     @property
     def kills(self) -> bool:
@@ -69,6 +75,9 @@ _LASTING = {
     Kind.CONSUMER_CLOCK: (3.0, 10.0),
     Kind.RECEIVER_CLOCK: (3.0, 10.0),
     Kind.CONSUMER_JOINS: (4.0, 20.0),
+    Kind.LOG_CUT: (0.2, 3.0),
+    Kind.LOG_RESTORED: (1.0, 10.0),
+    Kind.WAREHOUSE_RESTORED: (1.0, 10.0),
 }
 _STEPS = {Kind.KILL_CONSUMER_AT_STEP: "consume", Kind.FREEZE_CONSUMER_AT_STEP: "consume", Kind.KILL_WORKER_AT_STEP: "receive"}
 _OTHERS_PER_KILL = 0.2
@@ -86,6 +95,7 @@ _BOTH = frozenset(
         Kind.FREEZE_WORKER,
         Kind.FULL_WAREHOUSE_DISK,
         Kind.WAREHOUSE_LOCKED,
+        Kind.LARGE_BODIES,
         Kind.CONSUMER_CLOCK,
         Kind.RECEIVER_CLOCK,
     }
@@ -100,11 +110,11 @@ _KAFKA = _BOTH | {
     Kind.CONSUMER_JOINS,
 }
 KINDS: Mapping[str, frozenset[Kind]] = {
-    "sqlite": _BOTH | {Kind.FULL_LOG_DISK},
-    "kafka": _KAFKA,
-    "cluster": _KAFKA | {Kind.KILL_LEADER},
+    "sqlite": _BOTH | {Kind.FULL_LOG_DISK, Kind.LOG_RESTORED, Kind.WAL_DELETED},
+    "kafka": _KAFKA | {Kind.TOPIC_ANEW, Kind.LOG_CUT},
+    "cluster": _KAFKA | {Kind.KILL_LEADER, Kind.TOPIC_ANEW},  # what is cut from one copy, the others have
 }
-OF_WAREHOUSE: Mapping[str, frozenset[Kind]] = {"duckdb": frozenset(), "postgres": frozenset({Kind.WAREHOUSE_DOWN})}
+OF_WAREHOUSE: Mapping[str, frozenset[Kind]] = {"duckdb": frozenset({Kind.WAREHOUSE_RESTORED}), "postgres": frozenset({Kind.WAREHOUSE_DOWN})}
 CLOCKS = frozenset({Kind.CONSUMER_CLOCK, Kind.RECEIVER_CLOCK})
 ALL = frozenset(Kind)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ingest.simulator.rehearsal import Pace, rehearse
 from tests.faults.breaker import Breaker
-from tests.faults.load import Vendors
+from tests.faults.load import Told, Vendors
 from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, Kind, Plan, draw
 from tests.faults.servers import serving
 from tests.faults.stand import Stand
@@ -108,14 +108,15 @@ async def _run_on(stand: Stand, asked: Asked, tell: Tell) -> Report:
     started = time.monotonic()
     impossible = stand.impossible() & asked.kinds
     plan = asked.plan or draw(asked.seed, asked.possible - impossible, asked.kills, asked.pace.seconds)
-    vendors, breaker = Vendors(stand.settings, asked.seed), Breaker(stand)
+    vendors = Vendors(stand.settings, asked.seed)
+    breaker = Breaker(stand, vendors)
     async with stand.supervised():
         await stand.wait_until_accepting()
         telling = asyncio.create_task(_keep_telling(lambda: tell(vendors, breaker, plan)))
         await _break(stand, asked.pace, plan, vendors, breaker)
         telling.cancel()
     exits = await asyncio.to_thread(stand.stop)
-    found = await asyncio.to_thread(_judge, stand, vendors)  # the proxies before the brokers run on this thread
+    found = await asyncio.to_thread(_judge, stand, vendors.told(breaker.cut))  # the proxies before the brokers run on this thread
     return Report(asked, vendors, breaker, impossible, exits, time.monotonic() - started, found)
 
 
@@ -128,9 +129,9 @@ async def _break(stand: Stand, pace: Pace, plan: Plan, vendors: Vendors, breaker
     await stand.drain()
 
 
-def _judge(stand: Stand, vendors: Vendors) -> Verdict:
+def _judge(stand: Stand, told: Told) -> Verdict:
     left = Left(stand.lag(), stand.spooled())
-    found = verdict(stand.settings, stand.stage.world, stand.stage.dialects, vendors.told(), left)
+    found = verdict(stand.settings, stand.stage.world, stand.stage.dialects, told, left)
     if found.faults():
         stand.keep()
     return found

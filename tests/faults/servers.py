@@ -31,6 +31,11 @@ class Servers:
         return "kafka://" + ",".join(f"127.0.0.1:{proxy.port}" for proxy in self.proxies)
 
     @property
+    def direct_url(self) -> str:
+        """Of the log for what is not to be broken; "" for an embedded one."""
+        return "kafka://" + ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers) if self.brokers else ""
+
+    @property
     def replication(self) -> int:
         """As many copies as there are brokers."""
         return len(self.brokers)

@@ -38,8 +38,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Counts, all of which are to be 0. `stale`: bookings that are there and not as they truly are now."""
+    """Counts, all of which are to be 0 but `cut`: what was taken out of the log before it was loaded, by a fault that does so.
 
+    `stale`: bookings that are there and not as they truly are now.
+    """
+
+    cut: int
     given_up: int
     unanswered: int
     lost: int
@@ -55,7 +59,7 @@ class Verdict:
 
     def faults(self) -> dict[str, int]:
         """The counts that are not 0."""
-        return {name: count for name, count in self.counts().items() if count}
+        return {name: count for name, count in self.counts().items() if count and name != "cut"}
 
     def counts(self) -> dict[str, int]:
         """All but the examples."""
@@ -65,7 +69,9 @@ class Verdict:
 def judge(told: Told, found: Found, wrong: Sequence[Difference], left: Left) -> Verdict:
     """Of what was told, and what the warehouse has."""
     times, rows = Counter(found.events), Counter(found.bookings)
-    lost = told.accepted - times.keys()
+    lost = told.accepted - times.keys() - told.cut
+    undone = {told.bookings[event] for event in told.cut - times.keys() if event in told.bookings}
+    wrong = [each for each in wrong if (each.account, each.booking_id) not in undone]
     doubled = [key for key, count in [*times.items(), *rows.items()] if count > 1]
     different = {(each.account, each.booking_id) for each in wrong}
     missing = {(each.account, each.booking_id) for each in wrong if not each.column and not each.found}
@@ -73,6 +79,7 @@ def judge(told: Told, found: Found, wrong: Sequence[Difference], left: Left) -> 
     return Verdict(
         given_up=told.given_up,
         unanswered=len(told.events) - len(told.accepted) - told.given_up,
+        cut=len((told.accepted & told.cut) - times.keys()),
         lost=len(lost) + told.distinct - len(told.accepted),  # two webhooks that became one event are a loss too
         doubled=len(doubled),
         invented=len(times.keys() - told.events),

@@ -24,7 +24,7 @@ def _run(folder: Path, requests: int, warehouses: dict[str, dict[str, str]]) -> 
     report = run(Asked(requests, seed=1, connections=48, workers=2, folder=folder / "fuzz"), warehouses, lambda _: None)
     assert report.faults() == []
     assert report.tally.requests >= requests
-    assert {status for status, _ in report.tally.statuses().items()} == {NO_ANSWER, 200, 202, 400, 401, 404, 405, 413}
+    assert {status for status, _ in report.tally.statuses().items()} == {NO_ANSWER, 200, 202, 400, 401, 404, 405, 413, 414, 431}
     return report
 
 

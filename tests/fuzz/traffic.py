@@ -13,7 +13,9 @@ ACCEPTED = frozenset({202})
 REFUSED = frozenset({401})
 TOO_LARGE = frozenset({413})
 # Whatever is sent without a right signature: what it is answered with tells nothing, and nothing of it is kept.
-UNSIGNED = frozenset({200, 400, 401, 404, 405, 408, 413, 431})
+UNSIGNED = frozenset({200, 400, 401, 404, 405, 408, 413, 414, 431})
+NOWHERE = frozenset({404})
+TOO_LONG_TARGET, TOO_LARGE_HEAD = frozenset({414}), frozenset({431})
 
 _METHODS = ("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "LOCK", "M-SEARCH", "PURGE", "SUBSCRIBE")
 _PATHS = (
@@ -248,6 +250,45 @@ def _too_large(chance: Random) -> Play:
     return Play("too large", tail=declared)
 
 
+def _misdirected(chance: Random) -> Play:
+    """Rightly signed, and sent to what only looks like the account's URL."""
+    original = chance.choice([one for one in originals() if signs_body(one.account)])
+    headers = sign(original.account, original.query, original.body, f"m{chance.getrandbits(64):x}")
+    path, query = original.path, f"?{original.query}" if original.query else ""
+    slash = chance.randrange(2, path.count("/") + 1)  # a target begins with one
+    before, after = "/".join(path.split("/")[:slash]), "/".join(path.split("/")[slash:])
+    separator = chance.choice(("%2f", "%2F", "%252f", "%5c", "//", "/./", "/%2e/", "/x/%2e%2e/", "%2f/", "/%2F", ";/", "%00/"))
+    end = chance.choice(("", "/", "%2f", "#", "#x", ";x", "%00", "%20", "%23")) if separator == "//" else ""
+    target = chance.choice(("", "http://elsewhere.example")) + before + separator + after + end + query
+    return Play("misdirected", (Shot((_request("POST", target, headers, original.body),), NOWHERE),))
+
+
+def _another_url(chance: Random) -> Play:
+    """Something behind the URL that was signed."""
+    original = chance.choice([one for one in originals() if one.vendor == "bookeo"])
+    headers = sign(original.account, original.query, original.body, f"m{chance.getrandbits(64):x}")
+    after = chance.choice(("#", "#x", "%23", "&", ";", "&type=created", "&type=", "?", "#&type=deleted", "%00"))
+    target = f"{original.path}?{original.query}{after}"
+    return Play("another url", (Shot((_request("POST", target, headers, original.body),), REFUSED),))
+
+
+def _large_head(chance: Random) -> Play:
+    """Rightly signed, and with more beside it than any sender has. The receiver hangs up after its answer."""
+    original = chance.choice(originals())
+    headers = sign(original.account, original.query, original.body, f"m{chance.getrandbits(64):x}")
+    target, expects = f"{original.path}?{original.query}".rstrip("?"), TOO_LARGE_HEAD
+    how = chance.randrange(4)
+    if how == 0:
+        headers += [("a", "b")] * chance.choice((300, 10_000))
+    elif how == 1:
+        headers.insert(chance.randrange(2), ("X", "y" * chance.choice((66_000, 200_000))))
+    elif how == 2:
+        headers += [("X", "y" * 700)] * 100
+    else:
+        target, expects = f"{target}{'&' if original.query else '?'}{'q' * chance.choice((17_000, 100_000))}", TOO_LONG_TARGET
+    return Play("large head", (Shot((_request("POST", target, headers, original.body),), expects),))
+
+
 _PLAYS: dict[str, tuple[float, Callable[[Random], Play]]] = {
     "good": (14, _good),
     "hostile": (34, _hostile),
@@ -261,4 +302,7 @@ _PLAYS: dict[str, tuple[float, Callable[[Random], Play]]] = {
     "garbled": (1, _garbled),
     "left": (1, _left),
     "too large": (0.5, _too_large),
+    "misdirected": (2, _misdirected),
+    "another url": (1, _another_url),
+    "large head": (0.5, _large_head),
 }

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -152,6 +152,12 @@ class Broker:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def lose_tail(self, topics: Iterable[str], share: float) -> None:
+        """Of the newest segment of each of their partitions, as with a disk that had not synced it. It is not running."""
+        for folder in (folder for topic in topics for folder in sorted((self._home / "data").glob(f"{topic}-*"))):
+            if newest := max(folder.glob("*.log"), default=None):
+                os.truncate(newest, int(newest.stat().st_size * (1 - share)))
 
     def freeze(self) -> None:
         """It keeps its connections and answers nothing any more."""

@@ -153,6 +153,65 @@ def test_retention_keeps_what_is_too_young(sqlite_log: SqliteLog) -> None:
     assert count_of_rows(sqlite_log.path) == 0
 
 
+YEAR = 365 * 86400.0
+
+
+def aged(log: SqliteLog, *ages: float) -> None:
+    """As many records, appended so many seconds ago by whatever clock; negative is of the future."""
+    append(log.producer(), log.topic, *numbered(len(ages)))
+    with closing(sqlite3.connect(log.path)) as connection, connection:
+        now = time.time()
+        connection.executemany(
+            "UPDATE records SET appended_at = ? WHERE offset = ?", [(now - age, offset) for offset, age in enumerate(ages)]
+        )
+
+
+def left(log: SqliteLog) -> list[int]:
+    with closing(sqlite3.connect(log.path)) as connection:
+        return [offset for (offset,) in connection.execute("SELECT offset FROM records ORDER BY offset")]
+
+
+@pytest.mark.parametrize(
+    ("ages", "expected"),
+    [
+        ((9000, -YEAR, 8000, 7000, 10), [4]),
+        ((-YEAR, 9000, 8000, 10), [3]),
+        ((9000, -YEAR, -YEAR, 10), [1, 2, 3]),  # how old they are shows when the one behind them is old
+        ((9000, 10, -YEAR, 10), [1, 2, 3]),
+        ((9000, 10, 9000, 10), [1, 2, 3]),  # one of a clock that was behind takes nothing with it
+    ],
+)
+def test_a_record_of_a_clock_that_was_ahead_does_not_stop_retention(
+    sqlite_log: SqliteLog, ages: tuple[float, ...], expected: list[int]
+) -> None:
+    aged(sqlite_log, *ages)
+    consumer = sqlite_consumer(sqlite_log)
+    consumer.commit(read(consumer, len(ages)))
+    consumer.prune(time.time() - 3600)
+    assert left(sqlite_log) == expected
+
+
+@pytest.mark.parametrize("ahead", [3600 * 24 * 20, YEAR])
+def test_a_consumer_whose_clock_is_ahead_deletes_nothing_that_is_young(
+    sqlite_log: SqliteLog, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    monkeypatch.setattr(consumer_module, "_PRUNE_EVERY_SECONDS", 0.0)
+    aged(sqlite_log, 15 * 86400, 86400, 10)
+    right = time.time
+    with closing(SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(days=14))) as consumer:
+        records = read(consumer, 3)
+        monkeypatch.setattr("ingest.log.sqlite.consumer.time.time", lambda: right() + ahead)
+        consumer.commit(records)
+    assert left(sqlite_log) == [1, 2]
+
+
+def test_the_age_of_the_backlog_is_that_which_the_order_of_the_log_shows(sqlite_log: SqliteLog) -> None:
+    aged(sqlite_log, -YEAR, 50, 10)
+    [entry] = backlog(sqlite_log.path, sqlite_log.group)
+    assert entry.waiting_since is not None
+    assert entry.waiting_since.timestamp() < time.time() - 40
+
+
 def test_retention_never_lets_an_offset_be_used_again(sqlite_log: SqliteLog) -> None:
     producer, consumer = sqlite_log.producer(), sqlite_consumer(sqlite_log)
     append(producer, sqlite_log.topic, *numbered(5))

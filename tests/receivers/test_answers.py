@@ -122,9 +122,11 @@ def test_an_accepted_delivery_is_one_record_of_the_very_bytes_that_were_signed(r
         "ce_time": "2026-06-09T21:37:18.000000Z",
         "ce_via": "webhook",
         "ce_receivedat": record.headers["ce_receivedat"],
+        "ce_sentat": record.headers["ce_sentat"],
         "ce_signedby": "1",
         "content-type": "application/json",
     }
+    assert before.replace(microsecond=0) <= parse_instant(record.headers["ce_sentat"]) <= received
     assert receiver.dead_letters() == []
 
 

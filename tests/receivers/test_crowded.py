@@ -3,14 +3,14 @@
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import LogUnavailable
-from receivers.in_flight import InFlight, Shared
+from receivers.in_flight import InFlight, Room, Shared
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import writing_to
 from tests.receivers.requests import SALES, SECRET, booking, raw, subject
@@ -217,3 +217,128 @@ def test_bytes_that_wait_for_the_log_count_until_it_has_resolved_them() -> None:
     waiting.set_result(None)
     with in_flight.request("sales") as held:
         held.take(600)
+
+
+@contextmanager
+def holding(receiver: Receiver, number: int, begun: bytes) -> Iterator[list[socket.socket]]:
+    """So many connections that have said this and say nothing more."""
+    with ExitStack() as opened:
+        held = [opened.enter_context(connection(receiver)) for _ in range(number)]
+        for one in held:
+            with suppress(ConnectionError):  # it may have had to make room already
+                one.sendall(begun)
+        yield held
+
+
+def refused(receiver: Receiver, line: str) -> bool:
+    return line in receiver.admin.get("/metrics").text
+
+
+def post_anew(receiver: Receiver, number: int) -> bytes:
+    """The status of a delivery on a connection of its own."""
+    with connection(receiver) as opened:
+        opened.sendall(raw(booking(number)))
+        return opened.recv(4096)[9:12]
+
+
+def test_bodies_that_nobody_finished_make_room_for_those_that_are_whole(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__BODY_LIMIT="65536", INGEST_RECEIVER__IN_FLIGHT_LIMIT="131072", INGEST_RECEIVER__BODY_TIMEOUT="5m")
+    unfinished = HEAD + b"Content-Length: 65536\r\n\r\n" + b"x" * 65_535
+    with holding(receiver, 4, unfinished):
+        wait_for(lambda: refused(receiver, 'outcome="unavailable",vendor="calendly"} 3.0'), "all but one are dropped")
+        assert [post_anew(receiver, number) for number in range(5)] == [b"202"] * 5
+
+
+def test_requests_that_nobody_finished_make_room_for_those_that_are_whole(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="20", INGEST_RECEIVER__BODY_TIMEOUT="5m")
+    with holding(receiver, 15, UNFINISHED.replace(b"noisy", b"sales")):
+        wait_for(lambda: refused(receiver, 'outcome="unavailable",vendor="calendly"} 5.0'), "what is beyond its share is dropped")
+        assert [post_anew(receiver, number) for number in range(5)] == [b"202"] * 5
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        HEAD + b"X-Slow: ",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+        HEAD.replace(b"sales", b"nobody") + b"Content-Length: 9\r\n\r\nx",
+    ],
+    ids=["nothing", "a head", "a whole request", "a body for nobody"],
+)
+def test_idle_connections_make_room_for_new_ones_and_those_that_delivered_do_last(start: Start, begun: bytes) -> None:
+    receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="10", INGEST_RECEIVER__HEAD_TIMEOUT="5m")
+    with connection(receiver) as kept:
+        kept.sendall(raw(booking(0)))
+        assert kept.recv(4096).startswith(b"HTTP/1.1 202")
+        with holding(receiver, 30, begun):
+            assert [post_anew(receiver, number) for number in range(1, 6)] == [b"202"] * 5
+            kept.sendall(raw(booking(6)))
+            assert kept.recv(4096).startswith(b"HTTP/1.1 202")
+    assert subjects(receiver.events()) == [subject(number) for number in range(7)]
+
+
+def test_connections_with_requests_that_wait_for_the_log_do_not_make_room(start: Start) -> None:
+    receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="10", INGEST_RECEIVER__HEAD_TIMEOUT="5m", INGEST_RECEIVER__APPEND_TIMEOUT="30s")
+    with connection(receiver) as waiting:
+        with writing_to(receiver.log):
+            waiting.sendall(raw(booking(1)))
+            wait_for(lambda: not refused(receiver, "ingest_in_flight_bytes 0.0"), "it waits for the log")
+            with holding(receiver, 30, b""):
+                wait_for(lambda: refused(receiver, 'reason="displaced"'), "idle ones make room")
+        assert waiting.recv(4096).startswith(b"HTTP/1.1 202")
+
+
+def test_a_body_that_makes_progress_is_not_dropped_for_others_and_one_that_trickles_is() -> None:
+    in_flight = InFlight(10, 20 * 16 * 1024)
+    with in_flight.request("sales") as steady, in_flight.request("sales") as trickling:
+        for _ in range(5):
+            trickling.take(1)
+            steady.take(16 * 1024)
+        with in_flight.request("sales") as another:
+            another.take(4 * 16 * 1024)
+            steady.take(16 * 1024)
+            with pytest.raises(LogUnavailable, match="was not whole"):
+                trickling.take(1)
+
+
+def test_a_whole_body_is_dropped_for_nobody_and_what_was_dropped_is_given_back_once() -> None:
+    in_flight, waiting = InFlight(4, 1000), Future[None]()
+    with in_flight.request("sales") as whole, in_flight.request("sales") as unfinished:
+        unfinished.take(100)
+        whole.take(300)
+        whole.until(waiting)
+        with in_flight.request("sales") as another:
+            another.take(150)
+    waiting.set_result(None)
+    assert in_flight.bytes.taken == 0
+
+
+_STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 400), st.booleans()), max_size=60)
+
+
+@given(steps=_STEPS)
+def test_what_still_arrives_takes_half_at_most_and_never_keeps_an_account_from_what_it_could_have_without(
+    steps: list[tuple[str, int, bool]],
+) -> None:
+    room, alone = Room(1000), Shared(1000)
+    arriving: dict[str, list[int]] = {}
+
+    def drop(account: str) -> bool:
+        if not arriving.get(account):
+            return False
+        amount = arriving[account].pop(0)
+        room.keep(account, amount)
+        room.give_back(account, amount)
+        return True
+
+    for account, amount, whole in steps:
+        took = room.take(account, amount, drop)
+        if took and whole:
+            room.keep(account, amount)
+            assert alone.take(account, amount)
+        elif took:
+            arriving.setdefault(account, []).append(amount)
+        unverified = sum(map(sum, arriving.values()))
+        assert unverified <= max(500, amount)
+        assert room.taken == alone.taken + unverified <= 1000

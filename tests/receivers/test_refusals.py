@@ -1,5 +1,6 @@
 """What is refused before its account is known is counted and logged, so that whoever set the address or the proxy can act."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +14,7 @@ from structlog.testing import capture_logs
 
 from receivers.refusals import explain
 from tests.fuzz.accounts import ACCOUNTS, booked, sign
-from tests.receivers.in_process import InProcess
+from tests.receivers.in_process import InProcess, writing_to
 from tests.receivers.requests import SALES, SECRET, Request, booking, booking_body, raw, signed, subject
 from tests.receivers.running import Receiver, subjects, wait_for
 from tests.security.raw import exchange
@@ -175,7 +176,7 @@ def test_what_is_no_http_is_counted_and_what_a_wrongly_set_proxy_sends_is_named(
     sent, told = NO_HTTP[what]
     before = _of(process, "bad_http")
     answers = exchange(process.port, sent)
-    assert answers.statuses in ([400], [])
+    assert answers.statuses in ([400], [431], [])
     wait_for(lambda: _of(process, "bad_http") == before + 1, "it is counted")
     wait_for(lambda: told in process.written(), "it is told")
     assert process.send(booking(2)).status_code == 202
@@ -192,7 +193,12 @@ def test_a_head_that_does_not_come_in_time_is_counted_and_a_connection_without_o
 
 def test_a_request_beyond_the_connection_limit_is_counted(tmp_path: Path) -> None:
     asked = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-    with closing(Receiver(tmp_path, INGEST_RECEIVER__CONNECTION_LIMIT="2")) as process:  # of which the test's own client keeps one
+    with (
+        closing(Receiver(tmp_path, INGEST_RECEIVER__CONNECTION_LIMIT="2", INGEST_RECEIVER__APPEND_TIMEOUT="30s")) as process,
+        socket.create_connection(("127.0.0.1", process.port)) as waiting,
+        writing_to(process.log),
+    ):
+        waiting.sendall(raw(booking(1)))
         wait_for(lambda: exchange(process.port, asked).statuses == [503], "it is crowded")
         assert _of(process, "overloaded") >= 1
         assert "Exceeded concurrency limit" in process.written()

@@ -1,7 +1,7 @@
 """Simulated vendors with a REST side, a warehouse and a consumer: everything that a reconciliation meets, in one process."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from consumers.stored import StoredBookings
 from ingest.errors import IngestError
+from ingest.event import Event
 from ingest.log import Record
 from ingest.simulator.dialect import Dialect
 from ingest.simulator.rest import Allowed, load_rest_dialect
@@ -94,8 +95,8 @@ class Shop:
         self.append(changes)
         self.settle()
 
-    def append(self, changes: Sequence[Change]) -> None:
-        """The same, without waiting."""
+    def append(self, changes: Sequence[Change], altered: Callable[[Event], Event] = lambda event: event) -> None:
+        """The same, without waiting; `altered` makes another event of each."""
         vendors = self.rig.settings.vendors()
         records: dict[str, list[Record]] = {}
         for change in changes:
@@ -103,7 +104,7 @@ class Shop:
             webhook, at = dialect.webhook(change), change.meeting.changed_at + timedelta(seconds=1)
             vendor = vendors[dialect.vendor, change.account]
             delivery = Delivery(webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at)
-            event = vendor.parse(vendor.verify(delivery, at))
+            event = altered(vendor.parse(vendor.verify(delivery, at)))
             records.setdefault(self.rig.settings.topic(vendor.name), []).append(event.to_record())
         for topic, of_topic in records.items():
             self.rig.append_records(topic, *of_topic)

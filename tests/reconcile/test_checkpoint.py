@@ -128,3 +128,21 @@ def test_a_folder_that_cannot_be_made_is_a_setting_to_mend(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="state_dir"):
         Checkpoint(tmp_path / "file" / "folder", "sales")
+
+
+def test_a_mark_of_the_future_is_not_believed_and_the_next_run_that_looks_far_back_replaces_it(tmp_path: Path) -> None:
+    checkpoint, year = Checkpoint(tmp_path, "sales"), timedelta(days=365)
+    checkpoint.cover(NOW, NOW + year)
+    covered = checkpoint.covered(NOW)
+    assert covered is not None
+    assert covered <= NOW - timedelta(days=31)
+    checkpoint.cover(NOW - timedelta(days=2), NOW)
+    assert checkpoint.covered(NOW) == covered, "a run that looked back less leaves a hole"
+    checkpoint.cover(covered, NOW - timedelta(minutes=1))
+    assert checkpoint.covered(NOW) == NOW - timedelta(minutes=1)
+
+
+def test_progress_that_was_written_in_the_future_is_too_old_to_go_on(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "sales")
+    checkpoint.write(replace(PROGRESS, written_at=NOW + timedelta(days=365)))
+    assert checkpoint.read(PROGRESS.since, PROGRESS.until) is None

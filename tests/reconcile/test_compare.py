@@ -18,22 +18,23 @@ NOON = datetime(2026, 6, 10, 12, 0, tzinfo=UTC)
 COLUMNS = ("status", "starts_at", "ends_at")
 HERE = Booking(booking_id="B1", version="2026-06-01T10:00:00.000000Z", status=BookingStatus.CONFIRMED, starts_at=NOON)
 OLD = Stored(HERE, NOON - timedelta(days=1))
-DOUBTED_BEFORE = NOON - timedelta(minutes=1)
+LAG = timedelta(minutes=1)
+DOUBTED_BEFORE = NOON - LAG
 
 
 def verdict(told: Booking, stored: Stored | None) -> Verdict:
-    return compare(told, stored, COLUMNS, DOUBTED_BEFORE)
+    return compare(told, stored, COLUMNS, NOON, LAG)
 
 
 def test_what_the_warehouse_lacks_is_missed() -> None:
     assert verdict(HERE, None) is Verdict.MISSED
-    assert supersedes(HERE, None) == ""
+    assert supersedes(HERE, None, NOON) == ""
 
 
 def test_what_the_warehouse_has_older_is_missed_and_needs_no_more_than_its_version() -> None:
     told = replace(HERE, version="2026-06-01T10:00:00.000001Z")
     assert verdict(told, OLD) is Verdict.MISSED
-    assert supersedes(told, OLD) == ""
+    assert supersedes(told, OLD, NOON) == ""
 
 
 def test_the_same_state_is_matched() -> None:
@@ -44,7 +45,7 @@ def test_the_same_state_is_matched() -> None:
 def test_another_state_whose_version_is_not_above_the_stored_one_is_missed_and_supersedes_it(version: str) -> None:
     told = replace(HERE, version=version, status=BookingStatus.CANCELLED)
     assert verdict(told, OLD) is Verdict.MISSED
-    assert supersedes(told, OLD) == HERE.version
+    assert supersedes(told, OLD, NOON) == HERE.version
 
 
 def test_a_row_younger_than_the_vendors_lag_is_left_alone() -> None:
@@ -61,8 +62,8 @@ def test_what_the_vendor_changed_so_lately_that_its_webhook_may_be_on_the_way_is
 def test_a_price_finer_than_the_warehouse_holds_is_the_one_that_was_rounded() -> None:
     stored = Stored(replace(HERE, price=Decimal("0.300000000")), OLD.loaded_at)
     told = replace(HERE, price=Decimal("0.30000000000000004"))
-    assert compare(told, stored, ("price",), DOUBTED_BEFORE) is Verdict.MATCHED
-    assert compare(replace(HERE, price=Decimal("0.300000001")), stored, ("price",), DOUBTED_BEFORE) is Verdict.MISSED
+    assert compare(told, stored, ("price",), NOON, LAG) is Verdict.MATCHED
+    assert compare(replace(HERE, price=Decimal("0.300000001")), stored, ("price",), NOON, LAG) is Verdict.MISSED
 
 
 def test_an_older_version_of_the_same_state_is_matched() -> None:
@@ -115,3 +116,11 @@ def test_a_window_is_asked_for_with_an_overlap_on_both_sides() -> None:
     minute = timedelta(minutes=1)
     assert widened(Window(NOON, NOON + minute), minute) == Window(NOON - minute, NOON + 2 * minute)
     assert widened(Window(NOON), minute) == Window(NOON - minute)
+
+
+def test_a_time_of_change_that_has_not_come_is_missed_unless_rest_tells_it_too() -> None:
+    far = datetime(2999, 1, 1, tzinfo=UTC)
+    stored = Stored(replace(HERE, updated_at=far), OLD.loaded_at)
+    assert verdict(replace(HERE, updated_at=NOON - timedelta(days=2)), stored) is Verdict.MISSED
+    assert verdict(replace(HERE, updated_at=far), stored) is Verdict.MATCHED
+    assert verdict(HERE, stored) is Verdict.MATCHED

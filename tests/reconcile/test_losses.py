@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import pytest
 from ingest.errors import LogUnavailable
 from ingest.event import Event
 from ingest.log import Producer, Record
+from ingest.loss import LOST
 from ingest.simulator.truth import differences
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
-from receivers.losses import LOST, report_loss
+from receivers.losses import report_loss
 from receivers.reconcile.losses import Loss, Losses
 from receivers.reconcile.report import Report
 from receivers.watch import Watch
@@ -181,3 +183,17 @@ def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> 
             url = f"http://127.0.0.1:{port}/webhooks/bookeo/bookeo?{webhook.query}"
             assert httpx.post(url, content=webhook.body, headers=headers).status_code == 202
             eventually(lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [], "all is repaired")
+
+
+def test_a_report_of_the_future_is_answered_once(shop: Shop) -> None:
+    """The receiver's clock was a year ahead."""
+    vendor, verified = delivery(shop, **LOST_HEADER)
+    ahead = replace(verified, delivery=replace(verified.delivery, received_at=datetime.now(UTC) + timedelta(days=365)))
+    report_loss(vendor, ahead, shop.rig.producer, shop.rig.settings.audit_topic)
+    until(lambda: notes(shop), "the note is in the log")
+    losses = Losses(shop.rig.settings)
+    [loss] = losses.look([vendor])
+    assert loss.since < datetime.now(UTC)
+    losses.answer(loss, datetime.now(UTC))
+    losses._due.clear()
+    assert losses.look([vendor]) == []

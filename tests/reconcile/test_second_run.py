@@ -73,11 +73,11 @@ def repaired(sample: Sample, record: dict[str, Any], compared: tuple[str, ...]) 
     # What the webhook told may be newer here by a no-show's time, which lists do not have.
     row = outcome([Candidate(event, replace(webhook, booking_id=told.booking_id))], None, sample.now).row
     before = held(row, sample.now)
-    if compare(told, before, compared, now) is not Verdict.MATCHED:
-        observed = Candidate(vendor.observe(record, now, supersedes(told, before)), told)
+    if compare(told, before, compared, now, timedelta(0)) is not Verdict.MATCHED:
+        observed = Candidate(vendor.observe(record, now, supersedes(told, before, now)), told)
         row = outcome([observed], row, now).row or row
     after = held(row, sample.now)
-    return compare(told, after, compared, now), after.booking
+    return compare(told, after, compared, now, timedelta(0)), after.booking
 
 
 @pytest.mark.parametrize("vendor", vendors_with_samples())

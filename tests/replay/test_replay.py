@@ -173,8 +173,8 @@ def alter(rig: Rig, sql: str, table: str = "bookings") -> None:
 
 def replay_in_process(rig: Rig, wanted: Wanted = Wanted()) -> Replay:  # noqa: B008 - a frozen value
     """With the rig's own loader running meanwhile."""
-    with rig.running():
-        replay = Replay(rig.settings, open_reader(rig.settings, None), rig.producer, wanted)
+    with rig.running(), closing(open_reader(rig.settings, None)) as reader:
+        replay = Replay(rig.settings, reader, rig.producer, wanted)
         replay.run()
     return replay
 
@@ -273,9 +273,10 @@ def test_stopped_by_hand_it_says_how_to_go_on_and_that_brings_the_rest(tmp_path:
 def test_when_nobody_consumes_it_says_so_and_how_to_go_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.replay._STALLED_SECONDS", 0.3)
     rig.load(sample(1))
-    replay = Replay(rig.settings, open_reader(rig.settings, None), rig.producer, Wanted())
-    with pytest.raises(LogUnavailable, match="no consumer has loaded any of 1 records"):
-        replay.run()
+    with closing(open_reader(rig.settings, None)) as reader:
+        replay = Replay(rig.settings, reader, rig.producer, Wanted())
+        with pytest.raises(LogUnavailable, match="no consumer has loaded any of 1 records"):
+            replay.run()
     assert replay.report.appended
     assert not replay.report.loaded
 
@@ -285,7 +286,7 @@ def test_accounts_and_times_choose_what_is_replayed(rig: Rig) -> None:
     rig.load(*(sample(number, at=number) for number in range(6)), *others)
     chosen = replay_in_process(rig, Wanted(moment(2), moment(13), frozenset({"support"}))).report.columns()
     assert (chosen["read"], chosen["replayed"], chosen["accounts"]) == (10, 4, {"oncehub/support": 4})
-    assert chosen["skipped"] == {"replays": 0, "other_accounts": 4, "outside": 2}
+    assert chosen["skipped"] == {"replays": 0, "other_accounts": 4, "outside": 2, "refused": 0}
     assert (chosen["from"], chosen["to"]) == ("2026-05-01T09:00:02.000000Z", "2026-05-01T09:00:05.000000Z")
     assert copies(rig) == 4
 

@@ -2,18 +2,23 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr, ValidationError
+from starlette.testclient import TestClient
 
-from ingest.admin import check_admin
+from ingest.admin import build_admin, check_admin
 from ingest.errors import ConfigurationError
-from ingest.settings import ReceiverSettings
+from ingest.finding import ok
+from ingest.own_names import OwnNames
+from ingest.settings import ReceiverSettings, Settings
 from tests.kafka.broker import free_port
 from tests.receivers.requests import SECRET
-from tests.receivers.running import ANYWHERE, PATIENCE, command_line, environment, wait_for
+from tests.receivers.running import ANYWHERE, PATIENCE, Receiver, command_line, environment, wait_for
+from tests.security.raw import exchange
 
 TOKEN = "a-token-of-the-admin-tests"
 LISTENERS = {"receiver": ["receive"], "consumer": ["consume"], "reconcile": ["reconcile", "--watch"]}
@@ -102,3 +107,65 @@ def test_only_what_is_surely_this_machine_needs_no_token(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
 def test_this_machine_does_not(host: str) -> None:
     check_admin(ReceiverSettings(admin_host=host), "receiver")
+
+
+LOOPBACK = [
+    "localhost",
+    "LOCALHOST:8081",
+    "localhost.",
+    "127.0.0.1",
+    "127.0.0.1:8081",
+    "[::1]",
+    "[::1]:8081",
+    "10.1.2.3:8081",
+    "[2001:db8::1]:8081",
+]
+STRANGE = [
+    "elsewhere.example", "elsewhere.example:8081", "localhost.elsewhere.example", "127.0.0.1.elsewhere.example", "2130706433", "0x7f000001",
+    "127.1", "localhost@elsewhere.example", "localhost:80:80", "localhost,elsewhere.example", "", "[::1].elsewhere.example", "[localhost]",
+    "receiver", "a b", "1.2.3.4.5", "xn--localhost", "localhost/", "localhost:x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_a_host_that_is_not_its_own_is_answered_421_and_told_nothing(token: str | None) -> None:
+    """A page in a browser reaches what listens on loopback by a name that its owner lets point there."""
+    client = _client(token, ["monitoring.example.com"])
+    authorized = {"Authorization": f"Bearer {TOKEN}"}
+    for path in ("/readyz", "/metrics", "/"):
+        answers = {host: client.get(path, headers={"Host": host, **authorized}) for host in STRANGE}
+        assert {host: answer.status_code for host, answer in answers.items()} == dict.fromkeys(STRANGE, 421)
+        assert {answer.text for answer in answers.values()} == {
+            "this listener has another name: add the one in the URL to consumer.admin_hosts\n"
+        }
+    twice = [("Host", "localhost"), ("Host", "elsewhere.example"), *authorized.items()]
+    assert client.get("/readyz", headers=twice).status_code == 421
+
+
+def test_its_own_names_any_address_and_those_of_the_settings_are_answered() -> None:
+    client = _client(None, ["monitoring.example.com", "Receiver"])
+    for host in (*LOOPBACK, "monitoring.example.com:8081", "MONITORING.example.com", "receiver", "receiver:8081"):
+        assert (host, client.get("/readyz", headers={"Host": host}).status_code) == (host, 200)
+
+
+def _client(token: str | None, names: list[str]) -> TestClient:
+    app = build_admin(lambda: [ok("log", "fine")], SecretStr(token) if token else None)
+    return TestClient(OwnNames(app, names, "consumer.admin_hosts"), base_url="http://localhost")
+
+
+@pytest.mark.parametrize("section", LISTENERS)
+def test_the_names_are_a_list_in_the_settings_of_each_listener(section: str) -> None:
+    settings = Settings.model_validate({section: {"admin_hosts": "monitoring.example.com, receiver"}})
+    assert getattr(settings, section).admin_hosts == ("monitoring.example.com", "receiver")
+    with pytest.raises(ValidationError, match="not a host"):
+        Settings.model_validate({section: {"admin_hosts": ["http://monitoring.example.com"]}})
+
+
+def test_a_running_listener_knows_its_names(tmp_path: Path) -> None:
+    variables = {"INGEST_RECEIVER__ADMIN_HOST": "localhost", "INGEST_RECEIVER__ADMIN_HOSTS": "receiver.internal"}
+    with closing(Receiver(tmp_path, **variables)) as receiver:
+        for host, status in {"receiver.internal": 200, "localhost": 200, "127.0.0.1": 200, "elsewhere.example": 421}.items():
+            assert receiver.admin.get("/readyz", headers={"Host": host}).status_code == status
+        assert exchange(receiver.admin_port, b"GET /readyz HTTP/1.0\r\n\r\n").came.startswith(b"HTTP/1.1 200")
+        public = httpx.get(f"http://127.0.0.1:{receiver.port}/readyz", headers={"Host": "localhost"})
+        assert public.status_code == 404

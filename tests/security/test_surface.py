@@ -14,13 +14,13 @@ from tests.receivers.running import Receiver
 from tests.security.raw import Answers, exchange
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "SEARCH", "PURGE", "LINK"]
-# Each is the same place: percent signs are decoded first.
+# Each is the same place: percent signs are decoded first, but for those of slashes.
 ALIVE = ["/healthz", "/%68ealthz", "/healthz?a=1", "/healthz?", "http://elsewhere.example/healthz"]
 DELIVERED = [
     SALES,
-    "/webhooks/calendly%2fsales",
-    "/webhooks%2fcalendly%2fsales",
     f"{SALES}?a=1",
+    f"{SALES}?a=1#fragment",
+    f"{SALES}?a=1&a=2;b=3",
     "/webhooks/calendly/%73ales",
     "/%77ebhooks/calendly/sales",
     f"http://elsewhere.example{SALES}",
@@ -32,6 +32,11 @@ NOTHING = [
     "/readyz", "/status", "/docs",
     "/redoc", "/openapi.json", "/admin", "/.env", "/.git/config", "/ingest.toml", "/ingest.secrets.toml", "/data/log.db", "/debug/pprof",
     "/server-status", "/favicon.ico",
+    "/webhooks/calendly%2fsales", "/webhooks%2Fcalendly%2Fsales", "/webhooks%2fcalendly/sales", "%2fwebhooks/calendly/sales",
+    "/webhooks/calendly/%2fsales", "/webhooks/calendly/%252fsales", "/webhooks/calendly%252fsales", "/webhooks/calendly%5csales",
+    "/webhooks/calendly/%2e/sales", "/webhooks/calendly/%2e%2e/calendly/sales", "/webhooks/calendly/%252e%252e/sales",
+    f"http://elsewhere.example{SALES}%2f", "http://elsewhere.example/webhooks/calendly%2fsales", "/healthz%23", "/healthz#", f"{SALES}#",
+    f"{SALES}#fragment", f"{SALES}%23fragment", f"{SALES}%3fa=1",
     "/webhooks", "/webhooks/", "/webhooks/calendly", "/webhooks/calendly/", "/webhooks//sales", "/webhooks/calendly//sales",
     "//webhooks/calendly/sales", f"{SALES}/",
     f"{SALES}/.", f"{SALES}//", f"{SALES};a=1", f"{SALES}%00", f"{SALES}%20", f"{SALES}%2f", f"{SALES}%0d%0a",
@@ -114,6 +119,43 @@ def test_a_vendor_that_signs_its_url_is_believed_by_the_configured_one_whatever_
     for signature, status in ((dict(right), 202), (wrong, 401)):
         lines = [*headers, *(f"{name}: {value}" for name, value in signature.items())]
         assert _asked(receiver, "POST", f"{one.path}?{one.query}", *lines, body=one.body).statuses == [status]
+
+
+@pytest.mark.parametrize("after", ["#", "#fragment", "#&type=created", "%23fragment", "&type=created", ";a=1", "&", "?"])
+def test_a_signed_url_with_anything_after_it_is_another_one(receiver: Receiver, after: str) -> None:
+    one = booked("bookeo")
+    headers = [f"{name}: {value}" for name, value in sign(one.account, one.query, one.body, "m1")]
+    assert _asked(receiver, "POST", f"{one.path}?{one.query}{after}", *headers, "Host: a", body=one.body).statuses == [401]
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["a: b"] * 200, 202), (["a: b"] * 10_000, 431), ([f"X-{n}: 1" for n in range(300)], 431), (["X: " + "y" * 60_000], 202),
+        (["X: " + "y" * 70_000], 431), (["X" * 70_000 + ": y"], 431), (["X: " + "y" * 700] * 100, 431), (["a:"] * 300, 431),
+    ],
+)  # fmt: skip
+def test_a_head_of_too_many_lines_or_bytes_is_refused_whoever_signed_the_delivery(
+    receiver: Receiver, lines: list[str], status: int
+) -> None:
+    one = booked("calendly")
+    signature = [f"{name}: {value}" for name, value in sign(one.account, one.query, one.body, "m1")]
+    before = len(receiver.events())
+    assert _asked(receiver, "POST", one.path, *signature, *lines, "Host: a", body=one.body).statuses == [status]
+    assert len(receiver.events()) - before == (status == 202)
+
+
+@pytest.mark.parametrize("target", ["/" + "a" * 20_000, f"{SALES}?" + "a" * 20_000, "http://a/" + "a" * 20_000, "/" + "%2f" * 30_000])
+def test_a_target_that_is_too_long_is_refused(receiver: Receiver, target: str) -> None:
+    assert _asked(receiver, "POST", target).statuses == [414]
+
+
+def test_a_trailer_is_no_header(receiver: Receiver) -> None:
+    one = booked("calendly")
+    signature = "".join(f"{name}: {value}\r\n" for name, value in sign(one.account, one.query, one.body, "m1"))
+    head = f"POST {one.path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = f"{len(one.body):x}\r\n".encode() + one.body + b"\r\n0\r\n"
+    assert exchange(receiver.port, head.encode() + chunks + signature.encode() + b"\r\n").statuses == [401]
 
 
 def test_names_in_the_path_are_names_of_no_file(receiver: Receiver, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ingest.booking import COLUMNS, Booking
+from ingest.clock import CLOCK_SKEW
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event, Via
 from ingest.instant import parse_instant
-from ingest.vendors import CLOCK_SKEW, AnyVendor, Delivery, vendor_names
+from ingest.vendors import AnyVendor, Delivery, vendor_names
 from ingest.vendors.delivery import Headers
 from tests.vendors.anything import HEADER_VALUES, JSON, TEXT, altered, changed, garbled, to_json
 from tests.vendors.samples_of import Case, Sample, cases_of, credentials, load, signed_parts, vendors_with_samples

@@ -5,16 +5,18 @@ import ssl
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
+from statistics import median_low
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from ingest.address import Address
+from ingest.clock import CLOCK_SKEW
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 from ingest.tls import fault
-from ingest.vendors import CLOCK_SKEW, AnyVendor
+from ingest.vendors import AnyVendor
 
 _SECONDS = 5.0
 _RIGHT_SECONDS = 5.0  # a Date header is cut to the second, and an answer may take a while
@@ -115,9 +117,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def check_clock(settings: Settings) -> list[Finding]:
     """Against the `Date` of the vendors that are asked by REST, or of what answers at the public URL."""
     vendors = {_api_address(vendor) for vendor in settings.vendors().values() if vendor.account.can_read()}
-    for address in sorted(vendors) or [settings.public_url]:
-        if (ahead := _seconds_ahead(address)) is not None:
-            return [judge_clock(urlsplit(address).hostname or address, ahead)]
+    asked = [(ahead, address) for address in sorted(vendors) or [settings.public_url] if (ahead := _seconds_ahead(address)) is not None]
+    if asked:
+        ahead, address = median_low(asked)  # one whose own clock is wrong is outvoted
+        return [judge_clock(urlsplit(address).hostname or address, ahead)]
     if not vendors:
         return [Finding("clock", State.SKIPPED, "compared with a vendor's clock once an account has a REST credential")]
     return [warning("clock", "no vendor could be asked for the time", "see that this machine keeps its time with NTP")]

@@ -25,6 +25,7 @@ def judge(facts: Facts, settings: Settings, now: datetime) -> list[Finding]:
     findings = [
         *_parts(facts, settings),
         *_log(facts, now),
+        *_read_again(facts),
         *_spool(facts),
         *_warehouse(facts),
         *_accounts(facts, settings, now),
@@ -76,6 +77,12 @@ def _log(facts: Facts, now: datetime) -> Iterator[Finding]:
     if error := facts.log.get("error"):
         yield Finding("log", State.FAILED, error, unreachable=True)
         return
+    if cut := [
+        f"{entry['topic']}/{entry['partition']}" for entry in facts.log["topics"] if "next" in entry and entry["committed"] > entry["next"]
+    ]:
+        detail = f"{', '.join(cut)} ends before what was loaded of it: the log was cut, restored or made anew"
+        yield failed("log", detail, "run the consumer, which reads it again by itself; `ingest reconcile --since` finds what is gone")
+        return
     waiting = sum(entry["lag"] for entry in facts.log["topics"])
     oldest = min((entry["waiting_since"] for entry in facts.log["topics"] if entry["lag"] and entry["waiting_since"]), default=None)
     if not waiting:
@@ -89,6 +96,16 @@ def _log(facts: Facts, now: datetime) -> Iterator[Finding]:
         yield warning("log", detail)
     else:
         yield failed("log", detail, "see what the consumer logs: it is stopped, held up, or slower than what comes in")
+
+
+def _read_again(facts: Facts) -> Iterator[Finding]:
+    """Which is over by itself; what caused it may have lost more than the log can give again."""
+    causes = {"log": "the log was cut, restored or made anew", "warehouse": "the warehouse was restored, or is another one"}
+    samples = [labels for part in facts.parts for name, labels, count in part.samples if name == "ingest_read_again_total" and count]
+    for because, cause in causes.items():
+        if partitions := sorted({f"{labels['topic']}/{labels['partition']}" for labels in samples if labels["because"] == because}):
+            remedy = "`ingest reconcile --since`, as far back as that reaches, finds what is no longer in the log"
+            yield warning(because, f"{', '.join(partitions)} was read again since the consumer started: {cause}", remedy)
 
 
 def _spool(facts: Facts) -> Iterator[Finding]:
@@ -110,6 +127,8 @@ def _warehouse(facts: Facts) -> Iterator[Finding]:
         yield Finding("warehouse", State.SKIPPED, nothing)
     else:
         yield ok("warehouse", "can be asked")
+        for changed in facts.warehouse.get("changed_by_hand") or ():
+            yield Finding(changed["check"], State(changed["state"]), changed["detail"], changed["remedy"])
         letters = facts.warehouse["open_dead_letters"]
         if letters:
             where = ", ".join(f"{account or 'no account'} {number}" for account, number in sorted(letters.items()))

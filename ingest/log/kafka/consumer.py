@@ -18,10 +18,13 @@ from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import KafkaError, RetriableError
 
 from ingest.errors import CommitFailed, LogUnavailable
-from ingest.log import Backlog, Partition, Record, StoredRecord
+from ingest.log import MOST_BYTES, Backlog, Change, Partition, StoredRecord
+from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
+from ingest.log.kafka.comparer import stored
 from ingest.log.kafka.deleted import DeletedUnread, Fetched, Tell
-from ingest.log.kafka_settings import KafkaSettings
+from ingest.log.kafka.history import History
+from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 _COMMIT_MILLISECONDS = 10_000
 _GROUPS_READY_SECONDS = 5.0
@@ -47,6 +50,7 @@ _OPTIONS = {
     "bootstrap_timeout_ms": 10_000,
     "request_timeout_ms": 10_000,
     "metadata_max_age_ms": 60_000,
+    "fetch_max_bytes": MOST_BYTES,  # of each broker; compressed, and unpacked only when polled
     "partition_assignment_strategy": [RoundRobinPartitionAssignor],
     "metrics_enabled": False,
 }
@@ -73,6 +77,11 @@ class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
         self.generation += 1
         self._forget(lost)
 
+    def go_back(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """These are read from there; what was polled before may be of another history."""
+        self.generation += 1
+        self.unread_from |= offsets
+
     def _forget(self, partitions: set[TopicPartition]) -> None:
         for partition in partitions:
             self.unread_from.pop(partition, None)
@@ -91,37 +100,64 @@ class KafkaLogConsumer:
             self._cluster.ensure_topics(self._topics)
             self._consumer = self._cluster.open(KafkaConsumer, group_id=group, **_OPTIONS)
             self._consumer.subscribe(self._topics, listener=self._ownership)
-        self._deleted = DeletedUnread(self._consumer, tell_deleted)
+        self._history = History(self._cluster, self._consumer)
+        self._deleted = DeletedUnread(self._consumer, self._history.commit_position, tell_deleted)
 
-    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
+    def poll(self, limit: int, timeout: float, most_bytes: int = MOST_BYTES) -> list[StoredRecord]:
+        """Few at a time, because what was fetched is unpacked as it is polled, and a small fetch may unpack to gigabytes."""
+        found: list[StoredRecord] = []
+        size = 0
+        while len(found) < limit and size < most_bytes:
+            some = min(limit - len(found), max(1, (most_bytes - size) // LARGEST_RECORD))
+            more = self._poll(some, 0.0 if found else timeout)
+            if not more:
+                break
+            found += more
+            size += sum(each.record.size for each in more)
+        return found
+
+    def _poll(self, limit: int, timeout: float) -> list[StoredRecord]:
         with self._cluster.translated_errors():
             fetched = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=limit)
         for partition, messages in fetched.items():
             self._ownership.unread_from.setdefault(partition, messages[0].offset)
-        self._look_for_deleted(fetched)
-        found: list[StoredRecord] = []
-        for partition, messages in fetched.items():
-            place = Partition(partition.topic, partition.partition)
-            found += [StoredRecord(record_of(message), place, message.offset) for message in messages]
-        return found
+        if not self._continues(fetched):
+            return []
+        return [stored(message) for messages in fetched.values() for message in messages]
 
-    def commit(self, records: Sequence[StoredRecord]) -> None:
-        done: dict[TopicPartition, int] = {}
-        for stored in records:
-            partition = TopicPartition(stored.partition.topic, stored.partition.number)
-            done[partition] = max(done.get(partition, 0), stored.offset + 1)
+    def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
+        done: dict[TopicPartition, StoredRecord] = {}
+        for record in sorted(records, key=lambda each: each.offset):
+            done[TopicPartition(record.partition.topic, record.partition.number)] = record
         if lost := done.keys() - self._ownership.unread_from.keys():
             names = ", ".join(sorted(f"{topic}/{number}" for topic, number in lost))
             raise CommitFailed(f"{names} went to another consumer of group {self._group!r}, which reads the records again")
-        offsets = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in done.items()}
         with self._cluster.translated_errors():
-            self._consumer.commit(offsets, timeout_ms=_COMMIT_MILLISECONDS)
-        self._ownership.unread_from.update(done)
+            if not self._history.is_same(done):
+                raise CommitFailed("the log is not the one that these records were read from: it is read again from where both agree")
+            self._history.commit(done, load)
+        self._ownership.unread_from.update({partition: record.offset + 1 for partition, record in done.items()})
+
+    def bookmarks(self) -> Mapping[Partition, Bookmarks]:
+        return {Partition(*each): kept for each, kept in self._history.bookmarks().items() if kept.marks}
+
+    def read_again(self, after: Mapping[Partition, Bookmark | None]) -> Mapping[Partition, int]:
+        wanted = {TopicPartition(each.topic, each.number): mark for each, mark in after.items()}
+        with self._cluster.translated_errors():
+            offsets = self._history.go_back(wanted)
+        self._ownership.go_back(offsets)
+        self.rewind()
+        gone = {each: offsets[each] - (mark.offset + 1 if mark else 0) for each, mark in wanted.items()}
+        return {Partition(*each): count for each, count in gone.items() if count}
+
+    def changes(self) -> list[Change]:
+        return self._history.changes()
 
     def rewind(self) -> None:
         for partition, offset in self._ownership.unread_from.items():
             self._consumer.seek(partition, offset)
         self._deleted.rewound(self._ownership.unread_from)
+        self._history.rewound()
 
     def generation(self) -> int:
         return self._ownership.generation
@@ -130,16 +166,25 @@ class KafkaLogConsumer:
         return _backlog(self._cluster, self._group, self._topics)
 
     def close(self) -> None:
+        with suppress(KafkaError):
+            self._history.close()
         with suppress(KafkaError):  # the group finds out by itself
             self._consumer.close(autocommit=False, timeout_ms=_COMMIT_MILLISECONDS)
 
-    def _look_for_deleted(self, fetched: Fetched) -> None:
+    def _continues(self, fetched: Fetched) -> bool:
+        """Whether what was fetched follows what was read before; where it does not, all that is not committed is read again."""
         try:
             with self._cluster.translated_errors():
-                self._deleted.look(fetched, self._ownership.generation)
+                back = self._history.look(fetched, self._ownership.generation)
+                if back is None:
+                    self._deleted.look(fetched, self._ownership.generation)
         except (LogUnavailable, CommitFailed):
             self.rewind()  # nobody got what was fetched
             raise
+        if back is not None:
+            self._ownership.go_back(back)
+            self.rewind()
+        return back is None
 
 
 def backlog(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> list[Backlog]:
@@ -200,12 +245,3 @@ def _committed(admin: Any, group: str, partitions: list[TopicPartition]) -> dict
             time.sleep(_ASK_AGAIN_SECONDS)
         else:
             return offsets
-
-
-def record_of(message: Any) -> Record:
-    """As it was appended."""
-    return Record(_text(message.key), message.value or b"", {name: _text(value) for name, value in message.headers})
-
-
-def _text(raw: bytes | None) -> str:
-    return (raw or b"").decode("utf-8", "replace")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kafka import OffsetAndMetadata, TopicPartition
+from kafka import TopicPartition
 
 from ingest.log import Partition
 
@@ -16,9 +16,9 @@ _PATIENCE_MILLISECONDS = 10_000
 class DeletedUnread:
     """Knows of each partition that a consumer has which offset it is to get next. Everything raises KafkaError."""
 
-    def __init__(self, consumer: Any, tell: Tell) -> None:
-        """`tell` gets a partition and how many of its records are gone."""
-        self._consumer, self._tell = consumer, tell
+    def __init__(self, consumer: Any, commit: Callable[[TopicPartition, int], None], tell: Tell) -> None:
+        """`tell` gets a partition and how many of its records are gone; `commit` commits an offset."""
+        self._consumer, self._commit, self._tell = consumer, commit, tell
         self._generation = 0
         self._next: dict[TopicPartition, int] = {}
 
@@ -51,5 +51,4 @@ class DeletedUnread:
             if gone > 0:
                 self._tell(Partition(partition.topic, partition.partition), gone)
                 self._next[partition] = first
-                told = {partition: OffsetAndMetadata(first, "", -1)}
-                self._consumer.commit(told, timeout_ms=_PATIENCE_MILLISECONDS)  # or the next consumer would tell it again
+                self._commit(partition, first)  # or the next consumer would tell it again

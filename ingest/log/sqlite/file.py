@@ -1,9 +1,12 @@
 """The file: its tables, opened in WAL mode and durable at commit, and found again when another takes its place."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakSet
 
 from filelock import FileLock
 
@@ -16,13 +19,15 @@ CREATE TABLE IF NOT EXISTS records (
   appended_at REAL NOT NULL, PRIMARY KEY (topic, offset)
 );
 CREATE TABLE IF NOT EXISTS commits (consumer_group TEXT, topic TEXT, next_offset INTEGER NOT NULL, PRIMARY KEY (consumer_group, topic));
+CREATE TABLE IF NOT EXISTS bookmarks (consumer_group TEXT, topic TEXT, marks TEXT NOT NULL, PRIMARY KEY (consumer_group, topic));
 """
 
 _BUSY_SECONDS = 10.0
-_NO_FILE = (-1, -1)
+
+_Inode = tuple[int, int] | None
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _inode(path: Path) -> _Inode:
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -30,37 +35,123 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What is at the path: the main file, and what SQLite keeps beside it. A log is all three: https://www.sqlite.org/walformat.html"""
+
+    main: _Inode = None
+    wal: _Inode = None
+    shm: _Inode = None
+
+    @classmethod
+    def at(cls, path: Path) -> "_Files":
+        return cls(_inode(path), _inode(_beside(path, "wal")), _inode(_beside(path, "shm")))
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f"{path.name}-{kind}")
+
+
+@dataclass(slots=True)
+class _Process:
+    """All that have one path open in this process: SQLite has them share the -shm that the first of them opened."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    files: "WeakSet[LogFile]" = field(default_factory=WeakSet)
+
+
+_PROCESSES: dict[Path, _Process] = {}
+
+
 class LogFile:
-    """The log's file, opened anew when another one has taken its place: what was deleted or moved must not go on being written to, unseen.
+    """The log's file, opened anew when another one has taken its place: what was deleted, moved or restored must not go on being written to, unseen.
 
     `opened` counts how often. `limit` bounds its size in bytes: what would make it larger fails as on a full disk.
     """
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
         self._path, self._limit = path, limit
-        self._opened_as: tuple[int, int] | None = _NO_FILE
+        self._process = _PROCESSES.setdefault(path.absolute(), _Process())
+        self._connection: sqlite3.Connection | None = None
+        self._opened_as = _Files()
         self.opened = 0
-        self._open()
+        with self.use():
+            self._process.files.add(self)
 
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """To the file that is there now. Raises sqlite3.Error, OSError."""
-        if _identity(self._path) != self._opened_as:
-            self._opened_as = _NO_FILE  # not even the one that was there, should this fail and that one come back
-            self._connection.close()
-            self._open()
-        return self._connection
+    @contextmanager
+    def use(self) -> Iterator[sqlite3.Connection]:
+        """A connection to the file that is there now; nobody else in this process uses the file meanwhile. Raises sqlite3.Error, OSError."""
+        with self._process.lock:
+            if self._connection is not None and self._is_replaced():
+                self._close_all()
+            yield self._connection or self._open()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, in the file that is there when it ends: a commit to one that is gone fails. Raises sqlite3.Error, OSError."""
+        with self.use() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            if self._is_replaced():
+                raise sqlite3.OperationalError("it was moved, deleted or restored, or its -wal or -shm was, while it was written to")
+
+    def look(self) -> None:
+        """Opens it anew if another one is there. Raises sqlite3.Error, OSError."""
+        with self.use():
+            pass
+
+    def reopen(self) -> None:
+        """What is open shows what the file no longer has."""
+        with self._process.lock:
+            self._close_all()
 
     def close(self) -> None:
-        self._connection.close()
+        with self._process.lock:
+            self._process.files.discard(self)
+            self._close(_Files.at(self._path))
 
-    def _open(self) -> None:
-        self._connection = _connect(self._path)
+    def _is_replaced(self) -> bool:
+        return _Files.at(self._path) != self._opened_as
+
+    def _close_all(self) -> None:
+        """All of this process together, or the next one to open it would get the -shm that is gone."""
+        now = _Files.at(self._path)
+        for each in (self, *self._process.files):
+            each._close(now)  # noqa: SLF001  another one of this class
+        if now.main != self._opened_as.main:
+            self._remove_foreign()
+
+    def _close(self, now: _Files) -> None:
+        """Puts into the main file what is in the -wal, which may be deleted, and is of no use to another main file."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with suppress(sqlite3.Error, OSError):
+            if now != self._opened_as and (now.wal in {None, self._opened_as.wal} or not _beside(self._path, "wal").stat().st_size):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # with another one that is in use, somebody goes on already
+        connection.close()
+
+    def _remove_foreign(self) -> None:
+        """A -wal of the file that was here before would be applied to the one that is here now, and spoil it."""
+        left = _Files.at(self._path)
+        if left.wal is not None and left.wal == self._opened_as.wal:
+            _beside(self._path, "wal").unlink(missing_ok=True)
+            _beside(self._path, "shm").unlink(missing_ok=True)
+
+    def _open(self) -> sqlite3.Connection:
+        connection = _connect(self._path)
         if self._limit:
-            (page,) = self._connection.execute("PRAGMA page_size").fetchone()
-            self._connection.execute(f"PRAGMA max_page_count={max(1, self._limit // page)}")
-        self._opened_as = _identity(self._path)
+            (page,) = connection.execute("PRAGMA page_size").fetchone()
+            connection.execute(f"PRAGMA max_page_count={max(1, self._limit // page)}")
+        self._connection, self._opened_as = connection, _Files.at(self._path)
         self.opened += 1
+        return connection
 
 
 @contextmanager
@@ -70,19 +161,6 @@ def unavailable(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise LogUnavailable(f"the log {path} failed: {error}") from error
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def read_only(path: Path) -> sqlite3.Connection:

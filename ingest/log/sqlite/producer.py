@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 from ingest.errors import LogUnavailable
 from ingest.log import Record
-from ingest.log.sqlite.file import LogFile, transaction, unavailable
+from ingest.log.sqlite.file import LogFile, unavailable
 
 _MOST_IN_ONE_TRANSACTION = 1000
+_LOOK_SECONDS = 0.5  # how soon an idle producer lets go of a file that is no longer there
 
 Append = tuple[str, Sequence[Record], "Future[None]"]
 
@@ -26,6 +28,8 @@ class SqliteProducer:
         self._path = path
         self._waiting: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
         self._closed, self._closing = False, threading.Lock()
+        self._after_last: dict[str, int] = {}  # by topic, the offset after what was appended here
+        self._after_last_of = 0  # which opening of the file these are offsets of
         with unavailable(path):
             self._file = LogFile(path, limit)
         self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
@@ -50,12 +54,11 @@ class SqliteProducer:
         self._file.close()
 
     def _write(self) -> None:
-        while (first := self._waiting.get()) is not None:
+        while (first := self._next()) is not None:
             appends = [first, *self._others()]
             try:
-                with unavailable(self._path), transaction(connection := self._file.connection):
-                    for topic, records, _ in appends:
-                        _insert(connection, topic, records)
+                with unavailable(self._path):
+                    self._commit(appends)
             except Exception as error:  # noqa: BLE001  whatever it is, callers must hear of it and this thread must live
                 failure = error if isinstance(error, LogUnavailable) else LogUnavailable(f"the log {self._path} failed: {error!r}")
                 for _, _, future in appends:
@@ -63,6 +66,28 @@ class SqliteProducer:
             else:
                 for _, _, future in appends:
                     future.set_result(None)
+
+    def _next(self) -> Append | None:
+        while True:
+            try:
+                return self._waiting.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                with suppress(sqlite3.Error, OSError):  # the next append says so
+                    self._file.look()
+
+    def _commit(self, appends: Sequence[Append]) -> None:
+        """Raises sqlite3.Error, OSError; then nothing of it is known to be durable."""
+        after_last: dict[str, int] = {}
+        try:
+            with self._file.transaction() as connection:
+                if self._file.opened != self._after_last_of:
+                    self._after_last, self._after_last_of = {}, self._file.opened
+                for topic, records, _ in appends:
+                    after_last[topic] = _insert(connection, topic, records, self._after_last.get(topic, 0))
+        except _OlderCopy:
+            self._file.reopen()
+            raise
+        self._after_last |= after_last
 
     def _others(self) -> Iterator[Append]:
         for _ in range(_MOST_IN_ONE_TRANSACTION):
@@ -76,11 +101,18 @@ class SqliteProducer:
             yield append
 
 
-def _insert(connection: sqlite3.Connection, topic: str, records: Sequence[Record]) -> None:
+class _OlderCopy(sqlite3.OperationalError):
+    """A copy was put over the file, which has no longer what was appended to it."""
+
+
+def _insert(connection: sqlite3.Connection, topic: str, records: Sequence[Record], at_least: int) -> int:
+    """Return the offset after them. Raises sqlite3.Error, of it _OlderCopy where theirs would be less than `at_least`."""
     last: int = connection.execute(
         "INSERT INTO topics VALUES (?, ?) ON CONFLICT DO UPDATE SET next_offset = next_offset + excluded.next_offset RETURNING next_offset",
         (topic, len(records)),
     ).fetchone()[0]
+    if last - len(records) < at_least:
+        raise _OlderCopy(f"it is an older copy: it no longer has what was appended to {topic} before")
     now = time.time()
     connection.executemany(
         "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
@@ -89,3 +121,4 @@ def _insert(connection: sqlite3.Connection, topic: str, records: Sequence[Record
             for offset, record in enumerate(records, start=last - len(records))
         ],
     )
+    return last

@@ -125,6 +125,7 @@ class Appointedd(Vendor[AppointeddAccount]):
 
     name = "appointedd"
     Account = AppointeddAccount
+    signs_time = False
 
     @property
     def credential_header(self) -> str | None:

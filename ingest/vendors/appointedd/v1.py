@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
 from itertools import chain
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -14,7 +13,7 @@ from requests import Response
 from ingest.errors import PayloadError, VendorRefused
 from ingest.instant import format_instant, parse_instant
 from ingest.rest import Credential, Limits, Rate, Record
-from ingest.rest.directory import Directory
+from ingest.rest.directory import Directory, Lookup
 from ingest.vendors.appointedd import AppointeddAccount
 from ingest.vendors.changes import Span, changes
 from ingest.vendors.paging import Pages
@@ -52,7 +51,7 @@ class AppointeddV1(Rest[AppointeddAccount]):
         self._finds = False
         self._services = self._directory("services")
         self._resources = self._directory("resources")
-        self._profile = lru_cache(_PROFILES)(self._read_profile)
+        self._profiles = Lookup(self._read_profile, _PROFILES)
 
     def credential(self) -> Credential:
         """https://developers.appointedd.com/docs/authentication"""
@@ -148,7 +147,7 @@ class AppointeddV1(Rest[AppointeddAccount]):
     def _with_profile(self, customer: Any) -> Any:
         """A customer may have been deleted since, or be told of in another way than the rest; the booking stands."""
         name = _customer_id(customer)
-        profile = self._profile(name) if name else None
+        profile = self._profiles.find(name) if name else None
         own = {"id": customer} if isinstance(customer, str) else customer
         return {**own, "profile": profile} if profile else customer
 

@@ -5,7 +5,7 @@ Bookings are never written.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -81,7 +81,7 @@ class BookeoRest(Rest[BookeoAccount]):
 
     def bookings(self, window: Window) -> Iterator[list[Record]]:
         """Without asking there are no cancelled ones, and no names. Bookings tell of minutes only, so the bounds are such."""
-        until = window.until or datetime.now(UTC)
+        until = window.until or self.now()
         bounds = {"lastUpdatedStartTime": _minute(window.since), "lastUpdatedEndTime": _minute(until + _MINUTE)}
         return self.pages("bookings", "data", itemsPerPage=_PAGE, includeCanceled="true", **_WHOLE, **bounds)
 
@@ -139,7 +139,7 @@ class BookeoRest(Rest[BookeoAccount]):
                 yield {"id": hold_id, **hold}
 
     def _payments(self, window: Window) -> Iterator[list[Record]]:
-        bounds = {"startTime": _minute(window.since), "endTime": _minute((window.until or datetime.now(UTC)) + _MINUTE)}
+        bounds = {"startTime": _minute(window.since), "endTime": _minute((window.until or self.now()) + _MINUTE)}
         return self.pages("payments", "data", itemsPerPage=_PAGE, **bounds)
 
 

@@ -6,7 +6,7 @@ read only where the event shows that one of them differs, or cannot show it: a n
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -106,7 +106,7 @@ class CalendlyRest(Rest[CalendlyAccount]):
     def alike(self, entry: Record, stored: Sequence[Stored]) -> bool:
         """By what an event tells of its invitees: how many there are, how many are coming, where, when and with whom."""
         event = read_value(_Listed, entry)
-        if self.account.check_no_shows and _was_held(event, datetime.now(UTC)):
+        if self.account.check_no_shows and _was_held(event, self.now()):
             return False
         here = [one.booking for one in stored if one.booking.gone_at is None]
         coming = [booking for booking in here if booking.status not in _ENDED]

@@ -1,0 +1,111 @@
+"""Whether this machine's clock is right, by the times at which vendors signed what they deliver.
+
+What convinces, and what does not:
+
+- Only deliveries with a right signature count. Such a time may be old, by a retry or because somebody sends a captured delivery again; it is
+  never younger than the moment, unless the clock of whoever has the secret is wrong. So somebody who replays can make this machine look
+  ahead, never behind, and of an account's deliveries the youngest signatures count.
+- One delivery, however often it comes, convinces nobody: an account is a witness after three different ones that agree.
+- One account convinces nobody: more than half of the accounts that were heard have to agree, and at least two. Where the settings have but one
+  account with signed times, that one may say that this machine is behind, as nobody can replay that.
+- Where reconciliation has lately compared this machine's clock with a vendor's by HTTPS, that alone decides.
+
+Being convinced makes no delivery accepted. One that would be in time by the right clock is answered 503, so that the vendor tries again and
+does not switch the webhook off; any other stays refused.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from statistics import median_low
+
+from ingest.admin import registry
+from ingest.duration import describe_skew
+from ingest.finding import Finding, ok, warning
+from ingest.settings import Settings
+from ingest.vendor_time import read_clock_ahead
+from ingest.vendors import AnyVendor
+
+_WITNESSES = 3  # different deliveries of one account
+_REMEMBERED = 20  # of one account
+_SECONDS = 6 * 3600.0  # for which a delivery tells something of the clock
+_AGREEING = timedelta(seconds=60)
+# By less than this nothing is said of a clock: vendors queue what they have signed.
+PLAINLY = timedelta(seconds=60)
+
+_METRIC = "ingest_clock_skew_seconds"
+
+REMEDY = "set this machine's clock, and keep it with NTP, for example timedatectl set-ntp true"
+
+
+class SignatureClock:
+    """What deliveries have shown to this process. `monotonic` is a clock in seconds that nobody sets.
+
+    The vendors' time is kept beside that clock, so that what was heard still holds when the wall clock is set, or jumps.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        # By account: when a delivery came, and when by the vendor's clock the monotonic one was at zero; by what tells it from others.
+        self._heard: dict[str, dict[int, tuple[float, datetime]]] = {}
+        self._votes: dict[str, tuple[float, datetime]] = {}
+
+    def note(self, source: str, sent_at: datetime, body: bytes) -> None:
+        """Take note of a delivery with a right signature."""
+        now, heard = self._monotonic(), self._heard.setdefault(source, {})
+        heard.setdefault(hash((sent_at, body)), (now, sent_at - timedelta(seconds=now)))
+        if len(heard) > _REMEMBERED:
+            del heard[next(iter(heard))]
+        agreed = _agreed([zero for at, zero in heard.values() if now - at <= _SECONDS])
+        if agreed is not None:
+            self._votes[source] = now, agreed
+
+    def votes(self, now: datetime) -> dict[str, timedelta]:
+        """How far this machine, whose clock says `now`, is ahead by each account that was a witness lately; negative when behind."""
+        passed = timedelta(seconds=self._monotonic())
+        since = self._monotonic() - _SECONDS
+        return {source: now - zero - passed for source, (at, zero) in self._votes.items() if at >= since}
+
+
+def _agreed(zeros: list[datetime]) -> datetime | None:
+    """Return the latest that three agree on: the others' signatures were older when they came."""
+    ordered = sorted(zeros, reverse=True)
+    triples = zip(ordered, ordered[_WITNESSES - 1 :], strict=False)
+    return next((latest for latest, earliest in triples if latest - earliest <= _AGREEING), None)
+
+
+def verdict(votes: Mapping[str, timedelta], accounts: int, measured: timedelta | None) -> timedelta:
+    """Return how far this machine's clock is plainly ahead, negative when behind; zero while nothing convinces.
+
+    `accounts`: how many accounts of the settings have signed times. `measured`: what reconciliation found, None where it did not look lately.
+    """
+    if measured is not None:
+        return measured if abs(measured) >= PLAINLY else timedelta(0)
+    if not votes:
+        return timedelta(0)
+    middle = median_low(votes.values())
+    agreeing = [ahead for ahead in votes.values() if abs(ahead - middle) <= _AGREEING]
+    is_shown = len(agreeing) > max(1, len(votes) / 2) or (accounts == 1 and middle < timedelta(0))
+    return middle if is_shown and abs(middle) >= PLAINLY else timedelta(0)
+
+
+def finding(ahead: timedelta) -> Finding:
+    """For `/readyz`. It is no failure: where the clocks of all receivers are wrong, none would be left to answer."""
+    if not ahead:
+        return ok("clock", "nothing shows that it is wrong")
+    return warning("clock", f"this machine's clock is {describe_skew(ahead)} the vendors': deliveries are answered 503 or refused", REMEDY)
+
+
+def look(settings: Settings, vendors: Iterable[AnyVendor], votes: Mapping[str, timedelta]) -> timedelta:
+    """Return the verdict by the votes of these accounts, and by what reconciliation has measured on this machine."""
+    accounts = sum(vendor.signs_time for vendor in vendors)
+    return verdict(votes, accounts, read_clock_ahead(Path(settings.reconcile.state_dir)))
+
+
+def readiness(settings: Settings) -> Finding:
+    """What all workers' deliveries have shown, as their metric has it."""
+    vendors = settings.vendors().values()
+    samples = (sample for metric in registry().collect() if metric.name == _METRIC for sample in metric.samples)
+    shown = {f"/{sample.labels['vendor']}/{sample.labels['account']}": timedelta(seconds=sample.value) for sample in samples}
+    return finding(look(settings, vendors, {vendor.source: shown[vendor.source] for vendor in vendors if vendor.source in shown}))

@@ -1,0 +1,185 @@
+"""A Kafka log that is not the one the group's position was taken in: whatever was not read in this one is read."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+from kafka import KafkaAdminClient, OffsetAndMetadata, TopicPartition
+
+from ingest.errors import CommitFailed
+from ingest.log import Change, Consumer, Partition, Record, StoredRecord
+from ingest.log.kafka import KafkaLogConsumer, history
+from tests.kafka.broker import Broker
+from tests.log.harness import PATIENCE, KafkaLog, append, numbered, read, values
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def one(kafka_log: KafkaLog) -> KafkaLog:
+    """Whose topics have one partition each."""
+    kafka_log.settings = kafka_log.settings.model_copy(update={"partitions": 1})
+    return kafka_log
+
+
+def opened(log: KafkaLog) -> KafkaLogConsumer:
+    consumer = log.consumer()
+    assert isinstance(consumer, KafkaLogConsumer)
+    return consumer
+
+
+def make_anew(log: KafkaLog, *records: Record) -> None:
+    """Deletes the topic and makes it again, with these records in it."""
+    with closing(KafkaAdminClient(bootstrap_servers=log.servers)) as admin:
+        admin.delete_topics([log.topic])
+        deadline = time.monotonic() + PATIENCE
+        while admin.describe_topics([log.topic])[0]["error_code"] == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    producer = log.producer()
+    append(producer, log.topic, *records)
+
+
+def read_until(consumer: Consumer, enough: Callable[[list[StoredRecord]], bool]) -> list[StoredRecord]:
+    """As the loader does: what a consumer polled before its generation changed is not loaded."""
+    found: list[StoredRecord] = []
+    generation, deadline = consumer.generation(), time.monotonic() + PATIENCE
+    while not enough(found):
+        assert time.monotonic() < deadline, values(found)
+        more = consumer.poll(100, 0.5)
+        if consumer.generation() != generation:
+            consumer.rewind()
+            generation, found, more = consumer.generation(), [], []
+        found += more
+    return found
+
+
+def commit_of(log: KafkaLog) -> OffsetAndMetadata:
+    partition = TopicPartition(log.topic, 0)
+    with closing(KafkaAdminClient(bootstrap_servers=log.servers)) as admin:
+        found: OffsetAndMetadata = admin.list_group_offsets({log.group: [partition]})[log.group][partition]
+        return found
+
+
+@pytest.mark.parametrize("count", [4, 10, 25], ids=["shorter than it was", "as long as it was", "longer than it was"])
+def test_a_topic_that_is_made_anew_while_no_consumer_runs_is_read_from_its_beginning(one: KafkaLog, count: int) -> None:
+    append(one.producer(), one.topic, *numbered(10))
+    first = opened(one)
+    first.commit(read(first, 10))
+    one.leave(first)
+    make_anew(one, *numbered(count, start=100))
+    assert values(read_until(opened(one), lambda found: len(found) >= count)) == values_from(100, count)
+
+
+@pytest.mark.parametrize("count", [4, 10, 25], ids=["shorter than it was", "as long as it was", "longer than it was"])
+def test_a_topic_that_is_made_anew_under_a_consumer_is_read_from_its_beginning(
+    one: KafkaLog, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "_LOOK_SECONDS", 1.0)
+    append(one.producer(), one.topic, *numbered(10))
+    consumer = opened(one)
+    consumer.commit(read(consumer, 10))
+    make_anew(one, *numbered(count, start=100))
+    found = read_until(consumer, lambda found: len(found) >= count)
+    assert values(found) == values_from(100, count)
+    assert consumer.changes() == [Change(Partition(one.topic), 10, 0)]
+    assert consumer.changes() == []
+    consumer.commit(found)
+    assert commit_of(one).offset == count
+
+
+def test_what_was_polled_before_a_topic_was_made_anew_is_not_committed_in_it(one: KafkaLog) -> None:
+    append(one.producer(), one.topic, *numbered(5))
+    consumer = opened(one)
+    polled = read(consumer, 5)
+    make_anew(one, *numbered(10, start=100))
+    with pytest.raises(CommitFailed):
+        consumer.commit(polled)
+    assert values(read_until(consumer, lambda found: len(found) >= 10)) == values_from(100, 10)
+
+
+def test_a_position_without_bookmarks_is_trusted(one: KafkaLog) -> None:
+    append(one.producer(), one.topic, *numbered(10))
+    first = opened(one)
+    read(first, 10)
+    first._consumer.commit({TopicPartition(one.topic, 0): OffsetAndMetadata(4, "", -1)})
+    one.leave(first)
+    again = opened(one)
+    assert values(read(again, 6)) == values_from(4, 6)
+    assert again.changes() == []
+
+
+def test_a_commit_keeps_bookmarks_and_the_load_that_it_needed(one: KafkaLog) -> None:
+    append(one.producer(), one.topic, *numbered(40))
+    consumer = opened(one)
+    for number in range(40):
+        consumer.commit(read(consumer, 1), "" if number == 39 else f"load-{number}")
+    one.leave(consumer)
+    again = opened(one)
+    again.poll(1, 5.0)
+    kept = again.bookmarks()[Partition(one.topic)]
+    assert kept.newest
+    assert (kept.newest.offset, kept.newest.load) == (39, "load-38")
+    assert len(kept.marks) < 10
+    assert kept.log
+
+
+def test_a_consumer_reads_again_from_a_bookmark_and_so_does_the_next(one: KafkaLog) -> None:
+    append(one.producer(), one.topic, *numbered(10))
+    consumer = opened(one)
+    consumer.commit(read(consumer, 4), "first")
+    consumer.commit(read(consumer, 6), "second")
+    [_, first] = consumer.bookmarks()[Partition(one.topic)].marks
+    assert consumer.read_again({Partition(one.topic): first}) == {}
+    assert commit_of(one).offset == 4
+    assert values(read_until(consumer, lambda found: len(found) >= 6)) == values_from(4, 6)
+    one.leave(consumer)
+    assert values(read(opened(one), 6)) == values_from(4, 6)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["under a consumer", "while no consumer runs"])
+@pytest.mark.parametrize("more", [-1, 0, 15], ids=["shorter than it was", "as long as it was", "longer than it was"])
+def test_what_a_log_gets_after_it_lost_its_tail_is_read(broker: Broker, more: int, *, away: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "_LOOK_SECONDS", 1.0)
+    with closing(KafkaLog(broker.servers, partitions=1)) as log:
+        producer, consumer = log.producer(), opened(log)
+        for record in numbered(10):
+            append(producer, log.topic, record)
+            consumer.commit(read(consumer, 1))
+        if away:
+            log.leave(consumer)
+        broker.kill()
+        broker.lose_tail([log.topic], 0.45)
+        broker.start()
+        left = next(entry.next for entry in log.backlog() if entry.partition.topic == log.topic)
+        assert 0 < left < 9
+        count = 10 - left + more
+        append(log.producer(), log.topic, *numbered(count, start=100))
+        if away:
+            consumer = opened(log)
+        found = read_until(consumer, lambda found: set(values(found)) >= set(values_from(100, count)))
+        assert values(found)[-count:] == values_from(100, count)
+        assert len(found) < count + left
+        assert {change.partition.topic for change in consumer.changes()} <= {log.topic}
+
+
+def test_commits_that_are_restored_with_the_log_are_older_than_what_the_consumer_knows(broker: Broker) -> None:
+    with closing(KafkaLog(broker.servers, partitions=1)) as log:
+        producer, consumer = log.producer(), opened(log)
+        for record in numbered(10):
+            append(producer, log.topic, record)
+        consumer.commit(read(consumer, 2))
+        older = commit_of(log)
+        consumer.commit(read(consumer, 8))
+        broker.kill()
+        broker.lose_tail([log.topic], 0.45)
+        broker.start()
+        consumer._consumer.commit({TopicPartition(log.topic, 0): OffsetAndMetadata(older.offset, older.metadata, -1)})
+        append(log.producer(), log.topic, *numbered(15, start=100))
+        found = read_until(consumer, lambda found: set(values(found)) >= set(values_from(100, 15)))
+        assert values(found)[-15:] == values_from(100, 15)
+
+
+def values_from(start: int, count: int) -> list[bytes]:
+    return [record.value for record in numbered(count, start=start)]
