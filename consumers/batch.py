@@ -7,13 +7,14 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from consumers.rows import TABLES, Row, dead_letter_row, event_row, reconciliation_row
+from consumers.letter_rows import dead_letter_row
+from consumers.rows import TABLES, Row, event_row, reconciliation_row
 from consumers.versions import Candidate, Key, by_booking, needs_whole_row, outcome
 from ingest.booking import Booking
-from ingest.dead_letter import DeadLetter
+from ingest.dead_letter import DeadLetter, kept_headers
 from ingest.errors import DeadLetterLimit, PayloadError
-from ingest.event import RECONCILED, REPLAY_OF, Event, Via
-from ingest.log import StoredRecord
+from ingest.event import OUR_HEADERS, RECONCILED, REPLAY_OF, Event, Via
+from ingest.log import Record, StoredRecord
 
 Mapper = Callable[[Event], Booking | None]
 
@@ -76,7 +77,7 @@ def read_batch(records: Iterable[StoredRecord], topics: Topics, mapper: Mapper, 
 
 
 def _identity(event: Event) -> tuple[object, ...]:
-    return event.source, event.id, event.time, event.via, event.data
+    return event.source, event.id, event.type, event.subject, event.time, event.via, event.data
 
 
 def _read(stored: StoredRecord, topics: Topics, mapper: Mapper, now: datetime) -> Item | DeadLetter | None:
@@ -87,6 +88,8 @@ def _read(stored: StoredRecord, topics: Topics, mapper: Mapper, now: datetime) -
         return Item(stored, event, reconciliation_row(event, now), table="reconciliations") if event.type == RECONCILED else None
     except PayloadError as error:
         return set_aside(stored, "unreadable_record", str(error), now)
+    except MemoryError:  # the machine's fault, not the record's
+        raise
     except Exception as error:  # noqa: BLE001 - our bug must not stop the other records, nor lose this one
         return set_aside(stored, "mapping_crashed", type(error).__name__, now)
 
@@ -99,9 +102,14 @@ def set_aside(stored: StoredRecord, reason: str, detail: str, now: datetime) -> 
         detail=detail,
         happened_at=now,
         data=stored.record.value,
-        headers=stored.record.headers,
+        headers=headers_of(stored.record),
         position=stored.record.headers.get(REPLAY_OF, stored.position),
     )
+
+
+def headers_of(record: Record) -> dict[str, str]:
+    """Return the headers that a record's dead letter keeps: of one that others wrote, as of a delivery, only what is known to be harmless."""
+    return kept_headers(record.headers.items(), [name for name in record.headers if name.startswith(OUR_HEADERS)])
 
 
 # How far back is looked for bad records that good ones come between, in limits.

@@ -2,24 +2,34 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import structlog
 
 from consumers.batch import BadRun, Item, Plan, Topics, candidates, incomplete, plan_load, read_batch, set_aside
+from consumers.letter_rows import dead_letter_row, shortened
+from consumers.positions import find_behind, go_back, newest_loads, note_changes
 from consumers.rows import Row
 from consumers.versions import Candidate
 from consumers.warehouse import Warehouse
+from consumers.warehouse.blocked import blockers
 from ingest.booking import BookingStatus
-from ingest.dead_letter import DeadLetter
-from ingest.errors import CommitFailed, IngestError, LoadRefused, LogUnavailable, PayloadError, WarehouseUnavailable
-from ingest.event import Event, Via, whose
+from ingest.dead_letter import DeadLetter, append_letters
+from ingest.errors import (
+    CommitFailed,
+    IngestError,
+    LoadRefused,
+    LogUnavailable,
+    OutOfMemory,
+    PayloadError,
+    RowsTooLarge,
+    WarehouseUnavailable,
+)
+from ingest.event import Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Change, Consumer, Partition, Producer, StoredRecord, durable
-from ingest.log.bookmarks import Bookmark, Bookmarks
-from ingest.loss import loss_note
+from ingest.log import Change, Consumer, Producer, StoredRecord
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
@@ -31,21 +41,23 @@ from ingest.telemetry import (
     LAG_RECORDS,
     LOAD_SECONDS,
     MISSED,
-    READ_AGAIN,
     RECONCILED_AT,
     RECONCILIATIONS,
     UNKNOWN_STATUS,
 )
+from ingest.undone import Undone
 from ingest.vendors.mapping import BookingMapper
 
 log = structlog.get_logger()
 
 _POLL_SECONDS = 1.0
-_POLL_RECORDS = 100  # so few at a time that the size of a batch is looked at before it is far too large
+_POLL_RECORDS = 100
 _APPEND_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LAG_EVERY_SECONDS = 15.0
+_LARGE_SHARE = 256  # of DuckDB's memory: a record of less does not fill it, whatever is in it
+_ROOM_STEPS = 16  # loads after which a batch may be as large again as before memory was short
 
 
 class _Replaced(WarehouseUnavailable):
@@ -59,8 +71,18 @@ class Loader:
     consumer polls again, or when it has not been heard of for too long.
     """
 
-    def __init__(self, settings: Settings, consumer: Consumer, producer: Producer, warehouse: Warehouse) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: Consumer,
+        producer: Producer,
+        warehouse: Warehouse,
+        current: Callable[[], Settings] | None = None,
+    ) -> None:
+        """`current` tells the accounts of now, where they may change while it runs."""
+        self._settings = self._mapped = settings
+        self._current = current or (lambda: settings)
+        self.undone = Undone("consumer", settings.consumer.undone_limit, lambda: blockers(settings.warehouse))
         self._consumer = consumer
         self._producer = producer
         self._warehouse = warehouse
@@ -70,9 +92,10 @@ class Loader:
         self._unreadable = BadRun(settings.consumer.dead_letter_limit)
         self._refused = BadRun(settings.consumer.dead_letter_limit)
         self._prepared = False
+        self._room = settings.consumer.batch_bytes  # for the next batch, in bytes: less where memory was short
         self._agreed_in: int | None = None  # the consumer's generation in which the warehouse had what the commits depend on
         self._depends_on: frozenset[str] = frozenset()  # the loads that they depend on
-        self._unnoted: list[Change] = []
+        self._changes: list[Change] = []  # of the log, not noted yet
         self._load_id = ""  # of this batch's newest load
         self._lag_due = 0.0
         self.trouble: IngestError | None = None
@@ -87,7 +110,7 @@ class Loader:
                 self.trouble = None
                 pause = _FIRST_PAUSE_SECONDS
             except (WarehouseUnavailable, LogUnavailable, CommitFailed) as error:
-                self.trouble = error
+                self.trouble = _without_traceback(error)
                 log.warning("loader.waiting", why=f"{type(error).__name__}: {error}", seconds=round(pause, 1))
                 self._start_over()
                 stop.wait(pause)
@@ -106,84 +129,60 @@ class Loader:
                 return 0
             self._agreed_in = generation
         if records:
-            self._depends_on = frozenset(mark.load for mark in _newest(self._consumer.bookmarks()).values() if mark.load)
-            try:
-                self._thread.submit(self._process, records).result()
-            except _Replaced:
+            self._follow_accounts()
+            self._depends_on = newest_loads(self._consumer.bookmarks())
+            self.undone.begin(f"{len(records)} records from {records[0].position} on are being loaded")
+            if not self._was_processed(records):
                 self._start_over()
                 return 0
             self._consumer.commit(records, self._load_id)
             self._settle()
+        self.undone.end()
         self._report_lag()
         return len(records)
 
-    def _note_changes(self) -> None:
-        """What a log lost before it was loaded only the vendors still have: reconciliation is to compare their accounts. Raises LogUnavailable."""
-        self._unnoted += self._consumer.changes()
-        for change in self._unnoted:
-            log.warning(
-                "log.changed",
-                topic=change.partition.topic,
-                partition=change.partition.number,
-                before=change.before,
-                read_again_from=change.now,
-                why="the log was cut, restored or made anew, and is read again from where it agrees with what was read before;"
-                " what it lost before it was loaded is found by `ingest reconcile`",
-            )
-        notes = [note.to_record() for change in self._unnoted for note in self._loss_notes(change)]
-        if notes:
-            durable(self._producer.append(self._settings.audit_topic, notes), _APPEND_SECONDS, "what may be missing")
-        for change in self._unnoted:
-            READ_AGAIN.labels(change.partition.topic, change.partition.number, "log").inc()
-        self._unnoted = []
+    def _was_processed(self, records: Sequence[StoredRecord]) -> bool:
+        """Process a batch. Return False where it is to be read again: in halves where memory is short, or because the warehouse was replaced.
 
-    def _loss_notes(self, change: Change) -> Iterator[Event]:
-        now, what = datetime.now(UTC), f"{change.partition.topic}/{change.partition.number}/{change.before}"
-        for name, account in self._settings.accounts.items():
-            if self._settings.topic(account.vendor) == change.partition.topic:
-                yield loss_note(f"/{account.vendor}/{name}", now, what)
+        Raises OutOfMemory when the batch is one record, and as `_process` does.
+        """
+        try:
+            self._thread.submit(self._process, records).result()
+        except _Replaced:
+            return False
+        except (OutOfMemory, MemoryError) as error:
+            why = str(error) or "this process could not get more memory"
+            if len(records) == 1:
+                raise OutOfMemory(f"{records[0].position}, a record of {records[0].record.size} bytes, does not fit alone: {why}") from None
+            self._room = max(1, _size(records) // 2)
+            log.warning("loader.batch_halved", records=len(records), bytes=_size(records), why=why)
+            return False
+        most = self._settings.consumer.batch_bytes
+        self._room = min(most, self._room + most // _ROOM_STEPS)
+        return True
+
+    def _note_changes(self) -> None:
+        self._changes += self._consumer.changes()
+        note_changes(self._changes, self._settings, self._producer)
+        self._changes = []
 
     def _follow_warehouse(self) -> bool:
-        """Goes back to where the warehouse is, if that is behind what was committed; whether it is. What it has already, loading does not change."""
-        after = self._thread.submit(self._find_in_warehouse, self._consumer.bookmarks()).result()
+        """Whether the warehouse turned out to be behind what was committed: then nothing polled may be loaded."""
+        after = self._thread.submit(find_behind, self._warehouse, self._consumer.bookmarks()).result()
         if after:
-            deleted = self._consumer.read_again(after)
+            go_back(self._consumer, after, is_new=self._warehouse.is_new)
             self._start_over()
-            for partition in after:
-                self._tell_read_again(partition, after[partition], deleted.get(partition, 0))
         return bool(after)
 
-    def _find_in_warehouse(self, kept: Mapping[Partition, Bookmarks]) -> Mapping[Partition, Bookmark | None]:
-        """By partition whose newest load the warehouse does not have, the newest bookmark that it has all loads of."""
-        newest = {partition: mark for partition, mark in _newest(kept).items() if mark.load}
-        if not newest:
-            return {}
-        with self._warehouse.turn():
-            there = self._warehouse.loaded({mark.load for mark in newest.values()})
-            behind = {partition: kept[partition].marks for partition, mark in newest.items() if mark.load not in there}
-            there |= self._warehouse.loaded({mark.load for marks in behind.values() for mark in marks})
-        return {
-            partition: next((mark for mark in marks if not mark.load or mark.load in there), None) for partition, marks in behind.items()
-        }
-
-    def _tell_read_again(self, partition: Partition, mark: Bookmark | None, deleted: int) -> None:
-        READ_AGAIN.labels(partition.topic, partition.number, "warehouse").inc()
-        tell = log.error if deleted else log.info if self._warehouse.is_new else log.warning
-        why = (
-            "the warehouse has nothing yet"
-            if self._warehouse.is_new
-            else "the warehouse was restored, or is another one: it lacks what was loaded"
-        )
-        if deleted:
-            why += (
-                "; some of it is no longer in the log either: `ingest reconcile --since`, as far back as the warehouse is behind, finds it"
-            )
-        place = {"topic": partition.topic, "partition": partition.number}
-        tell("loader.reads_again", **place, after=mark.offset if mark else None, deleted=deleted, why=why)
+    def _follow_accounts(self) -> None:
+        settings = self._current()
+        if settings is not self._mapped:
+            self._mapped, self._mapper = settings, BookingMapper(settings.vendors())
 
     def _prepare(self) -> None:
         """The tables are there to be read before the first event."""
         if not self._prepared:
+            self.undone.begin("the tables are being made")
             self._thread.submit(self._warehouse.prepare).result()
             self._prepared = True
 
@@ -191,11 +190,11 @@ class Loader:
         """Until the batch is full, or its first record has waited long enough since it was received."""
         limits = self._settings.consumer
         linger = limits.linger.total_seconds()
-        records = self._consumer.poll(min(limits.max_records, _POLL_RECORDS), _POLL_SECONDS)
+        records = self._consumer.poll(min(limits.max_records, _POLL_RECORDS), _POLL_SECONDS, self._room)
         deadline = time.monotonic() + linger - (_age(records[0], datetime.now(UTC)) if records else 0.0)
-        while records and len(records) < limits.max_records and _size(records) < limits.max_bytes:
+        while records and len(records) < limits.max_records and (left := self._room - _size(records)) > 0:
             some = min(limits.max_records - len(records), _POLL_RECORDS)
-            more = self._consumer.poll(some, max(0.0, deadline - time.monotonic()))
+            more = self._consumer.poll(some, max(0.0, deadline - time.monotonic()), left)
             if not more:
                 break
             records += more
@@ -219,19 +218,47 @@ class Loader:
         if not items and not letters:
             return []
         try:
-            with self._warehouse.turn(one.partition for one in (*(item.stored for item in items), *letters)):
-                self._require_loads()
-                plan = self._plan(items, letters)
-                self._load_id = self._warehouse.load(plan.rows)
+            self._load_at_once(items, letters)
         except LoadRefused as refusal:
             return self._load_apart(items, letters, refusal)
+        except RowsTooLarge as refusal:
+            if letters or len(items) > 1 or not self._may_be_to_blame(items[0]):
+                raise
+            return self._load_alone(items[0], str(refusal))
+        return []
+
+    def _load_at_once(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> None:
+        """All of them, or none. Raises WarehouseUnavailable, LoadRefused, and of both those that `Warehouse.load` does."""
+        with self._warehouse.turn(one.partition for one in (*(item.stored for item in items), *letters)):
+            self._require_loads()
+            plan = self._plan(items, letters)
+            self._load_id = self._warehouse.load(plan.rows)
         self._refused.note(True for _ in items)
         _observe(items, plan)
+
+    def _may_be_to_blame(self, item: Item) -> bool:
+        """Say whether the record is large enough to fill DuckDB's memory; for a small one the reason is elsewhere."""
+        return item.stored.record.size >= self._settings.consumer.duckdb_bytes // _LARGE_SHARE
+
+    def _load_alone(self, item: Item, refusal: str) -> list[DeadLetter]:
+        """Set a record aside that DuckDB has not enough memory for, once it is shown that a load without rows works, and that the record's fails again."""
+        self._warehouse.load_nothing()
+        try:
+            self._load_at_once([item], [])
+        except RowsTooLarge:
+            return [self._refuse(item, f"{refusal}; then redrive it")]
         return []
+
+    def _refuse(self, item: Item, why: str) -> DeadLetter:
+        """Raises DeadLetterLimit when there are too many."""
+        dead = set_aside(item.stored, "load_refused", why, datetime.now(UTC))
+        _tell([dead])
+        self._refused.note([False])
+        return dead
 
     def _require_loads(self) -> None:
         """What the warehouse lacks is to be read again before what comes next. Raises _Replaced."""
-        if self._warehouse.loaded(self._depends_on) != self._depends_on:
+        if not self._warehouse.has(self._depends_on):
             raise _Replaced("the warehouse no longer has what was loaded before")
 
     def _plan(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> Plan:
@@ -245,18 +272,29 @@ class Loader:
         if len(items) + len(letters) > 1:
             return [dead for part in _halves(items, letters) for dead in self._load(*part)]
         if letters:
-            raise WarehouseUnavailable(f"dead letter {letters[0].position} is refused, and must not be lost: {refusal}")
-        dead = [set_aside(items[0].stored, "load_refused", str(refusal), datetime.now(UTC))]
-        _tell(dead)
-        self._refused.note([False])
-        return dead
+            self._load_shortened(letters[0], refusal)
+            return []
+        return [self._refuse(items[0], str(refusal))]
+
+    def _load_shortened(self, letter: StoredRecord, refusal: LoadRefused) -> None:
+        """Load as much of a dead letter as the destination takes; the log keeps the whole. Raises WarehouseUnavailable where it takes none."""
+        why: LoadRefused = refusal
+        for row in shortened(dead_letter_row(letter, datetime.now(UTC))):
+            try:
+                with self._warehouse.turn([letter.partition]):
+                    self._load_id = self._warehouse.load({"dead_letters": [row]})
+            except LoadRefused as error:
+                why = error
+            else:
+                log.warning("dead_letter.cut", position=letter.position, columns=row["cut"], bytes=row["data_bytes"], why=str(refusal))
+                return
+        raise WarehouseUnavailable(f"the table dead_letters takes no row, not even the shortest of {letter.position}: {why}")
 
     def _append_dead(self, letters: Sequence[DeadLetter]) -> None:
         """After the load, which may have to be repeated, and before the commit. Raises LogUnavailable."""
         if not letters:
             return
-        future = self._producer.append(self._settings.dead_letter_topic, [letter.to_record() for letter in letters])
-        durable(future, _APPEND_SECONDS, "the dead letters")
+        append_letters(self._producer, self._settings.dead_letter_topic, letters, _APPEND_SECONDS)
         for letter in letters:
             DEAD_LETTERS.labels(*whose(letter.source), letter.reason).inc()
 
@@ -325,7 +363,8 @@ def _observe_reconciliation(row: Row) -> None:
 
 def _tell(letters: Sequence[DeadLetter]) -> None:
     for letter in letters:
-        log.warning("record.dead_lettered", source=letter.source, reason=letter.reason, detail=letter.detail, position=letter.position)
+        told = {"source": letter.source, "subject": letter.headers.get("ce_subject", ""), "position": letter.position}
+        log.warning("record.dead_lettered", **told, reason=letter.reason, detail=letter.detail)
 
 
 def _halves(items: Sequence[Item], letters: Sequence[StoredRecord]) -> Iterator[tuple[Sequence[Item], Sequence[StoredRecord]]]:
@@ -339,12 +378,14 @@ def _halves(items: Sequence[Item], letters: Sequence[StoredRecord]) -> Iterator[
     yield items[middle:], letters[middle:]
 
 
-def _newest(kept: Mapping[Partition, Bookmarks]) -> dict[Partition, Bookmark]:
-    return {partition: bookmarks.newest for partition, bookmarks in kept.items() if bookmarks.newest}
-
-
 def _size(records: Sequence[StoredRecord]) -> int:
-    return sum(len(stored.record.value) for stored in records)
+    return sum(stored.record.size for stored in records)
+
+
+def _without_traceback(error: IngestError) -> IngestError:
+    """The error alone: its traceback would keep the batch, for as long as the error is kept."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def _age(stored: StoredRecord, now: datetime) -> float:

@@ -13,14 +13,18 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
+import structlog
 
+from ingest.clock import is_future
 from ingest.errors import LogUnavailable, PayloadError
 from ingest.event import REPLAY_OF, Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Appended, Backlog, Partition, Producer, Reader, Record, StoredRecord, durable
+from ingest.log import Appended, Backlog, Partition, Producer, Reader, Record, StoredRecord, append_apart
 from ingest.opening import read_backlog
 from ingest.settings import Settings
 from ingest.waits import Wait
+
+log = structlog.get_logger()
 
 CLOCKS_DIFFER = timedelta(minutes=5)
 """How much earlier a record may have been appended, by the log's clock, than it was received by a receiver's."""
@@ -41,6 +45,7 @@ class Skipped(StrEnum):
     REPLAY = "replays"
     OTHER_ACCOUNT = "other_accounts"
     OUTSIDE = "outside"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +103,13 @@ def again(stored: StoredRecord) -> Record:
 
 
 def received_at(one: Appended) -> datetime:
-    """When we received it; of dead letters, when they were set aside; of what is not ours, when it was appended."""
+    """When we received it; of dead letters, when they were set aside; of what is not ours, or was received after that, when it was appended."""
     headers = one.stored.record.headers
     try:
-        return parse_instant(headers.get("ce_receivedat") or headers["ce_time"])
+        received = parse_instant(headers.get("ce_receivedat") or headers["ce_time"])
     except (KeyError, PayloadError):
         return one.at
+    return one.at if is_future(received, one.at) else received
 
 
 def why_skipped(one: Appended, wanted: Wanted, first: Callable[[Partition], int] = lambda _: 0) -> Skipped | None:
@@ -205,8 +211,10 @@ class Replay:
         topics: dict[str, list[Record]] = {}
         for stored in part:
             topics.setdefault(stored.partition.topic, []).append(again(stored))
-        for future in [producer.append(topic, records) for topic, records in topics.items()]:
-            durable(future, _APPEND_SECONDS, "what is replayed")
+        for topic, records in topics.items():
+            for record, refusal in append_apart(producer, topic, records, _APPEND_SECONDS, "what is replayed"):
+                self.report.skipped[Skipped.REFUSED] += 1
+                log.warning("replay.refused", position=record.headers[REPLAY_OF], why=str(refusal))
 
     def _wait(self, busy: Callable[[Sequence[Backlog]], bool]) -> None:
         """As long as the consumers are busy. Raises LogUnavailable when they do not get on."""

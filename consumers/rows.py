@@ -3,7 +3,6 @@
 An absent text is None, never "": some destinations take the two for the same, and rows are to be the same everywhere.
 """
 
-from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -17,10 +16,12 @@ from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
 from ingest.instant import as_utc, parse_instant
-from ingest.log import StoredRecord
-from ingest.warehouse_values import is_instant, parsed_json
+from ingest.warehouse_values import is_instant, is_version, parsed_json
 
 Row = dict[str, Any]
+
+UNREADABLE_VERSION = "0"
+"""Below all that are versions, and above "", which means that no message wrote a column."""
 
 _TEXT, _INT, _REAL, _TIME, _PRICE = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 9)
 
@@ -45,7 +46,8 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "dead_letters": _schema(
         id=_TEXT, source=_TEXT, reason=_TEXT, detail=_TEXT, happened_at=_TIME, position=_TEXT, query=_TEXT,
-        headers=_TEXT, data=_TEXT, loaded_at=_TIME, signed_by=_TEXT, data_base64=_TEXT,
+        headers=_TEXT, data=_TEXT, loaded_at=_TIME, signed_by=_TEXT, data_base64=_TEXT, data_sha256=_TEXT,
+        data_bytes=_INT, letter_position=_TEXT, cut=_TEXT,
     ),
     "reconciliations": _schema(
         id=_TEXT, vendor=_TEXT, account=_TEXT, since=_TIME, until=_TIME, started_at=_TIME, finished_at=_TIME,
@@ -71,7 +73,7 @@ _JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests", "column_versions"
 _EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 
 TABLES = (
-    Table("booking_events", ("source", "id"), ("data",), replaces=False),
+    Table("booking_events", ("source", "id", "type", "subject"), ("data",), replaces=False),
     Table("bookings", ("vendor", "account", "booking_id"), _JSON_OF_BOOKINGS, replaces=True),
     Table("dead_letters", ("id",), (), replaces=False),
     Table("reconciliations", ("id",), (), replaces=False),
@@ -79,9 +81,11 @@ TABLES = (
 
 
 def arrow(name: str, rows: Iterable[Row]) -> pa.Table:
-    """Rows of one table. Raises LoadRefused for a value that its column cannot hold."""
+    """Rows of one table. Raises LoadRefused for a value that its column cannot hold, MemoryError."""
     try:
         return pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
+    except pa.ArrowMemoryError:
+        raise
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise LoadRefused(f"a value of {name} that its column cannot hold: {type(error).__name__}") from None
 
@@ -142,34 +146,41 @@ def empty_value(name: str) -> Any:
 
 
 def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
-    """What a warehouse gave back, as `booking_row` makes it: JSON as the same text, however it was stored, and instants in UTC."""
-    row = {name: as_utc(value) if value is not None and is_instant(name) else value for name, value in zip(columns, values, strict=True)}
-    return row | {name: as_json(parsed_json(row[name])) for name in _JSON_OF_BOOKINGS if name in row}
+    """What a warehouse gave back, as `booking_row` makes it: JSON as the same text, however it was stored, and instants in UTC.
+
+    Somebody may have changed the row: a version that is none becomes `UNREADABLE_VERSION`, below all that are, so that the next message
+    replaces the row; versions of columns that cannot be read count as the row's, so that no older message does.
+    """
+    row = {name: _instant_or_none(value) if is_instant(name) else value for name, value in zip(columns, values, strict=True)}
+    row |= {name: _json_or_none(row[name]) for name in _JSON_OF_BOOKINGS if name in row}
+    if "version" in row and not is_version(row["version"]):
+        return row | {"version": UNREADABLE_VERSION, "column_versions": None}
+    return row if are_column_versions(row.get("column_versions")) else row | {"column_versions": None}
+
+
+def _instant_or_none(value: Any) -> datetime | None:
+    return as_utc(value) if isinstance(value, datetime | str) else None
+
+
+def _json_or_none(value: Any) -> str | None:
+    try:
+        return as_json(parsed_json(value))
+    except ValueError:
+        return None
+
+
+def are_column_versions(text: Any) -> bool:
+    """Say whether this can be the versions of single columns."""
+    versions = orjson.loads(text or "{}")
+    return isinstance(versions, dict) and all(
+        name in COLUMNS and isinstance(version, str) and (not version or is_version(without_guess(version)))
+        for name, version in versions.items()
+    )
 
 
 def as_json(value: Any) -> str | None:
     """Return the text of a JSON column. Equal values make equal texts, whether they are dataclasses or were read as objects."""
     return None if value is None else orjson.dumps(value, default=asdict, option=_SORTED).decode()
-
-
-def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
-    """Total: a record on the dead-letter topic is never set aside again, whatever is in it. `data_base64` is set where `data`, being text, is not the very bytes."""
-    told = {name: _any_text(value.encode(errors="surrogatepass")) or None for name, value in stored.record.headers.items()}
-    text = _any_text(stored.record.value)
-    return {
-        "id": told.get("ce_id") or stored.position,
-        "source": told.get("ce_source"),
-        "reason": told.get("dl_reason") or "unknown",
-        "detail": told.get("dl_detail"),
-        "happened_at": _instant_or(told.get("ce_time"), now),
-        "position": told.get("dl_position"),
-        "query": told.get("dl_query"),
-        "headers": told.get("dl_headers") or "{}",
-        "data": text or None,
-        "loaded_at": now,
-        "signed_by": told.get("dl_signedby"),
-        "data_base64": None if text.encode() == stored.record.value else b64encode(stored.record.value).decode(),
-    }
 
 
 def reconciliation_row(event: Event, now: datetime) -> Row:
@@ -196,14 +207,3 @@ def _told(value: Any, name: str, kind: pa.DataType) -> Any:
 
 # How JSON tells a column's type.
 _KINDS: Mapping[pa.DataType, set[type]] = {_TEXT: {str}, _INT: {int}, _REAL: {int, float}, _TIME: {str}}
-
-
-def _any_text(data: bytes) -> str:
-    return data.decode(errors="backslashreplace").replace("\x00", "\\x00")
-
-
-def _instant_or(text: str | None, otherwise: datetime) -> datetime:
-    try:
-        return parse_instant(text) if text else otherwise
-    except PayloadError:
-        return otherwise

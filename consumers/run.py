@@ -13,6 +13,8 @@ from ingest.opening import open_consumer, open_producer
 from ingest.probing import probe_read
 from ingest.readiness import Probe
 from ingest.settings import Settings
+from ingest.settings.live import Live
+from ingest.settings.sources import load_settings, watched_paths
 
 log = structlog.get_logger()
 
@@ -25,8 +27,10 @@ def consume(settings: Settings) -> None:
     warehouse = Warehouse(settings)
     consumer = open_consumer(settings)
     producer = open_producer(settings)
-    loader = Loader(settings, consumer, producer, warehouse)
-    serve_admin(settings.consumer, "consumer", _probes(settings, loader))
+    live = Live(load_settings, watched_paths(), first=settings)
+    loader = Loader(settings, consumer, producer, warehouse, live.current)
+    loader.undone.watch()
+    serve_admin(settings.consumer, "consumer", {**_probes(settings, loader), "settings": live.findings})
     log.info("consumer.started", destination=settings.warehouse.destination, dataset=settings.warehouse.dataset)
     try:
         loader.run(stop)
@@ -42,4 +46,9 @@ def _probes(settings: Settings, loader: Loader) -> dict[str, Probe]:
         if trouble := loader.trouble:  # once: the loop clears it
             raise trouble
 
-    return {"loading": loading, "log": lambda: probe_read(settings), "warehouse": lambda: reach(settings.warehouse)}
+    return {
+        "loading": loading,
+        "undone": loader.undone.probe,
+        "log": lambda: probe_read(settings),
+        "warehouse": lambda: reach(settings.warehouse),
+    }

@@ -16,7 +16,7 @@ from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, Stored
 from ingest.errors import NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.instant import as_utc
 from ingest.settings import Settings
-from ingest.warehouse_values import is_instant, parsed_json
+from ingest.warehouse_values import is_instant, is_version, parsed_json
 
 if TYPE_CHECKING:
     import duckdb
@@ -151,9 +151,18 @@ def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
 
 def _stored(row: Mapping[str, Any]) -> Stored:
     told: dict[str, Any] = {name: as_utc(value) if value is not None and is_instant(name) else value for name, value in row.items()}
-    loaded_at, row_version = told.pop("loaded_at"), told["version"]
+    loaded_at = told.pop("loaded_at")
+    row_version = told["version"]
+    if not is_version(row_version):
+        raise ValueError("its version is none")
     told |= {"status": BookingStatus(told["status"]), "version": row_version.rpartition("/")[0]}
     told |= {name: tuple(parsed_json(told.get(name)) or ()) for name in ("staff", "guests")}
     told["answers"] = tuple(Answer(**answer) for answer in parsed_json(told.get("answers")) or ())
-    told |= {name: parsed_json(told.get(name)) for name in ("tracking", "column_versions")}
+    told |= {"tracking": parsed_json(told.get("tracking")), "column_versions": _versions_or_none(told.get("column_versions"))}
     return Stored(Booking(**told), loaded_at, row_version)
+
+
+def _versions_or_none(value: Any) -> dict[str, str] | None:
+    """None also for what somebody wrote by hand: a marked row takes it along, and the consumer would refuse that."""
+    versions = parsed_json(value)
+    return versions if isinstance(versions, dict) and all(isinstance(version, str) for version in versions.values()) else None

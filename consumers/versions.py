@@ -178,7 +178,7 @@ def outcome(candidates: Sequence[Candidate], stored: Row | None, now: datetime) 
     stale = [one for one in unused if stored is not None and not one.replayed and one.version < stored["version"]]
     if row is None or row is stored:
         return Outcome(None, stale)
-    first_seen_at = stored["first_seen_at"] if stored else min(candidate.event.received_at for candidate in candidates)
+    first_seen_at = (stored or {}).get("first_seen_at") or min(candidate.event.received_at for candidate in candidates)
     return Outcome(row | {"first_seen_at": first_seen_at, "loaded_at": now}, stale)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from errno import EINVAL, EOPNOTSUPP
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,20 +14,33 @@ LOW_BYTES = 1024**3
 FULL_BYTES = 200 * 1024**2
 
 _PROBE_BYTES = 64 * 1024
+_ROOM_BYTES = 4 * 1024 * 1024  # for the largest record, in a journal and in its file
 _MOST_FILES = 1000
 
 
 def write_trouble(folder: Path) -> str:
-    """Why a file cannot be written and synced there, or the folder made; "" when it can."""
+    """Why a file with room for a large record cannot be written and synced there, or the folder made; "" when it can."""
     place = nearest(folder)
     try:
         with TemporaryFile(dir=place) as file:
+            _reserve(file.fileno(), _ROOM_BYTES)
             file.write(bytes(_PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         return f"{place} cannot be written to: {error.strerror}"
     return ""
+
+
+def _reserve(file: int, size: int) -> None:
+    """Take room on the disk for so many bytes, where the file system can. Raises OSError where there is not as much."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in {EOPNOTSUPP, EINVAL}:  # it cannot, which says nothing of the room
+            raise
 
 
 def require_writable(folder: Path, setting: str) -> None:

@@ -14,7 +14,9 @@ IngestError
 │   └── VendorUnreachable  there is no connection, or no answer on it
 ├── VendorRefused          it answers no: a key, a scope, a plan, a request of ours
 ├── WarehouseUnavailable   the destination cannot be reached or is locked   retryable
-│   └── NothingLoaded      it has no dataset yet
+│   ├── NothingLoaded      it has no dataset yet
+│   └── OutOfMemory        there is not enough memory for these rows; fewer may fit
+│       └── RowsTooLarge   they need more than the limit that the settings give DuckDB
 ├── UnreadableValue        the destination answered what Python has no value for
 ├── LoadRefused            the destination refuses these very rows
 ├── DeadLetterLimit        too many bad records
@@ -123,6 +125,14 @@ class WarehouseUnavailable(IngestError):
 
 class NothingLoaded(WarehouseUnavailable):
     """There is no dataset yet."""
+
+
+class OutOfMemory(WarehouseUnavailable):
+    """The destination, or this process, has not enough memory for these rows; fewer of them may fit."""
+
+
+class RowsTooLarge(OutOfMemory):
+    """These rows need more memory than DuckDB's limit, which is ours: what else runs on the machine is not the reason."""
 
 
 class UnreadableValue(IngestError):

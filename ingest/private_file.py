@@ -1,15 +1,24 @@
 """Files that only their owner reads, written whole or not at all, whenever the power goes."""
 
+import fcntl
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import IO
 
 from ingest.errors import ConfigurationError
 
 
 def replace_private(file: Path, content: bytes) -> None:
-    """As 0600, as temporary files are, for the owner and group of what it replaces. Raises OSError, ConfigurationError."""
-    with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as new:
+    """As 0600, as temporary files are, for the owner and group of what it replaces. Raises OSError, ConfigurationError.
+
+    What a writer that was killed left of this file before is removed.
+    """
+    remove_left_copies(file)
+    with _new_copy(file) as new:
         try:
             _give_to_owner_of(file, new.fileno())
             new.write(content)
@@ -24,6 +33,28 @@ def replace_private(file: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def remove_left_copies(file: Path) -> None:
+    """Remove the unfinished copies of a file, whose writers were killed: each may hold all of its secrets. What cannot be removed is left."""
+    # Temporary files end in eight characters. https://docs.python.org/3/library/tempfile.html
+    name = re.compile(rf"\.{re.escape(file.name)}-[a-z0-9_]{{8}}")
+    with suppress(OSError):
+        for copy in [path for path in file.parent.iterdir() if name.fullmatch(path.name)]:
+            with suppress(OSError), copy.open("rb") as left:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+                copy.unlink()
+
+
+@contextmanager
+def _new_copy(file: Path) -> Iterator[IO[bytes]]:
+    """Locked as long as its writer lives. One that another process took for a left one, before it was locked, is made anew."""
+    while True:
+        with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as new:
+            fcntl.flock(new, fcntl.LOCK_EX)
+            if Path(new.name).exists():
+                yield new
+                return
 
 
 def _give_to_owner_of(file: Path, new: int) -> None:

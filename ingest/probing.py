@@ -1,9 +1,13 @@
 """Whether the log of the settings can be used, found out by doing: for `ingest check` and for `/readyz`."""
 
+from datetime import UTC, datetime, timedelta
+
+from ingest.duration import describe_duration
 from ingest.errors import LogUnavailable
-from ingest.finding import Finding, failure, ok
-from ingest.opening import kafka_servers, sqlite_path
+from ingest.finding import Finding, failed, failure, ok
+from ingest.opening import kafka_servers, read_backlog, sqlite_path
 from ingest.settings import Settings
+from ingest.telemetry import OLDEST_UNDONE_SECONDS
 
 
 def check_log(settings: Settings) -> list[Finding]:
@@ -29,6 +33,19 @@ def probe_append(settings: Settings) -> None:
     from ingest.log.kafka import rights
 
     rights.may_write(kafka_servers(settings), settings.kafka, settings.topics())
+
+
+def probe_loaded(settings: Settings, limit: timedelta) -> list[Finding]:
+    """Whether a record is in the log for longer than `limit` and not loaded. Raises LogUnavailable."""
+    since = min((entry.waiting_since for entry in read_backlog(settings) if entry.lag and entry.waiting_since), default=None)
+    age = max(datetime.now(UTC) - since, timedelta()) if since else timedelta()
+    OLDEST_UNDONE_SECONDS.set(age.total_seconds())
+    detail = (
+        f"records in the log wait to be loaded, the oldest for {describe_duration(age)}" if since else "everything in the log is loaded"
+    )
+    if age > limit:
+        return [failed("undone", f"reconciliation: {detail}", "see what the consumer does")]
+    return [ok("undone", detail)]
 
 
 def probe_read(settings: Settings) -> None:

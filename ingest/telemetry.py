@@ -69,6 +69,11 @@ LOSSES = Counter("ingest_deliveries_lost_total", "Deliveries that say that their
 MISSED = Counter("ingest_reconcile_missed_total", "Bookings that reconciliation found missing or older here.", _ACCOUNT)
 RECONCILIATIONS = Counter("ingest_reconciliations_total", "Reconciliations by how they ended.", (*_ACCOUNT, "outcome"))
 RECONCILED_AT = Gauge("ingest_reconciled_timestamp_seconds", "When an account was last reconciled to the end.", _ACCOUNT)
+OLDEST_UNDONE_SECONDS = Gauge(
+    "ingest_oldest_undone_seconds",
+    "How long the oldest work has waited that was begun and is not done; 0 where there is none.",
+    multiprocess_mode="livemax",
+)
 LAG_RECORDS = Gauge("ingest_lag_records", "Records written to the log and not yet committed.", ("topic", "partition"))
 DELETED_UNREAD = Counter(
     "ingest_deleted_unread_total", "Records that Kafka deleted before the consumer had read them.", ("topic", "partition")

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from ingest.errors import UnreadableValue
+from ingest.errors import PayloadError, UnreadableValue
+from ingest.instant import parse_instant
 
 
 class JsonText(str):
@@ -29,6 +30,18 @@ def readable_values() -> Iterator[None]:
         raise UnreadableValue(
             f"a value of the answer cannot be read ({type(error).__name__}: {error}); cast its column to text: select starts_at::text …"
         ) from error
+
+
+def is_version(value: Any) -> bool:
+    """Say whether this can be the version of a row of `bookings`: the vendor's, which begins with a digit, and the time of the event."""
+    if not isinstance(value, str):
+        return False
+    version, _, time = value.rpartition("/")
+    try:
+        parse_instant(time)
+    except PayloadError:
+        return False
+    return version[:1].isdecimal()
 
 
 def is_instant(column: str) -> bool:

@@ -19,10 +19,10 @@ from ingest.errors import ConfigurationError
 from ingest.log import Producer
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.settings.environment import variable_name
+from ingest.settings.live import LiveAccounts
 from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
-from receivers.live import LiveAccounts
 from receivers.refusals import Refusals
 from receivers.seldom import SeldomWarned
 from receivers.site import SITE_HEADER, site_of
@@ -31,13 +31,18 @@ from receivers.webhook import Webhooks
 
 log = structlog.get_logger()
 
+RISK_OF_SHARING = "whoever can send to one of them can send its deliveries to the others; give each a webhook secret of its own"
 
-def create_app() -> Starlette:
-    """For uvicorn workers: settings from INGEST_CONFIG and the environment. Raises ConfigurationError, LogUnavailable."""
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """For uvicorn workers: these settings, or those of INGEST_CONFIG and the environment; accounts change with the files.
+
+    Raises ConfigurationError, LogUnavailable.
+    """
     configure_logging("receiver")
     logging.getLogger("uvicorn.error").addFilter(SeldomWarned())
-    settings = load_settings()
-    accounts = LiveAccounts(lambda: with_secrets(load_settings()), watched_paths())
+    settings = settings or load_settings()
+    accounts = LiveAccounts(lambda: with_secrets(load_settings()), watched_paths(), first=with_secrets(settings))
     return build_app(settings, accounts, open_spooling(settings))
 
 
@@ -51,6 +56,8 @@ def ready_vendors(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:
         raise ConfigurationError(
             f"no webhook secret for account {', '.join(bare)}: set {variables}, or webhook_secrets in the secrets file"
         )
+    for names in settings.sharing_secrets():
+        log.warning("accounts.same_secret", accounts=names, why=RISK_OF_SHARING)
     return settings.vendors()
 
 

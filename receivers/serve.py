@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import ceil
 from socket import socket
 from types import FrameType
@@ -21,6 +22,8 @@ from ingest.listening import bind
 from ingest.opening import open_producer, sqlite_path
 from ingest.scratch import scratch_folder
 from ingest.settings import Settings
+from ingest.settings.live import Live
+from ingest.settings.sources import load_settings, watched_paths
 from receivers import clock
 from receivers.app import create_app, ready_vendors
 from receivers.protocol import HttpConfig
@@ -43,7 +46,8 @@ def serve(settings: Settings) -> None:
         open_producer(settings).close()  # a file that cannot be opened is said once, here, and not by every worker
     receiver = settings.receiver
     listening = threading.Event()
-    admin_port = serve_admin(receiver, "receiver", {"receiver": lambda: _readiness(settings, listening)})
+    live = Live(load_settings, watched_paths(), first=settings)
+    admin_port = serve_admin(receiver, "receiver", {"receiver": lambda: [*_readiness(settings, listening), *live.findings()]})
     if sqlite_path(settings):
         hand_on(settings)
     sock = bind(receiver.host, receiver.port, "receiver.port")
@@ -53,17 +57,39 @@ def serve(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, _exit_cleanly)
     try:
         if receiver.workers > 1:
-            _run_workers(settings, sock)
+            _run_workers(settings, WorkerApp(live), sock)
         else:
-            uvicorn.Server(_config(settings)).run([sock])
+            uvicorn.Server(_config(settings, partial(create_app, settings))).run([sock])
     finally:  # a single process leaves uvicorn by the signal that it raises again
         log.info("receiver.stopped")
 
 
-def create_worker() -> Starlette:
-    """The application in a worker, which stops when the process that started it is gone: it would go on holding the port."""
+class WorkerApp:
+    """Makes the application in a worker, with the last settings that were whole when that was started.
+
+    So a worker that dies comes back also while a file has a mistake in it.
+    """
+
+    def __init__(self, live: Live[Settings]) -> None:
+        self._live = live
+
+    def __reduce__(self) -> tuple[Callable[[Settings], Callable[[], Starlette]], tuple[Settings]]:
+        """As it goes to a new process, through a pipe."""
+        return _worker_app, (self._live.current(),)
+
+    def __call__(self) -> Starlette:
+        """Here, in the process that starts the workers."""
+        return create_app(self._live.current())
+
+
+def _worker_app(settings: Settings) -> Callable[[], Starlette]:
+    return partial(_create_worker, settings)
+
+
+def _create_worker(settings: Settings) -> Starlette:
+    """A worker stops when the process that started it is gone: it would go on holding the port."""
     threading.Thread(target=_stop_after_parent, name="parent", daemon=True).start()
-    return create_app()
+    return create_app(settings)
 
 
 def _readiness(settings: Settings, listening: threading.Event) -> Sequence[Finding]:
@@ -72,16 +98,16 @@ def _readiness(settings: Settings, listening: threading.Event) -> Sequence[Findi
     return [*readiness(settings), clock.readiness(settings)]
 
 
-def _run_workers(settings: Settings, sock: socket) -> None:
+def _run_workers(settings: Settings, app: WorkerApp, sock: socket) -> None:
     with scratch_folder("ingest-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-        Multiprocess(_config(settings), [sock]).run()
+        Multiprocess(_config(settings, app), [sock]).run()
 
 
-def _config(settings: Settings) -> HttpConfig:
+def _config(settings: Settings, app: Callable[[], Starlette]) -> HttpConfig:
     receiver = settings.receiver
     return HttpConfig(
-        "receivers.serve:create_worker" if receiver.workers > 1 else create_app,
+        app,
         factory=True,
         host=receiver.host,
         port=receiver.port,

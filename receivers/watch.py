@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from ingest.errors import ConfigurationError
 from ingest.instant import format_instant
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor
 from receivers.reconcile.losses import Losses
-from receivers.reconcile.run import Reconciler, Wanted
+from receivers.reconcile.run import Reconciler, Wanted, readable
 from receivers.subscriptions.opening import HeardFrom, recheck, settled
 
 log = structlog.get_logger()
@@ -22,12 +23,16 @@ _LOSS_SECONDS = 5.0
 class Watch:
     """What fails is logged, counted, and tried again the next time."""
 
-    def __init__(self, settings: Settings, vendors: Sequence[AnyVendor], reconciler: Reconciler, heard: HeardFrom) -> None:
-        self._settings = settings
-        self._vendors = vendors
+    def __init__(
+        self, settings: Settings, current: Callable[[], Settings], accounts: Sequence[str], reconciler: Reconciler, heard: HeardFrom
+    ) -> None:
+        """`current` tells the accounts of now, with the keys of now; the rest stays as in `settings`. `accounts`: only these, or all."""
+        self._started_with = settings
+        self._current = current
+        self._accounts = accounts
         self._reconciler = reconciler
         self._heard = heard
-        self._losses = Losses(settings, vendors)
+        self._losses = Losses(settings)
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set; the first look at once, the first comparison soon."""
@@ -48,13 +53,28 @@ class Watch:
             duty()
             due[first] = time.monotonic() + pause()
 
+    @property
+    def _settings(self) -> Settings:
+        """With the accounts of now, and the address that vendors sign for."""
+        current = self._current()
+        return self._started_with.model_copy(update={"accounts": current.accounts, "public_url": current.public_url})
+
+    @property
+    def _vendors(self) -> Sequence[AnyVendor]:
+        """Those of now that can be compared."""
+        try:
+            return readable(self._settings, self._accounts)
+        except ConfigurationError as error:
+            log.warning("reconcile.no_account", why=str(error))
+            return []
+
     def _compare(self) -> None:
         for report in self._reconciler.run(self._vendors, Wanted()):
             log.info("reconcile.finished", **report.columns())
 
     def _look_for_losses(self) -> None:
         """What a vendor says it gave up is looked for at once."""
-        for loss in self._losses.look():
+        for loss in self._losses.look(self._vendors):
             log.info("reconcile.loss_reported", source=loss.vendor.source, reported_at=format_instant(loss.reported_at))
             reports = self._reconciler.run([loss.vendor], Wanted(loss.since))
             for report in reports:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from time import monotonic, perf_counter
 
@@ -13,12 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ingest.dead_letter import DeadLetter, without_credentials
+from ingest.dead_letter import DeadLetter, kept_headers, kept_query
 from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
+from ingest.event import SENT_AT
+from ingest.instant import format_instant
 from ingest.log import Producer, Record
 from ingest.settings import Settings
-from ingest.telemetry import CLOCK_SKEW_SECONDS, DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, SIGNED_BY
+from ingest.telemetry import CLOCK_SKEW_SECONDS, DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, OLDEST_UNDONE_SECONDS, SIGNED_BY
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.clock import REMEDY, SignatureClock, look
@@ -55,6 +58,7 @@ class Webhooks:
         self._producer = producer
         self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
         self._seldom = Seldom()
+        self._appending: dict[Future[None], float] = {}  # since when the log has not acknowledged, the oldest first
         self._clock = SignatureClock()
         self._next_diagnosis = -math.inf
 
@@ -185,21 +189,33 @@ class Webhooks:
         """Returns once durable. Raises LogUnavailable when that is not so within the time limit."""
         future = self._producer.append(topic, [record])
         held.until(future)
+        self._appending[future] = monotonic()
         try:
             async with asyncio.timeout(self._settings.receiver.append_timeout.total_seconds()):
                 await asyncio.wrap_future(future)
         except TimeoutError:
             raise LogUnavailable("the log did not acknowledge within receiver.append_timeout") from None
+        finally:
+            self._appending.pop(future, None)
+            now = monotonic()
+            OLDEST_UNDONE_SECONDS.set(now - next(iter(self._appending.values()), now))
 
 
 def _dead_letter(vendor: AnyVendor, verified: VerifiedDelivery, reason: str, detail: str) -> DeadLetter:
+    headers = kept_headers(
+        (line for line in verified.delivery.headers.lines if line[0] != vendor.credential_header),
+        vendor.event_headers,
+        vendor.account.live_secrets(),
+    )
+    if verified.proof.sent_at:
+        headers[SENT_AT] = format_instant(verified.proof.sent_at)
     return DeadLetter(
         source=vendor.source,
         reason=reason,
         detail=detail,
         happened_at=verified.received_at,
         data=verified.body,
-        headers=without_credentials(verified.delivery.headers.lines, vendor.credential_header),
-        query=verified.delivery.query,
+        headers=headers,
+        query=kept_query(verified.delivery.query, vendor.event_parameters),
         signed_by=verified.proof.signed_by,
     )

@@ -8,9 +8,9 @@ import pytest
 from pydantic import SecretStr
 
 from ingest.errors import ConfigurationError
-from ingest.settings import Settings
+from ingest.settings import Settings, section_models
 from ingest.settings.sources import load_settings, secrets_path
-from ingest.vendors import load_vendor
+from ingest.vendors import load_vendor, vendor_names
 from ingest.vendors.calendly import CalendlyAccount
 
 # Scripts outside this project rely on these names.
@@ -279,6 +279,20 @@ class TestSecrets:
         assert message.startswith(f"{name} is a secret and does not belong in ingest.toml")
         assert variable in message
         assert "ingest.secrets.toml" in message
+
+    def test_every_setting_of_a_secret_type_is_refused_in_the_settings_file(self) -> None:
+        models = {**section_models(), **{f"accounts.{name}": load_vendor(name).Account for name in vendor_names()}}
+        hidden = [(where, name) for where, model in models.items() for name, field in model.model_fields.items() if "Secret" in repr(field)]
+        assert ("reconcile", "admin_token") in hidden
+        for where, name in hidden:
+            if (where, name) == ("warehouse", "credentials"):
+                continue
+            value = '["hunter2"]' if name == "webhook_secrets" else '"hunter2"'
+            vendor = f'vendor = "{where.removeprefix("accounts.")}"\n' if where.startswith("accounts.") else ""
+            write(f"[{where}]\n{vendor}{name} = {value}")
+            message = fault()
+            assert f"{where}.{name} is a secret and does not belong in ingest.toml" in message
+            assert "hunter2" not in message
 
     @pytest.mark.parametrize("credentials", ["postgresql://me@host/db", "data/warehouse.duckdb", "postgresql://["])
     def test_credentials_without_a_password_are_no_secret(self, credentials: str) -> None:

@@ -3,26 +3,26 @@
 They are read from the table and not from the log, because the log forgets and the table does not.
 """
 
-import re
-from base64 import b64decode
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import orjson
-
+from consumers.dead_letters.originals import made_whole
+from consumers.dead_letters.stored import StoredLetter, stored_letter
 from consumers.query import Answer, query
-from ingest.dead_letter import REASONS, DeadLetter
+from consumers.rows import SCHEMAS, Row, stored_booking_row
+from consumers.versions import Key
+from ingest.dead_letter import REASONS
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
 from ingest.event import RECONCILED, Event, whose
-from ingest.instant import as_utc
 from ingest.settings import Settings
 
-_PART = 500  # a letter is a few kilobytes, and seldom a megabyte
-_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+_PART = 500  # letters at most that are read at a time
+_PART_BYTES = 8 * 1024 * 1024
 
-Identity = tuple[str, str]
+Identity = tuple[str, str, str, str]
+"""Source, id, type and subject of an event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,29 +33,6 @@ class Chosen:
     accounts: Sequence[str] = ()
     since: datetime | None = None
     until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredLetter:
-    """A letter and the id it had when it was set aside."""
-
-    id: str
-    letter: DeadLetter
-
-    @property
-    def exact(self) -> bool:
-        """Whether it is known to the byte: its id is a digest of its bytes."""
-        return self.letter.id == self.id
-
-    @property
-    def vendor(self) -> str:
-        """`calendly`, …; "" where the record did not tell."""
-        return whose(self.letter.source)[0]
-
-    @property
-    def account(self) -> str:
-        """The account's name; "" where the record did not tell."""
-        return whose(self.letter.source)[1]
 
 
 class Letters:
@@ -81,23 +58,48 @@ class Letters:
 
     def read(self, ids: Sequence[str]) -> Iterator[list[StoredLetter]]:
         """In this order, some at a time."""
-        for some in _parts(ids):
+        for some in self._fitting_parts(ids):
             answer = self._ask(f"SELECT * FROM dead_letters WHERE id IN ({_marks(some)})", some)  # noqa: S608 - marks
             rows = (dict(zip(answer.columns, row, strict=True)) for row in answer.rows)
-            found = {row["id"]: _stored(row) for row in rows}
-            yield [found[one] for one in some if one in found]
+            found = {row["id"]: stored_letter(row) for row in rows}
+            yield made_whole(self._settings, [found[one] for one in some if one in found])
 
     def loaded(self, events: Iterable[Event]) -> set[Identity]:
-        """Source and id of those that the warehouse has."""
+        """Return the identities of those events that have a row, of `booking_events` or `reconciliations`."""
         wanted = list(events)
         found: set[Identity] = set()
         for some in _parts([event.id for event in wanted if event.type != RECONCILED]):
-            sql = f"SELECT source, id FROM booking_events WHERE id IN ({_marks(some)})"  # noqa: S608 - marks
-            found |= {(source, one) for source, one in self._ask(sql, some).rows}
+            sql = f"SELECT source, id, type, subject FROM booking_events WHERE id IN ({_marks(some)})"  # noqa: S608 - marks
+            found |= {(source, one, type_, subject) for source, one, type_, subject in self._ask(sql, some).rows}
         for some in _parts([event.id for event in wanted if event.type == RECONCILED]):
-            sql = f"SELECT vendor, account, id FROM reconciliations WHERE id IN ({_marks(some)})"  # noqa: S608 - marks
-            found |= {(f"/{vendor}/{account}", one) for vendor, account, one in self._ask(sql, some).rows}
+            sql = f"SELECT id FROM reconciliations WHERE id IN ({_marks(some)})"  # noqa: S608 - marks
+            ids = {row[0] for row in self._ask(sql, some).rows}
+            found |= {identity_of(event) for event in wanted if event.type == RECONCILED and event.id in ids}
         return found
+
+    def _fitting_parts(self, ids: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Parts of the ids, in their order, whose letters are small enough together to be held in memory."""
+        for some in _parts(ids):
+            sizes = dict(self._ask(f"SELECT id, length(data) FROM dead_letters WHERE id IN ({_marks(some)})", some).rows)  # noqa: S608 - marks
+            begin = size = 0
+            for at, one in enumerate(some):
+                size += sizes.get(one) or 0
+                if size > _PART_BYTES and at > begin:
+                    yield some[begin:at]
+                    begin, size = at, sizes.get(one) or 0
+            yield some[begin:]
+
+    def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
+        """Return these bookings' rows, whole."""
+        wanted, columns = set(keys), SCHEMAS["bookings"].names
+        found: dict[Key, Row] = {}
+        for some in _parts(sorted({booking_id for _, _, booking_id in wanted})):
+            answer = self._ask(f"SELECT * FROM bookings WHERE booking_id IN ({_marks(some)})", some)  # noqa: S608 - marks
+            for values in answer.rows:
+                there = dict(zip(answer.columns, values, strict=True))
+                row = stored_booking_row(columns, (there.get(column) for column in columns))
+                found[row["vendor"], row["account"], row["booking_id"]] = row
+        return {key: row for key, row in found.items() if key in wanted}
 
     def _checked(self, chosen: Chosen) -> list[str]:
         """The sources of the accounts: also of one that is no longer in the settings."""
@@ -114,6 +116,11 @@ class Letters:
             return Answer([], [])
 
 
+def identity_of(event: Event) -> Identity:
+    """Return what tells the event from all others."""
+    return event.source, event.id, event.type, event.subject
+
+
 def _condition(chosen: Chosen, sources: Sequence[str]) -> tuple[str, list[Any]]:
     """Of a WHERE, with its parameters."""
     given: list[tuple[str, Sequence[Any]]] = [
@@ -124,33 +131,6 @@ def _condition(chosen: Chosen, sources: Sequence[str]) -> tuple[str, list[Any]]:
     ]
     asked = [(part, values) for part, values in given if values]
     return " AND ".join(part for part, _ in asked) or "1 = 1", [value for _, values in asked for value in values]
-
-
-def _stored(row: dict[str, Any]) -> StoredLetter:
-    """A table from before has not all columns, and its text stood for bytes it could not hold: where the id proves which, they are those."""
-    encoded, text = row.get("data_base64"), (row["data"] or "").encode()
-    letter = DeadLetter(
-        source=row["source"] or "",
-        reason=row["reason"] or "",
-        detail=row["detail"] or "",
-        happened_at=as_utc(row["happened_at"]),
-        data=b64decode(encoded) if encoded else text,
-        headers=_headers(row["headers"]),
-        query=row["query"] or "",
-        position=row["position"] or "",
-        signed_by=row.get("signed_by") or "",
-    )
-    unescaped = replace(letter, data=_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), letter.data))
-    return StoredLetter(row["id"], unescaped if unescaped.id == row["id"] else letter)
-
-
-def _headers(text: str | None) -> dict[str, str]:
-    """None where somebody else wrote the letter."""
-    try:
-        told = orjson.loads(text or "{}")
-    except ValueError:
-        return {}
-    return {name: str(value) for name, value in told.items()} if isinstance(told, dict) else {}
 
 
 def _only(beginning: str, found: Iterable[str]) -> str:

@@ -1,17 +1,18 @@
-"""Dead letters in short, each with whether its event was loaded after all."""
+"""Dead letters in short, each with whether all that it tells was loaded after all."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from consumers.dead_letters.letters import Letters, StoredLetter
+from consumers.dead_letters.closing import closed
+from consumers.dead_letters.letters import Letters
 from consumers.dead_letters.reading import Reader
-from ingest.event import Event
+from consumers.dead_letters.stored import StoredLetter
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One letter; `loaded` is whether the event it should have been is in the warehouse now."""
+    """One letter; `loaded` is whether the warehouse has its event now, and its booking at that version or a newer one."""
 
     id: str
     happened_at: datetime
@@ -26,11 +27,8 @@ class Listed:
 def listed(letters: Letters, reader: Reader, ids: Sequence[str]) -> Iterator[Listed]:
     """In the order of the ids. What cannot be read as an event today cannot have been loaded as one."""
     for some in letters.read(ids):
-        events = {found.id: reader.identify(found) for found in some}
-        loaded = letters.loaded(event for event in events.values() if isinstance(event, Event))
-        for found in some:
-            event = events[found.id]
-            yield _listed(found, isinstance(event, Event) and (event.source, event.id) in loaded)
+        for found, is_closed in zip(some, closed(letters, reader, [reader.identify(one) for one in some]), strict=True):
+            yield _listed(found, is_closed)
 
 
 def _listed(found: StoredLetter, loaded: bool) -> Listed:

@@ -1,17 +1,20 @@
 """What today's code makes of a dead letter: the event it should have been, or why it is still none."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import orjson
 
-from consumers.batch import Item, Topics, plan_load, read_batch
-from consumers.dead_letters.letters import StoredLetter
+from consumers.batch import Batch, Item, Topics, candidates, plan_load, read_batch
+from consumers.dead_letters.stored import StoredLetter
 from consumers.rows import arrow
+from consumers.versions import Candidate
 from ingest.dead_letter import DeadLetter
-from ingest.errors import LoadRefused, PayloadError, VerificationError
-from ingest.event import Event
+from ingest.errors import LoadRefused, PayloadError
+from ingest.event import RECONCILED, SENT_AT, Event
+from ingest.instant import parse_instant
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
@@ -49,16 +52,20 @@ class Reader:
             return Trouble(
                 UNKNOWN_ACCOUNT, f"the settings have no account {found.account!r} of {found.vendor!r}: it cannot be read without"
             )
-        if letter.reason == "unreadable_record":
+        if letter.reason in {"unreadable_record", "log_refused"}:
             return _tried(lambda: _observed(vendor, letter), "unreadable_record", "mapping_crashed")
         return _tried(lambda: _parsed(vendor, letter), "unreadable_payload", "parse_crashed")
+
+    def candidates(self, event: Event) -> list[Candidate] | None:
+        """Return the booking that the event tells of, in a list; None where the consumer cannot read it today."""
+        batch = self._read(event, self._settings.audit_topic if event.type == RECONCILED else self._settings.topic(event.vendor))
+        return None if batch.dead else candidates(batch.items)
 
     def check(self, found: StoredLetter, event: Event) -> Trouble | None:
         """What the consumer would say of it, as far as that is known without the warehouse."""
         if not found.exact:
-            return Trouble(BYTES_LOST, "the table does not have its very bytes, and it was set aside before they were kept")
-        stored = StoredRecord(event.to_record(), Partition(self.topic(found, event)), 0)
-        batch = read_batch([stored], Topics(self._settings.dead_letter_topic, self._settings.audit_topic), self._mapper, datetime.now(UTC))
+            return Trouble(BYTES_LOST, "neither the table nor the log has all its bytes")
+        batch = self._read(event, self.topic(found, event))
         for dead in batch.dead:
             return Trouble(dead.reason, dead.detail)
         if not batch.items:
@@ -70,14 +77,22 @@ class Reader:
         before = found.letter.position.rsplit("/", 2)[0]
         return before if before in self._settings.topics() else self._settings.topic(event.vendor)
 
+    def _read(self, event: Event, topic: str) -> Batch:
+        """As the consumer would, from that topic."""
+        stored = StoredRecord(event.to_record(), Partition(topic), 0)
+        return read_batch([stored], Topics(self._settings.dead_letter_topic, self._settings.audit_topic), self._mapper, datetime.now(UTC))
+
 
 def _parsed(vendor: AnyVendor, letter: DeadLetter) -> Event:
     delivery = Delivery(letter.query, Headers.of(letter.headers.items()), letter.data, letter.happened_at)
-    try:
-        sent_at = vendor.signed_at(delivery)
-    except VerificationError:  # the letter has not the header: then the time of receipt bounds what the event may tell of
-        sent_at = None
-    return vendor.parse(VerifiedDelivery.from_log(delivery, letter.signed_by, sent_at))
+    return vendor.parse(VerifiedDelivery.from_log(delivery, letter.signed_by, _sent_at(letter)))
+
+
+def _sent_at(letter: DeadLetter) -> datetime | None:
+    """Return when its delivery was signed; None where the vendor tells no such time, and of letters from before it was kept."""
+    with suppress(PayloadError):
+        return parse_instant(letter.headers.get(SENT_AT, ""))
+    return None
 
 
 def _observed(vendor: AnyVendor, letter: DeadLetter) -> Event:

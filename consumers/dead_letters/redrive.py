@@ -1,14 +1,16 @@
 """Dead letters' second way into the log: what can be read by now is appended as the record it should have been."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from consumers.dead_letters.letters import Identity, Letters, StoredLetter
+from consumers.dead_letters.closing import closed
+from consumers.dead_letters.letters import Letters, identity_of
 from consumers.dead_letters.reading import UNKNOWN_ACCOUNT, Reader, Trouble
+from consumers.dead_letters.stored import StoredLetter
 from ingest.event import Event, digest
 from ingest.instant import format_instant
-from ingest.log import Producer, Record, durable
+from ingest.log import Producer, Record, append_apart
 
 _APPEND_SECONDS = 30.0
 
@@ -56,37 +58,38 @@ class Redrive:
 
     def _some(self, letters: Sequence[StoredLetter]) -> list[Redriven]:
         events = [self._reader.identify(found) for found in letters]
-        loaded = self._letters.loaded(event for event in events if isinstance(event, Event))
         outcomes: list[Redriven] = []
-        records: dict[str, list[Record]] = {}
-        for found, event in zip(letters, events, strict=True):
-            outcome = self._outcome(found, event, loaded)
+        records: dict[str, dict[str, Record]] = {}
+        for found, event, is_closed in zip(letters, events, closed(self._letters, self._reader, events), strict=True):
+            outcome = self._outcome(found, event, is_closed=is_closed)
             outcomes.append(outcome)
             if outcome.outcome is Outcome.REDRIVEN and isinstance(event, Event):
-                records.setdefault(self._reader.topic(found, event), []).append(event.to_record())
-        for topic, some in records.items():
-            self._append(topic, some)
-        return outcomes
+                records.setdefault(self._reader.topic(found, event), {})[found.id] = event.to_record()
+        refused = {found_id: refusal for topic, some in records.items() for found_id, refusal in self._append(topic, some)}
+        return [_staying(one.letter, refused[one.letter.id]) if one.letter.id in refused else one for one in outcomes]
 
-    def _outcome(self, found: StoredLetter, event: Event | Trouble, loaded: set[Identity]) -> Redriven:
+    def _outcome(self, found: StoredLetter, event: Event | Trouble, *, is_closed: bool) -> Redriven:
         if isinstance(event, Trouble):
             return _staying(found, event)
-        if (event.source, event.id) in loaded:
+        if is_closed:
             return Redriven(found, Outcome.ALREADY_LOADED)
         if trouble := self._reader.check(found, event):
             return _staying(found, trouble)
         return Redriven(found, self._first(event))
 
     def _first(self, event: Event) -> Outcome:
-        same = digest(event.source, event.id, format_instant(event.time), event.data)
+        same = digest(*identity_of(event), format_instant(event.time), event.data)
         if same in self._taken:
             return Outcome.REPEATED
         self._taken.add(same)
         return Outcome.REDRIVEN if self._producer else Outcome.READABLE
 
-    def _append(self, topic: str, records: Sequence[Record]) -> None:
+    def _append(self, topic: str, records: Mapping[str, Record]) -> Iterator[tuple[str, Trouble]]:
+        """Append records, by their letters' ids; yields those that the log refuses."""
         if self._producer:
-            durable(self._producer.append(topic, records), _APPEND_SECONDS, "the redriven letters")
+            refused = append_apart(self._producer, topic, list(records.values()), _APPEND_SECONDS, "the redriven letters")
+            why = {id(record): refusal for record, refusal in refused}
+            yield from ((one, Trouble("log_refused", str(why[id(record)]))) for one, record in records.items() if id(record) in why)
 
 
 def _staying(found: StoredLetter, trouble: Trouble) -> Redriven:

@@ -3,13 +3,23 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from errno import ENOMEM
 
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException
+from dlt.load.exceptions import LoadClientJobException
 
-from ingest.errors import ConfigurationError, IngestError, LoadRefused, WarehouseUnavailable
+from ingest.errors import ConfigurationError, IngestError, LoadRefused, OutOfMemory, RowsTooLarge, WarehouseUnavailable
 
 # Names that PEP 249 gives to every driver's errors, and PostgreSQL's for what exceeds its limits: https://www.postgresql.org/docs/current/errcodes-appendix.html (class 54)
-_THE_ROWS = {"DataError", "IntegrityError", "ProgramLimitExceeded", "StatementTooComplex"}
+# A trigger of the table's owner may raise what it likes; PostgreSQL calls that by names of their own.
+_THE_ROWS = {
+    "DataError", "IntegrityError", "ProgramLimitExceeded", "StatementTooComplex",
+    "PlpgsqlError", "RaiseException", "AssertFailure", "WithCheckOptionViolation", "TriggeredActionException",
+}  # fmt: skip
+# DuckDB's name for it, psycopg2's, and Python's, which pyarrow's error is one of.
+_NO_MEMORY = {"OutOfMemoryException", "OutOfMemory", "MemoryError"}
+# How DuckDB ends the message when its own limit is reached, and not the machine's memory.
+_OWN_LIMIT = re.compile(r"/[0-9.]+ \w+ used\)")
 PERMISSION = {"InsufficientPrivilege"}  # psycopg2's name
 NOT_THE_QUERY = {"OperationalError", "InterfaceError"}
 
@@ -37,27 +47,46 @@ def translated() -> Iterator[None]:
         yield
     except IngestError:
         raise
-    except Exception as error:
-        causes = list(causes_of(error))
-        for cause in causes:
-            if isinstance(cause, IngestError):
-                raise cause from None
-            if isinstance(cause, ConfigurationException):
-                raise ConfigurationError(f"warehouse.credentials are not what dlt can use: {_fault(cause)}; {_REMEDY}") from None
-            if isinstance(cause, ModuleNotFoundError):
-                raise ConfigurationError(
-                    f"warehouse.destination needs the Python package {cause.name}, which is not installed here:"
-                    ' pip install "dlt[postgres]", with the name of your destination instead of postgres'
-                ) from None
-        what = f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
-        if _blames_rows(causes):
-            raise LoadRefused(what) from error
-        raise WarehouseUnavailable(what) from error
+    except Exception as error:  # noqa: BLE001 - whatever a driver raises
+        raise _translation(list(causes_of(error))) from None
+
+
+def _translation(causes: Sequence[BaseException]) -> IngestError:
+    for cause in causes:
+        if isinstance(cause, IngestError):
+            return cause
+        if isinstance(cause, ConfigurationException):
+            return ConfigurationError(f"warehouse.credentials are not what dlt can use: {_fault(cause)}; {_REMEDY}")
+        if isinstance(cause, ModuleNotFoundError):
+            return ConfigurationError(
+                f"warehouse.destination needs the Python package {cause.name}, which is not installed here:"
+                ' pip install "dlt[postgres]", with the name of your destination instead of postgres'
+            )
+    what = f"{_table(causes)}{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
+    if any(map(_lacks_memory, causes)):
+        return _lack_of_memory(what)
+    return LoadRefused(what) if _blames_rows(causes) else WarehouseUnavailable(what)
+
+
+def _lack_of_memory(what: str) -> OutOfMemory:
+    if _OWN_LIMIT.search(what):
+        return RowsTooLarge(f"{what}: raise consumer.memory, of which DuckDB has a share")
+    return OutOfMemory(what)
 
 
 def _blames_rows(causes: Sequence[BaseException]) -> bool:
     """Only where the driver says so. dlt calls a missing permission or column terminal as well, and that is no record's fault."""
-    return any(is_one(cause, _THE_ROWS) for cause in causes)
+    return any(is_one(cause, _THE_ROWS) or _has_state_of_its_own(cause) for cause in causes)
+
+
+def _has_state_of_its_own(error: BaseException) -> bool:
+    """Whether a trigger raised it with an SQLSTATE that PostgreSQL does not have: psycopg2 has no class for those but the base."""
+    return type(error).__name__ == "DatabaseError" and bool(getattr(error, "pgcode", None))
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether there was not enough memory, in this process or at the destination."""
+    return is_one(error, _NO_MEMORY) or (isinstance(error, OSError) and error.errno == ENOMEM)
 
 
 def is_one(error: BaseException, names: set[str]) -> bool:
@@ -71,6 +100,12 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
     while seen is not None:
         yield seen
         seen = seen.__cause__ or seen.__context__
+
+
+def _table(causes: Sequence[BaseException]) -> str:
+    """The table whose load failed; dlt names its jobs by it."""
+    jobs = (cause.job_id for cause in causes if isinstance(cause, LoadClientJobException))
+    return next((f"table {job.partition('.')[0]}: " for job in jobs), "")
 
 
 def _fault(error: ConfigurationException) -> str:

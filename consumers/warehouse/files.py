@@ -12,10 +12,10 @@ from consumers.locks import warehouse_lock
 from consumers.warehouse.errors import translated
 from ingest.errors import WarehouseUnavailable
 from ingest.lock_file import acquire, holder
-from ingest.settings import WarehouseSettings
+from ingest.settings import Settings
 
 _HELD_SECONDS = 10.0
-_DUCKDB_MEMORY = "200MB"
+_DUCKDB_THREADS = 2  # each takes buffers of its own
 
 
 def make_folder(folder: Path) -> None:
@@ -40,15 +40,15 @@ def hold(folder: Path, otherwise: str) -> FileLock:
 
 
 @contextmanager
-def turn_at(settings: WarehouseSettings, patience: float) -> Iterator[None]:
+def turn_at(settings: Settings, patience: float) -> Iterator[None]:
     """DuckDB's file stays open as long: dlt opens and closes it for every job, which costs more than a small load itself.
 
     Nothing to wait for at other destinations. Raises WarehouseUnavailable.
     """
-    file = settings.duckdb_file
-    with warehouse_lock(settings, patience):
+    file = settings.warehouse.duckdb_file
+    with warehouse_lock(settings.warehouse, patience):
         with translated():
-            kept = _keep_open(file) if file else None
+            kept = _keep_open(file, settings.consumer.duckdb_bytes) if file else None
         try:
             yield
         finally:
@@ -56,10 +56,12 @@ def turn_at(settings: WarehouseSettings, patience: float) -> Iterator[None]:
                 kept.close()
 
 
-def _keep_open(file: Path) -> duckdb.DuckDBPyConnection:
+def _keep_open(file: Path, most_bytes: int) -> duckdb.DuckDBPyConnection:
     """Bounded, for the whole process: DuckDB would take most of the machine's memory, and we load a few megabytes at a time."""
     connection = duckdb.connect(str(file))
-    connection.execute(f"SET memory_limit = '{_DUCKDB_MEMORY}'")
+    connection.execute(f"SET memory_limit = '{most_bytes} B'")
+    connection.execute(f"SET threads = {_DUCKDB_THREADS}")
+    connection.execute("SET preserve_insertion_order = false")  # to keep it, results are held in memory
     return connection
 
 

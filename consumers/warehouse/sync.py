@@ -97,7 +97,7 @@ class SyncPipeline:
         with self._reading(resource.name):
             pipeline.extract(source)
             counts = pipeline.normalize().row_counts
-        with turn_at(self._settings.warehouse, _TURN_SECONDS), translated():
+        with turn_at(self._settings, _TURN_SECONDS), translated():
             info = pipeline.load()
             if pipeline.has_pending_data or any(package.state != "loaded" for package in info.load_packages):
                 raise WarehouseUnavailable("dlt did not load the package it was given; sync it again")
@@ -106,7 +106,7 @@ class SyncPipeline:
     def _restored(self) -> dlt.Pipeline:
         """With the state of the last load that succeeded."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        with turn_at(self._settings.warehouse, _TURN_SECONDS), translated():
+        with turn_at(self._settings, _TURN_SECONDS), translated():
             pipeline = dlt.pipeline(
                 self._name,
                 pipelines_dir=self._settings.warehouse.work_dir,
@@ -119,7 +119,7 @@ class SyncPipeline:
     def _schema(self, pipeline: dlt.Pipeline, resource: str) -> dlt.Schema:
         """The warehouse's newest, which another account of the vendor may have made; so that types agree."""
         name = f"{self._vendor}_{resource}"
-        with turn_at(self._settings.warehouse, _TURN_SECONDS), translated(), pipeline.destination_client() as client:
+        with turn_at(self._settings, _TURN_SECONDS), translated(), pipeline.destination_client() as client:
             stored = None
             if isinstance(client, WithStateSync) and client.is_storage_initialized():
                 stored = client.get_stored_schema(name)

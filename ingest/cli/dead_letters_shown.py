@@ -66,6 +66,8 @@ def tell_letter(now: "Redriven", *, as_json: bool) -> None:
         "reason": f"{letter.reason}: {letter.detail}",
         "position": letter.position or "it was set aside before it was in the log",
         "signed by": letter.signed_by and f"secret {letter.signed_by}",
+        "size": f"{now.letter.data_bytes} bytes, SHA-256 {now.letter.data_sha256}" if now.letter.data_sha256 else "",
+        "cut": now.letter.cut and f"the table and the log have only the beginning, or nothing, of {now.letter.cut}",
         "query": letter.query,
         "now": _NOW[now.outcome].format(id=_short(now.letter.id), reason=now.reason, detail=now.detail),
     }
@@ -148,6 +150,10 @@ def _letter_json(now: "Redriven") -> dict[str, Any]:
         "headers": dict(letter.headers),
         "data": letter.data.decode(errors="backslashreplace"),
         "data_base64": b64encode(letter.data).decode() if now.letter.exact else None,
+        "data_sha256": now.letter.data_sha256 or None,
+        "data_bytes": now.letter.data_bytes if now.letter.data_sha256 else None,
+        "letter_position": now.letter.kept_at or None,
+        "cut": now.letter.cut or None,
         "now": {"outcome": now.outcome.value, "reason": now.reason, "detail": now.detail},
     }
 

@@ -1,4 +1,4 @@
-"""A child process of `up` ends when its parent does."""
+"""A child process of `up` starts with the settings that its parent hands to it, and ends when its parent does."""
 
 import os
 import signal
@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
+from ingest.cli.options import settings_of
+from ingest.errors import ConfigurationError
+from ingest.private_file import remove_left_copies
+from ingest.settings import Settings
+from ingest.settings.sources import Snapshot, current_secrets_path
+
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="Stop when standard input closes.")]
+WithSettings = Annotated[
+    bool, typer.Option("--with-settings", hidden=True, help="Take the settings from the first line of standard input.")
+]
+
+_READ_BYTES = 1 << 16
 
 
 def follow_parent(wanted: bool) -> None:
@@ -20,3 +31,24 @@ def follow_parent(wanted: bool) -> None:
 
     if wanted:
         threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def handed_settings(config: str | None, wanted: bool) -> Settings:
+    """Return the settings that the parent writes to our standard input, or those of the files when it writes none. Raises ConfigurationError.
+
+    They hold secrets, so they come through a pipe that nobody else can read, and not in arguments or the environment. What a killed process
+    left of files with secrets is removed.
+    """
+    settings = _read_handed() if wanted else settings_of(config)
+    remove_left_copies(current_secrets_path().resolve())
+    return settings
+
+
+def _read_handed() -> Settings:
+    line = bytearray()
+    while not line.endswith(b"\n") and (part := os.read(sys.stdin.fileno(), _READ_BYTES)):
+        line += part
+    try:
+        return Snapshot.read(bytes(line)).settings()
+    except (ValueError, KeyError, TypeError):  # another version's, or cut off with the parent's end
+        raise ConfigurationError("the settings that the parent process handed over cannot be read") from None

@@ -5,12 +5,15 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import structlog
 import typer
 
 from ingest.cli.options import Config, settings_of
-from ingest.cli.parent import WithParent, follow_parent
+from ingest.cli.parent import WithParent, WithSettings, follow_parent, handed_settings
+from ingest.settings.live import Live
+from ingest.settings.sources import Snapshot, load_snapshot, watched_paths
 from ingest.telemetry import configure_logging
 
 log = structlog.get_logger()
@@ -20,9 +23,10 @@ _STOP_SECONDS = 30
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _STEADY_SECONDS = 60.0
-# Exit codes that starting again cannot mend: a wrong setting, the dead-letter limit.
-_AT_LIMIT = 4
-_FINAL = {2, _AT_LIMIT}
+_WORKING_SECONDS = 20.0  # a child that lives for so long takes its settings
+_NEEDED = 2
+# Exit codes of children: a setting is wrong, or the consumer stopped itself at the dead-letter limit.
+_REFUSED, _AT_LIMIT = 2, 4
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +35,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def receive(config: Config = None, with_parent: WithParent = False) -> None:
+def receive(config: Config = None, with_parent: WithParent = False, with_settings: WithSettings = False) -> None:
     """Take webhooks and append them to the log.
 
     Example:
@@ -39,13 +43,13 @@ def receive(config: Config = None, with_parent: WithParent = False) -> None:
     """
     from receivers.serve import serve
 
-    settings = settings_of(config)
+    settings = handed_settings(config, with_settings)
     configure_logging("receiver")
     follow_parent(with_parent)
     serve(settings)
 
 
-def consume(config: Config = None, with_parent: WithParent = False) -> None:
+def consume(config: Config = None, with_parent: WithParent = False, with_settings: WithSettings = False) -> None:
     """Load what is in the log into the warehouse.
 
     Example:
@@ -53,7 +57,7 @@ def consume(config: Config = None, with_parent: WithParent = False) -> None:
     """
     from consumers.run import consume as run
 
-    settings = settings_of(config)
+    settings = handed_settings(config, with_settings)
     configure_logging("consumer")
     follow_parent(with_parent)
     run(settings)
@@ -67,55 +71,67 @@ def up(config: Config = None) -> None:
     """
     from receivers.app import ready_vendors
 
-    settings = settings_of(config)
+    ready_vendors(settings_of(config))
     configure_logging("up")
-    ready_vendors(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    children = [Child("consume"), Child("receive")]
-    if any(account.can_reconcile() for account in settings.accounts.values()):
-        children.append(Child("reconcile", "--watch", needed=False))
-    else:
-        log.warning("up.not_reconciling", why="no account has what reconciliation needs: what a vendor fails to deliver is not found")
-    code = _supervise(children, stop)
-    for child in reversed(children):  # nothing new comes in while the rest is loaded
-        child.stop()
-    raise typer.Exit(code)
+    raise typer.Exit(Family(Live(load_snapshot, watched_paths())).run(stop))
 
 
 class Child:
-    """A process of ours that is started again, more and more slowly, when it dies. What is `needed` takes `up` down when it cannot run."""
+    """A process of ours that is started again, more and more slowly, when it dies.
 
-    def __init__(self, *command: str, needed: bool = True) -> None:
+    It gets the last settings that were whole, and, when it refuses those, the last that it has worked with.
+    """
+
+    def __init__(self, settings: Live[Snapshot], *command: str, needed: bool = True) -> None:
+        """What is `needed` takes `up` down when it cannot run at all."""
+        self.name = command[0]
+        self._settings = settings
         self._command = command
-        self.needed = needed
+        self._needed = needed
         self._pause = _FIRST_PAUSE_SECONDS
         self._due = 0.0
-        self._process = self._start()
+        self._worked_with: Snapshot | None = None
+        self._process = self._start(settings.current())
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        self._started = time.monotonic()
-        command = [sys.executable, "-m", "ingest", *self._command, "--with-parent"]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    def _start(self, snapshot: Snapshot) -> "subprocess.Popen[bytes]":
+        self._started, self._started_with = time.monotonic(), snapshot
+        command = [sys.executable, "-m", "ingest", *self._command, "--with-parent", "--with-settings"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        threading.Thread(target=_hand_over, args=(process, snapshot), daemon=True).start()  # large ones wait until it reads
+        return process
 
     def look(self) -> int | None:
-        """None while all is well; the exit code when starting again cannot help."""
+        """None while all is well or will be; the exit code when starting again cannot help."""
         code = self._process.poll()
-        if code is None or code in _FINAL:
+        if code is None:
+            if time.monotonic() - self._started > _WORKING_SECONDS:
+                self._worked_with = self._started_with
+            return None
+        if code == _AT_LIMIT or (code == _REFUSED and self._needed and not self._worked_with):
             return code
         if not self._due:
             self._plan_restart(code)
         elif time.monotonic() >= self._due:
             self._due = 0.0
-            self._process = self._start()
+            self._process = self._start(self._next_settings(code))
         return None
 
+    def _next_settings(self, code: int) -> Snapshot:
+        newest = self._settings.current()
+        refused = code == _REFUSED and newest == self._started_with
+        return self._worked_with if refused and self._worked_with else newest
+
     def _plan_restart(self, code: int) -> None:
+        if code != _REFUSED:
+            self._worked_with = self._worked_with or self._started_with  # it died of something else
         steady = time.monotonic() - self._started > _STEADY_SECONDS
         self._pause = _FIRST_PAUSE_SECONDS if steady else min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
         self._due = time.monotonic() + self._pause
-        log.error("up.child_died", child=self._command[0], exit_code=code, again_in_seconds=self._pause)
+        why = "it refuses these settings, as its last log line tells" if code == _REFUSED else "its last log lines tell"
+        log.error("up.child_died", child=self.name, exit_code=code, again_in_seconds=self._pause, why=why)
 
     def stop(self) -> None:
         """A clean stop; a kill when that takes too long, which loses nothing either."""
@@ -124,24 +140,59 @@ class Child:
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            log.warning("up.child_killed", child=self._command[0])
+            log.warning("up.child_killed", child=self.name)
             self._process.kill()
             self._process.wait()
 
 
-def _supervise(children: list[Child], stop: threading.Event) -> int:
-    """Ends with the first child that cannot run; but a consumer at its limit stops alone, or webhooks would be refused and switched off."""
-    limited = 0
-    while not stop.wait(_LOOK_SECONDS):
-        for child in list(children):
-            code = child.look()
-            if code == _AT_LIMIT:
-                log.error("up.consumer_stopped", why="the dead-letter limit; webhooks are still taken. Mend the cause, then start again")
-                children.remove(child)
-                limited = code
-            elif code is not None and not child.needed:
-                log.error("up.reconcile_stopped", exit_code=code, why="its last log line tells; webhooks are still taken and loaded")
-                children.remove(child)
-            elif code is not None:
-                return code
-    return limited
+def _hand_over(process: "subprocess.Popen[bytes]", snapshot: Snapshot) -> None:
+    """Write the settings to the child, and leave the pipe open: its end is the parent's."""
+    if process.stdin:
+        with suppress(OSError):  # it died before it had read them
+            process.stdin.write(snapshot.written() + b"\n")
+            process.stdin.flush()
+
+
+class Family:
+    """The processes of `up`, and whether reconciliation is among them: it is from when an account has what that needs."""
+
+    def __init__(self, settings: Live[Snapshot]) -> None:
+        self._settings = settings
+        self._children = [Child(settings, "consume"), Child(settings, "receive")]
+        self._reconciling: Snapshot | None = None
+        self._follow_accounts()
+        if len(self._children) == _NEEDED:
+            log.warning("up.not_reconciling", why="no account has what reconciliation needs: what a vendor fails to deliver is not found")
+
+    def run(self, stop: threading.Event) -> int:
+        """Until `stop` is set, or one that is needed cannot run at all: the exit code. All are stopped then, the receiver first."""
+        code = self._supervise(stop)
+        for child in reversed(self._children):  # nothing new comes in while the rest is loaded
+            child.stop()
+        return code
+
+    def _supervise(self, stop: threading.Event) -> int:
+        """A consumer at its limit stops alone, or webhooks would be refused and switched off."""
+        limited = 0
+        while not stop.wait(_LOOK_SECONDS):
+            self._follow_accounts()
+            for child in list(self._children):
+                code = child.look()
+                if code == _AT_LIMIT:
+                    log.error(
+                        "up.consumer_stopped", why="the dead-letter limit; webhooks are still taken. Mend the cause, then start again"
+                    )
+                    self._children.remove(child)
+                    limited = code
+                elif code is not None:
+                    return code
+        return limited
+
+    def _follow_accounts(self) -> None:
+        """Start reconciliation with the first account that can be reconciled; those that come later it finds by itself."""
+        snapshot = self._settings.current()
+        if snapshot is self._reconciling or any(child.name == "reconcile" for child in self._children):
+            return
+        self._reconciling = snapshot
+        if any(account.can_reconcile() for account in snapshot.settings().accounts.values()):
+            self._children.append(Child(self._settings, "reconcile", "--watch", needed=False))

@@ -16,14 +16,16 @@ from rich.table import Table
 
 from ingest.cli import Stopped
 from ingest.cli.instants import span_of
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
+from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account
 from ingest.cli.output import Console, new_table, print_json, print_line
-from ingest.cli.parent import WithParent, follow_parent
+from ingest.cli.parent import WithParent, WithSettings, follow_parent, handed_settings
 from ingest.cli.plural import counted
 from ingest.cli.waits import showing_waits
 from ingest.disk import require_writable
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.settings import Settings
+from ingest.settings.live import Live as LiveSettings
+from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging
 from ingest.waits import announcing
 
@@ -69,6 +71,7 @@ def reconcile(
     as_json: AsJson = False,
     config: Config = None,
     with_parent: WithParent = False,
+    with_settings: WithSettings = False,
 ) -> None:
     """Find by REST what webhooks missed, repair it through the log, and say how many there were.
 
@@ -85,7 +88,7 @@ def reconcile(
     """
     from receivers.reconcile.run import Wanted, readable
 
-    settings = settings_of(config)
+    settings = handed_settings(config, with_settings)
     configure_logging("reconcile")
     follow_parent(with_parent)
     if watch:
@@ -119,10 +122,11 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    vendors = readable(settings, accounts)
-    serve_admin(settings.reconcile, "reconcile", _probes(settings))
+    readable(settings, accounts)  # raises ConfigurationError where there is none
+    live = LiveSettings(load_settings, watched_paths(), first=settings)
+    serve_admin(settings.reconcile, "reconcile", {**_probes(settings), "settings": live.findings})
     with announcing(lambda line: log.info("reconcile.waiting", why=line)), _reconciler(settings, lambda *_: None, stop=stop) as reconciler:
-        watch = Watch(settings, vendors, reconciler, heard_from(settings))
+        watch = Watch(settings, live.current, accounts, reconciler, heard_from(settings))
         # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
         work = threading.Thread(target=watch.run, args=(stop,), name="watch", daemon=True)
         work.start()
@@ -136,10 +140,11 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
 def _probes(settings: Settings) -> "dict[str, Probe]":
     """What a comparison and its repairs need; each vendor's own trouble is in the metrics."""
     from consumers.warehouse.reach import reach
-    from ingest.probing import probe_append
+    from ingest.probing import probe_append, probe_loaded
 
     return {
         "log": lambda: probe_append(settings),
+        "undone": lambda: probe_loaded(settings, settings.reconcile.undone_limit),
         "warehouse": lambda: reach(settings.warehouse),
         "state_dir": lambda: require_writable(Path(settings.reconcile.state_dir), "reconcile.state_dir"),
     }

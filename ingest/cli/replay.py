@@ -169,4 +169,9 @@ def _tell(report: "Report", *, dry_run: bool) -> None:
         print_line(f"everything was loaded within {told['seconds']:.1f} s")
 
 
-_MEANING = {"replays": "from earlier replays", "other_accounts": "from other accounts", "outside": "received at other times"}
+_MEANING = {
+    "replays": "from earlier replays",
+    "other_accounts": "from other accounts",
+    "outside": "received at other times",
+    "refused": "too large for the log",
+}

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated
@@ -223,7 +224,7 @@ def _finish(settings: Settings, vendor: AnyVendor, *, print_secrets: bool, force
     else:
         file = state_of(settings, vendor)
         with file.alone():
-            old = end(keyring, file, (), Waiting(signed, Subscriptions.retried, force))
+            old = end(keyring, file, (), Waiting(signed, Subscriptions.retried, force), datetime.now(UTC))
     print_line(f"{vendor.account.name}: {len(old) or 'no'} old secret{'' if len(old) == 1 else 's'} dropped")
 
 

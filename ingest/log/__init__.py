@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from ingest.errors import LogUnavailable
+from ingest.errors import LogRefused, LogUnavailable
 
 if TYPE_CHECKING:
     from ingest.log.bookmarks import Bookmark, Bookmarks
@@ -24,6 +24,11 @@ class Record:
     key: str
     value: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return len(self.key) + len(self.value) + sum(len(name) + len(value) for name, value in self.headers.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,10 @@ class Change:
     now: int
 
 
+MOST_BYTES = 8 * 1024 * 1024
+"""What one poll gives at most, unless its caller says otherwise."""
+
+
 class Producer(Protocol):
     """Appends. Safe to call from several threads."""
 
@@ -97,8 +106,11 @@ class Producer(Protocol):
 class Consumer(Protocol):
     """Reads on behalf of a group. Used from one thread."""
 
-    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
-        """Up to `limit` next records; waits at most `timeout` seconds for the first. Raises LogUnavailable."""
+    def poll(self, limit: int, timeout: float, most_bytes: int = MOST_BYTES) -> list[StoredRecord]:
+        """Up to `limit` next records; waits at most `timeout` seconds for the first. Raises LogUnavailable.
+
+        They are no larger than `most_bytes` together and one record more, so that each record comes some day, however large it is.
+        """
 
     def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
         """These and all before them are done with; `load` is the id of the newest load that they needed, "" for none.
@@ -148,6 +160,17 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Frees everything."""
+
+
+def append_apart(producer: Producer, topic: str, records: Sequence[Record], seconds: float, what: str) -> list[tuple[Record, LogRefused]]:
+    """Append records, and return when they are durable those that the log refuses: they hold up no other. Raises LogUnavailable."""
+    try:
+        durable(producer.append(topic, records), seconds, what)
+    except LogRefused as refusal:
+        if len(records) == 1:
+            return [(records[0], refusal)]
+        return [refused for record in records for refused in append_apart(producer, topic, [record], seconds, what)]
+    return []
 
 
 def durable(future: "Future[None]", seconds: float, what: str) -> None:

@@ -13,6 +13,8 @@ from ingest.errors import ConfigurationError
 from ingest.local_path import absolute_url, is_local_path
 from ingest.log.kafka_settings import KAFKA_PORT, LARGEST_BODY, KafkaSettings
 from ingest.settings.sections import (
+    BATCH_FACTOR,
+    CONSUMER_BASE_BYTES,
     ConsumerSettings,
     ReceiverSettings,
     ReconcileSettings,
@@ -69,6 +71,17 @@ def _check_body_limit(info: ValidationInfo) -> None:
         raise ValueError(f"Kafka's topics take no larger body than {LARGEST_BODY} bytes: lower receiver.body_limit")
 
 
+def _fits_largest_body(consumer: ConsumerSettings, info: ValidationInfo) -> ConsumerSettings:
+    """The consumer must be able to load the largest body that a receiver takes. Raises ValueError."""
+    receiver = info.data.get("receiver")
+    least = CONSUMER_BASE_BYTES + BATCH_FACTOR * receiver.body_limit if receiver else 0
+    if consumer.memory < least:
+        raise ValueError(
+            f"memory is too little for the largest bodies: raise consumer.memory to {least} at least, or lower receiver.body_limit"
+        )
+    return consumer
+
+
 NO_ACCOUNT = "no account is configured: `ingest init` writes an example of each vendor's, and --config names settings that are elsewhere"
 NO_CREDENTIALS = "no account has what its vendor's REST side needs: api_token, api_key and so on; see docs/settings.md"
 
@@ -93,7 +106,7 @@ class Settings(Section):
         pattern=r"^[A-Za-z0-9_-]+$",
         description="Topics are named `<prefix>.<vendor>`, `<prefix>.dead-letters` and `<prefix>.audit`.",
     )
-    consumer: ConsumerSettings = ConsumerSettings()
+    consumer: Annotated[ConsumerSettings, AfterValidator(_fits_largest_body)] = ConsumerSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     webhooks: WebhooksSettings = WebhooksSettings()
@@ -113,6 +126,18 @@ class Settings(Section):
             known = ", ".join(sorted(self.accounts)) or "none"
             raise ConfigurationError(f"no account is called {unknown[0]}; the settings have {known}")
         return [vendor for (_, name), vendor in self.vendors().items() if not names or name in names]
+
+    def sharing_secrets(self) -> list[tuple[str, ...]]:
+        """Names of accounts that accept each other's deliveries, because they have a webhook secret in common.
+
+        Where the vendor signs the URL too, as Bookeo does with one secret for all accounts of an application, they do not.
+        """
+        having: dict[str, list[Account]] = {}
+        for account in self.accounts.values():
+            for secret in set(account.live_secrets()):
+                having.setdefault(secret, []).append(account)
+        groups = [sharing for sharing in having.values() if not all(load_vendor(account.vendor).signs_url for account in sharing)]
+        return sorted({tuple(account.name for account in sharing): None for sharing in groups if len(sharing) > 1})
 
     def topic(self, vendor: str) -> str:
         """Where a vendor's events go."""

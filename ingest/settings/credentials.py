@@ -1,7 +1,9 @@
 """`warehouse.credentials`: the path of a DuckDB file made absolute, and passwords as URLs need them."""
 
+import json
 import re
-from urllib.parse import quote
+from collections.abc import Mapping
+from urllib.parse import quote, unquote
 
 from pydantic import ValidationInfo
 
@@ -16,12 +18,41 @@ _PASSWORD = re.compile(
     r"(?P<before>[a-z][\w+.-]*://[^:@/]*:)(?P<password>.*?)(?P<after>@(\[[^\]]*\]|[^@:/?\[\]]*)(:\d+)?(,[^@/?]*)?(/[^@?]*)?(\?.*)?)",
     re.IGNORECASE | re.DOTALL,
 )
-_IN_PARAMETERS = re.compile(r"(?i)\b(password|passwd|pwd|token|secret)\s*=")
+# `me:password@host` alone; a drive or a service may stand before the path of a file.
+_WITHOUT_SCHEME = re.compile(r"(?!md:|motherduck:|[A-Za-z]:[\\/])[^\s:/@?=]+:(?!//)[^\s@]+@[^\s@]+$")
+# `name=value` as in URLs, DSNs and ODBC, and `"name":` as in JSON that cannot be parsed.
+_NAMED = re.compile(r"""([\w.\-]+(?:[ ]\w+)?)\s*=|["']([^"']+)["']\s*:""")
+# Whatever a destination calls its secrets: aws_secret_access_key, private_key, motherduck_token, AccountKey, SharedAccessSignature …
+_SECRET_NAME = re.compile(
+    r"passw|passphrase|pwd|secret|token|signature|(private|access|account|api|shared|encryption|storage)key|(^|[a-z])credentials?$|^(pass|pw|key|sas|sig)$"
+)
+_HARMLESS_NAME = re.compile(r"(id|uri|url|path|file|name|type|timeout)$")
 
 
-def has_password(credentials: str) -> bool:
-    """Whether there is a password in a URL or in `name=value` parameters."""
-    return bool(_PASSWORD.fullmatch(credentials) or _IN_PARAMETERS.search(credentials))
+def has_secret(credentials: object) -> bool:
+    """Whether credentials, as text or as a table, hold a password, a key or a token: in a URL, as `name=value`, or as JSON."""
+    if isinstance(credentials, Mapping):
+        return any((_is_secret_name(str(name)) and value not in ("", None)) or has_secret(value) for name, value in credentials.items())
+    if isinstance(credentials, list):
+        return any(map(has_secret, credentials))
+    return isinstance(credentials, str) and _text_has_secret(credentials)
+
+
+def _text_has_secret(text: str) -> bool:
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        parsed = None
+    if isinstance(parsed, dict | list):
+        return has_secret(parsed)
+    forms = {text, unquote(text)}  # the name of a parameter may be escaped too
+    names = [name for form in forms for pair in _NAMED.findall(form) for name in pair if name]
+    return bool(_PASSWORD.fullmatch(text) or _WITHOUT_SCHEME.match(text)) or any(map(_is_secret_name, names)) or "PRIVATE KEY-----" in text
+
+
+def _is_secret_name(name: str) -> bool:
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return bool(_SECRET_NAME.search(plain)) and not _HARMLESS_NAME.search(plain)
 
 
 def usable_credentials(url: str, info: ValidationInfo) -> str:

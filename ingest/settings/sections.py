@@ -86,6 +86,10 @@ def _admin_token() -> Any:
     )
 
 
+def _undone_limit(default: timedelta, what: str) -> Any:
+    return Field(default, description=f"`/readyz` answers 503 when {what} for longer than this.")
+
+
 class ReceiverSettings(Section):
     """The receiver: its two listeners, its limits and its spool."""
 
@@ -140,10 +144,18 @@ class ReceiverSettings(Section):
         ge=1024 * 1024,
         description="Bytes that one worker may keep in the spool, without the file's journal. Above it deliveries are answered 503.",
     )
+    undone_limit: Duration = _undone_limit(timedelta(days=1), "a record has waited in the spool, although deliveries are still taken,")
+
+
+_MIB = 1024 * 1024
+# What a consumer takes beside its batch: its libraries, the tables' metadata, and what malloc keeps.
+CONSUMER_BASE_BYTES = 320 * _MIB
+# How many times the size of a batch its load may take: half of it in DuckDB, half in this process, as copies and as parsed JSON.
+BATCH_FACTOR = 64
 
 
 class ConsumerSettings(Section):
-    """The consumer: its group, and when a batch is loaded."""
+    """The consumer: its group, when a batch is loaded, and how much memory that may take."""
 
     group: str = Field(
         "ingest",
@@ -156,7 +168,15 @@ class ConsumerSettings(Section):
         description="Name of this consumer. Needed, and different for each, when several consumers load into one warehouse.",
     )
     max_records: int = Field(5000, ge=1, description="A batch is loaded when it has this many records.")
-    max_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="A batch is loaded when it has this many bytes.")
+    max_bytes: int = Field(
+        8 * _MIB, ge=1024, description="A batch is loaded when it has this many bytes, or as many as `consumer.memory` has room for."
+    )
+    memory: int = Field(
+        832 * _MIB,
+        ge=448 * _MIB,
+        description="Bytes of memory that the consumer may take in all, whatever the bodies are like: it bounds what is read from the log at once, the"
+        " size of a batch, and DuckDB. At least 320 MiB and 64 times `receiver.body_limit`.",
+    )
     linger: Duration = Field(
         timedelta(milliseconds=250), description="A batch is loaded when its oldest record was received this long ago."
     )
@@ -165,10 +185,21 @@ class ConsumerSettings(Section):
         ge=1,
         description="The consumer stops after this many bad records in a row, or when more than half of the last 10 times this many were bad.",
     )
+    undone_limit: Duration = _undone_limit(timedelta(seconds=30), "records were read from the log and are not loaded")
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8082)
     admin_hosts: Hosts = _admin_hosts()
     admin_token: AdminToken = _admin_token()
+
+    @property
+    def batch_bytes(self) -> int:
+        """The size at which a batch is loaded; its last record may take it beyond."""
+        return min(self.max_bytes, (self.memory - CONSUMER_BASE_BYTES) // BATCH_FACTOR)
+
+    @property
+    def duckdb_bytes(self) -> int:
+        """What DuckDB may take of `memory`."""
+        return (self.memory - CONSUMER_BASE_BYTES) // 2
 
 
 class WarehouseSettings(Section):
@@ -209,6 +240,7 @@ class ReconcileSettings(Section):
     state_dir: LocalPath = Field(
         "data/reconcile", description="Folder for the progress of runs and for OAuth tokens that were renewed. Keep this folder."
     )
+    undone_limit: Duration = _undone_limit(timedelta(minutes=10), "records, repairs among them, are in the log and not loaded")
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8083)
     admin_hosts: Hosts = _admin_hosts()

@@ -4,8 +4,10 @@ Written here instead of taken from pydantic-settings, whose environment source t
 into one, and does not see an unknown name at the top level.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,33 @@ from pydantic import BaseModel, ValidationError
 from ingest.errors import ConfigurationError
 from ingest.local_path import FOLDER
 from ingest.settings import Settings, nearest_account_model, section_models
-from ingest.settings.credentials import has_password
+from ingest.settings.credentials import has_secret
 from ingest.settings.environment import CONFIG, SECRETS_PATH, Tree, merge, read_variables, tree_of, variable_name
 from ingest.settings.faults import explain, in_one_message
 from ingest.settings.files import DEFAULT_CONFIG, config_file, read_secrets, read_toml, secrets_path
 from ingest.settings.secret_fields import secret_fields
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that was set, merged and found valid, with the folder of its relative paths: what one process hands to another. It holds secrets."""
+
+    tree: Tree = field(repr=False)
+    folder: str
+
+    def settings(self) -> Settings:
+        """The settings that it was made of."""
+        return Settings.model_validate(self.tree, context={FOLDER: Path(self.folder)})
+
+    def written(self) -> bytes:
+        """One line, for `read`."""
+        return json.dumps({"tree": self.tree, "folder": self.folder}, default=str).encode()
+
+    @classmethod
+    def read(cls, line: bytes) -> "Snapshot":
+        """What `written` made. Raises ValueError, KeyError."""
+        raw = json.loads(line)
+        return cls(raw["tree"], raw["folder"])
 
 
 def load_settings(config: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -28,6 +52,15 @@ def load_settings(config: str | None = None, environ: Mapping[str, str] = os.env
     `.secrets.toml` for `.toml` (0600), or one to a file, named like the variables, in the folder INGEST_SECRETS_DIR.
     Relative paths belong to the folder of the settings file, and to the working folder where there is none.
     """
+    return _load(config, environ)[0]
+
+
+def load_snapshot(config: str | None = None, environ: Mapping[str, str] = os.environ) -> Snapshot:
+    """As `load_settings`, in the form that can be handed to another process. Raises ConfigurationError."""
+    return _load(config, environ)[1]
+
+
+def _load(config: str | None, environ: Mapping[str, str]) -> tuple[Settings, Snapshot]:
     path = config_file(config or environ.get(CONFIG) or None)
     plain, secret = read_toml(path) if path else {}, read_secrets(secrets_path(path or Path(DEFAULT_CONFIG)))
     variables = read_variables(environ, _account_names(plain, secret))
@@ -35,13 +68,14 @@ def load_settings(config: str | None = None, environ: Mapping[str, str] = os.env
         raise ConfigurationError(_nowhere(environ))
     tree = merge({name: {} for name in section_models()}, plain, secret, tree_of(variables))
     faults = [_misplaced(where, path) for where in _secrets_in(plain, tree)]
+    folder = (path or Path(DEFAULT_CONFIG)).absolute().parent
     try:
-        settings = Settings.model_validate(tree, context={FOLDER: (path or Path(DEFAULT_CONFIG)).absolute().parent})
+        settings = Settings.model_validate(tree, context={FOLDER: folder})
     except ValidationError as error:
         faults += explain(error, tree, variables)
     if faults:
         raise ConfigurationError(in_one_message(faults))
-    return settings
+    return settings, Snapshot(tree, str(folder))
 
 
 def current_config_path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -87,7 +121,8 @@ def _misplaced(where: Sequence[str], path: Path | None) -> str:
 
 
 def _secrets_in(plain: Tree, tree: Tree) -> Iterator[tuple[str, ...]]:
-    """The settings in the open file that are secret."""
+    """The settings in the open file that are secret, by the types of the settings."""
+    yield from ((key,) for key in _secret_keys(plain, Settings))
     for section, model in section_models().items():
         yield from ((section, key) for key in _secret_keys(plain.get(section), model))
     accounts = plain.get("accounts")
@@ -96,7 +131,7 @@ def _secrets_in(plain: Tree, tree: Tree) -> Iterator[tuple[str, ...]]:
         if isinstance(table, dict) and isinstance(whole, dict):
             yield from (("accounts", name, key) for key in _secret_keys(table, nearest_account_model(whole)))
     warehouse = plain.get("warehouse")
-    if isinstance(warehouse, dict) and has_password(str(warehouse.get("credentials", ""))):
+    if isinstance(warehouse, dict) and has_secret(warehouse.get("credentials")):
         yield ("warehouse", "credentials")
 
 
@@ -106,10 +141,12 @@ def _secret_keys(table: Any, model: type[BaseModel]) -> list[str]:
 
 __all__ = [
     "DEFAULT_CONFIG",
+    "Snapshot",
     "current_config_path",
     "current_secrets_path",
     "is_above_file",
     "load_settings",
+    "load_snapshot",
     "secrets_path",
     "watched_paths",
 ]

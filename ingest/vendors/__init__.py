@@ -18,7 +18,7 @@ from ingest.booking import Booking
 from ingest.clock import CLOCK_SKEW
 from ingest.duration import describe_duration
 from ingest.errors import ConfigurationError, PayloadError, WrongTime
-from ingest.event import Event, Via, digest
+from ingest.event import Event, Via, check_length, digest
 from ingest.vendors.account import Account, split_list
 from ingest.vendors.delivery import Delivery, Proof, VerifiedDelivery
 
@@ -42,11 +42,18 @@ class Reading:
 
 
 class Vendor(ABC, Generic[A]):
-    """One account of a vendor: authenticity, identity and meaning of what it sends. Pure: values in, values out."""
+    """One account of a vendor: authenticity, identity and meaning of what it sends. Pure: values in, values out.
+
+    `signs_url`: a signature holds for the account's URL alone, so that accounts may have one secret.
+    """
 
     name: ClassVar[str]
+    # The headers (in lower case) and the parameters of the URL's query that `read` needs beside the body: a dead letter keeps their values.
+    event_headers: ClassVar[frozenset[str]] = frozenset()
+    event_parameters: ClassVar[frozenset[str]] = frozenset()
     Account: ClassVar[type[Account]] = Account
-    signs_time: ClassVar[bool] = True  # whether a delivery says when it was signed: see `signed_at`
+    signs_url: ClassVar[bool] = False
+    signs_time: ClassVar[bool] = True  # whether a delivery says when it was sent, under its signature
 
     def __init__(self, account: A, public_url: str) -> None:
         self.account = account
@@ -80,6 +87,8 @@ class Vendor(ABC, Generic[A]):
     def parse(self, delivery: VerifiedDelivery) -> Event:
         """The event in it, the raw bytes untouched. Raises PayloadError."""
         reading = self.read(delivery)
+        for name, text in (("event's id", reading.id), ("event's type", reading.type), ("subject", reading.subject)):
+            check_length(name, text)
         return Event(
             id=reading.id,
             source=self.source,
@@ -99,6 +108,7 @@ class Vendor(ABC, Generic[A]):
         except TypeError as error:
             raise PayloadError(f"the record is not JSON: {error}") from error
         subject = self.booking_of_record(data).booking_id
+        check_length("booking's id", subject)
         return Event(
             id=digest(self.source, subject, data, supersedes),
             source=self.source,
@@ -136,10 +146,6 @@ class Vendor(ABC, Generic[A]):
         if event.type == GONE:
             return _as_gone(event)
         return self.booking_of_webhook(event)
-
-    def signed_at(self, delivery: Delivery) -> datetime | None:  # noqa: ARG002 - not every vendor tells
-        """Return when the delivery says that it was signed, whoever signed it; None where the vendor tells no such time. Raises VerificationError."""
-        return None
 
     @abstractmethod
     def authenticate(self, delivery: Delivery) -> Proof:

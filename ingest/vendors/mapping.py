@@ -1,5 +1,7 @@
 """From an event to its booking, for every vendor in the log, whether its account is still in the settings or not."""
 
+from collections.abc import Mapping
+
 from ingest.booking import Booking
 from ingest.errors import ConfigurationError, PayloadError
 from ingest.event import Event
@@ -9,7 +11,7 @@ from ingest.vendors import AnyVendor, load_vendor
 class BookingMapper:
     """Callable: Event -> Booking | None. Mapping needs no secret, so an account that left the settings still maps."""
 
-    def __init__(self, vendors: dict[tuple[str, str], AnyVendor]) -> None:
+    def __init__(self, vendors: Mapping[tuple[str, str], AnyVendor]) -> None:
         self._vendors = dict(vendors)
 
     def __call__(self, event: Event) -> Booking | None:

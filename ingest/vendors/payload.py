@@ -11,10 +11,12 @@ from functools import partial
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from ingest import lenient_json
 from ingest.booking import EMPTY, Booking
 from ingest.errors import PayloadError
+from ingest.event import LONGEST_ID
 from ingest.instant import read_rare, utc
 
 # The widest price the warehouse's decimal(38, 9) holds, and an exponent beyond which a number is no price but an attack.
@@ -76,6 +78,8 @@ def _objects(value: object, field: str | None = None) -> object:
 def _identity(value: str) -> str:
     if not value or "\x00" in value or "\N{REPLACEMENT CHARACTER}" in value or value != value.strip():
         raise ValueError("an id cannot be empty, hold NUL or a broken character, or begin or end with a blank")
+    if len(value.encode(errors="replace")) > LONGEST_ID:
+        raise PydanticCustomError("longer_than_an_id", "an id cannot be so long")  # the type is what a refusal tells
     return value
 
 

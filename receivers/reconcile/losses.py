@@ -42,11 +42,10 @@ class Loss:
 
 
 class Losses:
-    """Those of some accounts that nobody has looked into. What a run has answered is remembered here, and by its checkpoint on disk."""
+    """Those that nobody has looked into. What a run has answered is remembered here, and by its checkpoint on disk."""
 
-    def __init__(self, settings: Settings, vendors: Sequence[AnyVendor]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._vendors = {vendor.source: vendor for vendor in vendors}
         self._since = datetime.now(UTC) - _OLDEST
         self._is_blind = False
         self._reported: dict[str, datetime] = {}
@@ -54,21 +53,21 @@ class Losses:
         self._due: dict[str, float] = {}
         self._of_the_future: dict[str, datetime] = {}  # notes by id, and when they were first read
 
-    def look(self) -> list[Loss]:
-        """One for each account that is to be reconciled now, however many notes there are."""
+    def look(self, vendors: Sequence[AnyVendor]) -> list[Loss]:
+        """One for each of these accounts that is to be reconciled now, however many notes there are."""
         began = datetime.now(UTC)
         try:
-            for source, at in self._notes().items():
-                self._reported[source] = max(at, self._reported.get(source, at))
+            for source, noted_at in self._notes().items():
+                self._reported[source] = max(noted_at, self._reported.get(source, noted_at))
             self._since, self._is_blind = began - _OVERLAP, False
         except LogUnavailable as error:
             if not self._is_blind:  # once for each outage
                 log.warning("reconcile.losses_unknown", why=str(error))
             self._is_blind = True
         return [
-            Loss(self._vendors[source], at, at - self._settings.reconcile.lookback)
-            for source, at in self._reported.items()
-            if self._is_open(source, at)
+            Loss(vendor, at, at - self._settings.reconcile.lookback)
+            for vendor in vendors
+            if (at := self._reported.get(vendor.source)) and self._is_open(vendor, at)
         ]
 
     def answer(self, loss: Loss, started_at: datetime | None) -> None:
@@ -78,10 +77,11 @@ class Losses:
         if started_at:
             self._answered[source] = started_at
 
-    def _is_open(self, source: str, reported_at: datetime) -> bool:
+    def _is_open(self, vendor: AnyVendor, reported_at: datetime) -> bool:
+        source = vendor.source
         if time.monotonic() < self._due.get(source, 0.0):
             return False
-        if source not in self._answered and (covered := self._covered(self._vendors[source])):
+        if source not in self._answered and (covered := self._covered(vendor)):
             self._answered[source] = covered
         return source not in self._answered or reported_at > self._answered[source]
 
@@ -100,7 +100,7 @@ class Losses:
             for appended in reader.records():
                 with suppress(PayloadError):  # not one of ours
                     note = Event.from_record(appended.stored.record)
-                    if note.type == LOST and note.source in self._vendors:
+                    if note.type == LOST:
                         at = self._reported_at(note, datetime.now(UTC))
                         newest[note.source] = max(at, newest.get(note.source, at))
         finally:

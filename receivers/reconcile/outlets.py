@@ -4,15 +4,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ingest.dead_letter import DeadLetter
+import structlog
+
+from ingest.dead_letter import DeadLetter, append_letters
+from ingest.errors import LogRefused
 from ingest.event import Event
-from ingest.log import Producer, Record, durable
+from ingest.log import Producer, Record, append_apart, durable
 from ingest.settings import Settings
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.progress import Progress
 from receivers.reconcile.proof import Log
 from receivers.reconcile.report import Counts
 from receivers.reconcile.waiting import wait_for_consumer, wait_for_spools
+
+log = structlog.get_logger()
 
 _APPEND_SECONDS = 30.0
 
@@ -26,12 +31,14 @@ class Outlet:
     topic: str
 
     def append(self, records: Sequence[Record]) -> None:
-        """Returns when they are durable."""
-        self._append(self.topic, records)
+        """Returns when they are durable. One that the log refuses, because it is too large, is set aside and holds up no other."""
+        refused = append_apart(self.producer, self.topic, records, _APPEND_SECONDS, "what was found")
+        if refused:
+            self.set_aside([_letter(record, refusal) for record, refusal in refused])
 
     def set_aside(self, letters: Sequence[DeadLetter]) -> None:
         """As dead letters."""
-        self._append(self.settings.dead_letter_topic, [letter.to_record() for letter in letters])
+        append_letters(self.producer, self.settings.dead_letter_topic, letters, _APPEND_SECONDS)
 
     def tell(self, event: Event) -> None:
         """How a run ended. Returns when it is durable."""
@@ -45,6 +52,15 @@ class Outlet:
 
     def _append(self, topic: str, records: Sequence[Record]) -> None:
         durable(self.producer.append(topic, records), _APPEND_SECONDS, "what was found")
+
+
+def _letter(record: Record, refusal: LogRefused) -> DeadLetter:
+    """Without a delivery's headers, as of every record of REST: the next run finds it again, and it is the same letter."""
+    event = Event.from_record(record)
+    log.warning("reconcile.refused", source=event.source, subject=event.subject, bytes=len(event.data), why=str(refusal))
+    return DeadLetter(
+        source=event.source, reason="log_refused", detail=str(refusal), happened_at=event.received_at, data=event.data, headers={}
+    )
 
 
 class Noting:

@@ -104,7 +104,7 @@ class SpoolFile:
     def _set_aside(self, stored: StoredRecord, refusal: LogRefused) -> None:
         """It would hold up all others for ever. The log takes it neither as it is nor as a dead letter, so it is kept as a file."""
         folder = self.path.parent / "refused"
-        file = folder / f"{time.time_ns()}.json"
+        file = folder / f"{time.time_ns()}-{self.path.stem}-{stored.offset}.json"  # two workers may set aside at once
         record = stored.record
         told = {
             "topic": stored.partition.topic,

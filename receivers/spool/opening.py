@@ -1,14 +1,15 @@
 """The spool that the settings ask for, as a receiver opens it and as others see it."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import structlog
 
 from ingest.disk import write_trouble
+from ingest.duration import describe_duration
 from ingest.errors import LogUnavailable
-from ingest.finding import Finding, State, failure, ok, warning
+from ingest.finding import Finding, State, failed, failure, ok, warning
 from ingest.log import Producer
 from ingest.log.sqlite import extent
 from ingest.opening import open_producer, sqlite_path
@@ -85,8 +86,23 @@ def readiness(settings: Settings) -> list[Finding]:
     except LogUnavailable as error:
         if sqlite_path(settings):
             return [failure("log", error)]
-        return _without_log(settings, error)
-    return [ok("log", f"{settings.log} takes records"), *_without_spool(settings)]
+        return [*_without_log(settings, error), *_undone(settings)]
+    return [ok("log", f"{settings.log} takes records"), *_without_spool(settings), *_undone(settings)]
+
+
+def _undone(settings: Settings) -> list[Finding]:
+    """How long the oldest record has waited in the spool."""
+    try:
+        oldest = max((state.oldest_seconds for state in spool_states(settings) if state.records), default=0.0)
+    except LogUnavailable as error:
+        return [failure("undone", error)]
+    if not oldest:
+        return []
+    limit = settings.receiver.undone_limit
+    detail = f"receiver: records wait in the spool, the oldest for {describe_duration(timedelta(seconds=oldest))}"
+    if timedelta(seconds=oldest) > limit:
+        return [failed("undone", detail, f"see why Kafka does not take them; receiver.undone_limit is {describe_duration(limit)}")]
+    return [warning("undone", detail)]
 
 
 def _without_spool(settings: Settings) -> list[Finding]:

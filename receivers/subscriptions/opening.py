@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
 
+from ingest.clock import is_future
 from ingest.errors import ConfigurationError, IngestError
 from ingest.rest import Patience
 from ingest.settings import Settings
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 HeardFrom = Callable[[AnyVendor], Heard]
 
 _UNKNOWN = "unknown"
+# How far is looked back where the beginning of a hole was written by a clock that was ahead.
+_DOUBTED = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,8 @@ def _expose(vendor: AnyVendor, states: "dict[str, int] | Counter[str]") -> None:
 def holes(settings: Settings, vendors: Sequence[AnyVendor]) -> list[Hole]:
     """Those that nobody has reconciled yet, of accounts that can be."""
     found = [(vendor, state_of(settings, vendor).read().hole_since) for vendor in vendors if vendor.account.can_reconcile()]
-    return [Hole(vendor, since) for vendor, since in found if since]
+    now = datetime.now(UTC)
+    return [Hole(vendor, now - _DOUBTED if is_future(since, now) else since) for vendor, since in found if since]
 
 
 def settled(settings: Settings, hole: Hole) -> None:

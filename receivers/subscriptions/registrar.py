@@ -112,7 +112,8 @@ class Registrar:
     def finish(self, signed: Signed, *, force: bool) -> list[str]:
         """The end of a rotation: the secrets that went. `force` skips the waiting, and nothing else."""
         with self.state.alone():
-            return end(self._keyring, self.state, self._in_use(), Waiting(signed, self.side.retried, force))
+            used = self._in_use()  # the vendor's answers tell its time
+            return end(self._keyring, self.state, used, Waiting(signed, self.side.retried, force), self.side.rest.now())
 
     def _in_use(self) -> set[str]:
         """Fingerprints of the secrets that sign. Raises ConfigurationError where it is not known of all: the old ones may be those."""

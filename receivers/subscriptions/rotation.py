@@ -1,9 +1,10 @@
 """The end of a rotation: when the old secrets may go, and which those are."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
+from ingest.clock import is_future
 from ingest.errors import ConfigurationError
 from ingest.vendors.subscriptions import fingerprint
 from receivers.subscriptions.keyring import Keyring
@@ -40,21 +41,21 @@ class Waiting:
     force: bool
 
 
-def end(keyring: Keyring, file: StateFile, used: Collection[str], waiting: Waiting) -> list[str]:
-    """Drops the old secrets and returns them. Hold the account's lock. Raises ConfigurationError."""
+def end(keyring: Keyring, file: StateFile, used: Collection[str], waiting: Waiting, now: datetime) -> list[str]:
+    """Drops the old secrets and returns them; `now` is by the vendor's clock. Hold the account's lock. Raises ConfigurationError."""
     live = keyring.live()
     old = spent(live, used)
     if not old:
         return []
     state, first = file.read(), fingerprint(live[0])
     since = state.first_since(first)
-    if since is None:
-        file.write(state.with_first(first))
+    if since is None or is_future(since, now):
+        file.write(replace(state, first=first, rotated_at=now))
         raise ConfigurationError(
             f"account {file.account}: it was not known since when the newest secret is the first; from now on it is, so come back later"
         )
     places = [str(place) for place, secret in enumerate(live, 1) if secret in old]
-    why_not = "" if waiting.force else obstacle(since, *waiting.signed(since, places), waiting.retried, datetime.now(UTC))
+    why_not = "" if waiting.force else obstacle(since, *waiting.signed(since, places), waiting.retried, now)
     if why_not:
         raise ConfigurationError(f"account {file.account}: {why_not}; wait, or use --force")
     keyring.drop(old)

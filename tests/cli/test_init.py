@@ -86,6 +86,7 @@ def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> N
         "spool",
         *(f"REST {account}" for account in ("sales", "support", "salon", "tours")),
         "warehouse",
+        "tables",
         *(f"webhooks {account}" for account in ("sales", "support", "salon", "tours")),
     ]
     skipped = {finding["check"]: finding["detail"] for finding in result.json["checks"] if finding["skipped"]}

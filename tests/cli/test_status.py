@@ -14,7 +14,7 @@ import pytest
 
 from ingest.cli.status.facts import Disk, Facts, Part, gather
 from ingest.cli.status.verdict import exit_code, judge
-from ingest.finding import Finding, State
+from ingest.finding import Finding, State, failed
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.settings import Settings
@@ -143,6 +143,12 @@ def test_what_is_well_is_healthy() -> None:
         ({"log": {"error": "no broker"}}, 3, "log", "no broker"),
         ({"spool": {"files": [{"records": 7, "oldest_seconds": 900}]}}, 1, "spool", "7 records waiting on this machine"),
         ({"warehouse": {"error": "refused"}}, 3, "warehouse", "refused"),
+        (
+            {"warehouse": facts().warehouse | {"changed_by_hand": [failed("tables", "bookings lacks version").to_json()]}},
+            1,
+            "tables",
+            "bookings lacks",
+        ),
         ({"warehouse": facts().warehouse | {"open_dead_letters": {"sales": 2}}}, 1, "dead letters", "2 dead letters open (sales 2)"),
         ({"parts": part("ready", samples=deliveries(rejected=9))}, 1, "sales", "all 9 deliveries since the receiver started were refused"),
         ({"parts": part("ready", samples=deliveries(rejected=1, accepted=5))}, 0, "sales", "1 delivery refused"),

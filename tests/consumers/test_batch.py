@@ -140,9 +140,8 @@ def test_the_limit_says_how_many_and_what_to_do() -> None:
 
 def test_an_id_that_comes_with_another_payload_is_one_event_but_counts_for_its_booking() -> None:
     told = [
-        StoredRecord(replace(sample(number, booking), id="E1").to_record(), Partition(TOPIC), number)
-        for number, booking in ((1, "B1"), (2, "B2"))
+        StoredRecord(replace(sample(number, "B1", at), id="E1").to_record(), Partition(TOPIC), number) for number, at in ((1, 0), (2, 60))
     ]
     plan = plan_load(read_batch(told, TOPICS, BookingMapper({}), START).items, [], {}, START)
     assert [row["id"] for row in plan.rows["booking_events"]] == ["E1"]
-    assert sorted(row["booking_id"] for row in plan.rows["bookings"]) == ["B1", "B2"]
+    assert [row["service_name"] for row in plan.rows["bookings"]] == ["told by E2"]

@@ -28,10 +28,10 @@ def test_a_batch_closes_by_count(tree: Tree) -> None:
 
 
 def test_a_batch_closes_by_bytes_also_when_many_records_wait(tree: Tree) -> None:
-    size = len(sample(100).data)
+    size = sample(100).to_record().size
     with opened(changed(tree, "consumer", max_records=5000, max_bytes=220 * size, linger="1h")) as rig:
         found = collected(rig, *(sample(number, received_at=received(timedelta())) for number in range(100, 1000)))
-    assert 220 <= found < 330  # by the record where the log gives one at a time; here it gives a hundred
+    assert 218 <= found <= 221  # sizes differ by the digits of their numbers
 
 
 def test_a_batch_of_records_that_waited_long_takes_all_that_wait_and_does_not_linger(tree: Tree) -> None:

@@ -52,7 +52,7 @@ def catch_up(rig: Rig) -> list[dict[str, object]]:
     """Runs the loader as its process does, without anything new in the log; what it logged of reading again."""
     with capture_logs() as logged, rig.running():
         until(lambda: len(events(rig)) == rig.written(TOPIC) and not rig.lag_outside(), "all that is in the log is loaded")
-    return [dict(line) for line in logged if line["event"] == "loader.reads_again"]
+    return [dict(line) for line in logged if line["event"] == "warehouse.behind"]
 
 
 def take_back(rig: Rig, lost: list[str]) -> None:
@@ -130,7 +130,7 @@ def test_what_the_log_no_longer_has_either_is_told(tree: Tree, tmp_path: Path) -
     warehouse_file(rig).unlink()
     with opened(tree) as rig, capture_logs() as logged, rig.running():
         until(lambda: events(rig) == ids(3), "what is left is loaded")
-    [line] = [line for line in logged if line["event"] == "loader.reads_again"]
+    [line] = [line for line in logged if line["event"] == "warehouse.behind"]
     assert (line["log_level"], line["deleted"]) == ("error", 2)
     assert "ingest reconcile --since" in line["why"]
 

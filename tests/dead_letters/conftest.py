@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.consumers.conftest import either_tree, postgres, postgres_tree, tree
+from tests.consumers.conftest import either_tree, postgres, postgres_rig, postgres_tree, rig, tree
 from tests.dead_letters.desk import Desk
 
-__all__ = ["desk", "either_tree", "postgres", "postgres_tree", "tree"]
+__all__ = ["desk", "either_tree", "postgres", "postgres_rig", "postgres_tree", "rig", "tree"]
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["list", "--account", "salse"], "no account is called 'salse'; there are clinic, closed, sales, support, tours"),
-        (["list", "--reason", "boredom"], "no reason is called 'boredom'; there are load_refused, mapping_crashed"),
+        (["list", "--reason", "boredom"], "no reason is called 'boredom'; there are load_refused, log_refused, mapping_crashed"),
         (["list", "--since", "yesterday"], "--since yesterday: write a date"),
         (["list", "--since", "2026-05-02", "--until", "2026-05-01"], "--since must be before --until"),
         (["show", "", "--raw"], "4 dead letters have an id that begins with ''"),

@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers import rows
-from consumers.dead_letters.letters import Chosen, Letters, StoredLetter, _stored
+from consumers.dead_letters.letters import Chosen, Letters
 from consumers.dead_letters.reading import Reader
-from consumers.rows import SCHEMAS, dead_letter_row
+from consumers.dead_letters.stored import StoredLetter, stored_letter
+from consumers.letter_rows import dead_letter_row
+from consumers.rows import SCHEMAS
 from ingest.dead_letter import DeadLetter
 from ingest.event import Event
-from ingest.log import Partition, StoredRecord
+from ingest.log import Partition, Record, StoredRecord
 from ingest.settings import Settings
 from receivers.webhook import _dead_letter
 from tests.consumers.rig import Rig, opened, tree_for
@@ -25,7 +27,7 @@ from tests.vendors.samples_of import Case, cases_of, load, vendors_with_samples
 
 NOW = datetime(2026, 5, 1, 9, tzinfo=UTC)
 DEAD = "bookings.dead-letters"
-NEW = ("signed_by", "data_base64")
+NEW = ("signed_by", "data_base64", "data_sha256", "data_bytes", "letter_position", "cut")
 
 
 def letter(data: bytes, **parts: Any) -> DeadLetter:
@@ -36,9 +38,9 @@ def row_of(one: DeadLetter) -> dict[str, Any]:
     return dead_letter_row(StoredRecord(one.to_record(), Partition(DEAD), 0), NOW)
 
 
-def from_before(row: dict[str, Any]) -> dict[str, Any]:
-    """As tables were when they had neither of the new columns."""
-    return {name: value for name, value in row.items() if name not in NEW}
+def from_before(one: DeadLetter) -> dict[str, Any]:
+    """As tables were when they had none of the new columns, and the id was a digest of the bytes."""
+    return {name: value for name, value in row_of(one).items() if name not in NEW} | {"id": one.former_id}
 
 
 @given(
@@ -46,7 +48,7 @@ def from_before(row: dict[str, Any]) -> dict[str, Any]:
 )
 def test_a_letter_is_the_same_after_the_table(data: bytes, signed_by: str, query: str) -> None:
     one = letter(data, signed_by=signed_by, query=query)
-    found = _stored(row_of(one))
+    found = stored_letter(row_of(one))
     assert (found.letter, found.id, found.exact) == (one, one.id, True)
 
 
@@ -58,12 +60,23 @@ def test_text_is_kept_as_text_alone(text: str) -> None:
 
 @pytest.mark.parametrize("data", [b"{}", b"\xff\xfe\x00", b"a\x00b", "\N{SNOWMAN} \\x00".encode()], ids=repr)
 def test_bytes_from_before_are_believed_where_the_id_proves_them(data: bytes) -> None:
-    found = _stored(from_before(row_of(letter(data))))
+    found = stored_letter(from_before(letter(data)))
     assert (found.letter.data, found.exact) == (data, True)
 
 
 def test_bytes_from_before_that_nothing_proves_are_not_believed() -> None:
-    assert not _stored(from_before(row_of(letter(b"\\x00\x00")))).exact
+    assert not stored_letter(from_before(letter(b"\\x00\x00"))).exact
+
+
+@pytest.mark.parametrize(
+    "change", [{"data_base64": "no base64"}, {"data": "other"}, {"data": None}, {"data_sha256": "none"}, {"cut": "data"}]
+)
+def test_a_letter_that_somebody_changed_is_not_taken_for_what_came(change: dict[str, Any]) -> None:
+    assert not stored_letter(row_of(letter(b"{}")) | change).exact
+
+
+def test_a_letter_without_its_time_is_read_all_the_same() -> None:
+    assert stored_letter(row_of(letter(b"{}")) | {"happened_at": None, "headers": "x", "source": None}).letter.data == b"{}"
 
 
 def everything(rig: Rig) -> list[StoredLetter]:
@@ -71,8 +84,9 @@ def everything(rig: Rig) -> list[StoredLetter]:
     return list(chain.from_iterable(letters.read(letters.ids(Chosen()))))
 
 
-def append(rig: Rig, *letters: DeadLetter) -> None:
-    rig.append_records(DEAD, *(one.to_record() for one in letters))
+def append(rig: Rig, one: DeadLetter, **headers: str) -> None:
+    record = one.to_record()
+    rig.append_records(DEAD, Record(record.key, record.value, {**record.headers, **headers}))
     rig.load()
 
 
@@ -81,7 +95,7 @@ def test_a_table_from_before_is_read_as_it_is_and_loaded_on(either_tree: dict[st
     old, new = letter(b"old \x00"), letter(b"new \x00 \\x00", signed_by="1")
     with monkeypatch.context() as patch, opened(either_tree) as rig:
         patch.setattr(rows, "SCHEMAS", {**SCHEMAS, "dead_letters": before})
-        append(rig, old)
+        append(rig, old, ce_id=old.former_id)
         assert [(one.letter, one.exact) for one in everything(rig)] == [(old, True)]
         assert "data_base64" not in rig.rows("select * from dead_letters")[0]
     with opened(either_tree) as rig:
@@ -101,7 +115,7 @@ def _settings(case: Case, folder: Path) -> Settings:
 def test_every_sample_that_was_set_aside_is_read_as_if_it_had_not_been(case: Case, tmp_path: Path) -> None:
     sample = load(case)
     vendor, verified = sample.vendor(), sample.verified()
-    found = _stored(row_of(_dead_letter(vendor, verified, "parse_crashed", "KeyError")))
+    found = stored_letter(row_of(_dead_letter(vendor, verified, "parse_crashed", "KeyError")))
     reader, event = Reader(_settings(case, tmp_path)), vendor.parse(verified)
     assert reader.identify(found) == event
     assert reader.check(found, event) is None
@@ -113,7 +127,7 @@ def test_every_rest_record_that_was_set_aside_is_observed_as_if_it_had_not_been(
     vendor, record = load(case).vendor(), load(case).record or {}
     event = vendor.observe(record, NOW)
     one = DeadLetter(source=vendor.source, reason="unreadable_record", detail="", happened_at=NOW, data=event.data, headers={})
-    reader, found = Reader(_settings(case, tmp_path)), _stored(row_of(one))
+    reader, found = Reader(_settings(case, tmp_path)), stored_letter(row_of(one))
     again = reader.identify(found)
     assert again == event
     assert isinstance(again, Event)

@@ -17,7 +17,7 @@ from ingest.simulator.truth import differences
 from ingest.simulator.world import Change
 from tests.cli.command import PATIENCE, ingest
 from tests.e2e.processes import eventually
-from tests.e2e.product import Product, Up, Vendors, delivering
+from tests.e2e.product import SECRET, Product, Up, Vendors, delivering
 from tests.simulator.story import BEGINNING
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has")
@@ -153,3 +153,60 @@ def test_at_the_dead_letter_limit_the_consumer_stops_and_says_why_and_webhooks_a
     assert httpx.get(f"{product.url}/healthz").status_code == 200
     up.process.terminate()
     assert up.process.wait(PATIENCE) == 4
+
+
+def answers(product: Product) -> bool:
+    """Whether there is a receiver."""
+    try:
+        return httpx.get(f"{product.url}/healthz").is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("mistake", ["not toml", "unknown name", "mode"])
+def test_a_mistake_in_the_settings_stops_nothing_and_children_that_die_come_back_with_the_last_that_were_whole(
+    tmp_path: Path, mistake: str
+) -> None:
+    product = Product(tmp_path, workers=2)
+    changes = bookings_of(product)
+    config, secrets = tmp_path / "ingest.toml", tmp_path / "ingest.secrets.toml"
+    whole = config.read_text()
+    with product.running() as up:
+        if mistake == "mode":
+            secrets.chmod(0o644)
+        else:
+            config.write_text(f"{whole}[accounts.sale" if mistake == "not toml" else f"reciever = 1\n{whole}")
+        for command in ("consume", "receive"):
+            kill_and_see_it_come_back(up, command)
+        eventually(lambda: answers(product), "the receiver is back")
+        assert post(product, changes["sales"], URLS["sales"]) == 202
+        [*_, worker] = [process for process in up.family() if "spawn_main" in process.command]
+        os.kill(worker.pid, signal.SIGKILL)
+        eventually(lambda: worker not in up.family(), "the worker is gone")
+        assert [post(product, changes[name], URLS[name]) for name in ("support", "salon", "tours")] == [202] * 3
+        assert "secrets.not_reloaded" in up.said()
+        assert SECRET not in up.said()
+        if mistake == "mode":
+            secrets.chmod(0o600)
+        config.write_text(whole.replace("sales", "more"))
+        secrets.write_text(secrets.read_text().replace("sales", "more"))
+        eventually(lambda: post(product, changes["sales"], "/webhooks/calendly/more") == 202, "the mended settings are live")
+        eventually(lambda: product.count("bookings") == len(URLS) + 1, "every delivery is a row")
+
+
+def test_reconciliation_starts_with_the_first_account_that_has_a_key_and_again_after_a_mistake(tmp_path: Path) -> None:
+    product = Product(tmp_path)
+    secrets = tmp_path / "ingest.secrets.toml"
+    with product.running() as up:
+        assert up.child("reconcile") is None
+        text = secrets.read_text().replace("[accounts.sales]", '[accounts.sales]\napi_token = "no-such-token"')
+        config = tmp_path / "ingest.toml"
+        whole = config.read_text().replace("[accounts.sales]", '[accounts.sales]\napi_url = "http://127.0.0.1:9"')
+        whole = whole.replace("[accounts.sales]", "[reconcile]\nadmin_port = 0\n[accounts.sales]", 1)
+        config.write_text(whole)
+        secrets.write_text(text)
+        eventually(lambda: up.child("reconcile"), "reconciliation starts")
+        config.write_text("[recon")
+        kill_and_see_it_come_back(up, "reconcile")
+        config.write_text(whole)
+        kill_and_see_it_come_back(up, "reconcile")

@@ -19,7 +19,7 @@ from tests.e2e.processes import Process
 from tests.faults.child import Child, signal_to
 from tests.faults.clock import replace, withdraw
 from tests.faults.history import copy_log, copy_warehouse, delete_topic, events_in_log, restore_warehouse
-from tests.faults.load import EventKey
+from tests.faults.load import EventKey, Vendors
 from tests.faults.plan import Fault, Kind, Plan
 from tests.faults.proxy import Proxy
 from tests.faults.stand import Stand
@@ -34,6 +34,7 @@ _SLOW_SECONDS = 0.3
 _ANSWER_SECONDS = 0.5
 _LARGEST_CUT = 0.5  # of the newest segment
 _JOINER = "second"
+_LARGE_BODIES = 30
 
 T = TypeVar("T")
 
@@ -45,14 +46,13 @@ def _one(chosen: Sequence[T], fault: Fault) -> T:
 class Breaker:
     """`done` and `missed` count faults: missed are those that found nothing to break in time, `unreached` the steps among them."""
 
-    def __init__(self, stand: Stand, accepted: Callable[[], frozenset[EventKey]]) -> None:
-        """`accepted` are the events of webhooks accepted so far."""
+    def __init__(self, stand: Stand, vendors: Vendors) -> None:
         self.done: Counter[Kind] = Counter()
         self.missed: Counter[Kind] = Counter()
         self.unreached: Counter[str] = Counter()
         self.cut = frozenset[EventKey]()  # accepted, and taken out of the log after that
         self._stand = stand
-        self._accepted = accepted
+        self._vendors = vendors
         self._turns: defaultdict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
@@ -147,6 +147,11 @@ class Breaker:
         finally:
             if holder.returncode is None:
                 holder.kill()
+
+    async def send_large_bodies(self, _: Fault) -> bool:
+        """More than a batch of them."""
+        self._vendors.large = _LARGE_BODIES
+        return bool(await self._until(lambda: not self._vendors.large))
 
     async def down_warehouse(self, fault: Fault) -> bool:
         """As in a crash, with whatever it was loading."""
@@ -264,7 +269,7 @@ class Breaker:
     async def _accepted_by_now(self) -> frozenset[EventKey]:
         """With those whose answers are still on their way."""
         await asyncio.sleep(_ANSWER_SECONDS)
-        return self._accepted()
+        return self._vendors.accepted()
 
     async def _note_cut(self, accepted: frozenset[EventKey]) -> bool:
         """Of these, those that the log does not have now."""
@@ -361,6 +366,7 @@ _HOW: Mapping[Kind, Callable[[Breaker, Fault], Awaitable[bool]]] = {
     Kind.FULL_LOG_DISK: Breaker.fill_log_disk,
     Kind.FULL_WAREHOUSE_DISK: Breaker.fill_warehouse_disk,
     Kind.WAREHOUSE_LOCKED: Breaker.hold_warehouse,
+    Kind.LARGE_BODIES: Breaker.send_large_bodies,
     Kind.WAREHOUSE_DOWN: Breaker.down_warehouse,
     Kind.KILL_BROKER: Breaker.kill_broker,
     Kind.KILL_LEADER: Breaker.kill_leader,

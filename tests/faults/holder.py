@@ -1,5 +1,6 @@
 """A program that has the warehouse to itself and knows nothing of taking turns: `python -m tests.faults.holder FILE|URL reads|writes SECONDS`."""
 
+import random
 import sys
 import time
 from contextlib import closing
@@ -8,6 +9,7 @@ import duckdb
 import psycopg2
 
 _TRY_SECONDS = 0.01
+_TABLES = ("bookings", "booking_events", "_dlt_loads")
 _MODES = {"reads": "SHARE", "writes": "ACCESS EXCLUSIVE"}
 
 
@@ -29,7 +31,7 @@ def _hold_file(file: str, why: str, seconds: float) -> None:
 
 def _hold_tables(url: str, why: str, seconds: float) -> None:
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute(f"LOCK TABLE ingest.bookings IN {_MODES[why]} MODE")
+        cursor.execute(f"LOCK TABLE ingest.{random.choice(_TABLES)} IN {_MODES[why]} MODE")
         time.sleep(seconds)
 
 

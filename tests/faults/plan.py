@@ -28,6 +28,7 @@ class Kind(StrEnum):
     FULL_WAREHOUSE_DISK = "disk of the warehouse full"
     WAREHOUSE_LOCKED = "warehouse held by another program"
     WAREHOUSE_DOWN = "warehouse's server down"
+    LARGE_BODIES = "a burst of large bodies"
     NETWORK_CUT = "network cut"
     NETWORK_SILENT = "network silent"
     NETWORK_SLOW = "network slow"
@@ -94,6 +95,7 @@ _BOTH = frozenset(
         Kind.FREEZE_WORKER,
         Kind.FULL_WAREHOUSE_DISK,
         Kind.WAREHOUSE_LOCKED,
+        Kind.LARGE_BODIES,
         Kind.CONSUMER_CLOCK,
         Kind.RECEIVER_CLOCK,
     }

@@ -109,7 +109,7 @@ async def _run_on(stand: Stand, asked: Asked, tell: Tell) -> Report:
     impossible = stand.impossible() & asked.kinds
     plan = asked.plan or draw(asked.seed, asked.possible - impossible, asked.kills, asked.pace.seconds)
     vendors = Vendors(stand.settings, asked.seed)
-    breaker = Breaker(stand, vendors.accepted)
+    breaker = Breaker(stand, vendors)
     async with stand.supervised():
         await stand.wait_until_accepting()
         telling = asyncio.create_task(_keep_telling(lambda: tell(vendors, breaker, plan)))

@@ -187,6 +187,24 @@ def test_poll_keeps_to_the_limit_and_loses_nothing(log: Log) -> None:
     assert by_key == {f"{name}-{key}": list(range(13)) for name in ("booking", "other") for key in range(5)}
 
 
+def test_poll_keeps_to_the_bytes_and_gives_each_record_however_large(log: Log) -> None:
+    producer = log.producer()
+    large = 300_000
+    for number in range(12):  # some compress well: what is fetched tells little of what they take
+        append(producer, log.topic, Record(f"booking-{number}", bytes(large)))
+        append(producer, log.other_topic, Record(f"other-{number}", os.urandom(large)))
+    consumer = log.consumer()
+    polls: list[list[StoredRecord]] = []
+    deadline = time.monotonic() + PATIENCE
+    while sum(map(len, polls)) < 24:
+        assert time.monotonic() < deadline
+        polls.append(consumer.poll(100, 1.0, most_bytes=2 * large))
+    assert max(sum(len(stored.record.value) for stored in poll) for poll in polls) <= 3 * large
+    assert len({stored.record.key for poll in polls for stored in poll}) == 24
+    append(producer, log.topic, *numbered(2))
+    assert len(consumer.poll(100, PATIENCE, most_bytes=1)) == 1
+
+
 def test_every_record_of_several_producers_and_threads_is_there_once(log: Log) -> None:
     producers = [log.producer() for _ in range(3)]
     failed: list[BaseException] = []

@@ -19,7 +19,7 @@ from ingest.simulator.truth import differences
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.losses import report_loss
-from receivers.reconcile.losses import Losses
+from receivers.reconcile.losses import Loss, Losses
 from receivers.reconcile.report import Report
 from receivers.watch import Watch
 from tests.consumers.rig import until
@@ -67,8 +67,16 @@ def notes(shop: Shop) -> list[Event]:
     return [event for event in events if event.type == LOST]
 
 
-def losses(shop: Shop, *accounts: str) -> Losses:
-    return Losses(shop.rig.settings, [vendor for vendor in shop.rig.settings.vendors().values() if vendor.account.name in accounts])
+class Watched:
+    """The losses of some accounts."""
+
+    def __init__(self, shop: Shop, *accounts: str) -> None:
+        self._vendors = [vendor for vendor in shop.rig.settings.vendors().values() if vendor.account.name in accounts]
+        self._losses = Losses(shop.rig.settings)
+        self.answer = self._losses.answer
+
+    def look(self) -> list[Loss]:
+        return self._losses.look(self._vendors)
 
 
 def test_a_delivery_that_tells_of_a_loss_leaves_one_note_and_any_other_none(shop: Shop) -> None:
@@ -81,7 +89,7 @@ def test_a_delivery_that_tells_of_a_loss_leaves_one_note_and_any_other_none(shop
 
 
 def test_many_notes_are_one_run_and_an_answered_one_is_none(shop: Shop) -> None:
-    watched = losses(shop, "bookeo", "oncehub")
+    watched = Watched(shop, "bookeo", "oncehub")
     assert watched.look() == []
     report(shop)
     newest = report(shop)
@@ -93,19 +101,19 @@ def test_many_notes_are_one_run_and_an_answered_one_is_none(shop: Shop) -> None:
 
 def test_a_loss_of_an_account_that_somebody_else_reconciles_is_theirs(shop: Shop) -> None:
     report(shop)
-    assert losses(shop, "oncehub").look() == []
+    assert Watched(shop, "oncehub").look() == []
 
 
 def test_after_a_restart_a_loss_is_open_until_a_run_over_it_came_to_its_end(shop: Shop) -> None:
     report(shop)
-    assert len(losses(shop, "bookeo").look()) == 1
+    assert len(Watched(shop, "bookeo").look()) == 1
     with shop.rig.running():
         shop.reconcile("bookeo", since=timedelta(days=1))
-    assert losses(shop, "bookeo").look() == []
+    assert Watched(shop, "bookeo").look() == []
 
 
 def test_a_run_that_failed_is_repeated_but_not_at_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = losses(shop, "bookeo")
+    watched = Watched(shop, "bookeo")
     report(shop)
     (loss,) = watched.look()
     watched.answer(loss, None)
@@ -151,7 +159,7 @@ def test_the_watch_runs_the_account_that_lost_something_and_no_other(shop: Shop,
     monkeypatch.setattr("receivers.watch.Watch._compare", lambda _: None)
     report(shop)
     stop = threading.Event()
-    watch = Watch(shop.rig.settings, list(shop.rig.settings.vendors().values()), reconciler, lambda _: pytest.fail("no look is due"))
+    watch = Watch(shop.rig.settings, lambda: shop.rig.settings, [], reconciler, lambda _: pytest.fail("no look is due"))
     monkeypatch.setattr(watch, "_look", lambda: None)
     thread = threading.Thread(target=watch.run, args=(stop,), daemon=True)
     thread.start()
@@ -183,9 +191,9 @@ def test_a_report_of_the_future_is_answered_once(shop: Shop) -> None:
     ahead = replace(verified, delivery=replace(verified.delivery, received_at=datetime.now(UTC) + timedelta(days=365)))
     report_loss(vendor, ahead, shop.rig.producer, shop.rig.settings.audit_topic)
     until(lambda: notes(shop), "the note is in the log")
-    losses = Losses(shop.rig.settings, [vendor])
-    [loss] = losses.look()
+    losses = Losses(shop.rig.settings)
+    [loss] = losses.look([vendor])
     assert loss.since < datetime.now(UTC)
     losses.answer(loss, datetime.now(UTC))
     losses._due.clear()
-    assert losses.look() == []
+    assert losses.look([vendor]) == []

@@ -88,6 +88,21 @@ def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen
         assert made.url.startswith("https://hooks.example.com/webhooks/calendly/calendly")
 
 
+def test_a_new_account_and_a_new_key_are_taken_while_it_runs(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, ["bookeo", "oncehub"], reconcile={"every": "1s", "jitter": "0s", "lookback": "5d"})
+    with shop.server.serving():
+        shop.live(6)
+        tree = shop.tree()
+        oncehub = tree["accounts"].pop("oncehub")
+        key = tree["accounts"]["bookeo"]["api_key"]
+        tree["accounts"]["bookeo"]["api_key"] = "not-this-one"
+        with up(tmp_path, tree):
+            eventually(lambda: rows(tree, "select * from reconciliations where outcome = 'failed'"), "the key is refused")
+            tree["accounts"] |= {"bookeo": tree["accounts"]["bookeo"] | {"api_key": key}, "oncehub": oncehub}
+            configured(tmp_path, tree | {"receiver": {"port": 0, "admin_port": 0}})
+            eventually(lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [], "all is repaired")
+
+
 def told(port: int) -> str:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/metrics").text

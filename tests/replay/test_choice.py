@@ -41,6 +41,12 @@ def test_an_event_counts_by_its_account_and_by_when_it_was_received(wanted: Want
     assert why_skipped(appended(sample(1, at=3, received_at=moment(10)).to_record()), wanted) is reason
 
 
+def test_what_was_received_by_a_clock_that_was_ahead_counts_by_when_it_was_appended() -> None:
+    record = sample(1, received_at=LATER + timedelta(days=365)).to_record()
+    assert received_at(appended(record)) == LATER
+    assert why_skipped(appended(record), Wanted(since=LATER, until=LATER + timedelta(seconds=1))) is None
+
+
 def test_a_dead_letter_counts_by_its_account_and_by_when_it_was_set_aside() -> None:
     record = letter(sample(1).to_record()).to_record()
     assert received_at(appended(record)) == moment(50)

@@ -178,6 +178,45 @@ class TestPasswords:
         write(f'[warehouse]\ndestination = "mssql"\ncredentials = "{credentials}"')
         assert fault().startswith("warehouse.credentials is a secret")
 
+    @pytest.mark.parametrize(
+        "credentials",
+        [
+            '"postgresql://me:hunter2@host/db"',
+            '"postgresql://host/db?user=me&password=hunter2"',
+            '"postgresql://host/db?user=me&pass%77ord=hunter2"',
+            '"postgresql://host/db?sslpassword=hunter2"',
+            '"me:hunter2@host:5432/db"',
+            "\"host=h user=me password = 'hunter2'\"",
+            '"md:bookings?motherduck_token=hunter2"',
+            '"Server=h;Access Token=hunter2"',
+            '"DefaultEndpointsProtocol=https;AccountKey=hunter2"',
+            """'{"private_key": "hunter2", "project_id": "p"}'""",
+            """'{"aws_access_key_id": "a", "aws_secret_access_key": "hunter2"}'""",
+            """'{"nested": [{"token": "hunter2"}]}'""",
+            """'{"password": "hunter2",'""",
+            '{ username = "me", password = "hunter2" }',
+            '{ account = { api_key = "hunter2" } }',
+        ],
+    )
+    def test_a_secret_in_any_form_is_refused_in_the_open_file_and_never_shown(self, credentials: str) -> None:
+        write(f'[warehouse]\ndestination = "postgres"\ncredentials = {credentials}')
+        message = fault()
+        assert "warehouse.credentials is a secret and does not belong in ingest.toml" in message
+        assert "INGEST_WAREHOUSE__CREDENTIALS" in message
+        assert "hunter2" not in message
+
+    @pytest.mark.parametrize(
+        "credentials",
+        [
+            "postgresql://me@host/db?passfile=x&sslkey=y",
+            "https://tokens.example.com:443/db",
+            '{"private_key_path": "k.pem", "token_uri": "u"}',
+        ],
+    )
+    def test_names_of_files_and_addresses_are_no_secrets(self, credentials: str) -> None:
+        write(f"[warehouse]\ndestination = 'postgres'\ncredentials = '{credentials}'")
+        assert load().warehouse.credentials == SecretStr(credentials)
+
     @pytest.mark.parametrize("credentials", ["postgresql://me@host:5432/db", "postgresql://host:5432/db?a=b", "md:bookings", "{}"])
     def test_credentials_without_a_password_are_taken_as_they_are(self, credentials: str) -> None:
         write(f'[warehouse]\ndestination = "postgres"\ncredentials = "{credentials}"')

@@ -7,10 +7,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingest.errors import ConfigurationError
+from ingest.settings.live import LiveAccounts
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings, watched_paths
 from receivers.app import with_secrets
-from receivers.live import LiveAccounts
 from tests.consumers.rig import until
 
 ONE = '[accounts.sales]\nvendor = "calendly"\n'

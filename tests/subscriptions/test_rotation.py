@@ -1,6 +1,7 @@
 """Rotations: always another secret, and the old one goes only when it is known that nothing is signed with it any more."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -151,3 +152,18 @@ def test_what_was_made_by_hand_and_delivers_keeps_all_secrets_until_it_is_made_a
         assert made not in desk.counter.ours
         assert desk.is_settled()
         assert set(finish(desk)) == {ANOTHER, SECRET}
+
+
+def test_a_rotation_of_a_time_that_has_not_come_begins_now(signed: Desk) -> None:
+    """The clock was a year ahead when the newest secret became that."""
+    signed.apply()
+    rotate(signed)
+    with signed.registrar() as registrar:
+        state = registrar.state.read()
+        registrar.state.write(replace(state, rotated_at=datetime.now(UTC) + timedelta(days=365)))
+    with pytest.raises(ConfigurationError, match="from now on it is"):
+        finish(signed)
+    with signed.registrar() as registrar:
+        since = registrar.state.read().rotated_at
+    assert since is not None
+    assert since < datetime.now(UTC) + timedelta(minutes=1)

@@ -77,6 +77,7 @@ def _others(settings: Settings) -> list[list[Check]]:
 
     All that needs dlt is imported here, because two threads cannot do it at once.
     """
+    from consumers.table_check import check_tables
     from consumers.warehouse.rights import check_warehouse
     from ingest.probing import check_log
     from ingest.vendors.rest import load_rest
@@ -92,6 +93,7 @@ def _others(settings: Settings) -> list[list[Check]]:
         *([Check(f"REST {vendor.account.name}", partial(check_rest, settings, vendor))] for vendor in vendors),
         [
             Check("warehouse", partial(check_warehouse, settings)),
+            Check("tables", partial(check_tables, settings)),
             *(Check(f"webhooks {vendor.account.name}", partial(check_webhooks, settings, vendor)) for vendor in vendors),
         ],
     ]

@@ -17,10 +17,13 @@ Listener = tuple[str, str, int]
 
 def check_accounts(settings: Settings) -> list[Finding]:
     """Whether each has what its webhooks are verified by."""
-    from receivers.app import ready_vendors
+    from receivers.app import RISK_OF_SHARING, ready_vendors
 
     names = [f"{vendor}/{name}" for vendor, name in ready_vendors(settings)]
-    return [ok("accounts", f"{', '.join(names)}: every one has a webhook secret")]
+    shared = [
+        warning("accounts", f"{', '.join(some)} have the same webhook secret", RISK_OF_SHARING) for some in settings.sharing_secrets()
+    ]
+    return [ok("accounts", f"{', '.join(names)}: every one has a webhook secret"), *shared]
 
 
 def check_listeners(settings: Settings) -> list[Finding]:

@@ -13,6 +13,7 @@ from ingest.cli.output import Console, print_json, print_line, print_table, styl
 from ingest.cli.status.facts import Facts, gather
 from ingest.cli.status.verdict import exit_code, judge, outcomes, subscription_states
 from ingest.cli.webhooks_shown import state_in_words
+from ingest.clock import is_future
 from ingest.duration import describe_duration
 from ingest.finding import Finding, State
 
@@ -123,7 +124,9 @@ def _topic_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
 
 
 def _ago(moment: datetime | None, now: datetime) -> str:
-    return "never" if moment is None else f"{describe_duration(now - moment)} ago"
+    if moment is None:
+        return "never"
+    return "in the future" if is_future(moment, now) else f"{describe_duration(now - moment)} ago"
 
 
 def _or(value: Any, otherwise: str) -> Any:

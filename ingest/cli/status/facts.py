@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ingest.address import local_address
 from ingest.disk import free_bytes
 from ingest.errors import IngestError, NoSuchTable, NothingLoaded
+from ingest.finding import State
 from ingest.opening import read_backlog
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings, Settings
 from ingest.stores import store_folders
@@ -22,10 +23,11 @@ _PER_ACCOUNT = (
     "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, max(loaded_at) as last_load"
     " from bookings group by vendor, account"
 )
-# The newest of each account.
+# The newest of each account; one that a clock which was ahead has written would hide all that came since.
 _LAST_RUNS = (
     "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from reconciliations as run where finished_at ="
-    " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor) order by vendor, account"
+    " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor"
+    " and finished_at <= current_timestamp) order by vendor, account"
 )
 _LETTERS_READ = 5_000  # more are not told apart into open and closed ones: each has to be read
 
@@ -167,6 +169,7 @@ def _ask_warehouse(settings: Settings) -> Row:
         "reconciliations": _rows(settings, _LAST_RUNS),
         "tables": [{"table": name, "rows": _count(settings, name)} for name in TABLES],
         "open_dead_letters": _open_letters(settings),
+        "changed_by_hand": _changed_by_hand(settings),
     }
 
 
@@ -196,6 +199,13 @@ def _open_letters(settings: Settings) -> dict[str, int] | None:
         if not letter.loaded:
             counts[letter.account] = counts.get(letter.account, 0) + 1
     return counts
+
+
+def _changed_by_hand(settings: Settings) -> list[Row]:
+    """What is not as loads make it, in tables and rows; each as a finding in JSON."""
+    from consumers.table_check import check_tables
+
+    return [finding.to_json() for finding in check_tables(settings) if finding.state not in {State.OK, State.SKIPPED}]
 
 
 def _count(settings: Settings, table: str) -> int | None:

@@ -127,6 +127,8 @@ def _warehouse(facts: Facts) -> Iterator[Finding]:
         yield Finding("warehouse", State.SKIPPED, nothing)
     else:
         yield ok("warehouse", "can be asked")
+        for changed in facts.warehouse.get("changed_by_hand") or ():
+            yield Finding(changed["check"], State(changed["state"]), changed["detail"], changed["remedy"])
         letters = facts.warehouse["open_dead_letters"]
         if letters:
             where = ", ".join(f"{account or 'no account'} {number}" for account, number in sorted(letters.items()))

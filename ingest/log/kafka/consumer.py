@@ -18,13 +18,13 @@ from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import KafkaError, RetriableError
 
 from ingest.errors import CommitFailed, LogUnavailable
-from ingest.log import Backlog, Change, Partition, StoredRecord
+from ingest.log import MOST_BYTES, Backlog, Change, Partition, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
+from ingest.log.kafka.comparer import stored
 from ingest.log.kafka.deleted import DeletedUnread, Fetched, Tell
 from ingest.log.kafka.history import History
-from ingest.log.kafka.witness import stored
-from ingest.log.kafka_settings import KafkaSettings
+from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 _COMMIT_MILLISECONDS = 10_000
 _GROUPS_READY_SECONDS = 5.0
@@ -50,6 +50,7 @@ _OPTIONS = {
     "bootstrap_timeout_ms": 10_000,
     "request_timeout_ms": 10_000,
     "metadata_max_age_ms": 60_000,
+    "fetch_max_bytes": MOST_BYTES,  # of each broker; compressed, and unpacked only when polled
     "partition_assignment_strategy": [RoundRobinPartitionAssignor],
     "metrics_enabled": False,
 }
@@ -102,7 +103,20 @@ class KafkaLogConsumer:
         self._history = History(self._cluster, self._consumer)
         self._deleted = DeletedUnread(self._consumer, self._history.commit_position, tell_deleted)
 
-    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
+    def poll(self, limit: int, timeout: float, most_bytes: int = MOST_BYTES) -> list[StoredRecord]:
+        """Few at a time, because what was fetched is unpacked as it is polled, and a small fetch may unpack to gigabytes."""
+        found: list[StoredRecord] = []
+        size = 0
+        while len(found) < limit and size < most_bytes:
+            some = min(limit - len(found), max(1, (most_bytes - size) // LARGEST_RECORD))
+            more = self._poll(some, 0.0 if found else timeout)
+            if not more:
+                break
+            found += more
+            size += sum(each.record.size for each in more)
+        return found
+
+    def _poll(self, limit: int, timeout: float) -> list[StoredRecord]:
         with self._cluster.translated_errors():
             fetched = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=limit)
         for partition, messages in fetched.items():

@@ -15,12 +15,12 @@ from kafka.errors import OffsetMetadataTooLargeError
 from ingest.log import Change, Partition, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
+from ingest.log.kafka.comparer import Match, RecordComparer, stored
 from ingest.log.kafka.deleted import Fetched
-from ingest.log.kafka.witness import Finding, Witness, stored
 
 _PATIENCE_MILLISECONDS = 10_000
 _LOOK_SECONDS = 15.0
-_GLANCE_SECONDS = 2.0
+_ANSWER_SECONDS = 2.0
 _NEVER = -1
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -30,10 +30,10 @@ class History:
 
     def __init__(self, cluster: Cluster, consumer: Any) -> None:
         self._cluster, self._consumer = cluster, consumer
-        self._witness = Witness(cluster)
+        self._comparer = RecordComparer(cluster)
         self._generation = _NEVER
         self._ids: dict[str, str] = {}
-        self._kept: dict[TopicPartition, Bookmarks] = {}
+        self._bookmarks: dict[TopicPartition, Bookmarks] = {}
         self._first: dict[TopicPartition, Bookmark] = {}  # polled since the last commit, of partitions without a bookmark
         self._last: dict[TopicPartition, tuple[Bookmark, int]] = {}  # polled last, and its leader epoch
         self._due = 0.0
@@ -48,7 +48,7 @@ class History:
         """
         self._in_doubt = self._in_doubt or (generation == self._generation and not self._agrees(fetched))
         if generation != self._generation or self._in_doubt:
-            back = self._place()
+            back = self._find_positions()
             if back or self._in_doubt:
                 self._in_doubt = False
                 return back
@@ -59,8 +59,8 @@ class History:
     def is_same(self, partitions: Iterable[TopicPartition]) -> bool:
         """Whether the log still has what was read of these before what is to be committed now; where not, the next `look` finds out more."""
         same = (
-            Finding.OTHER
-            not in self._witness.look({partition: mark for partition in partitions if (mark := self._before(partition))}).values()
+            Match.OTHER
+            not in self._comparer.compare({partition: mark for partition in partitions if (mark := self._before(partition))}).values()
         )
         self._in_doubt = not same
         return same
@@ -76,45 +76,50 @@ class History:
         return changes
 
     def bookmarks(self) -> Mapping[TopicPartition, Bookmarks]:
-        return self._kept
+        return self._bookmarks
 
     def commit(self, newest: Mapping[TopicPartition, StoredRecord], load: str) -> None:
         """Commits these with a bookmark each."""
         kept = {
-            partition: self._kept.get(partition, Bookmarks()).with_newest(Bookmark.of(record, load), self._id(partition))
+            partition: self._bookmarks.get(partition, Bookmarks()).with_newest(Bookmark.of(record, load), self._id(partition))
             for partition, record in newest.items()
         }
         self._commit({partition: (record.offset + 1, kept[partition]) for partition, record in newest.items()})
 
     def commit_position(self, partition: TopicPartition, offset: int) -> None:
         """Commits a position with the bookmarks there are."""
-        self._commit({partition: (offset, self._kept.get(partition, Bookmarks()))})
+        self._commit({partition: (offset, self._bookmarks.get(partition, Bookmarks()))})
 
     def go_back(self, after: Mapping[TopicPartition, Bookmark | None]) -> dict[TopicPartition, int]:
         """Commits, and returns, the offsets of the first records that there are after these bookmarks, or at all for None."""
         first = self._consumer.beginning_offsets(list(after)) if after else {}
         offsets = {partition: max(first[partition], mark.offset + 1 if mark else 0) for partition, mark in after.items()}
         self._commit(
-            {partition: (offsets[partition], self._kept.get(partition, Bookmarks()).back_to(mark)) for partition, mark in after.items()}
+            {
+                partition: (offsets[partition], self._bookmarks.get(partition, Bookmarks()).back_to(mark))
+                for partition, mark in after.items()
+            }
         )
         return offsets
 
     def close(self) -> None:
-        self._witness.close()
+        self._comparer.close()
 
-    def _place(self) -> dict[TopicPartition, int]:
+    def _find_positions(self) -> dict[TopicPartition, int]:
         """Find for each partition the newest bookmark that the log agrees with; returns the offsets of those that have to go back."""
         assigned = self._consumer.assignment()
         committed = {
             partition: self._consumer.committed(partition, metadata=True, timeout_ms=_PATIENCE_MILLISECONDS) for partition in assigned
         }
-        self._kept = {partition: self._newer(partition, each) for partition, each in committed.items()}
+        self._bookmarks = {partition: self._newer(partition, each) for partition, each in committed.items()}
         self._ids = self._topic_ids({partition.topic for partition in assigned})
         agreed = self._agreed()
-        after = {partition: mark for partition, mark in agreed.items() if mark != self._kept[partition].newest}
-        polled = self._witness.look({partition: mark for partition, mark in self._first.items() if partition in assigned - agreed.keys()})
-        after |= {partition: None for partition, finding in polled.items() if finding is Finding.OTHER}
-        newest = {partition: self._kept[partition].newest for partition in after}
+        after = {partition: mark for partition, mark in agreed.items() if mark != self._bookmarks[partition].newest}
+        polled = self._comparer.compare(
+            {partition: mark for partition, mark in self._first.items() if partition in assigned - agreed.keys()}
+        )
+        after |= {partition: None for partition, finding in polled.items() if finding is Match.OTHER}
+        newest = {partition: self._bookmarks[partition].newest for partition in after}
         offsets = self.go_back(after)
         for partition, offset in offsets.items():
             mark = newest[partition]
@@ -126,7 +131,7 @@ class History:
 
     def _newer(self, partition: TopicPartition, committed: OffsetAndMetadata | None) -> Bookmarks:
         """What is committed, or what is known here where that is more: the commits of a log that was restored, or of a deleted topic, are gone too."""
-        known = self._kept.get(partition, Bookmarks())
+        known = self._bookmarks.get(partition, Bookmarks())
         kept = Bookmarks.decode(committed.metadata or "") if committed else Bookmarks()
         is_older = known.newest and (not kept.newest or kept.newest.offset < known.newest.offset)
         return known if is_older and (self._in_doubt or not committed) else kept
@@ -134,31 +139,31 @@ class History:
     def _agreed(self) -> dict[TopicPartition, Bookmark | None]:
         """By partition with bookmarks. Of a record that was deleted only the topic's identity can tell."""
         agreed: dict[TopicPartition, Bookmark | None] = {}
-        left = {partition: list(kept.marks) for partition, kept in self._kept.items() if kept.marks}
+        left = {partition: list(kept.marks) for partition, kept in self._bookmarks.items() if kept.marks}
         while left:
             agreed |= {partition: None for partition, marks in left.items() if not marks or self._is_anew(partition)}
             left = {partition: marks for partition, marks in left.items() if partition not in agreed}
-            for partition, finding in self._witness.look({partition: marks[0] for partition, marks in left.items()}).items():
-                if finding is Finding.OTHER:
+            for partition, finding in self._comparer.compare({partition: marks[0] for partition, marks in left.items()}).items():
+                if finding is Match.OTHER:
                     left[partition].pop(0)
                 else:
                     agreed[partition] = left.pop(partition)[0]
         return agreed
 
     def _is_anew(self, partition: TopicPartition) -> bool:
-        log, now = self._kept[partition].log, self._id(partition)
+        log, now = self._bookmarks[partition].log, self._id(partition)
         return bool(log and now) and log != now
 
     def _agrees(self, fetched: Fetched) -> bool:
         """Asks about partitions that jump, and now and then about all, of which some may have no leader just now."""
         if jumping := [partition for partition, messages in fetched.items() if self._jumps(partition, messages)]:
-            return Finding.OTHER not in self._witness.look({partition: self._last[partition][0] for partition in jumping}).values()
+            return Match.OTHER not in self._comparer.compare({partition: self._last[partition][0] for partition in jumping}).values()
         if time.monotonic() < self._due:
             return True
         marks = {partition: mark for partition in self._consumer.assignment() if (mark := self._before(partition))}
-        found = self._witness.glance(marks, _GLANCE_SECONDS)
+        found = self._comparer.compare_within(marks, _ANSWER_SECONDS)
         self._due = time.monotonic() + _LOOK_SECONDS
-        return Finding.OTHER not in found.values()
+        return Match.OTHER not in found.values()
 
     def _jumps(self, partition: TopicPartition, messages: Sequence[Any]) -> bool:
         """Whether it has another leader epoch than before, or goes back: Kafka's client does, by itself, where it finds the log cut."""
@@ -169,11 +174,11 @@ class History:
 
     def _before(self, partition: TopicPartition) -> Bookmark | None:
         """The newest record before what is not committed yet, or the first of that."""
-        return self._kept.get(partition, Bookmarks()).newest or self._first.get(partition)
+        return self._bookmarks.get(partition, Bookmarks()).newest or self._first.get(partition)
 
     def _note(self, fetched: Fetched) -> None:
         for partition, messages in fetched.items():
-            if not self._kept.get(partition, Bookmarks()).marks:
+            if not self._bookmarks.get(partition, Bookmarks()).marks:
                 self._first.setdefault(partition, Bookmark.of(stored(messages[0])))
             self._last[partition] = Bookmark.of(stored(messages[-1])), messages[-1].leader_epoch
 
@@ -184,7 +189,7 @@ class History:
             self._send({partition: OffsetAndMetadata(offset, texts[partition], -1) for partition, (offset, _) in positions.items()})
         except OffsetMetadataTooLargeError:
             self._send({partition: OffsetAndMetadata(offset, "", -1) for partition, (offset, _) in positions.items()})
-        self._kept |= {partition: kept for partition, (_, kept) in positions.items()}
+        self._bookmarks |= {partition: kept for partition, (_, kept) in positions.items()}
         for partition in positions:
             self._first.pop(partition, None)
 

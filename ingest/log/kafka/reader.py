@@ -12,11 +12,13 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 from ingest.log import Appended, Partition
 from ingest.log.kafka.cluster import Cluster
+from ingest.log.kafka.comparer import stored
 from ingest.log.kafka.consumer import partitions_of
-from ingest.log.kafka.witness import stored
 from ingest.log.kafka_settings import KafkaSettings
 
-_AT_A_TIME = 1000  # of each partition; the broker gives no more than max_partition_fetch_bytes at once
+_AT_A_TIME = 1000  # of each partition
+_BYTES_AT_A_TIME = 1024 * 1024
+_UNPACKED_AT_ONCE = 8  # a fetch of max_partition_fetch_bytes may unpack to gigabytes
 _POLL_MILLISECONDS = 1_000
 _PATIENCE_SECONDS = 30.0
 _OPTIONS = {
@@ -86,11 +88,24 @@ class KafkaLogReader:
             self._consumer.assign([partition])
             self._consumer.seek(partition, offset)
             while time.monotonic() < deadline:
-                fetched = self._consumer.poll(timeout_ms=_POLL_MILLISECONDS, max_records=_AT_A_TIME)
+                messages = self._unpacked(partition)
                 after = self._consumer.position(partition, timeout_ms=_POLL_MILLISECONDS)
                 if after is not None and after > offset:
-                    return fetched.get(partition, []), after
+                    return messages, after
             raise KafkaTimeoutError(f"{partition.topic}/{partition.partition} gave nothing from offset {offset} on")
+
+    def _unpacked(self, partition: TopicPartition) -> list[Any]:
+        """What the next fetch has, as far as it is not too large once it is unpacked."""
+        messages: list[Any] = []
+        size, patience = 0, _POLL_MILLISECONDS
+        while len(messages) < _AT_A_TIME and size < _BYTES_AT_A_TIME:
+            more = self._consumer.poll(timeout_ms=patience, max_records=_UNPACKED_AT_ONCE).get(partition)
+            if not more:
+                break
+            messages += more
+            size += sum(len(message.value or b"") for message in more)
+            patience = 0
+        return messages
 
 
 def _instant(milliseconds: int) -> datetime:

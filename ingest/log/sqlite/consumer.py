@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import CommitFailed, LogHeld
-from ingest.log import Backlog, Change, Partition, Record, StoredRecord
+from ingest.log import MOST_BYTES, Backlog, Change, Partition, Record, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.sqlite.file import LogFile, read_only, unavailable
 
@@ -25,6 +25,7 @@ _PRUNE_EVERY_SECONDS = 300.0
 _PRUNED_AT_ONCE = 5000  # of a topic: a tenth of a second, in which nobody else can append
 _PAGES_AT_ONCE = 2000  # 8 MB; writers wait meanwhile
 
+_RECORDS = "SELECT offset, key, value, headers, appended_at FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?"
 _NEXT = "SELECT next_offset FROM topics WHERE topic = ?"
 # Of those at or after an offset; the next one to be appended where there is none.
 _FIRST = """
@@ -74,11 +75,11 @@ class SqliteConsumer:
         self._restored = 0  # how often the file turned out to be another one by what is in it
         self.rewind()
 
-    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
+    def poll(self, limit: int, timeout: float, most_bytes: int = MOST_BYTES) -> list[StoredRecord]:
         deadline = time.monotonic() + timeout
         while True:
             with unavailable(self._path):
-                found = self._read(limit)
+                found = self._read(limit, most_bytes)
             if found or (left := deadline - time.monotonic()) <= 0:
                 return found
             time.sleep(min(left, _LOOK_AGAIN_SECONDS))
@@ -170,9 +171,10 @@ class SqliteConsumer:
                 " stop that one, or go to Kafka to run several"
             ) from None
 
-    def _read(self, limit: int) -> list[StoredRecord]:
+    def _read(self, limit: int, most_bytes: int) -> list[StoredRecord]:
         """A fair share of every topic, in order of offset."""
         found: list[StoredRecord] = []
+        size = 0
         with self._file.use() as connection:
             if self._file.opened != self._next_of:
                 self._start_from_committed(connection)
@@ -181,20 +183,24 @@ class SqliteConsumer:
                 self._start_from_committed(connection)
             self._topics.append(self._topics.pop(0))  # so that a small limit starves none
             for place, topic in enumerate(self._topics):
-                if len(found) >= limit:
+                if len(found) >= limit or size >= most_bytes:
                     break
-                share = max(1, (limit - len(found)) // (len(self._topics) - place))
-                found += self._some(connection, topic, share)
+                left = len(self._topics) - place
+                some = self._some(connection, topic, max(1, (limit - len(found)) // left), (most_bytes - size) // left)
+                size += sum(stored.record.size for stored in some)
+                found += some
         return found
 
-    def _some(self, connection: sqlite3.Connection, topic: str, share: int) -> list[StoredRecord]:
-        rows = connection.execute(
-            "SELECT offset, key, value, headers, appended_at FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?",
-            (topic, self._next.get(topic, 0), share),
-        ).fetchall()
-        some = [
-            StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset, at) for offset, key, value, headers, at in rows
-        ]
+    def _some(self, connection: sqlite3.Connection, topic: str, share: int, most_bytes: int) -> list[StoredRecord]:
+        """The next of a topic, at least one where there is any."""
+        some: list[StoredRecord] = []
+        size = 0
+        with closing(connection.execute(_RECORDS, (topic, self._next.get(topic, 0), share))) as rows:
+            for offset, key, value, headers, at in rows:
+                some.append(StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset, at))
+                size += some[-1].record.size
+                if size >= most_bytes:
+                    break
         if some:
             self._next[topic] = some[-1].offset + 1
             self._ends.append((topic, some[-1].offset, some[-1].timestamp))

@@ -3,6 +3,7 @@
 import heapq
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from ingest.errors import LogUnavailable
 from ingest.log import Appended, Partition, Record, StoredRecord
 from ingest.log.sqlite.file import read_only, unavailable
 
-_AT_A_TIME = 100  # of each topic; the largest record is over a megabyte
+_AT_A_TIME = 100  # of each topic
+_BYTES_AT_A_TIME = 1024 * 1024
+_NEXT = (
+    "SELECT offset, key, value, headers, appended_at FROM records WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?"
+)
 
 
 class SqliteReader:
@@ -45,14 +50,22 @@ class SqliteReader:
     def _of(self, topic: str, span: range) -> Iterator[Appended]:
         while span:
             with unavailable(self._path):
-                rows = self._connection.execute(
-                    "SELECT offset, key, value, headers, appended_at FROM records WHERE topic = ? AND offset >= ? AND offset < ?"
-                    " ORDER BY offset LIMIT ?",
-                    (topic, span.start, span.stop, _AT_A_TIME),
-                ).fetchall()
+                found = self._some(topic, span)
+            yield from found
+            span = range(found[-1].stored.offset + 1 if found else span.stop, span.stop)
+
+    def _some(self, topic: str, span: range) -> list[Appended]:
+        """The first of a span, at least one where it has any."""
+        found: list[Appended] = []
+        size = 0
+        with closing(self._connection.execute(_NEXT, (topic, span.start, span.stop, _AT_A_TIME))) as rows:
             for offset, key, value, headers, at in rows:
-                yield Appended(_instant(at), StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset))
-            span = range(rows[-1][0] + 1 if rows else span.stop, span.stop)
+                record = Record(key, value, json.loads(headers))
+                found.append(Appended(_instant(at), StoredRecord(record, Partition(topic), offset)))
+                size += record.size
+                if size >= _BYTES_AT_A_TIME:
+                    break
+        return found
 
     def _first(self, topic: str) -> float | None:
         return self._value("SELECT appended_at FROM records WHERE topic = ? ORDER BY offset LIMIT 1", topic)

@@ -29,7 +29,7 @@ _OPTIONS = {
 }
 
 
-class Finding(Enum):
+class Match(Enum):
     """What the log has at a bookmark's offset."""
 
     SAME = auto()
@@ -37,30 +37,30 @@ class Finding(Enum):
     DELETED = auto()  # the log begins after it
 
 
-class Witness:
+class RecordComparer:
     """A client beside a consumer's, which is connected when it is first needed. Everything raises KafkaError, LogUnavailable."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._client: Any = None
 
-    def look(self, marks: Mapping[TopicPartition, Bookmark]) -> dict[TopicPartition, Finding]:
+    def compare(self, marks: Mapping[TopicPartition, Bookmark]) -> dict[TopicPartition, Match]:
         """Compare each bookmark with the record that is at its offset now. Raises KafkaTimeoutError where some partition does not answer."""
-        found = self.glance(marks, _PATIENCE_SECONDS)
+        found = self.compare_within(marks, _PATIENCE_SECONDS)
         if waiting := marks.keys() - found.keys():
             names = ", ".join(sorted(f"{partition.topic}/{partition.partition}" for partition in waiting))
             raise KafkaTimeoutError(f"{names} gave no record within {_PATIENCE_SECONDS:.0f} s")
         return found
 
-    def glance(self, marks: Mapping[TopicPartition, Bookmark], seconds: float) -> dict[TopicPartition, Finding]:
+    def compare_within(self, marks: Mapping[TopicPartition, Bookmark], seconds: float) -> dict[TopicPartition, Match]:
         """The same; leaves out partitions that do not answer in time."""
-        found: dict[TopicPartition, Finding] = {}
+        found: dict[TopicPartition, Match] = {}
         if not marks:
             return found
         client = self._connected()
         client.assign(list(marks))
         for partition, mark in marks.items():
-            client.resume(partition)  # it is paused since the last look
+            client.resume(partition)  # it is paused since the last comparison
             client.seek(partition, mark.offset)
         deadline = time.monotonic() + seconds
         while (waiting := marks.keys() - found.keys()) and time.monotonic() < deadline:
@@ -83,19 +83,19 @@ class Witness:
         return self._client
 
 
-def _compared(message: Any, mark: Bookmark) -> Finding:
+def _compared(message: Any, mark: Bookmark) -> Match:
     """Kafka gives the first record there is instead of one that is beyond the log's end or before its beginning."""
     if message.offset > mark.offset:
-        return Finding.DELETED
-    return Finding.SAME if digest_of(stored(message)) == mark.digest else Finding.OTHER
+        return Match.DELETED
+    return Match.SAME if digest_of(stored(message)) == mark.digest else Match.OTHER
 
 
-def _beyond(client: Any, marks: Mapping[TopicPartition, Bookmark]) -> dict[TopicPartition, Finding]:
+def _beyond(client: Any, marks: Mapping[TopicPartition, Bookmark]) -> dict[TopicPartition, Match]:
     """Those whose log ends before the bookmark, or has nothing any more."""
     first, after_last = (ask(list(marks), timeout_ms=_ASK_MILLISECONDS) for ask in (client.beginning_offsets, client.end_offsets))
-    ended = {partition: Finding.OTHER for partition, mark in marks.items() if after_last[partition] <= mark.offset}
+    ended = {partition: Match.OTHER for partition, mark in marks.items() if after_last[partition] <= mark.offset}
     return ended | {
-        partition: Finding.DELETED for partition, mark in marks.items() if mark.offset < first[partition] == after_last[partition]
+        partition: Match.DELETED for partition, mark in marks.items() if mark.offset < first[partition] == after_last[partition]
     }
 
 

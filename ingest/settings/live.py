@@ -1,0 +1,140 @@
+"""What a process that runs makes of the settings files: the last that was whole, made anew beside the work when a file changes."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import structlog
+
+from ingest.errors import ConfigurationError
+from ingest.finding import Finding, warning
+from ingest.vendors import AnyVendor
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+Accounts = Mapping[tuple[str, str], AnyVendor]
+Stamp = tuple[str, int, int, int]
+
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
+# Small files are waited for, so that a new secret is live at once. Large ones are not: whoever asks may be an event loop.
+_QUICK_SECONDS, _WAIT_SECONDS = 0.25, 0.5
+# Looking at many files takes a hundredth of the time at most.
+_CHEAP_SECONDS, _LOOK_SHARE = 0.001, 100
+
+
+class Live(Generic[T]):
+    """A value that is read from files. `current` looks at them, which takes some microseconds, and has a thread read them when one is another.
+
+    Whatever goes wrong in reading leaves the value as it is: a mistake in a file must not stop what runs. What failed is read again
+    when it changes, and seldom otherwise. `trouble` says what is wrong, and is "" as long as nothing is.
+    """
+
+    def __init__(self, read: Callable[[], T], paths: Sequence[Path], first: T | None = None) -> None:
+        """`paths`: the files to look at; of a folder, all files in it. Without a `first` value, `read` is called here and may raise."""
+        self._read, self._paths = read, paths
+        self._lock = threading.Lock()
+        self._reader: threading.Thread | None = None
+        self._tried: list[Stamp | None] = []
+        self._seen: list[Stamp | None] | None = None
+        self._pause, self._next, self._next_look = _FIRST_PAUSE_SECONDS, 0.0, 0.0
+        self._took = 0.0
+        self.trouble = ""
+        if first is None:
+            stamps, began = self._stamps(), time.monotonic()
+            first = read()
+            self._seen, self._took = stamps, time.monotonic() - began
+        self._value = first
+
+    def current(self) -> T:
+        """Return the last value that was whole."""
+        if time.monotonic() >= self._next_look and (reader := self._start_reading()) and self._took < _QUICK_SECONDS:
+            reader.join(_WAIT_SECONDS)
+        return self._value
+
+    def _start_reading(self) -> threading.Thread | None:
+        """Start a thread where a file changed, unless one reads already; then the next look sees what changed meanwhile."""
+        stamps = self._stamps()
+        if stamps == self._seen:
+            self.trouble = ""  # a mistake was taken back
+            return None
+        with self._lock:
+            again = stamps == self._tried
+            if (self._reader and self._reader.is_alive()) or (again and time.monotonic() < self._next):
+                return None
+            self._tried = stamps
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS) if again else _FIRST_PAUSE_SECONDS
+            self._reader = threading.Thread(target=self._reload, args=(stamps,), name="settings", daemon=True)
+            self._reader.start()
+            return self._reader
+
+    def _reload(self, stamps: list[Stamp | None]) -> None:
+        began = time.monotonic()
+        try:
+            value = self._read()
+        except Exception as error:  # noqa: BLE001 - or whoever asks would fail, each delivery with 500
+            why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__  # whose message may quote a secret
+            self._next = time.monotonic() + self._pause
+            self.trouble = why
+            log.error("secrets.not_reloaded", why=why, kept="the settings as they were")  # noqa: TRY400 - the message has it all
+        else:
+            is_first, self._seen = self._seen is None, stamps
+            self._value, self.trouble = value, ""
+            if not is_first:
+                log.info("secrets.reloaded")
+        self._took = time.monotonic() - began
+
+    def findings(self) -> list[Finding]:
+        """A warning while the files cannot be used, for readiness; nothing else."""
+        self.current()
+        if not self.trouble:
+            return []
+        return [warning("settings", f"the files cannot be used, so this process goes on with the settings as they were: {self.trouble}")]
+
+    def _stamps(self) -> list[Stamp | None]:
+        began = time.monotonic()
+        stamps = [stamp for path in self._paths for stamp in _stamps(path)]
+        took = time.monotonic() - began
+        self._next_look = began + took * _LOOK_SHARE if took > _CHEAP_SECONDS else 0.0
+        return stamps
+
+
+class LiveAccounts(Accounts):
+    """The accounts of a process that runs, as a mapping that changes when the files do."""
+
+    def __init__(self, read: Callable[[], Accounts], paths: Sequence[Path], first: Accounts | None = None) -> None:
+        """As `Live`."""
+        self._live = Live(read, paths, first)
+
+    def __getitem__(self, name: tuple[str, str]) -> AnyVendor:
+        return self._live.current()[name]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._live.current())
+
+    def __len__(self) -> int:
+        return len(self._live.current())
+
+
+def _stamps(path: Path) -> list[Stamp | None]:
+    """What changes when the file does, or the folder or a file in it.
+
+    A link counts as the file that it leads to in the end: Kubernetes changes mounted files by pointing the link `..data`, which all of
+    them lead through, to another folder.
+    """
+    try:
+        below = sorted(path.iterdir()) if path.is_dir() else []
+    except OSError:
+        below = []
+    return [_stamp(path), *map(_stamp, below)]
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """None for what cannot be looked at, such as a file that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return str(path), status.st_ino, status.st_ctime_ns, status.st_size

@@ -1,0 +1,115 @@
+"""A load that waits says so while it waits, and for whom; and a disk without room is no disk to write to."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from ingest import undone
+from ingest.disk import write_trouble
+from ingest.errors import LogUnavailable
+from ingest.finding import Finding
+from ingest.log import Record
+from ingest.log.sqlite.producer import SqliteProducer
+from ingest.probing import probe_append, probe_loaded, probe_read
+from ingest.settings import Settings
+from tests.consumers.postgres import PostgresServer
+from tests.consumers.rig import Rig, Tree, changed, opened, until
+from tests.consumers.samples import sample
+from tests.faults.disk import Disk, can_mount
+
+
+@pytest.mark.postgres
+def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
+    postgres_tree: Tree, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undone, "_QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(undone, "_LOOK_SECONDS", 0.05)
+
+    def failure(rig: Rig) -> Finding | None:
+        return next((finding for finding in rig.loader.undone.probe() if finding.failed), None)
+
+    with opened(changed(postgres_tree, "consumer", undone_limit="300ms")) as rig:
+        rig.load(sample(1))
+        rig.loader.undone.watch()
+        with closing(psycopg2.connect(postgres.url, application_name="report")) as other, other.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {rig.settings.warehouse.dataset}.bookings IN ACCESS EXCLUSIVE MODE")
+            with rig.running():
+                rig.append(sample(2, "B2"))
+                until(lambda: (found := failure(rig)) and "lock of PostgreSQL's session" in found.detail, "the wait is told")
+                found = failure(rig)
+                assert found
+                assert f"session {other.get_backend_pid()} (user ingest, report, idle in transaction" in found.detail
+                assert "1 records from bookings.oncehub/0/1" in found.detail
+                other.rollback()
+                until(lambda: rig.lag_outside() == 0, "everything loaded")
+                until(lambda: rig.loader.undone.seconds == 0, "nothing is undone")
+        assert failure(rig) is None
+
+
+def test_reconciliation_knows_how_long_the_oldest_record_waits_to_be_loaded(rig: Rig) -> None:
+    assert not probe_loaded(rig.settings, timedelta())[0].failed
+    rig.append(sample(1))
+    assert not probe_loaded(rig.settings, timedelta(hours=1))[0].failed
+    found = probe_loaded(rig.settings, timedelta())[0]
+    assert found.failed
+    assert "wait to be loaded" in found.detail
+    rig.load()
+    assert not probe_loaded(rig.settings, timedelta())[0].failed
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Disk, Path]]:
+    if not can_mount(tmp_path):
+        pytest.skip("only root may mount a disk")
+    mounted = Disk(tmp_path / "disk")
+    try:
+        yield mounted, tmp_path / "disk"
+    finally:
+        mounted.close()
+
+
+def settings_with(log: Path) -> Settings:
+    return Settings.model_validate({"log": f"sqlite:///{log}"})
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "by a link"])
+@pytest.mark.parametrize("left", [0, 300_000], ids=["full", "nearly full"])
+def test_a_log_on_a_full_disk_takes_no_records_and_the_probes_know(
+    tmp_path: Path, disk: tuple[Disk, Path], left: int, *, linked: bool
+) -> None:
+    mounted, folder = disk
+    with closing(SqliteProducer(folder / "log.db")) as producer:
+        producer.append("topic", [Record("key", bytes(1_000_000))]).result(60)
+        if linked:
+            (tmp_path / "log.db").symlink_to(folder / "log.db")
+        settings = settings_with((tmp_path if linked else folder) / "log.db")
+        probe_append(settings)
+        spare = folder / "spare"
+        spare.write_bytes(bytes(left))
+        mounted.fill()
+        spare.unlink()
+        for probe in (probe_append, probe_read):
+            with pytest.raises(LogUnavailable, match="No space left"):
+                probe(settings)
+        assert "No space left" in write_trouble(folder)
+        mounted.empty()
+        probe_append(settings)
+        producer.append("topic", [Record("key", b"")]).result(60)
+
+
+def test_a_probe_leaves_nothing_in_the_log(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path / "log.db")
+    (tmp_path / "log.db").touch()
+    probe_append(settings)
+    assert (tmp_path / "log.db").stat().st_size == 0
+    with closing(SqliteProducer(tmp_path / "log.db")) as producer:
+        producer.append("topic", [Record("key", b"value")]).result(60)
+        with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
+            before = list(connection.iterdump())
+            probe_append(settings)
+            assert list(connection.iterdump()) == before

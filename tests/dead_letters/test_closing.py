@@ -1,0 +1,79 @@
+"""A letter is closed when all that its delivery must change is in the warehouse, and each delivery has a letter of its own."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from consumers.rows import event_row
+from ingest.errors import PayloadError
+from ingest.vendors import bookeo
+from ingest.vendors.bookeo import Bookeo
+from tests.consumers.rig import Rig
+from tests.consumers.samples import TOPIC, sample
+from tests.consumers.test_refused import NAMELESS, alter, insist_on_names
+from tests.dead_letters.desk import Desk
+from tests.receivers.requests import SECRET, Request
+from tests.vendors.samples_of import Case, load
+
+REFUSAL = PayloadError("a field that used to be there")
+
+
+def mend(rig: Rig) -> None:
+    alter(rig, "ALTER COLUMN customer_name DROP NOT NULL")
+
+
+def test_a_booking_that_was_refused_while_its_event_was_loaded_is_redriven(desk: Desk) -> None:
+    insist_on_names(desk.rig)
+    refused = sample(2, "B1", at=60, **NAMELESS)
+    desk.rig.load(sample(1, "B2"), refused)
+    with desk.rig.warehouse.turn():  # as where a load writes one table, and is refused by the next
+        desk.rig.warehouse.load({"booking_events": [event_row(refused, f"{TOPIC}/0/1", datetime.now(UTC))]})
+    mend(desk.rig)
+    assert desk.rig.column("select id from booking_events order by id") == ["E1", "E2"]
+    (letter,) = desk.listed("--open")
+    assert letter["reason"] == "load_refused"
+    assert desk.redriven("--all") == {letter["id"]: "redriven"}
+    desk.rig.load()
+    assert desk.rig.column("select service_name from bookings order by booking_id") == ["told by E2", "told by E1"]
+    assert desk.listed("--open") == []
+    assert desk.redriven("--all") == {letter["id"]: "already_loaded"}
+
+
+def test_a_letter_whose_booking_is_newer_by_now_is_closed(desk: Desk) -> None:
+    insist_on_names(desk.rig)
+    desk.rig.load(sample(2, "B1", at=60, **NAMELESS))
+    mend(desk.rig)
+    assert list(desk.redriven("--all").values()) == ["redriven"]
+    desk.rig.load(sample(3, "B1", at=120))
+    assert desk.listed("--open") == []
+    assert desk.rig.column("select service_name from bookings") == ["told by E3"]
+
+
+def delivery(what: str, message: str, at: datetime) -> Request:
+    """One body, and what happened in the URL alone."""
+    body, query = load(Case("bookeo", "created")).body, f"domain=bookings&type={what}"
+    headers = bookeo.sign(SECRET, f"http://127.0.0.1/webhooks/bookeo/tours?{query}", body, message, at)
+    return Request("/webhooks/bookeo/tours", tuple(headers.items()), (body,), query)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("created", "kTr81LpQz0Xw19cbe8ed73c"), ("deleted", "kTr81LpQz0Xw19cbe8ed73d")),
+        (("created", "kTr81LpQz0Xw19cbe8ed73c"), ("deleted", "kTr81LpQz0Xw19cbe8ed73c")),
+        (("created", "kTr81LpQz0Xw19cbe8ed73c"), ("created", "kTr81LpQz0Xw19cbe8ed73d")),
+    ],
+)
+def test_two_deliveries_with_one_body_are_two_letters(desk: Desk, first: tuple[str, str], second: tuple[str, str]) -> None:
+    now = datetime.now(UTC)
+    with desk.broken(Bookeo, "read", REFUSAL):
+        desk.receive(delivery(*first, now), delivery(*second, now + timedelta(seconds=1)))
+    desk.rig.load()
+    assert len(desk.listed()) == 2
+    assert list(desk.redriven("--all").values()) == ["redriven"] * 2
+    told = [(record.headers["ce_type"], record.headers["ce_id"]) for record in desk.records("bookings.bookeo")]
+    assert sorted(told) == sorted((f"bookeo.bookings.{what}", message) for what, message in (first, second))
+    desk.rig.load()
+    assert desk.listed("--open") == []
+    if "deleted" in {first[0], second[0]}:
+        assert desk.rig.column("select status from bookings") == ["cancelled"]
