@@ -222,9 +222,11 @@ class Loader:
         except LoadRefused as refusal:
             return self._load_apart(items, letters, refusal)
         except RowsTooLarge as refusal:
-            if letters or len(items) > 1 or not self._may_be_to_blame(items[0]):
+            if len(items) + len(letters) > 1 or not all(map(self._may_be_to_blame, (*(item.stored for item in items), *letters))):
                 raise
-            return self._load_alone(items[0], str(refusal))
+            if items:
+                return self._load_alone(items[0], str(refusal))
+            self._load_shortened(letters[0], refusal)
         return []
 
     def _load_at_once(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> None:
@@ -236,9 +238,9 @@ class Loader:
         self._refused.note(True for _ in items)
         _observe(items, plan)
 
-    def _may_be_to_blame(self, item: Item) -> bool:
+    def _may_be_to_blame(self, stored: StoredRecord) -> bool:
         """Say whether the record is large enough to fill DuckDB's memory; for a small one the reason is elsewhere."""
-        return item.stored.record.size >= self._settings.consumer.duckdb_bytes // _LARGE_SHARE
+        return stored.record.size >= self._settings.consumer.duckdb_bytes // _LARGE_SHARE
 
     def _load_alone(self, item: Item, refusal: str) -> list[DeadLetter]:
         """Set a record aside that DuckDB has not enough memory for, once it is shown that a load without rows works, and that the record's fails again."""
@@ -276,14 +278,14 @@ class Loader:
             return []
         return [self._refuse(items[0], str(refusal))]
 
-    def _load_shortened(self, letter: StoredRecord, refusal: LoadRefused) -> None:
+    def _load_shortened(self, letter: StoredRecord, refusal: LoadRefused | RowsTooLarge) -> None:
         """Load as much of a dead letter as the destination takes; the log keeps the whole. Raises WarehouseUnavailable where it takes none."""
-        why: LoadRefused = refusal
+        why = refusal
         for row in shortened(dead_letter_row(letter, datetime.now(UTC))):
             try:
                 with self._warehouse.turn([letter.partition]):
                     self._load_id = self._warehouse.load({"dead_letters": [row]})
-            except LoadRefused as error:
+            except (LoadRefused, RowsTooLarge) as error:
                 why = error
             else:
                 log.warning("dead_letter.cut", position=letter.position, columns=row["cut"], bytes=row["data_bytes"], why=str(refusal))
