@@ -21,6 +21,9 @@ RECONCILED = "ingest.reconciliation.finished"
 
 # How far the clocks of a vendor's own machines may differ: that which makes an event, and that which signs and sends it.
 _VENDORS_SKEW = timedelta(seconds=10)
+# How far a receiver's clock may be behind before it is the vendor's time that is not believed.
+_RECEIVERS_SKEW = timedelta(days=400)
+_OF_OURS = "ingest."
 
 LONGEST_ID = 1024
 """Bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the key and headers of a record, which has to
@@ -28,6 +31,8 @@ stay below what Kafka takes with the largest body; vendors' own ids have 200 byt
 
 # How the headers begin that an event has on the log.
 OUR_HEADERS = "ce_"
+# When the vendor signed the delivery; a dead letter of the receiver has it among its headers, where the signature itself is not kept.
+SENT_AT = "ce_sentat"
 
 # The header that a replayed record has beside its own: where the first one of it was in the log.
 REPLAY_OF = "ce_replayof"
@@ -77,7 +82,10 @@ class Event:
     @property
     def latest_possible(self) -> datetime:
         """The latest time that the event may tell of: what is later than that cannot be right."""
-        return later(self.sent_at, _VENDORS_SKEW) if self.sent_at else later(self.received_at, CLOCK_SKEW)
+        if self.sent_at:
+            return later(self.sent_at, _VENDORS_SKEW)
+        # What REST told was read at a time by the vendor's clock; a receiver's clock alone may be wrong, and must make no newer state an older one.
+        return later(self.received_at, CLOCK_SKEW if self.type.startswith(_OF_OURS) else _RECEIVERS_SKEW)
 
     @property
     def vendor(self) -> str:
@@ -94,7 +102,7 @@ class Event:
         return Record(key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=self._headers())
 
     def _headers(self) -> dict[str, str]:
-        optional = {"ce_supersedes": self.supersedes, "ce_sentat": format_instant(self.sent_at) if self.sent_at else ""}
+        optional = {"ce_supersedes": self.supersedes, SENT_AT: format_instant(self.sent_at) if self.sent_at else ""}
         return {
             "ce_specversion": "1.0",
             "ce_id": self.id,
@@ -123,7 +131,7 @@ class Event:
             via=_via(headers),
             signed_by=headers.get("ce_signedby", ""),
             supersedes=headers.get("ce_supersedes", ""),
-            sent_at=parse_instant(sent_at) if (sent_at := headers.get("ce_sentat")) else None,
+            sent_at=parse_instant(sent_at) if (sent_at := headers.get(SENT_AT)) else None,
         )
 
 

@@ -37,26 +37,13 @@ def replace_private(file: Path, content: bytes) -> None:
 
 def remove_left_copies(file: Path) -> None:
     """Remove the unfinished copies of a file, whose writers were killed: each may hold all of its secrets. What cannot be removed is left."""
+    # Temporary files end in eight characters. https://docs.python.org/3/library/tempfile.html
+    name = re.compile(rf"\.{re.escape(file.name)}-[a-z0-9_]{{8}}")
     with suppress(OSError):
-        _remove(path for path in file.parent.iterdir() if _is_copy(path.name, re.escape(file.name)))
-
-
-def remove_all_left_copies(folder: Path) -> None:
-    """Remove those of every file in a folder that is ours alone."""
-    with suppress(OSError):
-        _remove(path for path in folder.iterdir() if _is_copy(path.name, ".+"))
-
-
-def _is_copy(name: str, of: str) -> bool:
-    """Temporary files end in eight characters. https://docs.python.org/3/library/tempfile.html"""
-    return re.fullmatch(rf"\.{of}-[a-z0-9_]{{8}}", name) is not None
-
-
-def _remove(copies: Iterator[Path]) -> None:
-    for copy in copies:
-        with suppress(OSError), copy.open("rb") as left:
-            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
-            copy.unlink()
+        for copy in [path for path in file.parent.iterdir() if name.fullmatch(path.name)]:
+            with suppress(OSError), copy.open("rb") as left:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+                copy.unlink()
 
 
 @contextmanager

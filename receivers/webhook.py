@@ -17,6 +17,8 @@ from starlette.responses import Response
 from ingest.dead_letter import DeadLetter, kept_headers, kept_query
 from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
+from ingest.event import SENT_AT
+from ingest.instant import format_instant
 from ingest.log import Producer, Record
 from ingest.settings import Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS, DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, OLDEST_UNDONE_SECONDS, SIGNED_BY
@@ -200,17 +202,20 @@ class Webhooks:
 
 
 def _dead_letter(vendor: AnyVendor, verified: VerifiedDelivery, reason: str, detail: str) -> DeadLetter:
+    headers = kept_headers(
+        (line for line in verified.delivery.headers.lines if line[0] != vendor.credential_header),
+        vendor.event_headers,
+        vendor.account.live_secrets(),
+    )
+    if verified.proof.sent_at:
+        headers[SENT_AT] = format_instant(verified.proof.sent_at)
     return DeadLetter(
         source=vendor.source,
         reason=reason,
         detail=detail,
         happened_at=verified.received_at,
         data=verified.body,
-        headers=kept_headers(
-            (line for line in verified.delivery.headers.lines if line[0] != vendor.credential_header),
-            vendor.event_headers,
-            vendor.account.live_secrets(),
-        ),
+        headers=headers,
         query=kept_query(verified.delivery.query, vendor.event_parameters),
         signed_by=verified.proof.signed_by,
     )

@@ -1,6 +1,9 @@
 """Temporary files: where no folder takes them, what needs them says so."""
 
+import os
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -45,3 +48,37 @@ def test_a_scratch_folder_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest
     with scratch_folder("x-") as folder:
         (folder / "file").touch()
     assert list(tmp_path.iterdir()) == []
+
+
+_OWNER = """
+import sys, time
+from ingest.scratch import scratch_folder
+with scratch_folder("x-") as folder:
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_folder_of_a_killed_process_is_removed_by_the_next_and_that_of_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "x-not-ours").mkdir()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", _OWNER],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        cwd=Path(__file__).parents[1],
+    )
+    assert owner.stdout
+    folder = Path(owner.stdout.readline().strip())
+    (folder / "counter.db").touch()
+    with scratch_folder("x-"):
+        assert (folder / "counter.db").exists()
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    with scratch_folder("x-"):
+        assert not folder.exists()
+    assert (tmp_path / "x-not-ours").exists()

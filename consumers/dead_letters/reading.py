@@ -1,6 +1,7 @@
 """What today's code makes of a dead letter: the event it should have been, or why it is still none."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,8 +12,9 @@ from consumers.dead_letters.stored import StoredLetter
 from consumers.rows import arrow
 from consumers.versions import Candidate
 from ingest.dead_letter import DeadLetter
-from ingest.errors import LoadRefused, PayloadError, VerificationError
-from ingest.event import RECONCILED, Event
+from ingest.errors import LoadRefused, PayloadError
+from ingest.event import RECONCILED, SENT_AT, Event
+from ingest.instant import parse_instant
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings import Settings
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
@@ -83,11 +85,14 @@ class Reader:
 
 def _parsed(vendor: AnyVendor, letter: DeadLetter) -> Event:
     delivery = Delivery(letter.query, Headers.of(letter.headers.items()), letter.data, letter.happened_at)
-    try:
-        sent_at = vendor.signed_at(delivery)
-    except VerificationError:  # the letter has not the header: then the time of receipt bounds what the event may tell of
-        sent_at = None
-    return vendor.parse(VerifiedDelivery.from_log(delivery, letter.signed_by, sent_at))
+    return vendor.parse(VerifiedDelivery.from_log(delivery, letter.signed_by, _sent_at(letter)))
+
+
+def _sent_at(letter: DeadLetter) -> datetime | None:
+    """Return when its delivery was signed; None where the vendor tells no such time, and of letters from before it was kept."""
+    with suppress(PayloadError):
+        return parse_instant(letter.headers.get(SENT_AT, ""))
+    return None
 
 
 def _observed(vendor: AnyVendor, letter: DeadLetter) -> Event:

@@ -4,14 +4,13 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ingest.cli.options import settings_of
 from ingest.errors import ConfigurationError
-from ingest.private_file import remove_all_left_copies, remove_left_copies
+from ingest.private_file import remove_left_copies
 from ingest.settings import Settings
 from ingest.settings.sources import Snapshot, current_secrets_path
 
@@ -42,7 +41,6 @@ def handed_settings(config: str | None, wanted: bool) -> Settings:
     """
     settings = _read_handed() if wanted else settings_of(config)
     remove_left_copies(current_secrets_path().resolve())
-    remove_all_left_copies(Path(settings.reconcile.state_dir))
     return settings
 
 

@@ -5,7 +5,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -34,7 +33,6 @@ _CHUNK = 1 << 16
 _LARGEST = 64 << 20  # bytes of an answer; a page of any vendor's has a hundredth of that
 _CONNECTIONS = 16
 _ANSWERS_COMPARED = 5
-_TIME_SECONDS = 5.0
 _TIMED_OUT = 408
 _UNAUTHORIZED = 401
 _TOO_MANY = 429
@@ -125,17 +123,6 @@ class VendorAdapter(HTTPAdapter):
         """
         with self._lock:
             return min(self._ahead, key=abs, default=None)
-
-    def ask_time(self, url: str, session: Session) -> None:
-        """Compare the clocks by an answer to a request without a credential, of whatever status; nothing where there is none."""
-        request, asked = PreparedRequest(), datetime.now(UTC)
-        request.prepare(method="HEAD", url=url, headers={})
-        with suppress(RequestException, HTTPError, OSError):
-            response = super().send(
-                request, timeout=_TIME_SECONDS, verify=session.verify if session.verify is not None else True, proxies=session.proxies
-            )
-            self._note_time(response.headers, asked)
-            response.close()
 
     def _note_time(self, headers: Mapping[str, str], asked: datetime) -> None:
         """Compare this machine's clock with the time that an answer tells."""

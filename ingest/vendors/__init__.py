@@ -53,7 +53,7 @@ class Vendor(ABC, Generic[A]):
     event_parameters: ClassVar[frozenset[str]] = frozenset()
     Account: ClassVar[type[Account]] = Account
     signs_url: ClassVar[bool] = False
-    signs_time: ClassVar[bool] = True  # whether a delivery says when it was signed: see `signed_at`
+    signs_time: ClassVar[bool] = True  # whether a delivery says when it was sent, under its signature
 
     def __init__(self, account: A, public_url: str) -> None:
         self.account = account
@@ -146,10 +146,6 @@ class Vendor(ABC, Generic[A]):
         if event.type == GONE:
             return _as_gone(event)
         return self.booking_of_webhook(event)
-
-    def signed_at(self, delivery: Delivery) -> datetime | None:  # noqa: ARG002 - not every vendor tells
-        """Return when the delivery says that it was signed, whoever signed it; None where the vendor tells no such time. Raises VerificationError."""
-        return None
 
     @abstractmethod
     def authenticate(self, delivery: Delivery) -> Proof:

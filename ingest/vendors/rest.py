@@ -126,10 +126,6 @@ class Rest(ABC, Generic[A]):
         """Return the time by the vendor's clock where its answers show that this machine's is wrong."""
         return datetime.now(UTC) - (self.clock_ahead or timedelta(0))
 
-    def ask_time(self) -> None:
-        """Compare the clocks before anything is asked. Where nobody answers, the next answer does it."""
-        self._adapter.ask_time(self.base_url, self._session)
-
     @cached_property
     def client(self) -> RESTClient:
         """dlt's, over a session of ours."""

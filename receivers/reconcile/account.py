@@ -9,11 +9,13 @@ from pathlib import Path
 
 import structlog
 
+from ingest.clock import CLOCK_SKEW
 from ingest.duration import describe_skew
 from ingest.errors import ConfigurationError, IngestError, VendorUnavailable
 from ingest.rest import Patience
 from ingest.settings import Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS
+from ingest.vendor_time import read_clock_ahead
 from ingest.vendors import AnyVendor
 from ingest.vendors.rest import AnyRest, Window, load_rest
 from receivers.reconcile.checkpoint import Checkpoint
@@ -61,29 +63,36 @@ class AccountRun:
     def run(self) -> Report:
         """Whatever went wrong is in the report; and the report in the log, or `unrecorded`."""
         with self._failing():
-            self._set_clock()
+            folder = Path(self._around.settings.reconcile.state_dir)
+            self._go_by(read_clock_ahead(folder) or timedelta(0))
             is_dry = self._outlet is None
-            checkpoint = Checkpoint(Path(self._around.settings.reconcile.state_dir), self._report.account, dry_run=is_dry)
+            checkpoint = Checkpoint(folder, self._report.account, dry_run=is_dry)
             with nullcontext() if is_dry else checkpoint.alone():  # a lock would be a file
                 self._alone(checkpoint)
                 return self._report
         self._tell_unnoted()  # before anything was found
         return self._report
 
-    def _set_clock(self) -> None:
-        """Go by the vendor's clock where this machine's is wrong: spans and marks of another time would leave out what was missed."""
-        with suppress(ConfigurationError):  # it is met again where the vendor is asked, and told there
-            rest = self._rest
-            rest.ask_time()
-            self._report.clock_ahead = rest.clock_ahead
-            self._ahead = rest.clock_ahead or timedelta(0)
-            CLOCK_SKEW_SECONDS.labels(self._report.vendor, self._report.account).set(self._ahead.total_seconds())
-            if self._ahead:
-                why = f"this machine's clock is {describe_skew(self._ahead)} that of {rest.base_url}, which is gone by: set it, keep it with NTP"
-                log.warning("reconcile.clock_wrong", account=self._report.account, why=why)
-        report, now = self._report, self._now()
-        report.since = self._since or now - self._around.settings.reconcile.lookback
-        report.until, report.started_at, report.finished_at = self._until or now, now, now
+    def _go_by(self, ahead: timedelta) -> None:
+        """Begin, or begin again, with the vendor's time where this machine's clock is so far ahead of it; negative when behind."""
+        self._ahead = ahead if abs(ahead) > CLOCK_SKEW else timedelta(0)
+        now = self._now()
+        since, until = self._since or now - self._around.settings.reconcile.lookback, self._until or now
+        self._report = Report(self._report.vendor, self._report.account, since, until, now, now)
+
+    def _clock_error(self) -> timedelta | None:
+        """How far this machine's clock is ahead by the vendor's answers; None where none has told."""
+        if (ahead := self._rest.clock_ahead) is None:
+            return None
+        report = self._report
+        report.clock_ahead = ahead
+        CLOCK_SKEW_SECONDS.labels(report.vendor, report.account).set(ahead.total_seconds())
+        if abs(ahead) > CLOCK_SKEW:
+            why = (
+                f"this machine's clock is {describe_skew(ahead)} that of {self._rest.base_url}, which is gone by: set it, keep it with NTP"
+            )
+            log.warning("reconcile.clock_wrong", account=report.account, why=why)
+        return ahead
 
     @cached_property
     def _rest(self) -> AnyRest:
@@ -94,16 +103,33 @@ class AccountRun:
         return datetime.now(UTC) - self._ahead
 
     def _alone(self, checkpoint: Checkpoint) -> None:
+        noting = self._compared(checkpoint)
+        if self._went_by_wrong_clock():
+            if self._outlet:
+                checkpoint.clear(self._report.since, self._until)  # windows of another time are nothing to go on with
+            self._go_by(self._rest.clock_ahead or timedelta(0))
+            noting = self._compared(checkpoint)
+            self._went_by_wrong_clock()
+        if self._outlet:
+            self._tell(Telling(self._outlet, checkpoint, self._vendor), noting.progress)
+
+    def _went_by_wrong_clock(self) -> bool:
+        """Whether the vendor's answers show that the windows were of another time: those would leave out what was missed."""
+        with suppress(ConfigurationError):  # then nothing was asked, and the report says why
+            ahead = self._clock_error()
+            return ahead is not None and abs(ahead - self._ahead) > CLOCK_SKEW
+        return False
+
+    def _compared(self, checkpoint: Checkpoint) -> Noting:
         if self._since is None:
             self._report.since = min(self._report.since, checkpoint.covered(self._now()) or self._report.since)
         if self._outlet is None:
-            self._compare(Noting(Nowhere(), None, self._fresh(), self._report.counts), checkpoint)
-            return
-        telling = Telling(self._outlet, checkpoint, self._vendor)
-        telling.left_over(self._report.since, self._until)
-        noting = self._resumed(self._outlet, checkpoint)
+            noting = Noting(Nowhere(), None, self._fresh(), self._report.counts)
+        else:
+            Telling(self._outlet, checkpoint, self._vendor).left_over(self._report.since, self._until)
+            noting = self._resumed(self._outlet, checkpoint)
         self._compare(noting, checkpoint)
-        self._tell(telling, noting.progress)
+        return noting
 
     def _fresh(self) -> Progress:
         report = self._report
@@ -149,16 +175,15 @@ class AccountRun:
     @contextmanager
     def _failing(self) -> Iterator[None]:
         """No other account than this one: they go on."""
-        report = self._report
         try:
             yield
         except IngestError as error:
-            report.failure = error
-            log.warning("reconcile.failed", vendor=report.vendor, account=report.account, why=str(error))
+            self._report.failure = error
+            log.warning("reconcile.failed", vendor=self._report.vendor, account=self._report.account, why=str(error))
         except Exception as error:  # our bug, or an answer nobody thought of
-            told = f"{report.vendor} account {report.account}: an answer that is not understood: {type(error).__name__}"
-            report.failure = VendorUnavailable(told)
-            log.exception("reconcile.crashed", vendor=report.vendor, account=report.account)
+            told = f"{self._report.vendor} account {self._report.account}: an answer that is not understood: {type(error).__name__}"
+            self._report.failure = VendorUnavailable(told)
+            log.exception("reconcile.crashed", vendor=self._report.vendor, account=self._report.account)
 
     def _tell(self, telling: Telling, progress: Progress) -> None:
         report = self._report

@@ -112,6 +112,14 @@ def test_a_receiver_whose_clock_is_behind_changes_nothing_in_the_order_of_signed
     assert the_row(loaded([older, newer]))["last_event_id"] == "E2"
 
 
+@pytest.mark.parametrize("behind", [timedelta(hours=1), timedelta(days=365)])
+def test_a_receiver_whose_clock_is_behind_changes_nothing_in_the_order_of_events_without_a_signed_time(behind: timedelta) -> None:
+    older = told(1, moment(10), moment(10), moment(11))
+    newer = told(2, moment(20), moment(21) - behind, moment(21) - behind)
+    for events in ([older, newer], [newer, older]):
+        assert the_row(loaded(*([event] for event in events)))["last_event_id"] == "E2"
+
+
 def test_a_change_that_is_said_to_be_older_than_the_booking_counts_as_old_as_the_booking() -> None:
     created = moment(100)
     broken = told(1, datetime(1970, 1, 1, tzinfo=UTC), moment(110), moment(110), creation_time=created.isoformat())

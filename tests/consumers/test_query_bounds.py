@@ -25,8 +25,8 @@ BOUNDS = Bounds(60)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("bounds")
-    (made / "ingest.secrets.toml").write_text(f'secret = "{SECRET}"\n')
-    (made / "ingest.secrets.toml").chmod(0o600)
+    (made / "other.secrets.toml").write_text(f'secret = "{SECRET}"\n')
+    (made / "other.secrets.toml").chmod(0o600)
     return made
 
 
@@ -40,16 +40,16 @@ def command(folder: Path) -> Iterator[Command]:
 
 
 REACHING = [
-    "select * from read_text('{folder}/ingest.secrets.toml')",
-    "select * from read_blob('{folder}/ingest.secrets.toml')",
-    "select * from '{folder}/ingest.secrets.csv'",
-    "select * from read_csv('{folder}/ingest.secrets.toml')",
-    "select * from read_json('{folder}/ingest.secrets.toml')",
-    "select * from sniff_csv('{folder}/ingest.secrets.toml')",
+    "select * from read_text('{folder}/other.secrets.toml')",
+    "select * from read_blob('{folder}/other.secrets.toml')",
+    "select * from '{folder}/other.secrets.csv'",
+    "select * from read_csv('{folder}/other.secrets.toml')",
+    "select * from read_json('{folder}/other.secrets.toml')",
+    "select * from sniff_csv('{folder}/other.secrets.toml')",
     "select * from glob('{folder}/*')",
-    "select * from query('select * from read_text(''{folder}/ingest.secrets.toml'')')",
+    "select * from query('select * from read_text(''{folder}/other.secrets.toml'')')",
     "with a as (select content from read_text('{folder}/*.toml')) select * from a, bookings",
-    "explain analyze select * from read_text('{folder}/ingest.secrets.toml')",
+    "explain analyze select * from read_text('{folder}/other.secrets.toml')",
     "copy bookings to '{folder}/out.csv'",
     "copy (select 1) to '{folder}/out.parquet' (format parquet)",
     "export database '{folder}/exported'",
@@ -66,7 +66,7 @@ REACHING = [
     "prepare mine as select 1",
     "begin",
     "checkpoint",
-    "select 1; select * from read_text('{folder}/ingest.secrets.toml')",
+    "select 1; select * from read_text('{folder}/other.secrets.toml')",
     "select * from bounds",
     "select * from _LOCKED_DOWN",
 ]
@@ -94,7 +94,7 @@ def test_what_reads_the_tables_is_allowed(command: Command, sql: str) -> None:
 
 
 def test_a_file_is_refused_in_plain_words(command: Command, folder: Path) -> None:
-    answer = command.run("query", f"select * from read_text('{folder}/ingest.secrets.toml')")
+    answer = command.run("query", f"select * from read_text('{folder}/other.secrets.toml')")
     assert answer.returncode == 2
     assert answer.stderr.startswith("error: a query reads the tables of the warehouse and nothing else")
     assert "held by another program" not in answer.stderr
@@ -152,15 +152,15 @@ main()
 
 
 def test_ctrl_c_ends_a_query_with_130(command: Command, folder: Path) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", _INTERRUPTED, "query", ENDLESS],
         cwd=folder, env={"PYTHONPATH": str(ROOT), "INGEST_CONFIG": str(folder / "ingest.toml")},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout
-    assert process.stdout.readline() == "asking\n"
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=PATIENCE)
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stdout.readline() == "asking\n"
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=PATIENCE)
     assert (process.returncode, stderr) == (130, "stopped\n")
     assert query_bounded(command.settings, "select 1", BOUNDS).rows == [(1,)]
 

@@ -81,6 +81,15 @@ def all_in(path: Path) -> list[bytes]:
         return [row[0] for row in connection.execute("SELECT value FROM records ORDER BY topic, offset")]
 
 
+def in_main_file(path: Path) -> list[bytes]:
+    """Without what is only in the -wal; nothing is opened beside it."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
+            return [row[0] for row in connection.execute("SELECT value FROM records")]
+    except sqlite3.Error:
+        return []
+
+
 def copy(path: Path, kept: Path) -> None:
     """A whole copy, as SQLite's own backup makes it."""
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(kept)) as target:
@@ -143,11 +152,20 @@ def test_an_idle_process_lets_go_of_a_wal_that_was_deleted_and_saves_what_is_in_
     writer.append(*texts("before", 5))
     take_away(path, "wal", "shm")
     deadline = time.monotonic() + PATIENCE
-    while not (path.with_name("log.db-wal").exists()):
+    while set(in_main_file(path)) != set(writer.acknowledged):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    writer.kill()
-    assert set(all_in(path)) == set(writer.acknowledged)
+
+
+def test_an_idle_process_makes_no_new_file_where_one_was_taken_away(path: Path, writer: Writer) -> None:
+    writer.append(*texts("before", 5))
+    writer.append(*texts("and then", 1))
+    path.rename(path.with_name("elsewhere.db"))
+    deadline = time.monotonic() + PATIENCE
+    while set(in_main_file(path.with_name("elsewhere.db"))) != set(writer.acknowledged):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert not path.exists()
 
 
 def test_a_look_from_outside_does_not_keep_what_is_in_a_deleted_wal_from_being_saved(path: Path, writer: Writer) -> None:
@@ -269,3 +287,16 @@ def test_a_whole_set_of_files_is_put_in_place_of_another(path: Path, tmp_path: P
         writer.append(*texts("after", 5))
         assert len(writer.acknowledged) == 5
     assert set(writer.acknowledged) <= set(all_in(path))
+
+
+def test_a_damaged_file_is_told_with_what_to_do(path: Path) -> None:
+    with closing(SqliteProducer(path)) as producer:
+        append(producer, TOPIC, *(Record("key", bytes(10_000)) for _ in range(50)))
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096 * 20)
+    with (
+        pytest.raises(LogUnavailable, match="malformed; was it restored"),
+        closing(consumer_of(path)) as consumer,
+    ):
+        consumer.poll(100, 0)

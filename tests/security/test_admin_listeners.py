@@ -1,5 +1,6 @@
 """Each admin listener is for this machine, or for whoever has its token."""
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import SecretStr, ValidationError
-from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from ingest.admin import build_admin, check_admin
 from ingest.errors import ConfigurationError
@@ -130,27 +131,36 @@ STRANGE = [
 @pytest.mark.parametrize("token", [None, TOKEN])
 def test_a_host_that_is_not_its_own_is_answered_421_and_told_nothing(token: str | None) -> None:
     """A page in a browser reaches what listens on loopback by a name that its owner lets point there."""
-    client = _client(token, ["monitoring.example.com"])
-    authorized = {"Authorization": f"Bearer {TOKEN}"}
+    app = _listener(token, ["monitoring.example.com"])
+    told = "this listener has another name: add the one in the URL to consumer.admin_hosts\n"
     for path in ("/readyz", "/metrics", "/"):
-        answers = {host: client.get(path, headers={"Host": host, **authorized}) for host in STRANGE}
-        assert {host: answer.status_code for host, answer in answers.items()} == dict.fromkeys(STRANGE, 421)
-        assert {answer.text for answer in answers.values()} == {
-            "this listener has another name: add the one in the URL to consumer.admin_hosts\n"
-        }
-    twice = [("Host", "localhost"), ("Host", "elsewhere.example"), *authorized.items()]
-    assert client.get("/readyz", headers=twice).status_code == 421
+        answers = {host: _asked(app, path, host) for host in STRANGE}
+        assert answers == dict.fromkeys(STRANGE, (421, told))
+    assert _asked(app, "/readyz", "localhost", "elsewhere.example") == (421, told)
 
 
 def test_its_own_names_any_address_and_those_of_the_settings_are_answered() -> None:
-    client = _client(None, ["monitoring.example.com", "Receiver"])
+    app = _listener(None, ["monitoring.example.com", "Receiver"])
     for host in (*LOOPBACK, "monitoring.example.com:8081", "MONITORING.example.com", "receiver", "receiver:8081"):
-        assert (host, client.get("/readyz", headers={"Host": host}).status_code) == (host, 200)
+        status, _ = _asked(app, "/readyz", host)
+        assert (host, status) == (host, 200)
 
 
-def _client(token: str | None, names: list[str]) -> TestClient:
+def _listener(token: str | None, names: list[str]) -> ASGIApp:
     app = build_admin(lambda: [ok("log", "fine")], SecretStr(token) if token else None)
-    return TestClient(OwnNames(app, names, "consumer.admin_hosts"), base_url="http://localhost")
+    return OwnNames(app, names, "consumer.admin_hosts")
+
+
+def _asked(app: ASGIApp, path: str, *hosts: str) -> tuple[int, str]:
+    """Status and body, asked with the token."""
+    headers = [*(("Host", host) for host in hosts), ("Authorization", f"Bearer {TOKEN}")]
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            return await client.get(path, headers=headers)
+
+    answer = asyncio.run(ask())
+    return answer.status_code, answer.text
 
 
 @pytest.mark.parametrize("section", LISTENERS)

@@ -156,6 +156,7 @@ def test_what_was_made_by_hand_and_delivers_keeps_all_secrets_until_it_is_made_a
 
 def test_a_rotation_of_a_time_that_has_not_come_begins_now(signed: Desk) -> None:
     """The clock was a year ahead when the newest secret became that."""
+    signed.apply()
     rotate(signed)
     with signed.registrar() as registrar:
         state = registrar.state.read()

@@ -1,6 +1,8 @@
 """The secrets file, changed: comments stay, it is never half there, and only its owner reads it."""
 
 import os
+import subprocess
+import sys
 import threading
 import tomllib
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from ingest.errors import ConfigurationError
-from ingest.private_file import replace_private
+from ingest.private_file import _new_copy, remove_left_copies, replace_private
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import is_above_file, load_settings
 
@@ -190,3 +192,41 @@ def test_what_fails_half_way_leaves_no_copy_of_the_secrets(path: Path) -> None:
     with pytest.raises(OSError, match="in-the-way"):
         replace_private(folder, b"secret")
     assert not list(path.parent.glob(".in-the-way-*"))
+
+
+def test_a_copy_that_a_killed_writer_left_is_removed_and_that_of_one_that_lives_is_not(path: Path) -> None:
+    left, another = path.parent / f".{path.name}-abcd_123", path.parent / ".another.toml-abcd_123"
+    left.write_text("[accounts.sales]")
+    another.write_text("somebody's")
+    with _new_copy(path) as living:
+        remove_left_copies(path)
+        assert Path(living.name).exists()
+    Path(living.name).unlink()
+    assert not left.exists()
+    assert another.exists()
+
+
+def test_a_writer_that_is_killed_leaves_a_copy_that_the_next_one_removes(path: Path) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    assert killed.stdout
+    assert killed.stdout.readline() == "written\n"
+    assert len(list(path.parent.glob(f".{path.name}-*"))) == 1
+    remove_left_copies(path)
+    assert len(list(path.parent.glob(f".{path.name}-*"))) == 1, "it lives"
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    SecretsFile(path).add("sales", "new", ())
+    assert not list(path.parent.glob(f".{path.name}-*"))
+
+
+_WRITER = """
+import sys, time
+from pathlib import Path
+from ingest.private_file import _new_copy
+with _new_copy(Path(sys.argv[1])) as new:
+    new.write(b"secret")
+    new.flush()
+    print("written", flush=True)
+    time.sleep(600)
+"""

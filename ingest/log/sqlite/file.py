@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS bookmarks (consumer_group TEXT, topic TEXT, marks TEX
 """
 
 _BUSY_SECONDS = 10.0
+_RESTORE = "; was it restored beside a -wal of before? Stop what uses it, delete the -wal and -shm, and put a whole copy in its place"
 
 _Inode = tuple[int, int] | None
 
@@ -82,8 +83,7 @@ class LogFile:
     def use(self) -> Iterator[sqlite3.Connection]:
         """A connection to the file that is there now; nobody else in this process uses the file meanwhile. Raises sqlite3.Error, OSError."""
         with self._process.lock:
-            if self._connection is not None and self._is_replaced():
-                self._close_all()
+            self.let_go()
             yield self._connection or self._open()
 
     @contextmanager
@@ -101,10 +101,11 @@ class LogFile:
             if self._is_replaced():
                 raise sqlite3.OperationalError("it was moved, deleted or restored, or its -wal or -shm was, while it was written to")
 
-    def look(self) -> None:
-        """Opens it anew if another one is there. Raises sqlite3.Error, OSError."""
-        with self.use():
-            pass
+    def let_go(self) -> None:
+        """Closes a file that is no longer there, and saves what only the -wal has; whoever uses it next opens what is there then."""
+        with self._process.lock:
+            if self._connection is not None and self._is_replaced():
+                self._close_all()
 
     def reopen(self) -> None:
         """What is open shows what the file no longer has."""
@@ -124,7 +125,7 @@ class LogFile:
         now = _Files.at(self._path)
         for each in (self, *self._process.files):
             each._close(now)  # noqa: SLF001  another one of this class
-        if now.main != self._opened_as.main:
+        if now.main not in {None, self._opened_as.main}:
             self._remove_foreign()
 
     def _close(self, now: _Files) -> None:
@@ -160,7 +161,8 @@ def unavailable(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise LogUnavailable(f"the log {path} failed: {error}") from error
+        remedy = _RESTORE if "malformed" in str(error) else ""
+        raise LogUnavailable(f"the log {path} failed: {error}{remedy}") from error
 
 
 def read_only(path: Path) -> sqlite3.Connection:

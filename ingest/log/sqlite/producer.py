@@ -73,7 +73,7 @@ class SqliteProducer:
                 return self._waiting.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
                 with suppress(sqlite3.Error, OSError):  # the next append says so
-                    self._file.look()
+                    self._file.let_go()
 
     def _commit(self, appends: Sequence[Append]) -> None:
         """Raises sqlite3.Error, OSError; then nothing of it is known to be durable."""

@@ -125,12 +125,6 @@ class Bookeo(Vendor[BookeoAccount]):
         """What Bookeo was given and signs: our configured URL, never the one a proxy shows, and the query as it came."""
         return f"{self.webhook_url}?{query}" if query else self.webhook_url
 
-    def signed_at(self, delivery: Delivery) -> datetime:
-        sent = delivery.headers.one(TIMESTAMP)
-        if not _MILLISECONDS.fullmatch(sent):
-            raise VerificationError("the timestamp is garbled")
-        return _moment(sent)
-
     def authenticate(self, delivery: Delivery) -> Proof:
         sent, message_id = delivery.headers.one(TIMESTAMP), delivery.headers.one(MESSAGE_ID)
         given = delivery.headers.one(SIGNATURE)
@@ -138,7 +132,7 @@ class Bookeo(Vendor[BookeoAccount]):
             raise VerificationError("the timestamp or the message id is garbled")
         url = self.registered_url(delivery.query)
         expected = [_signature(secret, sent, message_id, url, delivery.body) for secret in self.account.live_secrets()]
-        return Proof(which_matches([given], expected), self.signed_at(delivery))
+        return Proof(which_matches([given], expected), _moment(sent))
 
     def read(self, delivery: VerifiedDelivery) -> Reading:
         headers = delivery.delivery.headers

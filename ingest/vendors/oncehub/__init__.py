@@ -66,14 +66,10 @@ class Oncehub(Vendor[OncehubAccount]):
     name = "oncehub"
     Account = OncehubAccount
 
-    def signed_at(self, delivery: Delivery) -> datetime:
-        sent, _ = timestamped_signature(delivery.headers.one(SIGNATURE), "s")
-        return datetime.fromtimestamp(int(sent), UTC)
-
     def authenticate(self, delivery: Delivery) -> Proof:
         sent, signatures = timestamped_signature(delivery.headers.one(SIGNATURE), "s")
         expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.account.live_secrets()]
-        return Proof(which_matches(signatures, expected), self.signed_at(delivery))
+        return Proof(which_matches(signatures, expected), datetime.fromtimestamp(int(sent), UTC))
 
     def read(self, delivery: VerifiedDelivery) -> Reading:
         envelope = read_json(_Envelope, delivery.body)
