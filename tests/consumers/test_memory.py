@@ -30,7 +30,8 @@ def peak_bytes(pid: int) -> int:
 
 
 def test_the_largest_bodies_beside_ordinary_ones_are_loaded_within_the_stated_memory(tmp_path: Path, either_tree: Tree) -> None:
-    command = Command(tmp_path, either_tree)
+    secrets = {"INGEST_WAREHOUSE__CREDENTIALS": either_tree["warehouse"]["credentials"]}
+    command = Command(tmp_path, changed(either_tree, "warehouse", credentials=""), **secrets)
     kinds = [kind for kind in KINDS for _ in range(1 if kind in _SLOW else 4)]
     with opened(either_tree) as rig:
         for number, kind in enumerate(kinds):
@@ -50,12 +51,12 @@ def fail_beyond(rig: Rig, most: int, failure: Callable[[], Exception], monkeypat
     counts: list[int] = []
     load = rig.warehouse.load
 
-    def limited(rows: Any) -> None:
+    def limited(rows: Any) -> str:
         count = len(rows.get("booking_events", ()))
         counts.append(count)
         if count > most:
             raise failure()
-        load(rows)
+        return load(rows)
 
     monkeypatch.setattr(rig.warehouse, "load", limited)
     return counts
