@@ -76,6 +76,15 @@ def test_a_batch_that_memory_does_not_suffice_for_is_halved_without_waiting(
     assert rig.column("select count(*) from dead_letters") == [0]
 
 
+def test_a_large_record_beside_a_small_one_is_tried_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.warehouse.prepare()
+    fail_beyond(rig, 1, lambda: OutOfMemory("the server has none left"), monkeypatch)
+    rig.append(sample(1, "B1"), large("text", 2), sample(3, "B3"))
+    with rig.running():
+        until(lambda: rig.lag_outside() == 0, "everything loaded")
+    assert rig.column("select count(*) from booking_events") == [3]
+
+
 def test_one_record_that_the_machine_has_no_memory_for_waits_and_is_no_dead_letter(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.warehouse.prepare()
     fail_beyond(rig, 0, lambda: OutOfMemory("the server has none left"), monkeypatch)
@@ -89,9 +98,9 @@ def test_one_record_that_the_machine_has_no_memory_for_waits_and_is_no_dead_lett
 
 
 def test_a_record_that_alone_fills_duckdbs_memory_is_set_aside_while_the_others_load(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ConsumerSettings, "duckdb_bytes", property(lambda _: 20 * _MIB))
+    monkeypatch.setattr(ConsumerSettings, "duckdb_bytes", property(lambda _: 24 * _MIB))
     with opened(tree) as rig:
-        rig.load(sample(1, "B1"), large("empty lists", 2), sample(3, "B3"))
+        rig.load(sample(1, "B1"), large("small numbers", 2), sample(3, "B3"))
         assert sorted(rig.column("select id from booking_events")) == ["E1", "E3"]
         letter = rig.rows("select reason, detail, position from dead_letters")[0]
         assert (letter["reason"], letter["position"]) == ("load_refused", f"{TOPIC}/0/1")
@@ -132,7 +141,7 @@ def test_every_way_to_say_that_memory_is_short_is_understood(error: Exception, m
 
 def test_memory_that_the_largest_body_does_not_fit_into_is_refused() -> None:
     tree = {"receiver": {"body_limit": 16 * _MIB, "in_flight_limit": 64 * _MIB}}
-    least = 320 * _MIB + 64 * 16 * _MIB
+    least = 320 * _MIB + 96 * 16 * _MIB
     with pytest.raises(ValidationError, match=f"raise consumer.memory to {least} at least"):
         Settings.model_validate(tree)
     assert Settings.model_validate(tree | {"consumer": {"memory": least}}).consumer.batch_bytes == 8 * _MIB
