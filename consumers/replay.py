@@ -26,9 +26,6 @@ from ingest.waits import Wait
 
 log = structlog.get_logger()
 
-CLOCKS_DIFFER = timedelta(minutes=5)
-"""How much earlier a record may have been appended, by the log's clock, than it was received by a receiver's."""
-
 _PART = 1000  # records that are read, whether they are replayed or not
 _PART_BYTES = 8 * 1024 * 1024
 _ROOM = 1000  # records that may wait for a consumer when the next part is appended: one part is loaded while another one waits

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from ingest.clock import CLOCK_REMEDY
 from ingest.dead_letter import DeadLetter, kept_headers, kept_query
 from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
@@ -24,7 +25,7 @@ from ingest.settings import Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS, DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, OLDEST_UNDONE_SECONDS, SIGNED_BY
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
-from receivers.clock import REMEDY, SignatureClock, look
+from receivers.clock import SignatureClock, look
 from receivers.diagnosis import diagnose
 from receivers.in_flight import Held, InFlight
 from receivers.losses import report_loss
@@ -132,7 +133,7 @@ class Webhooks:
             self._tell(log.info, "delivery.rejected", vendor.source, str(refusal))
             return "rejected"
         self._tell(
-            log.error, "delivery.clock_wrong", vendor.source, f"this machine's clock is {describe_skew(ahead)} the vendors': {REMEDY}"
+            log.error, "delivery.clock_wrong", vendor.source, f"this machine's clock is {describe_skew(ahead)} the vendors': {CLOCK_REMEDY}"
         )
         return "unavailable"
 

@@ -15,7 +15,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from ingest.booking import Booking
-from ingest.clock import CLOCK_SKEW
+from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
 from ingest.duration import describe_duration
 from ingest.errors import ConfigurationError, PayloadError, WrongTime
 from ingest.event import Event, Via, check_length, digest
@@ -172,7 +172,7 @@ class Vendor(ABC, Generic[A]):
             return
         if sent_at - now > CLOCK_SKEW:
             ahead = describe_duration(sent_at - now)
-            raise WrongTime(f"sent {ahead} in the future by this machine's clock: set the clock, if it is late (ntpd, chronyd)", sent_at)
+            raise WrongTime(f"sent {ahead} in the future by this machine's clock; if that is behind, {CLOCK_REMEDY}", sent_at)
         if self.account.tolerance is not None and now - sent_at > self.account.tolerance:
             age, limit = describe_duration(now - sent_at), describe_duration(self.account.tolerance)
             raise WrongTime(

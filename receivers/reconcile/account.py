@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from ingest.clock import CLOCK_SKEW
+from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
 from ingest.duration import describe_skew
 from ingest.errors import ConfigurationError, IngestError, VendorUnavailable
 from ingest.rest import Patience
@@ -88,9 +88,7 @@ class AccountRun:
         report.clock_ahead = ahead
         CLOCK_SKEW_SECONDS.labels(report.vendor, report.account).set(ahead.total_seconds())
         if abs(ahead) > CLOCK_SKEW:
-            why = (
-                f"this machine's clock is {describe_skew(ahead)} that of {self._rest.base_url}, which is gone by: set it, keep it with NTP"
-            )
+            why = f"this machine's clock is {describe_skew(ahead)} that of {self._rest.base_url}, which counts for this run: {CLOCK_REMEDY}"
             log.warning("reconcile.clock_wrong", account=report.account, why=why)
         return ahead
 
