@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from math import ceil
 
 import structlog
 
@@ -57,7 +58,7 @@ _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LAG_EVERY_SECONDS = 15.0
 _LARGE_SHARE = 256  # of DuckDB's memory: a record of less does not fill it, whatever is in it
-_ROOM_STEPS = 16  # loads after which a batch may be as large again as before memory was short
+_GROWING_LOADS = 16  # loads after which a batch may be as large again as before memory was short
 
 
 class _Replaced(WarehouseUnavailable):
@@ -92,7 +93,8 @@ class Loader:
         self._unreadable = BadRun(settings.consumer.dead_letter_limit)
         self._refused = BadRun(settings.consumer.dead_letter_limit)
         self._prepared = False
-        self._room = settings.consumer.batch_bytes  # for the next batch, in bytes: less where memory was short
+        # What the next batch may have: less where memory was short.
+        self._most_records, self._most_bytes = settings.consumer.max_records, settings.consumer.batch_bytes
         self._agreed_in: int | None = None  # the consumer's generation in which the warehouse had what the commits depend on
         self._depends_on: frozenset[str] = frozenset()  # the loads that they depend on
         self._changes: list[Change] = []  # of the log, not noted yet
@@ -154,12 +156,17 @@ class Loader:
             why = str(error) or "this process could not get more memory"
             if len(records) == 1:
                 raise OutOfMemory(f"{records[0].position}, a record of {records[0].record.size} bytes, does not fit alone: {why}") from None
-            self._room = max(1, _size(records) // 2)
+            self._most_records, self._most_bytes = len(records) // 2, max(1, _size(records) // 2)
             log.warning("loader.batch_halved", records=len(records), bytes=_size(records), why=why)
             return False
-        most = self._settings.consumer.batch_bytes
-        self._room = min(most, self._room + most // _ROOM_STEPS)
+        self._grow()
         return True
+
+    def _grow(self) -> None:
+        """Let the next batch be larger again, a little with each that was loaded."""
+        limits = self._settings.consumer
+        self._most_records = min(limits.max_records, self._most_records + ceil(limits.max_records / _GROWING_LOADS))
+        self._most_bytes = min(limits.batch_bytes, self._most_bytes + ceil(limits.batch_bytes / _GROWING_LOADS))
 
     def _note_changes(self) -> None:
         self._changes += self._consumer.changes()
@@ -188,12 +195,11 @@ class Loader:
 
     def _collect(self) -> list[StoredRecord]:
         """Until the batch is full, or its first record has waited long enough since it was received."""
-        limits = self._settings.consumer
-        linger = limits.linger.total_seconds()
-        records = self._consumer.poll(min(limits.max_records, _POLL_RECORDS), _POLL_SECONDS, self._room)
+        linger = self._settings.consumer.linger.total_seconds()
+        records = self._consumer.poll(min(self._most_records, _POLL_RECORDS), _POLL_SECONDS, self._most_bytes)
         deadline = time.monotonic() + linger - (_age(records[0], datetime.now(UTC)) if records else 0.0)
-        while records and len(records) < limits.max_records and (left := self._room - _size(records)) > 0:
-            some = min(limits.max_records - len(records), _POLL_RECORDS)
+        while records and len(records) < self._most_records and (left := self._most_bytes - _size(records)) > 0:
+            some = min(self._most_records - len(records), _POLL_RECORDS)
             more = self._consumer.poll(some, max(0.0, deadline - time.monotonic()), left)
             if not more:
                 break
@@ -222,9 +228,11 @@ class Loader:
         except LoadRefused as refusal:
             return self._load_apart(items, letters, refusal)
         except RowsTooLarge as refusal:
-            if letters or len(items) > 1 or not self._may_be_to_blame(items[0]):
+            if len(items) + len(letters) > 1 or not all(map(self._may_be_to_blame, (*(item.stored for item in items), *letters))):
                 raise
-            return self._load_alone(items[0], str(refusal))
+            if items:
+                return self._load_alone(items[0], str(refusal))
+            self._load_shortened(letters[0], refusal)
         return []
 
     def _load_at_once(self, items: Sequence[Item], letters: Sequence[StoredRecord]) -> None:
@@ -236,9 +244,9 @@ class Loader:
         self._refused.note(True for _ in items)
         _observe(items, plan)
 
-    def _may_be_to_blame(self, item: Item) -> bool:
+    def _may_be_to_blame(self, stored: StoredRecord) -> bool:
         """Say whether the record is large enough to fill DuckDB's memory; for a small one the reason is elsewhere."""
-        return item.stored.record.size >= self._settings.consumer.duckdb_bytes // _LARGE_SHARE
+        return stored.record.size >= self._settings.consumer.duckdb_bytes // _LARGE_SHARE
 
     def _load_alone(self, item: Item, refusal: str) -> list[DeadLetter]:
         """Set a record aside that DuckDB has not enough memory for, once it is shown that a load without rows works, and that the record's fails again."""
@@ -276,14 +284,14 @@ class Loader:
             return []
         return [self._refuse(items[0], str(refusal))]
 
-    def _load_shortened(self, letter: StoredRecord, refusal: LoadRefused) -> None:
+    def _load_shortened(self, letter: StoredRecord, refusal: LoadRefused | RowsTooLarge) -> None:
         """Load as much of a dead letter as the destination takes; the log keeps the whole. Raises WarehouseUnavailable where it takes none."""
-        why: LoadRefused = refusal
+        why = refusal
         for row in shortened(dead_letter_row(letter, datetime.now(UTC))):
             try:
                 with self._warehouse.turn([letter.partition]):
                     self._load_id = self._warehouse.load({"dead_letters": [row]})
-            except LoadRefused as error:
+            except (LoadRefused, RowsTooLarge) as error:
                 why = error
             else:
                 log.warning("dead_letter.cut", position=letter.position, columns=row["cut"], bytes=row["data_bytes"], why=str(refusal))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from ingest.duration import describe_duration
 from ingest.errors import LogUnavailable
-from ingest.finding import Finding, failure, ok
+from ingest.finding import Finding, State, failure, ok
 from ingest.opening import kafka_servers, read_backlog, sqlite_path
 from ingest.settings import Settings
 from ingest.telemetry import OLDEST_UNDONE_SECONDS
@@ -37,8 +37,12 @@ def probe_append(settings: Settings) -> None:
 
 
 def probe_loaded(settings: Settings, limit: timedelta) -> list[Finding]:
-    """Return a failure where a record is in the log for longer than `limit` and not loaded; the metric follows. Raises LogUnavailable."""
-    since = min((entry.waiting_since for entry in read_backlog(settings) if entry.lag and entry.waiting_since), default=None)
+    """Return a failure where a record is in the log for longer than `limit` and not loaded; that the log cannot be asked, another probe tells."""
+    try:
+        backlog = read_backlog(settings)
+    except LogUnavailable:
+        return [Finding("undone", State.SKIPPED, "the log cannot be asked what waits in it")]
+    since = min((entry.waiting_since for entry in backlog if entry.lag and entry.waiting_since), default=None)
     age = max(datetime.now(UTC) - since, timedelta()) if since else timedelta()
     OLDEST_UNDONE_SECONDS.set(age.total_seconds())
     if not since:

@@ -29,7 +29,7 @@ from ingest.cli import (
     webhooks,
 )
 from ingest.cli.options import UNAVAILABLE
-from ingest.cli.output import ending_without_reader, print_error, print_line, print_note
+from ingest.cli.output import ending_without_reader, print_error, print_line, print_note, visible_refusals
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
 
@@ -38,13 +38,13 @@ class Stoppable(TyperGroup):
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Read the arguments, and show help where they ask for it."""
-        with ending_without_reader():
+        with ending_without_reader(), visible_refusals():
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Raises Stopped for Ctrl-C, which typer would end without a word."""
         try:
-            with ending_without_reader():
+            with ending_without_reader(), visible_refusals():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Stopped("stopped") from None

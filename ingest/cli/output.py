@@ -211,6 +211,17 @@ def ending_without_reader() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def visible_refusals() -> Iterator[None]:
+    """Make visible what typer quotes of an argument that it refuses, which it prints itself; its errors' class is private."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "message"):
+            error.message = visible(str(error.message), _LINES)
+        raise
+
+
 def _leave_stdout() -> None:
     """What is still buffered goes nowhere: https://docs.python.org/3/library/signal.html#note-on-sigpipe"""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -24,7 +24,6 @@ _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _STEADY_SECONDS = 60.0
 _WORKING_SECONDS = 20.0  # a child that lives for so long takes its settings
-_NEEDED = 2
 # Exit codes of children: a setting is wrong, or the consumer stopped itself at the dead-letter limit.
 _REFUSED, _AT_LIMIT = 2, 4
 
@@ -159,9 +158,9 @@ class Family:
     def __init__(self, settings: Live[Snapshot]) -> None:
         self._settings = settings
         self._children = [Child(settings, "consume"), Child(settings, "receive")]
-        self._reconciling: Snapshot | None = None
+        self._looked_at: Snapshot | None = None
         self._follow_accounts()
-        if len(self._children) == _NEEDED:
+        if not self._is_reconciling():
             log.warning("up.not_reconciling", why="no account has what reconciliation needs: what a vendor fails to deliver is not found")
 
     def run(self, stop: threading.Event) -> int:
@@ -188,11 +187,14 @@ class Family:
                     return code
         return limited
 
+    def _is_reconciling(self) -> bool:
+        return any(child.name == "reconcile" for child in self._children)
+
     def _follow_accounts(self) -> None:
         """Start reconciliation with the first account that can be reconciled; those that come later it finds by itself."""
         snapshot = self._settings.current()
-        if snapshot is self._reconciling or any(child.name == "reconcile" for child in self._children):
+        if snapshot is self._looked_at or self._is_reconciling():
             return
-        self._reconciling = snapshot
+        self._looked_at = snapshot
         if any(account.can_reconcile() for account in snapshot.settings().accounts.values()):
             self._children.append(Child(self._settings, "reconcile", "--watch", needed=False))

@@ -13,8 +13,8 @@ from ingest.errors import ConfigurationError
 from ingest.local_path import absolute_url, is_local_path
 from ingest.log.kafka_settings import KAFKA_PORT, LARGEST_BODY, KafkaSettings
 from ingest.settings.sections import (
-    BATCH_FACTOR,
     CONSUMER_BASE_BYTES,
+    RECORD_FACTOR,
     ConsumerSettings,
     ReceiverSettings,
     ReconcileSettings,
@@ -74,7 +74,7 @@ def _check_body_limit(info: ValidationInfo) -> None:
 def _fits_largest_body(consumer: ConsumerSettings, info: ValidationInfo) -> ConsumerSettings:
     """The consumer must be able to load the largest body that a receiver takes. Raises ValueError."""
     receiver = info.data.get("receiver")
-    least = CONSUMER_BASE_BYTES + BATCH_FACTOR * receiver.body_limit if receiver else 0
+    least = CONSUMER_BASE_BYTES + RECORD_FACTOR * receiver.body_limit if receiver else 0
     if consumer.memory < least:
         raise ValueError(
             f"memory is too little for the largest bodies: raise consumer.memory to {least} at least, or lower receiver.body_limit"

@@ -94,10 +94,10 @@ class Live(Generic[T]):
         return [warning("settings", f"the files cannot be used, so this process goes on with the settings as they were: {self.trouble}")]
 
     def _stamps(self) -> list[Stamp | None]:
-        began = time.monotonic()
+        began = time.thread_time()  # to be kept waiting by others is no reason to look less often
         stamps = [stamp for path in self._paths for stamp in _stamps(path)]
-        took = time.monotonic() - began
-        self._next_look = began + took * _LOOK_SHARE if took > _CHEAP_SECONDS else 0.0
+        took = time.thread_time() - began
+        self._next_look = time.monotonic() + took * _LOOK_SHARE if took > _CHEAP_SECONDS else 0.0
         return stamps
 
 

@@ -110,7 +110,10 @@ EVERY_FORM = [
     ["query", "--limit", EVIL, "select 1"],
     ["query", f"--{EVIL}"],
     [EVIL],
+    [f"--{EVIL}"],
     ["webhooks", EVIL],
+    ["webhooks", "list", f"--{EVIL}"],
+    ["dead-letters", "list", "too", EVIL],
 ]
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from consumers import loader
 from consumers.dead_letters.letters import Chosen, Letters
 from consumers.dead_letters.reading import Reader
 from consumers.dead_letters.redrive import Redrive
 from consumers.rows import Row
 from consumers.warehouse import Warehouse
 from ingest.dead_letter import DeadLetter, append_letters
-from ingest.errors import LoadRefused, LogUnavailable, PayloadError, WarehouseUnavailable
+from ingest.errors import LoadRefused, LogUnavailable, OutOfMemory, PayloadError, RowsTooLarge, WarehouseUnavailable
 from ingest.log import Producer, Record
 from ingest.vendors.calendly import Calendly
 from ingest.vendors.oncehub import Oncehub
@@ -31,16 +32,16 @@ REFUSAL = PayloadError("a field that used to be there")
 LARGE = booking_body(1).replace(b'"active"', b'"active", "note": "' + b"\xe2\x98\x83" * 50_000 + b'"')
 
 
-def holding(monkeypatch: pytest.MonkeyPatch, longest: int, *columns: str) -> None:
+def holding(monkeypatch: pytest.MonkeyPatch, longest: int, *columns: str, error: type[Exception] = LoadRefused) -> None:
     """Makes the destination refuse longer texts in these columns of dead letters, or in all."""
     load = Warehouse.load
 
-    def refusing(self: Warehouse, rows: Mapping[str, list[Row]]) -> None:
+    def refusing(self: Warehouse, rows: Mapping[str, list[Row]]) -> str:
         for row in rows.get("dead_letters", []):
             for name, value in row.items():
                 if isinstance(value, str) and len(value.encode()) > longest and name in (columns or row):
-                    raise LoadRefused(f"value too long for {name}")
-        load(self, rows)
+                    raise error(f"value too long for {name}")
+        return load(self, rows)
 
     monkeypatch.setattr(Warehouse, "load", refusing)
 
@@ -85,6 +86,24 @@ def test_only_a_table_that_takes_no_row_at_all_is_waited_for(rig: Rig, monkeypat
     rig.loader._start_over()
     rig.load()
     assert rig.column("select data from dead_letters") == ["{"]
+
+
+@pytest.mark.parametrize(
+    ("share", "cut"), [(2**40, "data"), (1, None)], ids=["large enough to be the reason", "too small to be the reason"]
+)
+def test_a_letter_that_memory_does_not_suffice_for_is_cut(rig: Rig, monkeypatch: pytest.MonkeyPatch, share: int, cut: str | None) -> None:
+    monkeypatch.setattr(loader, "_LARGE_SHARE", share)
+    rig.append_records(DEAD, letter(b"x" * 100_000).to_record())
+    with monkeypatch.context() as patch:
+        holding(patch, HELD, error=RowsTooLarge)
+        if cut:
+            rig.load(sample(1, "B1"))
+        else:
+            with pytest.raises(OutOfMemory):
+                rig.loader.step()
+            rig.loader._start_over()
+    rig.load()
+    assert rig.column("select cut from dead_letters") == [cut]
 
 
 @pytest.mark.postgres

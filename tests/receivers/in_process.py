@@ -80,7 +80,10 @@ def stored(log: Path, topic: str) -> list[Record]:
     """Everything in a topic of an embedded log, in order."""
     consumer = SqliteConsumer(log, uuid.uuid4().hex, [topic], retention=Settings().log_retention)
     try:
-        return [found.record for found in consumer.poll(1_000_000, 0.0)]
+        records: list[Record] = []
+        while more := consumer.poll(1_000_000, 0.0):  # as many bytes at a time as a consumer may hold
+            records += [stored.record for stored in more]
+        return records
     finally:
         consumer.close()
 

@@ -13,7 +13,7 @@ from ingest.log import Partition, Record, StoredRecord
 from ingest.log.bookmarks import Bookmark, digest_of
 from ingest.log.kafka.cluster import Cluster
 
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 30.0
 _POLL_MILLISECONDS = 100
 _ASK_MILLISECONDS = 2_000
 _OPTIONS = {

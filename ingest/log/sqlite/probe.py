@@ -15,13 +15,12 @@ def try_append(path: Path) -> None:
     """Commit a change to the file that leaves it as it was, as durably as an append; where there is none, try its folder. Raises LogUnavailable."""
     if trouble := write_trouble(path.resolve().parent):  # the journal of a linked file is beside that file
         raise LogUnavailable(f"the log {path} takes no records: {trouble}")
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:  # nobody has made its tables yet
         return
     uri = f"{path.absolute().as_uri()}?mode=rw"
     with unavailable(path), closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")
-        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:  # else nobody has made its tables yet
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            connection.execute(f"PRAGMA user_version = {version}")  # SQLite writes the page although it stays the same
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute(f"PRAGMA user_version = {version}")  # SQLite writes the page although it stays the same
         connection.execute("COMMIT")
