@@ -33,7 +33,7 @@ class KnownKey:
 
     fingerprint: str
     since: datetime
-    identity: str | None = None
+    owner: str | None = None
     proven: bool = False
 
 
