@@ -98,7 +98,7 @@ def finding(ahead: timedelta) -> Finding:
     )
 
 
-def look(settings: Settings, vendors: Iterable[AnyVendor], votes: Mapping[str, timedelta]) -> timedelta:
+def judge(settings: Settings, vendors: Iterable[AnyVendor], votes: Mapping[str, timedelta]) -> timedelta:
     """Return the verdict by the votes of these accounts, and by what reconciliation has measured on this machine."""
     accounts = sum(vendor.signs_time for vendor in vendors)
     return verdict(votes, accounts, read_clock_ahead(Path(settings.reconcile.state_dir)))
@@ -109,4 +109,4 @@ def readiness(settings: Settings) -> Finding:
     vendors = settings.vendors().values()
     samples = (sample for metric in registry().collect() if metric.name == _METRIC for sample in metric.samples)
     shown = {f"/{sample.labels['vendor']}/{sample.labels['account']}": timedelta(seconds=sample.value) for sample in samples}
-    return finding(look(settings, vendors, {vendor.source: shown[vendor.source] for vendor in vendors if vendor.source in shown}))
+    return finding(judge(settings, vendors, {vendor.source: shown[vendor.source] for vendor in vendors if vendor.source in shown}))

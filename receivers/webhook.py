@@ -25,7 +25,7 @@ from ingest.settings import Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS, DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, OLDEST_UNDONE_SECONDS, SIGNED_BY
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
-from receivers.clock import SignatureClock, look
+from receivers.clock import SignatureClock, judge
 from receivers.diagnosis import diagnose
 from receivers.in_flight import Held, InFlight
 from receivers.losses import report_loss
@@ -126,7 +126,7 @@ class Webhooks:
     def _at_wrong_time(self, vendor: AnyVendor, delivery: Delivery, refusal: WrongTime) -> str:
         """The outcome of a delivery whose signature is right: the vendor is to try again where it is in time by the right clock."""
         self._note_time(vendor, delivery, refusal.sent_at)
-        ahead = look(self._settings, self._vendors.values(), self._clock.votes(delivery.received_at))
+        ahead = judge(self._settings, self._vendors.values(), self._clock.votes(delivery.received_at))
         try:
             vendor.verify(delivery, delivery.received_at - ahead)
         except VerificationError:

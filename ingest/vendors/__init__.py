@@ -42,18 +42,17 @@ class Reading:
 
 
 class Vendor(ABC, Generic[A]):
-    """One account of a vendor: authenticity, identity and meaning of what it sends. Pure: values in, values out.
-
-    `signs_url`: a signature holds for the account's URL alone, so that accounts may have one secret.
-    """
+    """One account of a vendor: authenticity, identity and meaning of what it sends. Pure: values in, values out."""
 
     name: ClassVar[str]
     # The headers (in lower case) and the parameters of the URL's query that `read` needs beside the body: a dead letter keeps their values.
     event_headers: ClassVar[frozenset[str]] = frozenset()
     event_parameters: ClassVar[frozenset[str]] = frozenset()
     Account: ClassVar[type[Account]] = Account
+    # Whether a signature holds for the account's URL alone, so that accounts may share a secret.
     signs_url: ClassVar[bool] = False
-    signs_time: ClassVar[bool] = True  # whether a delivery says when it was sent, under its signature
+    # Whether a delivery says when it was sent, under its signature.
+    signs_time: ClassVar[bool] = True
 
     def __init__(self, account: A, public_url: str) -> None:
         self.account = account

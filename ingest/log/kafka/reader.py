@@ -12,7 +12,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 from ingest.log import Appended, Partition
 from ingest.log.kafka.cluster import Cluster
-from ingest.log.kafka.comparer import stored
+from ingest.log.kafka.comparer import stored_record
 from ingest.log.kafka.consumer import partitions_of
 from ingest.log.kafka_settings import KafkaSettings
 
@@ -79,7 +79,7 @@ class KafkaLogReader:
             messages, offset = self._fetch(partition, offset)
             for message in messages:
                 if message.offset < span.stop:
-                    yield Appended(_instant(message.timestamp), stored(message))
+                    yield Appended(_instant(message.timestamp), stored_record(message))
 
     def _fetch(self, partition: TopicPartition, offset: int) -> tuple[list[Any], int]:
         """The next records, and the offset after them; markers of transactions are offsets without a record."""

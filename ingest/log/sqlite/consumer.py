@@ -91,7 +91,7 @@ class SqliteConsumer:
             if self._file.opened != self._next_of or not self._is_same(connection):
                 self._next_of = 0
                 raise CommitFailed(
-                    f"{self._path} is another file now, or could not be read again: it is read again from what was committed"
+                    f"{self._path} is no longer the file that these records were read from: it is read again from what was committed"
                 )
             self._write(connection, {topic: (record.offset + 1, kept[topic]) for topic, record in done.items()})
         self._ends = [end for end in self._ends if end[1] >= self._committed.get(end[0], 0)]
