@@ -48,9 +48,9 @@ def _records_at(settings: Settings, places: Collection[str], since: datetime | N
     if not topics:
         return found
     with suppress(LogUnavailable), closing(open_reader(settings, since, topics)) as reader:
-        for appended in reader.records():
-            if appended.stored.position in places:
-                found[appended.stored.position] = appended.stored
+        for stored in reader.records():
+            if stored.position in places:
+                found[stored.position] = stored
                 if len(found) == len(places):
                     break
     return found

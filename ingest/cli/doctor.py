@@ -173,8 +173,7 @@ class Doctor:
         topic = self._settings.topic(self._vendor.name)
         reader = open_reader(self._settings, self._delivery.received_at - CLOCK_SKEW, [topic])
         try:
-            for appended in reader.records():
-                stored = appended.stored
+            for stored in reader.records():
                 if stored.record.headers.get("ce_id") == self.event.id:
                     self._position = (stored.partition, stored.offset)
                     return self._position
