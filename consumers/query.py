@@ -8,7 +8,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from consumers.bounds import Bounds, Question
+from consumers.bounds import Bounds, RunningQuery
 from consumers.locks import reading_turn
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.settings import Settings
@@ -59,8 +59,8 @@ def query_exact(settings: Settings, sql: str, parameters: Sequence[Any] = ()) ->
 def query_bounded(settings: Settings, sql: str, bounds: Bounds) -> Answer:
     """As `query_exact`, for a statement that somebody wrote: it reads the tables and nothing else, and ends in time. Raises ConfigurationError for another."""
     if settings.warehouse.duckdb_file:
-        return Question().answer(lambda question: _query_duckdb_bounded(settings, sql, bounds, question), bounds)
-    return Question().answer(lambda question: _query_dlt_bounded(settings, sql, bounds, question), bounds)
+        return RunningQuery().result(lambda running: _query_duckdb_bounded(settings, sql, bounds, running), bounds)
+    return RunningQuery().result(lambda running: _query_dlt_bounded(settings, sql, bounds, running), bounds)
 
 
 def query_all(settings: Settings, statements: Sequence[str]) -> list[Answer]:
@@ -75,12 +75,12 @@ def _query_duckdb(settings: Settings, statements: Sequence[str], parameters: Seq
         return [_answer(connection.execute(_one(connection, sql), parameters)) for sql in statements]
 
 
-def _query_duckdb_bounded(settings: Settings, sql: str, bounds: Bounds, question: Question) -> Answer:
+def _query_duckdb_bounded(settings: Settings, sql: str, bounds: Bounds, running: RunningQuery) -> Answer:
     with _connected(settings) as connection:
         for name, value in _LOCKED_DOWN.items():
             connection.execute(f"SET {name} = {value}")
         _one(connection, sql, readers_only=True)
-        question.begin(connection.interrupt)
+        running.start(connection.interrupt)
         return _answer(connection.execute(sql), bounds)
 
 
@@ -166,10 +166,10 @@ def _query_dlt(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> 
     return Answer(_distinct(columns), [tuple(map(_in_utc, row)) for row in rows])
 
 
-def _query_dlt_bounded(settings: Settings, sql: str, bounds: Bounds, question: Question) -> Answer:
+def _query_dlt_bounded(settings: Settings, sql: str, bounds: Bounds, running: RunningQuery) -> Answer:
     from consumers.warehouse import read_bounded
 
-    columns, rows = read_bounded(settings, sql, bounds, question)
+    columns, rows = read_bounded(settings, sql, bounds, running)
     return Answer(_distinct(columns), [tuple(map(_in_utc, row)) for row in rows])
 
 

@@ -19,15 +19,12 @@ from ingest.clock import is_future
 from ingest.errors import LogUnavailable, PayloadError
 from ingest.event import REPLAY_OF, Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Appended, Backlog, Partition, Producer, Reader, Record, StoredRecord, append_apart
+from ingest.log import Backlog, Partition, Producer, Reader, Record, StoredRecord, append_apart
 from ingest.opening import read_backlog
 from ingest.settings import Settings
 from ingest.waits import Wait
 
 log = structlog.get_logger()
-
-CLOCKS_DIFFER = timedelta(minutes=5)
-"""How much earlier a record may have been appended, by the log's clock, than it was received by a receiver's."""
 
 _PART = 1000  # records that are read, whether they are replayed or not
 _PART_BYTES = 8 * 1024 * 1024
@@ -102,19 +99,19 @@ def again(stored: StoredRecord) -> Record:
     return replace(stored.record, headers={**headers, "ce_via": Via.REPLAY.value, REPLAY_OF: headers.get(REPLAY_OF, stored.position)})
 
 
-def received_at(one: Appended) -> datetime:
+def received_at(stored: StoredRecord) -> datetime:
     """When we received it; of dead letters, when they were set aside; of what is not ours, or was received after that, when it was appended."""
-    headers = one.stored.record.headers
+    headers = stored.record.headers
     try:
         received = parse_instant(headers.get("ce_receivedat") or headers["ce_time"])
     except (KeyError, PayloadError):
-        return one.at
-    return one.at if is_future(received, one.at) else received
+        return stored.appended_at
+    return stored.appended_at if is_future(received, stored.appended_at) else received
 
 
-def why_skipped(one: Appended, wanted: Wanted, first: Callable[[Partition], int] = lambda _: 0) -> Skipped | None:
+def why_skipped(stored: StoredRecord, wanted: Wanted, first: Callable[[Partition], int] = lambda _: 0) -> Skipped | None:
     """None for one that is to be replayed; `first` tells a partition's oldest offset."""
-    headers, received = one.stored.record.headers, received_at(one)
+    headers, received = stored.record.headers, received_at(stored)
     if _came_by_replay(headers) and not _alone_is_left(headers, first):
         return Skipped.REPLAY
     if wanted.accounts and whose(headers.get("ce_source", ""))[1] not in wanted.accounts:
@@ -185,25 +182,25 @@ class Replay:
         """What is to be replayed, some at a time; an empty part now and then where there is nothing."""
         part: list[StoredRecord] = []
         size, fresh = 0, True
-        for number, one in enumerate(self._reader.records(), start=1):
+        for number, stored in enumerate(self._reader.records(), start=1):
             if fresh:
-                self._reached, fresh = one.at, False
-            if self._takes(one):
-                part.append(one.stored)
-                size += len(one.stored.record.value)
+                self._reached, fresh = stored.appended_at, False
+            if self._takes(stored):
+                part.append(stored)
+                size += len(stored.record.value)
             if size >= _PART_BYTES or number % _PART == 0:
                 yield part
                 part, size, fresh = [], 0, True
         yield part
 
-    def _takes(self, one: Appended) -> bool:
+    def _takes(self, stored: StoredRecord) -> bool:
         self.report.read += 1
-        if reason := why_skipped(one, self._wanted, self._reader.first):
+        if reason := why_skipped(stored, self._wanted, self._reader.first):
             self.report.skipped[reason] += 1
             return False
-        received = received_at(one)
-        self._overlap = max(self._overlap, one.at - received)
-        self.report.count(one.stored.record.headers.get("ce_source", ""), received)
+        received = received_at(stored)
+        self._overlap = max(self._overlap, stored.appended_at - received)
+        self.report.count(stored.record.headers.get("ce_source", ""), received)
         return True
 
     def _append(self, producer: Producer, part: Sequence[StoredRecord]) -> None:

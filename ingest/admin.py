@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from ingest.allowed_hosts import AllowedHosts
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, readiness
 from ingest.listening import bind
-from ingest.own_names import OwnNames
 from ingest.readiness import Probe, Readiness
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings
 
@@ -50,7 +50,7 @@ def serve_admin(settings: Listener, section: str, probes: Mapping[str, Probe]) -
     host, port, token = settings.admin_host, settings.admin_port, settings.admin_token
     check_admin(settings, section)
     config = uvicorn.Config(
-        OwnNames(build_admin(Readiness(probes).findings, token), [host, *settings.admin_hosts], f"{section}.admin_hosts"),
+        AllowedHosts(build_admin(Readiness(probes).findings, token), [host, *settings.admin_hosts], f"{section}.admin_hosts"),
         host=host,
         port=port,
         http="h11",  # bounds what it reads of a request's head, and is quick enough here

@@ -17,17 +17,16 @@ from ingest.log import Record
 
 # What a reconciliation appends to the audit topic when it ends; its data is a row of `reconciliations`.
 RECONCILED = "ingest.reconciliation.finished"
-
+_OF_OURS = "ingest."
 
 # How far the clocks of a vendor's own machines may differ: that which makes an event, and that which signs and sends it.
 _VENDORS_SKEW = timedelta(seconds=10)
 # How far a receiver's clock may be behind before it is the vendor's time that is not believed.
 _RECEIVERS_SKEW = timedelta(days=400)
-_OF_OURS = "ingest."
 
+# Most bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the key and headers of a record, which
+# has to stay below what Kafka takes with the largest body; vendors' own ids have 200 bytes at most.
 LONGEST_ID = 1024
-"""Bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the key and headers of a record, which has to
-stay below what Kafka takes with the largest body; vendors' own ids have 200 bytes at most."""
 
 # How the headers begin that an event has on the log.
 OUR_HEADERS = "ce_"

@@ -15,7 +15,7 @@ LOST = "ingest.delivery.lost"
 
 
 def loss_note(source: str, known_at: datetime, *what: str | bytes) -> Event:
-    """A note that something of this account's may be missing; `what` tells it from other notes of that moment."""
+    """Make the note that something of this account may be missing; `what` tells it from other notes of that moment."""
     return Event(
         id=digest(source, LOST, format_instant(known_at), *what),
         source=source,

@@ -4,10 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 from ingest.duration import describe_duration
 from ingest.errors import LogUnavailable
-from ingest.finding import Finding, State, failed, failure, ok
+from ingest.finding import Finding, State, failure, ok
 from ingest.opening import kafka_servers, read_backlog, sqlite_path
 from ingest.settings import Settings
 from ingest.telemetry import OLDEST_UNDONE_SECONDS
+from ingest.undone import judge_undone
 
 
 def check_log(settings: Settings) -> list[Finding]:
@@ -36,7 +37,7 @@ def probe_append(settings: Settings) -> None:
 
 
 def probe_loaded(settings: Settings, limit: timedelta) -> list[Finding]:
-    """Whether a record is in the log for longer than `limit` and not loaded; of a log that cannot be asked another probe tells."""
+    """Return a failure where a record is in the log for longer than `limit` and not loaded; that the log cannot be asked, another probe tells."""
     try:
         backlog = read_backlog(settings)
     except LogUnavailable:
@@ -44,12 +45,10 @@ def probe_loaded(settings: Settings, limit: timedelta) -> list[Finding]:
     since = min((entry.waiting_since for entry in backlog if entry.lag and entry.waiting_since), default=None)
     age = max(datetime.now(UTC) - since, timedelta()) if since else timedelta()
     OLDEST_UNDONE_SECONDS.set(age.total_seconds())
-    detail = (
-        f"records in the log wait to be loaded, the oldest for {describe_duration(age)}" if since else "everything in the log is loaded"
-    )
-    if age > limit:
-        return [failed("undone", f"reconciliation: {detail}", "see what the consumer does")]
-    return [ok("undone", detail)]
+    if not since:
+        return [ok("undone", "everything in the log is loaded")]
+    detail = f"records in the log wait to be loaded, the oldest for {describe_duration(age)}"
+    return [judge_undone("reconcile", detail, age, limit, "see what the consumer does")]
 
 
 def probe_read(settings: Settings) -> None:

@@ -28,32 +28,30 @@ class Undone:
         self._known_cause = ""
 
     def begin(self, what: str) -> None:
-        """Name the work under way. What was begun before and not finished is the same work, tried again."""
+        """Note the work under way. What was begun before and not finished is the same work, tried again."""
         since = self._work[0] if self._work else time.monotonic()
         self._work = (since, what)
 
     def end(self) -> None:
-        """Nothing is undone."""
+        """Note that the work is finished."""
         self._work, self._known_cause = None, ""
 
     @property
     def seconds(self) -> float:
-        """How long ago the work began; 0 where there is none."""
+        """Return how long ago the work began; 0 where there is none."""
         work = self._work
         return time.monotonic() - work[0] if work else 0.0
 
     def probe(self) -> Sequence[Finding]:
-        """A failure beyond the limit."""
+        """Return a failure where the work takes longer than the limit."""
         work, seconds = self._work, self.seconds
         if not work:
             return [ok("undone", "nothing waits")]
-        detail = f"{self._part}: {self._sentence(work[1], seconds)}"
-        if timedelta(seconds=seconds) > self._limit:
-            return [failed("undone", detail, f"see what holds it up; {self._part}.undone_limit is {describe_duration(self._limit)}")]
-        return [ok("undone", detail)]
+        age = timedelta(seconds=seconds)
+        return [judge_undone(self._part, self._sentence(work[1], seconds), age, self._limit, "see what holds it up")]
 
     def watch(self) -> None:
-        """From now on, for as long as the process lives: keep the metric, and log work that takes long, at first soon and then seldom."""
+        """Keep the metric and log work that takes long, at first soon and then seldom, for as long as the process lives."""
         OLDEST_UNDONE_SECONDS.set_function(lambda: self.seconds)
         threading.Thread(target=self._watch, name="undone", daemon=True).start()
 
@@ -73,3 +71,10 @@ class Undone:
     def _sentence(self, what: str, seconds: float) -> str:
         cause = f"; it waits for {self._known_cause}" if self._known_cause else ""
         return f"{what}, for {describe_duration(timedelta(seconds=seconds))} now{cause}"
+
+
+def judge_undone(part: str, detail: str, age: timedelta, limit: timedelta, remedy: str) -> Finding:
+    """Say for `/readyz` whether the oldest work of a part has waited for longer than its `undone_limit`."""
+    if age > limit:
+        return failed("undone", f"{part}: {detail}", f"{remedy}; {part}.undone_limit is {describe_duration(limit)}")
+    return ok("undone", f"{part}: {detail}")

@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median_low
 
 from ingest.admin import registry
+from ingest.clock import CLOCK_REMEDY
 from ingest.duration import describe_skew
 from ingest.finding import Finding, ok, warning
 from ingest.settings import Settings
@@ -35,8 +36,6 @@ _AGREEING = timedelta(seconds=60)
 PLAINLY = timedelta(seconds=60)
 
 _METRIC = "ingest_clock_skew_seconds"
-
-REMEDY = "set this machine's clock, and keep it with NTP, for example timedatectl set-ntp true"
 
 
 class SignatureClock:
@@ -94,10 +93,12 @@ def finding(ahead: timedelta) -> Finding:
     """For `/readyz`. It is no failure: where the clocks of all receivers are wrong, none would be left to answer."""
     if not ahead:
         return ok("clock", "nothing shows that it is wrong")
-    return warning("clock", f"this machine's clock is {describe_skew(ahead)} the vendors': deliveries are answered 503 or refused", REMEDY)
+    return warning(
+        "clock", f"this machine's clock is {describe_skew(ahead)} the vendors': deliveries are answered 503 or refused", CLOCK_REMEDY
+    )
 
 
-def look(settings: Settings, vendors: Iterable[AnyVendor], votes: Mapping[str, timedelta]) -> timedelta:
+def judge(settings: Settings, vendors: Iterable[AnyVendor], votes: Mapping[str, timedelta]) -> timedelta:
     """Return the verdict by the votes of these accounts, and by what reconciliation has measured on this machine."""
     accounts = sum(vendor.signs_time for vendor in vendors)
     return verdict(votes, accounts, read_clock_ahead(Path(settings.reconcile.state_dir)))
@@ -108,4 +109,4 @@ def readiness(settings: Settings) -> Finding:
     vendors = settings.vendors().values()
     samples = (sample for metric in registry().collect() if metric.name == _METRIC for sample in metric.samples)
     shown = {f"/{sample.labels['vendor']}/{sample.labels['account']}": timedelta(seconds=sample.value) for sample in samples}
-    return finding(look(settings, vendors, {vendor.source: shown[vendor.source] for vendor in vendors if vendor.source in shown}))
+    return finding(judge(settings, vendors, {vendor.source: shown[vendor.source] for vendor in vendors if vendor.source in shown}))

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from ingest.clock import CLOCK_REMEDY
 from ingest.dead_letter import DeadLetter, kept_headers, kept_query
 from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
@@ -24,7 +25,7 @@ from ingest.settings import Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS, DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, OLDEST_UNDONE_SECONDS, SIGNED_BY
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
-from receivers.clock import REMEDY, SignatureClock, look
+from receivers.clock import SignatureClock, judge
 from receivers.diagnosis import diagnose
 from receivers.in_flight import Held, InFlight
 from receivers.losses import report_loss
@@ -125,14 +126,14 @@ class Webhooks:
     def _at_wrong_time(self, vendor: AnyVendor, delivery: Delivery, refusal: WrongTime) -> str:
         """The outcome of a delivery whose signature is right: the vendor is to try again where it is in time by the right clock."""
         self._note_time(vendor, delivery, refusal.sent_at)
-        ahead = look(self._settings, self._vendors.values(), self._clock.votes(delivery.received_at))
+        ahead = judge(self._settings, self._vendors.values(), self._clock.votes(delivery.received_at))
         try:
             vendor.verify(delivery, delivery.received_at - ahead)
         except VerificationError:
             self._tell(log.info, "delivery.rejected", vendor.source, str(refusal))
             return "rejected"
         self._tell(
-            log.error, "delivery.clock_wrong", vendor.source, f"this machine's clock is {describe_skew(ahead)} the vendors': {REMEDY}"
+            log.error, "delivery.clock_wrong", vendor.source, f"this machine's clock is {describe_skew(ahead)} the vendors': {CLOCK_REMEDY}"
         )
         return "unavailable"
 

@@ -9,7 +9,7 @@ from hashlib import sha256
 from consumers.batch import headers_of
 from consumers.dead_letters.stored import StoredLetter, stored_letter
 from consumers.letter_rows import dead_letter_row
-from consumers.replay import CLOCKS_DIFFER
+from ingest.clock import CLOCK_SKEW
 from ingest.errors import LogUnavailable
 from ingest.log import StoredRecord
 from ingest.opening import open_reader
@@ -20,7 +20,7 @@ def made_whole(settings: Settings, letters: Sequence[StoredLetter]) -> list[Stor
     """Return the letters with those that are not exact as the log has them; what the log no longer has, or cannot be asked for, stays cut."""
     cut = [one for one in letters if not one.exact and one.kept_at]
     since = min((one.letter.happened_at for one in cut), default=None)
-    own = _records_at(settings, {one.kept_at for one in cut}, since and since - CLOCKS_DIFFER)
+    own = _records_at(settings, {one.kept_at for one in cut}, since and since - CLOCK_SKEW)
     as_kept = [one if one.exact else _as_kept(one, own.get(one.kept_at)) for one in letters]
     first = _records_at(settings, {one.letter.position for one in as_kept if not one.exact and one.data_sha256}, None)
     return [one if one.exact else _as_it_came(one, first.get(one.letter.position)) for one in as_kept]
@@ -48,9 +48,9 @@ def _records_at(settings: Settings, places: Collection[str], since: datetime | N
     if not topics:
         return found
     with suppress(LogUnavailable), closing(open_reader(settings, since, topics)) as reader:
-        for appended in reader.records():
-            if appended.stored.position in places:
-                found[appended.stored.position] = appended.stored
+        for stored in reader.records():
+            if stored.position in places:
+                found[stored.position] = stored
                 if len(found) == len(places):
                     break
     return found

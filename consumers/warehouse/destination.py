@@ -14,7 +14,7 @@ import sqlglot
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
-from consumers.bounds import Bounds, Question
+from consumers.bounds import Bounds, RunningQuery
 from consumers.locks import READER_SECONDS, warehouse_lock
 from consumers.warehouse.errors import NOT_THE_QUERY, is_one, translated
 from consumers.warehouse.files import make_folder
@@ -92,14 +92,14 @@ def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[
         return [column[0] for column in cursor.description or ()], cursor.fetchall()
 
 
-def read_bounded(settings: Settings, sql: str, bounds: Bounds, question: Question) -> tuple[list[str], list[tuple[Any, ...]]]:
+def read_bounded(settings: Settings, sql: str, bounds: Bounds, running: RunningQuery) -> tuple[list[str], list[tuple[Any, ...]]]:
     """As `read`, a statement that somebody wrote. Raises as `consumers.query.query_bounded` does."""
     with _asked(settings) as client, readable_values():
         if settings.warehouse.destination == POSTGRES:
-            question.begin(client.native_connection.cancel)
+            running.start(client.native_connection.cancel)
             return read_only(client.native_connection, sql, bounds)
         check_reads(sql, client.capabilities.sqlglot_dialect)
-        question.begin(lambda: None)
+        running.start(lambda: None)
         with client.execute_query(sql) as cursor:
             return [column[0] for column in cursor.description or ()], list(bounds.fetch(cursor.fetchmany))
 

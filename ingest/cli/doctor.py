@@ -5,7 +5,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ import requests
 
 from ingest.address import Address, local_address
 from ingest.cli.options import UNAVAILABLE
+from ingest.clock import CLOCK_SKEW
 from ingest.errors import IngestError, LogUnavailable
 from ingest.event import Event
 from ingest.log import Partition
@@ -29,7 +30,6 @@ _APPEND_SECONDS = 15.0
 _LOOK_SECONDS = 0.2
 _ACCEPTED, _UNAUTHORIZED, _NOT_FOUND, _TOO_LARGE = 202, 401, 404, 413
 _WRONG = 1
-_CLOCKS_DIFFER = timedelta(minutes=5)
 _CERTIFICATE = "give what ends TLS there a certificate for this name that everybody trusts, with its whole chain"
 _NO_TLS = "let your proxy speak TLS at this port, or correct public_url"
 _UNREACHED = (
@@ -171,10 +171,9 @@ class Doctor:
 
     def _place(self) -> tuple[Partition, int] | None:
         topic = self._settings.topic(self._vendor.name)
-        reader = open_reader(self._settings, self._delivery.received_at - _CLOCKS_DIFFER, [topic])
+        reader = open_reader(self._settings, self._delivery.received_at - CLOCK_SKEW, [topic])
         try:
-            for appended in reader.records():
-                stored = appended.stored
+            for stored in reader.records():
                 if stored.record.headers.get("ce_id") == self.event.id:
                     self._position = (stored.partition, stored.offset)
                     return self._position

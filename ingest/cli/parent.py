@@ -49,6 +49,6 @@ def _read_handed() -> Settings:
     while not line.endswith(b"\n") and (part := os.read(sys.stdin.fileno(), _READ_BYTES)):
         line += part
     try:
-        return Snapshot.read(bytes(line)).settings()
+        return Snapshot.decode(bytes(line)).settings()
     except (ValueError, KeyError, TypeError):  # another version's, or cut off with the parent's end
         raise ConfigurationError("the settings that the parent process handed over cannot be read") from None

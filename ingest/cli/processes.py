@@ -148,7 +148,7 @@ def _hand_over(process: "subprocess.Popen[bytes]", snapshot: Snapshot) -> None:
     """Write the settings to the child, and leave the pipe open: its end is the parent's."""
     if process.stdin:
         with suppress(OSError):  # it died before it had read them
-            process.stdin.write(snapshot.written() + b"\n")
+            process.stdin.write(snapshot.encode() + b"\n")
             process.stdin.flush()
 
 

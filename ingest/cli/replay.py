@@ -13,6 +13,7 @@ from ingest.cli.instants import span_of
 from ingest.cli.options import AsJson, Config, complete_account, settings_of
 from ingest.cli.output import Console, print_json, print_line, print_note
 from ingest.cli.waits import showing_waits
+from ingest.clock import CLOCK_SKEW
 from ingest.errors import LogUnavailable
 from ingest.instant import format_instant
 from ingest.log import Reader
@@ -83,10 +84,10 @@ def _wanted(settings: Settings, since: str, until: str, accounts: list[str]) -> 
 
 @contextmanager
 def _opened(settings: Settings, wanted: "Wanted", *, dry_run: bool, quiet: bool) -> "Iterator[Replay]":
-    from consumers.replay import CLOCKS_DIFFER, Replay
+    from consumers.replay import Replay
     from ingest.opening import open_producer, open_reader
 
-    reader = open_reader(settings, wanted.since and wanted.since - CLOCKS_DIFFER)
+    reader = open_reader(settings, wanted.since and wanted.since - CLOCK_SKEW)
     producer = None if dry_run else open_producer(settings)
     try:
         _say_where_it_begins(reader, wanted.since)

@@ -8,7 +8,7 @@ A position is more than an offset: `ingest.log.bookmarks` tells whether the log 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from ingest.errors import LogRefused, LogUnavailable
@@ -41,7 +41,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record with the place it has in the log, and when it was appended: `timestamp`, in Unix seconds by the log's clock."""
+    """A record with the place it has in the log, and the `timestamp` of its appending, in Unix seconds by the log's clock."""
 
     record: Record
     partition: Partition
@@ -53,13 +53,10 @@ class StoredRecord:
         """`topic/partition/offset`, for people and for dead letters."""
         return f"{self.partition.topic}/{self.partition.number}/{self.offset}"
 
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """A stored record, and when it was appended."""
-
-    at: datetime
-    stored: StoredRecord
+    @property
+    def appended_at(self) -> datetime:
+        """When it was appended, by the log's clock."""
+        return datetime.fromtimestamp(self.timestamp, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +152,7 @@ class Reader(Protocol):
     def first(self, partition: Partition) -> int:
         """The oldest offset that the partition still had; 0 where it had none."""
 
-    def records(self) -> Iterator[Appended]:
+    def records(self) -> Iterator[StoredRecord]:
         """Each partition in its own order, and all of them together by when they were appended. Raises LogUnavailable."""
 
     def close(self) -> None:

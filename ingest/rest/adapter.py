@@ -19,7 +19,7 @@ from requests.exceptions import RequestException
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from urllib3.exceptions import HTTPError
 
-from ingest.clock import ahead_of
+from ingest.clock import clock_ahead
 from ingest.errors import VendorBusy, VendorRefused, VendorUnavailable, VendorUnreachable
 from ingest.rest import Manners, Patience, Rate
 from ingest.rest.parsing import parse
@@ -126,7 +126,7 @@ class VendorAdapter(HTTPAdapter):
 
     def _note_time(self, headers: Mapping[str, str], asked: datetime) -> None:
         """Compare this machine's clock with the time that an answer tells."""
-        if (ahead := ahead_of(headers, asked, datetime.now(UTC))) is not None:
+        if (ahead := clock_ahead(headers, asked, datetime.now(UTC))) is not None:
             with self._lock:
                 self._ahead.append(ahead)
 

@@ -177,7 +177,7 @@ class ConsumerSettings(Section):
         832 * _MIB,
         ge=448 * _MIB,
         description="Bytes of memory that the consumer may take in all, whatever the bodies are like: it bounds what is read from the log at once, the"
-        " size of a batch, and DuckDB. At least 320 MiB and 96 times `receiver.body_limit`.",
+        " size of a batch, and DuckDB. At least 448 MiB, and 320 MiB more than 96 times `receiver.body_limit`.",
     )
     linger: Duration = Field(
         timedelta(milliseconds=250), description="A batch is loaded when its oldest record was received this long ago."
@@ -240,7 +240,9 @@ class ReconcileSettings(Section):
     )
     patience: Duration = Field(timedelta(minutes=1), description="How long one request is retried while a vendor fails.")
     state_dir: LocalPath = Field(
-        "data/reconcile", description="Folder for the progress of runs and for OAuth tokens that were renewed. Keep this folder."
+        "data/reconcile",
+        description="Folder for the progress of runs, what is known of each account's key and of this machine's clock, and OAuth tokens that were"
+        " renewed. Keep this folder.",
     )
     undone_limit: Duration = _undone_limit(timedelta(minutes=10), "records, repairs among them, are in the log and not loaded")
     admin_host: Host = _admin_host()

@@ -25,22 +25,22 @@ from ingest.settings.secret_fields import secret_fields
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that was set, merged and found valid, with the folder of its relative paths: what one process hands to another. It holds secrets."""
+    """All that was set, merged and found valid, with the folder of its relative paths: `up` hands it to its children. It holds secrets."""
 
     tree: Tree = field(repr=False)
     folder: str
 
     def settings(self) -> Settings:
-        """The settings that it was made of."""
+        """Make the settings."""
         return Settings.model_validate(self.tree, context={FOLDER: Path(self.folder)})
 
-    def written(self) -> bytes:
-        """One line, for `read`."""
+    def encode(self) -> bytes:
+        """Return one line that `decode` reads."""
         return json.dumps({"tree": self.tree, "folder": self.folder}, default=str).encode()
 
     @classmethod
-    def read(cls, line: bytes) -> "Snapshot":
-        """What `written` made. Raises ValueError, KeyError."""
+    def decode(cls, line: bytes) -> "Snapshot":
+        """Read what `encode` wrote. Raises ValueError, KeyError."""
         raw = json.loads(line)
         return cls(raw["tree"], raw["folder"])
 

@@ -15,7 +15,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from ingest.booking import Booking
-from ingest.clock import CLOCK_SKEW
+from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
 from ingest.duration import describe_duration
 from ingest.errors import ConfigurationError, PayloadError, WrongTime
 from ingest.event import Event, Via, check_length, digest
@@ -42,18 +42,17 @@ class Reading:
 
 
 class Vendor(ABC, Generic[A]):
-    """One account of a vendor: authenticity, identity and meaning of what it sends. Pure: values in, values out.
-
-    `signs_url`: a signature holds for the account's URL alone, so that accounts may have one secret.
-    """
+    """One account of a vendor: authenticity, identity and meaning of what it sends. Pure: values in, values out."""
 
     name: ClassVar[str]
     # The headers (in lower case) and the parameters of the URL's query that `read` needs beside the body: a dead letter keeps their values.
     event_headers: ClassVar[frozenset[str]] = frozenset()
     event_parameters: ClassVar[frozenset[str]] = frozenset()
     Account: ClassVar[type[Account]] = Account
+    # Whether a signature holds for the account's URL alone, so that accounts may share a secret.
     signs_url: ClassVar[bool] = False
-    signs_time: ClassVar[bool] = True  # whether a delivery says when it was sent, under its signature
+    # Whether a delivery says when it was sent, under its signature.
+    signs_time: ClassVar[bool] = True
 
     def __init__(self, account: A, public_url: str) -> None:
         self.account = account
@@ -172,7 +171,7 @@ class Vendor(ABC, Generic[A]):
             return
         if sent_at - now > CLOCK_SKEW:
             ahead = describe_duration(sent_at - now)
-            raise WrongTime(f"sent {ahead} in the future by this machine's clock: set the clock, if it is late (ntpd, chronyd)", sent_at)
+            raise WrongTime(f"sent {ahead} in the future by this machine's clock; if that is behind, {CLOCK_REMEDY}", sent_at)
         if self.account.tolerance is not None and now - sent_at > self.account.tolerance:
             age, limit = describe_duration(now - sent_at), describe_duration(self.account.tolerance)
             raise WrongTime(

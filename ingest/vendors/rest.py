@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from requests import Response
 
 from ingest.booking import BookingStatus, Stored
+from ingest.clock import server_time
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import Credential, Limits, Manners, Patience, Rate, Record
 from ingest.rest.adapter import open_session
@@ -40,13 +41,6 @@ Resource = EndpointResource | DltResource
 
 NOT_FOUND = 404
 _PATIENCE = Patience()
-
-
-def _answered_at(response: Response) -> datetime:
-    """By the clock of who answered, where the answer tells it."""
-    with suppress(KeyError, ValueError, TypeError):
-        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +257,7 @@ class Rest(ABC, Generic[A]):
         if given.isdecimal():
             return float(given)
         with suppress(ValueError, TypeError, OverflowError):  # the second is that of a date without a zone
-            return max(0.0, (parsedate_to_datetime(given) - _answered_at(response)).total_seconds())
+            return max(0.0, (parsedate_to_datetime(given) - (server_time(response.headers) or datetime.now(UTC))).total_seconds())
         return None
 
     def secret(self, name: str) -> str:

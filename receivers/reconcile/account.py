@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from ingest.clock import CLOCK_SKEW
+from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
 from ingest.duration import describe_skew
 from ingest.errors import ConfigurationError, IngestError, VendorUnavailable
 from ingest.rest import Patience
@@ -64,7 +64,7 @@ class AccountRun:
         """Whatever went wrong is in the report; and the report in the log, or `unrecorded`."""
         with self._failing():
             folder = Path(self._around.settings.reconcile.state_dir)
-            self._go_by(read_clock_ahead(folder) or timedelta(0))
+            self._begin(read_clock_ahead(folder) or timedelta(0))
             is_dry = self._outlet is None
             checkpoint = Checkpoint(folder, self._report.account, dry_run=is_dry)
             with nullcontext() if is_dry else checkpoint.alone():  # a lock would be a file
@@ -73,24 +73,22 @@ class AccountRun:
         self._tell_unnoted()  # before anything was found
         return self._report
 
-    def _go_by(self, ahead: timedelta) -> None:
-        """Begin, or begin again, with the vendor's time where this machine's clock is so far ahead of it; negative when behind."""
+    def _begin(self, ahead: timedelta) -> None:
+        """Begin, or begin again, by the vendor's time: this machine's clock is `ahead` of it, or behind where that is negative."""
         self._ahead = ahead if abs(ahead) > CLOCK_SKEW else timedelta(0)
         now = self._now()
         since, until = self._since or now - self._around.settings.reconcile.lookback, self._until or now
         self._report = Report(self._report.vendor, self._report.account, since, until, now, now)
 
-    def _clock_error(self) -> timedelta | None:
-        """How far this machine's clock is ahead by the vendor's answers; None where none has told."""
+    def _note_clock(self) -> timedelta | None:
+        """Note how far this machine's clock is ahead by the vendor's answers, and return it; None where none has told."""
         if (ahead := self._rest.clock_ahead) is None:
             return None
         report = self._report
         report.clock_ahead = ahead
         CLOCK_SKEW_SECONDS.labels(report.vendor, report.account).set(ahead.total_seconds())
         if abs(ahead) > CLOCK_SKEW:
-            why = (
-                f"this machine's clock is {describe_skew(ahead)} that of {self._rest.base_url}, which is gone by: set it, keep it with NTP"
-            )
+            why = f"this machine's clock is {describe_skew(ahead)} that of {self._rest.base_url}, which counts for this run: {CLOCK_REMEDY}"
             log.warning("reconcile.clock_wrong", account=report.account, why=why)
         return ahead
 
@@ -107,7 +105,7 @@ class AccountRun:
         if self._went_by_wrong_clock():
             if self._outlet:
                 checkpoint.clear(self._report.since, self._until)  # windows of another time are nothing to go on with
-            self._go_by(self._rest.clock_ahead or timedelta(0))
+            self._begin(self._rest.clock_ahead or timedelta(0))
             noting = self._compared(checkpoint)
             self._went_by_wrong_clock()
         if self._outlet:
@@ -116,7 +114,7 @@ class AccountRun:
     def _went_by_wrong_clock(self) -> bool:
         """Whether the vendor's answers show that the windows were of another time: those would leave out what was missed."""
         with suppress(ConfigurationError):  # then nothing was asked, and the report says why
-            ahead = self._clock_error()
+            ahead = self._note_clock()
             return ahead is not None and abs(ahead - self._ahead) > CLOCK_SKEW
         return False
 

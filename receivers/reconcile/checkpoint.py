@@ -10,7 +10,7 @@ import orjson
 import structlog
 from filelock import FileLock, Timeout
 
-from ingest.clock import is_future, is_recent
+from ingest.clock import LOOKBACK_IN_DOUBT, is_future, is_recent
 from ingest.errors import ConfigurationError, LogUnavailable, PayloadError
 from ingest.event import digest
 from ingest.instant import format_instant, parse_instant
@@ -23,8 +23,7 @@ log = structlog.get_logger()
 
 # Longer ago, too much may have changed behind what was done already.
 _RESUMED_WITHIN = timedelta(days=1)
-# How far is looked back where the mark of the last run cannot be believed.
-_DOUBTED = timedelta(days=31)
+# How much later than that a run may begin which looked back in doubt, because it took a while.
 _ABOUT = timedelta(days=1)
 
 
@@ -34,7 +33,7 @@ class KnownKey:
 
     fingerprint: str
     since: datetime
-    identity: str | None = None
+    owner: str | None = None
     proven: bool = False
 
 
@@ -118,15 +117,21 @@ class Checkpoint:
         now, until = now or datetime.now(UTC), self._mark()
         if until is None or not is_future(until, now):
             return until
-        log.warning("reconcile.mark_of_the_future", account=self._account, until=format_instant(until), looked_back_days=_DOUBTED.days)
-        return now - _DOUBTED
+        log.warning(
+            "reconcile.mark_of_the_future", account=self._account, until=format_instant(until), looked_back_days=LOOKBACK_IN_DOUBT.days
+        )
+        return now - LOOKBACK_IN_DOUBT
 
     def cover(self, since: datetime, until: datetime) -> None:
         """A run came to its end; one that leaves a hole after those before it does not count."""
         before = self._mark()
-        is_doubted = before is not None and is_future(before, until)
-        joins = since <= (until - _DOUBTED + _ABOUT if is_doubted else before) if before else True
-        if joins and (before is None or is_doubted or before < until):
+        if before is None:
+            joins = True
+        elif is_future(before, until):
+            joins = since <= until - LOOKBACK_IN_DOUBT + _ABOUT
+        else:
+            joins = since <= before < until
+        if joins:
             self._put(self._covered, format_instant(until).encode())
 
     def _mark(self) -> datetime | None:

@@ -7,7 +7,7 @@ from enum import Enum, auto
 from typing import Any
 
 from ingest.booking import Booking, Stored, rounded
-from ingest.clock import CLOCK_SKEW, is_ahead, is_future, is_recent, later
+from ingest.clock import is_future, is_future_version, is_recent
 from ingest.vendors.rest import Window
 
 
@@ -34,7 +34,9 @@ def compare(told: Booking, stored: Stored | None, columns: Sequence[str], now: d
     """
     if stored is None or _is_newer(told, stored, now):
         return Verdict.YOUNG if told.updated_at and is_recent(told.updated_at, now, lag) else Verdict.MISSED
-    if is_of_future(stored, now) and (is_beyond(row_version(stored), now) or told.updated_at not in {None, stored.booking.updated_at}):
+    if is_of_future(stored, now) and (
+        is_future_version(row_version(stored), now) or told.updated_at not in {None, stored.booking.updated_at}
+    ):
         return Verdict.MISSED
     compared = [name for name in columns if name not in told.untold]
     if stored.booking.gone_at is None and all(_held(told, name) == _held(stored.booking, name) for name in compared):
@@ -45,12 +47,7 @@ def compare(told: Booking, stored: Stored | None, columns: Sequence[str], now: d
 def is_of_future(stored: Stored, now: datetime) -> bool:
     """Say whether a row has a version, or a time of its last change, that has not come yet."""
     changed_at = stored.booking.updated_at
-    return is_beyond(row_version(stored), now) or (changed_at is not None and is_future(changed_at, now))
-
-
-def is_beyond(version: str, now: datetime) -> bool:
-    """Say whether a version is of a time that has not come yet, by any clock that may be called right."""
-    return is_ahead(version, later(now, CLOCK_SKEW))
+    return is_future_version(row_version(stored), now) or (changed_at is not None and is_future(changed_at, now))
 
 
 def row_version(stored: Stored) -> str:
@@ -70,7 +67,7 @@ def supersedes(told: Booking, stored: Stored | None, now: datetime) -> str:
 
 
 def _is_newer(told: Booking, stored: Stored, now: datetime) -> bool:
-    return told.version > stored.booking.version and not is_beyond(told.version, now)
+    return told.version > stored.booking.version and not is_future_version(told.version, now)
 
 
 def windows(since: datetime, until: datetime, longest: timedelta, *, open_ended: bool) -> Iterator[Window]:

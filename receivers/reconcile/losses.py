@@ -97,9 +97,9 @@ class Losses:
         newest: dict[str, datetime] = {}
         reader = open_reader(self._settings, self._since, [self._settings.audit_topic])
         try:
-            for appended in reader.records():
+            for stored in reader.records():
                 with suppress(PayloadError):  # not one of ours
-                    note = Event.from_record(appended.stored.record)
+                    note = Event.from_record(stored.record)
                     if note.type == LOST:
                         at = self._reported_at(note, datetime.now(UTC))
                         newest[note.source] = max(at, newest.get(note.source, at))

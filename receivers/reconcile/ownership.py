@@ -6,6 +6,7 @@ account's webhooks told of. Only then does a booking that the vendor does not fi
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import orjson
 import structlog
@@ -43,10 +44,10 @@ class Ownership:
             self._key = noted
         if self._key.proven:
             return
-        identity = noted.identity if noted else None
+        known_owner = noted.owner if noted else None
         known = self._sample(by_webhook=not (noted and noted.proven))
-        if known or identity:
-            owner = self._require_same_owner(identity)
+        if known or known_owner:
+            owner = require_same_owner(self._rest, known_owner, self._checkpoint.key_file)
             self._require_readable(known)
             self._key = KnownKey(self._fingerprint, self._key.since, owner, proven=True)
         self._checkpoint.note_key(self._key)
@@ -57,7 +58,7 @@ class Ownership:
         Raises ConfigurationError when it answers for no other booking that is here, or for another owner.
         """
         self.check()  # with what was loaded meanwhile
-        owner = self._require_same_owner(self._key.identity)
+        owner = require_same_owner(self._rest, self._key.owner, self._checkpoint.key_file)
         if others_were_read or self._has_read:
             return True
         others = self._sample(without=absent)
@@ -78,13 +79,6 @@ class Ownership:
     def covers(self, row: Stored) -> bool:
         """Return whether this key was the account's when the row was loaded; a key that is not proven answers for what it read itself."""
         return self._key.proven or row.loaded_at >= self._key.since
-
-    def _require_same_owner(self, known: str | None) -> str | None:
-        """Ask the vendor whose key it is. Raises ConfigurationError when it was another account's key until now."""
-        owner = self._rest.owner()
-        if known and owner and owner != known:
-            raise ConfigurationError(different_owner(self._rest.label, known, owner, str(self._checkpoint.key_file)))
-        return owner
 
     def _require_readable(self, known: Sequence[Stored]) -> None:
         """Raise ConfigurationError unless the key reads half of these bookings; some may have been deleted at the vendor meanwhile."""
@@ -137,9 +131,15 @@ class Ownership:
         return made is None or made_here is None or abs(made - made_here) <= _CLOCKS
 
 
-def different_owner(label: str, known: str, owner: str, file: str) -> str:
-    """Return what a person is told whose key is another account's. Identities are the vendor's ids, and no secrets."""
-    return (
-        f"{label}: the key belongs to {owner}, and the account's bookings were read with a key of {known} until now: set that account's key."
-        f" If the account itself is another one now, delete {file}. Nothing was loaded, and none was marked as gone"
-    )
+def require_same_owner(rest: AnyRest, known: str | None, key_file: Path) -> str | None:
+    """Return the vendor's id of the account that the key belongs to; None where the vendor does not tell.
+
+    Raises ConfigurationError where runs until now used a key that belongs to `known`, another account.
+    """
+    owner = rest.owner()
+    if known and owner and owner != known:
+        raise ConfigurationError(
+            f"{rest.label}: the key belongs to {owner}, and the account's bookings were read with a key of {known} until now: set that"
+            f" account's key. If the account itself is another one now, delete {key_file}. Nothing was loaded, and none was marked as gone"
+        )
+    return owner

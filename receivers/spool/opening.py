@@ -9,12 +9,13 @@ import structlog
 from ingest.disk import write_trouble
 from ingest.duration import describe_duration
 from ingest.errors import LogUnavailable
-from ingest.finding import Finding, State, failed, failure, ok, warning
+from ingest.finding import Finding, State, failure, ok, warning
 from ingest.log import Producer
 from ingest.log.sqlite import extent
 from ingest.opening import open_producer, sqlite_path
 from ingest.probing import probe_append
 from ingest.settings import Settings
+from ingest.undone import judge_undone
 from receivers.spool import SpoolingProducer
 from receivers.spool.file import claim, records_in
 from receivers.spool.owner import mark_spool, require_own_spool
@@ -98,11 +99,10 @@ def _undone(settings: Settings) -> list[Finding]:
         return [failure("undone", error)]
     if not oldest:
         return []
-    limit = settings.receiver.undone_limit
-    detail = f"receiver: records wait in the spool, the oldest for {describe_duration(timedelta(seconds=oldest))}"
-    if timedelta(seconds=oldest) > limit:
-        return [failed("undone", detail, f"see why Kafka does not take them; receiver.undone_limit is {describe_duration(limit)}")]
-    return [warning("undone", detail)]
+    age = timedelta(seconds=oldest)
+    detail = f"records wait in the spool, the oldest for {describe_duration(age)}"
+    found = judge_undone("receiver", detail, age, settings.receiver.undone_limit, "see why Kafka does not take them")
+    return [found if found.failed else warning("undone", found.detail)]
 
 
 def _without_spool(settings: Settings) -> list[Finding]:

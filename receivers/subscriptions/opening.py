@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
 
-from ingest.clock import is_future
+from ingest.clock import LOOKBACK_IN_DOUBT, is_future
 from ingest.errors import ConfigurationError, IngestError
 from ingest.rest import Patience
 from ingest.settings import Settings
@@ -30,8 +30,6 @@ log = structlog.get_logger()
 HeardFrom = Callable[[AnyVendor], Heard]
 
 _UNKNOWN = "unknown"
-# How far is looked back where the beginning of a hole was written by a clock that was ahead.
-_DOUBTED = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,7 @@ def holes(settings: Settings, vendors: Sequence[AnyVendor]) -> list[Hole]:
     """Those that nobody has reconciled yet, of accounts that can be."""
     found = [(vendor, state_of(settings, vendor).read().hole_since) for vendor in vendors if vendor.account.can_reconcile()]
     now = datetime.now(UTC)
-    return [Hole(vendor, now - _DOUBTED if is_future(since, now) else since) for vendor, since in found if since]
+    return [Hole(vendor, now - LOOKBACK_IN_DOUBT if is_future(since, now) else since) for vendor, since in found if since]
 
 
 def settled(settings: Settings, hole: Hole) -> None:

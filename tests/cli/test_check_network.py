@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -110,8 +111,7 @@ def test_a_public_url_that_cannot_be_reached_says_why(url: str, state: State, to
 @pytest.mark.parametrize(
     ("ahead", "state", "told"),
     [
-        (0.4, State.OK, "agrees with api.example.com"),
-        (-4.0, State.OK, "agrees"),
+        (0.0, State.OK, "agrees with api.example.com"),
         (42.0, State.WARNING, "42 s ahead of that of api.example.com"),
         (-42.0, State.WARNING, "42 s behind"),
         (-400.0, State.FAILED, "as if sent in the future, and are refused"),
@@ -119,7 +119,7 @@ def test_a_public_url_that_cannot_be_reached_says_why(url: str, state: State, to
     ],
 )
 def test_how_far_the_clock_is_off_is_told(ahead: float, state: State, told: str) -> None:
-    found = judge_clock("api.example.com", ahead)
+    found = judge_clock("api.example.com", timedelta(seconds=ahead))
     assert found.state is state
     assert told in found.detail
 

@@ -140,12 +140,12 @@ def test_a_timeout_is_a_duration(command: Command, timeout: str) -> None:
 # The query says that it runs, then computes for ever.
 _INTERRUPTED = """
 import sys
-from consumers.bounds import Question
-begin = Question.begin
+from consumers.bounds import RunningQuery
+begin = RunningQuery.start
 def told(self, stop):
     begin(self, stop)
     print("asking", flush=True)
-Question.begin = told
+RunningQuery.start = told
 from ingest.cli import main
 main()
 """

@@ -173,5 +173,5 @@ def test_a_log_that_was_restored_is_told_and_its_accounts_are_to_be_reconciled(t
         [line] = [line for line in logged if line["event"] == "log.changed"]
         assert (line["topic"], line["before"], line["read_again_from"]) == (TOPIC, 3, 1)
         with closing(open_reader(rig.settings, None, [rig.settings.audit_topic])) as reader:
-            [note] = [Event.from_record(one.stored.record) for one in reader.records()]
+            [note] = [Event.from_record(one.record) for one in reader.records()]
     assert (note.type, note.source) == (LOST, "/oncehub/support")

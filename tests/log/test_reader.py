@@ -31,7 +31,7 @@ def opened(log: Log, since: datetime | None) -> Reader:
 
 
 def values(reader: Reader) -> list[bytes]:
-    return [one.stored.record.value for one in reader.records()]
+    return [one.record.value for one in reader.records()]
 
 
 def test_it_reads_every_record_of_every_topic_as_it_was_appended(log: Log) -> None:
@@ -41,7 +41,7 @@ def test_it_reads_every_record_of_every_topic_as_it_was_appended(log: Log) -> No
     append(producer, log.other_topic, *told[10:])
     with reading(log) as reader:
         assert reader.total() == 20
-        found = [one.stored for one in reader.records()]
+        found = list(reader.records())
     assert sorted((stored.record for stored in found), key=lambda record: int(record.headers["ce_id"])) == told
     assert {stored.partition.topic for stored in found[:10]} == {log.topic}
     assert len({stored.position for stored in found}) == 20
@@ -57,10 +57,10 @@ def test_records_of_one_key_keep_their_order_and_all_come_by_time(log: Log) -> N
         )
     with reading(log) as reader:
         found = list(reader.records())
-    assert [one.at for one in found] == sorted(one.at for one in found)
+    assert [one.appended_at for one in found] == sorted(one.appended_at for one in found)
     by_key: dict[tuple[str, str], list[int]] = defaultdict(list)
     for one in found:
-        by_key[one.stored.partition.topic, one.stored.record.key].append(int(one.stored.record.value))
+        by_key[one.partition.topic, one.record.key].append(int(one.record.value))
     assert all(numbers == sorted(numbers) for numbers in by_key.values())
     assert sorted(number for numbers in by_key.values() for number in numbers) == list(range(2400))
 

@@ -61,7 +61,7 @@ def notes(shop: Shop) -> list[Event]:
 
     reader = open_reader(shop.rig.settings, None, [shop.rig.settings.audit_topic])
     try:
-        events = [Event.from_record(appended.stored.record) for appended in reader.records()]
+        events = [Event.from_record(stored.record) for stored in reader.records()]
     finally:
         reader.close()
     return [event for event in events if event.type == LOST]

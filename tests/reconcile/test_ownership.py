@@ -104,8 +104,8 @@ def test_check_tells_that_the_key_belongs_to_another_account(tmp_path: Path, ven
         assert [found.state for found in check_rest(shop.rig.settings, known)] == [State.OK]
         key_file = tmp_path / "reconcile" / f"{vendor}.reconciled.key"
         noted = orjson.loads(key_file.read_bytes())
-        key_file.write_bytes(orjson.dumps(noted | {"identity": "of-another-account"}))
-        with pytest.raises(ConfigurationError, match=f"the key belongs to {re.escape(noted['identity'])}"):
+        key_file.write_bytes(orjson.dumps(noted | {"owner": "of-another-account"}))
+        with pytest.raises(ConfigurationError, match=f"the key belongs to {re.escape(noted['owner'])}"):
             check_rest(shop.rig.settings, known)
 
 

@@ -7,15 +7,15 @@ import pytest
 from consumers.batch import read_batch
 from consumers.replay import Skipped, Wanted, again, received_at, why_skipped
 from ingest.dead_letter import DeadLetter
-from ingest.log import Appended, Partition, Record, StoredRecord
+from ingest.log import Partition, Record, StoredRecord
 from ingest.vendors.mapping import BookingMapper
 from tests.consumers.samples import START, TOPIC, TOPICS, moment, sample
 
 LATER = START + timedelta(days=9)
 
 
-def appended(record: Record, topic: str = TOPIC) -> Appended:
-    return Appended(LATER, StoredRecord(record, Partition(topic), 0))
+def appended(record: Record, topic: str = TOPIC) -> StoredRecord:
+    return StoredRecord(record, Partition(topic), 0, LATER.timestamp())
 
 
 def letter(record: Record) -> DeadLetter:
@@ -62,22 +62,22 @@ def test_what_is_not_ours_counts_by_when_it_was_appended(headers: dict[str, str]
 
 
 def test_nothing_is_replayed_twice() -> None:
-    once = again(appended(sample(1).to_record()).stored)
+    once = again(appended(sample(1).to_record()))
     assert why_skipped(appended(once), Wanted()) is Skipped.REPLAY
     set_aside = letter(sample(1).to_record()).to_record()
-    assert why_skipped(appended(again(appended(set_aside).stored), TOPICS.dead_letters), Wanted()) is Skipped.REPLAY
+    assert why_skipped(appended(again(appended(set_aside)), TOPICS.dead_letters), Wanted()) is Skipped.REPLAY
 
 
 @pytest.mark.parametrize(("first", "reason"), [(0, Skipped.REPLAY), (3, Skipped.REPLAY), (4, None)])
 def test_a_copy_is_replayed_once_its_original_is_no_longer_in_the_log(first: int, reason: Skipped | None) -> None:
     original = StoredRecord(sample(1).to_record(), Partition(TOPIC, 2), 3)
-    copy = StoredRecord(again(original), Partition(TOPIC, 2), 9)
-    assert why_skipped(Appended(LATER, copy), Wanted(), {Partition(TOPIC, 2): first}.__getitem__) is reason
+    copy = StoredRecord(again(original), Partition(TOPIC, 2), 9, LATER.timestamp())
+    assert why_skipped(copy, Wanted(), {Partition(TOPIC, 2): first}.__getitem__) is reason
     assert again(copy) == again(original), "it still tells whose place it takes"
 
 
 def test_the_dead_letter_of_a_replay_is_left_out_because_what_it_repeats_is_there() -> None:
-    record = letter(again(appended(sample(1).to_record()).stored)).to_record()
+    record = letter(again(appended(sample(1).to_record()))).to_record()
     assert why_skipped(appended(record, TOPICS.dead_letters), Wanted()) is Skipped.REPLAY
 
 

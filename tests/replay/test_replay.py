@@ -202,7 +202,7 @@ def copies(rig: Rig) -> int:
     """Replayed records in the log, over all topics."""
     reader = open_reader(rig.settings, None)
     try:
-        return sum(one.stored.record.headers.get("ce_via") == "replay" for one in reader.records())
+        return sum(one.record.headers.get("ce_via") == "replay" for one in reader.records())
     finally:
         reader.close()
 

@@ -12,9 +12,9 @@ from pydantic import SecretStr, ValidationError
 from starlette.types import ASGIApp
 
 from ingest.admin import build_admin, check_admin
+from ingest.allowed_hosts import AllowedHosts
 from ingest.errors import ConfigurationError
 from ingest.finding import ok
-from ingest.own_names import OwnNames
 from ingest.settings import ReceiverSettings, Settings
 from tests.kafka.broker import free_port
 from tests.receivers.requests import SECRET
@@ -132,7 +132,7 @@ STRANGE = [
 def test_a_host_that_is_not_its_own_is_answered_421_and_told_nothing(token: str | None) -> None:
     """A page in a browser reaches what listens on loopback by a name that its owner lets point there."""
     app = _listener(token, ["monitoring.example.com"])
-    told = "this listener has another name: add the one in the URL to consumer.admin_hosts\n"
+    told = "the host name in the URL is not allowed here: add it to consumer.admin_hosts\n"
     for path in ("/readyz", "/metrics", "/"):
         answers = {host: _asked(app, path, host) for host in STRANGE}
         assert answers == dict.fromkeys(STRANGE, (421, told))
@@ -148,7 +148,7 @@ def test_its_own_names_any_address_and_those_of_the_settings_are_answered() -> N
 
 def _listener(token: str | None, names: list[str]) -> ASGIApp:
     app = build_admin(lambda: [ok("log", "fine")], SecretStr(token) if token else None)
-    return OwnNames(app, names, "consumer.admin_hosts")
+    return AllowedHosts(app, names, "consumer.admin_hosts")
 
 
 def _asked(app: ASGIApp, path: str, *hosts: str) -> tuple[int, str]:

@@ -87,5 +87,5 @@ def test_a_snapshot_makes_the_same_settings_and_shows_no_secret(tmp_path: Path) 
     config.write_text('[accounts.sales]\nvendor = "calendly"\n')
     environ = {"INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS": "new,old", "INGEST_RECEIVER__PORT": "7"}
     snapshot = load_snapshot(str(config), environ)
-    assert Snapshot.read(snapshot.written()).settings() == load_settings(str(config), environ)
+    assert Snapshot.decode(snapshot.encode()).settings() == load_settings(str(config), environ)
     assert "new" not in repr(snapshot)

@@ -2,9 +2,8 @@
 
 import socket
 import ssl
-import time
 from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime, timedelta
 from statistics import median_low
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,14 +11,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from ingest.address import Address
-from ingest.clock import CLOCK_SKEW
+from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW, clock_ahead
+from ingest.duration import describe_skew
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 from ingest.tls import fault
 from ingest.vendors import AnyVendor
 
 _SECONDS = 5.0
-_RIGHT_SECONDS = 5.0  # a Date header is cut to the second, and an answer may take a while
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
 _FROM_ELSEWHERE = (
     "some networks do not let a machine reach its own public address: look from elsewhere, or see that the first webhook arrives"
@@ -117,7 +116,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def check_clock(settings: Settings) -> list[Finding]:
     """Against the `Date` of the vendors that are asked by REST, or of what answers at the public URL."""
     vendors = {_api_address(vendor) for vendor in settings.vendors().values() if vendor.account.can_read()}
-    asked = [(ahead, address) for address in sorted(vendors) or [settings.public_url] if (ahead := _seconds_ahead(address)) is not None]
+    asked = [(ahead, address) for address in sorted(vendors) or [settings.public_url] if (ahead := _ahead_of(address)) is not None]
     if asked:
         ahead, address = median_low(asked)  # one whose own clock is wrong is outvoted
         return [judge_clock(urlsplit(address).hostname or address, ahead)]
@@ -134,25 +133,22 @@ def _api_address(vendor: AnyVendor) -> str:
     return vendor.account.api_url or str(side.url)
 
 
-def judge_clock(host: str, ahead: float) -> Finding:
-    """`ahead`: how many seconds this machine's clock is before the other one's."""
-    apart = f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of {host}"
-    if abs(ahead) <= _RIGHT_SECONDS:
+def judge_clock(host: str, ahead: timedelta) -> Finding:
+    """Say what it means that this machine's clock is so far ahead of the host's; negative when behind."""
+    if not ahead:
         return ok("clock", f"it agrees with {host}")
-    if abs(ahead) < CLOCK_SKEW.total_seconds():
-        return warning("clock", apart, "keep the time with NTP, for example timedatectl set-ntp true")
-    return failed(
-        "clock",
-        f"{apart}, so that signed deliveries look {'old' if ahead > 0 else 'as if sent in the future, and are refused'}",
-        "set the clock; keep it with NTP",
-    )
+    apart = f"this machine's clock is {describe_skew(ahead)} that of {host}"
+    if abs(ahead) < CLOCK_SKEW:
+        return warning("clock", apart, CLOCK_REMEDY)
+    looks = "old" if ahead > timedelta(0) else "as if sent in the future, and are refused"
+    return failed("clock", f"{apart}, so that signed deliveries look {looks}", CLOCK_REMEDY)
 
 
-def _seconds_ahead(address: str) -> float | None:
-    before = time.time()
+def _ahead_of(address: str) -> timedelta | None:
+    """Return how far this machine's clock is ahead of the server's; None where it does not answer with its time."""
+    asked = datetime.now(UTC)
     try:
         answer = httpx.get(address, timeout=_SECONDS)
-        there = parsedate_to_datetime(answer.headers["date"]).timestamp() + float(answer.headers.get("age", 0))
-    except (httpx.HTTPError, KeyError, ValueError):
+    except httpx.HTTPError:
         return None
-    return (before + time.time()) / 2 - there - 0.5  # the header is cut to the second
+    return clock_ahead(answer.headers, asked, datetime.now(UTC))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingest.cli.webhooks_shown import arrived, has_api
-from ingest.errors import ConfigurationError
 from ingest.finding import Finding, State, ok, warning
 from ingest.rest import Patience
 from ingest.settings import Settings
@@ -37,12 +36,12 @@ def check_rest(settings: Settings, vendor: AnyVendor) -> list[Finding]:
 def _require_own_key(settings: Settings, rest: "AnyRest") -> None:
     """Raise ConfigurationError where the vendor tells that the key is another account's than the one that reconciliation has used."""
     from receivers.reconcile.checkpoint import Checkpoint
-    from receivers.reconcile.ownership import different_owner
+    from receivers.reconcile.ownership import require_same_owner
 
     checkpoint = Checkpoint(Path(settings.reconcile.state_dir), rest.account.name, dry_run=True)
     noted = checkpoint.key()
-    if noted and noted.identity and (owner := rest.owner()) and owner != noted.identity:
-        raise ConfigurationError(different_owner(rest.label, noted.identity, owner, str(checkpoint.key_file)))
+    if noted and noted.owner:
+        require_same_owner(rest, noted.owner, checkpoint.key_file)
 
 
 def check_webhooks(settings: Settings, vendor: AnyVendor) -> list[Finding]:

@@ -85,7 +85,7 @@ def _compared(message: Any, mark: Bookmark) -> Match:
     """Kafka gives the first record there is instead of one that is beyond the log's end or before its beginning."""
     if message.offset > mark.offset:
         return Match.DELETED
-    return Match.SAME if digest_of(stored(message)) == mark.digest else Match.OTHER
+    return Match.SAME if digest_of(stored_record(message)) == mark.digest else Match.OTHER
 
 
 def _beyond(client: Any, marks: Mapping[TopicPartition, Bookmark]) -> dict[TopicPartition, Match]:
@@ -105,8 +105,8 @@ def offsets_of(ask: Any, partitions: Iterable[TopicPartition], milliseconds: int
         raise UnknownTopicOrPartitionError(f"{error.args[0]} is not there just now") from None
 
 
-def stored(message: Any) -> StoredRecord:
-    """A message of kafka-python as it was appended, and where it is."""
+def stored_record(message: Any) -> StoredRecord:
+    """Make a record of a message of kafka-python, with its place in the log."""
     record = Record(_text(message.key), message.value or b"", {name: _text(value) for name, value in message.headers})
     return StoredRecord(record, Partition(message.topic, message.partition), message.offset, message.timestamp / 1000)
 

@@ -21,7 +21,7 @@ from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import MOST_BYTES, Backlog, Change, Partition, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
-from ingest.log.kafka.comparer import stored
+from ingest.log.kafka.comparer import stored_record
 from ingest.log.kafka.deleted import DeletedUnread, Fetched, Tell
 from ingest.log.kafka.history import History
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
@@ -123,7 +123,7 @@ class KafkaLogConsumer:
             self._ownership.unread_from.setdefault(partition, messages[0].offset)
         if not self._continues(fetched):
             return []
-        return [stored(message) for messages in fetched.values() for message in messages]
+        return [stored_record(message) for messages in fetched.values() for message in messages]
 
     def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
         done: dict[TopicPartition, StoredRecord] = {}

@@ -15,7 +15,7 @@ from kafka.errors import OffsetMetadataTooLargeError
 from ingest.log import Change, Partition, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
-from ingest.log.kafka.comparer import Match, RecordComparer, offsets_of, stored
+from ingest.log.kafka.comparer import Match, RecordComparer, offsets_of, stored_record
 from ingest.log.kafka.deleted import Fetched
 
 _PATIENCE_MILLISECONDS = 10_000
@@ -58,12 +58,9 @@ class History:
 
     def is_same(self, partitions: Iterable[TopicPartition]) -> bool:
         """Whether the log still has what was read of these before what is to be committed now; where not, the next `look` finds out more."""
-        same = (
-            Match.OTHER
-            not in self._comparer.compare({partition: mark for partition in partitions if (mark := self._before(partition))}).values()
-        )
-        self._in_doubt = not same
-        return same
+        marks = {partition: mark for partition in partitions if (mark := self._before(partition))}
+        self._in_doubt = Match.OTHER in self._comparer.compare(marks).values()
+        return not self._in_doubt
 
     def rewound(self) -> None:
         """What was polled last is not what precedes the next poll; whatever went wrong may have been the log's end."""
@@ -179,8 +176,8 @@ class History:
     def _note(self, fetched: Fetched) -> None:
         for partition, messages in fetched.items():
             if not self._bookmarks.get(partition, Bookmarks()).marks:
-                self._first.setdefault(partition, Bookmark.of(stored(messages[0])))
-            self._last[partition] = Bookmark.of(stored(messages[-1])), messages[-1].leader_epoch
+                self._first.setdefault(partition, Bookmark.of(stored_record(messages[0])))
+            self._last[partition] = Bookmark.of(stored_record(messages[-1])), messages[-1].leader_epoch
 
     def _commit(self, positions: Mapping[TopicPartition, tuple[int, Bookmarks]]) -> None:
         """Without bookmarks where the brokers take no text of this length with a commit."""

@@ -10,9 +10,9 @@ from typing import Any
 from kafka import KafkaConsumer, OffsetSpec, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-from ingest.log import Appended, Partition
+from ingest.log import Partition, StoredRecord
 from ingest.log.kafka.cluster import Cluster
-from ingest.log.kafka.comparer import stored
+from ingest.log.kafka.comparer import stored_record
 from ingest.log.kafka.consumer import partitions_of
 from ingest.log.kafka_settings import KafkaSettings
 
@@ -54,8 +54,8 @@ class KafkaLogReader:
     def first(self, partition: Partition) -> int:
         return int(max(0, self._firsts.get(partition, 0)))
 
-    def records(self) -> Iterator[Appended]:
-        return heapq.merge(*(self._of(partition, span) for partition, span in self._spans.items()), key=lambda one: one.at)
+    def records(self) -> Iterator[StoredRecord]:
+        return heapq.merge(*(self._of(partition, span) for partition, span in self._spans.items()), key=lambda stored: stored.timestamp)
 
     def close(self) -> None:
         with suppress(KafkaError):
@@ -73,13 +73,13 @@ class KafkaLogReader:
         self._oldest = [found.timestamp for found in first.values() if found.offset >= 0]
         self._spans = {each: range(start[each].offset, end[each].offset) for each in partitions if start[each].offset >= 0}
 
-    def _of(self, partition: TopicPartition, span: range) -> Iterator[Appended]:
+    def _of(self, partition: TopicPartition, span: range) -> Iterator[StoredRecord]:
         offset = span.start
         while offset < span.stop:
             messages, offset = self._fetch(partition, offset)
             for message in messages:
                 if message.offset < span.stop:
-                    yield Appended(_instant(message.timestamp), stored(message))
+                    yield stored_record(message)
 
     def _fetch(self, partition: TopicPartition, offset: int) -> tuple[list[Any], int]:
         """The next records, and the offset after them; markers of transactions are offsets without a record."""

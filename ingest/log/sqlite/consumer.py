@@ -1,7 +1,7 @@
 """Reads from the embedded log, and tells where a group stands."""
 
-import json
 import sqlite3
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -13,9 +13,9 @@ from filelock import FileLock, Timeout
 
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import CommitFailed, LogHeld
-from ingest.log import MOST_BYTES, Backlog, Change, Partition, Record, StoredRecord
+from ingest.log import MOST_BYTES, Backlog, Change, Partition, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
-from ingest.log.sqlite.file import LogFile, read_only, unavailable
+from ingest.log.sqlite.file import LogFile, read_only, read_records, unavailable
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ _PRUNE_EVERY_SECONDS = 300.0
 _PRUNED_AT_ONCE = 5000  # of a topic: a tenth of a second, in which nobody else can append
 _PAGES_AT_ONCE = 2000  # 8 MB; writers wait meanwhile
 
-_RECORDS = "SELECT offset, key, value, headers, appended_at FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT ?"
+_NO_END = sys.maxsize  # the largest offset that SQLite has
 _NEXT = "SELECT next_offset FROM topics WHERE topic = ?"
 # Of those at or after an offset; the next one to be appended where there is none.
 _FIRST = """
@@ -91,7 +91,7 @@ class SqliteConsumer:
             if self._file.opened != self._next_of or not self._is_same(connection):
                 self._next_of = 0
                 raise CommitFailed(
-                    f"{self._path} is another file now, or could not be read again: it is read again from what was committed"
+                    f"{self._path} is no longer the file that these records were read from: it is read again from what was committed"
                 )
             self._write(connection, {topic: (record.offset + 1, kept[topic]) for topic, record in done.items()})
         self._ends = [end for end in self._ends if end[1] >= self._committed.get(end[0], 0)]
@@ -193,14 +193,7 @@ class SqliteConsumer:
 
     def _some(self, connection: sqlite3.Connection, topic: str, share: int, most_bytes: int) -> list[StoredRecord]:
         """The next of a topic, at least one where there is any."""
-        some: list[StoredRecord] = []
-        size = 0
-        with closing(connection.execute(_RECORDS, (topic, self._next.get(topic, 0), share))) as rows:
-            for offset, key, value, headers, at in rows:
-                some.append(StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset, at))
-                size += some[-1].record.size
-                if size >= most_bytes:
-                    break
+        some = read_records(connection, topic, range(self._next.get(topic, 0), _NO_END), share, most_bytes)
         if some:
             self._next[topic] = some[-1].offset + 1
             self._ends.append((topic, some[-1].offset, some[-1].timestamp))

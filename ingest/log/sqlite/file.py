@@ -1,9 +1,10 @@
 """The file: its tables, opened in WAL mode and durable at commit, and found again when another takes its place."""
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakSet
@@ -11,6 +12,7 @@ from weakref import WeakSet
 from filelock import FileLock
 
 from ingest.errors import LogUnavailable
+from ingest.log import Partition, Record, StoredRecord
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, next_offset INTEGER NOT NULL);
@@ -21,6 +23,10 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE TABLE IF NOT EXISTS commits (consumer_group TEXT, topic TEXT, next_offset INTEGER NOT NULL, PRIMARY KEY (consumer_group, topic));
 CREATE TABLE IF NOT EXISTS bookmarks (consumer_group TEXT, topic TEXT, marks TEXT NOT NULL, PRIMARY KEY (consumer_group, topic));
 """
+
+_RECORDS = (
+    "SELECT offset, key, value, headers, appended_at FROM records WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?"
+)
 
 _BUSY_SECONDS = 10.0
 _RESTORE = "; was it restored beside a -wal of before? Stop what uses it, delete the -wal and -shm, and put a whole copy in its place"
@@ -170,6 +176,19 @@ def read_only(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
     connection.execute("PRAGMA query_only=ON")
     return connection
+
+
+def read_records(connection: sqlite3.Connection, topic: str, span: range, limit: int, most_bytes: int) -> list[StoredRecord]:
+    """Return up to `limit` records of a span of offsets: those that fit into `most_bytes`, and one more that does not. Raises sqlite3.Error."""
+    found: list[StoredRecord] = []
+    size = 0
+    with closing(connection.execute(_RECORDS, (topic, span.start, span.stop, limit))) as rows:
+        for offset, key, value, headers, appended_at in rows:
+            found.append(StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset, appended_at))
+            size += found[-1].record.size
+            if size >= most_bytes:
+                break
+    return found
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -1,21 +1,16 @@
 """Reads the embedded log from some instant on, for no group."""
 
 import heapq
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ingest.errors import LogUnavailable
-from ingest.log import Appended, Partition, Record, StoredRecord
-from ingest.log.sqlite.file import read_only, unavailable
+from ingest.log import Partition, StoredRecord
+from ingest.log.sqlite.file import read_only, read_records, unavailable
 
 _AT_A_TIME = 100  # of each topic
 _BYTES_AT_A_TIME = 1024 * 1024
-_NEXT = (
-    "SELECT offset, key, value, headers, appended_at FROM records WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?"
-)
 
 
 class SqliteReader:
@@ -36,36 +31,23 @@ class SqliteReader:
         return sum(map(len, self._spans.values()))
 
     def begins(self) -> datetime | None:
-        return _instant(min(self._oldest)) if self._oldest else None
+        return datetime.fromtimestamp(min(self._oldest), UTC) if self._oldest else None
 
     def first(self, partition: Partition) -> int:
         return int(self._firsts.get(partition.topic) or 0)
 
-    def records(self) -> Iterator[Appended]:
-        return heapq.merge(*(self._of(topic, span) for topic, span in self._spans.items()), key=lambda one: one.at)
+    def records(self) -> Iterator[StoredRecord]:
+        return heapq.merge(*(self._of(topic, span) for topic, span in self._spans.items()), key=lambda stored: stored.timestamp)
 
     def close(self) -> None:
         self._connection.close()
 
-    def _of(self, topic: str, span: range) -> Iterator[Appended]:
+    def _of(self, topic: str, span: range) -> Iterator[StoredRecord]:
         while span:
             with unavailable(self._path):
-                found = self._some(topic, span)
+                found = read_records(self._connection, topic, span, _AT_A_TIME, _BYTES_AT_A_TIME)
             yield from found
-            span = range(found[-1].stored.offset + 1 if found else span.stop, span.stop)
-
-    def _some(self, topic: str, span: range) -> list[Appended]:
-        """The first of a span, at least one where it has any."""
-        found: list[Appended] = []
-        size = 0
-        with closing(self._connection.execute(_NEXT, (topic, span.start, span.stop, _AT_A_TIME))) as rows:
-            for offset, key, value, headers, at in rows:
-                record = Record(key, value, json.loads(headers))
-                found.append(Appended(_instant(at), StoredRecord(record, Partition(topic), offset)))
-                size += record.size
-                if size >= _BYTES_AT_A_TIME:
-                    break
-        return found
+            span = range(found[-1].offset + 1 if found else span.stop, span.stop)
 
     def _first(self, topic: str) -> float | None:
         return self._value("SELECT appended_at FROM records WHERE topic = ? ORDER BY offset LIMIT 1", topic)
@@ -78,7 +60,3 @@ class SqliteReader:
     def _value(self, sql: str, *values: object) -> float | None:
         row = self._connection.execute(sql, values).fetchone()
         return row[0] if row else None
-
-
-def _instant(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
