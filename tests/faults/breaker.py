@@ -153,6 +153,18 @@ class Breaker:
         self._vendors.large = _LARGE_BODIES
         return bool(await self._until(lambda: not self._vendors.large))
 
+    async def break_settings(self, fault: Fault) -> bool:
+        """What runs goes on with the settings it has; what is killed meanwhile starts when the file is right again."""
+        config = self._stand.stage.config
+        async with self._turns["settings"]:
+            whole = config.read_text(encoding="utf-8")
+            config.write_text(f"{whole}\nlog_retention = forever\n", encoding="utf-8")
+            try:
+                await asyncio.sleep(fault.seconds)
+            finally:
+                config.write_text(whole, encoding="utf-8")
+        return True
+
     async def down_warehouse(self, fault: Fault) -> bool:
         """As in a crash, with whatever it was loading."""
         async with self._turns["warehouse's server"]:
@@ -367,6 +379,7 @@ _HOW: Mapping[Kind, Callable[[Breaker, Fault], Awaitable[bool]]] = {
     Kind.FULL_WAREHOUSE_DISK: Breaker.fill_warehouse_disk,
     Kind.WAREHOUSE_LOCKED: Breaker.hold_warehouse,
     Kind.LARGE_BODIES: Breaker.send_large_bodies,
+    Kind.SETTINGS_BROKEN: Breaker.break_settings,
     Kind.WAREHOUSE_DOWN: Breaker.down_warehouse,
     Kind.KILL_BROKER: Breaker.kill_broker,
     Kind.KILL_LEADER: Breaker.kill_leader,

@@ -29,6 +29,7 @@ class Kind(StrEnum):
     WAREHOUSE_LOCKED = "warehouse held by another program"
     WAREHOUSE_DOWN = "warehouse's server down"
     LARGE_BODIES = "a burst of large bodies"
+    SETTINGS_BROKEN = "a mistake in the settings file"
     NETWORK_CUT = "network cut"
     NETWORK_SILENT = "network silent"
     NETWORK_SLOW = "network slow"
@@ -69,6 +70,7 @@ _LASTING = {
     Kind.FULL_WAREHOUSE_DISK: (1.0, 8.0),
     Kind.WAREHOUSE_LOCKED: (1.0, 12.0),
     Kind.WAREHOUSE_DOWN: (0.5, 10.0),
+    Kind.SETTINGS_BROKEN: (1.0, 10.0),
     Kind.NETWORK_CUT: (1.0, 8.0),
     Kind.NETWORK_SILENT: (1.0, 8.0),
     Kind.NETWORK_SLOW: (2.0, 10.0),
@@ -96,6 +98,7 @@ _BOTH = frozenset(
         Kind.FULL_WAREHOUSE_DISK,
         Kind.WAREHOUSE_LOCKED,
         Kind.LARGE_BODIES,
+        Kind.SETTINGS_BROKEN,
         Kind.CONSUMER_CLOCK,
         Kind.RECEIVER_CLOCK,
     }
