@@ -26,6 +26,7 @@ _LOCKED_DOWN = {
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "python_enable_replacements": "false",
+    "disabled_filesystems": "'LocalFileSystem'",  # without external access the database's own files would still be read and written
     "memory_limit": f"'{_MEMORY}'",
     "lock_configuration": "true",  # the last one
 }

@@ -81,6 +81,33 @@ def test_nothing_but_the_tables_is_reached(command: Command, folder: Path, sql: 
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
+# DuckDB lets a database's own files through where nothing else of the disk is, and a COPY stand where a query may stand.
+REACHING_ITS_OWN_FILES = [
+    "with written as (copy (select 1) to '{file}' (format csv, use_tmp_file false)) select * from written",
+    "with written as (copy (select 1) to '{file}.wal' (format csv, use_tmp_file false)) select * from written",
+    "explain analyze copy (select 1) to '{file}' (format csv, use_tmp_file false)",
+    "explain analyze copy (select 1) to '{file}.wal'",
+    "explain analyze copy (select 1) to '{file}.wal.checkpoint'",
+    "select size from read_blob('{file}')",
+    "with removed as (delete from bookings returning *) select * from removed",
+]
+
+
+@pytest.mark.parametrize("sql", REACHING_ITS_OWN_FILES)
+def test_the_files_of_the_warehouse_itself_are_not_reached(command: Command, folder: Path, sql: str) -> None:
+    file = folder / "warehouse.duckdb"
+    whole = file.read_bytes()
+    try:
+        with pytest.raises(ConfigurationError):
+            query_bounded(command.settings, sql.format(file=file), BOUNDS)
+        assert file.read_bytes() == whole
+        assert list(folder.glob(f"{file.name}.wal*")) == []
+    finally:  # else the other tests have no warehouse
+        file.write_bytes(whole)
+        for left in folder.glob(f"{file.name}.wal*"):
+            left.unlink()
+
+
 @pytest.mark.parametrize(
     "sql",
     [

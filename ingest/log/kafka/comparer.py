@@ -1,13 +1,13 @@
 """Reads single records back from Kafka, to tell whether the log still has them where they were read."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 
 from ingest.log import Partition, Record, StoredRecord
 from ingest.log.bookmarks import Bookmark, digest_of
@@ -60,16 +60,14 @@ class RecordComparer:
         client = self._connected()
         client.assign(list(marks))
         for partition, mark in marks.items():
-            client.resume(partition)  # it is paused since the last comparison
             client.seek(partition, mark.offset)
         deadline = time.monotonic() + seconds
         while (waiting := marks.keys() - found.keys()) and time.monotonic() < deadline:
-            fetched = client.poll(timeout_ms=_POLL_MILLISECONDS)
-            for partition, messages in fetched.items():
-                found.setdefault(partition, _compared(messages[0], marks[partition]))
-                client.pause(partition)
+            client.assign(list(waiting))  # to pause the others instead would park what was fetched of them, and delay the next comparison
+            fetched = client.poll(timeout_ms=_POLL_MILLISECONDS, max_records=1)  # the others that were fetched need not be unpacked
+            found |= {partition: _compared(messages[0], marks[partition]) for partition, messages in fetched.items()}
             if not fetched:
-                with suppress(KafkaTimeoutError):
+                with suppress(KafkaTimeoutError, UnknownTopicOrPartitionError):
                     found |= _beyond(client, {partition: marks[partition] for partition in waiting})
         return found
 
@@ -92,11 +90,19 @@ def _compared(message: Any, mark: Bookmark) -> Match:
 
 def _beyond(client: Any, marks: Mapping[TopicPartition, Bookmark]) -> dict[TopicPartition, Match]:
     """Those whose log ends before the bookmark, or has nothing any more."""
-    first, after_last = (ask(list(marks), timeout_ms=_ASK_MILLISECONDS) for ask in (client.beginning_offsets, client.end_offsets))
+    first, after_last = (offsets_of(ask, marks, _ASK_MILLISECONDS) for ask in (client.beginning_offsets, client.end_offsets))
     ended = {partition: Match.OTHER for partition, mark in marks.items() if after_last[partition] <= mark.offset}
     return ended | {
         partition: Match.DELETED for partition, mark in marks.items() if mark.offset < first[partition] == after_last[partition]
     }
+
+
+def offsets_of(ask: Any, partitions: Iterable[TopicPartition], milliseconds: int) -> dict[TopicPartition, int]:
+    """What kafka-python's `beginning_offsets` or `end_offsets` answers, whose error for a topic that is gone is a KeyError. Raises KafkaError."""
+    try:
+        return dict(ask(list(partitions), timeout_ms=milliseconds))
+    except KeyError as error:
+        raise UnknownTopicOrPartitionError(f"{error.args[0]} is not there just now") from None
 
 
 def stored_record(message: Any) -> StoredRecord:

@@ -6,6 +6,7 @@ from typing import Any
 from kafka import TopicPartition
 
 from ingest.log import Partition
+from ingest.log.kafka.comparer import offsets_of
 
 Tell = Callable[[Partition, int], None]
 Fetched = Mapping[TopicPartition, Sequence[Any]]
@@ -46,7 +47,9 @@ class DeletedUnread:
     def _compare_with_beginnings(self) -> None:
         """All of them: of one that has no newer records no poll would give any sign. Transactions' markers make gaps too, elsewhere than at the beginning."""
         assigned = self._consumer.assignment()
-        for partition, first in (self._consumer.beginning_offsets(assigned) if assigned else {}).items():
+        for partition, first in (
+            offsets_of(self._consumer.beginning_offsets, assigned, _PATIENCE_MILLISECONDS) if assigned else {}
+        ).items():
             gone = first - self._next.setdefault(partition, first)
             if gone > 0:
                 self._tell(Partition(partition.topic, partition.partition), gone)

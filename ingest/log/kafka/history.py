@@ -15,7 +15,7 @@ from kafka.errors import OffsetMetadataTooLargeError
 from ingest.log import Change, Partition, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
-from ingest.log.kafka.comparer import Match, RecordComparer, stored_record
+from ingest.log.kafka.comparer import Match, RecordComparer, offsets_of, stored_record
 from ingest.log.kafka.deleted import Fetched
 
 _PATIENCE_MILLISECONDS = 10_000
@@ -89,7 +89,7 @@ class History:
 
     def go_back(self, after: Mapping[TopicPartition, Bookmark | None]) -> dict[TopicPartition, int]:
         """Commits, and returns, the offsets of the first records that there are after these bookmarks, or at all for None."""
-        first = self._consumer.beginning_offsets(list(after)) if after else {}
+        first = offsets_of(self._consumer.beginning_offsets, after, _PATIENCE_MILLISECONDS) if after else {}
         offsets = {partition: max(first[partition], mark.offset + 1 if mark else 0) for partition, mark in after.items()}
         self._commit(
             {
