@@ -11,9 +11,9 @@ from ingest.errors import ConfigurationError, IngestError, NoSuchTable, NothingL
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 
-CHECK = "tables"
-# What no version of a row is, in words that every destination has.
-UNREADABLE = "version IS NULL OR version NOT LIKE '____-__-__T%Z%/____-__-__T%Z'"
+_CHECK = "tables"
+# As `is_version`, in SQL that every destination has.
+_NO_VERSION = "version IS NULL OR version NOT LIKE '____-__-__T%Z%/____-__-__T%Z'"
 _COLUMNS = "SELECT lower(table_name), lower(column_name), lower(data_type) FROM information_schema.columns WHERE table_schema = %s"
 # Each of these may refuse rows that a load brings, and dlt makes none of them but for NOT NULL on keys and on its own columns.
 _OBSTACLES = {
@@ -46,8 +46,8 @@ def check_tables(settings: Settings) -> list[Finding]:
     try:
         findings = [*_shapes(settings), *_obstacles(settings), *_rows(settings)] if is_known else list(_rows(settings))
     except IngestError as error:
-        return [Finding(CHECK, State.SKIPPED, f"the warehouse cannot be asked ({type(error).__name__})")]
-    return findings or [ok(CHECK, "as the loads have made them")]
+        return [Finding(_CHECK, State.SKIPPED, f"the warehouse cannot be asked ({type(error).__name__})")]
+    return findings or [ok(_CHECK, "as the loads have made them")]
 
 
 def _shapes(settings: Settings) -> Iterator[Finding]:
@@ -61,11 +61,11 @@ def _shapes(settings: Settings) -> Iterator[Finding]:
             continue
         if lacking := [name for name in schema.names if name not in columns]:
             remedy = "the next start of the consumer makes them; `ingest replay` then fills them from the log"
-            yield warning(CHECK, f"{table} lacks the columns {', '.join(lacking)}", remedy)
+            yield warning(_CHECK, f"{table} lacks the columns {', '.join(lacking)}", remedy)
         changed = {name: columns[name] for name in schema.names if name in columns and not _fits(columns[name], schema.field(name).type)}
         if changed:
             told = ", ".join(f"{name} ({kind})" for name, kind in changed.items())
-            yield warning(CHECK, f"{table} has columns of another type than loads write: {told}", "change them back: ALTER TABLE")
+            yield warning(_CHECK, f"{table} has columns of another type than loads write: {told}", "change them back: ALTER TABLE")
 
 
 def _fits(kind: str, wanted: pa.DataType) -> bool:
@@ -78,19 +78,19 @@ def _obstacles(settings: Settings) -> Iterator[Finding]:
     for table, what in _asked(settings, _OBSTACLES[settings.warehouse.destination]):
         if table in keys and what not in keys[table] and not what.startswith("NOT NULL on _dlt"):
             remedy = "rows that it refuses become dead letters; drop it, then `ingest dead-letters redrive --reason load_refused`"
-            yield warning(CHECK, f"{table} has what no load made: {what}", remedy)
+            yield warning(_CHECK, f"{table} has what no load made: {what}", remedy)
 
 
 def _rows(settings: Settings) -> Iterator[Finding]:
     """Rows of `bookings` whose version cannot be read."""
-    sql = f"SELECT count(*), min(vendor), min(account), min(booking_id) FROM bookings WHERE {UNREADABLE}"  # noqa: S608 - our own words
+    sql = f"SELECT count(*), min(vendor), min(account), min(booking_id) FROM bookings WHERE {_NO_VERSION}"  # noqa: S608 - our own words
     try:
         ((number, vendor, account, booking_id),) = query(settings, sql).rows
     except (ConfigurationError, NothingLoaded):  # the table is not there, or not the column, which was told above
         return
     if number:
         remedy = "somebody changed them; the next message about each replaces it, and so does `ingest reconcile`"
-        yield failed(CHECK, f"{number} rows of bookings have no version that can be read, such as {vendor}/{account} {booking_id}", remedy)
+        yield failed(_CHECK, f"{number} rows of bookings have no version that can be read, such as {vendor}/{account} {booking_id}", remedy)
 
 
 def _asked(settings: Settings, sql: str) -> Sequence[tuple[Any, ...]]:

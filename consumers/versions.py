@@ -9,7 +9,7 @@ A row has one `version`, that of its newest message. `column_versions` has the v
 does not tell: that of the message which wrote the column, or "" where none did. A message may guess at a column that it does not
 tell: the newest guess stays until a message tells the column, whatever its version.
 
-No time rules that cannot be right. A change cannot be later than its event was sent, or received where no time of sending is known; nor can
+A time that cannot be right orders nothing. A change cannot be later than its event was sent, or received where no time of sending is known; nor can
 it be earlier than the booking was made. A version of such a time counts as one of the nearest time that can be, by what stands in the record
 alone. Releases that believed every time have left rows with versions that nothing surpasses: a state that REST told and that names such
 a version takes the row over.

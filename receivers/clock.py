@@ -22,15 +22,15 @@ from statistics import median_low
 
 from ingest.admin import registry
 from ingest.clock import CLOCK_REMEDY
+from ingest.clock_file import read_clock_ahead
 from ingest.duration import describe_skew
 from ingest.finding import Finding, ok, warning
 from ingest.settings import Settings
-from ingest.vendor_time import read_clock_ahead
 from ingest.vendors import AnyVendor
 
 _WITNESSES = 3  # different deliveries of one account
-_REMEMBERED = 20  # of one account
-_SECONDS = 6 * 3600.0  # for which a delivery tells something of the clock
+_REMEMBERED = 20  # deliveries of one account
+_VALID_SECONDS = 6 * 3600.0  # for which a delivery tells something of the clock
 _AGREEING = timedelta(seconds=60)
 # By less than this nothing is said of a clock: vendors queue what they have signed.
 PLAINLY = timedelta(seconds=60)
@@ -56,14 +56,14 @@ class SignatureClock:
         heard.setdefault(hash((sent_at, body)), (now, sent_at - timedelta(seconds=now)))
         if len(heard) > _REMEMBERED:
             del heard[next(iter(heard))]
-        agreed = _agreed([zero for at, zero in heard.values() if now - at <= _SECONDS])
+        agreed = _agreed([zero for at, zero in heard.values() if now - at <= _VALID_SECONDS])
         if agreed is not None:
             self._votes[source] = now, agreed
 
     def votes(self, now: datetime) -> dict[str, timedelta]:
         """How far this machine, whose clock says `now`, is ahead by each account that was a witness lately; negative when behind."""
         passed = timedelta(seconds=self._monotonic())
-        since = self._monotonic() - _SECONDS
+        since = self._monotonic() - _VALID_SECONDS
         return {source: now - zero - passed for source, (at, zero) in self._votes.items() if at >= since}
 
 

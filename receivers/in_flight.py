@@ -62,7 +62,7 @@ class Room:
 
     @property
     def taken(self) -> int:
-        """By all together."""
+        """Return how much all accounts hold together."""
         return self._shared.taken
 
     def take(self, account: str, amount: int, drop_stalest: Callable[[str], bool]) -> bool:

@@ -75,7 +75,7 @@ def up(config: Config = None) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    raise typer.Exit(Family(Live(load_snapshot, watched_paths())).run(stop))
+    raise typer.Exit(Supervisor(Live(load_snapshot, watched_paths())).run(stop))
 
 
 class Child:
@@ -152,8 +152,8 @@ def _hand_over(process: "subprocess.Popen[bytes]", snapshot: Snapshot) -> None:
             process.stdin.flush()
 
 
-class Family:
-    """The processes of `up`, and whether reconciliation is among them: it is from when an account has what that needs."""
+class Supervisor:
+    """Runs the processes of `up`: consumer and receiver, and reconciliation from when an account has what that needs."""
 
     def __init__(self, settings: Live[Snapshot]) -> None:
         self._settings = settings

@@ -10,12 +10,12 @@ from pathlib import Path
 import structlog
 
 from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
+from ingest.clock_file import read_clock_ahead
 from ingest.duration import describe_skew
 from ingest.errors import ConfigurationError, IngestError, VendorUnavailable
 from ingest.rest import Patience
 from ingest.settings import Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS
-from ingest.vendor_time import read_clock_ahead
 from ingest.vendors import AnyVendor
 from ingest.vendors.rest import AnyRest, Window, load_rest
 from receivers.reconcile.checkpoint import Checkpoint

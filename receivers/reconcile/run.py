@@ -10,11 +10,11 @@ from statistics import median_low
 
 import structlog
 
+from ingest.clock_file import write_clock_ahead
 from ingest.errors import ConfigurationError, LogUnavailable
 from ingest.log import Producer
 from ingest.rest import Patience
 from ingest.settings import NO_CREDENTIALS, Settings
-from ingest.vendor_time import write_clock_ahead
 from ingest.vendors import AnyVendor
 from receivers.reconcile.account import AccountRun, Around, Follow
 from receivers.reconcile.outlets import Outlet

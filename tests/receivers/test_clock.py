@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from ingest.clock_file import read_clock_ahead, write_clock_ahead
 from ingest.finding import State
-from ingest.vendor_time import read_clock_ahead, write_clock_ahead
 from ingest.vendors import calendly
 from receivers.clock import SignatureClock, finding, readiness, verdict
 from tests.receivers.in_process import Answer, InProcess
@@ -113,17 +113,17 @@ def test_it_is_told_and_no_failure() -> None:
 
 def test_what_was_measured_holds_though_the_clock_is_set_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_clock_ahead(tmp_path) is None
-    monkeypatch.setattr("ingest.vendor_time._boot", lambda: "this one")
+    monkeypatch.setattr("ingest.clock_file._boot", lambda: "this one")
     write_clock_ahead(tmp_path, ZERO)
     found = read_clock_ahead(tmp_path)
     assert found is not None
     assert abs(found) < MINUTE
     right = time.time
-    monkeypatch.setattr("ingest.vendor_time.time.time", lambda: right() + 3600)
+    monkeypatch.setattr("ingest.clock_file.time.time", lambda: right() + 3600)
     found = read_clock_ahead(tmp_path)
     assert found is not None
     assert abs(found - HOUR) < MINUTE
-    monkeypatch.setattr("ingest.vendor_time._boot", lambda: "another one")
+    monkeypatch.setattr("ingest.clock_file._boot", lambda: "another one")
     assert read_clock_ahead(tmp_path) is None
     (tmp_path / "clock.json").write_bytes(b"[]")
     assert read_clock_ahead(tmp_path) is None

@@ -19,8 +19,8 @@ from ingest.log.kafka.comparer import Match, RecordComparer, offsets_of, stored_
 from ingest.log.kafka.deleted import Fetched
 
 _PATIENCE_MILLISECONDS = 10_000
-_LOOK_SECONDS = 15.0
-_ANSWER_SECONDS = 2.0
+_LOOK_SECONDS = 15.0  # between two comparisons of all partitions
+_ANSWER_SECONDS = 2.0  # for such a comparison; a partition that has no leader just now is left for the next
 _NEVER = -1
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 

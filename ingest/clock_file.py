@@ -1,6 +1,6 @@
-"""What this machine's clock was found to be wrong by, kept for its other processes.
+"""The file in which reconciliation keeps how far this machine's clock is ahead of vendors', for the receivers of this machine.
 
-Kept beside a clock that nobody sets, so that it holds although the wall clock is set, or jumps, meanwhile.
+It has the vendors' time beside that of a clock that nobody sets, so that it holds although the wall clock is set, or jumps, meanwhile.
 """
 
 import time
@@ -14,12 +14,12 @@ from ingest.errors import ConfigurationError
 from ingest.private_file import replace_private
 
 _FILE = "clock.json"
-_SECONDS = 6 * 3600.0  # after which the two clocks may have drifted apart
+_VALID_SECONDS = 6 * 3600.0  # later the two clocks may have drifted apart
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def write_clock_ahead(folder: Path, ahead: timedelta) -> None:
-    """Keep how far this machine's clock is ahead of a vendor's. A file that cannot be written is left out: it only helps."""
+    """Keep how far this machine's clock is ahead of a vendor's. Nothing depends on the file, so one that cannot be written is no error."""
     kept = {"boot": _boot(), "monotonic": _monotonic(), "vendors": time.time() - ahead.total_seconds()}
     if not kept["boot"]:
         return
@@ -28,11 +28,11 @@ def write_clock_ahead(folder: Path, ahead: timedelta) -> None:
 
 
 def read_clock_ahead(folder: Path) -> timedelta | None:
-    """Return how far this machine's clock is ahead now; None where nobody has looked since it was started, or for hours."""
+    """Return how far this machine's clock is ahead now; None where that was not measured since the machine started, or for hours."""
     with suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
         kept = orjson.loads((folder / _FILE).read_bytes())
         passed = _monotonic() - kept["monotonic"]
-        if kept["boot"] == _boot() and 0 <= passed < _SECONDS:
+        if kept["boot"] == _boot() and 0 <= passed < _VALID_SECONDS:
             return timedelta(seconds=time.time() - kept["vendors"] - passed)
     return None
 
@@ -43,7 +43,7 @@ def _monotonic() -> float:
 
 
 def _boot() -> str:
-    """Return what tells one run of this machine from another, "" where the system does not say."""
+    """Return what tells one start of this machine from another; "" where the system does not say."""
     with suppress(OSError):
         return _BOOT.read_text(encoding="ascii").strip()
     return ""
