@@ -43,14 +43,18 @@ def hold(folder: Path, otherwise: str) -> FileLock:
 def turn_at(settings: Settings, patience: float) -> Iterator[None]:
     """DuckDB's file stays open as long: dlt opens and closes it for every job, which costs more than a small load itself.
 
-    Nothing to wait for at other destinations. Raises WarehouseUnavailable.
+    Nothing to wait for at other destinations. Raises WarehouseUnavailable, also when another file was put there meanwhile: what was
+    written is in the one that is gone.
     """
     file = settings.warehouse.duckdb_file
     with warehouse_lock(settings.warehouse, patience):
         with translated():
             kept = _keep_open(file, settings.consumer.duckdb_bytes) if file else None
+        opened = _inode(file) if file else None
         try:
             yield
+            if file and _inode(file) != opened:
+                raise WarehouseUnavailable(f"{file} was moved, deleted or replaced while it was written to")
         finally:
             if kept:
                 kept.close()
@@ -63,6 +67,14 @@ def _keep_open(file: Path, most_bytes: int) -> duckdb.DuckDBPyConnection:
     connection.execute(f"SET threads = {_DUCKDB_THREADS}")
     connection.execute("SET preserve_insertion_order = false")  # to keep it, results are held in memory
     return connection
+
+
+def _inode(file: Path) -> int | None:
+    """Return what tells a file from another one of its name; None where there is none."""
+    try:
+        return file.stat().st_ino
+    except OSError:
+        return None
 
 
 def file_stamp(file: Path) -> tuple[int, ...]:

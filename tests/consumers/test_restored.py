@@ -2,11 +2,14 @@
 
 import shutil
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
+from consumers.rows import Row
 from ingest.errors import NothingLoaded
 from ingest.event import Event
 from ingest.log import Partition, Record
@@ -99,6 +102,25 @@ def test_a_warehouse_that_is_restored_under_a_consumer_gets_what_it_lacks_though
     shutil.copy(warehouse_file(rig), tmp_path / "kept")
     load(rig, 2, 3)
     restore(tmp_path / "kept", warehouse_file(rig))
+    assert len(catch_up(rig)) == 1
+    assert rig.column(EVENTS) == ids(1, 2, 3)
+
+
+def test_a_warehouse_that_is_replaced_within_a_load_gets_what_that_wrote_though_nothing_comes(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(rig, 1)
+    kept, write = Path(shutil.copy(warehouse_file(rig), tmp_path / "kept")), rig.warehouse.load
+    load(rig, 2)
+
+    def replaced_after(rows: Mapping[str, list[Row]]) -> str:
+        load_id = write(rows)
+        monkeypatch.setattr(rig.warehouse, "load", write)
+        kept.replace(warehouse_file(rig))  # what was just written is in a file that no longer has a name
+        return load_id
+
+    monkeypatch.setattr(rig.warehouse, "load", replaced_after)
+    rig.append(sample(3, "B3"))
     assert len(catch_up(rig)) == 1
     assert rig.column(EVENTS) == ids(1, 2, 3)
 
