@@ -128,9 +128,11 @@ class Child:
             self._worked_with = self._worked_with or self._started_with  # it died of something else
         steady = time.monotonic() - self._started > _STEADY_SECONDS
         self._pause = _FIRST_PAUSE_SECONDS if steady else min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
-        self._due = time.monotonic() + self._pause
+        goes_back = code == _REFUSED and self._worked_with is not None and self._worked_with != self._started_with
+        pause = 0.0 if goes_back else self._pause
+        self._due = time.monotonic() + pause
         why = "it refuses these settings, as its last log line tells" if code == _REFUSED else "its last log lines tell"
-        log.error("up.child_died", child=self.name, exit_code=code, again_in_seconds=self._pause, why=why)
+        log.error("up.child_died", child=self.name, exit_code=code, again_in_seconds=pause, why=why)
 
     def stop(self) -> None:
         """A clean stop; a kill when that takes too long, which loses nothing either."""
