@@ -43,6 +43,7 @@ os.environ["PGTZ"] = "UTC"
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of statements that are refused
 
 POSTGRES = "postgres"
+_TABLE_NAME = re.compile(r"[\w $*-]+")  # a file's has a dot, a slash or a colon
 # What each end is told, so that it gives the other one up after 25 s of silence: https://www.postgresql.org/docs/current/libpq-connect.html
 _OF_CLIENT = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "25000"}
 _OF_SERVER = "-ctcp_keepalives_idle=10 -ctcp_keepalives_interval=5 -ctcp_keepalives_count=3"
@@ -134,13 +135,12 @@ def check_reads(sql: str, dialect: str | None) -> None:
     readers = [statement for statement in statements if isinstance(statement, sqlglot.exp.Query)]
     if not readers or any(isinstance(part, writes) and not isinstance(part, sqlglot.exp.Query) for part in statements[0].walk()):
         raise ConfigurationError("Only statements that read are allowed: SELECT or WITH.")
-    if dialect == "duckdb":  # where a name may be a file's, and a function may read one
-        for table in statements[0].find_all(sqlglot.exp.Table):
-            is_series = isinstance(table.this, sqlglot.exp.GenerateSeries)
-            if not is_series and not (isinstance(table.this, sqlglot.exp.Identifier) and re.fullmatch(r"\w+", table.name)):
-                raise ConfigurationError(
-                    "a query reads the tables of the warehouse and nothing else: no files, and no functions that read them"
-                )
+    for table in statements[0].find_all(sqlglot.exp.Table):  # a name may be a file's, and a function may read one
+        is_series = isinstance(table.this, sqlglot.exp.GenerateSeries)
+        if not is_series and not (isinstance(table.this, sqlglot.exp.Identifier) and _TABLE_NAME.fullmatch(table.name)):
+            raise ConfigurationError(
+                "a query reads the tables of the warehouse and nothing else: no files, and no functions that read them"
+            )
 
 
 def destination(settings: Settings, pipeline: str = "") -> Any:

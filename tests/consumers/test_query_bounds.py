@@ -235,6 +235,34 @@ def test_a_lake_is_no_way_to_other_files(table: str) -> None:
     check_reads("select * from ingest.bookings, range(3), unnest([1])", "duckdb")
 
 
+@pytest.mark.parametrize(
+    ("dialect", "table"),
+    [
+        ("clickhouse", "file('/etc/passwd')"), ("clickhouse", "url('http://10.0.0.1/')"), ("databricks", "read_files('/etc/passwd')"),
+        ("databricks", "csv.`/etc/passwd`"), ("databricks", "t join text.`s3://b/f` on true"), ("snowflake", "@stage/f"),
+        ("snowflake", "identifier('x')"), ("tsql", "openrowset(bulk '/etc/passwd', single_clob) as f"),
+    ],
+)  # fmt: skip
+def test_no_destination_is_a_way_to_other_files(dialect: str, table: str) -> None:
+    with pytest.raises(ConfigurationError):
+        check_reads(f"select * from {table}", dialect)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql"),
+    [
+        ("bigquery", "select * from `a-project.ingest.bookings-of-2026` as b, unnest([1]) as n"),
+        ("bigquery", "select * from `ingest.events_*`"),
+        ("snowflake", "select f.value from ingest.bookings as b, lateral flatten(input => b.staff) as f"),
+        ("databricks", "select * from ingest.bookings lateral view explode(staff) as one"),
+        ("clickhouse", "select * from ingest.bookings array join staff as one"),
+        ("tsql", "select top 5 * from [ingest].[bookings]"),
+    ],
+)
+def test_tables_of_any_destination_are_read(dialect: str, sql: str) -> None:
+    check_reads(sql, dialect)
+
+
 REACHING_POSTGRES = [
     "select pg_read_file('/etc/passwd')",
     "select \"pg_read_file\"('/etc/passwd')",
