@@ -86,7 +86,8 @@ class Ownership:
         if 2 * readable < asked:
             raise ConfigurationError(
                 f"{self._rest.label}: the key is new, and reads {readable} of the {asked} newest bookings here that it has to find."
-                " Is the key another account's, or that of a user who may not see them? Nothing was loaded, and none was marked as gone"
+                " Is the key another account's, or that of a user who may not see them? Nothing was loaded, and none was marked as gone."
+                " If the vendor has deleted them, the next booking that a webhook tells of shows that the key is right"
             )
 
     def _sample(self, *, by_webhook: bool = False, without: Collection[str] = ()) -> Sequence[Stored]:
