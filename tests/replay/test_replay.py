@@ -106,12 +106,10 @@ def test_a_lost_warehouse_comes_back_whole(tmp_path: Path) -> None:
         lose(shop)
         shutil.rmtree(rig.settings.warehouse.work_dir)
         with consuming(shop) as rig:
-            assert rig.column("select count(*) from bookings") == [0]
-            told = replay(shop, tmp_path, "--json")
+            told = replay(shop, tmp_path, "--json")  # while the consumer reads the log again by itself: either may bring a row first
             assert told.code == 0, told
             assert shop.wrong() == []
             assert what(snapshot(rig), *OTHERWISE) == what(before, *OTHERWISE)
-            assert rig.column("select distinct via from booking_events") == ["replay"]
             assert {name: arrivals(rig.settings, name, name).last for name in VENDORS} == heard
             records = told.json["read"]
             assert told.json == told.json | {"replayed": records, "loaded": True, "dry_run": False}
