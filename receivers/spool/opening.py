@@ -94,12 +94,12 @@ def readiness(settings: Settings) -> list[Finding]:
 def _undone(settings: Settings) -> list[Finding]:
     """How long the oldest record has waited in the spool."""
     try:
-        oldest = max((state.oldest_seconds for state in spool_states(settings) if state.records), default=0.0)
+        ages = [state.oldest_seconds for state in spool_states(settings) if state.records]
     except LogUnavailable as error:
         return [failure("undone", error)]
-    if not oldest:
+    if not ages:
         return []
-    age = timedelta(seconds=oldest)
+    age = timedelta(seconds=max(ages))
     detail = f"records wait in the spool, the oldest for {describe_duration(age)}"
     found = judge_undone("receiver", detail, age, settings.receiver.undone_limit, "see why Kafka does not take them")
     return [found if found.failed else warning("undone", found.detail)]

@@ -62,7 +62,8 @@ def created(vendor: str) -> Event:
 
 def cancelled_later(event: Event) -> Event:
     """The same message a minute later: the mapping of these tests reads little of it."""
-    return replace(event, id="later", time=event.time + A_MINUTE, received_at=event.received_at + A_MINUTE)
+    sent_at = event.sent_at and event.sent_at + A_MINUTE
+    return replace(event, id="later", time=event.time + A_MINUTE, received_at=event.received_at + A_MINUTE, sent_at=sent_at)
 
 
 def test_whatever_the_vendor_and_the_order_a_message_that_tells_only_a_status_changes_only_that(rig: Rig) -> None:

@@ -76,7 +76,7 @@ def test_an_embedded_log_whose_disk_takes_no_write_is_not(
 
 def test_kafka_away_and_a_spool_with_room_is_ready_with_a_warning(kafka: Settings) -> None:
     _spool(kafka)
-    assert _states(kafka) == {"log": "warning", "spool": "ok"}
+    assert _states(kafka) == {"log": "warning", "spool": "ok", "undone": "warning"}
 
 
 def test_kafka_away_and_no_spool_is_not_ready_for_both_reasons(kafka: Settings) -> None:
@@ -87,14 +87,14 @@ def test_kafka_away_and_no_spool_is_not_ready_for_both_reasons(kafka: Settings) 
 def test_kafka_away_and_a_full_spool_is_not_ready_for_both_reasons(tmp_path: Path) -> None:
     full = _settings(tmp_path, f"kafka://127.0.0.1:{unused_port()}", spool_limit=1024 * 1024)
     _spool(full, 2 * 1024 * 1024)
-    assert _states(full) == {"log": "failed", "spool": "failed"}
+    assert _states(full) == {"log": "failed", "spool": "failed", "undone": "warning"}
     assert "is full: receiver.spool_limit is 1048576 bytes" in _details(full)
 
 
 def test_kafka_away_and_a_spool_that_cannot_be_written_to_is_not_ready(kafka: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     _spool(kafka)
     _refuse_writes(monkeypatch, errno.EROFS)
-    assert _states(kafka) == {"log": "failed", "spool": "failed"}
+    assert _states(kafka) == {"log": "failed", "spool": "failed", "undone": "warning"}
     assert "cannot be written to: Read-only" in _details(kafka)
 
 
@@ -103,4 +103,4 @@ def test_kafka_there_and_no_spool_is_ready_with_a_warning(kafka: Settings, monke
     assert _states(kafka) == {"log": "ok", "spool": "warning"}
     assert "deliveries will be answered 503 when Kafka is away: there is no spool file" in _details(kafka)
     _spool(kafka)
-    assert _states(kafka) == {"log": "ok"}
+    assert _states(kafka) == {"log": "ok", "undone": "warning"}

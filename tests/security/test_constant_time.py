@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 SECRET = ("secret", "token", "signature", "password", "credential", "hmac", "digest", "api_key", "signing_key")
 # Named so, and no secret: what a header or a setting is called, or where it is.
 NO_SECRET = ("header", "names", "name", "file", "path", "position", "headers")
+# What is looked through after its sender proved to know the secret: a dead letter's headers, so that none of them holds it.
+VERIFIED = {"ingest/dead_letter.py": ["secret in value"]}
 
 
 def _listening() -> list[Path]:
@@ -71,7 +73,7 @@ def test_nothing_that_listens_compares_a_secret_but_in_constant_time() -> None:
     assert {"admin.py", "signing.py", "webhook.py", "live.py"} <= {file.name for file in files}
     assert {file.parent.name for file in files} >= set(vendor_names())
     found = {str(file.relative_to(ROOT)): wrong for file in files if (wrong := list(_compared_secrets(file.read_text())))}
-    assert found == {}
+    assert {file: [line.partition(": ")[2] for line in wrong] for file, wrong in found.items()} == VERIFIED
 
 
 def _called_in(file: Path, function: str) -> set[str]:
