@@ -86,12 +86,14 @@ class Month:
         return change.account != "calendly" or b'"scheduled_event"' in self.dialects[change.account].webhook(change).body
 
     def arrivals(self) -> list[Arrival]:
-        """In the order in which they arrive: all late by up to two hours, some twice."""
+        """In the order in which they arrive: all late by up to two hours, though not later than now, some twice."""
         found = []
         for index, change in enumerate(self.changes):
             if index not in self._dropped:
                 times = 2 if self._chance.random() < _DOUBLED else 1
-                found += [Arrival(change.meeting.changed_at + _LATEST * self._chance.random(), change) for _ in range(times)]
+                changed_at = change.meeting.changed_at
+                latest = min(_LATEST, self.plan.end - changed_at)
+                found += [Arrival(changed_at + latest * self._chance.random(), change) for _ in range(times)]
         return sorted(found, key=lambda arrival: arrival.at)
 
     def delivery(self, arrival: Arrival) -> Delivery:

@@ -116,7 +116,9 @@ def test_a_lost_warehouse_comes_back_whole(tmp_path: Path) -> None:
             assert told.json["accounts"].keys() == {f"{name}/{name}" for name in VENDORS} | {"oncehub/support"}
             back = snapshot(rig)
             twice = replay(shop, tmp_path, "--json")
-            assert (twice.json["replayed"], twice.json["skipped"]["replays"]) == (records, twice.json["read"] - records)
+            # The record that cannot be read may have been set aside a second time, by the consumer that read the log again.
+            assert twice.json["replayed"] - records in {0, 1}
+            assert twice.json["replayed"] + twice.json["skipped"]["replays"] == twice.json["read"]
             assert snapshot(rig) == back
 
 
