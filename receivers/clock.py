@@ -60,11 +60,15 @@ class SignatureClock:
         if agreed is not None:
             self._votes[source] = now, agreed
 
+    def vote(self, source: str, now: datetime) -> timedelta | None:
+        """Return how far this machine, whose clock says `now`, is ahead by an account, negative when behind; None if it was no witness lately."""
+        passed = self._monotonic()
+        at, zero = self._votes.get(source, (float("-inf"), now))
+        return now - zero - timedelta(seconds=passed) if passed - at <= _VALID_SECONDS else None
+
     def votes(self, now: datetime) -> dict[str, timedelta]:
-        """How far this machine, whose clock says `now`, is ahead by each account that was a witness lately; negative when behind."""
-        passed = timedelta(seconds=self._monotonic())
-        since = self._monotonic() - _VALID_SECONDS
-        return {source: now - zero - passed for source, (at, zero) in self._votes.items() if at >= since}
+        """Return the votes of all accounts that were witnesses lately."""
+        return {source: vote for source in self._votes if (vote := self.vote(source, now)) is not None}
 
 
 def _agreed(zeros: list[datetime]) -> datetime | None:

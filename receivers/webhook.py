@@ -114,7 +114,7 @@ class Webhooks:
         if sent_at is None:
             return
         self._clock.note(vendor.source, sent_at, delivery.body)
-        ahead = self._clock.votes(delivery.received_at).get(vendor.source)
+        ahead = self._clock.vote(vendor.source, delivery.received_at)
         if ahead is not None:
             CLOCK_SKEW_SECONDS.labels(vendor.name, vendor.account.name).set(ahead.total_seconds())
 
