@@ -121,9 +121,14 @@ class SpoolFile:
         log.error("spool.refused", file=str(file), why=str(refusal))
 
 
+def spool_files(folder: Path) -> list[Path]:
+    """All files of a spool, whoever has them; none where there is no folder."""
+    return sorted(folder.glob("spool-*.db"))
+
+
 def claim(folder: Path, topics: Sequence[str], limit: int) -> list[SpoolFile]:
     """One for this process to write to, the first, and all in which processes that are gone left something. Empty where none can be used."""
-    existing = sorted(folder.glob("spool-*.db"))
+    existing = spool_files(folder)
     fresh = (folder / f"spool-{number:03}.db" for number in range(_MOST))
     own = next(filter(None, (_open(path, topics, limit) for path in dict.fromkeys((*existing, *fresh)))), None)
     if own is None:

@@ -17,7 +17,7 @@ from ingest.probing import probe_append
 from ingest.settings import Settings
 from ingest.undone import judge_undone
 from receivers.spool import SpoolingProducer
-from receivers.spool.file import claim, records_in
+from receivers.spool.file import claim, records_in, spool_files
 from receivers.spool.owner import mark_spool, require_own_spool
 
 log = structlog.get_logger()
@@ -77,7 +77,7 @@ def check_spool(settings: Settings) -> list[Finding]:
 
 def spool_states(settings: Settings) -> list[SpoolState]:
     """All on this machine; with an embedded log, those from when it was Kafka. Raises LogUnavailable."""
-    return [_state(path) for path in sorted(Path(settings.receiver.spool_dir).glob("spool-*.db"))]
+    return [_state(path) for path in spool_files(Path(settings.receiver.spool_dir))]
 
 
 def readiness(settings: Settings) -> list[Finding]:

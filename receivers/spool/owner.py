@@ -12,7 +12,7 @@ from ingest.errors import ConfigurationError, LogUnavailable
 from ingest.private_file import replace_private
 from ingest.settings import Settings
 from ingest.settings.sources import current_config_path
-from receivers.spool.file import is_held, waiting_topics
+from receivers.spool.file import is_held, spool_files, waiting_topics
 
 log = structlog.get_logger()
 
@@ -43,16 +43,16 @@ class Owner:
 def require_own_spool(settings: Settings) -> None:
     """Raise ConfigurationError when the folder is another receiver's, which waits there, or left deliveries there."""
     folder, own = Path(settings.receiver.spool_dir), Owner.of(settings)
-    files = sorted(folder.glob("spool-*.db"))
-    owner = _read(folder)
+    files = spool_files(folder)
+    waiting, owner = _waiting(files), _read(folder)
     if owner is None:
-        foreign = [topic for topic in _waiting(files) if not topic.startswith(f"{settings.topic_prefix}.")]
+        foreign = [topic for topic in waiting if not topic.startswith(f"{settings.topic_prefix}.")]
         whose = f"topic {foreign[0]}" if foreign else ""
     else:
         whose = (
             "" if owner.is_same(own) else f"log {owner.log}, topics {owner.topic_prefix}.*, settings {owner.config or 'of the environment'}"
         )
-    if whose and (_waiting(files) or any(map(is_held, files))):
+    if whose and (waiting or any(map(is_held, files))):
         raise ConfigurationError(
             f"receiver.spool_dir {folder} has deliveries of another receiver ({whose}), which would get into the log of this one: set another"
             f" folder. If they are this receiver's own, and its log and its settings file are others now, delete {folder / _FILE} and set"
