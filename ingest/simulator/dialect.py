@@ -37,6 +37,10 @@ class Dialect(ABC):
     def webhook(self, change: Change) -> Webhook:
         """What the vendor sends of this change."""
 
+    def tells_all(self, meeting: Meeting) -> bool:  # noqa: ARG002 - for vendors whose webhooks leave something out
+        """Say whether the webhook of the meeting's latest change tells every column; what it leaves out, earlier webhooks tell."""
+        return True
+
     @abstractmethod
     def headers(self, webhook: Webhook, at: datetime) -> Mapping[str, str]:
         """What authenticates it when it is sent at this time."""

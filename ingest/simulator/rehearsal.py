@@ -30,12 +30,13 @@ class Pace:
 
 async def rehearse(
     world: World, dialects: Mapping[str, Dialect], sender: Sender, pace: Pace, stopped: Callable[[], bool]
-) -> dict[tuple[str, int], int]:
-    """Returns when the time is over (or `stopped` says so) and every webhook was answered or given up.
+) -> dict[tuple[str, int], set[int]]:
+    """Run until the time is over (or `stopped` says so) and every webhook was answered or given up.
 
-    What it returns: each meeting's newest webhook, by its hash, as `Sent.accepted` has them.
+    Returns the webhooks that tell each meeting's final state, as hashes like those of `Sent.accepted`: the newest one,
+    and, where that one leaves something out, those before it back to the newest that tells all.
     """
-    newest: dict[tuple[str, int], int] = {}
+    telling: dict[tuple[str, int], set[int]] = {}
     first = datetime.now(UTC) - _STARTS_BEFORE
     speed = _WORLD_SPAN / min(pace.seconds, _LONGEST_PACE_SECONDS)
     started, sent = time.monotonic(), 0
@@ -45,9 +46,11 @@ async def rehearse(
             for change in world.step(min(first + speed * elapsed, latest)):
                 dialect = dialects[change.account]
                 webhook = dialect.webhook(change)
-                newest[change.account, change.meeting.number] = hash(webhook)
+                meeting = change.account, change.meeting.number
+                earlier = set() if dialect.tells_all(change.meeting) else telling.get(meeting, set())
+                telling[meeting] = earlier | {hash(webhook)}
                 sender.send(dialect, webhook)
                 sent += 1
         await asyncio.sleep(_TICK_SECONDS)
     await sender.drain()
-    return newest
+    return telling

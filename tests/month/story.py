@@ -68,22 +68,17 @@ class Month:
     @property
     def lost(self) -> set[tuple[str, int]]:
         """Meetings whose newest webhook, or newest one that tells all of the meeting, never arrives: lacking, older or in part empty."""
-        newest, newest_whole = {}, {}
+        telling: dict[tuple[str, int], set[int]] = {}
         for index, change in enumerate(self.changes):
             meeting = change.account, change.meeting.number
-            newest[meeting] = index
-            if self._tells_all(change):
-                newest_whole[meeting] = index
-        return {meeting for last in (newest, newest_whole) for meeting, index in last.items() if index in self._dropped}
+            whole = self.dialects[change.account].tells_all(change.meeting)
+            telling[meeting] = {index} | (set() if whole else telling.get(meeting, set()))
+        return {meeting for meeting, indices in telling.items() if indices & self._dropped}
 
     def lost_bookings(self) -> set[tuple[str, str]]:
         """The same by account and booking id. One that was moved to where it was already differs in no column that is compared."""
         meetings = self.world.meetings
         return {(account, self.dialects[account].expected(meetings[account][number])["booking_id"]) for account, number in self.lost}
-
-    def _tells_all(self, change: Change) -> bool:
-        """Calendly's old form of a cancellation leaves the meeting's time, service and hosts to the webhooks before it."""
-        return change.account != "calendly" or b'"scheduled_event"' in self.dialects[change.account].webhook(change).body
 
     def arrivals(self) -> list[Arrival]:
         """In the order in which they arrive: all late by up to two hours, though not later than now, some twice."""

@@ -25,7 +25,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What reconciliation said after an outage: its reports, and how many bookings' last webhooks were never accepted."""
+    """What reconciliation said after an outage: its reports, and of how many bookings a webhook that tells their final state was never accepted."""
 
     reports: list[dict[str, Any]]
     lost: int

@@ -33,11 +33,11 @@ async def run_demo(plan: Plan, *, quiet: bool = False, chaos: Chaos = Chaos()) -
     with View(plan, stage, sender.sent, watch, quiet=quiet) as view, stage.running() as processes:
         looking = asyncio.create_task(_keep_looking(watch, view))
         breaking = asyncio.create_task(_outage(plan, processes, view))
-        newest = await rehearse(stage.world, stage.dialects, sender, plan.pace, _told_to_finish())
+        telling = await rehearse(stage.world, stage.dialects, sender, plan.pace, _told_to_finish())
         await breaking
         await _settle(watch, sender.sent)
         if plan.outage:
-            lost = sum(webhook not in sender.sent.accepted for webhook in newest.values())
+            lost = sum(not webhooks <= sender.sent.accepted for webhooks in telling.values())
             view.say(f"the vendors gave up {sender.sent.given_up} webhooks: asking their REST sides …")
             repair = Repair(await asyncio.to_thread(_reconcile, processes), lost)
         looking.cancel()
