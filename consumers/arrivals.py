@@ -30,13 +30,21 @@ class Arrivals:
 
 def has_event(settings: Settings, vendor: str, account: str, event_id: str) -> bool:
     """Whether this event was loaded. Raises WarehouseUnavailable."""
-    return bool(_ask(settings, "SELECT id FROM booking_events WHERE vendor = %s AND account = %s AND id = %s", [vendor, account, event_id]))
+    return bool(
+        _ask(
+            settings,
+            "SELECT id FROM booking_events WHERE vendor = %s AND account = %s AND id = %s",
+            [vendor, account, event_id],
+        )
+    )
 
 
 def arrivals(settings: Settings, vendor: str, account: str) -> Arrivals:
     """Raises WarehouseUnavailable; where nothing was loaded yet, nothing came. Times of the future, of a clock that was wrong, are left out."""
     latest = later(datetime.now(UTC), CLOCK_SKEW)
-    last = _ask(settings, f"SELECT max(received_at) {_EVENTS} AND received_at <= %s", [vendor, account, latest])
+    last = _ask(
+        settings, f"SELECT max(received_at) {_EVENTS} AND received_at <= %s", [vendor, account, latest]
+    )
     missed = _ask(settings, f"{_MISSED} AND updated_at <= %s", [vendor, account, latest])
     return Arrivals(_first(last), _first(missed))
 
@@ -48,7 +56,13 @@ def last_deliveries(settings: Settings) -> dict[tuple[str, str], datetime]:
 
 def arrived_types(settings: Settings, vendor: str, account: str) -> dict[str, datetime]:
     """When the newest of each type came. Raises WarehouseUnavailable."""
-    return dict(_ask(settings, f"SELECT type, max(received_at) {_EVENTS} GROUP BY type ORDER BY type", [vendor, account]))
+    return dict(
+        _ask(
+            settings,
+            f"SELECT type, max(received_at) {_EVENTS} GROUP BY type ORDER BY type",
+            [vendor, account],
+        )
+    )
 
 
 def last_signed(

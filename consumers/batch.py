@@ -85,7 +85,11 @@ def _read(stored: StoredRecord, topics: Topics, mapper: Mapper, now: datetime) -
         event = Event.from_record(stored.record)
         if stored.partition.topic != topics.audit:
             return Item(stored, event, event_row(event, stored.position, now), mapper(event))
-        return Item(stored, event, reconciliation_row(event, now), table="reconciliations") if event.type == RECONCILED else None
+        return (
+            Item(stored, event, reconciliation_row(event, now), table="reconciliations")
+            if event.type == RECONCILED
+            else None
+        )
     except PayloadError as error:
         return set_aside(stored, "unreadable_record", str(error), now)
     except MemoryError:  # the machine's fault, not the record's
@@ -109,7 +113,9 @@ def set_aside(stored: StoredRecord, reason: str, detail: str, now: datetime) -> 
 
 def headers_of(record: Record) -> dict[str, str]:
     """Return the headers that a record's dead letter keeps: of one that others wrote, as of a delivery, only what is known to be harmless."""
-    return kept_headers(record.headers.items(), [name for name in record.headers if name.startswith(OUR_HEADERS)])
+    return kept_headers(
+        record.headers.items(), [name for name in record.headers if name.startswith(OUR_HEADERS)]
+    )
 
 
 # How far back is looked for bad records that good ones come between, in limits.
@@ -180,15 +186,31 @@ def candidates(items: Iterable[Item]) -> list[Candidate]:
 
 def incomplete(told: Iterable[Candidate], stored: Mapping[Key, Row]) -> set[Key]:
     """Return those stored bookings whose whole rows are needed to decide."""
-    return {key for key, messages in by_booking(told).items() if key in stored and needs_whole_row(messages, stored[key])}
+    return {
+        key
+        for key, messages in by_booking(told).items()
+        if key in stored and needs_whole_row(messages, stored[key])
+    }
 
 
-def plan_load(items: Sequence[Item], letters: Iterable[StoredRecord], stored: Mapping[Key, Row], now: datetime) -> Plan:
+def plan_load(
+    items: Sequence[Item], letters: Iterable[StoredRecord], stored: Mapping[Key, Row], now: datetime
+) -> Plan:
     """Make the rows to load. `stored` are rows of `bookings`: whole ones for the bookings that `incomplete` returns."""
-    outcomes = [outcome(messages, stored.get(key), now) for key, messages in by_booking(candidates(items)).items()]
+    outcomes = [
+        outcome(messages, stored.get(key), now) for key, messages in by_booking(candidates(items)).items()
+    ]
     bookings = [one.row for one in outcomes if one.row is not None]
-    once = _first_rows(chain(((item.table, item.row) for item in items), (("dead_letters", dead_letter_row(one, now)) for one in letters)))
-    return Plan(once | ({"bookings": bookings} if bookings else {}), [stale for one in outcomes for stale in one.stale])
+    once = _first_rows(
+        chain(
+            ((item.table, item.row) for item in items),
+            (("dead_letters", dead_letter_row(one, now)) for one in letters),
+        )
+    )
+    return Plan(
+        once | ({"bookings": bookings} if bookings else {}),
+        [stale for one in outcomes for stale in one.stale],
+    )
 
 
 def _first_rows(rows: Iterable[tuple[str, Row]]) -> dict[str, list[Row]]:

@@ -28,7 +28,9 @@ class Bounds:
 
     def too_long(self) -> ConfigurationError:
         """Make the error of a query whose time is over."""
-        return ConfigurationError(f"the query took longer than {self.seconds:g} s: ask for less, or give it more time with --timeout")
+        return ConfigurationError(
+            f"the query took longer than {self.seconds:g} s: ask for less, or give it more time with --timeout"
+        )
 
     def fetch(self, fetch_many: Callable[[int], Sequence[tuple[Any, ...]]]) -> Iterator[tuple[Any, ...]]:
         """Yield the rows. Raises ConfigurationError where they are too many or too large."""
@@ -37,9 +39,13 @@ class Bounds:
             number += len(rows)
             size += sum(map(getsizeof, (value for row in rows for value in row)))
             if self.rows is None and number > MOST_ROWS:
-                raise ConfigurationError(f"the answer has more than {MOST_ROWS} rows: ask for fewer, or say with --limit how many you want")
+                raise ConfigurationError(
+                    f"the answer has more than {MOST_ROWS} rows: ask for fewer, or say with --limit how many you want"
+                )
             if size > _MOST_BYTES:
-                raise ConfigurationError(f"the answer is larger than {_MOST_BYTES // 1024**2} MiB: ask for fewer columns or rows")
+                raise ConfigurationError(
+                    f"the answer is larger than {_MOST_BYTES // 1024**2} MiB: ask for fewer columns or rows"
+                )
             yield from rows
 
 

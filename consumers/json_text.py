@@ -37,14 +37,23 @@ def json_text(data: bytes) -> str:
     if _fits(data):
         return data.decode()
     text = data.decode("utf-8-sig", errors="replace")
-    text = replace_deep(_TOKEN.sub(lambda token: _replaced(token[0]), text), MAX_DEPTH, lambda part: orjson.dumps(part).decode())
+    text = replace_deep(
+        _TOKEN.sub(lambda token: _replaced(token[0]), text),
+        MAX_DEPTH,
+        lambda part: orjson.dumps(part).decode(),
+    )
     if not _is_json(text):
         raise PayloadError("the payload is not JSON")
     return text
 
 
 def _fits(data: bytes) -> bool:
-    return _is_json(data) and b"\\u0000" not in data and data.count(b"[") + data.count(b"{") <= MAX_DEPTH and not _LARGE_NUMBER.search(data)
+    return (
+        _is_json(data)
+        and b"\\u0000" not in data
+        and data.count(b"[") + data.count(b"{") <= MAX_DEPTH
+        and not _LARGE_NUMBER.search(data)
+    )
 
 
 def _is_json(text: bytes | str) -> bool:
@@ -57,7 +66,9 @@ def _is_json(text: bytes | str) -> bool:
 
 def _replaced(token: str) -> str:
     if token.startswith('"'):
-        return _CONTROL.sub(_escaped_control, _ESCAPE.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], token))
+        return _CONTROL.sub(
+            _escaped_control, _ESCAPE.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], token)
+        )
     if token.endswith(("NaN", "Infinity")):
         return f'"{token}"'
     return token if token in set("[]{}") or _is_number_for_all(token) else f'"{token}"'

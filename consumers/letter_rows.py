@@ -23,7 +23,10 @@ _LONGEST_NUMBER = 15
 
 def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
     """Make the row of any record of the dead-letter topic. `data_base64` is set where `data`, being text, is not the very bytes."""
-    told = {name: _any_text(value.encode(errors="surrogatepass")) or None for name, value in stored.record.headers.items()}
+    told = {
+        name: _any_text(value.encode(errors="surrogatepass")) or None
+        for name, value in stored.record.headers.items()
+    }
     text = _any_text(stored.record.value)
     return {
         "id": told.get("ce_id") or stored.position,
@@ -37,7 +40,9 @@ def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
         "data": text or None,
         "loaded_at": now,
         "signed_by": told.get("dl_signedby"),
-        "data_base64": None if text.encode() == stored.record.value else b64encode(stored.record.value).decode(),
+        "data_base64": None
+        if text.encode() == stored.record.value
+        else b64encode(stored.record.value).decode(),
         "data_sha256": told.get("dl_sha256") or sha256(stored.record.value).hexdigest(),
         "data_bytes": _number_or(told.get("dl_bytes"), len(stored.record.value)),
         "letter_position": told.get(REPLAY_OF) or stored.position,
@@ -53,7 +58,9 @@ def shortened(row: Row) -> Iterator[Row]:
 
 def _cut(row: Row, longest: Mapping[str, int]) -> Row:
     """`longest` is in bytes."""
-    shorter = {name: _beginning(name, row[name], size) for name, size in longest.items() if row[name] is not None}
+    shorter = {
+        name: _beginning(name, row[name], size) for name, size in longest.items() if row[name] is not None
+    }
     before = row["cut"].split(", ") if row["cut"] else []
     cut = {*before, *(name for name, text in shorter.items() if text != row[name])}
     return row | shorter | {"cut": ", ".join(sorted(cut))[:_LONGEST_NAME] or None}
@@ -80,4 +87,8 @@ def _instant_or(text: str | None, otherwise: datetime) -> datetime:
 
 
 def _number_or(text: str | None, otherwise: int) -> int:
-    return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER else otherwise
+    return (
+        int(text)
+        if text and text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER
+        else otherwise
+    )

@@ -9,7 +9,17 @@ from math import ceil
 
 import structlog
 
-from consumers.batch import BadRun, Item, Plan, Topics, candidates, incomplete, plan_load, read_batch, set_aside
+from consumers.batch import (
+    BadRun,
+    Item,
+    Plan,
+    Topics,
+    candidates,
+    incomplete,
+    plan_load,
+    read_batch,
+    set_aside,
+)
 from consumers.letter_rows import dead_letter_row, shortened
 from consumers.positions import find_behind, go_back, newest_loads, note_changes
 from consumers.rows import Row
@@ -95,7 +105,9 @@ class Loader:
         self._prepared = False
         # What the next batch may have: less where memory was short.
         self._most_records, self._most_bytes = settings.consumer.max_records, settings.consumer.batch_bytes
-        self._agreed_in: int | None = None  # the consumer's generation in which the warehouse had what the commits depend on
+        self._agreed_in: int | None = (
+            None  # the consumer's generation in which the warehouse had what the commits depend on
+        )
         self._depends_on: frozenset[str] = frozenset()  # the loads that they depend on
         self._changes: list[Change] = []  # of the log, not noted yet
         self._load_id = ""  # of this batch's newest load
@@ -155,7 +167,9 @@ class Loader:
         except (OutOfMemory, MemoryError) as error:
             why = str(error) or "this process could not get more memory"
             if len(records) == 1:
-                raise OutOfMemory(f"{records[0].position}, a record of {records[0].record.size} bytes, does not fit alone: {why}") from None
+                raise OutOfMemory(
+                    f"{records[0].position}, a record of {records[0].record.size} bytes, does not fit alone: {why}"
+                ) from None
             self._most_records, self._most_bytes = len(records) // 2, max(1, _size(records) // 2)
             log.warning("loader.batch_halved", records=len(records), bytes=_size(records), why=why)
             return False
@@ -165,8 +179,12 @@ class Loader:
     def _grow(self) -> None:
         """Let the next batch be larger again, a little with each that was loaded."""
         limits = self._settings.consumer
-        self._most_records = min(limits.max_records, self._most_records + ceil(limits.max_records / _GROWING_LOADS))
-        self._most_bytes = min(limits.batch_bytes, self._most_bytes + ceil(limits.batch_bytes / _GROWING_LOADS))
+        self._most_records = min(
+            limits.max_records, self._most_records + ceil(limits.max_records / _GROWING_LOADS)
+        )
+        self._most_bytes = min(
+            limits.batch_bytes, self._most_bytes + ceil(limits.batch_bytes / _GROWING_LOADS)
+        )
 
     def _note_changes(self) -> None:
         self._changes += self._consumer.changes()
@@ -198,7 +216,9 @@ class Loader:
         linger = self._settings.consumer.linger.total_seconds()
         records = self._consumer.poll(min(self._most_records, _POLL_RECORDS), _POLL_SECONDS, self._most_bytes)
         deadline = time.monotonic() + linger - (_age(records[0], datetime.now(UTC)) if records else 0.0)
-        while records and len(records) < self._most_records and (left := self._most_bytes - _size(records)) > 0:
+        while (
+            records and len(records) < self._most_records and (left := self._most_bytes - _size(records)) > 0
+        ):
             some = min(self._most_records - len(records), _POLL_RECORDS)
             more = self._consumer.poll(some, max(0.0, deadline - time.monotonic()), left)
             if not more:
@@ -228,7 +248,9 @@ class Loader:
         except LoadRefused as refusal:
             return self._load_apart(items, letters, refusal)
         except RowsTooLarge as refusal:
-            if len(items) + len(letters) > 1 or not all(map(self._may_be_to_blame, (*(item.stored for item in items), *letters))):
+            if len(items) + len(letters) > 1 or not all(
+                map(self._may_be_to_blame, (*(item.stored for item in items), *letters))
+            ):
                 raise
             if items:
                 return self._load_alone(items[0], str(refusal))
@@ -276,7 +298,9 @@ class Loader:
         whole = self._warehouse.bookings(incomplete(told, stored))
         return plan_load(items, letters, {**stored, **whole}, datetime.now(UTC))
 
-    def _load_apart(self, items: Sequence[Item], letters: Sequence[StoredRecord], refusal: LoadRefused) -> list[DeadLetter]:
+    def _load_apart(
+        self, items: Sequence[Item], letters: Sequence[StoredRecord], refusal: LoadRefused
+    ) -> list[DeadLetter]:
         if len(items) + len(letters) > 1:
             return [dead for part in _halves(items, letters) for dead in self._load(*part)]
         if letters:
@@ -294,9 +318,17 @@ class Loader:
             except (LoadRefused, RowsTooLarge) as error:
                 why = error
             else:
-                log.warning("dead_letter.cut", position=letter.position, columns=row["cut"], bytes=row["data_bytes"], why=str(refusal))
+                log.warning(
+                    "dead_letter.cut",
+                    position=letter.position,
+                    columns=row["cut"],
+                    bytes=row["data_bytes"],
+                    why=str(refusal),
+                )
                 return
-        raise WarehouseUnavailable(f"the table dead_letters takes no row, not even the shortest of {letter.position}: {why}")
+        raise WarehouseUnavailable(
+            f"the table dead_letters takes no row, not even the shortest of {letter.position}: {why}"
+        )
 
     def _append_dead(self, letters: Sequence[DeadLetter]) -> None:
         """After the load, which may have to be repeated, and before the commit. Raises LogUnavailable."""
@@ -333,7 +365,9 @@ def _observe(items: Sequence[Item], plan: Plan) -> None:
         EVENTS_LOADED.labels(event.vendor, event.account, event.via).inc()
         if event.via is not Via.REPLAY:
             age = (visible - event.received_at).total_seconds()
-            FRESHNESS_SECONDS.labels(event.vendor, event.account).observe(max(0.0, age))  # the receiver's clock may be ahead
+            FRESHNESS_SECONDS.labels(event.vendor, event.account).observe(
+                max(0.0, age)
+            )  # the receiver's clock may be ahead
     for item in items:
         if item.table == "reconciliations" and item.event.via is not Via.REPLAY:
             _observe_reconciliation(item.row)
@@ -371,11 +405,17 @@ def _observe_reconciliation(row: Row) -> None:
 
 def _tell(letters: Sequence[DeadLetter]) -> None:
     for letter in letters:
-        told = {"source": letter.source, "subject": letter.headers.get("ce_subject", ""), "position": letter.position}
+        told = {
+            "source": letter.source,
+            "subject": letter.headers.get("ce_subject", ""),
+            "position": letter.position,
+        }
         log.warning("record.dead_lettered", **told, reason=letter.reason, detail=letter.detail)
 
 
-def _halves(items: Sequence[Item], letters: Sequence[StoredRecord]) -> Iterator[tuple[Sequence[Item], Sequence[StoredRecord]]]:
+def _halves(
+    items: Sequence[Item], letters: Sequence[StoredRecord]
+) -> Iterator[tuple[Sequence[Item], Sequence[StoredRecord]]]:
     """In the order of the log; dead letters apart from what may be one."""
     if items and letters:
         yield items, []

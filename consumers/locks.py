@@ -42,7 +42,9 @@ def warehouse_lock(settings: WarehouseSettings, patience: float) -> Iterator[Non
         acquire(lock, patience, f"the warehouse file {settings.duckdb_file} is in use")
     except Timeout:
         who = holder(Path(lock.lock_file))
-        raise WarehouseUnavailable(f"another process has {settings.duckdb_file} open, for longer than {patience:.0f} s now{who}") from None
+        raise WarehouseUnavailable(
+            f"another process has {settings.duckdb_file} open, for longer than {patience:.0f} s now{who}"
+        ) from None
     except OSError as error:
         raise WarehouseUnavailable(f"{lock.lock_file} cannot be made: {error.strerror}") from None
     try:

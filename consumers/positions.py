@@ -55,10 +55,15 @@ def find_behind(warehouse: Warehouse, kept: Mapping[Partition, Bookmarks]) -> Af
     with warehouse.turn():
         missing = newest - warehouse.loaded(newest)
         behind = {
-            partition: bookmarks.marks for partition, bookmarks in kept.items() if bookmarks.marks and bookmarks.marks[0].load in missing
+            partition: bookmarks.marks
+            for partition, bookmarks in kept.items()
+            if bookmarks.marks and bookmarks.marks[0].load in missing
         }
         there = warehouse.loaded({mark.load for marks in behind.values() for mark in marks})
-    return {partition: next((mark for mark in marks if not mark.load or mark.load in there), None) for partition, marks in behind.items()}
+    return {
+        partition: next((mark for mark in marks if not mark.load or mark.load in there), None)
+        for partition, marks in behind.items()
+    }
 
 
 def go_back(consumer: Consumer, after: After, *, is_new: bool) -> None:
@@ -68,8 +73,14 @@ def go_back(consumer: Consumer, after: After, *, is_new: bool) -> None:
         READ_AGAIN.labels(partition.topic, partition.number, "warehouse").inc()
         gone = deleted.get(partition, 0)
         tell = log.error if gone else log.info if is_new else log.warning
-        why = "it has nothing yet" if is_new else "it was restored, or is another one: it lacks what was loaded"
-        remedy = "; `ingest reconcile --since`, as far back as that reaches, finds what is no longer in the log either" if gone else ""
+        why = (
+            "it has nothing yet" if is_new else "it was restored, or is another one: it lacks what was loaded"
+        )
+        remedy = (
+            "; `ingest reconcile --since`, as far back as that reaches, finds what is no longer in the log either"
+            if gone
+            else ""
+        )
         tell(
             "warehouse.behind",
             topic=partition.topic,

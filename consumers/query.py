@@ -60,7 +60,9 @@ def query_exact(settings: Settings, sql: str, parameters: Sequence[Any] = ()) ->
 def query_bounded(settings: Settings, sql: str, bounds: Bounds) -> Answer:
     """As `query_exact`, for a statement that somebody wrote: it reads the tables and nothing else, and ends in time. Raises ConfigurationError for another."""
     if settings.warehouse.duckdb_file:
-        return RunningQuery().result(lambda running: _query_duckdb_bounded(settings, sql, bounds, running), bounds)
+        return RunningQuery().result(
+            lambda running: _query_duckdb_bounded(settings, sql, bounds, running), bounds
+        )
     return RunningQuery().result(lambda running: _query_dlt_bounded(settings, sql, bounds, running), bounds)
 
 
@@ -71,7 +73,9 @@ def query_all(settings: Settings, statements: Sequence[str]) -> list[Answer]:
     return [query(settings, sql) for sql in statements]
 
 
-def _query_duckdb(settings: Settings, statements: Sequence[str], parameters: Sequence[Any] = ()) -> list[Answer]:
+def _query_duckdb(
+    settings: Settings, statements: Sequence[str], parameters: Sequence[Any] = ()
+) -> list[Answer]:
     with _connected(settings) as connection:
         return [_answer(connection.execute(_one(connection, sql), parameters)) for sql in statements]
 
@@ -113,9 +117,13 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.PermissionException as error:
-        raise ConfigurationError(f"a query reads the tables of the warehouse and nothing else: {_first_line(error)}") from None
+        raise ConfigurationError(
+            f"a query reads the tables of the warehouse and nothing else: {_first_line(error)}"
+        ) from None
     except duckdb.OutOfMemoryException:
-        raise ConfigurationError(f"the query needs more than {_MEMORY} of memory: ask for fewer rows or columns") from None
+        raise ConfigurationError(
+            f"the query needs more than {_MEMORY} of memory: ask for fewer rows or columns"
+        ) from None
     except duckdb.InterruptException:
         raise ConfigurationError("the query was stopped before its end") from None
     except duckdb.IOException as error:
@@ -154,7 +162,9 @@ def _answer(cursor: "duckdb.DuckDBPyConnection", bounds: Bounds | None = None) -
 
 def _enter(connection: "duckdb.DuckDBPyConnection", dataset: str) -> None:
     """Its tables by their bare names. Raises WarehouseUnavailable when it has none."""
-    found = connection.execute("SELECT 1 FROM information_schema.tables WHERE table_schema = ? LIMIT 1", [dataset]).fetchone()
+    found = connection.execute(
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = ? LIMIT 1", [dataset]
+    ).fetchone()
     if found is None:
         raise NothingLoaded(f"nothing has been loaded yet: the dataset {dataset} has no tables")
     connection.execute(f'USE "{dataset}"')
@@ -188,7 +198,9 @@ def _reader(kind: str) -> Callable[[Any], Any]:
     if kind == "JSON":
         return lambda value: None if value is None else JsonText(value)
     if kind == "JSON[]":
-        return lambda values: None if values is None else [None if value is None else JsonText(value) for value in values]
+        return lambda values: (
+            None if values is None else [None if value is None else JsonText(value) for value in values]
+        )
     return _in_utc
 
 

@@ -96,7 +96,10 @@ class Report:
 def again(stored: StoredRecord) -> Record:
     """The record, marked as replayed, and with the place of the one that it repeats."""
     headers = stored.record.headers
-    return replace(stored.record, headers={**headers, "ce_via": Via.REPLAY.value, REPLAY_OF: headers.get(REPLAY_OF, stored.position)})
+    return replace(
+        stored.record,
+        headers={**headers, "ce_via": Via.REPLAY.value, REPLAY_OF: headers.get(REPLAY_OF, stored.position)},
+    )
 
 
 def received_at(stored: StoredRecord) -> datetime:
@@ -109,7 +112,9 @@ def received_at(stored: StoredRecord) -> datetime:
     return stored.appended_at if is_future(received, stored.appended_at) else received
 
 
-def why_skipped(stored: StoredRecord, wanted: Wanted, first: Callable[[Partition], int] = lambda _: 0) -> Skipped | None:
+def why_skipped(
+    stored: StoredRecord, wanted: Wanted, first: Callable[[Partition], int] = lambda _: 0
+) -> Skipped | None:
     """None for one that is to be replayed; `first` tells a partition's oldest offset."""
     headers, received = stored.record.headers, received_at(stored)
     if _came_by_replay(headers) and not _alone_is_left(headers, first):
@@ -174,7 +179,9 @@ class Replay:
         if self._producer:
             self.report.appended = True
             written = {entry.partition: entry.next for entry in read_backlog(self._settings)}
-            self._wait(lambda backlog: any(entry.committed < written.get(entry.partition, 0) for entry in backlog))
+            self._wait(
+                lambda backlog: any(entry.committed < written.get(entry.partition, 0) for entry in backlog)
+            )
             self.report.loaded = True
         return self.report
 
@@ -209,7 +216,9 @@ class Replay:
         for stored in part:
             topics.setdefault(stored.partition.topic, []).append(again(stored))
         for topic, records in topics.items():
-            for record, refusal in append_apart(producer, topic, records, _APPEND_SECONDS, "what is replayed"):
+            for record, refusal in append_apart(
+                producer, topic, records, _APPEND_SECONDS, "what is replayed"
+            ):
                 self.report.skipped[Skipped.REFUSED] += 1
                 log.warning("replay.refused", position=record.headers[REPLAY_OF], why=str(refusal))
 
@@ -227,7 +236,9 @@ class Replay:
             self.report.still_seconds = time.monotonic() - moved_at
             self._follow(self.report)
             if self.report.still_seconds > _STALLED_SECONDS:
-                raise LogUnavailable(f"no consumer has loaded any of {self.report.waiting} records for {_STALLED_SECONDS:.0f} s")
+                raise LogUnavailable(
+                    f"no consumer has loaded any of {self.report.waiting} records for {_STALLED_SECONDS:.0f} s"
+                )
             time.sleep(_LOOK_SECONDS)
 
 

@@ -23,7 +23,13 @@ Row = dict[str, Any]
 UNREADABLE_VERSION = "0"
 """Below all that are versions, and above "", which means that no message wrote a column."""
 
-_TEXT, _INT, _REAL, _TIME, _PRICE = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 9)
+_TEXT, _INT, _REAL, _TIME, _PRICE = (
+    pa.string(),
+    pa.int64(),
+    pa.float64(),
+    pa.timestamp("us", tz="UTC"),
+    pa.decimal128(38, 9),
+)
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
@@ -151,7 +157,10 @@ def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
     Somebody may have changed the row: a version that is none becomes `UNREADABLE_VERSION`, below all that are, so that the next message
     replaces the row; versions of columns that cannot be read count as the row's, so that no older message does.
     """
-    row = {name: _instant_or_none(value) if is_instant(name) else value for name, value in zip(columns, values, strict=True)}
+    row = {
+        name: _instant_or_none(value) if is_instant(name) else value
+        for name, value in zip(columns, values, strict=True)
+    }
     row |= {name: _json_or_none(row[name]) for name in _JSON_OF_BOOKINGS if name in row}
     if "version" in row and not is_version(row["version"]):
         return row | {"version": UNREADABLE_VERSION, "column_versions": None}
@@ -192,7 +201,9 @@ def reconciliation_row(event: Event, now: datetime) -> Row:
     if not isinstance(told, dict):
         raise PayloadError("the payload is not an object")
     columns = (column for column in SCHEMAS["reconciliations"] if column.name != "loaded_at")
-    return {column.name: _told(told.get(column.name), column.name, column.type) for column in columns} | {"loaded_at": now}
+    return {column.name: _told(told.get(column.name), column.name, column.type) for column in columns} | {
+        "loaded_at": now
+    }
 
 
 def _told(value: Any, name: str, kind: pa.DataType) -> Any:

@@ -31,7 +31,9 @@ def consume(settings: Settings) -> None:
     loader = Loader(settings, consumer, producer, warehouse, live.current)
     loader.undone.watch()
     serve_admin(settings.consumer, "consumer", {**_probes(settings, loader), "settings": live.findings})
-    log.info("consumer.started", destination=settings.warehouse.destination, dataset=settings.warehouse.dataset)
+    log.info(
+        "consumer.started", destination=settings.warehouse.destination, dataset=settings.warehouse.dataset
+    )
     try:
         loader.run(stop)
     finally:

@@ -42,16 +42,25 @@ class StoredBookings:
         self._file = settings.warehouse.duckdb_file
         self._all_present = False
 
-    def by(self, column: Literal["booking_id", "group_id"], vendor: str, account: str, keys: Sequence[str]) -> dict[str, list[Stored]]:
+    def by(
+        self, column: Literal["booking_id", "group_id"], vendor: str, account: str, keys: Sequence[str]
+    ) -> dict[str, list[Stored]]:
         """Those with one of these values in the column, by that value; gone ones too. A value that none has is left out."""
         found: dict[str, list[Stored]] = {}
         for some in (keys[at : at + _PART] for at in range(0, len(keys), _PART)):
-            for stored in self._select(f"{column} IN {self._marks(len(some))}", [vendor, account, *self._given(some)]):
+            for stored in self._select(
+                f"{column} IN {self._marks(len(some))}", [vendor, account, *self._given(some)]
+            ):
                 found.setdefault(getattr(stored.booking, column), []).append(stored)
         return found
 
     def within(
-        self, column: Literal["updated_at", "starts_at"], vendor: str, account: str, since: datetime, until: datetime | None
+        self,
+        column: Literal["updated_at", "starts_at"],
+        vendor: str,
+        account: str,
+        since: datetime,
+        until: datetime | None,
     ) -> Iterator[list[tuple[str, datetime]]]:
         """Booking ids and `loaded_at` of those with an instant in [since, until) in the column, some thousands at a time; gone ones are left out."""
         before, end = (f" AND {column} < %s", [until]) if until else ("", [])
@@ -66,7 +75,10 @@ class StoredBookings:
     def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> list[Stored]:
         """The bookings loaded last that are neither cancelled nor gone; `by_webhook`: whose row no reconciliation made."""
         via = " AND last_via <> 'reconcile'" if by_webhook else ""
-        return self._select(f"gone_at IS NULL AND status <> 'cancelled'{via} ORDER BY loaded_at DESC LIMIT {most:d}", [vendor, account])
+        return self._select(
+            f"gone_at IS NULL AND status <> 'cancelled'{via} ORDER BY loaded_at DESC LIMIT {most:d}",
+            [vendor, account],
+        )
 
     def _marks(self, number: int) -> str:
         """DuckDB takes a list as one value, which is quicker by far than a thousand."""
@@ -79,7 +91,9 @@ class StoredBookings:
         columns = self._present()
         if not columns:
             return []
-        rows = (dict(zip(columns, row, strict=True)) for row in self._ask(columns, condition, parameters).rows)
+        rows = (
+            dict(zip(columns, row, strict=True)) for row in self._ask(columns, condition, parameters).rows
+        )
         return [stored for row in rows if (stored := _stored_or_none(row))]
 
     def _present(self) -> Sequence[str]:
@@ -109,19 +123,26 @@ class StoredBookings:
             return _NOTHING
         sql = f"""SELECT {", ".join(map(_bare, columns))} FROM warehouse."{dataset}".bookings {where}"""  # noqa: S608 - our own names
         free = Retrying(
-            retry=retry_if_exception_type(duckdb.IOException), stop=stop_after_delay(READER_SECONDS), wait=wait_fixed(_POLL), reraise=True
+            retry=retry_if_exception_type(duckdb.IOException),
+            stop=stop_after_delay(READER_SECONDS),
+            wait=wait_fixed(_POLL),
+            reraise=True,
         )
         try:
             return free(self._ask_file, path, sql.replace("%s", "?"), parameters)
         except duckdb.CatalogException:
             return _NOTHING
         except duckdb.IOException as error:
-            raise WarehouseUnavailable(f"{path} is held by another program: {str(error).splitlines()[0]}") from None
+            raise WarehouseUnavailable(
+                f"{path} is held by another program: {str(error).splitlines()[0]}"
+            ) from None
 
     def _ask_file(self, path: Path, sql: str, parameters: Sequence[Any]) -> QueryAnswer:
         """The file is attached for one query: starting DuckDB takes forty times as long."""
         with reading_turn(self._settings.warehouse):
-            self._reader.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS warehouse (READ_ONLY)")
+            self._reader.execute(
+                f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS warehouse (READ_ONLY)"
+            )
             try:
                 cursor = self._reader.execute(sql, parameters)
                 return QueryAnswer([column[0] for column in cursor.description or ()], cursor.fetchall())
@@ -150,7 +171,10 @@ def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
 
 
 def _stored(row: Mapping[str, Any]) -> Stored:
-    told: dict[str, Any] = {name: as_utc(value) if value is not None and is_instant(name) else value for name, value in row.items()}
+    told: dict[str, Any] = {
+        name: as_utc(value) if value is not None and is_instant(name) else value
+        for name, value in row.items()
+    }
     loaded_at = told.pop("loaded_at")
     row_version = told["version"]
     if not is_version(row_version):
@@ -158,11 +182,18 @@ def _stored(row: Mapping[str, Any]) -> Stored:
     told |= {"status": BookingStatus(told["status"]), "version": row_version.rpartition("/")[0]}
     told |= {name: tuple(parsed_json(told.get(name)) or ()) for name in ("staff", "guests")}
     told["answers"] = tuple(Answer(**answer) for answer in parsed_json(told.get("answers")) or ())
-    told |= {"tracking": parsed_json(told.get("tracking")), "column_versions": _versions_or_none(told.get("column_versions"))}
+    told |= {
+        "tracking": parsed_json(told.get("tracking")),
+        "column_versions": _versions_or_none(told.get("column_versions")),
+    }
     return Stored(Booking(**told), loaded_at, row_version)
 
 
 def _versions_or_none(value: Any) -> dict[str, str] | None:
     """None also for what somebody wrote by hand: a marked row takes it along, and the consumer would refuse that."""
     versions = parsed_json(value)
-    return versions if isinstance(versions, dict) and all(isinstance(version, str) for version in versions.values()) else None
+    return (
+        versions
+        if isinstance(versions, dict) and all(isinstance(version, str) for version in versions.values())
+        else None
+    )

@@ -38,7 +38,9 @@ class Synced:
     keyless: tuple[str, ...] = ()
 
 
-def sync(settings: Settings, account: str | None, resources: Sequence[str], follow: Follow, ids: Sequence[str] = ()) -> Iterator[Synced]:
+def sync(
+    settings: Settings, account: str | None, resources: Sequence[str], follow: Follow, ids: Sequence[str] = ()
+) -> Iterator[Synced]:
     """All accounts that have what REST needs, or one; its usual resources, or those named. Raises ConfigurationError for unknown names.
 
     `ids` are of the objects wanted of a resource that has no list.
@@ -69,13 +71,19 @@ def _name_ids(rest: AnyRest, resources: Sequence[str], ids: Sequence[str]) -> No
             else f"--id: {rest.vendor.name} has no resource for it"
         )
     if wanted and not ids:
-        raise ConfigurationError(f"{rest.vendor.name} has no list of {wanted[0]}: name those you want with --id, once for each")
+        raise ConfigurationError(
+            f"{rest.vendor.name} has no list of {wanted[0]}: name those you want with --id, once for each"
+        )
     rest.ids = tuple(dict.fromkeys(ids))
 
 
-def _account(pipeline: SyncPipeline, vendor: AnyVendor, resources: Sequence[str], follow: Follow) -> Iterator[Synced]:
+def _account(
+    pipeline: SyncPipeline, vendor: AnyVendor, resources: Sequence[str], follow: Follow
+) -> Iterator[Synced]:
     if unknown := sorted(set(resources) - set(pipeline.resources)):
-        raise ConfigurationError(f"{vendor.name} has no resource {', '.join(unknown)}: known are {', '.join(pipeline.resources)}")
+        raise ConfigurationError(
+            f"{vendor.name} has no resource {', '.join(unknown)}: known are {', '.join(pipeline.resources)}"
+        )
     busy: VendorBusy | None = None
     for resource in resources or pipeline.usual:
         if busy:  # it would answer the others no sooner
@@ -107,7 +115,17 @@ def _resource(pipeline: SyncPipeline, vendor: AnyVendor, resource: str, follow: 
             f"{vendor.name} account {account}: {resource} fails with {type(error).__name__}; the log has its place in the code"
         )
     seconds = time.monotonic() - started
-    return Synced(account, vendor.name, resource, pipeline.table(resource), loaded.rows, seconds, problem, loaded.absent, loaded.keyless)
+    return Synced(
+        account,
+        vendor.name,
+        resource,
+        pipeline.table(resource),
+        loaded.rows,
+        seconds,
+        problem,
+        loaded.absent,
+        loaded.keyless,
+    )
 
 
 def _accounts(settings: Settings, account: str | None) -> list[AnyVendor]:

@@ -44,7 +44,11 @@ def check_tables(settings: Settings) -> list[Finding]:
     """Return what somebody has to know of the tables that are there; that the warehouse cannot be asked, another check tells."""
     is_known = settings.warehouse.destination in _OBSTACLES
     try:
-        findings = [*_shapes(settings), *_obstacles(settings), *_rows(settings)] if is_known else list(_rows(settings))
+        findings = (
+            [*_shapes(settings), *_obstacles(settings), *_rows(settings)]
+            if is_known
+            else list(_rows(settings))
+        )
     except IngestError as error:
         return [Finding(_CHECK, State.SKIPPED, f"the warehouse cannot be asked ({type(error).__name__})")]
     return findings or [ok(_CHECK, "as the loads have made them")]
@@ -62,10 +66,18 @@ def _shapes(settings: Settings) -> Iterator[Finding]:
         if lacking := [name for name in schema.names if name not in columns]:
             remedy = "the next start of the consumer makes them; `ingest replay` then fills them from the log"
             yield warning(_CHECK, f"{table} lacks the columns {', '.join(lacking)}", remedy)
-        changed = {name: columns[name] for name in schema.names if name in columns and not _fits(columns[name], schema.field(name).type)}
+        changed = {
+            name: columns[name]
+            for name in schema.names
+            if name in columns and not _fits(columns[name], schema.field(name).type)
+        }
         if changed:
             told = ", ".join(f"{name} ({kind})" for name, kind in changed.items())
-            yield warning(_CHECK, f"{table} has columns of another type than loads write: {told}", "change them back: ALTER TABLE")
+            yield warning(
+                _CHECK,
+                f"{table} has columns of another type than loads write: {told}",
+                "change them back: ALTER TABLE",
+            )
 
 
 def _fits(kind: str, wanted: pa.DataType) -> bool:
@@ -86,11 +98,20 @@ def _rows(settings: Settings) -> Iterator[Finding]:
     sql = f"SELECT count(*), min(vendor), min(account), min(booking_id) FROM bookings WHERE {_NO_VERSION}"  # noqa: S608 - our own words
     try:
         ((number, vendor, account, booking_id),) = query(settings, sql).rows
-    except (ConfigurationError, NothingLoaded):  # the table is not there, or not the column, which was told above
+    except (
+        ConfigurationError,
+        NothingLoaded,
+    ):  # the table is not there, or not the column, which was told above
         return
     if number:
-        remedy = "somebody changed them; the next message about each replaces it, and so does `ingest reconcile`"
-        yield failed(_CHECK, f"{number} rows of bookings have no version that can be read, such as {vendor}/{account} {booking_id}", remedy)
+        remedy = (
+            "somebody changed them; the next message about each replaces it, and so does `ingest reconcile`"
+        )
+        yield failed(
+            _CHECK,
+            f"{number} rows of bookings have no version that can be read, such as {vendor}/{account} {booking_id}",
+            remedy,
+        )
 
 
 def _asked(settings: Settings, sql: str) -> Sequence[tuple[Any, ...]]:

@@ -46,7 +46,9 @@ _TICK = timedelta(microseconds=1)
 DESCRIBES: Mapping[str, str] = {
     "staff_name": "staff",
     "service_name": "service_id",
-    **dict.fromkeys(("customer_name", "customer_email", "customer_phone", "timezone", "answers"), "customer_id"),
+    **dict.fromkeys(
+        ("customer_name", "customer_email", "customer_phone", "timezone", "answers"), "customer_id"
+    ),
     "currency": "price",
     "ends_at": "starts_at",
 }
@@ -71,7 +73,10 @@ class Candidate:
         A state that supersedes a row's is above it in the one or in the other.
         """
         event = self.event
-        state, time = self._state_version(), event.time if event.time <= event.latest_possible else event.happened_by
+        state, time = (
+            self._state_version(),
+            event.time if event.time <= event.latest_possible else event.happened_by,
+        )
         superseded, _, superseded_time = event.supersedes.partition("/")
         if state <= superseded and not self.takes_over:
             state, time = superseded, max(time, _just_after(superseded_time))
@@ -114,7 +119,9 @@ class Candidate:
 
     def row(self, now: datetime) -> Row:
         """Make the row that it is where none is stored."""
-        versions = {name: self._plausible(version) for name, version in (self.booking.column_versions or {}).items()}
+        versions = {
+            name: self._plausible(version) for name, version in (self.booking.column_versions or {}).items()
+        }
         booking = replace(self.booking, column_versions=versions or None)
         return booking_row(booking, self.event, self.version, self.event.received_at, now)
 
@@ -123,7 +130,11 @@ class Candidate:
         if not self.takes_over or stored["version"] != self.event.supersedes:
             return stored
         versions = column_versions(stored)
-        plausible = {name: self._plausible(versions.get(name, self.event.supersedes)) for name in COLUMNS if name not in _NO_REGISTERS}
+        plausible = {
+            name: self._plausible(versions.get(name, self.event.supersedes))
+            for name in COLUMNS
+            if name not in _NO_REGISTERS
+        }
         return stored | {"version": "", "column_versions": as_json(plausible)}
 
     def _plausible(self, version: str) -> str:
@@ -131,7 +142,9 @@ class Candidate:
         if not is_ahead(without_guess(version), self.event.latest_possible):
             return version
         state, _, time = self.version.partition("/")
-        return version.replace(without_guess(version), f"{state}/{format_instant(parse_instant(time) - _TICK)}")
+        return version.replace(
+            without_guess(version), f"{state}/{format_instant(parse_instant(time) - _TICK)}"
+        )
 
 
 def _just_after(time: str) -> datetime:
@@ -161,7 +174,8 @@ def by_booking(candidates: Iterable[Candidate]) -> dict[Key, list[Candidate]]:
 def needs_whole_row(candidates: Iterable[Candidate], stored: Row) -> bool:
     """Say whether more of the stored row than its version is needed: single columns may win or lose, or be read anew."""
     return stored["column_versions"] is not None or any(
-        not candidate.tells_all or candidate.takes_over or (candidate.replayed and candidate.made(stored)) for candidate in candidates
+        not candidate.tells_all or candidate.takes_over or (candidate.replayed and candidate.made(stored))
+        for candidate in candidates
     )
 
 
@@ -175,10 +189,14 @@ def outcome(candidates: Sequence[Candidate], stored: Row | None, now: datetime) 
             row = merge(row, candidate.row(now))
         if row is before:
             unused.append(candidate)
-    stale = [one for one in unused if stored is not None and not one.replayed and one.version < stored["version"]]
+    stale = [
+        one for one in unused if stored is not None and not one.replayed and one.version < stored["version"]
+    ]
     if row is None or row is stored:
         return Outcome(None, stale)
-    first_seen_at = (stored or {}).get("first_seen_at") or min(candidate.event.received_at for candidate in candidates)
+    first_seen_at = (stored or {}).get("first_seen_at") or min(
+        candidate.event.received_at for candidate in candidates
+    )
     return Outcome(row | {"first_seen_at": first_seen_at, "loaded_at": now}, stale)
 
 
@@ -244,7 +262,11 @@ def _outdated(name: str, *rows: Mapping[str, _Written]) -> str:
         return ""
     first, second = (row[DESCRIBES[name]] for row in rows)
     earlier = min(first.version, second.version)
-    return earlier if _identity(first.value) != _identity(second.value) and earlier == without_guess(earlier) else ""
+    return (
+        earlier
+        if _identity(first.value) != _identity(second.value) and earlier == without_guess(earlier)
+        else ""
+    )
 
 
 def _identity(value: Any) -> Any:
@@ -257,7 +279,11 @@ def _changed(row: Row, changes: Mapping[str, _Written]) -> Row:
     if _written(row, changes) == changes:
         return row
     versions = column_versions(row) | {name: change.version for name, change in changes.items()}
-    return row | {name: change.value for name, change in changes.items()} | {"column_versions": as_json(versions)}
+    return (
+        row
+        | {name: change.value for name, change in changes.items()}
+        | {"column_versions": as_json(versions)}
+    )
 
 
 def _read_anew(candidates: Sequence[Candidate], stored: Row, now: datetime) -> Row:
@@ -268,13 +294,20 @@ def _read_anew(candidates: Sequence[Candidate], stored: Row, now: datetime) -> R
     if made_by:
         told = made_by.row(now)
         before, now_told = (_written(one, column_versions(row)) for one in (row, told))
-        row = _changed(told, {name: written for name, written in before.items() if written.version > now_told[name].version})
+        row = _changed(
+            told,
+            {name: written for name, written in before.items() if written.version > now_told[name].version},
+        )
     if row["column_versions"] is not None:
         for candidate in replayed:
             row = _rewritten(row, candidate.row(now))
-        for candidate in _newest_first(replayed):  # a message that names something else also emptied columns that it does not tell
+        for candidate in _newest_first(
+            replayed
+        ):  # a message that names something else also emptied columns that it does not tell
             row = merge(row, candidate.row(now))
-    differs = any(row[name] != stored[name] for name in row.keys() - _OF_THE_LOAD) if row is not stored else False
+    differs = (
+        any(row[name] != stored[name] for name in row.keys() - _OF_THE_LOAD) if row is not stored else False
+    )
     return row if differs else stored
 
 
@@ -282,5 +315,7 @@ def _rewritten(row: Row, told: Row) -> Row:
     """Return the row with the single columns that a message wrote, which their version shows, as that message tells them now, if it still does."""
     listed, untold = column_versions(row), column_versions(told)
     its_own = {told["version"], guess_version(told["version"])}
-    wrote = {name: untold.get(name, told["version"]) for name, version in listed.items() if version in its_own}
+    wrote = {
+        name: untold.get(name, told["version"]) for name, version in listed.items() if version in its_own
+    }
     return row | {name: told[name] for name in wrote} | {"column_versions": as_json(listed | wrote)}

@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 
 _HOST_NAME = re.compile(r"[\w.-]+")
-_NAMES_NO_HOST = "is not a host: write a host name or an IP address alone, for example 127.0.0.1, ::1 or host.example.com"
+_NAMES_NO_HOST = (
+    "is not a host: write a host name or an IP address alone, for example 127.0.0.1, ::1 or host.example.com"
+)
 _LARGEST_PORT = 65535
 
 
@@ -51,7 +53,9 @@ def parse_address(text: str, default_port: int) -> Address:
     if not colon or address.endswith("]"):
         return Address(parse_host(address), default_port)
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= _LARGEST_PORT):
-        raise ValueError(f"has a port that is not a number from 1 to {_LARGEST_PORT}: write host:{default_port} or [::1]:{default_port}")
+        raise ValueError(
+            f"has a port that is not a number from 1 to {_LARGEST_PORT}: write host:{default_port} or [::1]:{default_port}"
+        )
     return Address(parse_host(host), int(port))
 
 
@@ -59,18 +63,26 @@ def parse_web_address(text: str) -> str:
     """An http or https URL without user, password, query and fragment: it is shown and logged. Raises ValueError."""
     url = text.strip()
     if not re.match(r"https?://", url, re.IGNORECASE):
-        raise ValueError("does not begin with http:// or https://: write for example https://hooks.example.com")
+        raise ValueError(
+            "does not begin with http:// or https://: write for example https://hooks.example.com"
+        )
     if re.search(r"[?#\s]", url):
-        raise ValueError("must not contain blanks, a query (?) or a fragment (#): write for example https://hooks.example.com/path")
+        raise ValueError(
+            "must not contain blanks, a query (?) or a fragment (#): write for example https://hooks.example.com/path"
+        )
     try:
         parts = urlsplit(url)
         has_host, _ = bool(parts.hostname) and _can_be_resolved(parts.hostname or ""), parts.port
     except ValueError:
         has_host = False
     if "@" in url.split("/")[2]:
-        raise ValueError("must not contain a user or a password, because it is shown in logs: write for example https://hooks.example.com")
+        raise ValueError(
+            "must not contain a user or a password, because it is shown in logs: write for example https://hooks.example.com"
+        )
     if not has_host:
-        raise ValueError("has no valid host and port: write for example https://hooks.example.com, or http://[::1]:8080 with IPv6")
+        raise ValueError(
+            "has no valid host and port: write for example https://hooks.example.com, or http://[::1]:8080 with IPv6"
+        )
     return url
 
 

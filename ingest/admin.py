@@ -31,7 +31,9 @@ def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None)
 
     def guarded(request: Request, answer: Callable[[], Response]) -> Response:
         if token and not _authorized(request, token):
-            return PlainTextResponse("give the admin token as a bearer token\n", 401, {"WWW-Authenticate": "Bearer"})
+            return PlainTextResponse(
+                "give the admin token as a bearer token\n", 401, {"WWW-Authenticate": "Bearer"}
+            )
         return answer()
 
     def readyz(request: Request) -> Response:
@@ -50,7 +52,11 @@ def serve_admin(settings: Listener, section: str, probes: Mapping[str, Probe]) -
     host, port, token = settings.admin_host, settings.admin_port, settings.admin_token
     check_admin(settings, section)
     config = uvicorn.Config(
-        AllowedHosts(build_admin(Readiness(probes).findings, token), [host, *settings.admin_hosts], f"{section}.admin_hosts"),
+        AllowedHosts(
+            build_admin(Readiness(probes).findings, token),
+            [host, *settings.admin_hosts],
+            f"{section}.admin_hosts",
+        ),
         host=host,
         port=port,
         http="h11",  # bounds what it reads of a request's head, and is quick enough here

@@ -18,7 +18,9 @@ class AllowedHosts:
     def __init__(self, app: ASGIApp, names: Collection[str], setting: str) -> None:
         """`setting` is the one to add a name to."""
         self._app, self._names = app, {"localhost", *map(_normalized, names)}
-        self._refusal = PlainTextResponse(f"the host name in the URL is not allowed here: add it to {setting}\n", _MISDIRECTED)
+        self._refusal = PlainTextResponse(
+            f"the host name in the URL is not allowed here: add it to {setting}\n", _MISDIRECTED
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is for an allowed host; HTTP/1.0 may leave the host out, which no browser does."""

@@ -79,7 +79,13 @@ def clock_ahead(headers: Mapping[str, str], asked: datetime, answered: datetime)
     if made_at is None:
         return None
     try:
-        ahead = asked + (answered - asked) / 2 - made_at - timedelta(seconds=float(headers.get("age", 0))) - _HALF_SECOND
+        ahead = (
+            asked
+            + (answered - asked) / 2
+            - made_at
+            - timedelta(seconds=float(headers.get("age", 0)))
+            - _HALF_SECOND
+        )
     except (ValueError, OverflowError):
         return None
     return ahead if abs(ahead) > max(_LEAST_DIFFERENCE, answered - asked) else timedelta(0)

@@ -85,7 +85,12 @@ class DeadLetter:
         """Make a record of the dead-letter topic, with the original bytes as its value; with `longest` only so many of them, and no headers."""
         if longest is None:
             return Record(key=self.source, value=self.data, headers=self._headers())
-        cut = {"dl_bytes": str(len(self.data)), "dl_cut": "data, headers, query", "dl_headers": "{}", "dl_query": ""}
+        cut = {
+            "dl_bytes": str(len(self.data)),
+            "dl_cut": "data, headers, query",
+            "dl_headers": "{}",
+            "dl_query": "",
+        }
         return Record(key=self.source, value=self.data[:longest], headers=self._headers() | cut)
 
     def _headers(self) -> dict[str, str]:
@@ -111,7 +116,9 @@ def _json(headers: Mapping[str, str]) -> str:
 def append_letters(producer: Producer, topic: str, letters: Sequence[DeadLetter], seconds: float) -> None:
     """Append them and return when they are durable, each shortened where the log takes it no longer. Raises LogUnavailable."""
     whole = {letter.id: letter for letter in letters}
-    refused = append_apart(producer, topic, [letter.to_record() for letter in letters], seconds, "the dead letters")
+    refused = append_apart(
+        producer, topic, [letter.to_record() for letter in letters], seconds, "the dead letters"
+    )
     for longest in _SHORTER:
         shorter = [whole[record.headers["ce_id"]].to_record(longest) for record, _ in refused]
         refused = append_apart(producer, topic, shorter, seconds, "the dead letters") if shorter else []
@@ -119,7 +126,9 @@ def append_letters(producer: Producer, topic: str, letters: Sequence[DeadLetter]
         raise refusal
 
 
-def kept_headers(lines: Iterable[tuple[str, str]], needed: Collection[str], secrets: Sequence[str] = ()) -> dict[str, str]:
+def kept_headers(
+    lines: Iterable[tuple[str, str]], needed: Collection[str], secrets: Sequence[str] = ()
+) -> dict[str, str]:
     """Return headers, by lower-case name, with every value replaced that is not known to be harmless.
 
     `needed` are those that tell what happened. `secrets` are the account's own, which no value may hold, whatever its header is called.
@@ -129,14 +138,22 @@ def kept_headers(lines: Iterable[tuple[str, str]], needed: Collection[str], secr
     for name, value in lines:
         is_kept = (name in needed or name in _HARMLESS) and not any(secret in value for secret in hidden)
         if len(kept) < _MOST or name in needed:
-            kept[name[:_LONGEST_HEADER]] = (value if name in needed else value[:_LONGEST_HEADER]) if is_kept else REMOVED
+            kept[name[:_LONGEST_HEADER]] = (
+                (value if name in needed else value[:_LONGEST_HEADER]) if is_kept else REMOVED
+            )
     return kept
 
 
 def kept_query(query: str, needed: Collection[str]) -> str:
     """Return a URL's query with the value of every parameter replaced that is not `needed`; what has no name is a value."""
-    parts = [(part, unquote_plus(part.partition("=")[0]) in needed) for part in query.split("&")] if query else []
-    return "&".join(part if is_needed else _hidden(part) for number, (part, is_needed) in enumerate(parts) if is_needed or number < _MOST)
+    parts = (
+        [(part, unquote_plus(part.partition("=")[0]) in needed) for part in query.split("&")] if query else []
+    )
+    return "&".join(
+        part if is_needed else _hidden(part)
+        for number, (part, is_needed) in enumerate(parts)
+        if is_needed or number < _MOST
+    )
 
 
 def _hidden(parameter: str) -> str:

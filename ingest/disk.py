@@ -46,7 +46,9 @@ def _reserve(file: int, size: int) -> None:
 def require_writable(folder: Path, setting: str) -> None:
     """Raises ConfigurationError, which names the setting, when no file can be written there."""
     if trouble := write_trouble(folder):
-        raise ConfigurationError(f"{setting} {folder}: {trouble}; make it writable for this user, or set {setting} to another folder")
+        raise ConfigurationError(
+            f"{setting} {folder}: {trouble}; make it writable for this user, or set {setting} to another folder"
+        )
 
 
 def strange_file(folder: Path) -> Path | None:

@@ -98,10 +98,15 @@ class Event:
 
     def to_record(self) -> Record:
         """Keyed by vendor, account and subject, so that one booking stays in order."""
-        return Record(key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=self._headers())
+        return Record(
+            key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=self._headers()
+        )
 
     def _headers(self) -> dict[str, str]:
-        optional = {"ce_supersedes": self.supersedes, SENT_AT: format_instant(self.sent_at) if self.sent_at else ""}
+        optional = {
+            "ce_supersedes": self.supersedes,
+            SENT_AT: format_instant(self.sent_at) if self.sent_at else "",
+        }
         return {
             "ce_specversion": "1.0",
             "ce_id": self.id,
@@ -137,7 +142,9 @@ class Event:
 def check_length(name: str, text: str) -> None:
     """Raise PayloadError for an id that is too long to be one."""
     if (size := len(text.encode(errors="replace"))) > LONGEST_ID:
-        raise PayloadError(f"the {name} has {size} bytes: ids of more than {LONGEST_ID} are not taken for ids")
+        raise PayloadError(
+            f"the {name} has {size} bytes: ids of more than {LONGEST_ID} are not taken for ids"
+        )
 
 
 def digest(*parts: str | bytes) -> str:

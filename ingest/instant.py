@@ -42,7 +42,11 @@ def utc(moment: datetime) -> datetime:
 def as_utc(moment: datetime | str) -> datetime:
     """Read what a warehouse gave back: there a time without a zone is in UTC, and text is a time outside the years 1 to 9999."""
     if isinstance(moment, str):
-        return _FIRST if moment.endswith(("BC", "(BC)")) or " (BC) " in moment or moment.startswith("-") else _LAST
+        return (
+            _FIRST
+            if moment.endswith(("BC", "(BC)")) or " (BC) " in moment or moment.startswith("-")
+            else _LAST
+        )
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

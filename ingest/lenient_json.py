@@ -16,7 +16,9 @@ _DEEPEST = 100
 # Beyond this a whole number is larger than any that a column holds. Python itself refuses to read 4,300 digits.
 _MOST_DIGITS = 1000
 
-_ESCAPE = re.compile(r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_ESCAPE = re.compile(
+    r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
 
 
 def loads(raw: bytes) -> Any:

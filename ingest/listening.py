@@ -16,7 +16,9 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
         sock = _listen(host, port)
     except OSError as error:
         where = setting.removesuffix("port") + "host" if _is_about_the_host(error) else setting
-        raise ConfigurationError(f"cannot listen on {Address(host, port)}: {_why(error)}; choose another {where}") from None
+        raise ConfigurationError(
+            f"cannot listen on {Address(host, port)}: {_why(error)}; choose another {where}"
+        ) from None
     sock.set_inheritable(True)
     return sock
 

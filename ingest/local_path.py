@@ -21,7 +21,9 @@ def absolute_path(path: str, info: ValidationInfo) -> str:
     try:
         return os.path.normpath(Path(folder, Path(path).expanduser()))
     except RuntimeError:
-        raise ValueError("begins with ~, and this user has no home folder here: write the whole path") from None
+        raise ValueError(
+            "begins with ~, and this user has no home folder here: write the whole path"
+        ) from None
 
 
 def absolute_url(url: str, scheme: str, info: ValidationInfo) -> str:
@@ -34,5 +36,8 @@ LocalPath = Annotated[str, AfterValidator(absolute_path)]
 
 def is_local_path(field: FieldInfo) -> bool:
     """Whether the type of a setting is `LocalPath`, or one among several."""
-    marks = [*field.metadata, *(mark for kind in get_args(field.annotation) for mark in getattr(kind, "__metadata__", ()))]
+    marks = [
+        *field.metadata,
+        *(mark for kind in get_args(field.annotation) for mark in getattr(kind, "__metadata__", ())),
+    ]
     return any(isinstance(mark, AfterValidator) and mark.func is absolute_path for mark in marks)

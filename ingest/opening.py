@@ -42,7 +42,9 @@ def open_consumer(settings: Settings) -> Consumer:
         return SqliteConsumer(path, settings.consumer.group, settings.topics(), settings.log_retention)
     from ingest.log.kafka import KafkaLogConsumer
 
-    return KafkaLogConsumer(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics(), _tell_deleted)
+    return KafkaLogConsumer(
+        kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics(), _tell_deleted
+    )
 
 
 def open_reader(settings: Settings, since: datetime | None, topics: Sequence[str] = ()) -> Reader:

@@ -21,11 +21,17 @@ class Owner:
     def is_ingest(self) -> bool:
         """Whether it is a process of this project."""
         words = [Path(word).name for word in self.command]
-        return "ingest" in words[:3] or any(word.startswith("receivers.") for word in words) or self._is_worker()
+        return (
+            "ingest" in words[:3] or any(word.startswith("receivers.") for word in words) or self._is_worker()
+        )
 
     def _is_worker(self) -> bool:
         """A worker process is started by a line of Python; what started it is of this project."""
-        return any("spawn_main" in word for word in self.command) and (parent := _parent(self.pid)) is not None and parent.is_ingest
+        return (
+            any("spawn_main" in word for word in self.command)
+            and (parent := _parent(self.pid)) is not None
+            and parent.is_ingest
+        )
 
     def __str__(self) -> str:
         return f"pid {self.pid} ({' '.join(self.command)[:_LONGEST]})"
@@ -34,7 +40,11 @@ class Owner:
 def owner_of(port: int) -> Owner | None:
     """None when nobody listens there, and when it is another user's process."""
     inodes = set(_listening(port))
-    return next((owner for pid in _pids() if inodes & _sockets(pid) and (owner := _owner(pid))), None) if inodes else None
+    return (
+        next((owner for pid in _pids() if inodes & _sockets(pid) and (owner := _owner(pid))), None)
+        if inodes
+        else None
+    )
 
 
 def _listening(port: int) -> Iterator[str]:
@@ -69,5 +79,12 @@ def _owner(pid: int) -> Owner | None:
 
 def _parent(pid: int) -> Owner | None:
     with suppress(OSError, ValueError, IndexError):
-        return _owner(int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]))
+        return _owner(
+            int(
+                Path(f"/proc/{pid}/stat")
+                .read_text(encoding="utf-8", errors="replace")
+                .rpartition(")")[2]
+                .split()[1]
+            )
+        )
     return None

@@ -18,7 +18,14 @@ def check_log(settings: Settings) -> list[Finding]:
             probe_append(settings)
         except LogUnavailable as error:
             return [failure("log", error)]
-        return [ok("log", f"{path} can be written to" if path.exists() else f"{path} will be created at the first start")]
+        return [
+            ok(
+                "log",
+                f"{path} can be written to"
+                if path.exists()
+                else f"{path} will be created at the first start",
+            )
+        ]
     from ingest.log.kafka import rights
 
     return rights.look(kafka_servers(settings), settings.kafka, settings.consumer.group, settings.topics())

@@ -17,7 +17,9 @@ _PATIENCE_SECONDS = 3.0
 class Readiness:
     """Any number of threads may ask."""
 
-    def __init__(self, probes: Mapping[str, Probe], fresh: float = _FRESH_SECONDS, patience: float = _PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, probes: Mapping[str, Probe], fresh: float = _FRESH_SECONDS, patience: float = _PATIENCE_SECONDS
+    ) -> None:
         """An answer is used again for `fresh` seconds; who asks waits for a new one for `patience` seconds at most."""
         self._probes = probes
         self._fresh, self._patience = fresh, patience

@@ -29,7 +29,9 @@ def calendly_source(
 
 
 @dlt.source(name="oncehub", section="oncehub")
-def oncehub_source(api_key: TSecretStrValue = dlt.secrets.value, api_url: str | None = None) -> Iterator[DltResource]:
+def oncehub_source(
+    api_key: TSecretStrValue = dlt.secrets.value, api_url: str | None = None
+) -> Iterator[DltResource]:
     """All of an account's."""
     yield from _resources("oncehub", api_url, api_key=api_key)
 
@@ -42,7 +44,11 @@ def appointedd_source(
     api_url: str | None = None,
 ) -> Iterator[DltResource]:
     """Of API v1 with an `api_key`, else of v2 with `client_id` and `client_secret`. Raises ConfigurationError without either."""
-    given = {"api": "v1", "api_key": api_key} if api_key else {"api": "v2", "client_id": client_id, "client_secret": client_secret}
+    given = (
+        {"api": "v1", "api_key": api_key}
+        if api_key
+        else {"api": "v2", "client_id": client_id, "client_secret": client_secret}
+    )
     yield from _resources("appointedd", api_url, **given)
 
 
@@ -57,10 +63,16 @@ def bookeo_source(
     yield from _resources("bookeo", api_url, hold_ids, secret_key=secret_key, api_key=api_key)
 
 
-def _resources(name: str, api_url: str | None, ids: Sequence[str] = (), /, **settings: Any) -> Iterator[DltResource]:
+def _resources(
+    name: str, api_url: str | None, ids: Sequence[str] = (), /, **settings: Any
+) -> Iterator[DltResource]:
     vendor = load_vendor(name)
-    account = vendor.Account.model_validate({"name": "source", "vendor": name, "api_url": api_url, **settings})
-    rest = load_rest(name)(vendor(account, "http://127.0.0.1"), Path())  # no credential here is one that is kept and renewed
+    account = vendor.Account.model_validate(
+        {"name": "source", "vendor": name, "api_url": api_url, **settings}
+    )
+    rest = load_rest(name)(
+        vendor(account, "http://127.0.0.1"), Path()
+    )  # no credential here is one that is kept and renewed
     rest.ids = tuple(dict.fromkeys(ids))
     for resource in rest_api_resources(rest.config()):
         if _has_key(resource):
@@ -70,4 +82,6 @@ def _resources(name: str, api_url: str | None, ids: Sequence[str] = (), /, **set
 
 
 def _has_key(resource: DltResource) -> bool:
-    return any(hints.get("primary_key") for hints in resource.compute_table_schema().get("columns", {}).values())
+    return any(
+        hints.get("primary_key") for hints in resource.compute_table_schema().get("columns", {}).values()
+    )

@@ -8,7 +8,10 @@ from ingest.settings import Settings
 
 def store_folders(settings: Settings) -> dict[str, Path]:
     """The folder of each thing that grows, by the name of its setting. A log or warehouse that is a server has none."""
-    folders = {"reconcile.state_dir": Path(settings.reconcile.state_dir), "warehouse.work_dir": Path(settings.warehouse.work_dir)}
+    folders = {
+        "reconcile.state_dir": Path(settings.reconcile.state_dir),
+        "warehouse.work_dir": Path(settings.warehouse.work_dir),
+    }
     if path := sqlite_path(settings):
         folders["log"] = path.parent
     else:

@@ -29,30 +29,57 @@ REFUSED_REQUESTS = Counter(
     "Requests to the public listener that were refused before their account was known, by reason.",
     ("reason",),
 )
-SIGNED_BY = Counter("ingest_deliveries_signed_total", "Verified deliveries by which live secret signed them.", (*_ACCOUNT, "secret"))
+SIGNED_BY = Counter(
+    "ingest_deliveries_signed_total",
+    "Verified deliveries by which live secret signed them.",
+    (*_ACCOUNT, "secret"),
+)
 DELIVERY_SECONDS = Histogram(
     "ingest_delivery_seconds",
     "From the request's arrival to its answer.",
     _ACCOUNT,
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-IN_FLIGHT_BYTES = Gauge("ingest_in_flight_bytes", "Bodies being read, or waiting for the log.", multiprocess_mode="livesum")
-SPOOLED = Counter("ingest_spooled_total", "Records kept in a worker's spool because the log did not acknowledge them in time.")
-SPOOL_RECORDS = Gauge("ingest_spool_records", "Records that wait in spools for the log.", multiprocess_mode="livesum")
-SPOOL_OLDEST_SECONDS = Gauge(
-    "ingest_spool_oldest_seconds", "How long the oldest record in a spool has waited; 0 where none does.", multiprocess_mode="livemax"
+IN_FLIGHT_BYTES = Gauge(
+    "ingest_in_flight_bytes", "Bodies being read, or waiting for the log.", multiprocess_mode="livesum"
 )
-EVENTS_LOADED = Counter("ingest_events_loaded_total", "Events in loads that succeeded; a replayed one counts again.", (*_ACCOUNT, "via"))
-EVENTS_STALE = Counter("ingest_events_stale_total", "Events older than what the warehouse had of their booking.", _ACCOUNT)
+SPOOLED = Counter(
+    "ingest_spooled_total",
+    "Records kept in a worker's spool because the log did not acknowledge them in time.",
+)
+SPOOL_RECORDS = Gauge(
+    "ingest_spool_records", "Records that wait in spools for the log.", multiprocess_mode="livesum"
+)
+SPOOL_OLDEST_SECONDS = Gauge(
+    "ingest_spool_oldest_seconds",
+    "How long the oldest record in a spool has waited; 0 where none does.",
+    multiprocess_mode="livemax",
+)
+EVENTS_LOADED = Counter(
+    "ingest_events_loaded_total",
+    "Events in loads that succeeded; a replayed one counts again.",
+    (*_ACCOUNT, "via"),
+)
+EVENTS_STALE = Counter(
+    "ingest_events_stale_total", "Events older than what the warehouse had of their booking.", _ACCOUNT
+)
 EVENTS_IMPLAUSIBLE = Counter(
     "ingest_events_implausible_time_total",
     "Events with a time that cannot be right: later than they were sent or received, or before their booking was made.",
     _ACCOUNT,
 )
-UNKNOWN_STATUS = Counter("ingest_unknown_status_total", "Bookings whose vendor's status word we do not know.", _ACCOUNT)
+UNKNOWN_STATUS = Counter(
+    "ingest_unknown_status_total", "Bookings whose vendor's status word we do not know.", _ACCOUNT
+)
 DEAD_LETTERS = Counter("ingest_dead_letters_total", "Records set aside, by reason.", (*_ACCOUNT, "reason"))
-BATCH_RECORDS = Histogram("ingest_batch_records", "Records in a load.", buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000))
-LOAD_SECONDS = Histogram("ingest_load_seconds", "One load, from rows to visible.", buckets=(0.1, 0.25, 0.5, 0.75, 1, 2, 5, 10, 30, 60))
+BATCH_RECORDS = Histogram(
+    "ingest_batch_records", "Records in a load.", buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+)
+LOAD_SECONDS = Histogram(
+    "ingest_load_seconds",
+    "One load, from rows to visible.",
+    buckets=(0.1, 0.25, 0.5, 0.75, 1, 2, 5, 10, 30, 60),
+)
 FRESHNESS_SECONDS = Histogram(
     "ingest_freshness_seconds",
     "From an event's receipt to its row being visible.",
@@ -65,18 +92,30 @@ CLOCK_SKEW_SECONDS = Gauge(
     _ACCOUNT,
     multiprocess_mode="livemostrecent",
 )
-LOSSES = Counter("ingest_deliveries_lost_total", "Deliveries that say that their vendor gave up an earlier one.", _ACCOUNT)
-MISSED = Counter("ingest_reconcile_missed_total", "Bookings that reconciliation found missing or older here.", _ACCOUNT)
-RECONCILIATIONS = Counter("ingest_reconciliations_total", "Reconciliations by how they ended.", (*_ACCOUNT, "outcome"))
-RECONCILED_AT = Gauge("ingest_reconciled_timestamp_seconds", "When an account was last reconciled to the end.", _ACCOUNT)
+LOSSES = Counter(
+    "ingest_deliveries_lost_total", "Deliveries that say that their vendor gave up an earlier one.", _ACCOUNT
+)
+MISSED = Counter(
+    "ingest_reconcile_missed_total", "Bookings that reconciliation found missing or older here.", _ACCOUNT
+)
+RECONCILIATIONS = Counter(
+    "ingest_reconciliations_total", "Reconciliations by how they ended.", (*_ACCOUNT, "outcome")
+)
+RECONCILED_AT = Gauge(
+    "ingest_reconciled_timestamp_seconds", "When an account was last reconciled to the end.", _ACCOUNT
+)
 OLDEST_UNDONE_SECONDS = Gauge(
     "ingest_oldest_undone_seconds",
     "How long the oldest work has waited that was begun and is not done; 0 where there is none.",
     multiprocess_mode="livemax",
 )
-LAG_RECORDS = Gauge("ingest_lag_records", "Records written to the log and not yet committed.", ("topic", "partition"))
+LAG_RECORDS = Gauge(
+    "ingest_lag_records", "Records written to the log and not yet committed.", ("topic", "partition")
+)
 DELETED_UNREAD = Counter(
-    "ingest_deleted_unread_total", "Records that Kafka deleted before the consumer had read them.", ("topic", "partition")
+    "ingest_deleted_unread_total",
+    "Records that Kafka deleted before the consumer had read them.",
+    ("topic", "partition"),
 )
 READ_AGAIN = Counter(
     "ingest_read_again_total",
@@ -93,7 +132,11 @@ SUBSCRIPTION_STATE = Gauge(
 def configure_logging(service: str, *, level: int = logging.INFO) -> None:
     """JSON lines on standard error; a person's form when that is a terminal. Never bodies, never secrets."""
     repair_streams()
-    renderers = [_cleaned, structlog.dev.ConsoleRenderer()] if sys.stderr.isatty() else [structlog.processors.JSONRenderer()]
+    renderers = (
+        [_cleaned, structlog.dev.ConsoleRenderer()]
+        if sys.stderr.isatty()
+        else [structlog.processors.JSONRenderer()]
+    )
     logging.basicConfig(handlers=[_Structured()], level=logging.WARNING, force=True)
     structlog.configure(
         processors=[
@@ -111,7 +154,10 @@ def configure_logging(service: str, *, level: int = logging.INFO) -> None:
 
 def _cleaned(_logger: Any, _method: str, fields: EventDict) -> EventDict:
     """For people: no value drives the terminal. JSON escapes by itself."""
-    return {visible(name): visible(str(value), "\n\t" if name == "exception" else "") for name, value in fields.items()}
+    return {
+        visible(name): visible(str(value), "\n\t" if name == "exception" else "")
+        for name, value in fields.items()
+    }
 
 
 class _Unfailing(structlog.PrintLogger):

@@ -57,7 +57,9 @@ def fault(error: ssl.SSLError, host: str) -> Fault:
     for part, meaning in _ALERTS.items():
         if part in reason:
             return Fault(Kind.OURS if "client certificate" in meaning else Kind.OTHER, meaning)
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or any(part in reason for part in _NOT_TLS):
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or any(
+        part in reason for part in _NOT_TLS
+    ):
         return Fault(Kind.NOT_TLS, "the port does not answer with TLS")
     return Fault(Kind.OTHER, f"TLS failed ({reason or type(error).__name__})")
 
@@ -67,13 +69,19 @@ def _distrust(error: ssl.SSLCertVerificationError, host: str) -> Fault:
     if code == _EXPIRED:
         return Fault(Kind.EXPIRED, "the server's certificate has expired")
     if code == _NOT_YET_VALID:
-        return Fault(Kind.EXPIRED, "the server's certificate is not valid yet, or this machine's clock is behind")
+        return Fault(
+            Kind.EXPIRED, "the server's certificate is not valid yet, or this machine's clock is behind"
+        )
     if code in _OTHER_HOST:
         return Fault(Kind.OTHER_HOST, f"the server's certificate is not for {host}")
     if code in _SELF_SIGNED:
-        return Fault(Kind.UNTRUSTED, "the server's certificate is signed by itself, or by an authority that is not trusted here")
+        return Fault(
+            Kind.UNTRUSTED,
+            "the server's certificate is signed by itself, or by an authority that is not trusted here",
+        )
     if code in _UNKNOWN_ISSUER:
         return Fault(
-            Kind.UNTRUSTED, "the server's certificate is signed by an authority that is not trusted here, or its chain is not sent"
+            Kind.UNTRUSTED,
+            "the server's certificate is signed by an authority that is not trusted here, or its chain is not sent",
         )
     return Fault(Kind.UNTRUSTED, f"the server's certificate is not trusted: {error.verify_message}")

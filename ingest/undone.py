@@ -48,7 +48,11 @@ class Undone:
         if not work:
             return [ok("undone", "nothing waits")]
         age = timedelta(seconds=seconds)
-        return [judge_undone(self._part, self._sentence(work[1], seconds), age, self._limit, "see what holds it up")]
+        return [
+            judge_undone(
+                self._part, self._sentence(work[1], seconds), age, self._limit, "see what holds it up"
+            )
+        ]
 
     def watch(self) -> None:
         """Keep the metric and log work that takes long, at first soon and then seldom, for as long as the process lives."""
@@ -66,7 +70,12 @@ class Undone:
             self._known_cause = self._cause()
             if seconds >= due:
                 due = seconds + min(due, _LONGEST_PAUSE_SECONDS)
-                log.warning("work.undone", part=self._part, why=self._sentence(work[1], seconds), seconds=round(seconds))
+                log.warning(
+                    "work.undone",
+                    part=self._part,
+                    why=self._sentence(work[1], seconds),
+                    seconds=round(seconds),
+                )
 
     def _sentence(self, what: str, seconds: float) -> str:
         cause = f"; it waits for {self._known_cause}" if self._known_cause else ""
@@ -76,5 +85,7 @@ class Undone:
 def judge_undone(part: str, detail: str, age: timedelta, limit: timedelta, remedy: str) -> Finding:
     """Say for `/readyz` whether the oldest work of a part has waited for longer than its `undone_limit`."""
     if age > limit:
-        return failed("undone", f"{part}: {detail}", f"{remedy}; {part}.undone_limit is {describe_duration(limit)}")
+        return failed(
+            "undone", f"{part}: {detail}", f"{remedy}; {part}.undone_limit is {describe_duration(limit)}"
+        )
     return ok("undone", f"{part}: {detail}")

@@ -19,5 +19,7 @@ def replace_hidden(text: str, replace: Callable[[str], str]) -> str:
     return (
         text
         if text.isprintable()
-        else _BEYOND_ASCII.sub(lambda run: "".join(replace(one) if category(one) in _HIDDEN else one for one in run[0]), text)
+        else _BEYOND_ASCII.sub(
+            lambda run: "".join(replace(one) if category(one) in _HIDDEN else one for one in run[0]), text
+        )
     )

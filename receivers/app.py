@@ -42,7 +42,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
     configure_logging("receiver")
     logging.getLogger("uvicorn.error").addFilter(SeldomWarned())
     settings = settings or load_settings()
-    accounts = LiveAccounts(lambda: with_secrets(load_settings()), watched_paths(), first=with_secrets(settings))
+    accounts = LiveAccounts(
+        lambda: with_secrets(load_settings()), watched_paths(), first=with_secrets(settings)
+    )
     return build_app(settings, accounts, open_spooling(settings))
 
 
@@ -74,7 +76,9 @@ def with_secrets(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:
     return {key: vendor for key, vendor in settings.vendors().items() if vendor.account.name not in bare}
 
 
-def build_app(settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], producer: Producer) -> Starlette:
+def build_app(
+    settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], producer: Producer
+) -> Starlette:
     """Routes over a producer that is closed, after a flush, when the application stops."""
 
     @asynccontextmanager
@@ -126,6 +130,8 @@ def _alive(site: str) -> Callable[[Request], Awaitable[Response]]:
     """Who asks for it, as `ingest check` does through the public URL, is told whose receiver this is."""
 
     async def alive(request: Request) -> Response:
-        return PlainTextResponse("ok\n", headers={SITE_HEADER: site} if SITE_HEADER in request.headers else None)
+        return PlainTextResponse(
+            "ok\n", headers={SITE_HEADER: site} if SITE_HEADER in request.headers else None
+        )
 
     return alive

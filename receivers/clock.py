@@ -98,7 +98,9 @@ def finding(ahead: timedelta) -> Finding:
     if not ahead:
         return ok("clock", "nothing shows that it is wrong")
     return warning(
-        "clock", f"this machine's clock is {describe_skew(ahead)} the vendors': deliveries are answered 503 or refused", CLOCK_REMEDY
+        "clock",
+        f"this machine's clock is {describe_skew(ahead)} the vendors': deliveries are answered 503 or refused",
+        CLOCK_REMEDY,
     )
 
 
@@ -111,6 +113,17 @@ def judge(settings: Settings, vendors: Iterable[AnyVendor], votes: Mapping[str, 
 def readiness(settings: Settings) -> Finding:
     """What all workers' deliveries have shown, as their metric has it."""
     vendors = settings.vendors().values()
-    samples = (sample for metric in registry().collect() if metric.name == _METRIC for sample in metric.samples)
-    shown = {f"/{sample.labels['vendor']}/{sample.labels['account']}": timedelta(seconds=sample.value) for sample in samples}
-    return finding(judge(settings, vendors, {vendor.source: shown[vendor.source] for vendor in vendors if vendor.source in shown}))
+    samples = (
+        sample for metric in registry().collect() if metric.name == _METRIC for sample in metric.samples
+    )
+    shown = {
+        f"/{sample.labels['vendor']}/{sample.labels['account']}": timedelta(seconds=sample.value)
+        for sample in samples
+    }
+    return finding(
+        judge(
+            settings,
+            vendors,
+            {vendor.source: shown[vendor.source] for vendor in vendors if vendor.source in shown},
+        )
+    )

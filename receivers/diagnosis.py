@@ -67,7 +67,11 @@ def _by_secret(vendor: AnyVendor, delivery: Delivery) -> Iterator[str]:
         if (other := change(secret)) and _fits(_with_secrets(vendor, other), delivery):
             yield f"the account's webhook secret {position} fits {form}: set it to just what the vendor has"
     for name, value in vendor.account:
-        if isinstance(value, SecretStr) and value.get_secret_value() and _fits(_with_secrets(vendor, value.get_secret_value()), delivery):
+        if (
+            isinstance(value, SecretStr)
+            and value.get_secret_value()
+            and _fits(_with_secrets(vendor, value.get_secret_value()), delivery)
+        ):
             yield f"it is signed with the account's {name}, which is not among its webhook_secrets: add it there"
 
 
@@ -135,9 +139,16 @@ def _by_address(vendor: AnyVendor, delivery: Delivery) -> Iterator[str]:
 
 def _other_addresses(public_url: str, delivery: Delivery) -> Sequence[str]:
     configured = urlsplit(public_url)
-    named = (value.split(",")[0].strip() for name, value in delivery.headers.lines if name in {"host", "x-forwarded-host"})
+    named = (
+        value.split(",")[0].strip()
+        for name, value in delivery.headers.lines
+        if name in {"host", "x-forwarded-host"}
+    )
     hosts = dict.fromkeys([configured.netloc, *islice(filter(_HOST.fullmatch, named), 3)])
-    urls = (f"{scheme}://{host}{path}" for scheme, host, path in product(("https", "http"), hosts, (configured.path, "")))
+    urls = (
+        f"{scheme}://{host}{path}"
+        for scheme, host, path in product(("https", "http"), hosts, (configured.path, ""))
+    )
     return [url for url in dict.fromkeys(urls) if url != public_url]
 
 
@@ -146,6 +157,8 @@ def _by_header_names(vendor: AnyVendor, delivery: Delivery) -> Iterator[str]:
     if delivery.headers.has("content-encoding"):
         yield "it has a header content-encoding: something on the way may compress the body, and vendors sign it as it was"
     names = {name for name, _ in delivery.headers.lines if _SIGNATURE_NAME.fullmatch(name)}
-    own = {name for name in names if name.partition("-signature")[0].removeprefix("x-").startswith(vendor.name)}
+    own = {
+        name for name in names if name.partition("-signature")[0].removeprefix("x-").startswith(vendor.name)
+    }
     if names and not own and vendor.credential_header not in names:
         yield f"the only signature came in {', '.join(sorted(names)[:3])}: another sender has this URL, or a proxy renames headers"

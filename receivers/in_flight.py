@@ -98,7 +98,9 @@ class InFlight:
     def request(self, account: str) -> Iterator["Held"]:
         """Raises LogUnavailable when the account has its share of requests already, all of them whole."""
         if not self.requests.take(account, 1, self.drop_stalest):
-            raise LogUnavailable("the account has too many requests under way for its share of receiver.connection_limit")
+            raise LogUnavailable(
+                "the account has too many requests under way for its share of receiver.connection_limit"
+            )
         held = Held(account, self)
         self.mark_progress(held)
         try:
@@ -154,8 +156,12 @@ class Held:
         """Raises LogUnavailable when that is too much."""
         if self._dropped:
             raise LogUnavailable(_DROPPED)
-        if not self._in_flight.bytes.take(self.account, size, lambda account: self._in_flight.drop_stalest(account, self)):
-            raise LogUnavailable("too much waits for the log: the account's share of receiver.in_flight_limit is reached")
+        if not self._in_flight.bytes.take(
+            self.account, size, lambda account: self._in_flight.drop_stalest(account, self)
+        ):
+            raise LogUnavailable(
+                "too much waits for the log: the account's share of receiver.in_flight_limit is reached"
+            )
         if self._bytes // _PROGRESS_BYTES < (self._bytes + size) // _PROGRESS_BYTES:
             self._in_flight.mark_progress(self)
         self._bytes += size

@@ -18,10 +18,14 @@ def report_loss(vendor: AnyVendor, verified: VerifiedDelivery, producer: Produce
         if not vendor.reports_loss(verified):
             return
         LOSSES.labels(vendor.name, vendor.account.name).inc()
-        log.warning("delivery.loss_reported", source=vendor.source, why="the vendor gave up an earlier delivery; reconciling")
-        producer.append(topic, [loss_note(vendor.source, verified.received_at, verified.body).to_record()]).add_done_callback(
-            lambda future: _tell_failure(vendor.source, future)
+        log.warning(
+            "delivery.loss_reported",
+            source=vendor.source,
+            why="the vendor gave up an earlier delivery; reconciling",
         )
+        producer.append(
+            topic, [loss_note(vendor.source, verified.received_at, verified.body).to_record()]
+        ).add_done_callback(lambda future: _tell_failure(vendor.source, future))
     except Exception as error:  # noqa: BLE001 - the timed comparison finds what was lost, too
         log.warning("delivery.loss_not_noted", source=vendor.source, why=type(error).__name__)
 

@@ -236,7 +236,10 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _is_crowded(self) -> bool:
         """Whether uvicorn is going to answer 503, by its own rule."""
-        return self.limit_concurrency is not None and max(len(self.connections), len(self.tasks)) >= self.limit_concurrency
+        return (
+            self.limit_concurrency is not None
+            and max(len(self.connections), len(self.tasks)) >= self.limit_concurrency
+        )
 
 
 def _tell_other_protocol(data: bytes) -> None:

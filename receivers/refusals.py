@@ -62,11 +62,16 @@ def explain(method: str, path: str, accounts: Collection[AccountKey], public_pat
         account = tuple(parts[place + 1 : place + 3])
         if part == "webhooks" and account in accounts:
             source = f"/{'/'.join(account)}"
-            reason, why = _what_is_wrong(method, path, f"/webhooks{source}", before=place > 0, after=len(parts) > place + 3)
+            reason, why = _what_is_wrong(
+                method, path, f"/webhooks{source}", before=place > 0, after=len(parts) > place + 3
+            )
             return Refusal(reason, why, source)
     if parts[:1] == ["webhooks"] and len(parts) == len(("webhooks", "vendor", "account")):
         return Refusal("unknown_account", _no_such_account(parts[1], parts[2], accounts))
-    return Refusal("unknown_path", "there is nothing at its path: health checks ask for /healthz, deliveries are posted to /webhooks/…")
+    return Refusal(
+        "unknown_path",
+        "there is nothing at its path: health checks ask for /healthz, deliveries are posted to /webhooks/…",
+    )
 
 
 def _parts(path: str) -> list[str]:
@@ -86,7 +91,11 @@ def _what_is_wrong(method: str, path: str, right: str, *, before: bool, after: b
             f"something stands before {right} in the path: a proxy passes on a prefix of its own. Put the prefix into public_url,"
             " or have the proxy strip it"
         )
-    what = "with something after it" if after else "with another slash, an encoded slash, a blank or capital letter"
+    what = (
+        "with something after it"
+        if after
+        else "with another slash, an encoded slash, a blank or capital letter"
+    )
     return "path_form", f"the path is {right} {what}: register the URL exactly as `ingest check` prints it"
 
 
@@ -94,5 +103,9 @@ def _no_such_account(vendor: str, account: str, accounts: Collection[AccountKey]
     others = [other for other, name in accounts if name == account]
     if others:
         return f"no account has its URL: an account of that name is {others[0]}'s, not another vendor's. `ingest check` prints the URLs"
-    known = "only the vendor is known" if vendor in {other for other, _ in accounts} else "the settings have no account of that vendor"
+    known = (
+        "only the vendor is known"
+        if vendor in {other for other, _ in accounts}
+        else "the settings have no account of that vendor"
+    )
     return f"no account has its URL: {known}. `ingest check` prints the URLs"

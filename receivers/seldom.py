@@ -19,7 +19,11 @@ class Seldom:
 
     def unreported(self, event: str, source: str, why: str) -> int | None:
         """How many of this kind were not told since the last that was; None when this one is not to be told either."""
-        key = event, source, re.sub(r"\d+", "0", why)  # it may count what somebody sent: another number is no other reason
+        key = (
+            event,
+            source,
+            re.sub(r"\d+", "0", why),
+        )  # it may count what somebody sent: another number is no other reason
         now = self._clock()
         since, untold = self._told.get(key, (-math.inf, 0))
         if now < since + _SECONDS:
@@ -41,7 +45,9 @@ class SeldomWarned(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to tell this one; all that is worse than a warning is told."""
         message = record.getMessage()
-        unreported = self._seldom.unreported(record.name, "", message) if record.levelno <= logging.WARNING else 0
+        unreported = (
+            self._seldom.unreported(record.name, "", message) if record.levelno <= logging.WARNING else 0
+        )
         if unreported:
             record.msg, record.args = f"{message} ({unreported} more were not reported)", None
         return unreported is not None

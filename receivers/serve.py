@@ -43,17 +43,23 @@ def serve(settings: Settings) -> None:
     ready_vendors(settings)
     require_own_spool(settings)  # said once, here, and not by every worker
     if sqlite_path(settings):
-        open_producer(settings).close()  # a file that cannot be opened is said once, here, and not by every worker
+        open_producer(
+            settings
+        ).close()  # a file that cannot be opened is said once, here, and not by every worker
     receiver = settings.receiver
     listening = threading.Event()
     live = Live(load_settings, watched_paths(), first=settings)
-    admin_port = serve_admin(receiver, "receiver", {"receiver": lambda: [*_readiness(settings, listening), *live.findings()]})
+    admin_port = serve_admin(
+        receiver, "receiver", {"receiver": lambda: [*_readiness(settings, listening), *live.findings()]}
+    )
     if sqlite_path(settings):
         hand_on(settings)
     sock = bind(receiver.host, receiver.port, "receiver.port")
     listening.set()
     port: int = sock.getsockname()[1]
-    log.info("receiver.listening", host=receiver.host, port=port, admin_port=admin_port, workers=receiver.workers)
+    log.info(
+        "receiver.listening", host=receiver.host, port=port, admin_port=admin_port, workers=receiver.workers
+    )
     signal.signal(signal.SIGTERM, _exit_cleanly)
     try:
         if receiver.workers > 1:
@@ -94,7 +100,12 @@ def _create_worker(settings: Settings) -> Starlette:
 
 def _readiness(settings: Settings, listening: threading.Event) -> Sequence[Finding]:
     if not listening.is_set():
-        return [failed("receiver", "records that wait in the spool are moved into the log before anything newer is taken")]
+        return [
+            failed(
+                "receiver",
+                "records that wait in the spool are moved into the log before anything newer is taken",
+            )
+        ]
     return [*readiness(settings), clock.readiness(settings)]
 
 

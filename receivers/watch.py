@@ -24,7 +24,12 @@ class Watch:
     """What fails is logged, counted, and tried again the next time."""
 
     def __init__(
-        self, settings: Settings, current: Callable[[], Settings], accounts: Sequence[str], reconciler: Reconciler, heard: HeardFrom
+        self,
+        settings: Settings,
+        current: Callable[[], Settings],
+        accounts: Sequence[str],
+        reconciler: Reconciler,
+        heard: HeardFrom,
     ) -> None:
         """`current` tells the accounts of now, with the keys of now; the rest stays as in `settings`. `accounts`: only these, or all."""
         self._started_with = settings
@@ -57,7 +62,9 @@ class Watch:
     def _settings(self) -> Settings:
         """With the accounts of now, and the address that vendors sign for."""
         current = self._current()
-        return self._started_with.model_copy(update={"accounts": current.accounts, "public_url": current.public_url})
+        return self._started_with.model_copy(
+            update={"accounts": current.accounts, "public_url": current.public_url}
+        )
 
     @property
     def _vendors(self) -> Sequence[AnyVendor]:
@@ -75,11 +82,17 @@ class Watch:
     def _look_for_losses(self) -> None:
         """What a vendor says it gave up is looked for at once."""
         for loss in self._losses.look(self._vendors):
-            log.info("reconcile.loss_reported", source=loss.vendor.source, reported_at=format_instant(loss.reported_at))
+            log.info(
+                "reconcile.loss_reported",
+                source=loss.vendor.source,
+                reported_at=format_instant(loss.reported_at),
+            )
             reports = self._reconciler.run([loss.vendor], Wanted(loss.since))
             for report in reports:
                 log.info("reconcile.finished", **report.columns())
-            self._losses.answer(loss, next((report.started_at for report in reports if report.failure is None), None))
+            self._losses.answer(
+                loss, next((report.started_at for report in reports if report.failure is None), None)
+            )
 
     def _look(self) -> None:
         """A subscription that was made anew leaves a hole before it."""

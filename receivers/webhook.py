@@ -22,7 +22,14 @@ from ingest.event import SENT_AT
 from ingest.instant import format_instant
 from ingest.log import Producer, Record
 from ingest.settings import Settings
-from ingest.telemetry import CLOCK_SKEW_SECONDS, DEAD_LETTERS, DELIVERIES, DELIVERY_SECONDS, OLDEST_UNDONE_SECONDS, SIGNED_BY
+from ingest.telemetry import (
+    CLOCK_SKEW_SECONDS,
+    DEAD_LETTERS,
+    DELIVERIES,
+    DELIVERY_SECONDS,
+    OLDEST_UNDONE_SECONDS,
+    SIGNED_BY,
+)
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.clock import SignatureClock, judge
@@ -53,13 +60,17 @@ _DIAGNOSIS_PAUSE_FACTOR = 9
 class Webhooks:
     """Answers `POST /webhooks/{vendor}/{account}` for the accounts of the settings."""
 
-    def __init__(self, settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], producer: Producer) -> None:
+    def __init__(
+        self, settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], producer: Producer
+    ) -> None:
         self._settings = settings
         self._vendors = vendors
         self._producer = producer
         self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
         self._seldom = Seldom()
-        self._appending: dict[Future[None], float] = {}  # since when the log has not acknowledged, the oldest first
+        self._appending: dict[
+            Future[None], float
+        ] = {}  # since when the log has not acknowledged, the oldest first
         self._clock = SignatureClock()
         self._next_diagnosis = -math.inf
 
@@ -97,10 +108,17 @@ class Webhooks:
         except ClientDisconnect:
             return "disconnected", None
         except TimeoutError:
-            self._tell(log.warning, "delivery.slow_body", vendor.source, "its body did not come within receiver.body_timeout")
+            self._tell(
+                log.warning,
+                "delivery.slow_body",
+                vendor.source,
+                "its body did not come within receiver.body_timeout",
+            )
             return "slow_body", None
         except HTTPException:  # all that Starlette raises while a body is read: receiver.body_limit is passed
-            self._tell(log.warning, "delivery.too_large", vendor.source, "it is larger than receiver.body_limit")
+            self._tell(
+                log.warning, "delivery.too_large", vendor.source, "it is larger than receiver.body_limit"
+            )
             return "too_large", None
         return self._set_aside(vendor, dead) if dead else "accepted", None
 
@@ -118,7 +136,9 @@ class Webhooks:
         if ahead is not None:
             CLOCK_SKEW_SECONDS.labels(vendor.name, vendor.account.name).set(ahead.total_seconds())
 
-    def _refused(self, vendor: AnyVendor, delivery: Delivery, refusal: VerificationError) -> tuple[str, BackgroundTask | None]:
+    def _refused(
+        self, vendor: AnyVendor, delivery: Delivery, refusal: VerificationError
+    ) -> tuple[str, BackgroundTask | None]:
         if isinstance(refusal, WrongTime):
             return self._at_wrong_time(vendor, delivery, refusal), None
         return "rejected", self._rejected(vendor, delivery, refusal)
@@ -133,11 +153,16 @@ class Webhooks:
             self._tell(log.info, "delivery.rejected", vendor.source, str(refusal))
             return "rejected"
         self._tell(
-            log.error, "delivery.clock_wrong", vendor.source, f"this machine's clock is {describe_skew(ahead)} the vendors': {CLOCK_REMEDY}"
+            log.error,
+            "delivery.clock_wrong",
+            vendor.source,
+            f"this machine's clock is {describe_skew(ahead)} the vendors': {CLOCK_REMEDY}",
         )
         return "unavailable"
 
-    def _rejected(self, vendor: AnyVendor, delivery: Delivery, refusal: VerificationError) -> BackgroundTask | None:
+    def _rejected(
+        self, vendor: AnyVendor, delivery: Delivery, refusal: VerificationError
+    ) -> BackgroundTask | None:
         """The diagnosis comes after the answer, so that the time of the answer tells nothing of it."""
         self._tell(log.info, "delivery.rejected", vendor.source, str(refusal))
         if monotonic() < self._next_diagnosis:
@@ -155,7 +180,9 @@ class Webhooks:
             self._tell(log.error, "delivery.diagnosis_failed", vendor.source, type(error).__name__)
         finally:
             now = monotonic()
-            self._next_diagnosis = now + max(_DIAGNOSIS_PAUSE_SECONDS, _DIAGNOSIS_PAUSE_FACTOR * (now - began))
+            self._next_diagnosis = now + max(
+                _DIAGNOSIS_PAUSE_SECONDS, _DIAGNOSIS_PAUSE_FACTOR * (now - began)
+            )
 
     async def _delivery(self, request: Request, held: Held) -> Delivery:
         received_at = datetime.now(UTC)

@@ -27,7 +27,9 @@ class Outcome(Protocol):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of `carry_out`."""
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="the folder, with all logs, also when all was right")
+    parser.add_argument(
+        "--keep", action="store_true", help="the folder, with all logs, also when all was right"
+    )
 
 
 def carry_out(name: str, asked: argparse.Namespace, run: Callable[[Path], Outcome]) -> int:
@@ -54,5 +56,9 @@ def _show(title: str, summary: dict[str, Any], *, as_json: bool) -> None:
     table = Table("", "", title=title)
     for name, value in summary.items():
         parts = [f"{key}: {count}" for key, count in value.items()] if isinstance(value, dict) else value
-        table.add_row(name, "\n".join(map(str, parts)) if isinstance(parts, list) else str(parts), end_section=isinstance(value, dict))
+        table.add_row(
+            name,
+            "\n".join(map(str, parts)) if isinstance(parts, list) else str(parts),
+            end_section=isinstance(value, dict),
+        )
     Console(width=140).print(table, markup=False)

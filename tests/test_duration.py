@@ -9,7 +9,17 @@ from ingest.duration import describe_duration, parse_duration
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("3d", 259_200), ("250ms", 0.25), ("1.5h", 5400), (" 10 s ", 10), (90, 90)],
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("15m", 900),
+        ("2h", 7200),
+        ("3d", 259_200),
+        ("250ms", 0.25),
+        ("1.5h", 5400),
+        (" 10 s ", 10),
+        (90, 90),
+    ],
 )
 def test_a_number_and_a_unit_is_a_duration(text: object, seconds: float) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
@@ -19,7 +29,9 @@ def test_a_duration_stays_what_it_is() -> None:
     assert parse_duration(timedelta(minutes=3)) == timedelta(minutes=3)
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1s", "1w", "1h30m", "soon", "1e3", "nan", "99999999999d", True, None, [1]])
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1s", "1w", "1h30m", "soon", "1e3", "nan", "99999999999d", True, None, [1]]
+)
 def test_anything_else_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         parse_duration(text)

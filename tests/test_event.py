@@ -85,7 +85,9 @@ def test_any_record_is_an_event_or_a_payload_error(headers: dict[str, str], valu
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_record_without_one_of_our_headers_is_foreign(name: str, value: str | None) -> None:
     headers = {**BOOKED.to_record().headers, name: value}
-    record = Record(key="k", value=b"", headers={key: text for key, text in headers.items() if text is not None})
+    record = Record(
+        key="k", value=b"", headers={key: text for key, text in headers.items() if text is not None}
+    )
     with pytest.raises(PayloadError, match=name):
         Event.from_record(record)
 

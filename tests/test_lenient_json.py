@@ -18,7 +18,9 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(value=VALUES, ascii_only=st.booleans(), indent=st.sampled_from([None, 2]))
-def test_what_strict_readers_take_is_read_as_they_read_it(value: Any, ascii_only: bool, indent: int | None) -> None:
+def test_what_strict_readers_take_is_read_as_they_read_it(
+    value: Any, ascii_only: bool, indent: int | None
+) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     assert lenient_json.loads(text.encode()) == json.loads(text)
 
@@ -56,13 +58,18 @@ def test_a_value_that_strict_readers_refuse_is_replaced(written: bytes, read: ob
 @pytest.mark.parametrize(("opened", "closed"), [(b"[", b"]"), (b'{"a":', b"}")])
 def test_what_is_nested_too_deep_is_null_and_what_follows_it_is_read(opened: bytes, closed: bytes) -> None:
     deep = opened * 20_000 + b"1" + closed * 20_000
-    value = lenient_json.loads(b'{"before":[1],"deep":' + deep + b',"between":"]}","again":' + deep + b',"after":{"b":2}}')
+    value = lenient_json.loads(
+        b'{"before":[1],"deep":' + deep + b',"between":"]}","again":' + deep + b',"after":{"b":2}}'
+    )
     assert (value["before"], value["between"], value["after"]) == ([1], "]}", {"b": 2})
     assert "null" in json.dumps(value["deep"])
     assert value["deep"] == value["again"]
 
 
-@pytest.mark.parametrize("open_end", [b"[" * 20_000, b'"' + b'\\"' * 20_000, b'{"a":' * 20_000, b"]" * 20_000, b"[" * 20_000 + b"}"])
+@pytest.mark.parametrize(
+    "open_end",
+    [b"[" * 20_000, b'"' + b'\\"' * 20_000, b'{"a":' * 20_000, b"]" * 20_000, b"[" * 20_000 + b"}"],
+)
 def test_what_does_not_end_is_refused(open_end: bytes) -> None:
     with pytest.raises(ValueError, match=r"line \d+ column \d+"):
         lenient_json.loads(open_end)

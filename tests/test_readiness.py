@@ -44,8 +44,14 @@ def test_an_answer_that_is_no_longer_fresh_is_had_anew() -> None:
 def test_every_probe_has_its_say() -> None:
     log, warehouse = Probe(), Probe()
     log.error, warehouse.error = LogUnavailable("no log"), WarehouseUnavailable("no warehouse")
-    found = Readiness({"log": log, "warehouse": warehouse, "disk": lambda: [warning("disk", "little room")]}).findings()
-    assert [(each.check, each.state) for each in found] == [("log", State.FAILED), ("warehouse", State.FAILED), ("disk", State.WARNING)]
+    found = Readiness(
+        {"log": log, "warehouse": warehouse, "disk": lambda: [warning("disk", "little room")]}
+    ).findings()
+    assert [(each.check, each.state) for each in found] == [
+        ("log", State.FAILED),
+        ("warehouse", State.FAILED),
+        ("disk", State.WARNING),
+    ]
 
 
 def test_an_error_nobody_thought_of_is_no_readiness_and_its_text_is_not_shown() -> None:
@@ -74,7 +80,11 @@ def test_one_that_hangs_is_named_asked_once_and_believed_when_it_comes_back() ->
 def test_the_body_has_the_reasons_and_what_to_do() -> None:
     body = readiness([ok("log", "fine"), failed("spool", "full", "empty it"), warning("disk", "little room")])
     assert (body["ready"], body["reasons"]) == (False, ["spool: full; empty it"])
-    assert [(each["check"], each["state"]) for each in body["checks"]] == [("log", "ok"), ("spool", "failed"), ("disk", "warning")]
+    assert [(each["check"], each["state"]) for each in body["checks"]] == [
+        ("log", "ok"),
+        ("spool", "failed"),
+        ("disk", "warning"),
+    ]
     assert readiness([warning("disk", "little room")])["ready"] is True
 
 
@@ -82,7 +92,9 @@ def test_it_is_answered_with_the_status_that_orchestrators_look_at() -> None:
     findings = [ok("log", "fine")]
 
     async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(build_admin(lambda: findings, None)), base_url="http://admin") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(build_admin(lambda: findings, None)), base_url="http://admin"
+        ) as client:
             return await client.get("/readyz")
 
     well = asyncio.run(ask())

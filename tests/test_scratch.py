@@ -27,19 +27,29 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_warehouse_cannot_be_opened(nowhere: Path) -> None:
     settings = load_settings(environ={"INGEST_WAREHOUSE__CREDENTIALS": f"{nowhere}/w.duckdb"})
-    with pytest.raises(ConfigurationError, match=r"no folder takes temporary files: .*nowhere.*; mount a writable one .* set TMPDIR"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"no folder takes temporary files: .*nowhere.*; mount a writable one .* set TMPDIR",
+    ):
         destination(settings)
 
 
 def test_several_workers_cannot_be_started(nowhere: Path) -> None:
-    settings = load_settings(environ={"INGEST_LOG": f"sqlite:///{nowhere}/log.db", "INGEST_RECEIVER__WORKERS": "2"})
+    settings = load_settings(
+        environ={"INGEST_LOG": f"sqlite:///{nowhere}/log.db", "INGEST_RECEIVER__WORKERS": "2"}
+    )
     with pytest.raises(ConfigurationError, match="set TMPDIR"), socket.socket() as unused:
         _run_workers(settings, WorkerApp(Live(lambda: settings, [])), unused)
 
 
-def test_a_folder_that_is_full_or_closed_is_told_in_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_full_or_closed_is_told_in_the_same_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(ConfigurationError, match="No such file or directory; mount a writable one"), scratch_folder("x-"):
+    with (
+        pytest.raises(ConfigurationError, match="No such file or directory; mount a writable one"),
+        scratch_folder("x-"),
+    ):
         pass
 
 

@@ -85,7 +85,10 @@ class TestNames:
         assert (settings.warehouse.destination, settings.warehouse.dataset) == ("duckdb", "bookings_raw")
         assert settings.warehouse.credentials == SecretStr(f"{folder}/data/warehouse.duckdb")
         assert (account(settings).name, account(settings).vendor) == ("sales", "calendly")
-        assert (account(settings).tolerance, account(settings).api_url) == (timedelta(minutes=3), "http://127.0.0.1:9000")
+        assert (account(settings).tolerance, account(settings).api_url) == (
+            timedelta(minutes=3),
+            "http://127.0.0.1:9000",
+        )
 
     @pytest.mark.parametrize(
         ("vendor", "names"),
@@ -99,7 +102,11 @@ class TestNames:
     )
     def test_every_vendor_has_its_documented_names(self, vendor: str, names: list[str]) -> None:
         environ = {f"INGEST_ACCOUNTS__SALES__{name.upper()}": f"x-{name}" for name in names}
-        settings = load(INGEST_ACCOUNTS__SALES__VENDOR=vendor, INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS="new,old", **environ)
+        settings = load(
+            INGEST_ACCOUNTS__SALES__VENDOR=vendor,
+            INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS="new,old",
+            **environ,
+        )
         found = settings.accounts["sales"]
         assert isinstance(found, load_vendor(vendor).Account)
         assert found.live_secrets() == ("new", "old")
@@ -115,14 +122,25 @@ class TestNames:
         write()
         settings = load()
         assert settings.log == f"sqlite:///{folder}/data/log.db"
-        assert (settings.receiver.host, settings.receiver.port, settings.receiver.admin_port) == ("127.0.0.1", 8080, 8081)
+        assert (settings.receiver.host, settings.receiver.port, settings.receiver.admin_port) == (
+            "127.0.0.1",
+            8080,
+            8081,
+        )
         assert (settings.warehouse.destination, settings.warehouse.dataset) == ("duckdb", "ingest")
         assert settings.accounts == {}
 
     def test_topics_are_those_of_every_vendor_the_dead_letters_and_the_audit(self) -> None:
         write('topic_prefix = "x"')
         assert load().topic("calendly") == "x.calendly"
-        assert load().topics() == ["x.appointedd", "x.bookeo", "x.calendly", "x.oncehub", "x.dead-letters", "x.audit"]
+        assert load().topics() == [
+            "x.appointedd",
+            "x.bookeo",
+            "x.calendly",
+            "x.oncehub",
+            "x.dead-letters",
+            "x.audit",
+        ]
 
     def test_every_account_is_ready_for_use_under_its_vendor_and_name(self) -> None:
         write(SALES + '[accounts.support]\nvendor = "oncehub"\n')
@@ -134,8 +152,13 @@ class TestNames:
 class TestSources:
     """Where values come from, and which wins."""
 
-    def test_the_environment_goes_over_mounted_files_over_the_secrets_file_over_the_settings_file(self, folder: Path) -> None:
-        write("[receiver]\nport = 1\nadmin_port = 1\nworkers = 1\nbody_limit = 2000", "[receiver]\nport = 2\nadmin_port = 2\nworkers = 2")
+    def test_the_environment_goes_over_mounted_files_over_the_secrets_file_over_the_settings_file(
+        self, folder: Path
+    ) -> None:
+        write(
+            "[receiver]\nport = 1\nadmin_port = 1\nworkers = 1\nbody_limit = 2000",
+            "[receiver]\nport = 2\nadmin_port = 2\nworkers = 2",
+        )
         (folder / "mounted").mkdir()
         (folder / "mounted" / "INGEST_RECEIVER__PORT").write_text("3\n")
         (folder / "mounted" / "INGEST_RECEIVER__ADMIN_PORT").write_text("3\n")
@@ -144,13 +167,18 @@ class TestSources:
 
     def test_two_underscores_go_a_level_down(self) -> None:
         write(SALES)
-        settings = load(INGEST_TOPIC_PREFIX="x", INGEST_RECEIVER__ADMIN_PORT="9", INGEST_ACCOUNTS__SALES__TOLERANCE="90s")
+        settings = load(
+            INGEST_TOPIC_PREFIX="x", INGEST_RECEIVER__ADMIN_PORT="9", INGEST_ACCOUNTS__SALES__TOLERANCE="90s"
+        )
         assert (settings.topic_prefix, settings.receiver.admin_port) == ("x", 9)
         assert account(settings).tolerance == timedelta(seconds=90)
 
     def test_a_list_is_separated_by_commas(self) -> None:
         write(SALES)
-        assert account(load(INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS=" new , old,")).live_secrets() == ("new", "old")
+        assert account(load(INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS=" new , old,")).live_secrets() == (
+            "new",
+            "old",
+        )
         write(SALES, '[accounts.sales]\nwebhook_secrets = ["new", "old"]')
         assert account(load()).live_secrets() == ("new", "old")
 
@@ -172,7 +200,10 @@ class TestSources:
         assert load(PORT="1", INGESTION="x", INGEST="x") == load()
 
     def test_a_file_that_is_not_there_is_an_error_with_the_remedy(self, folder: Path) -> None:
-        assert fault(INGEST_CONFIG="nowhere.toml") == f"there is no settings file nowhere.toml in {folder}; `ingest init` writes one"
+        assert (
+            fault(INGEST_CONFIG="nowhere.toml")
+            == f"there is no settings file nowhere.toml in {folder}; `ingest init` writes one"
+        )
 
     @pytest.mark.parametrize("content", [b"a = = 1", b"a = 1\na = 2", b'a = "\xff"'])
     def test_a_file_that_is_not_toml_is_an_error_that_names_it(self, folder: Path, content: bytes) -> None:
@@ -189,11 +220,19 @@ class TestNearMisses:
             ('loog = "x"', "unknown setting loog: did you mean log?"),
             ("[reciever]\nport = 1", "unknown setting reciever: did you mean receiver?"),
             ("[receiver]\nprot = 1", "unknown setting receiver.prot: did you mean receiver.port?"),
-            (SALES + 'toleranse = "3m"', "unknown setting accounts.sales.toleranse: did you mean accounts.sales.tolerance?"),
-            (SALES + 'token = "3m"', "unknown setting accounts.sales.token: did you mean accounts.sales.api_token?"),
+            (
+                SALES + 'toleranse = "3m"',
+                "unknown setting accounts.sales.toleranse: did you mean accounts.sales.tolerance?",
+            ),
+            (
+                SALES + 'token = "3m"',
+                "unknown setting accounts.sales.token: did you mean accounts.sales.api_token?",
+            ),
         ],
     )
-    def test_an_unknown_name_in_the_file_is_an_error_that_knows_the_right_one(self, plain: str, message: str) -> None:
+    def test_an_unknown_name_in_the_file_is_an_error_that_knows_the_right_one(
+        self, plain: str, message: str
+    ) -> None:
         write(plain)
         assert fault() == message
 
@@ -264,16 +303,34 @@ class TestSecrets:
     @pytest.mark.parametrize(
         ("plain", "name", "variable"),
         [
-            (SALES + 'webhook_secrets = ["hunter2"]', "accounts.sales.webhook_secrets", "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS"),
-            (SALES + 'api_token = "hunter2"', "accounts.sales.api_token", "INGEST_ACCOUNTS__SALES__API_TOKEN"),
-            ('[accounts.b]\nvendor = "bookeo"\nsecret_key = "hunter2"', "accounts.b.secret_key", "INGEST_ACCOUNTS__B__SECRET_KEY"),
+            (
+                SALES + 'webhook_secrets = ["hunter2"]',
+                "accounts.sales.webhook_secrets",
+                "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS",
+            ),
+            (
+                SALES + 'api_token = "hunter2"',
+                "accounts.sales.api_token",
+                "INGEST_ACCOUNTS__SALES__API_TOKEN",
+            ),
+            (
+                '[accounts.b]\nvendor = "bookeo"\nsecret_key = "hunter2"',
+                "accounts.b.secret_key",
+                "INGEST_ACCOUNTS__B__SECRET_KEY",
+            ),
             ('[receiver]\nadmin_token = "hunter2"', "receiver.admin_token", "INGEST_RECEIVER__ADMIN_TOKEN"),
             ('[consumer]\nadmin_token = "hunter2"', "consumer.admin_token", "INGEST_CONSUMER__ADMIN_TOKEN"),
             ('[kafka]\nsasl_password = "hunter2"', "kafka.sasl_password", "INGEST_KAFKA__SASL_PASSWORD"),
-            ('[warehouse]\ncredentials = "postgresql://me:hunter2@host/db"', "warehouse.credentials", "INGEST_WAREHOUSE__CREDENTIALS"),
+            (
+                '[warehouse]\ncredentials = "postgresql://me:hunter2@host/db"',
+                "warehouse.credentials",
+                "INGEST_WAREHOUSE__CREDENTIALS",
+            ),
         ],
     )
-    def test_a_secret_in_the_settings_file_is_refused_with_the_places_where_it_may_be(self, plain: str, name: str, variable: str) -> None:
+    def test_a_secret_in_the_settings_file_is_refused_with_the_places_where_it_may_be(
+        self, plain: str, name: str, variable: str
+    ) -> None:
         write(plain)
         message = fault()
         assert message.startswith(f"{name} is a secret and does not belong in ingest.toml")
@@ -281,20 +338,32 @@ class TestSecrets:
         assert "ingest.secrets.toml" in message
 
     def test_every_setting_of_a_secret_type_is_refused_in_the_settings_file(self) -> None:
-        models = {**section_models(), **{f"accounts.{name}": load_vendor(name).Account for name in vendor_names()}}
-        hidden = [(where, name) for where, model in models.items() for name, field in model.model_fields.items() if "Secret" in repr(field)]
+        models = {
+            **section_models(),
+            **{f"accounts.{name}": load_vendor(name).Account for name in vendor_names()},
+        }
+        hidden = [
+            (where, name)
+            for where, model in models.items()
+            for name, field in model.model_fields.items()
+            if "Secret" in repr(field)
+        ]
         assert ("reconcile", "admin_token") in hidden
         for where, name in hidden:
             if (where, name) == ("warehouse", "credentials"):
                 continue
             value = '["hunter2"]' if name == "webhook_secrets" else '"hunter2"'
-            vendor = f'vendor = "{where.removeprefix("accounts.")}"\n' if where.startswith("accounts.") else ""
+            vendor = (
+                f'vendor = "{where.removeprefix("accounts.")}"\n' if where.startswith("accounts.") else ""
+            )
             write(f"[{where}]\n{vendor}{name} = {value}")
             message = fault()
             assert f"{where}.{name} is a secret and does not belong in ingest.toml" in message
             assert "hunter2" not in message
 
-    @pytest.mark.parametrize("credentials", ["postgresql://me@host/db", "data/warehouse.duckdb", "postgresql://["])
+    @pytest.mark.parametrize(
+        "credentials", ["postgresql://me@host/db", "data/warehouse.duckdb", "postgresql://["]
+    )
     def test_credentials_without_a_password_are_no_secret(self, credentials: str) -> None:
         write(f'[warehouse]\ndestination = "postgres"\ncredentials = "{credentials}"')
         assert load().warehouse.credentials == SecretStr(credentials)
@@ -315,14 +384,18 @@ class TestSecrets:
         mounted = folder / "mounted"
         (mounted / "..data").mkdir(parents=True)
         (mounted / "..data" / "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS").write_text("new,old\n")
-        (mounted / "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS").symlink_to("..data/INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS")
+        (mounted / "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS").symlink_to(
+            "..data/INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS"
+        )
         (mounted / "unrelated").write_text("x")
         assert account(load(INGEST_SECRETS_DIR=str(mounted))).live_secrets() == ("new", "old")
 
     def test_a_folder_of_secrets_that_is_not_there_is_an_error(self) -> None:
         assert fault(INGEST_SECRETS_DIR="nowhere").startswith("INGEST_SECRETS_DIR: ")
 
-    @pytest.mark.parametrize("secret", ["0123", "1e5", "12345678901234567890", "true", "null", "0x1f", "-0", "1_000"])
+    @pytest.mark.parametrize(
+        "secret", ["0123", "1e5", "12345678901234567890", "true", "null", "0x1f", "-0", "1_000"]
+    )
     def test_a_secret_that_looks_like_something_else_stays_text(self, secret: str) -> None:
         settings = load(
             INGEST_ACCOUNTS__SALES__VENDOR="calendly",
@@ -348,7 +421,13 @@ class TestSecrets:
             INGEST_KAFKA__SASL_PASSWORD="hunter2",
             INGEST_WAREHOUSE__CREDENTIALS="postgresql://me:hunter2@host/db",
         )
-        shown = [repr(settings), f"{settings}", f"{account(settings)}", settings.model_dump_json(), repr(settings.vendors())]
+        shown = [
+            repr(settings),
+            f"{settings}",
+            f"{account(settings)}",
+            settings.model_dump_json(),
+            repr(settings.vendors()),
+        ]
         assert not [text for text in shown if "hunter2" in text]
 
     @pytest.mark.parametrize(
@@ -369,7 +448,9 @@ class TestSecrets:
             load(**environ)
         assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
-    @pytest.mark.parametrize("secrets", ['api_token = "hunter2', 'x = "hunter2"', '[accounts.sales]\napi_token = ["hunter2"]'])
+    @pytest.mark.parametrize(
+        "secrets", ['api_token = "hunter2', 'x = "hunter2"', '[accounts.sales]\napi_token = ["hunter2"]']
+    )
     def test_values_of_a_broken_secrets_file_are_in_no_error(self, secrets: str) -> None:
         write(SALES, secrets)
         with pytest.raises(ConfigurationError) as raised:

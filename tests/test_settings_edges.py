@@ -19,7 +19,10 @@ class TestEdges:
         assert "accounts.sales.api_token is a secret" in fault(INGEST_ACCOUNTS__SALES__VENDOR="calendly")
 
     def test_a_misspelt_section_in_the_environment_is_named_as_it_was_written(self) -> None:
-        assert fault(INGEST_RECIEVER__PORT="1") == "unknown setting INGEST_RECIEVER__PORT: did you mean receiver?"
+        assert (
+            fault(INGEST_RECIEVER__PORT="1")
+            == "unknown setting INGEST_RECIEVER__PORT: did you mean receiver?"
+        )
 
     @pytest.mark.parametrize("secret", ['""', '"  "'])
     def test_a_blank_secret_is_refused(self, secret: str) -> None:
@@ -44,7 +47,9 @@ class TestEdges:
         )
 
     @pytest.mark.parametrize("name", ["ingest.toml", "ingest.secrets.toml"])
-    def test_a_file_that_cannot_even_be_looked_at_is_an_error_and_not_left_out(self, folder: Path, name: str) -> None:
+    def test_a_file_that_cannot_even_be_looked_at_is_an_error_and_not_left_out(
+        self, folder: Path, name: str
+    ) -> None:
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(NO_SUCH_NAME)
         assert fault().startswith(f"{name} cannot be read: ")

@@ -57,7 +57,12 @@ class TestMatching:
             which_matches([small.upper()], [small])
 
     @pytest.mark.parametrize(
-        ("count", "message"), [(0, "none of the account's 0 webhook secrets fits"), (1, "secret does not fit"), (2, "2 webhook secrets")]
+        ("count", "message"),
+        [
+            (0, "none of the account's 0 webhook secrets fits"),
+            (1, "secret does not fit"),
+            (2, "2 webhook secrets"),
+        ],
     )
     def test_a_refusal_says_how_many_secrets_were_tried(self, count: int, message: str) -> None:
         with pytest.raises(VerificationError, match=message):
@@ -72,16 +77,27 @@ class TestTimestampedSignature:
     """The header that Calendly and OnceHub share."""
 
     @given(TIMES, st.lists(HEX, min_size=1, max_size=3), st.lists(HEX, max_size=2), st.randoms())
-    def test_it_is_read_in_any_order(self, sent: str, signatures: list[str], others: list[str], random: Random) -> None:
+    def test_it_is_read_in_any_order(
+        self, sent: str, signatures: list[str], others: list[str], random: Random
+    ) -> None:
         parts = [f"t={sent}", *(f"v0={other}" for other in others)]
         random.shuffle(parts)
         header = ",".join([*parts, *(f"v1={signature}" for signature in signatures)])
         assert timestamped_signature(header, "v1") == (sent, signatures)
 
-    @given(TIMES, st.lists(HEX, min_size=1, max_size=3), st.lists(st.text(" \t", max_size=3), min_size=10, max_size=10))
-    def test_blanks_around_its_parts_are_no_part_of_it(self, sent: str, signatures: list[str], blanks: list[str]) -> None:
+    @given(
+        TIMES,
+        st.lists(HEX, min_size=1, max_size=3),
+        st.lists(st.text(" \t", max_size=3), min_size=10, max_size=10),
+    )
+    def test_blanks_around_its_parts_are_no_part_of_it(
+        self, sent: str, signatures: list[str], blanks: list[str]
+    ) -> None:
         parts = [f"t={sent}", "v0=a", *(f"v1={signature}" for signature in signatures)]
-        header = ",".join(f"{before}{part}{after}" for before, part, after in zip(blanks, parts, reversed(blanks), strict=False))
+        header = ",".join(
+            f"{before}{part}{after}"
+            for before, part, after in zip(blanks, parts, reversed(blanks), strict=False)
+        )
         assert timestamped_signature(header, "v1") == (sent, signatures)
 
     def test_other_schemes_are_passed_over_and_never_believed(self) -> None:
@@ -89,7 +105,12 @@ class TestTimestampedSignature:
         with pytest.raises(VerificationError, match="at least one v1"):
             timestamped_signature("t=1, v0=a, v2=b, V1=c", "v1")
 
-    @given(st.text() | st.lists(st.sampled_from(["t=", "t", "v1=", "v1", "=", ",", "1", "a", " ", "\xb2", "٣"])).map("".join))
+    @given(
+        st.text()
+        | st.lists(st.sampled_from(["t=", "t", "v1=", "v1", "=", ",", "1", "a", " ", "\xb2", "٣"])).map(
+            "".join
+        )
+    )
     def test_any_text_is_read_or_refused(self, header: str) -> None:
         try:
             sent, signatures = timestamped_signature(header, "v1")

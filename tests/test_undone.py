@@ -29,7 +29,10 @@ def test_without_work_nothing_is_undone() -> None:
 def test_work_within_the_limit_is_told_and_beyond_it_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Undone("consumer", timedelta(seconds=30))
     begun_ago(work, 29, monkeypatch)
-    assert (work.probe()[0].state, work.probe()[0].detail) == (State.OK, "consumer: 3 records are being loaded, for 29 s now")
+    assert (work.probe()[0].state, work.probe()[0].detail) == (
+        State.OK,
+        "consumer: 3 records are being loaded, for 29 s now",
+    )
     begun_ago(work, 40, monkeypatch)
     assert work.probe()[0].state is State.FAILED
     assert "consumer.undone_limit is 30 s" in work.probe()[0].remedy
@@ -45,7 +48,9 @@ def test_work_that_is_tried_again_is_as_old_as_its_first_attempt(monkeypatch: py
     assert work.seconds < 50
 
 
-def test_work_that_takes_long_is_logged_with_its_cause_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_that_takes_long_is_logged_with_its_cause_while_it_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(undone, "_QUIET_SECONDS", 0.05)
     monkeypatch.setattr(undone, "_LOOK_SECONDS", 0.01)
     work = Undone("consumer", timedelta(seconds=30), lambda: "a lock of somebody's session")

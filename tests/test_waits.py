@@ -43,7 +43,9 @@ def told() -> Iterator[list[str]]:
         yield lines
 
 
-def test_a_long_pause_is_told_at_its_start_and_then_now_and_then_with_what_is_left(clock: Clock, told: list[str]) -> None:
+def test_a_long_pause_is_told_at_its_start_and_then_now_and_then_with_what_is_left(
+    clock: Clock, told: list[str]
+) -> None:
     sleep(300, "sales is asked again then", clock.pass_by)
     assert clock.now == pytest.approx(300)
     assert told[0] == "waiting 300 s: sales is asked again then"
@@ -57,7 +59,9 @@ def test_a_short_pause_is_nobodys_concern(clock: Clock, told: list[str]) -> None
     assert told == []
 
 
-def test_a_wait_of_unknown_length_says_how_long_it_has_been_and_what_for(clock: Clock, told: list[str]) -> None:
+def test_a_wait_of_unknown_length_says_how_long_it_has_been_and_what_for(
+    clock: Clock, told: list[str]
+) -> None:
     wait = Wait("a consumer has to load it", 60)
     for second in range(31):
         wait.look("it still has to" if second > 20 else "")
@@ -77,12 +81,18 @@ def test_where_nobody_listens_nothing_is_told(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux tells who has a lock")
-def test_who_has_a_lock_is_told_while_it_is_waited_for(tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_a_lock_is_told_while_it_is_waited_for(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "x.lock"
     monkeypatch.setattr(waits, "_QUIET_SECONDS", 0.0)
     monkeypatch.setattr(lock_file, "_ROUND_SECONDS", 0.05)
-    code = f"from filelock import FileLock\nwith FileLock({str(file)!r}):\n print('held', flush=True)\n input()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    code = (
+        f"from filelock import FileLock\nwith FileLock({str(file)!r}):\n print('held', flush=True)\n input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdin is not None
         assert holder.stdout.readline() == "held\n"

@@ -15,7 +15,13 @@ def closed(letters: Letters, reader: Reader, events: Sequence[Event | Trouble]) 
     The row of an event says nothing of its booking: a load writes one table after the other, and only the second may have been refused.
     """
     loaded = letters.loaded(event for event in events if isinstance(event, Event))
-    told = [reader.candidates(event) if isinstance(event, Event) and identity_of(event) in loaded else None for event in events]
+    told = [
+        reader.candidates(event) if isinstance(event, Event) and identity_of(event) in loaded else None
+        for event in events
+    ]
     stored = letters.bookings({candidate.key for some in told for candidate in some or ()})
     now = datetime.now(UTC)
-    return [some is not None and all(outcome([one], stored.get(one.key), now).row is None for one in some) for some in told]
+    return [
+        some is not None and all(outcome([one], stored.get(one.key), now).row is None for one in some)
+        for some in told
+    ]

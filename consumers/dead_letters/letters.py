@@ -70,7 +70,9 @@ class Letters:
         found: set[Identity] = set()
         for some in _parts([event.id for event in wanted if event.type != RECONCILED]):
             sql = f"SELECT source, id, type, subject FROM booking_events WHERE id IN ({_marks(some)})"  # noqa: S608 - marks
-            found |= {(source, one, type_, subject) for source, one, type_, subject in self._ask(sql, some).rows}
+            found |= {
+                (source, one, type_, subject) for source, one, type_, subject in self._ask(sql, some).rows
+            }
         for some in _parts([event.id for event in wanted if event.type == RECONCILED]):
             sql = f"SELECT id FROM reconciliations WHERE id IN ({_marks(some)})"  # noqa: S608 - marks
             ids = {row[0] for row in self._ask(sql, some).rows}
@@ -80,7 +82,8 @@ class Letters:
     def _fitting_parts(self, ids: Sequence[str]) -> Iterator[Sequence[str]]:
         """Parts of the ids, in their order, whose letters are small enough together to be held in memory."""
         for some in _parts(ids):
-            sizes = dict(self._ask(f"SELECT id, length(data) FROM dead_letters WHERE id IN ({_marks(some)})", some).rows)  # noqa: S608 - marks
+            sizes_of = f"SELECT id, length(data) FROM dead_letters WHERE id IN ({_marks(some)})"  # noqa: S608 - marks
+            sizes = dict(self._ask(sizes_of, some).rows)
             begin = size = 0
             for at, one in enumerate(some):
                 size += sizes.get(one) or 0
@@ -106,7 +109,9 @@ class Letters:
         kinds = self._ask("SELECT DISTINCT source, reason FROM dead_letters").rows
         _refuse_unknown("reason", chosen.reasons, {*REASONS, *(reason for _, reason in kinds)})
         sources = {source for source, _ in kinds if source}
-        _refuse_unknown("account", chosen.accounts, {*self._settings.accounts, *(whose(source)[1] for source in sources)})
+        _refuse_unknown(
+            "account", chosen.accounts, {*self._settings.accounts, *(whose(source)[1] for source in sources)}
+        )
         return sorted(source for source in sources if whose(source)[1] in chosen.accounts)
 
     def _ask(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
@@ -130,7 +135,9 @@ def _condition(chosen: Chosen, sources: Sequence[str]) -> tuple[str, list[Any]]:
         ("happened_at < %s", [chosen.until] if chosen.until else []),
     ]
     asked = [(part, values) for part, values in given if values]
-    return " AND ".join(part for part, _ in asked) or "1 = 1", [value for _, values in asked for value in values]
+    return " AND ".join(part for part, _ in asked) or "1 = 1", [
+        value for _, values in asked for value in values
+    ]
 
 
 def _only(beginning: str, found: Iterable[str]) -> str:
@@ -138,14 +145,20 @@ def _only(beginning: str, found: Iterable[str]) -> str:
     if len(matching) == 1 or beginning in matching:
         return beginning if beginning in matching else matching[0]
     if matching:
-        raise ConfigurationError(f"{len(matching)} dead letters have an id that begins with {beginning!r}: write more of it")
-    raise ConfigurationError(f"no dead letter has an id that begins with {beginning!r}; `ingest dead-letters list` shows those there are")
+        raise ConfigurationError(
+            f"{len(matching)} dead letters have an id that begins with {beginning!r}: write more of it"
+        )
+    raise ConfigurationError(
+        f"no dead letter has an id that begins with {beginning!r}; `ingest dead-letters list` shows those there are"
+    )
 
 
 def _refuse_unknown(what: str, named: Iterable[str], known: Iterable[str]) -> None:
     there = sorted(set(known))
     if unknown := [name for name in named if name not in there]:
-        raise ConfigurationError(f"no {what} is called {unknown[0]!r}; there are {', '.join(there) or 'none'}")
+        raise ConfigurationError(
+            f"no {what} is called {unknown[0]!r}; there are {', '.join(there) or 'none'}"
+        )
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -27,10 +27,21 @@ class Listed:
 def listed(letters: Letters, reader: Reader, ids: Sequence[str]) -> Iterator[Listed]:
     """In the order of the ids. What cannot be read as an event today cannot have been loaded as one."""
     for some in letters.read(ids):
-        for found, is_closed in zip(some, closed(letters, reader, [reader.identify(one) for one in some]), strict=True):
+        for found, is_closed in zip(
+            some, closed(letters, reader, [reader.identify(one) for one in some]), strict=True
+        ):
             yield _listed(found, is_closed)
 
 
 def _listed(found: StoredLetter, loaded: bool) -> Listed:
     letter = found.letter
-    return Listed(found.id, letter.happened_at, found.vendor, found.account, letter.reason, letter.detail, letter.position, loaded)
+    return Listed(
+        found.id,
+        letter.happened_at,
+        found.vendor,
+        found.account,
+        letter.reason,
+        letter.detail,
+        letter.position,
+        loaded,
+    )

@@ -22,7 +22,9 @@ def made_whole(settings: Settings, letters: Sequence[StoredLetter]) -> list[Stor
     since = min((one.letter.happened_at for one in cut), default=None)
     own = _records_at(settings, {one.kept_at for one in cut}, since and since - CLOCK_SKEW)
     as_kept = [one if one.exact else _as_kept(one, own.get(one.kept_at)) for one in letters]
-    first = _records_at(settings, {one.letter.position for one in as_kept if not one.exact and one.data_sha256}, None)
+    first = _records_at(
+        settings, {one.letter.position for one in as_kept if not one.exact and one.data_sha256}, None
+    )
     return [one if one.exact else _as_it_came(one, first.get(one.letter.position)) for one in as_kept]
 
 
@@ -37,10 +39,16 @@ def _as_it_came(found: StoredLetter, stored: StoredRecord | None) -> StoredLette
     """As the record that was set aside has it."""
     if stored is None or sha256(stored.record.value).hexdigest() != found.data_sha256:
         return found
-    return replace(found, letter=replace(found.letter, data=stored.record.value, headers=headers_of(stored.record)), exact=True)
+    return replace(
+        found,
+        letter=replace(found.letter, data=stored.record.value, headers=headers_of(stored.record)),
+        exact=True,
+    )
 
 
-def _records_at(settings: Settings, places: Collection[str], since: datetime | None) -> dict[str, StoredRecord]:
+def _records_at(
+    settings: Settings, places: Collection[str], since: datetime | None
+) -> dict[str, StoredRecord]:
     """Return those records at these places (`topic/partition/offset`) that were appended since then."""
     found: dict[str, StoredRecord] = {}
     named = {place.rsplit("/", 2)[0] for place in places}

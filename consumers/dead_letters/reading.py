@@ -46,11 +46,16 @@ class Reader:
         """The event it should have been, with the identity it always had."""
         letter = found.letter
         if letter.position:
-            return _tried(lambda: Event.from_record(Record("", letter.data, letter.headers)), "unreadable_record", "mapping_crashed")
+            return _tried(
+                lambda: Event.from_record(Record("", letter.data, letter.headers)),
+                "unreadable_record",
+                "mapping_crashed",
+            )
         vendor = self._vendors.get((found.vendor, found.account))
         if vendor is None:
             return Trouble(
-                UNKNOWN_ACCOUNT, f"the settings have no account {found.account!r} of {found.vendor!r}: it cannot be read without"
+                UNKNOWN_ACCOUNT,
+                f"the settings have no account {found.account!r} of {found.vendor!r}: it cannot be read without",
             )
         if letter.reason in {"unreadable_record", "log_refused"}:
             return _tried(lambda: _observed(vendor, letter), "unreadable_record", "mapping_crashed")
@@ -58,7 +63,10 @@ class Reader:
 
     def candidates(self, event: Event) -> list[Candidate] | None:
         """Return the booking that the event tells of, in a list; None where the consumer cannot read it today."""
-        batch = self._read(event, self._settings.audit_topic if event.type == RECONCILED else self._settings.topic(event.vendor))
+        batch = self._read(
+            event,
+            self._settings.audit_topic if event.type == RECONCILED else self._settings.topic(event.vendor),
+        )
         return None if batch.dead else candidates(batch.items)
 
     def check(self, found: StoredLetter, event: Event) -> Trouble | None:
@@ -80,7 +88,12 @@ class Reader:
     def _read(self, event: Event, topic: str) -> Batch:
         """As the consumer would, from that topic."""
         stored = StoredRecord(event.to_record(), Partition(topic), 0)
-        return read_batch([stored], Topics(self._settings.dead_letter_topic, self._settings.audit_topic), self._mapper, datetime.now(UTC))
+        return read_batch(
+            [stored],
+            Topics(self._settings.dead_letter_topic, self._settings.audit_topic),
+            self._mapper,
+            datetime.now(UTC),
+        )
 
 
 def _parsed(vendor: AnyVendor, letter: DeadLetter) -> Event:

@@ -60,13 +60,22 @@ class Redrive:
         events = [self._reader.identify(found) for found in letters]
         outcomes: list[Redriven] = []
         records: dict[str, dict[str, Record]] = {}
-        for found, event, is_closed in zip(letters, events, closed(self._letters, self._reader, events), strict=True):
+        for found, event, is_closed in zip(
+            letters, events, closed(self._letters, self._reader, events), strict=True
+        ):
             outcome = self._outcome(found, event, is_closed=is_closed)
             outcomes.append(outcome)
             if outcome.outcome is Outcome.REDRIVEN and isinstance(event, Event):
                 records.setdefault(self._reader.topic(found, event), {})[found.id] = event.to_record()
-        refused = {found_id: refusal for topic, some in records.items() for found_id, refusal in self._append(topic, some)}
-        return [_staying(one.letter, refused[one.letter.id]) if one.letter.id in refused else one for one in outcomes]
+        refused = {
+            found_id: refusal
+            for topic, some in records.items()
+            for found_id, refusal in self._append(topic, some)
+        }
+        return [
+            _staying(one.letter, refused[one.letter.id]) if one.letter.id in refused else one
+            for one in outcomes
+        ]
 
     def _outcome(self, found: StoredLetter, event: Event | Trouble, *, is_closed: bool) -> Redriven:
         if isinstance(event, Trouble):
@@ -87,9 +96,15 @@ class Redrive:
     def _append(self, topic: str, records: Mapping[str, Record]) -> Iterator[tuple[str, Trouble]]:
         """Append records, by their letters' ids; yields those that the log refuses."""
         if self._producer:
-            refused = append_apart(self._producer, topic, list(records.values()), _APPEND_SECONDS, "the redriven letters")
+            refused = append_apart(
+                self._producer, topic, list(records.values()), _APPEND_SECONDS, "the redriven letters"
+            )
             why = {id(record): refusal for record, refusal in refused}
-            yield from ((one, Trouble("log_refused", str(why[id(record)]))) for one, record in records.items() if id(record) in why)
+            yield from (
+                (one, Trouble("log_refused", str(why[id(record)])))
+                for one, record in records.items()
+                if id(record) in why
+            )
 
 
 def _staying(found: StoredLetter, trouble: Trouble) -> Redriven:

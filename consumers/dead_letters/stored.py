@@ -65,8 +65,12 @@ def stored_letter(row: Mapping[str, Any]) -> StoredLetter:
     if told := row.get("data_sha256"):
         cut = row.get("cut") or ""
         exact = not cut and told == sha256(letter.data).hexdigest()
-        return StoredLetter(row["id"], letter, exact, told, row.get("data_bytes") or 0, row.get("letter_position") or "", cut)
-    unescaped = replace(letter, data=_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), letter.data))
+        return StoredLetter(
+            row["id"], letter, exact, told, row.get("data_bytes") or 0, row.get("letter_position") or "", cut
+        )
+    unescaped = replace(
+        letter, data=_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), letter.data)
+    )
     proven = next((one for one in (unescaped, letter) if one.former_id == row["id"]), None)
     return StoredLetter(row["id"], proven or letter, proven is not None)
 

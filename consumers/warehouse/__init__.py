@@ -21,7 +21,14 @@ from dlt.extract import DltResource
 
 from consumers.rows import SCHEMAS, TABLES, UNREADABLE_VERSION, Row, Table, arrow, stored_booking_row
 from consumers.versions import Key
-from consumers.warehouse.destination import POSTGRES, destination, keep_values, read, read_bounded, reading_client
+from consumers.warehouse.destination import (
+    POSTGRES,
+    destination,
+    keep_values,
+    read,
+    read_bounded,
+    reading_client,
+)
 from consumers.warehouse.errors import translated
 from consumers.warehouse.fence import Fence, fenced
 from consumers.warehouse.files import file_stamp, hold, prune, turn_at
@@ -37,7 +44,15 @@ _ROWS_AT_ONCE = 16  # a row may be as large as a body
 _TURN_SECONDS = 10.0
 _LOOK_SECONDS = 60.0
 _NAMES = [table.name for table in TABLES]
-_OF_VERSIONS = ("vendor", "account", "booking_id", "version", "first_seen_at", "last_event_id", "column_versions")
+_OF_VERSIONS = (
+    "vendor",
+    "account",
+    "booking_id",
+    "version",
+    "first_seen_at",
+    "last_event_id",
+    "column_versions",
+)
 _NOTES = "_dlt_version"  # what dlt has noted of the tables it made
 _FILES = "dlt.destinations.filesystem"
 _LOADS = "_dlt_loads"  # what dlt notes of each load, last of all
@@ -52,14 +67,19 @@ class Warehouse:
         self._most_bytes = settings.consumer.batch_bytes
         self._name = "_".join(filter(None, ["ingest", settings.consumer.instance]))
         self._folder = Path(settings.warehouse.work_dir) / self._name
-        self._held = hold(self._folder, f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance")
+        self._held = hold(
+            self._folder,
+            f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance",
+        )
         self._destination = destination(settings, settings.consumer.instance)
         self._fence = Fence(None, "")
         self._staging = f"staging/{settings.consumer.instance}"
         self._failed = True  # what is there is not known yet
         self._asked, self._left_as = False, tuple[int, ...]()
         self._made = False  # whether the tables are there, with all their columns
-        self.is_new = False  # whether it had none of the tables when this process first looked, or looked again
+        self.is_new = (
+            False  # whether it had none of the tables when this process first looked, or looked again
+        )
         with translated():
             self._pipeline = self._fresh_pipeline()
             self._strategies = _merge_strategies(self._pipeline)
@@ -100,7 +120,9 @@ class Warehouse:
         for key, row in rows.items():
             if row["version"] == UNREADABLE_VERSION:
                 why = "somebody changed it in the table bookings: the next message about the booking replaces it"
-                log.warning("booking.version_unreadable", vendor=key[0], account=key[1], booking_id=key[2], why=why)
+                log.warning(
+                    "booking.version_unreadable", vendor=key[0], account=key[1], booking_id=key[2], why=why
+                )
         return rows
 
     def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
@@ -116,7 +138,9 @@ class Warehouse:
             found[row["vendor"], row["account"], row["booking_id"]] = row
             size += sum(len(value) for value in values if isinstance(value, str))
             if size > self._most_bytes and len(wanted) > 1:
-                raise OutOfMemory(f"the stored rows of {len(wanted)} bookings are larger than {self._most_bytes} bytes together")
+                raise OutOfMemory(
+                    f"the stored rows of {len(wanted)} bookings are larger than {self._most_bytes} bytes together"
+                )
         return found
 
     def _bookings(self, columns: Sequence[str], wanted: Sequence[Key]) -> Iterator[Sequence[Any]]:
@@ -168,7 +192,9 @@ class Warehouse:
             self._pipeline.normalize()
             self._fence.look()
             info = self._pipeline.load()
-            if set(info.loads_ids) != set(extracted.loads_ids) or any(p.state != "loaded" for p in info.load_packages):
+            if set(info.loads_ids) != set(extracted.loads_ids) or any(
+                p.state != "loaded" for p in info.load_packages
+            ):
                 raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
         get_resolved_traces().clear()  # dlt's note of every setting it read: a full memory, in time
         prune(self._folder)
@@ -199,7 +225,9 @@ class Warehouse:
         """With tables that somebody took away: dlt makes those of a load, and then notes that all are there."""
         self._pipeline = self._fresh_pipeline()
         if self._pipeline.has_pending_data:
-            raise WarehouseUnavailable(f"{self._folder} cannot be emptied: what a load has left there would be loaded once more")
+            raise WarehouseUnavailable(
+                f"{self._folder} cannot be emptied: what a load has left there would be loaded once more"
+            )
         missing = self._missing([*_NAMES, _NOTES])
         self.is_new = set(missing) >= set(_NAMES)
         lacking = self._lacking_columns(missing)
@@ -222,24 +250,33 @@ class Warehouse:
         """Return our columns that tables do not have, by table: of an older version, or because somebody dropped them."""
         with self._pipeline.sql_client() as client:
             there = {name: columns_of(client, name) for name in _NAMES if name not in missing}
-        lacking = {name: [column for column in SCHEMAS[name].names if column not in columns] for name, columns in there.items()}
+        lacking = {
+            name: [column for column in SCHEMAS[name].names if column not in columns]
+            for name, columns in there.items()
+        }
         return {name: columns for name, columns in lacking.items() if columns}
 
     def _fresh_pipeline(self) -> dlt.Pipeline:
         shutil.rmtree(self._folder, ignore_errors=True)
         return dlt.pipeline(
-            self._name, pipelines_dir=self._settings.work_dir, destination=self._destination, dataset_name=self._settings.dataset
+            self._name,
+            pipelines_dir=self._settings.work_dir,
+            destination=self._destination,
+            dataset_name=self._settings.dataset,
         )
 
     def _resource(self, table: Table, rows: list[Row]) -> DltResource:
         columns: dict[str, TColumnSchema] = {column: {"data_type": "json"} for column in table.json}
-        resource: DltResource = dlt.resource([arrow(table.name, rows)], name=table.name, primary_key=table.key, columns=columns)
+        resource: DltResource = dlt.resource(
+            [arrow(table.name, rows)], name=table.name, primary_key=table.key, columns=columns
+        )
         return resource.apply_hints(write_disposition=self._strategies[table.replaces])
 
 
 def columns_of(client: SqlClientBase[Any], table: str) -> set[str]:
     """Return the names of a table's columns, in lower case."""
-    with client.execute_query(f"SELECT * FROM {client.make_qualified_table_name(table)} WHERE 1 = 0") as cursor:  # noqa: S608 - our own names
+    no_rows = f"SELECT * FROM {client.make_qualified_table_name(table)} WHERE 1 = 0"  # noqa: S608 - our own names
+    with client.execute_query(no_rows) as cursor:
         return {column[0].lower() for column in cursor.description or ()}
 
 
@@ -256,7 +293,10 @@ def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, Any]:
     can = pipeline.destination_client().capabilities.supported_merge_strategies or []
     return {
         True: {"disposition": "merge", "strategy": "upsert" if "upsert" in can else "delete-insert"},
-        False: {"disposition": "merge", "strategy": "insert-only" if "insert-only" in can else "delete-insert"},
+        False: {
+            "disposition": "merge",
+            "strategy": "insert-only" if "insert-only" in can else "delete-insert",
+        },
     }
 
 

@@ -26,7 +26,10 @@ def blockers(settings: WarehouseSettings) -> str:
         return ""
     import psycopg2
 
-    with suppress(psycopg2.Error), closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection:
+    with (
+        suppress(psycopg2.Error),
+        closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection,
+    ):
         with connection.cursor() as cursor:
             cursor.execute(f"SET statement_timeout = {_ANSWER_MILLISECONDS}")
             cursor.execute(_BLOCKERS)

@@ -45,7 +45,12 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of statements t
 POSTGRES = "postgres"
 _TABLE_NAME = re.compile(r"[\w $*-]+")  # a file's has a dot, a slash or a colon
 # What each end is told, so that it gives the other one up after 25 s of silence: https://www.postgresql.org/docs/current/libpq-connect.html
-_OF_CLIENT = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "25000"}
+_OF_CLIENT = {
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
 _OF_SERVER = "-ctcp_keepalives_idle=10 -ctcp_keepalives_interval=5 -ctcp_keepalives_count=3"
 
 
@@ -54,7 +59,10 @@ def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
     """A connection of its own, beside a running consumer's."""
     with scratch_folder("ingest-reader-") as scratch, translated():
         pipeline = dlt.pipeline(
-            "ingest_reader", pipelines_dir=str(scratch), destination=destination(settings), dataset_name=settings.warehouse.dataset
+            "ingest_reader",
+            pipelines_dir=str(scratch),
+            destination=destination(settings),
+            dataset_name=settings.warehouse.dataset,
         )
         with warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
             keep_values(client)
@@ -82,18 +90,25 @@ def sync_pipeline(account: str) -> str:
 
 def _staging(settings: Settings, pipeline: str, scratch: Path) -> str:
     reader = dlt.pipeline(
-        "ingest_reader", pipelines_dir=str(scratch), destination=destination(settings, pipeline), dataset_name=settings.warehouse.dataset
+        "ingest_reader",
+        pipelines_dir=str(scratch),
+        destination=destination(settings, pipeline),
+        dataset_name=settings.warehouse.dataset,
     )
     return str(reader.sql_client().staging_dataset_name)
 
 
-def read(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
+def read(
+    settings: Settings, sql: str, parameters: Sequence[Any] = ()
+) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Column names and rows of a query. Raises as `consumers.query.query` does."""
     with _asked(settings) as client, client.execute_query(sql, *parameters) as cursor, readable_values():
         return [column[0] for column in cursor.description or ()], cursor.fetchall()
 
 
-def read_bounded(settings: Settings, sql: str, bounds: Bounds, running: RunningQuery) -> tuple[list[str], list[tuple[Any, ...]]]:
+def read_bounded(
+    settings: Settings, sql: str, bounds: Bounds, running: RunningQuery
+) -> tuple[list[str], list[tuple[Any, ...]]]:
     """As `read`, a statement that somebody wrote. Raises as `consumers.query.query_bounded` does."""
     with _asked(settings) as client, readable_values():
         if settings.warehouse.destination == POSTGRES:
@@ -112,7 +127,9 @@ def _asked(settings: Settings) -> Iterator[SqlClientBase[Any]]:
             client.native_connection.readonly = True
         keep_values(client, json=True)
         if not client.has_dataset():
-            raise NothingLoaded(f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}")
+            raise NothingLoaded(
+                f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}"
+            )
         try:
             yield client
         except DatabaseUndefinedRelation as error:
@@ -128,16 +145,24 @@ def check_reads(sql: str, dialect: str | None) -> None:
     try:
         statements = [statement for statement in sqlglot.parse(sql, dialect=dialect) if statement]
     except sqlglot.errors.SqlglotError as error:
-        raise ConfigurationError(f"the statement cannot be understood: {next(iter(str(error).splitlines()), '')}") from None
+        raise ConfigurationError(
+            f"the statement cannot be understood: {next(iter(str(error).splitlines()), '')}"
+        ) from None
     if len(statements) != 1:
         raise ConfigurationError(f"Only one statement is allowed (got {len(statements)}).")
     writes = (sqlglot.exp.Command, sqlglot.exp.DML, sqlglot.exp.DDL, sqlglot.exp.Into)
     readers = [statement for statement in statements if isinstance(statement, sqlglot.exp.Query)]
-    if not readers or any(isinstance(part, writes) and not isinstance(part, sqlglot.exp.Query) for part in statements[0].walk()):
+    if not readers or any(
+        isinstance(part, writes) and not isinstance(part, sqlglot.exp.Query) for part in statements[0].walk()
+    ):
         raise ConfigurationError("Only statements that read are allowed: SELECT or WITH.")
-    for table in statements[0].find_all(sqlglot.exp.Table):  # a name may be a file's, and a function may read one
+    for table in statements[0].find_all(
+        sqlglot.exp.Table
+    ):  # a name may be a file's, and a function may read one
         is_series = isinstance(table.this, sqlglot.exp.GenerateSeries)
-        if not is_series and not (isinstance(table.this, sqlglot.exp.Identifier) and _TABLE_NAME.fullmatch(table.name)):
+        if not is_series and not (
+            isinstance(table.this, sqlglot.exp.Identifier) and _TABLE_NAME.fullmatch(table.name)
+        ):
             raise ConfigurationError(
                 "a query reads the tables of the warehouse and nothing else: no files, and no functions that read them"
             )

@@ -8,7 +8,14 @@ from errno import ENOMEM
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException
 from dlt.load.exceptions import LoadClientJobException
 
-from ingest.errors import ConfigurationError, IngestError, LoadRefused, OutOfMemory, RowsTooLarge, WarehouseUnavailable
+from ingest.errors import (
+    ConfigurationError,
+    IngestError,
+    LoadRefused,
+    OutOfMemory,
+    RowsTooLarge,
+    WarehouseUnavailable,
+)
 
 # Names that PEP 249 gives to every driver's errors, and PostgreSQL's for what exceeds its limits: https://www.postgresql.org/docs/current/errcodes-appendix.html (class 54)
 # A trigger of the table's owner may raise what it likes; PostgreSQL calls that by names of their own.
@@ -56,7 +63,9 @@ def _translation(causes: Sequence[BaseException]) -> IngestError:
         if isinstance(cause, IngestError):
             return cause
         if isinstance(cause, ConfigurationException):
-            return ConfigurationError(f"warehouse.credentials are not what dlt can use: {_fault(cause)}; {_REMEDY}")
+            return ConfigurationError(
+                f"warehouse.credentials are not what dlt can use: {_fault(cause)}; {_REMEDY}"
+            )
         if isinstance(cause, ModuleNotFoundError):
             return ConfigurationError(
                 f"warehouse.destination needs the Python package {cause.name}, which is not installed here:"
@@ -110,10 +119,18 @@ def _table(causes: Sequence[BaseException]) -> str:
 
 def _fault(error: ConfigurationException) -> str:
     """The names of missing fields; others of these errors quote the credentials."""
-    return " ".join(str(error).splitlines()[:2]) if isinstance(error, ConfigFieldMissingException) else type(error).__name__
+    return (
+        " ".join(str(error).splitlines()[:2])
+        if isinstance(error, ConfigFieldMissingException)
+        else type(error).__name__
+    )
 
 
 def _first_line(error: BaseException) -> str:
     line = _USER_AND_PASSWORD.sub("…@", next(iter(str(error).splitlines()), ""))[:300]
-    remedies = (remedy for pattern, remedy in _LOGIN_REMEDIES.items() if re.search(pattern, line)) if is_one(error, NOT_THE_QUERY) else ()
+    remedies = (
+        (remedy for pattern, remedy in _LOGIN_REMEDIES.items() if re.search(pattern, line))
+        if is_one(error, NOT_THE_QUERY)
+        else ()
+    )
     return "; ".join([line, *remedies])

@@ -49,7 +49,9 @@ def fenced(pipeline: dlt.Pipeline, patience: float) -> Iterator[Fence]:
     try:
         with translated():
             client.open_connection()
-            client.native_connection.autocommit = False  # with a transaction a pooler leaves the connection, and its locks, to us
+            client.native_connection.autocommit = (
+                False  # with a transaction a pooler leaves the connection, and its locks, to us
+            )
             client.execute_sql("SET LOCAL idle_in_transaction_session_timeout = 0")  # a load may take long
             client.execute_sql(f"SET LOCAL lock_timeout = '{patience:.3f}s'")
         fence = Fence(client, pipeline.dataset_name)

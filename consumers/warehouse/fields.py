@@ -46,7 +46,10 @@ class Fields:
             if (place, name) not in self._columns:
                 self._columns[place, name] = self._column(place, name)
         columns = {name: self._columns[place, name] for name in fields}
-        return {column: self._value(f"{place}{_plain(column)}.", fields[name], depth + 1) for name, column in columns.items()}
+        return {
+            column: self._value(f"{place}{_plain(column)}.", fields[name], depth + 1)
+            for name, column in columns.items()
+        }
 
     def _column(self, place: str, name: str) -> str:
         """The name itself, where dlt makes the right column of it."""

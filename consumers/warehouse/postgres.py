@@ -10,7 +10,13 @@ from ingest.errors import ConfigurationError, NoSuchTable
 from ingest.warehouse_values import JsonText
 
 # The oid of each type and of its arrays: https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_type.dat
-_TIMES = {"date": (1082, 1182), "time": (1083, 1183), "timestamp": (1114, 1115), "timestamptz": (1184, 1185), "timetz": (1266, 1270)}
+_TIMES = {
+    "date": (1082, 1182),
+    "time": (1083, 1183),
+    "timestamp": (1114, 1115),
+    "timestamptz": (1184, 1185),
+    "timetz": (1266, 1270),
+}
 _INTERVAL = {"interval": (1186, 1187)}
 _JSON = {"json": (114, 199), "jsonb": (3802, 3807)}
 _INFINITE = {"infinity", "-infinity"}
@@ -71,8 +77,24 @@ def _time_or_text(oid: int) -> _Cast:
 
 
 # Volatile functions that change nothing, and those behind TABLESAMPLE.
-_HARMLESS = ["system", "bernoulli", "random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday"]
-_HARMLESS += ["pg_relation_size", "pg_table_size", "pg_total_relation_size", "pg_indexes_size", "pg_database_size"]
+_HARMLESS = [
+    "system",
+    "bernoulli",
+    "random",
+    "random_normal",
+    "gen_random_uuid",
+    "uuidv4",
+    "uuidv7",
+    "clock_timestamp",
+    "timeofday",
+]
+_HARMLESS += [
+    "pg_relation_size",
+    "pg_table_size",
+    "pg_total_relation_size",
+    "pg_indexes_size",
+    "pg_database_size",
+]
 # A read-only transaction still calls functions that read and write the server's files, end sessions, or run SQL that they are given as
 # text; and an administrator reads everybody's passwords. So nothing is named that is volatile, or that not everybody may use.
 _FORBIDDEN = """
@@ -103,7 +125,9 @@ def read_only(connection: Any, sql: str, bounds: Bounds) -> tuple[list[str], lis
         except psycopg2.OperationalError:
             raise
         except psycopg2.Error as error:
-            raise ConfigurationError(_in_plain_words(str(error.diag.message_primary or error).splitlines()[0])) from None
+            raise ConfigurationError(
+                _in_plain_words(str(error.diag.message_primary or error).splitlines()[0])
+            ) from None
         finally:
             if not connection.closed:
                 cursor.execute("ROLLBACK")
@@ -124,7 +148,10 @@ def _read(cursor: Any, sql: str, bounds: Bounds) -> tuple[list[str], list[tuple[
 
     _check_words(cursor, sql)
     milliseconds = max(1, int(bounds.seconds * 1000))
-    cursor.execute("SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)", [f"{milliseconds}ms"] * 2)
+    cursor.execute(
+        "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)",
+        [f"{milliseconds}ms"] * 2,
+    )
     cursor.execute("SELECT usesuper FROM pg_catalog.pg_user WHERE usename = current_user")
     if cursor.fetchone() == (True,) and cursor.connection.server_version >= _READ_ALL_DATA_SINCE:
         cursor.execute("SET LOCAL ROLE pg_read_all_data")
@@ -149,4 +176,6 @@ def _check_words(cursor: Any, sql: str) -> None:
     cursor.execute(_FORBIDDEN, {"words": words, "harmless": _HARMLESS})
     forbidden = cursor.fetchone()
     if forbidden:
-        raise ConfigurationError(f"{forbidden[0]} is not allowed here: a query reads the tables of the warehouse and nothing else")
+        raise ConfigurationError(
+            f"{forbidden[0]} is not allowed here: a query reads the tables of the warehouse and nothing else"
+        )

@@ -15,7 +15,9 @@ def reach(settings: WarehouseSettings) -> None:
         if trouble := write_trouble(file.parent):
             raise WarehouseUnavailable(f"warehouse.credentials {file}: {trouble}")
         if file.exists() and not may_use(file):
-            raise WarehouseUnavailable(f"warehouse.credentials {file} cannot be read and written by this user: change its owner or mode")
+            raise WarehouseUnavailable(
+                f"warehouse.credentials {file} cannot be read and written by this user: change its owner or mode"
+            )
     elif settings.destination == POSTGRES and (url := credentials(settings)).startswith("postgres"):
         _select(url)
 

@@ -64,7 +64,10 @@ def _other(settings: Settings) -> Finding:
     with reading_client(settings) as client:
         there = "exists" if client.has_dataset() else "will be created by the first load"
     destination, dataset = settings.warehouse.destination, settings.warehouse.dataset
-    return ok("warehouse", f"{destination} can be reached, dataset {dataset} {there}; whether it may be written to, the first load shows")
+    return ok(
+        "warehouse",
+        f"{destination} can be reached, dataset {dataset} {there}; whether it may be written to, the first load shows",
+    )
 
 
 def _postgres(settings: Settings) -> Iterator[Finding]:
@@ -74,10 +77,16 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
     with reading_client(settings) as client, closing(client.native_connection.cursor()) as cursor:
         with translated():
             cursor.execute(f"SET lock_timeout = '{_LOCK_SECONDS:.0f}s'")
-            cursor.execute("SELECT current_user, current_database(), quote_ident(current_user), quote_ident(current_database())")
+            cursor.execute(
+                "SELECT current_user, current_database(), quote_ident(current_user), quote_ident(current_database())"
+            )
             user, database, *quoted = cursor.fetchone()
         place = f"{user} in {database}"
-        for check, schema in (("warehouse", dataset), ("warehouse staging", own), *(("warehouse sync", other) for other in others)):
+        for check, schema in (
+            ("warehouse", dataset),
+            ("warehouse staging", own),
+            *(("warehouse sync", other) for other in others),
+        ):
             with translated():
                 yield _schema(cursor, check, schema, place, quoted)
         with translated():
@@ -90,7 +99,11 @@ def _schema(cursor: Any, check: str, schema: str, place: str, quoted: Sequence[s
     user, database = quoted
     cursor.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,))
     there = cursor.fetchone() is not None
-    remedy = f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}" if there else f"GRANT CREATE ON DATABASE {database} TO {user}"
+    remedy = (
+        f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}"
+        if there
+        else f"GRANT CREATE ON DATABASE {database} TO {user}"
+    )
     table = f'"{schema}".{_probe_name()}'
     try:
         cursor.execute("BEGIN")
@@ -100,19 +113,27 @@ def _schema(cursor: Any, check: str, schema: str, place: str, quoted: Sequence[s
         cursor.execute(f"INSERT INTO {table} VALUES (1)")  # noqa: S608 - our own names
     except Exception as error:
         if is_one(error, {"ReadOnlySqlTransaction"}):
-            return failed(check, f"{place} is read-only", "connect to the primary server, without default_transaction_read_only")
+            return failed(
+                check,
+                f"{place} is read-only",
+                "connect to the primary server, without default_transaction_read_only",
+            )
         if is_one(error, PERMISSION):
             may_not = f"make tables in schema {schema}" if there else f"create schema {schema}"
             return failed(check, f"{place} may not {may_not}", remedy)
         raise
     finally:
         cursor.execute("ROLLBACK")
-    return ok(check, f"{place} may write to schema {schema}{'' if there else ', which the first load creates'}")
+    return ok(
+        check, f"{place} may write to schema {schema}{'' if there else ', which the first load creates'}"
+    )
 
 
 def _tables(cursor: Any, check: str, schema: str, user: str, *, staging: bool = False) -> Iterator[Finding]:
     """Those that a load writes to, if they are there."""
-    cursor.execute("SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s", (schema,))
+    cursor.execute(
+        "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s", (schema,)
+    )
     row = cursor.fetchone()
     if row is None or not row[0]:
         return
@@ -123,10 +144,16 @@ def _tables(cursor: Any, check: str, schema: str, user: str, *, staging: bool = 
     if lacking:
         rights = sorted({right for missing in lacking.values() for right in missing})
         grant = f"GRANT {', '.join(_RIGHTS[staging])} ON ALL TABLES IN SCHEMA {schema} TO {user}"
-        yield failed(check, f"{user} lacks {', '.join(rights)} on {', '.join(lacking)} in schema {schema}", grant)
+        yield failed(
+            check, f"{user} lacks {', '.join(rights)} on {', '.join(lacking)} in schema {schema}", grant
+        )
     elif foreign:
         remedy = f"make {user} the owner of these tables, or a member of the role that owns them"
-        yield warning(check, f"{user} does not own {', '.join(foreign)} in schema {schema}, so new versions cannot add columns", remedy)
+        yield warning(
+            check,
+            f"{user} does not own {', '.join(foreign)} in schema {schema}, so new versions cannot add columns",
+            remedy,
+        )
 
 
 def _probe_name() -> str:

@@ -57,7 +57,9 @@ class SyncPipeline:
         self._name = f"ingest_sync_{self._account}"
         self._folder = Path(settings.warehouse.work_dir) / self._name
         self._pipeline: dlt.Pipeline | None = None
-        self._held = hold(self._folder, f"another sync of account {self._account} is running: wait for its end")
+        self._held = hold(
+            self._folder, f"another sync of account {self._account} is running: wait for its end"
+        )
         try:
             with self._reading("its resources"):
                 self._config = rest.config()
@@ -146,7 +148,9 @@ class SyncPipeline:
 
         def tagged(record: dict[str, Any]) -> dict[str, Any]:
             nonlocal fields
-            fields = fields or Fields(dlt.current.resource_state(name).setdefault("columns", {}), partial(self._tell_renamed, name))
+            fields = fields or Fields(
+                dlt.current.resource_state(name).setdefault("columns", {}), partial(self._tell_renamed, name)
+            )
             count(1)
             return fields.of(record) | {"account": self._account}
 
@@ -166,7 +170,9 @@ class SyncPipeline:
                 if isinstance(cause, IngestError):
                     raise cause from None
             fault = type(causes[-1]).__name__
-            raise VendorUnavailable(f"{self._label}: {what} cannot be read as the vendor describes it ({fault})") from error
+            raise VendorUnavailable(
+                f"{self._label}: {what} cannot be read as the vendor describes it ({fault})"
+            ) from error
 
 
 def _having(key: Sequence[str], keyless: list[str]) -> Callable[[dict[str, Any]], bool]:

@@ -60,7 +60,20 @@ app = typer.Typer(
     help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
     "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
 )
-for module in (setup, check, processes, status, querying, reconciling, webhooks, dead_letters, replay, sync, demo, simulate):
+for module in (
+    setup,
+    check,
+    processes,
+    status,
+    querying,
+    reconciling,
+    webhooks,
+    dead_letters,
+    replay,
+    sync,
+    demo,
+    simulate,
+):
     module.register(app)
 
 
@@ -95,8 +108,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _global(
-    config: str = typer.Option(None, "--config", envvar="INGEST_CONFIG", help="Settings file.", show_default="ingest.toml"),
-    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+    config: str = typer.Option(
+        None, "--config", envvar="INGEST_CONFIG", help="Settings file.", show_default="ingest.toml"
+    ),
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """What stands before the command."""
     if config:

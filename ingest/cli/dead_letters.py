@@ -20,10 +20,17 @@ if TYPE_CHECKING:
     from consumers.dead_letters.redrive import Redriven
     from ingest.log import Producer
 
-Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Only this reason; can be repeated.", show_default="all")]
+Reasons = Annotated[
+    list[str] | None, typer.Option("--reason", help="Only this reason; can be repeated.", show_default="all")
+]
 Accounts = Annotated[
     list[str] | None,
-    typer.Option("--account", help="Only this account; can be repeated.", show_default="all", autocompletion=complete_account),
+    typer.Option(
+        "--account",
+        help="Only this account; can be repeated.",
+        show_default="all",
+        autocompletion=complete_account,
+    ),
 ]
 Since = Annotated[
     str,
@@ -35,7 +42,9 @@ Since = Annotated[
 Until = Annotated[str, typer.Option(help="Set aside before; written like --since.", show_default="now")]
 
 group = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="What could not be read or loaded: list it, show it, put it back into the log."
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="What could not be read or loaded: list it, show it, put it back into the log.",
 )
 
 
@@ -50,7 +59,9 @@ def list_(
     account: Accounts = None,
     since: Since = "",
     until: Until = "",
-    only_open: Annotated[bool, typer.Option("--open", help="Only those whose event has not been loaded since.")] = False,
+    only_open: Annotated[
+        bool, typer.Option("--open", help="Only those whose event has not been loaded since.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest.")] = 50,
     as_json: AsJson = False,
     config: Config = None,
@@ -78,7 +89,9 @@ def list_(
 @group.command()
 def show(
     beginning: Annotated[str, typer.Argument(metavar="ID", help="Id, or a unique prefix of it.")],
-    raw: Annotated[bool, typer.Option("--raw", help="Write the exact bytes of the body to standard output.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Write the exact bytes of the body to standard output.")
+    ] = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
@@ -109,13 +122,18 @@ def show(
 
 @group.command()
 def redrive(
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids, or unique prefixes of them.", show_default="by the options")] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids, or unique prefixes of them.", show_default="by the options"),
+    ] = None,
     reason: Reasons = None,
     account: Accounts = None,
     since: Since = "",
     until: Until = "",
     everything: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the result without changing anything.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the result without changing anything.")
+    ] = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
@@ -142,7 +160,9 @@ def redrive(
     done: list[Redriven] = []
     with _producer(settings, dry_run=dry_run) as producer:
         try:
-            _follow(Redrive(letters, Reader(settings), producer).run(chosen), done, len(chosen), quiet=as_json)
+            _follow(
+                Redrive(letters, Reader(settings), producer).run(chosen), done, len(chosen), quiet=as_json
+            )
         except IngestError:
             if done:
                 shown.tell_redriven(done, dry_run=dry_run, as_json=as_json)
@@ -155,7 +175,9 @@ def redrive(
         raise typer.Exit(1)
 
 
-def _chosen(reasons: Sequence[str] | None, accounts: Sequence[str] | None, since: str, until: str) -> "Chosen":
+def _chosen(
+    reasons: Sequence[str] | None, accounts: Sequence[str] | None, since: str, until: str
+) -> "Chosen":
     from consumers.dead_letters.letters import Chosen
 
     begin, end = span_of(since, until, datetime.now(UTC))
@@ -165,9 +187,13 @@ def _chosen(reasons: Sequence[str] | None, accounts: Sequence[str] | None, since
 def _refuse_unclear(named: bool, *, filtered: bool, everything: bool) -> None:
     """What is to be redriven is said in one way, and never by saying nothing."""
     if not (named or filtered or everything):
-        raise ConfigurationError("Choose the dead letters: by id, by --reason, --account, --since or --until, or all of them with --all.")
+        raise ConfigurationError(
+            "Choose the dead letters: by id, by --reason, --account, --since or --until, or all of them with --all."
+        )
     if named + filtered + everything > 1:
-        raise ConfigurationError("Use only one way to choose: ids, or filters (--reason, --account, --since, --until), or --all.")
+        raise ConfigurationError(
+            "Use only one way to choose: ids, or filters (--reason, --account, --since, --until), or --all."
+        )
 
 
 @contextmanager

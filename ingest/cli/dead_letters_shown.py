@@ -50,7 +50,11 @@ def tell_list(found: "Sequence[Listed]", limit: int, *, as_json: bool) -> None:
 def tell_none(all_there_are: int) -> None:
     """To people, when there is nothing to list or to redrive: whether their options are why."""
     are = "is 1" if all_there_are == 1 else f"are {all_there_are}"
-    print_line(f"no dead letter matches these options; without them there {are}" if all_there_are else "no dead letters")
+    print_line(
+        f"no dead letter matches these options; without them there {are}"
+        if all_there_are
+        else "no dead letters"
+    )
 
 
 def tell_letter(now: "Redriven", *, as_json: bool) -> None:
@@ -66,8 +70,11 @@ def tell_letter(now: "Redriven", *, as_json: bool) -> None:
         "reason": f"{letter.reason}: {letter.detail}",
         "position": letter.position or "it was set aside before it was in the log",
         "signed by": letter.signed_by and f"secret {letter.signed_by}",
-        "size": f"{now.letter.data_bytes} bytes, SHA-256 {now.letter.data_sha256}" if now.letter.data_sha256 else "",
-        "cut": now.letter.cut and f"the table and the log have only the beginning, or nothing, of {now.letter.cut}",
+        "size": f"{now.letter.data_bytes} bytes, SHA-256 {now.letter.data_sha256}"
+        if now.letter.data_sha256
+        else "",
+        "cut": now.letter.cut
+        and f"the table and the log have only the beginning, or nothing, of {now.letter.cut}",
         "query": letter.query,
         "now": _NOW[now.outcome].format(id=_short(now.letter.id), reason=now.reason, detail=now.detail),
     }
@@ -88,7 +95,9 @@ def tell_redriven(done: "Sequence[Redriven]", *, dry_run: bool, as_json: bool) -
         table = _table("id", "account", "why")
         for one in staying:
             letter = one.letter
-            table.add_row(_short(letter.id), _from(letter.vendor, letter.account), f"{one.reason}: {one.detail}")
+            table.add_row(
+                _short(letter.id), _from(letter.vendor, letter.account), f"{one.reason}: {one.detail}"
+            )
         Console().print(table)
     counts = Counter(one.outcome.value for one in done)
     for outcome, meaning in _WORDS.items():
@@ -99,7 +108,10 @@ def tell_redriven(done: "Sequence[Redriven]", *, dry_run: bool, as_json: bool) -
 def _tell_kinds(found: "Sequence[Listed]") -> None:
     all_of = Counter((_from(one.vendor, one.account), one.reason) for one in found)
     still = Counter((_from(one.vendor, one.account), one.reason) for one in found if not one.loaded)
-    kinds = (f"{account} {reason} {number} ({still[account, reason]} open)" for (account, reason), number in sorted(all_of.items()))
+    kinds = (
+        f"{account} {reason} {number} ({still[account, reason]} open)"
+        for (account, reason), number in sorted(all_of.items())
+    )
     letters = "1 dead letter" if len(found) == 1 else f"{len(found)} dead letters"
     print_line(f"{letters}, {still.total()} open: {', '.join(kinds)}")
 

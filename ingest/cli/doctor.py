@@ -30,7 +30,9 @@ _APPEND_SECONDS = 15.0
 _LOOK_SECONDS = 0.2
 _ACCEPTED, _UNAUTHORIZED, _NOT_FOUND, _TOO_LARGE = 202, 401, 404, 413
 _WRONG = 1
-_CERTIFICATE = "give what ends TLS there a certificate for this name that everybody trusts, with its whole chain"
+_CERTIFICATE = (
+    "give what ends TLS there a certificate for this name that everybody trusts, with its whole chain"
+)
 _NO_TLS = "let your proxy speak TLS at this port, or correct public_url"
 _UNREACHED = (
     "start what listens there (your proxy, or `ingest up`), and open the firewall for it; some networks do not let a machine reach its own"
@@ -54,7 +56,9 @@ class Step:
 class Doctor:
     """One delivery's. `has_row` tells whether the warehouse has the event; it raises WarehouseUnavailable."""
 
-    def __init__(self, settings: Settings, vendor: AnyVendor, delivery: Delivery, has_row: HasRow, patience: float) -> None:
+    def __init__(
+        self, settings: Settings, vendor: AnyVendor, delivery: Delivery, has_row: HasRow, patience: float
+    ) -> None:
         """`patience`: seconds to wait for a consumer. Raises VerificationError, PayloadError where we would refuse the delivery ourselves."""
         self._settings = settings
         self._vendor = vendor
@@ -86,11 +90,17 @@ class Doctor:
 
     def _name(self, host: str, port: int) -> Step:
         try:
-            found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
+            found = sorted(
+                {str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+            )
         except (OSError, UnicodeError) as error:
-            reason = explain(error, host).reason if isinstance(error, OSError) else f"{host} is no name of a host"
+            reason = (
+                explain(error, host).reason if isinstance(error, OSError) else f"{host} is no name of a host"
+            )
             return Step("dns", reason, _WRONG, f"make a DNS record for {host}, or correct public_url")
-        return Step("dns", f"{host} is an address" if found == [host] else f"{host} is {', '.join(found[:3])}")
+        return Step(
+            "dns", f"{host} is an address" if found == [host] else f"{host} is {', '.join(found[:3])}"
+        )
 
     def _connection(self, host: str, port: int, *, tls: bool) -> Step:
         address = Address(host, port)
@@ -99,12 +109,25 @@ class Doctor:
                 if not tls:
                     return Step("connection", f"{address} accepts connections, without TLS")
                 with ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secure:
-                    return Step("connection", f"{address} accepts connections, its certificate is valid ({secure.version()})")
+                    return Step(
+                        "connection",
+                        f"{address} accepts connections, its certificate is valid ({secure.version()})",
+                    )
         except ssl.SSLError as error:
             found = fault(error, host)
-            return Step("connection", f"{address}: {found.text}", _WRONG, _CERTIFICATE if found.is_certificate else _NO_TLS)
+            return Step(
+                "connection",
+                f"{address}: {found.text}",
+                _WRONG,
+                _CERTIFICATE if found.is_certificate else _NO_TLS,
+            )
         except TimeoutError:
-            return Step("connection", f"no connection to {address} within {_CONNECT_SECONDS:.0f} s", UNAVAILABLE, _UNREACHED)
+            return Step(
+                "connection",
+                f"no connection to {address} within {_CONNECT_SECONDS:.0f} s",
+                UNAVAILABLE,
+                _UNREACHED,
+            )
         except OSError as error:
             return Step("connection", explain(error, str(address)).reason, UNAVAILABLE, _UNREACHED)
 
@@ -147,9 +170,15 @@ class Doctor:
         headers = {"Content-Type": "application/json", **dict(self._delivery.headers.lines)}
         try:
             with requests.Session() as session:
-                session.trust_env = False  # as the steps before, and as vendors: not by this machine's way out
+                session.trust_env = (
+                    False  # as the steps before, and as vendors: not by this machine's way out
+                )
                 response = session.post(
-                    url + query, self._delivery.body, headers=headers, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False
+                    url + query,
+                    self._delivery.body,
+                    headers=headers,
+                    timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
+                    allow_redirects=False,
                 )
         except requests.RequestException as error:
             return None, explain(error, urlsplit(url).netloc).reason
@@ -197,16 +226,24 @@ class Doctor:
 
     def _is_read(self) -> bool:
         partition, offset = self._position
-        return any(entry.partition == partition and entry.committed > offset for entry in read_backlog(self._settings))
+        return any(
+            entry.partition == partition and entry.committed > offset
+            for entry in read_backlog(self._settings)
+        )
 
     def _warehouse(self) -> Step:
         try:
-            loaded = self._until(lambda: self._has_row(self.event), _APPEND_SECONDS, "the delivery has to be in the warehouse")
+            loaded = self._until(
+                lambda: self._has_row(self.event), _APPEND_SECONDS, "the delivery has to be in the warehouse"
+            )
         except IngestError as error:
             return Step("warehouse", str(error), UNAVAILABLE, "`ingest check` tries the warehouse")
         if loaded:
             seconds = (datetime.now(UTC) - self._delivery.received_at).total_seconds()
-            return Step("warehouse", f"booking_events has it, {seconds:.1f} s after it was sent, as type {self.event.type}")
+            return Step(
+                "warehouse",
+                f"booking_events has it, {seconds:.1f} s after it was sent, as type {self.event.type}",
+            )
         return Step(
             "warehouse",
             "a consumer has read it, and booking_events does not have it",

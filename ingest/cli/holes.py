@@ -28,7 +28,9 @@ def reconcile_since(settings: Settings, vendor: AnyVendor, since: datetime) -> b
         if not report.failure:
             print_line(f"{name}: {_summary(report)}")
     if trouble:
-        print_note(f"{name}: not finished: {trouble}. Run `ingest webhooks apply` again; `ingest up` goes on by itself")
+        print_note(
+            f"{name}: not finished: {trouble}. Run `ingest webhooks apply` again; `ingest up` goes on by itself"
+        )
     return not trouble
 
 
@@ -39,7 +41,9 @@ def _report(settings: Settings, vendor: AnyVendor, since: datetime) -> "Report":
 
     producer = open_producer(settings)
     try:
-        reconciler = Reconciler(settings, StoredBookings(settings), producer, lambda *_: None, threading.Event())
+        reconciler = Reconciler(
+            settings, StoredBookings(settings), producer, lambda *_: None, threading.Event()
+        )
         (report,) = reconciler.run([vendor], Wanted(since))
     finally:
         producer.close()

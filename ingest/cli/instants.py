@@ -21,7 +21,9 @@ def instant_of(option: str, text: str, now: datetime) -> datetime:
             ago: timedelta = _DURATION.validate_python(text)
             start = now - ago
             # Whole days begin with a day, so that a run that is started again goes on.
-            return start.replace(hour=0, minute=0, second=0, microsecond=0) if _DAYS.fullmatch(text) else start
+            return (
+                start.replace(hour=0, minute=0, second=0, microsecond=0) if _DAYS.fullmatch(text) else start
+            )
         found = datetime.fromisoformat(text)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else utc(found)
     except (ValueError, ValidationError, OverflowError):
@@ -30,9 +32,14 @@ def instant_of(option: str, text: str, now: datetime) -> datetime:
         ) from None
 
 
-def span_of(since: str, until: str, now: datetime, otherwise: datetime | None = None) -> tuple[datetime | None, datetime | None]:
+def span_of(
+    since: str, until: str, now: datetime, otherwise: datetime | None = None
+) -> tuple[datetime | None, datetime | None]:
     """From --since, until --until; "" is none. `otherwise` is where it begins without --since. Raises ConfigurationError."""
-    begin, end = (instant_of(option, text, now) if text else None for option, text in (("--since", since), ("--until", until)))
+    begin, end = (
+        instant_of(option, text, now) if text else None
+        for option, text in (("--since", since), ("--until", until))
+    )
     start = begin or otherwise
     if start and start >= (end or now):
         raise ConfigurationError("--since must be before --until, and before now")

@@ -10,7 +10,9 @@ from ingest.visible import visible
 Row = Sequence[str]
 
 
-def rows_for_people(columns: Row, rows: Sequence[Row], width: int, *, ascii_only: bool = False) -> Iterator[str]:
+def rows_for_people(
+    columns: Row, rows: Sequence[Row], width: int, *, ascii_only: bool = False
+) -> Iterator[str]:
     """Yield lines of a grid where it fits the width, else a line per value: cut columns would tell nothing. Texts are made visible."""
     shown = [[visible(cell, "\n\t").expandtabs() for cell in row] for row in (columns, *rows)]
     widths = [max(map(_cell_width, column)) for column in zip(*shown, strict=True)]
@@ -31,7 +33,9 @@ def _grid(rows: Sequence[Row], widths: Sequence[int], box: str) -> Iterator[str]
 def _grid_row(row: Row, widths: Sequence[int], side: str) -> Iterator[str]:
     """One line, or as many as its tallest cell has."""
     for line in zip_longest(*(cell.split("\n") for cell in row), fillvalue=""):
-        yield side.join(f" {_filled(cell, width)} " for cell, width in zip(line, widths, strict=True)).rstrip()
+        yield side.join(
+            f" {_filled(cell, width)} " for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
 
 
 def _records(columns: Row, rows: Sequence[Row], width: int, line: str) -> Iterator[str]:

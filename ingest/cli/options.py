@@ -12,7 +12,9 @@ from ingest.settings.sources import load_settings
 # The exit code for what cannot be reached right now.
 UNAVAILABLE = 3
 
-Config = Annotated[str | None, typer.Option("--config", help="The settings file; else INGEST_CONFIG, else ./ingest.toml.")]
+Config = Annotated[
+    str | None, typer.Option("--config", help="The settings file; else INGEST_CONFIG, else ./ingest.toml.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 
 

@@ -39,7 +39,9 @@ class Console(rich.console.Console):
         """Clean before the layout, so that columns are as wide as what is shown."""
         return super().render_str(visible(text, _LINES), **options)
 
-    def render(self, renderable: rich.console.RenderableType, options: rich.console.ConsoleOptions | None = None) -> Iterable[Segment]:
+    def render(
+        self, renderable: rich.console.RenderableType, options: rich.console.ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
         """Clean whatever did not come as a `str`."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text, _LINES))
@@ -89,7 +91,9 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     if title:
         print_line((title, "italic"))
     for row in rows:
-        lines = Table.grid(Column(), Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 1))
+        lines = Table.grid(
+            Column(), Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 1)
+        )
         (_, first), *others = row.items()
         print_line((str(first), "bold"))
         for name, value in others:

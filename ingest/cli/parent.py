@@ -14,9 +14,14 @@ from ingest.private_file import remove_left_copies
 from ingest.settings import Settings
 from ingest.settings.sources import Snapshot, current_secrets_path
 
-WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="Stop when standard input closes.")]
+WithParent = Annotated[
+    bool, typer.Option("--with-parent", hidden=True, help="Stop when standard input closes.")
+]
 WithSettings = Annotated[
-    bool, typer.Option("--with-settings", hidden=True, help="Take the settings from the first line of standard input.")
+    bool,
+    typer.Option(
+        "--with-settings", hidden=True, help="Take the settings from the first line of standard input."
+    ),
 ]
 
 _READ_BYTES = 1 << 16
@@ -26,7 +31,9 @@ def follow_parent(wanted: bool) -> None:
     """A child outlives its parent's crash by no more than a clean stop: the parent holds our standard input open."""
 
     def wait() -> None:
-        os.read(sys.stdin.fileno(), 1)  # returns at end of file; unbuffered, so that nothing is locked at exit
+        os.read(
+            sys.stdin.fileno(), 1
+        )  # returns at end of file; unbuffered, so that nothing is locked at exit
         os.kill(os.getpid(), signal.SIGTERM)
 
     if wanted:

@@ -34,7 +34,9 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def receive(config: Config = None, with_parent: WithParent = False, with_settings: WithSettings = False) -> None:
+def receive(
+    config: Config = None, with_parent: WithParent = False, with_settings: WithSettings = False
+) -> None:
     """Take webhooks and append them to the log.
 
     Example:
@@ -48,7 +50,9 @@ def receive(config: Config = None, with_parent: WithParent = False, with_setting
     serve(settings)
 
 
-def consume(config: Config = None, with_parent: WithParent = False, with_settings: WithSettings = False) -> None:
+def consume(
+    config: Config = None, with_parent: WithParent = False, with_settings: WithSettings = False
+) -> None:
     """Load what is in the log into the warehouse.
 
     Example:
@@ -99,7 +103,9 @@ class Child:
         self._started, self._started_with = time.monotonic(), snapshot
         command = [sys.executable, "-m", "ingest", *self._command, "--with-parent", "--with-settings"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        threading.Thread(target=_hand_over, args=(process, snapshot), daemon=True).start()  # large ones wait until it reads
+        threading.Thread(
+            target=_hand_over, args=(process, snapshot), daemon=True
+        ).start()  # large ones wait until it reads
         return process
 
     def look(self) -> int | None:
@@ -128,10 +134,16 @@ class Child:
             self._worked_with = self._worked_with or self._started_with  # it died of something else
         steady = time.monotonic() - self._started > _STEADY_SECONDS
         self._pause = _FIRST_PAUSE_SECONDS if steady else min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
-        goes_back = code == _REFUSED and self._worked_with is not None and self._worked_with != self._started_with
+        goes_back = (
+            code == _REFUSED and self._worked_with is not None and self._worked_with != self._started_with
+        )
         pause = 0.0 if goes_back else self._pause
         self._due = time.monotonic() + pause
-        why = "it refuses these settings, as its last log line tells" if code == _REFUSED else "its last log lines tell"
+        why = (
+            "it refuses these settings, as its last log line tells"
+            if code == _REFUSED
+            else "its last log lines tell"
+        )
         log.error("up.child_died", child=self.name, exit_code=code, again_in_seconds=pause, why=why)
 
     def stop(self) -> None:
@@ -163,7 +175,10 @@ class Supervisor:
         self._looked_at: Snapshot | None = None
         self._follow_accounts()
         if not self._is_reconciling():
-            log.warning("up.not_reconciling", why="no account has what reconciliation needs: what a vendor fails to deliver is not found")
+            log.warning(
+                "up.not_reconciling",
+                why="no account has what reconciliation needs: what a vendor fails to deliver is not found",
+            )
 
     def run(self, stop: threading.Event) -> int:
         """Until `stop` is set, or one that is needed cannot run at all: the exit code. All are stopped then, the receiver first."""
@@ -181,7 +196,8 @@ class Supervisor:
                 code = child.look()
                 if code == _AT_LIMIT:
                     log.error(
-                        "up.consumer_stopped", why="the dead-letter limit; webhooks are still taken. Mend the cause, then start again"
+                        "up.consumer_stopped",
+                        why="the dead-letter limit; webhooks are still taken. Mend the cause, then start again",
                     )
                     self._children.remove(child)
                     limited = code

@@ -25,18 +25,30 @@ def register(app: typer.Typer) -> None:
 
 def query(
     sql: Annotated[
-        str, typer.Argument(help='One statement, or "-" for standard input; tables are there by their bare names.', show_default=False)
+        str,
+        typer.Argument(
+            help='One statement, or "-" for standard input; tables are there by their bare names.',
+            show_default=False,
+        ),
     ] = "",
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the statement from this file.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Read the statement from this file.")
+    ] = None,
     as_json: AsJson = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header line on standard output, in UTF-8.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="CSV with a header line on standard output, in UTF-8.")
+    ] = False,
     limit: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Print so many rows at most; without it an answer of more than 100000 rows is refused.", show_default=False
+            min=0,
+            help="Print so many rows at most; without it an answer of more than 100000 rows is refused.",
+            show_default=False,
         ),
     ] = None,
-    timeout: Annotated[str, typer.Option(help="How long the query may take. With DuckDB loads wait for it.")] = "60s",
+    timeout: Annotated[
+        str, typer.Option(help="How long the query may take. With DuckDB loads wait for it.")
+    ] = "60s",
     config: Config = None,
 ) -> None:
     """Ask the warehouse, also while the consumer loads. It reads the tables, and no files.
@@ -70,7 +82,9 @@ def _seconds(timeout: str) -> float:
 
 def _statement(sql: str, file: Path | None) -> str:
     if bool(sql) == bool(file):
-        raise ConfigurationError('Give one statement: as the argument, as "-" on standard input, or in a --file.')
+        raise ConfigurationError(
+            'Give one statement: as the argument, as "-" on standard input, or in a --file.'
+        )
     if file is None and sql != _STDIN:
         return sql
     try:

@@ -57,16 +57,27 @@ def register(app: typer.Typer) -> None:
 def reconcile(
     since: Annotated[
         str,
-        typer.Option(help="A date, an instant, or how long ago: 2026-11-01, 2026-11-01T09:00Z, 30d.", show_default="reconcile.lookback"),
+        typer.Option(
+            help="A date, an instant, or how long ago: 2026-11-01, 2026-11-01T09:00Z, 30d.",
+            show_default="reconcile.lookback",
+        ),
     ] = "",
     until: Annotated[str, typer.Option(help="As --since.", show_default="now")] = "",
     account: Annotated[
         list[str] | None,
-        typer.Option(help="Only this account; can be repeated.", show_default="all with REST credentials", autocompletion=complete_account),
+        typer.Option(
+            help="Only this account; can be repeated.",
+            show_default="all with REST credentials",
+            autocompletion=complete_account,
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Find, and repair nothing.")] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Again and again, every reconcile.every; at once when a vendor says that it gave up a delivery.")
+        bool,
+        typer.Option(
+            "--watch",
+            help="Again and again, every reconcile.every; at once when a vendor says that it gave up a delivery.",
+        ),
     ] = False,
     as_json: AsJson = False,
     config: Config = None,
@@ -102,7 +113,11 @@ def reconcile(
     wanted = Wanted(*span_of(since, until, now, now - settings.reconcile.lookback), dry_run)
     vendors = readable(settings, account or [])
     try:
-        with showing_waits(), _shown(as_json) as follow, _reconciler(settings, follow, dry_run=dry_run) as reconciler:
+        with (
+            showing_waits(),
+            _shown(as_json) as follow,
+            _reconciler(settings, follow, dry_run=dry_run) as reconciler,
+        ):
             reports = reconciler.run(vendors, wanted)
     except KeyboardInterrupt:
         raise Stopped(
@@ -125,7 +140,10 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     readable(settings, accounts)  # raises ConfigurationError where there is none
     live = LiveSettings(load_settings, watched_paths(), first=settings)
     serve_admin(settings.reconcile, "reconcile", {**_probes(settings), "settings": live.findings})
-    with announcing(lambda line: log.info("reconcile.waiting", why=line)), _reconciler(settings, lambda *_: None, stop=stop) as reconciler:
+    with (
+        announcing(lambda line: log.info("reconcile.waiting", why=line)),
+        _reconciler(settings, lambda *_: None, stop=stop) as reconciler,
+    ):
         watch = Watch(settings, live.current, accounts, reconciler, heard_from(settings))
         # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
         work = threading.Thread(target=watch.run, args=(stop,), name="watch", daemon=True)
@@ -209,12 +227,19 @@ def _progress(latest: "dict[str, tuple[Counts, str]]") -> Table:
 
 def _tell(reports: "Sequence[Report]", dry_run: bool, as_json: bool) -> None:
     if as_json:
-        print_json([{**report.columns(), "dry_run": dry_run, "recorded": not (dry_run or report.unrecorded)} for report in reports])
+        print_json(
+            [
+                {**report.columns(), "dry_run": dry_run, "recorded": not (dry_run or report.unrecorded)}
+                for report in reports
+            ]
+        )
         return
     table = new_table("account", *_COLUMNS, "seconds", whole=["account"])
     for report in reports:
         row = report.columns()
-        table.add_row(report.account, *(str(row[name]) for name in _COLUMNS), f"{row['duration_seconds']:.1f}")
+        table.add_row(
+            report.account, *(str(row[name]) for name in _COLUMNS), f"{row['duration_seconds']:.1f}"
+        )
     Console().print(table)
     for report in reports:
         _remark(report, dry_run)
@@ -229,6 +254,10 @@ def _remark(report: "Report", dry_run: bool) -> None:
     if report.failure:
         print_line(("failed", "red"), f" {named}: {report.failure}")
     elif missing := report.counts.missed - report.counts.repaired:
-        print_line(f"{named}: {counted(missing, 'booking')} {'to repair' if dry_run else 'not repaired yet: run it again'}")
+        print_line(
+            f"{named}: {counted(missing, 'booking')} {'to repair' if dry_run else 'not repaired yet: run it again'}"
+        )
     if report.unrecorded:
-        print_line(("not recorded yet", "red"), f" {named}: {report.unrecorded}; the next run tells what was found")
+        print_line(
+            ("not recorded yet", "red"), f" {named}: {report.unrecorded}; the next run tells what was found"
+        )

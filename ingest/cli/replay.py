@@ -41,11 +41,18 @@ def replay(
             show_default="the beginning of the log",
         ),
     ] = "",
-    until: Annotated[str, typer.Option(help="Received before; written like --since.", show_default="now")] = "",
+    until: Annotated[
+        str, typer.Option(help="Received before; written like --since.", show_default="now")
+    ] = "",
     account: Annotated[
-        list[str] | None, typer.Option(help="Only this account; can be repeated.", show_default="all", autocompletion=complete_account)
+        list[str] | None,
+        typer.Option(
+            help="Only this account; can be repeated.", show_default="all", autocompletion=complete_account
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the records without replaying them.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count the records without replaying them.")
+    ] = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
@@ -121,7 +128,11 @@ def _how_to_go_on(run: "Replay") -> str:
     if run.report.appended:
         return "everything is in the log again and will be loaded when a consumer runs; there is nothing to repeat"
     since = run.go_on_since
-    return f"to continue, run it with --since {format_instant(since.replace(microsecond=0))}" if since else "nothing was replayed yet"
+    return (
+        f"to continue, run it with --since {format_instant(since.replace(microsecond=0))}"
+        if since
+        else "nothing was replayed yet"
+    )
 
 
 def _doing(report: "Report") -> str:
@@ -152,7 +163,10 @@ def _shown(total: int, *, quiet: bool) -> "Iterator[Callable[[Report], None]]":
         nonlocal said
         if (now := (_doing(report), report.read // _LINE_EVERY)) != said:
             said = now
-            console.print(f"{report.read} of {total} records read, {report.replayed.total()} replayed: {now[0]}", soft_wrap=True)
+            console.print(
+                f"{report.read} of {total} records read, {report.replayed.total()} replayed: {now[0]}",
+                soft_wrap=True,
+            )
 
     yield line
 

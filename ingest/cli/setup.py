@@ -28,7 +28,9 @@ def init(
         str, typer.Option(help="The receiver's address as the vendors see it; it must lead to this machine.")
     ] = "https://hooks.example.com",
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the settings file and write nothing.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of the settings file and write nothing.")
+    ] = False,
 ) -> None:
     """Write a settings file to edit, with an example account of each vendor, and a private file for secrets.
 
@@ -48,7 +50,9 @@ def init(
     private, described = secrets_path(path), path.with_name(_SCHEMA_FILE)
     _refuse_existing([path, private, *([] if _is_schema(described) else [described])], force=force)
     try:
-        path.write_text(_CONFIG.replace("PUBLIC_URL", public_url).replace("SCHEMA_FILE", _SCHEMA_FILE), encoding="utf-8")
+        path.write_text(
+            _CONFIG.replace("PUBLIC_URL", public_url).replace("SCHEMA_FILE", _SCHEMA_FILE), encoding="utf-8"
+        )
         described.write_text(_schema(), encoding="utf-8")
         ignored = _ignore(path.absolute().parent, [f"/{private.name}*", "/data/"])
         _write_private(private, _SECRETS.replace("GENERATED", secrets.token_urlsafe(32)))
@@ -56,13 +60,17 @@ def init(
         raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}") from None
     option = "" if path == Path(DEFAULT_CONFIG) else f" --config {path}"
     also = " and .gitignore" if ignored else ""
-    print_line(f"wrote {path}, {private} (only you can read it), {described}{also}. Edit the first two, then run: ingest check{option}")
+    print_line(
+        f"wrote {path}, {private} (only you can read it), {described}{also}. Edit the first two, then run: ingest check{option}"
+    )
 
 
 def _refuse_existing(files: list[Path], *, force: bool) -> None:
     existing = [str(file) for file in files if file.exists()]
     if existing and not force:
-        raise ConfigurationError(f"{' and '.join(existing)} exist already: --force replaces them, or name another file")
+        raise ConfigurationError(
+            f"{' and '.join(existing)} exist already: --force replaces them, or name another file"
+        )
 
 
 def _schema() -> str:
@@ -90,14 +98,19 @@ def _ignore(folder: Path, patterns: list[str]) -> bool:
     missing = [pattern for pattern in patterns if pattern not in text.splitlines()]
     if missing:
         start = "" if not text or text.endswith("\n") else "\n"
-        file.write_text(text + start + "\n".join(["# secrets and data of bookings-ingest", *missing, ""]), encoding="utf-8")
+        file.write_text(
+            text + start + "\n".join(["# secrets and data of bookings-ingest", *missing, ""]),
+            encoding="utf-8",
+        )
     return bool(missing)
 
 
 def _write_private(path: Path, text: str) -> None:
     """A new file: one that was there may be readable by others, or be open."""
     path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "w", encoding="utf-8") as file:
+    with os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "w", encoding="utf-8"
+    ) as file:
         file.write(text)
 
 

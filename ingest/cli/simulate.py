@@ -26,15 +26,23 @@ def register(app: typer.Typer) -> None:
 
 def simulate(
     vendors: Annotated[
-        list[str] | None, typer.Argument(help="Which vendors to simulate; all of them when left out.", metavar="[VENDOR]...")
+        list[str] | None,
+        typer.Argument(help="Which vendors to simulate; all of them when left out.", metavar="[VENDOR]..."),
     ] = None,
     rate: Annotated[float, typer.Option(min=0.01, help="Webhooks a second, over all vendors.")] = 1,
     lose: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the webhooks that are never sent, for reconciliation to find.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of the webhooks that are never sent, for reconciliation to find."
+        ),
     ] = 0.05,
-    seconds: Annotated[float, typer.Option(min=1, help="Stop after so long.", show_default="until Ctrl-C")] = math.inf,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Stop after so long.", show_default="until Ctrl-C")
+    ] = math.inf,
     seed: Annotated[int, typer.Option(help="The same seed makes the same bookings.")] = 1,
-    folder: Annotated[Path, typer.Option(help="Where the settings for the product are written; emptied first.")] = _DEFAULT_FOLDER,
+    folder: Annotated[
+        Path, typer.Option(help="Where the settings for the product are written; emptied first.")
+    ] = _DEFAULT_FOLDER,
 ) -> None:
     """Run simulated vendors by hand: bookings, signed webhooks, and the REST APIs that reconcile, sync and webhooks ask.
 
@@ -52,8 +60,17 @@ def simulate(
         load_vendor(vendor)  # raises ConfigurationError with the names that are known
     stage = Stage(folder, seed=seed, vendors=vendors or ())
     config = os.path.relpath(stage.config)
-    print_note(f"simulating {', '.join(stage.dialects)}; webhooks go to {stage.settings.public_url}. In another terminal:")
-    for command in ("up", "status", "reconcile --since 5d", "webhooks plan", "sync", 'query "select * from bookings limit 5"'):
+    print_note(
+        f"simulating {', '.join(stage.dialects)}; webhooks go to {stage.settings.public_url}. In another terminal:"
+    )
+    for command in (
+        "up",
+        "status",
+        "reconcile --since 5d",
+        "webhooks plan",
+        "sync",
+        'query "select * from bookings limit 5"',
+    ):
         print_note(f"  ingest {command} --config {config}")
     if exported := sorted(name for name in os.environ if name.startswith("INGEST_")):
         print_note(f"{', '.join(exported)} would change these settings there: unset first")
@@ -82,5 +99,8 @@ async def _tell_progress(sender: "Sender") -> None:
 
 
 def _progress(sent: "Sent") -> str:
-    answers = ", ".join(f"{answer} {count} times" for answer, count in sorted(sent.answers.items(), key=str)) or "none yet"
+    answers = (
+        ", ".join(f"{answer} {count} times" for answer, count in sorted(sent.answers.items(), key=str))
+        or "none yet"
+    )
     return f"webhooks accepted: {sent.webhooks}, given up: {sent.given_up}, lost on purpose: {sent.lost}; answers: {answers}"

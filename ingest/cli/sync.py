@@ -28,13 +28,20 @@ def register(app: typer.Typer) -> None:
 
 def sync(
     account: Annotated[
-        str | None, typer.Argument(help="Account.", show_default="all with REST credentials", autocompletion=complete_account)
+        str | None,
+        typer.Argument(
+            help="Account.", show_default="all with REST credentials", autocompletion=complete_account
+        ),
     ] = None,
     resources: Annotated[
-        list[str] | None, typer.Argument(help="Some of its resources; else all but those that docs/sources.md excepts.")
+        list[str] | None,
+        typer.Argument(help="Some of its resources; else all but those that docs/sources.md excepts."),
     ] = None,
     ids: Annotated[
-        list[str] | None, typer.Option("--id", help="An object of a resource that has no list, such as Bookeo's holds; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--id", help="An object of a resource that has no list, such as Bookeo's holds; may be repeated."
+        ),
     ] = None,
     as_json: AsJson = False,
     config: Config = None,
@@ -146,7 +153,9 @@ def _show(done: "Sequence[Synced]") -> None:
     """Nothing of it is cut, however narrow the terminal is."""
     table = new_table("account", "resource", "table", "rows", "seconds")
     for one in done:
-        table.add_row(one.account, one.resource or "all", one.table or "", str(one.rows), f"{one.seconds:.1f}")
+        table.add_row(
+            one.account, one.resource or "all", one.table or "", str(one.rows), f"{one.seconds:.1f}"
+        )
     Console().print(table)
     for one in done:
         for line in [f"{_name(one)}: {one.problem}"] if one.problem else _left_out(one):

@@ -30,15 +30,26 @@ if TYPE_CHECKING:
 _DIFFERENT = 2
 _SECRET_BYTES = 32
 
-Accounts = Annotated[list[str] | None, typer.Argument(help="Accounts.", show_default="all", autocompletion=complete_account)]
+Accounts = Annotated[
+    list[str] | None, typer.Argument(help="Accounts.", show_default="all", autocompletion=complete_account)
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 PrintSecrets = Annotated[
-    bool, typer.Option("--print-secrets", help="Show new secrets, for a secret manager, instead of writing them to the secrets file.")
+    bool,
+    typer.Option(
+        "--print-secrets",
+        help="Show new secrets, for a secret manager, instead of writing them to the secrets file.",
+    ),
 ]
-NoReconcile = Annotated[bool, typer.Option("--no-reconcile", help="Leave what may have been missed to the next apply, or `ingest up`.")]
+NoReconcile = Annotated[
+    bool,
+    typer.Option("--no-reconcile", help="Leave what may have been missed to the next apply, or `ingest up`."),
+]
 
 group = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="The webhook URLs that vendors have: show, put right, remove, rotate."
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="The webhook URLs that vendors have: show, put right, remove, rotate.",
 )
 
 
@@ -50,7 +61,12 @@ def register(app: typer.Typer) -> None:
 
 @group.command()
 @showing_waits()
-def plan(accounts: Accounts = None, print_secrets: PrintSecrets = False, as_json: AsJson = False, config: Config = None) -> None:
+def plan(
+    accounts: Accounts = None,
+    print_secrets: PrintSecrets = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
     """Show what each vendor has, what the settings want, and what `apply` would do; nothing is changed.
 
     Exit code 0: as wanted; 2: there is a difference, or, where things are done by hand, nothing is known to arrive; 3: a vendor could not be asked.
@@ -76,7 +92,8 @@ def apply(
     take_over: Annotated[
         bool,
         typer.Option(
-            "--take-over", help="Also replace what may not be ours: a URL in Bookeo's only place, or what another machine may have made."
+            "--take-over",
+            help="Also replace what may not be ours: a URL in Bookeo's only place, or what another machine may have made.",
         ),
     ] = False,
     print_secrets: PrintSecrets = False,
@@ -136,7 +153,8 @@ def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = N
 def remove(
     accounts: Annotated[list[str], typer.Argument(help="Accounts.", autocompletion=complete_account)],
     ids: Annotated[
-        list[str] | None, typer.Option("--id", help="Only this subscription, by its id in `list`.", show_default="all of ours")
+        list[str] | None,
+        typer.Option("--id", help="Only this subscription, by its id in `list`.", show_default="all of ours"),
     ] = None,
     yes: Yes = False,
     config: Config = None,
@@ -148,7 +166,10 @@ def remove(
     """
     settings = _settings(config)
     vendors = _chosen(settings, accounts)
-    _ask(yes, f"Remove {'these' if ids else 'all our'} subscriptions of {', '.join(vendor.account.name for vendor in vendors)}?")
+    _ask(
+        yes,
+        f"Remove {'these' if ids else 'all our'} subscriptions of {', '.join(vendor.account.name for vendor in vendors)}?",
+    )
     _refuse_unknown(settings, vendors, ids or [])
     for vendor in vendors:
         with _registrar(settings, vendor) as registrar:
@@ -161,8 +182,12 @@ def remove(
 @showing_waits()
 def rotate(
     account: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
-    finish: Annotated[bool, typer.Option("--finish", help="End it: the old secrets go, if they are no longer seen.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="With --finish: do not wait for deliveries to show that.")] = False,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="End it: the old secrets go, if they are no longer seen.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --finish: do not wait for deliveries to show that.")
+    ] = False,
     yes: Yes = False,
     print_secrets: PrintSecrets = False,
     no_reconcile: NoReconcile = False,
@@ -255,7 +280,9 @@ def _ask(yes: bool, question: str) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigurationError("There is no terminal to confirm on. Review `ingest webhooks plan`, then pass --yes.")
+        raise ConfigurationError(
+            "There is no terminal to confirm on. Review `ingest webhooks plan`, then pass --yes."
+        )
     confirm(question)
 
 
@@ -304,10 +331,14 @@ def _refuse_unknown(settings: Settings, vendors: Sequence[AnyVendor], ids: Seque
 
 
 @contextmanager
-def _registrar(settings: Settings, vendor: AnyVendor, keyring: "Keyring | None" = None) -> "Iterator[Registrar]":
+def _registrar(
+    settings: Settings, vendor: AnyVendor, keyring: "Keyring | None" = None
+) -> "Iterator[Registrar]":
     from receivers.subscriptions.opening import open_registrar
 
-    registrar = open_registrar(settings, vendor, heard_from(settings), keyring or _keyring(vendor, print_secrets=False))
+    registrar = open_registrar(
+        settings, vendor, heard_from(settings), keyring or _keyring(vendor, print_secrets=False)
+    )
     try:
         yield registrar
     finally:

@@ -81,7 +81,11 @@ def by_hand(settings: Settings, vendor: AnyVendor, *, secrets: bool) -> View:
     from ingest.vendors.subscriptions import manual_steps
 
     came = arrived(settings, vendor)
-    return View(vendor, by_hand=[*manual_steps(vendor, show_secret=secrets), came], waits=not came.startswith(_ARRIVED))
+    return View(
+        vendor,
+        by_hand=[*manual_steps(vendor, show_secret=secrets), came],
+        waits=not came.startswith(_ARRIVED),
+    )
 
 
 def arrived(settings: Settings, vendor: AnyVendor) -> str:
@@ -94,7 +98,9 @@ def arrived(settings: Settings, vendor: AnyVendor) -> str:
         return f"what arrived so far is not known: {error}"
     if not types:
         return "nothing has arrived yet: make a test booking, move it and cancel it"
-    return _ARRIVED + ", ".join(f"{name.partition('.')[2]} ({at:%Y-%m-%d %H:%M} UTC)" for name, at in types.items())
+    return _ARRIVED + ", ".join(
+        f"{name.partition('.')[2]} ({at:%Y-%m-%d %H:%M} UTC)" for name, at in types.items()
+    )
 
 
 def tell_steps(settings: Settings, vendor: AnyVendor) -> None:
@@ -110,7 +116,13 @@ def tell_plan(views: Sequence[View], *, as_json: bool) -> None:
         return
     print_table(
         [
-            {"account": view.name, "do": styled(*_WORDS[step.kind.value]), "what": _what(step), "for": _events(step), "why": step.why}
+            {
+                "account": view.name,
+                "do": styled(*_WORDS[step.kind.value]),
+                "what": _what(step),
+                "for": _events(step),
+                "why": step.why,
+            }
             for view in views
             for step in view.steps
         ]

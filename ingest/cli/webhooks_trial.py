@@ -58,7 +58,9 @@ def _shown(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
     """Each as it comes, with what to do where it failed."""
     for step in steps:
         if not quiet:
-            print_line(("failed", "red") if step.code else ("ok    ", "green"), f"  {step.name}: {step.detail}")
+            print_line(
+                ("failed", "red") if step.code else ("ok    ", "green"), f"  {step.name}: {step.detail}"
+            )
             if step.remedy:
                 print_line(f"        what to do: {step.remedy}")
         yield step
@@ -71,7 +73,10 @@ def _report(vendor: AnyVendor, event: Event, steps: "Sequence[Step]") -> dict[st
         "url": vendor.webhook_url,
         "event_id": event.id,
         "ok": not _code(steps),
-        "steps": [{"step": step.name, "ok": not step.code, "detail": step.detail, "remedy": step.remedy or None} for step in steps],
+        "steps": [
+            {"step": step.name, "ok": not step.code, "detail": step.detail, "remedy": step.remedy or None}
+            for step in steps
+        ],
     }
 
 

@@ -28,7 +28,11 @@ class Record:
     @property
     def size(self) -> int:
         """About how many bytes it takes."""
-        return len(self.key) + len(self.value) + sum(len(name) + len(value) for name, value in self.headers.items())
+        return (
+            len(self.key)
+            + len(self.value)
+            + sum(len(name) + len(value) for name, value in self.headers.items())
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +163,20 @@ class Reader(Protocol):
         """Frees everything."""
 
 
-def append_apart(producer: Producer, topic: str, records: Sequence[Record], seconds: float, what: str) -> list[tuple[Record, LogRefused]]:
+def append_apart(
+    producer: Producer, topic: str, records: Sequence[Record], seconds: float, what: str
+) -> list[tuple[Record, LogRefused]]:
     """Append records, and return when they are durable those that the log refuses: they hold up no other. Raises LogUnavailable."""
     try:
         durable(producer.append(topic, records), seconds, what)
     except LogRefused as refusal:
         if len(records) == 1:
             return [(records[0], refusal)]
-        return [refused for record in records for refused in append_apart(producer, topic, [record], seconds, what)]
+        return [
+            refused
+            for record in records
+            for refused in append_apart(producer, topic, [record], seconds, what)
+        ]
     return []
 
 

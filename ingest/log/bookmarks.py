@@ -56,7 +56,9 @@ class Bookmarks:
 
     def encode(self) -> str:
         """As text that `decode` reads."""
-        return " ".join([_FORM, self.log, *(f"{mark.offset}:{mark.digest}:{mark.load}" for mark in self.marks)])
+        return " ".join(
+            [_FORM, self.log, *(f"{mark.offset}:{mark.digest}:{mark.load}" for mark in self.marks)]
+        )
 
     @classmethod
     def decode(cls, text: str) -> "Bookmarks":
@@ -73,7 +75,11 @@ class Bookmarks:
 def digest_of(stored: StoredRecord) -> str:
     """Tells a record from all others: what it holds, and when it was appended."""
     record, hashed = stored.record, blake2b(digest_size=_DIGEST_BYTES)
-    texts = [record.key, repr(stored.timestamp), *(text for header in record.headers.items() for text in header)]
+    texts = [
+        record.key,
+        repr(stored.timestamp),
+        *(text for header in record.headers.items() for text in header),
+    ]
     for part in (*(text.encode("utf-8", "replace") for text in texts), record.value):
         hashed.update(len(part).to_bytes(8, "big") + part)
     return hashed.hexdigest()

@@ -93,7 +93,16 @@ class VendorAdapter(HTTPAdapter):
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
         """Until an answer is final, or patience is at its end."""
-        errand = _Errand(request, {"stream": True, "timeout": timeout or _TIMEOUTS, "verify": verify, "cert": cert, "proxies": proxies})
+        errand = _Errand(
+            request,
+            {
+                "stream": True,
+                "timeout": timeout or _TIMEOUTS,
+                "verify": verify,
+                "cert": cert,
+                "proxies": proxies,
+            },
+        )
         trying = Retrying(
             retry=retry_if_exception(lambda error: self._may_repeat(request, error)),
             stop=lambda state: errand.is_over(state, self._manners.patience),
@@ -131,13 +140,19 @@ class VendorAdapter(HTTPAdapter):
                 self._ahead.append(ahead)
 
     def _may_repeat(self, request: PreparedRequest, error: BaseException) -> bool:
-        return isinstance(error, VendorBusy) or (isinstance(error, VendorUnavailable) and request.method in self._manners.repeatable)
+        return isinstance(error, VendorBusy) or (
+            isinstance(error, VendorUnavailable) and request.method in self._manners.repeatable
+        )
 
     def _tell_trouble(self, state: RetryCallState) -> None:
         """A person hears of the first trouble at once: what follows may be a minute of trying again, or a quarter of an hour."""
         error = _error(state)
         if state.attempt_number == 1 or state.upcoming_sleep >= _LONG_SECONDS:
-            limit = self._manners.patience.busy if isinstance(error, VendorBusy) else self._manners.patience.failing
+            limit = (
+                self._manners.patience.busy
+                if isinstance(error, VendorBusy)
+                else self._manners.patience.failing
+            )
             announce(f"{error}. Trying again, for up to {limit:.0f} s")
 
     def _try(self, errand: _Errand) -> Response:
@@ -195,7 +210,10 @@ class VendorAdapter(HTTPAdapter):
         """Raises VendorBusy when the vendor asked for more than we have patience."""
         while (left := self._not_before - time.monotonic()) > 0:
             if left > self._manners.patience.busy:
-                raise VendorBusy(f"{self._manners.label}: the vendor wants no request for {left:.0f} seconds; run it again then", left)
+                raise VendorBusy(
+                    f"{self._manners.label}: the vendor wants no request for {left:.0f} seconds; run it again then",
+                    left,
+                )
             sleep(left, f"{self._manners.label} asked for a pause until its limit allows more requests")
 
     def _heed(self, response: Response) -> None:
@@ -212,9 +230,13 @@ class VendorAdapter(HTTPAdapter):
             raise VendorBusy(f"{label}: too many requests{again}. {self._manners.refusal(response)}", pause)
         if status in _REDIRECTS:
             # Followed, it would take the credential to wherever it points.
-            raise VendorRefused(f"{label}: redirected ({status}); api_url is not the address of the API", status)
+            raise VendorRefused(
+                f"{label}: redirected ({status}); api_url is not the address of the API", status
+            )
         if status >= 500 or status == _TIMED_OUT:  # noqa: PLR2004 - server errors
-            raise VendorUnavailable(f"{label}: {self._manners.refusal(response)}", self._manners.pause(response))
+            raise VendorUnavailable(
+                f"{label}: {self._manners.refusal(response)}", self._manners.pause(response)
+            )
         if not response.ok:
             raise VendorRefused(f"{label}: {self._manners.refusal(response)}", status)
         if not _has_sense(response):
@@ -246,7 +268,11 @@ def _wait(state: RetryCallState) -> float:
 
 
 def _limiter(rates: tuple[Rate, ...]) -> Limiter | None:
-    return Limiter([PyrateRate(rate.requests, round(rate.seconds * 1000)) for rate in rates], buffer_ms=5) if rates else None
+    return (
+        Limiter([PyrateRate(rate.requests, round(rate.seconds * 1000)) for rate in rates], buffer_ms=5)
+        if rates
+        else None
+    )
 
 
 _addresses: dict[tuple[str, tuple[Rate, ...]], Limiter | None] = {}

@@ -84,7 +84,11 @@ class _OAuth(Credential):
 
     def hidden(self, text: str) -> str:
         token = self._token
-        for secret in (self._app.client_secret, token.access if token else "", token.refresh if token else ""):
+        for secret in (
+            self._app.client_secret,
+            token.access if token else "",
+            token.refresh if token else "",
+        ):
             text = text.replace(secret, "…") if secret else text
         return text
 
@@ -95,7 +99,9 @@ class _OAuth(Credential):
     def _ask(self, **form: str) -> _Token:
         """https://www.rfc-editor.org/rfc/rfc6749#section-5.1"""
         fields = {**form, "client_id": self._app.client_id, "client_secret": self._app.client_secret}
-        response = self._session.post(self._app.token_url, data=fields, headers={"Accept": "application/json"})
+        response = self._session.post(
+            self._app.token_url, data=fields, headers={"Accept": "application/json"}
+        )
         told = response.json() if _is_object(response) else {}
         access = told.get("access_token")
         if not isinstance(access, str) or not access:
@@ -157,9 +163,13 @@ class RotatingTokens(_OAuth):
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = FileLock(f"{self._file}.lock", mode=0o600)
-            acquire(lock, self._app.patience.busy, f"{self._app.label}: another process is renewing the token")
+            acquire(
+                lock, self._app.patience.busy, f"{self._app.label}: another process is renewing the token"
+            )
         except Timeout:
-            raise VendorUnavailable(f"{self._app.label}: another process has been renewing the token for too long") from None
+            raise VendorUnavailable(
+                f"{self._app.label}: another process has been renewing the token for too long"
+            ) from None
         except OSError as error:
             raise self._cannot_keep(error) from None
         try:
@@ -168,21 +178,30 @@ class RotatingTokens(_OAuth):
             lock.release()
 
     def _cannot_keep(self, error: OSError) -> ConfigurationError:
-        return ConfigurationError(f"{self._app.label}: tokens cannot be kept in {self._file.parent} ({error.strerror})")
+        return ConfigurationError(
+            f"{self._app.label}: tokens cannot be kept in {self._file.parent} ({error.strerror})"
+        )
 
     def _kept(self) -> _Token | None:
         """What the file has of this seed's chain."""
         try:
             found = json.loads(self._file.read_bytes())
             if found["seed"] == self._seed_digest():
-                return _Token(str(found["access_token"]), float(found["renew_at"]), str(found["refresh_token"]))
+                return _Token(
+                    str(found["access_token"]), float(found["renew_at"]), str(found["refresh_token"])
+                )
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return None
 
     def _keep(self, token: _Token) -> _Token:
         """All of it or nothing, whenever the power goes."""
-        pair = {"access_token": token.access, "renew_at": token.renew_at, "refresh_token": token.refresh, "seed": self._seed_digest()}
+        pair = {
+            "access_token": token.access,
+            "renew_at": token.renew_at,
+            "refresh_token": token.refresh,
+            "seed": self._seed_digest(),
+        }
         try:
             replace_private(self._file, json.dumps(pair).encode())
         except OSError as error:

@@ -17,9 +17,7 @@ from ingest.tls import fault
 _NAME_SECONDS = 10.0
 _UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 _NO_ROUTE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
-_CERTIFICATE_REMEDY = (
-    "is api_url right, and this machine's clock? Behind a proxy that opens TLS, set REQUESTS_CA_BUNDLE to a file with its certificate"
-)
+_CERTIFICATE_REMEDY = "is api_url right, and this machine's clock? Behind a proxy that opens TLS, set REQUESTS_CA_BUNDLE to a file with its certificate"
 _PORT_REMEDY = "is api_url right, and its port?"
 _PROXY_REMEDY = "look at HTTPS_PROXY and NO_PROXY"
 
@@ -63,13 +61,24 @@ def _tls(cause: BaseException, host: str) -> Trouble | None:
     if not isinstance(cause, ssl.SSLError):
         return None
     found = fault(cause, host)
-    return Trouble(f"TLS with {host} fails: {found.text}", _CERTIFICATE_REMEDY if found.is_certificate else _PORT_REMEDY, 0.0)
+    return Trouble(
+        f"TLS with {host} fails: {found.text}",
+        _CERTIFICATE_REMEDY if found.is_certificate else _PORT_REMEDY,
+        0.0,
+    )
 
 
 def _proxy(cause: BaseException, host: str) -> Trouble | None:
     if not isinstance(cause, ProxyError | PoolProxyError):
         return None
-    refused = next((str(one) for one in _causes(cause) if isinstance(one, OSError) and "Tunnel connection failed" in str(one)), "")
+    refused = next(
+        (
+            str(one)
+            for one in _causes(cause)
+            if isinstance(one, OSError) and "Tunnel connection failed" in str(one)
+        ),
+        "",
+    )
     if refused:
         return Trouble(f"the proxy refuses to connect to {host} ({_status(refused)})", _PROXY_REMEDY, 0.0)
     return Trouble(f"the proxy on the way to {host} cannot be reached", _PROXY_REMEDY)
@@ -85,7 +94,11 @@ def _name(cause: BaseException, host: str) -> Trouble | None:
     if not isinstance(cause, socket.gaierror):
         return None
     if cause.errno in _UNKNOWN_NAME:
-        return Trouble(f"the name {host} is not known (DNS)", "is api_url right, and does this machine resolve names?", _NAME_SECONDS)
+        return Trouble(
+            f"the name {host} is not known (DNS)",
+            "is api_url right, and does this machine resolve names?",
+            _NAME_SECONDS,
+        )
     return Trouble(f"the name {host} cannot be resolved right now (DNS: {cause.strerror})")
 
 
@@ -96,7 +109,9 @@ def _connection(cause: BaseException, host: str) -> Trouble | None:
         return Trouble(f"no connection to {host} within the time limit: is a firewall in between?")
     if isinstance(cause, ReadTimeoutError | TimeoutError):
         return Trouble(f"{host} took the request and sent no answer within the time limit")
-    if isinstance(cause, ConnectionResetError | BrokenPipeError | ConnectionAbortedError):  # http.client.RemoteDisconnected is one
+    if isinstance(
+        cause, ConnectionResetError | BrokenPipeError | ConnectionAbortedError
+    ):  # http.client.RemoteDisconnected is one
         return Trouble(f"{host} closed the connection without an answer")
     if isinstance(cause, OSError) and cause.errno in _NO_ROUTE:
         return Trouble(f"there is no route to {host}: is this machine online?")

@@ -31,7 +31,9 @@ def _with_names(tables: object) -> object:
     """Adds each account's name to its table; what is not a table is left for pydantic to refuse."""
     if not isinstance(tables, dict):
         return tables
-    return {name: {**table, "name": name} if isinstance(table, dict) else table for name, table in tables.items()}
+    return {
+        name: {**table, "name": name} if isinstance(table, dict) else table for name, table in tables.items()
+    }
 
 
 def _by_vendor(table: object) -> object:
@@ -57,7 +59,9 @@ def _log_url(log: str, info: ValidationInfo) -> str:
 
 def _brokers(text: str) -> list[str]:
     if "@" in text:  # the log's URL is shown and logged
-        raise ValueError("must not contain a user or a password: set kafka.sasl_username and kafka.sasl_password")
+        raise ValueError(
+            "must not contain a user or a password: set kafka.sasl_username and kafka.sasl_password"
+        )
     brokers = [str(parse_address(broker, KAFKA_PORT)) for broker in split_list(text)]
     if not brokers:
         raise ValueError('names no broker: write "kafka://host:9092,host2:9092"')
@@ -68,7 +72,9 @@ def _check_body_limit(info: ValidationInfo) -> None:
     """Kafka would refuse larger bodies however often they are delivered."""
     receiver = info.data.get("receiver")
     if receiver and receiver.body_limit > LARGEST_BODY:
-        raise ValueError(f"Kafka's topics take no larger body than {LARGEST_BODY} bytes: lower receiver.body_limit")
+        raise ValueError(
+            f"Kafka's topics take no larger body than {LARGEST_BODY} bytes: lower receiver.body_limit"
+        )
 
 
 def _fits_largest_body(consumer: ConsumerSettings, info: ValidationInfo) -> ConsumerSettings:
@@ -83,7 +89,9 @@ def _fits_largest_body(consumer: ConsumerSettings, info: ValidationInfo) -> Cons
 
 
 NO_ACCOUNT = "no account is configured: `ingest init` writes an example of each vendor's, and --config names settings that are elsewhere"
-NO_CREDENTIALS = "no account has what its vendor's REST side needs: api_token, api_key and so on; see docs/settings.md"
+NO_CREDENTIALS = (
+    "no account has what its vendor's REST side needs: api_token, api_key and so on; see docs/settings.md"
+)
 
 
 class Settings(Section):
@@ -99,7 +107,8 @@ class Settings(Section):
         description="The log: `sqlite:///` and a path, or `kafka://` and brokers separated by commas, with port 9092 unless one is given.",
     )
     log_retention: Duration = Field(
-        timedelta(days=14), description="How long the embedded log keeps records that were loaded. Kafka has its own retention."
+        timedelta(days=14),
+        description="How long the embedded log keeps records that were loaded. Kafka has its own retention.",
     )
     topic_prefix: str = Field(
         "bookings",
@@ -111,13 +120,16 @@ class Settings(Section):
     reconcile: ReconcileSettings = ReconcileSettings()
     webhooks: WebhooksSettings = WebhooksSettings()
     kafka: KafkaSettings = KafkaSettings()
-    accounts: Annotated[dict[str, Annotated[Account, BeforeValidator(_by_vendor)]], BeforeValidator(_with_names)] = Field(
-        default_factory=dict
-    )
+    accounts: Annotated[
+        dict[str, Annotated[Account, BeforeValidator(_by_vendor)]], BeforeValidator(_with_names)
+    ] = Field(default_factory=dict)
 
     def vendors(self) -> dict[tuple[str, str], AnyVendor]:
         """Every account ready for use, by (vendor, account)."""
-        return {(account.vendor, name): load_vendor(account.vendor)(account, self.public_url) for name, account in self.accounts.items()}
+        return {
+            (account.vendor, name): load_vendor(account.vendor)(account, self.public_url)
+            for name, account in self.accounts.items()
+        }
 
     def chosen(self, named: Iterable[str]) -> list[AnyVendor]:
         """The accounts named, or all. Raises ConfigurationError for one that is not here."""
@@ -136,8 +148,14 @@ class Settings(Section):
         for account in self.accounts.values():
             for secret in set(account.live_secrets()):
                 having.setdefault(secret, []).append(account)
-        groups = [sharing for sharing in having.values() if not all(load_vendor(account.vendor).signs_url for account in sharing)]
-        return sorted({tuple(account.name for account in sharing): None for sharing in groups if len(sharing) > 1})
+        groups = [
+            sharing
+            for sharing in having.values()
+            if not all(load_vendor(account.vendor).signs_url for account in sharing)
+        ]
+        return sorted(
+            {tuple(account.name for account in sharing): None for sharing in groups if len(sharing) > 1}
+        )
 
     def topic(self, vendor: str) -> str:
         """Where a vendor's events go."""
@@ -183,7 +201,11 @@ def _local_paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, st
 def section_models() -> dict[str, type[BaseModel]]:
     """The sections by name, without accounts, whose models depend on their vendors."""
     models = {name: field.annotation for name, field in Settings.model_fields.items()}
-    return {name: model for name, model in models.items() if isinstance(model, type) and issubclass(model, BaseModel)}
+    return {
+        name: model
+        for name, model in models.items()
+        if isinstance(model, type) and issubclass(model, BaseModel)
+    }
 
 
 def account_model(table: dict[str, Any]) -> type[Account]:

@@ -32,7 +32,10 @@ _HARMLESS_NAME = re.compile(r"(id|uri|url|path|file|name|type|timeout)$")
 def has_secret(credentials: object) -> bool:
     """Whether credentials, as text or as a table, hold a password, a key or a token: in a URL, as `name=value`, or as JSON."""
     if isinstance(credentials, Mapping):
-        return any((_is_secret_name(str(name)) and value not in ("", None)) or has_secret(value) for name, value in credentials.items())
+        return any(
+            (_is_secret_name(str(name)) and value not in ("", None)) or has_secret(value)
+            for name, value in credentials.items()
+        )
     if isinstance(credentials, list):
         return any(map(has_secret, credentials))
     return isinstance(credentials, str) and _text_has_secret(credentials)
@@ -47,7 +50,11 @@ def _text_has_secret(text: str) -> bool:
         return has_secret(parsed)
     forms = {text, unquote(text)}  # the name of a parameter may be escaped too
     names = [name for form in forms for pair in _NAMED.findall(form) for name in pair if name]
-    return bool(_PASSWORD.fullmatch(text) or _WITHOUT_SCHEME.match(text)) or any(map(_is_secret_name, names)) or "PRIVATE KEY-----" in text
+    return (
+        bool(_PASSWORD.fullmatch(text) or _WITHOUT_SCHEME.match(text))
+        or any(map(_is_secret_name, names))
+        or "PRIVATE KEY-----" in text
+    )
 
 
 def _is_secret_name(name: str) -> bool:

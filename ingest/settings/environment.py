@@ -38,10 +38,16 @@ def read_variables(environ: Mapping[str, str], accounts: Iterable[str]) -> list[
 
     Raises ConfigurationError.
     """
-    exported = {name: value for name, value in environ.items() if not (_is_service_variable(name, value) or _is_linked(name, environ))}
+    exported = {
+        name: value
+        for name, value in environ.items()
+        if not (_is_service_variable(name, value) or _is_linked(name, environ))
+    }
     sources = [_set_in(_mounted(environ.get(SECRETS_PATH))), _set_in(exported)]
     known = {*accounts, *(account for source in sources for account in _hyphenated(source))}
-    layers = [[Variable(name, _path(name, known), value) for name, value in source.items()] for source in sources]
+    layers = [
+        [Variable(name, _path(name, known), value) for name, value in source.items()] for source in sources
+    ]
     for layer in layers:
         _refuse_duplicates(layer)
     return [variable for layer in layers for variable in layer]
@@ -82,9 +88,13 @@ def _mounted(folder: str | None) -> dict[str, str]:
     if not folder:
         return {}
     try:
-        files = [file for file in sorted(Path(folder).iterdir()) if file.name.startswith(PREFIX) and file.is_file()]
+        files = [
+            file for file in sorted(Path(folder).iterdir()) if file.name.startswith(PREFIX) and file.is_file()
+        ]
     except OSError as error:
-        raise ConfigurationError(f"{SECRETS_PATH}: the folder {folder} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(
+            f"{SECRETS_PATH}: the folder {folder} cannot be read: {error.strerror}"
+        ) from None
     try:
         return {file.name: read_text(file) for file in files}
     except ConfigurationError as error:
@@ -109,10 +119,14 @@ def _path(name: str, accounts: Collection[str]) -> tuple[str, ...]:
 
 def _account_in(name: str, text: str, accounts: Collection[str]) -> str | None:
     """The known account that the text begins with; `my_sales` stands for `my-sales` too."""
-    matches = {account for account in accounts if text.startswith((f"{account}__", f"{account.replace('-', '_')}__"))}
+    matches = {
+        account for account in accounts if text.startswith((f"{account}__", f"{account.replace('-', '_')}__"))
+    }
     longest = {account for account in matches if len(account) == max(map(len, matches))}
     if len(longest) > 1:
-        raise ConfigurationError(f"{name} may mean account {' or '.join(sorted(longest))}: rename one of the accounts")
+        raise ConfigurationError(
+            f"{name} may mean account {' or '.join(sorted(longest))}: rename one of the accounts"
+        )
     return longest.pop() if longest else None
 
 
@@ -121,7 +135,9 @@ def _refuse_duplicates(variables: Iterable[Variable]) -> None:
     for variable in variables:
         if variable.path in names:
             both = f"{names[variable.path]} and {variable.name}"
-            raise ConfigurationError(f"{both} are the same setting, {'.'.join(variable.path)}: remove one of them")
+            raise ConfigurationError(
+                f"{both} are the same setting, {'.'.join(variable.path)}: remove one of them"
+            )
         names[variable.path] = variable.name
 
 

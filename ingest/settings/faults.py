@@ -20,12 +20,19 @@ _EXAMPLES = {"name": "an account's name has lower-case letters, digits, _ and - 
 def explain(error: ValidationError, tree: Tree, variables: Sequence[Variable]) -> list[str]:
     """One sentence for each fault."""
     faults = error.errors(include_input=False, include_url=False, include_context=False)
-    return [_sentence([str(part) for part in fault["loc"]], fault["type"], fault["msg"], tree, variables) for fault in faults]
+    return [
+        _sentence([str(part) for part in fault["loc"]], fault["type"], fault["msg"], tree, variables)
+        for fault in faults
+    ]
 
 
 def in_one_message(faults: Sequence[str]) -> str:
     """A fault alone as it is; several one to a line."""
-    return faults[0] if len(faults) == 1 else "\n".join([f"{len(faults)} settings are wrong:", *(f"- {fault}" for fault in faults)])
+    return (
+        faults[0]
+        if len(faults) == 1
+        else "\n".join([f"{len(faults)} settings are wrong:", *(f"- {fault}" for fault in faults)])
+    )
 
 
 def _sentence(path: list[str], kind: str, message: str, tree: Tree, variables: Sequence[Variable]) -> str:
@@ -67,7 +74,9 @@ def _all_paths(tree: Tree) -> Iterator[tuple[str, ...]]:
         yield from ((section, key) for key in model.model_fields)
     accounts = tree.get("accounts")
     for name in accounts if isinstance(accounts, dict) else ():
-        yield from (("accounts", name.replace("-", "_"), key) for key in _model(["accounts", name], tree).model_fields)
+        yield from (
+            ("accounts", name.replace("-", "_"), key) for key in _model(["accounts", name], tree).model_fields
+        )
 
 
 def _model(path: list[str], tree: Tree) -> type[BaseModel]:

@@ -22,9 +22,13 @@ def config_file(name: str | None) -> Path | None:
     if mode is None and name is None:
         return None
     if mode is None:
-        raise ConfigurationError(f"there is no settings file {path}{_in_full(path)}; `ingest init` writes one")
+        raise ConfigurationError(
+            f"there is no settings file {path}{_in_full(path)}; `ingest init` writes one"
+        )
     if not stat.S_ISREG(mode):
-        raise ConfigurationError(f"{path}{_in_full(path)} is not a file: name the settings file, for example {path / DEFAULT_CONFIG}")
+        raise ConfigurationError(
+            f"{path}{_in_full(path)} is not a file: name the settings file, for example {path / DEFAULT_CONFIG}"
+        )
     return path
 
 

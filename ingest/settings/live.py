@@ -50,7 +50,11 @@ class Live(Generic[T]):
 
     def current(self) -> T:
         """Return the last value that was whole."""
-        if time.monotonic() >= self._next_look and (reader := self._start_reading()) and self._took < _QUICK_SECONDS:
+        if (
+            time.monotonic() >= self._next_look
+            and (reader := self._start_reading())
+            and self._took < _QUICK_SECONDS
+        ):
             reader.join(_WAIT_SECONDS)
         return self._value
 
@@ -75,7 +79,9 @@ class Live(Generic[T]):
         try:
             value = self._read()
         except Exception as error:  # noqa: BLE001 - or whoever asks would fail, each delivery with 500
-            why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__  # whose message may quote a secret
+            why = (
+                str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+            )  # whose message may quote a secret
             self._next = time.monotonic() + self._pause
             self.trouble = why
             log.error("secrets.not_reloaded", why=why, kept="the settings as they were")  # noqa: TRY400 - the message has it all
@@ -91,7 +97,12 @@ class Live(Generic[T]):
         self.current()
         if not self.trouble:
             return []
-        return [warning("settings", f"the files cannot be used, so this process goes on with the settings as they were: {self.trouble}")]
+        return [
+            warning(
+                "settings",
+                f"the files cannot be used, so this process goes on with the settings as they were: {self.trouble}",
+            )
+        ]
 
     def _stamps(self) -> list[Stamp | None]:
         began = time.thread_time()  # to be kept waiting by others is no reason to look less often
@@ -104,7 +115,9 @@ class Live(Generic[T]):
 class LiveAccounts(Accounts):
     """The accounts of a process that runs, as a mapping that changes when the files do."""
 
-    def __init__(self, read: Callable[[], Accounts], paths: Sequence[Path], first: Accounts | None = None) -> None:
+    def __init__(
+        self, read: Callable[[], Accounts], paths: Sequence[Path], first: Accounts | None = None
+    ) -> None:
         """As `Live`."""
         self._live = Live(read, paths, first)
 

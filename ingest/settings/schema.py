@@ -32,7 +32,9 @@ class _AsWritten(GenerateJsonSchema):
 
 def settings_schema() -> Schema:
     """The schema of the whole file."""
-    properties = {name: property_ for name, property_ in _table(Settings)["properties"].items() if name != "accounts"}
+    properties = {
+        name: property_ for name, property_ in _table(Settings)["properties"].items() if name != "accounts"
+    }
     properties |= {name: _table(model) for name, model in section_models().items()}
     return {
         "$schema": _DIALECT,
@@ -55,7 +57,8 @@ def _accounts() -> Schema:
             "type": "object",
             "properties": {"vendor": {"enum": list(vendors)}},
             "allOf": [
-                {"if": {"properties": {"vendor": {"const": name}}, "required": ["vendor"]}, "then": table} for name, table in tables.items()
+                {"if": {"properties": {"vendor": {"const": name}}, "required": ["vendor"]}, "then": table}
+                for name, table in tables.items()
             ],
         },
     }
@@ -65,9 +68,18 @@ def _table(model: type[BaseModel], **constants: str) -> Schema:
     """A table of the file: the model's fields but secrets, and the name that an account has from its table."""
     schema = model.model_json_schema(schema_generator=_AsWritten)
     hidden = {*secret_fields(model), *(["name"] if constants else [])}
-    properties = {name: _property(schema["properties"][name], constants.get(name)) for name in model.model_fields if name not in hidden}
+    properties = {
+        name: _property(schema["properties"][name], constants.get(name))
+        for name in model.model_fields
+        if name not in hidden
+    }
     description = (model.__doc__ or "").partition("\n")[0]
-    return {"type": "object", "description": description, "additionalProperties": False, "properties": properties}
+    return {
+        "type": "object",
+        "description": description,
+        "additionalProperties": False,
+        "properties": properties,
+    }
 
 
 def _property(schema: Schema, constant: str | None) -> Schema:
@@ -80,7 +92,10 @@ def _property(schema: Schema, constant: str | None) -> Schema:
     if constant:
         return {**kept, "const": constant}
     if kept.get("type") == "array":
-        return {**{key: value for key, value in kept.items() if key not in {"type", "items", "minItems"}}, **_LIST}
+        return {
+            **{key: value for key, value in kept.items() if key not in {"type", "items", "minItems"}},
+            **_LIST,
+        }
     if choices := [choice for choice in kept.pop("anyOf", []) if choice != {"type": "null"}]:
         return {**kept, **(choices[0] if len(choices) == 1 else {"anyOf": choices})}
     return kept

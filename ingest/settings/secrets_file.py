@@ -77,7 +77,9 @@ class SecretsFile:
             lock = FileLock(f"{self.path}.lock", timeout=_LOCK_SECONDS, mode=_PRIVATE)
             lock.acquire()
         except LockTimeout:
-            raise ConfigurationError(f"{self.path} is being changed by another process for too long") from None
+            raise ConfigurationError(
+                f"{self.path} is being changed by another process for too long"
+            ) from None
         except OSError as error:
             raise self._cannot(error) from None
         try:
@@ -105,7 +107,9 @@ class SecretsFile:
         for number, key in enumerate(("accounts", account), 1):
             found = found.setdefault(key, {})
             if not isinstance(found, dict):
-                raise ConfigurationError(f"{self.path}: {'.'.join(('accounts', account)[:number])} is to be a table")
+                raise ConfigurationError(
+                    f"{self.path}: {'.'.join(('accounts', account)[:number])} is to be a table"
+                )
         table: dict[str, Any] = found
         return table
 
@@ -114,7 +118,9 @@ class SecretsFile:
         found = table.get(_KEY, ())
         parts = split_list(found) if isinstance(found, str) else found
         if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-            raise ConfigurationError(f'{self.path}: {_KEY} is to be a list of texts, like ["newest", "older"]')
+            raise ConfigurationError(
+                f'{self.path}: {_KEY} is to be a list of texts, like ["newest", "older"]'
+            )
         return tuple(part.strip() for part in parts if part.strip())
 
     def _write(self, text: str) -> None:

@@ -46,7 +46,9 @@ def _absolute_credentials(credentials: SecretStr | None, info: ValidationInfo) -
 
 
 def _admin_host() -> Any:
-    return Field("127.0.0.1", description="Host of the admin listener, which serves `/readyz` and `/metrics`.")
+    return Field(
+        "127.0.0.1", description="Host of the admin listener, which serves `/readyz` and `/metrics`."
+    )
 
 
 def _admin_port(port: int) -> Any:
@@ -101,7 +103,9 @@ class ReceiverSettings(Section):
     admin_token: AdminToken = _admin_token()
     workers: int = Field(1, ge=1, le=64, description="Number of processes that share the public listener.")
     body_limit: int = Field(
-        1024 * 1024, ge=1024, description="Largest body in bytes; larger ones are answered 413. With Kafka at most `1835008`."
+        1024 * 1024,
+        ge=1024,
+        description="Largest body in bytes; larger ones are answered 413. With Kafka at most `1835008`.",
     )
     append_timeout: Duration = Field(
         timedelta(seconds=4),
@@ -117,7 +121,9 @@ class ReceiverSettings(Section):
         " balancers 60 s, Traefik 90 s, Caddy 120 s, Google Cloud 600 s), or a delivery may be sent on one that is just being closed."
         " While more than half of `connection_limit` is taken, only `head_timeout`.",
     )
-    body_timeout: Duration = Field(timedelta(seconds=10), description="How long a request's body may take to arrive.")
+    body_timeout: Duration = Field(
+        timedelta(seconds=10), description="How long a request's body may take to arrive."
+    )
     in_flight_limit: Annotated[int, AfterValidator(_fits_two_bodies)] = Field(
         32 * 1024 * 1024,
         ge=1024,
@@ -137,14 +143,17 @@ class ReceiverSettings(Section):
         " between receivers. If you switch to the embedded log, records waiting here are moved into it at start.",
     )
     spool_after: Duration = Field(
-        timedelta(seconds=1), description="How long Kafka may take before a delivery goes to the spool. At most half of `append_timeout`."
+        timedelta(seconds=1),
+        description="How long Kafka may take before a delivery goes to the spool. At most half of `append_timeout`.",
     )
     spool_limit: int = Field(
         4 * 1024**3,
         ge=1024 * 1024,
         description="Bytes that one worker may keep in the spool, without the file's journal. Above it deliveries are answered 503.",
     )
-    undone_limit: Duration = _undone_limit(timedelta(days=1), "a record has waited in the spool, although deliveries are still taken,")
+    undone_limit: Duration = _undone_limit(
+        timedelta(days=1), "a record has waited in the spool, although deliveries are still taken,"
+    )
 
 
 _MIB = 1024 * 1024
@@ -171,7 +180,9 @@ class ConsumerSettings(Section):
     )
     max_records: int = Field(5000, ge=1, description="A batch is loaded when it has this many records.")
     max_bytes: int = Field(
-        8 * _MIB, ge=1024, description="A batch is loaded when it has this many bytes, or as many as `consumer.memory` has room for."
+        8 * _MIB,
+        ge=1024,
+        description="A batch is loaded when it has this many bytes, or as many as `consumer.memory` has room for.",
     )
     memory: int = Field(
         832 * _MIB,
@@ -180,14 +191,17 @@ class ConsumerSettings(Section):
         " size of a batch, and DuckDB. At least 448 MiB, and 320 MiB more than 96 times `receiver.body_limit`.",
     )
     linger: Duration = Field(
-        timedelta(milliseconds=250), description="A batch is loaded when its oldest record was received this long ago."
+        timedelta(milliseconds=250),
+        description="A batch is loaded when its oldest record was received this long ago.",
     )
     dead_letter_limit: int = Field(
         100,
         ge=1,
         description="The consumer stops after this many bad records in a row, or when more than half of the last 10 times this many were bad.",
     )
-    undone_limit: Duration = _undone_limit(timedelta(seconds=30), "records were read from the log and are not loaded")
+    undone_limit: Duration = _undone_limit(
+        timedelta(seconds=30), "records were read from the log and are not loaded"
+    )
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8082)
     admin_hosts: Hosts = _admin_hosts()
@@ -207,7 +221,10 @@ class ConsumerSettings(Section):
 class WarehouseSettings(Section):
     """The warehouse: any dlt destination."""
 
-    destination: str = Field("duckdb", description="Name of a [dlt destination](https://dlthub.com/docs/dlt-ecosystem/destinations).")
+    destination: str = Field(
+        "duckdb",
+        description="Name of a [dlt destination](https://dlthub.com/docs/dlt-ecosystem/destinations).",
+    )
     credentials: Annotated[SecretStr | None, AfterValidator(_absolute_credentials)] = Field(
         None,
         description=f"Credentials as dlt expects them. For DuckDB the path of its file, `{DEFAULT_FILE}` by default. With a password in it, only in"
@@ -216,7 +233,9 @@ class WarehouseSettings(Section):
     dataset: Annotated[str, AfterValidator(_not_reserved)] = Field(
         "ingest", pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", description="Dataset or schema of the tables."
     )
-    work_dir: LocalPath = Field("data/dlt", description="dlt's working folder. It can be deleted while nothing runs.")
+    work_dir: LocalPath = Field(
+        "data/dlt", description="dlt's working folder. It can be deleted while nothing runs."
+    )
 
     @property
     def duckdb_file(self) -> Path | None:
@@ -230,21 +249,31 @@ class WarehouseSettings(Section):
 class ReconcileSettings(Section):
     """Reconciliation: how often the vendors' REST APIs are compared with the warehouse, and how far back."""
 
-    every: Duration = Field(timedelta(hours=1), description="How often `ingest up` and `ingest reconcile --watch` compare.")
-    jitter: Duration = Field(timedelta(minutes=5), description="Longest random delay that is added to `every`.")
+    every: Duration = Field(
+        timedelta(hours=1), description="How often `ingest up` and `ingest reconcile --watch` compare."
+    )
+    jitter: Duration = Field(
+        timedelta(minutes=5), description="Longest random delay that is added to `every`."
+    )
     lookback: Duration = Field(
-        timedelta(days=2), description="How far back each run looks. After failed or missing runs it looks back to the last good one."
+        timedelta(days=2),
+        description="How far back each run looks. After failed or missing runs it looks back to the last good one.",
     )
     lag: Duration = Field(
-        timedelta(minutes=1), description="How far a vendor's REST API may be behind its webhooks. Younger rows are not doubted."
+        timedelta(minutes=1),
+        description="How far a vendor's REST API may be behind its webhooks. Younger rows are not doubted.",
     )
-    patience: Duration = Field(timedelta(minutes=1), description="How long one request is retried while a vendor fails.")
+    patience: Duration = Field(
+        timedelta(minutes=1), description="How long one request is retried while a vendor fails."
+    )
     state_dir: LocalPath = Field(
         "data/reconcile",
         description="Folder for the progress of runs, what is known of each account's key and of this machine's clock, and OAuth tokens that were"
         " renewed. Keep this folder.",
     )
-    undone_limit: Duration = _undone_limit(timedelta(minutes=10), "records, repairs among them, are in the log and not loaded")
+    undone_limit: Duration = _undone_limit(
+        timedelta(minutes=10), "records, repairs among them, are in the log and not loaded"
+    )
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8083)
     admin_hosts: Hosts = _admin_hosts()
@@ -255,9 +284,11 @@ class WebhooksSettings(Section):
     """The vendors' webhook subscriptions."""
 
     every: Duration = Field(
-        timedelta(hours=1), description="How often `ingest up` and `ingest reconcile --watch` check the vendors' subscriptions."
+        timedelta(hours=1),
+        description="How often `ingest up` and `ingest reconcile --watch` check the vendors' subscriptions.",
     )
     repair: bool = Field(False, description="Whether that check also repairs them without asking.")
     timeout: Duration = Field(
-        timedelta(seconds=30), description="How long a vendor may take to answer a request that creates a subscription."
+        timedelta(seconds=30),
+        description="How long a vendor may take to answer a request that creates a subscription.",
     )

@@ -17,7 +17,15 @@ from ingest.errors import ConfigurationError
 from ingest.local_path import FOLDER
 from ingest.settings import Settings, nearest_account_model, section_models
 from ingest.settings.credentials import has_secret
-from ingest.settings.environment import CONFIG, SECRETS_PATH, Tree, merge, read_variables, tree_of, variable_name
+from ingest.settings.environment import (
+    CONFIG,
+    SECRETS_PATH,
+    Tree,
+    merge,
+    read_variables,
+    tree_of,
+    variable_name,
+)
 from ingest.settings.faults import explain, in_one_message
 from ingest.settings.files import DEFAULT_CONFIG, config_file, read_secrets, read_toml, secrets_path
 from ingest.settings.secret_fields import secret_fields
@@ -107,7 +115,9 @@ def _account_names(*trees: Tree) -> list[str]:
 
 def _nowhere(environ: Mapping[str, str]) -> str:
     mounted = (
-        f"the folder {environ[SECRETS_PATH]} ({SECRETS_PATH}) has no setting" if environ.get(SECRETS_PATH) else f"{SECRETS_PATH} is not set"
+        f"the folder {environ[SECRETS_PATH]} ({SECRETS_PATH}) has no setting"
+        if environ.get(SECRETS_PATH)
+        else f"{SECRETS_PATH} is not set"
     )
     return (
         f"there are no settings: no file {Path(DEFAULT_CONFIG).absolute()}, neither --config nor {CONFIG} names another one, no INGEST_ variable"
@@ -127,7 +137,9 @@ def _secrets_in(plain: Tree, tree: Tree) -> Iterator[tuple[str, ...]]:
         yield from ((section, key) for key in _secret_keys(plain.get(section), model))
     accounts = plain.get("accounts")
     for name, table in accounts.items() if isinstance(accounts, dict) else ():
-        whole = tree["accounts"][name] if isinstance(tree["accounts"], dict) else table  # the vendor may be named elsewhere
+        whole = (
+            tree["accounts"][name] if isinstance(tree["accounts"], dict) else table
+        )  # the vendor may be named elsewhere
         if isinstance(table, dict) and isinstance(whole, dict):
             yield from (("accounts", name, key) for key in _secret_keys(table, nearest_account_model(whole)))
     warehouse = plain.get("warehouse")

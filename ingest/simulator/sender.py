@@ -73,10 +73,14 @@ class Sender:
         if self._chaos.lost and self._random.random() < self._chaos.lost:
             self.sent.lost += 1
             return
-        late = self._random.uniform(0, self._chaos.delay) if self._random.random() < self._chaos.delayed else 0.0
+        late = (
+            self._random.uniform(0, self._chaos.delay) if self._random.random() < self._chaos.delayed else 0.0
+        )
         self._start(self._deliver(dialect, webhook, late, first=True))
         if self._random.random() < self._chaos.duplicated:
-            self._start(self._deliver(dialect, webhook, self._random.uniform(0, self._chaos.delay), first=False))
+            self._start(
+                self._deliver(dialect, webhook, self._random.uniform(0, self._chaos.delay), first=False)
+            )
 
     async def drain(self) -> None:
         """Until nothing is under way."""

@@ -35,11 +35,15 @@ def differences(world: World, dialects: Mapping[str, Dialect], rows: Iterable[Ro
         found[key] = row
         times[key] += 1
     wrong = [
-        Difference(account, booking_id, "", "one row", f"{count} rows") for (_, account, booking_id), count in times.items() if count > 1
+        Difference(account, booking_id, "", "one row", f"{count} rows")
+        for (_, account, booking_id), count in times.items()
+        if count > 1
     ]
     for account, meeting in world.truth():
         expected = dialects[account].expected(meeting)
-        wrong += _compare(account, expected, found.pop((dialects[account].vendor, account, expected["booking_id"]), None))
+        wrong += _compare(
+            account, expected, found.pop((dialects[account].vendor, account, expected["booking_id"]), None)
+        )
     return wrong + [
         Difference(account, booking_id, "", "", "a booking that never was")
         for (_, account, booking_id), row in found.items()
@@ -53,5 +57,7 @@ def _compare(account: str, expected: Row, row: Row | None) -> list[Difference]:
         return [Difference(account, booking_id, "", "a booking", "")]
     here, found = {**expected, "gone_at": None}, {"gone_at": None, **row}
     return [
-        Difference(account, booking_id, column, str(value), str(found[column])) for column, value in here.items() if found[column] != value
+        Difference(account, booking_id, column, str(value), str(found[column]))
+        for column, value in here.items()
+        if found[column] != value
     ]

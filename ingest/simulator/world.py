@@ -119,9 +119,44 @@ class _Due:
     account: str = field(compare=False)
 
 
-_FIRST = ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Frances", "Tim", "Radia", "Leslie", "Zoë", "Jürgen", "Łukasz", "美咲")
-_LAST = ("Hopper", "Lovelace", "Turing", "Liskov", "Knuth", "Allen", "Perlman", "Lamport", "O'Neil", "Gonçalves", "田中", "Åström")
-_ZONES = ("Europe/London", "America/New_York", "Asia/Kolkata", "Australia/Sydney", "Europe/Berlin", "Asia/Tokyo")
+_FIRST = (
+    "Ada",
+    "Grace",
+    "Alan",
+    "Edsger",
+    "Barbara",
+    "Donald",
+    "Frances",
+    "Tim",
+    "Radia",
+    "Leslie",
+    "Zoë",
+    "Jürgen",
+    "Łukasz",
+    "美咲",
+)
+_LAST = (
+    "Hopper",
+    "Lovelace",
+    "Turing",
+    "Liskov",
+    "Knuth",
+    "Allen",
+    "Perlman",
+    "Lamport",
+    "O'Neil",
+    "Gonçalves",
+    "田中",
+    "Åström",
+)
+_ZONES = (
+    "Europe/London",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Australia/Sydney",
+    "Europe/Berlin",
+    "Asia/Tokyo",
+)
 _SERVICES = (
     Service(1, "Intro call", 15, Decimal(0)),
     Service(2, "Consultation", 45, Decimal("120.50")),
@@ -164,7 +199,9 @@ class World:
 
     def truth(self) -> list[tuple[str, Meeting]]:
         """Every account's meetings as they are now."""
-        return [(account, meeting) for account, meetings in self.meetings.items() for meeting in meetings.values()]
+        return [
+            (account, meeting) for account, meetings in self.meetings.items() for meeting in meetings.values()
+        ]
 
     def forget(self, account: str, number: int) -> None:
         """Delete a meeting, and what was to become of it, as if it had never been booked: nobody is told."""
@@ -187,13 +224,20 @@ class World:
 
     def _plan(self, account: str, meeting: Meeting) -> None:
         """What will become of it: most are attended, some moved or cancelled before, some missed."""
-        fate = self._random.choices((Kind.COMPLETED, Kind.MOVED, Kind.CANCELLED, Kind.NO_SHOW), (50, 25, 15, 10))[0]
+        fate = self._random.choices(
+            (Kind.COMPLETED, Kind.MOVED, Kind.CANCELLED, Kind.NO_SHOW), (50, 25, 15, 10)
+        )[0]
         if fate in {Kind.MOVED, Kind.CANCELLED}:
             self._schedule(account, meeting, fate, meeting.changed_at + self._lead(meeting, fate))
             return
         self._schedule(account, meeting, Kind.COMPLETED, meeting.ends_at)
         if fate is Kind.NO_SHOW:
-            self._schedule(account, meeting, Kind.NO_SHOW, meeting.ends_at + timedelta(minutes=self._random.randrange(1, 90)))
+            self._schedule(
+                account,
+                meeting,
+                Kind.NO_SHOW,
+                meeting.ends_at + timedelta(minutes=self._random.randrange(1, 90)),
+            )
 
     def _lead(self, meeting: Meeting, fate: Kind) -> timedelta:
         """How long until people change their minds: some within a minute or a second, where vendors' times are the same."""
@@ -217,7 +261,11 @@ class World:
             self._plan(due.account, moved)
             return [self._keep(due.account, Kind.MOVED, moved)]
         reason = self._random.choice(_REASONS) if due.kind is Kind.CANCELLED else None
-        return [self._keep(due.account, due.kind, replace(meeting, changed_at=due.at, last=due.kind, reason=reason))]
+        return [
+            self._keep(
+                due.account, due.kind, replace(meeting, changed_at=due.at, last=due.kind, reason=reason)
+            )
+        ]
 
     def _replace(self, account: str, old: Meeting, now: datetime) -> list[Change]:
         new = replace(
@@ -230,7 +278,13 @@ class World:
             replaces=old.number,
         )
         self._plan(account, new)
-        ended = replace(old, changed_at=now, last=Kind.REPLACED, replaced_by=new.number, reason=self._random.choice(_REASONS))
+        ended = replace(
+            old,
+            changed_at=now,
+            last=Kind.REPLACED,
+            replaced_by=new.number,
+            reason=self._random.choice(_REASONS),
+        )
         return [self._keep(account, Kind.REPLACED, ended), self._keep(account, Kind.CREATED, new)]
 
     def _keep(self, account: str, kind: Kind, meeting: Meeting) -> Change:
@@ -240,10 +294,16 @@ class World:
     def _slot(self, now: datetime) -> datetime:
         quarter = timedelta(minutes=15)
         start = now + timedelta(minutes=self._random.randrange(30, 36 * 60))
-        return start.replace(minute=0, second=0, microsecond=0) + quarter * self._random.randrange(4) + timedelta(hours=1)
+        return (
+            start.replace(minute=0, second=0, microsecond=0)
+            + quarter * self._random.randrange(4)
+            + timedelta(hours=1)
+        )
 
     def _person(self, number: int) -> Person:
-        return Person(number, _FIRST[number % len(_FIRST)], _LAST[number % len(_LAST)], _ZONES[number % len(_ZONES)])
+        return Person(
+            number, _FIRST[number % len(_FIRST)], _LAST[number % len(_LAST)], _ZONES[number % len(_ZONES)]
+        )
 
     def _next_number(self) -> int:
         self._last_number += 1

@@ -86,7 +86,11 @@ class Vendor(ABC, Generic[A]):
     def parse(self, delivery: VerifiedDelivery) -> Event:
         """The event in it, the raw bytes untouched. Raises PayloadError."""
         reading = self.read(delivery)
-        for name, text in (("event's id", reading.id), ("event's type", reading.type), ("subject", reading.subject)):
+        for name, text in (
+            ("event's id", reading.id),
+            ("event's type", reading.type),
+            ("subject", reading.subject),
+        ):
             check_length(name, text)
         return Event(
             id=reading.id,
@@ -171,7 +175,10 @@ class Vendor(ABC, Generic[A]):
             return
         if sent_at - now > CLOCK_SKEW:
             ahead = describe_duration(sent_at - now)
-            raise WrongTime(f"sent {ahead} in the future by this machine's clock; if that is behind, {CLOCK_REMEDY}", sent_at)
+            raise WrongTime(
+                f"sent {ahead} in the future by this machine's clock; if that is behind, {CLOCK_REMEDY}",
+                sent_at,
+            )
         if self.account.tolerance is not None and now - sent_at > self.account.tolerance:
             age, limit = describe_duration(now - sent_at), describe_duration(self.account.tolerance)
             raise WrongTime(

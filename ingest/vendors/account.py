@@ -53,9 +53,15 @@ class Account(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     vendor: str = Field(description="`calendly`, `oncehub`, `appointedd` or `bookeo`.")
-    webhook_secrets: Secrets = Field((), description="List of secrets; a delivery may be signed with any of them.")
-    tolerance: Duration | None = Field(None, description="How old a signed delivery may be. Unlimited by default.")
-    api_url: WebAddress | None = Field(None, description="Another base URL of the vendor's REST API, for tests and proxies.")
+    webhook_secrets: Secrets = Field(
+        (), description="List of secrets; a delivery may be signed with any of them."
+    )
+    tolerance: Duration | None = Field(
+        None, description="How old a signed delivery may be. Unlimited by default."
+    )
+    api_url: WebAddress | None = Field(
+        None, description="Another base URL of the vendor's REST API, for tests and proxies."
+    )
     rate_limit: int | None = Field(
         None,
         ge=0,

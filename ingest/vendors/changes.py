@@ -21,7 +21,9 @@ class Span:
     longest: timedelta
 
 
-def changes(name: str, key: str, account: str, span: Span, read: Callable[[Window], Iterator[list[Record]]]) -> DltResource:
+def changes(
+    name: str, key: str, account: str, span: Span, read: Callable[[Window], Iterator[list[Record]]]
+) -> DltResource:
     """Pages of `read`, window by window, from where the account's last sync that was loaded ended."""
 
     def pages() -> Iterator[list[Record]]:

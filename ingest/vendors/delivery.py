@@ -58,7 +58,9 @@ class VerifiedDelivery:
     proof: Proof
 
     @classmethod
-    def from_log(cls, delivery: Delivery, signed_by: str, sent_at: datetime | None = None) -> "VerifiedDelivery":
+    def from_log(
+        cls, delivery: Delivery, signed_by: str, sent_at: datetime | None = None
+    ) -> "VerifiedDelivery":
         """One that was verified when it arrived: nothing else gets into the log, and only the log may be its origin.
 
         It cannot be verified again: a dead letter keeps no credentials, and secrets change. `signed_by` is what was found

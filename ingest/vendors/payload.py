@@ -77,9 +77,13 @@ def _objects(value: object, field: str | None = None) -> object:
 
 def _identity(value: str) -> str:
     if not value or "\x00" in value or "\N{REPLACEMENT CHARACTER}" in value or value != value.strip():
-        raise ValueError("an id cannot be empty, hold NUL or a broken character, or begin or end with a blank")
+        raise ValueError(
+            "an id cannot be empty, hold NUL or a broken character, or begin or end with a blank"
+        )
     if len(value.encode(errors="replace")) > LONGEST_ID:
-        raise PydanticCustomError("longer_than_an_id", "an id cannot be so long")  # the type is what a refusal tells
+        raise PydanticCustomError(
+            "longer_than_an_id", "an id cannot be so long"
+        )  # the type is what a refusal tells
     return value
 
 
@@ -180,7 +184,9 @@ def _documented() -> Iterator[None]:
         yield
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        where = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['type']}" for fault in faults[:5])
+        where = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['type']}" for fault in faults[:5]
+        )
         raise PayloadError(f"not the documented shape: {where}") from None
     except (ValueError, OverflowError, RecursionError) as error:
         raise PayloadError(f"not the documented shape: {type(error).__name__}") from None
@@ -202,7 +208,11 @@ def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[st
     """
     empty = (column for column in sources if getattr(booking, column) in EMPTY)
     return frozenset(
-        column for column in empty if not all(_is_told(message, path, clearable=column not in _NEVER_CLEARED) for path in sources[column])
+        column
+        for column in empty
+        if not all(
+            _is_told(message, path, clearable=column not in _NEVER_CLEARED) for path in sources[column]
+        )
     )
 
 

@@ -82,7 +82,8 @@ class Rest(ABC, Generic[A]):
         self._patience = patience
         self._credential = self.credential()
         self._session, self._adapter = open_session(
-            Manners(self.label, self._own_limits(), self._credential, self.refusal, self.pause, patience), self.base_url
+            Manners(self.label, self._own_limits(), self._credential, self.refusal, self.pause, patience),
+            self.base_url,
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -124,13 +125,20 @@ class Rest(ABC, Generic[A]):
     def client(self) -> RESTClient:
         """dlt's, over a session of ours."""
         # Given, or dlt would look for settings of its own in files and environment.
-        return RESTClient(self.base_url, paginator=self.paginator(), session=self._session, config=RuntimeConfiguration())
+        return RESTClient(
+            self.base_url, paginator=self.paginator(), session=self._session, config=RuntimeConfiguration()
+        )
 
     def config(self) -> RESTAPIConfig:
         """For `dlt.sources.rest_api.rest_api_resources`."""
-        client: ClientConfig = {"base_url": self.base_url, "paginator": self.paginator(), "session": self.parts}
+        client: ClientConfig = {
+            "base_url": self.base_url,
+            "paginator": self.paginator(),
+            "session": self.parts,
+        }
         resources: list[str | EndpointResource | DltResource] = [
-            resource if isinstance(resource, DltResource) else mark_parts(resource) for resource in self.resources()
+            resource if isinstance(resource, DltResource) else mark_parts(resource)
+            for resource in self.resources()
         ]
         return {"client": client, "resources": resources}
 
@@ -212,7 +220,9 @@ class Rest(ABC, Generic[A]):
             found = found.get(name) if isinstance(found, dict) else None
         if not found or not isinstance(found, kind):
             missing = f"`{'.'.join(names)}`" if names else "object"
-            raise VendorUnavailable(f"{self.label}: the answer has no {missing} in it. {self.refusal(response)}")
+            raise VendorUnavailable(
+                f"{self.label}: the answer has no {missing} in it. {self.refusal(response)}"
+            )
         return found
 
     def pages(self, path: str, selector: str, **params: Any) -> Iterator[list[Record]]:
@@ -224,8 +234,14 @@ class Rest(ABC, Generic[A]):
         """`403 Permission Denied (request 5f1c): <what to do>`: one line that holds no body and no secret."""
         request_id = _line(self.request_id(response) or "")
         body = json_object(response)
-        words = [_line(self._credential.hidden(text)) for text in (self.said(body), "; ".join(self.details(body)))]
-        told = " ".join(filter(None, [str(response.status_code), "; ".join(word.removesuffix(".") for word in words if word)]))
+        words = [
+            _line(self._credential.hidden(text)) for text in (self.said(body), "; ".join(self.details(body)))
+        ]
+        told = " ".join(
+            filter(
+                None, [str(response.status_code), "; ".join(word.removesuffix(".") for word in words if word)]
+            )
+        )
         return f"{told}{f' (request {request_id})' if request_id else ''}: {remedy or self.remedy(response.status_code)}"
 
     def request_id(self, response: Response) -> str | None:
@@ -249,7 +265,11 @@ class Rest(ABC, Generic[A]):
         """What a person can do."""
         if status < 400:  # noqa: PLR2004 - a success that is none
             return "this is not how the API answers; is api_url right?"
-        return _REMEDIES.get(status, "the vendor failed; try again later" if status >= 500 else "the vendor did not take this request")  # noqa: PLR2004
+        vendor_failed = status >= 500  # noqa: PLR2004 - the vendor's own failures begin there
+        other = (
+            "the vendor failed; try again later" if vendor_failed else "the vendor did not take this request"
+        )
+        return _REMEDIES.get(status, other)
 
     def pause(self, response: Response) -> float | None:
         """`Retry-After`, in either form. https://www.rfc-editor.org/rfc/rfc9110#field.retry-after"""
@@ -257,14 +277,21 @@ class Rest(ABC, Generic[A]):
         if given.isdecimal():
             return float(given)
         with suppress(ValueError, TypeError, OverflowError):  # the second is that of a date without a zone
-            return max(0.0, (parsedate_to_datetime(given) - (server_time(response.headers) or datetime.now(UTC))).total_seconds())
+            return max(
+                0.0,
+                (
+                    parsedate_to_datetime(given) - (server_time(response.headers) or datetime.now(UTC))
+                ).total_seconds(),
+            )
         return None
 
     def secret(self, name: str) -> str:
         """A secret of the account's settings. Raises ConfigurationError when it is not set."""
         value = getattr(self.account, name)
         if value is None:
-            raise ConfigurationError(f"{self.label}: set accounts.{self.account.name}.{name}; without it there is no REST side")
+            raise ConfigurationError(
+                f"{self.label}: set accounts.{self.account.name}.{name}; without it there is no REST side"
+            )
         found = str(value.get_secret_value()) if isinstance(value, SecretStr) else str(value)
         if not _SENDABLE.fullmatch(found):
             raise ConfigurationError(
@@ -276,7 +303,9 @@ class Rest(ABC, Generic[A]):
         """The list in a page. Raises VendorUnavailable when there is none: an empty list must not be read out of nonsense."""
         found = json_object(response).get(container)
         if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-            raise VendorUnavailable(f"{self.label}: the page has no list of objects `{container}`. {self.refusal(response)}")
+            raise VendorUnavailable(
+                f"{self.label}: the page has no list of objects `{container}`. {self.refusal(response)}"
+            )
         return found
 
 
@@ -313,7 +342,10 @@ def _detail(entry: object) -> str:
     """`events: scheduled_events:read is required`, of an object that names a parameter and says what is wrong with it."""
     if not isinstance(entry, dict):
         return entry if isinstance(entry, str) else ""
-    names = (entry.get("parameter") or entry.get("field") or entry.get("name"), entry.get("message") or entry.get("detail"))
+    names = (
+        entry.get("parameter") or entry.get("field") or entry.get("name"),
+        entry.get("message") or entry.get("detail"),
+    )
     return ": ".join(str(part) for part in names if part)
 
 

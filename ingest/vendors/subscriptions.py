@@ -118,7 +118,9 @@ class Subscriptions(ABC, Generic[A]):
     def _post(self, path: str, body: Record) -> Any:
         """The answer's JSON and headers, sent once. Its body may hold a secret, so it is in no log."""
         url = f"{self.rest.base_url}{path}"
-        return self.rest.client.session.request("POST", url, json=body, timeout=(_CONNECT_SECONDS, self._timeout))
+        return self.rest.client.session.request(
+            "POST", url, json=body, timeout=(_CONNECT_SECONDS, self._timeout)
+        )
 
     def _delete(self, path: str) -> None:
         try:
@@ -133,7 +135,11 @@ class Subscriptions(ABC, Generic[A]):
 
 def texts(entries: object) -> frozenset[str]:
     """The words of a list; none where it is none."""
-    return frozenset(str(entry) for entry in entries) if isinstance(entries, Iterable) and not isinstance(entries, str) else frozenset()
+    return (
+        frozenset(str(entry) for entry in entries)
+        if isinstance(entries, Iterable) and not isinstance(entries, str)
+        else frozenset()
+    )
 
 
 def moment(told: object) -> datetime | None:
@@ -162,7 +168,10 @@ def _without_credential(vendor: AnyVendor) -> list[str]:
     urls = [vendor.webhook_url + (f"?{query}" if query else "") for query in vendor.webhook_queries()]
     return [
         f"no REST credential is set; with accounts.{name}.{needed}, `ingest webhooks apply {name}` does this. By hand:",
-        *(f"{number}. have a webhook made at {vendor.name} with URL {url}" for number, url in enumerate(urls, 1)),
+        *(
+            f"{number}. have a webhook made at {vendor.name} with URL {url}"
+            for number, url in enumerate(urls, 1)
+        ),
         f"{len(urls) + 1}. set accounts.{name}.webhook_secrets to the secret that signs it"
         + (" (some are set: keep it the first)" if vendor.account.live_secrets() else ""),
     ]

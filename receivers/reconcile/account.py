@@ -48,7 +48,14 @@ class Around:
 class AccountRun:
     """Without an outlet it is a dry one, which writes nothing. Used once."""
 
-    def __init__(self, around: Around, vendor: AnyVendor, outlet: Outlet | None, since: datetime | None, until: datetime | None) -> None:
+    def __init__(
+        self,
+        around: Around,
+        vendor: AnyVendor,
+        outlet: Outlet | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> None:
         """Without `since`: `reconcile.lookback`, and farther back where runs failed or none ran. Without `until`: now, and the future."""
         now = datetime.now(UTC)
         self._around = around
@@ -95,7 +102,9 @@ class AccountRun:
     @cached_property
     def _rest(self) -> AnyRest:
         """Raises ConfigurationError."""
-        return load_rest(self._vendor.name)(self._vendor, Path(self._around.settings.reconcile.state_dir), self._around.patience)
+        return load_rest(self._vendor.name)(
+            self._vendor, Path(self._around.settings.reconcile.state_dir), self._around.patience
+        )
 
     def _now(self) -> datetime:
         return datetime.now(UTC) - self._ahead
@@ -104,7 +113,9 @@ class AccountRun:
         noting = self._compared(checkpoint)
         if self._went_by_wrong_clock():
             if self._outlet:
-                checkpoint.clear(self._report.since, self._until)  # windows of another time are nothing to go on with
+                checkpoint.clear(
+                    self._report.since, self._until
+                )  # windows of another time are nothing to go on with
             self._begin(self._rest.clock_ahead or timedelta(0))
             noting = self._compared(checkpoint)
             self._went_by_wrong_clock()
@@ -120,7 +131,9 @@ class AccountRun:
 
     def _compared(self, checkpoint: Checkpoint) -> Noting:
         if self._since is None:
-            self._report.since = min(self._report.since, checkpoint.covered(self._now()) or self._report.since)
+            self._report.since = min(
+                self._report.since, checkpoint.covered(self._now()) or self._report.since
+            )
         if self._outlet is None:
             noting = Noting(Nowhere(), None, self._fresh(), self._report.counts)
         else:
@@ -131,7 +144,9 @@ class AccountRun:
 
     def _fresh(self) -> Progress:
         report = self._report
-        return Progress(report.since, self._until, report.since, report.started_at, report.started_at, Counts())
+        return Progress(
+            report.since, self._until, report.since, report.started_at, report.started_at, Counts()
+        )
 
     def _resumed(self, outlet: Outlet, checkpoint: Checkpoint) -> Noting:
         """Going on where a run was stopped that was asked for the same."""
@@ -153,7 +168,9 @@ class AccountRun:
         report.until = None if into_the_future else until
         lag, before = around.settings.reconcile.lag, report.counts.requests
         ownership = Ownership(rest, around.warehouse, checkpoint)
-        sweep = Sweep(rest, around.warehouse, Proof(rest, around.warehouse, noting, lag, report.counts), ownership)
+        sweep = Sweep(
+            rest, around.warehouse, Proof(rest, around.warehouse, noting, lag, report.counts), ownership
+        )
         sweep.unlisted, sweep.rows = set(found.unlisted), found.rows
         try:
             noting.wait()  # what is in the log tells whose key it is
@@ -177,7 +194,9 @@ class AccountRun:
             yield
         except IngestError as error:
             self._report.failure = error
-            log.warning("reconcile.failed", vendor=self._report.vendor, account=self._report.account, why=str(error))
+            log.warning(
+                "reconcile.failed", vendor=self._report.vendor, account=self._report.account, why=str(error)
+            )
         except Exception as error:  # our bug, or an answer nobody thought of
             told = f"{self._report.vendor} account {self._report.account}: an answer that is not understood: {type(error).__name__}"
             self._report.failure = VendorUnavailable(told)
@@ -212,4 +231,6 @@ class AccountRun:
             yield
         except IngestError as error:
             report.unrecorded = error
-            log.warning("reconcile.not_recorded", vendor=report.vendor, account=report.account, why=str(error))
+            log.warning(
+                "reconcile.not_recorded", vendor=report.vendor, account=report.account, why=str(error)
+            )

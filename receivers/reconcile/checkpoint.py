@@ -51,7 +51,9 @@ class Checkpoint:
             if not dry_run:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"reconcile.state_dir {folder} cannot be made: {error.strerror}") from None
+            raise ConfigurationError(
+                f"reconcile.state_dir {folder} cannot be made: {error.strerror}"
+            ) from None
         self._folder = folder
         self._account = account
         self._dry_run = dry_run
@@ -67,7 +69,9 @@ class Checkpoint:
             with self._usable():
                 lock.acquire(timeout=0)
         except Timeout:
-            raise LogUnavailable(f"another process is reconciling account {self._account}{holder(file)}; wait for it, or stop it") from None
+            raise LogUnavailable(
+                f"another process is reconciling account {self._account}{holder(file)}; wait for it, or stop it"
+            ) from None
         try:
             yield
         finally:
@@ -92,8 +96,16 @@ class Checkpoint:
 
         Those that found nothing and are too old to go on are forgotten.
         """
-        found = [progress for file in sorted(self._folder.glob(f"{self._account}.*.reconcile")) if (progress := self._read(file))]
-        left = [progress for progress in found if progress.end or _too_old(progress) or (progress.since, progress.until) != (since, until)]
+        found = [
+            progress
+            for file in sorted(self._folder.glob(f"{self._account}.*.reconcile"))
+            if (progress := self._read(file))
+        ]
+        left = [
+            progress
+            for progress in found
+            if progress.end or _too_old(progress) or (progress.since, progress.until) != (since, until)
+        ]
         told = [progress for progress in left if progress.end or progress.counts != Counts()]
         for progress in left:
             if progress not in told and _too_old(progress):
@@ -118,7 +130,10 @@ class Checkpoint:
         if until is None or not is_future(until, now):
             return until
         log.warning(
-            "reconcile.mark_of_the_future", account=self._account, until=format_instant(until), looked_back_days=LOOKBACK_IN_DOUBT.days
+            "reconcile.mark_of_the_future",
+            account=self._account,
+            until=format_instant(until),
+            looked_back_days=LOOKBACK_IN_DOUBT.days,
         )
         return now - LOOKBACK_IN_DOUBT
 
@@ -176,7 +191,9 @@ class Checkpoint:
         except Timeout:
             raise
         except OSError as error:
-            raise LogUnavailable(f"reconcile.state_dir {self._folder} cannot be used: {error.strerror or error}") from None
+            raise LogUnavailable(
+                f"reconcile.state_dir {self._folder} cannot be used: {error.strerror or error}"
+            ) from None
 
 
 def _too_old(progress: Progress) -> bool:

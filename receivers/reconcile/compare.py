@@ -23,7 +23,9 @@ class Verdict(Enum):
     YOUNG = auto()
 
 
-def compare(told: Booking, stored: Stored | None, columns: Sequence[str], now: datetime, lag: timedelta) -> Verdict:
+def compare(
+    told: Booking, stored: Stored | None, columns: Sequence[str], now: datetime, lag: timedelta
+) -> Verdict:
     """By version; and within one, or where the stored one claims to be newer, by those of `columns` that this record tells.
 
     REST tells the state of now. So what differs from it is not right, whatever its version says, unless it came so late
@@ -35,11 +37,14 @@ def compare(told: Booking, stored: Stored | None, columns: Sequence[str], now: d
     if stored is None or _is_newer(told, stored, now):
         return Verdict.YOUNG if told.updated_at and is_recent(told.updated_at, now, lag) else Verdict.MISSED
     if is_of_future(stored, now) and (
-        is_future_version(row_version(stored), now) or told.updated_at not in {None, stored.booking.updated_at}
+        is_future_version(row_version(stored), now)
+        or told.updated_at not in {None, stored.booking.updated_at}
     ):
         return Verdict.MISSED
     compared = [name for name in columns if name not in told.untold]
-    if stored.booking.gone_at is None and all(_held(told, name) == _held(stored.booking, name) for name in compared):
+    if stored.booking.gone_at is None and all(
+        _held(told, name) == _held(stored.booking, name) for name in compared
+    ):
         return Verdict.MATCHED
     return Verdict.NEWER_HERE if is_recent(stored.loaded_at, now, lag) else Verdict.MISSED
 
@@ -47,7 +52,9 @@ def compare(told: Booking, stored: Stored | None, columns: Sequence[str], now: d
 def is_of_future(stored: Stored, now: datetime) -> bool:
     """Say whether a row has a version, or a time of its last change, that has not come yet."""
     changed_at = stored.booking.updated_at
-    return is_future_version(row_version(stored), now) or (changed_at is not None and is_future(changed_at, now))
+    return is_future_version(row_version(stored), now) or (
+        changed_at is not None and is_future(changed_at, now)
+    )
 
 
 def row_version(stored: Stored) -> str:

@@ -57,9 +57,20 @@ class Outlet:
 def _letter(record: Record, refusal: LogRefused) -> DeadLetter:
     """Without a delivery's headers, as of every record of REST: the next run finds it again, and it is the same letter."""
     event = Event.from_record(record)
-    log.warning("reconcile.refused", source=event.source, subject=event.subject, bytes=len(event.data), why=str(refusal))
+    log.warning(
+        "reconcile.refused",
+        source=event.source,
+        subject=event.subject,
+        bytes=len(event.data),
+        why=str(refusal),
+    )
     return DeadLetter(
-        source=event.source, reason="log_refused", detail=str(refusal), happened_at=event.received_at, data=event.data, headers={}
+        source=event.source,
+        reason="log_refused",
+        detail=str(refusal),
+        happened_at=event.received_at,
+        data=event.data,
+        headers={},
     )
 
 
@@ -76,13 +87,17 @@ class Noting:
     def begin(self, done: datetime, unlisted: Collection[str], rows: int) -> None:
         """A window; everything before it is done."""
         self._before = replace(self._counts)
-        self._note(replace(self.progress, done=done, unlisted=frozenset(unlisted), rows=rows, counts=self._before))
+        self._note(
+            replace(self.progress, done=done, unlisted=frozenset(unlisted), rows=rows, counts=self._before)
+        )
 
     def append(self, records: Sequence[Record]) -> None:
         """What is in the log is loaded before the run goes on, so it counts as repaired. The window's other counts begin again."""
         self._log.append(records)
         now = self._counts
-        counts = replace(self._before, missed=now.missed, repaired=now.missed, untold=now.untold, gone=now.gone)
+        counts = replace(
+            self._before, missed=now.missed, repaired=now.missed, untold=now.untold, gone=now.gone
+        )
         self._note(replace(self.progress, counts=counts))
 
     def set_aside(self, letters: Sequence[DeadLetter]) -> None:

@@ -71,7 +71,10 @@ class Ownership:
             )
         if owner is None or not self._key.proven:
             log.warning(
-                "reconcile.gone_unproven", source=self._rest.vendor.source, bookings=len(absent), why="there is no other booking to try"
+                "reconcile.gone_unproven",
+                source=self._rest.vendor.source,
+                bookings=len(absent),
+                why="there is no other booking to try",
             )
             return False
         return True

@@ -87,7 +87,13 @@ def read(content: bytes) -> Progress | None:
 
 
 def _end(raw: dict[str, Any]) -> End:
-    return End(parse_instant(raw["finished_at"]), _instant(raw["reached"]), raw["error"], raw["resumable"], _instant(raw["covers"]))
+    return End(
+        parse_instant(raw["finished_at"]),
+        _instant(raw["reached"]),
+        raw["error"],
+        raw["resumable"],
+        _instant(raw["covers"]),
+    )
 
 
 def _text(moment: datetime | None) -> str | None:

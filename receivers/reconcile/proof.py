@@ -25,7 +25,12 @@ class Warehouse(Protocol):
         """Rows by the value of a column."""
 
     def within(
-        self, column: Literal["updated_at", "starts_at"], vendor: str, account: str, since: datetime, until: datetime | None
+        self,
+        column: Literal["updated_at", "starts_at"],
+        vendor: str,
+        account: str,
+        since: datetime,
+        until: datetime | None,
     ) -> Iterator[Sequence[tuple[str, datetime]]]:
         """Booking ids and when their rows were made, by an instant in [since, until); those already marked as gone are left out."""
 
@@ -84,10 +89,16 @@ class Proof:
         appended = self.append()
         if not appended or not self.wait():
             return
-        missed = [booking for event, booking in appended if event.type != GONE and booking.status not in self._rest.untold]
+        missed = [
+            booking
+            for event, booking in appended
+            if event.type != GONE and booking.status not in self._rest.untold
+        ]
         vendor, account = self._rest.vendor.name, self._rest.account.name
         stored = self._warehouse.by("booking_id", vendor, account, [booking.booking_id for booking in missed])
         now = self._rest.now()
         for booking in missed:
             held = next(iter(stored.get(booking.booking_id, ())), None)
-            self.counts.repaired += compare(booking, held, self._rest.compared, now, self.lag) is not Verdict.MISSED
+            self.counts.repaired += (
+                compare(booking, held, self._rest.compared, now, self.lag) is not Verdict.MISSED
+            )

@@ -52,12 +52,19 @@ class Report:
     @property
     def settled(self) -> bool:
         """Nothing is missing any more, and all could be read."""
-        return self.failure is None and self.counts.missed == self.counts.repaired and not self.counts.unreadable
+        return (
+            self.failure is None and self.counts.missed == self.counts.repaired and not self.counts.unreadable
+        )
 
     @property
     def id(self) -> str:
         """A run that was stopped and one that went on from there are two."""
-        return digest(f"/{self.vendor}/{self.account}", RECONCILED, format_instant(self.started_at), format_instant(self.finished_at))
+        return digest(
+            f"/{self.vendor}/{self.account}",
+            RECONCILED,
+            format_instant(self.started_at),
+            format_instant(self.finished_at),
+        )
 
     def columns(self) -> dict[str, Any]:
         """As in `reconciliations`."""

@@ -43,12 +43,21 @@ class Wanted:
 class Reconciler:
     """`follow` is told an account's counts, and what of the window is done, whenever they grew."""
 
-    def __init__(self, settings: Settings, warehouse: Warehouse, producer: Producer | None, follow: Follow, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        warehouse: Warehouse,
+        producer: Producer | None,
+        follow: Follow,
+        stop: threading.Event,
+    ) -> None:
         """Without a producer every run is a dry one."""
         self._stop = stop
         self._settings = settings
         self._producer = producer
-        self._around = Around(settings, warehouse, follow, Patience(failing=settings.reconcile.patience.total_seconds()))
+        self._around = Around(
+            settings, warehouse, follow, Patience(failing=settings.reconcile.patience.total_seconds())
+        )
 
     def run(self, vendors: Sequence[AnyVendor], wanted: Wanted) -> list[Report]:
         """A report per account, failed ones too: one that fails does not stop the others. Of those that ended, when it was stopped."""
@@ -58,7 +67,9 @@ class Reconciler:
             while not self._stop.is_set() and wait(running, _LOOK_SECONDS).not_done:
                 pass
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # a request may wait minutes for its turn; to be cut off loses nothing
+            pool.shutdown(
+                wait=False, cancel_futures=True
+            )  # a request may wait minutes for its turn; to be cut off loses nothing
         reports = [future.result() for future in running if future.done() and not future.cancelled()]
         compared = [report.clock_ahead for report in reports if report.clock_ahead is not None]
         if compared and not wanted.dry_run:
@@ -89,7 +100,9 @@ def readable(settings: Settings, named: Iterable[str]) -> list[AnyVendor]:
     vendors = [vendor for vendor in settings.chosen(names) if names or vendor.account.can_reconcile()]
     for vendor in vendors:
         if not vendor.account.can_reconcile():
-            raise ConfigurationError(f"account {vendor.account.name} cannot be reconciled: set {vendor.account.reconcile_needs()}")
+            raise ConfigurationError(
+                f"account {vendor.account.name} cannot be reconciled: set {vendor.account.reconcile_needs()}"
+            )
     if not vendors:
         raise ConfigurationError(NO_CREDENTIALS)
     return vendors

@@ -73,7 +73,10 @@ class Sweep:
         self._ids, self._ids_before = set(), self._ids
         progress("waiting for the consumer")
         self._proof.wait()  # or what is in the log and not loaded would look missing
-        with self._keeping_what_was_found(), ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool:
+        with (
+            self._keeping_what_was_found(),
+            ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool,
+        ):
             for block in self._blocks(widened(window, _OVERLAP)):
                 self._compare_block(block, pool)
                 progress("")
@@ -84,11 +87,18 @@ class Sweep:
 
     def finish(self) -> None:
         """What the warehouse has in the windows and the vendor listed in none: gone, or moved out of them. Raises as `window`."""
-        with self._keeping_what_was_found(), ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool:
+        with (
+            self._keeping_what_was_found(),
+            ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool,
+        ):
             found = self._fetched(sorted(self.unlisted), pool)
-            self._take([read for asked in found.values() if asked.record is not None and (read := self._read(asked))])
+            self._take(
+                [read for asked in found.values() if asked.record is not None and (read := self._read(asked))]
+            )
             absent = {booking_id: asked.at for booking_id, asked in found.items() if asked.record is None}
-            if absent and self._ownership.confirm_absence(absent, others_were_read=any(asked.record for asked in found.values())):
+            if absent and self._ownership.confirm_absence(
+                absent, others_were_read=any(asked.record for asked in found.values())
+            ):
                 self._mark_gone(absent)
         self._proof.complete()
 
@@ -117,7 +127,10 @@ class Sweep:
         keyed = [(key, asked) for asked in block if (key := self._readable(asked, self._rest.key))]
         stored = self._stored(self._rest.listed_by, [key for key, _ in keyed])
         differing = [asked for key, asked in keyed if not self._alike(asked, stored.get(key, ()))]
-        completed = [[read for one in some if (read := self._read(one))] for some in pool.map(self._complete, differing)]
+        completed = [
+            [read for one in some if (read := self._read(one))]
+            for some in pool.map(self._complete, differing)
+        ]
         missed = self._take([read for some in completed for read in some])
         for asked, some in zip(differing, completed, strict=True):
             if any(read.booking.booking_id in missed for read in some):
@@ -166,7 +179,9 @@ class Sweep:
                 self._missed.add(state)
                 missed.add(booking.booking_id)
                 self._count(booking.booking_id, verdict, booking.status)
-                self._proof.add(self._rest.vendor.observe(one.record, one.at, supersedes(booking, held, one.at)), booking)
+                self._proof.add(
+                    self._rest.vendor.observe(one.record, one.at, supersedes(booking, held, one.at)), booking
+                )
         return missed
 
     def _note_unlisted(self, window: Window) -> None:
@@ -174,7 +189,9 @@ class Sweep:
         now = self._rest.now()
         for some in self._warehouse.within(self._rest.swept_by, *self._whose, window.since, window.until):
             self.rows += len(some)
-            self.unlisted |= {booking_id for booking_id, loaded_at in some if not is_recent(loaded_at, now, self._lag)}
+            self.unlisted |= {
+                booking_id for booking_id, loaded_at in some if not is_recent(loaded_at, now, self._lag)
+            }
         self.unlisted -= self._ids | self._ids_before
 
     def _fetched(self, booking_ids: Sequence[str], pool: ThreadPoolExecutor) -> dict[str, _Asked]:
@@ -207,11 +224,17 @@ class Sweep:
         rows = [one for some in self._stored("booking_id", asked_at).values() for one in some]
         for one in rows:
             at = asked_at[one.booking.booking_id]
-            if one.booking.gone_at is None and not is_recent(one.loaded_at, at, self._lag) and self._ownership.covers(one):
+            if (
+                one.booking.gone_at is None
+                and not is_recent(one.loaded_at, at, self._lag)
+                and self._ownership.covers(one)
+            ):
                 self.counts.gone += 1
                 self._proof.add(self._rest.vendor.gone(one.booking, at, row_version(one)), one.booking)
 
-    def _stored(self, column: Literal["booking_id", "group_id"], keys: Iterable[str]) -> Mapping[str, Sequence[Stored]]:
+    def _stored(
+        self, column: Literal["booking_id", "group_id"], keys: Iterable[str]
+    ) -> Mapping[str, Sequence[Stored]]:
         wanted = list(dict.fromkeys(keys))
         return self._warehouse.by(column, *self._whose, wanted) if wanted else {}
 
@@ -235,7 +258,9 @@ class Sweep:
             self.counts.newer_here += verdict is Verdict.NEWER_HERE
 
     def _read(self, asked: _Asked) -> _Read | None:
-        booking = self._readable(asked, lambda record: self._rest.vendor.booking_of_record(orjson.dumps(record)))
+        booking = self._readable(
+            asked, lambda record: self._rest.vendor.booking_of_record(orjson.dumps(record))
+        )
         return _Read(booking, asked.record or {}, asked.at) if booking else None
 
     def _readable(self, asked: _Asked, read: Callable[[Entry], T]) -> T | None:
@@ -249,6 +274,13 @@ class Sweep:
             log.warning("reconcile.unreadable", source=self._rest.vendor.source, detail=str(error))
             data = orjson.dumps(asked.record)
             source = self._rest.vendor.source
-            letter = DeadLetter(source=source, reason="unreadable_record", detail=str(error), happened_at=asked.at, data=data, headers={})
+            letter = DeadLetter(
+                source=source,
+                reason="unreadable_record",
+                detail=str(error),
+                happened_at=asked.at,
+                data=data,
+                headers={},
+            )
             self._proof.set_aside(letter)
             return None

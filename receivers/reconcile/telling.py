@@ -49,8 +49,22 @@ class Telling:
     def _report(self, progress: Progress, end: End) -> Report:
         failure = None if end.error is None else LogUnavailable(end.error)
         vendor, account = self._vendor.name, self._vendor.account.name
-        return Report(vendor, account, progress.since, end.reached, progress.started_at, end.finished_at, progress.counts, failure)
+        return Report(
+            vendor,
+            account,
+            progress.since,
+            end.reached,
+            progress.started_at,
+            end.finished_at,
+            progress.counts,
+            failure,
+        )
 
 
 def _stopped(progress: Progress) -> End:
-    return End(progress.written_at, progress.until, "the run was stopped; what it had found until then is repaired", resumable=True)
+    return End(
+        progress.written_at,
+        progress.until,
+        "the run was stopped; what it had found until then is repaired",
+        resumable=True,
+    )

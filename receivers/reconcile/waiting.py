@@ -35,7 +35,9 @@ def wait_for_spools(settings: Settings) -> None:
 
 def wait_for_consumer(settings: Settings, topic: str) -> None:
     """Until all that is in the topic now is loaded. Raises LogUnavailable when no consumer gets on with it."""
-    targets = {entry.partition: entry.next for entry in read_backlog(settings) if entry.partition.topic == topic}
+    targets = {
+        entry.partition: entry.next for entry in read_backlog(settings) if entry.partition.topic == topic
+    }
 
     def look() -> int:
         committed = {entry.partition: entry.committed for entry in read_backlog(settings)}
@@ -47,7 +49,9 @@ def wait_for_consumer(settings: Settings, topic: str) -> None:
             " is `ingest up` or `ingest consume` running? They are loaded when it is"
         )
 
-    _wait(look, stalled, f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log of {topic}")
+    _wait(
+        look, stalled, f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log of {topic}"
+    )
 
 
 def _wait(look: Callable[[], T], stalled: Callable[[T], str], reason: str) -> None:

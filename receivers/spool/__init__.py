@@ -96,7 +96,9 @@ class SpoolingProducer:
         for append in appends:
             self._waiting += len(append.records)
             self._writing += 1
-            self._spools[0].append(append.topic, append.records).add_done_callback(partial(self._kept, append))
+            self._spools[0].append(append.topic, append.records).add_done_callback(
+                partial(self._kept, append)
+            )
 
     def _kept(self, append: _Append, answer: "Future[None]") -> None:
         error = answer.exception()
@@ -152,7 +154,11 @@ class SpoolingProducer:
     def _tell(self) -> None:
         SPOOL_RECORDS.set(self._waiting)
         with suppress(LogUnavailable):
-            oldest = [at for at in (spool.oldest() for spool in self._spools) if at is not None] if self._waiting else []
+            oldest = (
+                [at for at in (spool.oldest() for spool in self._spools) if at is not None]
+                if self._waiting
+                else []
+            )
             SPOOL_OLDEST_SECONDS.set(time.time() - min(oldest) if oldest else 0.0)
 
 

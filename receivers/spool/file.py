@@ -33,7 +33,9 @@ class SpoolFile:
         """`limit` is in bytes."""
         left = [entry.partition.topic for entry in backlog(path, _GROUP)]
         self.path = path
-        self._reader = SqliteConsumer(path, _GROUP, list(dict.fromkeys([*topics, *left])), timedelta.max, patience=0)
+        self._reader = SqliteConsumer(
+            path, _GROUP, list(dict.fromkeys([*topics, *left])), timedelta.max, patience=0
+        )
         try:
             self._writer = SqliteProducer(path, limit)
         except LogUnavailable:
@@ -84,7 +86,9 @@ class SpoolFile:
         for stored in records:
             if stored.position not in self._refused:
                 topics.setdefault(stored.partition.topic, []).append(stored)
-        handed = [(some, to.append(topic, [stored.record for stored in some])) for topic, some in topics.items()]
+        handed = [
+            (some, to.append(topic, [stored.record for stored in some])) for topic, some in topics.items()
+        ]
         deadline = time.monotonic() + _ACKNOWLEDGED_SECONDS
         for some, future in handed:
             try:
@@ -104,7 +108,9 @@ class SpoolFile:
     def _set_aside(self, stored: StoredRecord, refusal: LogRefused) -> None:
         """It would hold up all others for ever. The log takes it neither as it is nor as a dead letter, so it is kept as a file."""
         folder = self.path.parent / "refused"
-        file = folder / f"{time.time_ns()}-{self.path.stem}-{stored.offset}.json"  # two workers may set aside at once
+        file = (
+            folder / f"{time.time_ns()}-{self.path.stem}-{stored.offset}.json"
+        )  # two workers may set aside at once
         record = stored.record
         told = {
             "topic": stored.partition.topic,
@@ -130,7 +136,9 @@ def claim(folder: Path, topics: Sequence[str], limit: int) -> list[SpoolFile]:
     """One for this process to write to, the first, and all in which processes that are gone left something. Empty where none can be used."""
     existing = spool_files(folder)
     fresh = (folder / f"spool-{number:03}.db" for number in range(_MOST))
-    own = next(filter(None, (_open(path, topics, limit) for path in dict.fromkeys((*existing, *fresh)))), None)
+    own = next(
+        filter(None, (_open(path, topics, limit) for path in dict.fromkeys((*existing, *fresh)))), None
+    )
     if own is None:
         return []
     left = (_open(path, topics, limit) for path in existing if path != own.path and _holds_some(path))

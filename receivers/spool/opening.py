@@ -48,7 +48,9 @@ def open_spooling(settings: Settings) -> Producer:
     spools = claim(Path(receiver.spool_dir), settings.topics(), receiver.spool_limit)
     if not spools:
         log.error(
-            "spool.unusable", folder=receiver.spool_dir, why="no file can be opened there: when Kafka is away, deliveries are answered 503"
+            "spool.unusable",
+            folder=receiver.spool_dir,
+            why="no file can be opened there: when Kafka is away, deliveries are answered 503",
         )
         return producer
     after = min(receiver.spool_after, receiver.append_timeout / 2)  # there must be time left to spool
@@ -69,7 +71,9 @@ def check_spool(settings: Settings) -> list[Finding]:
     if waiting:
         return [
             warning(
-                "spool", f"{waiting} records wait in {folder} from when the log was Kafka", "start a receiver: it moves them into the log"
+                "spool",
+                f"{waiting} records wait in {folder} from when the log was Kafka",
+                "start a receiver: it moves them into the log",
             )
         ]
     return [Finding("spool", State.SKIPPED, "not used: only needed with Kafka")]
@@ -101,7 +105,9 @@ def _undone(settings: Settings) -> list[Finding]:
         return []
     age = timedelta(seconds=max(ages))
     detail = f"records wait in the spool, the oldest for {describe_duration(age)}"
-    found = judge_undone("receiver", detail, age, settings.receiver.undone_limit, "see why Kafka does not take them")
+    found = judge_undone(
+        "receiver", detail, age, settings.receiver.undone_limit, "see why Kafka does not take them"
+    )
     return [found if found.failed else warning("undone", found.detail)]
 
 
@@ -131,7 +137,9 @@ def _room_in_file(settings: Settings) -> None:
     """Of a receiver that runs, and so has made a file. Raises LogUnavailable when no more records fit into its spool."""
     if not _room(settings):
         folder = settings.receiver.spool_dir
-        raise LogUnavailable(f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why (spool.unusable)")
+        raise LogUnavailable(
+            f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why (spool.unusable)"
+        )
 
 
 def _room(settings: Settings) -> list[SpoolState]:

@@ -50,7 +50,9 @@ def require_own_spool(settings: Settings) -> None:
         whose = f"topic {foreign[0]}" if foreign else ""
     else:
         whose = (
-            "" if owner.is_same(own) else f"log {owner.log}, topics {owner.topic_prefix}.*, settings {owner.config or 'of the environment'}"
+            ""
+            if owner.is_same(own)
+            else f"log {owner.log}, topics {owner.topic_prefix}.*, settings {owner.config or 'of the environment'}"
         )
     if whose and (waiting or any(map(is_held, files))):
         raise ConfigurationError(

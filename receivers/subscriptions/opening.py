@@ -40,19 +40,30 @@ class Hole:
     since: datetime
 
 
-def open_registrar(settings: Settings, vendor: AnyVendor, heard: HeardFrom, keyring: Keyring | None = None) -> Registrar:
+def open_registrar(
+    settings: Settings, vendor: AnyVendor, heard: HeardFrom, keyring: Keyring | None = None
+) -> Registrar:
     """Secrets are kept in the secrets file unless a keyring is given. Raises ConfigurationError, also where there is no API for it."""
     found = load_subscriptions(vendor.name)
     name = vendor.account.name
     if found is None:
-        raise ConfigurationError(f"{vendor.name} has no API for webhooks: `ingest webhooks plan {name}` shows what to do by hand")
+        raise ConfigurationError(
+            f"{vendor.name} has no API for webhooks: `ingest webhooks plan {name}` shows what to do by hand"
+        )
     if not vendor.account.can_read():
         needed = vendor.account.rest_needs()
-        raise ConfigurationError(f"account {name}: its webhooks can be registered with its REST credential only: set {needed}")
+        raise ConfigurationError(
+            f"account {name}: its webhooks can be registered with its REST credential only: set {needed}"
+        )
     patience = Patience(failing=settings.reconcile.patience.total_seconds())
-    side = found(load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir), patience), settings.webhooks.timeout.total_seconds())
+    side = found(
+        load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir), patience),
+        settings.webhooks.timeout.total_seconds(),
+    )
     kept = keyring or FileKeyring(vendor.account, SecretsFile(current_secrets_path()))
-    return Registrar(side, kept, state_of(settings, vendor), settings.reconcile.lookback, lambda: heard(vendor))
+    return Registrar(
+        side, kept, state_of(settings, vendor), settings.reconcile.lookback, lambda: heard(vendor)
+    )
 
 
 def check_url(vendor: AnyVendor) -> None:
@@ -74,7 +85,12 @@ def sharing(vendors: Iterable[AnyVendor]) -> dict[str, list[str]]:
             values = tuple(getattr(vendor.account, name) for name in names)
             if all(values):
                 having.setdefault((vendor.name, *values), []).append(vendor.account.name)
-    return {name: [other for other in names if other != name] for names in having.values() if len(names) > 1 for name in names}
+    return {
+        name: [other for other in names if other != name]
+        for names in having.values()
+        if len(names) > 1
+        for name in names
+    }
 
 
 def _is_local(host: str | None) -> bool:
@@ -94,7 +110,11 @@ def recheck(settings: Settings, heard: HeardFrom) -> list[Hole]:
 
     What fails is logged, and seen in `ingest_subscription_state`. Call `settled` when a hole was reconciled.
     """
-    vendors = [vendor for vendor in settings.chosen(()) if load_subscriptions(vendor.name) and vendor.account.can_read()]
+    vendors = [
+        vendor
+        for vendor in settings.chosen(())
+        if load_subscriptions(vendor.name) and vendor.account.can_read()
+    ]
     for vendor in vendors:
         try:
             _recheck(settings, vendor, heard)
@@ -124,9 +144,17 @@ def _expose(vendor: AnyVendor, states: "dict[str, int] | Counter[str]") -> None:
 
 def holes(settings: Settings, vendors: Sequence[AnyVendor]) -> list[Hole]:
     """Those that nobody has reconciled yet, of accounts that can be."""
-    found = [(vendor, state_of(settings, vendor).read().hole_since) for vendor in vendors if vendor.account.can_reconcile()]
+    found = [
+        (vendor, state_of(settings, vendor).read().hole_since)
+        for vendor in vendors
+        if vendor.account.can_reconcile()
+    ]
     now = datetime.now(UTC)
-    return [Hole(vendor, now - LOOKBACK_IN_DOUBT if is_future(since, now) else since) for vendor, since in found if since]
+    return [
+        Hole(vendor, now - LOOKBACK_IN_DOUBT if is_future(since, now) else since)
+        for vendor, since in found
+        if since
+    ]
 
 
 def settled(settings: Settings, hole: Hole) -> None:

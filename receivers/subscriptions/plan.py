@@ -84,9 +84,17 @@ def plan(wanted: Sequence[Wanted], registered: Sequence[Registered], facts: Fact
     ours = [one for one in registered if is_at(facts.url, one) or one.id in facts.made]
     others = [one for one in registered if one not in ours]
     facts = replace(facts, proven=_proven(ours, facts))
-    steps = [step for want in wanted for step in _slot(want, [one for one in ours if one.slot == want.slot], others, facts)]
+    steps = [
+        step
+        for want in wanted
+        for step in _slot(want, [one for one in ours if one.slot == want.slot], others, facts)
+    ]
     slots = {want.slot for want in wanted}
-    steps += [_step(Kind.REMOVE, None, [one], "the settings do not want it", facts) for one in ours if one.slot not in slots]
+    steps += [
+        _step(Kind.REMOVE, None, [one], "the settings do not want it", facts)
+        for one in ours
+        if one.slot not in slots
+    ]
     taken = {one.id for step in steps if step.kind is Kind.TAKE_OVER for one in step.old}
     return steps + [Step(Kind.LEAVE, old=(one,), why="not ours") for one in others if one.id not in taken]
 
@@ -109,10 +117,16 @@ def _proven(ours: Sequence[Registered], facts: Facts) -> frozenset[str]:
         return frozenset()
     sole = working[0]
     hidden = sole.id in facts.strange and hides_secret(sole, facts.made)
-    return frozenset({sole.id}) if hidden and sole.created_at is not None and last > sole.created_at else frozenset()
+    return (
+        frozenset({sole.id})
+        if hidden and sole.created_at is not None and last > sole.created_at
+        else frozenset()
+    )
 
 
-def _slot(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered], facts: Facts) -> Iterator[Step]:
+def _slot(
+    want: Wanted, mine: Sequence[Registered], others: Sequence[Registered], facts: Facts
+) -> Iterator[Step]:
     newest_first = sorted(mine, key=lambda one: one.created_at or _LONG_AGO, reverse=True)
     flaws = {one.id: _flaw(want, one, facts) for one in newest_first}
     best = next((one for one in newest_first if not flaws[one.id]), None)
@@ -122,20 +136,34 @@ def _slot(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered]
     if _unstored(best, facts):
         yield Step(Kind.ADOPT, want, (best,), "its secret is not stored here")
     else:
-        yield Step(Kind.KEEP, want, (best,), "made by hand, and it delivers" if best.id in facts.proven else "")
+        yield Step(
+            Kind.KEEP, want, (best,), "made by hand, and it delivers" if best.id in facts.proven else ""
+        )
     for one in newest_first:
         if one is not best:
             yield _step(Kind.REMOVE, None, [one], flaws[one.id] or "there is another one for the same", facts)
 
 
-def _start(want: Wanted, mine: Sequence[Registered], others: Sequence[Registered], flaws: Mapping[str, str], facts: Facts) -> Step:
+def _start(
+    want: Wanted,
+    mine: Sequence[Registered],
+    others: Sequence[Registered],
+    flaws: Mapping[str, str],
+    facts: Facts,
+) -> Step:
     if any(_works_elsewhere(one, facts) for one in mine):
         return Step(Kind.TAKE_OVER, want, tuple(mine), _NOTHING_KNOWN, by_hand=True)
     if mine:
         return _step(Kind.REPLACE, want, mine, flaws[mine[0].id], facts)
     in_its_place = tuple(one for one in others if one.slot == want.slot) if facts.replaces else ()
     if in_its_place:
-        return Step(Kind.TAKE_OVER, want, in_its_place, f"this key's only place for {want.slot} has a URL that is not ours", by_hand=True)
+        return Step(
+            Kind.TAKE_OVER,
+            want,
+            in_its_place,
+            f"this key's only place for {want.slot} has a URL that is not ours",
+            by_hand=True,
+        )
     return Step(Kind.CREATE, want, why="there is none")
 
 
@@ -163,7 +191,9 @@ def _flaw(want: Wanted, one: Registered, facts: Facts) -> str:
         return one.stopped
     if not _right_url(want.url, one.url):
         return f"it goes to {one.url}"
-    if one.events != want.events and not (one.id in facts.proven and one.events > want.events):  # by hand one may ask for more
+    if one.events != want.events and not (
+        one.id in facts.proven and one.events > want.events
+    ):  # by hand one may ask for more
         return f"it is for {', '.join(sorted(one.events)) or 'nothing'}"
     if not _known(one, facts) and not one.secret:
         return "nobody here knows its secret"
@@ -189,5 +219,11 @@ def _silence(one: Registered, facts: Facts) -> str:
     heard = facts.heard
     if facts.tells_state or heard.missed is None:
         return ""
-    known_since = max(filter(None, (heard.last, one.created_at and one.created_at + _SETTLING)), default=_LONG_AGO)
-    return f"a change of {heard.missed:%Y-%m-%d %H:%M} UTC never came: it is probably switched off" if heard.missed > known_since else ""
+    known_since = max(
+        filter(None, (heard.last, one.created_at and one.created_at + _SETTLING)), default=_LONG_AGO
+    )
+    return (
+        f"a change of {heard.missed:%Y-%m-%d %H:%M} UTC never came: it is probably switched off"
+        if heard.missed > known_since
+        else ""
+    )

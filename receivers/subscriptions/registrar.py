@@ -49,7 +49,14 @@ class Outcome:
 class Registrar:
     """Everything raises VendorUnavailable, VendorRefused, ConfigurationError; then whatever is half done is put right the next time."""
 
-    def __init__(self, side: AnySubscriptions, keyring: Keyring, state: StateFile, lookback: timedelta, heard: Callable[[], Heard]) -> None:
+    def __init__(
+        self,
+        side: AnySubscriptions,
+        keyring: Keyring,
+        state: StateFile,
+        lookback: timedelta,
+        heard: Callable[[], Heard],
+    ) -> None:
         """`lookback`: how far back webhooks may have been missed where none ever came."""
         self.side = side
         self.state = state
@@ -69,7 +76,9 @@ class Registrar:
         self._meet()
         fixed = self.side.secret_from is SecretFrom.FIXED
         made = self.state.read().made
-        asks_arrivals = not self.side.tells_state or (not fixed and any(hides_secret(one, made) for one in self._registered))
+        asks_arrivals = not self.side.tells_state or (
+            not fixed and any(hides_secret(one, made) for one in self._registered)
+        )
         facts = Facts(
             url=self.side.vendor.webhook_url,
             made=made,
@@ -87,7 +96,9 @@ class Registrar:
         if self.state.is_known():
             self._strange = self.state.read().strange
         elif self._strange is None:
-            self._strange = tuple(one.id for one in self._registered if is_at(self.side.vendor.webhook_url, one))
+            self._strange = tuple(
+                one.id for one in self._registered if is_at(self.side.vendor.webhook_url, one)
+            )
 
     def close(self) -> None:
         """Its connections."""
@@ -106,14 +117,22 @@ class Registrar:
                 f'accounts.{self.side.account.name}.webhook_secrets = ["new", "old"], then change the key at the vendor.'
             )
         with self.state.alone():
-            old = frozenset(one.id for step in self.look() if step.kind in {Kind.KEEP, Kind.ADOPT} for one in step.old)
+            old = frozenset(
+                one.id for step in self.look() if step.kind in {Kind.KEEP, Kind.ADOPT} for one in step.old
+            )
             return self._settle(Allowed(), old, renewing=True)
 
     def finish(self, signed: Signed, *, force: bool) -> list[str]:
         """The end of a rotation: the secrets that went. `force` skips the waiting, and nothing else."""
         with self.state.alone():
             used = self._in_use()  # the vendor's answers tell its time
-            return end(self._keyring, self.state, used, Waiting(signed, self.side.retried, force), self.side.rest.now())
+            return end(
+                self._keyring,
+                self.state,
+                used,
+                Waiting(signed, self.side.retried, force),
+                self.side.rest.now(),
+            )
 
     def _in_use(self) -> set[str]:
         """Fingerprints of the secrets that sign. Raises ConfigurationError where it is not known of all: the old ones may be those."""
@@ -126,16 +145,28 @@ class Registrar:
                 f"`ingest webhooks apply {self.side.account.name}` first"
             )
         made = self.state.read().made
-        if hidden := next((one for step in steps if step.kind is Kind.KEEP for one in step.old if hides_secret(one, made)), None):
+        if hidden := next(
+            (one for step in steps if step.kind is Kind.KEEP for one in step.old if hides_secret(one, made)),
+            None,
+        ):
             raise ConfigurationError(
                 f"{self.side.rest.label}: {hidden.id} was made by hand, and which secret it has is not to be seen, so none is safe to drop: "
                 f"`ingest webhooks rotate {self.side.account.name}` first, which makes it anew"
             )
-        return {mark for step in steps if step.kind is Kind.KEEP for one in step.old for mark in (one.mark, made.get(one.id, "")) if mark}
+        return {
+            mark
+            for step in steps
+            if step.kind is Kind.KEEP
+            for one in step.old
+            for mark in (one.mark, made.get(one.id, ""))
+            if mark
+        }
 
     def ours(self) -> list[Registered]:
         """What the vendor has of us."""
-        return [one for step in self.look() if step.kind not in {Kind.LEAVE, Kind.TAKE_OVER} for one in step.old]
+        return [
+            one for step in self.look() if step.kind not in {Kind.LEAVE, Kind.TAKE_OVER} for one in step.old
+        ]
 
     def remove(self, ids: Collection[str]) -> list[Registered]:
         """Of ours, those with these ids, or all of them; what was removed."""
@@ -144,10 +175,14 @@ class Registrar:
             chosen = [one for one in ours if not ids or one.id in ids]
             self._delete(chosen)
             state, gone = self.state.read(), {one.id for one in chosen}
-            self._write(replace(state, made={name: mark for name, mark in state.made.items() if name not in gone}))
+            self._write(
+                replace(state, made={name: mark for name, mark in state.made.items() if name not in gone})
+            )
         return chosen
 
-    def _settle(self, allowed: Allowed, renew: frozenset[str] = frozenset(), *, renewing: bool = False) -> Outcome:
+    def _settle(
+        self, allowed: Allowed, renew: frozenset[str] = frozenset(), *, renewing: bool = False
+    ) -> Outcome:
         outcome = Outcome()
         for attempt in range(_ROUNDS + 1):
             if attempt > 1:
@@ -162,7 +197,9 @@ class Registrar:
                 self._do(step, renewing=renewing)
                 outcome.done.append(step)
         trouble = f" ({self._trouble})" if self._trouble else ": is somebody else changing it?"
-        raise VendorUnavailable(f"{self.side.rest.label}: the subscriptions are not as wanted after {_ROUNDS} attempts{trouble}")
+        raise VendorUnavailable(
+            f"{self.side.rest.label}: the subscriptions are not as wanted after {_ROUNDS} attempts{trouble}"
+        )
 
     def _do(self, step: Step, *, renewing: bool) -> None:
         log.info("subscription.change", source=self.side.vendor.source, kind=step.kind.value, why=step.why)
@@ -247,7 +284,13 @@ class Registrar:
     def _remember(self, now: Sequence[Step]) -> None:
         """What is there is ours from now on, also when public_url should change; what is gone is forgotten."""
         state = self.state.read()
-        ours = [one for step in now if step.kind is not Kind.LEAVE for one in step.old if step.kind is not Kind.TAKE_OVER]
+        ours = [
+            one
+            for step in now
+            if step.kind is not Kind.LEAVE
+            for one in step.old
+            if step.kind is not Kind.TAKE_OVER
+        ]
         made = {one.id: state.made.get(one.id) or one.mark or self._proven_mark(one, now) for one in ours}
         if made != state.made:
             self._write(self._dated(replace(state, made=made)))
@@ -255,7 +298,10 @@ class Registrar:
     def _proven_mark(self, one: Registered, now: Sequence[Step]) -> str:
         """The fingerprint of the only live secret, for one that was made by hand and delivers; "" where several are live."""
         live = self._keyring.live()
-        proven = any(step.kind is Kind.KEEP and one in step.old for step in now) and self.side.secret_from is not SecretFrom.FIXED
+        proven = (
+            any(step.kind is Kind.KEEP and one in step.old for step in now)
+            and self.side.secret_from is not SecretFrom.FIXED
+        )
         return fingerprint(live[0]) if proven and len(live) == 1 else ""
 
     def _open_hole(self) -> None:

@@ -19,7 +19,9 @@ def spent(live: Sequence[str], used: Collection[str]) -> list[str]:
     return [secret for secret in live[1:] if fingerprint(secret) not in used]
 
 
-def obstacle(since: datetime, by_new: datetime | None, by_old: datetime | None, retried: timedelta, now: datetime) -> str:
+def obstacle(
+    since: datetime, by_new: datetime | None, by_old: datetime | None, retried: timedelta, now: datetime
+) -> str:
     """Why not yet, "" when nothing speaks against it: by whose deliveries came since the newest secret is that.
 
     What an old one has signed may come again for as long as the vendor tries it (`retried`).
@@ -41,7 +43,9 @@ class Waiting:
     force: bool
 
 
-def end(keyring: Keyring, file: StateFile, used: Collection[str], waiting: Waiting, now: datetime) -> list[str]:
+def end(
+    keyring: Keyring, file: StateFile, used: Collection[str], waiting: Waiting, now: datetime
+) -> list[str]:
     """Drops the old secrets and returns them; `now` is by the vendor's clock. Hold the account's lock. Raises ConfigurationError."""
     live = keyring.live()
     old = spent(live, used)

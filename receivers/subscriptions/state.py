@@ -57,7 +57,11 @@ class StateFile:
         self._make_folder()
         lock = FileLock(self._file.with_suffix(".lock"))
         try:
-            acquire(lock, _LOCK_SECONDS, f"another process is changing the subscriptions of account {self.account}")
+            acquire(
+                lock,
+                _LOCK_SECONDS,
+                f"another process is changing the subscriptions of account {self.account}",
+            )
         except Timeout:
             who = holder(Path(lock.lock_file))
             raise VendorUnavailable(
@@ -81,7 +85,11 @@ class StateFile:
             raw = orjson.loads(self._file.read_bytes())
             made = {str(name): str(mark) for name, mark in raw["made"].items()}
             return State(
-                made, _moment(raw["hole_since"]), _moment(raw["rotated_at"]), str(raw.get("first", "")), tuple(raw.get("strange", ()))
+                made,
+                _moment(raw["hole_since"]),
+                _moment(raw["rotated_at"]),
+                str(raw.get("first", "")),
+                tuple(raw.get("strange", ())),
             )
         except (FileNotFoundError, PayloadError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -108,7 +116,9 @@ class StateFile:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"reconcile.state_dir {self._file.parent} cannot be made: {error.strerror}") from None
+            raise ConfigurationError(
+                f"reconcile.state_dir {self._file.parent} cannot be made: {error.strerror}"
+            ) from None
 
     def close_hole(self, since: datetime) -> None:
         """It was reconciled from `since` on; one that was found to reach further back meanwhile stays."""

@@ -90,10 +90,16 @@ def _print(outcome: Outcome, processes: Processes, seconds: float) -> None:
     table.add_row("POST to row visible, s", _spread(percentiles(outcome.watch.freshness)))
     for name in sorted(processes.rss):
         table.add_row(f"{name}: memory", f"{processes.rss[name] / _MIB:.0f} MiB at most")
-        table.add_row(f"{name}: processor", f"{processes.cpu[name]:.1f} s, {processes.cpu[name] / answered * 1e6:.0f} µs a request")
+        table.add_row(
+            f"{name}: processor",
+            f"{processes.cpu[name]:.1f} s, {processes.cpu[name] / answered * 1e6:.0f} µs a request",
+        )
     own = time.process_time()
     table.add_row("simulator and watcher: processor", f"{own:.1f} s, {own / answered * 1e6:.0f} µs a request")
-    table.add_row("bookings right", f"{outcome.truth - len({wrong.booking_id for wrong in outcome.wrong})} of {outcome.truth}")
+    table.add_row(
+        "bookings right",
+        f"{outcome.truth - len({wrong.booking_id for wrong in outcome.wrong})} of {outcome.truth}",
+    )
     table.add_row("whole run", f"{seconds:.1f} s")
     Console(width=120).print(table)
 

@@ -101,7 +101,9 @@ class Memory:
 
     def _now(self) -> int:
         pids = [self._receiver.process.pid, *self._receiver.children()]
-        return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * os.sysconf("SC_PAGE_SIZE")
+        return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * os.sysconf(
+            "SC_PAGE_SIZE"
+        )
 
 
 def main() -> None:
@@ -110,7 +112,10 @@ def main() -> None:
     parser.add_argument("--deliveries", type=int, default=3600 * 500)
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
-    with TemporaryDirectory(prefix="outage-") as folder, Progress(console=Console(stderr=True), refresh_per_second=1) as progress:
+    with (
+        TemporaryDirectory(prefix="outage-") as folder,
+        Progress(console=Console(stderr=True), refresh_per_second=1) as progress,
+    ):
         sys.exit(_rehearse(Path(folder), asked.deliveries // _CHANGES * _CHANGES, asked.workers, progress))
 
 
@@ -158,7 +163,10 @@ def _request(booking: int, change: int) -> bytes:
         f'"updated_at":"{moment}","status":"active","padding":"{_PADDING}"}}}}'
     ).encode()
     lines = "".join(f"{name}: {value}\r\n" for name, value in signed(body).headers)
-    return f"POST {SALES} HTTP/1.1\r\nhost: hooks.example.com\r\ncontent-length: {len(body)}\r\n{lines}\r\n".encode() + body
+    return (
+        f"POST {SALES} HTTP/1.1\r\nhost: hooks.example.com\r\ncontent-length: {len(body)}\r\n{lines}\r\n".encode()
+        + body
+    )
 
 
 def _read(broker: Broker, deliveries: int, found: Found) -> None:
@@ -168,7 +176,9 @@ def _read(broker: Broker, deliveries: int, found: Found) -> None:
             for stored in consumer.poll(1000, 1.0):
                 moved = time.monotonic()
                 headers = stored.record.headers
-                found.note(headers["ce_subject"], int((parse_instant(headers["ce_time"]) - _BEGAN).total_seconds()))
+                found.note(
+                    headers["ce_subject"], int((parse_instant(headers["ce_time"]) - _BEGAN).total_seconds())
+                )
 
 
 def _follow(progress: Progress, name: str, count: Callable[[], int], total: int) -> threading.Event:
@@ -187,14 +197,26 @@ def _follow(progress: Progress, name: str, count: Callable[[], int], total: int)
 def _print(load: Load, found: Found, memory: Memory, took: dict[str, float]) -> None:
     spooled, sent, drained = took["spooled"], took["sent"], took["drained"]
     table = Table(
-        "measure", "value", title=f"{load.deliveries} deliveries while Kafka is away ({load.deliveries / 500 / 60:.0f} minutes at 500/s)"
+        "measure",
+        "value",
+        title=f"{load.deliveries} deliveries while Kafka is away ({load.deliveries / 500 / 60:.0f} minutes at 500/s)",
     )
-    table.add_row("answers", ", ".join(f"{status}: {count}" for status, count in sorted(load.answers.items())))
+    table.add_row(
+        "answers", ", ".join(f"{status}: {count}" for status, count in sorted(load.answers.items()))
+    )
     table.add_row("sent in", f"{sent:.0f} s, {load.deliveries / sent:.0f}/s")
-    table.add_row("receiver's memory", f"{memory.before / _MIB:.0f} MiB before, {memory.height / _MIB:.0f} MiB at its height")
+    table.add_row(
+        "receiver's memory",
+        f"{memory.before / _MIB:.0f} MiB before, {memory.height / _MIB:.0f} MiB at its height",
+    )
     table.add_row("spool", f"{spooled / _MIB:.0f} MiB, {spooled / load.deliveries:.0f} bytes a delivery")
-    table.add_row("in the log after", f"{drained:.0f} s (broker's start included), {load.deliveries / drained:.0f}/s")
-    table.add_row("arrived, lost, out of order", f"{found.distinct}, {load.answers[202] - found.distinct}, {found.out_of_order}")
+    table.add_row(
+        "in the log after", f"{drained:.0f} s (broker's start included), {load.deliveries / drained:.0f}/s"
+    )
+    table.add_row(
+        "arrived, lost, out of order",
+        f"{found.distinct}, {load.answers[202] - found.distinct}, {found.out_of_order}",
+    )
     table.add_row("arrived again", str(found.again))
     Console(width=120).print(table)
 

@@ -32,8 +32,17 @@ def main() -> None:
     parser.add_argument("--bookings", type=int, default=20_000)
     bookings = parser.parse_args().bookings
     console = Console(highlight=False, width=150)
-    console.print(f"{platform.machine()}, Python {platform.python_version()}: a month, {bookings} bookings, a tenth of the webhooks lost")
-    console.print(_table([*_both("every held meeting looked at", _month(bookings)), *_both("no look", _month(bookings, **_NO_LOOK))]))
+    console.print(
+        f"{platform.machine()}, Python {platform.python_version()}: a month, {bookings} bookings, a tenth of the webhooks lost"
+    )
+    console.print(
+        _table(
+            [
+                *_both("every held meeting looked at", _month(bookings)),
+                *_both("no look", _month(bookings, **_NO_LOOK)),
+            ]
+        )
+    )
     small, large = (_month(share, **_NO_LOOK).runs[1].memory for share in (bookings // 10, bookings))
     console.print(
         f"memory: {small / _MIB:.0f} MiB for {bookings // 10} bookings, {large / _MIB:.0f} MiB for {bookings}: {large / small:.2f} times"
@@ -41,23 +50,46 @@ def main() -> None:
     _limited(console)
 
 
-def _month(bookings: int, limits: Mapping[str, Allowed] | None = None, **accounts: Mapping[str, Any]) -> Outcome:
+def _month(
+    bookings: int, limits: Mapping[str, Allowed] | None = None, **accounts: Mapping[str, Any]
+) -> Outcome:
     with TemporaryDirectory(prefix="month-") as folder:
         return rehearse(Path(folder), Plan(datetime.now(UTC), bookings), limits, **accounts)
 
 
 def _both(name: str, outcome: Outcome) -> list[tuple[str, Run, int]]:
     return [
-        (f"{name}, {which} run", run, len(wrong)) for which, run, wrong in zip(("1st", "2nd"), outcome.runs, outcome.wrong[1:], strict=True)
+        (f"{name}, {which} run", run, len(wrong))
+        for which, run, wrong in zip(("1st", "2nd"), outcome.runs, outcome.wrong[1:], strict=True)
     ]
 
 
 def _table(lines: list[tuple[str, Run, int]]) -> Table:
-    table = Table("run", "seen", "missed", "repaired", "requests", "fewest possible", "seconds", "bookings/s", "memory", "differences left")
+    table = Table(
+        "run",
+        "seen",
+        "missed",
+        "repaired",
+        "requests",
+        "fewest possible",
+        "seconds",
+        "bookings/s",
+        "memory",
+        "differences left",
+    )
     for name, run, wrong in lines:
-        counts = [run.total(column) for column in ("seen", "missed", "repaired", "requests", "least_requests")]
+        counts = [
+            run.total(column) for column in ("seen", "missed", "repaired", "requests", "least_requests")
+        ]
         slowest = max(report["duration_seconds"] for report in run.reports)
-        table.add_row(name, *map(str, counts), f"{slowest:.1f}", f"{counts[0] / slowest:.0f}", f"{run.memory / _MIB:.0f} MiB", str(wrong))
+        table.add_row(
+            name,
+            *map(str, counts),
+            f"{slowest:.1f}",
+            f"{counts[0] / slowest:.0f}",
+            f"{run.memory / _MIB:.0f} MiB",
+            str(wrong),
+        )
     return table
 
 

@@ -12,7 +12,16 @@ COMMAND = [sys.executable, "-m", "ingest"]
 PATIENCE = 120.0  # long, for a slow machine; a test that passes never waits for it
 
 # What would choose other settings, or colour the output.
-_NOT_OURS = ("INGEST_", "FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "CLICOLOR", "NO_COLOR", "COLUMNS", "PYTHONWARNINGS")
+_NOT_OURS = (
+    "INGEST_",
+    "FORCE_COLOR",
+    "GITHUB_ACTIONS",
+    "PY_COLORS",
+    "CLICOLOR",
+    "NO_COLOR",
+    "COLUMNS",
+    "PYTHONWARNINGS",
+)
 
 
 @dataclass(frozen=True, slots=True)

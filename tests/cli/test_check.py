@@ -14,19 +14,38 @@ from tests.cli.command import ingest
 from tests.kafka.broker import free_port
 from tests.rest.rig import simulated
 
-PORTS = [("RECEIVER", "PORT"), ("RECEIVER", "ADMIN_PORT"), ("CONSUMER", "ADMIN_PORT"), ("RECONCILE", "ADMIN_PORT")]
+PORTS = [
+    ("RECEIVER", "PORT"),
+    ("RECEIVER", "ADMIN_PORT"),
+    ("CONSUMER", "ADMIN_PORT"),
+    ("RECONCILE", "ADMIN_PORT"),
+]
 
 
 def test_credentials_that_only_sync_can_use_are_no_promise_of_reconciliation(tmp_path: Path) -> None:
     with simulated("appointedd", tmp_path) as side:
         side.dialect.api = "v2"  # type: ignore[attr-defined] # Appointedd's alone has two
-        given = {"api_url": side.server.api_url("sales").replace("/v1", "/v2"), "webhook_secrets": "only-for-tests", "api": "v2"}
+        given = {
+            "api_url": side.server.api_url("sales").replace("/v1", "/v2"),
+            "webhook_secrets": "only-for-tests",
+            "api": "v2",
+        }
         told = {"vendor": "appointedd", **given, **side.dialect.dialect.settings(), **side.dialect.settings()}
         environ = {f"INGEST_ACCOUNTS__SALES__{name.upper()}": str(value) for name, value in told.items()}
         result = ingest(tmp_path, "check", INGEST_PUBLIC_URL="https://hooks.example.com", **environ)
-        refused = ingest(tmp_path, "reconcile", "--account", "sales", INGEST_PUBLIC_URL="https://hooks.example.com", **environ)
+        refused = ingest(
+            tmp_path,
+            "reconcile",
+            "--account",
+            "sales",
+            INGEST_PUBLIC_URL="https://hooks.example.com",
+            **environ,
+        )
     assert result.code == 0, result
-    assert "ok   REST sales: appointedd takes the credentials, for sync only: reconcile leaves this account out" in result.out
+    assert (
+        "ok   REST sales: appointedd takes the credentials, for sync only: reconcile leaves this account out"
+        in result.out
+    )
     assert refused.code == 2
     assert "account sales cannot be reconciled: set api_key, and api to v1" in refused.err
 
@@ -43,7 +62,9 @@ def test_credentials_that_only_sync_can_use_are_no_promise_of_reconciliation(tmp
         ),
     ],
 )
-def test_a_destination_that_cannot_be_used_is_told_with_the_remedy(tmp_path: Path, destination: str, credentials: str, remedy: str) -> None:
+def test_a_destination_that_cannot_be_used_is_told_with_the_remedy(
+    tmp_path: Path, destination: str, credentials: str, remedy: str
+) -> None:
     given = {"INGEST_WAREHOUSE__CREDENTIALS": credentials} if credentials else {}
     result = ingest(tmp_path, "check", "--json", INGEST_WAREHOUSE__DESTINATION=destination, **given)
     [found] = [finding for finding in result.json["checks"] if finding["check"] == "warehouse"]
@@ -71,20 +92,28 @@ def test_what_alone_cannot_be_reached_has_the_exit_code_for_that(tmp_path: Path)
     result = ingest(tmp_path, "check", **environ)
     assert result.code == 3, result
     [said] = [line for line in result.out.splitlines() if line.startswith("FAIL")]
-    assert said.startswith(f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection (Connection refused)")
+    assert said.startswith(
+        f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection (Connection refused)"
+    )
     assert said.endswith("is the broker running, and is its address in log right?")
     assert "warn webhooks sales: nothing has arrived yet" in result.out
     assert list(tmp_path.iterdir()) == [], "it only looked"
 
 
 def names(lanes: list[list[Check]], limit: float = 60.0) -> dict[str, str]:
-    return {check.name: "; ".join(finding.sentence for finding in findings) for check, findings in run_lanes(lanes, limit)}
+    return {
+        check.name: "; ".join(finding.sentence for finding in findings)
+        for check, findings in run_lanes(lanes, limit)
+    }
 
 
 def test_a_check_that_hangs_is_named_and_holds_up_its_lane_alone() -> None:
     go_on = threading.Event()
     hangs = Check("warehouse", lambda: [ok("warehouse", str(go_on.wait()))])
-    lanes = [[hangs, Check("webhooks", lambda: [ok("webhooks", "fine")])], [Check("log", lambda: [ok("log", "fine")])]]
+    lanes = [
+        [hangs, Check("webhooks", lambda: [ok("webhooks", "fine")])],
+        [Check("log", lambda: [ok("log", "fine")])],
+    ]
     try:
         assert names(lanes, 0.05) == {
             "warehouse": "no answer within 0 s",

@@ -34,13 +34,19 @@ def settings(**values: object) -> Settings:
 
 
 def answer(status: int, text: str = "", **headers: str) -> httpx.Response:
-    return httpx.Response(status, text=text, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return httpx.Response(
+        status, text=text, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 @pytest.mark.parametrize(
     ("heard", "state", "told"),
     [
-        (answer(301, location="https://www.example.com/healthz"), State.FAILED, "redirects to https://www.example.com/healthz"),
+        (
+            answer(301, location="https://www.example.com/healthz"),
+            State.FAILED,
+            "redirects to https://www.example.com/healthz",
+        ),
         (answer(308, location="/healthz/"), State.FAILED, "lose what they post to a redirect"),
         (answer(502), State.WARNING, "start `ingest up`"),
         (answer(503), State.WARNING, "its proxy does not reach the receiver"),
@@ -50,7 +56,9 @@ def answer(status: int, text: str = "", **headers: str) -> httpx.Response:
         (answer(200, "ok\n"), State.WARNING, "does not say that it is this installation"),
     ],
 )
-def test_what_another_answer_of_the_public_url_means_is_told(heard: httpx.Response, state: State, told: str) -> None:
+def test_what_another_answer_of_the_public_url_means_is_told(
+    heard: httpx.Response, state: State, told: str
+) -> None:
     found = judge_answer(settings(), heard)
     assert found.state is state
     assert told in found.sentence
@@ -69,7 +77,19 @@ def certificate(tmp_path: Path) -> Path:
     """For 127.0.0.2, signed by itself."""
     pem = tmp_path / "both.pem"
     names = ["-subj", "/CN=127.0.0.2", "-addext", "subjectAltName=IP:127.0.0.2"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, "-keyout", str(pem), "-out", str(tmp_path / "cert.pem")]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        *names,
+        "-keyout",
+        str(pem),
+        "-out",
+        str(tmp_path / "cert.pem"),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     pem.write_text(pem.read_text() + (tmp_path / "cert.pem").read_text())
     return pem
@@ -84,7 +104,9 @@ server = http.server.ThreadingHTTPServer(("127.0.0.2", {port}), http.server.Base
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain({str(certificate)!r})
 server.socket = context.wrap_socket(server.socket, server_side=True); print("there", flush=True); server.serve_forever()
 """
-    with subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", server], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         [found] = check_public_url(settings(public_url=f"https://127.0.0.2:{port}"))
@@ -140,7 +162,9 @@ def test_the_clock_is_compared_with_a_vendors(tmp_path: Path) -> None:
 @on_linux
 def test_another_programs_port_is_named_with_its_command() -> None:
     port = free_port()
-    with subprocess.Popen([sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(port)], stderr=subprocess.DEVNULL) as other:
+    with subprocess.Popen(
+        [sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(port)], stderr=subprocess.DEVNULL
+    ) as other:
         try:
             while port_owner.owner_of(port) is None:
                 assert other.poll() is None
@@ -159,9 +183,15 @@ def test_a_host_that_is_not_this_machines_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("free", "state", "told"),
-    [(50 << 30, State.OK, "50.0 GiB free"), (500 << 20, State.WARNING, "500 MiB free"), (5 << 20, State.FAILED, "deliveries are refused")],
+    [
+        (50 << 30, State.OK, "50.0 GiB free"),
+        (500 << 20, State.WARNING, "500 MiB free"),
+        (5 << 20, State.FAILED, "deliveries are refused"),
+    ],
 )
-def test_a_disk_that_is_nearly_full_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, state: State, told: str) -> None:
+def test_a_disk_that_is_nearly_full_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, state: State, told: str
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     [found] = local.check_disk(settings(log=f"sqlite:///{tmp_path}/log.db"))
     assert found.state is state
@@ -191,4 +221,13 @@ def test_what_a_run_as_root_left_behind_is_told_to_who_runs_it_now() -> None:
 
 def test_sites_differ_by_what_makes_them_one() -> None:
     assert site_of(settings()) == site_of(settings(receiver={"port": 1}))
-    assert len({site_of(settings()), site_of(settings(topic_prefix="other")), site_of(settings(public_url="https://a.example.com"))}) == 3
+    assert (
+        len(
+            {
+                site_of(settings()),
+                site_of(settings(topic_prefix="other")),
+                site_of(settings(public_url="https://a.example.com")),
+            }
+        )
+        == 3
+    )

@@ -51,11 +51,17 @@ def test_a_file_may_be_named_by_the_environment(two: Path) -> None:
 
 
 def test_the_command_line_wins_over_the_environment(two: Path) -> None:
-    assert which(ingest(two, "--config", "ingest.toml", "status", "--json", INGEST_CONFIG="other.toml")) == "usual"
+    assert (
+        which(ingest(two, "--config", "ingest.toml", "status", "--json", INGEST_CONFIG="other.toml"))
+        == "usual"
+    )
 
 
 def test_the_environments_value_wins_over_the_files(two: Path) -> None:
-    assert which(ingest(two, "status", "--json", INGEST_WAREHOUSE__CREDENTIALS="environment.duckdb")) == "environment"
+    assert (
+        which(ingest(two, "status", "--json", INGEST_WAREHOUSE__CREDENTIALS="environment.duckdb"))
+        == "environment"
+    )
 
 
 def test_no_file_is_needed_where_the_environment_says_it_all(tmp_path: Path) -> None:
@@ -73,17 +79,29 @@ def test_a_file_that_is_not_there_is_refused_with_the_remedy(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("file", "environ", "named"),
     [
-        (SALES + 'tolerence = "5m"\n', {}, "unknown setting accounts.sales.tolerence: did you mean accounts.sales.tolerance?"),
-        ("", {"INGEST_RECEIVER__PROT": "1"}, "unknown setting INGEST_RECEIVER__PROT: did you mean receiver.port?"),
+        (
+            SALES + 'tolerence = "5m"\n',
+            {},
+            "unknown setting accounts.sales.tolerence: did you mean accounts.sales.tolerance?",
+        ),
+        (
+            "",
+            {"INGEST_RECEIVER__PROT": "1"},
+            "unknown setting INGEST_RECEIVER__PROT: did you mean receiver.port?",
+        ),
     ],
 )
-def test_an_unknown_setting_is_refused_with_what_was_probably_meant(tmp_path: Path, file: str, environ: dict[str, str], named: str) -> None:
+def test_an_unknown_setting_is_refused_with_what_was_probably_meant(
+    tmp_path: Path, file: str, environ: dict[str, str], named: str
+) -> None:
     (tmp_path / "ingest.toml").write_text(file)
     assert refused(ingest(tmp_path, "status", **environ)) == named
 
 
 @pytest.mark.parametrize("command", ["up", "receive"])
-def test_without_a_webhook_secret_nothing_starts_and_the_variable_is_named(tmp_path: Path, command: str) -> None:
+def test_without_a_webhook_secret_nothing_starts_and_the_variable_is_named(
+    tmp_path: Path, command: str
+) -> None:
     (tmp_path / "ingest.toml").write_text(SALES)
     assert "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS" in refused(ingest(tmp_path, command))
     assert [path.name for path in tmp_path.iterdir()] == ["ingest.toml"]
@@ -96,9 +114,15 @@ def test_check_finds_everything_that_is_wrong_at_once(tmp_path: Path) -> None:
     (tmp_path / "folder.duckdb").mkdir()
     result = ingest(tmp_path, "check")
     assert (result.code, result.err) == (1, "")
-    assert "FAIL accounts: no webhook secret for account sales: set INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS" in result.out
+    assert (
+        "FAIL accounts: no webhook secret for account sales: set INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS"
+        in result.out
+    )
     assert "FAIL public url: http://hooks.example.com is not https" in result.out
-    assert "FAIL log: Kafka at 127.0.0.1:1: no connection (Connection refused): is the broker running" in result.out
+    assert (
+        "FAIL log: Kafka at 127.0.0.1:1: no connection (Connection refused): is the broker running"
+        in result.out
+    )
     assert "FAIL warehouse: " in result.out
 
 

@@ -30,7 +30,16 @@ READING = {
     "webhooks list": {0},
     "replay --dry-run": {0, 3},
 }
-NEEDS_SETTINGS = [*READING, "up", "receive", "consume", "reconcile", "sync", "webhooks apply", "webhooks remove sales"]
+NEEDS_SETTINGS = [
+    *READING,
+    "up",
+    "receive",
+    "consume",
+    "reconcile",
+    "sync",
+    "webhooks apply",
+    "webhooks remove sales",
+]
 SALES = '[accounts.sales]\nvendor = "calendly"\n'
 BOOKINGS = """
 create schema ingest;
@@ -105,11 +114,15 @@ def test_without_settings_a_command_says_where_it_looked_and_makes_nothing(
 
 
 def test_a_command_without_settings_ends_with_exit_code_2(tmp_path: Path) -> None:
-    assert "there are no settings" in refused(ingest(tmp_path, "status", INGEST_SERVICE_HOST="10.96.0.10", INGEST_TEST_KAFKA="host:9092"))
+    assert "there are no settings" in refused(
+        ingest(tmp_path, "status", INGEST_SERVICE_HOST="10.96.0.10", INGEST_TEST_KAFKA="host:9092")
+    )
 
 
 @pytest.mark.parametrize("command", ["--version", "--help", "status --help"])
-def test_some_commands_need_no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+def test_some_commands_need_no_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(app, command.split()).exit_code == 0
 
@@ -118,12 +131,25 @@ def test_a_command_started_elsewhere_reads_the_same_data(tmp_path: Path) -> None
     make_warehouse(tmp_path / "product" / "data")
     (tmp_path / "product" / "ingest.toml").write_text(SALES)
     (tmp_path / "elsewhere").mkdir()
-    result = ingest(tmp_path / "elsewhere", "query", "select booking_id from bookings", "--csv", "--config", "../product/ingest.toml")
+    result = ingest(
+        tmp_path / "elsewhere",
+        "query",
+        "select booking_id from bookings",
+        "--csv",
+        "--config",
+        "../product/ingest.toml",
+    )
     assert result.out.split() == ["booking_id", "one"], result
     assert tree(tmp_path / "elsewhere") == {}
 
 
 def test_settings_wholly_from_the_environment_have_their_data_in_the_working_folder(tmp_path: Path) -> None:
     make_warehouse(tmp_path / "data")
-    result = ingest(tmp_path, "query", "select booking_id from bookings", "--csv", INGEST_ACCOUNTS__SALES__VENDOR="calendly")
+    result = ingest(
+        tmp_path,
+        "query",
+        "select booking_id from bookings",
+        "--csv",
+        INGEST_ACCOUNTS__SALES__VENDOR="calendly",
+    )
     assert result.out.split() == ["booking_id", "one"], result

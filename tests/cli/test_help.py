@@ -36,7 +36,9 @@ def helped(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Re
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_explains_itself_with_an_example(helped: dict[tuple[str, ...], Result], command: tuple[str, ...]) -> None:
+def test_every_command_explains_itself_with_an_example(
+    helped: dict[tuple[str, ...], Result], command: tuple[str, ...]
+) -> None:
     result = helped[command]
     assert result.code == 0
     assert result.err == ""

@@ -71,7 +71,9 @@ def test_what_init_writes_passes_check_as_it_is(folder: Path) -> None:
 
 def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> None:
     for name, text in files(folder).items():
-        offline = re.sub(r"^# api_.*\n", "", text, flags=re.MULTILINE)  # with a key, `check` would ask the vendor
+        offline = re.sub(
+            r"^# api_.*\n", "", text, flags=re.MULTILINE
+        )  # with a key, `check` would ask the vendor
         (folder / name).write_text(re.sub(r"^# (?=\[|\w+ += )", "", offline, flags=re.MULTILINE))
     result = ingest(folder, "check", "--json")
     assert result.code == 0, result
@@ -90,7 +92,11 @@ def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> N
         *(f"webhooks {account}" for account in ("sales", "support", "salon", "tours")),
     ]
     skipped = {finding["check"]: finding["detail"] for finding in result.json["checks"] if finding["skipped"]}
-    assert set(skipped) == {"clock", "spool", *(f"REST {account}" for account in ("sales", "support", "salon", "tours"))}
+    assert set(skipped) == {
+        "clock",
+        "spool",
+        *(f"REST {account}" for account in ("sales", "support", "salon", "tours")),
+    }
     assert skipped["REST tours"].startswith("not configured: reconcile and sync leave this account out")
     assert skipped["REST tours"].endswith("set its secret_key + api_key")
     tours = "https://hooks.example.org/webhooks/bookeo/tours?domain=bookings&type="
@@ -166,7 +172,10 @@ def test_in_a_git_repository_secrets_and_data_are_ignored(tmp_path: Path, before
     SecretsFile(folder / SECRETS).add("sales", "new", ())  # with its lock
     (folder / "data" / "log.db").touch()
     seen = subprocess.run(
-        ["git", "-C", str(tmp_path), "status", "--porcelain", "--untracked-files=all"], check=True, capture_output=True, text=True
+        ["git", "-C", str(tmp_path), "status", "--porcelain", "--untracked-files=all"],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     assert sorted(seen.split()[1::2]) == [f"deploy/{name}" for name in (".gitignore", SCHEMA, CONFIG)]
     lines = (folder / ".gitignore").read_text().splitlines()
@@ -178,9 +187,13 @@ def test_outside_of_a_git_repository_there_is_no_gitignore(written: Path) -> Non
     assert not (written / ".gitignore").exists()
 
 
-@pytest.mark.parametrize("url", ["hooks.example.com", "ftp://hooks.example.com", "https://me:hunter2@hooks.example.com"])
+@pytest.mark.parametrize(
+    "url", ["hooks.example.com", "ftp://hooks.example.com", "https://me:hunter2@hooks.example.com"]
+)
 def test_an_address_that_vendors_cannot_use_is_refused_with_an_example(tmp_path: Path, url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"--public-url .*write for example https://hooks\.example\.com") as raised:
+    with pytest.raises(
+        ConfigurationError, match=r"--public-url .*write for example https://hooks\.example\.com"
+    ) as raised:
         init(tmp_path / CONFIG, url)
     assert "hunter2" not in str(raised.value)
     assert files(tmp_path) == {}

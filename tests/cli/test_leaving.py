@@ -56,11 +56,23 @@ main()
 
 @pytest.mark.parametrize(
     ("end", "code", "last"),
-    [("return 3", 3, ""), ("raise KeyboardInterrupt", 130, "stopped"), ("raise ValueError('odd')", 1, "ValueError: odd")],
+    [
+        ("return 3", 3, ""),
+        ("raise KeyboardInterrupt", 130, "stopped"),
+        ("raise ValueError('odd')", 1, "ValueError: odd"),
+    ],
 )
 def test_a_thread_that_waits_holds_no_command(end: str, code: int, last: str, tmp_path: Path) -> None:
     program = [sys.executable, "-c", WAITING.format(end=end)]
-    done = subprocess.run(program, cwd=tmp_path, env=surroundings(), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(
+        program,
+        cwd=tmp_path,
+        env=surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr.strip().rpartition("\n")[2]) == (code, "told", last)
 
 
@@ -106,7 +118,13 @@ def test_help_and_the_like_end_quietly_when_nobody_reads_them(arguments: list[st
     os.close(reader)
     try:
         done = subprocess.run(
-            [*COMMAND, *arguments], cwd=tmp_path, env=surroundings(), stdout=writer, stderr=subprocess.PIPE, timeout=PATIENCE, check=False
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            env=surroundings(),
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
         )
     finally:
         os.close(writer)
@@ -116,7 +134,9 @@ def test_help_and_the_like_end_quietly_when_nobody_reads_them(arguments: list[st
 def interrupted(program: str, word: str, folder: Path) -> tuple[int, str]:
     """Exit code and standard error of a program that is interrupted once it has said the word."""
     command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, cwd=folder, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=folder, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
         assert process.stdout.readline() == f"{word}\n"
         process.send_signal(signal.SIGINT)

@@ -74,11 +74,16 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "create table dead_letters (id text, source text, reason text, detail text, happened_at timestamptz, position text, query text,"
             " headers text, data text, loaded_at timestamptz, signed_by text, data_base64 text);"
         )
-        connection.execute("insert into bookings select 'calendly', $1, $1, $1, 12.5, $1, now(), now(), now(), $1", [EVIL])
-        connection.execute("insert into booking_events select $1, $1, $1, 'calendly', $1, now(), '1', to_json($1)", [EVIL])
+        connection.execute(
+            "insert into bookings select 'calendly', $1, $1, $1, 12.5, $1, now(), now(), now(), $1", [EVIL]
+        )
+        connection.execute(
+            "insert into booking_events select $1, $1, $1, 'calendly', $1, now(), '1', to_json($1)", [EVIL]
+        )
         headers = json.dumps({EVIL: EVIL})
         connection.execute(
-            "insert into dead_letters select 'd1', '/calendly/' || $1, $1, $1, now(), $1, $1, $2, $1, now(), '1', null", [EVIL, headers]
+            "insert into dead_letters select 'd1', '/calendly/' || $1, $1, $1, now(), $1, $1, $2, $1, now(), '1', null",
+            [EVIL, headers],
         )
     return folder
 
@@ -138,7 +143,14 @@ crash()
 
 
 def test_tracebacks_of_threads_and_of_a_whole_process_are_visible_text() -> None:
-    done = subprocess.run([sys.executable, "-c", CRASH, EVIL], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    done = subprocess.run(
+        [sys.executable, "-c", CRASH, EVIL],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
     assert done.returncode == 1
     assert done.stderr.count("RuntimeError: \\x1b]0;owned") == 2
     assert raw_controls(done.stderr) == set()
@@ -148,7 +160,9 @@ def on_terminal(folder: Path, *arguments: str, **environ: str) -> str:
     """All that reaches a terminal, which standard output and standard error are; without colours, as NO_COLOR and a plain TERM ask."""
     master, slave = pty.openpty()
     own = environment(NO_COLOR="1", TERM="dumb", INGEST_ACCOUNTS__SALES__VENDOR="calendly", **environ)
-    with subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=own, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave) as process:
+    with subprocess.Popen(
+        [*COMMAND, *arguments], cwd=folder, env=own, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave
+    ) as process:
         os.close(slave)
         chunks = []
         while chunk := _read(master):
@@ -170,7 +184,10 @@ def test_csv_in_a_pipe_is_exact(hostile: Path) -> None:
         [*COMMAND, "query", "--csv", "select customer_name, price from bookings"], cwd=hostile, env=environment(PYTHONIOENCODING="ascii"),
         stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=PATIENCE,
     )  # fmt: skip
-    assert list(csv.reader(io.StringIO(done.stdout.decode(), newline=""))) == [["customer_name", "price"], [EVIL, "12.50"]]
+    assert list(csv.reader(io.StringIO(done.stdout.decode(), newline=""))) == [
+        ["customer_name", "price"],
+        [EVIL, "12.50"],
+    ]
 
 
 def test_json_on_an_ascii_stream_is_exact(hostile: Path) -> None:
@@ -252,22 +269,35 @@ def prints(tree: ast.AST) -> list[str]:
         match node:
             case ast.Call(func=ast.Name(id=name)) if name in PRINTS:
                 found.append(f"{node.lineno}: {name}()")
-            case ast.Attribute(value=ast.Name(id="sys"), attr=name) if name in WRITES and not _asks_terminal(tree, node):
+            case ast.Attribute(value=ast.Name(id="sys"), attr=name) if name in WRITES and not _asks_terminal(
+                tree, node
+            ):
                 found.append(f"{node.lineno}: sys.{name}")
-            case ast.Attribute(value=ast.Name(id="typer" | "click"), attr="echo" | "secho" | "confirm" | "prompt" as name):
+            case ast.Attribute(
+                value=ast.Name(id="typer" | "click"), attr="echo" | "secho" | "confirm" | "prompt" as name
+            ):
                 found.append(f"{node.lineno}: {name}")
-            case ast.ImportFrom(module=module) if module in LIBRARIES and not {alias.name for alias in node.names} <= {"RenderableType"}:
+            case ast.ImportFrom(module=module) if module in LIBRARIES and not {
+                alias.name for alias in node.names
+            } <= {"RenderableType"}:
                 found.append(f"{node.lineno}: {module}")
     return found
 
 
 def _asks_terminal(tree: ast.AST, stream: ast.Attribute) -> bool:
-    return any(isinstance(node, ast.Attribute) and node.value is stream and node.attr == "isatty" for node in ast.walk(tree))
+    return any(
+        isinstance(node, ast.Attribute) and node.value is stream and node.attr == "isatty"
+        for node in ast.walk(tree)
+    )
 
 
 def test_no_other_module_prints_by_itself() -> None:
     modules = [path for part in ("ingest", "receivers", "consumers") for path in (ROOT / part).rglob("*.py")]
-    found = {name: prints(ast.parse(path.read_text())) for path in modules if (name := str(path.relative_to(ROOT))) not in MAY}
+    found = {
+        name: prints(ast.parse(path.read_text()))
+        for path in modules
+        if (name := str(path.relative_to(ROOT))) not in MAY
+    }
     assert {name: lines for name, lines in found.items() if lines} == {}
     assert len(modules) > 50
 
@@ -278,7 +308,11 @@ def test_no_other_module_prints_by_itself() -> None:
         ("12.500000000", "12.50", "12.5"),
         ("1.25E+1", "12.5", "12.5"),
         ("30.000000000", "30.00", "30"),
-        ("12345678901234567890.123456789", "12345678901234567890.123456789", "12345678901234567890.123456789"),
+        (
+            "12345678901234567890.123456789",
+            "12345678901234567890.123456789",
+            "12345678901234567890.123456789",
+        ),
         ("-0.000000001", "-0.000000001", "-0.000000001"),
         ("1E+3", "1000", "1000"),
         ("42", "42", "42"),
@@ -286,7 +320,9 @@ def test_no_other_module_prints_by_itself() -> None:
         ("-Infinity", "-Infinity", "null"),
     ],
 )
-def test_decimals_are_written_as_people_write_money_and_exact_in_json(value: str, text: str, number: str) -> None:
+def test_decimals_are_written_as_people_write_money_and_exact_in_json(
+    value: str, text: str, number: str
+) -> None:
     assert text_value(Decimal(value)) == text
     assert json_text(json_value(Decimal(value))) == number
 
@@ -316,7 +352,13 @@ def test_every_type_is_written_in_every_form(hostile: Path) -> None:
     ((header, row)) = csv.reader(io.StringIO(ingest(hostile, "query", "--csv", ODD_SQL).out, newline=""))
     told = dict(zip(header, row, strict=True))
     assert header == list(ODD)
-    assert (told["nan"], told["inf"], told["list"], told["yes"], told["bytes"]) == ("NaN", "-Infinity", "[1.5]", "true", "\\xaa")
+    assert (told["nan"], told["inf"], told["list"], told["yes"], told["bytes"]) == (
+        "NaN",
+        "-Infinity",
+        "[1.5]",
+        "true",
+        "\\xaa",
+    )
     for columns in ("80", "2000"):
         shown = ingest(hostile, "query", ODD_SQL, COLUMNS=columns)
         assert (shown.code, shown.err) == (0, "")

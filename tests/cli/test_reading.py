@@ -46,7 +46,13 @@ def test_an_answer_in_json_is_one_array_of_objects_with_instants_in_utc(loaded: 
     result = ingest(loaded, "query", "--json", ALL)
     assert (result.code, result.err) == (0, "")
     assert result.json == [
-        {"booking_id": "one", "customer_name": NAME, "staff": ["a", "b"], "price": 120.5, "starts_at": "2026-06-09T19:37:18.250000Z"},
+        {
+            "booking_id": "one",
+            "customer_name": NAME,
+            "staff": ["a", "b"],
+            "price": 120.5,
+            "starts_at": "2026-06-09T19:37:18.250000Z",
+        },
         {"booking_id": "two", "customer_name": None, "staff": [], "price": 170, "starts_at": None},
     ]
 

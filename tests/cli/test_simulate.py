@@ -11,7 +11,9 @@ from tests.cli.command import COMMAND, PATIENCE, environment, ingest, refused
 
 def test_the_other_commands_work_against_it_and_find_what_it_lost(tmp_path: Path) -> None:
     simulated = [*COMMAND, "simulate", "oncehub", "bookeo", "--rate", "20", "--lose", "1"]
-    with subprocess.Popen(simulated, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        simulated, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr
         try:
             lines = [process.stderr.readline() for _ in range(8)]
@@ -38,4 +40,6 @@ def test_it_touches_no_folder_but_its_own(folder: str, tmp_path: Path) -> None:
 
 
 def test_a_vendor_that_is_not_known_is_refused_with_those_that_are(tmp_path: Path) -> None:
-    assert "known are appointedd, bookeo, calendly, oncehub" in refused(ingest(tmp_path, "simulate", "acuity"))
+    assert "known are appointedd, bookeo, calendly, oncehub" in refused(
+        ingest(tmp_path, "simulate", "acuity")
+    )

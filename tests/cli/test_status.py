@@ -22,7 +22,9 @@ from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest
 from tests.kafka.broker import free_port
 
 NOW = datetime(2026, 6, 10, 12, tzinfo=UTC)
-SETTINGS = Settings.model_validate({"accounts": {"sales": {"vendor": "calendly", "api_token": "t"}, "shop": {"vendor": "appointedd"}}})
+SETTINGS = Settings.model_validate(
+    {"accounts": {"sales": {"vendor": "calendly", "api_token": "t"}, "shop": {"vendor": "appointedd"}}}
+)
 READY = [Part(name, "ready", "127.0.0.1:1") for name in ("receiver", "consumer", "reconciliation")]
 TABLES = """
 create schema ingest;
@@ -47,28 +49,52 @@ insert into ingest.dead_letters values
 
 def facts(**changes: Any) -> Facts:
     """A product that is well, but for the changes."""
-    row = {"vendor": "calendly", "account": "sales", "bookings": 1, "newest_change": NOW, "last_load": NOW, "last_delivery": NOW}
-    run = {"vendor": "calendly", "account": "sales", "finished_at": NOW, "outcome": "complete", "missed": 0, "repaired": 0}
+    row = {
+        "vendor": "calendly",
+        "account": "sales",
+        "bookings": 1,
+        "newest_change": NOW,
+        "last_load": NOW,
+        "last_delivery": NOW,
+    }
+    run = {
+        "vendor": "calendly",
+        "account": "sales",
+        "finished_at": NOW,
+        "outcome": "complete",
+        "missed": 0,
+        "repaired": 0,
+    }
     warehouse = {
         "accounts": [row, row | {"vendor": "appointedd", "account": "shop"}],
         "reconciliations": [run],
         "tables": [],
         "open_dead_letters": {},
     }
-    well: dict[str, Any] = {"parts": READY, "log": {"topics": []}, "spool": {"files": []}, "warehouse": warehouse, "disks": []}
+    well: dict[str, Any] = {
+        "parts": READY,
+        "log": {"topics": []},
+        "spool": {"files": []},
+        "warehouse": warehouse,
+        "disks": [],
+    }
     return Facts(**{**well, **changes})
 
 
 def waiting(age: timedelta, lag: int = 3) -> dict[str, Any]:
     """A log whose oldest record that is not loaded has this age."""
-    return {"topics": [{"topic": "bookings.calendly", "partition": 0, "lag": lag, "waiting_since": NOW - age}]}
+    return {
+        "topics": [{"topic": "bookings.calendly", "partition": 0, "lag": lag, "waiting_since": NOW - age}]
+    }
 
 
 def judged(**changes: Any) -> tuple[int, list[Finding]]:
     """The exit code, and what is not well."""
     findings = judge(facts(**changes), SETTINGS, NOW)
     order = [State.FAILED, State.WARNING, State.SKIPPED, State.OK]
-    assert [finding.state for finding in findings] == sorted((finding.state for finding in findings), key=order.index), "the worst first"
+    assert [finding.state for finding in findings] == sorted(
+        (finding.state for finding in findings), key=order.index
+    ), "the worst first"
     return exit_code(findings), [finding for finding in findings if finding.state is not State.OK]
 
 
@@ -80,7 +106,10 @@ def part(state: str, *reasons: str, samples: Any = ()) -> list[Part]:
 def deliveries(**outcomes: float) -> Any:
     """What the receiver counted of the account."""
     account = {"vendor": "calendly", "account": "sales"}
-    return tuple(("ingest_deliveries_total", {**account, "outcome": outcome}, value) for outcome, value in outcomes.items())
+    return tuple(
+        ("ingest_deliveries_total", {**account, "outcome": outcome}, value)
+        for outcome, value in outcomes.items()
+    )
 
 
 def subscription(state: str) -> list[Part]:
@@ -91,7 +120,11 @@ def subscription(state: str) -> list[Part]:
 
 def read_again(because: str) -> list[Part]:
     """A consumer that had to go back."""
-    sample = ("ingest_read_again_total", {"topic": "bookings.bookeo", "partition": "2", "because": because}, 1.0)
+    sample = (
+        "ingest_read_again_total",
+        {"topic": "bookings.bookeo", "partition": "2", "because": because},
+        1.0,
+    )
     return [READY[0], Part("consumer", "ready", "127.0.0.1:8082", (), (sample,)), READY[2]]
 
 
@@ -139,19 +172,47 @@ def test_what_is_well_is_healthy() -> None:
             "warehouse",
             "bookings.bookeo/2 was read again since the consumer started: the warehouse was",
         ),
-        ({"parts": read_again("log")}, 0, "log", "bookings.bookeo/2 was read again since the consumer started: the log was cut"),
+        (
+            {"parts": read_again("log")},
+            0,
+            "log",
+            "bookings.bookeo/2 was read again since the consumer started: the log was cut",
+        ),
         ({"log": {"error": "no broker"}}, 3, "log", "no broker"),
-        ({"spool": {"files": [{"records": 7, "oldest_seconds": 900}]}}, 1, "spool", "7 records waiting on this machine"),
+        (
+            {"spool": {"files": [{"records": 7, "oldest_seconds": 900}]}},
+            1,
+            "spool",
+            "7 records waiting on this machine",
+        ),
         ({"warehouse": {"error": "refused"}}, 3, "warehouse", "refused"),
         (
-            {"warehouse": facts().warehouse | {"changed_by_hand": [failed("tables", "bookings lacks version").to_json()]}},
+            {
+                "warehouse": facts().warehouse
+                | {"changed_by_hand": [failed("tables", "bookings lacks version").to_json()]}
+            },
             1,
             "tables",
             "bookings lacks",
         ),
-        ({"warehouse": facts().warehouse | {"open_dead_letters": {"sales": 2}}}, 1, "dead letters", "2 dead letters open (sales 2)"),
-        ({"parts": part("ready", samples=deliveries(rejected=9))}, 1, "sales", "all 9 deliveries since the receiver started were refused"),
-        ({"parts": part("ready", samples=deliveries(rejected=1, accepted=5))}, 0, "sales", "1 delivery refused"),
+        (
+            {"warehouse": facts().warehouse | {"open_dead_letters": {"sales": 2}}},
+            1,
+            "dead letters",
+            "2 dead letters open (sales 2)",
+        ),
+        (
+            {"parts": part("ready", samples=deliveries(rejected=9))},
+            1,
+            "sales",
+            "all 9 deliveries since the receiver started were refused",
+        ),
+        (
+            {"parts": part("ready", samples=deliveries(rejected=1, accepted=5))},
+            0,
+            "sales",
+            "1 delivery refused",
+        ),
         ({"parts": subscription("replace")}, 1, "sales", "webhook subscriptions need: replace"),
         ({"parts": subscription("unknown")}, 0, "sales", "could not be asked"),
         ({"warehouse": silent()}, 0, "sales", "no webhook was ever delivered"),
@@ -163,7 +224,9 @@ def test_what_is_well_is_healthy() -> None:
         ({"disks": [Disk("the log", "data", 900 * 1024**2)]}, 0, "disk", "900 MiB free for the log in data"),
     ],
 )
-def test_each_trouble_is_told_with_what_it_is_about(changes: dict[str, Any], code: int, check: str, says: str) -> None:
+def test_each_trouble_is_told_with_what_it_is_about(
+    changes: dict[str, Any], code: int, check: str, says: str
+) -> None:
     judgement, (finding,) = judged(**changes)
     assert (judgement, finding.check) == (code, check)
     assert says in finding.sentence
@@ -173,7 +236,9 @@ def test_with_kafka_a_part_may_run_on_another_machine() -> None:
     settings = SETTINGS.model_copy(update={"log": "kafka://broker:9092"})
     findings = judge(facts(parts=part("stopped")), settings, NOW)
     assert exit_code(findings) == 0
-    assert "not on this machine" in next(finding.detail for finding in findings if finding.check == "receiver")
+    assert "not on this machine" in next(
+        finding.detail for finding in findings if finding.check == "receiver"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +262,13 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
     assert (result.code, found["healthy"], found["verdict"]) == (1, False, "needs attention")
     waiting = {entry["topic"]: entry for entry in found["log"]["topics"]}
     assert waiting["bookings.calendly"].pop("waiting_since") is not None
-    assert waiting["bookings.calendly"] == {"topic": "bookings.calendly", "partition": 0, "next": 2, "committed": 0, "lag": 2}
+    assert waiting["bookings.calendly"] == {
+        "topic": "bookings.calendly",
+        "partition": 0,
+        "next": 2,
+        "committed": 0,
+        "lag": 2,
+    }
     assert waiting["bookings.bookeo"]["lag"] == waiting["bookings.dead-letters"]["lag"] == 0
     accounts = {row["account"]: row for row in found["warehouse"]["accounts"]}
     assert accounts["sales"] == {
@@ -217,7 +288,10 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
     assert {entry["table"]: entry["rows"] for entry in found["warehouse"]["tables"]} == {
         "bookings": 2, "booking_events": 4, "dead_letters": 1, "reconciliations": None,
     }  # fmt: skip
-    assert {name: part["state"] for name, part in found["parts"].items()} == {"receiver": "stopped", "consumer": "stopped"}
+    assert {name: part["state"] for name, part in found["parts"].items()} == {
+        "receiver": "stopped",
+        "consumer": "stopped",
+    }
     assert all(disk["free"] > 0 for disk in found["disks"])
 
 
@@ -246,7 +320,10 @@ def test_of_nothing_yet_only_what_does_not_run_is_told_and_nothing_is_made(tmp_p
     (tmp_path / "ingest.toml").write_text(free_ports())
     result = ingest(tmp_path, "status", "--json")
     assert result.code == 1
-    assert [finding["check"] for finding in result.json["findings"] if not finding["ok"]] == ["receiver", "consumer"]
+    assert [finding["check"] for finding in result.json["findings"] if not finding["ok"]] == [
+        "receiver",
+        "consumer",
+    ]
     assert result.json["log"] == {"topics": []}
     assert "nothing has been loaded yet" in result.json["warehouse"]["nothing"]
     assert [path.name for path in tmp_path.iterdir()] == ["ingest.toml"]
@@ -268,7 +345,15 @@ def test_a_product_that_runs_is_healthy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"<html>hello</html>", b'{"ready": true}', b'{"ready": true, "reasons": []}', b"ingest_deliveries_total 1", b"\xff", b"[]", b""],
+    [
+        b"<html>hello</html>",
+        b'{"ready": true}',
+        b'{"ready": true, "reasons": []}',
+        b"ingest_deliveries_total 1",
+        b"\xff",
+        b"[]",
+        b"",
+    ],
 )
 def test_another_program_on_an_admin_port_is_told_as_such(answer: bytes) -> None:
     with answering(answer) as port:
@@ -305,7 +390,10 @@ def running(folder: Path) -> Iterator[Path]:
     account = '[accounts.shop]\nvendor = "appointedd"\nwebhook_header = "X-Key"\n'
     (folder / "ingest.toml").write_text(free_ports() + account)
     environ = environment(INGEST_ACCOUNTS__SHOP__WEBHOOK_SECRETS="secret")
-    with (folder / "up.log").open("w") as lines, subprocess.Popen([*COMMAND, "up"], cwd=folder, env=environ, stderr=lines) as process:
+    with (
+        (folder / "up.log").open("w") as lines,
+        subprocess.Popen([*COMMAND, "up"], cwd=folder, env=environ, stderr=lines) as process,
+    ):
         try:
             yield folder
         finally:

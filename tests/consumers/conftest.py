@@ -31,7 +31,12 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
 @pytest.fixture
 def postgres_tree(tmp_path: Path, postgres: PostgresServer) -> Tree:
     """A dataset that no other test has."""
-    warehouse = {"destination": "postgres", "credentials": postgres.url, "dataset": f"t{uuid4().hex[:12]}", "work_dir": f"{tmp_path}/dlt"}
+    warehouse = {
+        "destination": "postgres",
+        "credentials": postgres.url,
+        "dataset": f"t{uuid4().hex[:12]}",
+        "work_dir": f"{tmp_path}/dlt",
+    }
     return tree_for(tmp_path) | {"warehouse": warehouse}
 
 

@@ -21,12 +21,16 @@ def large(kind: str, number: int, size: int = BODY_LIMIT) -> Event:
 def _answers(room: int) -> bytes:
     """Each becomes an object of the column `answers`."""
     fields = [{"name": f"q{number}", "value": "a"} for number in range(room // 30)]
-    return b'"filler":0,"form_submission":' + orjson.dumps({"name": "Ada", "email": "ada@example.com", "custom_fields": fields})
+    return b'"filler":0,"form_submission":' + orjson.dumps(
+        {"name": "Ada", "email": "ada@example.com", "custom_fields": fields}
+    )
 
 
 KINDS = {
     "text": lambda room: b'"filler":"' + b"a" * room + b'"',
-    "many keys": lambda room: b'"filler":' + orjson.dumps({f"{number:05x}": 0 for number in range(room // 10)}),
+    "many keys": lambda room: (
+        b'"filler":' + orjson.dumps({f"{number:05x}": 0 for number in range(room // 10)})
+    ),
     "empty lists": lambda room: b'"filler":[' + b",".join([b"[]"] * (room // 3)) + b"]",
     "small numbers": lambda room: b'"filler":[' + b",".join([b"1"] * (room // 2)) + b"]",
     "large numbers": lambda room: b'"filler":[' + b",".join([b"1e999"] * (room // 6)) + b"]",

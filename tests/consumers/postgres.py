@@ -37,7 +37,9 @@ class PostgresServer:
         self.url = f"postgresql://ingest:any@127.0.0.1:{self.port}/postgres"
         if self._user:
             os.chown(folder, *self._user)
-        self._call("initdb", "--auth=trust", "--username=ingest", "--encoding=UTF8", "--locale=C", "--no-sync")
+        self._call(
+            "initdb", "--auth=trust", "--username=ingest", "--encoding=UTF8", "--locale=C", "--no-sync"
+        )
 
     def start(self) -> None:
         """Returns when it answers."""

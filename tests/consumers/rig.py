@@ -32,7 +32,11 @@ def tree_for(folder: Path, **consumer: Any) -> Tree:
     return {
         "log": f"sqlite:///{folder}/log.db",
         "consumer": {"linger": "10ms", "admin_port": 0, **consumer},
-        "warehouse": {"destination": "duckdb", "credentials": f"{folder}/warehouse.duckdb", "work_dir": f"{folder}/dlt"},
+        "warehouse": {
+            "destination": "duckdb",
+            "credentials": f"{folder}/warehouse.duckdb",
+            "work_dir": f"{folder}/dlt",
+        },
     }
 
 
@@ -129,7 +133,12 @@ class Command:
     def __init__(self, folder: Path, tree: Tree, **environ: str) -> None:
         self._folder = folder
         (folder / "ingest.toml").write_text(tomlkit.dumps(tree))
-        self._environ = {**os.environ, "PYTHONPATH": str(ROOT), "INGEST_CONFIG": str(folder / "ingest.toml"), **environ}
+        self._environ = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "INGEST_CONFIG": str(folder / "ingest.toml"),
+            **environ,
+        }
         self.settings = Settings.model_validate(tree)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":

@@ -19,7 +19,9 @@ def moment(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def sample(number: int, booking: str = "B1", at: float = 0, *, received_at: datetime | None = None, **data: Any) -> Event:
+def sample(
+    number: int, booking: str = "B1", at: float = 0, *, received_at: datetime | None = None, **data: Any
+) -> Event:
     """The event numbered so: what the booking was at that second. `data` replaces parts of the booking."""
     changed = moment(at)
     told = {
@@ -33,7 +35,9 @@ def sample(number: int, booking: str = "B1", at: float = 0, *, received_at: date
     return in_envelope(number, told | data, changed, received_at or changed, subject=booking)
 
 
-def in_envelope(number: int, data: dict[str, Any], time: datetime, received_at: datetime, subject: str = "other") -> Event:
+def in_envelope(
+    number: int, data: dict[str, Any], time: datetime, received_at: datetime, subject: str = "other"
+) -> Event:
     """Any `data` in the envelope of a booking's event."""
     body = {"id": f"E{number}", "type": "booking.scheduled", "creation_time": time.isoformat(), "data": data}
     return Event(

@@ -27,16 +27,30 @@ def mapper(event: Event) -> Booking | None:
         raise ZeroDivisionError("with a customer's name in the message")
     if event.type == "refuse":
         raise PayloadError("not the documented shape")
-    return Booking(booking_id=event.subject, version="1", status=BookingStatus.CONFIRMED) if event.type == "booking" else None
+    return (
+        Booking(booking_id=event.subject, version="1", status=BookingStatus.CONFIRMED)
+        if event.type == "booking"
+        else None
+    )
 
 
 def stored(offset: int, kind: str, *, topic: str = TOPIC, **headers: str) -> StoredRecord:
     record = sample(offset, f"B{offset}").to_record()
-    return StoredRecord(Record(record.key, record.value, {**record.headers, "ce_type": kind, **headers}), Partition(topic), offset)
+    return StoredRecord(
+        Record(record.key, record.value, {**record.headers, "ce_type": kind, **headers}),
+        Partition(topic),
+        offset,
+    )
 
 
 def test_every_record_ends_in_one_place() -> None:
-    records = [stored(0, "booking"), stored(1, "contact"), stored(2, "refuse"), stored(3, "crash"), stored(4, "booking", topic=DEAD)]
+    records = [
+        stored(0, "booking"),
+        stored(1, "contact"),
+        stored(2, "refuse"),
+        stored(3, "crash"),
+        stored(4, "booking", topic=DEAD),
+    ]
     batch = read_batch(records, TOPICS, mapper, START)
     assert [(item.event.id, item.booking is None) for item in batch.items] == [("E0", False), ("E1", True)]
     assert [(dead.reason, dead.detail, dead.position) for dead in batch.dead] == [
@@ -50,12 +64,21 @@ def test_every_record_ends_in_one_place() -> None:
 def test_a_dead_letter_has_the_bytes_and_headers_of_its_record() -> None:
     record = stored(7, "refuse")
     letter = read_batch([record], TOPICS, mapper, START).dead[0]
-    assert (letter.data, letter.headers, letter.source, letter.happened_at) == (record.record.value, record.record.headers, SOURCE, START)
+    assert (letter.data, letter.headers, letter.source, letter.happened_at) == (
+        record.record.value,
+        record.record.headers,
+        SOURCE,
+        START,
+    )
 
 
-@pytest.mark.parametrize("header", ["ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_receivedat", "ce_via"])
+@pytest.mark.parametrize(
+    "header", ["ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_receivedat", "ce_via"]
+)
 @pytest.mark.parametrize("value", ["", "anything at all"])
-def test_a_record_without_a_header_of_ours_is_set_aside_unless_any_text_will_do(header: str, value: str) -> None:
+def test_a_record_without_a_header_of_ours_is_set_aside_unless_any_text_will_do(
+    header: str, value: str
+) -> None:
     batch = read_batch([stored(0, "booking", **{header: value})], TOPICS, mapper, START)
     any_text_will_do = value and header in {"ce_id", "ce_type", "ce_subject"}
     assert len(batch.dead) == (0 if any_text_will_do else 1)
@@ -64,21 +87,35 @@ def test_a_record_without_a_header_of_ours_is_set_aside_unless_any_text_will_do(
 @pytest.mark.parametrize("value", [b"", b"{", b"[1,]", b"\xff"])
 def test_a_payload_that_is_not_json_is_set_aside_even_where_its_mapper_does_not_look(value: bytes) -> None:
     record = stored(0, "contact")
-    batch = read_batch([StoredRecord(Record("key", value, record.record.headers), record.partition, 0)], TOPICS, mapper, START)
+    batch = read_batch(
+        [StoredRecord(Record("key", value, record.record.headers), record.partition, 0)],
+        TOPICS,
+        mapper,
+        START,
+    )
     assert [(dead.reason, dead.data) for dead in batch.dead] == [("unreadable_record", value)]
 
 
 @pytest.mark.parametrize("value", [b'{"a": NaN}', b'"\xff"', b'"\\ud800"', b"[" * 5000 + b"]" * 5000])
 def test_a_payload_that_only_strict_parsers_refuse_is_loaded(value: bytes) -> None:
     record = stored(0, "contact")
-    batch = read_batch([StoredRecord(Record("key", value, record.record.headers), record.partition, 0)], TOPICS, mapper, START)
+    batch = read_batch(
+        [StoredRecord(Record("key", value, record.record.headers), record.partition, 0)],
+        TOPICS,
+        mapper,
+        START,
+    )
     assert batch.dead == []
     assert len(batch.items) == 1
 
 
 def test_of_an_event_that_comes_twice_in_a_batch_the_first_counts() -> None:
     batch = read_batch(
-        [stored(0, "booking"), replace(stored(0, "booking"), offset=1), stored(2, "booking", ce_id="E0", ce_source="/oncehub/other")],
+        [
+            stored(0, "booking"),
+            replace(stored(0, "booking"), offset=1),
+            stored(2, "booking", ce_id="E0", ce_source="/oncehub/other"),
+        ],
         TOPICS,
         mapper,
         START,
@@ -114,15 +151,27 @@ def stops_after(run: BadRun, batches: list[list[bool]]) -> int | None:
     return None
 
 
-@given(st.lists(st.lists(st.booleans(), max_size=5), max_size=8) | st.lists(st.sampled_from(LITTLE_GOOD), max_size=25), st.integers(1, 4))
-def test_a_run_of_bad_records_is_counted_over_the_borders_of_batches(batches: list[list[bool]], limit: int) -> None:
+@given(
+    st.lists(st.lists(st.booleans(), max_size=5), max_size=8)
+    | st.lists(st.sampled_from(LITTLE_GOOD), max_size=25),
+    st.integers(1, 4),
+)
+def test_a_run_of_bad_records_is_counted_over_the_borders_of_batches(
+    batches: list[list[bool]], limit: int
+) -> None:
     seen = accumulate("".join("." if good else "x" for good in batch) for batch in batches)
     expected = next((number for number, so_far in enumerate(seen) if too_many(so_far, limit)), None)
     assert stops_after(BadRun(limit), batches) == expected
 
 
-@given(st.lists(st.lists(st.booleans(), max_size=5), max_size=8), st.lists(st.booleans(), max_size=5), st.integers(1, 4))
-def test_what_was_not_committed_and_is_read_again_counts_once(batches: list[list[bool]], lost: list[bool], limit: int) -> None:
+@given(
+    st.lists(st.lists(st.booleans(), max_size=5), max_size=8),
+    st.lists(st.booleans(), max_size=5),
+    st.integers(1, 4),
+)
+def test_what_was_not_committed_and_is_read_again_counts_once(
+    batches: list[list[bool]], lost: list[bool], limit: int
+) -> None:
     run = BadRun(limit)
     for _ in range(3):
         try:
@@ -140,7 +189,8 @@ def test_the_limit_says_how_many_and_what_to_do() -> None:
 
 def test_an_id_that_comes_with_another_payload_is_one_event_but_counts_for_its_booking() -> None:
     told = [
-        StoredRecord(replace(sample(number, "B1", at), id="E1").to_record(), Partition(TOPIC), number) for number, at in ((1, 0), (2, 60))
+        StoredRecord(replace(sample(number, "B1", at), id="E1").to_record(), Partition(TOPIC), number)
+        for number, at in ((1, 0), (2, 60))
     ]
     plan = plan_load(read_batch(told, TOPICS, BookingMapper({}), START).items, [], {}, START)
     assert [row["id"] for row in plan.rows["booking_events"]] == ["E1"]

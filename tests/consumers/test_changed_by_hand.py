@@ -33,7 +33,16 @@ def service(rig: Rig) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "version", ["NULL", "''", "'zzz'", "'zzz/abc'", "'9999'", "'2999-01-01T00:00:00.000000Z'", "'/2026-05-01T09:00:00.000000Z'"]
+    "version",
+    [
+        "NULL",
+        "''",
+        "'zzz'",
+        "'zzz/abc'",
+        "'9999'",
+        "'2999-01-01T00:00:00.000000Z'",
+        "'/2026-05-01T09:00:00.000000Z'",
+    ],
 )
 def test_a_version_that_is_none_is_replaced_by_the_next_state(rig: Rig, version: str) -> None:
     rig.load(sample(1, "B1"), sample(2, "B2"))
@@ -57,7 +66,16 @@ def test_the_same_at_a_server(postgres_rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "garbage", ["[]", '"x"', "7", '{"customer_name": 5}', '{"no_column": ""}', '{"customer_name": "zzz"}', '{"version": []}']
+    "garbage",
+    [
+        "[]",
+        '"x"',
+        "7",
+        '{"customer_name": 5}',
+        '{"no_column": ""}',
+        '{"customer_name": "zzz"}',
+        '{"version": []}',
+    ],
 )
 def test_versions_of_columns_that_are_none_let_no_older_message_win(either_rig: Rig, garbage: str) -> None:
     either_rig.load(sample(1, "B1"))
@@ -71,7 +89,10 @@ def test_versions_of_columns_that_are_none_let_no_older_message_win(either_rig: 
 
 def test_a_row_without_its_first_instant_gets_one(rig: Rig) -> None:
     rig.load(sample(1, "B1"))
-    run(rig, "UPDATE {} SET first_seen_at = NULL, last_event_id = NULL, status = 'nonsense', price = NULL, staff = NULL")
+    run(
+        rig,
+        "UPDATE {} SET first_seen_at = NULL, last_event_id = NULL, status = 'nonsense', price = NULL, staff = NULL",
+    )
     rig.load(sample(2, "B1", at=60))
     (row,) = rig.rows("select status, first_seen_at from bookings")
     assert (row["status"], row["first_seen_at"]) == (BookingStatus.CONFIRMED, sample(2, at=60).received_at)
@@ -87,16 +108,20 @@ def test_a_column_that_was_dropped_is_made_anew_and_told(either_rig: Rig) -> Non
     either_rig.loader._start_over()
     with capture_logs() as lines:
         either_rig.load()
-    assert [(line["table"], line["columns"]) for line in lines if line["event"] == "warehouse.columns_missing"] == [
-        ("bookings", ["version"])
-    ]
+    assert [
+        (line["table"], line["columns"]) for line in lines if line["event"] == "warehouse.columns_missing"
+    ] == [("bookings", ["version"])]
     assert service(either_rig) == ["told by E2"]
     assert either_rig.written(DEAD) == 0
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize(("state", "error"), [("P0001", "RaiseException"), ("MY001", "DatabaseError"), ("23514", "CheckViolation")])
-def test_a_trigger_that_raises_makes_dead_letters_and_not_a_standstill(postgres_rig: Rig, state: str, error: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "error"), [("P0001", "RaiseException"), ("MY001", "DatabaseError"), ("23514", "CheckViolation")]
+)
+def test_a_trigger_that_raises_makes_dead_letters_and_not_a_standstill(
+    postgres_rig: Rig, state: str, error: str
+) -> None:
     rig = postgres_rig
     run(
         rig,
@@ -126,7 +151,9 @@ def test_a_trigger_that_raises_makes_dead_letters_and_not_a_standstill(postgres_
         ("ALTER TABLE {} ALTER COLUMN booking_id TYPE varchar(1)", ""),
     ],
 )
-def test_what_refuses_rows_at_a_server_is_told_and_holds_up_nothing(postgres_rig: Rig, change: str, words: str) -> None:
+def test_what_refuses_rows_at_a_server_is_told_and_holds_up_nothing(
+    postgres_rig: Rig, change: str, words: str
+) -> None:
     run(postgres_rig, change)
     if words:
         assert f"bookings has what no load made: {words}" in told(postgres_rig)

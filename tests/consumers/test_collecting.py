@@ -23,26 +23,39 @@ def received(ago: timedelta) -> datetime:
 
 def test_a_batch_closes_by_count(tree: Tree) -> None:
     with opened(changed(tree, "consumer", max_records=150, linger="1h")) as rig:
-        assert collected(rig, *(sample(number, received_at=received(timedelta())) for number in range(310))) == 150
+        assert (
+            collected(rig, *(sample(number, received_at=received(timedelta())) for number in range(310)))
+            == 150
+        )
         assert len(rig.loader._collect()) == 150
 
 
 def test_a_batch_closes_by_bytes_also_when_many_records_wait(tree: Tree) -> None:
     size = sample(100).to_record().size
     with opened(changed(tree, "consumer", max_records=5000, max_bytes=220 * size, linger="1h")) as rig:
-        found = collected(rig, *(sample(number, received_at=received(timedelta())) for number in range(100, 1000)))
+        found = collected(
+            rig, *(sample(number, received_at=received(timedelta())) for number in range(100, 1000))
+        )
     assert 218 <= found <= 221  # sizes differ by the digits of their numbers
 
 
 def test_a_batch_of_records_that_waited_long_takes_all_that_wait_and_does_not_linger(tree: Tree) -> None:
     with opened(changed(tree, "consumer", linger="1h")) as rig:
         started = time.monotonic()
-        assert collected(rig, *(sample(number, received_at=received(timedelta(hours=2))) for number in range(310))) == 310
+        assert (
+            collected(
+                rig, *(sample(number, received_at=received(timedelta(hours=2))) for number in range(310))
+            )
+            == 310
+        )
         assert time.monotonic() - started < PATIENCE
 
 
 def test_a_batch_lingers_for_what_comes_soon_after_its_first_record(tree: Tree) -> None:
-    with opened(changed(tree, "consumer", max_records=3, linger="1h")) as rig, ThreadPoolExecutor(1) as threads:
+    with (
+        opened(changed(tree, "consumer", max_records=3, linger="1h")) as rig,
+        ThreadPoolExecutor(1) as threads,
+    ):
         rig.append(sample(1, received_at=received(timedelta())))
         batch = threads.submit(rig.loader._collect)
         rig.append(sample(2, received_at=received(timedelta())))

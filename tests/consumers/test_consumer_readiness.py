@@ -17,7 +17,11 @@ from tests.kafka.broker import free_port
 
 def failing(rig: Rig, **other: object) -> dict[str, Finding]:
     settings = rig.settings.model_copy(update=other)
-    return {finding.check: finding for finding in Readiness(_probes(settings, rig.loader), patience=PATIENCE).findings() if finding.failed}
+    return {
+        finding.check: finding
+        for finding in Readiness(_probes(settings, rig.loader), patience=PATIENCE).findings()
+        if finding.failed
+    }
 
 
 def test_a_consumer_that_can_work_is_ready(rig: Rig) -> None:
@@ -27,7 +31,9 @@ def test_a_consumer_that_can_work_is_ready(rig: Rig) -> None:
 
 def test_what_the_loader_waits_for_is_a_reason(rig: Rig) -> None:
     rig.loader.trouble = WarehouseUnavailable("another process has the file")
-    assert {name: finding.detail for name, finding in failing(rig).items()} == {"loading": "another process has the file"}
+    assert {name: finding.detail for name, finding in failing(rig).items()} == {
+        "loading": "another process has the file"
+    }
     rig.loader.trouble = None
     assert failing(rig) == {}
 
@@ -59,12 +65,21 @@ def test_a_server_that_is_gone_is_a_reason_at_once(postgres_rig: Rig, postgres: 
 
 
 def test_a_reconciliation_needs_log_warehouse_and_a_place_for_its_state(rig: Rig, tmp_path: Path) -> None:
-    assert not any(finding.failed for finding in Readiness(reconcile_probes(rig.settings), patience=PATIENCE).findings())
+    assert not any(
+        finding.failed for finding in Readiness(reconcile_probes(rig.settings), patience=PATIENCE).findings()
+    )
     (tmp_path / "occupied").write_text("a file")
     settings = Settings.model_validate(
-        changed(rig.settings.model_dump(include={"log", "warehouse", "reconcile"}), "reconcile", state_dir=f"{tmp_path}/occupied")
+        changed(
+            rig.settings.model_dump(include={"log", "warehouse", "reconcile"}),
+            "reconcile",
+            state_dir=f"{tmp_path}/occupied",
+        )
         | {"log": f"kafka://127.0.0.1:{free_port()}"}
     )
-    found = {finding.check: finding for finding in Readiness(reconcile_probes(settings), patience=PATIENCE).findings()}
+    found = {
+        finding.check: finding
+        for finding in Readiness(reconcile_probes(settings), patience=PATIENCE).findings()
+    }
     assert {name for name, finding in found.items() if finding.failed} == {"log", "state_dir"}
     assert "reconcile.state_dir" in found["state_dir"].detail

@@ -27,16 +27,22 @@ def script(rig: Rig) -> str:
     """The document's example, for this warehouse."""
     warehouse = rig.settings.warehouse
     given = warehouse.credentials.get_secret_value() if warehouse.credentials else ""
-    text = EXAMPLE.replace('dataset_name="ingest"', f'dataset_name="{warehouse.dataset}"').replace("data/warehouse.duckdb", given)
+    text = EXAMPLE.replace('dataset_name="ingest"', f'dataset_name="{warehouse.dataset}"').replace(
+        "data/warehouse.duckdb", given
+    )
     if not warehouse.duckdb_file:
         text = text.replace("destinations.duckdb", "destinations.postgres")
     assert text != EXAMPLE
     return text + LOOK
 
 
-def test_the_documents_example_reads_the_warehouse_also_while_a_consumer_holds_the_pipeline(either_rig: Rig, tmp_path: Path) -> None:
+def test_the_documents_example_reads_the_warehouse_also_while_a_consumer_holds_the_pipeline(
+    either_rig: Rig, tmp_path: Path
+) -> None:
     paid: dict[str, Any] = {"amount_charged": 1250, "currency": "EUR"}
-    either_rig.load(sample(1, "B1", starting_time="2026-05-09T10:00:00+02:00", payment_information=paid), sample(2, "B2"))
+    either_rig.load(
+        sample(1, "B1", starting_time="2026-05-09T10:00:00+02:00", payment_information=paid), sample(2, "B2")
+    )
     done = subprocess.run(
         [sys.executable, "-c", script(either_rig)], cwd=tmp_path, env={"HOME": str(tmp_path), "RUNTIME__DLTHUB_TELEMETRY": "false"},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,

@@ -21,7 +21,12 @@ FAR = {
     "B4": ("2026-05-09T24:00:00Z", datetime(2026, 5, 10, tzinfo=UTC)),
     "B5": ("2016-12-31T23:59:60Z", datetime(2017, 1, 1, tzinfo=UTC)),
 }
-BEYOND = ["10000-01-01T00:00:00Z", "-0044-03-15T00:00:00Z", "9999-12-31T23:00:00-05:00", "0001-01-01T00:00:00+09:00"]
+BEYOND = [
+    "10000-01-01T00:00:00Z",
+    "-0044-03-15T00:00:00Z",
+    "9999-12-31T23:00:00-05:00",
+    "0001-01-01T00:00:00+09:00",
+]
 ZONES = ["Asia/Tokyo", "America/New_York"]
 
 
@@ -39,11 +44,16 @@ def far_rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def starts(rig: Rig) -> dict[str, Any]:
-    return {row["booking_id"]: row["starts_at"] for row in rig.rows("select booking_id, starts_at from bookings")}
+    return {
+        row["booking_id"]: row["starts_at"] for row in rig.rows("select booking_id, starts_at from bookings")
+    }
 
 
 def events(version: int = 1) -> list[Event]:
-    return [sample(number * 10 + version, booking, starting_time=text) for number, (booking, (text, _)) in enumerate(FAR.items())]
+    return [
+        sample(number * 10 + version, booking, starting_time=text)
+        for number, (booking, (text, _)) in enumerate(FAR.items())
+    ]
 
 
 def test_far_dates_are_loaded_compared_and_asked_for(far_rig: Rig) -> None:
@@ -53,7 +63,9 @@ def test_far_dates_are_loaded_compared_and_asked_for(far_rig: Rig) -> None:
     assert starts(far_rig) == expected
     found = StoredBookings(far_rig.settings).by("booking_id", "oncehub", "support", list(FAR))
     assert {booking: one.booking.starts_at for booking, (one,) in found.items()} == expected
-    within = StoredBookings(far_rig.settings).within("starts_at", "oncehub", "support", datetime(9000, 1, 1, tzinfo=UTC), None)
+    within = StoredBookings(far_rig.settings).within(
+        "starts_at", "oncehub", "support", datetime(9000, 1, 1, tzinfo=UTC), None
+    )
     assert sorted(booking for part in within for booking, _ in part) == ["B2", "B3"]
 
 
@@ -79,11 +91,21 @@ def test_what_is_beyond_the_calendar_is_set_aside_with_the_name_of_its_field(rig
     assert json.loads(letter["data"])["data"]["starting_time"] == text
 
 
-@pytest.mark.parametrize("beyond", ["infinity", "-infinity", "10000-01-01 00:00:00+00", "0044-03-15 00:00:00+00 BC"])
-def test_what_somebody_else_wrote_beyond_the_calendar_is_read_and_replaced(either_rig: Rig, beyond: str) -> None:
+@pytest.mark.parametrize(
+    "beyond", ["infinity", "-infinity", "10000-01-01 00:00:00+00", "0044-03-15 00:00:00+00 BC"]
+)
+def test_what_somebody_else_wrote_beyond_the_calendar_is_read_and_replaced(
+    either_rig: Rig, beyond: str
+) -> None:
     either_rig.load(sample(1, "B1", starting_time="2026-05-09T10:00:00Z"), sample(2, "B2"))
-    _write(either_rig, f"update bookings set starts_at = '{_spelled(either_rig, beyond)}' where booking_id = 'B1'")
-    assert [row["booking_id"] for row in either_rig.rows("select * from bookings order by booking_id")] == ["B1", "B2"]
+    _write(
+        either_rig,
+        f"update bookings set starts_at = '{_spelled(either_rig, beyond)}' where booking_id = 'B1'",
+    )
+    assert [row["booking_id"] for row in either_rig.rows("select * from bookings order by booking_id")] == [
+        "B1",
+        "B2",
+    ]
     (stored,) = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert stored.booking.starts_at is not None
     assert stored.booking.starts_at.year in {1, 9999}
@@ -92,7 +114,11 @@ def test_what_somebody_else_wrote_beyond_the_calendar_is_read_and_replaced(eithe
 
 
 def _spelled(rig: Rig, text: str) -> str:
-    return text.replace("0044-03-15 00:00:00+00 BC", "0044-03-15 (BC) 00:00:00+00") if rig.settings.warehouse.duckdb_file else text
+    return (
+        text.replace("0044-03-15 00:00:00+00 BC", "0044-03-15 (BC) 00:00:00+00")
+        if rig.settings.warehouse.duckdb_file
+        else text
+    )
 
 
 def _write(rig: Rig, sql: str) -> None:
@@ -107,7 +133,9 @@ def _write(rig: Rig, sql: str) -> None:
 
     credentials = rig.settings.warehouse.credentials
     assert credentials
-    connection = psycopg2.connect(credentials.get_secret_value(), options=f"-csearch_path={rig.settings.warehouse.dataset}")
+    connection = psycopg2.connect(
+        credentials.get_secret_value(), options=f"-csearch_path={rig.settings.warehouse.dataset}"
+    )
     with connection, connection.cursor() as cursor:
         cursor.execute(sql)
     connection.close()

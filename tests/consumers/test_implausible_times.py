@@ -32,7 +32,14 @@ COLUMNS = ("status", "service_name")
 LAG = timedelta(minutes=1)
 
 
-def told(number: int, changed: datetime, made: datetime, received: datetime, sent: datetime | None = None, **data: Any) -> Event:
+def told(
+    number: int,
+    changed: datetime,
+    made: datetime,
+    received: datetime,
+    sent: datetime | None = None,
+    **data: Any,
+) -> Event:
     """An event whose booking was changed at one time, made at a second, received at a third."""
     event = sample(number, received_at=received, last_updated_time=changed.isoformat(), **data)
     return replace(event, time=made, sent_at=sent)
@@ -75,7 +82,9 @@ def by_rest(warehouse: Warehouse, number: int, at: float, seen: float, **data: A
     """What a reconciliation appends that reads the booking at that time."""
     row = the_row(warehouse)
     return vendor().observe(
-        record(number, at, **data), moment(seen), supersedes(read(number, at, **data), held(row, row["loaded_at"]), moment(seen))
+        record(number, at, **data),
+        moment(seen),
+        supersedes(read(number, at, **data), held(row, row["loaded_at"]), moment(seen)),
     )
 
 
@@ -105,7 +114,9 @@ def test_an_envelope_ahead_of_its_signature_rules_over_nothing_that_comes_later(
 
 
 @pytest.mark.parametrize("behind", [timedelta(minutes=2), timedelta(days=365)])
-def test_a_receiver_whose_clock_is_behind_changes_nothing_in_the_order_of_signed_events(behind: timedelta) -> None:
+def test_a_receiver_whose_clock_is_behind_changes_nothing_in_the_order_of_signed_events(
+    behind: timedelta,
+) -> None:
     older = told(1, moment(10), moment(10), moment(40) - behind, sent=moment(40))
     newer = told(2, moment(20), moment(20), moment(21) - behind, sent=moment(21))
     assert the_row(loaded([newer], [older]))["last_event_id"] == "E2"
@@ -113,7 +124,9 @@ def test_a_receiver_whose_clock_is_behind_changes_nothing_in_the_order_of_signed
 
 
 @pytest.mark.parametrize("behind", [timedelta(hours=1), timedelta(days=365)])
-def test_a_receiver_whose_clock_is_behind_changes_nothing_in_the_order_of_events_without_a_signed_time(behind: timedelta) -> None:
+def test_a_receiver_whose_clock_is_behind_changes_nothing_in_the_order_of_events_without_a_signed_time(
+    behind: timedelta,
+) -> None:
     older = told(1, moment(10), moment(10), moment(11))
     newer = told(2, moment(20), moment(21) - behind, moment(21) - behind)
     for events in ([older, newer], [newer, older]):
@@ -122,7 +135,9 @@ def test_a_receiver_whose_clock_is_behind_changes_nothing_in_the_order_of_events
 
 def test_a_change_that_is_said_to_be_older_than_the_booking_counts_as_old_as_the_booking() -> None:
     created = moment(100)
-    broken = told(1, datetime(1970, 1, 1, tzinfo=UTC), moment(110), moment(110), creation_time=created.isoformat())
+    broken = told(
+        1, datetime(1970, 1, 1, tzinfo=UTC), moment(110), moment(110), creation_time=created.isoformat()
+    )
     booking = BookingMapper({})(broken)
     assert booking
     assert Candidate(broken, booking).version == f"{format_instant(created)}/{format_instant(moment(110))}"
@@ -141,7 +156,9 @@ TIMES = st.sampled_from([FAR, FAR + timedelta(days=1), datetime(9999, 12, 31, 23
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(TIMES, TIMES, st.booleans()), min_size=1, max_size=6), st.data())
-def test_any_order_batches_and_replays_make_the_same_row(shapes: list[tuple[Any, Any, bool]], data: st.DataObject) -> None:
+def test_any_order_batches_and_replays_make_the_same_row(
+    shapes: list[tuple[Any, Any, bool]], data: st.DataObject
+) -> None:
     """Whatever is wrong with its times, the state that was received last is the row."""
     events = []
     for number, (changed, made, signed) in enumerate(shapes):
@@ -202,10 +219,19 @@ def test_columns_that_the_repair_does_not_tell_keep_what_they_have_until_a_later
     sparse = {name: value for name, value in full.items() if name not in {"subject", "form_submission"}}
     row = the_row(warehouse)
     booking = vendor().booking_of_record(orjson.dumps(sparse))
-    loaded([vendor().observe(sparse, moment(1000), supersedes(booking, held(row, START), moment(1000)))], warehouse=warehouse)
-    assert (the_row(warehouse)["customer_name"], the_row(warehouse)["service_name"]) == ("Ada Example", "told by E1")
+    loaded(
+        [vendor().observe(sparse, moment(1000), supersedes(booking, held(row, START), moment(1000)))],
+        warehouse=warehouse,
+    )
+    assert (the_row(warehouse)["customer_name"], the_row(warehouse)["service_name"]) == (
+        "Ada Example",
+        "told by E1",
+    )
     loaded([sample(3, at=1100, form_submission={"name": "Bo Example"})], warehouse=warehouse)
-    assert (the_row(warehouse)["customer_name"], the_row(warehouse)["service_name"]) == ("Bo Example", "told by E3")
+    assert (the_row(warehouse)["customer_name"], the_row(warehouse)["service_name"]) == (
+        "Bo Example",
+        "told by E3",
+    )
 
 
 def test_a_booking_from_before_that_is_gone_is_marked_and_takes_what_comes_later() -> None:

@@ -40,10 +40,14 @@ def rows(command: Command, sql: str) -> list[tuple[Any, ...]]:
     return list(query(command.settings, sql).rows)
 
 
-def test_killed_again_and_again_it_loses_nothing_doubles_nothing_and_the_newest_wins(command: Command) -> None:
+def test_killed_again_and_again_it_loses_nothing_doubles_nothing_and_the_newest_wins(
+    command: Command,
+) -> None:
     chance = random.Random(20260501)
     ages = [chance.randrange(10_000) for _ in range(EACH * (KILLS + 1))]
-    events = [sample(number, f"B{number % 40}", age, received_at=moment(number)) for number, age in enumerate(ages)]
+    events = [
+        sample(number, f"B{number % 40}", age, received_at=moment(number)) for number, age in enumerate(ages)
+    ]
     with closing(producer(command)) as log:
         for kill in range(KILLS + 1):
             some = events[kill * EACH : (kill + 1) * EACH]
@@ -74,13 +78,19 @@ def kill_soon(command: Command, process: "subprocess.Popen[str]", chance: random
     process.wait(PATIENCE)
 
 
-def test_a_package_that_a_killed_consumer_left_is_neither_loaded_twice_nor_in_the_way(command: Command) -> None:
+def test_a_package_that_a_killed_consumer_left_is_neither_loaded_twice_nor_in_the_way(
+    command: Command,
+) -> None:
     packages = Path(command.settings.warehouse.work_dir) / "ingest" / "load" / "normalized"
     with closing(producer(command)) as log:
         log.append(TOPIC, [sample(1).to_record(), sample(2, at=3).to_record()]).result(PATIENCE)
-        with closing(Warehouse(command.settings)) as killed:  # all that one does before it is killed in the middle of a load
+        with closing(
+            Warehouse(command.settings)
+        ) as killed:  # all that one does before it is killed in the middle of a load
             killed.prepare()
-            killed._pipeline.extract(killed._resource(TABLES[0], [event_row(sample(1), "bookings.oncehub/0/0", START)]))
+            killed._pipeline.extract(
+                killed._resource(TABLES[0], [event_row(sample(1), "bookings.oncehub/0/0", START)])
+            )
             killed._pipeline.normalize()
         assert any(packages.glob("*"))
         log.append(TOPIC, [sample(3, at=5).to_record()]).result(PATIENCE)
@@ -104,7 +114,9 @@ def test_a_second_consumer_of_one_pipeline_is_refused_and_the_first_goes_on(comm
         assert stopped(first) == 0
 
 
-def test_at_its_dead_letter_limit_it_stops_with_a_message_and_an_exit_code_of_its_own(tmp_path: Path, tree: Tree) -> None:
+def test_at_its_dead_letter_limit_it_stops_with_a_message_and_an_exit_code_of_its_own(
+    tmp_path: Path, tree: Tree
+) -> None:
     command = Command(tmp_path, changed(tree, "consumer", dead_letter_limit=3))
     bad = [replace(sample(number), data=b"{").to_record() for number in range(3)]
     with closing(producer(command)) as log:

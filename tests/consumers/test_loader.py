@@ -13,7 +13,22 @@ from tests.consumers.samples import SOURCE, START, TOPIC, in_envelope, moment, s
 
 DEAD = "bookings.dead-letters"
 
-AWKWARD = ["\\.", "a\n\\.\nb", "\\N", "NULL", 'a"b', "a,b", "a\r\nb", "a\rb", "'", "\\", "%s", "{}", "\x1f", "\N{GRINNING FACE}"]
+AWKWARD = [
+    "\\.",
+    "a\n\\.\nb",
+    "\\N",
+    "NULL",
+    'a"b',
+    "a,b",
+    "a\r\nb",
+    "a\rb",
+    "'",
+    "\\",
+    "%s",
+    "{}",
+    "\x1f",
+    "\N{GRINNING FACE}",
+]
 
 
 def metric(name: str, **labels: str) -> float:
@@ -70,8 +85,17 @@ def test_columns_have_the_types_that_readers_count_on(either_rig: Rig) -> None:
     assert {name for name, kind in events.items() if kind == instant} == {"time", "received_at", "loaded_at"}
     runs = types(either_rig, "reconciliations")
     assert runs.keys() == set(SCHEMAS["reconciliations"].names)
-    assert {name for name, kind in runs.items() if kind == instant} == {"since", "until", "started_at", "finished_at", "loaded_at"}
-    assert (runs["duration_seconds"], runs["missed"]) in {("double", "bigint"), ("double precision", "bigint")}
+    assert {name for name, kind in runs.items() if kind == instant} == {
+        "since",
+        "until",
+        "started_at",
+        "finished_at",
+        "loaded_at",
+    }
+    assert (runs["duration_seconds"], runs["missed"]) in {
+        ("double", "bigint"),
+        ("double precision", "bigint"),
+    }
 
 
 def test_awkward_text_arrives_as_it_is(either_rig: Rig) -> None:
@@ -129,22 +153,33 @@ def test_an_event_that_tells_of_no_booking_is_kept(rig: Rig) -> None:
 
 def test_an_unreadable_record_is_a_dead_letter_with_its_bytes_position_and_reason(either_rig: Rig) -> None:
     told = sample(2).to_record()
-    before = metric("ingest_dead_letters_total", vendor="oncehub", account="support", reason="unreadable_record")
+    before = metric(
+        "ingest_dead_letters_total", vendor="oncehub", account="support", reason="unreadable_record"
+    )
     either_rig.append(sample(1))
     either_rig.append_records(TOPIC, Record(told.key, b'{"not":"documented", \xff\x00', told.headers))
     either_rig.load(sample(3, at=3))
     letter = either_rig.rows("select * from dead_letters")[0]
-    assert (letter["data"], letter["position"], letter["source"]) == ('{"not":"documented", \\xff\\x00', f"{TOPIC}/0/1", SOURCE)
+    assert (letter["data"], letter["position"], letter["source"]) == (
+        '{"not":"documented", \\xff\\x00',
+        f"{TOPIC}/0/1",
+        SOURCE,
+    )
     assert letter["reason"] == "unreadable_record"
     assert letter["detail"]
     assert '"ce_id":"E2"' in letter["headers"]
-    assert metric("ingest_dead_letters_total", vendor="oncehub", account="support", reason="unreadable_record") == before + 1
+    assert (
+        metric("ingest_dead_letters_total", vendor="oncehub", account="support", reason="unreadable_record")
+        == before + 1
+    )
     assert sorted(either_rig.column("select id from booking_events")) == ["E1", "E3"]
     assert (either_rig.written(DEAD), either_rig.lag()) == (1, 0)
 
 
 def test_what_is_on_the_dead_letter_topic_is_never_set_aside_again(either_rig: Rig) -> None:
-    letter = Record("", b"\x00\xff", {"ce_id": "L1", "ce_time": "yesterday", "dl_reason": "parse", "dl_detail": "\x00"})
+    letter = Record(
+        "", b"\x00\xff", {"ce_id": "L1", "ce_time": "yesterday", "dl_reason": "parse", "dl_detail": "\x00"}
+    )
     either_rig.append_records(DEAD, Record("", b"", {}), letter, letter)
     either_rig.load()
     assert either_rig.rows("select id, reason, data from dead_letters order by reason") == [

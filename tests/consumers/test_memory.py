@@ -29,13 +29,18 @@ def peak_bytes(pid: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
-def test_the_largest_bodies_beside_ordinary_ones_are_loaded_within_the_stated_memory(tmp_path: Path, either_tree: Tree) -> None:
+def test_the_largest_bodies_beside_ordinary_ones_are_loaded_within_the_stated_memory(
+    tmp_path: Path, either_tree: Tree
+) -> None:
     secrets = {"INGEST_WAREHOUSE__CREDENTIALS": either_tree["warehouse"]["credentials"]}
     command = Command(tmp_path, changed(either_tree, "warehouse", credentials=""), **secrets)
     kinds = [kind for kind in KINDS for _ in range(1 if kind in _SLOW else 4)]
     with opened(either_tree) as rig:
         for number, kind in enumerate(kinds):
-            rig.append(large(kind, number), *(sample(1000 + 20 * number + more, f"O{number}-{more}") for more in range(20)))
+            rig.append(
+                large(kind, number),
+                *(sample(1000 + 20 * number + more, f"O{number}-{more}") for more in range(20)),
+            )
     with command.consuming() as consumer:
         until(lambda: command.lag() == 0, "everything loaded")
         peak = peak_bytes(consumer.pid)
@@ -46,7 +51,9 @@ def test_the_largest_bodies_beside_ordinary_ones_are_loaded_within_the_stated_me
     assert peak <= command.settings.consumer.memory
 
 
-def fail_beyond(rig: Rig, most: int, failure: Callable[[], Exception], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def fail_beyond(
+    rig: Rig, most: int, failure: Callable[[], Exception], monkeypatch: pytest.MonkeyPatch
+) -> list[int]:
     """Have loads of more event rows than `most` fail; returns how many rows each load had, as they come."""
     counts: list[int] = []
     load = rig.warehouse.load
@@ -62,7 +69,9 @@ def fail_beyond(rig: Rig, most: int, failure: Callable[[], Exception], monkeypat
     return counts
 
 
-@pytest.mark.parametrize("failure", [lambda: OutOfMemory("the server has none left"), MemoryError], ids=["destination", "process"])
+@pytest.mark.parametrize(
+    "failure", [lambda: OutOfMemory("the server has none left"), MemoryError], ids=["destination", "process"]
+)
 def test_a_batch_that_memory_does_not_suffice_for_is_halved_without_waiting(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, failure: Callable[[], Exception]
 ) -> None:
@@ -85,7 +94,9 @@ def test_a_large_record_beside_a_small_one_is_tried_alone(rig: Rig, monkeypatch:
     assert rig.column("select count(*) from booking_events") == [3]
 
 
-def test_one_record_that_the_machine_has_no_memory_for_waits_and_is_no_dead_letter(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_record_that_the_machine_has_no_memory_for_waits_and_is_no_dead_letter(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.warehouse.prepare()
     fail_beyond(rig, 0, lambda: OutOfMemory("the server has none left"), monkeypatch)
     rig.append(sample(1))
@@ -97,7 +108,9 @@ def test_one_record_that_the_machine_has_no_memory_for_waits_and_is_no_dead_lett
     assert rig.column("select count(*) from dead_letters") == [0]
 
 
-def test_a_record_that_alone_fills_duckdbs_memory_is_set_aside_while_the_others_load(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_alone_fills_duckdbs_memory_is_set_aside_while_the_others_load(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ConsumerSettings, "duckdb_bytes", property(lambda _: 24 * _MIB))
     with opened(tree) as rig:
         rig.load(sample(1, "B1"), large("small numbers", 2), sample(3, "B3"))
@@ -133,7 +146,9 @@ def test_large_stored_rows_that_many_small_messages_need_are_read_in_parts(eithe
         (psycopg2.errors.OutOfMemory("out of memory"), OutOfMemory),
     ],
 )
-def test_every_way_to_say_that_memory_is_short_is_understood(error: Exception, meaning: type[OutOfMemory]) -> None:
+def test_every_way_to_say_that_memory_is_short_is_understood(
+    error: Exception, meaning: type[OutOfMemory]
+) -> None:
     with pytest.raises(meaning) as raised, translated():
         raise error
     assert type(raised.value) is meaning
@@ -148,7 +163,9 @@ def test_memory_that_the_largest_body_does_not_fit_into_is_refused() -> None:
 
 
 def test_dead_letters_are_read_in_parts_that_fit(rig: Rig) -> None:
-    records = [Record("key", bytes([65 + number]) * (3 * _MIB), {"ce_id": f"L{number}"}) for number in range(6)]
+    records = [
+        Record("key", bytes([65 + number]) * (3 * _MIB), {"ce_id": f"L{number}"}) for number in range(6)
+    ]
     rig.append_records("bookings.dead-letters", *records)
     rig.load()
     letters = Letters(rig.settings)

@@ -39,8 +39,13 @@ class Reading:
 @st.composite
 def readings(draw: st.DrawFn) -> Reading:
     """A dozen events of three bookings, some as new as others, some received twice."""
-    told = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=12))
-    events = [sample(number, f"B{booking}", at, received_at=moment(at + late)) for number, (booking, at, late) in enumerate(told)]
+    told = draw(
+        st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=12)
+    )
+    events = [
+        sample(number, f"B{booking}", at, received_at=moment(at + late))
+        for number, (booking, at, late) in enumerate(told)
+    ]
     again = draw(st.lists(st.sampled_from(events), max_size=5))
     log = draw(st.permutations(events + again))
     sizes = draw(st.lists(st.integers(1, 6), max_size=8))
@@ -57,11 +62,15 @@ class Model:
     def load(self, plan: Plan) -> None:
         """Asserts what has to be true of every single load."""
         events = {(row["source"], row["id"]): row for row in plan.rows.get("booking_events", [])}
-        bookings = {(row["vendor"], row["account"], row["booking_id"]): row for row in plan.rows.get("bookings", [])}
+        bookings = {
+            (row["vendor"], row["account"], row["booking_id"]): row for row in plan.rows.get("bookings", [])
+        }
         assert sum(map(len, plan.rows.values())) == len(events) + len(bookings), "a key came twice"
         for key in bookings.keys() & self.bookings.keys():
             assert bookings[key]["version"] > self.bookings[key]["version"], "replaced by what is not newer"
-            assert bookings[key]["first_seen_at"] == self.bookings[key]["first_seen_at"], "first_seen_at was not kept"
+            assert bookings[key]["first_seen_at"] == self.bookings[key]["first_seen_at"], (
+                "first_seen_at was not kept"
+            )
         self.events = events | self.events
         self.bookings |= bookings
 
@@ -84,11 +93,15 @@ def play(reading: Reading) -> Model:
 def test_every_event_is_there_once_and_every_booking_at_its_newest(reading: Reading) -> None:
     model = play(reading)
     assert {row["id"] for row in model.events.values()} == {event.id for event in reading.log}
-    assert {key[2]: row["created_at"] for key, row in model.bookings.items()} == {event.subject: START for event in reading.log}
+    assert {key[2]: row["created_at"] for key, row in model.bookings.items()} == {
+        event.subject: START for event in reading.log
+    }
     for (_, _, booking), row in model.bookings.items():
         newest = max(event.time for event in reading.log if event.subject == booking)
         assert row["updated_at"] == newest
-        assert row["last_event_id"] in {event.id for event in reading.log if event.subject == booking and event.time == newest}
+        assert row["last_event_id"] in {
+            event.id for event in reading.log if event.subject == booking and event.time == newest
+        }
 
 
 @settings(deadline=None)
@@ -103,10 +116,17 @@ def test_a_booking_was_first_seen_when_the_first_batch_with_it_was_received(read
 
 def test_of_a_batch_the_state_that_lost_is_told_as_stale() -> None:
     events = [sample(1, at=5), sample(2, at=9)]
-    records = [StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(events)]
+    records = [
+        StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(events)
+    ]
     items = read_batch(records, TOPICS, BookingMapper({}), START).items
     [stored] = plan_load(
-        read_batch([StoredRecord(sample(3, at=7).to_record(), Partition(TOPIC), 3)], TOPICS, BookingMapper({}), START).items, [], {}, START
+        read_batch(
+            [StoredRecord(sample(3, at=7).to_record(), Partition(TOPIC), 3)], TOPICS, BookingMapper({}), START
+        ).items,
+        [],
+        {},
+        START,
     ).rows["bookings"]
     plan = plan_load(items, [], {one.key: stored for one in candidates(items)}, START)
     assert [one.event.id for one in plan.stale] == ["E1"]
@@ -122,7 +142,14 @@ def test_the_same_comes_out_of_a_real_warehouse(rig: Rig, reading: Reading) -> N
     example = f"example {next(_examples)} "
     for batch in reading.batches():
         rig.load(
-            *(replace(event, id=example + event.id, data=event.data.replace(b'"id":"B', f'"id":"{example}B'.encode())) for event in batch)
+            *(
+                replace(
+                    event,
+                    id=example + event.id,
+                    data=event.data.replace(b'"id":"B', f'"id":"{example}B'.encode()),
+                )
+                for event in batch
+            )
         )
     model = play(reading)
     events = rig.column(f"select id from booking_events where starts_with(id, '{example}')")
@@ -130,6 +157,9 @@ def test_the_same_comes_out_of_a_real_warehouse(rig: Rig, reading: Reading) -> N
     bookings = rig.rows(
         f"select booking_id, version, last_event_id, first_seen_at from bookings where starts_with(booking_id, '{example}')"
     )
-    assert {row["booking_id"]: (row["version"], row["last_event_id"], row["first_seen_at"]) for row in bookings} == {
-        example + key[2]: (row["version"], example + row["last_event_id"], row["first_seen_at"]) for key, row in model.bookings.items()
+    assert {
+        row["booking_id"]: (row["version"], row["last_event_id"], row["first_seen_at"]) for row in bookings
+    } == {
+        example + key[2]: (row["version"], example + row["last_event_id"], row["first_seen_at"])
+        for key, row in model.bookings.items()
     }

@@ -62,7 +62,18 @@ def test_what_is_nested_too_deep_becomes_its_text() -> None:
 
 # A quadratic reader would take hours for it.
 NEVER_CLOSED = b'{"a":"' + b'\\"' * 500_000
-NO_JSON = [b"", b"{", b"nul", b"[1e400", b'"\\ud800', b'{"a": 01e999}', b"[1}", b'"\\x\\u0000"', b"1e400 x", NEVER_CLOSED]
+NO_JSON = [
+    b"",
+    b"{",
+    b"nul",
+    b"[1e400",
+    b'"\\ud800',
+    b'{"a": 01e999}',
+    b"[1}",
+    b'"\\x\\u0000"',
+    b"1e400 x",
+    NEVER_CLOSED,
+]
 
 
 @pytest.mark.parametrize("data", NO_JSON, ids=range(len(NO_JSON)))
@@ -106,4 +117,8 @@ def test_one_load_has_all_of_them(either_rig: Rig) -> None:
     assert len(rows) == len(events)
     found = {row["id"]: unknown_field(row["data"]) for row in rows}
     for number, (_, expected) in enumerate(ODD.values()):
-        assert found[f"E{number}"] == pytest.approx(expected) if isinstance(expected, int) else found[f"E{number}"] == expected
+        assert (
+            found[f"E{number}"] == pytest.approx(expected)
+            if isinstance(expected, int)
+            else found[f"E{number}"] == expected
+        )

@@ -21,7 +21,9 @@ from tests.consumers.samples import TOPIC, sample
 pytestmark = pytest.mark.postgres
 
 
-def test_a_server_that_goes_away_while_it_is_loaded_delays_and_loses_nothing(postgres_rig: Rig, postgres: PostgresServer) -> None:
+def test_a_server_that_goes_away_while_it_is_loaded_delays_and_loses_nothing(
+    postgres_rig: Rig, postgres: PostgresServer
+) -> None:
     with postgres_rig.running():
         postgres_rig.append(*(sample(number, f"B{number}", number) for number in range(20)))
         until(lambda: postgres_rig.lag_outside() == 0, "the first records loaded")
@@ -32,7 +34,10 @@ def test_a_server_that_goes_away_while_it_is_loaded_delays_and_loses_nothing(pos
                 if number == 30:
                     postgres.stop()
                     appended.set()
-            until(lambda: isinstance(postgres_rig.loader.trouble, WarehouseUnavailable), "the loader says that it waits")
+            until(
+                lambda: isinstance(postgres_rig.loader.trouble, WarehouseUnavailable),
+                "the loader says that it waits",
+            )
             assert postgres_rig.lag_outside() > 0
         finally:
             postgres.start()
@@ -45,9 +50,17 @@ def test_a_server_that_goes_away_while_it_is_loaded_delays_and_loses_nothing(pos
     assert postgres_rig.column("select count(*) from dead_letters") == [0]
 
 
-def test_bad_sql_is_a_mistake_and_a_lost_connection_is_not(postgres_rig: Rig, postgres: PostgresServer) -> None:
+def test_bad_sql_is_a_mistake_and_a_lost_connection_is_not(
+    postgres_rig: Rig, postgres: PostgresServer
+) -> None:
     postgres_rig.load(sample(1))
-    for sql in ("selec 1", "select nothing from bookings", "select * from nowhere", "select 1/0", "select 'a'::int"):
+    for sql in (
+        "selec 1",
+        "select nothing from bookings",
+        "select * from nowhere",
+        "select 1/0",
+        "select 'a'::int",
+    ):
         with pytest.raises(ConfigurationError):
             query(postgres_rig.settings, sql)
     with pytest.raises(WarehouseUnavailable):
@@ -77,9 +90,12 @@ def with_credentials(tree: Tree, credentials: str) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("credentials", "told"), [("postgresql://ingest@127.0.0.1/postgres", "password"), ("the secret, not a URL", "InvalidNativeValue")]
+    ("credentials", "told"),
+    [("postgresql://ingest@127.0.0.1/postgres", "password"), ("the secret, not a URL", "InvalidNativeValue")],
 )
-def test_credentials_that_dlt_cannot_use_are_a_wrong_setting(postgres_tree: Tree, credentials: str, told: str) -> None:
+def test_credentials_that_dlt_cannot_use_are_a_wrong_setting(
+    postgres_tree: Tree, credentials: str, told: str
+) -> None:
     settings = with_credentials(postgres_tree, credentials)
     for use in (Warehouse, lambda given: query(given, "select 1")):
         with pytest.raises(ConfigurationError, match=told) as error:
@@ -92,14 +108,18 @@ def test_credentials_that_dlt_cannot_use_are_a_wrong_setting(postgres_tree: Tree
 
 
 def test_an_error_never_tells_the_password(postgres_tree: Tree) -> None:
-    settings = with_credentials(postgres_tree, "mysql://ingest:the-secret@127.0.0.1/postgres")  # the driver quotes what it cannot read
+    settings = with_credentials(
+        postgres_tree, "mysql://ingest:the-secret@127.0.0.1/postgres"
+    )  # the driver quotes what it cannot read
     [found] = check_warehouse(settings)
     assert found.failed
     assert "invalid dsn" in found.detail
     assert "the-secret" not in found.sentence
 
 
-def test_a_stop_that_comes_during_the_very_first_load_is_a_clean_one(postgres_rig: Rig, postgres_tree: Tree, tmp_path: Path) -> None:
+def test_a_stop_that_comes_during_the_very_first_load_is_a_clean_one(
+    postgres_rig: Rig, postgres_tree: Tree, tmp_path: Path
+) -> None:
     """Another session holds a table that dlt needs, so the process is in the middle of a load when it is told to stop."""
     postgres_rig.warehouse.prepare()
     postgres_rig.warehouse.close()
@@ -111,10 +131,10 @@ def test_a_stop_that_comes_during_the_very_first_load_is_a_clean_one(postgres_ri
             client.execute_sql("LOCK TABLE booking_events, _dlt_version")
             process = command.start("consume")
             with postgres_rig.warehouse._pipeline.sql_client() as other:
-                waiting = (
-                    "select count(*) from pg_locks where not granted and relation in ('booking_events'::regclass, '_dlt_version'::regclass)"
+                waiting = "select count(*) from pg_locks where not granted and relation in ('booking_events'::regclass, '_dlt_version'::regclass)"
+                until(
+                    lambda: (other.execute_sql(waiting) or [[0]])[0][0] > 0, "a load that waits for the table"
                 )
-                until(lambda: (other.execute_sql(waiting) or [[0]])[0][0] > 0, "a load that waits for the table")
             process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0, command.errors()
 
@@ -143,13 +163,17 @@ def test_consumers_of_one_name_on_two_machines_do_not_load_at_once(
 ) -> None:
     monkeypatch.setattr("consumers.warehouse._TURN_SECONDS", 0.2)
     here = Warehouse(Settings.model_validate(postgres_tree))
-    there = Warehouse(Settings.model_validate(changed(postgres_tree, "warehouse", work_dir=str(tmp_path / "there"))))
+    there = Warehouse(
+        Settings.model_validate(changed(postgres_tree, "warehouse", work_dir=str(tmp_path / "there")))
+    )
     refused = pytest.raises(WarehouseUnavailable, match="another consumer has the lock of staging/")
     with closing(here), closing(there), here.turn([Partition(TOPIC, 0)]), refused:
         there.prepare()
 
 
-def test_tables_that_cannot_be_made_are_no_records_fault(postgres_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_that_cannot_be_made_are_no_records_fault(
+    postgres_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(*_: object) -> None:
         raise LoadRefused("UniqueViolation: another consumer made a type of that name a moment before")
 
@@ -171,12 +195,17 @@ def test_locks_that_did_not_last_as_long_as_the_load_are_told(postgres_rig: Rig)
     assert postgres_rig.column("select last_event_id from bookings") == ["E1"]
 
 
-def test_locks_that_are_lost_before_anything_is_written_leave_it_unwritten(postgres_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locks_that_are_lost_before_anything_is_written_leave_it_unwritten(
+    postgres_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     postgres_rig.load(sample(1))
     normalize = dlt.Pipeline.normalize
 
     def normalized_and_cut_off(pipeline: dlt.Pipeline) -> object:
-        query(postgres_rig.settings, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
+        query(
+            postgres_rig.settings,
+            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'",
+        )
         return normalize(pipeline)
 
     with monkeypatch.context() as cut:
@@ -199,12 +228,17 @@ def test_a_query_changes_nothing(postgres_rig: Rig) -> None:
 
 @pytest.mark.parametrize("own", ["", "?connect_timeout=5&tcp_user_timeout=9000"])
 def test_both_ends_ask_whether_the_other_one_is_still_there(postgres_tree: Tree, own: str) -> None:
-    with opened(changed(postgres_tree, "warehouse", credentials=postgres_tree["warehouse"]["credentials"] + own)) as rig:
+    with opened(
+        changed(postgres_tree, "warehouse", credentials=postgres_tree["warehouse"]["credentials"] + own)
+    ) as rig:
         rig.warehouse.prepare()
         assert rig.column("show tcp_keepalives_idle") == ["10"]
         with rig.warehouse._pipeline.sql_client() as client:
             parameters = client.native_connection.info.dsn_parameters
-        assert (parameters["keepalives_idle"], parameters["tcp_user_timeout"]) == ("10", "9000" if own else "25000")
+        assert (parameters["keepalives_idle"], parameters["tcp_user_timeout"]) == (
+            "10",
+            "9000" if own else "25000",
+        )
         assert parameters["connect_timeout"] == ("5" if own else "15")
 
 

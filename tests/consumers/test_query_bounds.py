@@ -18,7 +18,9 @@ from tests.consumers.rig import PATIENCE, ROOT, Command, Rig, Tree, opened, tree
 from tests.consumers.samples import sample
 
 SECRET = "not-a-real-secret-of-the-query-tests"
-ENDLESS = "select count(*) from range(100000000) as a, range(100000000) as b where hash(a.range) + b.range = 1"
+ENDLESS = (
+    "select count(*) from range(100000000) as a, range(100000000) as b where hash(a.range) + b.range = 1"
+)
 BOUNDS = Bounds(60)
 
 
@@ -127,7 +129,9 @@ def test_a_file_is_refused_in_plain_words(command: Command, folder: Path) -> Non
     assert "held by another program" not in answer.stderr
 
 
-def test_rows_are_limited_where_that_was_asked_for_and_too_many_are_refused_where_not(command: Command) -> None:
+def test_rows_are_limited_where_that_was_asked_for_and_too_many_are_refused_where_not(
+    command: Command,
+) -> None:
     many = f"select * from range({MOST_ROWS + 1})"
     assert len(query_bounded(command.settings, many, Bounds(60, rows=1500)).rows) == 1500
     assert query_bounded(command.settings, many, Bounds(60, rows=0)).rows == []
@@ -143,7 +147,10 @@ def test_rows_are_limited_where_that_was_asked_for_and_too_many_are_refused_wher
     ("sql", "why"),
     [
         ("select repeat('x', 1000000) from range(3000)", "larger than"),
-        ("select list(range) from (select * from range(100000000) order by random())", "more than 1GB of memory"),
+        (
+            "select list(range) from (select * from range(100000000) order by random())",
+            "more than 1GB of memory",
+        ),
     ],
 )
 def test_memory_is_bounded(command: Command, sql: str, why: str) -> None:
@@ -308,7 +315,10 @@ REACHING_POSTGRES = [
 
 
 @pytest.mark.postgres
-def test_nothing_but_the_tables_is_reached_in_a_postgresql_by_an_administrator(postgres_rig: Rig, postgres: PostgresServer) -> None:  # noqa: ARG001
+def test_nothing_but_the_tables_is_reached_in_a_postgresql_by_an_administrator(
+    postgres_rig: Rig,
+    postgres: PostgresServer,  # noqa: ARG001 - started for the rig
+) -> None:
     postgres_rig.load(sample(1, "B1"))
     allowed = []
     for sql in REACHING_POSTGRES:
@@ -336,4 +346,6 @@ def test_a_query_is_bounded_in_a_postgresql_too(postgres_rig: Rig, postgres: Pos
     assert (answer.columns, answer.rows) == (["n", "x"], [(1, "x"), (2, "x"), (3, "x")])
     with pytest.raises(ConfigurationError, match="--limit"):
         query_bounded(postgres_rig.settings, many, BOUNDS)
-    assert query_bounded(postgres_rig.settings, "select booking_id from bookings where false", BOUNDS).columns == ["booking_id"]
+    assert query_bounded(
+        postgres_rig.settings, "select booking_id from bookings where false", BOUNDS
+    ).columns == ["booking_id"]

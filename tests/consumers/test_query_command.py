@@ -26,16 +26,31 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
                 owner="USR-1",
                 payment_information={"amount_charged": 1250, "currency": "EUR"},
             ),
-            sample(2, "B2", subject='a "quoted", é', payment_information={"amount_charged": 30, "currency": "JPY"}),
+            sample(
+                2,
+                "B2",
+                subject='a "quoted", é',
+                payment_information={"amount_charged": 30, "currency": "JPY"},
+            ),
         )
         yield Command(folder, tree, TZ="Asia/Tokyo")
 
 
 def test_json_is_one_array_of_objects(command: Command) -> None:
-    answer = command.run("query", "--json", "select booking_id, starts_at, price, staff, customer_phone from bookings order by booking_id")
+    answer = command.run(
+        "query",
+        "--json",
+        "select booking_id, starts_at, price, staff, customer_phone from bookings order by booking_id",
+    )
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout) == [
-        {"booking_id": "B1", "starts_at": "2026-05-09T08:00:00Z", "price": 12.5, "staff": ["USR-1"], "customer_phone": None},
+        {
+            "booking_id": "B1",
+            "starts_at": "2026-05-09T08:00:00Z",
+            "price": 12.5,
+            "staff": ["USR-1"],
+            "customer_phone": None,
+        },
         {"booking_id": "B2", "starts_at": None, "price": 30, "staff": [], "customer_phone": None},
     ]
     assert len(answer.stdout.splitlines()) == 1
@@ -60,7 +75,11 @@ def test_json_of_no_rows_is_an_empty_array(command: Command) -> None:
 
 
 def test_csv_has_a_header_and_what_it_needs_quoted(command: Command) -> None:
-    answer = command.run("query", "--csv", "select booking_id, service_name, created_at, staff, location from bookings order by booking_id")
+    answer = command.run(
+        "query",
+        "--csv",
+        "select booking_id, service_name, created_at, staff, location from bookings order by booking_id",
+    )
     assert list(csv.reader(io.StringIO(answer.stdout))) == [
         ["booking_id", "service_name", "created_at", "staff", "location"],
         ["B1", "told by E1", "2026-05-01T09:00:00Z", '["USR-1"]', ""],
@@ -70,10 +89,14 @@ def test_csv_has_a_header_and_what_it_needs_quoted(command: Command) -> None:
 
 def test_for_people_it_is_a_table(command: Command) -> None:
     answer = command.run("query", "select booking_id, status from bookings order by booking_id")
-    assert [word for word in ("booking_id", "status", "B1", "B2", "confirmed") if word not in answer.stdout] == []
+    assert [
+        word for word in ("booking_id", "status", "B1", "B2", "confirmed") if word not in answer.stdout
+    ] == []
 
 
-@pytest.mark.parametrize("sql", ["selec 1", "select nothing from bookings", "select * from nowhere", "select 1/'a'"])
+@pytest.mark.parametrize(
+    "sql", ["selec 1", "select nothing from bookings", "select * from nowhere", "select 1/'a'"]
+)
 def test_what_the_database_cannot_answer_is_exit_code_2(command: Command, sql: str) -> None:
     answer = command.run("query", "--json", sql)
     assert (answer.returncode, answer.stdout) == (2, "")
@@ -89,7 +112,9 @@ def test_statements_that_write_are_refused(command: Command) -> None:
         "create table mine (a int)",
     ):
         assert command.run("query", sql).returncode == 2
-    assert json.loads(command.run("query", "--json", "select count(*) as n from bookings").stdout) == [{"n": 2}]
+    assert json.loads(command.run("query", "--json", "select count(*) as n from bookings").stdout) == [
+        {"n": 2}
+    ]
 
 
 def test_before_anything_was_loaded_it_is_exit_code_3(tmp_path: Path) -> None:

@@ -51,13 +51,19 @@ def test_a_recipe_answers_from_a_loaded_warehouse(shop: Shop, recipe: str) -> No
 @pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if "__" not in recipe])
 def test_a_recipe_runs_in_postgresql_too(postgres_rig: Rig, recipe: str) -> None:
     postgres_rig.load(
-        sample(1, starting_time="2026-05-09T10:00:00+02:00", payment_information={"amount_charged": 1250, "currency": "EUR"}),
+        sample(
+            1,
+            starting_time="2026-05-09T10:00:00+02:00",
+            payment_information={"amount_charged": 1250, "currency": "EUR"},
+        ),
     )
     assert len(postgres_rig.rows(recipe)) == 1
 
 
 @pytest.mark.parametrize(("vendor", "column", "table", "key"), list(joins()))
-def test_every_booking_finds_what_it_is_joined_with(shop: Shop, vendor: str, column: str, table: str, key: str) -> None:
+def test_every_booking_finds_what_it_is_joined_with(
+    shop: Shop, vendor: str, column: str, table: str, key: str
+) -> None:
     value = "unnest(staff::text[])" if column == "staff" else column
     ours = f"(select account, {value} as id from bookings where vendor = '{vendor}') as ours"
     (row,) = shop.rig.rows(

@@ -27,7 +27,16 @@ RUN: dict[str, Any] = {
 def finished(told: Any, kind: str = RECONCILED) -> Event:
     """What a run appends at its end."""
     data = told if isinstance(told, bytes) else orjson.dumps(told)
-    return Event(id="A1", source="/oncehub/support", type=kind, subject="R1", time=START, received_at=START, data=data, via=Via.RECONCILE)
+    return Event(
+        id="A1",
+        source="/oncehub/support",
+        type=kind,
+        subject="R1",
+        time=START,
+        received_at=START,
+        data=data,
+        via=Via.RECONCILE,
+    )
 
 
 def observed(number: int, at: float, seen: float, supersedes: str = "", **data: Any) -> Event:
@@ -78,19 +87,33 @@ def test_a_state_read_earlier_than_the_one_that_superseded_is_stale(rig: Rig) ->
 
 def test_a_gone_booking_keeps_what_it_was_until_a_webhook_tells_of_it_again(either_rig: Rig) -> None:
     either_rig.load(
-        sample(1, at=50, starting_time="2026-05-09T10:00:00Z", duration_minutes=30, payment_information={"amount_charged": 1250})
+        sample(
+            1,
+            at=50,
+            starting_time="2026-05-09T10:00:00Z",
+            duration_minutes=30,
+            payment_information={"amount_charged": 1250},
+        )
     )
     before = state(either_rig)
     assert before["gone_at"] is None
     booking = vendor().booking(
-        sample(1, at=50, starting_time="2026-05-09T10:00:00Z", duration_minutes=30, payment_information={"amount_charged": 1250})
+        sample(
+            1,
+            at=50,
+            starting_time="2026-05-09T10:00:00Z",
+            duration_minutes=30,
+            payment_information={"amount_charged": 1250},
+        )
     )
     assert booking
     either_rig.load(vendor().gone(booking, moment(70)))
     after = state(either_rig)
     assert after["gone_at"] == moment(70)
     its_own = {"gone_at", "version", "last_event_id", "last_via", "loaded_at"}
-    assert {name: after[name] for name in after.keys() - its_own} == {name: before[name] for name in before.keys() - its_own}
+    assert {name: after[name] for name in after.keys() - its_own} == {
+        name: before[name] for name in before.keys() - its_own
+    }
     either_rig.load(sample(2, at=80))
     assert (state(either_rig)["gone_at"], state(either_rig)["last_event_id"]) == (None, "E2")
 
@@ -111,14 +134,25 @@ def test_the_end_of_a_run_is_a_row_once(either_rig: Rig) -> None:
 
 
 def read(event: Event) -> Any:
-    return read_batch([StoredRecord(event.to_record(), Partition(TOPICS.audit), 0)], TOPICS, BookingMapper({}), START)
+    return read_batch(
+        [StoredRecord(event.to_record(), Partition(TOPICS.audit), 0)], TOPICS, BookingMapper({}), START
+    )
 
 
 def test_a_run_that_failed_tells_why_and_one_with_an_end_until_when() -> None:
-    told = RUN | {"until": "2026-06-01T00:00:00+02:00", "outcome": "failed", "error": "no answer", "duration_seconds": 3}
+    told = RUN | {
+        "until": "2026-06-01T00:00:00+02:00",
+        "outcome": "failed",
+        "error": "no answer",
+        "duration_seconds": 3,
+    }
     row = plan_load(read(finished(told)).items, [], {}, START).rows["reconciliations"][0]
     assert row.keys() == set(SCHEMAS["reconciliations"].names)
-    assert (row["error"], row["until"].isoformat(), row["loaded_at"]) == ("no answer", "2026-05-31T22:00:00+00:00", START)
+    assert (row["error"], row["until"].isoformat(), row["loaded_at"]) == (
+        "no answer",
+        "2026-05-31T22:00:00+00:00",
+        START,
+    )
 
 
 def test_other_types_on_the_audit_topic_are_left_out_and_no_dead_letters() -> None:

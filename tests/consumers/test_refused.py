@@ -25,7 +25,9 @@ def insist_on_names(rig: Rig) -> None:
     """Gives `bookings` a constraint, as somebody may who looks after the database."""
     rig.warehouse.prepare()
     with rig.warehouse._pipeline.sql_client() as client:
-        client.execute_sql(f"ALTER TABLE {client.make_qualified_table_name('bookings')} ALTER COLUMN customer_name SET NOT NULL")
+        client.execute_sql(
+            f"ALTER TABLE {client.make_qualified_table_name('bookings')} ALTER COLUMN customer_name SET NOT NULL"
+        )
 
 
 def unreadable(number: int) -> Record:
@@ -46,7 +48,11 @@ def test_a_row_the_warehouse_refuses_is_set_aside_while_the_others_load(either_r
     either_rig.load(*told)
     assert sorted(either_rig.column("select booking_id from bookings")) == ["B1", "B2", "B4"]
     letter = either_rig.rows("select reason, detail, position, data from dead_letters")[0]
-    assert (letter["reason"], letter["position"], letter["data"]) == ("load_refused", f"{TOPIC}/0/2", told[2].data.decode())
+    assert (letter["reason"], letter["position"], letter["data"]) == (
+        "load_refused",
+        f"{TOPIC}/0/2",
+        told[2].data.decode(),
+    )
     assert "customer_name" in letter["detail"]
     assert either_rig.written(DEAD) == 1
 
@@ -87,7 +93,9 @@ def test_refused_rows_count_towards_the_limit_over_batches(strict_rig: Rig) -> N
 
 def test_refused_rows_with_good_ones_between_do_not_stop_the_consumer(strict_rig: Rig) -> None:
     insist_on_names(strict_rig)
-    strict_rig.load(*(sample(number, f"B{number}", **(NAMELESS if number % 2 else {})) for number in range(1, 4)))
+    strict_rig.load(
+        *(sample(number, f"B{number}", **(NAMELESS if number % 2 else {})) for number in range(1, 4))
+    )
     assert strict_rig.column("select booking_id from bookings") == ["B2"]
     assert strict_rig.column("select count(*) from dead_letters") == [2]
 
@@ -133,7 +141,9 @@ class SilentProducer:
         """Nothing to wait for."""
 
 
-def test_nothing_is_committed_when_the_log_does_not_take_a_dead_letter_in_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_committed_when_the_log_does_not_take_a_dead_letter_in_time(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loader, "_APPEND_SECONDS", 0.01)
     rig.loader._producer = SilentProducer()
     rig.append_records(TOPIC, unreadable(1))

@@ -54,7 +54,10 @@ def events(rig: Rig) -> list[object]:
 def catch_up(rig: Rig) -> list[dict[str, object]]:
     """Runs the loader as its process does, without anything new in the log; what it logged of reading again."""
     with capture_logs() as logged, rig.running():
-        until(lambda: len(events(rig)) == rig.written(TOPIC) and not rig.lag_outside(), "all that is in the log is loaded")
+        until(
+            lambda: len(events(rig)) == rig.written(TOPIC) and not rig.lag_outside(),
+            "all that is in the log is loaded",
+        )
     return [dict(line) for line in logged if line["event"] == "warehouse.behind"]
 
 
@@ -68,10 +71,14 @@ def take_back(rig: Rig, lost: list[str]) -> None:
             ("_dlt_loads", "load_id", loads),
         ):
             marks = ", ".join(["%s"] * len(values))
-            client.execute_sql(f"DELETE FROM {client.make_qualified_table_name(table)} WHERE {column} IN ({marks})", *values)
+            client.execute_sql(
+                f"DELETE FROM {client.make_qualified_table_name(table)} WHERE {column} IN ({marks})", *values
+            )
 
 
-def test_a_warehouse_that_was_restored_while_no_consumer_ran_gets_what_it_lacks_when_one_starts(tree: Tree, tmp_path: Path) -> None:
+def test_a_warehouse_that_was_restored_while_no_consumer_ran_gets_what_it_lacks_when_one_starts(
+    tree: Tree, tmp_path: Path
+) -> None:
     with opened(tree) as rig:
         load(rig, 1, 2)
         shutil.copy(warehouse_file(rig), tmp_path / "kept")
@@ -87,7 +94,9 @@ def test_a_warehouse_that_was_restored_while_no_consumer_ran_gets_what_it_lacks_
         assert catch_up(rig) == []
 
 
-def test_a_warehouse_that_is_restored_under_a_consumer_gets_what_it_lacks_with_what_comes_next(rig: Rig, tmp_path: Path) -> None:
+def test_a_warehouse_that_is_restored_under_a_consumer_gets_what_it_lacks_with_what_comes_next(
+    rig: Rig, tmp_path: Path
+) -> None:
     load(rig, 1, 2)
     shutil.copy(warehouse_file(rig), tmp_path / "kept")
     load(rig, 3, 4)
@@ -97,7 +106,9 @@ def test_a_warehouse_that_is_restored_under_a_consumer_gets_what_it_lacks_with_w
     assert rig.column(EVENTS) == ids(1, 2, 3, 4, 5)
 
 
-def test_a_warehouse_that_is_restored_under_a_consumer_gets_what_it_lacks_though_nothing_comes(rig: Rig, tmp_path: Path) -> None:
+def test_a_warehouse_that_is_restored_under_a_consumer_gets_what_it_lacks_though_nothing_comes(
+    rig: Rig, tmp_path: Path
+) -> None:
     load(rig, 1)
     shutil.copy(warehouse_file(rig), tmp_path / "kept")
     load(rig, 2, 3)
@@ -180,11 +191,16 @@ def test_a_batch_that_needs_no_load_depends_on_the_one_before(rig: Rig) -> None:
     assert after.load == before.load != ""
 
 
-def test_a_log_that_was_restored_is_told_and_its_accounts_are_to_be_reconciled(tree: Tree, tmp_path: Path) -> None:
+def test_a_log_that_was_restored_is_told_and_its_accounts_are_to_be_reconciled(
+    tree: Tree, tmp_path: Path
+) -> None:
     account = {"vendor": "oncehub", "webhook_secrets": ["not-a-secret"]}
     with opened(tree | {"accounts": {"support": account}}) as rig:
         load(rig, 1)
-        with closing(sqlite3.connect(tmp_path / "log.db")) as source, closing(sqlite3.connect(tmp_path / "kept")) as target:
+        with (
+            closing(sqlite3.connect(tmp_path / "log.db")) as source,
+            closing(sqlite3.connect(tmp_path / "kept")) as target,
+        ):
             source.backup(target)
         load(rig, 2, 3)
         (tmp_path / "kept").replace(tmp_path / "log.db")

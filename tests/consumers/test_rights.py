@@ -77,13 +77,17 @@ def failing(found: dict[str, Finding]) -> set[str]:
 
 
 @pytest.mark.postgres
-def test_a_user_who_may_create_schemas_needs_no_more_and_none_is_left(settings: Settings, database: Database) -> None:
+def test_a_user_who_may_create_schemas_needs_no_more_and_none_is_left(
+    settings: Settings, database: Database
+) -> None:
     database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
     found = by_name(settings)
     assert {name: str(each.state) for name, each in found.items()} == dict.fromkeys(
         ["warehouse", "warehouse staging", "warehouse sync"], "ok"
     )
-    assert database.run(f"SELECT nspname FROM pg_namespace WHERE nspname LIKE '{dataset_of(settings)}%'") == []
+    assert (
+        database.run(f"SELECT nspname FROM pg_namespace WHERE nspname LIKE '{dataset_of(settings)}%'") == []
+    )
     warehouse = Warehouse(settings)
     with closing(warehouse):
         warehouse.prepare()  # what was promised is so
@@ -93,15 +97,21 @@ def test_a_user_who_may_create_schemas_needs_no_more_and_none_is_left(settings: 
 
 
 @pytest.mark.postgres
-def test_a_user_who_may_not_create_schemas_is_told_what_to_grant(settings: Settings, database: Database) -> None:
+def test_a_user_who_may_not_create_schemas_is_told_what_to_grant(
+    settings: Settings, database: Database
+) -> None:
     found = by_name(settings)
     assert failing(found) == {"warehouse", "warehouse staging", "warehouse sync"}
-    assert {each.remedy for each in found.values()} == {f"GRANT CREATE ON DATABASE postgres TO {database.user}"}
+    assert {each.remedy for each in found.values()} == {
+        f"GRANT CREATE ON DATABASE postgres TO {database.user}"
+    }
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("grant", ["", "USAGE", "CREATE"])
-def test_a_schema_without_the_rights_to_it_is_told(settings: Settings, database: Database, grant: str) -> None:
+def test_a_schema_without_the_rights_to_it_is_told(
+    settings: Settings, database: Database, grant: str
+) -> None:
     dataset = dataset_of(settings)
     database.run(f"CREATE SCHEMA {dataset}")
     database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
@@ -119,7 +129,10 @@ def test_staging_schemas_have_rights_of_their_own(settings: Settings, database: 
     database.run(f"CREATE SCHEMA {dataset}_staging")
     found = by_name(settings)
     assert failing(found) == {"warehouse staging", "warehouse sync"}
-    assert found["warehouse staging"].remedy == f"GRANT USAGE, CREATE ON SCHEMA {dataset}_staging TO {database.user}"
+    assert (
+        found["warehouse staging"].remedy
+        == f"GRANT USAGE, CREATE ON SCHEMA {dataset}_staging TO {database.user}"
+    )
     assert found["warehouse sync"].remedy == f"GRANT CREATE ON DATABASE postgres TO {database.user}"
 
 
@@ -133,7 +146,9 @@ def test_a_read_only_user_is_told_whatever_else_was_granted(settings: Settings, 
 
 
 @pytest.mark.postgres
-def test_tables_that_another_user_made_are_told(postgres_tree: Tree, settings: Settings, database: Database) -> None:
+def test_tables_that_another_user_made_are_told(
+    postgres_tree: Tree, settings: Settings, database: Database
+) -> None:
     with closing(Warehouse(settings_of(postgres_tree))) as owners:
         owners.prepare()
     dataset = dataset_of(settings)
@@ -143,7 +158,10 @@ def test_tables_that_another_user_made_are_told(postgres_tree: Tree, settings: S
     found = by_name(settings)
     assert "lacks DELETE, INSERT, SELECT, UPDATE on" in found["warehouse tables"].detail
     assert "bookings" in found["warehouse tables"].detail
-    assert found["warehouse tables"].remedy == f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {dataset} TO {database.user}"
+    assert (
+        found["warehouse tables"].remedy
+        == f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {dataset} TO {database.user}"
+    )
     database.run(found["warehouse tables"].remedy)
     database.run(f"GRANT ALL ON ALL TABLES IN SCHEMA {dataset}_staging TO {database.user}")
     found = by_name(settings)
@@ -160,7 +178,9 @@ def test_tables_that_another_user_made_are_told(postgres_tree: Tree, settings: S
         (("@127.0.0.1", "@nowhere.invalid"), "could not translate host name"),
     ],
 )
-def test_why_nobody_is_let_in_is_told(postgres: PostgresServer, postgres_tree: Tree, change: tuple[str, str], told: str) -> None:
+def test_why_nobody_is_let_in_is_told(
+    postgres: PostgresServer, postgres_tree: Tree, change: tuple[str, str], told: str
+) -> None:
     settings = settings_of(postgres_tree, credentials=postgres.url.replace(*change))
     [found] = check_warehouse(settings)
     assert found.failed
@@ -171,7 +191,9 @@ def test_why_nobody_is_let_in_is_told(postgres: PostgresServer, postgres_tree: T
 
 
 @pytest.mark.postgres
-def test_a_wrong_password_is_told_and_not_repeated(postgres: PostgresServer, settings: Settings, database: Database) -> None:
+def test_a_wrong_password_is_told_and_not_repeated(
+    postgres: PostgresServer, settings: Settings, database: Database
+) -> None:
     postgres.demand_password(database.user)
     database.run("SELECT pg_reload_conf()")
     database.run(f"ALTER ROLE {database.user} PASSWORD 'the-right-one'")
@@ -179,7 +201,9 @@ def test_a_wrong_password_is_told_and_not_repeated(postgres: PostgresServer, set
     assert given is not None
     wrong = given.get_secret_value().replace(":any@", ":the-wrong-one@")
     [found] = check_warehouse(
-        settings.model_copy(update={"warehouse": settings.warehouse.model_copy(update={"credentials": type(given)(wrong)})})
+        settings.model_copy(
+            update={"warehouse": settings.warehouse.model_copy(update={"credentials": type(given)(wrong)})}
+        )
     )
     assert "password authentication failed" in found.detail
     assert "correct user and password in INGEST_WAREHOUSE__CREDENTIALS" in found.detail
@@ -232,8 +256,12 @@ def test_a_duckdb_file_that_another_program_holds_is_told(tree: Tree, tmp_path: 
 
     file = tmp_path / "warehouse.duckdb"
     duckdb.connect(str(file)).close()
-    holding = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", holding, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    holding = (
+        "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holding, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         assert other.stdout is not None
         other.stdout.readline()
         [found] = check_warehouse(settings_of(tree))

@@ -18,25 +18,34 @@ from ingest.log import Partition, Record, StoredRecord
 from tests.consumers.samples import START, sample
 from tests.vendors.samples_of import Case, cases_of, load, vendors_with_samples
 
-ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]), max_size=8)  # halves of surrogate pairs too
+ANY_TEXT = st.text(
+    st.characters(codec=None, exclude_categories=[]), max_size=8
+)  # halves of surrogate pairs too
 CASES = [case for vendor in vendors_with_samples() for case in cases_of(vendor)]
 BOOKING = Booking(booking_id="B1", version="1", status=BookingStatus.CONFIRMED)
 HEADERS = ["ce_id", "ce_source", "ce_time", "dl_reason", "dl_detail", "dl_position", "dl_query", "dl_headers"]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.text('a\\\x00u0"\N{REPLACEMENT CHARACTER}', max_size=12),
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.text('a\\\x00u0"\N{REPLACEMENT CHARACTER}', max_size=12),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=3),
     max_leaves=6,
 )
 
 
 @given(
-    st.dictionaries(st.sampled_from(HEADERS), ANY_TEXT | st.sampled_from(["0001-01-01T00:00:00+23:59", "2026-06-09"])),
+    st.dictionaries(
+        st.sampled_from(HEADERS), ANY_TEXT | st.sampled_from(["0001-01-01T00:00:00+23:59", "2026-06-09"])
+    ),
     st.binary(max_size=20),
 )
 @example({"ce_time": "0001-01-01T00:00:00+23:59"}, b"\x00\xff")
 @example({"ce_time": "2026-06-09T12:00:00"}, b"")
 @example({"dl_detail": "\ud800\x00", "ce_id": "\x00"}, b"")
-def test_whatever_is_on_the_dead_letter_topic_is_a_row_of_plain_text_and_instants(headers: dict[str, str], value: bytes) -> None:
+def test_whatever_is_on_the_dead_letter_topic_is_a_row_of_plain_text_and_instants(
+    headers: dict[str, str], value: bytes
+) -> None:
     row = dead_letter_row(StoredRecord(Record("key", value, headers), Partition("dead"), 7), START)
     assert row.keys() == set(SCHEMAS["dead_letters"].names)
     assert row["id"]
@@ -79,7 +88,9 @@ def test_a_payload_is_kept_as_it_was_written() -> None:
     "beyond",
     [
         replace(BOOKING, participants=2**63),
-        replace(BOOKING, price=Decimal("99999999999999999999999999999.9999999999")),  # one digit more once it is rounded
+        replace(
+            BOOKING, price=Decimal("99999999999999999999999999999.9999999999")
+        ),  # one digit more once it is rounded
         replace(BOOKING, customer_name="\ud800"),
     ],
 )
@@ -90,7 +101,13 @@ def test_a_value_that_its_column_cannot_hold_is_refused_without_telling_it(beyon
 
 
 def test_prices_are_exact_to_the_widest_that_the_column_holds() -> None:
-    prices = [Decimal("99999999999999999999999999999.999999999"), Decimal("-0.000000001"), Decimal("12.5"), Decimal("1e3"), None]
+    prices = [
+        Decimal("99999999999999999999999999999.999999999"),
+        Decimal("-0.000000001"),
+        Decimal("12.5"),
+        Decimal("1e3"),
+        None,
+    ]
     rows = [booking_row(replace(BOOKING, price=price), sample(1), "1", START, START) for price in prices]
     assert arrow("bookings", rows)["price"].to_pylist() == prices
 
@@ -110,7 +127,9 @@ def test_an_absent_text_is_none_in_every_table() -> None:
 @pytest.mark.parametrize("keys_sorted", [False, True])
 @pytest.mark.parametrize("parsed", [False, True])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_row_reads_back_as_it_was_made_however_the_warehouse_keeps_json(case: Case, parsed: bool, keys_sorted: bool) -> None:
+def test_a_row_reads_back_as_it_was_made_however_the_warehouse_keeps_json(
+    case: Case, parsed: bool, keys_sorted: bool
+) -> None:
     vendor, received = load(case).vendor(), load(case).verified()
     event = vendor.parse(received)
     booking = vendor.booking(event)

@@ -45,7 +45,9 @@ def test_a_program_that_holds_the_file_delays_loads_and_breaks_nothing(rig: Rig)
     with rig.running():
         with held(rig):
             rig.append(sample(2, at=2), sample(3, "B3"))
-            until(lambda: isinstance(rig.loader.trouble, WarehouseUnavailable), "the loader says that it waits")
+            until(
+                lambda: isinstance(rig.loader.trouble, WarehouseUnavailable), "the loader says that it waits"
+            )
             assert rig.lag_outside() == 2
         until(lambda: rig.lag_outside() == 0, "everything committed")
     assert rig.loader.trouble is None

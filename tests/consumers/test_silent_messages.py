@@ -13,7 +13,16 @@ from tests.consumers.rig import opened, tree_for
 from tests.vendors.samples_of import Case, load
 
 # They tell which message a row is of, and how it was loaded.
-OF_THE_MESSAGE = {"account", "version", "updated_at", "last_event_id", "last_via", "loaded_at", "first_seen_at", "column_versions"}
+OF_THE_MESSAGE = {
+    "account",
+    "version",
+    "updated_at",
+    "last_event_id",
+    "last_via",
+    "loaded_at",
+    "first_seen_at",
+    "column_versions",
+}
 
 Body = dict[str, Any]
 
@@ -27,7 +36,9 @@ def sent(vendor: str, case: str, change: Callable[[Body], None] | None = None, *
         delivery.setdefault("now", (sample.now + timedelta(days=14)).isoformat())
     sample = replace(sample, given=sample.given | delivery)
     vendor_of_it = sample.vendor()
-    event: Event = vendor_of_it.parse(vendor_of_it.verify(sample.signed(json.dumps(body).encode()), sample.now))
+    event: Event = vendor_of_it.parse(
+        vendor_of_it.verify(sample.signed(json.dumps(body).encode()), sample.now)
+    )
     return event
 
 
@@ -53,8 +64,14 @@ def bookeo_other_customer(body: Body) -> None:
 
 def oncehub_without_form(body: Body) -> None:
     body |= {"type": "booking.canceled", "creation_time": "2026-09-15T08:00:03.000Z"}
-    body["data"] |= {"form_submission": None, "status": "canceled", "last_updated_time": "2026-09-15T08:00:02.000Z"}
-    body["data"] |= {"cancel_reschedule_information": {"reason": "ill", "actioned_by": "customer", "user_id": ""}}
+    body["data"] |= {
+        "form_submission": None,
+        "status": "canceled",
+        "last_updated_time": "2026-09-15T08:00:02.000Z",
+    }
+    body["data"] |= {
+        "cancel_reschedule_information": {"reason": "ill", "actioned_by": "customer", "user_id": ""}
+    }
 
 
 def oncehub_owner_by_id(body: Body) -> None:
@@ -157,7 +174,13 @@ PAIRS: dict[str, Callable[[], Pair]] = {
     ),
 }  # fmt: skip
 # What is loaded at once, then what is loaded after it, by the order's name: F is the first message, S the second.
-ORDERS = {"first-alone": ("F", ""), "in-order": ("F", "S"), "newer-first": ("S", "F"), "at-once": ("FS", ""), "twice": ("FS", "SF")}
+ORDERS = {
+    "first-alone": ("F", ""),
+    "in-order": ("F", "S"),
+    "newer-first": ("S", "F"),
+    "at-once": ("FS", ""),
+    "twice": ("FS", "SF"),
+}
 
 Rows = dict[tuple[str, str], dict[str, Any]]
 
@@ -165,7 +188,9 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
     """The rows of all pairs in all orders, each in an account of its own: two loads make them all."""
-    accounts = {(name, order): f"pair-{number}-{order}" for number, name in enumerate(PAIRS) for order in ORDERS}
+    accounts = {
+        (name, order): f"pair-{number}-{order}" for number, name in enumerate(PAIRS) for order in ORDERS
+    }
     batches: tuple[list[Event], list[Event]] = ([], [])
     for name, pair in PAIRS.items():
         events = {"F": pair().first, "S": pair().second}
@@ -181,12 +206,14 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_what_the_newer_message_leaves_out_stays_unless_it_describes_something_else(rows: Rows, name: str) -> None:
+def test_what_the_newer_message_leaves_out_stays_unless_it_describes_something_else(
+    rows: Rows, name: str
+) -> None:
     before = rows[name, "first-alone"]
     columns = before.keys() - OF_THE_MESSAGE
     for order in ORDERS.keys() - {"first-alone"}:
         after = rows[name, order]
-        assert {column: after[column] for column in columns} == {column: before[column] for column in columns} | PAIRS[name]().changes, (
-            order
-        )
+        assert {column: after[column] for column in columns} == {
+            column: before[column] for column in columns
+        } | PAIRS[name]().changes, order
         assert after["version"] > before["version"], order

@@ -63,23 +63,38 @@ def created(vendor: str) -> Event:
 def cancelled_later(event: Event) -> Event:
     """The same message a minute later: the mapping of these tests reads little of it."""
     sent_at = event.sent_at and event.sent_at + A_MINUTE
-    return replace(event, id="later", time=event.time + A_MINUTE, received_at=event.received_at + A_MINUTE, sent_at=sent_at)
+    return replace(
+        event,
+        id="later",
+        time=event.time + A_MINUTE,
+        received_at=event.received_at + A_MINUTE,
+        sent_at=sent_at,
+    )
 
 
-def test_whatever_the_vendor_and_the_order_a_message_that_tells_only_a_status_changes_only_that(rig: Rig) -> None:
+def test_whatever_the_vendor_and_the_order_a_message_that_tells_only_a_status_changes_only_that(
+    rig: Rig,
+) -> None:
     full = [created(vendor) for vendor in vendor_names()]
-    newer_first, alone = ([replace(event, source=f"/{event.vendor}/{account}") for event in full] for account in ("there", "alone"))
+    newer_first, alone = (
+        [replace(event, source=f"/{event.vendor}/{account}") for event in full]
+        for account in ("there", "alone")
+    )
     sparsely(rig, later=set()).load(*full, *map(cancelled_later, newer_first), *alone)
     rig.load(*map(cancelled_later, full), *newer_first)
     rows = {(row["vendor"], row["account"]): row for row in rig.rows("select * from bookings")}
     for vendor in vendor_names():
         after, there, before = (rows[vendor, account] for account in ("sales", "there", "alone"))
         its_own = {"account", "version", "last_event_id", "loaded_at", "column_versions"}
-        assert {name: after[name] for name in after.keys() - its_own} == {name: before[name] for name in before.keys() - its_own}
+        assert {name: after[name] for name in after.keys() - its_own} == {
+            name: before[name] for name in before.keys() - its_own
+        }
         assert after["last_event_id"] == "later"
         assert {before["version"]} <= set(after["column_versions"].values()) <= {before["version"], ""}
         other = {"account", "loaded_at", "first_seen_at"}
-        assert {name: there[name] for name in after.keys() - other} == {name: after[name] for name in after.keys() - other}
+        assert {name: there[name] for name in after.keys() - other} == {
+            name: after[name] for name in after.keys() - other
+        }
 
 
 FORM: dict[str, Any] = {
@@ -87,7 +102,11 @@ FORM: dict[str, Any] = {
     "duration_minutes": 30,
     "payment_information": {"amount_charged": 1250, "currency": "eur"},
 }
-READ = {"E2": {"starts_at", "ends_at", "service_name"}, "E3": {"cancel_reason"}, "E4": {"service_name", "customer_name", "customer_email"}}
+READ = {
+    "E2": {"starts_at", "ends_at", "service_name"},
+    "E3": {"cancel_reason"},
+    "E4": {"service_name", "customer_name", "customer_email"},
+}
 
 
 def four_messages(booking: str) -> list[Event]:
@@ -96,7 +115,14 @@ def four_messages(booking: str) -> list[Event]:
         sample(1, booking, at=10, **FORM),
         sample(2, booking, at=20, subject="moved", starting_time="2026-05-09T11:00:00Z"),
         sample(3, booking, at=30, status="canceled", form_submission=None),
-        sample(4, booking, at=40, status="no_show", subject="cleared", form_submission={"name": None, "email": "b@example.com"}),
+        sample(
+            4,
+            booking,
+            at=40,
+            status="no_show",
+            subject="cleared",
+            form_submission={"name": None, "email": "b@example.com"},
+        ),
     ]
 
 
@@ -111,8 +137,19 @@ def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_rea
     for step in range(4):
         batches = [(log[step * size : step * size + size], log[0]) for size, log in logs]
         rig.load(*(event for batch, again in batches if batch for event in [*batch, again]))
-    told = ("status", "service_name", "customer_name", "customer_email", "starts_at", "ends_at", "currency", "last_event_id")
-    rows = rig.rows(f"select {', '.join(told)}, version, cast(column_versions as text) as column_versions from bookings")
+    told = (
+        "status",
+        "service_name",
+        "customer_name",
+        "customer_email",
+        "starts_at",
+        "ends_at",
+        "currency",
+        "last_event_id",
+    )
+    rows = rig.rows(
+        f"select {', '.join(told)}, version, cast(column_versions as text) as column_versions from bookings"
+    )
     assert len(rows) == len(logs)
     assert all(row == rows[0] for row in rows)
     assert tuple(rows[0][name] for name in told) == (
@@ -120,7 +157,9 @@ def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_rea
     )  # fmt: skip
 
 
-def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehouse_unchanged(either_rig: Rig) -> None:
+def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehouse_unchanged(
+    either_rig: Rig,
+) -> None:
     whole = sample(1, at=10, **FORM, owner="USR-1", customer_timezone="Europe/Paris")
     sparsely(either_rig, E2=set(), E3=set()).load(whole)
     before = the_row(either_rig)
@@ -128,7 +167,9 @@ def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehou
         either_rig.load(sample(number, at=10 * number, status="canceled"))
     after = the_row(either_rig)
     its_own = {"version", "status", "last_event_id", "loaded_at", "column_versions"}
-    assert {name: after[name] for name in after.keys() - its_own} == {name: before[name] for name in before.keys() - its_own}
+    assert {name: after[name] for name in after.keys() - its_own} == {
+        name: before[name] for name in before.keys() - its_own
+    }
     assert (after["status"], after["last_event_id"], set(after["column_versions"].values()) - {""}) == (
         "cancelled",
         "E3",
@@ -144,7 +185,11 @@ def test_an_older_message_that_fills_counts_as_stale_only_when_it_comes_again(ei
     either_rig.load(sample(1, at=10))
     assert metric("ingest_events_stale_total", **labels) == stale
     filled = the_row(either_rig)
-    assert (filled["status"], filled["customer_name"], filled["last_event_id"]) == ("cancelled", "Ada Example", "E2")
+    assert (filled["status"], filled["customer_name"], filled["last_event_id"]) == (
+        "cancelled",
+        "Ada Example",
+        "E2",
+    )
     either_rig.load(sample(1, at=10))
     assert metric("ingest_events_stale_total", **labels) == stale + 1
     assert the_row(either_rig) == filled
@@ -160,14 +205,20 @@ def test_rows_that_an_older_mapping_emptied_are_filled_by_a_replay_of_both_messa
     for _ in range(2):
         replay_in_process(rig)
     mended = the_row(rig)
-    assert (mended["status"], mended["customer_name"], mended["last_event_id"]) == ("cancelled", "Ada Example", "E2")
+    assert (mended["status"], mended["customer_name"], mended["last_event_id"]) == (
+        "cancelled",
+        "Ada Example",
+        "E2",
+    )
     replay_in_process(rig)
     assert the_row(rig) == mended
 
 
 def test_a_status_that_no_message_told_yet_is_no_unknown_word(rig: Rig) -> None:
     before = metric("ingest_unknown_status_total", vendor="oncehub", account="support")
-    rig.loader._mapper = lambda event: replace(EMPTY, booking_id=event.subject, version="1", untold=frozenset({"status"}))  # type: ignore[assignment]
+    rig.loader._mapper = lambda event: replace(
+        EMPTY, booking_id=event.subject, version="1", untold=frozenset({"status"})
+    )  # type: ignore[assignment]
     rig.load(sample(1))
     assert metric("ingest_unknown_status_total", vendor="oncehub", account="support") == before
 
@@ -176,7 +227,9 @@ def test_reconciliation_is_told_which_columns_the_newest_message_left_out(either
     sparsely(either_rig, E2=set()).load(sample(1, at=10), sample(2, at=20))
     [stored] = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert stored.booking.customer_name == "Ada Example"
-    assert set((stored.booking.column_versions or {}).values()) - {""} == {f"{format_instant(moment(10))}/{format_instant(moment(10))}"}
+    assert set((stored.booking.column_versions or {}).values()) - {""} == {
+        f"{format_instant(moment(10))}/{format_instant(moment(10))}"
+    }
 
 
 @pytest.mark.parametrize("names", [["column_versions"], NEWER_COLUMNS], ids=["one", "several"])
@@ -188,12 +241,22 @@ def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_column
         take_columns(rig, names)
     reader = StoredBookings(Settings.model_validate(either_tree))
     [before] = reader.by("booking_id", "oncehub", "support", ["B1"])["B1"]
-    assert (before.booking.customer_name, before.booking.answers, before.booking.column_versions) == ("Ada Example", (), None)
-    assert list(reader.within("updated_at", "oncehub", "support", moment(0), None)) == [[("B1", before.loaded_at)]]
+    assert (before.booking.customer_name, before.booking.answers, before.booking.column_versions) == (
+        "Ada Example",
+        (),
+        None,
+    )
+    assert list(reader.within("updated_at", "oncehub", "support", moment(0), None)) == [
+        [("B1", before.loaded_at)]
+    ]
     with opened(either_tree) as rig:
         sparsely(rig, E2=set()).load(sample(2, at=20, status="canceled"))
         row = the_row(rig)
-        assert (row["status"], row["customer_name"], row["answers"]) == ("cancelled", "Ada Example", None if "answers" in names else [])
+        assert (row["status"], row["customer_name"], row["answers"]) == (
+            "cancelled",
+            "Ada Example",
+            None if "answers" in names else [],
+        )
     [after] = reader.by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert after.booking.column_versions == row["column_versions"]
 

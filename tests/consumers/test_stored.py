@@ -28,12 +28,18 @@ FULL = Booking(
 
 
 def plain(number: int, starts_at: datetime | None, **other: Any) -> Booking:
-    return replace(Booking(booking_id=f"B{number}", version="1", status=BookingStatus.CONFIRMED, starts_at=starts_at), **other)
+    return replace(
+        Booking(booking_id=f"B{number}", version="1", status=BookingStatus.CONFIRMED, starts_at=starts_at),
+        **other,
+    )
 
 
 def put(rig: Rig, bookings: Iterable[Booking], source: str = "/oncehub/support") -> None:
     event = replace(sample(1), source=source)
-    rows = [booking_row(booking, event, f"{booking.version}/2026-05-01T09:00:00Z", START, START) for booking in bookings]
+    rows = [
+        booking_row(booking, event, f"{booking.version}/2026-05-01T09:00:00Z", START, START)
+        for booking in bookings
+    ]
     with rig.warehouse.turn():
         rig.warehouse.load({"bookings": rows})
 
@@ -53,10 +59,20 @@ def test_a_booking_comes_back_as_it_was_with_the_vendors_part_of_its_version(eit
 def test_bookings_are_found_by_what_they_share_gone_ones_too(either_rig: Rig) -> None:
     put(
         either_rig,
-        [plain(1, None, group_id="G1"), plain(2, None, group_id="G1", gone_at=START), plain(3, None), plain(4, None, group_id="it's")],
+        [
+            plain(1, None, group_id="G1"),
+            plain(2, None, group_id="G1", gone_at=START),
+            plain(3, None),
+            plain(4, None, group_id="it's"),
+        ],
     )
-    found = StoredBookings(either_rig.settings).by("group_id", "oncehub", "support", ["G1", "it's", "' OR 1 = 1 --"])
-    assert {key: sorted(one.booking.booking_id for one in some) for key, some in found.items()} == {"G1": ["B1", "B2"], "it's": ["B4"]}
+    found = StoredBookings(either_rig.settings).by(
+        "group_id", "oncehub", "support", ["G1", "it's", "' OR 1 = 1 --"]
+    )
+    assert {key: sorted(one.booking.booking_id for one in some) for key, some in found.items()} == {
+        "G1": ["B1", "B2"],
+        "it's": ["B4"],
+    }
 
 
 def test_other_accounts_bookings_are_not_told(rig: Rig) -> None:
@@ -67,16 +83,24 @@ def test_other_accounts_bookings_are_not_told(rig: Rig) -> None:
     assert within(rig, START, None) == [["B1"]]
 
 
-def test_more_keys_than_one_question_takes_are_all_found(either_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_keys_than_one_question_takes_are_all_found(
+    either_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stored, "_IDS", 3)
     put(either_rig, [plain(number, None) for number in range(8)])
-    found = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", [f"B{number}" for number in range(9)])
+    found = StoredBookings(either_rig.settings).by(
+        "booking_id", "oncehub", "support", [f"B{number}" for number in range(9)]
+    )
     assert sorted(found) == [f"B{number}" for number in range(8)]
     assert StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", []) == {}
 
 
 def test_a_window_has_its_beginning_and_not_its_end_nor_what_is_gone(either_rig: Rig) -> None:
-    put(either_rig, [plain(number, moment(number)) for number in range(4)] + [plain(4, None), plain(5, moment(1), gone_at=START)])
+    put(
+        either_rig,
+        [plain(number, moment(number)) for number in range(4)]
+        + [plain(4, None), plain(5, moment(1), gone_at=START)],
+    )
     assert within(either_rig, moment(1), moment(3)) == [["B1", "B2"]]
     assert within(either_rig, moment(1), None) == [["B1", "B2", "B3"]]
     assert within(either_rig, moment(9), None) == []
@@ -110,7 +134,9 @@ def test_where_only_other_tables_were_loaded_there_are_no_bookings(either_rig: R
     assert nothing(either_rig.settings)
 
 
-def test_a_file_that_another_program_writes_for_long_cannot_be_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_another_program_writes_for_long_cannot_be_asked(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(rig, [FULL])
     reader = StoredBookings(rig.settings)
     monkeypatch.setattr(stored, "READER_SECONDS", 0.2)

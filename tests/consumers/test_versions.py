@@ -58,7 +58,9 @@ class Message:
 
     def booking(self) -> Booking:
         untold = frozenset(ALL.keys() - self.says.keys())
-        return replace(EMPTY, version=self.version().partition("/")[0], untold=untold, **(self.guesses | self.says))
+        return replace(
+            EMPTY, version=self.version().partition("/")[0], untold=untold, **(self.guesses | self.says)
+        )
 
     def event(self) -> Event:
         return Event(
@@ -71,15 +73,25 @@ class Message:
         return f"{clock}/{clock}"
 
 
-def messages(numbers: st.SearchStrategy[int], columns: dict[str, list[Any]] = WORDS) -> st.SearchStrategy[list[Message]]:
+def messages(
+    numbers: st.SearchStrategy[int], columns: dict[str, list[Any]] = WORDS
+) -> st.SearchStrategy[list[Message]]:
     """Some that tell everything, and some that tell little; as new as the numbers."""
     everything = st.fixed_dictionaries({name: st.sampled_from(words) for name, words in columns.items()})
-    something = st.fixed_dictionaries({}, optional={name: st.sampled_from(words) for name, words in columns.items()})
+    something = st.fixed_dictionaries(
+        {}, optional={name: st.sampled_from(words) for name, words in columns.items()}
+    )
     # A guess at what describes something else depends on the order of messages.
-    guessable = {name: st.sampled_from(words[1:]) for name, words in columns.items() if name not in DESCRIBES or columns is WORDS}
+    guessable = {
+        name: st.sampled_from(words[1:])
+        for name, words in columns.items()
+        if name not in DESCRIBES or columns is WORDS
+    }
     guesses = st.fixed_dictionaries({}, optional=guessable)
     message = st.tuples(numbers, everything | something, guesses)
-    said = st.lists(message, min_size=1, max_size=6, unique_by=lambda one: one[0]) | st.lists(message, min_size=1, max_size=6)
+    said = st.lists(message, min_size=1, max_size=6, unique_by=lambda one: one[0]) | st.lists(
+        message, min_size=1, max_size=6
+    )
     return said.map(lambda log: [Message(number, *one) for number, one in enumerate(log)])
 
 
@@ -89,12 +101,22 @@ def newer_of_each_version(log: Sequence[Message]) -> bool:
 
 def expected(log: Sequence[Message]) -> dict[str, Any]:
     """What the row has to say: written without looking at how the consumer does it."""
-    newest_first = sorted(log, key=lambda message: -message.at)  # of equally new ones the first in the log stays the first
+    newest_first = sorted(
+        log, key=lambda message: -message.at
+    )  # of equally new ones the first in the log stays the first
     columns: dict[str, tuple[Any, str]] = {}
     for name in ALL:
         outdated = last_of_another(name, newest_first)
-        told = [(message.says[name], message.version()) for message in newest_first if name in message.says and message.at > outdated]
-        guessed = [(message.guesses[name], f"(guess) {message.version()}") for message in newest_first if name in message.guesses]
+        told = [
+            (message.says[name], message.version())
+            for message in newest_first
+            if name in message.says and message.at > outdated
+        ]
+        guessed = [
+            (message.guesses[name], f"(guess) {message.version()}")
+            for message in newest_first
+            if name in message.guesses
+        ]
         since = next((message.version() for message in newest_first if message.at == outdated), "")
         columns[name] = [*told, *guessed, (getattr(EMPTY, name), since)][0]
     untold = ALL.keys() - newest_first[0].says.keys()
@@ -122,10 +144,21 @@ def identity(value: Any) -> Any:
 
 def said(row: Row) -> dict[str, Any]:
     """The same of a row."""
-    values = {name: parsed_json(row[name]) if name in {"guests", "tracking", "staff", "answers"} else row[name] for name in ALL}
-    values |= {"status": BookingStatus(values["status"]), "guests": tuple(values["guests"]), "staff": tuple(values["staff"])}
+    values = {
+        name: parsed_json(row[name]) if name in {"guests", "tracking", "staff", "answers"} else row[name]
+        for name in ALL
+    }
+    values |= {
+        "status": BookingStatus(values["status"]),
+        "guests": tuple(values["guests"]),
+        "staff": tuple(values["staff"]),
+    }
     values["answers"] = tuple(Answer(**answer) for answer in values["answers"])
-    return values | {"version": row["version"], "last_event_id": row["last_event_id"], "column_versions": column_versions(row)}
+    return values | {
+        "version": row["version"],
+        "last_event_id": row["last_event_id"],
+        "column_versions": column_versions(row),
+    }
 
 
 def read(event: Event) -> Booking | None:
@@ -149,7 +182,9 @@ def the_row(warehouse: Warehouse) -> Row:
     return row
 
 
-def cut(draw: Callable[[st.SearchStrategy[Any]], Any], records: Sequence[StoredRecord]) -> list[Sequence[StoredRecord]]:
+def cut(
+    draw: Callable[[st.SearchStrategy[Any]], Any], records: Sequence[StoredRecord]
+) -> list[Sequence[StoredRecord]]:
     """The records in batches of any sizes."""
     batches = []
     while records:
@@ -172,15 +207,23 @@ def test_any_order_repetition_and_batches_make_the_row_that_the_newest_teller_of
 
 @settings(deadline=None)
 @given(messages(st.integers(0, 9), DEPENDENT).filter(newer_of_each_version), st.data())
-def test_in_any_order_a_column_never_describes_what_another_column_named_before(log: list[Message], data: st.DataObject) -> None:
+def test_in_any_order_a_column_never_describes_what_another_column_named_before(
+    log: list[Message], data: st.DataObject
+) -> None:
     repeated = data.draw(st.lists(st.sampled_from(log), max_size=4))
-    warehouse = loaded(cut(data.draw, stored(*(message.event() for message in data.draw(st.permutations([*log, *repeated]))))))
+    warehouse = loaded(
+        cut(
+            data.draw, stored(*(message.event() for message in data.draw(st.permutations([*log, *repeated]))))
+        )
+    )
     assert said(the_row(warehouse)) == expected(log)
 
 
 @settings(deadline=None)
 @given(messages(st.integers(0, 9), ALL).filter(newer_of_each_version), st.data())
-def test_a_replay_of_any_part_in_any_batches_leaves_a_right_row_as_it_is(log: list[Message], data: st.DataObject) -> None:
+def test_a_replay_of_any_part_in_any_batches_leaves_a_right_row_as_it_is(
+    log: list[Message], data: st.DataObject
+) -> None:
     records = stored(*(message.event() for message in data.draw(st.permutations(log))))
     warehouse = loaded(cut(data.draw, records))
     before = the_row(warehouse)
@@ -191,7 +234,9 @@ def test_a_replay_of_any_part_in_any_batches_leaves_a_right_row_as_it_is(log: li
 
 @settings(deadline=None)
 @given(messages(st.integers(0, 9)).filter(newer_of_each_version), st.data())
-def test_what_an_older_mapping_read_otherwise_is_right_once_all_was_replayed_twice(log: list[Message], data: st.DataObject) -> None:
+def test_what_an_older_mapping_read_otherwise_is_right_once_all_was_replayed_twice(
+    log: list[Message], data: st.DataObject
+) -> None:
     """Twice, because what a message does not tell any more is known after the older ones have been read."""
     assert misread_and_replayed(log, WORDS, data, times=2) == expected(log)
 
@@ -205,13 +250,17 @@ def test_what_an_older_mapping_read_of_customer_and_staff_is_right_once_all_was_
     assert misread_and_replayed(log, DEPENDENT, data, times=4) == expected(log)
 
 
-def misread_and_replayed(log: list[Message], columns: dict[str, list[Any]], data: st.DataObject, times: int) -> dict[str, Any]:
+def misread_and_replayed(
+    log: list[Message], columns: dict[str, list[Any]], data: st.DataObject, times: int
+) -> dict[str, Any]:
     """What the row says after a mapping that reads other columns and values was mended, and the whole log replayed."""
     everything = {f"E{message.number}": message for message in log}
     wrong = {name: data.draw(messages(st.just(0), columns))[0] for name in everything}
 
     def misread(event: Event) -> Booking:
-        return replace(everything[event.id], says=wrong[event.id].says, guesses=wrong[event.id].guesses).booking()
+        return replace(
+            everything[event.id], says=wrong[event.id].says, guesses=wrong[event.id].guesses
+        ).booking()
 
     records = stored(*(message.event() for message in data.draw(st.permutations(log))))
     warehouse = loaded(cut(data.draw, records), Warehouse(mapper=misread))
@@ -233,16 +282,18 @@ def test_a_booking_that_is_gone_keeps_every_column_and_takes_late_messages_as_if
     loaded([stored(event)], warehouse)
     marked = the_row(warehouse)
     its_own = {"gone_at", "version", "last_event_id", "last_via", "loaded_at"}
-    assert {name: marked[name] for name in row.keys() - its_own} == {name: row[name] for name in row.keys() - its_own}
+    assert {name: marked[name] for name in row.keys() - its_own} == {
+        name: row[name] for name in row.keys() - its_own
+    }
     assert marked["gone_at"] == moment(20)
     loaded(cut(data.draw, stored(*(message.event() for message in late))), warehouse)
     assert {name: said(the_row(warehouse))[name] for name in WORDS} == {
         name: value for name, value in expected_after(before, late).items() if name in WORDS
     }
     alone = loaded([stored(event)])
-    assert {name: said(the_row(alone))[name] for name in WORDS} == {name: said(row)[name] for name in WORDS}, (
-        "nothing else tells of it any more"
-    )
+    assert {name: said(the_row(alone))[name] for name in WORDS} == {
+        name: said(row)[name] for name in WORDS
+    }, "nothing else tells of it any more"
 
 
 def as_stored(row: Row) -> Booking:
@@ -263,8 +314,14 @@ def expected_after(before: Sequence[Message], late: Sequence[Message]) -> dict[s
     counts = [
         replace(
             message,
-            says={name: value for name, value in message.says.items() if message.at > newest or name in untold},
-            guesses={name: value for name, value in message.guesses.items() if message.at > newest or name in untold},
+            says={
+                name: value for name, value in message.says.items() if message.at > newest or name in untold
+            },
+            guesses={
+                name: value
+                for name, value in message.guesses.items()
+                if message.at > newest or name in untold
+            },
         )
         for message in late
     ]
@@ -290,7 +347,11 @@ def test_an_older_message_that_fills_a_column_is_not_stale_and_moves_no_version(
     loaded([stored(older.event())], warehouse)
     after = the_row(warehouse)
     assert (after["participants"], warehouse.stale) == (2, 0)
-    assert {name for name in before if after[name] != before[name]} == {"participants", "loaded_at", "column_versions"}
+    assert {name for name in before if after[name] != before[name]} == {
+        "participants",
+        "loaded_at",
+        "column_versions",
+    }
     loaded([stored(oldest.event())], warehouse)
     assert (the_row(warehouse), warehouse.stale) == (after, 1)
 
@@ -322,8 +383,13 @@ def described(before: tuple[Any, Any], says: dict[str, Any], name: str) -> Any:
     first = replace(EMPTY, version="1", **{DESCRIBES[name]: before[0], name: before[1]})
     columns = frozenset({*DESCRIBES, *DESCRIBES.values()})
     second = replace(EMPTY, version="2", untold=frozenset(columns - says.keys()), **says)
-    events = [replace(Message(number, number, {}).event(), data=AS_JSON.dump_json(one)) for number, one in enumerate([first, second])]
-    one_way, other_way = (the_row(loaded([stored(event) for event in order])) for order in (events, events[::-1]))
+    events = [
+        replace(Message(number, number, {}).event(), data=AS_JSON.dump_json(one))
+        for number, one in enumerate([first, second])
+    ]
+    one_way, other_way = (
+        the_row(loaded([stored(event) for event in order])) for order in (events, events[::-1])
+    )
     assert one_way[name] == other_way[name]
     if name == "answers":
         return tuple(Answer(**answer) for answer in parsed_json(one_way[name]))

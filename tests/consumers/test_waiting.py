@@ -36,14 +36,23 @@ def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
     with opened(changed(postgres_tree, "consumer", undone_limit="300ms")) as rig:
         rig.load(sample(1))
         rig.loader.undone.watch()
-        with closing(psycopg2.connect(postgres.url, application_name="report")) as other, other.cursor() as cursor:
+        with (
+            closing(psycopg2.connect(postgres.url, application_name="report")) as other,
+            other.cursor() as cursor,
+        ):
             cursor.execute(f"LOCK TABLE {rig.settings.warehouse.dataset}.bookings IN ACCESS EXCLUSIVE MODE")
             with rig.running():
                 rig.append(sample(2, "B2"))
-                until(lambda: (found := failure(rig)) and "lock of PostgreSQL's session" in found.detail, "the wait is told")
+                until(
+                    lambda: (found := failure(rig)) and "lock of PostgreSQL's session" in found.detail,
+                    "the wait is told",
+                )
                 found = failure(rig)
                 assert found
-                assert f"session {other.get_backend_pid()} (user ingest, report, idle in transaction" in found.detail
+                assert (
+                    f"session {other.get_backend_pid()} (user ingest, report, idle in transaction"
+                    in found.detail
+                )
                 assert "1 records from bookings.oncehub/0/1" in found.detail
                 other.rollback()
                 until(lambda: rig.lag_outside() == 0, "everything loaded")

@@ -37,8 +37,12 @@ class Desk:
 
     def configure(self, accounts: Mapping[str, Mapping[str, Any]]) -> None:
         """These accounts, in the command's settings."""
-        (self.folder / "ingest.toml").write_text(tomlkit.dumps({**tree_for(self.folder), "accounts": accounts}))
-        self._secrets = {f"INGEST_ACCOUNTS__{name.upper()}__WEBHOOK_SECRETS": ",".join(SECRETS) for name in accounts}
+        (self.folder / "ingest.toml").write_text(
+            tomlkit.dumps({**tree_for(self.folder), "accounts": accounts})
+        )
+        self._secrets = {
+            f"INGEST_ACCOUNTS__{name.upper()}__WEBHOOK_SECRETS": ",".join(SECRETS) for name in accounts
+        }
 
     @cached_property
     def receiver(self) -> InProcess:

@@ -34,7 +34,10 @@ def test_a_booking_that_was_refused_while_its_event_was_loaded_is_redriven(desk:
     assert letter["reason"] == "load_refused"
     assert desk.redriven("--all") == {letter["id"]: "redriven"}
     desk.rig.load()
-    assert desk.rig.column("select service_name from bookings order by booking_id") == ["told by E2", "told by E1"]
+    assert desk.rig.column("select service_name from bookings order by booking_id") == [
+        "told by E2",
+        "told by E1",
+    ]
     assert desk.listed("--open") == []
     assert desk.redriven("--all") == {letter["id"]: "already_loaded"}
 
@@ -64,14 +67,18 @@ def delivery(what: str, message: str, at: datetime) -> Request:
         (("created", "kTr81LpQz0Xw19cbe8ed73c"), ("created", "kTr81LpQz0Xw19cbe8ed73d")),
     ],
 )
-def test_two_deliveries_with_one_body_are_two_letters(desk: Desk, first: tuple[str, str], second: tuple[str, str]) -> None:
+def test_two_deliveries_with_one_body_are_two_letters(
+    desk: Desk, first: tuple[str, str], second: tuple[str, str]
+) -> None:
     now = datetime.now(UTC)
     with desk.broken(Bookeo, "read", REFUSAL):
         desk.receive(delivery(*first, now), delivery(*second, now + timedelta(seconds=1)))
     desk.rig.load()
     assert len(desk.listed()) == 2
     assert list(desk.redriven("--all").values()) == ["redriven"] * 2
-    told = [(record.headers["ce_type"], record.headers["ce_id"]) for record in desk.records("bookings.bookeo")]
+    told = [
+        (record.headers["ce_type"], record.headers["ce_id"]) for record in desk.records("bookings.bookeo")
+    ]
     assert sorted(told) == sorted((f"bookeo.bookings.{what}", message) for what, message in (first, second))
     desk.rig.load()
     assert desk.listed("--open") == []

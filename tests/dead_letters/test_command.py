@@ -18,9 +18,16 @@ from tests.dead_letters.desk import Desk
 DEAD = "bookings.dead-letters"
 
 
-def letter(number: int, source: str = "/calendly/sales", reason: str = "unreadable_payload", **parts: object) -> DeadLetter:
+def letter(
+    number: int, source: str = "/calendly/sales", reason: str = "unreadable_payload", **parts: object
+) -> DeadLetter:
     """The letter numbered so, set aside an hour after the one before."""
-    given = {"detail": f"detail {number}", "happened_at": moment(3600 * number), "data": f"body {number}".encode(), "headers": {}}
+    given = {
+        "detail": f"detail {number}",
+        "happened_at": moment(3600 * number),
+        "data": f"body {number}".encode(),
+        "headers": {},
+    }
     return DeadLetter(source=source, reason=reason, **{**given, **parts})  # type: ignore[arg-type] # parts by name
 
 
@@ -60,22 +67,33 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         (["--open"], [3, 2, 1, 0]),
     ],
 )
-def test_letters_are_chosen_and_the_newest_is_first(several: Desk, options: list[str], numbers: list[int]) -> None:
+def test_letters_are_chosen_and_the_newest_is_first(
+    several: Desk, options: list[str], numbers: list[int]
+) -> None:
     assert [one["id"] for one in several.listed(*options)] == [SEVERAL[number].id for number in numbers]
 
 
 def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(several: Desk) -> None:
     result = several.run("list", "--limit", "3")
-    assert "4 dead letters, 4 open: bookeo/closed unreadable_payload 1 (1 open), calendly/sales unreadable_payload 2 (2 open)" in result.out
+    assert (
+        "4 dead letters, 4 open: bookeo/closed unreadable_payload 1 (1 open), calendly/sales unreadable_payload 2 (2 open)"
+        in result.out
+    )
     assert SEVERAL[3].id[:12] in result.out
     assert SEVERAL[0].id[:12] not in result.out
     assert result.err == "1 older ones are not shown: --limit 4 shows all\n"
 
 
-@pytest.mark.parametrize("which", [["list", "--account", "tours"], ["list", "--since", "2026-05-02"], ["redrive", "--account", "tours"]])
+@pytest.mark.parametrize(
+    "which",
+    [["list", "--account", "tours"], ["list", "--since", "2026-05-02"], ["redrive", "--account", "tours"]],
+)
 def test_where_none_is_meant_it_is_said_that_there_are_others(several: Desk, which: list[str]) -> None:
     result = several.run(*which)
-    assert (result.code, result.out) == (0, "no dead letter matches these options; without them there are 4\n")
+    assert (result.code, result.out) == (
+        0,
+        "no dead letter matches these options; without them there are 4\n",
+    )
 
 
 @pytest.mark.parametrize(("options", "dry"), [([], False), (["--dry-run"], True)])
@@ -95,8 +113,14 @@ def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["list", "--account", "salse"], "no account is called 'salse'; there are clinic, closed, sales, support, tours"),
-        (["list", "--reason", "boredom"], "no reason is called 'boredom'; there are load_refused, log_refused, mapping_crashed"),
+        (
+            ["list", "--account", "salse"],
+            "no account is called 'salse'; there are clinic, closed, sales, support, tours",
+        ),
+        (
+            ["list", "--reason", "boredom"],
+            "no reason is called 'boredom'; there are load_refused, log_refused, mapping_crashed",
+        ),
         (["list", "--since", "yesterday"], "--since yesterday: write a date"),
         (["list", "--since", "2026-05-02", "--until", "2026-05-01"], "--since must be before --until"),
         (["show", "", "--raw"], "4 dead letters have an id that begins with ''"),
@@ -111,22 +135,35 @@ def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_what_cannot_be_meant_is_refused_and_nothing_is_appended(several: Desk, arguments: list[str], said: str) -> None:
+def test_what_cannot_be_meant_is_refused_and_nothing_is_appended(
+    several: Desk, arguments: list[str], said: str
+) -> None:
     assert said in refused(several.run(*arguments))
     assert sum(several.rig.written(topic) for topic in several.rig.settings.topics()) == len(SEVERAL)
 
 
 def test_a_beginning_of_an_id_that_no_other_has_is_enough(several: Desk) -> None:
     found = several.run("show", SEVERAL[1].id[:8], "--json").json
-    assert (found["id"], found["data"], found["position"]) == (SEVERAL[1].id, "body 1", "bookings.oncehub/0/7")
+    assert (found["id"], found["data"], found["position"]) == (
+        SEVERAL[1].id,
+        "body 1",
+        "bookings.oncehub/0/7",
+    )
     assert several.redriven(SEVERAL[1].id[:8], SEVERAL[1].id, code=1) == {SEVERAL[1].id: "still_bad"}
 
 
 def test_all_that_is_known_of_a_letter_is_shown(desk: Desk) -> None:
-    one = letter(1, query="a=b", headers={"x-sent-by": "them"}, data=b'{"b":[1,"\xe2\x98\x83"]}', signed_by="2")
+    one = letter(
+        1, query="a=b", headers={"x-sent-by": "them"}, data=b'{"b":[1,"\xe2\x98\x83"]}', signed_by="2"
+    )
     load(desk, one)
     out = desk.run("show", one.id).out
-    for line in (f"id         {one.id}", "from       calendly/sales", "reason     unreadable_payload: detail 1", "signed by  secret 2"):
+    for line in (
+        f"id         {one.id}",
+        "from       calendly/sales",
+        "reason     unreadable_payload: detail 1",
+        "signed by  secret 2",
+    ):
         assert line in out
     assert "query      a=b\n" in out
     assert "header     x-sent-by: them\n" in out
@@ -150,7 +187,9 @@ def test_the_very_bytes_go_to_standard_output(desk: Desk, body: bytes) -> None:
 
 
 def test_what_would_drive_a_terminal_is_written_out(desk: Desk) -> None:
-    one = letter(1, data=b'{"name": "\\u001b[2J"}', detail="\x1b]0;title\x07 [bold]", headers={"x-odd": "\x9b2J"})
+    one = letter(
+        1, data=b'{"name": "\\u001b[2J"}', detail="\x1b]0;title\x07 [bold]", headers={"x-odd": "\x9b2J"}
+    )
     load(desk, one)
     out = desk.run("show", one.id).out + desk.run("list").out + desk.run("redrive", "--all").out
     assert not {"\x1b", "\x07", "\x9b"} & set(out)

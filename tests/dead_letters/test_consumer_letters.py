@@ -33,8 +33,18 @@ def test_what_a_bug_set_aside_is_loaded_with_the_identity_it_always_had(desk: De
     assert desk.redriven(letter["id"]) == {letter["id"]: "redriven"}
     desk.rig.load()
     (row,) = desk.rig.rows(EVENT_ROWS)
-    assert (row["id"], row["source"], row["type"], row["subject"]) == (told.id, told.source, told.type, told.subject)
-    assert (row["time"], row["received_at"], row["via"], row["signed_by"]) == (told.time, told.received_at, "webhook", "2")
+    assert (row["id"], row["source"], row["type"], row["subject"]) == (
+        told.id,
+        told.source,
+        told.type,
+        told.subject,
+    )
+    assert (row["time"], row["received_at"], row["via"], row["signed_by"]) == (
+        told.time,
+        told.received_at,
+        "webhook",
+        "2",
+    )
     assert desk.rig.column("select booking_id from bookings") == ["B1"]
     assert desk.records(TOPIC) == [told.to_record()] * 2
 
@@ -94,7 +104,9 @@ def test_what_still_cannot_be_read_stays_while_the_rest_is_redriven(desk: Desk) 
 def test_the_reason_that_is_told_is_todays(desk: Desk) -> None:
     record = sample(1).to_record()
     with desk.broken(Oncehub, "booking_of_webhook", CRASH):
-        desk.rig.append_records(TOPIC, Record(record.key, record.value.replace(b'"B1"', b"[]"), record.headers))
+        desk.rig.append_records(
+            TOPIC, Record(record.key, record.value.replace(b'"B1"', b"[]"), record.headers)
+        )
         desk.rig.load()
     (found,) = desk.run("redrive", "--all", "--json").json
     assert (found["outcome"], found["reason"]) == ("still_bad", "unreadable_record")
@@ -139,9 +151,13 @@ def test_a_log_that_does_not_take_it_is_said_and_it_stays_open(desk: Desk) -> No
     assert list(desk.redriven("--all").values()) == ["redriven"]
 
 
-def test_the_end_of_a_reconciliation_goes_back_to_the_audit(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_reconciliation_goes_back_to_the_audit(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at = datetime(2026, 5, 1, tzinfo=UTC)
-    report = Report(vendor="oncehub", account="support", since=at, until=at, started_at=at, finished_at=at).event()
+    report = Report(
+        vendor="oncehub", account="support", since=at, until=at, started_at=at, finished_at=at
+    ).event()
     with monkeypatch.context() as patch:
         patch.setattr(batch, "reconciliation_row", refuse)
         desk.rig.append_records("bookings.audit", report.to_record())

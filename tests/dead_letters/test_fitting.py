@@ -16,7 +16,14 @@ from consumers.dead_letters.redrive import Redrive
 from consumers.rows import Row
 from consumers.warehouse import Warehouse
 from ingest.dead_letter import DeadLetter, append_letters
-from ingest.errors import LoadRefused, LogUnavailable, OutOfMemory, PayloadError, RowsTooLarge, WarehouseUnavailable
+from ingest.errors import (
+    LoadRefused,
+    LogUnavailable,
+    OutOfMemory,
+    PayloadError,
+    RowsTooLarge,
+    WarehouseUnavailable,
+)
 from ingest.log import Producer, Record
 from ingest.vendors.calendly import Calendly
 from ingest.vendors.oncehub import Oncehub
@@ -32,7 +39,9 @@ REFUSAL = PayloadError("a field that used to be there")
 LARGE = booking_body(1).replace(b'"active"', b'"active", "note": "' + b"\xe2\x98\x83" * 50_000 + b'"')
 
 
-def holding(monkeypatch: pytest.MonkeyPatch, longest: int, *columns: str, error: type[Exception] = LoadRefused) -> None:
+def holding(
+    monkeypatch: pytest.MonkeyPatch, longest: int, *columns: str, error: type[Exception] = LoadRefused
+) -> None:
     """Makes the destination refuse longer texts in these columns of dead letters, or in all."""
     load = Warehouse.load
 
@@ -46,14 +55,20 @@ def holding(monkeypatch: pytest.MonkeyPatch, longest: int, *columns: str, error:
     monkeypatch.setattr(Warehouse, "load", refusing)
 
 
-def test_a_letter_that_is_too_long_is_cut_and_redriven_whole(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_letter_that_is_too_long_is_cut_and_redriven_whole(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     holding(monkeypatch, HELD)
     with desk.broken(Calendly, "read", REFUSAL):
         desk.receive(signed(LARGE))
     desk.rig.load(sample(1, "B1"))
     assert desk.rig.column("select booking_id from bookings") == ["B1"]
     (row,) = desk.rig.rows("select * from dead_letters")
-    assert (row["cut"], row["data_bytes"], row["data_sha256"]) == ("data", len(LARGE), sha256(LARGE).hexdigest())
+    assert (row["cut"], row["data_bytes"], row["data_sha256"]) == (
+        "data",
+        len(LARGE),
+        sha256(LARGE).hexdigest(),
+    )
     assert row["letter_position"] == f"{DEAD}/0/0"
     assert LARGE.startswith(row["data"].encode())
     assert b64decode(desk.run("show", row["id"], "--json").json["data_base64"]) == LARGE
@@ -64,20 +79,29 @@ def test_a_letter_that_is_too_long_is_cut_and_redriven_whole(desk: Desk, monkeyp
     assert desk.listed("--open") == []
 
 
-def test_a_letter_with_refused_content_is_reduced_to_what_identifies_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_letter_with_refused_content_is_reduced_to_what_identifies_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     holding(monkeypatch, 0, "data", "headers", "query", "detail")
     with desk.broken(Oncehub, "booking_of_webhook", REFUSAL):
         desk.rig.load(sample(1, "B1"))
     desk.rig.load(sample(2, "B2"))
     (row,) = desk.rig.rows("select * from dead_letters")
-    assert (row["reason"], row["position"], row["data"], row["headers"]) == ("unreadable_record", f"{TOPIC}/0/0", None, None)
+    assert (row["reason"], row["position"], row["data"], row["headers"]) == (
+        "unreadable_record",
+        f"{TOPIC}/0/0",
+        None,
+        None,
+    )
     assert row["cut"] == "data, detail, headers"
     assert list(desk.redriven("--all").values()) == ["redriven"]
     desk.rig.load()
     assert desk.rig.column("select booking_id from bookings order by booking_id") == ["B1", "B2"]
 
 
-def test_only_a_table_that_takes_no_row_at_all_is_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_table_that_takes_no_row_at_all_is_waited_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         holding(patch, 0)
         rig.append_records(DEAD, letter(b"{").to_record())
@@ -89,9 +113,13 @@ def test_only_a_table_that_takes_no_row_at_all_is_waited_for(rig: Rig, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("share", "cut"), [(2**40, "data"), (1, None)], ids=["large enough to be the reason", "too small to be the reason"]
+    ("share", "cut"),
+    [(2**40, "data"), (1, None)],
+    ids=["large enough to be the reason", "too small to be the reason"],
 )
-def test_a_letter_that_memory_does_not_suffice_for_is_cut(rig: Rig, monkeypatch: pytest.MonkeyPatch, share: int, cut: str | None) -> None:
+def test_a_letter_that_memory_does_not_suffice_for_is_cut(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, share: int, cut: str | None
+) -> None:
     monkeypatch.setattr(loader, "_LARGE_SHARE", share)
     rig.append_records(DEAD, letter(b"x" * 100_000).to_record())
     with monkeypatch.context() as patch:
@@ -114,9 +142,13 @@ def test_a_column_of_a_bounded_length_is_no_obstacle(postgres_rig: Rig) -> None:
         for column in ("data", "data_base64", "headers", "detail"):
             client.execute_sql(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar({HELD})")
     long, binary = letter(b"x" * 100_000), letter(b"\xff" * 100_000)
-    postgres_rig.append_records(DEAD, long.to_record(), binary.to_record(), Record("", b"y" * 70_000, {"ce_id": "i" * 70_000}))
+    postgres_rig.append_records(
+        DEAD, long.to_record(), binary.to_record(), Record("", b"y" * 70_000, {"ce_id": "i" * 70_000})
+    )
     postgres_rig.load(sample(1, "B1"))
-    rows = postgres_rig.rows("select id, data, data_base64, data_bytes, cut from dead_letters order by data_bytes, cut")
+    rows = postgres_rig.rows(
+        "select id, data, data_base64, data_bytes, cut from dead_letters order by data_bytes, cut"
+    )
     assert sorted((row["data_bytes"], row["cut"]) for row in rows) == [
         (70_000, "data, id"),
         (100_000, "data"),
@@ -128,18 +160,29 @@ def test_a_column_of_a_bounded_length_is_no_obstacle(postgres_rig: Rig) -> None:
 def letter(data: bytes, **parts: Any) -> DeadLetter:
     given: dict[str, Any] = {"position": "bookings.calendly/0/7", "headers": {"ce_id": "E1"}} | parts
     return DeadLetter(
-        source="/calendly/sales", reason="load_refused", detail="why", happened_at=datetime(2026, 5, 1, tzinfo=UTC), data=data, **given
+        source="/calendly/sales",
+        reason="load_refused",
+        detail="why",
+        happened_at=datetime(2026, 5, 1, tzinfo=UTC),
+        data=data,
+        **given,
     )
 
 
 @pytest.mark.parametrize(("data", "left"), [(b"y" * 200_000, 65_536), (b"y", 1), (b"z" * 90_000, 65_536)])
-def test_a_letter_that_the_log_does_not_take_is_shortened_and_the_others_stay_whole(data: bytes, left: int) -> None:
+def test_a_letter_that_the_log_does_not_take_is_shortened_and_the_others_stay_whole(
+    data: bytes, left: int
+) -> None:
     small, large = letter(b"small"), letter(data)
     log = SmallLog(80_000)
     append_letters(log, DEAD, [small, large], 1.0)
     assert log.taken[DEAD][0] == small.to_record()
     kept = log.taken[DEAD][1]
-    assert (len(kept.value), kept.headers["ce_id"], kept.headers["dl_sha256"]) == (left, large.id, sha256(data).hexdigest())
+    assert (len(kept.value), kept.headers["ce_id"], kept.headers["dl_sha256"]) == (
+        left,
+        large.id,
+        sha256(data).hexdigest(),
+    )
     assert kept.headers.get("dl_bytes") == (str(len(data)) if left < len(data) else None)
 
 
@@ -178,7 +221,9 @@ class Shortening:
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
         cut = {"dl_bytes": "999", "dl_cut": "data, headers, query", "dl_headers": "{}", "dl_query": ""}
-        return self._producer.append(topic, [Record(one.key, one.value[:10], {**one.headers, **cut}) for one in records])
+        return self._producer.append(
+            topic, [Record(one.key, one.value[:10], {**one.headers, **cut}) for one in records]
+        )
 
     def close(self) -> None:
         self._producer.close()
@@ -189,5 +234,8 @@ def test_a_letter_whose_event_the_log_refuses_stays_and_the_others_are_redriven(
         desk.rig.load(sample(1, "B1"), sample(2, "B2", note="n" * 9000))
     letters, log = Letters(desk.rig.settings), SmallLog(5000)
     done = list(Redrive(letters, Reader(desk.rig.settings), log).run(letters.ids(Chosen())))
-    assert sorted((one.outcome.value, one.reason) for one in done) == [("redriven", ""), ("still_bad", "log_refused")]
+    assert sorted((one.outcome.value, one.reason) for one in done) == [
+        ("redriven", ""),
+        ("still_bad", "log_refused"),
+    ]
     assert [record.headers["ce_subject"] for record in log.taken[TOPIC]] == ["B1"]

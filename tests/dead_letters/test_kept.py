@@ -31,7 +31,15 @@ NEW = ("signed_by", "data_base64", "data_sha256", "data_bytes", "letter_position
 
 
 def letter(data: bytes, **parts: Any) -> DeadLetter:
-    return DeadLetter(source="/calendly/sales", reason="load_refused", detail="why", happened_at=NOW, data=data, headers={}, **parts)
+    return DeadLetter(
+        source="/calendly/sales",
+        reason="load_refused",
+        detail="why",
+        happened_at=NOW,
+        data=data,
+        headers={},
+        **parts,
+    )
 
 
 def row_of(one: DeadLetter) -> dict[str, Any]:
@@ -44,7 +52,9 @@ def from_before(one: DeadLetter) -> dict[str, Any]:
 
 
 @given(
-    st.binary() | st.text().map(str.encode), st.sampled_from(["", "2"]), st.text(st.characters(codec="latin-1", exclude_characters="\0"))
+    st.binary() | st.text().map(str.encode),
+    st.sampled_from(["", "2"]),
+    st.text(st.characters(codec="latin-1", exclude_characters="\0")),
 )
 def test_a_letter_is_the_same_after_the_table(data: bytes, signed_by: str, query: str) -> None:
     one = letter(data, signed_by=signed_by, query=query)
@@ -69,14 +79,26 @@ def test_bytes_from_before_that_nothing_proves_are_not_believed() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"data_base64": "no base64"}, {"data": "other"}, {"data": None}, {"data_sha256": "none"}, {"cut": "data"}]
+    "change",
+    [
+        {"data_base64": "no base64"},
+        {"data": "other"},
+        {"data": None},
+        {"data_sha256": "none"},
+        {"cut": "data"},
+    ],
 )
 def test_a_letter_that_somebody_changed_is_not_taken_for_what_came(change: dict[str, Any]) -> None:
     assert not stored_letter(row_of(letter(b"{}")) | change).exact
 
 
 def test_a_letter_without_its_time_is_read_all_the_same() -> None:
-    assert stored_letter(row_of(letter(b"{}")) | {"happened_at": None, "headers": "x", "source": None}).letter.data == b"{}"
+    assert (
+        stored_letter(
+            row_of(letter(b"{}")) | {"happened_at": None, "headers": "x", "source": None}
+        ).letter.data
+        == b"{}"
+    )
 
 
 def everything(rig: Rig) -> list[StoredLetter]:
@@ -90,7 +112,9 @@ def append(rig: Rig, one: DeadLetter, **headers: str) -> None:
     rig.load()
 
 
-def test_a_table_from_before_is_read_as_it_is_and_loaded_on(either_tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_from_before_is_read_as_it_is_and_loaded_on(
+    either_tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = pa.schema([column for column in SCHEMAS["dead_letters"] if column.name not in NEW])
     old, new = letter(b"old \x00"), letter(b"new \x00 \\x00", signed_by="1")
     with monkeypatch.context() as patch, opened(either_tree) as rig:
@@ -100,7 +124,9 @@ def test_a_table_from_before_is_read_as_it_is_and_loaded_on(either_tree: dict[st
         assert "data_base64" not in rig.rows("select * from dead_letters")[0]
     with opened(either_tree) as rig:
         append(rig, new)
-        assert {one.letter.data: (one.letter, one.exact) for one in everything(rig)} == {one.data: (one, True) for one in (old, new)}
+        assert {one.letter.data: (one.letter, one.exact) for one in everything(rig)} == {
+            one.data: (one, True) for one in (old, new)
+        }
         encoded = b64encode(new.data).decode()
         assert sorted(rig.column("select data_base64 from dead_letters"), key=bool) == [None, encoded]
 
@@ -108,10 +134,14 @@ def test_a_table_from_before_is_read_as_it_is_and_loaded_on(either_tree: dict[st
 def _settings(case: Case, folder: Path) -> Settings:
     given = load(case).given
     accounts = {"sales": {"vendor": case.vendor, **given["account"]}}
-    return Settings.model_validate({**tree_for(folder), "public_url": given["public_url"], "accounts": accounts})
+    return Settings.model_validate(
+        {**tree_for(folder), "public_url": given["public_url"], "accounts": accounts}
+    )
 
 
-@pytest.mark.parametrize("case", [case for vendor in vendors_with_samples() for case in cases_of(vendor)], ids=str)
+@pytest.mark.parametrize(
+    "case", [case for vendor in vendors_with_samples() for case in cases_of(vendor)], ids=str
+)
 def test_every_sample_that_was_set_aside_is_read_as_if_it_had_not_been(case: Case, tmp_path: Path) -> None:
     sample = load(case)
     vendor, verified = sample.vendor(), sample.verified()
@@ -122,11 +152,24 @@ def test_every_sample_that_was_set_aside_is_read_as_if_it_had_not_been(case: Cas
     assert reader.topic(found, event) == f"bookings.{case.vendor}"
 
 
-@pytest.mark.parametrize("case", [case for vendor in vendors_with_samples() for case in cases_of(vendor) if case.has_record()], ids=str)
-def test_every_rest_record_that_was_set_aside_is_observed_as_if_it_had_not_been(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "case",
+    [case for vendor in vendors_with_samples() for case in cases_of(vendor) if case.has_record()],
+    ids=str,
+)
+def test_every_rest_record_that_was_set_aside_is_observed_as_if_it_had_not_been(
+    case: Case, tmp_path: Path
+) -> None:
     vendor, record = load(case).vendor(), load(case).record or {}
     event = vendor.observe(record, NOW)
-    one = DeadLetter(source=vendor.source, reason="unreadable_record", detail="", happened_at=NOW, data=event.data, headers={})
+    one = DeadLetter(
+        source=vendor.source,
+        reason="unreadable_record",
+        detail="",
+        happened_at=NOW,
+        data=event.data,
+        headers={},
+    )
     reader, found = Reader(_settings(case, tmp_path)), stored_letter(row_of(one))
     again = reader.identify(found)
     assert again == event

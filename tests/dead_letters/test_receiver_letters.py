@@ -16,14 +16,23 @@ from tests.vendors.samples_of import Case, load
 REFUSAL = PayloadError("a field that used to be there")
 
 
-@pytest.mark.parametrize(("error", "reason"), [(REFUSAL, "unreadable_payload"), (KeyError("uri"), "parse_crashed")])
-def test_what_could_not_be_read_is_loaded_once_it_can_be_as_if_it_had_been_read_at_once(desk: Desk, error: Exception, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"), [(REFUSAL, "unreadable_payload"), (KeyError("uri"), "parse_crashed")]
+)
+def test_what_could_not_be_read_is_loaded_once_it_can_be_as_if_it_had_been_read_at_once(
+    desk: Desk, error: Exception, reason: str
+) -> None:
     late = signed(booking_body(1), secret="the-secret-before")
     with desk.broken(Calendly, "read", error):
         desk.receive(late)
     desk.rig.load()
     (letter,) = desk.listed()
-    assert (letter["reason"], letter["account"], letter["position"], letter["loaded"]) == (reason, "sales", None, False)
+    assert (letter["reason"], letter["account"], letter["position"], letter["loaded"]) == (
+        reason,
+        "sales",
+        None,
+        False,
+    )
     assert list(desk.redriven("--account", "sales").values()) == ["redriven"]
     desk.receive(late)
     again, at_once = desk.records("bookings.calendly")
@@ -40,7 +49,11 @@ def test_what_could_not_be_read_is_loaded_once_it_can_be_as_if_it_had_been_read_
 def test_what_a_vendor_tells_in_query_and_headers_alone_is_still_known(desk: Desk) -> None:
     sample, query = load(Case("bookeo", "created")), "domain=bookings&type=created"
     headers = bookeo.sign(
-        SECRET, f"http://127.0.0.1/webhooks/bookeo/tours?{query}", sample.body, "kTr81LpQz0Xw19cbe8ed73c", datetime.now(UTC)
+        SECRET,
+        f"http://127.0.0.1/webhooks/bookeo/tours?{query}",
+        sample.body,
+        "kTr81LpQz0Xw19cbe8ed73c",
+        datetime.now(UTC),
     )
     request = Request("/webhooks/bookeo/tours", tuple(headers.items()), (sample.body,), query)
     with desk.broken(Bookeo, "read", REFUSAL):
@@ -54,7 +67,14 @@ def test_what_a_vendor_tells_in_query_and_headers_alone_is_still_known(desk: Des
     assert again.headers["ce_id"] == at_once.headers["ce_id"] == headers[bookeo.MESSAGE_ID]
 
 
-ODD = [b"\xff\xfe\x00 not text", b"a\x00b", b"", b"\\x00 \\xff and no NUL", b"\x00\\x00", "\N{SNOWMAN} \\u0000".encode()]
+ODD = [
+    b"\xff\xfe\x00 not text",
+    b"a\x00b",
+    b"",
+    b"\\x00 \\xff and no NUL",
+    b"\x00\\x00",
+    "\N{SNOWMAN} \\u0000".encode(),
+]
 
 
 @pytest.mark.parametrize("body", ODD, ids=repr)
@@ -94,7 +114,13 @@ def test_credentials_are_in_nothing_that_is_shown(desk: Desk) -> None:
     desk.rig.load()
     (letter,) = desk.listed()
     shown = [
-        desk.run(*arguments) for arguments in (["list"], ["show", letter["id"]], ["show", letter["id"], "--json"], ["redrive", "--all"])
+        desk.run(*arguments)
+        for arguments in (
+            ["list"],
+            ["show", letter["id"]],
+            ["show", letter["id"], "--json"],
+            ["redrive", "--all"],
+        )
     ]
     assert "x-request-id: kept" in shown[1].out
     for secret in (basic, SECRET, "canary", "the-secret-before"):

@@ -24,7 +24,16 @@ BASIC = base64.b64encode(f"clinic:{SECRET}".encode()).decode()
 
 @pytest.mark.parametrize(
     "name",
-    ["X-Forwarded-Authorization", "X-Api-Key", "Cookie", "X-Original-Authorization", "X-Auth-Token", "Referer", "X-New-Name", "Forwarded"],
+    [
+        "X-Forwarded-Authorization",
+        "X-Api-Key",
+        "Cookie",
+        "X-Original-Authorization",
+        "X-Auth-Token",
+        "Referer",
+        "X-New-Name",
+        "Forwarded",
+    ],
 )
 def test_a_header_that_is_not_known_keeps_its_name_alone(desk: Desk, name: str) -> None:
     desk.receive(signed(b"{}").having((name, CANARY), ("X-Request-Id", "kept")))
@@ -37,27 +46,46 @@ def test_a_header_that_is_not_known_keeps_its_name_alone(desk: Desk, name: str) 
 
 
 def test_the_accounts_own_secret_is_kept_under_no_name(desk: Desk) -> None:
-    headers = (("Authorization", f"Basic {BASIC}"), ("User-Agent", f"agent {SECRET}"), ("X-Forwarded-Authorization", f"Basic {BASIC}"))
+    headers = (
+        ("Authorization", f"Basic {BASIC}"),
+        ("User-Agent", f"agent {SECRET}"),
+        ("X-Forwarded-Authorization", f"Basic {BASIC}"),
+    )
     desk.receive(Request("/webhooks/appointedd/clinic", headers, (b"{}",)))
     kept = str(desk.records("bookings.dead-letters"))
     assert (SECRET in kept, BASIC in kept) == (False, False)
 
 
 def test_a_token_in_the_query_is_removed_and_what_happened_is_still_known(desk: Desk) -> None:
-    body, query = load(Case("bookeo", "created")).body, f"domain=bookings&type=created&token={CANARY}&{CANARY}"
-    headers = bookeo.sign(SECRET, f"http://127.0.0.1/webhooks/bookeo/tours?{query}", body, "kTr81LpQz0Xw19cbe8ed73c", datetime.now(UTC))
+    body, query = (
+        load(Case("bookeo", "created")).body,
+        f"domain=bookings&type=created&token={CANARY}&{CANARY}",
+    )
+    headers = bookeo.sign(
+        SECRET,
+        f"http://127.0.0.1/webhooks/bookeo/tours?{query}",
+        body,
+        "kTr81LpQz0Xw19cbe8ed73c",
+        datetime.now(UTC),
+    )
     with desk.broken(Bookeo, "read", PayloadError("a field that used to be there")):
         desk.receive(Request("/webhooks/bookeo/tours", tuple(headers.items()), (body,), query))
     desk.rig.load()
-    assert desk.rig.column("select query from dead_letters") == [f"domain=bookings&type=created&token={REMOVED}&{REMOVED}"]
+    assert desk.rig.column("select query from dead_letters") == [
+        f"domain=bookings&type=created&token={REMOVED}&{REMOVED}"
+    ]
     assert CANARY not in str(desk.records("bookings.dead-letters"))
     assert list(desk.redriven("--all").values()) == ["redriven"]
-    assert [record.headers["ce_type"] for record in desk.records("bookings.bookeo")] == ["bookeo.bookings.created"]
+    assert [record.headers["ce_type"] for record in desk.records("bookings.bookeo")] == [
+        "bookeo.bookings.created"
+    ]
 
 
 def test_what_others_wrote_to_a_topic_is_kept_without_what_may_be_a_credential(desk: Desk) -> None:
     record = sample(1).to_record()
-    desk.rig.append_records(TOPIC, Record(record.key, b"{", {**record.headers, "Authorization": CANARY, "x-token": CANARY}))
+    desk.rig.append_records(
+        TOPIC, Record(record.key, b"{", {**record.headers, "Authorization": CANARY, "x-token": CANARY})
+    )
     desk.rig.load()
     (row,) = desk.rig.rows("select headers from dead_letters")
     assert CANARY not in row["headers"]
@@ -70,7 +98,12 @@ def test_only_needed_parameters_keep_their_value(value: str, name: str) -> None:
     assert kept == (f"{name}={value.replace('&', '')}" if name in {"domain", "type"} else f"{name}={REMOVED}")
 
 
-@given(st.dictionaries(st.text(st.characters(codec="ascii"), min_size=1).map(str.lower), st.text(st.characters(codec="latin-1"))))
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="ascii"), min_size=1).map(str.lower),
+        st.text(st.characters(codec="latin-1")),
+    )
+)
 def test_headers_of_any_kind_are_bounded(headers: dict[str, str]) -> None:
     kept = kept_headers([*headers.items(), ("x-bookeo-messageid", "m" * 150)], {"x-bookeo-messageid"})
     assert kept["x-bookeo-messageid"] == "m" * 150
@@ -80,5 +113,12 @@ def test_headers_of_any_kind_are_bounded(headers: dict[str, str]) -> None:
 def test_the_records_of_events_need_no_other_header() -> None:
     event = sample(1)
     assert (
-        Event.from_record(Record("", event.data, kept_headers(event.to_record().headers.items(), list(event.to_record().headers)))) == event
+        Event.from_record(
+            Record(
+                "",
+                event.data,
+                kept_headers(event.to_record().headers.items(), list(event.to_record().headers)),
+            )
+        )
+        == event
     )

@@ -25,7 +25,9 @@ def strict_rig(tmp_path: Path) -> Iterator[Rig]:
 def test_more_than_half_of_ten_times_the_limit_is_too_many() -> None:
     run = BadRun(10)
     run.note([True, False] * 50)
-    with pytest.raises(DeadLetterLimit, match=r"^51 of the last 100 records could not .* consumer\.dead_letter_limit"):
+    with pytest.raises(
+        DeadLetterLimit, match=r"^51 of the last 100 records could not .* consumer\.dead_letter_limit"
+    ):
         run.note([False])
 
 
@@ -54,7 +56,9 @@ def test_at_the_limit_what_was_committed_stays_and_the_rest_is_read_again(strict
         with pytest.raises(DeadLetterLimit, match=r"^16 of the last 23 records"):
             step_on(strict_rig)
         strict_rig.loader._start_over()
-    (committed,) = (entry.committed for entry in strict_rig.consumer.backlog() if entry.partition.topic == TOPIC)
+    (committed,) = (
+        entry.committed for entry in strict_rig.consumer.backlog() if entry.partition.topic == TOPIC
+    )
     assert 0 < committed < 23
     assert strict_rig.column("select count(*) from booking_events") == [committed // 3]
     assert strict_rig.written(DEAD) == committed - committed // 3

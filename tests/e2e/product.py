@@ -53,17 +53,22 @@ _ACCOUNTS = {"sales": "calendly", "support": "oncehub", "salon": "appointedd", "
 class Product:
     """Settings, and what a run with them leaves behind."""
 
-    def __init__(self, folder: Path, *, log: str = "sqlite:///data/log.db", name: str = "bookings", workers: int = 1) -> None:
+    def __init__(
+        self, folder: Path, *, log: str = "sqlite:///data/log.db", name: str = "bookings", workers: int = 1
+    ) -> None:
         self.folder = folder
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.dialects: Mapping[str, Dialect] = {
-            name: load_dialect(vendor)(f"{self.url}/webhooks/{vendor}/{name}", SECRET) for name, vendor in _ACCOUNTS.items()
+            name: load_dialect(vendor)(f"{self.url}/webhooks/{vendor}/{name}", SECRET)
+            for name, vendor in _ACCOUNTS.items()
         }
         (folder / "ingest.toml").write_text(_CONFIG.format(port=port, log=log, name=name, workers=workers))
         secrets = folder / "ingest.secrets.toml"
         secrets.touch(0o600)
-        secrets.write_text("".join(f'[accounts.{name}]\nwebhook_secrets = ["{SECRET}"]\n' for name in _ACCOUNTS))
+        secrets.write_text(
+            "".join(f'[accounts.{name}]\nwebhook_secrets = ["{SECRET}"]\n' for name in _ACCOUNTS)
+        )
 
     @property
     def settings(self) -> Settings:
@@ -118,7 +123,12 @@ class Up:
         self._log = product.folder / "up.log"
         with self._log.open("ab") as lines:
             self.process = subprocess.Popen(
-                [*COMMAND, "up"], cwd=product.folder, env=environment(), stdin=subprocess.DEVNULL, stdout=lines, stderr=lines
+                [*COMMAND, "up"],
+                cwd=product.folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=lines,
+                stderr=lines,
             )
 
     def wait_until_accepting(self) -> None:
@@ -183,7 +193,9 @@ class Vendors:
         self._thread.join()
 
     async def _deliver(self) -> None:
-        await rehearse(self.world, self._product.dialects, self._sender, Pace(self._rate, seconds=240), self._over.is_set)
+        await rehearse(
+            self.world, self._product.dialects, self._sender, Pace(self._rate, seconds=240), self._over.is_set
+        )
         await self._sender.close()
 
 

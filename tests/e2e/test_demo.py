@@ -42,7 +42,9 @@ def check_right(result: Result) -> None:
 def test_a_demo_is_right_and_leaves_its_warehouse_to_look_around_in(tmp_path: Path) -> None:
     result = ingest(tmp_path, "demo", "--seconds", "5", "--json", "--folder", "here")
     check_right(result)
-    count = ingest(tmp_path, "query", "--config", "here/ingest.toml", "--json", "select count(*) as n from bookings")
+    count = ingest(
+        tmp_path, "query", "--config", "here/ingest.toml", "--json", "select count(*) as n from bookings"
+    )
     assert count.json == [{"n": result.json["bookings"]}]
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
     assert (tmp_path / "here" / "ingest.secrets.toml").stat().st_mode & 0o777 == 0o600
@@ -50,7 +52,19 @@ def test_a_demo_is_right_and_leaves_its_warehouse_to_look_around_in(tmp_path: Pa
 
 @pytest.mark.kafka
 def test_a_demo_on_kafka_is_right(tmp_path: Path, kafka_servers: list[str]) -> None:
-    check_right(ingest(tmp_path, "demo", "--seconds", "5", "--json", "--folder", "here", "--log", f"kafka://{','.join(kafka_servers)}"))
+    check_right(
+        ingest(
+            tmp_path,
+            "demo",
+            "--seconds",
+            "5",
+            "--json",
+            "--folder",
+            "here",
+            "--log",
+            f"kafka://{','.join(kafka_servers)}",
+        )
+    )
 
 
 def check_repaired(result: Result) -> None:
@@ -61,24 +75,41 @@ def check_repaired(result: Result) -> None:
     assert found["given_up"] > 0
     assert found["answers"]["ConnectError"] > 0
     reports = found["reconciliations"]
-    assert sum(report["missed"] for report in reports) == sum(report["repaired"] for report in reports) == found["lost"] > 0
+    assert (
+        sum(report["missed"] for report in reports)
+        == sum(report["repaired"] for report in reports)
+        == found["lost"]
+        > 0
+    )
     assert sum(report["seen"] for report in reports) == found["bookings"] == found["bookings_expected"]
     assert found["differences"] == 0
 
 
 def test_a_demo_with_an_outage_finds_and_repairs_just_what_was_lost(tmp_path: Path) -> None:
-    check_repaired(ingest(tmp_path, "demo", "--outage", "6", "--rate", "15", "--seconds", "1", "--json", "--folder", "here"))
+    check_repaired(
+        ingest(
+            tmp_path, "demo", "--outage", "6", "--rate", "15", "--seconds", "1", "--json", "--folder", "here"
+        )
+    )
 
 
 @pytest.mark.kafka
-def test_a_demo_with_an_outage_on_kafka_finds_and_repairs_just_what_was_lost(tmp_path: Path, kafka_servers: list[str]) -> None:
+def test_a_demo_with_an_outage_on_kafka_finds_and_repairs_just_what_was_lost(
+    tmp_path: Path, kafka_servers: list[str]
+) -> None:
     log = f"kafka://{','.join(kafka_servers)}"
-    check_repaired(ingest(tmp_path, "demo", "--outage", "6", "--seconds", "1", "--json", "--folder", "here", "--log", log))
+    check_repaired(
+        ingest(
+            tmp_path, "demo", "--outage", "6", "--seconds", "1", "--json", "--folder", "here", "--log", log
+        )
+    )
 
 
 def test_a_demo_whose_rows_somebody_changes_while_it_runs_says_wrong_and_which(tmp_path: Path) -> None:
     command = [*COMMAND, "demo", "--seconds", "6", "--rate", "20", "--folder", "here"]
-    demo = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    demo = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         eventually((tmp_path / "here" / "ingest.secrets.toml").exists, "the stage is set")
         settings = load_settings(str(tmp_path / "here" / "ingest.toml"), environ={})
@@ -90,23 +121,34 @@ def test_a_demo_whose_rows_somebody_changes_while_it_runs_says_wrong_and_which(t
         demo.wait()
     assert demo.returncode == 1
     assert f"WRONG: {len(changed)} differences" in out
-    told = [line for line in out.splitlines() if line.endswith("found 'Somebody Else'") and "customer_name: expected" in line]
+    told = [
+        line
+        for line in out.splitlines()
+        if line.endswith("found 'Somebody Else'") and "customer_name: expected" in line
+    ]
     assert len(told) == min(10, len(changed))
     assert all(any(booking_id in line for booking_id in changed) for line in told)
 
 
 def cancelled(settings: Settings) -> list[str]:
     try:
-        return [row[0] for row in query(settings, "select booking_id from bookings where status = 'cancelled'").rows]
+        return [
+            row[0]
+            for row in query(settings, "select booking_id from bookings where status = 'cancelled'").rows
+        ]
     except IngestError:
         return []
 
 
 def change(settings: Settings, booking_ids: list[str]) -> list[str]:
     """In turn with the consumer, as any other program would have to."""
-    with warehouse_lock(settings.warehouse, PATIENCE), duckdb.connect(str(settings.warehouse.duckdb_file)) as connection:
+    with (
+        warehouse_lock(settings.warehouse, PATIENCE),
+        duckdb.connect(str(settings.warehouse.duckdb_file)) as connection,
+    ):
         connection.execute(
-            f"update {settings.warehouse.dataset}.bookings set customer_name = 'Somebody Else' where booking_id in ?", [booking_ids]
+            f"update {settings.warehouse.dataset}.bookings set customer_name = 'Somebody Else' where booking_id in ?",
+            [booking_ids],
         )
     return booking_ids
 
@@ -127,7 +169,9 @@ def path_settings(model: type[BaseModel], *where: str) -> Iterator[tuple[str, ..
             yield (*where, name)
 
 
-def test_every_path_of_a_demo_is_in_its_folder_whatever_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_path_of_a_demo_is_in_its_folder_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = list(path_settings(Settings))
     assert ("receiver", "spool_dir") in paths
     for path in paths:
@@ -160,7 +204,9 @@ def right(tmp_path: Path) -> Outcome:
 
 def test_only_an_outcome_without_any_fault_is_right(right: Outcome) -> None:
     assert right.right
-    assert replace(right, wrong=[Difference("sales", "one", "status", "cancelled", "confirmed")]).faults() == ["1 differences"]
+    assert replace(
+        right, wrong=[Difference("sales", "one", "status", "cancelled", "confirmed")]
+    ).faults() == ["1 differences"]
     assert replace(right, dead_letters=1).faults() == ["1 dead letters"]
     assert replace(right, sent=sent(7, given_up=1)).faults() == ["1 webhooks given up"]
     assert replace(right, sent=sent(8)).faults() == ["7 events of 8 webhooks"]
@@ -171,7 +217,9 @@ REPORT = {"outcome": "complete", "missed": 2, "repaired": 2}
 
 
 @pytest.mark.parametrize("wrong", [{"missed": 3}, {"repaired": 1}, {"outcome": "failed"}])
-def test_after_an_outage_only_what_was_lost_may_be_missed_and_all_of_it_is_repaired(right: Outcome, wrong: dict[str, object]) -> None:
+def test_after_an_outage_only_what_was_lost_may_be_missed_and_all_of_it_is_repaired(
+    right: Outcome, wrong: dict[str, object]
+) -> None:
     outage = replace(right, sent=sent(7, given_up=4), repair=Repair([REPORT], lost=2))
     assert outage.right
     assert not replace(outage, repair=Repair([REPORT | wrong], lost=2)).right

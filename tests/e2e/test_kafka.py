@@ -23,7 +23,9 @@ from tests.simulator.story import BEGINNING
 pytestmark = pytest.mark.kafka
 
 
-def test_a_record_is_a_cloud_event_around_the_untouched_body(tmp_path: Path, kafka_servers: list[str]) -> None:
+def test_a_record_is_a_cloud_event_around_the_untouched_body(
+    tmp_path: Path, kafka_servers: list[str]
+) -> None:
     prefix = f"e2e-{uuid.uuid4().hex[:12]}"
     product = Product(tmp_path, log=f"kafka://{','.join(kafka_servers)}", name=prefix)
     webhook = unusual_webhook(product)
@@ -60,21 +62,29 @@ def test_a_record_is_a_cloud_event_around_the_untouched_body(tmp_path: Path, kaf
 def unusual_webhook(product: Product) -> Webhook:
     """A genuine one, written as no program of ours would write it: a change of a single byte would show."""
     world = product.world()
-    change = next(change for _ in range(100) for change in world.step(BEGINNING) if change.account == "support")
-    body = orjson.dumps(orjson.loads(product.dialects["support"].webhook(change).body), option=orjson.OPT_INDENT_2)
+    change = next(
+        change for _ in range(100) for change in world.step(BEGINNING) if change.account == "support"
+    )
+    body = orjson.dumps(
+        orjson.loads(product.dialects["support"].webhook(change).body), option=orjson.OPT_INDENT_2
+    )
     return Webhook("", b"\r\n" + body.replace(b'": ', b'"\t:  ') + b" \n")
 
 
 def answer(product: Product, webhook: Webhook) -> int:
     dialect = product.dialects["support"]
     try:
-        return httpx.post(dialect.url, content=webhook.body, headers=dialect.headers(webhook, datetime.now(UTC))).status_code
+        return httpx.post(
+            dialect.url, content=webhook.body, headers=dialect.headers(webhook, datetime.now(UTC))
+        ).status_code
     except httpx.TransportError:
         return 0
 
 
 def first_record(servers: list[str], topic: str) -> Any:
     """With a client of one's own, as any other program. Where the broker was slow it may be there twice: the first will do."""
-    with closing(KafkaConsumer(topic, bootstrap_servers=servers, group_id=None, auto_offset_reset="earliest")) as consumer:
+    with closing(
+        KafkaConsumer(topic, bootstrap_servers=servers, group_id=None, auto_offset_reset="earliest")
+    ) as consumer:
         found = eventually(lambda: consumer.poll(timeout_ms=500), f"a record on {topic}")
     return next(iter(found.values()))[0]

@@ -20,7 +20,9 @@ from tests.e2e.processes import eventually
 from tests.e2e.product import SECRET, Product, Up, Vendors, delivering
 from tests.simulator.story import BEGINNING
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has"
+)
 
 # What vendors were given: the path and query of each account's first URL.
 URLS = {
@@ -68,27 +70,37 @@ def test_signed_deliveries_of_all_four_vendors_become_rows(tmp_path: Path) -> No
     changes = bookings_of(product)
     with product.running():
         assert post(product, changes["sales"], URLS["sales"], tampered=b" ") == 401
-        assert {account: post(product, changes[account], path) for account, path in URLS.items()} == dict.fromkeys(URLS, 202)
+        assert {
+            account: post(product, changes[account], path) for account, path in URLS.items()
+        } == dict.fromkeys(URLS, 202)
         eventually(lambda: product.count("bookings") == len(URLS), "every delivery is a row")
         rows = ingest(tmp_path, "query", "--json", "select * from bookings").json
-        events = {event["id"] for event in ingest(tmp_path, "query", "--json", "select * from booking_events").json}
+        events = {
+            event["id"] for event in ingest(tmp_path, "query", "--json", "select * from booking_events").json
+        }
         status = ingest(tmp_path, "status", "--json").json
     assert {row["account"] for row in rows} == set(URLS)
     for row in rows:
         assert list(row) == COLUMNS
         expected = product.dialects[row["account"]].expected(changes[row["account"]].meeting)
-        assert {column: row[column] for column in expected} == {column: as_queried(value) for column, value in expected.items()}
+        assert {column: row[column] for column in expected} == {
+            column: as_queried(value) for column, value in expected.items()
+        }
         assert (row["vendor"], row["last_via"]) == (product.dialects[row["account"]].vendor, "webhook")
         assert row["last_event_id"] in events
         assert parse_instant(row["first_seen_at"]) < parse_instant(row["loaded_at"])
     assert len(events) == len(URLS)
     assert {entry["topic"]: entry["lag"] for entry in status["log"]["topics"]}["bookings.calendly"] == 0
-    assert {entry["account"]: entry["bookings"] for entry in status["warehouse"]["accounts"]} == dict.fromkeys(URLS, 1)
+    assert {
+        entry["account"]: entry["bookings"] for entry in status["warehouse"]["accounts"]
+    } == dict.fromkeys(URLS, 1)
 
 
 def check_nothing_was_lost(product: Product, vendors: Vendors) -> None:
     """Every webhook one event, every booking as it truly is."""
-    eventually(lambda: product.count("booking_events") >= vendors.sent.webhooks, "every accepted webhook is an event")
+    eventually(
+        lambda: product.count("booking_events") >= vendors.sent.webhooks, "every accepted webhook is an event"
+    )
     assert vendors.sent.given_up == 0
     assert product.count("booking_events") == vendors.sent.webhooks
     assert product.count("dead_letters") == 0
@@ -140,7 +152,9 @@ def test_a_port_that_is_taken_ends_it_all_with_the_setting_to_change(tmp_path: P
     assert [process for process in family if process.alive] == []
 
 
-def test_at_the_dead_letter_limit_the_consumer_stops_and_says_why_and_webhooks_are_still_taken(tmp_path: Path) -> None:
+def test_at_the_dead_letter_limit_the_consumer_stops_and_says_why_and_webhooks_are_still_taken(
+    tmp_path: Path,
+) -> None:
     product = Product(tmp_path)
     config = tmp_path / "ingest.toml"
     config.write_text(config.read_text().replace("[consumer]", "[consumer]\ndead_letter_limit = 5"))
@@ -183,25 +197,36 @@ def test_a_mistake_in_the_settings_stops_nothing_and_children_that_die_come_back
         [*_, worker] = [process for process in up.family() if "spawn_main" in process.command]
         os.kill(worker.pid, signal.SIGKILL)
         eventually(lambda: worker not in up.family(), "the worker is gone")
-        assert [post(product, changes[name], URLS[name]) for name in ("support", "salon", "tours")] == [202] * 3
+        assert [post(product, changes[name], URLS[name]) for name in ("support", "salon", "tours")] == [
+            202
+        ] * 3
         assert "secrets.not_reloaded" in up.said()
         assert SECRET not in up.said()
         if mistake == "mode":
             secrets.chmod(0o600)
         config.write_text(whole.replace("sales", "more"))
         secrets.write_text(secrets.read_text().replace("sales", "more"))
-        eventually(lambda: post(product, changes["sales"], "/webhooks/calendly/more") == 202, "the mended settings are live")
+        eventually(
+            lambda: post(product, changes["sales"], "/webhooks/calendly/more") == 202,
+            "the mended settings are live",
+        )
         eventually(lambda: product.count("bookings") == len(URLS) + 1, "every delivery is a row")
 
 
-def test_reconciliation_starts_with_the_first_account_that_has_a_key_and_again_after_a_mistake(tmp_path: Path) -> None:
+def test_reconciliation_starts_with_the_first_account_that_has_a_key_and_again_after_a_mistake(
+    tmp_path: Path,
+) -> None:
     product = Product(tmp_path)
     secrets = tmp_path / "ingest.secrets.toml"
     with product.running() as up:
         assert up.child("reconcile") is None
-        text = secrets.read_text().replace("[accounts.sales]", '[accounts.sales]\napi_token = "no-such-token"')
+        text = secrets.read_text().replace(
+            "[accounts.sales]", '[accounts.sales]\napi_token = "no-such-token"'
+        )
         config = tmp_path / "ingest.toml"
-        whole = config.read_text().replace("[accounts.sales]", '[accounts.sales]\napi_url = "http://127.0.0.1:9"')
+        whole = config.read_text().replace(
+            "[accounts.sales]", '[accounts.sales]\napi_url = "http://127.0.0.1:9"'
+        )
         whole = whole.replace("[accounts.sales]", "[reconcile]\nadmin_port = 0\n[accounts.sales]", 1)
         config.write_text(whole)
         secrets.write_text(text)

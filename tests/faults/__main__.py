@@ -26,15 +26,23 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--webhooks", type=int, default=100_000)
-    parser.add_argument("--clocks", action="store_true", help="clocks jump as well, by libfaketime, with which everything is much slower")
+    parser.add_argument(
+        "--clocks",
+        action="store_true",
+        help="clocks jump as well, by libfaketime, with which everything is much slower",
+    )
     add_options(parser)
     asked = parser.parse_args()
-    return carry_out(f"{asked.log}, {asked.warehouse}, seed {asked.seed}", asked, lambda folder: _run(asked, folder))
+    return carry_out(
+        f"{asked.log}, {asked.warehouse}, seed {asked.seed}", asked, lambda folder: _run(asked, folder)
+    )
 
 
 def _run(asked: argparse.Namespace, folder: Path) -> Report:
     kinds = ALL if asked.clocks else ALL - CLOCKS
-    wanted = Asked(asked.log, asked.warehouse, asked.seed, asked.kills, asked.webhooks, folder / "stand", kinds=kinds)
+    wanted = Asked(
+        asked.log, asked.warehouse, asked.seed, asked.kills, asked.webhooks, folder / "stand", kinds=kinds
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_shown(wanted))
 

@@ -137,8 +137,17 @@ class Breaker:
         """By somebody who reads, or writes."""
         postgres, file = self._stand.servers.postgres, self._stand.settings.warehouse.duckdb_file
         what = postgres.url if postgres else str(file)
-        command = [sys.executable, "-m", "tests.faults.holder", what, _one(("reads", "writes"), fault), str(fault.seconds)]
-        holder = await asyncio.create_subprocess_exec(*command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+        command = [
+            sys.executable,
+            "-m",
+            "tests.faults.holder",
+            what,
+            _one(("reads", "writes"), fault),
+            str(fault.seconds),
+        ]
+        holder = await asyncio.create_subprocess_exec(
+            *command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL
+        )
         try:
             async with asyncio.timeout(_HOLDER_SECONDS):
                 return await holder.wait() == 0
@@ -237,7 +246,9 @@ class Breaker:
         async with self._turns["brokers"]:
             servers = [server for broker in self._stand.servers.brokers for server in broker.servers]
             try:
-                if not await asyncio.to_thread(delete_topic, servers, self._stand.settings.topic(_one(vendor_names(), fault))):
+                if not await asyncio.to_thread(
+                    delete_topic, servers, self._stand.settings.topic(_one(vendor_names(), fault))
+                ):
                     return False
             except KafkaError:
                 return False
@@ -285,7 +296,9 @@ class Breaker:
 
     async def _note_cut(self, accepted: frozenset[EventKey]) -> bool:
         """Of these, those that the log does not have now."""
-        settings = self._stand.settings.model_copy(update={"log": self._stand.servers.direct_url or self._stand.settings.log})
+        settings = self._stand.settings.model_copy(
+            update={"log": self._stand.servers.direct_url or self._stand.settings.log}
+        )
         deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         while True:
             try:
@@ -347,7 +360,9 @@ class Breaker:
         clock = self._stand.clocks[command]
         return await self._for_a_while(clock, fault, lambda: clock.jump(_one(_JUMPS, fault)), clock.set_right)
 
-    async def _for_a_while(self, turn: object, fault: Fault, begin: Callable[[], None], end: Callable[[], None]) -> bool:
+    async def _for_a_while(
+        self, turn: object, fault: Fault, begin: Callable[[], None], end: Callable[[], None]
+    ) -> bool:
         async with self._turns[turn]:
             begin()
             try:

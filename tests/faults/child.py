@@ -23,7 +23,9 @@ _KILLED = -signal.SIGKILL
 class Child:
     """One `ingest` command. `exits` counts how it ended other than by our hand, by exit code."""
 
-    def __init__(self, command: Sequence[str], said: Path, environ: Mapping[str, str], chance: random.Random) -> None:
+    def __init__(
+        self, command: Sequence[str], said: Path, environ: Mapping[str, str], chance: random.Random
+    ) -> None:
         self.exits: Counter[int] = Counter()
         self._line = [sys.executable, "-m", "tests.faults.doomed", *command, "--with-parent"]
         self._said, self._environ, self._chance = said, dict(environ), chance
@@ -96,7 +98,13 @@ class Child:
     def _start(self) -> "subprocess.Popen[bytes]":
         with self._said.open("ab") as lines:
             return subprocess.Popen(
-                self._line, stdin=subprocess.PIPE, stdout=lines, stderr=lines, env=self._environ, cwd=_ROOT, start_new_session=True
+                self._line,
+                stdin=subprocess.PIPE,
+                stdout=lines,
+                stderr=lines,
+                env=self._environ,
+                cwd=_ROOT,
+                start_new_session=True,
             )
 
 

@@ -35,7 +35,10 @@ STEPS = {
         "append": "receivers.webhook:Webhooks._append",
     },
 }
-MOMENTS = {command: [f"{when} {step}" for step in steps for when in ("before", "after")] for command, steps in STEPS.items()}
+MOMENTS = {
+    command: [f"{when} {step}" for step in steps for when in ("before", "after")]
+    for command, steps in STEPS.items()
+}
 ORDERS = "FAULTS_ORDERS"
 
 
@@ -60,7 +63,9 @@ def _stepped(whole: Callable[..., Any], step: str, obey: Callable[[str], None]) 
     return doomed
 
 
-def _stepped_coroutine(whole: Callable[..., Any], step: str, obey: Callable[[str], None]) -> Callable[..., Any]:
+def _stepped_coroutine(
+    whole: Callable[..., Any], step: str, obey: Callable[[str], None]
+) -> Callable[..., Any]:
     @functools.wraps(whole)
     async def doomed(*arguments: Any, **named: Any) -> Any:
         obey(f"before {step}")

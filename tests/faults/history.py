@@ -70,6 +70,8 @@ def delete_topic(servers: Sequence[str], topic: str) -> bool:
 
 def events_in_log(settings: Settings) -> frozenset[EventKey]:
     """Raises LogUnavailable."""
-    with closing(open_reader(settings, None, [settings.topic(vendor) for vendor in vendor_names()])) as reader:
+    with closing(
+        open_reader(settings, None, [settings.topic(vendor) for vendor in vendor_names()])
+    ) as reader:
         headers = [stored.record.headers for stored in reader.records()]
     return frozenset((each["ce_source"], each["ce_id"]) for each in headers if "ce_id" in each)

@@ -60,7 +60,14 @@ class Vendors(Sender):
 
     def told(self, cut: frozenset[EventKey] = frozenset()) -> Told:
         """So far."""
-        return Told(frozenset(self.events.values()), self.accepted(), self.sent.webhooks, self.sent.given_up, cut, self._bookings)
+        return Told(
+            frozenset(self.events.values()),
+            self.accepted(),
+            self.sent.webhooks,
+            self.sent.given_up,
+            cut,
+            self._bookings,
+        )
 
     async def _attempt(self, dialect: Dialect, webhook: Webhook) -> bool:
         try:
@@ -72,7 +79,9 @@ class Vendors(Sender):
         now = datetime.now(UTC)
         vendor, account = dialect.url.split("/")[-2:]
         reader = self._readers[vendor, account]
-        delivery = Delivery(webhook.query, Headers.of(dialect.headers(webhook, now).items()), webhook.body, now)
+        delivery = Delivery(
+            webhook.query, Headers.of(dialect.headers(webhook, now).items()), webhook.body, now
+        )
         event = reader.parse(reader.verify(delivery, now))
         self._bookings[event.source, event.id] = account, event.subject
         return event.source, event.id

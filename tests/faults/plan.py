@@ -81,7 +81,11 @@ _LASTING = {
     Kind.LOG_RESTORED: (1.0, 10.0),
     Kind.WAREHOUSE_RESTORED: (1.0, 10.0),
 }
-_STEPS = {Kind.KILL_CONSUMER_AT_STEP: "consume", Kind.FREEZE_CONSUMER_AT_STEP: "consume", Kind.KILL_WORKER_AT_STEP: "receive"}
+_STEPS = {
+    Kind.KILL_CONSUMER_AT_STEP: "consume",
+    Kind.FREEZE_CONSUMER_AT_STEP: "consume",
+    Kind.KILL_WORKER_AT_STEP: "receive",
+}
 _OTHERS_PER_KILL = 0.2
 _QUIET_SECONDS = 1.0  # at first, so that there is something to break
 
@@ -117,7 +121,10 @@ KINDS: Mapping[str, frozenset[Kind]] = {
     "kafka": _KAFKA | {Kind.TOPIC_ANEW, Kind.LOG_CUT},
     "cluster": _KAFKA | {Kind.KILL_LEADER, Kind.TOPIC_ANEW},  # what is cut from one copy, the others have
 }
-OF_WAREHOUSE: Mapping[str, frozenset[Kind]] = {"duckdb": frozenset({Kind.WAREHOUSE_RESTORED}), "postgres": frozenset({Kind.WAREHOUSE_DOWN})}
+OF_WAREHOUSE: Mapping[str, frozenset[Kind]] = {
+    "duckdb": frozenset({Kind.WAREHOUSE_RESTORED}),
+    "postgres": frozenset({Kind.WAREHOUSE_DOWN}),
+}
 CLOCKS = frozenset({Kind.CONSUMER_CLOCK, Kind.RECEIVER_CLOCK})
 ALL = frozenset(Kind)
 
@@ -152,7 +159,9 @@ def draw(seed: int, kinds: frozenset[Kind], kills: int, seconds: float) -> Plan:
     chance = random.Random(seed)
     ordered = sorted(kinds)
     chosen = _some(chance, {kind: _KILLS[kind] for kind in ordered if kind in _KILLS}, kills)
-    chosen += _some(chance, {kind: 1 for kind in ordered if kind not in _KILLS}, round(kills * _OTHERS_PER_KILL))
+    chosen += _some(
+        chance, {kind: 1 for kind in ordered if kind not in _KILLS}, round(kills * _OTHERS_PER_KILL)
+    )
     chance.shuffle(chosen)
     times = sorted(chance.uniform(_QUIET_SECONDS, seconds) for _ in chosen)
     moments = {kind: _round(chance, MOMENTS[command]) for kind, command in _STEPS.items()}

@@ -69,7 +69,10 @@ class Proxy:
         with suppress(OSError):
             there, answers = await asyncio.open_connection("127.0.0.1", self._target)
             async with self._ended(answers):
-                ways = [asyncio.create_task(self._pass(reader, answers)), asyncio.create_task(self._pass(there, writer))]
+                ways = [
+                    asyncio.create_task(self._pass(reader, answers)),
+                    asyncio.create_task(self._pass(there, writer)),
+                ]
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
                 for way in ways:
                     way.cancel()

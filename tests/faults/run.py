@@ -101,7 +101,9 @@ async def run(asked: Asked, tell: Tell) -> Report:
     """Nothing of it is left running, whatever happens."""
     async with serving(asked.log, asked.warehouse, asked.folder.parent) as servers:
         with ExitStack() as ending:
-            return await _run_on(Stand(asked.folder, asked.seed, servers, ending, clocks=asked.clocks), asked, tell)
+            return await _run_on(
+                Stand(asked.folder, asked.seed, servers, ending, clocks=asked.clocks), asked, tell
+            )
 
 
 async def _run_on(stand: Stand, asked: Asked, tell: Tell) -> Report:
@@ -116,7 +118,9 @@ async def _run_on(stand: Stand, asked: Asked, tell: Tell) -> Report:
         await _break(stand, asked.pace, plan, vendors, breaker)
         telling.cancel()
     exits = await asyncio.to_thread(stand.stop)
-    found = await asyncio.to_thread(_judge, stand, vendors.told(breaker.cut))  # the proxies before the brokers run on this thread
+    found = await asyncio.to_thread(
+        _judge, stand, vendors.told(breaker.cut)
+    )  # the proxies before the brokers run on this thread
     return Report(asked, vendors, breaker, impossible, exits, time.monotonic() - started, found)
 
 

@@ -33,7 +33,11 @@ class Servers:
     @property
     def direct_url(self) -> str:
         """Of the log for what is not to be broken; "" for an embedded one."""
-        return "kafka://" + ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers) if self.brokers else ""
+        return (
+            "kafka://" + ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
+            if self.brokers
+            else ""
+        )
 
     @property
     def replication(self) -> int:
@@ -58,7 +62,9 @@ async def serving(log: str, warehouse: str, folder: Path) -> AsyncIterator[Serve
         yield Servers(brokers, proxies, postgres)
 
 
-async def _start_brokers(count: int, folder: Path, ending: AsyncExitStack) -> tuple[Sequence[Broker], Sequence[Proxy]]:
+async def _start_brokers(
+    count: int, folder: Path, ending: AsyncExitStack
+) -> tuple[Sequence[Broker], Sequence[Proxy]]:
     ports = [free_port() for _ in range(count)]
     brokers = await asyncio.to_thread(lambda: make_cluster(fetch(), folder, ports))
     for broker in brokers:

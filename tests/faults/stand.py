@@ -123,7 +123,12 @@ class Stand:
     def _start(self, command: str, **more: str) -> Child:
         clock = self.clocks[command].environ(self._library) if self._library else {}
         environ = environment(**{ORDERS: str(self.orders[command])}, **clock, **more)
-        child = Child([command, "--config", str(self.stage.config)], self.folder / f"{command}.log", environ, self._chance)
+        child = Child(
+            [command, "--config", str(self.stage.config)],
+            self.folder / f"{command}.log",
+            environ,
+            self._chance,
+        )
         self._ending.callback(child.end)
         return child
 

@@ -10,7 +10,9 @@ from tests.faults.disk import can_mount
 from tests.faults.plan import ALL, CLOCKS, OF_WAREHOUSE, Fault, Kind, Plan
 from tests.faults.run import Asked, Report, run
 
-_OF_KAFKA = ALL - {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK, Kind.WAREHOUSE_LOCKED, Kind.FREEZE_WORKER} - CLOCKS
+_OF_KAFKA = (
+    ALL - {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK, Kind.WAREHOUSE_LOCKED, Kind.FREEZE_WORKER} - CLOCKS
+)
 
 
 def carried_out(asked: Asked) -> Report:
@@ -24,7 +26,9 @@ def check(report: Report) -> None:
 
 
 def test_the_embedded_log_with_every_kind_of_fault(tmp_path: Path) -> None:
-    report = carried_out(Asked("sqlite", "duckdb", seed=20261, kills=14, webhooks=4000, folder=tmp_path / "stand", seconds=40))
+    report = carried_out(
+        Asked("sqlite", "duckdb", seed=20261, kills=14, webhooks=4000, folder=tmp_path / "stand", seconds=40)
+    )
     check(report)
     assert can_mount(tmp_path) or report.impossible >= {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK}
 
@@ -35,16 +39,45 @@ def test_clocks_that_jump(tmp_path: Path, log: str, request: pytest.FixtureReque
     if log == "kafka":
         request.getfixturevalue("kafka_tools")
     jumps = (0.99, 0.4, 0.01)  # a year ahead, two minutes behind, a year behind
-    faults = [Fault(4.0 + 3 * place, kind, 5.0, chance) for place, chance in enumerate(jumps) for kind in sorted(CLOCKS)]
+    faults = [
+        Fault(4.0 + 3 * place, kind, 5.0, chance)
+        for place, chance in enumerate(jumps)
+        for kind in sorted(CLOCKS)
+    ]
     plan = Plan(seed=20265, seconds=15, faults=tuple(faults))
-    check(carried_out(Asked(log, "duckdb", seed=20265, kills=0, webhooks=600, folder=tmp_path / "stand", seconds=15, kinds=ALL, plan=plan)))
+    check(
+        carried_out(
+            Asked(
+                log,
+                "duckdb",
+                seed=20265,
+                kills=0,
+                webhooks=600,
+                folder=tmp_path / "stand",
+                seconds=15,
+                kinds=ALL,
+                plan=plan,
+            )
+        )
+    )
 
 
 @pytest.mark.kafka
 @pytest.mark.usefixtures("kafka_tools")
 def test_kafka_with_one_node(tmp_path: Path) -> None:
     check(
-        carried_out(Asked("kafka", "duckdb", seed=20262, kills=10, webhooks=3500, folder=tmp_path / "stand", seconds=40, kinds=_OF_KAFKA))
+        carried_out(
+            Asked(
+                "kafka",
+                "duckdb",
+                seed=20262,
+                kills=10,
+                webhooks=3500,
+                folder=tmp_path / "stand",
+                seconds=40,
+                kinds=_OF_KAFKA,
+            )
+        )
     )
 
 
@@ -52,7 +85,20 @@ def test_kafka_with_one_node(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("postgres_programs")
 def test_a_warehouse_at_a_server_that_goes_down(tmp_path: Path) -> None:
     kinds = OF_WAREHOUSE["postgres"] | {Kind.WAREHOUSE_LOCKED, Kind.KILL_CONSUMER_AT_STEP}
-    check(carried_out(Asked("sqlite", "postgres", seed=20266, kills=5, webhooks=2000, folder=tmp_path / "stand", seconds=20, kinds=kinds)))
+    check(
+        carried_out(
+            Asked(
+                "sqlite",
+                "postgres",
+                seed=20266,
+                kills=5,
+                webhooks=2000,
+                folder=tmp_path / "stand",
+                seconds=20,
+                kinds=kinds,
+            )
+        )
+    )
 
 
 @pytest.mark.kafka
@@ -71,7 +117,18 @@ def test_a_consumer_that_sleeps_until_another_has_its_bookings_writes_nothing_ol
         Fault(12.0, Kind.FREEZE_CONSUMER_AT_STEP, seconds=14, chance=0, moment=moment),
     )
     plan = Plan(seed=20264, seconds=40, faults=faults)
-    report = carried_out(Asked("kafka", warehouse, seed=20264, kills=0, webhooks=5000, folder=tmp_path / "stand", seconds=40, plan=plan))
+    report = carried_out(
+        Asked(
+            "kafka",
+            warehouse,
+            seed=20264,
+            kills=0,
+            webhooks=5000,
+            folder=tmp_path / "stand",
+            seconds=40,
+            plan=plan,
+        )
+    )
     check(report)
     assert report.breaker.done.total() == 2, report.summary()
 
@@ -80,4 +137,17 @@ def test_a_consumer_that_sleeps_until_another_has_its_bookings_writes_nothing_ol
 @pytest.mark.usefixtures("kafka_tools")
 def test_a_cluster_whose_leaders_are_killed(tmp_path: Path) -> None:
     kinds = frozenset({Kind.KILL_LEADER, Kind.KILL_CONSUMER, Kind.KILL_WORKER})
-    check(carried_out(Asked("cluster", "duckdb", seed=20263, kills=5, webhooks=2000, folder=tmp_path / "stand", seconds=20, kinds=kinds)))
+    check(
+        carried_out(
+            Asked(
+                "cluster",
+                "duckdb",
+                seed=20263,
+                kills=5,
+                webhooks=2000,
+                folder=tmp_path / "stand",
+                seconds=20,
+                kinds=kinds,
+            )
+        )
+    )

@@ -29,7 +29,9 @@ async def ended(writer: StreamWriter) -> None:
 async def proxied() -> AsyncIterator[Proxy]:
     port, echoes = free_port(), list[asyncio.Task[None]]()
     proxy = Proxy(free_port(), port)
-    async with await asyncio.start_server(lambda *streams: echoes.append(asyncio.create_task(echo(*streams))), "127.0.0.1", port):
+    async with await asyncio.start_server(
+        lambda *streams: echoes.append(asyncio.create_task(echo(*streams))), "127.0.0.1", port
+    ):
         await proxy.start()
         try:
             yield proxy

@@ -13,7 +13,9 @@ FOUND = Found([ONE, TWO], [B1, B2], dead_letters=0)
 NOTHING = Left(lag=0, spooled=0)
 
 
-def faults(told: Told = TOLD, found: Found = FOUND, left: Left = NOTHING, *wrong: Difference) -> dict[str, int]:
+def faults(
+    told: Told = TOLD, found: Found = FOUND, left: Left = NOTHING, *wrong: Difference
+) -> dict[str, int]:
     return judge(told, found, wrong, left).faults()
 
 
@@ -54,13 +56,20 @@ def test_a_booking_as_it_no_longer_is_counts_as_stale_and_one_that_is_not_there_
 
 
 def test_what_is_left_in_the_log_in_spools_or_among_dead_letters_is_told() -> None:
-    assert faults(found=replace(FOUND, dead_letters=1), left=Left(lag=2, spooled=3)) == {"lag": 2, "spooled": 3, "dead_letters": 1}
+    assert faults(found=replace(FOUND, dead_letters=1), left=Left(lag=2, spooled=3)) == {
+        "lag": 2,
+        "spooled": 3,
+        "dead_letters": 1,
+    }
 
 
 def test_what_was_cut_from_the_log_before_it_was_loaded_is_counted_and_no_loss() -> None:
     told = replace(TOLD, cut=frozenset({ONE, TWO}), bookings={ONE: ("tours", "B1"), TWO: ("tours", "B2")})
     found = Found([TWO], [B2], dead_letters=0)
-    stale, missing = Difference("tours", "B2", "status", "new", "old"), Difference("tours", "B1", "", "a booking", "")
+    stale, missing = (
+        Difference("tours", "B2", "status", "new", "old"),
+        Difference("tours", "B1", "", "a booking", ""),
+    )
     assert faults(told, found, NOTHING, missing) == {}
     assert judge(told, found, [missing], NOTHING).cut == 1
     assert faults(told, found, NOTHING, missing, stale) == {"stale": 1, "differences": 1}

@@ -75,12 +75,18 @@ def judge(told: Told, found: Found, wrong: Sequence[Difference], left: Left) -> 
     doubled = [key for key, count in [*times.items(), *rows.items()] if count > 1]
     different = {(each.account, each.booking_id) for each in wrong}
     missing = {(each.account, each.booking_id) for each in wrong if not each.column and not each.found}
-    examples = [f"lost: {key}" for key in sorted(lost)] + [f"doubled: {key}" for key in doubled] + [f"{each}" for each in wrong]
+    examples = (
+        [f"lost: {key}" for key in sorted(lost)]
+        + [f"doubled: {key}" for key in doubled]
+        + [f"{each}" for each in wrong]
+    )
     return Verdict(
         given_up=told.given_up,
         unanswered=len(told.events) - len(told.accepted) - told.given_up,
         cut=len((told.accepted & told.cut) - times.keys()),
-        lost=len(lost) + told.distinct - len(told.accepted),  # two webhooks that became one event are a loss too
+        lost=len(lost)
+        + told.distinct
+        - len(told.accepted),  # two webhooks that became one event are a loss too
         doubled=len(doubled),
         invented=len(times.keys() - told.events),
         stale=len(different - missing),
@@ -93,8 +99,14 @@ def judge(told: Told, found: Found, wrong: Sequence[Difference], left: Left) -> 
     )
 
 
-def verdict(settings: Settings, world: World, dialects: Mapping[str, Dialect], told: Told, left: Left) -> Verdict:
+def verdict(
+    settings: Settings, world: World, dialects: Mapping[str, Dialect], told: Told, left: Left
+) -> Verdict:
     """Reads the warehouse, which nobody writes to any more."""
     events, bookings, dead = (answer.rows for answer in query_all(settings, [_EVENTS, _BOOKINGS, _DEAD]))
-    found = Found([(row[0], row[1]) for row in events], [(row[0], row[1], row[2]) for row in bookings], dead[0][0])
-    return judge(told, found, differences(world, dialects, rows_as_dicts(settings, "select * from bookings")), left)
+    found = Found(
+        [(row[0], row[1]) for row in events], [(row[0], row[1], row[2]) for row in bookings], dead[0][0]
+    )
+    return judge(
+        told, found, differences(world, dialects, rows_as_dicts(settings, "select * from bookings")), left
+    )

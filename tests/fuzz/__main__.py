@@ -24,15 +24,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--connections", type=int, default=96)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--postgres", action="store_true", help="load it into PostgreSQL too, which is to be installed")
+    parser.add_argument(
+        "--postgres", action="store_true", help="load it into PostgreSQL too, which is to be installed"
+    )
     add_options(parser)
     asked = parser.parse_args()
     return carry_out(f"fuzz, seed {asked.seed}", asked, lambda folder: _run(asked, folder))
 
 
 def _run(asked: argparse.Namespace, folder: Path) -> Report:
-    with _warehouses(postgres=asked.postgres) as warehouses, Console(stderr=True).status("starting …") as status:
-        return run(Asked(asked.requests, asked.seed, asked.connections, asked.workers, folder), warehouses, status.update)
+    with (
+        _warehouses(postgres=asked.postgres) as warehouses,
+        Console(stderr=True).status("starting …") as status,
+    ):
+        return run(
+            Asked(asked.requests, asked.seed, asked.connections, asked.workers, folder),
+            warehouses,
+            status.update,
+        )
 
 
 @contextmanager
@@ -41,7 +50,10 @@ def _warehouses(*, postgres: bool) -> Iterator[dict[str, dict[str, Any]]]:
         yield {"duckdb": {}}
         return
     with running_postgres() as server:
-        yield {"duckdb": {}, "postgres": {"destination": "postgres", "credentials": server.url, "dataset": "fuzz"}}
+        yield {
+            "duckdb": {},
+            "postgres": {"destination": "postgres", "credentials": server.url, "dataset": "fuzz"},
+        }
 
 
 if __name__ == "__main__":

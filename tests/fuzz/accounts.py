@@ -30,7 +30,11 @@ Place = tuple[Any, ...]
 
 def environment() -> dict[str, str]:
     """The accounts as a process gets them."""
-    told = {f"INGEST_ACCOUNTS__{name}__{key}".upper(): value for name, table in ACCOUNTS.items() for key, value in table.items()}
+    told = {
+        f"INGEST_ACCOUNTS__{name}__{key}".upper(): value
+        for name, table in ACCOUNTS.items()
+        for key, value in table.items()
+    }
     return {"INGEST_PUBLIC_URL": PUBLIC_URL, **told}
 
 
@@ -62,7 +66,14 @@ class Original:
 def originals() -> tuple[Original, ...]:
     """All samples of all vendors."""
     return tuple(
-        Original(sample.case.name, account, table["vendor"], sample.body, sample.given["query"], tuple(_places(json.loads(sample.body))))
+        Original(
+            sample.case.name,
+            account,
+            table["vendor"],
+            sample.body,
+            sample.given["query"],
+            tuple(_places(json.loads(sample.body))),
+        )
         for account, table in ACCOUNTS.items()
         for sample in map(load, cases_of(table["vendor"]))
     )
@@ -102,5 +113,7 @@ def _signer(name: str) -> tuple[tuple[str, ...], Any]:
 
 def _places(value: Any, above: Place = ()) -> list[Place]:
     """Every place in a document, as the keys that lead there."""
-    keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    keys = (
+        list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    )
     return [place for key in keys for place in [(*above, key), *_places(value[key], (*above, key))]]

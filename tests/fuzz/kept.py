@@ -71,7 +71,11 @@ def loaded(log: Path, settings: Settings, seconds: float) -> Loaded:
         else:
             missing += row.position not in positions
     faults = [f"{missing} records are neither a row nor a dead letter"] if missing else []
-    faults += [f"{len(events - told)} rows of booking_events that the log does not tell of"] if events - told else []
+    faults += (
+        [f"{len(events - told)} rows of booking_events that the log does not tell of"]
+        if events - told
+        else []
+    )
     faults += (
         [f"{len(letters.keys() ^ letters_told)} dead letters are not both in the log and in the table"]
         if letters.keys() ^ letters_told
@@ -82,6 +86,10 @@ def loaded(log: Path, settings: Settings, seconds: float) -> Loaded:
 
 def _rows(log: Path) -> Iterator[_Row]:
     with closing(sqlite3.connect(f"file:{log}?mode=ro", uri=True)) as connection:
-        for topic, offset, value, headers in connection.execute("select topic, offset, value, headers from records order by topic, offset"):
+        for topic, offset, value, headers in connection.execute(
+            "select topic, offset, value, headers from records order by topic, offset"
+        ):
             told = json.loads(headers)
-            yield _Row(topic, f"{topic}/0/{offset}", (told.get("ce_source", ""), told.get("ce_id", "")), value)
+            yield _Row(
+                topic, f"{topic}/0/{offset}", (told.get("ce_source", ""), told.get("ce_id", "")), value
+            )

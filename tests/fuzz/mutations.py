@@ -41,7 +41,11 @@ _MARK = "@@here@@"
 _TEXT_MARK = f'"{_MARK}"'.encode()
 _NUL_KEYS = ("", "\x00", "a\x00b", "\ud800", "__proto__", "k" * 2000)
 
-_ENCODINGS: dict[str, Callable[[bytes], bytes]] = {"gzip": compress, "deflate": zlib.compress, "br": lambda body: b"\x8b\x02\x80" + body}
+_ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": compress,
+    "deflate": zlib.compress,
+    "br": lambda body: b"\x8b\x02\x80" + body,
+}
 
 
 def hostile(chance: Random, original: Original) -> bytes:
@@ -49,7 +53,11 @@ def hostile(chance: Random, original: Original) -> bytes:
     if chance.random() < 0.25:
         return chance.choice(_WHOLE)(chance, original.body)
     document = json.loads(original.body)
-    literals = [changed for _ in range(chance.choice((1, 1, 2, 3))) if (changed := _change(chance, document, original))]
+    literals = [
+        changed
+        for _ in range(chance.choice((1, 1, 2, 3)))
+        if (changed := _change(chance, document, original))
+    ]
     text = json.dumps(document).encode()
     for literal in literals:
         text = text.replace(_TEXT_MARK, literal, 1)
@@ -109,6 +117,8 @@ _WHOLE: Sequence[Callable[[Random, bytes], bytes]] = (
     lambda _, body: b"[" + body + b"]",
     lambda _, body: body + b"\x00",
     lambda chance, body: b" \r\n\t" * chance.randrange(500) + body,
-    lambda chance, body: body.decode(errors="replace").encode(chance.choice(("utf-16", "utf-32", "utf-7", "cp500"))),
+    lambda chance, body: body.decode(errors="replace").encode(
+        chance.choice(("utf-16", "utf-32", "utf-7", "cp500"))
+    ),
     lambda _, body: b"payload=" + body,
 )

@@ -73,7 +73,9 @@ class Report:
         if self.tracebacks:
             found.append(f"{self.tracebacks} tracebacks in the receiver's output")
         if self.memory.after - self.memory.warm > FLAT:
-            found.append(f"the receiver grew by {(self.memory.after - self.memory.warm) // MIB} MiB after it was warm")
+            found.append(
+                f"the receiver grew by {(self.memory.after - self.memory.warm) // MIB} MiB after it was warm"
+            )
         found += self.kept.faults if self.kept else []
         return found + [fault for load in self.loads for fault in load.faults]
 
@@ -88,7 +90,10 @@ class Report:
             "seconds": round(self.seconds, 1),
             "requests a second": round(self.tally.requests / max(self.seconds, 0.001)),
             "answers": {_shown(status): count for status, count in statuses},
-            "by kind": {f"{kind}: {_shown(status)}": count for (kind, status), count in sorted(self.tally.answers.items())},
+            "by kind": {
+                f"{kind}: {_shown(status)}": count
+                for (kind, status), count in sorted(self.tally.answers.items())
+            },
             "acknowledged": self.tally.acknowledged.total(),
             "in the log": asdict(self.kept) if self.kept else {},
             "tracebacks": self.tracebacks,
@@ -104,7 +109,9 @@ def run(asked: Asked, warehouses: Mapping[str, Mapping[str, Any]], tell: Tell) -
     asked.folder.mkdir(parents=True, exist_ok=True)
     with closing(_receiver(asked)) as receiver:
         _shoot(report, receiver, tell)
-        report.tracebacks = _count(asked.folder / "stderr", _TRACEBACK) + _count(asked.folder / "stdout", _TRACEBACK)
+        report.tracebacks = _count(asked.folder / "stderr", _TRACEBACK) + _count(
+            asked.folder / "stdout", _TRACEBACK
+        )
         if receiver.stop() != 0:
             report.broke.append(f"the receiver stopped with {receiver.process.returncode}")
     report.kept = logged(receiver.log, Settings().dead_letter_topic, report.tally)
@@ -142,11 +149,15 @@ async def _shooting(report: Report, receiver: Receiver, tell: Tell) -> None:
     asked, tally, memory = report.asked, report.tally, report.memory
     family = [receiver.process.pid, *receiver.children()]
     memory.before = _resident(family)
-    shooting = asyncio.create_task(shoot(receiver.port, tally, list(parts(asked.seed, asked.requests, asked.connections))))
+    shooting = asyncio.create_task(
+        shoot(receiver.port, tally, list(parts(asked.seed, asked.requests, asked.connections)))
+    )
     while not shooting.done():
         await asyncio.wait([shooting], timeout=_LOOK_SECONDS)
         _look(memory, _resident(family), warm=tally.requests > _WARM * asked.requests)
-        tell(f"{tally.requests} of {asked.requests} requests, {tally.wrong} wrong answers, receiver {memory.after // MIB} MiB")
+        tell(
+            f"{tally.requests} of {asked.requests} requests, {tally.wrong} wrong answers, receiver {memory.after // MIB} MiB"
+        )
     try:
         await shooting
     except* (OSError, TimeoutError) as errors:
@@ -187,7 +198,9 @@ def _load(report: Report, log: Path, name: str, warehouse: Mapping[str, Any], te
         code = process.wait(PATIENCE)
     report.tracebacks += command.errors().count(_TRACEBACK.decode())
     if stuck or code != 0:
-        report.broke.append(f"the consumer of {name}: {stuck or f'exit code {code}'}: {command.errors()[-500:]}")
+        report.broke.append(
+            f"the consumer of {name}: {stuck or f'exit code {code}'}: {command.errors()[-500:]}"
+        )
         return
     report.loads.append(loaded(log, settings, round(time.monotonic() - started, 1)))
 
@@ -197,7 +210,9 @@ def _consumer(folder: Path, name: str, warehouse: Mapping[str, Any]) -> tuple[Co
     tree = tree_for(folder, group=name, dead_letter_limit=_NO_LIMIT) | {"public_url": PUBLIC_URL}
     tree["warehouse"] |= {"work_dir": f"{folder}/dlt-{name}", **warehouse}
     settings = Settings.model_validate(tree)
-    return Command(folder, tree, **environment(), INGEST_WAREHOUSE__CREDENTIALS=tree["warehouse"].pop("credentials")), settings
+    return Command(
+        folder, tree, **environment(), INGEST_WAREHOUSE__CREDENTIALS=tree["warehouse"].pop("credentials")
+    ), settings
 
 
 def _wait(command: Command, ended: Callable[[], int | None], tell: Callable[[int], None]) -> str:

@@ -21,15 +21,30 @@ LETTERS = "bookings.dead-letters"
 
 
 def _run(folder: Path, requests: int, warehouses: dict[str, dict[str, str]]) -> Report:
-    report = run(Asked(requests, seed=1, connections=48, workers=2, folder=folder / "fuzz"), warehouses, lambda _: None)
+    report = run(
+        Asked(requests, seed=1, connections=48, workers=2, folder=folder / "fuzz"), warehouses, lambda _: None
+    )
     assert report.faults() == []
     assert report.tally.requests >= requests
-    assert {status for status, _ in report.tally.statuses().items()} == {NO_ANSWER, 200, 202, 400, 401, 404, 405, 413, 414, 431}
+    assert {status for status, _ in report.tally.statuses().items()} == {
+        NO_ANSWER,
+        200,
+        202,
+        400,
+        401,
+        404,
+        405,
+        413,
+        414,
+        431,
+    }
     return report
 
 
 @on_linux
-def test_twenty_thousand_hostile_requests_are_answered_rightly_and_what_is_accepted_is_kept_and_loaded(tmp_path: Path) -> None:
+def test_twenty_thousand_hostile_requests_are_answered_rightly_and_what_is_accepted_is_kept_and_loaded(
+    tmp_path: Path,
+) -> None:
     report = _run(tmp_path, 20_000, {"duckdb": {}})
     (load,) = report.loads
     assert report.kept
@@ -39,8 +54,14 @@ def test_twenty_thousand_hostile_requests_are_answered_rightly_and_what_is_accep
 
 @on_linux
 @pytest.mark.postgres
-def test_what_is_accepted_of_hostile_requests_is_loaded_into_a_postgresql_too(tmp_path: Path, postgres: PostgresServer) -> None:
-    report = _run(tmp_path, 4_000, {"postgres": {"destination": "postgres", "credentials": postgres.url, "dataset": "fuzz"}})
+def test_what_is_accepted_of_hostile_requests_is_loaded_into_a_postgresql_too(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    report = _run(
+        tmp_path,
+        4_000,
+        {"postgres": {"destination": "postgres", "credentials": postgres.url, "dataset": "fuzz"}},
+    )
     (load,) = report.loads
     assert min(load.events, load.set_aside) > 20
 
@@ -52,9 +73,13 @@ def test_a_seed_decides_what_is_sent() -> None:
 def test_every_sample_is_among_what_is_sent_and_none_is_signed_as_another() -> None:
     assert {original.vendor for original in originals()} == {"calendly", "oncehub", "appointedd", "bookeo"}
     signatures = [
-        tuple(sign(original.account, original.query, original.body, "m1")) for original in originals() if original.vendor != "appointedd"
+        tuple(sign(original.account, original.query, original.body, "m1"))
+        for original in originals()
+        if original.vendor != "appointedd"
     ]
-    assert len(set(signatures)) == len({(original.query, original.body) for original in originals() if original.vendor != "appointedd"})
+    assert len(set(signatures)) == len(
+        {(original.query, original.body) for original in originals() if original.vendor != "appointedd"}
+    )
 
 
 def test_a_wrong_answer_is_a_fault() -> None:
@@ -78,7 +103,9 @@ def _write(log: Path, topic: str, *values: bytes, **headers: str) -> None:
     producer.close()
 
 
-def test_what_was_acknowledged_and_is_not_in_the_log_is_a_fault_and_so_is_what_nobody_signed(tmp_path: Path) -> None:
+def test_what_was_acknowledged_and_is_not_in_the_log_is_a_fault_and_so_is_what_nobody_signed(
+    tmp_path: Path,
+) -> None:
     log, tally = tmp_path / "log.db", Tally()
     _write(log, "bookings.calendly", BODY)
     _write(log, LETTERS, b"left")
@@ -97,7 +124,12 @@ def test_a_record_that_is_neither_a_row_nor_a_dead_letter_is_a_fault(tmp_path: P
         rig.append_records("bookings.calendly", Record("key", BODY))
         rig.load()
         assert loaded(log, rig.settings, 0).faults == []
-        rig.append_records("bookings.calendly", Record("key", BODY, {"ce_source": "/calendly/sales", "ce_id": "1"}))
+        rig.append_records(
+            "bookings.calendly", Record("key", BODY, {"ce_source": "/calendly/sales", "ce_id": "1"})
+        )
         rig.append_records(LETTERS, Record("key", BODY, {"ce_id": "2"}))
         faults = loaded(log, rig.settings, 0).faults
-    assert faults == ["1 records are neither a row nor a dead letter", "1 dead letters are not both in the log and in the table"]
+    assert faults == [
+        "1 records are neither a row nor a dead letter",
+        "1 dead letters are not both in the log and in the table",
+    ]

@@ -17,7 +17,20 @@ UNSIGNED = frozenset({200, 400, 401, 404, 405, 408, 413, 414, 431})
 NOWHERE = frozenset({404})
 TOO_LONG_TARGET, TOO_LARGE_HEAD = frozenset({414}), frozenset({431})
 
-_METHODS = ("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "LOCK", "M-SEARCH", "PURGE", "SUBSCRIBE")
+_METHODS = (
+    "GET",
+    "HEAD",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "TRACE",
+    "PROPFIND",
+    "LOCK",
+    "M-SEARCH",
+    "PURGE",
+    "SUBSCRIBE",
+)
 _PATHS = (
     "/", "//", "/healthz", "/healthz/", "/metrics", "/readyz", "/docs", "/openapi.json", "/webhooks", "/webhooks/", "/webhooks//",
     "/webhooks/calendly",
@@ -132,7 +145,11 @@ def body_digest(body: bytes) -> bytes:
 
 
 def _request(method: str, target: str, headers: Headers, body: bytes) -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", "Host: hooks.example.com", *(f"{name}: {value}" for name, value in headers)]
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        "Host: hooks.example.com",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
 
 
@@ -140,7 +157,11 @@ def _delivery(chance: Random, original: Original, body: bytes, query: str, besid
     """Rightly signed, so it is accepted and kept, whatever is in it, unless it is too large."""
     headers = sign(original.account, query, body, f"m{chance.getrandbits(64):x}") + beside
     target = f"{original.path}?{query}" if query else original.path
-    parts = (_request("POST", target, headers, body),) if chance.random() < 0.9 else _chunked(chance, target, headers, body)
+    parts = (
+        (_request("POST", target, headers, body),)
+        if chance.random() < 0.9
+        else _chunked(chance, target, headers, body)
+    )
     if len(body) > LIMIT:
         return Shot(parts, TOO_LARGE)
     return Shot(parts, ACCEPTED, body_digest(body))
@@ -148,9 +169,16 @@ def _delivery(chance: Random, original: Original, body: bytes, query: str, besid
 
 def _chunked(chance: Random, target: str, headers: Headers, body: bytes) -> tuple[bytes, ...]:
     """Without a length, in pieces of any size, some with extensions, some with trailers."""
-    lines = [f"POST {target} HTTP/1.1", "Host: hooks.example.com", *(f"{name}: {value}" for name, value in headers)]
+    lines = [
+        f"POST {target} HTTP/1.1",
+        "Host: hooks.example.com",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
     parts = ["\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode("latin-1")]
-    extension, most = chance.choice((b"", b"", b";a=b", b';x="y"')), chance.choice((1 + len(body) // 3, 1 + len(body)))
+    extension, most = (
+        chance.choice((b"", b"", b";a=b", b';x="y"')),
+        chance.choice((1 + len(body) // 3, 1 + len(body))),
+    )
     while body:
         size = chance.randint(1, most)
         part, body = body[:size], body[size:]
@@ -174,7 +202,9 @@ def _hostile(chance: Random) -> Play:
 def _compressed(chance: Random) -> Play:
     original = chance.choice(originals())
     encoding, body = encoded(chance, original.body)
-    return Play("compressed", (_delivery(chance, original, body, original.query, [("Content-Encoding", encoding)]),))
+    return Play(
+        "compressed", (_delivery(chance, original, body, original.query, [("Content-Encoding", encoding)]),)
+    )
 
 
 def _forged(chance: Random) -> Play:
@@ -191,7 +221,10 @@ def _forged(chance: Random) -> Play:
         headers = headers[1:]
     elif how == 3:
         headers = [*headers, headers[-1]]
-    return Play("forged", (Shot((_request("POST", f"{original.path}?{original.query}".rstrip("?"), headers, body),), REFUSED),))
+    return Play(
+        "forged",
+        (Shot((_request("POST", f"{original.path}?{original.query}".rstrip("?"), headers, body),), REFUSED),),
+    )
 
 
 def _noise(chance: Random) -> Play:
@@ -206,9 +239,15 @@ def _noise(chance: Random) -> Play:
 
 
 def _pipelined(chance: Random) -> Play:
-    shots = tuple(chance.choice((_good, _hostile, _forged))(chance).shots[0] for _ in range(chance.randint(2, 6)))
+    shots = tuple(
+        chance.choice((_good, _hostile, _forged))(chance).shots[0] for _ in range(chance.randint(2, 6))
+    )
     return Play(
-        "pipelined", (Shot((b"".join(shot.raw for shot in shots),), shots[0].expects, shots[0].kept, shots[0].head), *_silent(shots[1:]))
+        "pipelined",
+        (
+            Shot((b"".join(shot.raw for shot in shots),), shots[0].expects, shots[0].kept, shots[0].head),
+            *_silent(shots[1:]),
+        ),
     )
 
 
@@ -246,7 +285,9 @@ def _left(chance: Random) -> Play:
 
 def _too_large(chance: Random) -> Play:
     """Its length says so; nothing of it is ever read."""
-    declared = _request("POST", chance.choice(originals()).path, [], b"").replace(b"Content-Length: 0", b"Content-Length: %d" % (LIMIT + 1))
+    declared = _request("POST", chance.choice(originals()).path, [], b"").replace(
+        b"Content-Length: 0", b"Content-Length: %d" % (LIMIT + 1)
+    )
     return Play("too large", tail=declared)
 
 
@@ -257,7 +298,9 @@ def _misdirected(chance: Random) -> Play:
     path, query = original.path, f"?{original.query}" if original.query else ""
     slash = chance.randrange(2, path.count("/") + 1)  # a target begins with one
     before, after = "/".join(path.split("/")[:slash]), "/".join(path.split("/")[slash:])
-    separator = chance.choice(("%2f", "%2F", "%252f", "%5c", "//", "/./", "/%2e/", "/x/%2e%2e/", "%2f/", "/%2F", ";/", "%00/"))
+    separator = chance.choice(
+        ("%2f", "%2F", "%252f", "%5c", "//", "/./", "/%2e/", "/x/%2e%2e/", "%2f/", "/%2F", ";/", "%00/")
+    )
     end = chance.choice(("", "/", "%2f", "#", "#x", ";x", "%00", "%20", "%23")) if separator == "//" else ""
     target = chance.choice(("", "http://elsewhere.example")) + before + separator + after + end + query
     return Play("misdirected", (Shot((_request("POST", target, headers, original.body),), NOWHERE),))
@@ -267,7 +310,9 @@ def _another_url(chance: Random) -> Play:
     """Something behind the URL that was signed."""
     original = chance.choice([one for one in originals() if one.vendor == "bookeo"])
     headers = sign(original.account, original.query, original.body, f"m{chance.getrandbits(64):x}")
-    after = chance.choice(("#", "#x", "%23", "&", ";", "&type=created", "&type=", "?", "#&type=deleted", "%00"))
+    after = chance.choice(
+        ("#", "#x", "%23", "&", ";", "&type=created", "&type=", "?", "#&type=deleted", "%00")
+    )
     target = f"{original.path}?{original.query}{after}"
     return Play("another url", (Shot((_request("POST", target, headers, original.body),), REFUSED),))
 
@@ -285,7 +330,10 @@ def _large_head(chance: Random) -> Play:
     elif how == 2:
         headers += [("X", "y" * 700)] * 100
     else:
-        target, expects = f"{target}{'&' if original.query else '?'}{'q' * chance.choice((17_000, 100_000))}", TOO_LONG_TARGET
+        target, expects = (
+            f"{target}{'&' if original.query else '?'}{'q' * chance.choice((17_000, 100_000))}",
+            TOO_LONG_TARGET,
+        )
     return Play("large head", (Shot((_request("POST", target, headers, original.body),), expects),))
 
 

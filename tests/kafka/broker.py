@@ -73,7 +73,15 @@ def fetch() -> Path:
         if not libs.exists():
             with tempfile.TemporaryDirectory(dir=libs.parent) as unfinished:
                 copied = Path(unfinished) / "libs"
-                command = ["mvn", "-B", "-q", "-f", str(_POM), "dependency:copy-dependencies", f"-DoutputDirectory={copied}"]
+                command = [
+                    "mvn",
+                    "-B",
+                    "-q",
+                    "-f",
+                    str(_POM),
+                    "dependency:copy-dependencies",
+                    f"-DoutputDirectory={copied}",
+                ]
                 subprocess.run(command, check=True)
                 copied.rename(libs)
     return libs
@@ -110,7 +118,9 @@ class Broker:
 
     user, password = "ingest", "not-a-secret"
 
-    def __init__(self, libs: Path, home: Path, port: int | None = None, *, overrides: str = "", cluster_id: str = "") -> None:
+    def __init__(
+        self, libs: Path, home: Path, port: int | None = None, *, overrides: str = "", cluster_id: str = ""
+    ) -> None:
         """`overrides` are properties that count before those of a node by itself; where they name listeners, there is no secure one."""
         self.port, secure_port = port or free_port(), free_port()
         self.servers = [f"127.0.0.1:{self.port}"]
@@ -155,7 +165,9 @@ class Broker:
 
     def lose_tail(self, topics: Iterable[str], share: float) -> None:
         """Of the newest segment of each of their partitions, as with a disk that had not synced it. It is not running."""
-        for folder in (folder for topic in topics for folder in sorted((self._home / "data").glob(f"{topic}-*"))):
+        for folder in (
+            folder for topic in topics for folder in sorted((self._home / "data").glob(f"{topic}-*"))
+        ):
             if newest := max(folder.glob("*.log"), default=None):
                 os.truncate(newest, int(newest.stat().st_size * (1 - share)))
 
@@ -172,8 +184,14 @@ class Broker:
     def _make_certificate(self) -> None:
         store = ["-keystore", str(self._home / "keys.p12"), "-storepass", self.password, "-alias", "broker"]
         names = ["-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1"]
-        subprocess.run(["keytool", "-genkeypair", "-keyalg", "EC", *names, *store], check=True, capture_output=True)
-        subprocess.run(["keytool", "-exportcert", "-rfc", "-file", str(self.cafile), *store], check=True, capture_output=True)
+        subprocess.run(
+            ["keytool", "-genkeypair", "-keyalg", "EC", *names, *store], check=True, capture_output=True
+        )
+        subprocess.run(
+            ["keytool", "-exportcert", "-rfc", "-file", str(self.cafile), *store],
+            check=True,
+            capture_output=True,
+        )
 
     def _format_storage(self, cluster_id: str) -> None:
         options = (f"--cluster-id={cluster_id}", f"--config={self._properties}")
@@ -184,7 +202,9 @@ class Broker:
         quick_start = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
         options = (*quick_start, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{self._libs}/*")
         with self._output.open("ab") as output:
-            return subprocess.Popen(["java", *options, *arguments], stdout=output, stderr=output, cwd=self._home)
+            return subprocess.Popen(
+                ["java", *options, *arguments], stdout=output, stderr=output, cwd=self._home
+            )
 
     def _answers(self) -> bool:
         try:

@@ -24,7 +24,11 @@ controller.quorum.fetch.timeout.ms=1000
 
 def make_cluster(libs: Path, home: Path, known: Sequence[int], own: Sequence[int] = ()) -> list[Broker]:
     """As many nodes as ports that clients are sent to, a proxy's before each; or a node's own, where those are named too. None is started."""
-    cluster_id, ports, controllers = new_cluster_id(), own or [free_port() for _ in known], [free_port() for _ in known]
+    cluster_id, ports, controllers = (
+        new_cluster_id(),
+        own or [free_port() for _ in known],
+        [free_port() for _ in known],
+    )
     voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(controllers, 1))
     nodes = []
     for number, (port, controller, advertised) in enumerate(zip(ports, controllers, known, strict=True), 1):

@@ -47,7 +47,10 @@ class GuardedBroker(Broker):
     def create(self, *topics: str) -> None:
         """With one partition each."""
         with closing(KafkaAdminClient(bootstrap_servers=self.servers)) as admin:
-            admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1} for topic in topics}, wait_for_metadata=True)
+            admin.create_topics(
+                {topic: {"num_partitions": 1, "replication_factor": 1} for topic in topics},
+                wait_for_metadata=True,
+            )
 
     def topics(self) -> set[str]:
         """Those of clients; not the brokers' own."""

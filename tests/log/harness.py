@@ -26,7 +26,11 @@ class Log(ABC):
 
     def __init__(self) -> None:
         name = uuid.uuid4().hex[:12]
-        self.topic, self.other_topic, self.group = f"bookings.{name}", f"bookings.{name}.other", f"group-{name}"
+        self.topic, self.other_topic, self.group = (
+            f"bookings.{name}",
+            f"bookings.{name}.other",
+            f"group-{name}",
+        )
         self._producers: list[Producer] = []
         self._consumers: list[Consumer] = []
 
@@ -102,7 +106,9 @@ class KafkaLog(Log):
         return kafka_backlog(self.servers, self.settings, self.group, [self.topic, self.other_topic])
 
     def _open_producer(self) -> Producer:
-        return KafkaLogProducer(self.servers, self.settings, [self.topic])  # the other topic is for it to find out
+        return KafkaLogProducer(
+            self.servers, self.settings, [self.topic]
+        )  # the other topic is for it to find out
 
     def _open_consumer(self) -> Consumer:
         return KafkaLogConsumer(self.servers, self.settings, self.group, [self.topic, self.other_topic])

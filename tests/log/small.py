@@ -29,4 +29,8 @@ class SmallLog:
 
 def size_of(record: Record) -> int:
     """Bytes of key, value and headers."""
-    return len(record.key) + len(record.value) + sum(len(name) + len(value) for name, value in record.headers.items())
+    return (
+        len(record.key)
+        + len(record.value)
+        + sum(len(name) + len(value) for name, value in record.headers.items())
+    )

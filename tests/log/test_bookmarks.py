@@ -17,7 +17,9 @@ def kept_after(steps: list[int]) -> Bookmarks:
     kept, offset = Bookmarks(), 0
     for number, step in enumerate(steps):
         offset += step
-        kept = kept.with_newest(Bookmark(offset, "0" * 24, f"1732886400.{number:07}"), "4f9c1a3e-7a2b-4c55-9a53-0d5c2f6f8a11")
+        kept = kept.with_newest(
+            Bookmark(offset, "0" * 24, f"1732886400.{number:07}"), "4f9c1a3e-7a2b-4c55-9a53-0d5c2f6f8a11"
+        )
     return kept
 
 
@@ -35,9 +37,17 @@ def test_they_are_few_and_lie_at_growing_distances(steps: list[int]) -> None:
 def test_they_fit_with_a_commit_however_long_the_log_is() -> None:
     kept = Bookmarks()
     for power in range(62):
-        kept = kept.with_newest(Bookmark(2**power * 2, "0" * 24, "1732886400.1234567"), "4f9c1a3e-7a2b-4c55-9a53-0d5c2f6f8a11")
-        kept = Bookmarks(kept.log, tuple(Bookmark(2**62 - 2**other, "0" * 24, "1732886400.1234567") for other in range(power)))
-    assert len(kept.with_newest(Bookmark(2**62, "0" * 24, "1732886400.1234567"), kept.log).encode()) < KAFKAS_LIMIT
+        kept = kept.with_newest(
+            Bookmark(2**power * 2, "0" * 24, "1732886400.1234567"), "4f9c1a3e-7a2b-4c55-9a53-0d5c2f6f8a11"
+        )
+        kept = Bookmarks(
+            kept.log,
+            tuple(Bookmark(2**62 - 2**other, "0" * 24, "1732886400.1234567") for other in range(power)),
+        )
+    assert (
+        len(kept.with_newest(Bookmark(2**62, "0" * 24, "1732886400.1234567"), kept.log).encode())
+        < KAFKAS_LIMIT
+    )
 
 
 @pytest.mark.parametrize("distance", [2, 10, 100, 500, 900])

@@ -30,7 +30,10 @@ def test_one_lone_record_is_read_while_nothing_follows_it(log: Log) -> None:
 
 def test_records_of_one_key_keep_their_order(log: Log) -> None:
     producer = log.producer()
-    appended = [producer.append(log.topic, [Record(f"booking-{number % 7}", str(number).encode())]) for number in range(210)]
+    appended = [
+        producer.append(log.topic, [Record(f"booking-{number % 7}", str(number).encode())])
+        for number in range(210)
+    ]
     for future in appended:
         future.result(PATIENCE)
     by_key: dict[str, list[int]] = defaultdict(list)
@@ -64,7 +67,11 @@ def test_a_topic_nobody_announced_can_be_appended_to(log: Log) -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        Record("booking-1", b"value", {"ce_id": "1", "ce_source": "/calendly/sales", "empty": "", "unicode": "Zoë 🎈"}),
+        Record(
+            "booking-1",
+            b"value",
+            {"ce_id": "1", "ce_source": "/calendly/sales", "empty": "", "unicode": "Zoë 🎈"},
+        ),
         Record("booking-1", b""),
         Record("booking-1", bytes(range(256))),
         Record("calendly/sales/Zoë/預約/🎈", b"value"),
@@ -210,7 +217,10 @@ def test_every_record_of_several_producers_and_threads_is_there_once(log: Log) -
     failed: list[BaseException] = []
 
     def write(name: str, number: int) -> None:
-        futures = [producers[number].append(log.topic, [Record(f"{name}-{count % 5}", f"{name}/{count}".encode())]) for count in range(60)]
+        futures = [
+            producers[number].append(log.topic, [Record(f"{name}-{count % 5}", f"{name}/{count}".encode())])
+            for count in range(60)
+        ]
         failed.extend(error for future in futures if (error := future.exception(PATIENCE)))
 
     threads = [threading.Thread(target=write, args=(f"thread-{number}", number % 3)) for number in range(12)]
@@ -260,7 +270,9 @@ def test_an_append_after_close_fails(log: Log) -> None:
     producer = log.producer()
     append(producer, log.topic, Record("booking-1", b"in time"))
     producer.close()
-    assert isinstance(producer.append(log.topic, [Record("booking-1", b"too late")]).exception(PATIENCE), LogUnavailable)
+    assert isinstance(
+        producer.append(log.topic, [Record("booking-1", b"too late")]).exception(PATIENCE), LogUnavailable
+    )
     producer.close()
 
 
@@ -285,4 +297,8 @@ def test_an_append_cannot_be_cancelled(log: Log) -> None:
 
 
 def test_partitions_are_named_by_topic_and_number() -> None:
-    assert Partition("bookings.calendly", 2) == Partition("bookings.calendly", 2) != Partition("bookings.calendly", 3)
+    assert (
+        Partition("bookings.calendly", 2)
+        == Partition("bookings.calendly", 2)
+        != Partition("bookings.calendly", 3)
+    )

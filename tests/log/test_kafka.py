@@ -50,7 +50,9 @@ def test_a_record_the_broker_refuses_fails_alone(kafka_log: KafkaLog) -> None:
 def test_a_record_no_broker_could_take_fails_alone(kafka_log: KafkaLog) -> None:
     producer = kafka_log.producer()
     append(producer, kafka_log.topic, *numbered(1))
-    refused = producer.append(kafka_log.topic, [Record("booking-1", b"with it"), Record("booking-1", bytes(30 * 1024 * 1024))])
+    refused = producer.append(
+        kafka_log.topic, [Record("booking-1", b"with it"), Record("booking-1", bytes(30 * 1024 * 1024))]
+    )
     assert isinstance(refused.exception(QUICKLY), LogUnavailable)
     append(producer, kafka_log.topic, *numbered(1, start=1))
 
@@ -58,7 +60,12 @@ def test_a_record_no_broker_could_take_fails_alone(kafka_log: KafkaLog) -> None:
 def test_the_largest_body_fits_with_the_largest_head_as_a_dead_letter_too(kafka_log: KafkaLog) -> None:
     head, now = {"x-quotes": '"' * 64 * 1024}, datetime.now(UTC)
     letter = DeadLetter(
-        source="sales", reason="unreadable_payload", detail="", happened_at=now, data=os.urandom(LARGEST_BODY), headers=head
+        source="sales",
+        reason="unreadable_payload",
+        detail="",
+        happened_at=now,
+        data=os.urandom(LARGEST_BODY),
+        headers=head,
     )
     append(kafka_log.producer(), kafka_log.topic, letter.to_record())
 
@@ -171,7 +178,9 @@ def test_a_consumer_that_leaves_hands_what_it_did_not_commit_to_the_other(kafka_
     assert first.generation() > generation
 
 
-def test_a_consumer_that_was_away_too_long_cannot_commit(kafka_log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_consumer_that_was_away_too_long_cannot_commit(
+    kafka_log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(consumer_module._OPTIONS, "max_poll_interval_ms", 1_000)
     monkeypatch.setitem(consumer_module._OPTIONS, "session_timeout_ms", 6_000)
     append(kafka_log.producer(), kafka_log.topic, *numbered(3))

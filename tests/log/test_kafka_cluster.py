@@ -30,15 +30,23 @@ def three(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.mark.parametrize(
     ("settings", "copies", "needed"),
-    [(KafkaSettings(replication_factor=3), 3, "2"), (KafkaSettings(replication_factor=2), 2, "1"), (KafkaSettings(), 3, "1")],
+    [
+        (KafkaSettings(replication_factor=3), 3, "2"),
+        (KafkaSettings(replication_factor=2), 2, "1"),
+        (KafkaSettings(), 3, "1"),
+    ],
     ids=["three are asked for", "two are asked for", "as the brokers have it"],
 )
-def test_of_three_copies_two_are_needed_to_acknowledge(three: list[str], settings: KafkaSettings, copies: int, needed: str) -> None:
+def test_of_three_copies_two_are_needed_to_acknowledge(
+    three: list[str], settings: KafkaSettings, copies: int, needed: str
+) -> None:
     with closing(KafkaLog(three)) as log:
         log.settings = settings
         append(log.producer(), log.topic, *numbered(1))
         with closing(KafkaAdminClient(bootstrap_servers=three)) as admin:
             [topic] = admin.describe_topics([log.topic])
-            described = admin.describe_configs([ConfigResource("topic", log.topic)], config_filter="all")["topic"][log.topic]
+            described = admin.describe_configs([ConfigResource("topic", log.topic)], config_filter="all")[
+                "topic"
+            ][log.topic]
     assert {len(partition["replica_nodes"]) for partition in topic["partitions"]} == {copies}
     assert described["min.insync.replicas"]["value"] == needed

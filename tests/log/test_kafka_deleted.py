@@ -34,7 +34,9 @@ def told() -> Told:
 
 
 def open_telling(log: KafkaLog, told: Told) -> Consumer:
-    consumer = KafkaLogConsumer(log.servers, log.settings, log.group, [log.topic, log.other_topic], lambda *gone: told.append(gone))
+    consumer = KafkaLogConsumer(
+        log.servers, log.settings, log.group, [log.topic, log.other_topic], lambda *gone: told.append(gone)
+    )
     log._consumers.append(consumer)
     return consumer
 
@@ -47,7 +49,9 @@ def delete_before(log: KafkaLog, offset: int) -> None:
 
 def commit_of(log: KafkaLog) -> int:
     with closing(KafkaAdminClient(bootstrap_servers=log.servers)) as admin:
-        offset: int = admin.list_group_offsets({log.group: [TopicPartition(log.topic, 0)]})[log.group][TopicPartition(log.topic, 0)].offset
+        offset: int = admin.list_group_offsets({log.group: [TopicPartition(log.topic, 0)]})[log.group][
+            TopicPartition(log.topic, 0)
+        ].offset
         return offset
 
 
@@ -147,12 +151,21 @@ def test_it_is_logged_and_counted(one: KafkaLog) -> None:
     delete_before(one, 3)
     with capture_logs() as logged, closing(open_consumer(settings)) as consumer:
         read(consumer, 2)
-    assert REGISTRY.get_sample_value("ingest_deleted_unread_total", {"topic": one.topic, "partition": "0"}) == 2
+    assert (
+        REGISTRY.get_sample_value("ingest_deleted_unread_total", {"topic": one.topic, "partition": "0"}) == 2
+    )
     [line] = [line for line in logged if line["event"] == "log.deleted_unread"]
-    assert (line["log_level"], line["topic"], line["partition"], line["records"]) == ("error", one.topic, 0, 2)
+    assert (line["log_level"], line["topic"], line["partition"], line["records"]) == (
+        "error",
+        one.topic,
+        0,
+        2,
+    )
 
 
-def test_what_was_fetched_is_read_again_when_it_could_not_be_found_out(one: KafkaLog, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_fetched_is_read_again_when_it_could_not_be_found_out(
+    one: KafkaLog, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     append(one.producer(), one.topic, *numbered(3))
     consumer = open_telling(one, told)
     assert isinstance(consumer, KafkaLogConsumer)

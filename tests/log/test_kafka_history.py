@@ -62,8 +62,12 @@ def commit_of(log: KafkaLog) -> OffsetAndMetadata:
         return found
 
 
-@pytest.mark.parametrize("count", [4, 10, 25], ids=["shorter than it was", "as long as it was", "longer than it was"])
-def test_a_topic_that_is_made_anew_while_no_consumer_runs_is_read_from_its_beginning(one: KafkaLog, count: int) -> None:
+@pytest.mark.parametrize(
+    "count", [4, 10, 25], ids=["shorter than it was", "as long as it was", "longer than it was"]
+)
+def test_a_topic_that_is_made_anew_while_no_consumer_runs_is_read_from_its_beginning(
+    one: KafkaLog, count: int
+) -> None:
     append(one.producer(), one.topic, *numbered(10))
     first = opened(one)
     first.commit(read(first, 10))
@@ -72,7 +76,9 @@ def test_a_topic_that_is_made_anew_while_no_consumer_runs_is_read_from_its_begin
     assert values(read_until(opened(one), lambda found: len(found) >= count)) == values_from(100, count)
 
 
-@pytest.mark.parametrize("count", [4, 10, 25], ids=["shorter than it was", "as long as it was", "longer than it was"])
+@pytest.mark.parametrize(
+    "count", [4, 10, 25], ids=["shorter than it was", "as long as it was", "longer than it was"]
+)
 def test_a_topic_that_is_made_anew_under_a_consumer_is_read_from_its_beginning(
     one: KafkaLog, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,8 +145,12 @@ def test_a_consumer_reads_again_from_a_bookmark_and_so_does_the_next(one: KafkaL
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["under a consumer", "while no consumer runs"])
-@pytest.mark.parametrize("more", [-1, 0, 15], ids=["shorter than it was", "as long as it was", "longer than it was"])
-def test_what_a_log_gets_after_it_lost_its_tail_is_read(broker: Broker, more: int, *, away: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "more", [-1, 0, 15], ids=["shorter than it was", "as long as it was", "longer than it was"]
+)
+def test_what_a_log_gets_after_it_lost_its_tail_is_read(
+    broker: Broker, more: int, *, away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(history, "_LOOK_SECONDS", 1.0)
     with closing(KafkaLog(broker.servers, partitions=1)) as log:
         producer, consumer = log.producer(), opened(log)
@@ -164,7 +174,9 @@ def test_what_a_log_gets_after_it_lost_its_tail_is_read(broker: Broker, more: in
         assert {change.partition.topic for change in consumer.changes()} <= {log.topic}
 
 
-def test_commits_that_are_restored_with_the_log_are_older_than_what_the_consumer_knows(broker: Broker) -> None:
+def test_commits_that_are_restored_with_the_log_are_older_than_what_the_consumer_knows(
+    broker: Broker,
+) -> None:
     with closing(KafkaLog(broker.servers, partitions=1)) as log:
         producer, consumer = log.producer(), opened(log)
         for record in numbered(10):
@@ -175,7 +187,9 @@ def test_commits_that_are_restored_with_the_log_are_older_than_what_the_consumer
         broker.kill()
         broker.lose_tail([log.topic], 0.45)
         broker.start()
-        consumer._consumer.commit({TopicPartition(log.topic, 0): OffsetAndMetadata(older.offset, older.metadata, -1)})
+        consumer._consumer.commit(
+            {TopicPartition(log.topic, 0): OffsetAndMetadata(older.offset, older.metadata, -1)}
+        )
         append(log.producer(), log.topic, *numbered(15, start=100))
         found = read_until(consumer, lambda found: set(values(found)) >= set(values_from(100, 15)))
         assert values(found)[-15:] == values_from(100, 15)

@@ -89,7 +89,9 @@ def test_a_producer_starts_before_its_broker(broker: Broker) -> None:
 
 
 def test_append_returns_at_once_while_there_is_no_broker() -> None:
-    with closing(KafkaLogProducer([f"127.0.0.1:{free_port()}"], KafkaSettings(), ["bookings.calendly"])) as producer:
+    with closing(
+        KafkaLogProducer([f"127.0.0.1:{free_port()}"], KafkaSettings(), ["bookings.calendly"])
+    ) as producer:
         futures, longest = [], 0.0
         for _ in range(1000):
             started = time.monotonic()
@@ -119,7 +121,9 @@ def test_an_append_for_which_connecting_took_too_long_leaves_the_connection_to_t
 
 
 def test_an_outage_leaves_no_threads_behind() -> None:
-    with closing(KafkaLogProducer([f"127.0.0.1:{free_port()}"], KafkaSettings(), ["bookings.calendly"])) as producer:
+    with closing(
+        KafkaLogProducer([f"127.0.0.1:{free_port()}"], KafkaSettings(), ["bookings.calendly"])
+    ) as producer:
         producer.append("bookings.calendly", [Record("booking-1", b"")]).exception(QUICKLY)
         before = set(threading.enumerate())
         for _ in range(5):

@@ -52,7 +52,9 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.check: finding for finding in findings}
 
 
-def settled(broker: GuardedBroker, user: str, topics: list[str], enough: Callable[[dict[str, Finding]], bool]) -> dict[str, Finding]:
+def settled(
+    broker: GuardedBroker, user: str, topics: list[str], enough: Callable[[dict[str, Finding]], bool]
+) -> dict[str, Finding]:
     """What is found as soon as the broker knows of rights that were granted a moment ago."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -80,7 +82,9 @@ def test_a_user_with_every_right_is_told_so(guarded: GuardedBroker, user: str, t
         consumer.commit(records)
 
 
-def test_a_user_without_rights_is_told_each_one_that_is_missing(guarded: GuardedBroker, user: str, topics: list[str]) -> None:
+def test_a_user_without_rights_is_told_each_one_that_is_missing(
+    guarded: GuardedBroker, user: str, topics: list[str]
+) -> None:
     found = by_name(look(guarded.secure_servers, guarded.settings(user), GROUP, topics))
     assert [name for name, finding in found.items() if not finding.failed] == ["log"]
     assert topics[0] in found["log topics"].detail
@@ -95,35 +99,53 @@ def test_a_user_without_rights_is_told_each_one_that_is_missing(guarded: Guarded
 
 
 @pytest.mark.parametrize(
-    ("granted", "failing"), [("WRITE", {"log read", "log group"}), ("READ", {"log write", "log idempotence", "log group"})]
+    ("granted", "failing"),
+    [("WRITE", {"log read", "log group"}), ("READ", {"log write", "log idempotence", "log group"})],
 )
 def test_the_right_of_one_side_is_not_the_others(
     guarded: GuardedBroker, user: str, topics: list[str], granted: str, failing: set[str]
 ) -> None:
     guarded.grant(user, "TOPIC", topics, granted)
-    found = settled(guarded, user, topics, lambda found: {name for name, each in found.items() if each.failed} == failing)
+    found = settled(
+        guarded, user, topics, lambda found: {name for name, each in found.items() if each.failed} == failing
+    )
     assert {name for name, each in found.items() if each.failed} == failing
 
 
-def test_the_topic_without_a_right_is_the_one_that_is_named(guarded: GuardedBroker, user: str, topics: list[str]) -> None:
+def test_the_topic_without_a_right_is_the_one_that_is_named(
+    guarded: GuardedBroker, user: str, topics: list[str]
+) -> None:
     guarded.grant(user, "TOPIC", topics[:1], "READ", "WRITE")
     guarded.grant(user, "TOPIC", topics[1:], "READ")
-    found = settled(guarded, user, topics, lambda found: not found["log topics"].failed and not found["log read"].failed)
+    found = settled(
+        guarded, user, topics, lambda found: not found["log topics"].failed and not found["log read"].failed
+    )
     assert topics[1] in found["log write"].detail
     assert topics[0] not in found["log write"].detail
 
 
-def test_a_group_that_may_only_be_looked_at_is_not_enough(guarded: GuardedBroker, user: str, topics: list[str]) -> None:
+def test_a_group_that_may_only_be_looked_at_is_not_enough(
+    guarded: GuardedBroker, user: str, topics: list[str]
+) -> None:
     guarded.grant(user, "TOPIC", topics, "READ", "WRITE")
     guarded.grant(user, "GROUP", [GROUP], "DESCRIBE")
-    found = settled(guarded, user, topics, lambda found: {name for name, each in found.items() if each.failed} == {"log group"})
+    found = settled(
+        guarded,
+        user,
+        topics,
+        lambda found: {name for name, each in found.items() if each.failed} == {"log group"},
+    )
     assert {name for name, each in found.items() if each.failed} == {"log group"}
 
 
-def test_missing_topics_are_fine_for_who_may_create_them_and_are_not_created(guarded: GuardedBroker, user: str) -> None:
+def test_missing_topics_are_fine_for_who_may_create_them_and_are_not_created(
+    guarded: GuardedBroker, user: str
+) -> None:
     missing = f"bookings.{uuid4().hex[:12]}"
     guarded.grant(user, "TOPIC", [missing], "READ", "WRITE")
-    found = settled(guarded, user, [missing], lambda found: "the right is missing" in found["log topics"].detail)
+    found = settled(
+        guarded, user, [missing], lambda found: "the right is missing" in found["log topics"].detail
+    )
     assert f"{missing}: the right is missing; create it, or grant CREATE" in found["log topics"].detail
     with pytest.raises(LogDenied, match="grant CREATE"):
         may_write(guarded.secure_servers, guarded.settings(user), [missing])
@@ -140,7 +162,9 @@ def test_copies_that_the_cluster_cannot_hold_are_told_before_the_start(guarded: 
     assert "kafka.replication_factor" in found["log topics"].detail
 
 
-def test_looking_leaves_nothing_in_the_topics_and_makes_no_group(guarded: GuardedBroker, topics: list[str]) -> None:
+def test_looking_leaves_nothing_in_the_topics_and_makes_no_group(
+    guarded: GuardedBroker, topics: list[str]
+) -> None:
     group = f"group-{uuid4().hex[:12]}"
     before = guarded.topics()
     findings = look(guarded.servers, KafkaSettings(), group, topics)
@@ -167,20 +191,34 @@ def only(findings: list[Finding]) -> Finding:
             "the broker refused the SASL login of {user}: correct kafka.sasl_username and kafka.sasl_password",
         ),
         ({"sasl_username": "nobody"}, "the broker refused the SASL login of nobody"),
-        ({"sasl_mechanism": "SCRAM-SHA-512"}, "the broker does not offer kafka.sasl_mechanism SCRAM-SHA-512; it offers PLAIN"),
+        (
+            {"sasl_mechanism": "SCRAM-SHA-512"},
+            "the broker does not offer kafka.sasl_mechanism SCRAM-SHA-512; it offers PLAIN",
+        ),
         ({"sasl_mechanism": "SCRUM"}, "kafka.sasl_mechanism SCRUM is not known"),
         ({"sasl_mechanism": None, "sasl_password": None}, "set kafka.sasl_mechanism too"),
         ({"sasl_password": None}, "set kafka.sasl_password too"),
         ({"ssl_cafile": None}, "by an authority that is not trusted here: set kafka.ssl_cafile"),
-        ({"ssl_cafile": "nowhere.pem"}, "kafka.ssl_cafile nowhere.pem cannot be read: No such file or directory"),
+        (
+            {"ssl_cafile": "nowhere.pem"},
+            "kafka.ssl_cafile nowhere.pem cannot be read: No such file or directory",
+        ),
         ({"ssl_cafile": __file__}, "holds no certificate in PEM form"),
         ({"ssl_keyfile": __file__}, "kafka.ssl_keyfile is set without kafka.ssl_certfile"),
         ({"ssl_certfile": __file__}, "are not a certificate and a private key in PEM form"),
-        ({"security_protocol": "PLAINTEXT"}, "the port wants TLS: set kafka.security_protocol to SSL or SASL_SSL"),
-        ({"security_protocol": "SSL"}, "It may want a login: set kafka.security_protocol to SASL_PLAINTEXT or SASL_SSL"),
+        (
+            {"security_protocol": "PLAINTEXT"},
+            "the port wants TLS: set kafka.security_protocol to SSL or SASL_SSL",
+        ),
+        (
+            {"security_protocol": "SSL"},
+            "It may want a login: set kafka.security_protocol to SASL_PLAINTEXT or SASL_SSL",
+        ),
     ],
 )
-def test_why_a_secure_broker_does_not_let_us_in_is_told(guarded: GuardedBroker, change: dict[str, object], told: str) -> None:
+def test_why_a_secure_broker_does_not_let_us_in_is_told(
+    guarded: GuardedBroker, change: dict[str, object], told: str
+) -> None:
     settings = guarded.settings("user0", **change)
     found = only(look(guarded.secure_servers, settings, GROUP, ["bookings.some"]))
     assert told.format(user="user0") in found.detail
@@ -206,23 +244,47 @@ def test_a_secure_client_at_a_plain_port_is_told(guarded: GuardedBroker, protoco
 def test_a_certificate_for_another_name_is_told(guarded: GuardedBroker) -> None:
     server = guarded.secure_servers[0].replace("127.0.0.1", "localhost")
     found = only(look([server], guarded.settings("user0"), GROUP, ["bookings.some"]))
-    assert "the server's certificate is not for localhost: name the broker in log as its certificate does" in found.detail
+    assert (
+        "the server's certificate is not for localhost: name the broker in log as its certificate does"
+        in found.detail
+    )
 
 
-def test_a_key_with_a_pass_phrase_is_told_instead_of_asked_for(guarded: GuardedBroker, tmp_path: Path) -> None:
+def test_a_key_with_a_pass_phrase_is_told_instead_of_asked_for(
+    guarded: GuardedBroker, tmp_path: Path
+) -> None:
     pair = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-passout", "pass:secret", "-subj", "/CN=a", *pair],
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-passout",
+            "pass:secret",
+            "-subj",
+            "/CN=a",
+            *pair,
+        ],
         check=True,
         capture_output=True,
     )
-    settings = guarded.settings("user0", ssl_certfile=str(tmp_path / "cert.pem"), ssl_keyfile=str(tmp_path / "key.pem"))
-    assert "is encrypted: give one without a pass phrase" in only(look(guarded.secure_servers, settings, GROUP, ["bookings.some"])).detail
+    settings = guarded.settings(
+        "user0", ssl_certfile=str(tmp_path / "cert.pem"), ssl_keyfile=str(tmp_path / "key.pem")
+    )
+    assert (
+        "is encrypted: give one without a pass phrase"
+        in only(look(guarded.secure_servers, settings, GROUP, ["bookings.some"])).detail
+    )
 
 
 @pytest.mark.parametrize(
     ("server", "told"),
-    [("127.0.0.1:{port}", "no connection (Connection refused)"), ("nowhere.invalid:9092", "the name nowhere.invalid cannot be resolved")],
+    [
+        ("127.0.0.1:{port}", "no connection (Connection refused)"),
+        ("nowhere.invalid:9092", "the name nowhere.invalid cannot be resolved"),
+    ],
 )
 def test_a_broker_that_is_not_there_is_told_and_may_come_back(server: str, told: str) -> None:
     found = only(look([server.format(port=free_port())], KafkaSettings(), GROUP, ["bookings.some"]))

@@ -38,6 +38,8 @@ def test_a_lone_record_is_taken_and_read_after_idle_connections_were_closed(forg
             assert values(stored) == [str(number).encode()]
             consumer.commit(stored)
             open_, deadline = connections(forgetful), time.monotonic() + PATIENCE
-            while connections(forgetful) >= open_:  # as sets: another may have taken the place of one that was closed
+            while (
+                connections(forgetful) >= open_
+            ):  # as sets: another may have taken the place of one that was closed
                 assert time.monotonic() < deadline, "the broker kept all connections"
                 assert consumer.poll(1, 0.1) == []

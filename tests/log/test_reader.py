@@ -36,13 +36,18 @@ def values(reader: Reader) -> list[bytes]:
 
 def test_it_reads_every_record_of_every_topic_as_it_was_appended(log: Log) -> None:
     producer = log.producer()
-    told = [Record(f"booking-{number}", b"\xff" * number, {"ce_id": str(number), "unicode": "Zoë"}) for number in range(20)]
+    told = [
+        Record(f"booking-{number}", b"\xff" * number, {"ce_id": str(number), "unicode": "Zoë"})
+        for number in range(20)
+    ]
     append(producer, log.topic, *told[:10])
     append(producer, log.other_topic, *told[10:])
     with reading(log) as reader:
         assert reader.total() == 20
         found = list(reader.records())
-    assert sorted((stored.record for stored in found), key=lambda record: int(record.headers["ce_id"])) == told
+    assert (
+        sorted((stored.record for stored in found), key=lambda record: int(record.headers["ce_id"])) == told
+    )
     assert {stored.partition.topic for stored in found[:10]} == {log.topic}
     assert len({stored.position for stored in found}) == 20
 
@@ -122,7 +127,9 @@ def test_large_records_are_read_too(log: Log) -> None:
         assert [value[0] for value in values(reader)] == [0, 1, 2, 3]
 
 
-def test_what_retention_deleted_is_left_out_and_the_log_says_from_when_it_has_records(sqlite_log: SqliteLog) -> None:
+def test_what_retention_deleted_is_left_out_and_the_log_says_from_when_it_has_records(
+    sqlite_log: SqliteLog,
+) -> None:
     producer, consumer = sqlite_log.producer(), sqlite_log.consumer()
     append(producer, sqlite_log.topic, *numbered(3))
     consumer.commit(read(consumer, 3))

@@ -41,7 +41,10 @@ def test_what_a_reconciliation_found_and_the_log_refuses_becomes_a_dead_letter_o
     assert [record.headers["ce_subject"] for record in log.taken[TOPIC]] == ["B1", "B3"] * 2
     letters = log.taken[settings.dead_letter_topic]
     assert len({letter.headers["ce_id"] for letter in letters}) == 1
-    assert (letters[0].headers["dl_reason"], letters[0].headers["dl_bytes"]) == ("log_refused", str(len(large.data)))
+    assert (letters[0].headers["dl_reason"], letters[0].headers["dl_bytes"]) == (
+        "log_refused",
+        str(len(large.data)),
+    )
     assert large.data.startswith(letters[0].value)
     assert letters[0].headers["ce_source"] == SOURCE
 
@@ -64,7 +67,9 @@ def test_a_log_that_is_away_is_no_refusal() -> None:
 def test_what_a_replay_cannot_append_again_is_counted_and_the_rest_is_replayed(tmp_path: Path) -> None:
     settings = Settings.model_validate(tree_for(tmp_path))
     with closing(open_producer(settings)) as producer:
-        producer.append(TOPIC, [sample(1, "B1").to_record(), sample(2, "B2", note="n" * 9000).to_record()]).result(10)
+        producer.append(
+            TOPIC, [sample(1, "B1").to_record(), sample(2, "B2", note="n" * 9000).to_record()]
+        ).result(10)
     with closing(open_reader(settings, None)) as reader:
         log, replay = SmallLog(5000), Replay(settings, reader, None, Wanted())
         replay._append(log, list(reader.records()))

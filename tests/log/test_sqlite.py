@@ -48,7 +48,10 @@ for line in sys.stdin:
 def run(program: str, *arguments: str) -> subprocess.Popen[bytes]:
     """Another process of ours."""
     return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", program, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
     )
 
 
@@ -86,7 +89,10 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(sqlite_log: Sqlite
     for name, count in acknowledged.items():
         mine = [value.decode() for value in found if value.startswith(f"{name}/".encode())]
         assert count >= 100
-        assert len(mine) in (10 * count, 10 * (count + 1))  # the append it was killed in is there as a whole, or not at all
+        assert len(mine) in (
+            10 * count,
+            10 * (count + 1),
+        )  # the append it was killed in is there as a whole, or not at all
         assert mine == [f"{name}/{number}/{part}" for number in range(len(mine) // 10) for part in range(10)]
 
 
@@ -117,7 +123,8 @@ def test_several_processes_append_at_once(sqlite_log: SqliteLog) -> None:
     for stored in found:
         by_writer[stored.record.key].append(stored.record.value.decode())
     assert by_writer == {
-        f"writer-{writer}": [f"writer-{writer}/{number}/{part}" for number in range(50) for part in range(10)] for writer in range(4)
+        f"writer-{writer}": [f"writer-{writer}/{number}/{part}" for number in range(50) for part in range(10)]
+        for writer in range(4)
     }
     assert [stored.offset for stored in found] == list(range(2000))
 
@@ -162,7 +169,8 @@ def aged(log: SqliteLog, *ages: float) -> None:
     with closing(sqlite3.connect(log.path)) as connection, connection:
         now = time.time()
         connection.executemany(
-            "UPDATE records SET appended_at = ? WHERE offset = ?", [(now - age, offset) for offset, age in enumerate(ages)]
+            "UPDATE records SET appended_at = ? WHERE offset = ?",
+            [(now - age, offset) for offset, age in enumerate(ages)],
         )
 
 
@@ -198,7 +206,9 @@ def test_a_consumer_whose_clock_is_ahead_deletes_nothing_that_is_young(
     monkeypatch.setattr(consumer_module, "_PRUNE_EVERY_SECONDS", 0.0)
     aged(sqlite_log, 15 * 86400, 86400, 10)
     right = time.time
-    with closing(SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(days=14))) as consumer:
+    with closing(
+        SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(days=14))
+    ) as consumer:
         records = read(consumer, 3)
         monkeypatch.setattr("ingest.log.sqlite.consumer.time.time", lambda: right() + ahead)
         consumer.commit(records)
@@ -222,19 +232,27 @@ def test_retention_never_lets_an_offset_be_used_again(sqlite_log: SqliteLog) -> 
     assert (stored.record.value, stored.offset) == (b"after", 5)
 
 
-def test_a_commit_prunes_by_itself_when_it_is_time(sqlite_log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_prunes_by_itself_when_it_is_time(
+    sqlite_log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(consumer_module, "_PRUNE_EVERY_SECONDS", 0.0)
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(5))
-    with closing(SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(seconds=-1))) as consumer:
+    with closing(
+        SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(seconds=-1))
+    ) as consumer:
         consumer.commit(read(consumer, 5))
     assert count_of_rows(sqlite_log.path) == 0
 
 
-def test_much_is_pruned_in_parts_so_that_writers_get_in_between(sqlite_log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_much_is_pruned_in_parts_so_that_writers_get_in_between(
+    sqlite_log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(consumer_module, "_PRUNE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(consumer_module, "_PRUNED_AT_ONCE", 2)
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(7))
-    with closing(SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(seconds=-1))) as consumer:
+    with closing(
+        SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(seconds=-1))
+    ) as consumer:
         found = read(consumer, 7)
         left = []
         for some in (found[:3], found[3:5], found[5:], found):
@@ -247,7 +265,9 @@ def test_only_its_owner_can_read_the_file(sqlite_log: SqliteLog) -> None:
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(1))
     sqlite_log.consumer()
     files = [*sqlite_log.path.parent.glob(f"{sqlite_log.path.name}*")]
-    assert {f"{sqlite_log.path.name}{suffix}" for suffix in ("", "-wal", "-shm")} < {file.name for file in files}
+    assert {f"{sqlite_log.path.name}{suffix}" for suffix in ("", "-wal", "-shm")} < {
+        file.name for file in files
+    }
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -259,7 +279,9 @@ def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
 def test_a_second_consumer_of_a_group_is_refused_and_told_why(sqlite_log: SqliteLog) -> None:
     first = sqlite_log.consumer()
     with pytest.raises(LogUnavailable, match=f"another consumer of group '{sqlite_log.group}'"):
-        SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(days=14), patience=0.1)
+        SqliteConsumer(
+            sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(days=14), patience=0.1
+        )
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(1))
     first.commit(read(first, 1))
 
@@ -276,7 +298,10 @@ def test_a_small_limit_starves_no_topic(sqlite_log: SqliteLog) -> None:
     producer, consumer = sqlite_log.producer(), sqlite_log.consumer()
     append(producer, sqlite_log.topic, *numbered(100))
     append(producer, sqlite_log.other_topic, *numbered(2))
-    assert {stored.partition.topic for stored in read(consumer, 4)} == {sqlite_log.topic, sqlite_log.other_topic}
+    assert {stored.partition.topic for stored in read(consumer, 4)} == {
+        sqlite_log.topic,
+        sqlite_log.other_topic,
+    }
 
 
 def test_a_record_that_cannot_be_stored_fails_and_the_next_one_does_not(sqlite_log: SqliteLog) -> None:
@@ -346,12 +371,17 @@ def count_of_rows(path: Path) -> int:
         return int(connection.execute("SELECT COUNT(*) FROM records").fetchone()[0])
 
 
-@pytest.mark.parametrize("finds_it", [SqliteConsumer.backlog, SqliteConsumer.shrink], ids=["backlog", "shrink"])
+@pytest.mark.parametrize(
+    "finds_it", [SqliteConsumer.backlog, SqliteConsumer.shrink], ids=["backlog", "shrink"]
+)
 def test_whoever_finds_that_another_file_is_there_it_is_read_from_its_beginning(
     tmp_path: Path, finds_it: Callable[[SqliteConsumer], object]
 ) -> None:
     path = tmp_path / "log.db"
-    with closing(SqliteProducer(path)) as producer, closing(SqliteConsumer(path, "group", ["topic"], timedelta(days=1))) as consumer:
+    with (
+        closing(SqliteProducer(path)) as producer,
+        closing(SqliteConsumer(path, "group", ["topic"], timedelta(days=1))) as consumer,
+    ):
         producer.append("topic", [Record("key", b"before")] * 3).result(PATIENCE)
         consumer.commit(before := consumer.poll(10, PATIENCE))
         for file in tmp_path.glob("log.db*"):
@@ -380,7 +410,10 @@ def test_a_file_that_was_away_and_comes_back_is_written_to_again(tmp_path: Path)
 
 def test_a_file_that_another_one_replaced_is_neither_written_to_nor_committed_to(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
-    with closing(SqliteProducer(path)) as producer, closing(SqliteConsumer(path, "group", ["topic"], timedelta(days=1))) as consumer:
+    with (
+        closing(SqliteProducer(path)) as producer,
+        closing(SqliteConsumer(path, "group", ["topic"], timedelta(days=1))) as consumer,
+    ):
         producer.append("topic", [Record("key", b"before")]).result(PATIENCE)
         before = consumer.poll(10, PATIENCE)
         generation = consumer.generation()

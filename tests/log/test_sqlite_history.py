@@ -42,7 +42,9 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         command = [sys.executable, "-c", _WRITER, str(path), TOPIC]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        )
         self.acknowledged: list[bytes] = []
 
     def append(self, *texts: str) -> None:
@@ -124,7 +126,9 @@ def test_what_is_acknowledged_is_there_though_files_beside_it_are_deleted_and_th
 
 
 @pytest.mark.parametrize("kinds", [("wal",), ("shm",), ("wal", "shm")], ids=" ".join)
-def test_several_processes_and_a_consumer_get_over_it(path: Path, writer: Writer, kinds: Sequence[str]) -> None:
+def test_several_processes_and_a_consumer_get_over_it(
+    path: Path, writer: Writer, kinds: Sequence[str]
+) -> None:
     other = Writer(path)
     with closing(consumer_of(path)) as consumer, closing(SqliteProducer(path)) as beside:
         writer.append(*texts("one", 10))
@@ -148,7 +152,9 @@ def test_several_processes_and_a_consumer_get_over_it(path: Path, writer: Writer
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_an_idle_process_lets_go_of_a_wal_that_was_deleted_and_saves_what_is_in_it(path: Path, writer: Writer) -> None:
+def test_an_idle_process_lets_go_of_a_wal_that_was_deleted_and_saves_what_is_in_it(
+    path: Path, writer: Writer
+) -> None:
     writer.append(*texts("before", 5))
     take_away(path, "wal", "shm")
     deadline = time.monotonic() + PATIENCE
@@ -168,7 +174,9 @@ def test_an_idle_process_makes_no_new_file_where_one_was_taken_away(path: Path, 
     assert not path.exists()
 
 
-def test_a_look_from_outside_does_not_keep_what_is_in_a_deleted_wal_from_being_saved(path: Path, writer: Writer) -> None:
+def test_a_look_from_outside_does_not_keep_what_is_in_a_deleted_wal_from_being_saved(
+    path: Path, writer: Writer
+) -> None:
     writer.append(*texts("before", 5))
     take_away(path, "wal")
     with suppress(LogUnavailable):
@@ -180,7 +188,9 @@ def test_a_look_from_outside_does_not_keep_what_is_in_a_deleted_wal_from_being_s
 
 
 @pytest.mark.parametrize("restore", [rename_over, shutil.copy], ids=["by a rename", "by a copy over it"])
-def test_a_log_that_is_restored_while_nobody_uses_it_goes_on(path: Path, tmp_path: Path, restore: object) -> None:
+def test_a_log_that_is_restored_while_nobody_uses_it_goes_on(
+    path: Path, tmp_path: Path, restore: object
+) -> None:
     assert callable(restore)
     with closing(SqliteProducer(path)) as producer:
         append(producer, TOPIC, *numbered(5))
@@ -194,7 +204,9 @@ def test_a_log_that_is_restored_while_nobody_uses_it_goes_on(path: Path, tmp_pat
         assert values(read(consumer, 25))[5:] == [record.value for record in numbered(20, start=100)]
 
 
-def test_a_log_that_is_restored_under_a_writer_has_all_that_was_acknowledged_since(path: Path, tmp_path: Path, writer: Writer) -> None:
+def test_a_log_that_is_restored_under_a_writer_has_all_that_was_acknowledged_since(
+    path: Path, tmp_path: Path, writer: Writer
+) -> None:
     writer.append(*texts("before", 20))
     copy(path, tmp_path / "kept")
     writer.append(*texts("cut", 20))
@@ -208,7 +220,9 @@ def test_a_log_that_is_restored_under_a_writer_has_all_that_was_acknowledged_sin
 
 
 @pytest.mark.parametrize("committed", [0, 4, 10])
-def test_a_consumer_reads_what_a_restored_log_got_below_its_position(path: Path, tmp_path: Path, committed: int) -> None:
+def test_a_consumer_reads_what_a_restored_log_got_below_its_position(
+    path: Path, tmp_path: Path, committed: int
+) -> None:
     with closing(SqliteProducer(path)) as producer, closing(consumer_of(path)) as consumer:
         append(producer, TOPIC, *numbered(5))
         copy(path, tmp_path / "kept")
@@ -250,7 +264,9 @@ def test_a_copy_put_over_the_file_is_noticed_by_whoever_read_more_of_it(path: Pa
         polled = read(consumer, 10)
         consumer.commit(polled[:committed])
         commits = f"UPDATE commits SET next_offset = {min(committed, 2)}"
-        change_in_place(path, "DELETE FROM records WHERE offset >= 4", "UPDATE topics SET next_offset = 4", commits)
+        change_in_place(
+            path, "DELETE FROM records WHERE offset >= 4", "UPDATE topics SET next_offset = 4", commits
+        )
         with closing(SqliteProducer(path)) as other:
             append(other, TOPIC, *numbered(20, start=100))
         with pytest.raises(CommitFailed):

@@ -51,7 +51,9 @@ class Outcome:
     wrong: list[list[Difference]]
 
 
-def rehearse(folder: Path, plan: Plan, limits: Mapping[str, Allowed] | None = None, **accounts: Mapping[str, Any]) -> Outcome:
+def rehearse(
+    folder: Path, plan: Plan, limits: Mapping[str, Allowed] | None = None, **accounts: Mapping[str, Any]
+) -> Outcome:
     """`limits` are the simulated vendors', by account; `accounts` further settings of ours, as are theirs."""
     month = Month(plan)
     with serving(plan, limits) as served:
@@ -92,7 +94,9 @@ def _settings(folder: Path, served: Served, own: Mapping[str, Mapping[str, Any]]
         "consumer": {"admin_port": 0},
         "warehouse": {"credentials": f"{folder}/warehouse.duckdb", "work_dir": f"{folder}/dlt"},
         "reconcile": {"lag": "0s", "state_dir": f"{folder}/reconcile"},
-        "accounts": {name: {**table, "rate_limit": 0, **own.get(name, {})} for name, table in served.accounts.items()},
+        "accounts": {
+            name: {**table, "rate_limit": 0, **own.get(name, {})} for name, table in served.accounts.items()
+        },
     }
     (folder / "ingest.toml").write_text(tomlkit.dumps(tree))
     secrets = folder / "ingest.secrets.toml"
@@ -105,7 +109,12 @@ def _settings(folder: Path, served: Served, own: Mapping[str, Mapping[str, Any]]
 def _consuming(folder: Path) -> Iterator[None]:
     with (folder / "consume.log").open("wb") as lines:
         process = subprocess.Popen(
-            [*COMMAND, "consume"], cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=lines, stderr=lines
+            [*COMMAND, "consume"],
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=lines,
+            stderr=lines,
         )
     try:
         yield
@@ -125,14 +134,20 @@ def _reconcile(folder: Path, plan: Plan) -> Run:
     line = [*COMMAND, "reconcile", "--since", format_instant(plan.start), "--json"]
     began = time.monotonic()
     with (folder / "reports.json").open("wb") as out, (folder / "reconcile.log").open("wb") as lines:
-        process = subprocess.Popen(line, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=lines)
+        process = subprocess.Popen(
+            line, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=lines
+        )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     said = (folder / "reports.json").read_text()
-    assert process.returncode == 0, f"exit code {process.returncode}: {said[-2000:]} {(folder / 'reconcile.log').read_text()[-2000:]}"
+    assert process.returncode == 0, (
+        f"exit code {process.returncode}: {said[-2000:]} {(folder / 'reconcile.log').read_text()[-2000:]}"
+    )
     return Run(json.loads(said), time.monotonic() - began, usage.ru_maxrss * 1024)
 
 
 def _wrong(month: Month, settings: Settings) -> list[Difference]:
     answer = query(settings, "select * from bookings")
-    return differences(month.world, month.dialects, [dict(zip(answer.columns, row, strict=True)) for row in answer.rows])
+    return differences(
+        month.world, month.dialects, [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    )

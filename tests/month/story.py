@@ -46,7 +46,8 @@ class Month:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.dialects: Mapping[str, Dialect] = {
-            name: load_dialect(name)(f"{PUBLIC_URL}/webhooks/{name}/{name}", SECRET) for name in vendor_names()
+            name: load_dialect(name)(f"{PUBLIC_URL}/webhooks/{name}/{name}", SECRET)
+            for name in vendor_names()
         }
         self.world = World({name: dialect.habits for name, dialect in self.dialects.items()}, plan.seed)
         self.changes = list(self._live())
@@ -78,7 +79,10 @@ class Month:
     def lost_bookings(self) -> set[tuple[str, str]]:
         """The same by account and booking id. One that was moved to where it was already differs in no column that is compared."""
         meetings = self.world.meetings
-        return {(account, self.dialects[account].expected(meetings[account][number])["booking_id"]) for account, number in self.lost}
+        return {
+            (account, self.dialects[account].expected(meetings[account][number])["booking_id"])
+            for account, number in self.lost
+        }
 
     def arrivals(self) -> list[Arrival]:
         """In the order in which they arrive: all late by up to two hours, though not later than now, some twice."""
@@ -95,4 +99,6 @@ class Month:
         """The request."""
         dialect = self.dialects[arrival.change.account]
         webhook = dialect.webhook(arrival.change)
-        return Delivery(webhook.query, Headers.of(dialect.headers(webhook, arrival.at).items()), webhook.body, arrival.at)
+        return Delivery(
+            webhook.query, Headers.of(dialect.headers(webhook, arrival.at).items()), webhook.body, arrival.at
+        )

@@ -11,7 +11,9 @@ from tests.month.story import Plan
 _PROOF = 11
 
 
-def test_one_reconcile_of_a_month_leaves_no_difference_and_counts_exactly_what_was_lost(tmp_path: Path) -> None:
+def test_one_reconcile_of_a_month_leaves_no_difference_and_counts_exactly_what_was_lost(
+    tmp_path: Path,
+) -> None:
     outcome = rehearse(tmp_path, Plan(datetime.now(UTC), bookings=8_000))
     lost = Counter(account for account, _ in outcome.month.lost)
     first, second = outcome.runs

@@ -40,13 +40,23 @@ def serving(plan: Plan, limits: Mapping[str, Allowed] | None = None) -> Iterator
 
 def _serve(plan: Plan, limits: Mapping[str, Allowed], pipe: Connection) -> None:
     month = Month(plan)
-    rest = {name: load_rest_dialect(name)(dialect, month.world.meetings[name]) for name, dialect in month.dialects.items()}
+    rest = {
+        name: load_rest_dialect(name)(dialect, month.world.meetings[name])
+        for name, dialect in month.dialects.items()
+    }
     server = RestServer(rest, limits)
     with server.serving():
-        accounts = {name: {**dialect.settings(), "api_url": server.api_url(name)} for name, dialect in month.dialects.items()}
+        accounts = {
+            name: {**dialect.settings(), "api_url": server.api_url(name)}
+            for name, dialect in month.dialects.items()
+        }
         pipe.send(
             Served(
-                accounts, {name: {"webhook_secrets": [dialect.secret], **rest[name].settings()} for name, dialect in month.dialects.items()}
+                accounts,
+                {
+                    name: {"webhook_secrets": [dialect.secret], **rest[name].settings()}
+                    for name, dialect in month.dialects.items()
+                },
             )
         )
         pipe.recv()

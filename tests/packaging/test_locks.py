@@ -20,17 +20,21 @@ def test_every_dependency_of_what_is_locked_is_locked_too_with_its_extras(lock: 
         for need in _needs(pin):
             locked = pins.get(canonicalize_name(need.name))
             assert locked, f"{pin.name} needs {need}, which {lock} does not have"
-            assert need.extras <= locked.extras, f"{pin.name} needs {need}; {lock} has {locked} without that extra"
-            assert all(need.specifier.contains(version.version, prereleases=True) for version in locked.specifier), (
-                f"{pin.name}: {need}, {locked}"
+            assert need.extras <= locked.extras, (
+                f"{pin.name} needs {need}; {lock} has {locked} without that extra"
             )
+            assert all(
+                need.specifier.contains(version.version, prereleases=True) for version in locked.specifier
+            ), f"{pin.name}: {need}, {locked}"
 
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_has_what_the_project_asks_for(lock: str) -> None:
     pins = {canonicalize_name(pin.name): pin for pin in _pins(lock)}
     for need in _asked(with_dev=lock == "requirements-dev.lock"):
-        assert need.extras <= pins[canonicalize_name(need.name)].extras, f"{need} is not in {lock} with its extras"
+        assert need.extras <= pins[canonicalize_name(need.name)].extras, (
+            f"{need} is not in {lock} with its extras"
+        )
 
 
 @pytest.mark.parametrize("lock", LOCKS)

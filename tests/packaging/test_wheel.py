@@ -16,7 +16,9 @@ PACKAGES = ("ingest", "receivers", "consumers")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel, which is built from the sdist, which is built from what git tracks."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
+    files = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout.split("\0")
     for name in filter(None, files):
         if (ROOT / name).is_file():
             target = source / name
@@ -42,7 +44,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_every_module_the_markers_of_its_types_and_nothing_else(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    tracked = subprocess.run(["git", "ls-files", *PACKAGES], cwd=ROOT, capture_output=True, check=True, text=True).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files", *PACKAGES], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout.split()
     assert names == {name for name in tracked if (ROOT / name).is_file()}
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
 

@@ -42,7 +42,9 @@ class Answer:
 
 async def ask(app: Starlette, request: Request, ending: Ending = Ending.COMPLETE) -> Answer:
     """One request, as uvicorn would hand it on. What the application does not catch is raised here."""
-    arriving = deque[Message]({"type": "http.request", "body": chunk, "more_body": True} for chunk in request.chunks)
+    arriving = deque[Message](
+        {"type": "http.request", "body": chunk, "more_body": True} for chunk in request.chunks
+    )
     if ending is Ending.COMPLETE:
         arriving.append({"type": "http.request", "body": b"", "more_body": False})
     sent: list[Message] = []
@@ -72,7 +74,9 @@ def _scope(request: Request) -> dict[str, Any]:
         "path": unquote(request.path),
         "raw_path": request.path.encode("latin-1", "replace"),
         "query_string": request.query.encode("latin-1"),
-        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in request.headers],
+        "headers": [
+            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in request.headers
+        ],
     }
 
 
@@ -108,7 +112,12 @@ class InProcess:
     ) -> None:
         self.log = folder / "log.db"
         self.settings = Settings.model_validate(
-            {"public_url": public_url, "log": f"sqlite:///{self.log}", "receiver": receiver or {}, "accounts": accounts}
+            {
+                "public_url": public_url,
+                "log": f"sqlite:///{self.log}",
+                "receiver": receiver or {},
+                "accounts": accounts,
+            }
         )
         self.runner = asyncio.Runner()
         self.open(ready_vendors(self.settings))

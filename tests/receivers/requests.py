@@ -60,7 +60,9 @@ def booking(number: int) -> Request:
 
 def from_sample(sample: Sample) -> Request:
     """A sample as its vendor sent it."""
-    return Request(f"/webhooks/{sample.case.vendor}/sales", tuple(sample.headers), (sample.body,), sample.given["query"])
+    return Request(
+        f"/webhooks/{sample.case.vendor}/sales", tuple(sample.headers), (sample.body,), sample.given["query"]
+    )
 
 
 def raw(request: Request) -> bytes:
@@ -70,4 +72,6 @@ def raw(request: Request) -> bytes:
         "Host: hooks.example.com",
         *(f"{name}: {value}" for name, value in request.headers),
     ]
-    return "\r\n".join([*lines, f"Content-Length: {len(request.body)}", "", ""]).encode("latin-1") + request.body
+    return (
+        "\r\n".join([*lines, f"Content-Length: {len(request.body)}", "", ""]).encode("latin-1") + request.body
+    )

@@ -47,7 +47,9 @@ def command_line(*arguments: str) -> list[str]:
 
 def environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
     """Ours without its settings, and these: one Calendly account `sales`, an embedded log, free ports."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("INGEST_", "PROMETHEUS_"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("INGEST_", "PROMETHEUS_"))
+    }
     defaults = {
         "PYTHONPATH": str(_ROOT),
         "INGEST_LOG": f"sqlite:///{folder / 'log.db'}",
@@ -74,7 +76,11 @@ class Receiver:
         self.log, self._stdout, self._stderr = folder / "log.db", folder / "stdout", folder / "stderr"
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
-                command or command_line("receive"), cwd=folder, env=environment(folder, settings), stdout=stdout, stderr=stderr
+                command or command_line("receive"),
+                cwd=folder,
+                env=environment(folder, settings),
+                stdout=stdout,
+                stderr=stderr,
             )
         listening = wait_for(self._listening, "the receiver listens")
         self.port, self.admin_port = int(listening["port"]), int(listening["admin_port"])
@@ -84,7 +90,11 @@ class Receiver:
 
     def _listening(self) -> dict[str, Any] | None:
         assert self.process.poll() is None, self.written()
-        lines = [json.loads(line) for line in self._stderr.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+        lines = [
+            json.loads(line)
+            for line in self._stderr.read_text().splitlines()
+            if line.startswith("{") and line.endswith("}")
+        ]
         return next((line for line in lines if line["event"] == "receiver.listening"), None)
 
     def send(self, request: Request) -> httpx.Response:
@@ -110,11 +120,15 @@ class Receiver:
 
     def resident(self) -> int:
         """Bytes of memory it has."""
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf(
+            "SC_PAGE_SIZE"
+        )
 
     def arguments(self) -> bytes:
         """What `ps` shows of it and of its workers."""
-        return b"\n".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (self.process.pid, *self.children()))
+        return b"\n".join(
+            Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (self.process.pid, *self.children())
+        )
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
@@ -160,7 +174,11 @@ class Senders:
 
     def accepted(self) -> set[str]:
         """The booking ids of the deliveries answered 202."""
-        return {subject(number) for number, status in self.answers.copy().items() if status == httpx.codes.ACCEPTED}
+        return {
+            subject(number)
+            for number, status in self.answers.copy().items()
+            if status == httpx.codes.ACCEPTED
+        }
 
     def finish(self) -> None:
         """After the deliveries under way."""

@@ -58,8 +58,17 @@ def test_metrics_count_every_delivery_of_all_workers(start: Start, tmp_path: Pat
     )
     _deliver(receiver)
     samples = _metrics(receiver)
-    deliveries = {dict(labels)["outcome"]: value for (name, labels), value in samples.items() if name == "ingest_deliveries_total"}
-    assert deliveries == {"accepted": GOOD, "dead_lettered": UNREADABLE, "rejected": FORGED, "too_large": TOO_LARGE}
+    deliveries = {
+        dict(labels)["outcome"]: value
+        for (name, labels), value in samples.items()
+        if name == "ingest_deliveries_total"
+    }
+    assert deliveries == {
+        "accepted": GOOD,
+        "dead_lettered": UNREADABLE,
+        "rejected": FORGED,
+        "too_large": TOO_LARGE,
+    }
     assert _of(samples, "ingest_deliveries_signed_total", secret="1") == GOOD + UNREADABLE - SIGNED_BEFORE
     assert _of(samples, "ingest_deliveries_signed_total", secret="2") == SIGNED_BEFORE
     assert _of(samples, "ingest_dead_letters_total", reason="unreadable_payload") == UNREADABLE
@@ -96,13 +105,21 @@ def test_with_a_token_nobody_sees_anything_without_it(start: Start) -> None:
 def test_neither_listener_has_what_the_other_has(start: Start) -> None:
     receiver = start()
     assert [receiver.client.get(path).status_code for path in ("/metrics", "/readyz")] == [404, 404]
-    assert [receiver.admin.get(path).status_code for path in ("/healthz", SALES, "/", "/docs", "/metrics/")] == [404] * 5
-    assert [receiver.admin.post(path).status_code for path in ("/metrics", "/readyz", SALES)] == [405, 405, 404]
+    assert [
+        receiver.admin.get(path).status_code for path in ("/healthz", SALES, "/", "/docs", "/metrics/")
+    ] == [404] * 5
+    assert [receiver.admin.post(path).status_code for path in ("/metrics", "/readyz", SALES)] == [
+        405,
+        405,
+        404,
+    ]
 
 
 def test_an_empty_token_is_none() -> None:
     with pytest.raises(ConfigurationError, match=r"0\.0\.0\.0 needs receiver\.admin_token"):
-        serve_admin(ReceiverSettings(admin_host=ANYWHERE, admin_port=0, admin_token=SecretStr("")), "receiver", {})
+        serve_admin(
+            ReceiverSettings(admin_host=ANYWHERE, admin_port=0, admin_token=SecretStr("")), "receiver", {}
+        )
 
 
 def test_it_is_not_ready_while_the_log_cannot_be_read(receiver: InProcess) -> None:
@@ -113,4 +130,6 @@ def test_it_is_not_ready_while_the_log_cannot_be_read(receiver: InProcess) -> No
     receiver.log.write_bytes(b"this is no database" * 1000)
     answer = receiver.ask(Request("/readyz", method="GET"))
     assert answer.status == 503
-    assert json.loads(answer.body)["reasons"] == [f"log: the log {receiver.log} failed: file is not a database"]
+    assert json.loads(answer.body)["reasons"] == [
+        f"log: the log {receiver.log} failed: file is not a database"
+    ]

@@ -34,7 +34,18 @@ def test_an_unknown_vendor_or_account_is_not_found(receiver: InProcess, path: st
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/webhooks", "/webhooks/calendly", f"{SALES}/", f"{SALES}/1", "/healthz/", "/readyz", "/metrics", "/docs"]
+    "path",
+    [
+        "/",
+        "/webhooks",
+        "/webhooks/calendly",
+        f"{SALES}/",
+        f"{SALES}/1",
+        "/healthz/",
+        "/readyz",
+        "/metrics",
+        "/docs",
+    ],
 )
 def test_nothing_else_is_there_and_nothing_redirects(receiver: InProcess, path: str) -> None:
     answer = receiver.ask(signed(booking_body(1), path=path).having(("Host", "elsewhere.example")))
@@ -171,14 +182,36 @@ def test_an_authentic_delivery_that_cannot_be_read_is_accepted_and_kept_whole(re
 
 @pytest.mark.parametrize(
     "unread",
-    [b'"\\ud800"', b'"\xff"', b'"\x00\n"', b"1e400", b"9" * 1500, b"NaN", b"[" * 1000 + b"]" * 1000, b'{"a":1,"a":2}'],
-    ids=["half a character", "no UTF-8", "control characters", "an exponent", "digits", "no number", "depth", "one key twice"],
+    [
+        b'"\\ud800"',
+        b'"\xff"',
+        b'"\x00\n"',
+        b"1e400",
+        b"9" * 1500,
+        b"NaN",
+        b"[" * 1000 + b"]" * 1000,
+        b'{"a":1,"a":2}',
+    ],
+    ids=[
+        "half a character",
+        "no UTF-8",
+        "control characters",
+        "an exponent",
+        "digits",
+        "no number",
+        "depth",
+        "one key twice",
+    ],
 )
-def test_what_strict_parsers_refuse_where_nobody_reads_it_keeps_no_booking_out_of_the_log(receiver: InProcess, unread: bytes) -> None:
+def test_what_strict_parsers_refuse_where_nobody_reads_it_keeps_no_booking_out_of_the_log(
+    receiver: InProcess, unread: bytes
+) -> None:
     body = booking_body(1).replace(b'"payload": {', b'"payload": {"nobody_reads": ' + unread + b", ")
     assert unread in body
     assert receiver.ask(signed(body)).status == 202
-    assert [(record.value, record.headers["ce_subject"]) for record in receiver.events()] == [(body, subject(1))]
+    assert [(record.value, record.headers["ce_subject"]) for record in receiver.events()] == [
+        (body, subject(1))
+    ]
     assert receiver.dead_letters() == []
 
 
@@ -190,12 +223,18 @@ class _Crashing(Calendly):
 
 
 def test_a_fault_of_ours_in_reading_loses_nothing_and_tells_nothing_of_the_body(receiver: InProcess) -> None:
-    account = CalendlyAccount.model_validate({"name": "sales", "vendor": "calendly", "webhook_secrets": [SECRET]})
+    account = CalendlyAccount.model_validate(
+        {"name": "sales", "vendor": "calendly", "webhook_secrets": [SECRET]}
+    )
     receiver.open({("calendly", "sales"): _Crashing(account, "http://127.0.0.1")})
     with capture_logs() as logged:
         assert receiver.ask(signed(UNREADABLE)).status == 202
     (letter,) = receiver.dead_letters()
-    assert (letter.value, letter.headers["dl_reason"], letter.headers["dl_detail"]) == (UNREADABLE, "parse_crashed", "ZeroDivisionError")
+    assert (letter.value, letter.headers["dl_reason"], letter.headers["dl_detail"]) == (
+        UNREADABLE,
+        "parse_crashed",
+        "ZeroDivisionError",
+    )
     assert [entry["event"] for entry in logged] == ["delivery.parse_crashed", "delivery.dead_lettered"]
     assert "test_answers.py" in str(logged)
     assert "somebody" not in str(logged)
@@ -224,9 +263,13 @@ def test_a_good_delivery_passes_whatever_went_wrong_before(receiver: InProcess) 
     assert [record.headers["ce_subject"] for record in receiver.events()] == [subject(2)]
 
 
-def test_a_delivery_of_any_age_is_believed_unless_the_account_says_how_old_it_may_be(receiver: InProcess) -> None:
+def test_a_delivery_of_any_age_is_believed_unless_the_account_says_how_old_it_may_be(
+    receiver: InProcess,
+) -> None:
     last_year = datetime.now(UTC) - timedelta(days=365)
     assert receiver.ask(_with_signature(_signature(last_year))).status == 202
-    strict = CalendlyAccount.model_validate({"name": "sales", "vendor": "calendly", "webhook_secrets": [SECRET], "tolerance": "3d"})
+    strict = CalendlyAccount.model_validate(
+        {"name": "sales", "vendor": "calendly", "webhook_secrets": [SECRET], "tolerance": "3d"}
+    )
     receiver.open({("calendly", "sales"): Calendly(strict, "http://127.0.0.1")})
     assert receiver.ask(_with_signature(_signature(last_year))).status == 401

@@ -111,7 +111,9 @@ def test_it_is_told_and_no_failure() -> None:
     assert "2 min behind" in finding(-2 * MINUTE).detail
 
 
-def test_what_was_measured_holds_though_the_clock_is_set_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_measured_holds_though_the_clock_is_set_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert read_clock_ahead(tmp_path) is None
     monkeypatch.setattr("ingest.clock_file._boot", lambda: "this one")
     write_clock_ahead(tmp_path, ZERO)
@@ -161,13 +163,19 @@ def statuses(receiver: InProcess, account: str, count: int, age: timedelta = ZER
     return [receiver.ask(delivery(account, number, age)).status for number in range(count)]
 
 
-def test_right_deliveries_are_to_come_again_while_the_clock_is_behind(two: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_right_deliveries_are_to_come_again_while_the_clock_is_behind(
+    two: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Late, "ahead", -10 * MINUTE)
     with capture_logs() as lines:
         assert statuses(two, "sales", 3) == [401, 401, 401]
         assert statuses(two, "support", 4) == [401, 401, 503, 503]
         assert statuses(two, "sales", 1) == [503]
-    [line] = [line for line in lines if line["event"] == "delivery.clock_wrong" and line["source"] == "/calendly/sales"]
+    [line] = [
+        line
+        for line in lines
+        if line["event"] == "delivery.clock_wrong" and line["source"] == "/calendly/sales"
+    ]
     assert "9 min 5" in line["why"] or "10 min" in line["why"]
     assert "behind" in line["why"]
     labels = {"vendor": "calendly", "account": "sales"}
@@ -178,7 +186,9 @@ def test_right_deliveries_are_to_come_again_while_the_clock_is_behind(two: InPro
     assert readiness(two.settings).state is State.OK
 
 
-def test_right_deliveries_are_to_come_again_while_the_clock_is_ahead(two: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_right_deliveries_are_to_come_again_while_the_clock_is_ahead(
+    two: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Late, "ahead", 4 * MINUTE)
     assert statuses(two, "support", 3) == [202, 202, 202]
     assert statuses(two, "sales", 3) == [401, 401, 503]

@@ -44,7 +44,11 @@ def drip(opened: socket.socket) -> bytes:
     raise AssertionError("it never hung up")
 
 
-@pytest.mark.parametrize("begun", [b"", b"POST", HEAD, HEAD + b"X-Slow: "], ids=["nothing", "a method", "headers", "a header's name"])
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"POST", HEAD, HEAD + b"X-Slow: "],
+    ids=["nothing", "a method", "headers", "a header's name"],
+)
 def test_a_head_that_does_not_come_in_time_is_not_waited_for(start: Start, begun: bytes) -> None:
     receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
     with connection(receiver) as opened:
@@ -80,10 +84,15 @@ def test_a_body_for_an_unknown_account_is_not_waited_for_either(start: Start) ->
 
 @pytest.mark.parametrize(
     "idle",
-    [b"GET /healthz HTTP/1.1\r\nHost: hooks.example.com\r\n\r\n", HEAD.replace(b"sales", b"nobody") + b"Content-Length: 2\r\n\r\n"],
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: hooks.example.com\r\n\r\n",
+        HEAD.replace(b"sales", b"nobody") + b"Content-Length: 2\r\n\r\n",
+    ],
     ids=["an empty line", "the rest of a body that was refused"],
 )
-def test_an_answered_connection_that_brings_something_but_no_request_is_not_kept(start: Start, idle: bytes) -> None:
+def test_an_answered_connection_that_brings_something_but_no_request_is_not_kept(
+    start: Start, idle: bytes
+) -> None:
     receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__KEEP_ALIVE="1s")
     with connection(receiver) as opened:
         opened.sendall(idle)
@@ -111,7 +120,9 @@ def test_a_delivery_that_takes_its_time_within_the_limits_is_accepted(start: Sta
         assert opened.recv(4096).startswith(b"HTTP/1.1 202")
 
 
-def test_the_body_of_a_request_sent_before_the_one_before_it_was_answered_has_its_own_time(start: Start) -> None:
+def test_the_body_of_a_request_sent_before_the_one_before_it_was_answered_has_its_own_time(
+    start: Start,
+) -> None:
     receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__BODY_TIMEOUT="30s")
     first, second = raw(booking(1)), raw(booking(2))
     with connection(receiver) as opened:
@@ -123,7 +134,9 @@ def test_the_body_of_a_request_sent_before_the_one_before_it_was_answered_has_it
     assert subjects(receiver.events()) == [subject(1), subject(2)]
 
 
-def test_a_head_that_comes_while_the_request_before_it_is_handled_has_its_time_after_the_answer(start: Start) -> None:
+def test_a_head_that_comes_while_the_request_before_it_is_handled_has_its_time_after_the_answer(
+    start: Start,
+) -> None:
     receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__APPEND_TIMEOUT="30s")
     second = raw(booking(2))
     with connection(receiver) as opened:
@@ -136,8 +149,12 @@ def test_a_head_that_comes_while_the_request_before_it_is_handled_has_its_time_a
     assert subjects(receiver.events()) == [subject(1), subject(2)]
 
 
-@pytest.mark.parametrize("begun", [HEAD + b"X-Slow: ", HEAD + b"Content-Length: 1000000\r\n\r\n"], ids=["head", "body"])
-def test_what_trickles_in_behind_a_request_that_waits_for_the_log_is_cut_off_too(start: Start, begun: bytes) -> None:
+@pytest.mark.parametrize(
+    "begun", [HEAD + b"X-Slow: ", HEAD + b"Content-Length: 1000000\r\n\r\n"], ids=["head", "body"]
+)
+def test_what_trickles_in_behind_a_request_that_waits_for_the_log_is_cut_off_too(
+    start: Start, begun: bytes
+) -> None:
     receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__BODY_TIMEOUT="1s")
     with connection(receiver) as opened:
         with writing_to(receiver.log):
@@ -187,7 +204,9 @@ def test_what_an_account_holds_is_there_again_when_it_is_done(start: Start) -> N
 
 
 @given(asked=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40)), max_size=60))
-def test_however_much_is_asked_for_no_more_is_given_than_there_is_and_a_newcomer_finds_some(asked: list[tuple[str, int]]) -> None:
+def test_however_much_is_asked_for_no_more_is_given_than_there_is_and_a_newcomer_finds_some(
+    asked: list[tuple[str, int]],
+) -> None:
     shared = Shared(1000)
     held = {"a": 0, "b": 0, "c": 0}
     for account, amount in asked:
@@ -201,7 +220,9 @@ def test_however_much_is_asked_for_no_more_is_given_than_there_is_and_a_newcomer
 
 
 @given(parts=st.lists(st.integers(1, 40), min_size=1, max_size=100))
-def test_half_of_it_is_there_for_an_account_that_is_alone_in_whatever_parts_it_is_asked_for(parts: list[int]) -> None:
+def test_half_of_it_is_there_for_an_account_that_is_alone_in_whatever_parts_it_is_asked_for(
+    parts: list[int],
+) -> None:
     shared = Shared(2 * sum(parts) + 1)
     assert all(shared.take("sales", part) for part in parts)
     assert not shared.take("sales", 2), "and no more than that can be relied on"
@@ -242,17 +263,27 @@ def post_anew(receiver: Receiver, number: int) -> bytes:
 
 
 def test_bodies_that_nobody_finished_make_room_for_those_that_are_whole(start: Start) -> None:
-    receiver = start(INGEST_RECEIVER__BODY_LIMIT="65536", INGEST_RECEIVER__IN_FLIGHT_LIMIT="131072", INGEST_RECEIVER__BODY_TIMEOUT="5m")
+    receiver = start(
+        INGEST_RECEIVER__BODY_LIMIT="65536",
+        INGEST_RECEIVER__IN_FLIGHT_LIMIT="131072",
+        INGEST_RECEIVER__BODY_TIMEOUT="5m",
+    )
     unfinished = HEAD + b"Content-Length: 65536\r\n\r\n" + b"x" * 65_535
     with holding(receiver, 4, unfinished):
-        wait_for(lambda: refused(receiver, 'outcome="unavailable",vendor="calendly"} 3.0'), "all but one are dropped")
+        wait_for(
+            lambda: refused(receiver, 'outcome="unavailable",vendor="calendly"} 3.0'),
+            "all but one are dropped",
+        )
         assert [post_anew(receiver, number) for number in range(5)] == [b"202"] * 5
 
 
 def test_requests_that_nobody_finished_make_room_for_those_that_are_whole(start: Start) -> None:
     receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="20", INGEST_RECEIVER__BODY_TIMEOUT="5m")
     with holding(receiver, 15, UNFINISHED.replace(b"noisy", b"sales")):
-        wait_for(lambda: refused(receiver, 'outcome="unavailable",vendor="calendly"} 5.0'), "what is beyond its share is dropped")
+        wait_for(
+            lambda: refused(receiver, 'outcome="unavailable",vendor="calendly"} 5.0'),
+            "what is beyond its share is dropped",
+        )
         assert [post_anew(receiver, number) for number in range(5)] == [b"202"] * 5
 
 
@@ -266,7 +297,9 @@ def test_requests_that_nobody_finished_make_room_for_those_that_are_whole(start:
     ],
     ids=["nothing", "a head", "a whole request", "a body for nobody"],
 )
-def test_idle_connections_make_room_for_new_ones_and_those_that_delivered_do_last(start: Start, begun: bytes) -> None:
+def test_idle_connections_make_room_for_new_ones_and_those_that_delivered_do_last(
+    start: Start, begun: bytes
+) -> None:
     receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="10", INGEST_RECEIVER__HEAD_TIMEOUT="5m")
     with connection(receiver) as kept:
         kept.sendall(raw(booking(0)))
@@ -279,7 +312,11 @@ def test_idle_connections_make_room_for_new_ones_and_those_that_delivered_do_las
 
 
 def test_connections_with_requests_that_wait_for_the_log_do_not_make_room(start: Start) -> None:
-    receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="10", INGEST_RECEIVER__HEAD_TIMEOUT="5m", INGEST_RECEIVER__APPEND_TIMEOUT="30s")
+    receiver = start(
+        INGEST_RECEIVER__CONNECTION_LIMIT="10",
+        INGEST_RECEIVER__HEAD_TIMEOUT="5m",
+        INGEST_RECEIVER__APPEND_TIMEOUT="30s",
+    )
     with connection(receiver) as waiting:
         with writing_to(receiver.log):
             waiting.sendall(raw(booking(1)))

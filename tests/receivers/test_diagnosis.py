@@ -33,9 +33,22 @@ PUBLIC_URL = "https://hooks.example.com/base"
 NOW = datetime(2026, 6, 9, 12, tzinfo=UTC)
 OTHER = "the-secret-of-another-account"
 ACCOUNTS: dict[str, dict[str, Any]] = {
-    "calendly": {"vendor": "calendly", "webhook_secrets": [SECRET, "an-older-one"], "api_token": "an-api-token"},
-    "oncehub": {"vendor": "oncehub", "webhook_secrets": [SECRET + "-2", "an-older-one"], "api_key": "an-api-key"},
-    "appointedd": {"vendor": "appointedd", "webhook_secrets": [SECRET + "-3"], "webhook_header": "X-Token", "api_key": "an-api-key"},
+    "calendly": {
+        "vendor": "calendly",
+        "webhook_secrets": [SECRET, "an-older-one"],
+        "api_token": "an-api-token",
+    },
+    "oncehub": {
+        "vendor": "oncehub",
+        "webhook_secrets": [SECRET + "-2", "an-older-one"],
+        "api_key": "an-api-key",
+    },
+    "appointedd": {
+        "vendor": "appointedd",
+        "webhook_secrets": [SECRET + "-3"],
+        "webhook_header": "X-Token",
+        "api_key": "an-api-key",
+    },
     "bookeo": {
         "vendor": "bookeo",
         "webhook_secrets": [SECRET + "-4", "an-older-one"],
@@ -43,7 +56,9 @@ ACCOUNTS: dict[str, dict[str, Any]] = {
         "api_key": "an-api-key",
     },
 }
-OTHERS = {f"other-{name}": table | {"webhook_secrets": [f"{OTHER}-of-{name}"]} for name, table in ACCOUNTS.items()}
+OTHERS = {
+    f"other-{name}": table | {"webhook_secrets": [f"{OTHER}-of-{name}"]} for name, table in ACCOUNTS.items()
+}
 SIGNERS = [name for name in ACCOUNTS if "body" in signed_parts(name)]
 
 every_vendor = pytest.mark.parametrize("name", list(ACCOUNTS))
@@ -53,8 +68,15 @@ every_signer = pytest.mark.parametrize("name", SIGNERS)
 def _vendors(**secrets: str) -> dict[str, AnyVendor]:
     """All accounts by name; `secrets` are some accounts' second ones, in place of their own."""
     tables = ACCOUNTS | OTHERS
-    tables |= {name: tables[name] | {"webhook_secrets": ["another", secret]} for name, secret in secrets.items()}
-    return {name: found for (_, name), found in Settings.model_validate({"public_url": PUBLIC_URL, "accounts": tables}).vendors().items()}
+    tables |= {
+        name: tables[name] | {"webhook_secrets": ["another", secret]} for name, secret in secrets.items()
+    }
+    return {
+        name: found
+        for (_, name), found in Settings.model_validate({"public_url": PUBLIC_URL, "accounts": tables})
+        .vendors()
+        .items()
+    }
 
 
 def _sent(vendor: AnyVendor, secret: str, body: bytes, url: str = "") -> Delivery:
@@ -72,7 +94,9 @@ def _sent(vendor: AnyVendor, secret: str, body: bytes, url: str = "") -> Deliver
 def _body(name: str) -> bytes:
     """As the usual senders write JSON: compact, and with what some escape."""
     document = json.loads(booked(name).body)
-    return json.dumps(document | {"note": "Grüße <b>&</b> a/b"}, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(
+        document | {"note": "Grüße <b>&</b> a/b"}, separators=(",", ":"), ensure_ascii=False
+    ).encode()
 
 
 def _cause(vendor: AnyVendor, delivery: Delivery) -> str:
@@ -117,7 +141,9 @@ def test_a_delivery_at_the_url_of_another_vendors_account_names_the_account_that
     ],
 )
 @every_signer
-def test_a_secret_that_differs_in_what_nobody_sees_is_told_with_its_position(name: str, configured: str, true: str, told: str) -> None:
+def test_a_secret_that_differs_in_what_nobody_sees_is_told_with_its_position(
+    name: str, configured: str, true: str, told: str
+) -> None:
     vendor = _vendors(**{name: configured})[name]
     cause = _cause(vendor, _sent(vendor, true, _body(name)))
     assert "webhook secret 2 fits" in cause
@@ -126,7 +152,8 @@ def test_a_secret_that_differs_in_what_nobody_sees_is_told_with_its_position(nam
 
 
 @pytest.mark.parametrize(
-    ("name", "field"), [("calendly", "api_token"), ("oncehub", "api_key"), ("appointedd", "api_key"), ("bookeo", "secret_key")]
+    ("name", "field"),
+    [("calendly", "api_token"), ("oncehub", "api_key"), ("appointedd", "api_key"), ("bookeo", "secret_key")],
 )
 def test_another_secret_of_the_account_is_told_by_its_name(name: str, field: str) -> None:
     vendor = _vendors()[name]
@@ -155,7 +182,9 @@ WRITTEN: dict[str, Callable[[bytes], bytes]] = {
     "JavaScript": lambda body: body,
     "Python": _rewritten(),
     "PHP": lambda body: _rewritten(separators=(",", ":"))(body).replace(b"/", b"\\/"),
-    "Go and Ruby": lambda body: body.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026"),
+    "Go and Ruby": lambda body: (
+        body.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
+    ),
     "with a line end": lambda body: body + b"\n",
 }
 
@@ -171,7 +200,9 @@ def test_a_body_that_a_proxy_changed_is_proven_by_the_one_that_was_signed(name: 
 
 @pytest.mark.parametrize("language", WRITTEN)
 @every_signer
-def test_a_body_that_was_read_and_written_again_is_known_in_the_forms_that_vendors_write(name: str, language: str) -> None:
+def test_a_body_that_was_read_and_written_again_is_known_in_the_forms_that_vendors_write(
+    name: str, language: str
+) -> None:
     vendor = _vendors()[name]
     sent = _sent(vendor, vendor.account.live_secrets()[0], WRITTEN[language](_body(name)))
     again = json.dumps(json.loads(sent.body), indent=1).encode()
@@ -180,12 +211,22 @@ def test_a_body_that_was_read_and_written_again_is_known_in_the_forms_that_vendo
 
 @pytest.mark.parametrize(
     "registered",
-    ["http://hooks.example.com/base", "https://hooks.example.com", "https://other.example:8443/base", "http://other.example:8443"],
+    [
+        "http://hooks.example.com/base",
+        "https://hooks.example.com",
+        "https://other.example:8443/base",
+        "http://other.example:8443",
+    ],
 )
 def test_a_vendor_that_signs_its_url_and_has_another_one_is_told_with_the_url(registered: str) -> None:
     vendor = _vendors()["bookeo"]
-    sent = _sent(vendor, vendor.account.live_secrets()[0], _body("bookeo"), f"{registered}/webhooks/bookeo/bookeo")
-    sent = replace(sent, headers=Headers.of([*sent.headers.lines, ("X-Forwarded-Host", "other.example:8443, proxy.internal")]))
+    sent = _sent(
+        vendor, vendor.account.live_secrets()[0], _body("bookeo"), f"{registered}/webhooks/bookeo/bookeo"
+    )
+    sent = replace(
+        sent,
+        headers=Headers.of([*sent.headers.lines, ("X-Forwarded-Host", "other.example:8443, proxy.internal")]),
+    )
     cause = _cause(vendor, sent)
     assert f"the vendor has its URL with {registered}, and public_url is {PUBLIC_URL}" in cause
 
@@ -193,7 +234,12 @@ def test_a_vendor_that_signs_its_url_and_has_another_one_is_told_with_the_url(re
 def test_a_host_that_no_signature_proves_is_not_told() -> None:
     vendor = _vendors()["bookeo"]
     sent = _sent(vendor, "nobody's", _body("bookeo"))
-    assert diagnose(vendor, replace(sent, headers=Headers.of([*sent.headers.lines, ("Host", "evil.example")])), []) is None
+    assert (
+        diagnose(
+            vendor, replace(sent, headers=Headers.of([*sent.headers.lines, ("Host", "evil.example")])), []
+        )
+        is None
+    )
 
 
 def test_a_signature_of_somebody_else_is_told_by_the_headers_name() -> None:
@@ -209,15 +255,24 @@ def test_a_body_that_came_encoded_is_told_as_such_where_nothing_is_proven(name: 
     vendor = _vendors()[name]
     sent = _sent(vendor, vendor.account.live_secrets()[0], _body(name))
     encoded = Headers.of([*sent.headers.lines, ("Content-Encoding", "br")])
-    assert _cause(vendor, replace(sent, headers=encoded, body=b"\x0b\x02\x80")).startswith("it has a header content-encoding: ")
+    assert _cause(vendor, replace(sent, headers=encoded, body=b"\x0b\x02\x80")).startswith(
+        "it has a header content-encoding: "
+    )
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.lists(st.tuples(st.sampled_from(["host", "calendly-webhook-signature", "x-forwarded-host", "x-signature"]) | TEXT, HEADER_VALUES)),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["host", "calendly-webhook-signature", "x-forwarded-host", "x-signature"]) | TEXT,
+            HEADER_VALUES,
+        )
+    ),
     st.binary(),
 )
-def test_any_noise_is_diagnosed_without_an_error_and_nothing_of_it_is_told(lines: list[tuple[str, str]], body: bytes) -> None:
+def test_any_noise_is_diagnosed_without_an_error_and_nothing_of_it_is_told(
+    lines: list[tuple[str, str]], body: bytes
+) -> None:
     for vendor in _vendors().values():
         cause = diagnose(vendor, Delivery("", Headers.of(lines), body, NOW), [])
         assert cause is None or cause.startswith("the only signature came in ")
@@ -225,7 +280,10 @@ def test_any_noise_is_diagnosed_without_an_error_and_nothing_of_it_is_told(lines
 
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[InProcess]:
-    accounts = {name: {"vendor": "calendly", "webhook_secrets": [secret]} for name, secret in (("sales", SECRET), ("support", OTHER))}
+    accounts = {
+        name: {"vendor": "calendly", "webhook_secrets": [secret]}
+        for name, secret in (("sales", SECRET), ("support", OTHER))
+    }
     with closing(InProcess(tmp_path, accounts)) as running:
         yield running
 
@@ -240,11 +298,20 @@ def test_the_cause_is_logged_after_an_answer_that_has_no_hint(receiver: InProces
     assert (answer.status, answer.body) == (401, b"")
 
 
-def test_noise_that_was_refused_just_before_hides_no_cause(receiver: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_that_was_refused_just_before_hides_no_cause(
+    receiver: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(webhook, "monotonic", partial(next, count(0.0, 0.2)))
-    noise = [Request("/webhooks/calendly/sales", (("Calendly-Webhook-Signature", "x" * number),) * (number % 3)) for number in range(9)]
+    noise = [
+        Request("/webhooks/calendly/sales", (("Calendly-Webhook-Signature", "x" * number),) * (number % 3))
+        for number in range(9)
+    ]
     with capture_logs() as logged:
-        for request in [*noise * 10, signed(booking_body(1), secret="nobody's"), signed(booking_body(1), secret=OTHER)]:
+        for request in [
+            *noise * 10,
+            signed(booking_body(1), secret="nobody's"),
+            signed(booking_body(1), secret=OTHER),
+        ]:
             for _ in range(20):
                 assert receiver.ask(request).status == 401
     diagnosed = [line["why"] for line in logged if line["event"] == "delivery.diagnosed"]
@@ -252,7 +319,9 @@ def test_noise_that_was_refused_just_before_hides_no_cause(receiver: InProcess, 
     assert "the account support (calendly)" in diagnosed[0]
 
 
-def test_a_flood_is_not_diagnosed_request_by_request(receiver: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_is_not_diagnosed_request_by_request(
+    receiver: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[object] = []
     now = [0.0]
 
@@ -269,7 +338,9 @@ def test_a_flood_is_not_diagnosed_request_by_request(receiver: InProcess, monkey
         assert len(asked) == expected
 
 
-def test_a_fault_of_ours_in_explaining_is_told_and_stops_nothing(receiver: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_in_explaining_is_told_and_stops_nothing(
+    receiver: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError(SECRET)
 

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.receivers.in_process import Ending, InProcess
-from tests.receivers.requests import SALES, SECRET, Request, booking, booking_body, from_sample, signed, subject
+from tests.receivers.requests import (
+    SALES,
+    SECRET,
+    Request,
+    booking,
+    booking_body,
+    from_sample,
+    signed,
+    subject,
+)
 from tests.vendors.anything import HEADER_VALUES, JSON, altered, to_json
 from tests.vendors.samples_of import Case, cases_of, load, vendors_with_samples
 
@@ -33,11 +42,26 @@ HEADERS = [
 METHODS = ["POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "post", "\xff", ""]
 
 LATIN = st.text(st.characters(codec="latin-1"), max_size=20)
-LENGTHS = st.sampled_from(["0", "-1", "5", str(LIMIT + 1), "9" * 300, "1_0", " 7", "٣", "0x10", "1e3"]).filter(str.isascii)
+LENGTHS = st.sampled_from(
+    ["0", "-1", "5", str(LIMIT + 1), "9" * 300, "1_0", " 7", "٣", "0x10", "1e3"]
+).filter(str.isascii)
 CONTENT_TYPES = st.sampled_from(
-    ["application/json", "text/plain; charset=nonsense", "multipart/form-data", "application/x-www-form-urlencoded"]
+    [
+        "application/json",
+        "text/plain; charset=nonsense",
+        "multipart/form-data",
+        "application/x-www-form-urlencoded",
+    ]
 )
-VALUES = HEADER_VALUES | LATIN | LENGTHS | CONTENT_TYPES | st.just(SECRET) | st.just(f"Bearer {SECRET}") | st.just("gzip, chunked")
+VALUES = (
+    HEADER_VALUES
+    | LATIN
+    | LENGTHS
+    | CONTENT_TYPES
+    | st.just(SECRET)
+    | st.just(f"Bearer {SECRET}")
+    | st.just("gzip, chunked")
+)
 
 HEADER_LINES = st.lists(st.tuples(st.sampled_from(HEADERS) | LATIN, VALUES), max_size=6).map(tuple)
 SAMPLES = st.sampled_from([case for vendor in vendors_with_samples() for case in cases_of(vendor)])
@@ -51,7 +75,9 @@ BODIES = (
 )
 NOISE = st.builds(
     Request,
-    path=st.sampled_from(PATHS) | st.sampled_from([SALES + "/", "/healthz", "/", "", "//", "/webhooks/%00/%ff", "*"]) | LATIN,
+    path=st.sampled_from(PATHS)
+    | st.sampled_from([SALES + "/", "/healthz", "/", "", "//", "/webhooks/%00/%ff", "*"])
+    | LATIN,
     headers=HEADER_LINES,
     chunks=st.lists(BODIES, max_size=3).map(tuple),
     query=LATIN,
@@ -63,7 +89,12 @@ NOISE = st.builds(
 def nearly_right(draw: st.DrawFn) -> Request:
     """A sample with other headers or another query."""
     sent = from_sample(load(draw(SAMPLES)))
-    return Request(draw(st.sampled_from(PATHS)), sent.headers + draw(HEADER_LINES), sent.chunks, draw(st.just(sent.query) | LATIN))
+    return Request(
+        draw(st.sampled_from(PATHS)),
+        sent.headers + draw(HEADER_LINES),
+        sent.chunks,
+        draw(st.just(sent.query) | LATIN),
+    )
 
 
 @st.composite
@@ -76,7 +107,9 @@ def readable_or_not(draw: st.DrawFn) -> bytes:
 
 @pytest.fixture(scope="module")
 def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
-    with closing(InProcess(tmp_path_factory.mktemp("fuzz"), ACCOUNTS, receiver={"body_limit": LIMIT})) as running:
+    with closing(
+        InProcess(tmp_path_factory.mktemp("fuzz"), ACCOUNTS, receiver={"body_limit": LIMIT})
+    ) as running:
         yield running
 
 
@@ -108,7 +141,9 @@ def test_no_request_makes_it_fail_and_good_deliveries_in_between_are_all_kept(re
     assert len(kept) >= RUNS.max_examples
 
 
-def test_whatever_is_rightly_signed_is_kept_once_untouched_as_an_event_or_a_dead_letter(receiver: InProcess) -> None:
+def test_whatever_is_rightly_signed_is_kept_once_untouched_as_an_event_or_a_dead_letter(
+    receiver: InProcess,
+) -> None:
     earlier = len(receiver.events()), len(receiver.dead_letters())
     sent: list[bytes] = []
 

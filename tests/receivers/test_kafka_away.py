@@ -50,7 +50,9 @@ def _kafka(broker: Broker, folder: Path) -> dict[str, str]:
 def _change(number: int) -> Request:
     """The bookings take turns; each change of one is a second later than the one before."""
     told = json.loads(booking_body(number % BOOKINGS))
-    told["created_at"] = told["payload"]["updated_at"] = f"2026-06-09T21:{number // 60:02}:{number % 60:02}.000000Z"
+    told["created_at"] = told["payload"]["updated_at"] = (
+        f"2026-06-09T21:{number // 60:02}:{number % 60:02}.000000Z"
+    )
     return signed(json.dumps(told).encode())
 
 
@@ -92,7 +94,9 @@ def test_deliveries_are_kept_over_a_kill_and_arrive_in_order_when_the_broker_is_
     assert len(_arrived(broker, 61)) >= 61
 
 
-def test_it_is_ready_and_status_tells_what_waits_and_for_how_long(broker: Broker, away: Receiver, tmp_path: Path) -> None:
+def test_it_is_ready_and_status_tells_what_waits_and_for_how_long(
+    broker: Broker, away: Receiver, tmp_path: Path
+) -> None:
     assert away.send(_change(0)).status_code == 202
     assert away.admin.get("/readyz").status_code == 200
     told = ingest(tmp_path, "status", "--json", **_settings(broker, tmp_path))
@@ -116,30 +120,44 @@ def test_what_a_killed_worker_had_kept_is_counted_once(broker: Broker, start: St
     wait_for(lambda: _metric(receiver, "ingest_spool_records") == 20, "they have what was left")
 
 
-def test_without_a_spool_that_can_be_used_it_says_so_and_answers_503(broker: Broker, start: Start, tmp_path: Path) -> None:
+def test_without_a_spool_that_can_be_used_it_says_so_and_answers_503(
+    broker: Broker, start: Start, tmp_path: Path
+) -> None:
     (tmp_path / "occupied").write_text("a file")
     receiver = start(**_kafka(broker, tmp_path) | {"INGEST_RECEIVER__SPOOL_DIR": str(tmp_path / "occupied")})
     assert "spool.unusable" in receiver.written()
     assert receiver.send(_change(0)).status_code == 503
     assert receiver.admin.get("/readyz").status_code == 503
     checked = ingest(
-        tmp_path, "check", "--json", **_settings(broker, tmp_path) | {"INGEST_RECEIVER__SPOOL_DIR": str(tmp_path / "occupied")}
+        tmp_path,
+        "check",
+        "--json",
+        **_settings(broker, tmp_path) | {"INGEST_RECEIVER__SPOOL_DIR": str(tmp_path / "occupied")},
     )
     assert [one["ok"] for one in checked.json["checks"] if one["check"] == "spool"] == [False]
 
 
 def _settings(broker: Broker, folder: Path) -> dict[str, str]:
-    return {name: value for name, value in environment(folder, _kafka(broker, folder)).items() if name.startswith("INGEST_")}
+    return {
+        name: value
+        for name, value in environment(folder, _kafka(broker, folder)).items()
+        if name.startswith("INGEST_")
+    }
 
 
 @on_linux
-def test_no_worker_of_several_loses_what_it_accepted_while_the_broker_was_frozen(broker: Broker, start: Start, tmp_path: Path) -> None:
+def test_no_worker_of_several_loses_what_it_accepted_while_the_broker_was_frozen(
+    broker: Broker, start: Start, tmp_path: Path
+) -> None:
     broker.start()
     receiver = start(**_kafka(broker, tmp_path), INGEST_RECEIVER__WORKERS="2")
     with delivering(receiver) as senders:
         broker.freeze()
         before = len(senders.accepted())
-        wait_for(lambda: len(senders.accepted()) > before + 100, "deliveries are accepted though the broker is silent")
+        wait_for(
+            lambda: len(senders.accepted()) > before + 100,
+            "deliveries are accepted though the broker is silent",
+        )
         receiver.kill()
     broker.thaw()
     start(**_kafka(broker, tmp_path), INGEST_RECEIVER__WORKERS="2")

@@ -46,7 +46,9 @@ def test_a_connection_is_kept_for_longer_than_nginx_and_load_balancers_and_caddy
     assert ReceiverSettings().keep_alive.total_seconds() > 120
 
 
-def test_an_idle_connection_outlives_the_time_that_a_head_may_take_and_then_takes_a_delivery(receiver: Receiver) -> None:
+def test_an_idle_connection_outlives_the_time_that_a_head_may_take_and_then_takes_a_delivery(
+    receiver: Receiver,
+) -> None:
     with connection(receiver) as opened:
         for number in range(3):
             _deliver(opened, number)
@@ -63,9 +65,13 @@ def test_an_idle_connection_is_closed_after_the_time_that_it_may_be_idle(start: 
 
 
 @pytest.mark.parametrize(
-    "parts", [[REFUSED + UNREAD], [REFUSED, UNREAD], [REFUSED + UNREAD[:1], UNREAD[1:]]], ids=["whole", "after the answer", "in pieces"]
+    "parts",
+    [[REFUSED + UNREAD], [REFUSED, UNREAD], [REFUSED + UNREAD[:1], UNREAD[1:]]],
+    ids=["whole", "after the answer", "in pieces"],
 )
-def test_a_connection_whose_request_was_refused_may_be_idle_as_long(receiver: Receiver, parts: list[bytes]) -> None:
+def test_a_connection_whose_request_was_refused_may_be_idle_as_long(
+    receiver: Receiver, parts: list[bytes]
+) -> None:
     with connection(receiver) as opened:
         _answer(opened, parts[0], b"Not Found")
         for part in parts[1:]:
@@ -74,8 +80,12 @@ def test_a_connection_whose_request_was_refused_may_be_idle_as_long(receiver: Re
         _deliver(opened, 1)
 
 
-@pytest.mark.parametrize("begun", [b"P", b"POST / HTTP/1.1\r\nX-Slow: ", b"\r\n"], ids=["a letter", "a head", "an empty line"])
-def test_what_comes_on_an_idle_connection_must_go_on_in_the_time_that_a_head_may_take(receiver: Receiver, begun: bytes) -> None:
+@pytest.mark.parametrize(
+    "begun", [b"P", b"POST / HTTP/1.1\r\nX-Slow: ", b"\r\n"], ids=["a letter", "a head", "an empty line"]
+)
+def test_what_comes_on_an_idle_connection_must_go_on_in_the_time_that_a_head_may_take(
+    receiver: Receiver, begun: bytes
+) -> None:
     with connection(receiver) as opened:
         assert _answer(opened, REFUSED + UNREAD, b"Not Found").startswith(b"HTTP/1.1 404")
         assert silent_for(opened, 2)
@@ -95,7 +105,9 @@ def test_idle_connections_make_room_where_more_than_half_of_all_are_taken(start:
         for _ in range(4):  # one after the other: what counts is how many there are when one is answered
             opened = kept.enter_context(connection(receiver))
             idle.append(opened)
-            assert _answer(opened, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b"ok\n").startswith(b"HTTP/1.1 200")
+            assert _answer(opened, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b"ok\n").startswith(
+                b"HTTP/1.1 200"
+            )
         assert _closed(idle[-1])
         wait_for(lambda: _accepts(receiver), "others are let in")
         assert silent_for(idle[0], 0.1), "the first ones are kept"

@@ -28,7 +28,9 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(log=f"sqlite:///{tmp_path / 'log.db'}", receiver=ReceiverSettings(spool_dir=str(tmp_path / "spool")))
+    return Settings(
+        log=f"sqlite:///{tmp_path / 'log.db'}", receiver=ReceiverSettings(spool_dir=str(tmp_path / "spool"))
+    )
 
 
 @pytest.fixture
@@ -62,14 +64,18 @@ def gauge() -> float | None:
     return REGISTRY.get_sample_value("ingest_spool_records")
 
 
-def test_they_are_in_the_log_in_order_before_the_first_delivery(left: list[SpoolFile], start: Start, tmp_path: Path) -> None:
+def test_they_are_in_the_log_in_order_before_the_first_delivery(
+    left: list[SpoolFile], start: Start, tmp_path: Path
+) -> None:
     close(left)
     receiver = start(INGEST_RECEIVER__SPOOL_DIR=str(tmp_path / "spool"), INGEST_RECEIVER__WORKERS="2")
     assert receiver.send(booking(1)).status_code == 202
     assert in_log(tmp_path) == [*(f"left-{number}" for number in range(251)), subject(1)]
     assert receiver.admin.get("/readyz").status_code == 200
     again = [SpoolFile(path, [TOPIC], 64 * MIB) for path in sorted((tmp_path / "spool").glob("spool-*.db"))]
-    assert [spool.waiting() for spool in again] == [0, 0], "nothing new is put there, and nobody has the files"
+    assert [spool.waiting() for spool in again] == [0, 0], (
+        "nothing new is put there, and nobody has the files"
+    )
     close(again)
 
 
@@ -77,16 +83,23 @@ def test_check_and_status_show_them(left: list[SpoolFile], settings: Settings, t
     close(left)
     environ = _environ(tmp_path, settings.receiver.spool_dir)
     files = ingest(tmp_path, "status", "--json", **environ).json["spool"]["files"]
-    assert [(Path(file["file"]).name, file["records"]) for file in files] == [("spool-000.db", 250), ("spool-001.db", 1)]
+    assert [(Path(file["file"]).name, file["records"]) for file in files] == [
+        ("spool-000.db", 250),
+        ("spool-001.db", 1),
+    ]
     checks = ingest(tmp_path, "check", "--json", **environ).json["checks"]
     [said] = [check["detail"] for check in checks if check["check"] == "spool"]
     assert f"251 records wait in {settings.receiver.spool_dir} from when the log was Kafka" in said
     hand_on(settings)
     checks = ingest(tmp_path, "check", "--json", **environ).json["checks"]
-    assert [check["detail"] for check in checks if check["check"] == "spool"] == ["not used: only needed with Kafka"]
+    assert [check["detail"] for check in checks if check["check"] == "spool"] == [
+        "not used: only needed with Kafka"
+    ]
 
 
-def test_nothing_newer_is_taken_while_another_receiver_has_them(left: list[SpoolFile], settings: Settings, tmp_path: Path) -> None:
+def test_nothing_newer_is_taken_while_another_receiver_has_them(
+    left: list[SpoolFile], settings: Settings, tmp_path: Path
+) -> None:
     left.pop().close()
     folder = settings.receiver.spool_dir
     refused = ingest(tmp_path, "receive", **_environ(tmp_path, folder))
@@ -102,11 +115,15 @@ def _environ(tmp_path: Path, folder: str) -> dict[str, str]:
     return own | {"INGEST_RECEIVER__SPOOL_DIR": folder}
 
 
-def test_a_log_that_takes_none_loses_none_and_is_told_with_the_number(left: list[SpoolFile], settings: Settings, tmp_path: Path) -> None:
+def test_a_log_that_takes_none_loses_none_and_is_told_with_the_number(
+    left: list[SpoolFile], settings: Settings, tmp_path: Path
+) -> None:
     close(left)
     SqliteProducer(tmp_path / "log.db").close()
     with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
-        connection.execute("CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'no room'); END")
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
     with pytest.raises(LogUnavailable, match="no room"):
         hand_on(settings)
     assert (waiting(settings), gauge()) == (251, 251)
@@ -133,7 +150,9 @@ def test_a_receiver_is_not_ready_before_they_are_handed_on(settings: Settings) -
     assert not any(finding.failed for finding in _readiness(settings, listening))
 
 
-def test_room_in_a_spool_makes_nobody_ready_whose_log_is_embedded(left: list[SpoolFile], settings: Settings, tmp_path: Path) -> None:
+def test_room_in_a_spool_makes_nobody_ready_whose_log_is_embedded(
+    left: list[SpoolFile], settings: Settings, tmp_path: Path
+) -> None:
     close(left)
     (tmp_path / "log.db").write_bytes(b"no database at all " * 300)
     [log] = readiness(settings)

@@ -29,15 +29,21 @@ def test_a_log_that_refuses_is_answered_503(receiver: InProcess) -> None:
         other.execute("ALTER TABLE records RENAME TO elsewhere")
     with capture_logs() as logged:
         assert receiver.ask(booking(1)) == COME_AGAIN
-        assert receiver.ask(signed(b"not JSON")) == COME_AGAIN, "what cannot be set aside is not acknowledged either"
-        assert {entry["event"] for entry in logged} == {"delivery.unavailable"}, "and it is not told as set aside"
+        assert receiver.ask(signed(b"not JSON")) == COME_AGAIN, (
+            "what cannot be set aside is not acknowledged either"
+        )
+        assert {entry["event"] for entry in logged} == {"delivery.unavailable"}, (
+            "and it is not told as set aside"
+        )
     with closing(sqlite3.connect(receiver.log)) as other:
         other.execute("ALTER TABLE elsewhere RENAME TO records")
     assert receiver.ask(booking(2)).status == 202
     assert subjects(receiver.events()) == [subject(2)]
 
 
-def test_a_log_that_takes_too_long_is_answered_503_and_what_it_takes_after_all_does_no_harm(receiver: InProcess) -> None:
+def test_a_log_that_takes_too_long_is_answered_503_and_what_it_takes_after_all_does_no_harm(
+    receiver: InProcess,
+) -> None:
     with writing_to(receiver.log):
         assert receiver.ask(booking(1)) == COME_AGAIN
     wait_for(receiver.events, "the log takes it after all")
@@ -51,7 +57,9 @@ def test_what_waits_for_the_log_is_bounded(receiver: InProcess) -> None:
         assert [receiver.ask(signed(body)) for body in large] == [COME_AGAIN] * 3
         assert _in_flight() == 4096
     reasons = [re.findall(r"receiver\.\w+", entry["why"]) for entry in logged]
-    assert reasons == [["receiver.append_timeout"], ["receiver.in_flight_limit"]], "the same again is told later"
+    assert reasons == [["receiver.append_timeout"], ["receiver.in_flight_limit"]], (
+        "the same again is told later"
+    )
     wait_for(lambda: _in_flight() == 0, "the log takes the first")
     assert receiver.ask(signed(large[2])).status == 202
     assert [record.value for record in receiver.events()] == [large[0], large[2]]

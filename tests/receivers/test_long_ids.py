@@ -73,14 +73,22 @@ def letter_of(lines: list[tuple[str, str]], query: str) -> DeadLetter:
         ([], "type=" + "\xff" * HEAD),
     ],
 )
-def test_the_largest_body_fits_with_any_head_as_a_dead_letter(lines: list[tuple[str, str]], query: str) -> None:
+def test_the_largest_body_fits_with_any_head_as_a_dead_letter(
+    lines: list[tuple[str, str]], query: str
+) -> None:
     assert size_of(letter_of(lines, query).to_record()) < LARGEST_RECORD
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=25, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=25, deadline=None
+)
 @given(
     st.lists(
-        st.tuples(st.text(st.characters(codec="ascii"), min_size=1, max_size=40), st.text(st.characters(codec="latin-1"))), max_size=40
+        st.tuples(
+            st.text(st.characters(codec="ascii"), min_size=1, max_size=40),
+            st.text(st.characters(codec="latin-1")),
+        ),
+        max_size=40,
     )
 )
 def test_heads_of_any_kind_fit(lines: list[tuple[str, str]]) -> None:

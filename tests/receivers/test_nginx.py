@@ -47,7 +47,9 @@ def nginx(folder: Path, servers: str) -> Iterator[None]:
     (folder / "nginx.conf").write_text(LIVE.format(servers=servers))
     assert NGINX
     with (folder / "stderr").open("wb") as stderr:
-        process = subprocess.Popen([NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"], stderr=stderr)
+        process = subprocess.Popen(
+            [NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"], stderr=stderr
+        )
     try:
         yield
     finally:
@@ -59,7 +61,11 @@ def from_readme(port: str, receiver: int) -> str:
     """The README's example without TLS, with the ports of a test."""
     (example,) = re.findall(r"```nginx\n(.*?)```", README, re.DOTALL)
     example = re.sub(r" *ssl_certificate.*\n", "", example)
-    return str(example.replace("127.0.0.1:8080", f"127.0.0.1:{receiver}").replace("listen 443 ssl", f"listen 127.0.0.1:{port}"))
+    return str(
+        example.replace("127.0.0.1:8080", f"127.0.0.1:{receiver}").replace(
+            "listen 443 ssl", f"listen 127.0.0.1:{port}"
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +76,12 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 
 
 def _deliver(client: httpx.Client, original: Original, path: str, message_id: str) -> int:
-    headers = signed_for(f"{PUBLIC_URL}{original.path}", original.account, original.query, original.body, message_id)
-    return post(client, Request(path + original.path, tuple(headers), (original.body,), original.query)).status_code
+    headers = signed_for(
+        f"{PUBLIC_URL}{original.path}", original.account, original.query, original.body, message_id
+    )
+    return post(
+        client, Request(path + original.path, tuple(headers), (original.body,), original.query)
+    ).status_code
 
 
 def _listens(port: str) -> bool:
@@ -90,13 +100,19 @@ def test_every_vendors_deliveries_arrive_whether_the_path_is_stripped_or_not(
     port = unused_port()
     servers = from_readme(port, receiver.port)
     assert PASSED_ON in servers
-    with nginx(tmp_path / "nginx", servers.replace(PASSED_ON, proxy_pass)), httpx.Client(timeout=PATIENCE) as client:
+    with (
+        nginx(tmp_path / "nginx", servers.replace(PASSED_ON, proxy_pass)),
+        httpx.Client(timeout=PATIENCE) as client,
+    ):
         client.base_url = httpx.URL(f"http://127.0.0.1:{port}")
         wait_for(lambda: _listens(port), "nginx listens")
         for table in ACCOUNTS.values():
             original = booked(table["vendor"])
             before = len(stored(receiver.log, f"bookings.{table['vendor']}"))
-            assert (table["vendor"], _deliver(client, original, "/bookings", request.node.callspec.id)) == (table["vendor"], 202)
+            assert (table["vendor"], _deliver(client, original, "/bookings", request.node.callspec.id)) == (
+                table["vendor"],
+                202,
+            )
             records = stored(receiver.log, f"bookings.{table['vendor']}")
             assert [record.value for record in records[before:]] == [original.body]
         assert client.get("/bookings/healthz").text == "ok\n"
@@ -104,22 +120,33 @@ def test_every_vendors_deliveries_arrive_whether_the_path_is_stripped_or_not(
         assert client.get("/healthz").status_code == 404, "nginx passes on what is below the path only"
 
 
-def test_a_connection_that_nginx_keeps_takes_a_delivery_after_the_time_that_a_head_may_take(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_connection_that_nginx_keeps_takes_a_delivery_after_the_time_that_a_head_may_take(
+    receiver: Receiver, tmp_path: Path
+) -> None:
     port = unused_port()
     original = booked("calendly")
-    with nginx(tmp_path / "nginx", from_readme(port, receiver.port)), httpx.Client(timeout=PATIENCE) as client:
+    with (
+        nginx(tmp_path / "nginx", from_readme(port, receiver.port)),
+        httpx.Client(timeout=PATIENCE) as client,
+    ):
         client.base_url = httpx.URL(f"http://127.0.0.1:{port}")
         wait_for(lambda: _listens(port), "nginx listens")
         for _ in range(3):
             assert _deliver(client, original, "/bookings", "m1") == 202
             with socket.create_connection(("127.0.0.1", receiver.port), timeout=PATIENCE) as idle:
                 assert idle.recv(1) == b"", "the time that a head may take is over"
-    assert "upstream" not in (tmp_path / "nginx" / "stderr").read_text(), "nginx had nothing to say of closed connections"
+    assert "upstream" not in (tmp_path / "nginx" / "stderr").read_text(), (
+        "nginx had nothing to say of closed connections"
+    )
 
 
 def test_a_proxy_that_joins_or_doubles_slashes_is_told(receiver: Receiver, tmp_path: Path) -> None:
     port = unused_port()
-    wrong = from_readme(port, receiver.port).replace("location /bookings/", "location /bookings").replace(PASSED_ON, STRIPPED)
+    wrong = (
+        from_readme(port, receiver.port)
+        .replace("location /bookings/", "location /bookings")
+        .replace(PASSED_ON, STRIPPED)
+    )
     with nginx(tmp_path / "nginx", wrong), httpx.Client(timeout=PATIENCE) as client:
         client.base_url = httpx.URL(f"http://127.0.0.1:{port}")
         wait_for(lambda: _listens(port), "nginx listens")

@@ -21,7 +21,9 @@ def test_a_stop_finishes_the_deliveries_under_way(start: Start) -> None:
     with delivering(receiver) as senders:
         assert receiver.stop() == 0
     assert set(senders.answers.values()) == {202}
-    assert sorted(subjects(receiver.events())) == sorted(senders.accepted()), "and whatever is kept was answered"
+    assert sorted(subjects(receiver.events())) == sorted(senders.accepted()), (
+        "and whatever is kept was answered"
+    )
     assert "Traceback" not in receiver.written()
 
 
@@ -32,12 +34,18 @@ def test_it_says_when_it_begins_and_when_it_has_ended(start: Start, workers: str
     receiver.process.send_signal(number)
     receiver.process.wait(PATIENCE)
     said = [json.loads(line)["event"] for line in receiver.written().splitlines() if line.startswith("{")]
-    assert [event for event in said if event.startswith("receiver.")] == ["receiver.listening", "receiver.stopped"]
+    assert [event for event in said if event.startswith("receiver.")] == [
+        "receiver.listening",
+        "receiver.stopped",
+    ]
 
 
 def test_it_goes_on_when_nobody_reads_what_it_has_to_say_any_more(start: Start) -> None:
     receiver = start(["bash", "-c", f"exec {shlex.join(command_line('receive'))} 2> >(head -n 1 >&2)"])
-    assert [receiver.send(request).status_code for request in (signed(b"{}", secret="another"), signed(b"{}"), booking(1))] == [
+    assert [
+        receiver.send(request).status_code
+        for request in (signed(b"{}", secret="another"), signed(b"{}"), booking(1))
+    ] == [
         401,
         202,
         202,
@@ -50,7 +58,10 @@ def test_a_stop_waits_for_a_delivery_that_waits_for_the_log(start: Start) -> Non
     receiver = start(INGEST_RECEIVER__APPEND_TIMEOUT="10s")
     with ThreadPoolExecutor(1) as sender, writing_to(receiver.log):
         answer = sender.submit(receiver.send, booking(1))
-        wait_for(lambda: "ingest_in_flight_bytes 0.0" not in receiver.admin.get("/metrics").text, "the delivery waits for the log")
+        wait_for(
+            lambda: "ingest_in_flight_bytes 0.0" not in receiver.admin.get("/metrics").text,
+            "the delivery waits for the log",
+        )
         receiver.process.terminate()
         wait_for(lambda: not _accepts_connections(receiver.port), "the receiver is stopping")
         with pytest.raises(TimeoutError):
@@ -73,7 +84,9 @@ def test_several_workers_keep_every_delivery_once_also_those_under_way_at_a_stop
     with delivering(receiver) as senders:
         assert receiver.stop() == 0
     assert set(senders.answers.values()) == {202}
-    assert sorted(subjects(receiver.events())) == sorted(senders.accepted()), "and whatever is kept was answered"
+    assert sorted(subjects(receiver.events())) == sorted(senders.accepted()), (
+        "and whatever is kept was answered"
+    )
     assert "Traceback" not in receiver.written()
 
 
@@ -94,7 +107,10 @@ def test_a_killed_worker_loses_no_delivery_that_was_accepted_and_is_replaced(sta
     with delivering(receiver) as senders:
         killed = receiver.children()[0]
         os.kill(killed, signal.SIGKILL)
-        wait_for(lambda: killed not in receiver.children() and len(receiver.children()) == 2, "another worker takes its place")
+        wait_for(
+            lambda: killed not in receiver.children() and len(receiver.children()) == 2,
+            "another worker takes its place",
+        )
     assert set(subjects(receiver.events())) >= senders.accepted()
     assert receiver.send(booking(-1)).status_code == 202
 

@@ -37,7 +37,8 @@ NONSENSE = {
     "a header without a name": POST + b": value\r\n\r\n",
     "a folded header": POST + b"X-A: 1\r\n 2\r\nContent-Length: 0\r\n\r\n",
     "a NUL in a header": POST + b"X-A: \x00\r\n\r\n",
-    "header bytes that are not ASCII": POST + b"Calendly-Webhook-Signature: t=\xb2,v1=\xff\r\nContent-Length: 0\r\n\r\n",
+    "header bytes that are not ASCII": POST
+    + b"Calendly-Webhook-Signature: t=\xb2,v1=\xff\r\nContent-Length: 0\r\n\r\n",
     "two lengths": POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
     "one length twice": POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
     "a length and chunks": POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -57,8 +58,10 @@ NONSENSE = {
     "a wish nobody knows": POST + b"Expect: the unexpected\r\nContent-Length: 3\r\n\r\nabc",
     "an upgrade to websocket": GET
     + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: \xff\r\nSec-WebSocket-Version: 13\r\n\r\n\x81\x00",
-    "an upgrade to HTTP/2": GET + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n\r\nPRI",
-    "a delivery with an upgrade": POST + b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc",
+    "an upgrade to HTTP/2": GET
+    + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n\r\nPRI",
+    "a delivery with an upgrade": POST
+    + b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc",
     "many requests at once": (POST + b"Content-Length: 3\r\n\r\nabc") * 50,
     "a good and a bad request at once": GET + b"\r\n" + b"\x00nonsense\r\n\r\n",
     "half a request after a whole one": GET + b"\r\n" + POST + b"Content-Le",
@@ -106,7 +109,9 @@ def test_nonsense_is_answered_below_500_or_not_at_all(receiver: Receiver, what: 
 
 def test_there_is_nothing_to_upgrade_to(receiver: Receiver) -> None:
     key = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    assert _answers(receiver, GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + key).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert _answers(receiver, GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + key).startswith(
+        b"HTTP/1.1 200 OK\r\n"
+    )
 
 
 def test_a_good_delivery_with_bytes_changed_lost_or_doubled_never_harms(receiver: Receiver) -> None:
@@ -122,11 +127,19 @@ def test_a_good_delivery_with_bytes_changed_lost_or_doubled_never_harms(receiver
     _assert_well(receiver)
 
 
-@pytest.mark.parametrize(("colon", "comma", "end"), [(b":", b",", b""), (b":  \t", b", ", b""), (b": ", b" ,\t", b" \t ")])
-def test_blanks_around_a_signature_and_its_parts_change_nothing(receiver: Receiver, colon: bytes, comma: bytes, end: bytes) -> None:
+@pytest.mark.parametrize(
+    ("colon", "comma", "end"), [(b":", b",", b""), (b":  \t", b", ", b""), (b": ", b" ,\t", b" \t ")]
+)
+def test_blanks_around_a_signature_and_its_parts_change_nothing(
+    receiver: Receiver, colon: bytes, comma: bytes, end: bytes
+) -> None:
     number = next(NUMBERS)
     head, _, body = raw(booking(number)).partition(b"\r\n\r\n")
-    spaced = re.sub(rb"(?i)(calendly-webhook-signature): (t=\d+),(v1=\w+)", rb"\1" + colon + rb"\2" + comma + rb"\3" + end, head)
+    spaced = re.sub(
+        rb"(?i)(calendly-webhook-signature): (t=\d+),(v1=\w+)",
+        rb"\1" + colon + rb"\2" + comma + rb"\3" + end,
+        head,
+    )
     assert _answers_to(receiver, spaced + b"\r\n\r\n" + body, 1) == [b"202"]
     assert subject(number) in subjects(receiver.events())
 

@@ -24,7 +24,10 @@ MIB = 1024 * 1024
 def away(tmp_path: Path) -> Settings:
     """With a Kafka that nobody can reach."""
     return Settings.model_validate(
-        {"log": f"kafka://127.0.0.1:{free_port()}", "receiver": {"spool_dir": f"{tmp_path}/spool", "spool_limit": MIB}}
+        {
+            "log": f"kafka://127.0.0.1:{free_port()}",
+            "receiver": {"spool_dir": f"{tmp_path}/spool", "spool_limit": MIB},
+        }
     )
 
 
@@ -35,7 +38,9 @@ def fill(settings: Settings, size: int) -> None:
 
 
 def test_with_kafka_away_it_is_ready_while_the_spool_has_room(away: Settings, tmp_path: Path) -> None:
-    assert [finding.failed for finding in readiness(away)] == [True, True], "a receiver that runs has made a file"
+    assert [finding.failed for finding in readiness(away)] == [True, True], (
+        "a receiver that runs has made a file"
+    )
     assert list(tmp_path.iterdir()) == [], "it only looked"
     fill(away, 1000)
     log, spool, undone = readiness(away)
@@ -72,7 +77,9 @@ def test_an_embedded_log_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
     assert "takes no records" in found.detail
 
 
-def test_a_log_that_is_held_by_another_writer_for_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_is_held_by_another_writer_for_too_long_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ingest.log.sqlite.probe._BUSY_SECONDS", 0.1)
     settings = Settings.model_validate({"log": f"sqlite:///{tmp_path}/log.db"})
     SqliteProducer(tmp_path / "log.db").close()

@@ -17,7 +17,9 @@ from tests.receivers.running import unused_port
 
 
 def _settings(tmp_path: Path, log: str, spool_limit: int = 2**30) -> Settings:
-    return Settings.model_validate({"log": log, "receiver": {"spool_dir": str(tmp_path / "spool"), "spool_limit": spool_limit}})
+    return Settings.model_validate(
+        {"log": log, "receiver": {"spool_dir": str(tmp_path / "spool"), "spool_limit": spool_limit}}
+    )
 
 
 @pytest.fixture
@@ -63,7 +65,12 @@ def test_an_embedded_log_that_can_be_read_and_written_is_ready(embedded: Setting
 
 
 @pytest.mark.parametrize(
-    ("number", "why"), [(errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system"), (errno.EACCES, "denied")]
+    ("number", "why"),
+    [
+        (errno.ENOSPC, "No space left on device"),
+        (errno.EROFS, "Read-only file system"),
+        (errno.EACCES, "denied"),
+    ],
 )
 def test_an_embedded_log_whose_disk_takes_no_write_is_not(
     embedded: Settings, monkeypatch: pytest.MonkeyPatch, number: int, why: str
@@ -91,14 +98,18 @@ def test_kafka_away_and_a_full_spool_is_not_ready_for_both_reasons(tmp_path: Pat
     assert "is full: receiver.spool_limit is 1048576 bytes" in _details(full)
 
 
-def test_kafka_away_and_a_spool_that_cannot_be_written_to_is_not_ready(kafka: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kafka_away_and_a_spool_that_cannot_be_written_to_is_not_ready(
+    kafka: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _spool(kafka)
     _refuse_writes(monkeypatch, errno.EROFS)
     assert _states(kafka) == {"log": "failed", "spool": "failed", "undone": "warning"}
     assert "cannot be written to: Read-only" in _details(kafka)
 
 
-def test_kafka_there_and_no_spool_is_ready_with_a_warning(kafka: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kafka_there_and_no_spool_is_ready_with_a_warning(
+    kafka: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(opening, "probe_append", lambda _: None)
     assert _states(kafka) == {"log": "ok", "spool": "warning"}
     assert "deliveries will be answered 503 when Kafka is away: there is no spool file" in _details(kafka)

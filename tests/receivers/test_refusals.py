@@ -22,7 +22,11 @@ from tests.vendors.anything import TEXT
 
 KNOWN = {("calendly", "sales"), ("oncehub", "support")}
 POSTED = {
-    "a prefix that the proxy passes on": ("/hooks/webhooks/calendly/sales", "path_prefix", "Put the prefix into public_url"),
+    "a prefix that the proxy passes on": (
+        "/hooks/webhooks/calendly/sales",
+        "path_prefix",
+        "Put the prefix into public_url",
+    ),
     "two prefixes": ("/a/b/webhooks/calendly/sales", "path_prefix", "Put the prefix into public_url"),
     "a slash at the end": (f"{SALES}/", "path_form", "register the URL exactly"),
     "an encoded slash at the end": (f"{SALES}%2f", "path_form", "register the URL exactly"),
@@ -33,7 +37,11 @@ POSTED = {
     "capital letters": ("/Webhooks/Calendly/SALES", "path_form", "capital letter"),
     "more behind it": (f"{SALES}/created", "path_form", "with something after it"),
     "an unknown account": ("/webhooks/calendly/nobody", "unknown_account", "only the vendor is known"),
-    "another vendor's account": ("/webhooks/calendly/support", "unknown_account", "an account of that name is oncehub's"),
+    "another vendor's account": (
+        "/webhooks/calendly/support",
+        "unknown_account",
+        "an account of that name is oncehub's",
+    ),
     "an unknown vendor": ("/webhooks/nobody/sales2", "unknown_account", "no account of that vendor"),
     "no account": ("/webhooks/calendly", "unknown_path", "/webhooks/"),
     "nothing of ours": ("/wp-login.php", "unknown_path", "/healthz"),
@@ -53,7 +61,9 @@ def _counted(reason: str) -> float:
 
 
 @pytest.mark.parametrize("what", POSTED)
-def test_a_post_to_no_accounts_path_is_told_with_the_cause_and_counted(receiver: InProcess, what: str) -> None:
+def test_a_post_to_no_accounts_path_is_told_with_the_cause_and_counted(
+    receiver: InProcess, what: str
+) -> None:
     path, reason, advice = POSTED[what]
     before = _counted(reason)
     with capture_logs() as logged:
@@ -68,12 +78,19 @@ def test_a_post_to_no_accounts_path_is_told_with_the_cause_and_counted(receiver:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "BREW"])
-def test_another_method_than_post_at_an_accounts_path_is_told_as_what_a_redirect_makes_of_it(receiver: InProcess, method: str) -> None:
+def test_another_method_than_post_at_an_accounts_path_is_told_as_what_a_redirect_makes_of_it(
+    receiver: InProcess, method: str
+) -> None:
     before = _counted("method")
     with capture_logs() as logged:
         assert receiver.ask(replace(booking(1), method=method)).status == 405
     (line,) = logged
-    assert (line["event"], line["reason"], line["source"], line["log_level"]) == ("request.refused", "method", "/calendly/sales", "warning")
+    assert (line["event"], line["reason"], line["source"], line["log_level"]) == (
+        "request.refused",
+        "method",
+        "/calendly/sales",
+        "warning",
+    )
     assert "a redirect on the way" in line["why"]
     assert ("BREW" in line["why"]) is False
     assert _counted("method") - before == 1
@@ -81,7 +98,8 @@ def test_another_method_than_post_at_an_accounts_path_is_told_as_what_a_redirect
 
 @given(
     method=TEXT,
-    path=st.text(max_size=60) | st.lists(st.sampled_from(["/", "webhooks", "calendly", "sales", "\x1b[2J", "%2f", " "])).map("".join),
+    path=st.text(max_size=60)
+    | st.lists(st.sampled_from(["/", "webhooks", "calendly", "sales", "\x1b[2J", "%2f", " "])).map("".join),
 )
 def test_no_text_of_a_stranger_is_in_what_is_told_and_no_label_is_made_of_it(method: str, path: str) -> None:
     refusal = explain(method, path, KNOWN)
@@ -89,7 +107,10 @@ def test_no_text_of_a_stranger_is_in_what_is_told_and_no_label_is_made_of_it(met
     assert refusal.source in {"", "/calendly/sales", "/oncehub/support"}
     assert refusal.why.replace("…", "").isascii()
     assert refusal.why.replace("…", "").isprintable()
-    assert refusal in {explain(verb, path, KNOWN) for verb in ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")}
+    assert refusal in {
+        explain(verb, path, KNOWN)
+        for verb in ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
+    }
 
 
 @pytest.mark.parametrize(
@@ -129,8 +150,18 @@ def test_a_public_url_with_a_path_works_behind_a_proxy_that_strips_it_and_behind
                 assert (account, before, receiver.ask(request).status) == (account, before, 202)
             assert receiver.ask(Request(f"{before}/healthz", method="GET")).status == 200
             assert receiver.ask(Request(f"{before}/metrics", method="GET")).status == 404
-        assert receiver.ask(Request(f"/other{original.path}", tuple(headers), (original.body,), original.query)).status == 404
-        assert receiver.ask(Request(f"{path}{original.path}/", tuple(headers), (original.body,), original.query)).status == 404
+        assert (
+            receiver.ask(
+                Request(f"/other{original.path}", tuple(headers), (original.body,), original.query)
+            ).status
+            == 404
+        )
+        assert (
+            receiver.ask(
+                Request(f"{path}{original.path}/", tuple(headers), (original.body,), original.query)
+            ).status
+            == 404
+        )
         assert receiver.ask(Request(f"{path}{original.path}", method="GET")).status == 405
 
 
@@ -148,31 +179,46 @@ def signed_for(url: str, account: str, query: str, body: bytes, message_id: str)
 NO_HTTP = {
     "TLS": (b"\x16\x03\x01\x00\xc8" + bytes(200), "TLS came to a port that speaks plain HTTP"),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2 came to a port that speaks HTTP/1.1"),
-    "the PROXY protocol": (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + raw(booking(1)), "the PROXY protocol came before the request"),
+    "the PROXY protocol": (
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + raw(booking(1)),
+        "the PROXY protocol came before the request",
+    ),
     "its second version": (
         b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12) + raw(booking(1)),
         "the PROXY protocol came before the request",
     ),
-    "two lengths": (raw(booking(1)).replace(b"Host:", b"Content-Length: 1\r\nHost:"), "Invalid HTTP request received."),
+    "two lengths": (
+        raw(booking(1)).replace(b"Host:", b"Content-Length: 1\r\nHost:"),
+        "Invalid HTTP request received.",
+    ),
     "a head that does not end": (b"GET / HTTP/1.1\r\nX-A: " + b"a" * 200_000, "Invalid HTTP request"),
 }
 
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
-    with closing(Receiver(tmp_path_factory.mktemp("refusals"), INGEST_RECEIVER__HEAD_TIMEOUT="1s")) as running:
+    with closing(
+        Receiver(tmp_path_factory.mktemp("refusals"), INGEST_RECEIVER__HEAD_TIMEOUT="1s")
+    ) as running:
         yield running
 
 
 def _of(process: Receiver, reason: str) -> float:
     lines = process.admin.get("/metrics").text.splitlines()
     return next(
-        (float(line.rpartition(" ")[2]) for line in lines if line.startswith(f'ingest_refused_requests_total{{reason="{reason}"')), 0.0
+        (
+            float(line.rpartition(" ")[2])
+            for line in lines
+            if line.startswith(f'ingest_refused_requests_total{{reason="{reason}"')
+        ),
+        0.0,
     )
 
 
 @pytest.mark.parametrize("what", NO_HTTP)
-def test_what_is_no_http_is_counted_and_what_a_wrongly_set_proxy_sends_is_named(process: Receiver, what: str) -> None:
+def test_what_is_no_http_is_counted_and_what_a_wrongly_set_proxy_sends_is_named(
+    process: Receiver, what: str
+) -> None:
     sent, told = NO_HTTP[what]
     before = _of(process, "bad_http")
     answers = exchange(process.port, sent)
@@ -183,7 +229,9 @@ def test_what_is_no_http_is_counted_and_what_a_wrongly_set_proxy_sends_is_named(
     assert subject(2) in subjects(process.events())
 
 
-def test_a_head_that_does_not_come_in_time_is_counted_and_a_connection_without_one_is_not(process: Receiver) -> None:
+def test_a_head_that_does_not_come_in_time_is_counted_and_a_connection_without_one_is_not(
+    process: Receiver,
+) -> None:
     before = _of(process, "slow_head")
     assert exchange(process.port, b"").came == b""
     assert exchange(process.port, b"POST ").came == b""
@@ -194,7 +242,9 @@ def test_a_head_that_does_not_come_in_time_is_counted_and_a_connection_without_o
 def test_a_request_beyond_the_connection_limit_is_counted(tmp_path: Path) -> None:
     asked = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     with (
-        closing(Receiver(tmp_path, INGEST_RECEIVER__CONNECTION_LIMIT="2", INGEST_RECEIVER__APPEND_TIMEOUT="30s")) as process,
+        closing(
+            Receiver(tmp_path, INGEST_RECEIVER__CONNECTION_LIMIT="2", INGEST_RECEIVER__APPEND_TIMEOUT="30s")
+        ) as process,
         socket.create_connection(("127.0.0.1", process.port)) as waiting,
         writing_to(process.log),
     ):

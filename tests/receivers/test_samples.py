@@ -49,11 +49,18 @@ def test_it_is_accepted_as_the_event_it_is(receiver: InProcess, sample: Sample) 
         "1",
     )
     # where the payload says no time, the time of the event is when it was received
-    assert parse_instant(headers["ce_time"]) == parse_instant(expected["time"]) or headers["ce_time"] == headers["ce_receivedat"]
+    assert (
+        parse_instant(headers["ce_time"]) == parse_instant(expected["time"])
+        or headers["ce_time"] == headers["ce_receivedat"]
+    )
 
 
-@pytest.mark.parametrize("case", [*(cases_of(vendor)[0] for vendor in vendors_with_samples()), BASIC], ids=str)
-def test_a_changed_body_is_refused_or_where_the_vendor_signs_none_kept_without_the_credential(tmp_path: Path, case: Case) -> None:
+@pytest.mark.parametrize(
+    "case", [*(cases_of(vendor)[0] for vendor in vendors_with_samples()), BASIC], ids=str
+)
+def test_a_changed_body_is_refused_or_where_the_vendor_signs_none_kept_without_the_credential(
+    tmp_path: Path, case: Case
+) -> None:
     sample = load(case)
     with closing(_receiver(tmp_path, sample)) as running:
         status = running.ask(replace(from_sample(sample), chunks=(b"not JSON",))).status

@@ -41,7 +41,10 @@ def _unreadable(email: str) -> bytes:
 def _requests() -> list[tuple[Request, int]]:
     """Every kind of delivery, with the answer it gets."""
     salon, clinic = "/webhooks/appointedd/salon", "/webhooks/appointedd/clinic"
-    extra = (("Cookie", "session=canary-of-the-caller"), ("Proxy-Authorization", "Bearer canary-of-the-caller"))
+    extra = (
+        ("Cookie", "session=canary-of-the-caller"),
+        ("Proxy-Authorization", "Bearer canary-of-the-caller"),
+    )
     body = (_unreadable(PERSON),)
     return [
         (signed(_good(PERSON), secret="canary-calendly-secret").having(*extra), 202),
@@ -56,7 +59,12 @@ def _requests() -> list[tuple[Request, int]]:
         (Request(clinic, (("Authorization", f"Basic {BASIC}"), *extra), body), 202),
         (Request(clinic, (("Authorization", "Basic canary-of-the-caller"), *extra), body), 401),
         (
-            Request("/webhooks/bookeo/tours", (("X-Bookeo-Signature", "canary-of-the-caller"), *extra), body, "key=canary-of-the-caller"),
+            Request(
+                "/webhooks/bookeo/tours",
+                (("X-Bookeo-Signature", "canary-of-the-caller"), *extra),
+                body,
+                "key=canary-of-the-caller",
+            ),
             401,
         ),
         (Request("/webhooks/canary-of-the-caller/sales", extra, body), 404),
@@ -70,7 +78,9 @@ def test_no_secret_and_no_body_leaves_the_receiver_but_into_the_log(start: Start
     wanted = _requests()
     assert [receiver.send(request).status_code for request, _ in wanted] == [status for _, status in wanted]
     shown = receiver.arguments().decode()
-    metrics = receiver.admin.get("/metrics", headers={"Authorization": f"Bearer {SECRETS['INGEST_RECEIVER__ADMIN_TOKEN']}"})
+    metrics = receiver.admin.get(
+        "/metrics", headers={"Authorization": f"Bearer {SECRETS['INGEST_RECEIVER__ADMIN_TOKEN']}"}
+    )
     refused = receiver.admin.get("/metrics", headers={"Authorization": "Bearer canary-of-the-caller"})
     assert (metrics.status_code, refused.status_code) == (200, 401)
     assert receiver.stop() == 0

@@ -13,7 +13,10 @@ from tests.receivers.requests import SECRET, Request, booking_body, signed
 from tests.receivers.running import wait_for
 
 FORGED = signed(booking_body(1), secret="another secret")
-SUPPORT = {"INGEST_ACCOUNTS__SUPPORT__VENDOR": "calendly", "INGEST_ACCOUNTS__SUPPORT__WEBHOOK_SECRETS": SECRET}
+SUPPORT = {
+    "INGEST_ACCOUNTS__SUPPORT__VENDOR": "calendly",
+    "INGEST_ACCOUNTS__SUPPORT__WEBHOOK_SECRETS": SECRET,
+}
 
 
 def test_a_flood_of_one_kind_is_one_line_and_another_kind_is_told_at_once(receiver: InProcess) -> None:
@@ -46,7 +49,10 @@ def test_metrics_count_what_is_not_told_and_every_account_has_its_own_first_line
             assert receiver.send(replace(FORGED, path=f"/webhooks/calendly/{account}")).status_code == 401
     metrics = receiver.admin.get("/metrics").text
     for account in ("sales", "support"):
-        assert f'ingest_deliveries_total{{account="{account}",outcome="rejected",vendor="calendly"}} 10.0' in metrics
+        assert (
+            f'ingest_deliveries_total{{account="{account}",outcome="rejected",vendor="calendly"}} 10.0'
+            in metrics
+        )
         assert receiver.written().count(f'"source": "/calendly/{account}"') == 1
     assert receiver.send(Request("/webhooks/calendly/nobody")).status_code == 404
     assert receiver.written().count("delivery.rejected") == 2
@@ -95,7 +101,10 @@ def test_a_librarys_warnings_say_it_too_and_its_errors_are_all_told() -> None:
             record = logging.LogRecord("library", level, "", 0, "no %s", ("HTTP",), None)
             if seldom.filter(record):
                 told.append((level, record.getMessage()))
-    assert [message for level, message in told if level == logging.WARNING] == ["no HTTP", "no HTTP (2 more were not reported)"]
+    assert [message for level, message in told if level == logging.WARNING] == [
+        "no HTTP",
+        "no HTTP (2 more were not reported)",
+    ]
     assert [message for level, message in told if level == logging.ERROR] == ["no HTTP"] * 4
 
 

@@ -45,7 +45,9 @@ def spooling(tmp_path: Path) -> Iterator[Open]:
     with ExitStack() as opened:
 
         def one(gate: Gate, after: float = SOON, limit: int = 64 * MIB) -> SpoolingProducer:
-            return opened.enter_context(closing(SpoolingProducer(gate, claim(tmp_path, [TOPIC], limit), after)))
+            return opened.enter_context(
+                closing(SpoolingProducer(gate, claim(tmp_path, [TOPIC], limit), after))
+            )
 
         yield one
 
@@ -121,7 +123,9 @@ def test_nothing_overtakes_what_waits(spooling: Open) -> None:
     third = producer.append(TOPIC, [record(3)])
     for future in (first, second, third):
         future.result(PATIENCE)
-    wait_for(lambda: gate.order() == values(1, 2, 3), "in the order they came, though only the second had failed")
+    wait_for(
+        lambda: gate.order() == values(1, 2, 3), "in the order they came, though only the second had failed"
+    )
 
 
 def test_while_something_waits_the_log_is_not_asked_for_each_that_comes(spooling: Open) -> None:
@@ -186,12 +190,16 @@ def test_a_record_that_the_log_will_never_take_holds_up_no_other(spooling: Open,
 def test_what_the_log_refuses_at_once_is_not_kept(spooling: Open, tmp_path: Path) -> None:
     gate = Gate()
     producer = spooling(gate)
-    assert isinstance(producer.append(TOPIC, [Record("calendly/sales/2", gate.refused)]).exception(PATIENCE), LogRefused)
+    assert isinstance(
+        producer.append(TOPIC, [Record("calendly/sales/2", gate.refused)]).exception(PATIENCE), LogRefused
+    )
     producer.close()
     assert waiting(tmp_path) == 0
 
 
-def test_a_record_that_cannot_be_set_aside_is_tried_again_until_it_can(spooling: Open, tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_set_aside_is_tried_again_until_it_can(
+    spooling: Open, tmp_path: Path
+) -> None:
     gate = Gate()
     gate.state = "failing"
     producer = spooling(gate)
@@ -200,7 +208,9 @@ def test_a_record_that_cannot_be_set_aside_is_tried_again_until_it_can(spooling:
     send(producer, 3)
     with capture_logs() as logged:
         gate.state = "open"
-        wait_for(lambda: any("refused" in entry.get("why", "") for entry in logged), "it says what is in the way")
+        wait_for(
+            lambda: any("refused" in entry.get("why", "") for entry in logged), "it says what is in the way"
+        )
         (tmp_path / "refused").unlink()
         wait_for(lambda: gate.order() == values(3), "the other is handed on")
 
@@ -277,7 +287,9 @@ def test_a_log_that_comes_back_between_two_records_of_a_booking_gets_them_in_ord
     with closing(SpoolingProducer(back, claim(tmp_path, [TOPIC], MIB), SOON)):
         wait_for(lambda: len(back.order()) == 9, "the spool is emptied")
     for booking in range(3):
-        assert [one.value for one in back.taken if one.key.endswith(str(booking))] == values(booking, booking + 3, booking + 6)
+        assert [one.value for one in back.taken if one.key.endswith(str(booking))] == values(
+            booking, booking + 3, booking + 6
+        )
 
 
 class Crashing(Gate):

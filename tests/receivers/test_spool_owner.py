@@ -28,7 +28,9 @@ def settings_of(folder: Path, log: str = "", **other: str) -> Settings:
 def leave(folder: Path, topic: str = TOPIC) -> None:
     """One delivery in the spool."""
     (spool,) = claim(folder / "spool", [topic], MIB)
-    spool.append(topic, [Record("calendly/sales/1", b"{}", {"ce_id": "1", "ce_subject": "left"})]).result(PATIENCE)
+    spool.append(topic, [Record("calendly/sales/1", b"{}", {"ce_id": "1", "ce_subject": "left"})]).result(
+        PATIENCE
+    )
     spool.close()
 
 
@@ -41,7 +43,9 @@ def test_a_receiver_of_another_log_does_not_take_what_waits(tmp_path: Path) -> N
     mark_spool(settings_of(tmp_path, KAFKA))
     leave(tmp_path)
     other = settings_of(tmp_path)
-    with pytest.raises(ConfigurationError, match=r"deliveries of another receiver \(log kafka://one:9092,two:9092"):
+    with pytest.raises(
+        ConfigurationError, match=r"deliveries of another receiver \(log kafka://one:9092,two:9092"
+    ):
         hand_on(other)
     assert [state.records for state in spool_states(other)] == [1]
     assert not (tmp_path / "log.db").exists()
@@ -74,7 +78,10 @@ def test_without_a_mark_the_topics_tell_whose_it_is(tmp_path: Path) -> None:
 def test_a_spool_in_which_nothing_waits_is_taken_unless_its_receiver_runs(tmp_path: Path) -> None:
     mark_spool(settings_of(tmp_path, KAFKA))
     other = settings_of(tmp_path, "kafka://elsewhere:9092")
-    with closing(claim(tmp_path / "spool", [TOPIC], MIB)[0]), pytest.raises(ConfigurationError, match="set another folder"):
+    with (
+        closing(claim(tmp_path / "spool", [TOPIC], MIB)[0]),
+        pytest.raises(ConfigurationError, match="set another folder"),
+    ):
         require_own_spool(other)
     require_own_spool(other)
     mark_spool(other)

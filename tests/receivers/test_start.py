@@ -14,9 +14,23 @@ from tests.receivers.running import ANYWHERE, PATIENCE, command_line, environmen
 OTHER = {"INGEST_ACCOUNTS__SUPPORT__VENDOR": "oncehub"}
 
 
-def _refused(folder: Path, settings: Mapping[str, str], without: str = "") -> subprocess.CompletedProcess[str]:
-    variables = {name: value for name, value in environment(folder, settings).items() if not (without and name.startswith(without))}
-    return subprocess.run(command_line("receive"), cwd=folder, env=variables, capture_output=True, text=True, timeout=PATIENCE, check=False)
+def _refused(
+    folder: Path, settings: Mapping[str, str], without: str = ""
+) -> subprocess.CompletedProcess[str]:
+    variables = {
+        name: value
+        for name, value in environment(folder, settings).items()
+        if not (without and name.startswith(without))
+    }
+    return subprocess.run(
+        command_line("receive"),
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
 
 
 def _error(done: subprocess.CompletedProcess[str]) -> str:
@@ -47,7 +61,8 @@ def test_with_an_empty_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "setting"), [("INGEST_RECEIVER__PORT", "receiver.port"), ("INGEST_RECEIVER__ADMIN_PORT", "receiver.admin_port")]
+    ("variable", "setting"),
+    [("INGEST_RECEIVER__PORT", "receiver.port"), ("INGEST_RECEIVER__ADMIN_PORT", "receiver.admin_port")],
 )
 def test_with_a_port_that_is_taken(tmp_path: Path, variable: str, setting: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -71,7 +86,9 @@ def test_with_an_admin_listener_that_others_reach_without_a_token(tmp_path: Path
         ({"IN_FLIGHT_LIMIT": "2097151"}, "INGEST_RECEIVER__IN_FLIGHT_LIMIT", 2097152),
     ],
 )
-def test_with_less_room_for_bodies_than_the_largest_takes(tmp_path: Path, receiver: dict[str, str], named: str, least: int) -> None:
+def test_with_less_room_for_bodies_than_the_largest_takes(
+    tmp_path: Path, receiver: dict[str, str], named: str, least: int
+) -> None:
     done = _refused(tmp_path, {f"INGEST_RECEIVER__{name}": value for name, value in receiver.items()})
     assert done.returncode == 2
     assert f"error: {named}: is less than twice receiver.body_limit" in _error(done)

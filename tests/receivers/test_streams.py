@@ -11,7 +11,17 @@ import pytest
 
 from tests.receivers.in_process import stored
 from tests.receivers.requests import booking, signed, subject
-from tests.receivers.running import PATIENCE, TOPIC, command_line, environment, on_linux, post, subjects, unused_port, wait_for
+from tests.receivers.running import (
+    PATIENCE,
+    TOPIC,
+    command_line,
+    environment,
+    on_linux,
+    post,
+    subjects,
+    unused_port,
+    wait_for,
+)
 
 TELLING = "from ingest.telemetry import configure_logging; import structlog; configure_logging('test'); "
 
@@ -21,18 +31,26 @@ def _in_shell(redirection: str, *command: str) -> list[str]:
 
 
 @on_linux
-@pytest.mark.parametrize(("redirection", "workers"), [("2>&-", "1"), ("<&- >&- 2>&-", "2"), (">/dev/full 2>/dev/full", "1")])
-def test_a_receiver_without_streams_takes_deliveries_and_keeps_them(tmp_path: Path, redirection: str, workers: str) -> None:
+@pytest.mark.parametrize(
+    ("redirection", "workers"), [("2>&-", "1"), ("<&- >&- 2>&-", "2"), (">/dev/full 2>/dev/full", "1")]
+)
+def test_a_receiver_without_streams_takes_deliveries_and_keeps_them(
+    tmp_path: Path, redirection: str, workers: str
+) -> None:
     port = unused_port()
     settings = {"INGEST_RECEIVER__PORT": port, "INGEST_RECEIVER__WORKERS": workers}
-    process = subprocess.Popen(_in_shell(redirection, *command_line("receive")), cwd=tmp_path, env=environment(tmp_path, settings))
+    process = subprocess.Popen(
+        _in_shell(redirection, *command_line("receive")), cwd=tmp_path, env=environment(tmp_path, settings)
+    )
     try:
         with closing(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)) as client:
             wait_for(lambda: _answers(client), "the receiver answers")
             assert post(client, signed(b"{}", secret="nobody's")).status_code == 401
             assert [post(client, booking(number)).status_code for number in range(3)] == [202] * 3
         assert subjects(stored(tmp_path / "log.db", TOPIC)) == [subject(number) for number in range(3)]
-        assert Path(f"/proc/{process.pid}/fd/2").readlink() == Path("/dev/full" if "full" in redirection else os.devnull)
+        assert Path(f"/proc/{process.pid}/fd/2").readlink() == Path(
+            "/dev/full" if "full" in redirection else os.devnull
+        )
         process.terminate()
         assert process.wait(PATIENCE) == 0
     finally:
@@ -51,7 +69,9 @@ def _answers(client: httpx.Client) -> bool:
 def test_characters_that_an_encoding_lacks_are_written_as_escapes(encoding: str) -> None:
     program = TELLING + "structlog.get_logger().warning('told', why='\\u20ac'); print('\\u2192 \\ud800')"
     environ = os.environ | {"PYTHONIOENCODING": encoding}
-    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, check=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, check=True, timeout=PATIENCE
+    )
     assert done.stdout == b"\\u2192 \\ud800\n"
     assert b"\\u20ac" in done.stderr
 
@@ -64,7 +84,9 @@ def test_a_file_that_is_opened_later_is_never_taken_for_a_stream(tmp_path: Path,
         "import os, sys; os.write(2, b'raw'); sys.stderr.write('text'); sys.stdin.read(); file.write('its own'); file.close()"
     )
     command = _in_shell(redirection, sys.executable, "-c", program)
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PATIENCE)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     assert file.read_text() == "its own"
 
@@ -73,7 +95,11 @@ def test_a_pipe_that_nobody_reads_stops_nothing_and_what_is_read_later_are_whole
     lines = "log = structlog.get_logger(); [log.warning('told', number=number, more='x' * 1000) for number in range(100)]; "
     program = f"{TELLING}{lines} print('all told'); import sys; sys.stdout.flush(); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "all told\n"
@@ -85,5 +111,10 @@ def test_a_pipe_that_nobody_reads_stops_nothing_and_what_is_read_later_are_whole
 
 def test_a_command_with_everything_closed_ends_as_it_would() -> None:
     for redirection in ("2>&-", ">&-", "<&- >&- 2>&-"):
-        done = subprocess.run(_in_shell(redirection, *command_line("--version")), capture_output=True, check=False, timeout=PATIENCE)
+        done = subprocess.run(
+            _in_shell(redirection, *command_line("--version")),
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE,
+        )
         assert (redirection, done.returncode) == (redirection, 0)

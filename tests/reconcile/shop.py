@@ -30,10 +30,21 @@ SPAN = timedelta(days=4)
 class Shop:
     """The world's clock starts some days ago, so that what happens in it is of the past, as vendors tell it."""
 
-    def __init__(self, folder: Path, accounts: Sequence[str], limits: Mapping[str, Allowed] | None = None, **settings: Any) -> None:
-        self.dialects: Mapping[str, Dialect] = {name: dialect for name, dialect in dialects_at(URL).items() if name in accounts}
+    def __init__(
+        self,
+        folder: Path,
+        accounts: Sequence[str],
+        limits: Mapping[str, Allowed] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.dialects: Mapping[str, Dialect] = {
+            name: dialect for name, dialect in dialects_at(URL).items() if name in accounts
+        }
         self.world = World({name: dialect.habits for name, dialect in self.dialects.items()})
-        self.rest = {name: load_rest_dialect(name)(dialect, self.world.meetings[name]) for name, dialect in self.dialects.items()}
+        self.rest = {
+            name: load_rest_dialect(name)(dialect, self.world.meetings[name])
+            for name, dialect in self.dialects.items()
+        }
         self.server = RestServer(self.rest, limits)
         self._folder = folder
         self._settings = settings
@@ -67,7 +78,12 @@ class Shop:
         return {
             **tree_for(self._folder),
             "public_url": URL,
-            "reconcile": {"admin_port": 0, "lag": "0s", "patience": "500ms", "state_dir": f"{self._folder}/reconcile"}
+            "reconcile": {
+                "admin_port": 0,
+                "lag": "0s",
+                "patience": "500ms",
+                "state_dir": f"{self._folder}/reconcile",
+            }
             | self._settings.get("reconcile", {}),
             "receiver": self._settings.get("receiver", {}),
             "accounts": accounts,
@@ -75,7 +91,13 @@ class Shop:
 
     def _account(self, name: str) -> dict[str, Any]:
         own = {**self.dialects[name].settings(), **self.rest[name].settings()}
-        return {**own, "webhook_secrets": [SECRET], "rate_limit": 0, "api_url": self.server.api_url(name), **self._settings.get(name, {})}
+        return {
+            **own,
+            "webhook_secrets": [SECRET],
+            "rate_limit": 0,
+            "api_url": self.server.api_url(name),
+            **self._settings.get(name, {}),
+        }
 
     def live(self, bookings: int) -> list[Change]:
         """Until there are so many more bookings; the changes, in order."""
@@ -95,7 +117,9 @@ class Shop:
         self.append(changes)
         self.settle()
 
-    def append(self, changes: Sequence[Change], altered: Callable[[Event], Event] = lambda event: event) -> None:
+    def append(
+        self, changes: Sequence[Change], altered: Callable[[Event], Event] = lambda event: event
+    ) -> None:
         """The same, without waiting; `altered` makes another event of each."""
         vendors = self.rig.settings.vendors()
         records: dict[str, list[Record]] = {}
@@ -103,7 +127,9 @@ class Shop:
             dialect = self.dialects[change.account]
             webhook, at = dialect.webhook(change), change.meeting.changed_at + timedelta(seconds=1)
             vendor = vendors[dialect.vendor, change.account]
-            delivery = Delivery(webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at)
+            delivery = Delivery(
+                webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at
+            )
             event = altered(vendor.parse(vendor.verify(delivery, at)))
             records.setdefault(self.rig.settings.topic(vendor.name), []).append(event.to_record())
         for topic, of_topic in records.items():
@@ -114,7 +140,11 @@ class Shop:
         until(lambda: self.rig.lag_outside() == 0, "everything is loaded")
 
     def reconcile(
-        self, *accounts: str, since: timedelta = SPAN + timedelta(days=1), dry_run: bool = False, **wanted: Any
+        self,
+        *accounts: str,
+        since: timedelta = SPAN + timedelta(days=1),
+        dry_run: bool = False,
+        **wanted: Any,
     ) -> dict[str, Report]:
         """By account."""
         reconciler = self.reconciler(dry_run=dry_run)
@@ -125,7 +155,9 @@ class Shop:
     def reconciler(self, *, dry_run: bool = False) -> Reconciler:
         """As the command makes it."""
         producer = None if dry_run else self.rig.producer
-        return Reconciler(self.rig.settings, StoredBookings(self.rig.settings), producer, lambda *_: None, threading.Event())
+        return Reconciler(
+            self.rig.settings, StoredBookings(self.rig.settings), producer, lambda *_: None, threading.Event()
+        )
 
     def wrong(self) -> list[Difference]:
         """What the warehouse has wrong."""

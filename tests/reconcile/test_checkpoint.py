@@ -14,7 +14,16 @@ from receivers.reconcile.report import Counts
 START = datetime(2026, 6, 1, tzinfo=UTC)
 NOW = datetime.now(UTC)
 COUNTS = Counts(seen=3, missed=1, requests=9)
-PROGRESS = Progress(START, None, START + timedelta(days=31), START + timedelta(days=60), NOW, COUNTS, frozenset({"B7", "B9"}), 40)
+PROGRESS = Progress(
+    START,
+    None,
+    START + timedelta(days=31),
+    START + timedelta(days=60),
+    NOW,
+    COUNTS,
+    frozenset({"B7", "B9"}),
+    40,
+)
 END = End(NOW, None, "the vendor is down", resumable=True)
 
 
@@ -56,7 +65,9 @@ def test_what_a_stopped_run_found_is_told_once_and_it_can_still_go_on(tmp_path: 
     assert checkpoint.read(START, None) == replace(PROGRESS, counts=Counts())
 
 
-def test_how_a_run_ended_is_kept_until_it_is_told_however_old_it_is_and_covers_only_then(tmp_path: Path) -> None:
+def test_how_a_run_ended_is_kept_until_it_is_told_however_old_it_is_and_covers_only_then(
+    tmp_path: Path,
+) -> None:
     checkpoint, end = Checkpoint(tmp_path, "sales"), End(NOW, None, None, covers=NOW - timedelta(hours=1))
     ended = replace(PROGRESS, written_at=NOW - timedelta(days=9), end=end)
     checkpoint.write(ended)
@@ -68,8 +79,13 @@ def test_how_a_run_ended_is_kept_until_it_is_told_however_old_it_is_and_covers_o
     assert checkpoint.read(START, None) is None
 
 
-def test_what_a_run_found_that_is_too_old_to_go_on_is_told_and_without_any_it_is_forgotten(tmp_path: Path) -> None:
-    checkpoint, old = Checkpoint(tmp_path, "sales"), replace(PROGRESS, written_at=NOW - timedelta(days=1, seconds=1))
+def test_what_a_run_found_that_is_too_old_to_go_on_is_told_and_without_any_it_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    checkpoint, old = (
+        Checkpoint(tmp_path, "sales"),
+        replace(PROGRESS, written_at=NOW - timedelta(days=1, seconds=1)),
+    )
     checkpoint.write(old)
     assert checkpoint.untold(START, None) == [old]
     checkpoint.settle(old, END)
@@ -88,7 +104,13 @@ def test_a_folder_that_cannot_be_used_any_more_is_named(tmp_path: Path) -> None:
         checkpoint.cover(START, NOW)
 
 
-GARBAGE = [b"", b"{", b"[]", b'{"since": 1}', b'{"since":"x","until":null,"done":"x","started_at":"x","written_at":"x","counts":{}}']
+GARBAGE = [
+    b"",
+    b"{",
+    b"[]",
+    b'{"since": 1}',
+    b'{"since":"x","until":null,"done":"x","started_at":"x","written_at":"x","counts":{}}',
+]
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
@@ -118,7 +140,10 @@ def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
     with Checkpoint(tmp_path, "sales").alone():
         with Checkpoint(tmp_path, "support").alone():
             pass
-        with pytest.raises(LogUnavailable, match=r"another process .*is reconciling account sales"), Checkpoint(tmp_path, "sales").alone():
+        with (
+            pytest.raises(LogUnavailable, match=r"another process .*is reconciling account sales"),
+            Checkpoint(tmp_path, "sales").alone(),
+        ):
             pytest.fail("two at once")
     with Checkpoint(tmp_path, "sales").alone():
         pass
@@ -130,7 +155,9 @@ def test_a_folder_that_cannot_be_made_is_a_setting_to_mend(tmp_path: Path) -> No
         Checkpoint(tmp_path / "file" / "folder", "sales")
 
 
-def test_a_mark_of_the_future_is_not_believed_and_the_next_run_that_looks_far_back_replaces_it(tmp_path: Path) -> None:
+def test_a_mark_of_the_future_is_not_believed_and_the_next_run_that_looks_far_back_replaces_it(
+    tmp_path: Path,
+) -> None:
     checkpoint, year = Checkpoint(tmp_path, "sales"), timedelta(days=365)
     checkpoint.cover(NOW, NOW + year)
     covered = checkpoint.covered(NOW)

@@ -53,7 +53,9 @@ def test_rows_of_a_time_that_has_not_come_are_healed_by_the_first_run(tmp_path: 
         assert found.failure is None
         assert found.counts.missed == found.counts.repaired > 0
         assert all(
-            part < format_instant(datetime.now(UTC)) for row in shop.rig.column("select version from bookings") for part in row.split("/")
+            part < format_instant(datetime.now(UTC))
+            for row in shop.rig.column("select version from bookings")
+            for part in row.split("/")
         )
         assert shop.reconcile()[vendor].counts.missed == 0
         shop.deliver(shop.live(3))

@@ -23,7 +23,9 @@ def configured(folder: Path, tree: dict[str, Any]) -> None:
     """The settings as files, secrets apart."""
     accounts = {name: dict(table) for name, table in tree["accounts"].items()}
     names = ("api_token", "api_key", "secret_key", "webhook_secrets", "client_secret")
-    private = {name: {key: table.pop(key) for key in names if key in table} for name, table in accounts.items()}
+    private = {
+        name: {key: table.pop(key) for key in names if key in table} for name, table in accounts.items()
+    }
     (folder / "ingest.toml").write_text(tomlkit.dumps({**tree, "accounts": accounts}))
     secrets = folder / "ingest.secrets.toml"
     secrets.touch(0o600)
@@ -83,13 +85,18 @@ def test_a_report_that_is_not_in_the_log_is_said_and_is_no_success(
         with pytest.raises(typer.Exit) as left:
             reconcile("5d")
         assert left.value.exit_code == 3
-        assert "not recorded yet bookeo/bookeo: the brokers are away; the next run tells what was found" in capsys.readouterr().out
+        assert (
+            "not recorded yet bookeo/bookeo: the brokers are away; the next run tells what was found"
+            in capsys.readouterr().out
+        )
         with pytest.raises(typer.Exit):
             reconcile("6d", as_json=True)
         assert json.loads(capsys.readouterr().out.splitlines()[-1])[0]["recorded"] is False
 
 
-def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("receivers.reconcile.waiting._STALLED_SECONDS", 0.5)
     shop = Shop(tmp_path, ["bookeo"])
     with shop.open():

@@ -16,7 +16,9 @@ from receivers.reconcile.compare import Verdict, compare, supersedes, widened, w
 
 NOON = datetime(2026, 6, 10, 12, 0, tzinfo=UTC)
 COLUMNS = ("status", "starts_at", "ends_at")
-HERE = Booking(booking_id="B1", version="2026-06-01T10:00:00.000000Z", status=BookingStatus.CONFIRMED, starts_at=NOON)
+HERE = Booking(
+    booking_id="B1", version="2026-06-01T10:00:00.000000Z", status=BookingStatus.CONFIRMED, starts_at=NOON
+)
 OLD = Stored(HERE, NOON - timedelta(days=1))
 LAG = timedelta(minutes=1)
 DOUBTED_BEFORE = NOON - LAG
@@ -42,7 +44,9 @@ def test_the_same_state_is_matched() -> None:
 
 
 @pytest.mark.parametrize("version", [HERE.version, "2026-06-01T09:00:00.000000Z"])
-def test_another_state_whose_version_is_not_above_the_stored_one_is_missed_and_supersedes_it(version: str) -> None:
+def test_another_state_whose_version_is_not_above_the_stored_one_is_missed_and_supersedes_it(
+    version: str,
+) -> None:
     told = replace(HERE, version=version, status=BookingStatus.CANCELLED)
     assert verdict(told, OLD) is Verdict.MISSED
     assert supersedes(told, OLD, NOON) == HERE.version
@@ -56,14 +60,18 @@ def test_a_row_younger_than_the_vendors_lag_is_left_alone() -> None:
 
 def test_what_the_vendor_changed_so_lately_that_its_webhook_may_be_on_the_way_is_not_missed_yet() -> None:
     assert verdict(replace(HERE, updated_at=DOUBTED_BEFORE), None) is Verdict.YOUNG
-    assert verdict(replace(HERE, updated_at=DOUBTED_BEFORE - timedelta(microseconds=1)), None) is Verdict.MISSED
+    assert (
+        verdict(replace(HERE, updated_at=DOUBTED_BEFORE - timedelta(microseconds=1)), None) is Verdict.MISSED
+    )
 
 
 def test_a_price_finer_than_the_warehouse_holds_is_the_one_that_was_rounded() -> None:
     stored = Stored(replace(HERE, price=Decimal("0.300000000")), OLD.loaded_at)
     told = replace(HERE, price=Decimal("0.30000000000000004"))
     assert compare(told, stored, ("price",), NOON, LAG) is Verdict.MATCHED
-    assert compare(replace(HERE, price=Decimal("0.300000001")), stored, ("price",), NOON, LAG) is Verdict.MISSED
+    assert (
+        compare(replace(HERE, price=Decimal("0.300000001")), stored, ("price",), NOON, LAG) is Verdict.MISSED
+    )
 
 
 def test_an_older_version_of_the_same_state_is_matched() -> None:
@@ -84,7 +92,12 @@ def test_what_this_record_does_not_tell_is_not_compared(column: str, version: st
 
 
 def test_what_only_an_older_message_told_is_compared_all_the_same() -> None:
-    stored = Stored(replace(HERE, column_versions={"starts_at": "2026-05-01T10:00:00.000000Z/2026-05-01T10:00:00.000000Z"}), OLD.loaded_at)
+    stored = Stored(
+        replace(
+            HERE, column_versions={"starts_at": "2026-05-01T10:00:00.000000Z/2026-05-01T10:00:00.000000Z"}
+        ),
+        OLD.loaded_at,
+    )
     assert verdict(HERE, stored) is Verdict.MATCHED
     assert verdict(replace(HERE, starts_at=None), stored) is Verdict.MISSED
 
@@ -97,7 +110,9 @@ SPANS = st.timedeltas(timedelta(seconds=1), timedelta(days=800))
 
 
 @given(SPANS, st.timedeltas(timedelta(hours=6), timedelta(days=31)))
-def test_windows_cover_the_span_without_a_hole_and_none_is_too_long(span: timedelta, longest: timedelta) -> None:
+def test_windows_cover_the_span_without_a_hole_and_none_is_too_long(
+    span: timedelta, longest: timedelta
+) -> None:
     found = list(windows(NOON - span, NOON, longest, open_ended=False))
     assert found[0].since == NOON - span
     assert found[-1].until == NOON

@@ -41,7 +41,11 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 def delivery(shop: Shop, **more: str) -> tuple[AnyVendor, VerifiedDelivery]:
     """Bookeo's next one, with these headers too."""
     (change, *_) = [change for change in shop.live(8) if change.account == "bookeo"]
-    vendor, dialect, now = shop.rig.settings.vendors()["bookeo", "bookeo"], shop.dialects["bookeo"], datetime.now(UTC)
+    vendor, dialect, now = (
+        shop.rig.settings.vendors()["bookeo", "bookeo"],
+        shop.dialects["bookeo"],
+        datetime.now(UTC),
+    )
     webhook = dialect.webhook(change)
     headers = Headers.of({**dialect.headers(webhook, now), **more}.items())
     return vendor, vendor.verify(Delivery(webhook.query, headers, webhook.body, now), now)
@@ -71,7 +75,9 @@ class Watched:
     """The losses of some accounts."""
 
     def __init__(self, shop: Shop, *accounts: str) -> None:
-        self._vendors = [vendor for vendor in shop.rig.settings.vendors().values() if vendor.account.name in accounts]
+        self._vendors = [
+            vendor for vendor in shop.rig.settings.vendors().values() if vendor.account.name in accounts
+        ]
         self._losses = Losses(shop.rig.settings)
         self.answer = self._losses.answer
 
@@ -147,7 +153,9 @@ def test_a_note_that_cannot_be_written_is_no_reason_to_fail(shop: Shop, error: E
     report_loss(vendor, verified, Broken(error, late=late), shop.rig.settings.audit_topic)
 
 
-def test_the_watch_runs_the_account_that_lost_something_and_no_other(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watch_runs_the_account_that_lost_something_and_no_other(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran: list[str] = []
     reconciler = shop.reconciler()
 
@@ -159,7 +167,9 @@ def test_the_watch_runs_the_account_that_lost_something_and_no_other(shop: Shop,
     monkeypatch.setattr("receivers.watch.Watch._compare", lambda _: None)
     report(shop)
     stop = threading.Event()
-    watch = Watch(shop.rig.settings, lambda: shop.rig.settings, [], reconciler, lambda _: pytest.fail("no look is due"))
+    watch = Watch(
+        shop.rig.settings, lambda: shop.rig.settings, [], reconciler, lambda _: pytest.fail("no look is due")
+    )
     monkeypatch.setattr(watch, "_look", lambda: None)
     thread = threading.Thread(target=watch.run, args=(stop,), daemon=True)
     thread.start()
@@ -176,19 +186,26 @@ def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> 
     with shop.server.serving():
         tree: dict[str, Any] = shop.tree()
         with up(tmp_path, tree, port=port):
-            eventually(lambda: len(rows(tree, "select * from reconciliations")) == 1, "the first comparison is done")
+            eventually(
+                lambda: len(rows(tree, "select * from reconciliations")) == 1, "the first comparison is done"
+            )
             changes = shop.live(5)
             webhook = shop.dialects["bookeo"].webhook(changes[-1])
             headers = {**shop.dialects["bookeo"].headers(webhook, datetime.now(UTC)), **LOST_HEADER}
             url = f"http://127.0.0.1:{port}/webhooks/bookeo/bookeo?{webhook.query}"
             assert httpx.post(url, content=webhook.body, headers=headers).status_code == 202
-            eventually(lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [], "all is repaired")
+            eventually(
+                lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [],
+                "all is repaired",
+            )
 
 
 def test_a_report_of_the_future_is_answered_once(shop: Shop) -> None:
     """The receiver's clock was a year ahead."""
     vendor, verified = delivery(shop, **LOST_HEADER)
-    ahead = replace(verified, delivery=replace(verified.delivery, received_at=datetime.now(UTC) + timedelta(days=365)))
+    ahead = replace(
+        verified, delivery=replace(verified.delivery, received_at=datetime.now(UTC) + timedelta(days=365))
+    )
     report_loss(vendor, ahead, shop.rig.producer, shop.rig.settings.audit_topic)
     until(lambda: notes(shop), "the note is in the log")
     losses = Losses(shop.rig.settings)

@@ -42,7 +42,10 @@ class TwoAccounts(Shop):
         """What the other account's key opens is the other account, so its address tells whose key it is."""
         tree = self.tree()
         if of_another:
-            tree["accounts"][self.vendor] |= {**self.another.settings(), "api_url": self.server.api_url("another")}
+            tree["accounts"][self.vendor] |= {
+                **self.another.settings(),
+                "api_url": self.server.api_url("another"),
+            }
         self.rig.settings = Settings.model_validate(tree)
 
     def book(self, bookings: int) -> None:
@@ -57,14 +60,18 @@ class TwoAccounts(Shop):
         self.world.forget(self.vendor, min(self.world.meetings[self.vendor]))
 
     def is_as_delivered(self, bookings: int) -> bool:
-        (loaded,) = self.rig.column("select count(*) from bookings where gone_at is null and last_via = 'webhook'")
+        (loaded,) = self.rig.column(
+            "select count(*) from bookings where gone_at is null and last_via = 'webhook'"
+        )
         (all_,) = self.rig.column("select count(*) from bookings")
         return bool(loaded == all_ == bookings)
 
 
 @pytest.mark.parametrize("vendor", vendor_names())
 @pytest.mark.parametrize("proven", [False, True])
-def test_another_accounts_key_loads_nothing_and_marks_nothing_as_gone(tmp_path: Path, vendor: str, proven: bool) -> None:
+def test_another_accounts_key_loads_nothing_and_marks_nothing_as_gone(
+    tmp_path: Path, vendor: str, proven: bool
+) -> None:
     with TwoAccounts(tmp_path, vendor).open() as shop:
         assert isinstance(shop, TwoAccounts)
         shop.book(1)
@@ -120,7 +127,9 @@ def answering(path_part: str, status: int) -> Fault:
 
 @pytest.mark.parametrize("vendor", vendor_names())
 @pytest.mark.parametrize("status", [401, 404])
-def test_a_vendor_that_answers_the_same_to_everything_proves_nothing(tmp_path: Path, vendor: str, status: int) -> None:
+def test_a_vendor_that_answers_the_same_to_everything_proves_nothing(
+    tmp_path: Path, vendor: str, status: int
+) -> None:
     with TwoAccounts(tmp_path, vendor).open() as shop:
         assert isinstance(shop, TwoAccounts)
         shop.book(3)
@@ -148,7 +157,9 @@ def empty_lists(_: str, request: Request) -> Response | None:
 
 
 @pytest.mark.parametrize("vendor", vendor_names())
-def test_empty_lists_and_404_for_every_booking_prove_nothing_while_another_booking_is_known(tmp_path: Path, vendor: str) -> None:
+def test_empty_lists_and_404_for_every_booking_prove_nothing_while_another_booking_is_known(
+    tmp_path: Path, vendor: str
+) -> None:
     """In the window there are too few for a share of them to say anything; the others are outside of it."""
     with TwoAccounts(tmp_path, vendor).open() as shop:
         assert isinstance(shop, TwoAccounts)
@@ -158,7 +169,9 @@ def test_empty_lists_and_404_for_every_booking_prove_nothing_while_another_booki
         shop.server.faults.append(empty_lists)
         column = "starts_at" if vendor == "calendly" else "updated_at"
         (newest,) = shop.rig.column(f"select max({column}) from bookings")
-        found = shop.reconcile(start=newest - timedelta(seconds=90), until=newest + timedelta(seconds=90))[vendor]
+        found = shop.reconcile(start=newest - timedelta(seconds=90), until=newest + timedelta(seconds=90))[
+            vendor
+        ]
         assert isinstance(found.failure, ConfigurationError)
         assert shop.is_as_delivered(bookings)
 

@@ -21,7 +21,9 @@ from tests.kafka.broker import free_port
 from tests.reconcile.shop import Shop
 from tests.reconcile.test_command import configured
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has"
+)
 
 
 @contextmanager
@@ -29,7 +31,14 @@ def up(folder: Path, tree: dict[str, Any], port: int = 0) -> Iterator["subproces
     """From start to a clean stop, which is checked."""
     configured(folder, tree | {"receiver": {"port": port, "admin_port": 0}})
     with (folder / "up.log").open("wb") as lines:
-        process = subprocess.Popen([*COMMAND, "up"], cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=lines, stderr=lines)
+        process = subprocess.Popen(
+            [*COMMAND, "up"],
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=lines,
+            stderr=lines,
+        )
     try:
         yield process
         process.send_signal(signal.SIGTERM)
@@ -53,23 +62,36 @@ def test_what_no_webhook_told_is_repaired_again_and_again(tmp_path: Path) -> Non
         shop.live(5)
         tree = shop.tree()
         with up(tmp_path, tree):
-            eventually(lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [], "all is repaired")
+            eventually(
+                lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [],
+                "all is repaired",
+            )
             shop.live(5)
-            eventually(lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [], "and once more")
+            eventually(
+                lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [],
+                "and once more",
+            )
             eventually(lambda: len(rows(tree, "select * from reconciliations")) > 2, "every run is a row")
 
 
 def test_a_vendor_that_refuses_does_not_take_the_receiver_down(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, ["bookeo"], reconcile={"every": "1s", "jitter": "0s"}, bookeo={"api_key": "not-this-one"})
+    shop = Shop(
+        tmp_path, ["bookeo"], reconcile={"every": "1s", "jitter": "0s"}, bookeo={"api_key": "not-this-one"}
+    )
     with shop.server.serving():
         tree = shop.tree()
         with up(tmp_path, tree) as process:
-            eventually(lambda: len(rows(tree, "select * from reconciliations where outcome = 'failed'")) > 1, "it fails, again and again")
+            eventually(
+                lambda: len(rows(tree, "select * from reconciliations where outcome = 'failed'")) > 1,
+                "it fails, again and again",
+            )
             assert process.poll() is None
         assert "not-this-one" not in (tmp_path / "up.log").read_text()
 
 
-def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen_where_not(tmp_path: Path) -> None:
+def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen_where_not(
+    tmp_path: Path,
+) -> None:
     port = free_port()
     shop = Shop(tmp_path, ["calendly"], reconcile={"every": "1h", "jitter": "0s", "admin_port": port})
     with shop.server.serving():
@@ -97,10 +119,16 @@ def test_a_new_account_and_a_new_key_are_taken_while_it_runs(tmp_path: Path) -> 
         key = tree["accounts"]["bookeo"]["api_key"]
         tree["accounts"]["bookeo"]["api_key"] = "not-this-one"
         with up(tmp_path, tree):
-            eventually(lambda: rows(tree, "select * from reconciliations where outcome = 'failed'"), "the key is refused")
+            eventually(
+                lambda: rows(tree, "select * from reconciliations where outcome = 'failed'"),
+                "the key is refused",
+            )
             tree["accounts"] |= {"bookeo": tree["accounts"]["bookeo"] | {"api_key": key}, "oncehub": oncehub}
             configured(tmp_path, tree | {"receiver": {"port": 0, "admin_port": 0}})
-            eventually(lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [], "all is repaired")
+            eventually(
+                lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [],
+                "all is repaired",
+            )
 
 
 def told(port: int) -> str:

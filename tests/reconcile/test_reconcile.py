@@ -20,7 +20,9 @@ def newest_lost(changes: Sequence[Change], lost: Sequence[Change]) -> set[int]:
 
 
 @pytest.mark.parametrize("vendor", ALL)
-def test_what_webhooks_missed_is_found_counted_and_repaired_and_a_second_run_changes_nothing(tmp_path: Path, vendor: str) -> None:
+def test_what_webhooks_missed_is_found_counted_and_repaired_and_a_second_run_changes_nothing(
+    tmp_path: Path, vendor: str
+) -> None:
     with Shop(tmp_path, [vendor]).open() as shop:
         changes = shop.live(A_FEW)
         lost = changes[::4]
@@ -35,7 +37,10 @@ def test_what_webhooks_missed_is_found_counted_and_repaired_and_a_second_run_cha
         again = shop.reconcile()[vendor]
         assert (again.counts.missed, again.counts.matched) == (0, shop.count())
         assert shop.rig.column("select count(*) from booking_events") == events
-        assert shop.rig.column("select distinct last_via from bookings order by all") == ["reconcile", "webhook"]
+        assert shop.rig.column("select distinct last_via from bookings order by all") == [
+            "reconcile",
+            "webhook",
+        ]
 
 
 def test_a_warehouse_that_has_nothing_is_filled(tmp_path: Path) -> None:
@@ -66,7 +71,9 @@ def test_a_dry_run_finds_and_leaves_everything_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("vendor", ALL)
-def test_a_booking_the_vendor_no_longer_has_is_marked_and_keeps_what_it_was(tmp_path: Path, vendor: str) -> None:
+def test_a_booking_the_vendor_no_longer_has_is_marked_and_keeps_what_it_was(
+    tmp_path: Path, vendor: str
+) -> None:
     with Shop(tmp_path, [vendor]).open() as shop:
         changes = shop.live(A_FEW)
         shop.deliver(changes)
@@ -88,7 +95,9 @@ def test_a_booking_the_vendor_no_longer_has_is_marked_and_keeps_what_it_was(tmp_
         assert kept in shop.world.meetings[vendor]
 
 
-def test_a_no_show_that_was_taken_back_is_seen_although_nothing_at_the_vendor_is_newer(tmp_path: Path) -> None:
+def test_a_no_show_that_was_taken_back_is_seen_although_nothing_at_the_vendor_is_newer(
+    tmp_path: Path,
+) -> None:
     with Shop(tmp_path, ["calendly"]).open() as shop:
         changes = shop.live(A_FEW)
         while not any(change.kind is Kind.NO_SHOW for change in changes):

@@ -37,7 +37,9 @@ def first_alone_tells_the_customer(shop: Shop) -> Callable[[Event], Booking | No
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_webhooks_that_leave_out_what_earlier_ones_told_leave_nothing_to_repair(tmp_path: Path, vendor: str) -> None:
+def test_webhooks_that_leave_out_what_earlier_ones_told_leave_nothing_to_repair(
+    tmp_path: Path, vendor: str
+) -> None:
     with Shop(tmp_path, [vendor]).open() as shop:
         shop.rig.loader._mapper = first_alone_tells_the_customer(shop)  # type: ignore[assignment]
         changes = shop.live(A_FEW)
@@ -53,16 +55,23 @@ def test_records_that_leave_columns_out_repair_the_others_and_a_second_run_chang
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vendor: str
 ) -> None:
     of_record = load_vendor(vendor).booking_of_record
-    monkeypatch.setattr(load_vendor(vendor), "booking_of_record", lambda self, data: without(of_record(self, data)))
+    monkeypatch.setattr(
+        load_vendor(vendor), "booking_of_record", lambda self, data: without(of_record(self, data))
+    )
     with Shop(tmp_path, [vendor]).open() as shop:
         changes = shop.live(A_FEW)
         lost = changes[::4]
         shop.deliver([change for change in changes if change not in lost])
-        named = {row["booking_id"]: row["customer_name"] for row in shop.rig.rows("select booking_id, customer_name from bookings")}
+        named = {
+            row["booking_id"]: row["customer_name"]
+            for row in shop.rig.rows("select booking_id, customer_name from bookings")
+        }
         found = shop.reconcile()[vendor].counts
         assert found.missed == found.repaired == len(newest_lost(changes, lost))
         rows = shop.rig.rows("select booking_id, customer_name from bookings")
-        assert {row["booking_id"]: row["customer_name"] for row in rows} == {row["booking_id"]: None for row in rows} | named
+        assert {row["booking_id"]: row["customer_name"] for row in rows} == {
+            row["booking_id"]: None for row in rows
+        } | named
         before = shop.rig.rows("select * from bookings order by booking_id")
         assert shop.reconcile()[vendor].counts.missed == 0
         assert shop.rig.rows("select * from bookings order by booking_id") == before

@@ -46,7 +46,13 @@ class Troubled:
 
 
 def reconciler(shop: Shop, producer: Producer, stop: threading.Event | None = None) -> Reconciler:
-    return Reconciler(shop.rig.settings, StoredBookings(shop.rig.settings), producer, lambda *_: None, stop or threading.Event())
+    return Reconciler(
+        shop.rig.settings,
+        StoredBookings(shop.rig.settings),
+        producer,
+        lambda *_: None,
+        stop or threading.Event(),
+    )
 
 
 def troubled(shop: Shop, *, taken: bool = False) -> Reconciler:
@@ -62,7 +68,9 @@ def told(shop: Shop) -> list[tuple[object, ...]]:
     return [tuple(row.values()) for row in shop.rig.rows(ROWS)]
 
 
-def test_what_an_account_found_that_ended_is_told_though_the_run_is_stopped_in_another(tmp_path: Path) -> None:
+def test_what_an_account_found_that_ended_is_told_though_the_run_is_stopped_in_another(
+    tmp_path: Path,
+) -> None:
     held = threading.Event()
 
     def hold(asked: str, _: Request) -> Response | None:
@@ -74,7 +82,9 @@ def test_what_an_account_found_that_ended_is_told_though_the_run_is_stopped_in_a
         stop, wanted = threading.Event(), last_week()
         reports: list[object] = []
         vendors = readable(shop.rig.settings, [])
-        running = threading.Thread(target=lambda: reports.extend(reconciler(shop, shop.rig.producer, stop).run(vendors, wanted)))
+        running = threading.Thread(
+            target=lambda: reports.extend(reconciler(shop, shop.rig.producer, stop).run(vendors, wanted))
+        )
         running.start()
         missed = len(shop.world.meetings["bookeo"])
         try:
@@ -84,18 +94,25 @@ def test_what_an_account_found_that_ended_is_told_though_the_run_is_stopped_in_a
             running.join(PATIENCE)
             held.set()
             until(
-                lambda: not any(thread.name.startswith("reconcile") for thread in threading.enumerate()), "what was left behind has ended"
+                lambda: not any(thread.name.startswith("reconcile") for thread in threading.enumerate()),
+                "what was left behind has ended",
             )
         assert [getattr(report, "account", "") for report in reports] == ["bookeo"]
         assert told(shop)[0] == ("bookeo", "complete", missed, missed)
 
 
-def test_a_report_that_the_log_does_not_take_is_kept_and_said_so_and_told_by_the_next_run(tmp_path: Path) -> None:
+def test_a_report_that_the_log_does_not_take_is_kept_and_said_so_and_told_by_the_next_run(
+    tmp_path: Path,
+) -> None:
     with Shop(tmp_path, ["bookeo"], reconcile={"lookback": "7d"}).open() as shop:
         shop.live(4)
         vendors, wanted = readable(shop.rig.settings, []), Wanted()
         (unrecorded,) = troubled(shop).run(vendors, wanted)
-        assert (unrecorded.failure, unrecorded.counts.missed, str(unrecorded.unrecorded)) == (None, 4, "the brokers are away")
+        assert (unrecorded.failure, unrecorded.counts.missed, str(unrecorded.unrecorded)) == (
+            None,
+            4,
+            "the brokers are away",
+        )
         covered = Checkpoint(tmp_path / "reconcile", "bookeo")
         assert covered.covered() is None
         (still,) = troubled(shop).run(vendors, wanted)
@@ -134,7 +151,9 @@ def test_a_failure_that_the_log_does_not_take_is_told_and_then_gone_on_from(tmp_
         (resumed,) = reconciler(shop, shop.rig.producer).run(vendors, wanted)
         assert resumed.started_at == failed.started_at
         assert told(shop) == [("bookeo", "failed", 0, 0), ("bookeo", "complete", 4, 4)]
-        assert shop.rig.column("select error from reconciliations where outcome = 'failed'") == [str(failed.failure)]
+        assert shop.rig.column("select error from reconciliations where outcome = 'failed'") == [
+            str(failed.failure)
+        ]
 
 
 def test_a_disk_without_room_for_notes_is_named_and_told_and_no_answer_of_the_vendors(
@@ -147,5 +166,7 @@ def test_a_disk_without_room_for_notes_is_named_and_told_and_no_answer_of_the_ve
         monkeypatch.setattr("receivers.reconcile.checkpoint.replace_private", full)
         report = shop.reconcile()["bookeo"]
         assert isinstance(report.failure, LogUnavailable)
-        assert f"reconcile.state_dir {tmp_path}/reconcile cannot be used: No space left on device" in str(report.failure)
+        assert f"reconcile.state_dir {tmp_path}/reconcile cannot be used: No space left on device" in str(
+            report.failure
+        )
         assert told(shop) == [("bookeo", "failed", 0, 0)]

@@ -38,7 +38,9 @@ def broken(account: str, answer: Response, *, after: int = 0) -> Fault:
     return fault
 
 
-def test_a_wrong_key_is_told_with_account_request_and_remedy_and_the_other_accounts_go_on(tmp_path: Path) -> None:
+def test_a_wrong_key_is_told_with_account_request_and_remedy_and_the_other_accounts_go_on(
+    tmp_path: Path,
+) -> None:
     with Shop(tmp_path, ["calendly", "oncehub"], calendly={"api_token": "not-this-one"}).open() as shop:
         shop.live(10)
         found = shop.reconcile()
@@ -51,7 +53,10 @@ def test_a_wrong_key_is_told_with_account_request_and_remedy_and_the_other_accou
         assert found["oncehub"].failure is None
         assert found["oncehub"].counts.repaired == len(shop.world.meetings["oncehub"])
         rows = shop.rig.rows("select account, outcome, error from reconciliations order by account")
-        assert [(row["account"], row["outcome"]) for row in rows] == [("calendly", "failed"), ("oncehub", "complete")]
+        assert [(row["account"], row["outcome"]) for row in rows] == [
+            ("calendly", "failed"),
+            ("oncehub", "complete"),
+        ]
         assert rows[0]["error"] == str(refused)
 
 
@@ -67,7 +72,9 @@ def test_a_refused_scope_or_plan_says_what_to_look_at(tmp_path: Path, status: in
 
 
 @pytest.mark.parametrize("vendor", vendor_names())
-def test_a_vendor_that_goes_down_half_way_leaves_only_what_is_right_and_the_next_run_does_the_rest(tmp_path: Path, vendor: str) -> None:
+def test_a_vendor_that_goes_down_half_way_leaves_only_what_is_right_and_the_next_run_does_the_rest(
+    tmp_path: Path, vendor: str
+) -> None:
     with Shop(tmp_path, [vendor]).open() as shop:
         shop.live(130)
         fault = broken(vendor, Response("<html>upstream", 502), after=1)
@@ -85,7 +92,14 @@ def test_a_vendor_that_goes_down_half_way_leaves_only_what_is_right_and_the_next
 def test_a_malformed_page_is_an_error_and_never_an_empty_list(tmp_path: Path, vendor: str) -> None:
     with Shop(tmp_path, [vendor]).open() as shop:
         shop.deliver(shop.live(3))
-        for page in (b"", b"[]", b"{}", b'{"data": null, "collection": null}', b'{"data": [1], "collection": [1]}', b"<html>"):
+        for page in (
+            b"",
+            b"[]",
+            b"{}",
+            b'{"data": null, "collection": null}',
+            b'{"data": [1], "collection": [1]}',
+            b"<html>",
+        ):
             answer = Response(page, 200, {"content-type": "application/json"})
             shop.server.faults[:] = [broken(vendor, answer, after=int(vendor == "calendly"))]
             found = shop.reconcile()[vendor]
@@ -98,7 +112,10 @@ def test_a_malformed_page_is_an_error_and_never_an_empty_list(tmp_path: Path, ve
 def test_a_record_nobody_can_read_is_set_aside_and_the_others_are_repaired(tmp_path: Path) -> None:
     with Shop(tmp_path, ["bookeo"]).open() as shop:
         shop.live(4)
-        strange = {"data": [{"bookingNumber": "17", "startTime": "no time"}], "info": {"totalItems": 1, "totalPages": 1, "currentPage": 1}}
+        strange = {
+            "data": [{"bookingNumber": "17", "startTime": "no time"}],
+            "info": {"totalItems": 1, "totalPages": 1, "currentPage": 1},
+        }
         fault = broken("bookeo", JSONResponse(strange))
         shop.server.faults.append(fault)
         found = shop.reconcile()["bookeo"]
@@ -113,11 +130,21 @@ def test_a_record_nobody_can_read_is_set_aside_and_the_others_are_repaired(tmp_p
 def test_a_state_that_no_webhook_tells_of_is_loaded_and_is_nobodys_miss(tmp_path: Path) -> None:
     with Shop(tmp_path, ["oncehub"]).open() as shop:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        request = {"object": "booking", "id": "BKNG-1", "status": "requested", "creation_time": now, "last_updated_time": now}
-        shop.server.faults.append(broken("oncehub", JSONResponse({"object": "list", "data": [request], "has_more": False})))
+        request = {
+            "object": "booking",
+            "id": "BKNG-1",
+            "status": "requested",
+            "creation_time": now,
+            "last_updated_time": now,
+        }
+        shop.server.faults.append(
+            broken("oncehub", JSONResponse({"object": "list", "data": [request], "has_more": False}))
+        )
         found = shop.reconcile()["oncehub"].counts
         assert (found.seen, found.untold, found.missed, found.repaired) == (1, 1, 0, 0)
-        assert shop.rig.rows("select booking_id, status from bookings") == [{"booking_id": "BKNG-1", "status": "pending"}]
+        assert shop.rig.rows("select booking_id, status from bookings") == [
+            {"booking_id": "BKNG-1", "status": "pending"}
+        ]
 
 
 def test_an_answer_that_nobody_thought_of_fails_its_account_alone(tmp_path: Path) -> None:
@@ -153,11 +180,15 @@ def test_a_run_that_was_stopped_goes_on_with_the_windows_that_are_left(tmp_path:
 def aged(changes: Sequence[Change], days: int) -> list[Change]:
     """As if they had been so long ago."""
     at = datetime.now(UTC) - timedelta(days=days)
-    return [replace(change, meeting=replace(change.meeting, created_at=at, changed_at=at)) for change in changes]
+    return [
+        replace(change, meeting=replace(change.meeting, created_at=at, changed_at=at)) for change in changes
+    ]
 
 
 @pytest.mark.parametrize("after", [1, 2, 3, 4])
-def test_a_run_that_was_stopped_finds_what_is_gone_from_the_windows_before(tmp_path: Path, after: int) -> None:
+def test_a_run_that_was_stopped_finds_what_is_gone_from_the_windows_before(
+    tmp_path: Path, after: int
+) -> None:
     """Four windows, and a look at the one that is listed in none."""
     with Shop(tmp_path, ["bookeo"]).open() as shop:
         created = [change for change in shop.live(5) if change.kind is Kind.CREATED]
@@ -239,7 +270,12 @@ def test_what_moved_out_of_a_window_long_ago_is_found_in_a_later_one(tmp_path: P
     """All rows of an old window have changed since, and none of it was told: that is no key of another account."""
     with Shop(tmp_path, ["oncehub"]).open() as shop:
         changes = shop.live(60)
-        old = [replace(change, meeting=replace(change.meeting, changed_at=datetime.now(UTC) - timedelta(days=50))) for change in changes]
+        old = [
+            replace(
+                change, meeting=replace(change.meeting, changed_at=datetime.now(UTC) - timedelta(days=50))
+            )
+            for change in changes
+        ]
         shop.deliver([change for change in old if change.kind is Kind.CREATED])
         found = shop.reconcile(start=datetime.now(UTC) - timedelta(days=60))["oncehub"]
         assert found.failure is None
@@ -265,7 +301,10 @@ def test_what_a_killed_run_had_found_is_recorded_by_the_next(tmp_path: Path) -> 
         shop.live(1)
         shop.reconcile()
         rows = shop.rig.rows("select outcome, missed, repaired, error from reconciliations order by missed")
-        assert [(row["outcome"], row["missed"], row["repaired"]) for row in rows] == [("complete", 1, 1), ("failed", 4, 4)]
+        assert [(row["outcome"], row["missed"], row["repaired"]) for row in rows] == [
+            ("complete", 1, 1),
+            ("failed", 4, 4),
+        ]
         assert "stopped" in rows[1]["error"]
 
 

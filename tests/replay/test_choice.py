@@ -37,7 +37,9 @@ def letter(record: Record) -> DeadLetter:
         (Wanted(accounts=frozenset({"oncehub"})), Skipped.OTHER_ACCOUNT),
     ],
 )
-def test_an_event_counts_by_its_account_and_by_when_it_was_received(wanted: Wanted, reason: Skipped | None) -> None:
+def test_an_event_counts_by_its_account_and_by_when_it_was_received(
+    wanted: Wanted, reason: Skipped | None
+) -> None:
     assert why_skipped(appended(sample(1, at=3, received_at=moment(10)).to_record()), wanted) is reason
 
 
@@ -54,7 +56,9 @@ def test_a_dead_letter_counts_by_its_account_and_by_when_it_was_set_aside() -> N
     assert why_skipped(appended(record, TOPICS.dead_letters), Wanted(until=moment(50))) is Skipped.OUTSIDE
 
 
-@pytest.mark.parametrize("headers", [{}, {"ce_time": "yesterday"}, {"ce_receivedat": "never", "ce_time": "2026-05-01T09:00:00Z"}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"ce_time": "yesterday"}, {"ce_receivedat": "never", "ce_time": "2026-05-01T09:00:00Z"}]
+)
 def test_what_is_not_ours_counts_by_when_it_was_appended(headers: dict[str, str]) -> None:
     assert received_at(appended(Record("key", b"", headers))) == LATER
     assert why_skipped(appended(Record("key", b"", headers)), Wanted(since=LATER)) is None
@@ -69,7 +73,9 @@ def test_nothing_is_replayed_twice() -> None:
 
 
 @pytest.mark.parametrize(("first", "reason"), [(0, Skipped.REPLAY), (3, Skipped.REPLAY), (4, None)])
-def test_a_copy_is_replayed_once_its_original_is_no_longer_in_the_log(first: int, reason: Skipped | None) -> None:
+def test_a_copy_is_replayed_once_its_original_is_no_longer_in_the_log(
+    first: int, reason: Skipped | None
+) -> None:
     original = StoredRecord(sample(1).to_record(), Partition(TOPIC, 2), 3)
     copy = StoredRecord(again(original), Partition(TOPIC, 2), 9, LATER.timestamp())
     assert why_skipped(copy, Wanted(), {Partition(TOPIC, 2): first}.__getitem__) is reason
@@ -83,4 +89,7 @@ def test_the_dead_letter_of_a_replay_is_left_out_because_what_it_repeats_is_ther
 
 @pytest.mark.parametrize("headers", ["", "{", "[]", '{"ce_via":"webhook"}'])
 def test_a_dead_letter_whose_headers_say_nothing_of_a_replay_is_replayed(headers: str) -> None:
-    assert why_skipped(appended(Record("key", b"", {"dl_headers": headers}), TOPICS.dead_letters), Wanted()) is None
+    assert (
+        why_skipped(appended(Record("key", b"", {"dl_headers": headers}), TOPICS.dead_letters), Wanted())
+        is None
+    )

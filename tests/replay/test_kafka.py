@@ -21,7 +21,11 @@ def on_kafka(folder: Path, servers: list[str]) -> dict[str, Any]:
     """With topics and a group that no other test has."""
     name = f"replay-{uuid.uuid4().hex[:12]}"
     kafka = {"partitions": 3, "replication_factor": 1}
-    return changed(tree_for(folder), "consumer", group=name) | {"log": f"kafka://{','.join(servers)}", "topic_prefix": name, "kafka": kafka}
+    return changed(tree_for(folder), "consumer", group=name) | {
+        "log": f"kafka://{','.join(servers)}",
+        "topic_prefix": name,
+        "kafka": kafka,
+    }
 
 
 def append(rig: Rig, *events: Event) -> None:
@@ -32,13 +36,17 @@ def settle(rig: Rig) -> None:
     until(lambda: rig.lag_outside() == 0, "all is loaded")
 
 
-def test_a_right_warehouse_stays_and_a_lost_one_comes_back_with_what_is_new(tmp_path: Path, kafka_servers: list[str]) -> None:
+def test_a_right_warehouse_stays_and_a_lost_one_comes_back_with_what_is_new(
+    tmp_path: Path, kafka_servers: list[str]
+) -> None:
     tree = on_kafka(tmp_path, kafka_servers)
     configured(tmp_path, {**tree, "accounts": {}})
     with opened(tree) as rig:
         rig.warehouse.prepare()
         append(rig, *(sample(number, f"B{number % 40}", at=number // 60) for number in range(1500)))
-        rig.append_records(rig.settings.topic("oncehub"), Record("oncehub/support/B", b"{", sample(1).to_record().headers))
+        rig.append_records(
+            rig.settings.topic("oncehub"), Record("oncehub/support/B", b"{", sample(1).to_record().headers)
+        )
         with rig.running():
             settle(rig)
             before = snapshot(rig)
@@ -55,7 +63,9 @@ def test_a_right_warehouse_stays_and_a_lost_one_comes_back_with_what_is_new(tmp_
             settle(rig)
         after = what(snapshot(rig), *OTHERWISE)
     expected = what(before, *OTHERWISE)
-    assert [row["id"] for row in after["booking_events"]] == sorted([*(row["id"] for row in expected["booking_events"]), "E9000"])
+    assert [row["id"] for row in after["booking_events"]] == sorted(
+        [*(row["id"] for row in expected["booking_events"]), "E9000"]
+    )
     assert [row for row in after["bookings"] if row["booking_id"] != "B7"] == [
         row for row in expected["bookings"] if row["booking_id"] != "B7"
     ]

@@ -49,16 +49,25 @@ class Warehouse:
         whole = {key: self.bookings[key] for key in incomplete(told, stored)}
         plan = plan_load(items, [], stored | whole, now)
         self.stale += len(plan.stale)
-        self.events = {(row["source"], row["id"]): row for row in plan.rows.get("booking_events", [])} | self.events
-        self.bookings |= {(row["vendor"], row["account"], row["booking_id"]): row for row in plan.rows.get("bookings", [])}
+        self.events = {
+            (row["source"], row["id"]): row for row in plan.rows.get("booking_events", [])
+        } | self.events
+        self.bookings |= {
+            (row["vendor"], row["account"], row["booking_id"]): row for row in plan.rows.get("bookings", [])
+        }
 
     def copy(self) -> "Warehouse":
         """With rows that can be changed without changing these."""
-        return replace(self, bookings={key: dict(row) for key, row in self.bookings.items()}, events=dict(self.events))
+        return replace(
+            self, bookings={key: dict(row) for key, row in self.bookings.items()}, events=dict(self.events)
+        )
 
     def content(self) -> dict[Key, Row]:
         """What the rows say, not how they came to be."""
-        return {key: {name: value for name, value in row.items() if name not in ITS_OWN} for key, row in self.bookings.items()}
+        return {
+            key: {name: value for name, value in row.items() if name not in ITS_OWN}
+            for key, row in self.bookings.items()
+        }
 
 
 def _decisive(row: Row) -> Row:
@@ -95,7 +104,10 @@ class Story:
     def replayed(self, part: slice | None = None) -> list[StoredRecord]:
         """As they are found behind the log."""
         end = len(self.log)
-        return [StoredRecord(again(stored), stored.partition, end + offset) for offset, stored in enumerate(self.log[part or self.part])]
+        return [
+            StoredRecord(again(stored), stored.partition, end + offset)
+            for offset, stored in enumerate(self.log[part or self.part])
+        ]
 
 
 def told_by_rest(event: Event, seen: int, supersedes: bool) -> Event:
@@ -122,7 +134,9 @@ def stories(draw: st.DrawFn) -> Story:
         st.lists(
             st.one_of(
                 of_these,
-                st.builds(lambda event, late: replace(event, received_at=moment(late)), of_these, st.integers(0, 9)),
+                st.builds(
+                    lambda event, late: replace(event, received_at=moment(late)), of_these, st.integers(0, 9)
+                ),
                 st.builds(told_by_rest, of_these, st.integers(5, 9), st.booleans()),
                 st.builds(gone, of_these, st.integers(5, 9)),
             ),
@@ -131,7 +145,9 @@ def stories(draw: st.DrawFn) -> Story:
     )
     log = draw(st.permutations(events + more))
     begin, end = sorted(draw(st.tuples(st.integers(0, len(log)), st.integers(0, len(log)))))
-    stored = tuple(StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(log))
+    stored = tuple(
+        StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(log)
+    )
     return Story(stored, tuple(draw(st.lists(st.integers(1, 8), max_size=12))), slice(begin, end))
 
 
@@ -147,7 +163,9 @@ def test_a_replay_of_any_part_leaves_a_right_warehouse_as_it_is(story: Story) ->
 
 @settings(deadline=None)
 @given(stories(), st.data())
-def test_a_replay_mends_the_rows_that_a_mapping_made_wrong_and_no_others(story: Story, data: st.DataObject) -> None:
+def test_a_replay_mends_the_rows_that_a_mapping_made_wrong_and_no_others(
+    story: Story, data: st.DataObject
+) -> None:
     right = story.loaded()
     wrong = right.copy()
     bad = data.draw(st.sets(st.sampled_from(sorted(right.bookings))))
@@ -187,7 +205,9 @@ def test_a_replay_of_the_whole_brings_lost_rows_back(story: Story, data: st.Data
 
 @settings(deadline=None)
 @given(stories(), st.data())
-def test_live_events_among_replayed_ones_end_as_if_nothing_had_been_replayed(story: Story, data: st.DataObject) -> None:
+def test_live_events_among_replayed_ones_end_as_if_nothing_had_been_replayed(
+    story: Story, data: st.DataObject
+) -> None:
     so_far = data.draw(st.integers(0, len(story.log)))
     before, live = story.log[:so_far], story.log[so_far:]
     replayed = [StoredRecord(again(stored), stored.partition, 0) for stored in before]
@@ -198,7 +218,9 @@ def test_live_events_among_replayed_ones_end_as_if_nothing_had_been_replayed(sto
     assert after.events.keys() == expected.events.keys()
 
 
-def merged(data: st.DataObject, ones: Sequence[StoredRecord], others: Sequence[StoredRecord]) -> list[StoredRecord]:
+def merged(
+    data: st.DataObject, ones: Sequence[StoredRecord], others: Sequence[StoredRecord]
+) -> list[StoredRecord]:
     """All of both, each in its own order."""
     places = iter(data.draw(st.permutations([True] * len(ones) + [False] * len(others))))
     left, right = iter(ones), iter(others)
@@ -207,7 +229,10 @@ def merged(data: st.DataObject, ones: Sequence[StoredRecord], others: Sequence[S
 
 def far_too_new(*sizes: int) -> tuple[Story, Warehouse]:
     """E2 is the newest, but an older mapping gave E1, which comes after it, a version beyond all others."""
-    log = [StoredRecord(event.to_record(), Partition(TOPIC), place) for place, event in enumerate([sample(2, at=9), sample(1, at=5)])]
+    log = [
+        StoredRecord(event.to_record(), Partition(TOPIC), place)
+        for place, event in enumerate([sample(2, at=9), sample(1, at=5)])
+    ]
     story = Story(tuple(log), sizes, slice(None))
     wrong = story.loaded()
     [row] = wrong.bookings.values()
@@ -255,7 +280,10 @@ def test_an_observation_that_is_repeated_counts_within_a_batch_as_it_does_over_t
     first, again_seen = told_by_rest(sample(1, at=3), 6, True), told_by_rest(sample(1, at=3), 8, True)
     assert (first.id, first.type) == (again_seen.id, OBSERVED)
     between = replace(sample(2, at=3), time=moment(7))
-    log = [StoredRecord(event.to_record(), Partition(TOPIC), n) for n, event in enumerate([first, between, again_seen])]
+    log = [
+        StoredRecord(event.to_record(), Partition(TOPIC), n)
+        for n, event in enumerate([first, between, again_seen])
+    ]
     warehouse = Warehouse()
     warehouse.load(log)
     [row] = warehouse.bookings.values()

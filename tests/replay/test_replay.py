@@ -55,11 +55,23 @@ def lived(shop: Shop) -> None:
 
 def what(snapshot: dict[str, list[dict[str, Any]]], *without: str) -> dict[str, list[dict[str, Any]]]:
     """But for these columns."""
-    return {table: [{name: row[name] for name in row.keys() - set(without)} for row in rows] for table, rows in snapshot.items()}
+    return {
+        table: [{name: row[name] for name in row.keys() - set(without)} for row in rows]
+        for table, rows in snapshot.items()
+    }
 
 
 # What a row that was brought back has otherwise: when and how it came, and its own copy's place.
-OTHERWISE = ("loaded_at", "via", "last_via", "position", "first_seen_at", "_dlt_load_id", "_dlt_id", "headers")
+OTHERWISE = (
+    "loaded_at",
+    "via",
+    "last_via",
+    "position",
+    "first_seen_at",
+    "_dlt_load_id",
+    "_dlt_id",
+    "headers",
+)
 
 
 @contextmanager
@@ -106,14 +118,18 @@ def test_a_lost_warehouse_comes_back_whole(tmp_path: Path) -> None:
         lose(shop)
         shutil.rmtree(rig.settings.warehouse.work_dir)
         with consuming(shop) as rig:
-            told = replay(shop, tmp_path, "--json")  # while the consumer reads the log again by itself: either may bring a row first
+            told = replay(
+                shop, tmp_path, "--json"
+            )  # while the consumer reads the log again by itself: either may bring a row first
             assert told.code == 0, told
             assert shop.wrong() == []
             assert what(snapshot(rig), *OTHERWISE) == what(before, *OTHERWISE)
             assert {name: arrivals(rig.settings, name, name).last for name in VENDORS} == heard
             records = told.json["read"]
             assert told.json == told.json | {"replayed": records, "loaded": True, "dry_run": False}
-            assert told.json["accounts"].keys() == {f"{name}/{name}" for name in VENDORS} | {"oncehub/support"}
+            assert told.json["accounts"].keys() == {f"{name}/{name}" for name in VENDORS} | {
+                "oncehub/support"
+            }
             back = snapshot(rig)
             twice = replay(shop, tmp_path, "--json")
             # The record that cannot be read may have been set aside a second time, by the consumer that read the log again.
@@ -145,10 +161,16 @@ def test_a_right_warehouse_is_left_as_it_is_to_the_last_instant(tmp_path: Path) 
 
 
 def test_rows_of_an_older_mapping_are_mended_and_no_others_are_touched(either_rig: Rig) -> None:
-    events = [sample(number, f"B{number % 5}", at=number // 2, starting_time="2026-05-09T10:00:00Z") for number in range(20)]
+    events = [
+        sample(number, f"B{number % 5}", at=number // 2, starting_time="2026-05-09T10:00:00Z")
+        for number in range(20)
+    ]
     either_rig.load(*events)
     before = {row["booking_id"]: row for row in either_rig.rows("select * from bookings")}
-    alter(either_rig, "update {} set status = 'a word that is gone', staff = '[\"S1\"]', price = 7 where booking_id in ('B1', 'B3')")
+    alter(
+        either_rig,
+        "update {} set status = 'a word that is gone', staff = '[\"S1\"]', price = 7 where booking_id in ('B1', 'B3')",
+    )
     replay_in_process(either_rig)
     after = {row["booking_id"]: row for row in either_rig.rows("select * from bookings")}
     assert {name: row for name, row in after.items() if name not in {"B1", "B3"}} == {
@@ -184,7 +206,9 @@ def test_what_happens_during_a_replay_is_loaded_and_wins_where_it_is_newer(tmp_p
         shop.deliver(shop.live(150))
         lose(shop)
         configured(tmp_path, shop.tree())
-        process = subprocess.Popen([*COMMAND, "replay"], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*COMMAND, "replay"], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
+        )
         try:
             until(lambda: copies(shop.rig) > 0, "the replay has begun")
             while process.poll() is None:
@@ -218,7 +242,12 @@ def waiting(tmp_path: Path, tree: dict[str, Any], rig: Rig) -> Iterator["subproc
     """A replay that has appended its first two parts, and waits for somebody to load them."""
     configured(tmp_path, {**tree, "accounts": {}})
     process = subprocess.Popen(
-        [*COMMAND, "replay"], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "replay"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         until(lambda: rig.lag() >= 2000, "two parts are appended")
@@ -250,7 +279,9 @@ def test_it_appends_no_more_than_two_parts_that_nobody_loads_and_killed_and_star
         assert snapshot(rig)["booking_events"] == before["booking_events"]
 
 
-def test_stopped_by_hand_it_says_how_to_go_on_and_that_brings_the_rest(tmp_path: Path, tree: dict[str, Any]) -> None:
+def test_stopped_by_hand_it_says_how_to_go_on_and_that_brings_the_rest(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
     with opened(tree) as rig:
         many(rig)
         before = snapshot(rig)
@@ -317,11 +348,15 @@ def test_a_dry_run_counts_and_appends_nothing(tmp_path: Path, tree: dict[str, An
         assert "the log begins at 20" in early.err
 
 
-def test_an_account_that_left_the_settings_is_replayed_and_one_that_never_was_is_told(tmp_path: Path, tree: dict[str, Any]) -> None:
+def test_an_account_that_left_the_settings_is_replayed_and_one_that_never_was_is_told(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
     configured(tmp_path, {**tree, "accounts": {}})
     with opened(tree) as rig:
         rig.load(sample(1))
-        told = ingest(tmp_path, "replay", "--dry-run", "--json", "--account", "support", "--account", "suport")
+        told = ingest(
+            tmp_path, "replay", "--dry-run", "--json", "--account", "support", "--account", "suport"
+        )
     assert told.json["accounts"] == {"oncehub/support": 1}
     assert "the settings have no account suport" in told.err
 
@@ -333,7 +368,9 @@ def test_an_account_that_left_the_settings_is_replayed_and_one_that_never_was_is
         (["--since", "2026-11-02", "--until", "2026-11-01"], "--since must be before --until"),
     ],
 )
-def test_what_cannot_be_done_is_refused(tmp_path: Path, tree: dict[str, Any], arguments: list[str], named: str) -> None:
+def test_what_cannot_be_done_is_refused(
+    tmp_path: Path, tree: dict[str, Any], arguments: list[str], named: str
+) -> None:
     configured(tmp_path, {**tree, "accounts": {}})
     told = ingest(tmp_path, "replay", *arguments)
     assert told.code == 2

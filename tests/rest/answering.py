@@ -22,7 +22,9 @@ def told(body: object, status: int = 200, **headers: str) -> Answer:
 
 def raw(content: bytes, status: int = 200, **headers: str) -> Answer:
     """As it is."""
-    return lambda _: Response(content, status, {name.replace("_", "-"): value for name, value in headers.items()})
+    return lambda _: Response(
+        content, status, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 class Answers:
@@ -48,7 +50,9 @@ class Answers:
     @contextmanager
     def serving(self) -> Iterator[None]:
         """In a thread of its own."""
-        server = uvicorn.Server(uvicorn.Config(self, log_config=None, access_log=False, lifespan="off", ws="none"))
+        server = uvicorn.Server(
+            uvicorn.Config(self, log_config=None, access_log=False, lifespan="off", ws="none")
+        )
         thread = threading.Thread(target=server.run, args=([self._sock],), daemon=True)
         thread.start()
         try:

@@ -42,7 +42,12 @@ class Side:
     def open(self, patience: Patience = HASTY, /, **settings: Any) -> AnyRest:
         """As often as wished; settings may be changed."""
         found = load_vendor(self.dialect.vendor)
-        own = {**self.dialect.dialect.settings(), **self.dialect.settings(), "api_url": self.server.api_url("sales"), "rate_limit": 0}
+        own = {
+            **self.dialect.dialect.settings(),
+            **self.dialect.settings(),
+            "api_url": self.server.api_url("sales"),
+            "rate_limit": 0,
+        }
         table = {**own, "name": "sales", "webhook_secrets": ["only-for-tests"], **settings}
         vendor = found(found.Account.model_validate(table), "https://hooks.example.com")
         return load_rest(self.dialect.vendor)(vendor, self.tokens, patience)
@@ -79,5 +84,9 @@ def read(rest: AnyRest, record: Mapping[str, Any], seen: datetime = END) -> dict
     booking = rest.vendor.booking(rest.vendor.observe(record, seen))
     assert booking is not None
     columns = {name: getattr(booking, name) for name in booking.__slots__}
-    lists = {"staff": [*booking.staff], "guests": [*booking.guests], "answers": [asdict(answer) for answer in booking.answers]}
+    lists = {
+        "staff": [*booking.staff],
+        "guests": [*booking.guests],
+        "answers": [asdict(answer) for answer in booking.answers],
+    }
     return columns | lists | {"status": str(booking.status)}

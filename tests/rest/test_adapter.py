@@ -37,9 +37,14 @@ def pause(response: Response) -> float | None:
     return float(response.headers["Retry-After"]) if "Retry-After" in response.headers else None
 
 
-def opened(credential: Credential | None = None, limits: Limits = NO_LIMITS, patience: Patience = HASTY) -> tuple[Session, VendorAdapter]:
+def opened(
+    credential: Credential | None = None, limits: Limits = NO_LIMITS, patience: Patience = HASTY
+) -> tuple[Session, VendorAdapter]:
     return open_session(
-        Manners(LABEL, limits, credential or Credential({"X-Key": "the-key-itself"}), refusal, pause, patience), "http://127.0.0.1"
+        Manners(
+            LABEL, limits, credential or Credential({"X-Key": "the-key-itself"}), refusal, pause, patience
+        ),
+        "http://127.0.0.1",
     )
 
 
@@ -83,7 +88,10 @@ def test_busy_is_waited_for_and_asked_again(server: Answers) -> None:
 def test_what_is_busy_for_longer_than_we_have_patience_is_given_up_at_once(server: Answers) -> None:
     server.answers = [told({}, 429, Retry_After="3600")]
     session, adapter = opened()
-    with pytest.raises(VendorBusy, match=f"^{LABEL}: too many requests, the next one is allowed in 3600 s. 429: do something$") as caught:
+    with pytest.raises(
+        VendorBusy,
+        match=f"^{LABEL}: too many requests, the next one is allowed in 3600 s. 429: do something$",
+    ) as caught:
         session.get(server.url)
     assert caught.value.retry_after == 3600
     with pytest.raises(VendorBusy, match="wants no request for 3"):
@@ -199,7 +207,9 @@ def test_a_connection_that_is_cut_is_tried_again(server: Answers) -> None:
 
 
 def test_nobody_listening_is_no_answer() -> None:
-    with pytest.raises(VendorUnavailable, match=f"^{LABEL}: 127.0.0.1:9 refuses the connection: nothing listens there$"):
+    with pytest.raises(
+        VendorUnavailable, match=f"^{LABEL}: 127.0.0.1:9 refuses the connection: nothing listens there$"
+    ):
         opened(patience=Patience(1, 0.0, 1))[0].get("http://127.0.0.1:9")
 
 
@@ -249,7 +259,9 @@ def test_a_credential_does_not_show_itself() -> None:
     assert copy.deepcopy(credential) is credential
 
 
-@pytest.mark.parametrize(("encoding", "packed"), [("identity", bytes), ("gzip", gzip.compress)], ids=["identity", "gzip"])
+@pytest.mark.parametrize(
+    ("encoding", "packed"), [("identity", bytes), ("gzip", gzip.compress)], ids=["identity", "gzip"]
+)
 def test_connections_are_used_again(server: Answers, encoding: str, packed: Callable[[bytes], bytes]) -> None:
     server.answers = [raw(packed(b"[1]"), Content_Encoding=encoding)]
     session, _ = opened()

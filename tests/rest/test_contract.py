@@ -38,26 +38,40 @@ def test_what_is_listed_becomes_the_bookings_that_truly_are(side: Side) -> None:
 
 def test_a_window_is_not_narrower_than_asked_for(side: Side) -> None:
     rest = side.open()
-    window = Window(BEGINNING + timedelta(days=1, hours=3), BEGINNING + timedelta(days=2, hours=7, minutes=20, seconds=59))
+    window = Window(
+        BEGINNING + timedelta(days=1, hours=3), BEGINNING + timedelta(days=2, hours=7, minutes=20, seconds=59)
+    )
     assert window.until is not None
     name = "starts_at" if rest.swept_by == "starts_at" else "changed_at"
-    within = [meeting for meeting in side.meetings.values() if window.since <= getattr(meeting, name) <= window.until]
+    within = [
+        meeting
+        for meeting in side.meetings.values()
+        if window.since <= getattr(meeting, name) <= window.until
+    ]
     keys = {rest.key(entry) for entry in listed(rest, window)}
     assert 0 < len(within) <= len(keys) < len(side.meetings)
-    entries = {read(rest, record)["booking_id"] for entry in listed(rest, window) for record in rest.complete(entry)}
+    entries = {
+        read(rest, record)["booking_id"] for entry in listed(rest, window) for record in rest.complete(entry)
+    }
     dialect = DIALECTS[side.dialect.vendor]
     assert {dialect.expected(meeting)["booking_id"] for meeting in within} <= entries
 
 
-@pytest.mark.parametrize("body", [{}, [], None, "", {"resource": []}, {"data": None}, {"resource": {}, "data": {}}])
+@pytest.mark.parametrize(
+    "body", [{}, [], None, "", {"resource": []}, {"data": None}, {"resource": {}, "data": {}}]
+)
 def test_an_answer_that_is_no_booking_is_told_with_account_and_request(side: Side, body: object) -> None:
     if side.dialect.vendor in {"bookeo", "oncehub"} and isinstance(body, dict) and body:
         pytest.skip("their answers are bookings as they are")
     rest = side.open()
     booking_id = read(rest, rest.complete(listed(rest)[0])[0])["booking_id"]
     side.server.faults.append(lambda *_: JSONResponse(body, headers={"X-Request-Id": "r-1"}))
-    request = "" if side.dialect.vendor == "bookeo" else r"\(request r-1\)"  # Bookeo's is in the bodies of errors
-    with pytest.raises(VendorUnavailable, match=rf"^{side.dialect.vendor} account sales: the answer has no .*{request}"):
+    request = (
+        "" if side.dialect.vendor == "bookeo" else r"\(request r-1\)"
+    )  # Bookeo's is in the bodies of errors
+    with pytest.raises(
+        VendorUnavailable, match=rf"^{side.dialect.vendor} account sales: the answer has no .*{request}"
+    ):
         rest.fetch(booking_id)
 
 

@@ -70,7 +70,11 @@ def v2(tmp_path: Path) -> Iterator[Oauth]:
     with simulated("appointedd", tmp_path) as side:
         oauth = Oauth(side)
         oauth.appointedd.api = "v2"
-        oauth.first = {"api": "v2", "api_url": side.server.api_url("sales").replace("/v1", "/v2"), **oauth.appointedd.settings()}
+        oauth.first = {
+            "api": "v2",
+            "api_url": side.server.api_url("sales").replace("/v1", "/v2"),
+            **oauth.appointedd.settings(),
+        }
         yield oauth
 
 
@@ -147,9 +151,16 @@ def test_a_process_whose_token_was_refused_takes_the_one_another_process_got(cal
 
 
 def test_a_token_is_renewed_before_its_end(server: Answers) -> None:
-    server.answers = [told({"access_token": "first", "expires_in": 0}), told({"access_token": "second", "expires_in": 3600})]
+    server.answers = [
+        told({"access_token": "first", "expires_in": 0}),
+        told({"access_token": "second", "expires_in": 3600}),
+    ]
     credential = ClientCredentials(app(server))
-    assert [credential.headers()["Authorization"] for _ in range(3)] == ["Bearer first", "Bearer second", "Bearer second"]
+    assert [credential.headers()["Authorization"] for _ in range(3)] == [
+        "Bearer first",
+        "Bearer second",
+        "Bearer second",
+    ]
     assert parse_qs(server.bodies[0].decode()) == {
         "grant_type": ["client_credentials"],
         "client_id": ["the-client"],
@@ -201,7 +212,10 @@ def test_a_broken_file_is_as_none(calendly_app: Oauth) -> None:
     calendly_app.file.parent.mkdir(parents=True, exist_ok=True)
     calendly_app.file.write_bytes(b'{"seed": ')
     calendly_app.open().ping()
-    assert json.loads(calendly_app.file.read_bytes())["refresh_token"] == calendly_app.calendly.tokens.refresh_token
+    assert (
+        json.loads(calendly_app.file.read_bytes())["refresh_token"]
+        == calendly_app.calendly.tokens.refresh_token
+    )
 
 
 def test_no_token_is_spent_that_cannot_be_kept(server: Answers, tmp_path: Path) -> None:
@@ -216,14 +230,23 @@ def test_without_rotation_the_refresh_token_stays(server: Answers, tmp_path: Pat
     credential = rotating(server, tmp_path)
     credential.headers()
     credential.headers()
-    assert [parse_qs(body.decode())["refresh_token"] for body in server.bodies] == [["the-seed-token"], ["the-seed-token"]]
+    assert [parse_qs(body.decode())["refresh_token"] for body in server.bodies] == [
+        ["the-seed-token"],
+        ["the-seed-token"],
+    ]
 
 
 def test_a_rotated_token_is_used_and_not_the_first_again(server: Answers, tmp_path: Path) -> None:
-    server.answers = [told({"access_token": "one", "refresh_token": "next", "expires_in": 0}), told({"access_token": "two"})]
+    server.answers = [
+        told({"access_token": "one", "refresh_token": "next", "expires_in": 0}),
+        told({"access_token": "two"}),
+    ]
     rotating(server, tmp_path).headers()
     rotating(server, tmp_path).headers()
-    assert [parse_qs(body.decode())["refresh_token"] for body in server.bodies] == [["the-seed-token"], ["next"]]
+    assert [parse_qs(body.decode())["refresh_token"] for body in server.bodies] == [
+        ["the-seed-token"],
+        ["next"],
+    ]
 
 
 @pytest.mark.parametrize("body", [{}, [], {"access_token": ""}, {"access_token": 7}, None])
@@ -261,5 +284,7 @@ def test_v2s_token_is_renewed_when_it_is_refused(v2: Oauth) -> None:
 
 
 def test_v2_with_a_wrong_secret_is_refused(v2: Oauth) -> None:
-    with pytest.raises(VendorRefused, match=r"^appointedd account sales: no token: 401 invalid_client: the key is wrong"):
+    with pytest.raises(
+        VendorRefused, match=r"^appointedd account sales: no token: 401 invalid_client: the key is wrong"
+    ):
         v2.open(client_secret="not-this-one").ping()

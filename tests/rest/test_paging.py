@@ -32,7 +32,14 @@ def server() -> Iterator[Answers]:
 
 def opened(vendor: str, server: Answers, tmp_path: Path, **settings: Any) -> AnyRest:
     found = load_vendor(vendor)
-    table = {"name": "sales", "vendor": vendor, "api_url": server.url, "rate_limit": 0, **SECRETS[vendor], **settings}
+    table = {
+        "name": "sales",
+        "vendor": vendor,
+        "api_url": server.url,
+        "rate_limit": 0,
+        **SECRETS[vendor],
+        **settings,
+    }
     return load_rest(vendor)(found(found.Account.model_validate(table), ""), tmp_path, IMPATIENT)
 
 
@@ -44,13 +51,21 @@ def page(*ids: object, **more: object) -> dict[str, object]:
     return {"data": [{"id": name, "updated": "2026-06-02T10:00:00Z"} for name in ids], **more}
 
 
-@pytest.mark.parametrize("body", [{}, [], {"data": None}, {"data": {}}, {"data": [1]}, {"collection": [1]}, {"error": "none"}, None])
+@pytest.mark.parametrize(
+    "body",
+    [{}, [], {"data": None}, {"data": {}}, {"data": [1]}, {"collection": [1]}, {"error": "none"}, None],
+)
 @pytest.mark.parametrize("vendor", sorted(SECRETS))
-def test_a_page_without_its_list_is_nonsense(vendor: str, body: object, server: Answers, tmp_path: Path) -> None:
+def test_a_page_without_its_list_is_nonsense(
+    vendor: str, body: object, server: Answers, tmp_path: Path
+) -> None:
     server.answers = [told(body)]
     if vendor == "calendly":
         server.answers = [told({"resource": {"uri": "u", "current_organization": "o"}}), told(body)]
-    with pytest.raises(VendorUnavailable, match=f"^{vendor} account sales: the page has no list of objects .* is api_url right"):
+    with pytest.raises(
+        VendorUnavailable,
+        match=f"^{vendor} account sales: the page has no list of objects .* is api_url right",
+    ):
         listed(opened(vendor, server, tmp_path))
 
 
@@ -67,7 +82,9 @@ def test_oncehub_goes_on_after_the_last_id_with_its_filters(server: Answers, tmp
     }
 
 
-def test_oncehub_of_old_says_by_a_full_page_and_a_link_that_there_is_more(server: Answers, tmp_path: Path) -> None:
+def test_oncehub_of_old_says_by_a_full_page_and_a_link_that_there_is_more(
+    server: Answers, tmp_path: Path
+) -> None:
     full = page(*range(100))
     link = f'<{server.url}/elsewhere?after=99>; rel="next"'
     server.answers = [told(full, Link=link), told(page("last"), Link=link)]
@@ -82,21 +99,31 @@ def test_oncehub_of_old_ends_with_a_full_page_without_a_link(server: Answers, tm
 
 
 @pytest.mark.parametrize("body", [page(has_more=True), {"data": [{"name": "x"}], "has_more": True}])
-def test_oncehub_saying_there_is_more_but_not_after_what_is_nonsense(body: object, server: Answers, tmp_path: Path) -> None:
+def test_oncehub_saying_there_is_more_but_not_after_what_is_nonsense(
+    body: object, server: Answers, tmp_path: Path
+) -> None:
     server.answers = [told(body)]
     with pytest.raises(VendorUnavailable, match="no id to go on from"):
         listed(opened("oncehub", server, tmp_path))
 
 
 def test_pages_that_lead_round_in_a_circle_are_nonsense(server: Answers, tmp_path: Path) -> None:
-    server.answers = [told(page("a", has_more=True)), told(page("b", has_more=True)), told(page("a", has_more=True))]
+    server.answers = [
+        told(page("a", has_more=True)),
+        told(page("b", has_more=True)),
+        told(page("a", has_more=True)),
+    ]
     with pytest.raises(VendorUnavailable, match="circle"):
         listed(opened("oncehub", server, tmp_path))
     assert len(server.asked) == 3
 
 
 def test_appointedd_goes_on_at_next_whatever_the_total(server: Answers, tmp_path: Path) -> None:
-    server.answers = [told(page("a", next="b", total=1)), told(page("b", next=None, total=9)), told(page(next=None))]
+    server.answers = [
+        told(page("a", next="b", total=1)),
+        told(page("b", next=None, total=9)),
+        told(page(next=None)),
+    ]
     assert [entry["id"] for entry in listed(opened("appointedd", server, tmp_path))] == ["a", "b"]
     first, second, cancelled = queries(server)
     assert second == {**first, "start": "b"}
@@ -104,7 +131,10 @@ def test_appointedd_goes_on_at_next_whatever_the_total(server: Answers, tmp_path
 
 
 def test_bookeo_goes_on_by_number_while_the_token_stays(server: Answers, tmp_path: Path) -> None:
-    server.answers = [told(page(number, info={"currentPage": number, "totalPages": 3, "pageNavigationToken": "t"})) for number in (1, 2, 3)]
+    server.answers = [
+        told(page(number, info={"currentPage": number, "totalPages": 3, "pageNavigationToken": "t"}))
+        for number in (1, 2, 3)
+    ]
     assert [entry["id"] for entry in listed(opened("bookeo", server, tmp_path))] == [1, 2, 3]
     first, second, third = queries(server)
     assert second == {**first, "pageNavigationToken": "t", "pageNumber": "2"}
@@ -133,19 +163,26 @@ def test_bookeo_may_leave_out_what_a_short_page_says_of_itself(server: Answers, 
         page(1, info={}),
     ],
 )
-def test_bookeo_without_a_way_to_know_the_last_page_is_nonsense(body: object, server: Answers, tmp_path: Path) -> None:
+def test_bookeo_without_a_way_to_know_the_last_page_is_nonsense(
+    body: object, server: Answers, tmp_path: Path
+) -> None:
     server.answers = [told(body)]
     with pytest.raises(VendorUnavailable):
         listed(opened("bookeo", server, tmp_path))
 
 
 def v2(server: Answers, tmp_path: Path) -> AnyRest:
-    rest = opened("appointedd", server, tmp_path, api="v2", client_id="the-client", client_secret="the-client-secret")
+    rest = opened(
+        "appointedd", server, tmp_path, api="v2", client_id="the-client", client_secret="the-client-secret"
+    )
     server.answers.insert(0, told({"access_token": "the-token"}))
     return rest
 
 
-@pytest.mark.parametrize("link", ["/v2/staff?page%5Bnumber%5D=2", "{url}/v2/staff?page%5Bnumber%5D=2", {"href": "?page%5Bnumber%5D=2"}])
+@pytest.mark.parametrize(
+    "link",
+    ["/v2/staff?page%5Bnumber%5D=2", "{url}/v2/staff?page%5Bnumber%5D=2", {"href": "?page%5Bnumber%5D=2"}],
+)
 def test_v2_follows_the_next_link(link: Any, server: Answers, tmp_path: Path) -> None:
     link = link.replace("{url}", server.url) if isinstance(link, str) else link
     server.answers = [told(page("a", links={"next": link})), told(page("b", links={"next": None}))]
@@ -154,7 +191,9 @@ def test_v2_follows_the_next_link(link: Any, server: Answers, tmp_path: Path) ->
     assert queries(server)[1:] == [{}, {"page[number]": "2"}]
 
 
-@pytest.mark.parametrize("link", ["http://elsewhere.example.com/v2/staff?page=2", "//elsewhere.example.com/", "ftp:x"])
+@pytest.mark.parametrize(
+    "link", ["http://elsewhere.example.com/v2/staff?page=2", "//elsewhere.example.com/", "ftp:x"]
+)
 def test_v2_takes_the_token_nowhere_else(link: str, server: Answers, tmp_path: Path) -> None:
     server.answers = [told(page("a", links={"next": link}))]
     rest = v2(server, tmp_path)
@@ -170,4 +209,7 @@ def test_one_paginator_serves_many_lists(server: Answers, tmp_path: Path) -> Non
 
 
 def test_the_window_of_these_tests_is_as_it_is_written_here() -> None:
-    assert (str(ALL.since), str(ALL.until)) == ("2026-05-31 09:12:34.567891+00:00", "2026-06-16 09:12:34.567891+00:00")
+    assert (str(ALL.since), str(ALL.until)) == (
+        "2026-05-31 09:12:34.567891+00:00",
+        "2026-06-16 09:12:34.567891+00:00",
+    )

@@ -22,7 +22,10 @@ from ingest.rest.parsing import parse
         (b'"12345678901234567890123"', "12345678901234567890123"),
         (b'"a\\ud800b"', "a\ufffdb"),
         (b'"\\ud83d\\ude00"', "\U0001f600"),
-        (b'{"a": {"serial": 99999999999999999999, "name": "x"}}', {"a": {"serial": "99999999999999999999", "name": "x"}}),
+        (
+            b'{"a": {"serial": 99999999999999999999, "name": "x"}}',
+            {"a": {"serial": "99999999999999999999", "name": "x"}},
+        ),
     ],
 )
 def test_what_no_column_holds_is_text_and_all_else_as_it_is(written: bytes, read: Any) -> None:
@@ -30,7 +33,9 @@ def test_what_no_column_holds_is_text_and_all_else_as_it_is(written: bytes, read
 
 
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")])
-def test_what_is_nested_too_deeply_is_text_and_its_neighbours_are_read(opening: bytes, closing: bytes) -> None:
+def test_what_is_nested_too_deeply_is_text_and_its_neighbours_are_read(
+    opening: bytes, closing: bytes
+) -> None:
     deep = opening * 3000 + b'"]}\\"[{ the bottom"' + closing * 3000
     parsed = parse(b'{"before": 1, "deep": ' + deep + b', "after": [' + deep + b", 2]}")
     assert (parsed["before"], parsed["after"][1]) == (1, 2)

@@ -86,7 +86,9 @@ def test_a_port_that_speaks_no_tls_is_told_at_once() -> None:
     assert serve.times == 1
 
 
-def test_a_name_that_is_not_known_is_tried_again_for_a_short_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_not_known_is_tried_again_for_a_short_time_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     slept: list[float] = []
     monkeypatch.setattr("ingest.rest.adapter.sleep", lambda seconds, _: slept.append(seconds))
     monkeypatch.setattr(socket, "getaddrinfo", unknown_name)
@@ -108,11 +110,15 @@ HASTY = Patience(busy=1, failing=0, answer=5)
 
 def test_a_resolver_that_does_not_answer_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolver_away)
-    assert "cannot be resolved right now (DNS: Temporary failure in name resolution)" in reason("https://api.example.com/", HASTY)
+    assert "cannot be resolved right now (DNS: Temporary failure in name resolution)" in reason(
+        "https://api.example.com/", HASTY
+    )
 
 
 def test_a_port_where_nobody_listens_refuses() -> None:
-    assert "refuses the connection: nothing listens there" in reason(f"http://127.0.0.1:{free_port()}/", HASTY)
+    assert "refuses the connection: nothing listens there" in reason(
+        f"http://127.0.0.1:{free_port()}/", HASTY
+    )
 
 
 def test_a_connection_that_is_closed_is_told_as_such() -> None:
@@ -132,7 +138,10 @@ def test_a_server_that_is_silent_is_told_as_such(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("says", "words"),
     [
-        (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "the proxy refuses to connect to api.example.com (407"),
+        (
+            b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+            "the proxy refuses to connect to api.example.com (407",
+        ),
         (None, "cannot be reached"),
     ],
 )

@@ -76,20 +76,26 @@ def test_a_key_across_the_end_of_the_line_is_not_told_in_part(rest: AnyRest) -> 
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"), [("0", 0.0), ("120", 120.0), ("²", None), ("-1", None), ("1.5", None), ("", None), ("soon", None)]
+    ("given", "seconds"),
+    [("0", 0.0), ("120", 120.0), ("²", None), ("-1", None), ("1.5", None), ("", None), ("soon", None)],
 )
 def test_a_pause_in_seconds(rest: AnyRest, given: str, seconds: float | None) -> None:
     assert rest.pause(response(429, Retry_After=given)) == seconds
 
 
 def test_a_pause_until_a_date(rest: AnyRest) -> None:
-    later = rest.pause(response(429, Retry_After=format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)))
+    later = rest.pause(
+        response(429, Retry_After=format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True))
+    )
     assert later is not None
     assert 3500 < later <= 3600
     assert rest.pause(response(429, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT")) == 0.0
 
 
-@pytest.mark.parametrize("date", ["Wed, 21 Oct 2065 07:28:00 -0000", "Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 99 Oct 2065 07:28:00 GMT"])
+@pytest.mark.parametrize(
+    "date",
+    ["Wed, 21 Oct 2065 07:28:00 -0000", "Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 99 Oct 2065 07:28:00 GMT"],
+)
 def test_a_date_that_is_none_is_no_pause(rest: AnyRest, date: str) -> None:
     assert rest.pause(response(429, Retry_After=date)) is None
 
@@ -109,7 +115,9 @@ def test_a_date_that_is_none_is_no_pause(rest: AnyRest, date: str) -> None:
         (b"Too many requests", {}, None),
     ],
 )
-def test_bookeo_tells_the_pause_in_the_body(bookeo_rest: AnyRest, body: object, headers: dict[str, str], seconds: float | None) -> None:
+def test_bookeo_tells_the_pause_in_the_body(
+    bookeo_rest: AnyRest, body: object, headers: dict[str, str], seconds: float | None
+) -> None:
     assert bookeo_rest.pause(response(429, body, **headers)) == seconds
 
 
@@ -125,10 +133,16 @@ def test_a_pause_in_the_body_of_a_success_is_data(bookeo_rest: AnyRest) -> None:
             "required scopes: event_types:read, users:read",
         ),
         (
-            {"title": "Invalid Argument", "details": [{"parameter": "events", "message": "users:read is required"}, {"message": "no"}]},
+            {
+                "title": "Invalid Argument",
+                "details": [{"parameter": "events", "message": "users:read is required"}, {"message": "no"}],
+            },
             "events: users:read is required; no",
         ),
-        ({"message": "no", "details": ["one", {"field": "url", "detail": "is not https"}, 7, None, {}]}, "no; one; url: is not https"),
+        (
+            {"message": "no", "details": ["one", {"field": "url", "detail": "is not https"}, 7, None, {}]},
+            "no; one; url: is not https",
+        ),
     ],
 )
 def test_what_an_error_says_of_scopes_and_parameters_is_told(rest: AnyRest, body: object, words: str) -> None:
@@ -137,11 +151,15 @@ def test_what_an_error_says_of_scopes_and_parameters_is_told(rest: AnyRest, body
 
 @pytest.mark.parametrize("odd", [None, "text", 7, {"a": 1}, [None], [[]], [{"parameter": None}]])
 def test_details_of_another_kind_are_no_reason_to_fail(rest: AnyRest, odd: object) -> None:
-    assert rest.refusal(response(500, {"message": "no", "details": odd, "required_scopes": odd})).startswith("500 no")
+    assert rest.refusal(response(500, {"message": "no", "details": odd, "required_scopes": odd})).startswith(
+        "500 no"
+    )
 
 
 def test_details_hold_no_key_and_are_of_bounded_length(rest: AnyRest) -> None:
-    told = rest.refusal(response(400, {"message": "x", "details": [{"parameter": KEY, "message": f"\x1b[2J{KEY}" * 300}]}))
+    told = rest.refusal(
+        response(400, {"message": "x", "details": [{"parameter": KEY, "message": f"\x1b[2J{KEY}" * 300}]})
+    )
     assert KEY not in told
     assert told.isprintable()
     assert len(told) < 600
@@ -170,7 +188,9 @@ INVALID = "The supplied parameters are invalid."
         (400, {"error": "invalid_grant", "error_description": "it was used"}, ["invalid_grant: it was used"]),
     ],
 )  # fmt: skip
-def test_calendly_says_which_scopes_and_which_parameters(calendly: AnyRest, status: int, body: dict[str, object], words: list[str]) -> None:
+def test_calendly_says_which_scopes_and_which_parameters(
+    calendly: AnyRest, status: int, body: dict[str, object], words: list[str]
+) -> None:
     refusal = calendly.refusal(response(status, body))
     assert refusal.startswith(f"{status} ")
     assert "\n" not in refusal

@@ -70,7 +70,9 @@ def source(rest: AnyRest) -> Any:
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Iterator[dlt.Pipeline]:
     destination = dlt.destinations.duckdb(str(tmp_path / "warehouse.duckdb"))
-    pipeline = dlt.pipeline("vendors", pipelines_dir=str(tmp_path / "dlt"), destination=destination, dataset_name="vendors")
+    pipeline = dlt.pipeline(
+        "vendors", pipelines_dir=str(tmp_path / "dlt"), destination=destination, dataset_name="vendors"
+    )
     yield pipeline
     pipeline.drop()
 
@@ -86,7 +88,9 @@ def rows(pipeline: dlt.Pipeline, query: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("vendor", sorted(NAMES))
-def test_every_resource_loads_with_its_key(vendor: str, request: pytest.FixtureRequest, pipeline: dlt.Pipeline) -> None:
+def test_every_resource_loads_with_its_key(
+    vendor: str, request: pytest.FixtureRequest, pipeline: dlt.Pipeline
+) -> None:
     side: Side = request.getfixturevalue(vendor)
     for number in [*side.meetings][12:]:
         del side.meetings[number]
@@ -105,7 +109,9 @@ def test_every_resource_loads_with_its_key(vendor: str, request: pytest.FixtureR
 
 
 @pytest.mark.parametrize("vendor", sorted(KEYS))
-def test_a_second_sync_brings_what_was_changed_since(vendor: str, request: pytest.FixtureRequest, pipeline: dlt.Pipeline) -> None:
+def test_a_second_sync_brings_what_was_changed_since(
+    vendor: str, request: pytest.FixtureRequest, pipeline: dlt.Pipeline
+) -> None:
     side: Side = request.getfixturevalue(vendor)
     number, meeting = side.meetings.popitem()
     first, second = side.open(), side.open()
@@ -113,7 +119,9 @@ def test_a_second_sync_brings_what_was_changed_since(vendor: str, request: pytes
     assert rows(pipeline, "select count(*) from bookings") == [(len(side.meetings),)]
     side.meetings[number] = replace(meeting, changed_at=datetime.now(UTC), last=Kind.MOVED)
     load(pipeline, second, "bookings")
-    assert rows(pipeline, f"select count(*), count(distinct {KEYS[vendor]}) from bookings") == [(len(side.meetings),) * 2]
+    assert rows(pipeline, f"select count(*), count(distinct {KEYS[vendor]}) from bookings") == [
+        (len(side.meetings),) * 2
+    ]
     assert second.requests < first.requests
 
 
@@ -140,6 +148,17 @@ def test_appointedds_v2_is_loaded_as_it_is(appointedd: Side, pipeline: dlt.Pipel
     url = appointedd.server.api_url("sales").replace("/v1", "/v2")
     rest = appointedd.open(Patience(5, 2, 5), api="v2", api_url=url, **appointedd.dialect.v2.settings())
     load(pipeline, rest)
-    assert rows(pipeline, "select count(*), count(distinct id) from bookings") == [(len(appointedd.meetings),) * 2]
-    expected = {"accounts", "bookings", "customers", "services", "staff", "locations", "availability", "webhooks"}
+    assert rows(pipeline, "select count(*), count(distinct id) from bookings") == [
+        (len(appointedd.meetings),) * 2
+    ]
+    expected = {
+        "accounts",
+        "bookings",
+        "customers",
+        "services",
+        "staff",
+        "locations",
+        "availability",
+        "webhooks",
+    }
     assert expected <= {table["name"] for table in pipeline.default_schema.data_tables()}

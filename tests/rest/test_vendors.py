@@ -47,7 +47,10 @@ def test_oncehub_staff_has_a_name_though_lists_have_ids_and_users_are_read_once(
     asked = paths(oncehub)
     entries = listed(rest)
     assert all(isinstance(entry["owner"], str) for entry in entries)
-    hosts = {DIALECTS["oncehub"].expected(meeting)["booking_id"]: meeting.host for meeting in oncehub.meetings.values()}
+    hosts = {
+        DIALECTS["oncehub"].expected(meeting)["booking_id"]: meeting.host
+        for meeting in oncehub.meetings.values()
+    }
     for entry in entries:
         assert read(rest, rest.complete(entry)[0])["staff_name"] == hosts[entry["id"]].name
     assert asked.count("/users") == 1
@@ -65,11 +68,21 @@ def test_oncehub_staff_that_is_gone_has_an_id_only(oncehub: Side) -> None:
         ("", {"contact", "conversation"}, ["contact,conversation"]),
         ("data.", {"contact", "conversation"}, ["contact,conversation", "data.contact,data.conversation"]),
         ("", {"contact"}, ["contact,conversation", "data.contact,data.conversation", "contact"]),
-        ("data.", {"contact"}, ["contact,conversation", "data.contact,data.conversation", "contact", "data.contact"]),
-        ("", {"owner"}, ["contact,conversation", "data.contact,data.conversation", "contact", "data.contact", ""]),
+        (
+            "data.",
+            {"contact"},
+            ["contact,conversation", "data.contact,data.conversation", "contact", "data.contact"],
+        ),
+        (
+            "",
+            {"owner"},
+            ["contact,conversation", "data.contact,data.conversation", "contact", "data.contact", ""],
+        ),
     ],
 )
-def test_oncehubs_customers_are_read_by_whatever_it_expands(oncehub: Side, prefix: str, expandable: set[str], asked: list[str]) -> None:
+def test_oncehubs_customers_are_read_by_whatever_it_expands(
+    oncehub: Side, prefix: str, expandable: set[str], asked: list[str]
+) -> None:
     assert isinstance(oncehub.dialect, OncehubRest)
     oncehub.dialect.prefix, oncehub.dialect.expandable = prefix, frozenset(expandable)
     tried: list[str] = []
@@ -90,7 +103,9 @@ def test_oncehubs_customers_are_read_by_whatever_it_expands(oncehub: Side, prefi
     assert tried == [*asked, asked[-1]]  # what was refused once is not tried again
 
 
-def test_oncehubs_contacts_are_asked_for_once_and_only_where_nothing_else_tells_who_booked(oncehub: Side) -> None:
+def test_oncehubs_contacts_are_asked_for_once_and_only_where_nothing_else_tells_who_booked(
+    oncehub: Side,
+) -> None:
     assert isinstance(oncehub.dialect, OncehubRest)
     oncehub.dialect.expandable = frozenset()
     rest = oncehub.open()
@@ -108,7 +123,9 @@ def test_oncehubs_contacts_are_asked_for_once_and_only_where_nothing_else_tells_
 def test_an_oncehub_contact_that_cannot_be_read_leaves_the_booking(oncehub: Side, status: int) -> None:
     assert isinstance(oncehub.dialect, OncehubRest)
     oncehub.dialect.expandable = frozenset()
-    oncehub.server.faults.append(lambda _, request: Response(status_code=status) if "/contacts/" in request.url.path else None)
+    oncehub.server.faults.append(
+        lambda _, request: Response(status_code=status) if "/contacts/" in request.url.path else None
+    )
     rest = oncehub.open()
     entry = next(entry for entry in listed(rest) if entry["form_submission"] is None)
     booking = read(rest, rest.complete(entry)[0])
@@ -126,7 +143,13 @@ def test_an_oncehub_contact_that_cannot_be_read_leaves_the_booking(oncehub: Side
         ({"contact": "CTC-9", "form_submission": {"name": "", "email": None}}, True),
         ({"contact": {"id": "CTC-9", "email": "a@example.com"}}, False),
         ({"contact": "CTC-9", "form_submission": {"name": "Ada"}}, False),
-        ({"contact": "CTC-9", "conversation": {"id": "CVR-1", "contact": {"id": "CTC-9", "first_name": "Ada"}}}, False),
+        (
+            {
+                "contact": "CTC-9",
+                "conversation": {"id": "CVR-1", "contact": {"id": "CTC-9", "first_name": "Ada"}},
+            },
+            False,
+        ),
     ],
 )
 def test_oncehubs_contact_is_asked_for_wherever_its_id_is_all_that_is_told_of_who_booked(
@@ -145,15 +168,21 @@ def test_oncehubs_campaign_parameters_are_read(oncehub: Side) -> None:
 
 
 def test_oncehub_refusing_for_another_reason_than_what_is_expanded_is_a_refusal(oncehub: Side) -> None:
-    oncehub.server.faults.append(lambda *_: JSONResponse({"type": "invalid_request_error", "message": "Invalid date"}, 400))
+    oncehub.server.faults.append(
+        lambda *_: JSONResponse({"type": "invalid_request_error", "message": "Invalid date"}, 400)
+    )
     with pytest.raises(VendorRefused, match="400 Invalid date"):
         listed(oncehub.open())
 
 
 @pytest.mark.parametrize("body", [{}, {"object": "list", "data": []}, ["text"], "text"])
 def test_oncehubs_time_slots_that_are_no_array_are_told(oncehub: Side, body: object) -> None:
-    oncehub.server.faults.append(lambda _, request: JSONResponse(body) if "/time-slots" in request.url.path else None)
-    slots = dlt.source(lambda: rest_api_resources(oncehub.open().config()), name="vendor")().with_resources("booking_calendar_time_slots")
+    oncehub.server.faults.append(
+        lambda _, request: JSONResponse(body) if "/time-slots" in request.url.path else None
+    )
+    slots = dlt.source(lambda: rest_api_resources(oncehub.open().config()), name="vendor")().with_resources(
+        "booking_calendar_time_slots"
+    )
     with pytest.raises(Exception, match="no list of objects") as caught:
         list(slots)
     assert isinstance(caught.value.__cause__, VendorUnavailable)
@@ -173,7 +202,9 @@ def test_oncehub_without_the_plan_says_so(oncehub: Side) -> None:
 
 
 @pytest.mark.parametrize("lists_cancelled", [True, False])
-def test_appointedds_cancelled_bookings_are_listed_whether_asked_for_or_not(appointedd: Side, lists_cancelled: bool) -> None:
+def test_appointedds_cancelled_bookings_are_listed_whether_asked_for_or_not(
+    appointedd: Side, lists_cancelled: bool
+) -> None:
     assert isinstance(appointedd.dialect, AppointeddRest)
     appointedd.dialect.lists_cancelled = lists_cancelled
     apart: list[str] = []
@@ -191,7 +222,11 @@ def test_appointedd_not_heeding_a_filter_costs_pages_and_no_booking(appointedd: 
     everything = rest.pages
 
     def unfiltered(path: str, selector: str, **params: object) -> object:
-        return everything(path, selector, **{name: value for name, value in params.items() if not name.startswith("updated_")})
+        return everything(
+            path,
+            selector,
+            **{name: value for name, value in params.items() if not name.startswith("updated_")},
+        )
 
     rest.pages = unfiltered  # type: ignore[method-assign,assignment]
     assert {entry["id"] for entry in listed(rest, window)} == heeded
@@ -205,7 +240,9 @@ def test_appointedds_names_are_read_once_each(appointedd: Side) -> None:
     for entry in [*entries, *entries]:
         rest.complete(entry)
     customers = {customer["id"] for entry in entries for customer in entry["customers"]}
-    assert sorted(asked) == sorted([*(f"/v1/customers/{name}" for name in customers), "/v1/resources", "/v1/services"])
+    assert sorted(asked) == sorted(
+        [*(f"/v1/customers/{name}" for name in customers), "/v1/resources", "/v1/services"]
+    )
 
 
 def test_an_appointedd_customer_that_is_gone_leaves_the_booking(appointedd: Side) -> None:
@@ -217,20 +254,30 @@ def test_an_appointedd_customer_that_is_gone_leaves_the_booking(appointedd: Side
 
 
 @pytest.mark.parametrize("told", [{}, [], {"data": None}, {"data": {"profile": "Ada"}}])
-def test_an_appointedd_customer_that_nobody_can_read_leaves_the_booking(appointedd: Side, told: object) -> None:
+def test_an_appointedd_customer_that_nobody_can_read_leaves_the_booking(
+    appointedd: Side, told: object
+) -> None:
     rest = appointedd.open()
     entry = listed(rest)[0]
-    appointedd.server.faults.append(lambda _, request: JSONResponse(told) if "/customers/" in request.url.path else None)
+    appointedd.server.faults.append(
+        lambda _, request: JSONResponse(told) if "/customers/" in request.url.path else None
+    )
     assert read(rest, rest.complete(entry)[0])["customer_id"] == entry["customers"][0]["id"]
 
 
-@pytest.mark.parametrize("told", [{}, [], {"resource": None}, {"resource": {}}, {"resource": {"uri": 1, "current_organization": None}}])
+@pytest.mark.parametrize(
+    "told",
+    [{}, [], {"resource": None}, {"resource": {}}, {"resource": {"uri": 1, "current_organization": None}}],
+)
 @pytest.mark.parametrize("scope", ["user", "organization"])
 def test_calendly_not_telling_whose_the_token_is_is_told(calendly: Side, scope: str, told: object) -> None:
     rest = calendly.open(scope=scope)
     calendly.server.faults.append(lambda *_: JSONResponse(told, headers={"X-Request-Id": "r-1"}))
     for ask in (lambda: rest.bookings(ALL), rest.resources):
-        with pytest.raises(VendorUnavailable, match=r"^calendly account sales: the answer has no `resource\..*\(request r-1\)"):
+        with pytest.raises(
+            VendorUnavailable,
+            match=r"^calendly account sales: the answer has no `resource\..*\(request r-1\)",
+        ):
             ask()
 
 
@@ -238,7 +285,9 @@ def test_a_calendly_event_that_is_gone_since_it_was_listed_has_no_bookings(calen
     rest = calendly.open()
     entry = listed(rest)[0]
     booking_id = read(rest, rest.complete(entry)[0])["booking_id"]
-    calendly.server.faults.append(lambda _, request: Response(status_code=404) if "/scheduled_events/" in request.url.path else None)
+    calendly.server.faults.append(
+        lambda _, request: Response(status_code=404) if "/scheduled_events/" in request.url.path else None
+    )
     assert rest.complete(entry) == []
     assert rest.fetch(booking_id) is None
 
@@ -246,11 +295,15 @@ def test_a_calendly_event_that_is_gone_since_it_was_listed_has_no_bookings(calen
 def test_calendlys_invitees_are_read_though_their_paging_is_nonsense(calendly: Side) -> None:
     rest = calendly.open()
     entry = listed(rest)[0]
-    calendly.server.faults.append(lambda *_: JSONResponse({"collection": [{"uri": "one"}], "pagination": ["next"]}))
+    calendly.server.faults.append(
+        lambda *_: JSONResponse({"collection": [{"uri": "one"}], "pagination": ["next"]})
+    )
     assert [record["uri"] for record in rest.complete(entry)] == ["one"]
 
 
-@pytest.mark.parametrize(("given", "account", "address"), [(None, (5, 1), True), (120, (120, 60), True), (0, None, False)])
+@pytest.mark.parametrize(
+    ("given", "account", "address"), [(None, (5, 1), True), (120, (120, 60), True), (0, None, False)]
+)
 def test_another_limit_for_the_account_leaves_the_vendors_for_an_address(
     oncehub: Side, given: int | None, account: tuple[int, float] | None, address: bool
 ) -> None:
@@ -261,7 +314,9 @@ def test_another_limit_for_the_account_leaves_the_vendors_for_an_address(
 
 def test_appointedd_not_finding_what_it_lists_is_no_proof_that_a_booking_is_gone(appointedd: Side) -> None:
     rest = appointedd.open()
-    appointedd.server.faults.append(lambda _, request: Response(status_code=404) if "/bookings/" in request.url.path else None)
+    appointedd.server.faults.append(
+        lambda _, request: Response(status_code=404) if "/bookings/" in request.url.path else None
+    )
     with pytest.raises(VendorRefused, match="not even one that is listed"):
         rest.fetch(next(iter(listed(rest)))["id"])
 
@@ -277,7 +332,9 @@ def test_appointedds_bookings_of_v2_are_compared_with_nothing(appointedd: Side) 
     assert isinstance(appointedd.dialect, AppointeddRest)
     rest = appointedd.open(api="v2", **appointedd.dialect.v2.settings())
     for compare in (lambda: rest.bookings(ALL), lambda: rest.key({}), lambda: rest.fetch("x")):
-        with pytest.raises(ConfigurationError, match=r'set accounts\.sales\.api = "v1" and accounts\.sales\.api_key'):
+        with pytest.raises(
+            ConfigurationError, match=r'set accounts\.sales\.api = "v1" and accounts\.sales\.api_key'
+        ):
             compare()
 
 

@@ -40,7 +40,9 @@ def _settings(folder: Path, section: str, port: int, **beside: str) -> dict[str,
 def _running(folder: Path, section: str, port: int) -> Iterator[str]:
     variables = _settings(folder, section, port, **{f"INGEST_{section.upper()}__ADMIN_TOKEN": TOKEN})
     with (folder / "output").open("wb") as output:
-        process = subprocess.Popen(command_line(*LISTENERS[section]), cwd=folder, env=variables, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command_line(*LISTENERS[section]), cwd=folder, env=variables, stdout=output, stderr=output
+        )
     try:
         base = f"http://127.0.0.1:{port}"
         wait_for(lambda: process.poll() is not None or _answers(base), "the admin listener answers")
@@ -70,17 +72,46 @@ def test_it_does_not_start_where_others_reach_it_without_a_token(tmp_path: Path,
 
 @pytest.mark.parametrize("section", LISTENERS)
 def test_it_tells_nothing_without_its_token(tmp_path: Path, section: str) -> None:
-    with _running(tmp_path, section, free_port()) as base, httpx.Client(base_url=base, timeout=PATIENCE) as client:
-        wrong = ["", TOKEN, f"Bearer {TOKEN} ", f"bearer{TOKEN}", f"Bearer {TOKEN}\t", f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN[:-1]}"]
+    with (
+        _running(tmp_path, section, free_port()) as base,
+        httpx.Client(base_url=base, timeout=PATIENCE) as client,
+    ):
+        wrong = [
+            "",
+            TOKEN,
+            f"Bearer {TOKEN} ",
+            f"bearer{TOKEN}",
+            f"Bearer {TOKEN}\t",
+            f"Basic {TOKEN}",
+            "Bearer",
+            f"Bearer {TOKEN[:-1]}",
+        ]
         for path in ("/readyz", "/metrics"):
-            refused = [client.get(path), client.get(f"{path}?token={TOKEN}"), client.get(path, headers={"Cookie": f"token={TOKEN}"})]
-            refused += [client.get(path, headers={"Authorization": value}) for value in wrong if value == value.strip()]
+            refused = [
+                client.get(path),
+                client.get(f"{path}?token={TOKEN}"),
+                client.get(path, headers={"Cookie": f"token={TOKEN}"}),
+            ]
+            refused += [
+                client.get(path, headers={"Authorization": value})
+                for value in wrong
+                if value == value.strip()
+            ]
             twice = [("Authorization", "Bearer no"), ("Authorization", f"Bearer {TOKEN}")]
             refused.append(client.get(path, headers=twice))
             assert {answer.status_code for answer in refused} == {401}
             assert {answer.text for answer in refused} == {"give the admin token as a bearer token\n"}
             assert client.get(path, headers={"Authorization": f"Bearer {TOKEN}"}).status_code in {200, 503}
-        for path in ("/", "/healthz", "/metrics/", "/%6detrics/..", "/webhooks/calendly/sales", "/debug", "/readyz/x", "//metrics"):
+        for path in (
+            "/",
+            "/healthz",
+            "/metrics/",
+            "/%6detrics/..",
+            "/webhooks/calendly/sales",
+            "/debug",
+            "/readyz/x",
+            "//metrics",
+        ):
             assert client.get(path).status_code in {401, 404}
     assert TOKEN not in (tmp_path / "output").read_text()
 
@@ -141,7 +172,13 @@ def test_a_host_that_is_not_its_own_is_answered_421_and_told_nothing(token: str 
 
 def test_its_own_names_any_address_and_those_of_the_settings_are_answered() -> None:
     app = _listener(None, ["monitoring.example.com", "Receiver"])
-    for host in (*LOOPBACK, "monitoring.example.com:8081", "MONITORING.example.com", "receiver", "receiver:8081"):
+    for host in (
+        *LOOPBACK,
+        "monitoring.example.com:8081",
+        "MONITORING.example.com",
+        "receiver",
+        "receiver:8081",
+    ):
         status, _ = _asked(app, "/readyz", host)
         assert (host, status) == (host, 200)
 
@@ -156,7 +193,9 @@ def _asked(app: ASGIApp, path: str, *hosts: str) -> tuple[int, str]:
     headers = [*(("Host", host) for host in hosts), ("Authorization", f"Bearer {TOKEN}")]
 
     async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://localhost"
+        ) as client:
             return await client.get(path, headers=headers)
 
     answer = asyncio.run(ask())
@@ -172,9 +211,17 @@ def test_the_names_are_a_list_in_the_settings_of_each_listener(section: str) -> 
 
 
 def test_a_running_listener_knows_its_names(tmp_path: Path) -> None:
-    variables = {"INGEST_RECEIVER__ADMIN_HOST": "localhost", "INGEST_RECEIVER__ADMIN_HOSTS": "receiver.internal"}
+    variables = {
+        "INGEST_RECEIVER__ADMIN_HOST": "localhost",
+        "INGEST_RECEIVER__ADMIN_HOSTS": "receiver.internal",
+    }
     with closing(Receiver(tmp_path, **variables)) as receiver:
-        for host, status in {"receiver.internal": 200, "localhost": 200, "127.0.0.1": 200, "elsewhere.example": 421}.items():
+        for host, status in {
+            "receiver.internal": 200,
+            "localhost": 200,
+            "127.0.0.1": 200,
+            "elsewhere.example": 421,
+        }.items():
             assert receiver.admin.get("/readyz", headers={"Host": host}).status_code == status
         assert exchange(receiver.admin_port, b"GET /readyz HTTP/1.0\r\n\r\n").came.startswith(b"HTTP/1.1 200")
         public = httpx.get(f"http://127.0.0.1:{receiver.port}/readyz", headers={"Host": "localhost"})

@@ -47,13 +47,19 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 
 
 def _signed(original: Original, body: bytes, *beside: tuple[str, str]) -> Request:
-    return Request(original.path, (*sign(original.account, original.query, body, "m1"), *beside), (body,), original.query)
+    return Request(
+        original.path, (*sign(original.account, original.query, body, "m1"), *beside), (body,), original.query
+    )
 
 
 def _bombs(original: Original) -> list[bytes]:
     """Each literal as the whole body, and as deep in a true one as there is a place."""
     places = [max(original.places, key=len)]
-    return [bomb for literal in LITERALS.values() for bomb in (literal, *(_with(original.body, place, literal) for place in places))]
+    return [
+        bomb
+        for literal in LITERALS.values()
+        for bomb in (literal, *(_with(original.body, place, literal) for place in places))
+    ]
 
 
 def _with(body: bytes, place: tuple[object, ...], literal: bytes) -> bytes:
@@ -86,9 +92,13 @@ def test_no_depth_and_no_number_keeps_a_signed_delivery_out_of_the_log_nor_the_r
 
 @on_linux
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "br", "gzip, gzip", "x-gzip"])
-def test_a_compressed_body_is_kept_as_it_came_and_nobody_unpacks_it(receiver: Receiver, encoding: str) -> None:
+def test_a_compressed_body_is_kept_as_it_came_and_nobody_unpacks_it(
+    receiver: Receiver, encoding: str
+) -> None:
     zeros = bytes(MIB)
-    packed = {"deflate": zlib.compress(zeros * 64), "zstd": zstandard.compress(zeros * 256)}.get(encoding, gzip.compress(zeros) * 900)
+    packed = {"deflate": zlib.compress(zeros * 64), "zstd": zstandard.compress(zeros * 256)}.get(
+        encoding, gzip.compress(zeros) * 900
+    )
     original, before = booked("calendly"), receiver.resident()
     for _ in range(3):
         assert receiver.send(_signed(original, packed, ("Content-Encoding", encoding))).status_code == 202

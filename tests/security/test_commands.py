@@ -86,7 +86,10 @@ def _written(folder: Path, command: str, until: str, variables: Mapping[str, str
             stdin=subprocess.DEVNULL, stdout=said, stderr=said
         )  # fmt: skip
     try:
-        wait_for(lambda: process.poll() is not None or (until and until in file.read_text()), f"{command} says {until}")
+        wait_for(
+            lambda: process.poll() is not None or (until and until in file.read_text()),
+            f"{command} says {until}",
+        )
         process.terminate()
         process.wait(PATIENCE)
     finally:
@@ -104,7 +107,9 @@ def _tells_nothing(said: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_none_does_when_nothing_can_be_reached(tmp_path: Path, command: str) -> None:
-    nowhere = {"INGEST_ACCOUNTS__SALES__API_URL": "nowhere"} if command == "sync" else {}  # it tries the same place for a minute
+    nowhere = (
+        {"INGEST_ACCOUNTS__SALES__API_URL": "nowhere"} if command == "sync" else {}
+    )  # it tries the same place for a minute
     _tells_nothing(_written(tmp_path, command, COMMANDS[command], _environment(tmp_path, AWAY, nowhere)))
 
 
@@ -117,11 +122,19 @@ def test_none_does_when_a_setting_is_wrong(tmp_path: Path, what: str) -> None:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With dead letters of deliveries that came with every kind of credential."""
     folder = tmp_path_factory.mktemp("installation")
-    beside = (("Cookie", "session=canary-of-the-caller"), ("Proxy-Authorization", "Bearer canary-of-the-caller"))
+    beside = (
+        ("Cookie", "session=canary-of-the-caller"),
+        ("Proxy-Authorization", "Bearer canary-of-the-caller"),
+    )
     with closing(Receiver(folder, **SETTINGS, **SECRETS)) as receiver:
-        clinic = Request("/webhooks/appointedd/clinic", (("Authorization", f"Basic {BASIC}"), *beside), (b"not JSON",))
+        clinic = Request(
+            "/webhooks/appointedd/clinic", (("Authorization", f"Basic {BASIC}"), *beside), (b"not JSON",)
+        )
         assert receiver.send(clinic).status_code == 202
-        assert receiver.send(signed(b"not JSON either", secret="canary-newest").having(*beside)).status_code == 202
+        assert (
+            receiver.send(signed(b"not JSON either", secret="canary-newest").having(*beside)).status_code
+            == 202
+        )
         assert receiver.stop() == 0
     with opened(tree_for(folder)) as rig:
         rig.load()
@@ -130,14 +143,19 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _here(folder: Path) -> dict[str, str]:
-    warehouse = {"INGEST_WAREHOUSE__CREDENTIALS": f"{folder}/warehouse.duckdb", "INGEST_WAREHOUSE__WORK_DIR": f"{folder}/dlt"}
+    warehouse = {
+        "INGEST_WAREHOUSE__CREDENTIALS": f"{folder}/warehouse.duckdb",
+        "INGEST_WAREHOUSE__WORK_DIR": f"{folder}/dlt",
+    }
     return _environment(folder, warehouse)
 
 
 def test_none_does_when_all_is_well(installation: Path) -> None:
     variables = _here(installation)
     listed = _written(installation, "dead-letters list --json", "", variables)
-    (first, second) = [line.split('"')[3] for line in listed.replace("{", "\n{").splitlines() if '"id"' in line]
+    (first, second) = [
+        line.split('"')[3] for line in listed.replace("{", "\n{").splitlines() if '"id"' in line
+    ]
     commands = [
         "status",
         "status --json",

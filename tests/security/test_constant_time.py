@@ -13,7 +13,17 @@ from ingest.vendors import vendor_names
 
 ROOT = Path(__file__).parents[2]
 # Words of names whose values only those may know who were told.
-SECRET = ("secret", "token", "signature", "password", "credential", "hmac", "digest", "api_key", "signing_key")
+SECRET = (
+    "secret",
+    "token",
+    "signature",
+    "password",
+    "credential",
+    "hmac",
+    "digest",
+    "api_key",
+    "signing_key",
+)
 # Named so, and no secret: what a header or a setting is called, or where it is.
 NO_SECRET = ("header", "names", "name", "file", "path", "position", "headers")
 # What is looked through after its sender proved to know the secret: a dead letter's headers, so that none of them holds it.
@@ -38,7 +48,9 @@ def _compared_secrets(source: str) -> Iterator[str]:
 
 def _compared(node: ast.AST) -> list[ast.expr]:
     """What is compared with what, by an operator or by a method of texts."""
-    if isinstance(node, ast.Compare) and any(isinstance(operator, ast.Eq | ast.NotEq | ast.In | ast.NotIn) for operator in node.ops):
+    if isinstance(node, ast.Compare) and any(
+        isinstance(operator, ast.Eq | ast.NotEq | ast.In | ast.NotIn) for operator in node.ops
+    ):
         return [node.left, *node.comparators]
     if (
         isinstance(node, ast.Call)
@@ -72,13 +84,21 @@ def test_nothing_that_listens_compares_a_secret_but_in_constant_time() -> None:
     files = _listening()
     assert {"admin.py", "signing.py", "webhook.py", "live.py"} <= {file.name for file in files}
     assert {file.parent.name for file in files} >= set(vendor_names())
-    found = {str(file.relative_to(ROOT)): wrong for file in files if (wrong := list(_compared_secrets(file.read_text())))}
+    found = {
+        str(file.relative_to(ROOT)): wrong
+        for file in files
+        if (wrong := list(_compared_secrets(file.read_text())))
+    }
     assert {file: [line.partition(": ")[2] for line in wrong] for file, wrong in found.items()} == VERIFIED
 
 
 def _called_in(file: Path, function: str) -> set[str]:
     """The names of all that a function calls."""
-    (found,) = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef) and node.name == function]
+    (found,) = [
+        node
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name == function
+    ]
     return {_name(node.func) for node in ast.walk(found) if isinstance(node, ast.Call)}
 
 
@@ -105,7 +125,14 @@ def test_a_careless_comparison_would_be_found(careless: str) -> None:
 
 @pytest.mark.parametrize(
     "careful",
-    ["hmac.compare_digest(secret, given)", "secret is None", "name == 'secret'", "len(signatures) == 1", "secret_header == name", "a == b"],
+    [
+        "hmac.compare_digest(secret, given)",
+        "secret is None",
+        "name == 'secret'",
+        "len(signatures) == 1",
+        "secret_header == name",
+        "a == b",
+    ],
 )
 def test_a_careful_one_is_not(careful: str) -> None:
     assert list(_compared_secrets(careful)) == []

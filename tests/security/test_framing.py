@@ -16,7 +16,9 @@ LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 # What would be let through: a delivery that nobody signed.
-SECOND = f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+SECOND = (
+    f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+)
 
 AMBIGUOUS = {
     "a length, then chunks": LENGTH + CHUNKED + b"\r\n" + CHUNKS,
@@ -53,7 +55,9 @@ AMBIGUOUS = {
     "a chunk's size beyond 64 bits": CHUNKED + b"\r\n1%016x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY),
     "a chunk without its end": CHUNKED + b"\r\n%x\r\n%s0\r\n\r\n" % (len(BODY), BODY),
     "a chunk that ends with something else": CHUNKED + b"\r\n%x\r\n%sXX0\r\n\r\n" % (len(BODY), BODY),
-    "a length after the chunks": CHUNKED + b"\r\n%x\r\n%s\r\n0\r\n" % (len(BODY), BODY) + b"Content-Length: %d\r\n\r\n" % len(SECOND),
+    "a length after the chunks": CHUNKED
+    + b"\r\n%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
+    + b"Content-Length: %d\r\n\r\n" % len(SECOND),
 }
 UNDERSTOOD = {
     "a length": LENGTH + b"\r\n" + BODY,
@@ -81,13 +85,17 @@ def _sent(receiver: Receiver, request: bytes) -> tuple[Answers, list[bytes]]:
 
 
 @pytest.mark.parametrize("what", AMBIGUOUS)
-def test_what_can_be_read_in_two_ways_is_refused_signed_or_not_and_nothing_after_it_is_read(receiver: Receiver, what: str) -> None:
+def test_what_can_be_read_in_two_ways_is_refused_signed_or_not_and_nothing_after_it_is_read(
+    receiver: Receiver, what: str
+) -> None:
     answers, kept = _sent(receiver, HEAD + AMBIGUOUS[what])
     assert (answers.statuses, kept) == ([400], [])
 
 
 @pytest.mark.parametrize("what", UNDERSTOOD)
-def test_what_can_be_read_in_one_way_only_is_and_what_follows_is_a_request_of_its_own(receiver: Receiver, what: str) -> None:
+def test_what_can_be_read_in_one_way_only_is_and_what_follows_is_a_request_of_its_own(
+    receiver: Receiver, what: str
+) -> None:
     answers, kept = _sent(receiver, HEAD + UNDERSTOOD[what])
     assert (answers.statuses, kept) == ([202, 401, 404], [BODY])
 
@@ -95,14 +103,18 @@ def test_what_can_be_read_in_one_way_only_is_and_what_follows_is_a_request_of_it
 def test_a_body_that_looks_like_a_request_is_a_body(receiver: Receiver) -> None:
     inside = HEAD + UNDERSTOOD["a length"]
     get = b"GET /healthz HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: %d\r\n\r\n" % len(inside)
-    forged = f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: {len(inside)}\r\n\r\n".encode()
+    forged = (
+        f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: {len(inside)}\r\n\r\n".encode()
+    )
     nowhere = forged.replace(b"sales", b"nobody")
     for outer, status in ((get, 200), (forged, 401), (nowhere, 404)):
         answers, kept = _sent(receiver, outer + inside)
         assert (answers.statuses, kept) == ([status, 401, 404], [])
 
 
-def test_after_a_body_that_was_refused_unread_the_next_request_begins_where_it_ends(receiver: Receiver) -> None:
+def test_after_a_body_that_was_refused_unread_the_next_request_begins_where_it_ends(
+    receiver: Receiver,
+) -> None:
     inside = HEAD + UNDERSTOOD["a length"]
     huge = f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: {2 * 1024 * 1024}\r\n\r\n".encode()
     answers, kept = _sent(receiver, huge + inside.ljust(2 * 1024 * 1024, b"\n"))

@@ -31,12 +31,18 @@ def _open_to_others(folder: Path) -> list[str]:
     """Everything in it, at any depth, that others may do anything with; it must have something."""
     found = [path for path in folder.rglob("*") if not path.is_symlink()]
     assert found
-    return [f"{stat.filemode(path.stat().st_mode)} {path.relative_to(folder)}" for path in found if path.stat().st_mode & 0o077]
+    return [
+        f"{stat.filemode(path.stat().st_mode)} {path.relative_to(folder)}"
+        for path in found
+        if path.stat().st_mode & 0o077
+    ]
 
 
 def test_all_that_a_whole_installation_writes_is_private(tmp_path: Path) -> None:
     """Settings, secrets, log, dlt's folder, warehouse, locks, what reconciliation remembers."""
-    done = ingest(tmp_path, "demo", "--seconds", "1", "--rate", "10", "--outage", "3", "--folder", "here", "--json")
+    done = ingest(
+        tmp_path, "demo", "--seconds", "1", "--rate", "10", "--outage", "3", "--folder", "here", "--json"
+    )
     assert done.code in {0, 1}, done
     names = {path.name for path in tmp_path.rglob("*")}
     assert {"ingest.toml", "ingest.secrets.toml", "log.db", "warehouse.duckdb", "dlt"} <= names
@@ -64,8 +70,13 @@ def test_what_a_receiver_spools_while_kafka_is_away_is_private(tmp_path: Path) -
 
 
 def test_what_the_log_refused_for_good_is_private(tmp_path: Path) -> None:
-    with anybody(), closing(SpoolFile(tmp_path / "spool" / "spool-000.db", ["bookings.calendly"], 1024 * 1024)) as spool:
-        spool._set_aside(StoredRecord(Record("key", b"{}"), Partition("bookings.calendly"), 0), LogRefused("too large"))
+    with (
+        anybody(),
+        closing(SpoolFile(tmp_path / "spool" / "spool-000.db", ["bookings.calendly"], 1024 * 1024)) as spool,
+    ):
+        spool._set_aside(
+            StoredRecord(Record("key", b"{}"), Partition("bookings.calendly"), 0), LogRefused("too large")
+        )
     assert list((tmp_path / "spool" / "refused").glob("*.json"))
     assert _open_to_others(tmp_path) == []
 

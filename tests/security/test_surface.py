@@ -13,7 +13,20 @@ from tests.receivers.requests import SALES
 from tests.receivers.running import Receiver
 from tests.security.raw import Answers, exchange
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "SEARCH", "PURGE", "LINK"]
+METHODS = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "TRACE",
+    "PROPFIND",
+    "SEARCH",
+    "PURGE",
+    "LINK",
+]
 # Each is the same place: percent signs are decoded first, but for those of slashes.
 ALIVE = ["/healthz", "/%68ealthz", "/healthz?a=1", "/healthz?", "http://elsewhere.example/healthz"]
 DELIVERED = [
@@ -52,7 +65,14 @@ NOTHING = [
     "/?/healthz", "?/healthz",
     "http://elsewhere.example", "http://elsewhere.example/", "http://elsewhere.example/metrics", "https://elsewhere.example:443/readyz",
 ]  # fmt: skip
-SAID = {b"", b"ok\n", b"Not Found", b"Method Not Allowed", b"unknown vendor or account", b"Invalid HTTP request received."}
+SAID = {
+    b"",
+    b"ok\n",
+    b"Not Found",
+    b"Method Not Allowed",
+    b"unknown vendor or account",
+    b"Invalid HTTP request received.",
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +82,12 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 
 
 def _asked(receiver: Receiver, method: str, target: str, *headers: str, body: bytes = b"") -> Answers:
-    lines = [f"{method} {target} HTTP/1.1", *(headers or ("Host: hooks.example.com",)), "Connection: close", f"Content-Length: {len(body)}"]
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        *(headers or ("Host: hooks.example.com",)),
+        "Connection: close",
+        f"Content-Length: {len(body)}",
+    ]
     return exchange(receiver.port, "\r\n".join([*lines, "", ""]).encode("latin-1") + body)
 
 
@@ -77,7 +102,9 @@ def test_there_is_nothing_else_by_whatever_path_and_method(receiver: Receiver, m
     """Whether there is such an account, only a POST could tell."""
     refused = ([400], [404]) if method == "POST" else ([400], [404], [405])
     found = {path: _asked(receiver, method, path) for path in NOTHING}
-    assert {path: answers.statuses for path, answers in found.items() if answers.statuses not in refused} == {}
+    assert {
+        path: answers.statuses for path, answers in found.items() if answers.statuses not in refused
+    } == {}
     assert [path for path, answers in found.items() if not _says_nothing_more(answers)] == []
 
 
@@ -91,7 +118,15 @@ def test_liveness_is_read_and_deliveries_are_posted_and_that_is_all(receiver: Re
 
 
 @pytest.mark.parametrize(
-    "name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Prefix"]
+    "name",
+    [
+        "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X-Forwarded-Prefix",
+    ],
 )
 def test_no_header_makes_another_request_of_it(receiver: Receiver, name: str) -> None:
     for value in ("POST", "GET", "/healthz", SALES, "/metrics"):
@@ -121,11 +156,15 @@ def test_a_vendor_that_signs_its_url_is_believed_by_the_configured_one_whatever_
         assert _asked(receiver, "POST", f"{one.path}?{one.query}", *lines, body=one.body).statuses == [status]
 
 
-@pytest.mark.parametrize("after", ["#", "#fragment", "#&type=created", "%23fragment", "&type=created", ";a=1", "&", "?"])
+@pytest.mark.parametrize(
+    "after", ["#", "#fragment", "#&type=created", "%23fragment", "&type=created", ";a=1", "&", "?"]
+)
 def test_a_signed_url_with_anything_after_it_is_another_one(receiver: Receiver, after: str) -> None:
     one = booked("bookeo")
     headers = [f"{name}: {value}" for name, value in sign(one.account, one.query, one.body, "m1")]
-    assert _asked(receiver, "POST", f"{one.path}?{one.query}{after}", *headers, "Host: a", body=one.body).statuses == [401]
+    assert _asked(
+        receiver, "POST", f"{one.path}?{one.query}{after}", *headers, "Host: a", body=one.body
+    ).statuses == [401]
 
 
 @pytest.mark.parametrize(
@@ -141,18 +180,25 @@ def test_a_head_of_too_many_lines_or_bytes_is_refused_whoever_signed_the_deliver
     one = booked("calendly")
     signature = [f"{name}: {value}" for name, value in sign(one.account, one.query, one.body, "m1")]
     before = len(receiver.events())
-    assert _asked(receiver, "POST", one.path, *signature, *lines, "Host: a", body=one.body).statuses == [status]
+    assert _asked(receiver, "POST", one.path, *signature, *lines, "Host: a", body=one.body).statuses == [
+        status
+    ]
     assert len(receiver.events()) - before == (status == 202)
 
 
-@pytest.mark.parametrize("target", ["/" + "a" * 20_000, f"{SALES}?" + "a" * 20_000, "http://a/" + "a" * 20_000, "/" + "%2f" * 30_000])
+@pytest.mark.parametrize(
+    "target",
+    ["/" + "a" * 20_000, f"{SALES}?" + "a" * 20_000, "http://a/" + "a" * 20_000, "/" + "%2f" * 30_000],
+)
 def test_a_target_that_is_too_long_is_refused(receiver: Receiver, target: str) -> None:
     assert _asked(receiver, "POST", target).statuses == [414]
 
 
 def test_a_trailer_is_no_header(receiver: Receiver) -> None:
     one = booked("calendly")
-    signature = "".join(f"{name}: {value}\r\n" for name, value in sign(one.account, one.query, one.body, "m1"))
+    signature = "".join(
+        f"{name}: {value}\r\n" for name, value in sign(one.account, one.query, one.body, "m1")
+    )
     head = f"POST {one.path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunks = f"{len(one.body):x}\r\n".encode() + one.body + b"\r\n0\r\n"
     assert exchange(receiver.port, head.encode() + chunks + signature.encode() + b"\r\n").statuses == [401]
@@ -161,7 +207,14 @@ def test_a_trailer_is_no_header(receiver: Receiver) -> None:
 def test_names_in_the_path_are_names_of_no_file(receiver: Receiver, tmp_path: Path) -> None:
     folder = receiver.log.parent
     before = sorted(path.name for path in folder.iterdir())
-    for name in ("..%2fsecrets", "%2e%2e%2f%2e%2e", str(tmp_path).replace("/", "%2f"), "con", "a%00b", "sales%0aINGEST_LOG=x"):
+    for name in (
+        "..%2fsecrets",
+        "%2e%2e%2f%2e%2e",
+        str(tmp_path).replace("/", "%2f"),
+        "con",
+        "a%00b",
+        "sales%0aINGEST_LOG=x",
+    ):
         assert _asked(receiver, "POST", f"/webhooks/{name}/{name}", body=b"{}").statuses == [404]
     assert sorted(path.name for path in folder.iterdir()) == before
     assert "Traceback" not in receiver.written()

@@ -46,7 +46,10 @@ def receiver(tmp_path: Path, either_rig: Rig) -> Any:
 def _with_text(value: Any, text: str) -> Any:
     """Every description replaced."""
     if isinstance(value, dict):
-        return {key: text if key in DESCRIBES and isinstance(inner, str) else _with_text(inner, text) for key, inner in value.items()}
+        return {
+            key: text if key in DESCRIBES and isinstance(inner, str) else _with_text(inner, text)
+            for key, inner in value.items()
+        }
     return [_with_text(inner, text) for inner in value] if isinstance(value, list) else value
 
 
@@ -61,7 +64,10 @@ def test_awkward_text_is_in_the_row_with_nul_replaced(receiver: InProcess, eithe
         _send(receiver, original, json.dumps(_with_text(json.loads(original.body), AWKWARD)).encode())
     either_rig.load()
     assert either_rig.column("select count(*) from dead_letters") == [0]
-    rows = {row["vendor"]: [str(value) for value in row.values()] for row in either_rig.rows("select * from bookings")}
+    rows = {
+        row["vendor"]: [str(value) for value in row.values()]
+        for row in either_rig.rows("select * from bookings")
+    }
     assert sorted(rows) == sorted(VENDORS)
     for texts in rows.values():
         assert any(HARMLESS in text for text in texts)
@@ -76,7 +82,9 @@ def test_half_a_character_in_a_text_costs_no_booking(receiver: InProcess, either
     sent = []
     for vendor, half in product(VENDORS, HALVES):
         original = booked(vendor)
-        sent.append(json.dumps(_with_text(json.loads(original.body), "MARK")).encode().replace(b'"MARK"', half))
+        sent.append(
+            json.dumps(_with_text(json.loads(original.body), "MARK")).encode().replace(b'"MARK"', half)
+        )
         _send(receiver, original, sent[-1])
     either_rig.load()
     assert either_rig.column("select count(*) from bookings") == [len(VENDORS)]

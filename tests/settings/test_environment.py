@@ -8,7 +8,16 @@ import pytest
 from ingest.settings.environment import variable_name
 from tests.test_settings import SALES, fault, load, write
 
-SERVICES = ["INGEST", "INGEST_RECEIVER", "INGEST_LOG", "INGEST_CONFIG", "INGEST_ACCOUNTS", "INGEST_8", "INGEST__RECEIVER", "INGEST_PORT"]
+SERVICES = [
+    "INGEST",
+    "INGEST_RECEIVER",
+    "INGEST_LOG",
+    "INGEST_CONFIG",
+    "INGEST_ACCOUNTS",
+    "INGEST_8",
+    "INGEST__RECEIVER",
+    "INGEST_PORT",
+]
 
 
 def service(name: str, ip: str = "10.96.0.10", protocol: str = "tcp") -> Mapping[str, str]:
@@ -32,8 +41,13 @@ class TestServices:
     """https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables"""
 
     @pytest.mark.parametrize("name", SERVICES)
-    @pytest.mark.parametrize(("ip", "protocol"), [("10.96.0.10", "tcp"), ("fd00::a", "tcp"), ("10.96.0.10", "udp"), ("10.96.0.10", "sctp")])
-    def test_what_kubernetes_announces_of_a_service_is_no_setting(self, name: str, ip: str, protocol: str) -> None:
+    @pytest.mark.parametrize(
+        ("ip", "protocol"),
+        [("10.96.0.10", "tcp"), ("fd00::a", "tcp"), ("10.96.0.10", "udp"), ("10.96.0.10", "sctp")],
+    )
+    def test_what_kubernetes_announces_of_a_service_is_no_setting(
+        self, name: str, ip: str, protocol: str
+    ) -> None:
         write(SALES)
         assert load(**service(name, ip, protocol)) == load()
 
@@ -45,23 +59,42 @@ class TestServices:
     def test_what_docker_copies_from_a_linked_container_is_no_setting(self, link: str) -> None:
         """https://docs.docker.com/engine/network/links/#environment-variables"""
         write()
-        ports = {"START": "tcp://172.17.0.5:80", "END": "tcp://172.17.0.5:82", "PORT_START": "80", "PORT_END": "82"}
+        ports = {
+            "START": "tcp://172.17.0.5:80",
+            "END": "tcp://172.17.0.5:82",
+            "PORT_START": "80",
+            "PORT_END": "82",
+        }
         of_ports = {f"{link}_PORT_80_TCP_{what}": value for what, value in ports.items()}
         copied = {f"{link}_ENV_{what}": "any value" for what in ("PATH", "POSTGRES_PASSWORD", "MY_ENV_NAME")}
         assert load(**{f"{link}_NAME": "/web/db"}, **of_ports, **copied) == load()
 
     def test_a_variable_of_that_form_is_a_mistake_where_nothing_is_linked(self) -> None:
         write(SALES)
-        assert fault(INGEST_DB_ENV_PATH="/bin", INGEST_NAME="/web/other").startswith("unknown setting INGEST_DB_ENV_PATH")
+        assert fault(INGEST_DB_ENV_PATH="/bin", INGEST_NAME="/web/other").startswith(
+            "unknown setting INGEST_DB_ENV_PATH"
+        )
 
     @pytest.mark.parametrize(
         ("name", "value", "hint"),
         [
             ("INGEST_PORT", "8080", ""),
             ("INGEST_PORT", "tcp://", ""),
-            ("INGEST_RECEIVER_PORT", "9000", ": did you mean INGEST_RECEIVER__PORT, with two underscores between levels?"),
-            ("INGEST_RECEIVER_ADMIN_PORT", "9000", ": did you mean INGEST_RECEIVER__ADMIN_PORT, with two underscores between levels?"),
-            ("INGEST_RECEIVER_HOST", "10.0.0.1", ": did you mean INGEST_RECEIVER__HOST, with two underscores between levels?"),
+            (
+                "INGEST_RECEIVER_PORT",
+                "9000",
+                ": did you mean INGEST_RECEIVER__PORT, with two underscores between levels?",
+            ),
+            (
+                "INGEST_RECEIVER_ADMIN_PORT",
+                "9000",
+                ": did you mean INGEST_RECEIVER__ADMIN_PORT, with two underscores between levels?",
+            ),
+            (
+                "INGEST_RECEIVER_HOST",
+                "10.0.0.1",
+                ": did you mean INGEST_RECEIVER__HOST, with two underscores between levels?",
+            ),
             (
                 "INGEST_ACCOUNTS_SALES_VENDOR",
                 "calendly",
@@ -78,7 +111,9 @@ class TestServices:
         assert message.startswith(f"unknown setting {name}")
         assert hint in message
 
-    @pytest.mark.parametrize("name", ["INGEST_RECEIVER__PORT", "INGEST_RECEIVER__ADMIN_PORT", "INGEST_KAFKA__PARTITIONS"])
+    @pytest.mark.parametrize(
+        "name", ["INGEST_RECEIVER__PORT", "INGEST_RECEIVER__ADMIN_PORT", "INGEST_KAFKA__PARTITIONS"]
+    )
     def test_a_setting_is_one_whatever_its_value_looks_like(self, name: str) -> None:
         write()
         assert fault(**{name: "tcp://10.96.0.10:8080"}).startswith(f"{name}: ")
@@ -91,7 +126,9 @@ class TestServices:
 class TestAccountNames:
     """A shell cannot export a name with a hyphen, so an underscore stands for it too."""
 
-    @pytest.mark.parametrize("account", ["my-sales", "my_sales", "my__sales", "my-big-sales", "a--b", "sales-", "1-2"])
+    @pytest.mark.parametrize(
+        "account", ["my-sales", "my_sales", "my__sales", "my-big-sales", "a--b", "sales-", "1-2"]
+    )
     def test_an_account_of_the_file_has_a_variable_that_a_shell_can_export(self, account: str) -> None:
         write(f'[accounts.{account}]\nvendor = "calendly"\n[accounts.my]\nvendor = "calendly"\n')
         name = variable_name("accounts", account, "webhook_secrets")
@@ -100,10 +137,14 @@ class TestAccountNames:
         assert settings.accounts[account].live_secrets() == ("new", "old")
         assert set(settings.accounts) == {account, "my"}
 
-    def test_a_name_with_a_hyphen_counts_as_it_is_written_where_something_can_set_it(self, folder: Path) -> None:
+    def test_a_name_with_a_hyphen_counts_as_it_is_written_where_something_can_set_it(
+        self, folder: Path
+    ) -> None:
         (folder / "INGEST_ACCOUNTS__MY-SALES__VENDOR").write_text("calendly")
         settings = load(INGEST_SECRETS_DIR=str(folder), INGEST_ACCOUNTS__MY_SALES__WEBHOOK_SECRETS="new")
-        assert {name: account.live_secrets() for name, account in settings.accounts.items()} == {"my-sales": ("new",)}
+        assert {name: account.live_secrets() for name, account in settings.accounts.items()} == {
+            "my-sales": ("new",)
+        }
 
     def test_an_account_that_no_file_names_has_underscores(self) -> None:
         assert set(load(INGEST_ACCOUNTS__MY_SALES__VENDOR="calendly").accounts) == {"my_sales"}
@@ -111,16 +152,25 @@ class TestAccountNames:
     def test_a_variable_that_may_mean_two_accounts_is_an_error(self) -> None:
         write('[accounts.my-sales]\nvendor = "calendly"\n[accounts.my_sales]\nvendor = "calendly"\n')
         message = fault(INGEST_ACCOUNTS__MY_SALES__WEBHOOK_SECRETS="hunter2")
-        assert message == "INGEST_ACCOUNTS__MY_SALES__WEBHOOK_SECRETS may mean account my-sales or my_sales: rename one of the accounts"
+        assert (
+            message
+            == "INGEST_ACCOUNTS__MY_SALES__WEBHOOK_SECRETS may mean account my-sales or my_sales: rename one of the accounts"
+        )
 
     def test_two_variables_of_one_setting_are_an_error(self) -> None:
         message = fault(INGEST_TOPIC_PREFIX="a", INGEST_Topic_Prefix="b")
-        assert message == "INGEST_TOPIC_PREFIX and INGEST_Topic_Prefix are the same setting, topic_prefix: remove one of them"
+        assert (
+            message
+            == "INGEST_TOPIC_PREFIX and INGEST_Topic_Prefix are the same setting, topic_prefix: remove one of them"
+        )
 
     def test_a_misspelt_setting_of_such_an_account_is_named_as_it_was_written(self) -> None:
         write('[accounts.my-sales]\nvendor = "calendly"\n')
         message = fault(INGEST_ACCOUNTS__MY_SALES__API_TOKEM="hunter2")
-        assert message == "unknown setting INGEST_ACCOUNTS__MY_SALES__API_TOKEM: did you mean accounts.my-sales.api_token?"
+        assert (
+            message
+            == "unknown setting INGEST_ACCOUNTS__MY_SALES__API_TOKEM: did you mean accounts.my-sales.api_token?"
+        )
 
 
 class TestValues:
@@ -129,12 +179,19 @@ class TestValues:
     @pytest.mark.parametrize("blank", ["", " ", "\n", "\r\n"])
     def test_an_empty_variable_counts_as_not_set(self, blank: str) -> None:
         write("[receiver]\nport = 9000\n" + SALES, '[accounts.sales]\nwebhook_secrets = ["kept"]')
-        settings = load(INGEST_RECEIVER__PORT=blank, INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS=blank, INGEST_UNKNOWN=blank)
+        settings = load(
+            INGEST_RECEIVER__PORT=blank, INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS=blank, INGEST_UNKNOWN=blank
+        )
         assert settings == load()
 
     @pytest.mark.parametrize("text", ["{}\r", " {} ", "{}\n", "\t{}\r\n"])
     def test_blanks_and_line_ends_around_a_value_do_not_count(self, text: str) -> None:
-        values = {"LOG": "kafka://a:1", "RECEIVER__PORT": "9000", "WEBHOOKS__REPAIR": "yes", "KAFKA__SASL_PASSWORD": "p w"}
+        values = {
+            "LOG": "kafka://a:1",
+            "RECEIVER__PORT": "9000",
+            "WEBHOOKS__REPAIR": "yes",
+            "KAFKA__SASL_PASSWORD": "p w",
+        }
         assert load(**{f"INGEST_{name}": text.format(value) for name, value in values.items()}) == load(
             **{f"INGEST_{name}": value for name, value in values.items()}
         )

@@ -116,4 +116,7 @@ def test_a_settings_file_that_is_not_there_is_told_with_its_folder(folder: Path,
 
 def test_a_folder_is_not_a_settings_file(folder: Path) -> None:
     (folder / "etc").mkdir()
-    assert fault(INGEST_CONFIG="etc") == f"etc in {folder} is not a file: name the settings file, for example etc/ingest.toml"
+    assert (
+        fault(INGEST_CONFIG="etc")
+        == f"etc in {folder} is not a file: name the settings file, for example etc/ingest.toml"
+    )

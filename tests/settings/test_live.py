@@ -47,7 +47,9 @@ def test_whoever_asks_does_not_wait_for_a_reading_that_takes_long(file: Path) ->
     until(lambda: found.current() == "two", "it is read")
 
 
-def test_what_is_broken_is_read_again_when_it_changes_and_seldom_otherwise(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_broken_is_read_again_when_it_changes_and_seldom_otherwise(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     reads: list[float] = []

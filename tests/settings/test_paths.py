@@ -23,7 +23,9 @@ class PathSetting(NamedTuple):
 PATHS = [
     PathSetting("log", "data/log.db", sqlite_path),
     PathSetting("receiver.spool_dir", "data/spool", lambda settings: settings.receiver.spool_dir),
-    PathSetting("warehouse.credentials", "data/warehouse.duckdb", lambda settings: settings.warehouse.duckdb_file),
+    PathSetting(
+        "warehouse.credentials", "data/warehouse.duckdb", lambda settings: settings.warehouse.duckdb_file
+    ),
     PathSetting("warehouse.work_dir", "data/dlt", lambda settings: settings.warehouse.work_dir),
     PathSetting("reconcile.state_dir", "data/reconcile", lambda settings: settings.reconcile.state_dir),
     PathSetting("kafka.ssl_cafile", None, lambda settings: settings.kafka.ssl_cafile),
@@ -57,23 +59,36 @@ def product(tmp_path: Path) -> Path:
 class TestEveryPath:
     """Each setting that is one."""
 
-    @pytest.mark.parametrize(("path", "place"), [("a/b", "product/a/b"), ("./b", "product/b"), ("../b", "b"), ("b c", "product/b c")])
-    def test_a_relative_path_is_below_the_settings_file(self, product: Path, setting: PathSetting, path: str, place: str) -> None:
+    @pytest.mark.parametrize(
+        ("path", "place"),
+        [("a/b", "product/a/b"), ("./b", "product/b"), ("../b", "b"), ("b c", "product/b c")],
+    )
+    def test_a_relative_path_is_below_the_settings_file(
+        self, product: Path, setting: PathSetting, path: str, place: str
+    ) -> None:
         (product / "ingest.toml").write_text(toml(setting.name, path))
         for config in ("product/ingest.toml", str(product / "ingest.toml")):
             assert str(setting.value(load_settings(config, {}))) == str(product.parent / place)
 
     def test_one_from_the_environment_is_too(self, product: Path, setting: PathSetting) -> None:
-        assert str(setting.value(load_settings("product/ingest.toml", variable(setting.name, "x/y")))) == str(product / "x" / "y")
+        assert str(setting.value(load_settings("product/ingest.toml", variable(setting.name, "x/y")))) == str(
+            product / "x" / "y"
+        )
 
-    def test_without_a_file_it_is_below_the_working_folder(self, tmp_path: Path, setting: PathSetting) -> None:
-        assert str(setting.value(load_settings(environ=variable(setting.name, "x/y")))) == str(tmp_path / "x" / "y")
+    def test_without_a_file_it_is_below_the_working_folder(
+        self, tmp_path: Path, setting: PathSetting
+    ) -> None:
+        assert str(setting.value(load_settings(environ=variable(setting.name, "x/y")))) == str(
+            tmp_path / "x" / "y"
+        )
 
     def test_an_absolute_path_stays(self, product: Path, setting: PathSetting) -> None:
         (product / "ingest.toml").write_text(toml(setting.name, "/var/lib/x"))
         assert str(setting.value(load_settings("product/ingest.toml", {}))) == "/var/lib/x"
 
-    def test_a_path_may_begin_with_the_users_home(self, product: Path, monkeypatch: pytest.MonkeyPatch, setting: PathSetting) -> None:
+    def test_a_path_may_begin_with_the_users_home(
+        self, product: Path, monkeypatch: pytest.MonkeyPatch, setting: PathSetting
+    ) -> None:
         monkeypatch.setenv("HOME", "/home/me")
         (product / "ingest.toml").write_text(toml(setting.name, "~/x"))
         assert str(setting.value(load_settings("product/ingest.toml", {}))) == "/home/me/x"
@@ -93,7 +108,9 @@ class TestEveryPath:
         ("md:bookings", None),
     ],
 )
-def test_duckdb_is_named_by_a_path_a_url_or_what_is_no_file(product: Path, credentials: str, file: str | None) -> None:
+def test_duckdb_is_named_by_a_path_a_url_or_what_is_no_file(
+    product: Path, credentials: str, file: str | None
+) -> None:
     (product / "ingest.toml").write_text(f'[warehouse]\ncredentials = "{credentials}"')
     found = load_settings("product/ingest.toml", {}).warehouse.duckdb_file
     assert found == (product.parent / file if file else None)
@@ -106,7 +123,9 @@ def test_credentials_of_another_destination_are_no_path(product: Path) -> None:
     assert credentials.get_secret_value() == "x/y"
 
 
-def test_parent_folders_are_not_searched_for_a_settings_file(product: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parent_folders_are_not_searched_for_a_settings_file(
+    product: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (product / "below").mkdir()
     monkeypatch.chdir(product / "below")
     with pytest.raises(ConfigurationError, match=f"no file {product}/below/ingest.toml"):

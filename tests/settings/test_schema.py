@@ -36,8 +36,12 @@ def faults(validator: Draft7Validator, text: str) -> list[str]:
     return [error.message for error in validator.iter_errors(tomllib.loads(text))]
 
 
-@pytest.mark.parametrize(("file", "example"), EXAMPLES, ids=[f"{file} {number}" for number, (file, _) in enumerate(EXAMPLES)])
-def test_the_examples_of_the_documentation_are_valid(validator: Draft7Validator, file: str, example: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "example"), EXAMPLES, ids=[f"{file} {number}" for number, (file, _) in enumerate(EXAMPLES)]
+)
+def test_the_examples_of_the_documentation_are_valid(
+    validator: Draft7Validator, file: str, example: str
+) -> None:
     assert faults(validator, example) == [], file
 
 
@@ -88,7 +92,9 @@ def tables() -> list[tuple[type[Any], dict[str, Any]]]:
     """Each model with what the schema has for it."""
     schema = settings_schema()["properties"]
     accounts = schema["accounts"]["additionalProperties"]["allOf"]
-    by_vendor = {choice["if"]["properties"]["vendor"]["const"]: choice["then"]["properties"] for choice in accounts}
+    by_vendor = {
+        choice["if"]["properties"]["vendor"]["const"]: choice["then"]["properties"] for choice in accounts
+    }
     sections = [(model, schema[name]["properties"]) for name, model in section_models().items()]
     return [*sections, *((load_vendor(name).Account, by_vendor[name]) for name in vendor_names())]
 
@@ -102,7 +108,9 @@ def test_every_setting_but_secrets_is_in_the_schema_with_its_meaning() -> None:
 
 def test_a_default_in_the_schema_is_what_the_settings_take() -> None:
     for model, properties in tables()[: len(section_models())]:
-        defaults = {name: property_["default"] for name, property_ in properties.items() if "default" in property_}
+        defaults = {
+            name: property_["default"] for name, property_ in properties.items() if "default" in property_
+        }
         assert model.model_validate(defaults) == model()
 
 

@@ -31,12 +31,16 @@ def settings(**accounts: str) -> Settings:
         ({"a": "calendly same,same"}, []),
     ],
 )
-def test_who_shares_a_secret_is_told_at_the_start_and_by_check(accounts: dict[str, str], sharing: list[tuple[str, ...]]) -> None:
+def test_who_shares_a_secret_is_told_at_the_start_and_by_check(
+    accounts: dict[str, str], sharing: list[tuple[str, ...]]
+) -> None:
     found = settings(**accounts)
     assert found.sharing_secrets() == sharing
     with capture_logs() as lines:
         ready_vendors(found)
     assert [line["accounts"] for line in lines if line["event"] == "accounts.same_secret"] == sharing
     warnings = [finding for finding in check_accounts(found) if finding.state is State.WARNING]
-    assert [finding.detail for finding in warnings] == [f"{', '.join(names)} have the same webhook secret" for names in sharing]
+    assert [finding.detail for finding in warnings] == [
+        f"{', '.join(names)} have the same webhook secret" for names in sharing
+    ]
     assert "same" not in str(lines).replace("accounts.same_secret", "")

@@ -14,10 +14,26 @@ from ingest.vendors import split_list
 from tests.test_settings import SALES, account, fault, load, write
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - nothing listens here
-PASSWORDS = ["p@ss", "p:ss", "p/ss", "p%ss", "p?ss", "p#ss", "a@b/c:d", "@", "ünï", "p ss", "100%", "p@ss@host", "p%40ss%2F"]
+PASSWORDS = [
+    "p@ss",
+    "p:ss",
+    "p/ss",
+    "p%ss",
+    "p?ss",
+    "p#ss",
+    "a@b/c:d",
+    "@",
+    "ünï",
+    "p ss",
+    "100%",
+    "p@ss@host",
+    "p%40ss%2F",
+]
 
 
-@pytest.mark.parametrize("text", ["new,old", "new, old", " new , old ,", "new\nold\n", "new,\r\nold", ",new,,old"])
+@pytest.mark.parametrize(
+    "text", ["new,old", "new, old", " new , old ,", "new\nold\n", "new,\r\nold", ",new,,old"]
+)
 class TestLists:
     """Lists in one text."""
 
@@ -47,7 +63,10 @@ class TestBrokers:
             ("kafka://[::1]:9093", ["[::1]:9093"]),
             ("kafka://[::1]", ["[::1]:9092"]),
             ("kafka://::1", ["[::1]:9092"]),
-            ("kafka://[fd00::1]:1,10.0.0.1,my_broker.example.com:2", ["[fd00::1]:1", "10.0.0.1:9092", "my_broker.example.com:2"]),
+            (
+                "kafka://[fd00::1]:1,10.0.0.1,my_broker.example.com:2",
+                ["[fd00::1]:1", "10.0.0.1:9092", "my_broker.example.com:2"],
+            ),
         ],
     )
     def test_every_broker_has_a_port(self, text: str, servers: list[str]) -> None:
@@ -60,7 +79,12 @@ class TestBrokers:
     def test_what_cannot_be_an_address_is_told_with_an_example(self, text: str) -> None:
         message = fault(INGEST_LOG=text)
         assert message.startswith("INGEST_LOG: ")
-        assert "9092" in message or "write a path" in message or "kafka.sasl_password" in message or "for example" in message
+        assert (
+            "9092" in message
+            or "write a path" in message
+            or "kafka.sasl_password" in message
+            or "for example" in message
+        )
         assert "hunter2" not in message
 
 
@@ -79,7 +103,8 @@ class TestAddresses:
     """Hosts and URLs."""
 
     @pytest.mark.parametrize(
-        ("text", "host"), [("::1", "::1"), ("[::1]", "::1"), ("[::]", "::"), (ANYWHERE, ANYWHERE), ("my-host", "my-host")]
+        ("text", "host"),
+        [("::1", "::1"), ("[::1]", "::1"), ("[::]", "::"), (ANYWHERE, ANYWHERE), ("my-host", "my-host")],
     )
     def test_a_host_is_a_name_or_an_address_with_or_without_brackets(self, text: str, host: str) -> None:
         settings = load(
@@ -93,20 +118,38 @@ class TestAddresses:
 
     @pytest.mark.parametrize(
         ("host", "address"),
-        [(ANYWHERE, "127.0.0.1:80"), ("::", "[::1]:80"), ("::1", "[::1]:80"), ("10.0.0.1", "10.0.0.1:80"), ("name", "name:80")],
+        [
+            (ANYWHERE, "127.0.0.1:80"),
+            ("::", "[::1]:80"),
+            ("::1", "[::1]:80"),
+            ("10.0.0.1", "10.0.0.1:80"),
+            ("name", "name:80"),
+        ],
     )
-    def test_this_machine_reaches_every_listener_at_an_address_of_a_url(self, host: str, address: str) -> None:
+    def test_this_machine_reaches_every_listener_at_an_address_of_a_url(
+        self, host: str, address: str
+    ) -> None:
         assert str(local_address(host, 80)) == address
 
-    @pytest.mark.parametrize("text", ["127.0.0.1:8080", "http://host", "[host]", "[::1]:8080", "a b", "a..b", ".a", f"{'a' * 64}.com"])
+    @pytest.mark.parametrize(
+        "text",
+        ["127.0.0.1:8080", "http://host", "[host]", "[::1]:8080", "a b", "a..b", ".a", f"{'a' * 64}.com"],
+    )
     def test_what_is_not_a_host_alone_is_told_with_an_example(self, text: str) -> None:
         assert fault(INGEST_RECEIVER__HOST=text).startswith(
             "INGEST_RECEIVER__HOST: is not a host: write a host name or an IP address alone"
         )
 
-    @pytest.mark.parametrize("url", ["http://[::1]:8080", "https://hooks.example.com/a/b", "HTTPS://hooks.example.com", "http://host:1"])
+    @pytest.mark.parametrize(
+        "url",
+        ["http://[::1]:8080", "https://hooks.example.com/a/b", "HTTPS://hooks.example.com", "http://host:1"],
+    )
     def test_a_url_of_http_is_taken_as_it_is(self, url: str) -> None:
-        settings = load(INGEST_PUBLIC_URL=url, INGEST_ACCOUNTS__SALES__VENDOR="calendly", INGEST_ACCOUNTS__SALES__API_URL=url)
+        settings = load(
+            INGEST_PUBLIC_URL=url,
+            INGEST_ACCOUNTS__SALES__VENDOR="calendly",
+            INGEST_ACCOUNTS__SALES__API_URL=url,
+        )
         assert settings.public_url == account(settings).api_url == url
 
     @pytest.mark.parametrize(
@@ -160,7 +203,10 @@ class TestPasswords:
     @pytest.mark.parametrize("password", PASSWORDS)
     @pytest.mark.parametrize("where", ["host/db", "host:5433/db?sslmode=require", "[::1]:5433/db", "host"])
     def test_dlt_gets_the_password_and_the_host(self, password: str, where: str) -> None:
-        settings = load(INGEST_WAREHOUSE__DESTINATION="postgres", INGEST_WAREHOUSE__CREDENTIALS=f"postgresql://me:{password}@{where}")
+        settings = load(
+            INGEST_WAREHOUSE__DESTINATION="postgres",
+            INGEST_WAREHOUSE__CREDENTIALS=f"postgresql://me:{password}@{where}",
+        )
         assert settings.warehouse.credentials
         found = PostgresCredentials(settings.warehouse.credentials.get_secret_value())
         assert (found.username, found.password) == ("me", {"p%40ss%2F": "p@ss/"}.get(password, password))
@@ -173,7 +219,9 @@ class TestPasswords:
         assert message.startswith("warehouse.credentials is a secret and does not belong in ingest.toml")
         assert password not in message.replace("postgresql", "") or password == "@"
 
-    @pytest.mark.parametrize("credentials", ["host=h user=me password=hunter2", "Server=h;PWD=hunter2", "https://h?token=hunter2"])
+    @pytest.mark.parametrize(
+        "credentials", ["host=h user=me password=hunter2", "Server=h;PWD=hunter2", "https://h?token=hunter2"]
+    )
     def test_a_password_among_parameters_is_refused_there_too(self, credentials: str) -> None:
         write(f'[warehouse]\ndestination = "mssql"\ncredentials = "{credentials}"')
         assert fault().startswith("warehouse.credentials is a secret")
@@ -217,7 +265,9 @@ class TestPasswords:
         write(f"[warehouse]\ndestination = 'postgres'\ncredentials = '{credentials}'")
         assert load().warehouse.credentials == SecretStr(credentials)
 
-    @pytest.mark.parametrize("credentials", ["postgresql://me@host:5432/db", "postgresql://host:5432/db?a=b", "md:bookings", "{}"])
+    @pytest.mark.parametrize(
+        "credentials", ["postgresql://me@host:5432/db", "postgresql://host:5432/db?a=b", "md:bookings", "{}"]
+    )
     def test_credentials_without_a_password_are_taken_as_they_are(self, credentials: str) -> None:
         write(f'[warehouse]\ndestination = "postgres"\ncredentials = "{credentials}"')
         assert load().warehouse.credentials == SecretStr(credentials)
@@ -252,7 +302,9 @@ class TestFaults:
         ("name", "value", "default"),
         [("INGEST_RECEIVER__PORT", "eighty", "8080"), ("INGEST_WEBHOOKS__REPAIR", "maybe", "false"), ("INGEST_KAFKA__SECURITY_PROTOCOL", "TLS", "PLAINTEXT")],
     )  # fmt: skip
-    def test_a_value_of_the_wrong_kind_is_told_with_the_default(self, name: str, value: str, default: str) -> None:
+    def test_a_value_of_the_wrong_kind_is_told_with_the_default(
+        self, name: str, value: str, default: str
+    ) -> None:
         message = fault(**{name: value})
         assert message.startswith(f"{name}: ")
         assert message.endswith(f"(default: {default})")

@@ -54,7 +54,9 @@ class Listener:
             def do_POST(self) -> None:
                 url = urlsplit(self.path)
                 body = self.rfile.read(int(self.headers["content-length"]))
-                answer = listener.note(url.path, Delivery(url.query, Headers.of(self.headers.items()), body, datetime.now(UTC)))
+                answer = listener.note(
+                    url.path, Delivery(url.query, Headers.of(self.headers.items()), body, datetime.now(UTC))
+                )
                 if answer == "never":
                     listener.over.wait()
                 elif answer != "drop":

@@ -21,7 +21,9 @@ SECRET = "one-that-only-these-tests-use"
 
 def dialects_at(url: str) -> Mapping[str, Dialect]:
     """One account per vendor, named like it."""
-    return {vendor: load_dialect(vendor)(f"{url}/webhooks/{vendor}/{vendor}", SECRET) for vendor in vendor_names()}
+    return {
+        vendor: load_dialect(vendor)(f"{url}/webhooks/{vendor}/{vendor}", SECRET) for vendor in vendor_names()
+    }
 
 
 def vendors_at(url: str) -> Mapping[str, AnyVendor]:
@@ -76,7 +78,12 @@ def row(candidate: Candidate, at: datetime) -> dict[str, Any]:
 
 def row_as_queried(written: Row) -> dict[str, Any]:
     """A row of `bookings` with the values of its JSON columns."""
-    return written | {name: parsed_json(written[name]) for table in TABLES if table.name == "bookings" for name in table.json}
+    return written | {
+        name: parsed_json(written[name])
+        for table in TABLES
+        if table.name == "bookings"
+        for name in table.json
+    }
 
 
 def as_queried(booking: Booking) -> dict[str, Any]:

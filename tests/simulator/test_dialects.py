@@ -16,7 +16,17 @@ from ingest.errors import VerificationError
 from ingest.simulator.truth import differences
 from ingest.simulator.world import Change, World
 from ingest.vendors.delivery import Delivery
-from tests.simulator.story import BEGINNING, DIALECTS, VENDORS, delivered, live, new_world, read, row, row_as_queried
+from tests.simulator.story import (
+    BEGINNING,
+    DIALECTS,
+    VENDORS,
+    delivered,
+    live,
+    new_world,
+    read,
+    row,
+    row_as_queried,
+)
 
 STEPS = 3000
 A_DAY_LATER = timedelta(days=1)
@@ -35,7 +45,13 @@ class Told:
 def told() -> Told:
     """Some four days in which time goes in steps, as in rehearsals: things happen between two of them too."""
     world, chance = new_world(7), random.Random(7)
-    changes = live(world, [timedelta(seconds=chance.choice((0, 0, 40, 400)), microseconds=chance.randrange(1000)) for _ in range(STEPS)])
+    changes = live(
+        world,
+        [
+            timedelta(seconds=chance.choice((0, 0, 40, 400)), microseconds=chance.randrange(1000))
+            for _ in range(STEPS)
+        ],
+    )
     return Told(world, changes, [read(change, change.meeting.changed_at) for change in changes])
 
 
@@ -52,7 +68,10 @@ def test_the_story_is_long_and_everybody_has_a_part_in_it(told: Told) -> None:
 
 
 def test_the_last_webhook_of_every_meeting_is_read_as_the_dialect_expects(told: Told) -> None:
-    last = {(change.account, change.meeting.number): read_as for change, read_as in zip(told.changes, told.candidates, strict=True)}
+    last = {
+        (change.account, change.meeting.number): read_as
+        for change, read_as in zip(told.changes, told.candidates, strict=True)
+    }
     for account, meeting in told.world.truth():
         found, expected = judged(last[account, meeting.number], DIALECTS[account].expected(meeting))
         assert found == expected
@@ -74,12 +93,23 @@ def test_some_messages_leave_out_what_earlier_ones_told(told: Told) -> None:
 def test_expectations_are_exact_about_what_matters_to_a_reader(told: Told) -> None:
     for account, meeting in told.world.truth():
         expected = DIALECTS[account].expected(meeting)
-        assert {"booking_id", "status", "starts_at", "ends_at", "customer_name", "customer_email", "service_name", "price"} <= set(expected)
+        assert {
+            "booking_id",
+            "status",
+            "starts_at",
+            "ends_at",
+            "customer_name",
+            "customer_email",
+            "service_name",
+            "price",
+        } <= set(expected)
         assert expected["price"] is None or isinstance(expected["price"], Decimal)
 
 
 def test_every_change_is_an_event_of_its_own(told: Told) -> None:
-    assert len({(candidate.event.source, candidate.event.id) for candidate in told.candidates}) == len(told.candidates)
+    assert len({(candidate.event.source, candidate.event.id) for candidate in told.candidates}) == len(
+        told.candidates
+    )
 
 
 def test_a_webhook_sent_twice_is_one_event_signed_at_two_times(told: Told) -> None:
@@ -109,7 +139,9 @@ def believed(change: Change, delivery: Delivery) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_order_the_webhooks_arrive_in_the_newest_of_each_booking_is_the_truth(told: Told, seed: int) -> None:
+def test_whatever_order_the_webhooks_arrive_in_the_newest_of_each_booking_is_the_truth(
+    told: Told, seed: int
+) -> None:
     shuffled = told.changes.copy()
     random.Random(seed).shuffle(shuffled)
     assert in_the_end(told.world, shuffled) == []
@@ -119,7 +151,9 @@ def test_whatever_order_the_webhooks_arrive_in_the_newest_of_each_booking_is_the
 @given(data=st.data())
 def test_in_any_world_whatever_the_order_the_newest_of_each_booking_is_the_truth(data: st.DataObject) -> None:
     world = new_world(data.draw(st.integers(0, 2**32), label="seed"))
-    gaps = data.draw(st.lists(st.timedeltas(timedelta(0), timedelta(hours=2)), min_size=1, max_size=40), label="gaps")
+    gaps = data.draw(
+        st.lists(st.timedeltas(timedelta(0), timedelta(hours=2)), min_size=1, max_size=40), label="gaps"
+    )
     changes = live(world, gaps)
     assert in_the_end(world, data.draw(st.permutations(changes), label="order")) == []
 
@@ -127,7 +161,9 @@ def test_in_any_world_whatever_the_order_the_newest_of_each_booking_is_the_truth
 def in_the_end(world: World, changes: list[Change]) -> list[Any]:
     """What is wrong once all these, arriving one after another when all is over, went through the consumer's rule."""
     over = max([BEGINNING, *(change.meeting.changed_at for change in changes)])
-    arrivals = [read(change, over + place * timedelta(milliseconds=1)) for place, change in enumerate(changes)]
+    arrivals = [
+        read(change, over + place * timedelta(milliseconds=1)) for place, change in enumerate(changes)
+    ]
     rows = [outcome(some, None, over).row for some in by_booking(arrivals).values()]
     return differences(world, DIALECTS, [row_as_queried(row) for row in rows if row])
 
@@ -135,5 +171,7 @@ def in_the_end(world: World, changes: list[Change]) -> list[Any]:
 def test_the_consumers_rule_is_needed_the_last_to_arrive_is_not_the_truth(told: Told) -> None:
     backwards = told.changes[::-1]
     over: datetime = told.changes[-1].meeting.changed_at
-    last = {candidate.key: candidate for candidate in (read(change, over + A_DAY_LATER) for change in backwards)}
+    last = {
+        candidate.key: candidate for candidate in (read(change, over + A_DAY_LATER) for change in backwards)
+    }
     assert differences(told.world, DIALECTS, [row(candidate, over) for candidate in last.values()])

@@ -41,7 +41,12 @@ def deliver(url: str, changes: list[Change], chaos: Chaos = ORDERLY) -> Sent:
 
 
 def counts(sent: Sent) -> dict[str, Any]:
-    return {"answers": dict(sent.answers), "webhooks": sent.webhooks, "given_up": sent.given_up, "latencies": len(sent.latencies)}
+    return {
+        "answers": dict(sent.answers),
+        "webhooks": sent.webhooks,
+        "given_up": sent.given_up,
+        "latencies": len(sent.latencies),
+    }
 
 
 def verify_all(listener: Listener, account: str) -> None:
@@ -82,13 +87,23 @@ def test_every_attempt_is_signed_anew() -> None:
 def test_a_connection_that_drops_is_an_answer_of_its_own_and_tried_again() -> None:
     with listening("drop", "drop") as listener:
         sent = deliver(listener.url, [change_of("calendly")])
-    assert counts(sent) == {"answers": {"RemoteProtocolError": 2, 202: 1}, "webhooks": 1, "given_up": 0, "latencies": 1}
+    assert counts(sent) == {
+        "answers": {"RemoteProtocolError": 2, 202: 1},
+        "webhooks": 1,
+        "given_up": 0,
+        "latencies": 1,
+    }
 
 
 def test_a_webhook_nobody_takes_is_given_up_after_the_last_attempt() -> None:
     with listening(then=503) as listener:
         sent = deliver(listener.url, [change_of("calendly")])
-    assert counts(sent) == {"answers": {503: QUICK.attempts}, "webhooks": 0, "given_up": 1, "latencies": QUICK.attempts}
+    assert counts(sent) == {
+        "answers": {503: QUICK.attempts},
+        "webhooks": 0,
+        "given_up": 1,
+        "latencies": QUICK.attempts,
+    }
     assert len(listener.deliveries) == QUICK.attempts
 
 
@@ -96,15 +111,27 @@ def test_where_nobody_listens_every_webhook_is_given_up() -> None:
     with listening() as listener:
         pass
     sent = deliver(listener.url, STORY[:3])
-    assert counts(sent) == {"answers": {"ConnectError": 3 * QUICK.attempts}, "webhooks": 0, "given_up": 3, "latencies": 0}
+    assert counts(sent) == {
+        "answers": {"ConnectError": 3 * QUICK.attempts},
+        "webhooks": 0,
+        "given_up": 3,
+        "latencies": 0,
+    }
 
 
 def test_a_webhook_sent_twice_is_counted_once_and_each_of_its_answers() -> None:
     with listening(503, "drop") as listener:
         sent = deliver(listener.url, STORY[:10], Chaos(duplicated=1, delayed=0, delay=0))
-    assert counts(sent) == {"answers": {503: 1, "RemoteProtocolError": 1, 202: 20}, "webhooks": 10, "given_up": 0, "latencies": 21}
+    assert counts(sent) == {
+        "answers": {503: 1, "RemoteProtocolError": 1, 202: 20},
+        "webhooks": 10,
+        "given_up": 0,
+        "latencies": 21,
+    }
     bodies = [delivery.body for delivery in listener.deliveries]
-    assert {bodies.count(dialects_at(listener.url)[change.account].webhook(change).body) for change in STORY[:10]} <= {2, 3, 4}
+    assert {
+        bodies.count(dialects_at(listener.url)[change.account].webhook(change).body) for change in STORY[:10]
+    } <= {2, 3, 4}
 
 
 def test_late_webhooks_all_arrive_in_another_order() -> None:
@@ -129,7 +156,9 @@ def test_closing_gives_up_what_nobody_answers() -> None:
 
     with listening(then="never") as listener:
         dialect = dialects_at(listener.url)["calendly"]
-        sent = asyncio.run(run(dialect, dialect.webhook(change_of("calendly")), lambda: bool(listener.deliveries)))
+        sent = asyncio.run(
+            run(dialect, dialect.webhook(change_of("calendly")), lambda: bool(listener.deliveries))
+        )
     assert counts(sent) == {"answers": {}, "webhooks": 0, "given_up": 0, "latencies": 0}
 
 
@@ -151,7 +180,13 @@ def test_a_rehearsal_sends_what_happens_in_the_world_at_its_pace() -> None:
 def test_a_rehearsal_that_is_stopped_sends_no_more() -> None:
     async def run(listener: Listener) -> Sent:
         sender = Sender(ORDERLY, patience=QUICK)
-        await rehearse(new_world(), dialects_at(listener.url), sender, Pace(rate=100, seconds=60), lambda: len(listener.deliveries) >= 5)
+        await rehearse(
+            new_world(),
+            dialects_at(listener.url),
+            sender,
+            Pace(rate=100, seconds=60),
+            lambda: len(listener.deliveries) >= 5,
+        )
         await sender.close()
         return sender.sent
 

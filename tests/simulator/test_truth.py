@@ -40,7 +40,14 @@ def wrong_value(value: Any) -> Any:
 
 def every_column() -> list[tuple[str, str]]:
     """Of every account, each column that it is judged by."""
-    return sorted({(row["account"], column) for row in right_rows() for column in row if column not in {"vendor", "account", "booking_id"}})
+    return sorted(
+        {
+            (row["account"], column)
+            for row in right_rows()
+            for column in row
+            if column not in {"vendor", "account", "booking_id"}
+        }
+    )
 
 
 def test_a_right_warehouse_has_no_differences_in_any_order_of_rows() -> None:
@@ -68,7 +75,9 @@ def test_an_empty_warehouse_misses_them_all() -> None:
 
 def test_a_booking_too_many_is_found() -> None:
     never = right_rows()[5] | {"booking_id": "never-was"}
-    assert judged([*right_rows(), never]) == [Difference(never["account"], "never-was", "", "", "a booking that never was")]
+    assert judged([*right_rows(), never]) == [
+        Difference(never["account"], "never-was", "", "", "a booking that never was")
+    ]
 
 
 def test_a_booking_marked_gone_is_right_when_it_is_no_longer_in_the_world() -> None:
@@ -76,18 +85,24 @@ def test_a_booking_marked_gone_is_right_when_it_is_no_longer_in_the_world() -> N
     gone = right_rows()[5] | {"booking_id": "deleted-by-its-vendor", "gone_at": BEGINNING}
     assert judged([*rows, gone]) == []
     gone["gone_at"] = None
-    assert judged([*rows, gone]) == [Difference(gone["account"], gone["booking_id"], "", "", "a booking that never was")]
+    assert judged([*rows, gone]) == [
+        Difference(gone["account"], gone["booking_id"], "", "", "a booking that never was")
+    ]
 
 
 def test_a_booking_marked_gone_is_wrong_while_it_is_in_the_world() -> None:
     rows = right_rows()
     rows[5]["gone_at"] = BEGINNING
-    assert judged(rows) == [Difference(rows[5]["account"], rows[5]["booking_id"], "gone_at", "None", str(BEGINNING))]
+    assert judged(rows) == [
+        Difference(rows[5]["account"], rows[5]["booking_id"], "gone_at", "None", str(BEGINNING))
+    ]
 
 
 def test_a_booking_with_two_rows_is_found() -> None:
     rows = right_rows()
-    assert judged([*rows, rows[5]]) == [Difference(rows[5]["account"], rows[5]["booking_id"], "", "one row", "2 rows")]
+    assert judged([*rows, rows[5]]) == [
+        Difference(rows[5]["account"], rows[5]["booking_id"], "", "one row", "2 rows")
+    ]
 
 
 @pytest.mark.parametrize("column", ["vendor", "account"])
@@ -108,7 +123,14 @@ def test_a_wrong_value_is_found_in_every_column(account: str, column: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("column", "kind"), [("customer_name", str), ("starts_at", datetime), ("price", Decimal), ("staff", list), ("participants", int)]
+    ("column", "kind"),
+    [
+        ("customer_name", str),
+        ("starts_at", datetime),
+        ("price", Decimal),
+        ("staff", list),
+        ("participants", int),
+    ],
 )
 def test_a_value_that_was_lost_is_found_whatever_its_kind(column: str, kind: type) -> None:
     rows = right_rows()

@@ -39,7 +39,9 @@ def test_another_seed_tells_another_story() -> None:
 
 
 @given(seed=SEEDS, gaps=GAPS)
-def test_time_goes_forward_for_every_meeting_also_where_much_happens_at_once(seed: int, gaps: list[timedelta]) -> None:
+def test_time_goes_forward_for_every_meeting_also_where_much_happens_at_once(
+    seed: int, gaps: list[timedelta]
+) -> None:
     at_once = [timedelta(days=3), *[timedelta(0)] * 50]
     for changes in by_meeting(live(new_world(seed), gaps + at_once)).values():
         for earlier, later in pairwise(changes):
@@ -57,7 +59,9 @@ def test_nothing_happens_before_its_time(seed: int, gaps: list[timedelta]) -> No
 def test_some_people_change_their_minds_within_a_second_and_some_within_a_minute(story: list[Change]) -> None:
     """Where vendors cut their times, these are the changes that are hard to order."""
     after = [
-        later.meeting.changed_at - earlier.meeting.changed_at for both in by_meeting(story).values() for earlier, later in pairwise(both)
+        later.meeting.changed_at - earlier.meeting.changed_at
+        for both in by_meeting(story).values()
+        for earlier, later in pairwise(both)
     ]
     assert sum(gap < timedelta(seconds=1) for gap in after) > 20
     assert sum(timedelta(seconds=1) < gap < timedelta(minutes=1) for gap in after) > 20
@@ -87,7 +91,12 @@ def test_nothing_happens_to_a_meeting_that_ended(story: list[Change]) -> None:
 def test_every_meeting_begins_with_its_booking_and_starts_after_it(story: list[Change]) -> None:
     for first, *later in by_meeting(story).values():
         assert first.kind is Kind.CREATED
-        assert first.meeting.created_at == first.meeting.changed_at < first.meeting.starts_at < first.meeting.ends_at
+        assert (
+            first.meeting.created_at
+            == first.meeting.changed_at
+            < first.meeting.starts_at
+            < first.meeting.ends_at
+        )
         assert all(change.kind is not Kind.CREATED for change in later)
 
 
@@ -108,7 +117,9 @@ def test_a_replaced_meeting_and_its_replacement_name_each_other(story: list[Chan
 
 
 @given(seed=SEEDS, forgotten=st.sets(st.integers(0, 39)))
-def test_nothing_more_happens_to_a_forgotten_meeting_and_all_goes_on_as_it_would_for_the_others(seed: int, forgotten: set[int]) -> None:
+def test_nothing_more_happens_to_a_forgotten_meeting_and_all_goes_on_as_it_would_for_the_others(
+    seed: int, forgotten: set[int]
+) -> None:
     world = new_world(seed)
     first = live(world, [timedelta(minutes=1)] * 40)
     numbers = {first[place].meeting.number for place in forgotten}

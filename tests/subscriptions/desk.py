@@ -71,7 +71,10 @@ class Counter:
 
     def event(self, happened: str) -> str:
         """One of the vendor's words for what happens to bookings: `created` or `deleted`."""
-        words = {"calendly": ("invitee.created", "invitee.canceled"), "oncehub": ("booking.scheduled", "booking.canceled")}
+        words = {
+            "calendly": ("invitee.created", "invitee.canceled"),
+            "oncehub": ("booking.scheduled", "booking.canceled"),
+        }
         created, deleted = words.get(self.vendor, ("bookings.created", "bookings.deleted"))
         return created if happened == "created" else deleted
 
@@ -93,7 +96,12 @@ class Desk:
     def write(self, public_url: str = PUBLIC_URL, **account: Any) -> None:
         """The settings, and the secrets file where there is none yet."""
         secrets = dict(self.counter.rest.settings())
-        own: Mapping[str, Any] = {"api_url": self.counter.server.api_url("sales"), "rate_limit": 0, **self._account, **account}
+        own: Mapping[str, Any] = {
+            "api_url": self.counter.server.api_url("sales"),
+            "rate_limit": 0,
+            **self._account,
+            **account,
+        }
         self.config.write_text(tomlkit.dumps({
             "public_url": public_url,
             "log": f"sqlite:///{self.folder}/log.db",
@@ -155,7 +163,9 @@ class Desk:
         assert len(slots) == (3 if self.counter.vendor == "bookeo" else 1), slots
         assert all(kept.secret in self.live for kept in found), "each is signed with a live secret"
         assert not any(kept.disabled_at for kept in found)
-        assert {event for kept in found for event in kept.events} == {name.replace("/", ".") for name in self._events()}
+        assert {event for kept in found for event in kept.events} == {
+            name.replace("/", ".") for name in self._events()
+        }
         return set(self.plan()) == {Kind.KEEP}
 
     def _events(self) -> tuple[str, ...]:

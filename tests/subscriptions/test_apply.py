@@ -33,7 +33,9 @@ def test_nothing_registered(desk: Desk) -> None:
 
 def test_wrong_events(desk: Desk) -> None:
     if desk.counter.vendor == "bookeo":
-        desk.counter.subscriptions.add(f"{desk.counter.url}?domain=payments&type=created", ["payments.created"])
+        desk.counter.subscriptions.add(
+            f"{desk.counter.url}?domain=payments&type=created", ["payments.created"]
+        )
     else:
         desk.counter.subscriptions.add(desk.counter.url, [desk.counter.event("created")], SECRET_OF_A_PERSON)
     assert set(desk.plan()) & {Kind.TAKE_OVER, Kind.REMOVE}
@@ -43,7 +45,9 @@ def test_wrong_events(desk: Desk) -> None:
 
 def test_wrong_url(desk: Desk) -> None:
     if desk.counter.vendor == "bookeo":
-        desk.counter.subscriptions.add(f"{desk.counter.url}?domain=bookings&type=deleted", ["bookings.created"])
+        desk.counter.subscriptions.add(
+            f"{desk.counter.url}?domain=bookings&type=deleted", ["bookings.created"]
+        )
     else:
         desk.counter.subscriptions.add(f"{desk.counter.url}#old", [desk.counter.event("created")])
     assert {Kind.REPLACE, Kind.TAKE_OVER} & {*desk.plan()}
@@ -58,18 +62,24 @@ def test_another_public_url_moves_what_was_made_from_here_and_not_without_a_pers
         assert all(step.by_hand for step in registrar.look() if step.is_change)
     desk.write(public_url="https://new.example.com")
     desk.apply()
-    assert {kept.url.partition("/webhooks/")[0] for kept in desk.counter.subscriptions.all()} == {"https://new.example.com"}
+    assert {kept.url.partition("/webhooks/")[0] for kept in desk.counter.subscriptions.all()} == {
+        "https://new.example.com"
+    }
     assert set(desk.plan()) == {Kind.KEEP}
 
 
 @pytest.mark.parametrize("vendor", ["calendly", "bookeo"])
-def test_what_was_made_in_an_answer_that_was_lost_is_remembered_as_ours_too(tmp_path: Path, vendor: str) -> None:
+def test_what_was_made_in_an_answer_that_was_lost_is_remembered_as_ours_too(
+    tmp_path: Path, vendor: str
+) -> None:
     with opened(tmp_path, vendor) as desk:
         desk.counter.lose = 1
         desk.apply()
         desk.write(public_url="https://new.example.com")
         desk.apply(take_over=False)
-        assert {kept.url.partition("/webhooks/")[0] for kept in desk.counter.subscriptions.all()} == {"https://new.example.com"}
+        assert {kept.url.partition("/webhooks/")[0] for kept in desk.counter.subscriptions.all()} == {
+            "https://new.example.com"
+        }
 
 
 @pytest.mark.parametrize("vendor", ["calendly", "bookeo"])
@@ -84,14 +94,18 @@ def test_disabled_or_blocked(tmp_path: Path, vendor: str) -> None:
         assert desk.is_settled()
 
 
-def test_one_that_was_switched_off_and_does_not_tell_shows_by_what_reconciliation_had_to_repair(tmp_path: Path) -> None:
+def test_one_that_was_switched_off_and_does_not_tell_shows_by_what_reconciliation_had_to_repair(
+    tmp_path: Path,
+) -> None:
     with opened(tmp_path, "oncehub") as desk:
         desk.apply()
         later = datetime.now(UTC) + timedelta(hours=1)
         assert desk.plan(Heard(last=later, missed=later - timedelta(minutes=1))) == [Kind.KEEP]
         silent = Heard(last=None, missed=later)
         assert desk.plan(silent) == [Kind.REPLACE]
-        assert desk.plan(Heard(missed=datetime.now(UTC))) == [Kind.KEEP], "what changed before or while it was made says nothing"
+        assert desk.plan(Heard(missed=datetime.now(UTC))) == [Kind.KEEP], (
+            "what changed before or while it was made says nothing"
+        )
 
 
 @pytest.mark.parametrize("vendor", SIGNED)
@@ -100,7 +114,9 @@ def test_duplicates(tmp_path: Path, vendor: str) -> None:
         desk.apply()
         (good,) = desk.counter.ours
         for number in range(3):
-            desk.counter.subscriptions.add(f"{desk.counter.url}?copy={number}", good.events, f"of-somebody-{number}")
+            desk.counter.subscriptions.add(
+                f"{desk.counter.url}?copy={number}", good.events, f"of-somebody-{number}"
+            )
         assert sorted(desk.plan()) == [Kind.KEEP, Kind.REMOVE, Kind.REMOVE, Kind.REMOVE]
         desk.apply()
         assert desk.counter.ours == [good]
@@ -109,12 +125,16 @@ def test_duplicates(tmp_path: Path, vendor: str) -> None:
 
 def test_what_is_somebody_elses_stays(desk: Desk) -> None:
     theirs = [
-        desk.counter.subscriptions.add(f"{desk.counter.url}2{desk.counter.query('deleted')}", ["customers.deleted"]),
+        desk.counter.subscriptions.add(
+            f"{desk.counter.url}2{desk.counter.query('deleted')}", ["customers.deleted"]
+        ),
         desk.counter.subscriptions.add(f"{SOMEBODY}?to={desk.counter.url}", ["customers.created"]),
     ]
     if desk.counter.vendor != "bookeo":
         desk.counter.subscriptions.add(SOMEBODY, [desk.counter.event("created")])
-    before = [kept for kept in desk.counter.subscriptions.all() if not kept.url.startswith(f"{desk.counter.url}?")]
+    before = [
+        kept for kept in desk.counter.subscriptions.all() if not kept.url.startswith(f"{desk.counter.url}?")
+    ]
     desk.apply()
     assert [kept for kept in desk.counter.subscriptions.all() if kept in before] == before
     assert {kept.number for kept in theirs} <= {kept.number for kept in before}
@@ -139,10 +159,14 @@ def test_the_vendor_fails_after_it_has_created(desk: Desk, hang: bool) -> None:
     desk.apply()
     assert desk.is_settled()
     expected = {"calendly": 1, "oncehub": 2, "bookeo": 3}[desk.counter.vendor]
-    assert desk.counter.subscriptions.created == expected, "only where the lost answer had the secret is another one made"
+    assert desk.counter.subscriptions.created == expected, (
+        "only where the lost answer had the secret is another one made"
+    )
 
 
-def test_a_vendor_that_always_fails_is_given_up_and_what_it_made_is_used_or_removed_by_the_next_apply(desk: Desk) -> None:
+def test_a_vendor_that_always_fails_is_given_up_and_what_it_made_is_used_or_removed_by_the_next_apply(
+    desk: Desk,
+) -> None:
     desk.counter.lose = 100
     if desk.counter.vendor == "oncehub":
         with pytest.raises(VendorUnavailable, match="not as wanted after 5 attempts"):
@@ -157,7 +181,9 @@ def test_a_vendor_that_always_fails_is_given_up_and_what_it_made_is_used_or_remo
 
 def test_a_refusal_leaves_nothing_behind(tmp_path: Path) -> None:
     with opened(tmp_path, "calendly") as desk:
-        desk.counter.server.faults.append(lambda _, request: answer({"message": "no"}, 403) if request.method == "POST" else None)
+        desk.counter.server.faults.append(
+            lambda _, request: answer({"message": "no"}, 403) if request.method == "POST" else None
+        )
         with pytest.raises(VendorRefused, match="403"):
             desk.apply()
         assert desk.live == ()
@@ -182,7 +208,9 @@ def test_a_url_that_is_taken_by_what_no_list_shows_is_varied(tmp_path: Path) -> 
         with desk.registrar() as registrar:
             registrar._keyring.add(prepared)
         taken = f"{desk.counter.url}?v={fingerprint(prepared)}"
-        desk.counter.subscriptions.add(taken, ["invitee.created"], scope="group", group="https://api.calendly.com/groups/G")
+        desk.counter.subscriptions.add(
+            taken, ["invitee.created"], scope="group", group="https://api.calendly.com/groups/G"
+        )
         desk.apply()
         assert desk.live == (prepared,)
         assert [kept.secret for kept in desk.counter.ours if kept.url != taken] == [prepared]
@@ -192,7 +220,9 @@ def test_a_url_that_is_taken_by_what_no_list_shows_is_varied(tmp_path: Path) -> 
 def conflicting(desk: Desk, times: int) -> None:
     """So many creations are answered that the URL is taken."""
     conflicts = iter([answer({"title": "Already Exists"}, 409)] * times)
-    desk.counter.server.faults.append(lambda _, request: next(conflicts, None) if request.method == "POST" else None)
+    desk.counter.server.faults.append(
+        lambda _, request: next(conflicts, None) if request.method == "POST" else None
+    )
 
 
 def test_a_url_that_is_taken_is_not_tried_twice(tmp_path: Path) -> None:
@@ -215,7 +245,9 @@ def test_where_every_url_is_taken_no_secret_is_left_behind(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("vendor", SIGNED)
-def test_what_another_machine_made_is_replaced_only_when_a_person_says_so(tmp_path: Path, vendor: str) -> None:
+def test_what_another_machine_made_is_replaced_only_when_a_person_says_so(
+    tmp_path: Path, vendor: str
+) -> None:
     with opened(tmp_path / "production", vendor) as production:
         production.apply()
         laptop = Desk(tmp_path / "laptop", production.counter)
@@ -242,7 +274,12 @@ def test_where_the_warehouse_cannot_be_asked_the_hole_is_as_long_as_the_lookback
     def heard(_: object) -> Heard:
         raise WarehouseUnavailable("it is locked")
 
-    registrar = open_registrar(desk.settings, desk.vendor, heard, FileKeyring(desk.vendor.account, SecretsFile(secrets_path(desk.config))))
+    registrar = open_registrar(
+        desk.settings,
+        desk.vendor,
+        heard,
+        FileKeyring(desk.vendor.account, SecretsFile(secrets_path(desk.config))),
+    )
     before = datetime.now(UTC) - desk.settings.reconcile.lookback
     registrar.apply(Allowed())
     since = registrar.state.read().hole_since
@@ -286,7 +323,10 @@ def test_a_users_account_gets_routing_forms_by_a_second_subscription(tmp_path: P
     events = ["invitee.created", "routing_form_submission.created"]
     with opened(tmp_path, "calendly", scope="user", events=events) as desk:
         desk.apply()
-        assert {kept.about["scope"]: list(kept.events) for kept in desk.counter.ours} == {"user": events[:1], "organization": events[1:]}
+        assert {kept.about["scope"]: list(kept.events) for kept in desk.counter.ours} == {
+            "user": events[:1],
+            "organization": events[1:],
+        }
         assert len(set(desk.live)) == 2
         assert desk.plan() == [Kind.KEEP, Kind.KEEP]
 
@@ -298,14 +338,20 @@ MEETING_RECAPS = [f"meeting_recap.{happened}" for happened in ("created", "updat
     ("scope", "events", "scopes"),
     [
         ("organization", ["invitee.created", *MEETING_RECAPS], {"organization": 1, "user": 3}),
-        ("organization", [*MEETING_RECAPS, "routing_form_submission.created", "contact.created"], {"organization": 2, "user": 3}),
+        (
+            "organization",
+            [*MEETING_RECAPS, "routing_form_submission.created", "contact.created"],
+            {"organization": 2, "user": 3},
+        ),
         ("organization", MEETING_RECAPS[:1], {"user": 1}),
         ("user", ["invitee.created", *MEETING_RECAPS], {"user": 4}),
         ("user", ["routing_form_submission.created", *MEETING_RECAPS], {"organization": 1, "user": 3}),
         ("user", ["routing_form_submission.created"], {"organization": 1}),
     ],
 )
-def test_each_event_is_in_a_scope_that_is_told_of_it(tmp_path: Path, scope: str, events: list[str], scopes: dict[str, int]) -> None:
+def test_each_event_is_in_a_scope_that_is_told_of_it(
+    tmp_path: Path, scope: str, events: list[str], scopes: dict[str, int]
+) -> None:
     with opened(tmp_path, "calendly", scope=scope, events=events) as desk:
         desk.apply()
         assert {kept.about["scope"]: len(kept.events) for kept in desk.counter.ours} == scopes
@@ -351,7 +397,9 @@ def test_operators_on_two_machines_come_to_an_end_with_one_of_ours(desk: Desk) -
     assert desk.is_settled()
 
 
-def test_the_hole_reaches_back_to_the_last_delivery_and_is_remembered_until_it_is_reconciled(desk: Desk) -> None:
+def test_the_hole_reaches_back_to_the_last_delivery_and_is_remembered_until_it_is_reconciled(
+    desk: Desk,
+) -> None:
     last = datetime(2026, 6, 1, tzinfo=UTC)
     desk.apply(Heard(last=last))
     with desk.registrar() as registrar:
@@ -370,7 +418,11 @@ def test_without_any_delivery_the_hole_is_as_long_as_the_lookback(desk: Desk) ->
     with desk.registrar() as registrar:
         since = registrar.state.read().hole_since
     assert since is not None
-    assert before - desk.settings.reconcile.lookback <= since <= datetime.now(UTC) - desk.settings.reconcile.lookback
+    assert (
+        before - desk.settings.reconcile.lookback
+        <= since
+        <= datetime.now(UTC) - desk.settings.reconcile.lookback
+    )
 
 
 def test_ours_can_be_removed_and_others_stay(desk: Desk) -> None:

@@ -65,9 +65,13 @@ def test_the_last_one_of_ours_can_be_removed_by_its_id(oncehub: Desk) -> None:
     run(oncehub, *APPLY)
     rows = run(oncehub, "webhooks", "list", "--json").json
     theirs = oncehub.counter.subscriptions.add(SOMEBODY, ["customers.deleted"])
-    foreign = next(row["id"] for row in run(oncehub, "webhooks", "list", "--json").json if row["url"] == SOMEBODY)
+    foreign = next(
+        row["id"] for row in run(oncehub, "webhooks", "list", "--json").json if row["url"] == SOMEBODY
+    )
     for wrong in ("none", foreign):
-        said = refused(run(oncehub, "webhooks", "remove", "sales", "--yes", "--id", rows[0]["id"], "--id", wrong))
+        said = refused(
+            run(oncehub, "webhooks", "remove", "sales", "--yes", "--id", rows[0]["id"], "--id", wrong)
+        )
         assert f"no subscription of ours has the id {wrong}" in said
     assert len(oncehub.counter.ours) == 1
     assert run(oncehub, "webhooks", "remove", "sales", "--yes", "--id", rows[0]["id"]).code == 0
@@ -144,7 +148,9 @@ def test_killed_between_creating_and_storing(signed: Desk) -> None:
         process.wait()
     signed.counter.released.set()
     expected = {"calendly": 0, "oncehub": 2}[signed.counter.vendor]
-    assert run(signed, "webhooks", "plan").code == expected, "Calendly's secret was stored before, OnceHub's nobody knows"
+    assert run(signed, "webhooks", "plan").code == expected, (
+        "Calendly's secret was stored before, OnceHub's nobody knows"
+    )
     assert run(signed, *APPLY).code == 0
     assert signed.is_settled()
     assert run(signed, "webhooks", "plan").code == 0
@@ -155,7 +161,9 @@ def test_two_operators_at_once(oncehub: Desk) -> None:
         results = list(threads.map(lambda _: run(oncehub, *APPLY), range(2)))
     assert [result.code for result in results] == [0, 0], results
     assert oncehub.is_settled()
-    assert oncehub.counter.subscriptions.created == len(oncehub.counter.ours), "the second one found what the first had made"
+    assert oncehub.counter.subscriptions.created == len(oncehub.counter.ours), (
+        "the second one found what the first had made"
+    )
 
 
 def test_a_rotation_has_both_secrets_live_until_it_is_finished(signed: Desk) -> None:
@@ -169,7 +177,9 @@ def test_a_rotation_has_both_secrets_live_until_it_is_finished(signed: Desk) -> 
     assert made.secret == new
     assert signed.is_settled()
     assert "--yes" in refused(run(signed, "webhooks", "rotate", "sales", "--finish", "--force"))
-    assert "the vendor may send again" in refused(run(signed, "webhooks", "rotate", "sales", "--finish", "--yes"))
+    assert "the vendor may send again" in refused(
+        run(signed, "webhooks", "rotate", "sales", "--finish", "--yes")
+    )
     assert list(signed.live) == [new, old]
     finished = run(signed, "webhooks", "rotate", "sales", "--finish", "--force", "--yes")
     assert finished.code == 0
@@ -183,7 +193,10 @@ def test_where_the_secret_is_not_of_a_subscription_rotation_says_what_to_do(tmp_
         run(desk, *APPLY)
         result = run(desk, "webhooks", "rotate", "sales", "--yes")
         assert result.code == 2
-        assert 'First set accounts.sales.webhook_secrets = ["new", "old"], then change the key at the vendor.' in result.err
+        assert (
+            'First set accounts.sales.webhook_secrets = ["new", "old"], then change the key at the vendor.'
+            in result.err
+        )
 
 
 def test_bookeos_place_of_somebody_else_is_a_difference_that_stays(tmp_path: Path) -> None:
@@ -219,7 +232,9 @@ def test_urls_and_ids_are_shown_whole_on_a_narrow_screen(tmp_path: Path) -> None
 
 
 def test_what_could_not_be_reconciled_is_a_failure_and_said_before_it_is_waited_for(oncehub: Desk) -> None:
-    oncehub.config.write_text(oncehub.config.read_text().replace(f"{oncehub.folder}/log.db", "/dev/null/log.db"))
+    oncehub.config.write_text(
+        oncehub.config.read_text().replace(f"{oncehub.folder}/log.db", "/dev/null/log.db")
+    )
     result = run(oncehub, "webhooks", "apply", "--yes")
     assert result.code == 1, result
     assert result.err.index("needs a running consumer") < result.err.index("not finished")
@@ -265,7 +280,10 @@ def test_where_there_is_no_api_the_plan_is_what_to_do_by_hand(salon: Path) -> No
     ):
         assert part in result.out
     assert "for-the-header" not in result.out
-    assert "custom header X-Salon, value for-the-header" in ingest(salon, "webhooks", "plan", "--print-secrets").out
+    assert (
+        "custom header X-Salon, value for-the-header"
+        in ingest(salon, "webhooks", "plan", "--print-secrets").out
+    )
     assert ingest(salon, *APPLY).code == 1
 
 
@@ -277,16 +295,25 @@ def test_a_secret_of_a_header_is_rotated_by_hand(salon: Path) -> None:
     text = (salon / "ingest.secrets.toml").read_text()
     assert 'for-the-header"]' in text
     assert text.count(",") == 1
-    assert "the vendor may send again" in refused(ingest(salon, "webhooks", "rotate", "salon", "--finish", "--yes"))
+    assert "the vendor may send again" in refused(
+        ingest(salon, "webhooks", "rotate", "salon", "--finish", "--yes")
+    )
     assert ingest(salon, "webhooks", "rotate", "salon", "--finish", "--yes", "--force").code == 0
     assert "for-the-header" not in (salon / "ingest.secrets.toml").read_text()
 
 
 def test_an_account_without_a_rest_credential_is_told_what_to_do_by_hand(tmp_path: Path) -> None:
-    (tmp_path / "ingest.toml").write_text('public_url = "https://hooks.example.com"\n[accounts.sales]\nvendor = "calendly"\n')
+    (tmp_path / "ingest.toml").write_text(
+        'public_url = "https://hooks.example.com"\n[accounts.sales]\nvendor = "calendly"\n'
+    )
     for result in (ingest(tmp_path, "webhooks", "plan"), ingest(tmp_path, "webhooks", "plan", "sales")):
         assert result.code == 2
-        for part in ("https://hooks.example.com/webhooks/calendly/sales", "api_token", "webhook_secrets", "nothing has arrived"):
+        for part in (
+            "https://hooks.example.com/webhooks/calendly/sales",
+            "api_token",
+            "webhook_secrets",
+            "nothing has arrived",
+        ):
             assert part in result.out
     assert ingest(tmp_path, *APPLY).code == 1
 

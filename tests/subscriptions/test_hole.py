@@ -37,11 +37,14 @@ def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_p
         assert hole.since == newest
         assert _close_holes(settings, [account])
         assert re.search(
-            rf"(?m)^{vendor}: \d+ bookings compared, (\d+) were missing or out of date, \1 of these repaired", capsys.readouterr().out
+            rf"(?m)^{vendor}: \d+ bookings compared, (\d+) were missing or out of date, \1 of these repaired",
+            capsys.readouterr().out,
         )
         assert shop.wrong() == []
         assert holes(settings, [account]) == []
-        assert {step.kind for step in registrar.look()} == {Kind.KEEP}, "what reconciliation found does not speak against a new one"
+        assert {step.kind for step in registrar.look()} == {Kind.KEEP}, (
+            "what reconciliation found does not speak against a new one"
+        )
         registrar.close()
 
 

@@ -37,10 +37,14 @@ def delivered(receiver: Receiver, secret: str) -> int:
     """What a delivery signed with this is answered; a connection of its own, so that it may reach any worker."""
     body = booking(1).body
     url = f"http://127.0.0.1:{receiver.port}/webhooks/calendly/sales"
-    return httpx.post(url, content=body, headers=sign(secret, body, datetime.now(UTC)), timeout=30).status_code
+    return httpx.post(
+        url, content=body, headers=sign(secret, body, datetime.now(UTC)), timeout=30
+    ).status_code
 
 
-def test_a_new_secret_is_live_at_once_beside_the_old_and_a_dropped_one_is_not(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_new_secret_is_live_at_once_beside_the_old_and_a_dropped_one_is_not(
+    receiver: Receiver, tmp_path: Path
+) -> None:
     file = SecretsFile(tmp_path / "ingest.secrets.toml")
     assert (delivered(receiver, OLD), delivered(receiver, NEW)) == (202, 401)
     file.add("sales", NEW, ())
@@ -57,7 +61,9 @@ def test_a_mounted_secret_that_is_swapped_is_live_at_once(tmp_path: Path) -> Non
         (mounted / number / variable).write_text(f"{secrets}\n")
     (mounted / "..data").symlink_to("..1")
     (mounted / variable).symlink_to(f"..data/{variable}")
-    receiver = Receiver(tmp_path, ["env", "-u", variable, *command_line("receive")], INGEST_SECRETS_DIR=str(mounted))
+    receiver = Receiver(
+        tmp_path, ["env", "-u", variable, *command_line("receive")], INGEST_SECRETS_DIR=str(mounted)
+    )
     try:
         assert (delivered(receiver, OLD), delivered(receiver, NEW)) == (202, 401)
         (mounted / "..data_tmp").symlink_to("..2")
@@ -67,7 +73,9 @@ def test_a_mounted_secret_that_is_swapped_is_live_at_once(tmp_path: Path) -> Non
         receiver.close()
 
 
-def test_a_file_that_cannot_be_read_leaves_everything_as_it_is_until_it_can(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_leaves_everything_as_it_is_until_it_can(
+    receiver: Receiver, tmp_path: Path
+) -> None:
     path = tmp_path / "ingest.secrets.toml"
     whole = path.read_text()
     path.write_text("[accounts.sales")

@@ -16,7 +16,14 @@ MAY, JUNE = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def one(name: str = "a", **values: Any) -> Registered:
-    usual: dict[str, Any] = {"id": name, "slot": "account", "url": URL, "events": EVENTS, "created_at": MAY, "mark": "good"}
+    usual: dict[str, Any] = {
+        "id": name,
+        "slot": "account",
+        "url": URL,
+        "events": EVENTS,
+        "created_at": MAY,
+        "mark": "good",
+    }
     return Registered(**usual | values)
 
 
@@ -25,9 +32,14 @@ def facts(**values: Any) -> Facts:
     return Facts(**usual | values)
 
 
-def kinds(registered: Sequence[Registered], known: Facts | None = None, wanted: Sequence[Wanted] = (WANT,)) -> list[tuple[Kind, str]]:
+def kinds(
+    registered: Sequence[Registered], known: Facts | None = None, wanted: Sequence[Wanted] = (WANT,)
+) -> list[tuple[Kind, str]]:
     """What is done with which."""
-    return [(step.kind, " ".join(sorted(old.id for old in step.old))) for step in plan(wanted, registered, known or facts())]
+    return [
+        (step.kind, " ".join(sorted(old.id for old in step.old)))
+        for step in plan(wanted, registered, known or facts())
+    ]
 
 
 CASES: list[tuple[str, Sequence[Registered], Facts, list[tuple[Kind, str]]]] = [
@@ -76,8 +88,12 @@ CASES: list[tuple[str, Sequence[Registered], Facts, list[tuple[Kind, str]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("registered", "known", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_each_case_has_its_steps(registered: Sequence[Registered], known: Facts, expected: list[tuple[Kind, str]]) -> None:
+@pytest.mark.parametrize(
+    ("registered", "known", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_each_case_has_its_steps(
+    registered: Sequence[Registered], known: Facts, expected: list[tuple[Kind, str]]
+) -> None:
     assert kinds(registered, known) == expected
 
 
@@ -96,7 +112,12 @@ def test_a_query_that_is_part_of_what_is_wanted_must_be_it() -> None:
         (one(mark="bad"), facts(strange=frozenset({"a"}))),
         (one(mark="bad", slot="user"), facts(strange=frozenset({"a"}))),
     ],
-    ids=["at another public URL", "in somebody's place", "another machine's", "another machine's that is not wanted"],
+    ids=[
+        "at another public URL",
+        "in somebody's place",
+        "another machine's",
+        "another machine's that is not wanted",
+    ],
 )
 def test_what_may_be_another_installations_takes_a_person(registered: Registered, known: Facts) -> None:
     assert all(step.by_hand for step in plan([WANT], [registered], known) if step.old)

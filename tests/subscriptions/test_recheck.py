@@ -32,7 +32,11 @@ def state(desk: Desk, account: str = "sales") -> dict[str, float]:
     """The metric, without what is 0."""
     labels = {"vendor": desk.counter.vendor, "account": account}
     samples = [sample for metric in SUBSCRIPTION_STATE.collect() for sample in metric.samples]
-    return {sample.labels["state"]: sample.value for sample in samples if sample.value and labels.items() <= sample.labels.items()}
+    return {
+        sample.labels["state"]: sample.value
+        for sample in samples
+        if sample.value and labels.items() <= sample.labels.items()
+    }
 
 
 def heard(_: object) -> Heard:
@@ -52,7 +56,9 @@ def test_with_leave_it_repairs_and_says_since_when_to_reconcile_until_that_was_d
     assert (hole.vendor.account.name, hole.since) == ("sales", LAST)
     assert desk.is_settled()
     assert state(desk) == {"keep": 3 if desk.counter.vendor == "bookeo" else 1}
-    assert [again.since for again in recheck(settings, heard)] == [LAST], "as long as nobody has reconciled it"
+    assert [again.since for again in recheck(settings, heard)] == [LAST], (
+        "as long as nobody has reconciled it"
+    )
     settled(settings, hole)
     assert recheck(settings, heard) == []
 
@@ -70,7 +76,10 @@ def test_a_vendor_that_does_not_answer_is_unknown_and_stops_nothing(desk: Desk) 
     other = desk.config.read_text().partition("[accounts.sales]")[2].replace("/sales", "/nobody")
     desk.config.write_text(desk.config.read_text() + "\n[accounts.other]\n" + other)
     secrets = desk.folder / "ingest.secrets.toml"
-    secrets.write_text(secrets.read_text() + secrets.read_text().partition("\n")[2].replace("accounts.sales", "accounts.other"))
+    secrets.write_text(
+        secrets.read_text()
+        + secrets.read_text().partition("\n")[2].replace("accounts.sales", "accounts.other")
+    )
     recheck(allowed(desk, repair=True), heard)
     assert state(desk, "other") == {"unknown": 1}
     assert "unknown" not in state(desk)
@@ -84,7 +93,9 @@ def test_others_are_counted_and_left_alone(desk: Desk) -> None:
     assert state(desk)["leave"] == 1
 
 
-def test_what_another_machine_made_is_left_to_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_machine_made_is_left_to_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with opened(tmp_path / "production", "oncehub") as production:
         production.apply()
         laptop = Desk(tmp_path / "laptop", production.counter)
@@ -94,7 +105,9 @@ def test_what_another_machine_made_is_left_to_a_person(tmp_path: Path, monkeypat
         assert state(laptop) == {"take_over": 1}
 
 
-def test_what_was_made_by_hand_is_as_wanted_once_it_delivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_made_by_hand_is_as_wanted_once_it_delivers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with opened(tmp_path / "by-hand", "calendly") as desk:
         desk.believe(SECRET)
         monkeypatch.setenv("INGEST_CONFIG", str(desk.config))
@@ -111,10 +124,15 @@ def test_what_was_made_by_hand_is_as_wanted_once_it_delivers(tmp_path: Path, mon
         assert desk.counter.ours == [made]
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "https://localhost", "http://hooks.example.com", "https://[::1]:8080"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8080", "https://localhost", "http://hooks.example.com", "https://[::1]:8080"]
+)
 def test_a_url_that_no_vendor_can_reach_safely_is_refused_except_by_a_simulated_one(url: str) -> None:
     account = {"vendor": "oncehub", "name": "sales"}
-    real, simulated = (load_vendor("oncehub").Account.model_validate(account | api) for api in ({}, {"api_url": "http://127.0.0.1:1"}))
+    real, simulated = (
+        load_vendor("oncehub").Account.model_validate(account | api)
+        for api in ({}, {"api_url": "http://127.0.0.1:1"})
+    )
     check_url(load_vendor("oncehub")(simulated, url))
     check_url(load_vendor("oncehub")(real, "https://hooks.example.com"))
     with pytest.raises(ConfigurationError, match="public_url"):

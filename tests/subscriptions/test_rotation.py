@@ -26,7 +26,9 @@ WAITS = [
 ]
 
 
-@pytest.mark.parametrize(("by_new", "by_old", "now", "said"), [case[1:] for case in WAITS], ids=[case[0] for case in WAITS])
+@pytest.mark.parametrize(
+    ("by_new", "by_old", "now", "said"), [case[1:] for case in WAITS], ids=[case[0] for case in WAITS]
+)
 def test_the_old_secret_stays_as_long_as_the_vendor_may_send_what_it_signed(
     by_new: datetime | None, by_old: datetime | None, now: datetime, said: str
 ) -> None:
@@ -86,7 +88,9 @@ def test_after_an_apply_that_made_a_new_secret_the_old_one_waits_too(tmp_path: P
         assert finish(desk) == list(before[1:])
 
 
-def test_where_it_is_not_known_since_when_the_secret_is_the_first_that_counts_from_then_on(tmp_path: Path) -> None:
+def test_where_it_is_not_known_since_when_the_secret_is_the_first_that_counts_from_then_on(
+    tmp_path: Path,
+) -> None:
     with opened(tmp_path, "calendly") as desk:
         desk.apply()
         rotate(desk)

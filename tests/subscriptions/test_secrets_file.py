@@ -110,7 +110,10 @@ def test_what_the_environment_or_a_mounted_file_has_is_above_the_file(tmp_path: 
     name = "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS"
     asked = ("accounts", "sales", "webhook_secrets")
     assert is_above_file(*asked, environ={name: "x"})
-    assert not is_above_file(*asked, environ={"INGEST_ACCOUNTS__SALES__API_TOKEN": "x", "INGEST_ACCOUNTS__SUPPORT__WEBHOOK_SECRETS": "x"})
+    assert not is_above_file(
+        *asked,
+        environ={"INGEST_ACCOUNTS__SALES__API_TOKEN": "x", "INGEST_ACCOUNTS__SUPPORT__WEBHOOK_SECRETS": "x"},
+    )
     (tmp_path / name).write_text("x")
     assert is_above_file(*asked, environ={"INGEST_SECRETS_DIR": str(tmp_path)})
 
@@ -126,7 +129,15 @@ def test_what_the_environment_or_a_mounted_file_has_is_above_the_file(tmp_path: 
         '# c\r\n[accounts.sales]\r\napi_token = "t"\r\n\r\n[kafka]\r\npassword = "p"\r\n',
         '[kafka]\npassword = "p"',
     ],
-    ids=["dotted", "inline", "inline in a table", "dotted in a table", "apart", "of Windows", "no end of line"],
+    ids=[
+        "dotted",
+        "inline",
+        "inline in a table",
+        "dotted in a table",
+        "apart",
+        "of Windows",
+        "no end of line",
+    ],
 )
 def test_however_it_is_written_nothing_but_the_secrets_changes(path: Path, text: str) -> None:
     path.write_bytes(text.encode())
@@ -141,13 +152,21 @@ def test_however_it_is_written_nothing_but_the_secrets_changes(path: Path, text:
 
 @pytest.mark.parametrize(
     "text",
-    ['accounts.sales.api_token = "t"\naccounts.other.api_key = "k"\n', 'accounts = {sales = {api_token = "t"}}\n'],
+    [
+        'accounts.sales.api_token = "t"\naccounts.other.api_key = "k"\n',
+        'accounts = {sales = {api_token = "t"}}\n',
+    ],
     ids=["dotted", "inline"],
 )
-def test_where_an_account_cannot_be_added_safely_that_is_said_before_and_nothing_changes(path: Path, text: str) -> None:
+def test_where_an_account_cannot_be_added_safely_that_is_said_before_and_nothing_changes(
+    path: Path, text: str
+) -> None:
     path.write_text(text)
     file = SecretsFile(path)
-    changes: list[Callable[[], object]] = [partial(file.check, "support"), partial(file.add, "support", "new", ())]
+    changes: list[Callable[[], object]] = [
+        partial(file.check, "support"),
+        partial(file.add, "support", "new", ()),
+    ]
     for change in changes:
         with pytest.raises(ConfigurationError, match=r"below a line like \[accounts.support\]"):
             change()
@@ -159,7 +178,11 @@ def test_where_an_account_cannot_be_added_safely_that_is_said_before_and_nothing
 def test_what_is_not_what_it_should_be_is_said_and_left(path: Path, text: str) -> None:
     path.write_text(text)
     file = SecretsFile(path)
-    changes: list[Callable[[], object]] = [partial(file.live, "sales"), partial(file.add, "sales", "new", ()), partial(file.check, "sales")]
+    changes: list[Callable[[], object]] = [
+        partial(file.live, "sales"),
+        partial(file.add, "sales", "new", ()),
+        partial(file.check, "sales"),
+    ]
     for change in changes:
         with pytest.raises(ConfigurationError, match="is to be a"):
             change()
@@ -207,7 +230,12 @@ def test_a_copy_that_a_killed_writer_left_is_removed_and_that_of_one_that_lives_
 
 
 def test_a_writer_that_is_killed_leaves_a_copy_that_the_next_one_removes(path: Path) -> None:
-    killed = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    killed = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert killed.stdout
     assert killed.stdout.readline() == "written\n"
     assert len(list(path.parent.glob(f".{path.name}-*"))) == 1

@@ -28,7 +28,10 @@ from tests.rest.answering import Answer, Answers
 from tests.rest.test_reaching import SELF_SIGNED, Serve, listening
 
 SECRET = "a-secret-of-these-tests-only"
-OWN: dict[str, dict[str, Any]] = {"appointedd": {"webhook_header": "X-Token"}, "bookeo": {"secret_key": SECRET, "api_key": "key"}}
+OWN: dict[str, dict[str, Any]] = {
+    "appointedd": {"webhook_header": "X-Token"},
+    "bookeo": {"secret_key": SECRET, "api_key": "key"},
+}
 
 
 @pytest.mark.parametrize("name", vendor_names())
@@ -59,7 +62,9 @@ class Place:
         headers = {"appointedd": {"webhook_header": "X-Token"}}
         accounts = {name: {"vendor": name, **headers.get(name, {})} for name in vendor_names()}
         secrets = {name: {"webhook_secrets": [SECRET]} for name in accounts}
-        (self.folder / "ingest.toml").write_text(tomlkit.dumps(self.tree | {"public_url": public_url, "accounts": accounts}))
+        (self.folder / "ingest.toml").write_text(
+            tomlkit.dumps(self.tree | {"public_url": public_url, "accounts": accounts})
+        )
         file = self.folder / "ingest.secrets.toml"
         file.write_text(tomlkit.dumps({"accounts": secrets}))
         file.chmod(0o600)
@@ -73,7 +78,13 @@ class Place:
     def running(self, command: str) -> Iterator[None]:
         """With a process of ours whose receiver listens."""
         with (self.folder / f"{command}.log").open("wb") as lines:
-            process = subprocess.Popen([*COMMAND, command], cwd=self.folder, env=environment(), stdin=subprocess.DEVNULL, stderr=lines)
+            process = subprocess.Popen(
+                [*COMMAND, command],
+                cwd=self.folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stderr=lines,
+            )
         try:
             eventually(self._is_listening, "the receiver listens")
             yield
@@ -109,7 +120,9 @@ def test_every_vendors_delivery_reaches_the_warehouse_of_a_running_product(place
     settings = Settings.model_validate(place.tree)
     assert query(settings, "select count(*) from bookings").rows[0][0] == 0
     assert query(settings, "select count(*) from booking_events").rows[0][0] == len(vendor_names())
-    assert arrivals(settings, "calendly", "calendly").last is None, "it proves nothing of what the vendor sends"
+    assert arrivals(settings, "calendly", "calendly").last is None, (
+        "it proves nothing of what the vendor sends"
+    )
 
 
 def test_without_a_receiver_it_says_to_start_one(place: Place) -> None:
@@ -121,7 +134,10 @@ def test_without_a_receiver_it_says_to_start_one(place: Place) -> None:
 def test_without_a_consumer_it_is_in_the_log(place: Place) -> None:
     with place.running("receive"):
         result, steps = place.run()
-    assert (result.code, steps) == (3, {"dns": True, "connection": True, "answer": True, "log": True, "consumer": False})
+    assert (result.code, steps) == (
+        3,
+        {"dns": True, "connection": True, "answer": True, "log": True, "consumer": False},
+    )
     assert "ingest consume" in result.json["steps"][-1]["remedy"]
 
 
@@ -129,14 +145,26 @@ def test_a_receiver_with_another_secret_is_found_beside_one_whose_proxy_is_to_bl
     proxy = Answers()
     with place.running("receive"), proxy.serving():
         result, steps = place.run(INGEST_ACCOUNTS__CALENDLY__WEBHOOK_SECRETS="another-one-than-there")
-        assert (result.code, steps) == (1, {"dns": True, "connection": True, "answer": False, "receiver": False})
+        assert (result.code, steps) == (
+            1,
+            {"dns": True, "connection": True, "answer": False, "receiver": False},
+        )
         assert "another secret" in result.json["steps"][-1]["detail"]
         assert "another-one-than-there" not in result.out + result.err
         place.write(proxy.url)
-        for answer, code in ((altering(proxy, place.port), 1), (status(502), 3), (status(301), 1), (status(200), 1), (status(404), 1)):
+        for answer, code in (
+            (altering(proxy, place.port), 1),
+            (status(502), 3),
+            (status(301), 1),
+            (status(200), 1),
+            (status(404), 1),
+        ):
             proxy.answers = [answer]
             result, steps = place.run()
-            assert (result.code, steps) == (code, {"dns": True, "connection": True, "answer": False, "receiver": True}), result
+            assert (result.code, steps) == (
+                code,
+                {"dns": True, "connection": True, "answer": False, "receiver": True},
+            ), result
             assert "proxy" in result.json["steps"][-1]["remedy"]
 
 
@@ -151,7 +179,11 @@ def altering(proxy: Answers, port: int) -> Answer:
     def answer(request: Request) -> Response:
         body = json.dumps(json.loads(proxy.bodies[-1]), indent=1)
         kept = {name: value for name, value in request.headers.items() if name != "content-length"}
-        return Response(status_code=httpx.post(f"http://127.0.0.1:{port}{request.url.path}", content=body, headers=kept).status_code)
+        return Response(
+            status_code=httpx.post(
+                f"http://127.0.0.1:{port}{request.url.path}", content=body, headers=kept
+            ).status_code
+        )
 
     return answer
 

@@ -23,9 +23,17 @@ class SyncRig:
 
     def __init__(self, tree: Tree, side: Side, folder: Path) -> None:
         self.side = side
-        own = {**side.dialect.dialect.settings(), **side.dialect.settings(), "vendor": side.dialect.vendor, "rate_limit": 0}
+        own = {
+            **side.dialect.dialect.settings(),
+            **side.dialect.settings(),
+            "vendor": side.dialect.vendor,
+            "rate_limit": 0,
+        }
         account = own | {"api_url": side.server.api_url("sales")}
-        self.tree: Tree = tree | {"accounts": {"sales": account}, "reconcile": {"state_dir": f"{folder}/reconcile"}}
+        self.tree: Tree = tree | {
+            "accounts": {"sales": account},
+            "reconcile": {"state_dir": f"{folder}/reconcile"},
+        }
 
     @property
     def settings(self) -> Settings:
@@ -39,7 +47,10 @@ class SyncRig:
         """In one order, without what is new with each load."""
         answer = query(self.settings, f"select * from {table}")
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
-        return sorted(({name: value for name, value in row.items() if not name.startswith(_OURS)} for row in rows), key=repr)
+        return sorted(
+            ({name: value for name, value in row.items() if not name.startswith(_OURS)} for row in rows),
+            key=repr,
+        )
 
     def tables(self) -> dict[str, int]:
         """Rows of each of the vendor's tables."""

@@ -53,7 +53,10 @@ def test_what_owns_a_column_owns_it_in_later_records_and_syncs() -> None:
     assert other.startswith("foo_bar_")
 
 
-@pytest.mark.parametrize("place", [lambda inner: {"meta": inner}, lambda inner: {"list": [inner]}, lambda inner: {"a": [[{"b": inner}]]}])
+@pytest.mark.parametrize(
+    "place",
+    [lambda inner: {"meta": inner}, lambda inner: {"list": [inner]}, lambda inner: {"a": [[{"b": inner}]]}],
+)
 def test_fields_within_fields_are_told_apart_too(place: Any) -> None:
     (row,) = rows_of(place({"fooBar": "x", "foo_bar": "y", "_dlt_parent_id": "z"}))
     text = repr(row)

@@ -83,7 +83,9 @@ def test_a_list_that_is_not_there_is_refused_as_ever(oncehub: SyncRig) -> None:
 @pytest.mark.parametrize("status", [401, 403, 400])
 def test_parts_that_are_refused_for_another_reason_are_a_problem(oncehub: SyncRig, status: int) -> None:
     gone(oncehub, "/time-slots", status, lambda number: number == 1)
-    assert isinstance(oncehub.sync("booking_calendar_time_slots")["booking_calendar_time_slots"].problem, VendorRefused)
+    assert isinstance(
+        oncehub.sync("booking_calendar_time_slots")["booking_calendar_time_slots"].problem, VendorRefused
+    )
 
 
 def test_what_was_left_out_is_one_line_exit_code_0_and_in_the_json(oncehub: SyncRig, tmp_path: Path) -> None:
@@ -92,9 +94,13 @@ def test_what_was_left_out_is_one_line_exit_code_0_and_in_the_json(oncehub: Sync
     lines = [line for line in done.stdout.splitlines() if "left out" in line]
     assert done.returncode == 0
     assert len(lines) == 1
-    assert lines[0].startswith("sales booking_calendar_time_slots: 1 left out, which the vendor no longer has (404 or 410): /")
+    assert lines[0].startswith(
+        "sales booking_calendar_time_slots: 1 left out, which the vendor no longer has (404 or 410): /"
+    )
     gone(oncehub, "/time-slots", 404, lambda number: number == 1)
-    told = json.loads(command(oncehub, tmp_path).run("sync", "sales", "booking_calendar_time_slots", "--json").stdout)
+    told = json.loads(
+        command(oncehub, tmp_path).run("sync", "sales", "booking_calendar_time_slots", "--json").stdout
+    )
     assert [len(one["absent"]) for one in told] == [1]
 
 
@@ -111,7 +117,10 @@ def contacts(rig: SyncRig) -> list[dict[str, Any]]:
 
 
 def test_fields_whose_names_fall_together_keep_their_values(either: SyncRig) -> None:
-    listing(either, {"id": "1", "fooBar": "a", "foo_bar": "b", "account": "c", "_dlt_id": "d", "na!e": "e", "na%e": "f"})
+    listing(
+        either,
+        {"id": "1", "fooBar": "a", "foo_bar": "b", "account": "c", "_dlt_id": "d", "na!e": "e", "na%e": "f"},
+    )
     (row,) = contacts(either)
     assert set("abcdef") < set(row.values())
     assert row["account"] == "sales"
@@ -135,14 +144,24 @@ def test_a_number_that_no_column_holds_is_text_to_the_last_digit(either: SyncRig
 def test_odd_texts_and_depths_are_stored(either: SyncRig) -> None:
     deep = '{"a":' * 1500 + '"the bottom"' + "}" * 1500
     record = f'{{"id": "1", "half": "a\\ud800b", "nul": "a\\u0000b", "deep": {deep}, "ok": "yes"}}'
-    either.answer("/contacts", Response(f'{{"has_more": false, "data": [{record}, {{"id": "2"}}]}}', media_type="application/json"))
+    either.answer(
+        "/contacts",
+        Response(f'{{"has_more": false, "data": [{record}, {{"id": "2"}}]}}', media_type="application/json"),
+    )
     first, second = contacts(either)
     assert (first["half"], first["nul"], first["ok"], second["id"]) == ("a\ufffdb", "a\ufffdb", "yes", "2")
     assert any("the bottom" in str(value) for value in first.values())
 
 
 def test_a_record_without_its_key_is_left_out_and_named_and_the_others_are_loaded(either: SyncRig) -> None:
-    listing(either, {"id": "1"}, {"id": None, "name": "no id"}, {"name": "none"}, {"id": {"of": "another kind"}}, {"id": "5"})
+    listing(
+        either,
+        {"id": "1"},
+        {"id": None, "name": "no id"},
+        {"name": "none"},
+        {"id": {"of": "another kind"}},
+        {"id": "5"},
+    )
     synced = either.sync("contacts")["contacts"]
     assert (synced.problem, synced.rows) == (None, 2)
     assert synced.keyless == ("record 2 has no id", "record 3 has no id", "record 4 has no id")
@@ -152,10 +171,14 @@ def test_a_record_that_was_left_out_for_its_key_is_exit_code_1(oncehub: SyncRig,
     listing(oncehub, {"id": "1"}, {"id": None})
     done = command(oncehub, tmp_path).run("sync", "sales", "contacts")
     assert done.returncode == 1
-    assert "sales contacts: 1 left out, which cannot be stored without a key: record 2 has no id" in done.stdout
+    assert (
+        "sales contacts: 1 left out, which cannot be stored without a key: record 2 has no id" in done.stdout
+    )
 
 
-def test_a_defect_of_ours_in_one_resource_does_not_hide_the_others(oncehub: SyncRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_ours_in_one_resource_does_not_hide_the_others(
+    oncehub: SyncRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load = SyncPipeline.load
 
     def breaking(pipeline: SyncPipeline, name: str, count: Callable[[int], None]) -> object:

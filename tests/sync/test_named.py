@@ -22,7 +22,9 @@ def bookeo(tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
 def command(rig: SyncRig, folder: Path) -> Command:
     """Secrets are in the environment, as the settings demand."""
     account = dict(rig.tree["accounts"]["sales"])
-    secrets = {f"INGEST_ACCOUNTS__SALES__{name.upper()}": account.pop(name) for name in ("api_key", "secret_key")}
+    secrets = {
+        f"INGEST_ACCOUNTS__SALES__{name.upper()}": account.pop(name) for name in ("api_key", "secret_key")
+    }
     return Command(folder, rig.tree | {"accounts": {"sales": account}}, **secrets)
 
 
@@ -30,7 +32,9 @@ def holds(side: Side) -> list[str]:
     return [f"HOLD{number}" for number in side.meetings]
 
 
-def test_holds_are_read_by_the_ids_that_are_named_and_those_that_are_gone_are_told(bookeo: SyncRig, tmp_path: Path) -> None:
+def test_holds_are_read_by_the_ids_that_are_named_and_those_that_are_gone_are_told(
+    bookeo: SyncRig, tmp_path: Path
+) -> None:
     first, second = holds(bookeo.side)[:2]
     done = command(bookeo, tmp_path).run(
         "sync", "sales", "holds", "--id", first, "--id", "HOLD/gone", "--id", second, "--id", first, "--json"
@@ -76,13 +80,24 @@ def test_the_source_reads_the_holds_it_is_given(tmp_path: Path, monkeypatch: pyt
     with simulated("bookeo", tmp_path) as side:
         keys = side.dialect.settings()
         ids = holds(side)[:3]
-        source = bookeo_source(keys["secret_key"], keys["api_key"], side.server.api_url("sales"), hold_ids=ids)
+        source = bookeo_source(
+            keys["secret_key"], keys["api_key"], side.server.api_url("sales"), hold_ids=ids
+        )
         assert [hold["id"] for hold in source.with_resources("holds")] == ids
-        pipeline = dlt.pipeline("holds", pipelines_dir=str(tmp_path), destination=dlt.destinations.duckdb(str(tmp_path / "holds.duckdb")))
-        source = bookeo_source(keys["secret_key"], keys["api_key"], side.server.api_url("sales"), hold_ids=ids)
+        pipeline = dlt.pipeline(
+            "holds",
+            pipelines_dir=str(tmp_path),
+            destination=dlt.destinations.duckdb(str(tmp_path / "holds.duckdb")),
+        )
+        source = bookeo_source(
+            keys["secret_key"], keys["api_key"], side.server.api_url("sales"), hold_ids=ids
+        )
         pipeline.run(source.with_resources("holds")).raise_on_failed_jobs()
         with pipeline.sql_client() as client:
-            assert [tuple(row) for row in client.execute_sql("select count(distinct id), count(*) from holds") or []] == [(3, 3)]
+            assert [
+                tuple(row)
+                for row in client.execute_sql("select count(distinct id), count(*) from holds") or []
+            ] == [(3, 3)]
 
 
 def test_languages_are_keyed_by_their_tag(bookeo: SyncRig) -> None:

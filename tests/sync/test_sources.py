@@ -26,7 +26,9 @@ def home(folder: Path, **more: str) -> dict[str, str]:
 def given(side: Side) -> dict[str, Any]:
     """A source's arguments."""
     told = side.dialect.settings()
-    return {name: told[name] for name in ("api_token", "api_key", "secret_key") if name in told} | {"api_url": side.server.api_url("sales")}
+    return {name: told[name] for name in ("api_token", "api_key", "secret_key") if name in told} | {
+        "api_url": side.server.api_url("sales")
+    }
 
 
 def test_the_documented_example_runs_as_it_stands(tmp_path: Path) -> None:
@@ -34,8 +36,20 @@ def test_the_documented_example_runs_as_it_stands(tmp_path: Path) -> None:
     with simulated("calendly", tmp_path) as side:
         told = given(side)
         usual = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-        environ = home(tmp_path, **usual, SOURCES__CALENDLY__API_TOKEN=told["api_token"], SOURCES__CALENDLY__API_URL=told["api_url"])
-        done = subprocess.run([sys.executable, "-c", EXAMPLE[1]], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+        environ = home(
+            tmp_path,
+            **usual,
+            SOURCES__CALENDLY__API_TOKEN=told["api_token"],
+            SOURCES__CALENDLY__API_URL=told["api_url"],
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", EXAMPLE[1]],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     assert "is LOADED and contains no failed jobs" in done.stdout
     with duckdb.connect(str(tmp_path / "team.duckdb")) as connection:
@@ -68,11 +82,16 @@ def test_a_source_run_twice_gives_each_row_once(
         for _ in range(2):
             pipeline.run(getattr(sources, f"{vendor}_source")(**given(side)).with_resources(*resources))
     with duckdb.connect(str(tmp_path / "file.duckdb")) as connection:
-        counts = {name: connection.execute(f"select count(*) from own.{name}").fetchall()[0][0] for name in resources}
+        counts = {
+            name: connection.execute(f"select count(*) from own.{name}").fetchall()[0][0]
+            for name in resources
+        }
     assert counts == resources
 
 
-def test_appointedd_without_either_credential_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_appointedd_without_either_credential_names_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name, value in home(tmp_path).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(Exception, match=r"client_id|client_secret"):

@@ -14,7 +14,14 @@ from starlette.responses import JSONResponse, Response
 
 from consumers.warehouse import destination, files, reading_client
 from consumers.warehouse.sync import SyncPipeline
-from ingest.errors import ConfigurationError, LoadRefused, VendorBusy, VendorRefused, VendorUnavailable, WarehouseUnavailable
+from ingest.errors import (
+    ConfigurationError,
+    LoadRefused,
+    VendorBusy,
+    VendorRefused,
+    VendorUnavailable,
+    WarehouseUnavailable,
+)
 from ingest.simulator.rest import load_rest_dialect
 from ingest.simulator.rest.server import RestServer
 from ingest.vendors import changes
@@ -51,7 +58,9 @@ def either(either_tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_every_resource_is_a_table_and_a_second_sync_changes_nothing(vendor: str, either_tree: Tree, tmp_path: Path) -> None:
+def test_every_resource_is_a_table_and_a_second_sync_changes_nothing(
+    vendor: str, either_tree: Tree, tmp_path: Path
+) -> None:
     with syncing(vendor, either_tree, tmp_path) as rig:
         first = rig.sync()
         assert {name: one.problem for name, one in first.items() if one.problem} == {}
@@ -68,7 +77,9 @@ def test_every_resource_is_a_table_and_a_second_sync_changes_nothing(vendor: str
 
 
 @pytest.mark.parametrize("vendor", ["appointedd", "bookeo", "oncehub"])
-def test_where_a_vendor_can_be_asked_for_what_changed_only_that_is_read(vendor: str, tree: Tree, tmp_path: Path) -> None:
+def test_where_a_vendor_can_be_asked_for_what_changed_only_that_is_read(
+    vendor: str, tree: Tree, tmp_path: Path
+) -> None:
     with syncing(vendor, tree, tmp_path) as rig:
         everything = rig.sync("bookings")["bookings"].rows
         changed = next(iter(rig.side.meetings.values()))
@@ -82,7 +93,9 @@ def test_what_takes_a_request_for_each_object_of_a_list_is_read_only_when_named(
     assert oncehub.sync("booking_calendar")["booking_calendar"].rows > 0
 
 
-def test_how_far_a_list_was_read_for_its_entries_parts_is_not_how_far_it_was_read_for_itself(oncehub: SyncRig) -> None:
+def test_how_far_a_list_was_read_for_its_entries_parts_is_not_how_far_it_was_read_for_itself(
+    oncehub: SyncRig,
+) -> None:
     meetings = len(oncehub.side.meetings)
     assert oncehub.sync("booking")["booking"].rows == meetings
     assert oncehub.sync("bookings")["bookings"].rows == meetings
@@ -93,11 +106,17 @@ def test_a_refused_resource_is_told_and_the_others_are_loaded(either: SyncRig) -
     found = either.sync("users", "contacts", "teams")
     assert isinstance(found["contacts"].problem, VendorRefused)
     assert "oncehub account sales" in str(found["contacts"].problem)
-    assert {name: one.rows > 0 for name, one in found.items()} == {"users": True, "contacts": False, "teams": True}
+    assert {name: one.rows > 0 for name, one in found.items()} == {
+        "users": True,
+        "contacts": False,
+        "teams": True,
+    }
     assert "oncehub__contacts" not in either.tables()
 
 
-def test_a_vendor_that_goes_away_half_way_leaves_the_table_as_it_was_and_is_read_again(either: SyncRig) -> None:
+def test_a_vendor_that_goes_away_half_way_leaves_the_table_as_it_was_and_is_read_again(
+    either: SyncRig,
+) -> None:
     meetings = either.side.meetings
     late = dict(list(meetings.items())[100:])
     for number in late:
@@ -106,7 +125,9 @@ def test_a_vendor_that_goes_away_half_way_leaves_the_table_as_it_was_and_is_read
     before = either.rows("oncehub__bookings")
     now = datetime.now(UTC)
     meetings.update({number: replace(meeting, changed_at=now) for number, meeting in late.items()})
-    meetings.update({number: replace(meeting, changed_at=now) for number, meeting in list(meetings.items())[:20]})
+    meetings.update(
+        {number: replace(meeting, changed_at=now) for number, meeting in list(meetings.items())[:20]}
+    )
     pages: list[Request] = []
 
     def breaks(_: str, request: Request) -> Response | None:
@@ -144,13 +165,17 @@ def test_a_load_that_failed_is_read_again_from_where_the_last_one_ended(oncehub:
 
 def test_what_comes_without_a_key_replaces_what_its_account_had(either: SyncRig) -> None:
     for sent in (["a", "b"], ["c"]):
-        either.answer("/webhook-events", JSONResponse({"object": "list", "data": [{"name": name} for name in sent]}))
+        either.answer(
+            "/webhook-events", JSONResponse({"object": "list", "data": [{"name": name} for name in sent]})
+        )
         assert either.sync("webhook_events")["webhook_events"].rows == len(sent)
     assert either.rows("oncehub__webhook_events") == [{"name": "c", "account": "sales"}]
 
 
 @pytest.mark.parametrize("entry", [["ada@example.com"], "ada@example.com"])
-def test_a_vendors_answer_that_nobody_can_read_is_told_without_what_is_in_it(oncehub: SyncRig, entry: object) -> None:
+def test_a_vendors_answer_that_nobody_can_read_is_told_without_what_is_in_it(
+    oncehub: SyncRig, entry: object
+) -> None:
     oncehub.answer("/users", JSONResponse({"object": "list", "data": [entry]}))
     problem = oncehub.sync("users")["users"].problem
     assert isinstance(problem, VendorUnavailable)
@@ -167,7 +192,10 @@ def test_half_a_character_in_one_record_is_replaced_and_keeps_nothing_back(onceh
     broken = rb'{"data": [{"id": "U1", "name": "ok\ud83d"}, {"id": "U2", "name": "\ud83d\ude00"}], "has_more": false}'
     oncehub.answer("/users", Response(broken, media_type="application/json"))
     assert oncehub.sync("users")["users"].problem is None
-    assert [row["name"] for row in oncehub.rows("oncehub__users")] == ["ok\N{REPLACEMENT CHARACTER}", "\N{GRINNING FACE}"]
+    assert [row["name"] for row in oncehub.rows("oncehub__users")] == [
+        "ok\N{REPLACEMENT CHARACTER}",
+        "\N{GRINNING FACE}",
+    ]
 
 
 def test_a_vendors_own_account_is_beside_ours(either: SyncRig) -> None:
@@ -191,7 +219,9 @@ def test_a_booking_of_the_future_does_not_end_all_syncs(oncehub: SyncRig) -> Non
 
 
 @pytest.mark.parametrize("vendor", ["appointedd", "bookeo"])
-def test_after_a_clock_that_was_ahead_nothing_is_missed(vendor: str, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_clock_that_was_ahead_nothing_is_missed(
+    vendor: str, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Ahead(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> "Ahead":
@@ -213,8 +243,13 @@ def test_a_row_that_the_warehouse_refuses_is_told_and_changes_nothing(either: Sy
     before = either.rows("oncehub__teams")
     theirs = {name: value for name, value in before[0].items() if name != "account"}
     with opened(either.tree) as rig, rig.warehouse._pipeline.sql_client() as client:
-        client.execute_sql(f"ALTER TABLE {client.make_qualified_table_name('oncehub__teams')} ALTER COLUMN name SET NOT NULL")
-    either.answer("/teams", JSONResponse({"object": "list", "data": [{**theirs, "id": "TM-new"}, {"id": "TM-nameless"}]}))
+        client.execute_sql(
+            f"ALTER TABLE {client.make_qualified_table_name('oncehub__teams')} ALTER COLUMN name SET NOT NULL"
+        )
+    either.answer(
+        "/teams",
+        JSONResponse({"object": "list", "data": [{**theirs, "id": "TM-new"}, {"id": "TM-nameless"}]}),
+    )
     assert isinstance(either.sync("teams")["teams"].problem, LoadRefused)
     assert either.rows("oncehub__teams") == before
 
@@ -231,7 +266,9 @@ def test_two_accounts_of_a_vendor_share_tables_and_not_rows(oncehub: SyncRig) ->
     assert (rows.count("sales"), rows.count("support")) == (len(oncehub.side.meetings), 7)
 
 
-def test_an_account_that_nothing_can_be_asked_of_is_told_and_the_others_are_loaded(tree: Tree, tmp_path: Path) -> None:
+def test_an_account_that_nothing_can_be_asked_of_is_told_and_the_others_are_loaded(
+    tree: Tree, tmp_path: Path
+) -> None:
     with syncing("calendly", tree, tmp_path) as rig, syncing("oncehub", tree, tmp_path) as other:
         rig.tree["accounts"]["support"] = other.tree["accounts"]["sales"]
         rig.answer("/users/me", FORBIDDEN)
@@ -265,7 +302,9 @@ def test_unknown_names_are_a_mistake_that_tells_the_known_ones(oncehub: SyncRig)
         oncehub.sync("event_type")
 
 
-def test_one_account_is_synced_by_one_process_at_a_time(oncehub: SyncRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_account_is_synced_by_one_process_at_a_time(
+    oncehub: SyncRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "_HELD_SECONDS", 0.01)
     vendor = oncehub.settings.vendors()["oncehub", "sales"]
     first = SyncPipeline(oncehub.settings, load_rest("oncehub")(vendor, Path()))
@@ -310,5 +349,7 @@ def test_nothing_is_left_in_the_working_folder(oncehub: SyncRig) -> None:
     oncehub.sync("users", "teams")
     oncehub.answer("/users", FORBIDDEN)
     oncehub.sync("users")
-    left: list[Any] = [path.name for path in Path(oncehub.settings.warehouse.work_dir).rglob("*") if path.suffix != ".lock"]
+    left: list[Any] = [
+        path.name for path in Path(oncehub.settings.warehouse.work_dir).rglob("*") if path.suffix != ".lock"
+    ]
     assert left == []

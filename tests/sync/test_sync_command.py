@@ -25,7 +25,9 @@ def command(rig: SyncRig, folder: Path, **environ: str) -> Command:
     """Secrets are in the environment, as the settings demand."""
     account = dict(rig.tree["accounts"]["sales"])
     key = account.pop("api_key")
-    return Command(folder, rig.tree | {"accounts": {"sales": account}}, INGEST_ACCOUNTS__SALES__API_KEY=key, **environ)
+    return Command(
+        folder, rig.tree | {"accounts": {"sales": account}}, INGEST_ACCOUNTS__SALES__API_KEY=key, **environ
+    )
 
 
 def test_json_is_one_array_of_what_became_of_each_resource(rig: SyncRig, tmp_path: Path) -> None:
@@ -69,13 +71,19 @@ def test_a_refusal_is_a_line_a_row_and_exit_code_2(rig: SyncRig, tmp_path: Path)
 def test_nothing_is_cut_where_it_is_narrow(rig: SyncRig, tmp_path: Path) -> None:
     rig.answer("/users", FORBIDDEN)
     done = command(rig, tmp_path, COLUMNS="40").run("sync", "sales", "users", "booking_calendar_time_slots")
-    assert re.search(r"^sales users: oncehub account sales: 403 .*, or the key may not read this$", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^sales users: oncehub account sales: 403 .*, or the key may not read this$",
+        done.stdout,
+        re.MULTILINE,
+    )
     columns = [line.replace(" ", "").split("│") for line in done.stdout.splitlines() if line.startswith("│")]
     assert "oncehub__booking_calendar_time_slots" in "".join(column[3] for column in columns)
     assert "…" not in done.stdout
 
 
-def test_the_one_resource_that_was_wanted_is_named_though_the_account_cannot_be_asked(tree: Tree, tmp_path: Path) -> None:
+def test_the_one_resource_that_was_wanted_is_named_though_the_account_cannot_be_asked(
+    tree: Tree, tmp_path: Path
+) -> None:
     with syncing("calendly", tree, tmp_path) as rig:
         rig.answer("/users/me", FORBIDDEN)
         assert rig.sync("users_me")["users_me"].rows == 0
@@ -98,5 +106,12 @@ def test_an_unknown_account_is_exit_code_2_and_one_line(rig: SyncRig, tmp_path: 
         ([LoadRefused(""), None], 2),
     ],
 )
-def test_exit_codes_tell_what_waiting_cannot_mend_first(problems: list[IngestError | None], code: int) -> None:
-    assert _code([Synced("sales", "oncehub", "users", "oncehub__users", 0, 0.0, problem) for problem in problems]) == code
+def test_exit_codes_tell_what_waiting_cannot_mend_first(
+    problems: list[IngestError | None], code: int
+) -> None:
+    assert (
+        _code(
+            [Synced("sales", "oncehub", "users", "oncehub__users", 0, 0.0, problem) for problem in problems]
+        )
+        == code
+    )

@@ -17,7 +17,11 @@ AWKWARD: st.SearchStrategy[Any] = st.sampled_from(
 
 TEXT = st.text(max_size=30)
 JSON: st.SearchStrategy[Any] = st.recursive(
-    AWKWARD | TEXT | st.integers() | st.floats() | st.datetimes().map(lambda moment: moment.isoformat() + "Z"),
+    AWKWARD
+    | TEXT
+    | st.integers()
+    | st.floats()
+    | st.datetimes().map(lambda moment: moment.isoformat() + "Z"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
 )
@@ -27,7 +31,20 @@ HEADER_VALUES = st.one_of(
     st.text(st.characters(codec="latin-1"), max_size=60),
     st.integers(min_value=-(10**20), max_value=10**20).map(str),
     st.sampled_from(
-        ["t=,v1=", "t=1,v1=\xe9", "t=\xb2,v1=0", "t=1", "t=1,t=1,v1=0", "v1=0", "=", ",", "Basic", "Basic ", "Basic \xe9", "Basic Og=="]
+        [
+            "t=,v1=",
+            "t=1,v1=\xe9",
+            "t=\xb2,v1=0",
+            "t=1",
+            "t=1,t=1,v1=0",
+            "v1=0",
+            "=",
+            ",",
+            "Basic",
+            "Basic ",
+            "Basic \xe9",
+            "Basic Og==",
+        ]
     ),
 ).map(str.strip)
 
@@ -46,7 +63,9 @@ def altered(draw: st.DrawFn, document: dict[str, Any]) -> dict[str, Any]:
             break
         parent, key = draw(st.sampled_from(_parts(other)))
         if draw(st.booleans()):
-            parent[key] = deepcopy(draw(JSON))  # a copy: the next round may reach into it, and what is drawn is drawn again
+            parent[key] = deepcopy(
+                draw(JSON)
+            )  # a copy: the next round may reach into it, and what is drawn is drawn again
         else:
             del parent[key]
     return other
@@ -54,7 +73,9 @@ def altered(draw: st.DrawFn, document: dict[str, Any]) -> dict[str, Any]:
 
 def _parts(value: Any) -> list[tuple[Any, Any]]:
     """Every place in a document, as its container and its key or index."""
-    keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    keys = (
+        list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    )
     return [place for key in keys for place in [(value, key), *_parts(value[key])]]
 
 
@@ -75,7 +96,9 @@ def garbled(value: str) -> st.SearchStrategy[str]:
     """A header's value with a byte changed, inserted or removed, cut short, or anything else; never the value itself."""
     one_byte = changed(value.encode("latin-1")).map(lambda raw: raw.decode("latin-1").strip())
     cut = st.integers(0, len(value) - 1).map(lambda end: value[:end].strip())
-    return (one_byte | cut | HEADER_VALUES).filter(lambda other: _parts_of_list(other) != _parts_of_list(value))
+    return (one_byte | cut | HEADER_VALUES).filter(
+        lambda other: _parts_of_list(other) != _parts_of_list(value)
+    )
 
 
 def _parts_of_list(value: str) -> list[str]:

@@ -125,13 +125,21 @@ def load(case: Case) -> Sample:
 def credentials(case: Case) -> tuple[str, ...]:
     """The headers without which the sample is not believed."""
     sample = load(case)
-    return tuple(name for name, _ in sample.headers if not sample.is_believed(sample.with_headers(sample.headers_but(name))))
+    return tuple(
+        name
+        for name, _ in sample.headers
+        if not sample.is_believed(sample.with_headers(sample.headers_but(name)))
+    )
 
 
 def cases_of(vendor: str) -> list[Case]:
     """Every case folder of a vendor; none where it has no samples."""
     folder = FOLDER / vendor
-    return [Case(vendor, path.name) for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
+    return (
+        [Case(vendor, path.name) for path in sorted(folder.iterdir()) if path.is_dir()]
+        if folder.is_dir()
+        else []
+    )
 
 
 def vendors_with_samples() -> list[str]:
@@ -156,7 +164,9 @@ def _vendor(name: str) -> type[AnyVendor]:
 def _booking(expected: dict[str, Any] | None) -> Booking | None:
     if expected is None:
         return None
-    fields: dict[str, Any] = {name: parse_instant(value) if name in _INSTANTS else value for name, value in expected.items()}
+    fields: dict[str, Any] = {
+        name: parse_instant(value) if name in _INSTANTS else value for name, value in expected.items()
+    }
     fields["status"] = BookingStatus(fields["status"])
     fields |= {name: tuple(fields.get(name, ())) for name in ("staff", "guests")}
     fields["answers"] = tuple(Answer(**answer) for answer in fields.get("answers", ()))

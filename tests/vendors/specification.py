@@ -110,22 +110,33 @@ def shapes(vendor: str) -> dict[str, type[Payload]]:
     package = importlib.import_module(f"ingest.vendors.{vendor}")
     modules = [
         package,
-        *(importlib.import_module(f"{package.__name__}.{module.name}") for module in pkgutil.iter_modules(package.__path__)),
+        *(
+            importlib.import_module(f"{package.__name__}.{module.name}")
+            for module in pkgutil.iter_modules(package.__path__)
+        ),
     ]
     return {
         name: found
         for module in modules
         for name, found in vars(module).items()
-        if isinstance(found, type) and issubclass(found, Payload) and found.__module__ == module.__name__ and found.model_fields
+        if isinstance(found, type)
+        and issubclass(found, Payload)
+        and found.__module__ == module.__name__
+        and found.model_fields
     }
 
 
-def unspecified(specification: Specification, shape: type[Payload], schemas: list[Schema]) -> tuple[list[str], set[type[Payload]]]:
+def unspecified(
+    specification: Specification, shape: type[Payload], schemas: list[Schema]
+) -> tuple[list[str], set[type[Payload]]]:
     """Fields that the shape reads and no schema has (`_Form.guests`), and all the shapes that it led to.
 
     What `reads` names for an inner shape counts beside what leads to it there: a mapping may read two messages by one shape.
     """
-    schemas = [*schemas, *(specification.schema(name) for name in specification.reads.get(shape.__name__, ()))]
+    schemas = [
+        *schemas,
+        *(specification.schema(name) for name in specification.reads.get(shape.__name__, ())),
+    ]
     missing: list[str] = []
     reached = {shape}
     properties: dict[str, list[Schema]] = {}
@@ -137,7 +148,9 @@ def unspecified(specification: Specification, shape: type[Payload], schemas: lis
         if not inner:
             missing.append(f"{shape.__name__}.{name}")
         for part in _payloads([field.annotation, *field.metadata]):
-            deeper, more = unspecified(specification, part, [*inner, *(entry for one in inner for entry in specification.items(one))])
+            deeper, more = unspecified(
+                specification, part, [*inner, *(entry for one in inner for entry in specification.items(one))]
+            )
             missing += deeper if inner else []
             reached |= more
     return missing, reached
@@ -147,10 +160,15 @@ def _paths(name: str, field: FieldInfo) -> list[list[str]]:
     """Where the field may be: `["name"]`, or `["profile", "name"]` where it is read out of an object."""
     alias = field.validation_alias or field.alias or name
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return [[str(step) for step in choice.path] if isinstance(choice, AliasPath) else [choice] for choice in choices]
+    return [
+        [str(step) for step in choice.path] if isinstance(choice, AliasPath) else [choice]
+        for choice in choices
+    ]
 
 
-def _below(specification: Specification, properties: Mapping[str, list[Schema]], path: list[str]) -> list[Schema]:
+def _below(
+    specification: Specification, properties: Mapping[str, list[Schema]], path: list[str]
+) -> list[Schema]:
     """The schemas at the end of the path."""
     first, *rest = path
     found = list(properties.get(first, ()))
@@ -163,7 +181,11 @@ def _payloads(annotations: list[Any]) -> list[type[Payload]]:
     """The shapes in an annotation, however deep in unions, tuples and `Annotated`."""
     found: list[type[Payload]] = []
     for annotation in annotations:
-        if isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, Payload):
+        if (
+            isinstance(annotation, type)
+            and get_origin(annotation) is None
+            and issubclass(annotation, Payload)
+        ):
             found.append(annotation)
         elif get_origin(annotation) in {Union, UnionType} or get_args(annotation):
             found += _payloads(list(get_args(annotation)))

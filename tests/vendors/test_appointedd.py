@@ -29,7 +29,13 @@ CREATED = SECOND + timedelta(milliseconds=742)
 
 
 def vendor(**settings: object) -> Appointedd:
-    table = {"name": "sales", "vendor": "appointedd", "webhook_header": "X-Token", "webhook_secrets": ["new", "old"], **settings}
+    table = {
+        "name": "sales",
+        "vendor": "appointedd",
+        "webhook_header": "X-Token",
+        "webhook_secrets": ["new", "old"],
+        **settings,
+    }
     return Appointedd(AppointeddAccount.model_validate(table), "https://hooks.example.com")
 
 
@@ -63,7 +69,9 @@ def booking(body: object) -> Booking:
     return found
 
 
-def changed(created: datetime, updated: datetime, status: str = "Confirmed", event_type: str = "booking_updated") -> Booking:
+def changed(
+    created: datetime, updated: datetime, status: str = "Confirmed", event_type: str = "booking_updated"
+) -> Booking:
     body = payload("created")
     times = {"created": created.isoformat(), "updated": updated.isoformat(), "status": status}
     body["event_type"] = event_type
@@ -99,7 +107,18 @@ def test_basic_authentication_is_the_user_and_the_secret_in_base64() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "new ", "New", "ne", "new,old", "Basic new", "n\xe9w", "\u20ac", "\ud800", b64encode(b"ada:new").decode()],
+    [
+        "",
+        "new ",
+        "New",
+        "ne",
+        "new,old",
+        "Basic new",
+        "n\xe9w",
+        "\u20ac",
+        "\ud800",
+        b64encode(b"ada:new").decode(),
+    ],
 )
 def test_a_custom_header_with_another_value_is_refused(value: str) -> None:
     with pytest.raises(VerificationError):
@@ -143,7 +162,11 @@ def test_an_account_without_secrets_may_exist_and_verifies_nothing() -> None:
 
 def test_the_header_that_carries_the_secret_is_known_so_that_nobody_keeps_it() -> None:
     without = vendor(webhook_header=None, webhook_secrets=[])
-    assert [seller.credential_header for seller in (vendor(), basic(), without)] == ["x-token", "authorization", None]
+    assert [seller.credential_header for seller in (vendor(), basic(), without)] == [
+        "x-token",
+        "authorization",
+        None,
+    ]
     assert sign(without.account, "new") == {}
 
 
@@ -187,7 +210,10 @@ def test_any_difference_in_the_body_is_another_event() -> None:
     assert len({event(body).id for body in cases}) == len(cases)
 
 
-@pytest.mark.parametrize("data", [None, [], "text", {}, {"booking": None, "customer": [], "organisation": 5}, {"booking": {"id": {}}}])
+@pytest.mark.parametrize(
+    "data",
+    [None, [], "text", {}, {"booking": None, "customer": [], "organisation": 5}, {"booking": {"id": {}}}],
+)
 def test_an_unknown_type_that_names_nothing_is_kept_under_its_source(data: object) -> None:
     found = event({"event_type": "something_new", "event_data": data})
     assert (found.type, found.subject) == ("appointedd.something_new", "/appointedd/sales")
@@ -200,7 +226,9 @@ def test_an_unknown_type_named_like_a_booking_event_tells_of_its_booking_when_it
     assert vendor().booking(event(without)) is None
 
 
-@pytest.mark.parametrize("event_type", ["booking_created", "booking_updated", "booking_cancelled", "booking_deleted"])
+@pytest.mark.parametrize(
+    "event_type", ["booking_created", "booking_updated", "booking_cancelled", "booking_deleted"]
+)
 def test_a_booking_event_without_a_booking_cannot_be_read(event_type: str) -> None:
     with pytest.raises(PayloadError):
         event({"event_type": event_type, "event_data": {"organisation": {"id": "o"}}})
@@ -223,17 +251,24 @@ def whole_seconds(moment: datetime, *, rounded: bool) -> datetime:
 def test_a_change_never_sorts_below_the_creation(*, creation: int, later: int, rounded: bool) -> None:
     created = SECOND + timedelta(milliseconds=creation)
     updated = whole_seconds(created + timedelta(milliseconds=later), rounded=rounded)
-    assert changed(created, updated).version >= changed(created, created, event_type="booking_created").version
+    assert (
+        changed(created, updated).version >= changed(created, created, event_type="booking_created").version
+    )
 
 
 @pytest.mark.parametrize("rounded", [False, True])
-def test_a_change_in_the_second_of_creation_is_newer_though_it_may_be_dated_before_it(*, rounded: bool) -> None:
+def test_a_change_in_the_second_of_creation_is_newer_though_it_may_be_dated_before_it(
+    *, rounded: bool
+) -> None:
     updated = whole_seconds(CREATED + timedelta(milliseconds=158), rounded=rounded)
     assert changed(CREATED, updated).version > changed(CREATED, CREATED).version
 
 
 def test_the_two_halves_of_a_tie_sort_as_they_happened() -> None:
-    first, second = booking(payload("tie-within-second-created")), booking(payload("tie-within-second-updated"))
+    first, second = (
+        booking(payload("tie-within-second-created")),
+        booking(payload("tie-within-second-updated")),
+    )
     assert first.created_at == second.created_at == first.updated_at
     assert second.updated_at == datetime(2024, 3, 4, 10, 56, 32, tzinfo=UTC)
     assert first.version < second.version
@@ -317,14 +352,28 @@ def test_zero_participants_are_a_booking_without_a_customer(nobody: object) -> N
     body["event_data"]["participants"] = nobody
     found = booking(body)
     assert found.participants == 0
-    assert (found.customer_id, found.customer_name, found.customer_email, found.timezone) == (None, None, None, None)
+    assert (found.customer_id, found.customer_name, found.customer_email, found.timezone) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def test_participants_that_are_ids_are_known_by_them_and_leave_their_names_untold() -> None:
     body = payload("created")
-    body["event_data"] |= {"participants": ["C1", "C2"], "bookables": ["R1", None, "R1", {"id": "R2"}], "service": "S1"}
+    body["event_data"] |= {
+        "participants": ["C1", "C2"],
+        "bookables": ["R1", None, "R1", {"id": "R2"}],
+        "service": "S1",
+    }
     found = booking(body)
-    assert (found.customer_id, found.participants, found.staff, found.service_id) == ("C1", 2, ("R1", "R2"), "S1")
+    assert (found.customer_id, found.participants, found.staff, found.service_id) == (
+        "C1",
+        2,
+        ("R1", "R2"),
+        "S1",
+    )
     assert {"customer_name", "customer_email", "staff_name", "service_name"} <= found.untold
 
 
@@ -344,7 +393,11 @@ def test_the_form_of_2017_counts_spaces_and_has_no_price() -> None:
 
 def test_the_mobile_comes_before_the_phone_and_both_shapes_agree() -> None:
     body, rest = payload("created"), record("created")
-    for phones, expected in (({"phone": "2"}, "2"), ({"mobile": "1", "phone": "2"}, "1"), ({"mobile": "", "phone": "2"}, "2")):
+    for phones, expected in (
+        ({"phone": "2"}, "2"),
+        ({"mobile": "1", "phone": "2"}, "1"),
+        ({"mobile": "", "phone": "2"}, "2"),
+    ):
         body["event_data"]["participants"][0] |= phones
         rest["customers"][0]["profile"] |= phones
         assert booking(body).customer_phone == expected
@@ -357,7 +410,12 @@ def test_a_record_with_nothing_looked_up_has_the_ids_and_no_names() -> None:
     rest |= {"service": rest["service"]["id"], "resource": rest["resource"]["id"]}
     bare, full = vendor().booking_of_record(json.dumps(rest).encode()), booking(payload("created"))
     assert (bare.service_id, bare.staff, bare.customer_id) == (full.service_id, full.staff, full.customer_id)
-    assert (bare.service_name, bare.staff_name, bare.customer_name, bare.customer_email) == (None, None, None, None)
+    assert (bare.service_name, bare.staff_name, bare.customer_name, bare.customer_email) == (
+        None,
+        None,
+        None,
+        None,
+    )
     assert (bare.version, bare.starts_at, bare.ends_at) == (full.version, full.starts_at, full.ends_at)
 
 
@@ -365,7 +423,10 @@ def test_the_buffered_times_of_a_record_are_not_the_booking_times() -> None:
     rest = record("created")
     assert (rest["start"], rest["end"]) != (rest["start_buffer"], rest["end_buffer"])
     found = vendor().booking_of_record(json.dumps(rest).encode())
-    assert (found.starts_at, found.ends_at) == (datetime.fromisoformat(rest["start"]), datetime.fromisoformat(rest["end"]))
+    assert (found.starts_at, found.ends_at) == (
+        datetime.fromisoformat(rest["start"]),
+        datetime.fromisoformat(rest["end"]),
+    )
 
 
 # What is left out
@@ -390,12 +451,16 @@ def test_a_whole_webhook_leaves_only_telephone_numbers_to_the_record(case: str) 
         ("service", "name", {"service_name"}),
     ],
 )
-def test_an_absent_field_leaves_its_column_untold_and_a_null_one_clears_it(part: str, name: str, columns: set[str]) -> None:
+def test_an_absent_field_leaves_its_column_untold_and_a_null_one_clears_it(
+    part: str, name: str, columns: set[str]
+) -> None:
     body = payload("created")
     holder = body["event_data"][part]
     fields = holder[0] if isinstance(holder, list) else holder
     fields[name] = None
-    assert booking(body).untold == {"customer_phone"} | (columns & {"status"})  # no booking is without a status
+    assert booking(body).untold == {"customer_phone"} | (
+        columns & {"status"}
+    )  # no booking is without a status
     del fields[name]
     assert booking(body).untold == columns | {"customer_phone"}
 
@@ -407,8 +472,12 @@ def test_an_absent_part_leaves_all_its_columns_untold_and_a_null_one_clears_them
     assert booking(body).untold <= {"customer_phone"}
     del body["event_data"][part]
     absent = booking(body)
-    assert {"participants": "customer_name", "bookables": "staff", "service": "service_name"}[part] in absent.untold
-    assert ("participants" in absent.untold, absent.participants) == ((True, None) if part == "participants" else (False, 1))
+    assert {"participants": "customer_name", "bookables": "staff", "service": "service_name"}[
+        part
+    ] in absent.untold
+    assert ("participants" in absent.untold, absent.participants) == (
+        (True, None) if part == "participants" else (False, 1)
+    )
 
 
 def test_a_record_with_nothing_looked_up_leaves_the_names_untold() -> None:
@@ -434,7 +503,15 @@ def test_a_record_without_a_part_leaves_it_untold(part: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "answer"),
-    [("A friend", "A friend"), ("", None), (None, None), (True, "true"), (False, "false"), (3, "3"), (["a", "b"], '["a", "b"]')],
+    [
+        ("A friend", "A friend"),
+        ("", None),
+        (None, None),
+        (True, "true"),
+        (False, "false"),
+        (3, "3"),
+        (["a", "b"], '["a", "b"]'),
+    ],
 )
 def test_an_answer_of_any_kind_is_text_in_both_shapes(value: object, answer: str | None) -> None:
     body, rest = payload("created"), record("created")
@@ -447,10 +524,16 @@ def test_an_answer_of_any_kind_is_text_in_both_shapes(value: object, answer: str
 def test_answers_are_those_of_the_first_participant() -> None:
     body = payload("group-two-participants")
     body["event_data"]["participants"][1]["questions"] = [{"label": "Another's", "value": "answer"}]
-    assert [answer.question for answer in booking(body).answers] == ["How did you hear about us?", "First visit", "Anything else?"]
+    assert [answer.question for answer in booking(body).answers] == [
+        "How did you hear about us?",
+        "First visit",
+        "Anything else?",
+    ]
 
 
-@pytest.mark.parametrize("bookables", [[{"id": "b"}, {"id": "a"}, {"id": "b"}], [{"id": "b"}, None, {"id": "a"}, {"id": ""}, {}]])
+@pytest.mark.parametrize(
+    "bookables", [[{"id": "b"}, {"id": "a"}, {"id": "b"}], [{"id": "b"}, None, {"id": "a"}, {"id": ""}, {}]]
+)
 def test_who_is_booked_is_listed_once_and_in_order(bookables: list[object]) -> None:
     body = payload("created")
     body["event_data"]["bookables"] = bookables

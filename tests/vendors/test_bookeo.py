@@ -56,7 +56,9 @@ ITEM: Mapping[str, object] = {
 
 
 def account(**settings: object) -> BookeoAccount:
-    return BookeoAccount.model_validate({"name": "sales", "vendor": "bookeo", "secret_key": SECRET, **settings})
+    return BookeoAccount.model_validate(
+        {"name": "sales", "vendor": "bookeo", "secret_key": SECRET, **settings}
+    )
 
 
 def bookeo(**settings: object) -> Bookeo:
@@ -64,14 +66,22 @@ def bookeo(**settings: object) -> Bookeo:
 
 
 def body(item: object = ITEM, **envelope: object) -> bytes:
-    return json.dumps({"itemId": "25703155123456", "timestamp": "2026-03-05T10:12:00-05:00", "item": item, **envelope}).encode()
+    return json.dumps(
+        {"itemId": "25703155123456", "timestamp": "2026-03-05T10:12:00-05:00", "item": item, **envelope}
+    ).encode()
 
 
 def message(made_at: datetime) -> str:
     return f"kTr81LpQz0Xw{int(made_at.timestamp() * 1000):011x}"
 
 
-def delivery(raw: bytes, query: str = CREATED, message_id: str = message(SENT), sent: datetime = SENT, url: str | None = None) -> Delivery:
+def delivery(
+    raw: bytes,
+    query: str = CREATED,
+    message_id: str = message(SENT),
+    sent: datetime = SENT,
+    url: str | None = None,
+) -> Delivery:
     signed = url or f"{PUBLIC_URL}/webhooks/bookeo/sales?{query}"
     return Delivery(query, Headers.of(sign(SECRET, signed, raw, message_id, sent).items()), raw, sent)
 
@@ -101,18 +111,24 @@ def test_the_published_example_is_signed_as_published() -> None:
 
 
 def test_the_published_example_without_its_query_has_the_other_published_signature() -> None:
-    headers = sign(PUBLISHED_SECRET, PUBLISHED_URL.partition("?")[0], PUBLISHED_BODY, PUBLISHED_ID, PUBLISHED_AT)
+    headers = sign(
+        PUBLISHED_SECRET, PUBLISHED_URL.partition("?")[0], PUBLISHED_BODY, PUBLISHED_ID, PUBLISHED_AT
+    )
     assert headers[SIGNATURE] == "1509f265e6587d07031326384648933cd0749628dacb846fa44d73b75ca429f2"
 
 
 def test_a_delivery_signed_for_the_registered_url_verifies_whatever_host_a_proxy_shows() -> None:
     signed = delivery(body())
-    proxied = Headers((*signed.headers.lines, ("host", "10.0.0.7:8080"), ("x-forwarded-host", "evil.example.org")))
+    proxied = Headers(
+        (*signed.headers.lines, ("host", "10.0.0.7:8080"), ("x-forwarded-host", "evil.example.org"))
+    )
     verified = bookeo().verify(Delivery(signed.query, proxied, signed.body, SENT), SENT)
     assert verified.proof.sent_at == SENT
 
 
-@pytest.mark.parametrize("seen", ["https://10.0.0.7:8080", "http://hooks.example.com", "https://hooks.example.com:443"])
+@pytest.mark.parametrize(
+    "seen", ["https://10.0.0.7:8080", "http://hooks.example.com", "https://hooks.example.com:443"]
+)
 def test_a_delivery_signed_for_another_base_url_is_refused(seen: str) -> None:
     with pytest.raises(VerificationError):
         bookeo().verify(delivery(body(), url=f"{seen}/webhooks/bookeo/sales?{CREATED}"), SENT)
@@ -132,21 +148,33 @@ def test_a_query_changed_on_the_way_is_refused(query: str) -> None:
 
 def test_a_digit_moved_from_the_timestamp_into_the_message_id_is_refused_though_the_signature_stays() -> None:
     signed = dict(delivery(body()).headers.lines)
-    moved = signed | {TIMESTAMP: signed[TIMESTAMP][:-1], MESSAGE_ID: signed[TIMESTAMP][-1] + signed[MESSAGE_ID]}
+    moved = signed | {
+        TIMESTAMP: signed[TIMESTAMP][:-1],
+        MESSAGE_ID: signed[TIMESTAMP][-1] + signed[MESSAGE_ID],
+    }
     with pytest.raises(VerificationError):
         bookeo().verify(Delivery(CREATED, Headers.of(moved.items()), body(), SENT), SENT)
 
 
-@pytest.mark.parametrize("sent", ["", "1772723560", "1772723560.32", "+1772723560321", "177272356032\u00b2", "1772723560321\n", "9" * 14])
+@pytest.mark.parametrize(
+    "sent",
+    ["", "1772723560", "1772723560.32", "+1772723560321", "177272356032\u00b2", "1772723560321\n", "9" * 14],
+)
 def test_a_timestamp_that_is_not_thirteen_digits_is_refused_even_when_correctly_signed(sent: str) -> None:
     signed = f"{sent}{message(SENT)}{bookeo().registered_url(CREATED)}".encode() + body()
-    headers = {TIMESTAMP: sent, MESSAGE_ID: message(SENT), SIGNATURE: hmac.new(SECRET.encode(), signed, "sha256").hexdigest()}
+    headers = {
+        TIMESTAMP: sent,
+        MESSAGE_ID: message(SENT),
+        SIGNATURE: hmac.new(SECRET.encode(), signed, "sha256").hexdigest(),
+    }
     with pytest.raises(VerificationError, match="garbled"):
         bookeo().verify(Delivery(CREATED, Headers.of(headers.items()), body(), SENT), SENT)
 
 
 @pytest.mark.parametrize("message_id", ["", "two words", "x" * 201])
-def test_a_message_id_that_is_not_one_visible_word_is_refused_even_when_correctly_signed(message_id: str) -> None:
+def test_a_message_id_that_is_not_one_visible_word_is_refused_even_when_correctly_signed(
+    message_id: str,
+) -> None:
     with pytest.raises(VerificationError, match="garbled"):
         bookeo().verify(delivery(body(), message_id=message_id), SENT)
 
@@ -165,7 +193,9 @@ def test_the_secret_key_signs_webhooks_unless_webhook_secrets_are_set() -> None:
     assert account(secret_key=SecretStr("")).live_secrets() == ()
 
 
-@pytest.mark.parametrize("zone", ["", "New York", "America", "../etc/passwd", "/etc/localtime", "Mars/Base\x00"])
+@pytest.mark.parametrize(
+    "zone", ["", "New York", "America", "../etc/passwd", "/etc/localtime", "Mars/Base\x00"]
+)
 def test_the_account_refuses_what_is_no_iana_time_zone(zone: str) -> None:
     with pytest.raises(ValidationError, match="Europe/Berlin"):
         account(timezone=zone)
@@ -176,7 +206,10 @@ def test_the_event_is_named_by_the_message_and_typed_by_the_registered_query() -
     assert (read.id, read.type, read.subject) == ("an-opaque-id", "bookeo.waitlists.opened", "25703155123456")
 
 
-@pytest.mark.parametrize("query", ["", "domain=bookings", "type=created", f"{CREATED}&type=", "domain=a&type=%00", "domain=a.b&type=c"])
+@pytest.mark.parametrize(
+    "query",
+    ["", "domain=bookings", "type=created", f"{CREATED}&type=", "domain=a&type=%00", "domain=a.b&type=c"],
+)
 def test_a_query_that_does_not_tell_domain_and_type_once_is_a_payload_error(query: str) -> None:
     vendor = bookeo()
     signed = delivery(body(), query, url=vendor.registered_url(query))
@@ -230,10 +263,16 @@ def test_a_message_id_without_a_clock_leaves_the_header_time(message_id: str) ->
         pytest.param([("x-bookeo-previousmessagelost", " True ")], True, id="other case, with blanks"),
         pytest.param([("X-Bookeo-PreviousMessageLost", "false")], False, id="false"),
         pytest.param([("X-Bookeo-PreviousMessageLost", "")], False, id="empty"),
-        pytest.param([("X-Bookeo-PreviousMessageLost", "false"), ("X-Bookeo-PreviousMessageLost", "true")], True, id="twice"),
+        pytest.param(
+            [("X-Bookeo-PreviousMessageLost", "false"), ("X-Bookeo-PreviousMessageLost", "true")],
+            True,
+            id="twice",
+        ),
     ],
 )
-def test_a_delivery_says_whether_an_earlier_message_was_lost(headers: list[tuple[str, str]], lost: bool) -> None:
+def test_a_delivery_says_whether_an_earlier_message_was_lost(
+    headers: list[tuple[str, str]], lost: bool
+) -> None:
     sent = delivery(body())
     given = replace(sent, headers=Headers.of([*sent.headers.lines, *headers]))
     vendor = bookeo()
@@ -253,7 +292,10 @@ def test_a_deletion_without_an_item_cancels_the_booking_at_the_time_of_the_deliv
     )
 
 
-@pytest.mark.parametrize("item", [None, {}, {"bookingNumber": "25703155123456"}, {"bookingNumber": "25703155123456", "canceled": True}])
+@pytest.mark.parametrize(
+    "item",
+    [None, {}, {"bookingNumber": "25703155123456"}, {"bookingNumber": "25703155123456", "canceled": True}],
+)
 def test_a_deletion_leaves_untold_what_its_item_lacks(item: object) -> None:
     told = booking(body(item), DELETED)
     assert (told.status, told.booking_id) == (BookingStatus.CANCELLED, "25703155123456")
@@ -270,11 +312,16 @@ def test_a_cancellation_has_the_version_that_rest_gives_it_whenever_it_was_sent(
 @pytest.mark.parametrize(
     ("times", "version"),
     [
-        ({"cancelationTime": "2026-03-05T10:30:00-05:00", "lastChangeTime": "2026-03-05T10:40:00-05:00"}, "2026-03-05T15:40:00.000000Z"),
+        (
+            {"cancelationTime": "2026-03-05T10:30:00-05:00", "lastChangeTime": "2026-03-05T10:40:00-05:00"},
+            "2026-03-05T15:40:00.000000Z",
+        ),
         ({"creationTime": None}, "2026-03-05T15:12:00.000000Z"),
     ],
 )
-def test_the_version_is_the_latest_time_of_the_item_or_else_the_deliverys(times: dict[str, object], version: str) -> None:
+def test_the_version_is_the_latest_time_of_the_item_or_else_the_deliverys(
+    times: dict[str, object], version: str
+) -> None:
     assert booking(body({**ITEM, **times}, timestamp="2026-03-05T10:12:00-05:00"), UPDATED).version == version
 
 
@@ -291,10 +338,20 @@ def test_only_a_deletion_may_come_without_an_item() -> None:
 
 @pytest.mark.parametrize(
     ("no_show", "canceled", "accepted", "status"),
-    [(True, True, False, "no_show"), (None, True, False, "cancelled"), (None, None, False, "pending"), (None, None, None, "confirmed")],
+    [
+        (True, True, False, "no_show"),
+        (None, True, False, "cancelled"),
+        (None, None, False, "pending"),
+        (None, None, None, "confirmed"),
+    ],
 )
-def test_the_status_is_what_the_flags_say_in_this_order(no_show: object, canceled: object, accepted: object, status: str) -> None:
-    assert booking(body({**ITEM, "noShow": no_show, "canceled": canceled, "accepted": accepted})).status == status
+def test_the_status_is_what_the_flags_say_in_this_order(
+    no_show: object, canceled: object, accepted: object, status: str
+) -> None:
+    assert (
+        booking(body({**ITEM, "noShow": no_show, "canceled": canceled, "accepted": accepted})).status
+        == status
+    )
 
 
 @pytest.mark.parametrize("amount", ["170", "0.10", "-12.345", "99999999999.99"])
@@ -342,7 +399,11 @@ def test_a_record_without_a_booking_number_is_a_payload_error() -> None:
 
 
 def test_lists_that_are_null_are_empty() -> None:
-    nothing = {"resources": None, "participants": {"numbers": None, "details": None}, "customer": {"phoneNumbers": None}}
+    nothing = {
+        "resources": None,
+        "participants": {"numbers": None, "details": None},
+        "customer": {"phoneNumbers": None},
+    }
     told = booking(body({**ITEM, **nothing}))
     assert (told.staff, told.participants, told.customer_phone) == ((), None, None)
 
@@ -350,7 +411,10 @@ def test_lists_that_are_null_are_empty() -> None:
 def test_parts_of_another_shape_are_none_and_lists_keep_their_sound_entries() -> None:
     odd = {
         "resources": ["R1", {"id": "R1", "name": "Boat"}, None, "R2", {"id": "R1"}],
-        "participants": {"numbers": [{"number": 2}, None, {"number": None}, {"number": ""}], "details": [None, "PSELF"]},
+        "participants": {
+            "numbers": [{"number": 2}, None, {"number": None}, {"number": ""}],
+            "details": [None, "PSELF"],
+        },
         "customer": {"firstName": "Zoë", "phoneNumbers": [None, "", "+1 212 555 0143"]},
     }
     told = booking(body({**ITEM, **odd}))
@@ -371,7 +435,9 @@ def test_a_customer_that_is_but_an_id_leaves_the_customer_untold() -> None:
 
 
 def test_a_phone_without_a_number_is_passed_over() -> None:
-    told = booking(body({**ITEM, "customer": {"phoneNumbers": [{"type": "home"}, {"number": "+1 212 555 0143"}]}}))
+    told = booking(
+        body({**ITEM, "customer": {"phoneNumbers": [{"type": "home"}, {"number": "+1 212 555 0143"}]}})
+    )
     assert told.customer_phone == "+1 212 555 0143"
 
 
@@ -405,12 +471,17 @@ def test_who_cancelled_is_the_customer_or_a_name(agent: str | None, by: str | No
 
 
 def test_who_cancelled_is_a_name_where_nobody_tells_who_the_customer_is() -> None:
-    assert booking(body({**ITEM, **CANCELED, "cancelationAgent": "Zoë O'Brien"}), DELETED).cancelled_by == "Zoë O'Brien"
+    assert (
+        booking(body({**ITEM, **CANCELED, "cancelationAgent": "Zoë O'Brien"}), DELETED).cancelled_by
+        == "Zoë O'Brien"
+    )
 
 
 def test_the_participant_who_booked_is_compared_too() -> None:
     participants = {"details": [{"personId": "PSELF", "personDetails": CUSTOMER}]}
-    told = booking(body({**ITEM, **CANCELED, "participants": participants, "cancelationAgent": "Zoë O'Brien"}), DELETED)
+    told = booking(
+        body({**ITEM, **CANCELED, "participants": participants, "cancelationAgent": "Zoë O'Brien"}), DELETED
+    )
     assert (told.cancelled_by, told.customer_email) == ("customer", "zoe@example.com")
 
 
@@ -421,8 +492,15 @@ def test_a_booking_that_stands_has_no_cancellation_whatever_is_left_of_one() -> 
 
 
 def test_options_then_the_customers_custom_fields_are_answers_each_once() -> None:
-    lunch, note, bare = {"id": "1", "name": "Lunch", "value": "fish"}, {"name": "Note", "value": ""}, {"id": "2"}
-    customer = {**CUSTOMER, "customFields": [{"id": "3", "name": "Swims", "value": True}, lunch, None, "text"]}
+    lunch, note, bare = (
+        {"id": "1", "name": "Lunch", "value": "fish"},
+        {"name": "Note", "value": ""},
+        {"id": "2"},
+    )
+    customer = {
+        **CUSTOMER,
+        "customFields": [{"id": "3", "name": "Swims", "value": True}, lunch, None, "text"],
+    }
     told = booking(body({**ITEM, "options": [lunch, note, bare], "customer": customer}))
     assert told.answers == (Answer("Lunch", "fish"), Answer("Note", None), Answer("Swims", "true"))
     assert "answers" not in told.untold
@@ -434,9 +512,23 @@ def test_options_of_another_shape_are_none(options: object) -> None:
 
 
 def test_guests_are_the_participants_beside_the_customer_whose_address_is_known() -> None:
-    people = [("PSELF", "zoe@example.com"), ("P1", "b@example.com"), ("P2", "b@example.com"), ("P3", "zoe@example.com"), ("P4", None)]
+    people = [
+        ("PSELF", "zoe@example.com"),
+        ("P1", "b@example.com"),
+        ("P2", "b@example.com"),
+        ("P3", "zoe@example.com"),
+        ("P4", None),
+    ]
     details = [{"personId": person, "personDetails": {"emailAddress": address}} for person, address in people]
-    told = booking(body({**ITEM, "customer": CUSTOMER, "participants": {"numbers": [], "details": [*details, {"personId": "PUNKNOWN"}]}}))
+    told = booking(
+        body(
+            {
+                **ITEM,
+                "customer": CUSTOMER,
+                "participants": {"numbers": [], "details": [*details, {"personId": "PUNKNOWN"}]},
+            }
+        )
+    )
     assert told.guests == ("b@example.com",)
     assert "guests" not in told.untold
 
@@ -451,7 +543,9 @@ def test_guests_are_the_participants_beside_the_customer_whose_address_is_known(
         ([], True),
     ],
 )
-def test_participants_that_are_ids_alone_leave_the_guests_untold(details: list[object], *, is_told: bool) -> None:
+def test_participants_that_are_ids_alone_leave_the_guests_untold(
+    details: list[object], *, is_told: bool
+) -> None:
     told = booking(body({**ITEM, "participants": {"numbers": [{"number": 2}], "details": details}}))
     assert ("guests" not in told.untold) is is_told
 
@@ -477,15 +571,28 @@ def test_an_item_without_any_flag_leaves_the_status_a_guess() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["0001-01-01T00:00:00+23:59", "NaN", "1e999"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["number", "amount", "personId", "totalGross"]), inner),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["0001-01-01T00:00:00+23:59", "NaN", "1e999"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["number", "amount", "personId", "totalGross"]), inner)
+    ),
     max_leaves=8,
 )
 fields = st.sampled_from([*ITEM, "customer", "noShow", "lastChangeTime", "cancelationTime", "eventId"])
 
 
-@given(changes=st.dictionaries(fields, json_values, max_size=4), query=st.sampled_from([CREATED, UPDATED, DELETED]))
-def test_whatever_a_booking_holds_it_is_read_or_a_payload_error(changes: dict[str, object], query: str) -> None:
+@given(
+    changes=st.dictionaries(fields, json_values, max_size=4),
+    query=st.sampled_from([CREATED, UPDATED, DELETED]),
+)
+def test_whatever_a_booking_holds_it_is_read_or_a_payload_error(
+    changes: dict[str, object], query: str
+) -> None:
     vendor = bookeo()
     raw = body({**ITEM, **changes})
     try:
@@ -496,7 +603,10 @@ def test_whatever_a_booking_holds_it_is_read_or_a_payload_error(changes: dict[st
     assert told.booking_id == "25703155123456"
 
 
-@given(raw=st.binary() | st.sampled_from([b"", b"[]", b"null", b'"text"', b"[" * 100_000, b'{"itemId":"\\ud800"}', b"\xff\xfe{"]))
+@given(
+    raw=st.binary()
+    | st.sampled_from([b"", b"[]", b"null", b'"text"', b"[" * 100_000, b'{"itemId":"\\ud800"}', b"\xff\xfe{"])
+)
 def test_whatever_bytes_are_signed_they_are_read_or_a_payload_error(raw: bytes) -> None:
     with pytest.raises(PayloadError):
         event(raw)

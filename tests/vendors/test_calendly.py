@@ -27,7 +27,9 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def calendly(*secrets: str) -> Calendly:
-    account = CalendlyAccount.model_validate({"name": "sales", "vendor": "calendly", "webhook_secrets": secrets})
+    account = CalendlyAccount.model_validate(
+        {"name": "sales", "vendor": "calendly", "webhook_secrets": secrets}
+    )
     return Calendly(account, "https://hooks.example.com")
 
 
@@ -126,25 +128,45 @@ class TestIdentity:
     """Calendly gives no delivery id: ours must be the same for the same change, and only for that."""
 
     @pytest.mark.parametrize(
-        "name", ["created", "no-show", "no-show-deleted", "routing-form", "contact-deleted-tombstone", "unknown-event"]
+        "name",
+        [
+            "created",
+            "no-show",
+            "no-show-deleted",
+            "routing-form",
+            "contact-deleted-tombstone",
+            "unknown-event",
+        ],
     )
     def test_two_overlapping_subscriptions_deliver_one_event(self, name: str) -> None:
-        other = event_of(name, lambda envelope: envelope.update(created_by="https://api.calendly.com/users/EXAMPLEADMIN0002"))
+        other = event_of(
+            name,
+            lambda envelope: envelope.update(created_by="https://api.calendly.com/users/EXAMPLEADMIN0002"),
+        )
         assert other.id == event_of(name).id
         assert other.data != event_of(name).data
 
     def test_a_payload_without_a_time_is_known_by_its_bytes(self) -> None:
         def timeless(answer: str) -> Event:
             return event_of(
-                "unknown-event", lambda envelope: envelope.update(payload={"uri": "https://api.calendly.com/x/1", "answer": answer})
+                "unknown-event",
+                lambda envelope: envelope.update(
+                    payload={"uri": "https://api.calendly.com/x/1", "answer": answer}
+                ),
             )
 
         assert timeless("yes").id == timeless("yes").id != timeless("no").id
 
     def test_two_changes_of_one_invitee_are_two_events(self) -> None:
         assert event_of("no-show").id != event_of("created").id
-        assert event_of("created").id != event_of("created", lambda envelope: envelope.update(event="invitee.canceled")).id
-        assert event_of("created").id != event_of("created", payload_with(updated_at="2026-06-09T21:37:17.731526Z")).id
+        assert (
+            event_of("created").id
+            != event_of("created", lambda envelope: envelope.update(event="invitee.canceled")).id
+        )
+        assert (
+            event_of("created").id
+            != event_of("created", payload_with(updated_at="2026-06-09T21:37:17.731526Z")).id
+        )
 
     def test_two_accounts_never_share_an_event(self) -> None:
         sample = load(Case("calendly", "created"))
@@ -152,7 +174,10 @@ class TestIdentity:
         assert support.parse(sample.verified()).id != sample.vendor().parse(sample.verified()).id
 
     def test_a_payload_without_an_address_is_filed_under_its_account(self) -> None:
-        assert event_of("unknown-event", lambda envelope: envelope.update(payload={})).subject == "/calendly/sales"
+        assert (
+            event_of("unknown-event", lambda envelope: envelope.update(payload={})).subject
+            == "/calendly/sales"
+        )
 
 
 class TestVersion:
@@ -167,17 +192,26 @@ class TestVersion:
         assert booking_of("no-show-deleted").version > booking_of("no-show").version
 
     def test_a_no_show_set_again_in_the_next_second_is_newer_than_its_taking_back(self) -> None:
-        again = payload_with(no_show={"uri": "https://api.calendly.com/invitee_no_shows/2", "created_at": "2026-06-24T07:12:45.000000Z"})
+        again = payload_with(
+            no_show={
+                "uri": "https://api.calendly.com/invitee_no_shows/2",
+                "created_at": "2026-06-24T07:12:45.000000Z",
+            }
+        )
         assert booking_of("no-show", again).version > booking_of("no-show-deleted").version
 
     def test_a_reconfirmation_is_newer_than_the_booking(self) -> None:
-        confirmed = payload_with(reconfirmation={"created_at": "2026-06-20T08:00:00Z", "confirmed_at": "2026-06-20T09:00:00Z"})
+        confirmed = payload_with(
+            reconfirmation={"created_at": "2026-06-20T08:00:00Z", "confirmed_at": "2026-06-20T09:00:00Z"}
+        )
         asked = payload_with(reconfirmation={"created_at": "2026-06-20T08:00:00Z", "confirmed_at": None})
         assert booking_of("created", confirmed).version == "2026-06-20T09:00:00.000000Z"
         assert booking_of("created", asked).version == booking_of("created").version
 
     def test_the_last_moment_of_the_calendar_is_no_error(self) -> None:
-        at_the_end = event_of("no-show-deleted", lambda envelope: envelope.update(created_at="9999-12-31T23:59:59.999999Z"))
+        at_the_end = event_of(
+            "no-show-deleted", lambda envelope: envelope.update(created_at="9999-12-31T23:59:59.999999Z")
+        )
         booking = calendly(SECRET).booking(at_the_end)
         assert booking is not None
         assert booking.version == "9999-12-31T23:59:59.999999Z"
@@ -186,7 +220,9 @@ class TestVersion:
 class TestBooking:
     """From an invitee to a booking."""
 
-    @pytest.mark.parametrize("order", [("reschedule-old", "reschedule-new"), ("reschedule-new", "reschedule-old")])
+    @pytest.mark.parametrize(
+        "order", [("reschedule-old", "reschedule-new"), ("reschedule-new", "reschedule-old")]
+    )
     def test_a_reschedule_is_the_same_two_bookings_in_either_order(self, order: tuple[str, str]) -> None:
         by_id = {booking.booking_id: booking for booking in map(booking_of, order)}
         old, new = booking_of("reschedule-old"), booking_of("reschedule-new")
@@ -213,7 +249,9 @@ class TestBooking:
     @pytest.mark.parametrize("amount", ["1e29", "1e-31", "NaN", "Infinity", "forty-nine"])
     def test_what_no_price_can_be_is_refused(self, amount: str) -> None:
         with pytest.raises(PayloadError, match=r"payload\.payment\.amount"):
-            booking_of("paid", payload_with(payment={"amount": amount, "currency": "EUR", "successful": True}))
+            booking_of(
+                "paid", payload_with(payment={"amount": amount, "currency": "EUR", "successful": True})
+            )
 
     def test_a_canceled_no_show_is_cancelled(self) -> None:
         assert booking_of("no-show", payload_with(status="canceled")).status is BookingStatus.CANCELLED
@@ -222,13 +260,21 @@ class TestBooking:
         assert booking_of("created", payload_with(status="postponed")).status is BookingStatus.UNKNOWN
 
     @pytest.mark.parametrize("status", [None, "", "Active"])
-    def test_a_status_that_is_empty_or_spelled_otherwise_is_what_the_event_says(self, status: str | None) -> None:
+    def test_a_status_that_is_empty_or_spelled_otherwise_is_what_the_event_says(
+        self, status: str | None
+    ) -> None:
         assert booking_of("created", payload_with(status=status)).status is BookingStatus.CONFIRMED
-        assert booking_of("canceled", payload_with(status=status and "Cancelled")).status is BookingStatus.CANCELLED
+        assert (
+            booking_of("canceled", payload_with(status=status and "Cancelled")).status
+            is BookingStatus.CANCELLED
+        )
 
     def test_hosts_and_guests_may_be_named_by_uri_and_address_alone_and_more_than_twice(self) -> None:
         host, guest = "https://api.calendly.com/users/U1", "a@example.com"
-        parts = {"event_memberships": [host, {"user": host}, host], "event_guests": [guest, {"email": guest}, guest, "b@example.com"]}
+        parts = {
+            "event_memberships": [host, {"user": host}, host],
+            "event_guests": [guest, {"email": guest}, guest, "b@example.com"],
+        }
         booking = booking_of("created", event_with(**parts))
         assert (booking.staff, booking.guests) == ((host,), (guest, "b@example.com"))
 
@@ -247,7 +293,9 @@ class TestBooking:
         ("canceler", "ours"),
         [("invitee", "customer"), ("Host", "host"), ("The System", "The System"), (None, None)],
     )
-    def test_who_cancelled_is_in_our_words_where_we_have_one(self, canceler: str | None, ours: str | None) -> None:
+    def test_who_cancelled_is_in_our_words_where_we_have_one(
+        self, canceler: str | None, ours: str | None
+    ) -> None:
         change = payload_with(cancellation={"canceler_type": canceler, "created_at": "2026-06-17T01:40:57Z"})
         assert booking_of("canceled", change).cancelled_by == ours
 
@@ -264,7 +312,9 @@ class TestBooking:
             ((None, None, None), None),
         ],
     )
-    def test_first_and_last_name_stand_in_for_a_missing_name(self, names: tuple[str | None, ...], whole: str | None) -> None:
+    def test_first_and_last_name_stand_in_for_a_missing_name(
+        self, names: tuple[str | None, ...], whole: str | None
+    ) -> None:
         parts = dict(zip(("name", "first_name", "last_name"), names, strict=True))
         assert booking_of("created", payload_with(**parts)).customer_name == whole
 
@@ -276,7 +326,10 @@ class TestBooking:
     @pytest.mark.parametrize(
         ("location", "url"),
         [
-            ({"type": "google_conference", "status": "pushed", "join_url": "https://meet.example.com/a"}, "https://meet.example.com/a"),
+            (
+                {"type": "google_conference", "status": "pushed", "join_url": "https://meet.example.com/a"},
+                "https://meet.example.com/a",
+            ),
             ({"type": "google_conference", "status": "processing", "join_url": None}, None),
             ({"type": "physical", "location": "1 Example Street"}, None),
             ({"type": "custom", "location": None}, None),
@@ -289,7 +342,9 @@ class TestBooking:
             (None, None),
         ],
     )
-    def test_the_link_of_the_call_is_where_the_location_has_one(self, location: object, url: str | None) -> None:
+    def test_the_link_of_the_call_is_where_the_location_has_one(
+        self, location: object, url: str | None
+    ) -> None:
         booking = booking_of("created", event_with(location=location))
         assert booking.conference_url == url
         assert not booking.untold & {"conference_url", "location"}
@@ -299,7 +354,9 @@ class TestBooking:
         with pytest.raises(PayloadError, match=rf"payload\.{part}: missing"):
             event_of("created", lambda envelope: envelope["payload"].pop(part))
 
-    @pytest.mark.parametrize("uri", ["", " ", "a\x00b", " https://api.calendly.com/x", "https://api.calendly.com/x\n", 5, None])
+    @pytest.mark.parametrize(
+        "uri", ["", " ", "a\x00b", " https://api.calendly.com/x", "https://api.calendly.com/x\n", 5, None]
+    )
     def test_an_id_that_could_not_be_found_again_is_refused(self, uri: object) -> None:
         with pytest.raises(PayloadError, match=r"payload\.uri"):
             event_of("created", payload_with(uri=uri))
@@ -307,7 +364,9 @@ class TestBooking:
     def test_an_event_without_a_payload_is_a_payload_error(self) -> None:
         event = event_of("created")
         with pytest.raises(PayloadError, match="payload: missing"):
-            calendly(SECRET).booking(replace(event, data=b'{"event":"invitee.created","created_at":"2026-06-09T21:37:18Z"}'))
+            calendly(SECRET).booking(
+                replace(event, data=b'{"event":"invitee.created","created_at":"2026-06-09T21:37:18Z"}')
+            )
 
 
 class TestPhone:
@@ -338,8 +397,13 @@ class TestPhone:
             (None, "+442079460000"),
         ],
     )
-    def test_a_number_answered_to_a_question_for_one_is_the_customers(self, question: str | None, answer: str) -> None:
-        asked = [{"question": "Company", "answer": "Example 24", "position": 0}, {"question": question, "answer": answer, "position": 1}]
+    def test_a_number_answered_to_a_question_for_one_is_the_customers(
+        self, question: str | None, answer: str
+    ) -> None:
+        asked = [
+            {"question": "Company", "answer": "Example 24", "position": 0},
+            {"question": question, "answer": answer, "position": 1},
+        ]
         assert booking_of("created", payload_with(questions_and_answers=asked)).customer_phone == answer
 
     @pytest.mark.parametrize(
@@ -358,19 +422,30 @@ class TestPhone:
             ("Preferred dates", "2026-06-09 / 2026-06-10"),
         ],
     )
-    def test_what_is_not_wholly_a_number_or_not_asked_as_one_is_not(self, question: str, answer: object) -> None:
+    def test_what_is_not_wholly_a_number_or_not_asked_as_one_is_not(
+        self, question: str, answer: object
+    ) -> None:
         asked = [{"question": question, "answer": answer, "position": 0}]
         assert booking_of("created", payload_with(questions_and_answers=asked)).customer_phone is None
 
     def test_a_question_that_asks_for_a_telephone_comes_before_another_number(self) -> None:
-        asked = [{"question": "Emergency contact", "answer": "+1 234 567 8910"}, {"question": "Your phone", "answer": "020 7946 0000"}]
-        assert booking_of("created", payload_with(questions_and_answers=asked)).customer_phone == "020 7946 0000"
+        asked = [
+            {"question": "Emergency contact", "answer": "+1 234 567 8910"},
+            {"question": "Your phone", "answer": "020 7946 0000"},
+        ]
+        assert (
+            booking_of("created", payload_with(questions_and_answers=asked)).customer_phone == "020 7946 0000"
+        )
 
-    def test_the_number_for_text_messages_comes_before_an_answer_and_that_before_the_number_to_call(self) -> None:
+    def test_the_number_for_text_messages_comes_before_an_answer_and_that_before_the_number_to_call(
+        self,
+    ) -> None:
         to_call = event_with(location={"type": "outbound_call", "location": "+1 222 222 2222"})
 
         def phone(**parts: object) -> str | None:
-            return booking_of("created", lambda envelope: (to_call(envelope), payload_with(**parts)(envelope))[1]).customer_phone
+            return booking_of(
+                "created", lambda envelope: (to_call(envelope), payload_with(**parts)(envelope))[1]
+            ).customer_phone
 
         asked = [{"question": "Phone", "answer": "+1 333 333 3333"}]
         assert phone(questions_and_answers=[]) == "+1 222 222 2222"
@@ -381,7 +456,9 @@ class TestPhone:
 class TestUntold:
     """What a message leaves out, and what it clears."""
 
-    @pytest.mark.parametrize("name", ["created", "canceled", "no-show", "reschedule-old", "paid", "location-null"])
+    @pytest.mark.parametrize(
+        "name", ["created", "canceled", "no-show", "reschedule-old", "paid", "location-null"]
+    )
     def test_a_whole_message_tells_everything(self, name: str) -> None:
         assert booking_of(name).untold == frozenset()
 
@@ -406,9 +483,16 @@ class TestUntold:
         assert booking_of("created", without(path)).untold == columns
 
     def test_a_field_with_null_clears_its_columns(self) -> None:
-        cleared = payload_with(tracking=None, questions_and_answers=None, payment=None, timezone=None, email=None)
+        cleared = payload_with(
+            tracking=None, questions_and_answers=None, payment=None, timezone=None, email=None
+        )
         booking = booking_of("created", cleared)
-        assert (booking.untold, booking.tracking, booking.answers, booking.timezone) == (frozenset(), None, (), None)
+        assert (booking.untold, booking.tracking, booking.answers, booking.timezone) == (
+            frozenset(),
+            None,
+            (),
+            None,
+        )
 
     @pytest.mark.parametrize("event", [None, {}])
     def test_no_event_says_nothing_of_the_meeting(self, event: object) -> None:
@@ -422,23 +506,38 @@ class TestUntold:
         assert booking_of("created", payload_with(name=None, first_name="Zoë")).untold == frozenset()
 
     def test_hosts_without_names_leave_the_name_untold(self) -> None:
-        assert booking_of("created", event_with(event_memberships=[{"user": "https://api.calendly.com/users/1"}])).untold == {"staff_name"}
+        assert booking_of(
+            "created", event_with(event_memberships=[{"user": "https://api.calendly.com/users/1"}])
+        ).untold == {"staff_name"}
 
     def test_a_cancellation_tells_of_itself_what_it_has(self) -> None:
-        assert booking_of("canceled", without("cancellation")).untold == {"cancel_reason", "cancelled_by", "cancelled_at"}
+        assert booking_of("canceled", without("cancellation")).untold == {
+            "cancel_reason",
+            "cancelled_by",
+            "cancelled_at",
+        }
         assert booking_of("canceled", without("cancellation.created_at")).untold == {"cancelled_at"}
         assert booking_of("canceled", payload_with(cancellation=None)).untold == frozenset()
 
     @pytest.mark.parametrize(
         ("name", "status"),
-        [("canceled", "cancelled"), ("reschedule-old", "rescheduled"), ("created", "confirmed"), ("no-show", "no_show")],
+        [
+            ("canceled", "cancelled"),
+            ("reschedule-old", "rescheduled"),
+            ("created", "confirmed"),
+            ("no-show", "no_show"),
+        ],
     )
     def test_without_a_status_the_events_name_tells_it(self, name: str, status: str) -> None:
         assert booking_of(name, without("status")).status == status
         assert booking_of(name, without("rescheduled")).status == status
 
     def test_answers_are_the_forms_own_text(self) -> None:
-        asked = [{"question": " Topic ", "answer": "a\nb"}, {"question": "Newsletter?", "answer": True}, {"question": None, "answer": None}]
+        asked = [
+            {"question": " Topic ", "answer": "a\nb"},
+            {"question": "Newsletter?", "answer": True},
+            {"question": None, "answer": None},
+        ]
         assert booking_of("created", payload_with(questions_and_answers=asked)).answers == (
             Answer("Topic", "a\nb"),
             Answer("Newsletter?", "true"),

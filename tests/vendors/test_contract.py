@@ -17,7 +17,15 @@ from ingest.instant import parse_instant
 from ingest.vendors import AnyVendor, Delivery, vendor_names
 from ingest.vendors.delivery import Headers
 from tests.vendors.anything import HEADER_VALUES, JSON, TEXT, altered, changed, garbled, to_json
-from tests.vendors.samples_of import Case, Sample, cases_of, credentials, load, signed_parts, vendors_with_samples
+from tests.vendors.samples_of import (
+    Case,
+    Sample,
+    cases_of,
+    credentials,
+    load,
+    signed_parts,
+    vendors_with_samples,
+)
 
 CASES = [case for vendor in vendors_with_samples() for case in cases_of(vendor)]
 RECORDS = [case for case in CASES if case.has_record()]
@@ -27,7 +35,9 @@ every_sampled_vendor = pytest.mark.parametrize("vendor_name", sorted({case.vendo
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_record = pytest.mark.parametrize("case", RECORDS, ids=str)
 
-every_plain_case = pytest.mark.parametrize("case", [case for case in CASES if case.name in {"created", "scheduled"}], ids=str)
+every_plain_case = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name in {"created", "scheduled"}], ids=str
+)
 
 # Each was refused by a parser of ours, or by one that a warehouse or a consumer of the log may have.
 UNREAD = {
@@ -80,7 +90,9 @@ class TestSamples:
     @every_vendor
     def test_every_vendor_has_samples_in_both_shapes(self, vendor_name: str) -> None:
         assert cases_of(vendor_name), f"tests/vendors/samples/{vendor_name} has no case: see the README there"
-        assert [case for case in cases_of(vendor_name) if case.has_record()], f"no case of {vendor_name} has a record.json"
+        assert [case for case in cases_of(vendor_name) if case.has_record()], (
+            f"no case of {vendor_name} has a record.json"
+        )
 
     def test_every_folder_of_samples_belongs_to_a_vendor(self) -> None:
         assert set(vendors_with_samples()) <= set(vendor_names())
@@ -99,8 +111,12 @@ class TestAuthenticity:
     @every_case
     def test_header_names_are_read_in_any_case(self, case: Case) -> None:
         sample = load(case)
-        assert sample.is_believed(sample.with_headers([(name.upper(), value) for name, value in sample.headers]))
-        assert sample.is_believed(sample.with_headers([(name.lower(), value) for name, value in sample.headers]))
+        assert sample.is_believed(
+            sample.with_headers([(name.upper(), value) for name, value in sample.headers])
+        )
+        assert sample.is_believed(
+            sample.with_headers([(name.lower(), value) for name, value in sample.headers])
+        )
 
     @every_case
     @pytest.mark.parametrize("position", [1, 2, 3])
@@ -114,15 +130,21 @@ class TestAuthenticity:
     @every_case
     def test_no_other_secret_is_believed(self, case: Case) -> None:
         sample = load(case)
-        assert refuses(sample.vendor(webhook_secrets=["another-secret", "and-one-more"]), sample.delivery, sample.now)
+        assert refuses(
+            sample.vendor(webhook_secrets=["another-secret", "and-one-more"]), sample.delivery, sample.now
+        )
 
     @every_case
     @per_case
     @given(data=st.data())
-    def test_a_changed_body_is_refused_where_the_body_is_signed(self, case: Case, data: st.DataObject) -> None:
+    def test_a_changed_body_is_refused_where_the_body_is_signed(
+        self, case: Case, data: st.DataObject
+    ) -> None:
         sample = load(case)
         body = data.draw(changed(sample.body) | st.binary(max_size=50))
-        assert refuses(sample.vendor(), replace(sample.delivery, body=body), sample.now) == ("body" in signed_parts(case.vendor))
+        assert refuses(sample.vendor(), replace(sample.delivery, body=body), sample.now) == (
+            "body" in signed_parts(case.vendor)
+        )
 
     @every_case
     @per_case
@@ -130,7 +152,9 @@ class TestAuthenticity:
     def test_a_changed_query_is_refused_where_the_url_is_signed(self, case: Case, query: str) -> None:
         sample = load(case)
         assume(query != sample.given["query"])
-        assert refuses(sample.vendor(), replace(sample.delivery, query=query), sample.now) == ("url" in signed_parts(case.vendor))
+        assert refuses(sample.vendor(), replace(sample.delivery, query=query), sample.now) == (
+            "url" in signed_parts(case.vendor)
+        )
 
     @every_case
     def test_a_missing_or_repeated_credential_is_refused(self, case: Case) -> None:
@@ -147,13 +171,18 @@ class TestAuthenticity:
         own = sample.vendor().credential_header
         assert own is None or own in [name.lower() for name in credentials(case)]
         secrets = sample.vendor().account.live_secrets()
-        assert {name.lower() for name, value in sample.headers if any(secret in value for secret in secrets)} <= {own}
+        assert {
+            name.lower() for name, value in sample.headers if any(secret in value for secret in secrets)
+        } <= {own}
 
     @pytest.mark.parametrize("comma", [", ", " ,", ",\t", " , "])
     @every_case
     def test_blanks_around_the_commas_of_a_signature_change_nothing(self, case: Case, comma: str) -> None:
         sample = load(case)
-        lines = [(name, value.replace(",", comma) if name in credentials(case) else value) for name, value in sample.headers]
+        lines = [
+            (name, value.replace(",", comma) if name in credentials(case) else value)
+            for name, value in sample.headers
+        ]
         assert sample.is_believed(sample.with_headers(lines))
 
     @every_case
@@ -163,7 +192,9 @@ class TestAuthenticity:
             with pytest.raises(VerificationError, match=f"^missing header {name.lower()}$"):
                 sample.vendor().verify(sample.with_headers(sample.headers_but(name)), sample.now)
             twice = [*sample.headers, *(line for line in sample.headers if line[0] == name)]
-            with pytest.raises(VerificationError, match=f"^header {name.lower()} came 2 times: it must come once$"):
+            with pytest.raises(
+                VerificationError, match=f"^header {name.lower()} came 2 times: it must come once$"
+            ):
                 sample.vendor().verify(sample.with_headers(twice), sample.now)
 
     @every_case
@@ -173,7 +204,9 @@ class TestAuthenticity:
         sample = load(case)
         name = data.draw(st.sampled_from(credentials(case)))
         value = data.draw(garbled(dict(sample.headers)[name]))
-        assert refuses(sample.vendor(), sample.with_headers([*sample.headers_but(name), (name, value)]), sample.now)
+        assert refuses(
+            sample.vendor(), sample.with_headers([*sample.headers_but(name), (name, value)]), sample.now
+        )
 
     @every_sampled_vendor
     @per_vendor
@@ -196,7 +229,9 @@ class TestAge:
         minute = sample.vendor(tolerance="60s")
         at = sent or sample.now
         assert not refuses(minute, sample.delivery, at + timedelta(seconds=60))
-        assert refuses(minute, sample.delivery, at + timedelta(seconds=60, microseconds=1)) == (sent is not None)
+        assert refuses(minute, sample.delivery, at + timedelta(seconds=60, microseconds=1)) == (
+            sent is not None
+        )
         assert not refuses(sample.vendor(tolerance=None), sample.delivery, at + timedelta(days=3650))
 
     @every_case
@@ -205,7 +240,9 @@ class TestAge:
         sent = sample.verified().proof.sent_at
         at = sent or sample.now
         assert not refuses(sample.vendor(), sample.delivery, at - CLOCK_SKEW)
-        assert refuses(sample.vendor(), sample.delivery, at - CLOCK_SKEW - timedelta(microseconds=1)) == (sent is not None)
+        assert refuses(sample.vendor(), sample.delivery, at - CLOCK_SKEW - timedelta(microseconds=1)) == (
+            sent is not None
+        )
 
     @every_case
     def test_a_refusal_says_by_how_much_the_clocks_differ(self, case: Case) -> None:
@@ -216,7 +253,9 @@ class TestAge:
         with pytest.raises(VerificationError, match=r"^sent 2 h 5 min in the future .*clock"):
             sample.vendor().verify(sample.delivery, sent - timedelta(minutes=125, seconds=1))
         with pytest.raises(VerificationError, match=r"^sent 3 d 4 h ago .* tolerance is 2 min: "):
-            sample.vendor(tolerance="120s").verify(sample.delivery, sent + timedelta(days=3, hours=4, minutes=1))
+            sample.vendor(tolerance="120s").verify(
+                sample.delivery, sent + timedelta(days=3, hours=4, minutes=1)
+            )
 
 
 class TestMeaning:
@@ -227,8 +266,16 @@ class TestMeaning:
         sample = load(case)
         event = sample.vendor().parse(sample.verified())
         told = sample.given["event"]
-        assert (event.type, event.subject, event.time) == (told["type"], told["subject"], parse_instant(told["time"]))
-        assert (event.source, event.data, event.received_at) == (f"/{case.vendor}/sales", sample.body, sample.now)
+        assert (event.type, event.subject, event.time) == (
+            told["type"],
+            told["subject"],
+            parse_instant(told["time"]),
+        )
+        assert (event.source, event.data, event.received_at) == (
+            f"/{case.vendor}/sales",
+            sample.body,
+            sample.now,
+        )
         assert (event.via, event.signed_by) == (Via.WEBHOOK, sample.verified().proof.signed_by)
         assert Event.from_record(event.to_record()) == event
 
@@ -264,8 +311,14 @@ class TestMeaning:
         booking = sample.vendor().booking(event)
         assert booking is not None
         told = set(COLUMNS) - sample.booking.untold - booking.untold
-        assert {name: getattr(booking, name) for name in told} == {name: getattr(sample.booking, name) for name in told}
-        assert (event.subject, event.via, event.time) == (sample.booking.booking_id, Via.RECONCILE, sample.now)
+        assert {name: getattr(booking, name) for name in told} == {
+            name: getattr(sample.booking, name) for name in told
+        }
+        assert (event.subject, event.via, event.time) == (
+            sample.booking.booking_id,
+            Via.RECONCILE,
+            sample.now,
+        )
         assert Event.from_record(event.to_record()) == event
 
     @every_record
@@ -283,7 +336,9 @@ class TestUnreadValues:
 
     @pytest.mark.parametrize("what", UNREAD)
     @every_plain_case
-    def test_the_booking_arrives_whatever_is_in_a_field_that_nobody_reads(self, case: Case, what: str) -> None:
+    def test_the_booking_arrives_whatever_is_in_a_field_that_nobody_reads(
+        self, case: Case, what: str
+    ) -> None:
         sample = load(case)
         body = _with_unread(sample.body, UNREAD[what])
         event = _event(sample, body)
@@ -300,7 +355,9 @@ class TestUnreadValues:
 
     @pytest.mark.parametrize("half", [b'"\\ud800"', b'"\\udfff\\ud83d"', b'"\xed\xa0\x80"', b'"\xff"'])
     @every_plain_case
-    def test_an_id_with_a_broken_character_is_refused_for_it_may_be_two_bookings(self, case: Case, half: bytes) -> None:
+    def test_an_id_with_a_broken_character_is_refused_for_it_may_be_two_bookings(
+        self, case: Case, half: bytes
+    ) -> None:
         sample = load(case)
         subject = json.dumps(sample.given["event"]["subject"]).encode()
         assert subject in sample.body
@@ -308,7 +365,9 @@ class TestUnreadValues:
             sample.vendor().booking(_event(sample, sample.body.replace(subject, half)))
 
     @every_plain_case
-    def test_of_a_key_that_is_there_twice_the_last_value_counts_for_event_and_booking_alike(self, case: Case) -> None:
+    def test_of_a_key_that_is_there_twice_the_last_value_counts_for_event_and_booking_alike(
+        self, case: Case
+    ) -> None:
         sample = load(case)
         subject = json.dumps(sample.given["event"]["subject"]).encode()
         name = _key_of(sample.body, subject)
@@ -319,8 +378,12 @@ class TestUnreadValues:
             assert sample.vendor().booking(event) == sample.vendor().booking(_event(sample, sample.body))
 
     @every_plain_case
-    @pytest.mark.parametrize("broken", [b"", b"not JSON", b"{", b"[1,]", b"\x1f\x8b\x08", b"{} {}", b'{"a":1}\x00'])
-    def test_what_is_no_json_at_all_is_refused_and_none_of_it_is_told(self, case: Case, broken: bytes) -> None:
+    @pytest.mark.parametrize(
+        "broken", [b"", b"not JSON", b"{", b"[1,]", b"\x1f\x8b\x08", b"{} {}", b'{"a":1}\x00']
+    )
+    def test_what_is_no_json_at_all_is_refused_and_none_of_it_is_told(
+        self, case: Case, broken: bytes
+    ) -> None:
         sample = load(case)
         with pytest.raises(PayloadError, match=r"^the body is not JSON"):
             _event(sample, broken)
@@ -352,7 +415,9 @@ class TestAnything:
     @every_sampled_vendor
     @per_vendor
     @given(data=st.data())
-    def test_a_signed_body_is_an_event_or_a_payload_error(self, vendor_name: str, data: st.DataObject) -> None:
+    def test_a_signed_body_is_an_event_or_a_payload_error(
+        self, vendor_name: str, data: st.DataObject
+    ) -> None:
         sample = data.draw(any_sample(vendor_name))
         body = data.draw(altered(json.loads(sample.body)).map(to_json) | JSON.map(to_json) | st.binary())
         delivery = sample.signed(body)
@@ -387,7 +452,9 @@ def check_booking(vendor: AnyVendor, event: Event) -> None:
         return
     if booking is not None:
         assert booking.booking_id == event.subject
-        assert booking.untold <= set(COLUMNS) - {"booking_id", "version", "gone_at", "column_versions"}, "no column by that name"
+        assert booking.untold <= set(COLUMNS) - {"booking_id", "version", "gone_at", "column_versions"}, (
+            "no column by that name"
+        )
         for field in fields(Booking):
             check_value(getattr(booking, field.name))
 

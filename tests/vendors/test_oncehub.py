@@ -29,7 +29,9 @@ VECTOR = "t=1611144604,s=bebad27e964545bd7d278a8dcd5d3f4becb61dc7da493818f55217f
 
 
 def _oncehub() -> Oncehub:
-    account = OncehubAccount.model_validate({"name": "sales", "vendor": "oncehub", "webhook_secrets": [SECRET]})
+    account = OncehubAccount.model_validate(
+        {"name": "sales", "vendor": "oncehub", "webhook_secrets": [SECRET]}
+    )
     return Oncehub(account, "https://hooks.example.com")
 
 
@@ -88,7 +90,9 @@ def test_the_event_id_is_oncehubs_own() -> None:
 
 @pytest.mark.parametrize("absent", [None, ""])
 def test_without_an_envelope_id_the_body_is_the_identity(absent: str | None) -> None:
-    one, same, other = (_received(_envelope(id=absent, creation_time=f"2026-09-14T08:00:0{second}Z")) for second in (3, 3, 4))
+    one, same, other = (
+        _received(_envelope(id=absent, creation_time=f"2026-09-14T08:00:0{second}Z")) for second in (3, 3, 4)
+    )
     assert len(one.id) == 64
     assert one.id == same.id != other.id
 
@@ -160,14 +164,19 @@ def test_a_missing_field_gives_the_same_columns_as_null_and_leaves_them_untold()
         assert name == "form_submission" or missing.untold > empty.untold - {"tracking"}, name
 
 
-@pytest.mark.parametrize("block", ["virtual_conferencing", "cancel_reschedule_information", "payment_information"])
+@pytest.mark.parametrize(
+    "block", ["virtual_conferencing", "cancel_reschedule_information", "payment_information"]
+)
 def test_a_block_of_another_shape_is_as_good_as_absent(block: str) -> None:
     assert _told("canceled", **{block: ["?"]}) == _told("canceled", **{block: None})
 
 
 def test_a_joining_link_is_the_location_before_its_description() -> None:
     link = {"join_url": "https://meet.example.com/1"}
-    assert _told(virtual_conferencing=link, location_description="Room 2").location == "https://meet.example.com/1"
+    assert (
+        _told(virtual_conferencing=link, location_description="Room 2").location
+        == "https://meet.example.com/1"
+    )
     assert _told(virtual_conferencing=None, location_description="Room 2").location == "Room 2"
 
 
@@ -178,7 +187,13 @@ def test_a_mobile_phone_serves_where_there_is_no_phone() -> None:
 
 @pytest.mark.parametrize(
     ("guests", "participants"),
-    [(None, 1), ("", 1), ([], 1), (["a@example.com", ""], 2), ([{"email": "a@example.com"}, "b@example.com"], 3)],
+    [
+        (None, 1),
+        ("", 1),
+        ([], 1),
+        (["a@example.com", ""], 2),
+        ([{"email": "a@example.com"}, "b@example.com"], 3),
+    ],
 )
 def test_guests_come_on_top_of_the_customer(guests: object, participants: int) -> None:
     assert _told(form_submission={"name": "Casey Sample", "guests": guests}).participants == participants
@@ -207,7 +222,11 @@ def test_their_status_becomes_ours(word: str | None, status: BookingStatus) -> N
 
 def test_a_booking_moved_in_place_keeps_its_id_and_stands_at_its_new_time() -> None:
     moved = _told("rescheduled-same-id")
-    assert (moved.booking_id, moved.status, moved.rescheduled_from) == ("BKNG-MOVED00001", BookingStatus.CONFIRMED, None)
+    assert (moved.booking_id, moved.status, moved.rescheduled_from) == (
+        "BKNG-MOVED00001",
+        BookingStatus.CONFIRMED,
+        None,
+    )
     assert moved.starts_at == datetime(2026, 9, 23, 15, tzinfo=UTC)
 
 
@@ -217,10 +236,14 @@ def test_a_booking_moved_to_another_page_is_two_of_which_the_new_one_names_the_o
     assert new.rescheduled_from == old.booking_id != new.booking_id
 
 
-@pytest.mark.parametrize(("actor", "by"), [("customer", "customer"), ("user", "host"), ("robot", "robot"), ("", None)])
+@pytest.mark.parametrize(
+    ("actor", "by"), [("customer", "customer"), ("user", "host"), ("robot", "robot"), ("", None)]
+)
 def test_only_a_cancelled_booking_has_a_canceller(actor: str, by: str | None) -> None:
     change = {"reason": "Why not", "actioned_by": actor}
-    cancelled, moved = (_told(status=status, cancel_reschedule_information=change) for status in ("canceled", "rescheduled"))
+    cancelled, moved = (
+        _told(status=status, cancel_reschedule_information=change) for status in ("canceled", "rescheduled")
+    )
     assert (cancelled.cancelled_by, cancelled.cancel_reason) == (by, "Why not")
     assert (moved.cancelled_by, moved.cancel_reason) == (None, None)
 
@@ -252,7 +275,10 @@ def test_an_event_keeps_its_milliseconds_to_settle_ties_of_versions() -> None:
 
 
 def test_a_later_update_is_a_greater_version() -> None:
-    assert _told(last_updated_time="2026-09-14T08:00:03.000Z").version > _told(last_updated_time="2026-09-14T08:00:02.999Z").version
+    assert (
+        _told(last_updated_time="2026-09-14T08:00:03.000Z").version
+        > _told(last_updated_time="2026-09-14T08:00:02.999Z").version
+    )
 
 
 @pytest.mark.parametrize("absent", [None, ""])
@@ -268,14 +294,22 @@ def test_the_end_is_the_start_and_the_duration() -> None:
 
 @pytest.mark.parametrize(
     ("amount", "currency", "price"),
-    [(4550, "USD", "45.50"), (0, "USD", "0.00"), (6000, "JPY", "6000"), (12345, "KWD", "12.345"), (999, "gbp", "9.99")],
+    [
+        (4550, "USD", "45.50"),
+        (0, "USD", "0.00"),
+        (6000, "JPY", "6000"),
+        (12345, "KWD", "12.345"),
+        (999, "gbp", "9.99"),
+    ],
 )
 def test_an_amount_is_in_the_currencys_minor_units(amount: int, currency: str, price: str) -> None:
     booking = _told(payment_information={"amount_charged": amount, "currency": currency})
     assert (booking.price, booking.currency) == (Decimal(price), currency.upper())
 
 
-@pytest.mark.parametrize("payment", [{"amount_charged": 4550, "currency": ""}, {"amount_charged": None, "currency": "USD"}, "paid"])
+@pytest.mark.parametrize(
+    "payment", [{"amount_charged": 4550, "currency": ""}, {"amount_charged": None, "currency": "USD"}, "paid"]
+)
 def test_an_amount_or_a_currency_alone_is_no_price(payment: object) -> None:
     booking = _told(payment_information=payment)
     assert (booking.price, booking.currency) == (None, None)
@@ -306,7 +340,14 @@ def test_a_deleted_booking_as_rest_tells_of_it_is_refused() -> None:
         _oncehub().booking_of_record(b'{"id":"BKNG-GONE000001","object":"booking","deleted":true}')
 
 
-RILEY = {"id": "CTC-1", "object": "contact", "first_name": "Riley", "last_name": "Example", "email": "riley@example.com", "phone": "+1"}
+RILEY = {
+    "id": "CTC-1",
+    "object": "contact",
+    "first_name": "Riley",
+    "last_name": "Example",
+    "email": "riley@example.com",
+    "phone": "+1",
+}
 PERSON = ("CTC-1", "Riley Example", "riley@example.com", "+1")
 NOBODY: dict[str, Any] = {"form_submission": None, "conversation": None, "attendees": []}
 
@@ -319,12 +360,21 @@ def _customer(booking: Booking) -> tuple[str | None, ...]:
     "where",
     [
         pytest.param({"conversation": {"id": "CVR-1", "contact": RILEY}}, id="the conversation's contact"),
-        pytest.param({"conversation": {"id": "CVR-1", "contact": RILEY}, "contact": None}, id="beside a contact that is null"),
-        pytest.param({"conversation": {"id": "CVR-1", "contact": "CTC-1"}, "contact": RILEY}, id="the conversation has the contact's id"),
+        pytest.param(
+            {"conversation": {"id": "CVR-1", "contact": RILEY}, "contact": None},
+            id="beside a contact that is null",
+        ),
+        pytest.param(
+            {"conversation": {"id": "CVR-1", "contact": "CTC-1"}, "contact": RILEY},
+            id="the conversation has the contact's id",
+        ),
         pytest.param({"conversation": "CVR-1", "contact": RILEY}, id="the conversation is an id"),
         pytest.param({"contact": RILEY}, id="the contact alone"),
         pytest.param({"form_submission": {}, "contact": RILEY}, id="beside an empty form"),
-        pytest.param({"form_submission": {"name": None, "email": "", "guests": []}, "contact": RILEY}, id="beside a form without a person"),
+        pytest.param(
+            {"form_submission": {"name": None, "email": "", "guests": []}, "contact": RILEY},
+            id="beside a form without a person",
+        ),
     ],
 )
 def test_without_a_form_the_contact_is_the_customer(where: dict[str, Any]) -> None:
@@ -335,7 +385,10 @@ def test_without_a_form_the_contact_is_the_customer(where: dict[str, Any]) -> No
 
 
 def test_what_a_form_says_goes_before_the_contact_whose_id_is_kept() -> None:
-    booking = _told(contact=RILEY, form_submission={"name": "Casey", "email": "casey@example.com", "phone": None, "mobile_phone": None})
+    booking = _told(
+        contact=RILEY,
+        form_submission={"name": "Casey", "email": "casey@example.com", "phone": None, "mobile_phone": None},
+    )
     assert _customer(booking) == ("CTC-1", "Casey", "casey@example.com", None)
 
 
@@ -351,12 +404,36 @@ def test_a_contact_that_is_an_id_is_the_customers_id() -> None:
 @pytest.mark.parametrize(
     ("attendees", "host", "address"),
     [
-        (["host@example.org", "riley@example.com"], {"owner": {"id": "USR-1", "email": "Host@Example.org"}}, "riley@example.com"),
-        (["riley@example.com", "host@example.org"], {"external_calendar": {"id": "host@example.org"}}, "riley@example.com"),
-        (["host@example.org", "riley@example.com"], {"external_calendar": {"name": "host@example.org", "id": "x"}}, "riley@example.com"),
-        (["host@example.org", "riley@example.com"], {"conversation": {"owner": {"email": "host@example.org"}}}, "riley@example.com"),
-        (["host@example.org", {"email": "riley@example.com"}], {"external_calendar": {"id": "host@example.org"}}, "riley@example.com"),
-        (["host@example.org", "riley@example.com", "more@example.com"], {"external_calendar": {"id": "host@example.org"}}, None),
+        (
+            ["host@example.org", "riley@example.com"],
+            {"owner": {"id": "USR-1", "email": "Host@Example.org"}},
+            "riley@example.com",
+        ),
+        (
+            ["riley@example.com", "host@example.org"],
+            {"external_calendar": {"id": "host@example.org"}},
+            "riley@example.com",
+        ),
+        (
+            ["host@example.org", "riley@example.com"],
+            {"external_calendar": {"name": "host@example.org", "id": "x"}},
+            "riley@example.com",
+        ),
+        (
+            ["host@example.org", "riley@example.com"],
+            {"conversation": {"owner": {"email": "host@example.org"}}},
+            "riley@example.com",
+        ),
+        (
+            ["host@example.org", {"email": "riley@example.com"}],
+            {"external_calendar": {"id": "host@example.org"}},
+            "riley@example.com",
+        ),
+        (
+            ["host@example.org", "riley@example.com", "more@example.com"],
+            {"external_calendar": {"id": "host@example.org"}},
+            None,
+        ),
         (["host@example.org", "riley@example.com"], {}, None),
         (["host@example.org"], {"external_calendar": {"id": "host@example.org"}}, None),
         ([], {"external_calendar": {"id": "host@example.org"}}, None),
@@ -366,14 +443,23 @@ def test_a_contact_that_is_an_id_is_the_customers_id() -> None:
 def test_who_attends_beside_the_host_is_the_customer_where_nobody_else_is_named(
     attendees: object, host: dict[str, Any], address: str | None
 ) -> None:
-    booking = _told(**NOBODY | {"owner": "USR-1", "external_calendar": None} | host | {"attendees": attendees})
+    booking = _told(
+        **NOBODY | {"owner": "USR-1", "external_calendar": None} | host | {"attendees": attendees}
+    )
     assert booking.customer_email == address
     assert {"customer_name", "customer_email", "customer_phone", "customer_id"} <= booking.untold
 
 
 def test_a_null_form_leaves_untold_what_a_form_would_tell() -> None:
     booking = _told(**NOBODY)
-    assert {"customer_name", "customer_email", "customer_phone", "participants", "guests", "answers"} <= booking.untold
+    assert {
+        "customer_name",
+        "customer_email",
+        "customer_phone",
+        "participants",
+        "guests",
+        "answers",
+    } <= booking.untold
     assert booking.participants is None
 
 
@@ -392,43 +478,80 @@ def test_a_form_that_is_there_clears_what_it_has_empty() -> None:
 
 
 def test_a_contact_clears_what_it_has_empty() -> None:
-    cleared = _told(**NOBODY | {"conversation": {"id": "CVR-1", "contact": RILEY | {"phone": None, "mobile_phone": None}, "answers": []}})
+    cleared = _told(
+        **NOBODY
+        | {
+            "conversation": {
+                "id": "CVR-1",
+                "contact": RILEY | {"phone": None, "mobile_phone": None},
+                "answers": [],
+            }
+        }
+    )
     assert cleared.customer_phone is None
     assert not {"customer_phone", "customer_id", "customer_name"} & cleared.untold
 
 
 @pytest.mark.parametrize("form", [None, {}, {"name": "", "email": None, "phone": "", "mobile_phone": None}])
 @pytest.mark.parametrize("contact", ["CTC-1", {"id": "CTC-1"}])
-def test_an_empty_form_beside_a_contact_of_which_only_the_id_is_told_clears_nobody(form: object, contact: object) -> None:
+def test_an_empty_form_beside_a_contact_of_which_only_the_id_is_told_clears_nobody(
+    form: object, contact: object
+) -> None:
     booking = _record(**NOBODY | {"form_submission": form, "contact": contact})
     assert booking.customer_id == "CTC-1"
     assert {"customer_name", "customer_phone"} <= booking.untold
 
 
 def test_without_a_form_people_and_answers_are_guesses_that_any_form_corrects() -> None:
-    booking = _told(**NOBODY | {"conversation": "CVR-1", "contact": RILEY, "custom_fields": [{"name": "Seats", "value": 3}]})
+    booking = _told(
+        **NOBODY
+        | {"conversation": "CVR-1", "contact": RILEY, "custom_fields": [{"name": "Seats", "value": 3}]}
+    )
     assert (booking.participants, booking.answers) == (1, (Answer("Seats", "3"),))
     assert {"participants", "answers"} <= booking.untold
 
 
 def test_an_owner_that_is_an_id_leaves_the_name_untold_unless_the_booking_was_reassigned() -> None:
     envelope = _envelope(data=_envelope()["data"] | {"owner": "USR-NEW"})
-    told, reassigned = (_booking(_received(envelope | {"type": kind})) for kind in ("booking.completed", "booking.reassigned"))
+    told, reassigned = (
+        _booking(_received(envelope | {"type": kind})) for kind in ("booking.completed", "booking.reassigned")
+    )
     assert (told.staff, told.staff_name, "staff_name" in told.untold) == (("USR-NEW",), None, True)
-    assert (reassigned.staff, reassigned.staff_name, "staff_name" in reassigned.untold) == (("USR-NEW",), None, False)
+    assert (reassigned.staff, reassigned.staff_name, "staff_name" in reassigned.untold) == (
+        ("USR-NEW",),
+        None,
+        False,
+    )
 
 
 def test_answers_are_of_the_conversation_then_of_the_form_then_of_the_booking_each_once() -> None:
     booking = _told(
-        conversation={"answers": [{"question": "Team size?", "value": "9"}, {"question": "", "value": None}, None]},
-        form_submission={"name": "C", "custom_fields": [{"name": "Topics", "value": ["a", "b"]}, {"name": "Consent", "value": True}]},
-        custom_fields=[{"name": "Consent", "value": True}, {"name": "Size", "value": {"w": 1}}, {"name": "Unanswered", "value": None}],
+        conversation={
+            "answers": [{"question": "Team size?", "value": "9"}, {"question": "", "value": None}, None]
+        },
+        form_submission={
+            "name": "C",
+            "custom_fields": [{"name": "Topics", "value": ["a", "b"]}, {"name": "Consent", "value": True}],
+        },
+        custom_fields=[
+            {"name": "Consent", "value": True},
+            {"name": "Size", "value": {"w": 1}},
+            {"name": "Unanswered", "value": None},
+        ],
     )
-    pairs = [("Team size?", "9"), ("Topics", '["a", "b"]'), ("Consent", "true"), ("Size", '{"w": 1}'), ("Unanswered", None)]
+    pairs = [
+        ("Team size?", "9"),
+        ("Topics", '["a", "b"]'),
+        ("Consent", "true"),
+        ("Size", '{"w": 1}'),
+        ("Unanswered", None),
+    ]
     assert booking.answers == tuple(Answer(*pair) for pair in pairs)
 
 
-@pytest.mark.parametrize("fields", [None, "", {}, "text", [None, "text", 7], [{}], [{"name": "", "value": None}]])
+@pytest.mark.parametrize(
+    "fields", [None, "", {}, "text", [None, "text", 7], [{}], [{"name": "", "value": None}]]
+)
 def test_custom_fields_of_another_shape_are_none(fields: object) -> None:
     assert _told(custom_fields=fields, form_submission={"name": "C", "custom_fields": fields}).answers == ()
 
@@ -443,7 +566,15 @@ def test_guests_are_their_addresses_each_once() -> None:
     ("parameters", "tracking"),
     [
         (
-            {"source": "mail", "medium": None, "campaign": "", "term": "a b", "content": 7, "id": "x", "": "y"},
+            {
+                "source": "mail",
+                "medium": None,
+                "campaign": "",
+                "term": "a b",
+                "content": 7,
+                "id": "x",
+                "": "y",
+            },
             {"source": "mail", "term": "a b", "content": "7", "id": "x"},
         ),
         ({"utm_source": "mail"}, {"source": "mail"}),
@@ -452,7 +583,9 @@ def test_guests_are_their_addresses_each_once() -> None:
         (None, None),
     ],
 )
-def test_campaign_parameters_have_their_usual_names(parameters: object, tracking: dict[str, str] | None) -> None:
+def test_campaign_parameters_have_their_usual_names(
+    parameters: object, tracking: dict[str, str] | None
+) -> None:
     booking = _record(utm_params=parameters)
     assert booking.tracking == (tracking and {f"utm_{name}": value for name, value in tracking.items()})
 
@@ -482,7 +615,8 @@ def test_only_a_link_is_the_link_of_a_call(join_url: str | None, link: str | Non
 
 
 @pytest.mark.parametrize(
-    ("conferencing", "link"), [({"join_url": "+1 202 555 0123"}, "https://call.example.com/1"), (None, "https://call.example.com/1")]
+    ("conferencing", "link"),
+    [({"join_url": "+1 202 555 0123"}, "https://call.example.com/1"), (None, "https://call.example.com/1")],
 )
 def test_a_place_that_is_but_a_link_is_the_link_of_the_call(conferencing: object, link: str) -> None:
     assert _told(virtual_conferencing=conferencing, location_description=link).conference_url == link

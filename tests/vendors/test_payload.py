@@ -65,10 +65,15 @@ def untold_by(message: dict[str, Any], **columns: Any) -> set[str]:
         ({"first": None, "place": {}, "hosts": [{}]}, {"customer_name", "location", "staff_name"}),
         ({"first": None, "last": None, "place": {"country": "FI"}, "hosts": None}, {"location"}),
         ({"first": None, "last": None, "place": {"city": None}, "hosts": [{"name": None}, {}]}, set()),
-        ({"first": None, "last": None, "place": {"city": None}, "hosts": [{}, {"name": None}]}, {"staff_name"}),
+        (
+            {"first": None, "last": None, "place": {"city": None}, "hosts": [{}, {"name": None}]},
+            {"staff_name"},
+        ),
     ],
 )
-def test_an_absent_field_is_untold_and_a_null_one_is_cleared(message: dict[str, Any], names: set[str]) -> None:
+def test_an_absent_field_is_untold_and_a_null_one_is_cleared(
+    message: dict[str, Any], names: set[str]
+) -> None:
     assert untold_by(message) == names
 
 
@@ -130,7 +135,10 @@ def test_a_list_without_objects_is_empty(value: object) -> None:
     assert read_value(Form, {"hosts": value}).hosts == ()
 
 
-@pytest.mark.parametrize(("message", "is_told"), [({}, False), ({"state": None}, False), ({"state": ""}, False), ({"state": "odd"}, True)])
+@pytest.mark.parametrize(
+    ("message", "is_told"),
+    [({}, False), ({"state": None}, False), ({"state": ""}, False), ({"state": "odd"}, True)],
+)
 def test_a_status_is_never_cleared(message: dict[str, Any], is_told: bool) -> None:
     booking = Booking(booking_id="1", version="1", status=BookingStatus.UNKNOWN)
     assert ("status" not in untold(read_value(Message, message), booking, {"status": ("state",)})) is is_told
@@ -141,7 +149,10 @@ def test_a_word_is_one_word_however_it_is_spelled(text: str) -> None:
     assert read_value(Message, {"state": text}).state == "noshow"
 
 
-@pytest.mark.parametrize(("text", "word"), [("Cancelled", "canceled"), ("canceled", "canceled"), ("", None), (None, None), ([], None)])
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("Cancelled", "canceled"), ("canceled", "canceled"), ("", None), (None, None), ([], None)],
+)
 def test_both_spellings_of_a_cancellation_are_one(text: object, word: str | None) -> None:
     assert read_value(Message, {"state": text}).state == word
 
@@ -159,12 +170,23 @@ class Loose(Payload):
 
 @pytest.mark.parametrize("value", [None, "", []])
 def test_what_is_empty_is_absent_whatever_was_expected(value: object) -> None:
-    told = read_value(Loose, dict.fromkeys(["described", "needed", "named", "all_named", "amount", "flag"], value))
-    assert (told.described, told.needed, told.named, told.all_named, told.amount, told.flag) == (None, None, None, (), None, None)
+    told = read_value(
+        Loose, dict.fromkeys(["described", "needed", "named", "all_named", "amount", "flag"], value)
+    )
+    assert (told.described, told.needed, told.named, told.all_named, told.amount, told.flag) == (
+        None,
+        None,
+        None,
+        (),
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize("value", ["text", 7, True, [None], ["text"]])
-def test_another_kind_of_value_is_none_where_it_only_describes_and_an_error_where_the_booking_depends_on_it(value: object) -> None:
+def test_another_kind_of_value_is_none_where_it_only_describes_and_an_error_where_the_booking_depends_on_it(
+    value: object,
+) -> None:
     assert read_value(Loose, {"described": value}).described is None
     with pytest.raises(PayloadError, match="needed"):
         read_value(Loose, {"needed": value})

@@ -24,7 +24,13 @@ from ingest.vendors.rest import AnyRest
 from ingest.vendors.subscriptions import load_subscriptions
 from tests.rest.rig import Side, listed, read
 from tests.simulator.story import DIALECTS, VENDORS, delivered, live, new_world
-from tests.vendors.specification import Specification, load_specification, shapes, specified_vendors, unspecified
+from tests.vendors.specification import (
+    Specification,
+    load_specification,
+    shapes,
+    specified_vendors,
+    unspecified,
+)
 
 STEPS = 800
 # Objects of each kind that are asked for one by one.
@@ -81,7 +87,9 @@ def webhooks(changes: list[Change]) -> Mapping[str, list[tuple[str, Any]]]:
     for change in changes:
         vendor = VENDORS[change.account]
         delivery = delivered(change, change.meeting.changed_at)
-        kind = vendor.parse(vendor.verify(delivery, delivery.received_at)).type.removeprefix(f"{vendor.name}.")
+        kind = vendor.parse(vendor.verify(delivery, delivery.received_at)).type.removeprefix(
+            f"{vendor.name}."
+        )
         sent.setdefault(vendor.name, []).append((kind, json.loads(delivery.body)))
     return sent
 
@@ -92,7 +100,10 @@ def answers(changes: list[Change], tmp_path_factory: pytest.TempPathFactory) -> 
     meetings: dict[str, dict[int, Any]] = {}
     for change in changes:
         meetings.setdefault(change.account, {})[change.meeting.number] = change.meeting
-    return {vendor: asked(vendor, meetings[vendor], tmp_path_factory.mktemp(vendor)) for vendor in specified_vendors()}
+    return {
+        vendor: asked(vendor, meetings[vendor], tmp_path_factory.mktemp(vendor))
+        for vendor in specified_vendors()
+    }
 
 
 def asked(vendor: str, meetings: dict[int, Any], tokens: Path) -> list[Answer]:
@@ -131,7 +142,9 @@ def ask_for_singles(side: Side, recorder: Recorder) -> None:
     for path in paths(side.dialect):
         parent, _, last = path.rpartition("/")
         if last.startswith("{") and "{" not in parent:
-            for name in list(ids(answer.body for answer in recorder.answers if answer.name == f"GET {parent}"))[:FEW]:
+            for name in list(
+                ids(answer.body for answer in recorder.answers if answer.name == f"GET {parent}")
+            )[:FEW]:
                 ask(side, f"{parent}/{name}")
 
 
@@ -161,7 +174,11 @@ def ids(bodies: Iterable[Any]) -> Iterator[str]:
     for body in bodies:
         for part in body.values() if isinstance(body, dict) else ():
             for entry in part if isinstance(part, list) else ():
-                yield from (str(entry[name]).rpartition("/")[2] for name in IDS if isinstance(entry, dict) and name in entry)
+                yield from (
+                    str(entry[name]).rpartition("/")[2]
+                    for name in IDS
+                    if isinstance(entry, dict) and name in entry
+                )
 
 
 def typed(body: Any) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -230,20 +247,28 @@ def faults_of(specification: Specification, answer: Answer) -> list[str]:
 def test_every_schema_has_something_to_say(
     vendor: str, webhooks: Mapping[str, list[tuple[str, Any]]], answers: Mapping[str, list[Answer]]
 ) -> None:
-    seen = {f"webhook {kind}" for kind, _ in webhooks[vendor]} | {answer.name for answer in answers[vendor] if answer.body is not None}
+    seen = {f"webhook {kind}" for kind, _ in webhooks[vendor]} | {
+        answer.name for answer in answers[vendor] if answer.body is not None
+    }
     specification = load_specification(vendor)
-    assert {name for name in specification.names if not name.startswith("error")} <= seen | set(specification.not_simulated)
+    assert {name for name in specification.names if not name.startswith("error")} <= seen | set(
+        specification.not_simulated
+    )
 
 
 @every_specified_vendor
-def test_a_field_of_another_name_is_noticed(vendor: str, webhooks: Mapping[str, list[tuple[str, Any]]]) -> None:
+def test_a_field_of_another_name_is_noticed(
+    vendor: str, webhooks: Mapping[str, list[tuple[str, Any]]]
+) -> None:
     specification, tried = load_specification(vendor), set()
     for kind, body in webhooks[vendor]:
         for path in fields(body):
             where = (kind, *(step for step in path if isinstance(step, str)))
             if where not in tried:
                 tried.add(where)
-                assert specification.faults(f"webhook {kind}", renamed(body, path)), f"{kind}: {path} may have any name"
+                assert specification.faults(f"webhook {kind}", renamed(body, path)), (
+                    f"{kind}: {path} may have any name"
+                )
     assert len(tried) > len(specification.names)
 
 
@@ -251,8 +276,12 @@ def test_a_field_of_another_name_is_noticed(vendor: str, webhooks: Mapping[str, 
 def test_every_field_that_a_mapping_reads_is_in_the_specification(vendor: str) -> None:
     specification, reached, missing = load_specification(vendor), set(), set()
     for name, schemas in specification.reads.items():
-        found, more = unspecified(specification, shapes(vendor)[name], [specification.schema(schema) for schema in schemas])
+        found, more = unspecified(
+            specification, shapes(vendor)[name], [specification.schema(schema) for schema in schemas]
+        )
         missing |= set(found)
         reached |= more
     assert missing == set()
-    assert {shape.__name__ for shape in reached} == set(shapes(vendor)), "shapes that `reads` does not lead to"
+    assert {shape.__name__ for shape in reached} == set(shapes(vendor)), (
+        "shapes that `reads` does not lead to"
+    )

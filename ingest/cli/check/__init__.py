@@ -17,7 +17,12 @@ from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyVendor
 
-_WORDS = {State.OK: ("ok  ", "green"), State.WARNING: ("warn", "yellow"), State.FAILED: ("FAIL", "red"), State.SKIPPED: ("skip", "yellow")}
+_WORDS = {
+    State.OK: ("ok  ", "green"),
+    State.WARNING: ("warn", "yellow"),
+    State.FAILED: ("FAIL", "red"),
+    State.SKIPPED: ("skip", "yellow"),
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -61,14 +66,21 @@ def _findings(settings: Settings, *, quiet: bool) -> Iterator[Finding]:
         left = [check.name for lane in checks for check in lane]
         results = run_lanes(checks)
         while left:
-            with console.status(f"checking {', '.join(left[:3])} …"):  # ends before anything is printed, which it would catch
+            with console.status(
+                f"checking {', '.join(left[:3])} …"
+            ):  # ends before anything is printed, which it would catch
                 done, findings = next(results)
             left.remove(done.name)
             yield from findings
 
 
 def _local(settings: Settings) -> list[list[Check]]:
-    looks = {"accounts": check_accounts, "listeners": check_listeners, "folders": check_folders, "disk": check_disk}
+    looks = {
+        "accounts": check_accounts,
+        "listeners": check_listeners,
+        "folders": check_folders,
+        "disk": check_disk,
+    }
     return [[Check(name, partial(look, settings)) for name, look in looks.items()]]
 
 
@@ -90,11 +102,17 @@ def _others(settings: Settings) -> list[list[Check]]:
         [Check("public url", partial(check_public_url, settings))],
         [Check("clock", partial(check_clock, settings))],
         [Check("log", partial(check_log, settings)), Check("spool", partial(check_spool, settings))],
-        *([Check(f"REST {vendor.account.name}", partial(check_rest, settings, vendor))] for vendor in vendors),
+        *(
+            [Check(f"REST {vendor.account.name}", partial(check_rest, settings, vendor))]
+            for vendor in vendors
+        ),
         [
             Check("warehouse", partial(check_warehouse, settings)),
             Check("tables", partial(check_tables, settings)),
-            *(Check(f"webhooks {vendor.account.name}", partial(check_webhooks, settings, vendor)) for vendor in vendors),
+            *(
+                Check(f"webhooks {vendor.account.name}", partial(check_webhooks, settings, vendor))
+                for vendor in vendors
+            ),
         ],
     ]
 
@@ -109,7 +127,9 @@ def _tell(found: Finding) -> None:
 
 def _tell_urls(urls: dict[str, list[str]]) -> None:
     print_line("")
-    print_line("Give each vendor its webhook URL (`ingest webhooks apply` does it, where the vendor has an API):")
+    print_line(
+        "Give each vendor its webhook URL (`ingest webhooks apply` does it, where the vendor has an API):"
+    )
     for name, lines in urls.items():
         for line in lines:
             print_line(f"  {name}: {line}")

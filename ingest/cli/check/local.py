@@ -21,7 +21,8 @@ def check_accounts(settings: Settings) -> list[Finding]:
 
     names = [f"{vendor}/{name}" for vendor, name in ready_vendors(settings)]
     shared = [
-        warning("accounts", f"{', '.join(some)} have the same webhook secret", RISK_OF_SHARING) for some in settings.sharing_secrets()
+        warning("accounts", f"{', '.join(some)} have the same webhook secret", RISK_OF_SHARING)
+        for some in settings.sharing_secrets()
     ]
     return [ok("accounts", f"{', '.join(names)}: every one has a webhook secret"), *shared]
 
@@ -34,7 +35,9 @@ def check_listeners(settings: Settings) -> list[Finding]:
     listeners = _listeners(settings)
     ports = [port for _, _, port in listeners if port]
     if len(set(ports)) < len(ports):
-        raise ConfigurationError("receiver.port, receiver.admin_port, consumer.admin_port and reconcile.admin_port must differ")
+        raise ConfigurationError(
+            "receiver.port, receiver.admin_port, consumer.admin_port and reconcile.admin_port must differ"
+        )
     check_admin(settings.receiver, "receiver")
     check_admin(settings.consumer, "consumer")
     check_admin(settings.reconcile, "reconcile")
@@ -64,16 +67,24 @@ def _taken(taken: list[Listener]) -> Finding:
     if not foreign:
         running = ", ".join(f"{port} by pid {owner.pid}" for port, owner in ours.items())
         return ok("listeners", f"in use by ingest, which is running: {running}")
-    others = [f"{setting} {port} is used by {owner or 'a process of another user'}" for (setting, port), owner in foreign.items()]
+    others = [
+        f"{setting} {port} is used by {owner or 'a process of another user'}"
+        for (setting, port), owner in foreign.items()
+    ]
     if any(foreign.values()):
         return failed("listeners", "; ".join(others), "stop that process, or choose another port")
-    return warning("listeners", "; ".join(others), "fine if it is `ingest up` of that user; else choose another port")
+    return warning(
+        "listeners", "; ".join(others), "fine if it is `ingest up` of that user; else choose another port"
+    )
 
 
 def check_folders(settings: Settings) -> list[Finding]:
     """The folders that no other check looks at, and the one for temporary files."""
     check_scratch()
-    folders = {"reconcile.state_dir": Path(settings.reconcile.state_dir), "warehouse.work_dir": Path(settings.warehouse.work_dir)}
+    folders = {
+        "reconcile.state_dir": Path(settings.reconcile.state_dir),
+        "warehouse.work_dir": Path(settings.warehouse.work_dir),
+    }
     for setting, folder in folders.items():
         require_writable(folder, setting)
         if file := strange_file(folder):

@@ -20,9 +20,7 @@ from ingest.vendors import AnyVendor
 
 _SECONDS = 5.0
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
-_FROM_ELSEWHERE = (
-    "some networks do not let a machine reach its own public address: look from elsewhere, or see that the first webhook arrives"
-)
+_FROM_ELSEWHERE = "some networks do not let a machine reach its own public address: look from elsewhere, or see that the first webhook arrives"
 
 
 def check_public_url(settings: Settings) -> list[Finding]:
@@ -30,12 +28,18 @@ def check_public_url(settings: Settings) -> list[Finding]:
     url = settings.public_url
     if urlsplit(url).hostname in _LOCAL:
         return [
-            warning("public url", f"{url}: fine for a try on one machine; vendors cannot reach it", "set public_url to an https address")
+            warning(
+                "public url",
+                f"{url}: fine for a try on one machine; vendors cannot reach it",
+                "set public_url to an https address",
+            )
         ]
     if not url.startswith("https://"):
         return [
             failed(
-                "public url", f"{url} is not https: vendors deliver to https only", "set public_url to the https address of your TLS proxy"
+                "public url",
+                f"{url} is not https: vendors deliver to https only",
+                "set public_url to the https address of your TLS proxy",
             )
         ]
     return [_ask(settings, f"{url.rstrip('/')}/healthz")]
@@ -72,7 +76,9 @@ def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
             "set public_url to that address: vendors lose what they post to a redirect",
         )
     if answer.is_server_error:
-        running = is_taken(settings.receiver.host, settings.receiver.port) if settings.receiver.port else False
+        running = (
+            is_taken(settings.receiver.host, settings.receiver.port) if settings.receiver.port else False
+        )
         remedy = (
             f"let the proxy hand on to {Address(settings.receiver.host, settings.receiver.port)}"
             if running
@@ -85,7 +91,11 @@ def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
             remedy,
         )
     if answer.text.strip() == "ok":
-        return warning(name, f"{url} answers, and does not say that it is this installation", "see that the first webhook arrives")
+        return warning(
+            name,
+            f"{url} answers, and does not say that it is this installation",
+            "see that the first webhook arrives",
+        )
     return warning(
         name,
         f"{url} answers {answer.status_code} for /healthz, not as a receiver does",
@@ -97,14 +107,20 @@ def _unreached(error: httpx.HTTPError, url: str) -> Finding:
     host = urlsplit(url).hostname or ""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError):
-            return failed("public url", f"{url}: {fault(cause, host).text}", "give your TLS proxy a certificate that everybody trusts")
+            return failed(
+                "public url",
+                f"{url}: {fault(cause, host).text}",
+                "give your TLS proxy a certificate that everybody trusts",
+            )
         if isinstance(cause, socket.gaierror):
             return warning(
                 "public url",
                 f"the name {host} cannot be resolved here ({cause.strerror})",
                 "correct public_url, or add the name to the DNS",
             )
-    return warning("public url", f"{url} cannot be reached from here ({error or type(error).__name__})", _FROM_ELSEWHERE)
+    return warning(
+        "public url", f"{url} cannot be reached from here ({error or type(error).__name__})", _FROM_ELSEWHERE
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -116,13 +132,25 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def check_clock(settings: Settings) -> list[Finding]:
     """Against the `Date` of the vendors that are asked by REST, or of what answers at the public URL."""
     vendors = {_api_address(vendor) for vendor in settings.vendors().values() if vendor.account.can_read()}
-    asked = [(ahead, address) for address in sorted(vendors) or [settings.public_url] if (ahead := _ahead_of(address)) is not None]
+    asked = [
+        (ahead, address)
+        for address in sorted(vendors) or [settings.public_url]
+        if (ahead := _ahead_of(address)) is not None
+    ]
     if asked:
         ahead, address = median_low(asked)  # one whose own clock is wrong is outvoted
         return [judge_clock(urlsplit(address).hostname or address, ahead)]
     if not vendors:
-        return [Finding("clock", State.SKIPPED, "compared with a vendor's clock once an account has a REST credential")]
-    return [warning("clock", "no vendor could be asked for the time", "see that this machine keeps its time with NTP")]
+        return [
+            Finding(
+                "clock", State.SKIPPED, "compared with a vendor's clock once an account has a REST credential"
+            )
+        ]
+    return [
+        warning(
+            "clock", "no vendor could be asked for the time", "see that this machine keeps its time with NTP"
+        )
+    ]
 
 
 def _api_address(vendor: AnyVendor) -> str:

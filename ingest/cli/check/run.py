@@ -31,7 +31,9 @@ class Check:
         except IngestError as error:
             self.findings = [failure(self.name, error)]
         except Exception as error:  # noqa: BLE001 - one check that breaks must not hide the others; its text may quote a secret
-            self.findings = [failed(self.name, f"the check itself failed ({type(error).__name__})", "report this as a bug")]
+            self.findings = [
+                failed(self.name, f"the check itself failed ({type(error).__name__})", "report this as a bug")
+            ]
         finally:
             self.done.set()
 
@@ -40,7 +42,9 @@ class Check:
         return self.started is not None and time.monotonic() - self.started > limit
 
 
-def run_lanes(lanes: Sequence[Sequence[Check]], limit: float = _LIMIT_SECONDS) -> Iterator[tuple[Check, Sequence[Finding]]]:
+def run_lanes(
+    lanes: Sequence[Sequence[Check]], limit: float = _LIMIT_SECONDS
+) -> Iterator[tuple[Check, Sequence[Finding]]]:
     """Every check with what it found, in the order given, each as soon as it and those before it are done."""
     for lane in lanes:
         threading.Thread(target=_run, args=(lane,), daemon=True).start()

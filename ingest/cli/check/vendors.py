@@ -26,10 +26,16 @@ def check_rest(settings: Settings, vendor: AnyVendor) -> list[Finding]:
         return [Finding(name, State.SKIPPED, without)]
     from ingest.vendors.rest import load_rest
 
-    rest = load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir), Patience(failing=_SECONDS, busy=_SECONDS))
+    rest = load_rest(vendor.name)(
+        vendor, Path(settings.reconcile.state_dir), Patience(failing=_SECONDS, busy=_SECONDS)
+    )
     rest.ping()
     _require_own_key(settings, rest)
-    only = "" if vendor.account.can_reconcile() else ", for sync only: reconcile leaves this account out, and missed webhooks are not found"
+    only = (
+        ""
+        if vendor.account.can_reconcile()
+        else ", for sync only: reconcile leaves this account out, and missed webhooks are not found"
+    )
     return [ok(name, f"{vendor.name} takes the credentials{only}")]
 
 

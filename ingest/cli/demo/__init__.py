@@ -23,10 +23,15 @@ def demo(
     rate: Annotated[float, typer.Option(min=0.1, help="Webhooks per second, over all vendors.")] = 10,
     log: Annotated[str, typer.Option(help='Log to use: the embedded one, or "kafka://host:9092".')] = "",
     seed: Annotated[int, typer.Option(help="The same seed makes the same bookings.")] = 1,
-    folder: Annotated[Path, typer.Option(help="Folder for the demo's files; emptied first.")] = _DEFAULT_FOLDER,
+    folder: Annotated[
+        Path, typer.Option(help="Folder for the demo's files; emptied first.")
+    ] = _DEFAULT_FOLDER,
     workers: Annotated[int, typer.Option(min=1, help="Receiver processes.")] = 1,
     outage: Annotated[
-        float, typer.Option(min=0, help="Stop the receiver for this many seconds, until vendors give up, then reconcile.")
+        float,
+        typer.Option(
+            min=0, help="Stop the receiver for this many seconds, until vendors give up, then reconcile."
+        ),
     ] = 0,
     as_json: AsJson = False,
 ) -> None:

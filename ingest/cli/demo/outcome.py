@@ -65,10 +65,12 @@ class Outcome:
         """What is not right, in words."""
         found = {
             f"{len(self.wrong)} differences": self.wrong,
-            f"{self.webhook_events} events of {self.sent.webhooks} webhooks": self.webhook_events != self.sent.webhooks,
+            f"{self.webhook_events} events of {self.sent.webhooks} webhooks": self.webhook_events
+            != self.sent.webhooks,
             f"{self.dead_letters} dead letters": self.dead_letters,
             f"{self.sent.given_up} webhooks given up": self.sent.given_up and not self.repair,
-            "reconciliation did not find just what was lost, and repair it": self.repair and not self.repair.right,
+            "reconciliation did not find just what was lost, and repair it": self.repair
+            and not self.repair.right,
         }
         return [fault for fault, there in found.items() if there]
 
@@ -98,5 +100,8 @@ def percentiles(values: list[float]) -> dict[str, float]:
     ordered = sorted(values)
     if not ordered:
         return {}
-    at = {name: ordered[min(len(ordered) - 1, int(len(ordered) * share))] for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+    at = {
+        name: ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+    }
     return {name: round(value, 4) for name, value in (at | {"max": ordered[-1]}).items()}

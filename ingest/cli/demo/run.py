@@ -49,9 +49,13 @@ async def run_demo(plan: Plan, *, quiet: bool = False, chaos: Chaos = Chaos()) -
     first_row = (watch.first_row_at - began).total_seconds() if watch.first_row_at else None
     rows = rows_as_dicts(stage.settings, "select * from bookings")
     dead = rows_as_dicts(stage.settings, "select count(*) as n from dead_letters")[0]["n"]
-    by_webhook = rows_as_dicts(stage.settings, "select count(*) as n from booking_events where via = 'webhook'")[0]["n"]
+    by_webhook = rows_as_dicts(
+        stage.settings, "select count(*) as n from booking_events where via = 'webhook'"
+    )[0]["n"]
     wrong = differences(stage.world, stage.dialects, rows)
-    return Outcome(plan, stage, sender.sent, watch, wrong, len(stage.world.truth()), dead, by_webhook, first_row, repair)
+    return Outcome(
+        plan, stage, sender.sent, watch, wrong, len(stage.world.truth()), dead, by_webhook, first_row, repair
+    )
 
 
 async def _outage(plan: Plan, processes: Processes, view: View) -> None:
@@ -59,7 +63,9 @@ async def _outage(plan: Plan, processes: Processes, view: View) -> None:
     if not plan.outage:
         return
     await asyncio.sleep((plan.pace.seconds - plan.outage) / 2)
-    view.say(f"the receiver is down for {plan.outage:g} s; bookings go on, and the vendors give up after a few tries …")
+    view.say(
+        f"the receiver is down for {plan.outage:g} s; bookings go on, and the vendors give up after a few tries …"
+    )
     await asyncio.to_thread(processes.stop, "receive")
     await asyncio.sleep(plan.outage)
     processes.start("receive")
@@ -73,7 +79,9 @@ def _reconcile(processes: Processes) -> list[dict[str, Any]]:
     try:
         reports: list[dict[str, Any]] = json.loads(done.stdout)
     except ValueError:
-        raise VendorUnavailable(f"ingest reconcile failed with exit code {done.returncode}: {done.stderr[-300:]}") from None
+        raise VendorUnavailable(
+            f"ingest reconcile failed with exit code {done.returncode}: {done.stderr[-300:]}"
+        ) from None
     return reports
 
 

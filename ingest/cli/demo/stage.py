@@ -35,7 +35,9 @@ _PRIVATE = 0o600
 class Stage:
     """One account per vendor, named after it; ports and secrets of its own, so that demos do not meet."""
 
-    def __init__(self, folder: Path, log: str = "", *, workers: int = 1, seed: int = 1, vendors: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, log: str = "", *, workers: int = 1, seed: int = 1, vendors: Sequence[str] = ()
+    ) -> None:
         """Accounts of these vendors, or of all. Raises ConfigurationError when the folder is somebody else's."""
         self.folder = folder.absolute()
         self._lock = _claim(self.folder)  # held until this process ends
@@ -47,7 +49,10 @@ class Stage:
         }
         self.world = World({name: dialect.habits for name, dialect in self.dialects.items()}, seed)
         self.vendors = RestServer(
-            {name: load_rest_dialect(name)(dialect, self.world.meetings[name]) for name, dialect in self.dialects.items()},
+            {
+                name: load_rest_dialect(name)(dialect, self.world.meetings[name])
+                for name, dialect in self.dialects.items()
+            },
             port=vendors_port,
         )
         self.config = self.folder / "ingest.toml"
@@ -57,17 +62,32 @@ class Stage:
                 "public_url": url,
                 "log": log or f"sqlite:///{self.folder}/log.db",
                 "topic_prefix": f"demo-{run}",
-                "receiver": {"port": port, "admin_port": admin_port, "workers": workers, "spool_dir": f"{self.folder}/spool"},
+                "receiver": {
+                    "port": port,
+                    "admin_port": admin_port,
+                    "workers": workers,
+                    "spool_dir": f"{self.folder}/spool",
+                },
                 "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
-                "warehouse": {"credentials": f"{self.folder}/warehouse.duckdb", "work_dir": f"{self.folder}/dlt"},
-                "reconcile": {"lag": "0s", "admin_port": reconcile_port, "state_dir": f"{self.folder}/reconcile"},
+                "warehouse": {
+                    "credentials": f"{self.folder}/warehouse.duckdb",
+                    "work_dir": f"{self.folder}/dlt",
+                },
+                "reconcile": {
+                    "lag": "0s",
+                    "admin_port": reconcile_port,
+                    "state_dir": f"{self.folder}/reconcile",
+                },
                 "accounts": {
-                    name: {**dialect.settings(), "api_url": self.vendors.api_url(name)} for name, dialect in self.dialects.items()
+                    name: {**dialect.settings(), "api_url": self.vendors.api_url(name)}
+                    for name, dialect in self.dialects.items()
                 },
             }
         )
         self.settings: Settings = load_settings(str(self.config), environ={})
-        if strays := [name for name, path in self.settings.paths().items() if not path.is_relative_to(self.folder)]:
+        if strays := [
+            name for name, path in self.settings.paths().items() if not path.is_relative_to(self.folder)
+        ]:
             raise ConfigurationError(f"the demo would use files outside of its folder: {', '.join(strays)}")
 
     @contextmanager
@@ -88,7 +108,8 @@ class Stage:
 
     def _write(self, settings: Mapping[str, object]) -> None:
         own = {
-            name: {"webhook_secrets": [dialect.secret], **self.vendors.accounts[name].settings()} for name, dialect in self.dialects.items()
+            name: {"webhook_secrets": [dialect.secret], **self.vendors.accounts[name].settings()}
+            for name, dialect in self.dialects.items()
         }
         self.config.write_text(tomlkit.dumps(settings), encoding="utf-8")
         private = secrets_path(self.config)
@@ -133,19 +154,28 @@ class Processes:
     def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
         """To its end; what it says is in the result."""
         return subprocess.run(
-            self._line(*command), stdin=subprocess.DEVNULL, capture_output=True, text=True, env=_environment(), check=False
+            self._line(*command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=_environment(),
+            check=False,
         )
 
     def wait_until_accepting(self) -> None:
         """Raises WarehouseUnavailable when one of them did not start."""
         deadline = time.monotonic() + _START_SECONDS
-        while all(process.poll() is None for process in self._running.values()) and time.monotonic() < deadline:
+        while (
+            all(process.poll() is None for process in self._running.values()) and time.monotonic() < deadline
+        ):
             try:
                 if httpx.get(f"{self._url}/healthz").is_success:
                     return
             except httpx.TransportError:
                 time.sleep(0.05)
-        raise WarehouseUnavailable(f"the receiver or the consumer did not start; the logs in {self._config.parent} say why")
+        raise WarehouseUnavailable(
+            f"the receiver or the consumer did not start; the logs in {self._config.parent} say why"
+        )
 
     def _line(self, *command: str) -> list[str]:
         return [sys.executable, "-m", "ingest", *command, "--config", str(self._config)]
@@ -164,7 +194,9 @@ def _claim(folder: Path) -> FileLock:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise ConfigurationError(f"another demo is running in {folder}: wait until it ends, or name another folder with --folder") from None
+        raise ConfigurationError(
+            f"another demo is running in {folder}: wait until it ends, or name another folder with --folder"
+        ) from None
     (folder / _MARK).touch()
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():

@@ -29,7 +29,11 @@ class View:
     def __init__(self, plan: Plan, stage: Stage, sent: Sent, watch: Watch, *, quiet: bool) -> None:
         self._plan, self._stage, self._sent, self._watch = plan, stage, sent, watch
         self._console = Console(stderr=True, quiet=quiet)
-        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal and not quiet else None
+        self._live = (
+            Live(console=self._console, auto_refresh=False)
+            if self._console.is_terminal and not quiet
+            else None
+        )
         self._began = self._line_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -38,7 +42,9 @@ class View:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
 
@@ -61,22 +67,28 @@ class View:
 
     def _line(self) -> str:
         accepted = self._sent.answers[202]
-        return (
-            f"{self._elapsed():5.1f} s  accepted {accepted}  events {self._watch.events}  bookings {self._watch.bookings}  {self._fresh()}"
-        )
+        return f"{self._elapsed():5.1f} s  accepted {accepted}  events {self._watch.events}  bookings {self._watch.bookings}  {self._fresh()}"
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began
 
     def _fresh(self) -> str:
         recent = sorted(self._watch.freshness[-500:])
-        return f"webhook to row {recent[len(recent) // 2]:.2f} s (median)" if recent else "waiting for the first row"
+        return (
+            f"webhook to row {recent[len(recent) // 2]:.2f} s (median)"
+            if recent
+            else "waiting for the first row"
+        )
 
     def _picture(self) -> Table:
         answers = self._sent.answers
-        figures = f"accepted {answers[202]}  rejected {answers[401]}  events {self._watch.events}  {self._fresh()}"
+        figures = (
+            f"accepted {answers[202]}  rejected {answers[401]}  events {self._watch.events}  {self._fresh()}"
+        )
         picture = Table.grid()
-        picture.add_row(ProgressBar(self._plan.pace.seconds, min(self._elapsed(), self._plan.pace.seconds), width=80))
+        picture.add_row(
+            ProgressBar(self._plan.pace.seconds, min(self._elapsed(), self._plan.pace.seconds), width=80)
+        )
         for part in (message(("bookings, live  ", "bold"), figures), self._counts(), self._newest()):
             picture.add_row(part)
         return picture
@@ -89,9 +101,24 @@ class View:
         return table
 
     def _newest(self) -> Table:
-        table = new_table("vendor", "status", "starts at (UTC)", "customer", "service", "price", title="newest rows of `bookings`")
+        table = new_table(
+            "vendor",
+            "status",
+            "starts at (UTC)",
+            "customer",
+            "service",
+            "price",
+            title="newest rows of `bookings`",
+        )
         for vendor, status, starts_at, customer, service, price in self._watch.newest:
-            table.add_row(vendor, status, f"{starts_at:%a %d %b %H:%M}", customer, service, "" if price is None else f"{price:.2f}")
+            table.add_row(
+                vendor,
+                status,
+                f"{starts_at:%a %d %b %H:%M}",
+                customer,
+                service,
+                "" if price is None else f"{price:.2f}",
+            )
         return table
 
 
@@ -108,7 +135,9 @@ def show_summary(outcome: Outcome) -> None:
         where = f"{wrong.account} {wrong.booking_id} {wrong.column}"
         print_line(("differs", "red"), f" {where}: expected {wrong.expected!r}, found {wrong.found!r}")
     verdict, why = (
-        (("right", "green"), "the warehouse equals the truth") if outcome.right else (("WRONG", "red"), ", ".join(outcome.faults()))
+        (("right", "green"), "the warehouse equals the truth")
+        if outcome.right
+        else (("WRONG", "red"), ", ".join(outcome.faults()))
     )
     print_line(verdict, f": {why} ({outcome.truth} bookings checked, {len(outcome.wrong)} differences)")
     ours = "ingest" if shutil.which("ingest") else sys.argv[0]
@@ -130,11 +159,22 @@ def _figures(outcome: Outcome) -> list[tuple[str, Any]]:
     first = outcome.watch.first_row_at
     answers = ", ".join(f"{answer}: {count}" for answer, count in summary["answers"].items())
     return [
-        ("webhooks", f"{summary['webhooks']} distinct in {summary['seconds']:g} s; answers {answers}; given up {summary['given_up']}"),
-        ("first row", f"{summary['first_row_seconds']:.1f} s after start, at {first.astimezone(UTC):%H:%M:%S} UTC" if first else "never"),
+        (
+            "webhooks",
+            f"{summary['webhooks']} distinct in {summary['seconds']:g} s; answers {answers}; given up {summary['given_up']}",
+        ),
+        (
+            "first row",
+            f"{summary['first_row_seconds']:.1f} s after start, at {first.astimezone(UTC):%H:%M:%S} UTC"
+            if first
+            else "never",
+        ),
         ("webhook to answer", _spread(summary["answer_seconds"])),
         ("webhook to row", _spread(summary["row_visible_seconds"])),
-        ("warehouse", f"{summary['bookings']} bookings, {summary['events']} events by webhook, {summary['dead_letters']} dead letters"),
+        (
+            "warehouse",
+            f"{summary['bookings']} bookings, {summary['events']} events by webhook, {summary['dead_letters']} dead letters",
+        ),
         ("log", outcome.stage.settings.log),
         ("topics", ", ".join(outcome.stage.settings.topics())),
     ]

@@ -17,7 +17,11 @@ from ingest.clock import is_future
 from ingest.duration import describe_duration
 from ingest.finding import Finding, State
 
-_HEADLINES = {0: ("healthy", "bold green"), 1: ("needs attention", "bold red"), UNAVAILABLE: ("cannot be judged", "bold red")}
+_HEADLINES = {
+    0: ("healthy", "bold green"),
+    1: ("needs attention", "bold red"),
+    UNAVAILABLE: ("cannot be judged", "bold red"),
+}
 _MARKS = {
     State.FAILED: ("FAILED ", "red"),
     State.WARNING: ("WARNING", "yellow"),
@@ -58,12 +62,20 @@ def _document(facts: Facts, findings: Sequence[Finding], code: int) -> dict[str,
         "healthy": code == 0,
         "verdict": _HEADLINES[code][0],
         "findings": [finding.to_json() for finding in findings],
-        "parts": {part.name: {"state": part.state, "address": part.address, "reasons": part.reasons} for part in facts.parts},
+        "parts": {
+            part.name: {"state": part.state, "address": part.address, "reasons": part.reasons}
+            for part in facts.parts
+        },
         "log": facts.log,
         "spool": facts.spool,
         "warehouse": facts.warehouse,
-        "deliveries": [{"vendor": key[0], "account": key[1], **counts} for key, counts in outcomes(facts).items()],
-        "subscriptions": [{"vendor": key[0], "account": key[1], **states} for key, states in subscription_states(facts).items()],
+        "deliveries": [
+            {"vendor": key[0], "account": key[1], **counts} for key, counts in outcomes(facts).items()
+        ],
+        "subscriptions": [
+            {"vendor": key[0], "account": key[1], **states}
+            for key, states in subscription_states(facts).items()
+        ],
         "disks": [asdict(disk) for disk in facts.disks],
     }
 
@@ -82,8 +94,15 @@ def _show(facts: Facts, findings: Sequence[Finding], code: int, now: datetime) -
     console.print(verdict)
     _show_rows(console, "accounts", _account_rows(facts, now))
     _show_rows(console, "waiting to be loaded", _topic_rows(facts, now))
-    _show_rows(console, "spool files", [{**file, "oldest": _ago(file["oldest"], now)} for file in facts.spool.get("files") or ()])
-    tables = [{"table": row["table"], "rows": _or(row["rows"], "not there")} for row in facts.warehouse.get("tables") or ()]
+    _show_rows(
+        console,
+        "spool files",
+        [{**file, "oldest": _ago(file["oldest"], now)} for file in facts.spool.get("files") or ()],
+    )
+    tables = [
+        {"table": row["table"], "rows": _or(row["rows"], "not there")}
+        for row in facts.warehouse.get("tables") or ()
+    ]
     _show_rows(console, "tables", tables)
 
 
@@ -107,7 +126,8 @@ def _account_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
                 "bookings": f"{row['bookings']:,}",
                 "last webhook": _ago(row["last_delivery"], now),
                 "refused": f"{answers.get(key, {}).get('rejected', 0):.0f}",
-                "subscriptions": ", ".join(map(state_in_words, sorted(subscriptions.get(key, {})))) or "not asked yet",
+                "subscriptions": ", ".join(map(state_in_words, sorted(subscriptions.get(key, {}))))
+                or "not asked yet",
                 "reconciled": _ago(runs[key]["finished_at"] if key in runs else None, now),
                 "dead letters": letters.get(row["account"], 0),
             }
@@ -117,7 +137,11 @@ def _account_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
 
 def _topic_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
     return [
-        {"topic": f"{entry['topic']}/{entry['partition']}", "records": entry["lag"], "oldest": _ago(entry["waiting_since"], now)}
+        {
+            "topic": f"{entry['topic']}/{entry['partition']}",
+            "records": entry["lag"],
+            "oldest": _ago(entry["waiting_since"], now),
+        }
         for entry in facts.log.get("topics") or ()
         if entry["lag"]
     ]

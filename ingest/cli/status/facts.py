@@ -85,8 +85,16 @@ def gather(settings: Settings) -> Facts:
         listeners["reconciliation"] = settings.reconcile
     with ThreadPoolExecutor() as threads:
         parts = [threads.submit(_ask_part, name, listener) for name, listener in listeners.items()]
-        log, spool, warehouse = (threads.submit(_or_error, ask, settings) for ask in (_ask_log, _ask_spool, _ask_warehouse))
-        return Facts([part.result() for part in parts], log.result(), spool.result(), warehouse.result(), _ask_disks(settings))
+        log, spool, warehouse = (
+            threads.submit(_or_error, ask, settings) for ask in (_ask_log, _ask_spool, _ask_warehouse)
+        )
+        return Facts(
+            [part.result() for part in parts],
+            log.result(),
+            spool.result(),
+            warehouse.result(),
+            _ask_disks(settings),
+        )
 
 
 def _or_error(ask: Callable[[Settings], Row], settings: Settings) -> Row:
@@ -105,7 +113,9 @@ def _ask_part(name: str, listener: Listener) -> Part:
     token = listener.admin_token
     headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
     try:
-        with httpx.Client(base_url=f"http://{address}", headers=headers, timeout=_ANSWER_SECONDS, trust_env=False) as client:
+        with httpx.Client(
+            base_url=f"http://{address}", headers=headers, timeout=_ANSWER_SECONDS, trust_env=False
+        ) as client:
             return _part_of(name, address, client.get("/readyz"), client.get("/metrics"))
     except httpx.ConnectError:
         return Part(name, "stopped", address)
@@ -136,7 +146,9 @@ def _reasons(ready: httpx.Response) -> tuple[str, ...]:
 
 def _samples(text: str) -> tuple[tuple[str, dict[str, str], float], ...]:
     families = text_string_to_metric_families(text)
-    return tuple((sample.name, sample.labels, sample.value) for family in families for sample in family.samples)
+    return tuple(
+        (sample.name, sample.labels, sample.value) for family in families for sample in family.samples
+    )
 
 
 def _ask_log(settings: Settings) -> Row:
@@ -182,8 +194,14 @@ def _accounts(settings: Settings) -> list[Row] | None:
         return None
     last = last_deliveries(settings)
     empty: Row = {"bookings": 0, "newest_change": None, "last_load": None}
-    rows = [{"vendor": account.vendor, "account": name, **empty} for name, account in settings.accounts.items()] + loaded
-    by_account = {key: {**row, "last_delivery": last.get(key)} for row in rows for key in [(row["vendor"], row["account"])]}
+    rows = [
+        {"vendor": account.vendor, "account": name, **empty} for name, account in settings.accounts.items()
+    ] + loaded
+    by_account = {
+        key: {**row, "last_delivery": last.get(key)}
+        for row in rows
+        for key in [(row["vendor"], row["account"])]
+    }
     return [by_account[key] for key in sorted(by_account)]
 
 
@@ -205,7 +223,11 @@ def _changed_by_hand(settings: Settings) -> list[Row]:
     """What is not as loads make it, in tables and rows; each as a finding in JSON."""
     from consumers.table_check import check_tables
 
-    return [finding.to_json() for finding in check_tables(settings) if finding.state not in {State.OK, State.SKIPPED}]
+    return [
+        finding.to_json()
+        for finding in check_tables(settings)
+        if finding.state not in {State.OK, State.SKIPPED}
+    ]
 
 
 def _count(settings: Settings, table: str) -> int | None:

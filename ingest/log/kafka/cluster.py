@@ -47,7 +47,9 @@ class Cluster:
     def principal(self) -> str:
         """Whom rights are granted to, as far as it is known here."""
         name = self._settings.sasl_username
-        return f"User:{name}" if name and self._settings.security_protocol.startswith("SASL_") else "this client"
+        return (
+            f"User:{name}" if name and self._settings.security_protocol.startswith("SASL_") else "this client"
+        )
 
     def open(self, client: Any, **options: Any) -> Any:
         """A client of kafka-python. Where its constructor fails, it leaves a thread and sockets behind: those are closed here."""
@@ -77,19 +79,33 @@ class Cluster:
         """Creates those that are missing. Raises LogUnavailable, KafkaError."""
         with closing(self.admin()) as admin:
             described = admin.describe_topics(list(topics))
-            missing = [topic["name"] for topic in described if topic["error_code"] == errors.UnknownTopicOrPartitionError.errno]
+            missing = [
+                topic["name"]
+                for topic in described
+                if topic["error_code"] == errors.UnknownTopicOrPartitionError.errno
+            ]
             if missing:
                 self._create(admin, missing)
 
     def refusals(self, admin: Any, topics: Sequence[str]) -> dict[str, str]:
         """Why each of these topics could not be created now; nothing is created. Raises KafkaError."""
-        answers = admin.create_topics(dict.fromkeys(topics, self._new_topic()), raise_errors=False, validate_only=True)["topics"]
-        return {answer["name"]: _why_not_created(answer) for answer in answers if errors.for_code(answer["error_code"]) not in _THERE}
+        answers = admin.create_topics(
+            dict.fromkeys(topics, self._new_topic()), raise_errors=False, validate_only=True
+        )["topics"]
+        return {
+            answer["name"]: _why_not_created(answer)
+            for answer in answers
+            if errors.for_code(answer["error_code"]) not in _THERE
+        }
 
     def _create(self, admin: Any, topics: list[str]) -> None:
-        for topic in admin.create_topics(dict.fromkeys(topics, self._new_topic()), raise_errors=False)["topics"]:
+        for topic in admin.create_topics(dict.fromkeys(topics, self._new_topic()), raise_errors=False)[
+            "topics"
+        ]:
             if errors.for_code(topic["error_code"]) not in _THERE:
-                raise LogUnavailable(f"topic {topic['name']!r} is missing and could not be created: {_why_not_created(topic)}")
+                raise LogUnavailable(
+                    f"topic {topic['name']!r} is missing and could not be created: {_why_not_created(topic)}"
+                )
         admin.wait_for_topics(topics, timeout_ms=CONNECT_SECONDS * 1000)
 
     def _new_topic(self) -> dict[str, Any]:
@@ -103,7 +119,9 @@ class Cluster:
         # With the appender's time, one whose clock is wrong would be refused, or have its records deleted as old.
         configs = {"max.message.bytes": str(LARGEST_RECORD), "message.timestamp.type": "LogAppendTime"}
         if self._settings.replication_factor >= _ENOUGH_TO_SPARE_ONE:
-            configs["min.insync.replicas"] = "2"  # Kafka's 1 acknowledges what a single broker has, and that perhaps in memory only
+            configs["min.insync.replicas"] = (
+                "2"  # Kafka's 1 acknowledges what a single broker has, and that perhaps in memory only
+            )
         return configs
 
     @contextmanager
@@ -112,7 +130,9 @@ class Cluster:
         try:
             yield
         except _NOT_A_MEMBER as error:
-            raise CommitFailed(f"the group went on without this consumer; others read its records again ({error})") from error
+            raise CommitFailed(
+                f"the group went on without this consumer; others read its records again ({error})"
+            ) from error
         except errors.KafkaError as error:
             raise self.unavailable(error) from error
 
@@ -139,7 +159,9 @@ class Cluster:
             "ssl_context": tls_context(settings),
             "sasl_mechanism": settings.sasl_mechanism,
             "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": settings.sasl_password.get_secret_value() if settings.sasl_password else None,
+            "sasl_plain_password": settings.sasl_password.get_secret_value()
+            if settings.sasl_password
+            else None,
         }
 
 

@@ -52,7 +52,9 @@ class RecordComparer:
             raise KafkaTimeoutError(f"{names} gave no record within {_PATIENCE_SECONDS:.0f} s")
         return found
 
-    def compare_within(self, marks: Mapping[TopicPartition, Bookmark], seconds: float) -> dict[TopicPartition, Match]:
+    def compare_within(
+        self, marks: Mapping[TopicPartition, Bookmark], seconds: float
+    ) -> dict[TopicPartition, Match]:
         """The same; leaves out partitions that do not answer in time."""
         found: dict[TopicPartition, Match] = {}
         if not marks:
@@ -63,9 +65,15 @@ class RecordComparer:
             client.seek(partition, mark.offset)
         deadline = time.monotonic() + seconds
         while (waiting := marks.keys() - found.keys()) and time.monotonic() < deadline:
-            client.assign(list(waiting))  # to pause the others instead would park what was fetched of them, and delay the next comparison
-            fetched = client.poll(timeout_ms=_POLL_MILLISECONDS, max_records=1)  # the others that were fetched need not be unpacked
-            found |= {partition: _compared(messages[0], marks[partition]) for partition, messages in fetched.items()}
+            client.assign(
+                list(waiting)
+            )  # to pause the others instead would park what was fetched of them, and delay the next comparison
+            fetched = client.poll(
+                timeout_ms=_POLL_MILLISECONDS, max_records=1
+            )  # the others that were fetched need not be unpacked
+            found |= {
+                partition: _compared(messages[0], marks[partition]) for partition, messages in fetched.items()
+            }
             if not fetched:
                 with suppress(KafkaTimeoutError, UnknownTopicOrPartitionError):
                     found |= _beyond(client, {partition: marks[partition] for partition in waiting})
@@ -90,14 +98,22 @@ def _compared(message: Any, mark: Bookmark) -> Match:
 
 def _beyond(client: Any, marks: Mapping[TopicPartition, Bookmark]) -> dict[TopicPartition, Match]:
     """Those whose log ends before the bookmark, or has nothing any more."""
-    first, after_last = (offsets_of(ask, marks, _ASK_MILLISECONDS) for ask in (client.beginning_offsets, client.end_offsets))
-    ended = {partition: Match.OTHER for partition, mark in marks.items() if after_last[partition] <= mark.offset}
+    first, after_last = (
+        offsets_of(ask, marks, _ASK_MILLISECONDS) for ask in (client.beginning_offsets, client.end_offsets)
+    )
+    ended = {
+        partition: Match.OTHER for partition, mark in marks.items() if after_last[partition] <= mark.offset
+    }
     return ended | {
-        partition: Match.DELETED for partition, mark in marks.items() if mark.offset < first[partition] == after_last[partition]
+        partition: Match.DELETED
+        for partition, mark in marks.items()
+        if mark.offset < first[partition] == after_last[partition]
     }
 
 
-def offsets_of(ask: Any, partitions: Iterable[TopicPartition], milliseconds: int) -> dict[TopicPartition, int]:
+def offsets_of(
+    ask: Any, partitions: Iterable[TopicPartition], milliseconds: int
+) -> dict[TopicPartition, int]:
     """What kafka-python's `beginning_offsets` or `end_offsets` answers, whose error for a topic that is gone is a KeyError. Raises KafkaError."""
     try:
         return dict(ask(list(partitions), timeout_ms=milliseconds))
@@ -107,8 +123,12 @@ def offsets_of(ask: Any, partitions: Iterable[TopicPartition], milliseconds: int
 
 def stored_record(message: Any) -> StoredRecord:
     """Make a record of a message of kafka-python, with its place in the log."""
-    record = Record(_text(message.key), message.value or b"", {name: _text(value) for name, value in message.headers})
-    return StoredRecord(record, Partition(message.topic, message.partition), message.offset, message.timestamp / 1000)
+    record = Record(
+        _text(message.key), message.value or b"", {name: _text(value) for name, value in message.headers}
+    )
+    return StoredRecord(
+        record, Partition(message.topic, message.partition), message.offset, message.timestamp / 1000
+    )
 
 
 def _text(raw: bytes | None) -> str:

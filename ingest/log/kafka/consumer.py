@@ -91,7 +91,12 @@ class KafkaLogConsumer:
     """A group's consumers share out the partitions. One that stays away from `poll` for longer than `max_poll_interval_ms` loses its own."""
 
     def __init__(
-        self, servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str], tell_deleted: Tell = lambda *_: None
+        self,
+        servers: list[str],
+        settings: KafkaSettings,
+        group: str,
+        topics: Sequence[str],
+        tell_deleted: Tell = lambda *_: None,
     ) -> None:
         """`tell_deleted` hears, once, how many records of a partition were deleted before the group had read them."""
         self._cluster, self._group, self._topics = Cluster(servers, settings), group, list(topics)
@@ -131,12 +136,18 @@ class KafkaLogConsumer:
             done[TopicPartition(record.partition.topic, record.partition.number)] = record
         if lost := done.keys() - self._ownership.unread_from.keys():
             names = ", ".join(sorted(f"{topic}/{number}" for topic, number in lost))
-            raise CommitFailed(f"{names} went to another consumer of group {self._group!r}, which reads the records again")
+            raise CommitFailed(
+                f"{names} went to another consumer of group {self._group!r}, which reads the records again"
+            )
         with self._cluster.translated_errors():
             if not self._history.is_same(done):
-                raise CommitFailed("the log is not the one that these records were read from: it is read again from where both agree")
+                raise CommitFailed(
+                    "the log is not the one that these records were read from: it is read again from where both agree"
+                )
             self._history.commit(done, load)
-        self._ownership.unread_from.update({partition: record.offset + 1 for partition, record in done.items()})
+        self._ownership.unread_from.update(
+            {partition: record.offset + 1 for partition, record in done.items()}
+        )
 
     def bookmarks(self) -> Mapping[Partition, Bookmarks]:
         return {Partition(*each): kept for each, kept in self._history.bookmarks().items() if kept.marks}
@@ -221,7 +232,12 @@ def _backlog(cluster: Cluster, group: str, topics: Sequence[str]) -> list[Backlo
         first = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
         after_last = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
         committed = _committed(admin, group, partitions)
-        return [Backlog(Partition(*each), after_last[each].offset, max(first[each].offset, committed[each].offset)) for each in partitions]
+        return [
+            Backlog(
+                Partition(*each), after_last[each].offset, max(first[each].offset, committed[each].offset)
+            )
+            for each in partitions
+        ]
 
 
 def partitions_of(admin: Any, topics: Sequence[str]) -> list[TopicPartition]:
@@ -233,12 +249,16 @@ def partitions_of(admin: Any, topics: Sequence[str]) -> list[TopicPartition]:
     )
 
 
-def _committed(admin: Any, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+def _committed(
+    admin: Any, group: str, partitions: list[TopicPartition]
+) -> dict[TopicPartition, OffsetAndMetadata]:
     """A cluster's first question about a group has it make the topic where groups are kept, and is refused meanwhile."""
     deadline = time.monotonic() + _GROUPS_READY_SECONDS
     while True:
         try:
-            offsets: dict[TopicPartition, OffsetAndMetadata] = admin.list_group_offsets({group: partitions})[group]
+            offsets: dict[TopicPartition, OffsetAndMetadata] = admin.list_group_offsets({group: partitions})[
+                group
+            ]
         except RetriableError:
             if time.monotonic() > deadline:
                 raise

@@ -29,7 +29,9 @@ class DeletedUnread:
             self._next = self._committed()
             self._compare_with_beginnings()
             self._generation = generation
-        elif any(messages[0].offset > self._next.get(partition, 0) for partition, messages in fetched.items()):
+        elif any(
+            messages[0].offset > self._next.get(partition, 0) for partition, messages in fetched.items()
+        ):
             self._compare_with_beginnings()
         self._next |= {partition: messages[-1].offset + 1 for partition, messages in fetched.items()}
 
@@ -40,9 +42,12 @@ class DeletedUnread:
     def _committed(self) -> dict[TopicPartition, int]:
         """Where the group has been before."""
         found = {
-            partition: self._consumer.committed(partition, timeout_ms=_PATIENCE_MILLISECONDS) for partition in self._consumer.assignment()
+            partition: self._consumer.committed(partition, timeout_ms=_PATIENCE_MILLISECONDS)
+            for partition in self._consumer.assignment()
         }
-        return {partition: offset for partition, offset in found.items() if offset is not None and offset >= 0}
+        return {
+            partition: offset for partition, offset in found.items() if offset is not None and offset >= 0
+        }
 
     def _compare_with_beginnings(self) -> None:
         """All of them: of one that has no newer records no poll would give any sign. Transactions' markers make gaps too, elsewhere than at the beginning."""

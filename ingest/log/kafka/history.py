@@ -34,7 +34,9 @@ class History:
         self._generation = _NEVER
         self._ids: dict[str, str] = {}
         self._bookmarks: dict[TopicPartition, Bookmarks] = {}
-        self._first: dict[TopicPartition, Bookmark] = {}  # polled since the last commit, of partitions without a bookmark
+        self._first: dict[
+            TopicPartition, Bookmark
+        ] = {}  # polled since the last commit, of partitions without a bookmark
         self._last: dict[TopicPartition, tuple[Bookmark, int]] = {}  # polled last, and its leader epoch
         self._due = 0.0
         self._in_doubt = False  # whether the log turned out to be another one
@@ -78,10 +80,14 @@ class History:
     def commit(self, newest: Mapping[TopicPartition, StoredRecord], load: str) -> None:
         """Commits these with a bookmark each."""
         kept = {
-            partition: self._bookmarks.get(partition, Bookmarks()).with_newest(Bookmark.of(record, load), self._id(partition))
+            partition: self._bookmarks.get(partition, Bookmarks()).with_newest(
+                Bookmark.of(record, load), self._id(partition)
+            )
             for partition, record in newest.items()
         }
-        self._commit({partition: (record.offset + 1, kept[partition]) for partition, record in newest.items()})
+        self._commit(
+            {partition: (record.offset + 1, kept[partition]) for partition, record in newest.items()}
+        )
 
     def commit_position(self, partition: TopicPartition, offset: int) -> None:
         """Commits a position with the bookmarks there are."""
@@ -90,7 +96,10 @@ class History:
     def go_back(self, after: Mapping[TopicPartition, Bookmark | None]) -> dict[TopicPartition, int]:
         """Commits, and returns, the offsets of the first records that there are after these bookmarks, or at all for None."""
         first = offsets_of(self._consumer.beginning_offsets, after, _PATIENCE_MILLISECONDS) if after else {}
-        offsets = {partition: max(first[partition], mark.offset + 1 if mark else 0) for partition, mark in after.items()}
+        offsets = {
+            partition: max(first[partition], mark.offset + 1 if mark else 0)
+            for partition, mark in after.items()
+        }
         self._commit(
             {
                 partition: (offsets[partition], self._bookmarks.get(partition, Bookmarks()).back_to(mark))
@@ -106,14 +115,21 @@ class History:
         """Find for each partition the newest bookmark that the log agrees with; returns the offsets of those that have to go back."""
         assigned = self._consumer.assignment()
         committed = {
-            partition: self._consumer.committed(partition, metadata=True, timeout_ms=_PATIENCE_MILLISECONDS) for partition in assigned
+            partition: self._consumer.committed(partition, metadata=True, timeout_ms=_PATIENCE_MILLISECONDS)
+            for partition in assigned
         }
         self._bookmarks = {partition: self._newer(partition, each) for partition, each in committed.items()}
         self._ids = self._topic_ids({partition.topic for partition in assigned})
         agreed = self._agreed()
-        after = {partition: mark for partition, mark in agreed.items() if mark != self._bookmarks[partition].newest}
+        after = {
+            partition: mark for partition, mark in agreed.items() if mark != self._bookmarks[partition].newest
+        }
         polled = self._comparer.compare(
-            {partition: mark for partition, mark in self._first.items() if partition in assigned - agreed.keys()}
+            {
+                partition: mark
+                for partition, mark in self._first.items()
+                if partition in assigned - agreed.keys()
+            }
         )
         after |= {partition: None for partition, finding in polled.items() if finding is Match.OTHER}
         newest = {partition: self._bookmarks[partition].newest for partition in after}
@@ -138,9 +154,13 @@ class History:
         agreed: dict[TopicPartition, Bookmark | None] = {}
         left = {partition: list(kept.marks) for partition, kept in self._bookmarks.items() if kept.marks}
         while left:
-            agreed |= {partition: None for partition, marks in left.items() if not marks or self._is_anew(partition)}
+            agreed |= {
+                partition: None for partition, marks in left.items() if not marks or self._is_anew(partition)
+            }
             left = {partition: marks for partition, marks in left.items() if partition not in agreed}
-            for partition, finding in self._comparer.compare({partition: marks[0] for partition, marks in left.items()}).items():
+            for partition, finding in self._comparer.compare(
+                {partition: marks[0] for partition, marks in left.items()}
+            ).items():
                 if finding is Match.OTHER:
                     left[partition].pop(0)
                 else:
@@ -153,11 +173,20 @@ class History:
 
     def _agrees(self, fetched: Fetched) -> bool:
         """Asks about partitions that jump, and now and then about all, of which some may have no leader just now."""
-        if jumping := [partition for partition, messages in fetched.items() if self._jumps(partition, messages)]:
-            return Match.OTHER not in self._comparer.compare({partition: self._last[partition][0] for partition in jumping}).values()
+        if jumping := [
+            partition for partition, messages in fetched.items() if self._jumps(partition, messages)
+        ]:
+            return (
+                Match.OTHER
+                not in self._comparer.compare(
+                    {partition: self._last[partition][0] for partition in jumping}
+                ).values()
+            )
         if time.monotonic() < self._due:
             return True
-        marks = {partition: mark for partition in self._consumer.assignment() if (mark := self._before(partition))}
+        marks = {
+            partition: mark for partition in self._consumer.assignment() if (mark := self._before(partition))
+        }
         found = self._comparer.compare_within(marks, _ANSWER_SECONDS)
         self._due = time.monotonic() + _LOOK_SECONDS
         return Match.OTHER not in found.values()
@@ -183,9 +212,16 @@ class History:
         """Without bookmarks where the brokers take no text of this length with a commit."""
         texts = {partition: kept.encode() if kept.marks else "" for partition, (_, kept) in positions.items()}
         try:
-            self._send({partition: OffsetAndMetadata(offset, texts[partition], -1) for partition, (offset, _) in positions.items()})
+            self._send(
+                {
+                    partition: OffsetAndMetadata(offset, texts[partition], -1)
+                    for partition, (offset, _) in positions.items()
+                }
+            )
         except OffsetMetadataTooLargeError:
-            self._send({partition: OffsetAndMetadata(offset, "", -1) for partition, (offset, _) in positions.items()})
+            self._send(
+                {partition: OffsetAndMetadata(offset, "", -1) for partition, (offset, _) in positions.items()}
+            )
         self._bookmarks |= {partition: kept for partition, (_, kept) in positions.items()}
         for partition in positions:
             self._first.pop(partition, None)

@@ -60,7 +60,9 @@ def knock(servers: Sequence[str], settings: KafkaSettings) -> Welcome:
         try:
             return _greet(server, settings, context, patience)
         except TimeoutError:
-            reasons.setdefault(f"it takes the connection, and does not answer within {patience:.1f} s", []).append(server)
+            reasons.setdefault(
+                f"it takes the connection, and does not answer within {patience:.1f} s", []
+            ).append(server)
         except LogUnavailable as refusal:
             denied = denied or isinstance(refusal, LogDenied)
             reasons.setdefault(str(refusal), []).append(server)
@@ -72,17 +74,26 @@ def _check_login(settings: KafkaSettings) -> None:
     if not settings.security_protocol.startswith("SASL_"):
         return
     if settings.sasl_mechanism and settings.sasl_mechanism not in SASL_MECHANISMS:
-        raise LogDenied(f"kafka.sasl_mechanism {settings.sasl_mechanism} is not known: use one of {', '.join(sorted(_WITH_PASSWORD))}")
-    needed = ["sasl_mechanism"] + ["sasl_username", "sasl_password"] * (settings.sasl_mechanism in _WITH_PASSWORD)
+        raise LogDenied(
+            f"kafka.sasl_mechanism {settings.sasl_mechanism} is not known: use one of {', '.join(sorted(_WITH_PASSWORD))}"
+        )
+    needed = ["sasl_mechanism"] + ["sasl_username", "sasl_password"] * (
+        settings.sasl_mechanism in _WITH_PASSWORD
+    )
     missing = [f"kafka.{name}" for name in needed if not getattr(settings, name)]
     if missing:
-        raise LogDenied(f"kafka.security_protocol is {settings.security_protocol}: set {', '.join(missing)} too")
+        raise LogDenied(
+            f"kafka.security_protocol is {settings.security_protocol}: set {', '.join(missing)} too"
+        )
 
 
 def _greet(server: str, settings: KafkaSettings, context: ssl.SSLContext | None, patience: float) -> Welcome:
     """Raises TimeoutError when it connects and then does not answer."""
     host, port = parse_address(server, KAFKA_PORT)
-    with closing(connect(host, port, patience)) as plain, closing(_encrypted(plain, host, context)) as connection:
+    with (
+        closing(connect(host, port, patience)) as plain,
+        closing(_encrypted(plain, host, context)) as connection,
+    ):
         talk = _Talk(connection, host)
         talk.ask(ApiVersionsRequest(version=0), "It may not be Kafka.")
         if settings.security_protocol.startswith("SASL_"):
@@ -99,7 +110,9 @@ def connect(host: str, port: int, patience: float = _SECONDS) -> socket.socket:
     try:
         connection = socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
     except socket.gaierror as error:
-        raise LogUnavailable(f"the name {host} cannot be resolved ({error.strerror}): correct log, or the DNS of this machine") from None
+        raise LogUnavailable(
+            f"the name {host} cannot be resolved ({error.strerror}): correct log, or the DNS of this machine"
+        ) from None
     except TimeoutError:
         raise LogUnavailable(
             f"no connection within {_CONNECT_SECONDS:.0f} s: is the broker running, and does a firewall let us through?"
@@ -122,7 +135,9 @@ def _encrypted(plain: socket.socket, host: str, context: ssl.SSLContext | None) 
     except ssl.SSLError as error:
         raise _Refused(_tls_reason(error, host)) from None
     except OSError:
-        raise LogUnavailable("it closed the connection in the TLS handshake: correct the port in log, or kafka.security_protocol") from None
+        raise LogUnavailable(
+            "it closed the connection in the TLS handshake: correct the port in log, or kafka.security_protocol"
+        ) from None
 
 
 def _tls_reason(error: ssl.SSLError, host: str) -> str:
@@ -132,10 +147,15 @@ def _tls_reason(error: ssl.SSLError, host: str) -> str:
 
 def _log_in(talk: "_Talk", settings: KafkaSettings) -> None:
     mechanism = settings.sasl_mechanism
-    answer = talk.ask(SaslHandshakeRequest(version=1, mechanism=mechanism), "It may take no login: correct kafka.security_protocol.")
+    answer = talk.ask(
+        SaslHandshakeRequest(version=1, mechanism=mechanism),
+        "It may take no login: correct kafka.security_protocol.",
+    )
     if answer.error_code == _ILLEGAL_SASL_STATE:
         without = settings.security_protocol.replace("SASL_SSL", "SSL").replace("SASL_", "")
-        raise _Refused(f"this port takes no login: set kafka.security_protocol to {without}, or correct the port in log")
+        raise _Refused(
+            f"this port takes no login: set kafka.security_protocol to {without}, or correct the port in log"
+        )
     if answer.error_code == _UNSUPPORTED_MECHANISM:
         offered = ", ".join(sorted(answer.mechanisms)) or "none"
         raise _Refused(f"the broker does not offer kafka.sasl_mechanism {mechanism}; it offers {offered}")
@@ -143,7 +163,10 @@ def _log_in(talk: "_Talk", settings: KafkaSettings) -> None:
         raise _Refused(f"the login failed: {for_code(answer.error_code).__name__}")
     password = settings.sasl_password.get_secret_value() if settings.sasl_password else ""
     sasl = get_sasl_mechanism(mechanism)(
-        host=talk.host, sasl_plain_username=settings.sasl_username, sasl_plain_password=password, security_protocol="SASL_SSL"
+        host=talk.host,
+        sasl_plain_username=settings.sasl_username,
+        sasl_plain_password=password,
+        security_protocol="SASL_SSL",
     )
     wrong = f"the broker refused the SASL login of {settings.sasl_username}: correct kafka.sasl_username and kafka.sasl_password"
     try:
@@ -185,7 +208,9 @@ class _Talk:
         first = True
         while data := self._connection.recv(65536):
             if first and data.startswith(_TLS_ALERT):
-                raise _Refused("the port wants TLS: set kafka.security_protocol to SSL or SASL_SSL, or correct the port in log")
+                raise _Refused(
+                    "the port wants TLS: set kafka.security_protocol to SSL or SASL_SSL, or correct the port in log"
+                )
             first = False
             for _, answer in self._protocol.receive_bytes(data):
                 return answer

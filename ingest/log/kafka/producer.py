@@ -127,7 +127,9 @@ class KafkaLogProducer:
             for each in (append, *self._others()):  # they would queue up for the same failure
                 self._fail(each, error)
             return
-        if append.deadline < time.monotonic():  # connecting took all its time; that is no fault of the new producer's
+        if (
+            append.deadline < time.monotonic()
+        ):  # connecting took all its time; that is no fault of the new producer's
             self._fail(append, KafkaTimeoutError(f"not connected within {_DELIVERY_SECONDS} s"))
             return
         append.producer = ready
@@ -144,7 +146,9 @@ class KafkaLogProducer:
 
     def _ready(self, topic: str) -> Any:
         if self._spoiled and self._producer is not None:
-            threading.Thread(target=_close, args=(self._producer,), name="log-sender-before", daemon=True).start()
+            threading.Thread(
+                target=_close, args=(self._producer,), name="log-sender-before", daemon=True
+            ).start()
             self._producer = None
         if self._producer is None:
             self._connect()

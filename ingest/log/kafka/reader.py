@@ -35,7 +35,9 @@ _OPTIONS = {
 class KafkaLogReader:
     """One partition is fetched at a time, whichever is next by time, so that memory holds no more than a fetch of each."""
 
-    def __init__(self, servers: list[str], settings: KafkaSettings, topics: Sequence[str], since: datetime | None) -> None:
+    def __init__(
+        self, servers: list[str], settings: KafkaSettings, topics: Sequence[str], since: datetime | None
+    ) -> None:
         """From the first record of each partition that was appended then or later; without `since`, from the first there is.
 
         Topics that are not there are left out. Raises LogUnavailable.
@@ -55,7 +57,10 @@ class KafkaLogReader:
         return int(max(0, self._firsts.get(partition, 0)))
 
     def records(self) -> Iterator[StoredRecord]:
-        return heapq.merge(*(self._of(partition, span) for partition, span in self._spans.items()), key=lambda stored: stored.timestamp)
+        return heapq.merge(
+            *(self._of(partition, span) for partition, span in self._spans.items()),
+            key=lambda stored: stored.timestamp,
+        )
 
     def close(self) -> None:
         with suppress(KafkaError):
@@ -71,7 +76,11 @@ class KafkaLogReader:
             )
         self._firsts = {Partition(*each): found.offset for each, found in first.items()}
         self._oldest = [found.timestamp for found in first.values() if found.offset >= 0]
-        self._spans = {each: range(start[each].offset, end[each].offset) for each in partitions if start[each].offset >= 0}
+        self._spans = {
+            each: range(start[each].offset, end[each].offset)
+            for each in partitions
+            if start[each].offset >= 0
+        }
 
     def _of(self, partition: TopicPartition, span: range) -> Iterator[StoredRecord]:
         offset = span.start
@@ -92,7 +101,9 @@ class KafkaLogReader:
                 after = self._consumer.position(partition, timeout_ms=_POLL_MILLISECONDS)
                 if after is not None and after > offset:
                     return messages, after
-            raise KafkaTimeoutError(f"{partition.topic}/{partition.partition} gave nothing from offset {offset} on")
+            raise KafkaTimeoutError(
+                f"{partition.topic}/{partition.partition} gave nothing from offset {offset} on"
+            )
 
     def _unpacked(self, partition: TopicPartition) -> list[Any]:
         """What the next fetch has, as far as it is not too large once it is unpacked."""

@@ -59,7 +59,9 @@ def may_write(servers: list[str], settings: KafkaSettings, topics: Sequence[str]
         found = sort_topics(admin.describe_topics(list(topics)))
         _insist(cluster, "WRITE", found.hidden, found.unwritable, found.leaderless)
         if found.missing and (refusals := cluster.refusals(admin, found.missing)):
-            raise LogDenied(f"topics are missing: {'; '.join(f'{name}: {reason}' for name, reason in refusals.items())}")
+            raise LogDenied(
+                f"topics are missing: {'; '.join(f'{name}: {reason}' for name, reason in refusals.items())}"
+            )
 
 
 def may_read(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> None:
@@ -71,10 +73,14 @@ def may_read(servers: list[str], settings: KafkaSettings, group: str, topics: Se
         _probe_group(admin, group)
 
 
-def _insist(cluster: Cluster, right: str, hidden: Sequence[str], without: Sequence[str], leaderless: Sequence[str]) -> None:
+def _insist(
+    cluster: Cluster, right: str, hidden: Sequence[str], without: Sequence[str], leaderless: Sequence[str]
+) -> None:
     if hidden or without:
         names = ", ".join(sorted((*hidden, *without)))
-        raise LogDenied(f"Kafka at {cluster.address}: {cluster.principal} lacks the right {right} on {names}; grant it")
+        raise LogDenied(
+            f"Kafka at {cluster.address}: {cluster.principal} lacks the right {right} on {names}; grant it"
+        )
     if leaderless:
         raise LogUnavailable(
             f"Kafka at {cluster.address}: no broker leads a partition of {', '.join(leaderless)}; start those that have it"
@@ -120,12 +126,26 @@ def _look(cluster: Cluster, admin: Any, group: str, topics: Sequence[str]) -> It
 def _brokers(address: str, welcome: Welcome) -> Finding:
     """Clients are sent on to the addresses that the brokers name: these must be reachable too."""
     with ThreadPoolExecutor(len(welcome.brokers) or 1) as threads:
-        problems = dict(zip(welcome.brokers, threads.map(lambda broker: _unreachable(*broker), welcome.brokers), strict=True))
+        problems = dict(
+            zip(
+                welcome.brokers,
+                threads.map(lambda broker: _unreachable(*broker), welcome.brokers),
+                strict=True,
+            )
+        )
     if names := [f"{host}:{port} ({problem})" for (host, port), problem in problems.items() if problem]:
         remedy = "correct advertised.listeners of the brokers, or DNS and firewall here"
-        return failed("log", f"Kafka at {address} sends us on to what cannot be reached from here: {', '.join(names)}", remedy)
+        return failed(
+            "log",
+            f"Kafka at {address} sends us on to what cannot be reached from here: {', '.join(names)}",
+            remedy,
+        )
     if welcome.expires and welcome.expires - datetime.now(UTC) < _RENEW_WITHIN:
-        return warning("log", f"the certificate of {welcome.server} expires on {welcome.expires:%Y-%m-%d}", "renew it at the broker")
+        return warning(
+            "log",
+            f"the certificate of {welcome.server} expires on {welcome.expires:%Y-%m-%d}",
+            "renew it at the broker",
+        )
     count = len(problems)
     return ok("log", f"Kafka at {address} lets us in; {count} broker{'' if count == 1 else 's'}")
 
@@ -144,16 +164,27 @@ def _topics(found: Topics, topics: Sequence[str], refusals: Mapping[str, str]) -
         return failed("log topics", f"missing topics that could not be created: {reasons}")
     if found.hidden:
         return failed(
-            "log topics", f"the rights to see {', '.join(found.hidden)} are missing", "grant READ and WRITE on them; CREATE too if missing"
+            "log topics",
+            f"the rights to see {', '.join(found.hidden)} are missing",
+            "grant READ and WRITE on them; CREATE too if missing",
         )
     if found.leaderless:
         return failed(
-            "log topics", f"no broker leads a partition of {', '.join(found.leaderless)}", "start the brokers that have its replicas"
+            "log topics",
+            f"no broker leads a partition of {', '.join(found.leaderless)}",
+            "start the brokers that have its replicas",
         )
     if found.behind:
-        return warning("log topics", f"a replica is behind in {', '.join(found.behind)}", "look at the broker that has it")
+        return warning(
+            "log topics",
+            f"a replica is behind in {', '.join(found.behind)}",
+            "look at the broker that has it",
+        )
     if found.missing:
-        return ok("log topics", f"{', '.join(found.missing)} will be created at the first start; {len(topics) - len(found.missing)} exist")
+        return ok(
+            "log topics",
+            f"{', '.join(found.missing)} will be created at the first start; {len(topics) - len(found.missing)} exist",
+        )
     return ok("log topics", f"all {len(topics)} exist")
 
 
@@ -166,7 +197,9 @@ def _right(check: str, who: str, right: str, without: Sequence[str], what: str) 
 
 def _idempotence(admin: Any, who: str) -> Finding:
     """A producer gets such a number when it starts; one more leaves nothing behind."""
-    request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=1000, producer_id=-1, producer_epoch=-1)
+    request = InitProducerIdRequest(
+        transactional_id=None, transaction_timeout_ms=1000, producer_id=-1, producer_epoch=-1
+    )
 
     def ask() -> int:
         code: int = admin._manager.run(admin._manager.send, request).error_code  # noqa: SLF001 - kafka-python has no other way
@@ -179,7 +212,11 @@ def _idempotence(admin: Any, who: str) -> Finding:
         remedy = f"grant {who} IDEMPOTENT_WRITE on the cluster; since Kafka 2.8 WRITE on a topic is enough"
         return failed("log idempotence", f"{who} may not write idempotently", remedy)
     if code:
-        return failed("log idempotence", f"Kafka gives no producer id: {errors.for_code(code).__name__}", "look at the brokers' logs")
+        return failed(
+            "log idempotence",
+            f"Kafka gives no producer id: {errors.for_code(code).__name__}",
+            "look at the brokers' logs",
+        )
     return ok("log idempotence", f"{who} may write idempotently")
 
 
@@ -187,7 +224,9 @@ def _group(admin: Any, who: str, group: str) -> Finding:
     try:
         _probe_group(admin, group)
     except errors.GroupAuthorizationFailedError:
-        return failed("log group", f"{who} may not use the consumer group {group}", f"grant {who} READ on group {group}")
+        return failed(
+            "log group", f"{who} may not use the consumer group {group}", f"grant {who} READ on group {group}"
+        )
     return ok("log group", f"{who} may use the consumer group {group}")
 
 

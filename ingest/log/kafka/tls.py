@@ -52,7 +52,13 @@ def _identify(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> No
         context.load_cert_chain(certfile, keyfile, no_passphrase)
     except ssl.SSLError as error:
         if asked:
-            raise LogDenied(f"{key} is encrypted: give one without a pass phrase, readable by this user alone") from None
+            raise LogDenied(
+                f"{key} is encrypted: give one without a pass phrase, readable by this user alone"
+            ) from None
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise LogDenied(f"{key} does not belong to the certificate in kafka.ssl_certfile {certfile}") from None
-        raise LogDenied(f"kafka.ssl_certfile {certfile} and {key} are not a certificate and a private key in PEM form") from None
+            raise LogDenied(
+                f"{key} does not belong to the certificate in kafka.ssl_certfile {certfile}"
+            ) from None
+        raise LogDenied(
+            f"kafka.ssl_certfile {certfile} and {key} are not a certificate and a private key in PEM form"
+        ) from None

@@ -58,7 +58,14 @@ def group_lock(path: Path, group: str) -> Path:
 class SqliteConsumer:
     """The one consumer of its group; a second one waits a little for the first to leave, then says so."""
 
-    def __init__(self, path: Path, group: str, topics: Sequence[str], retention: timedelta, patience: float = _GROUP_WAIT_SECONDS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        group: str,
+        topics: Sequence[str],
+        retention: timedelta,
+        patience: float = _GROUP_WAIT_SECONDS,
+    ) -> None:
         """`patience`: how many seconds to wait for another one of the group to leave."""
         self._path, self._group, self._topics, self._retention = path, group, list(topics), retention
         with unavailable(path):
@@ -70,7 +77,9 @@ class SqliteConsumer:
         self._next_of = 0  # which opening of the file these are offsets of; whoever uses it may be the one to find another there
         self._committed: dict[str, int] = {}  # as the file has it, unless another was put over it
         self._kept: dict[str, Bookmarks] = {}
-        self._ends: list[tuple[str, int, float]] = []  # topic, offset and time of the last record of each poll, not committed yet
+        self._ends: list[
+            tuple[str, int, float]
+        ] = []  # topic, offset and time of the last record of each poll, not committed yet
         self._changes: list[Change] = []
         self._restored = 0  # how often the file turned out to be another one by what is in it
         self.rewind()
@@ -85,17 +94,26 @@ class SqliteConsumer:
             time.sleep(min(left, _LOOK_AGAIN_SECONDS))
 
     def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
-        done = {record.partition.topic: record for record in sorted(records, key=lambda stored: stored.offset)}
-        kept = {topic: self._kept.get(topic, Bookmarks()).with_newest(Bookmark.of(record, load), "") for topic, record in done.items()}
+        done = {
+            record.partition.topic: record for record in sorted(records, key=lambda stored: stored.offset)
+        }
+        kept = {
+            topic: self._kept.get(topic, Bookmarks()).with_newest(Bookmark.of(record, load), "")
+            for topic, record in done.items()
+        }
         with unavailable(self._path), self._file.transaction() as connection:
             if self._file.opened != self._next_of or not self._is_same(connection):
                 self._next_of = 0
                 raise CommitFailed(
                     f"{self._path} is no longer the file that these records were read from: it is read again from what was committed"
                 )
-            self._write(connection, {topic: (record.offset + 1, kept[topic]) for topic, record in done.items()})
+            self._write(
+                connection, {topic: (record.offset + 1, kept[topic]) for topic, record in done.items()}
+            )
         self._ends = [end for end in self._ends if end[1] >= self._committed.get(end[0], 0)]
-        if time.monotonic() >= self._prune_due and not self.prune(self._log_time() - self._retention.total_seconds()):
+        if time.monotonic() >= self._prune_due and not self.prune(
+            self._log_time() - self._retention.total_seconds()
+        ):
             self._prune_due = time.monotonic() + _PRUNE_EVERY_SECONDS
 
     def bookmarks(self) -> Mapping[Partition, Bookmarks]:
@@ -127,7 +145,11 @@ class SqliteConsumer:
     def backlog(self) -> list[Backlog]:
         with unavailable(self._path), self._file.use() as connection:
             return [
-                Backlog(Partition(topic), _scalar(connection, _NEXT, topic), self._committed_in(connection).get(topic, 0))
+                Backlog(
+                    Partition(topic),
+                    _scalar(connection, _NEXT, topic),
+                    self._committed_in(connection).get(topic, 0),
+                )
                 for topic in self._topics
             ]
 
@@ -137,7 +159,8 @@ class SqliteConsumer:
             done = connection.execute("SELECT topic, MIN(next_offset) FROM commits GROUP BY topic").fetchall()
             believed = max(before, time.time() + CLOCK_SKEW.total_seconds())
             deleted = [
-                connection.execute(_PRUNE, (topic, committed, before, _PRUNED_AT_ONCE, believed)).rowcount for topic, committed in done
+                connection.execute(_PRUNE, (topic, committed, before, _PRUNED_AT_ONCE, believed)).rowcount
+                for topic, committed in done
             ]
         return _PRUNED_AT_ONCE in deleted
 
@@ -186,12 +209,16 @@ class SqliteConsumer:
                 if len(found) >= limit or size >= most_bytes:
                     break
                 left = len(self._topics) - place
-                some = self._some(connection, topic, max(1, (limit - len(found)) // left), (most_bytes - size) // left)
+                some = self._some(
+                    connection, topic, max(1, (limit - len(found)) // left), (most_bytes - size) // left
+                )
                 size += sum(stored.record.size for stored in some)
                 found += some
         return found
 
-    def _some(self, connection: sqlite3.Connection, topic: str, share: int, most_bytes: int) -> list[StoredRecord]:
+    def _some(
+        self, connection: sqlite3.Connection, topic: str, share: int, most_bytes: int
+    ) -> list[StoredRecord]:
         """The next of a topic, at least one where there is any."""
         some = read_records(connection, topic, range(self._next.get(topic, 0), _NO_END), share, most_bytes)
         if some:
@@ -202,13 +229,18 @@ class SqliteConsumer:
     def _is_same(self, connection: sqlite3.Connection) -> bool:
         """Whether the file still has what was committed and polled: an older copy that was put over it has other records there, or none."""
         sql = "SELECT 1 FROM records WHERE topic = ? AND offset = ? AND appended_at = ?"
-        return self._committed_in(connection) == self._committed and all(connection.execute(sql, end).fetchone() for end in self._ends)
+        return self._committed_in(connection) == self._committed and all(
+            connection.execute(sql, end).fetchone() for end in self._ends
+        )
 
     def _start_from_committed(self, connection: sqlite3.Connection) -> None:
         """Which is less than before in a file that is an older copy, or another one."""
         before, self._committed = self._committed, self._committed_in(connection)
         sql = "SELECT topic, marks FROM bookmarks WHERE consumer_group = ?"
-        self._kept = {topic: Bookmarks.decode(marks) for topic, marks in connection.execute(sql, (self._group,)).fetchall()}
+        self._kept = {
+            topic: Bookmarks.decode(marks)
+            for topic, marks in connection.execute(sql, (self._group,)).fetchall()
+        }
         self._next = {topic: self._committed.get(topic, 0) for topic in self._topics}
         self._ends.clear()
         self._next_of = self._file.opened
@@ -223,8 +255,12 @@ class SqliteConsumer:
     def _write(self, connection: sqlite3.Connection, positions: Mapping[str, tuple[int, Bookmarks]]) -> None:
         """What is committed, in a transaction that may still fail: then the file differs from what is known here, and is read again."""
         for topic, (offset, kept) in positions.items():
-            connection.execute("INSERT OR REPLACE INTO commits VALUES (?, ?, ?)", (self._group, topic, offset))
-            connection.execute("INSERT OR REPLACE INTO bookmarks VALUES (?, ?, ?)", (self._group, topic, kept.encode()))
+            connection.execute(
+                "INSERT OR REPLACE INTO commits VALUES (?, ?, ?)", (self._group, topic, offset)
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO bookmarks VALUES (?, ?, ?)", (self._group, topic, kept.encode())
+            )
         self._committed |= {topic: offset for topic, (offset, _) in positions.items()}
         self._kept |= {topic: kept for topic, (_, kept) in positions.items()}
 
@@ -240,7 +276,11 @@ def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list
         return []
     with unavailable(path), closing(read_only(path)) as connection:
         written = dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
-        read = dict(connection.execute("SELECT topic, next_offset FROM commits WHERE consumer_group = ?", (group,)).fetchall())
+        read = dict(
+            connection.execute(
+                "SELECT topic, next_offset FROM commits WHERE consumer_group = ?", (group,)
+            ).fetchall()
+        )
         since = {topic: _appended_at(connection, topic, read.get(topic, 0)) for topic in written}
     return [
         Backlog(Partition(topic), written.get(topic, 0), read.get(topic, 0), since.get(topic))
@@ -263,5 +303,8 @@ def extent(path: Path) -> tuple[float | None, int]:
             " FROM topics WHERE first IS NOT NULL ORDER BY first LIMIT 1"
         )
         oldest = connection.execute(sql).fetchone()
-        pages, free, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size"))
+        pages, free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
     return oldest[0] if oldest else None, (pages - free) * size

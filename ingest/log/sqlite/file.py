@@ -24,9 +24,7 @@ CREATE TABLE IF NOT EXISTS commits (consumer_group TEXT, topic TEXT, next_offset
 CREATE TABLE IF NOT EXISTS bookmarks (consumer_group TEXT, topic TEXT, marks TEXT NOT NULL, PRIMARY KEY (consumer_group, topic));
 """
 
-_RECORDS = (
-    "SELECT offset, key, value, headers, appended_at FROM records WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?"
-)
+_RECORDS = "SELECT offset, key, value, headers, appended_at FROM records WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?"
 
 _BUSY_SECONDS = 10.0
 _RESTORE = "; was it restored beside a -wal of before? Stop what uses it, delete the -wal and -shm, and put a whole copy in its place"
@@ -105,7 +103,9 @@ class LogFile:
                     connection.execute("ROLLBACK")
                 raise
             if self._is_replaced():
-                raise sqlite3.OperationalError("it was moved, deleted or restored, or its -wal or -shm was, while it was written to")
+                raise sqlite3.OperationalError(
+                    "it was moved, deleted or restored, or its -wal or -shm was, while it was written to"
+                )
 
     def let_go(self) -> None:
         """Closes a file that is no longer there, and saves what only the -wal has; whoever uses it next opens what is there then."""
@@ -140,8 +140,12 @@ class LogFile:
         if connection is None:
             return
         with suppress(sqlite3.Error, OSError):
-            if now != self._opened_as and (now.wal in {None, self._opened_as.wal} or not _beside(self._path, "wal").stat().st_size):
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # with another one that is in use, somebody goes on already
+            if now != self._opened_as and (
+                now.wal in {None, self._opened_as.wal} or not _beside(self._path, "wal").stat().st_size
+            ):
+                connection.execute(
+                    "PRAGMA wal_checkpoint(PASSIVE)"
+                ).fetchall()  # with another one that is in use, somebody goes on already
         connection.close()
 
     def _remove_foreign(self) -> None:
@@ -178,13 +182,17 @@ def read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def read_records(connection: sqlite3.Connection, topic: str, span: range, limit: int, most_bytes: int) -> list[StoredRecord]:
+def read_records(
+    connection: sqlite3.Connection, topic: str, span: range, limit: int, most_bytes: int
+) -> list[StoredRecord]:
     """Return up to `limit` records of a span of offsets: those that fit into `most_bytes`, and one more that does not. Raises sqlite3.Error."""
     found: list[StoredRecord] = []
     size = 0
     with closing(connection.execute(_RECORDS, (topic, span.start, span.stop, limit))) as rows:
         for offset, key, value, headers, appended_at in rows:
-            found.append(StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset, appended_at))
+            found.append(
+                StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset, appended_at)
+            )
             size += found[-1].record.size
             if size >= most_bytes:
                 break
@@ -196,7 +204,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
-        with FileLock(f"{path}.lock", timeout=_BUSY_SECONDS, poll_interval=0.01, mode=0o600):  # going to WAL does not wait, it fails
+        with FileLock(
+            f"{path}.lock", timeout=_BUSY_SECONDS, poll_interval=0.01, mode=0o600
+        ):  # going to WAL does not wait, it fails
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # must come before the first table
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)

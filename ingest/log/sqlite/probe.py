@@ -18,9 +18,14 @@ def try_append(path: Path) -> None:
     if not path.exists() or not path.stat().st_size:  # nobody has made its tables yet
         return
     uri = f"{path.absolute().as_uri()}?mode=rw"
-    with unavailable(path), closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
+    with (
+        unavailable(path),
+        closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as connection,
+    ):
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        connection.execute(f"PRAGMA user_version = {version}")  # SQLite writes the page although it stays the same
+        connection.execute(
+            f"PRAGMA user_version = {version}"
+        )  # SQLite writes the page although it stays the same
         connection.execute("COMMIT")

@@ -40,7 +40,9 @@ class SqliteProducer:
         future.set_running_or_notify_cancel()  # a caller that gives up waiting cannot cancel what may already be written
         with self._closing:
             if self._closed:
-                future.set_exception(LogUnavailable(f"the log {self._path} was closed before this append; open it again"))
+                future.set_exception(
+                    LogUnavailable(f"the log {self._path} was closed before this append; open it again")
+                )
             else:
                 self._waiting.put((topic, records, future))
         return future
@@ -60,7 +62,11 @@ class SqliteProducer:
                 with unavailable(self._path):
                     self._commit(appends)
             except Exception as error:  # noqa: BLE001  whatever it is, callers must hear of it and this thread must live
-                failure = error if isinstance(error, LogUnavailable) else LogUnavailable(f"the log {self._path} failed: {error!r}")
+                failure = (
+                    error
+                    if isinstance(error, LogUnavailable)
+                    else LogUnavailable(f"the log {self._path} failed: {error!r}")
+                )
                 for _, _, future in appends:
                     future.set_exception(failure)
             else:

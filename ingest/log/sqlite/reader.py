@@ -20,11 +20,16 @@ class SqliteReader:
         """From the first record of each topic that was appended then or later; without `since`, from the first there is. Raises LogUnavailable."""
         self._path = path
         if not path.exists():
-            raise LogUnavailable(f"there is no log yet: {path} is made by the first process that appends to it")
+            raise LogUnavailable(
+                f"there is no log yet: {path} is made by the first process that appends to it"
+            )
         with unavailable(path):
             self._connection = read_only(path)
             self._oldest = [at for topic in topics if (at := self._first(topic)) is not None]
-            self._firsts = {topic: self._value("SELECT MIN(offset) FROM records WHERE topic = ?", topic) for topic in topics}
+            self._firsts = {
+                topic: self._value("SELECT MIN(offset) FROM records WHERE topic = ?", topic)
+                for topic in topics
+            }
             self._spans = {topic: self._span(topic, since.timestamp() if since else 0.0) for topic in topics}
 
     def total(self) -> int:
@@ -37,7 +42,10 @@ class SqliteReader:
         return int(self._firsts.get(partition.topic) or 0)
 
     def records(self) -> Iterator[StoredRecord]:
-        return heapq.merge(*(self._of(topic, span) for topic, span in self._spans.items()), key=lambda stored: stored.timestamp)
+        return heapq.merge(
+            *(self._of(topic, span) for topic, span in self._spans.items()),
+            key=lambda stored: stored.timestamp,
+        )
 
     def close(self) -> None:
         self._connection.close()
@@ -53,7 +61,11 @@ class SqliteReader:
         return self._value("SELECT appended_at FROM records WHERE topic = ? ORDER BY offset LIMIT 1", topic)
 
     def _span(self, topic: str, since: float) -> range:
-        first = self._value("SELECT offset FROM records WHERE topic = ? AND appended_at >= ? ORDER BY offset LIMIT 1", topic, since)
+        first = self._value(
+            "SELECT offset FROM records WHERE topic = ? AND appended_at >= ? ORDER BY offset LIMIT 1",
+            topic,
+            since,
+        )
         after_last = self._value("SELECT next_offset FROM topics WHERE topic = ?", topic)
         return range(0) if first is None or after_last is None else range(int(first), int(after_last))
 

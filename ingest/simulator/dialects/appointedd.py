@@ -32,7 +32,9 @@ class AppointeddDialect(Dialect):
         return {"vendor": self.vendor, "webhook_header": _HEADER}
 
     def webhook(self, change: Change) -> Webhook:
-        return Webhook("", orjson.dumps({"event_type": _TYPES[change.kind], "event_data": _data(change.meeting)}))
+        return Webhook(
+            "", orjson.dumps({"event_type": _TYPES[change.kind], "event_data": _data(change.meeting)})
+        )
 
     def headers(self, webhook: Webhook, at: datetime) -> Mapping[str, str]:
         return {_HEADER: self.secret}
@@ -73,7 +75,10 @@ def updated_at(meeting: Meeting) -> datetime:
 
 def questions(meeting: Meeting) -> list[dict[str, Any]]:
     """The form's questions with their answers, of a customer in webhooks and REST alike."""
-    return [{"label": label, "value": value, "id": object_id(place, QUESTION)} for place, (label, value) in enumerate(_answers(meeting), 1)]
+    return [
+        {"label": label, "value": value, "id": object_id(place, QUESTION)}
+        for place, (label, value) in enumerate(_answers(meeting), 1)
+    ]
 
 
 def _answers(meeting: Meeting) -> list[tuple[str, str | bool]]:

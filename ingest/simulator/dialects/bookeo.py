@@ -26,8 +26,14 @@ class BookeoDialect(Dialect):
 
     def webhook(self, change: Change) -> Webhook:
         meeting = change.meeting
-        body = {"itemId": booking_number(meeting.number), "timestamp": minute(meeting.changed_at), "item": booking(meeting)}
-        message_id = f"msg{meeting.number:08d}{change.kind[0]}{int(meeting.changed_at.timestamp() * 1000):011x}"
+        body = {
+            "itemId": booking_number(meeting.number),
+            "timestamp": minute(meeting.changed_at),
+            "item": booking(meeting),
+        }
+        message_id = (
+            f"msg{meeting.number:08d}{change.kind[0]}{int(meeting.changed_at.timestamp() * 1000):011x}"
+        )
         return Webhook(f"domain=bookings&type={_TYPES[change.kind]}", orjson.dumps(body), message_id)
 
     def headers(self, webhook: Webhook, at: datetime) -> Mapping[str, str]:
@@ -112,7 +118,10 @@ def booking(meeting: Meeting) -> dict[str, Any]:
         "title": meeting.customer.name,
         "participants": {
             "numbers": [{"peopleCategoryId": "Cadults", "number": 1 + len(meeting.guests)}],
-            "details": [{"personId": "PSELF", "peopleCategoryId": "Cadults", "categoryIndex": 1}, *_guests(meeting)],
+            "details": [
+                {"personId": "PSELF", "peopleCategoryId": "Cadults", "categoryIndex": 1},
+                *_guests(meeting),
+            ],
         },
         "canceled": meeting.last is Kind.CANCELLED,
         "accepted": True,
@@ -120,8 +129,17 @@ def booking(meeting: Meeting) -> dict[str, Any]:
         "creationAgent": "Online",
         "productName": meeting.service.name,
         "productId": product_id(meeting.service),
-        "price": {"totalGross": price, "totalNet": price, "totalTaxes": nothing, "totalPaid": nothing, "taxes": []},
-        "options": [{"id": f"OPT{place}", "name": name, "value": value} for place, (name, value) in enumerate(meeting.answers)],
+        "price": {
+            "totalGross": price,
+            "totalNet": price,
+            "totalTaxes": nothing,
+            "totalPaid": nothing,
+            "taxes": [],
+        },
+        "options": [
+            {"id": f"OPT{place}", "name": name, "value": value}
+            for place, (name, value) in enumerate(meeting.answers)
+        ],
         "privateEvent": False,
     }
     return told | _later(meeting)

@@ -20,7 +20,14 @@ _EVENTS = {
 _STATUSES = {Kind.CANCELLED: "cancelled", Kind.REPLACED: "rescheduled", Kind.NO_SHOW: "no_show"}
 _PARAMETERS = ("utm_campaign", "utm_source", "utm_medium", "utm_content", "utm_term", "salesforce_uuid")
 # Fields of invitees that the first form did not have.
-_LATER = ("routing_form_submission", "payment", "no_show", "reconfirmation", "scheduling_method", "invitee_scheduled_by")
+_LATER = (
+    "routing_form_submission",
+    "payment",
+    "no_show",
+    "reconfirmation",
+    "scheduling_method",
+    "invitee_scheduled_by",
+)
 # What leaves invitee and event canceled.
 ENDED = {Kind.CANCELLED, Kind.REPLACED}
 
@@ -36,10 +43,16 @@ class CalendlyDialect(Dialect):
 
     def webhook(self, change: Change) -> Webhook:
         meeting = change.meeting
-        envelope = {"event": _EVENTS[change.kind], "created_at": meeting.changed_at.strftime("%Y-%m-%dT%H:%M:%S.000000Z")}
+        envelope = {
+            "event": _EVENTS[change.kind],
+            "created_at": meeting.changed_at.strftime("%Y-%m-%dT%H:%M:%S.000000Z"),
+        }
         if not self.tells_all(meeting):
             return Webhook("", orjson.dumps(envelope | {"payload": _terse(invitee(meeting))}))
-        return Webhook("", orjson.dumps(envelope | {"created_by": f"{API}/users/SUBSCRIBER", "payload": invitee(meeting)}))
+        return Webhook(
+            "",
+            orjson.dumps(envelope | {"created_by": f"{API}/users/SUBSCRIBER", "payload": invitee(meeting)}),
+        )
 
     def tells_all(self, meeting: Meeting) -> bool:
         """A cancellation in the old form, captured in 2020, leaves out the event: its time, service and hosts."""
@@ -107,7 +120,13 @@ def instant(moment: datetime) -> str:
 def invitee(meeting: Meeting) -> dict[str, Any]:
     """As webhooks have it, its event inside."""
     ended = meeting.last in ENDED
-    paid = {"external_id": "ch_1", "provider": "stripe", "currency": meeting.service.currency, "terms": None, "successful": True}
+    paid = {
+        "external_id": "ch_1",
+        "provider": "stripe",
+        "currency": meeting.service.currency,
+        "terms": None,
+        "successful": True,
+    }
     no_show = {"uri": f"{API}/invitee_no_shows/{meeting.number}", "created_at": instant(meeting.changed_at)}
     told: dict[str, Any] = {
         "uri": invitee_uri(meeting.number),
@@ -127,7 +146,8 @@ def invitee(meeting: Meeting) -> dict[str, Any]:
         "reschedule_url": f"https://calendly.com/reschedulings/IN{meeting.number:014d}",
         "text_reminder_number": None if _is_asked_for_phone(meeting) else meeting.customer.phone,
         "questions_and_answers": [
-            {"question": question, "answer": answer, "position": position} for position, (question, answer) in enumerate(_answers(meeting))
+            {"question": question, "answer": answer, "position": position}
+            for position, (question, answer) in enumerate(_answers(meeting))
         ],
         "tracking": dict.fromkeys(_PARAMETERS) | dict(meeting.campaign),
         "routing_form_submission": None,
@@ -155,7 +175,9 @@ def scheduled_event(meeting: Meeting) -> dict[str, Any]:
         "location": _location(meeting),
         "invitees_counter": {"total": 1, "active": 0 if ended else 1, "limit": 1},
         "event_memberships": [host] * (2 if _lists_host_twice(meeting) else 1),
-        "event_guests": [{"email": guest, "created_at": created_at, "updated_at": created_at} for guest in meeting.guests],
+        "event_guests": [
+            {"email": guest, "created_at": created_at, "updated_at": created_at} for guest in meeting.guests
+        ],
         "meeting_notes_plain": None,
         "meeting_notes_html": None,
         "created_at": created_at,
@@ -177,7 +199,11 @@ def _location(meeting: Meeting) -> dict[str, Any]:
 
 def _answers(meeting: Meeting) -> list[tuple[str, str]]:
     """The form's, and the customer's number where the form asks for it."""
-    asked = [("Unter welcher Nummer erreichen wir Sie?", meeting.customer.phone)] if _is_asked_for_phone(meeting) else []
+    asked = (
+        [("Unter welcher Nummer erreichen wir Sie?", meeting.customer.phone)]
+        if _is_asked_for_phone(meeting)
+        else []
+    )
     return [*meeting.answers, *asked]
 
 
@@ -199,7 +225,10 @@ def _lists_host_twice(meeting: Meeting) -> bool:
 def _terse(whole: dict[str, Any]) -> dict[str, Any]:
     """Without the meeting and what was added to invitees later, and the name null."""
     left_out = ("first_name", "last_name", "scheduled_event", *_LATER)
-    return {name: value for name, value in whole.items() if name not in left_out} | {"name": None, "canceled": True}
+    return {name: value for name, value in whole.items() if name not in left_out} | {
+        "name": None,
+        "canceled": True,
+    }
 
 
 def _cancellation(meeting: Meeting) -> dict[str, Any]:

@@ -36,7 +36,9 @@ class OncehubDialect(Dialect):
     """
 
     vendor = "oncehub"
-    habits = Habits(replaces_when_moved=False, reports=frozenset({Kind.CANCELLED, Kind.COMPLETED, Kind.NO_SHOW}))
+    habits = Habits(
+        replaces_when_moved=False, reports=frozenset({Kind.CANCELLED, Kind.COMPLETED, Kind.NO_SHOW})
+    )
 
     def settings(self) -> Mapping[str, Any]:
         return {"vendor": self.vendor}
@@ -65,7 +67,9 @@ class OncehubDialect(Dialect):
             "starts_at": meeting.starts_at,
             "ends_at": meeting.ends_at,
             "timezone": meeting.customer.timezone,
-            "created_at": meeting.created_at.replace(microsecond=meeting.created_at.microsecond // 1000 * 1000),
+            "created_at": meeting.created_at.replace(
+                microsecond=meeting.created_at.microsecond // 1000 * 1000
+            ),
             "service_name": meeting.service.name,
             "staff": [user_id(meeting.host.number)],
             "location": link or _PLACE,
@@ -123,7 +127,15 @@ def status(meeting: Meeting) -> str:
 def booking(meeting: Meeting) -> dict[str, Any]:
     """As webhooks have it."""
     cents = int(meeting.service.price * 100)
-    paid = {"amount_charged": cents, "currency": meeting.service.currency, "transaction_id": f"ch_{meeting.number}"} if cents else None
+    paid = (
+        {
+            "amount_charged": cents,
+            "currency": meeting.service.currency,
+            "transaction_id": f"ch_{meeting.number}",
+        }
+        if cents
+        else None
+    )
     why = {"reason": meeting.reason or "", "actioned_by": "customer" if meeting.reason else "", "user_id": ""}
     host, number = meeting.host, meeting.number
     return {
@@ -149,7 +161,11 @@ def booking(meeting: Meeting) -> dict[str, Any]:
         "booking_page": None,
         "master_page": None,
         "event_type": "",
-        "booking_calendar": {"id": calendar_id(meeting.service.number), "object": "booking_calendar", "name": meeting.service.name},
+        "booking_calendar": {
+            "id": calendar_id(meeting.service.number),
+            "object": "booking_calendar",
+            "name": meeting.service.name,
+        },
         "payment_information": paid,
         "external_calendar": {
             "type": _CALENDARS[number % len(_CALENDARS)],
@@ -166,7 +182,8 @@ def conversation(meeting: Meeting) -> dict[str, Any]:
     """The conversation in which it was booked, whole."""
     said_at = milliseconds(meeting.created_at)
     questions = [
-        {"id": f"INT-{place:08d}", "internal_label": "", "question": question, "value": value} for place, question, value in _said(meeting)
+        {"id": f"INT-{place:08d}", "internal_label": "", "question": question, "value": value}
+        for place, question, value in _said(meeting)
     ]
     return {
         "id": conversation_id(meeting.number),
@@ -179,7 +196,12 @@ def conversation(meeting: Meeting) -> dict[str, Any]:
         "owner": user(meeting.host),
         "status": "closed",
         "bot": {"id": "BOT-00000001", "object": "bot", "name": "Reception"},
-        "website": {"id": "WEB-00000001", "object": "website", "name": "Example", "url": "https://www.example.com"},
+        "website": {
+            "id": "WEB-00000001",
+            "object": "website",
+            "name": "Example",
+            "url": "https://www.example.com",
+        },
         "audience": None,
         "answers": questions,
         "bookings": [booking_id(meeting.number)],
@@ -209,7 +231,9 @@ def contact(person: Person, created: datetime, updated: datetime) -> dict[str, A
 
 def _join_url(meeting: Meeting) -> str:
     """A link, a phone number, or nothing."""
-    return (f"https://meet.example.com/{meeting.number}", "+1 202 555 0100, PIN 4711", "", "")[meeting.number % 4]
+    return (f"https://meet.example.com/{meeting.number}", "+1 202 555 0100, PIN 4711", "", "")[
+        meeting.number % 4
+    ]
 
 
 def _said(meeting: Meeting) -> list[tuple[int, str, str]]:
@@ -218,13 +242,22 @@ def _said(meeting: Meeting) -> list[tuple[int, str, str]]:
 
 def _booking_fields(meeting: Meeting) -> list[tuple[str, Any, str]]:
     """Custom fields of the booking: name, value, and the value as text."""
-    return [("seats", 3, "3"), ("topics", ["Prices", "Dates"], '["Prices", "Dates"]')] if meeting.number % 7 == 0 else []
+    return (
+        [("seats", 3, "3"), ("topics", ["Prices", "Dates"], '["Prices", "Dates"]')]
+        if meeting.number % 7 == 0
+        else []
+    )
 
 
 def _expected_answers(meeting: Meeting) -> list[dict[str, str]]:
-    said = [(question, value) for _, question, value in _said(meeting)] if by_conversation(meeting) else meeting.answers
+    said = (
+        [(question, value) for _, question, value in _said(meeting)]
+        if by_conversation(meeting)
+        else meeting.answers
+    )
     return [
-        {"question": question, "answer": text} for question, text in (*said, *((name, text) for name, _, text in _booking_fields(meeting)))
+        {"question": question, "answer": text}
+        for question, text in (*said, *((name, text) for name, _, text in _booking_fields(meeting)))
     ]
 
 
@@ -235,12 +268,25 @@ def _owner(meeting: Meeting) -> Any:
 
 def user(host: Person) -> dict[str, Any]:
     """A host as an expanded owner."""
-    return {"id": user_id(host.number), "object": "user", "first_name": host.first_name, "last_name": host.last_name, "status": "active"}
+    return {
+        "id": user_id(host.number),
+        "object": "user",
+        "first_name": host.first_name,
+        "last_name": host.last_name,
+        "status": "active",
+    }
 
 
 def _form(meeting: Meeting) -> dict[str, Any]:
     customer = meeting.customer
-    form = {"name": customer.name, "email": customer.email, "phone": customer.phone, "mobile_phone": "", "note": "", "company": ""}
+    form = {
+        "name": customer.name,
+        "email": customer.email,
+        "phone": customer.phone,
+        "mobile_phone": "",
+        "note": "",
+        "company": "",
+    }
     fields = [{"name": name, "value": value} for name, value in meeting.answers]
     return form | {"guests": [*meeting.guests], "custom_fields": fields}
 

@@ -66,7 +66,9 @@ class AppointeddRest(RestDialect):
         self.api: Literal["v1", "v2"] = "v1"
         self.lists_cancelled = True
         self.v2 = JsonApi(dialect, meetings)
-        self._api_key = b64encode(hashlib.sha512(f"API key {dialect.url} {dialect.secret}".encode()).digest()).decode()
+        self._api_key = b64encode(
+            hashlib.sha512(f"API key {dialect.url} {dialect.secret}".encode()).digest()
+        ).decode()
 
     def settings(self) -> Mapping[str, Any]:
         return {"api_key": self._api_key} if self.api == "v1" else self.v2.settings()
@@ -82,12 +84,16 @@ class AppointeddRest(RestDialect):
     def unauthorized(self) -> Response:
         challenge = {"WWW-Authenticate": "Bearer"}
         return _Either(
-            answer({"message": "Forbidden"}, 403), errors(401, "Unauthorized", "The access token is wrong or expired", challenge)
+            answer({"message": "Forbidden"}, 403),
+            errors(401, "Unauthorized", "The access token is wrong or expired", challenge),
         )
 
     def too_many(self, seconds: float) -> Response:
         later = {"Retry-After": str(math.ceil(seconds))}
-        return _Either(answer({"message": "Too Many Requests"}, 429, later), errors(429, "Too Many Requests", "Try again later", later))
+        return _Either(
+            answer({"message": "Too Many Requests"}, 429, later),
+            errors(429, "Too Many Requests", "Try again later", later),
+        )
 
     def missing(self) -> Response:
         return _Either(answer({"message": "Not Found"}, 404), missing())
@@ -96,12 +102,26 @@ class AppointeddRest(RestDialect):
         """v1's, then v2's."""
         return [
             Route("/v1/bookings", self._bookings),
-            Route("/v1/bookings/{id}", lambda request: _single(request, Things(BOOKING, self._now(), booking))),
+            Route(
+                "/v1/bookings/{id}", lambda request: _single(request, Things(BOOKING, self._now(), booking))
+            ),
             Route("/v1/customers", self._customers),
-            Route("/v1/customers/{id}", lambda request: _single(request, Things(CUSTOMER, customers_of(self._now()), customer))),
-            Route("/v1/services", lambda request: _listed(request, Things(SERVICE, services_of(self._now()), service))),
-            Route("/v1/services/categories", lambda request: _listed(request, Things(CATEGORY, CATEGORIES, dict))),
-            Route("/v1/resources", lambda request: _listed(request, Things(RESOURCE, hosts_of(self._now()), resource))),
+            Route(
+                "/v1/customers/{id}",
+                lambda request: _single(request, Things(CUSTOMER, customers_of(self._now()), customer)),
+            ),
+            Route(
+                "/v1/services",
+                lambda request: _listed(request, Things(SERVICE, services_of(self._now()), service)),
+            ),
+            Route(
+                "/v1/services/categories",
+                lambda request: _listed(request, Things(CATEGORY, CATEGORIES, dict)),
+            ),
+            Route(
+                "/v1/resources",
+                lambda request: _listed(request, Things(RESOURCE, hosts_of(self._now()), resource)),
+            ),
             Route("/v1/resources/groups", lambda request: _listed(request, Things(GROUP, GROUPS, dict))),
             *self.v2.routes(),
         ]
@@ -111,8 +131,12 @@ class AppointeddRest(RestDialect):
         if words := _words(asked, "statuses") or (set() if self.lists_cancelled else {"confirmed"}):
             found = {number: meeting for number, meeting in found.items() if status(meeting) in words}
         if wanted := {number_of(given, CUSTOMER) for given in _words(asked, "customers")}:
-            found = {number: meeting for number, meeting in found.items() if meeting.customer.number in wanted}
-        return _listed(request, Things(BOOKING, _within(asked, found, _BOOKING_TIMES), booking), _BOOKING_TIMES)
+            found = {
+                number: meeting for number, meeting in found.items() if meeting.customer.number in wanted
+            }
+        return _listed(
+            request, Things(BOOKING, _within(asked, found, _BOOKING_TIMES), booking), _BOOKING_TIMES
+        )
 
     def _customers(self, request: Request) -> Response:
         found = _within(request.query_params, customers_of(self._now()), _CUSTOMER_TIMES)
@@ -156,7 +180,10 @@ def _listed(request: Request, things: Things, times: Mapping[str, Moment] | None
     since, until = _bounds(request.query_params, things, ranks, rank)
     chosen = [abs(number) for _, number in ranks[since:until]]
     neighbours = {"next": ranks[until : until + 1], "prev": ranks[max(0, since - 1) : since]}
-    cursors = {name: object_id(abs(found[0][1]), things.prefix) if found else None for name, found in neighbours.items()}
+    cursors = {
+        name: object_id(abs(found[0][1]), things.prefix) if found else None
+        for name, found in neighbours.items()
+    }
     return answer({"data": things.told(chosen), "total": len(ranks), **cursors})
 
 
@@ -173,7 +200,9 @@ def _rank(asked: QueryParams, things: Things, times: Mapping[str, Moment]) -> Ca
     return lambda number: (sign * moment(things.numbered[number]).timestamp(), sign * number)
 
 
-def _bounds(asked: QueryParams, things: Things, ranks: Sequence[Rank], rank: Callable[[int], Rank]) -> tuple[int, int]:
+def _bounds(
+    asked: QueryParams, things: Things, ranks: Sequence[Rank], rank: Callable[[int], Rank]
+) -> tuple[int, int]:
     """`start` is the id of the first thing on a page, as `next` told it; `end` of the last, as `prev` did.
 
     Where they are is looked up anew: whoever sorts by what changes finds them elsewhere, or, gone from the list, nowhere.

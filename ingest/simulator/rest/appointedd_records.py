@@ -38,7 +38,13 @@ _BEGINNING = datetime(2025, 1, 1, tzinfo=UTC)
 
 CATEGORIES: Mapping[int, Object] = {1: {"id": object_id(1, CATEGORY), "name": "Everything"}}
 GROUPS: Mapping[int, Object] = {1: {"id": object_id(1, GROUP), "name": "Everybody"}}
-_ADDRESS = {"house_no": "1", "address_1": "Example Street", "address_2": "", "city": "Exampleton", "postcode": "EX1 1EX"}
+_ADDRESS = {
+    "house_no": "1",
+    "address_1": "Example Street",
+    "address_2": "",
+    "city": "Exampleton",
+    "postcode": "EX1 1EX",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,10 @@ def booking(meeting: Meeting) -> Object:
 
 
 def _part(meeting: Meeting, price: float) -> Object:
-    customer_id, added = object_id(meeting.customer.number, CUSTOMER), _instant(meeting.created_at.replace(microsecond=0))
+    customer_id, added = (
+        object_id(meeting.customer.number, CUSTOMER),
+        _instant(meeting.created_at.replace(microsecond=0)),
+    )
     return {
         "id": customer_id,
         "customer_id": customer_id,
@@ -139,7 +148,13 @@ def known_since(person: Person) -> datetime:
 def customer(person: Person) -> Object:
     """What is absent is an empty string."""
     known = _instant(known_since(person))
-    profile = {"firstname": person.first_name, "lastname": person.last_name, "mobile": person.phone, "phone": "", "email": person.email}
+    profile = {
+        "firstname": person.first_name,
+        "lastname": person.last_name,
+        "mobile": person.phone,
+        "phone": "",
+        "email": person.email,
+    }
     own = {"id": object_id(person.number, CUSTOMER), "tags": [], "profile": profile}
     return {**own, "marketing_opt_in": False, "created": known, "updated": known}
 
@@ -154,7 +169,12 @@ def service(offered: Service) -> Object:
 def resource(host: Person) -> Object:
     """Staff, as v1 calls them."""
     profile = {"name": host.name, "email": host.email, "phone": host.phone, "address": _ADDRESS}
-    return {"id": object_id(host.number, RESOURCE), "services": [], "resource_group_ids": [object_id(1, GROUP)], "profile": profile}
+    return {
+        "id": object_id(host.number, RESOURCE),
+        "services": [],
+        "resource_group_ids": [object_id(1, GROUP)],
+        "profile": profile,
+    }
 
 
 def booking_v2(meeting: Meeting) -> Object:
@@ -163,7 +183,9 @@ def booking_v2(meeting: Meeting) -> Object:
     related = {
         "service": {"data": {"type": "services", "id": whole.pop("service")}},
         "staff": {"data": {"type": "staff", "id": whole.pop("resource")}},
-        "customers": {"data": [{"type": "customers", "id": part["customer_id"]} for part in whole.pop("customers")]},
+        "customers": {
+            "data": [{"type": "customers", "id": part["customer_id"]} for part in whole.pop("customers")]
+        },
         "account": {"data": {"type": "accounts", "id": object_id(1, ORGANISATION)}},
     }
     return jsonapi("bookings", whole) | {"relationships": related}
@@ -189,12 +211,18 @@ def availability_v2(last: Meeting) -> Object:
     """The host is free in the hour after the last meeting."""
     free = {"start": _instant(last.ends_at), "end": _instant(last.ends_at + timedelta(hours=1))}
     related = {"staff": {"data": {"type": "staff", "id": object_id(last.host.number, RESOURCE)}}}
-    return jsonapi("availability", {"id": object_id(last.host.number, AVAILABILITY), **free}) | {"relationships": related}
+    return jsonapi("availability", {"id": object_id(last.host.number, AVAILABILITY), **free}) | {
+        "relationships": related
+    }
 
 
 def jsonapi(kind: str, whole: Object) -> Object:
     """https://jsonapi.org/format/#document-resource-objects"""
-    return {"type": kind, "id": whole["id"], "attributes": {name: value for name, value in whole.items() if name != "id"}}
+    return {
+        "type": kind,
+        "id": whole["id"],
+        "attributes": {name: value for name, value in whole.items() if name != "id"},
+    }
 
 
 def _instant(moment: datetime) -> str:

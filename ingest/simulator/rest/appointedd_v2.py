@@ -83,7 +83,10 @@ class JsonApi:
             return answer({"error": "invalid_client"}, 401)
         token = secrets.token_hex(32)
         self._tokens[token] = time.monotonic() + self.token_seconds
-        return answer({"access_token": token, "token_type": "Bearer", "expires_in": 3600}, headers={"Cache-Control": "no-store"})
+        return answer(
+            {"access_token": token, "token_type": "Bearer", "expires_in": 3600},
+            headers={"Cache-Control": "no-store"},
+        )
 
     def _client(self, request: Request, asked: Mapping[str, str]) -> tuple[str, str]:
         """From either place. https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1"""
@@ -120,7 +123,10 @@ class JsonApi:
 
 
 def _availability(_: Dialect, meetings: Numbered) -> Things:
-    last = {meeting.host.number: meeting for meeting in sorted(meetings.values(), key=lambda meeting: meeting.ends_at)}
+    last = {
+        meeting.host.number: meeting
+        for meeting in sorted(meetings.values(), key=lambda meeting: meeting.ends_at)
+    }
     return Things(AVAILABILITY, last, availability_v2)
 
 
@@ -151,12 +157,24 @@ def _links(request: Request, number: int, pages: int) -> Mapping[str, str | None
     """https://jsonapi.org/format/#fetching-pagination"""
 
     def page(wanted: int) -> str | None:
-        return str(request.url.include_query_params(**{"page[number]": wanted})) if 1 <= wanted <= pages else None
+        return (
+            str(request.url.include_query_params(**{"page[number]": wanted}))
+            if 1 <= wanted <= pages
+            else None
+        )
 
-    return {"self": str(request.url), "first": page(1), "prev": page(number - 1), "next": page(number + 1), "last": page(pages)}
+    return {
+        "self": str(request.url),
+        "first": page(1),
+        "prev": page(number - 1),
+        "next": page(number + 1),
+        "last": page(pages),
+    }
 
 
-def document(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def document(
+    body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """https://jsonapi.org/format/#document-top-level"""
     return Response(orjson.dumps(body), status, headers, "application/vnd.api+json")
 

@@ -21,7 +21,17 @@ from ingest.simulator.dialects.bookeo import booking_number, customer_id, produc
 from ingest.simulator.rest import Answered, RestDialect, answer, credential
 from ingest.simulator.rest.bookeo_answers import error, missing
 from ingest.simulator.rest.bookeo_pages import DEFAULT, Found, Searches
-from ingest.simulator.rest.bookeo_records import LANGUAGES, customer, hold, key, linked_people, payment, product, read, resources
+from ingest.simulator.rest.bookeo_records import (
+    LANGUAGES,
+    customer,
+    hold,
+    key,
+    linked_people,
+    payment,
+    product,
+    read,
+    resources,
+)
 from ingest.simulator.rest.bookeo_subscriptions import BookeoSubscriptions, event_of_query
 from ingest.simulator.rest.subscriptions import Recipient
 from ingest.simulator.world import Kind, Meeting
@@ -81,7 +91,10 @@ class BookeoRest(RestDialect):
 
     def authentic(self, request: Request) -> bool:
         """In headers or in the query. https://www.bookeo.com/api/protocol/"""
-        sent = [request.headers.get(f"X-Bookeo-{name}", request.query_params.get(name)) for name in ("secretKey", "apiKey")]
+        sent = [
+            request.headers.get(f"X-Bookeo-{name}", request.query_params.get(name))
+            for name in ("secretKey", "apiKey")
+        ]
         return sent == [self.dialect.secret, self.api_key]
 
     def unauthorized(self) -> Response:
@@ -90,7 +103,15 @@ class BookeoRest(RestDialect):
     def too_many(self, seconds: float) -> Response:
         pause = math.ceil(seconds)
         if self.tells_pause == "body":
-            return answer({"httpStatus": 429, "message": "Too many requests", "errorId": uuid.uuid4().hex, "retryAfter": pause}, 429)
+            return answer(
+                {
+                    "httpStatus": 429,
+                    "message": "Too many requests",
+                    "errorId": uuid.uuid4().hex,
+                    "retryAfter": pause,
+                },
+                429,
+            )
         return error(429, "Too many requests", {"Retry-After": str(pause)})
 
     def missing(self) -> Response:
@@ -131,7 +152,9 @@ class BookeoRest(RestDialect):
             window = _window(query, "startTime", "endTime")
             if window is None:
                 raise Answered(error(400, "startTime and endTime are required"))
-            missed = [meeting for meeting in self._all() if meeting.last is Kind.NO_SHOW and meeting.service.price]
+            missed = [
+                meeting for meeting in self._all() if meeting.last is Kind.NO_SHOW and meeting.service.price
+            ]
             paid = [meeting.number for meeting in missed if _minute(meeting.changed_at) in window]
             return paid, lambda some: [payment(meeting) for meeting in self._still(some)]
 
@@ -140,7 +163,9 @@ class BookeoRest(RestDialect):
     async def _hold(self, request: Request) -> Response:
         """There is no list of them. Each is of a meeting, by its number; all others are gone by now."""
         given = request.path_params["id"]
-        meeting = self.meetings.get(int(given[4:])) if given.startswith("HOLD") and given[4:].isdecimal() else None
+        meeting = (
+            self.meetings.get(int(given[4:])) if given.startswith("HOLD") and given[4:].isdecimal() else None
+        )
         if meeting is None:
             raise Answered(missing())
         return answer(hold(meeting, given))
@@ -179,15 +204,29 @@ class BookeoRest(RestDialect):
         return found
 
     def _booked_by(self, request: Request) -> list[Meeting]:
-        found = next((every for every in self._booked().values() if customer_id(every[0].customer) == request.path_params["id"]), None)
+        found = next(
+            (
+                every
+                for every in self._booked().values()
+                if customer_id(every[0].customer) == request.path_params["id"]
+            ),
+            None,
+        )
         if found is None:
             raise Answered(missing())
         return found
 
     def _search(self, query: QueryParams) -> Found:
-        starts, updated = _window(query, "startTime", "endTime"), _window(query, "lastUpdatedStartTime", "lastUpdatedEndTime")
+        starts, updated = (
+            _window(query, "startTime", "endTime"),
+            _window(query, "lastUpdatedStartTime", "lastUpdatedEndTime"),
+        )
         if starts is None and updated is None:
-            raise Answered(error(400, "startTime and endTime, or lastUpdatedStartTime and lastUpdatedEndTime, are required"))
+            raise Answered(
+                error(
+                    400, "startTime and endTime, or lastUpdatedStartTime and lastUpdatedEndTime, are required"
+                )
+            )
         starts, updated = starts or _ALWAYS, updated or _ALWAYS
         canceled, of, expanded = _flag(query, "includeCanceled"), query.get("productId"), _expanded(query)
         numbers = [
@@ -207,7 +246,9 @@ class BookeoRest(RestDialect):
         if token is None:
             per_page = _number(query, "itemsPerPage", DEFAULT)
             if per_page > most or number > 1:
-                raise Answered(error(400, f"itemsPerPage is at most {most}, and pageNumber needs pageNavigationToken"))
+                raise Answered(
+                    error(400, f"itemsPerPage is at most {most}, and pageNumber needs pageNavigationToken")
+                )
             return answer(self._searches.first(request.url.path, search(query), per_page))
         body = self._searches.page(request.url.path, token, number)
         if body is None:
@@ -229,7 +270,9 @@ def _window(query: QueryParams, since: str, until: str) -> _Window | None:
         too_long = not timedelta(0) <= end - begin <= _LONGEST
         window = _Window(begin.astimezone(UTC), end.astimezone(UTC))
     except (ValueError, TypeError):
-        raise Answered(error(400, f"{since} and {until} must be given together, as times with an offset")) from None
+        raise Answered(
+            error(400, f"{since} and {until} must be given together, as times with an offset")
+        ) from None
     if too_long or begin.tzinfo is None:
         raise Answered(error(400, f"{since} must be before {until}, by at most {_LONGEST.days} days"))
     return window
@@ -247,7 +290,10 @@ def _flag(query: QueryParams, name: str) -> bool:
 
 
 def _expanded(query: QueryParams) -> dict[str, bool]:
-    return {"with_customer": _flag(query, "expandCustomer"), "with_participants": _flag(query, "expandParticipants")}
+    return {
+        "with_customer": _flag(query, "expandCustomer"),
+        "with_participants": _flag(query, "expandParticipants"),
+    }
 
 
 def _number(query: QueryParams, name: str, default: int) -> int:

@@ -86,7 +86,12 @@ def product(service: Service) -> dict[str, Any]:
 def hold(meeting: Meeting, hold_id: str) -> dict[str, Any]:
     """Places kept for a booking that is not finished."""
     price = booking(meeting)["price"]
-    return {"id": hold_id, "price": price, "totalPayable": price["totalGross"], "expiration": minute(meeting.starts_at)}
+    return {
+        "id": hold_id,
+        "price": price,
+        "totalPayable": price["totalGross"],
+        "expiration": minute(meeting.starts_at),
+    }
 
 
 def resources(hosts: Iterable[Person]) -> list[dict[str, Any]]:

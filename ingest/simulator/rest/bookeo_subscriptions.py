@@ -56,7 +56,9 @@ class BookeoSubscriptions(Subscriptions):
         given = await _body(request)
         self.created += 1
         added = self.add(given["url"], [f"{given['domain']}.{given['type']}"])
-        return Response(status_code=201, headers={"Location": f"{request.url.replace(query='')}/{_id(added)}"})
+        return Response(
+            status_code=201, headers={"Location": f"{request.url.replace(query='')}/{_id(added)}"}
+        )
 
     async def _one(self, request: Request) -> Response:
         return answer(_told(self._found(request)))
@@ -100,7 +102,9 @@ def _told(kept: Subscription) -> dict[str, Any]:
     """Only a blocked one says since when and why."""
     domain, _, kind = kept.events[0].partition(".")
     webhook = {"id": _id(kept), "url": kept.url, "domain": domain, "type": kind}
-    return webhook | ({"blockedTime": minute(kept.disabled_at), "blockedReason": kept.reason} if kept.disabled_at else {})
+    return webhook | (
+        {"blockedTime": minute(kept.disabled_at), "blockedReason": kept.reason} if kept.disabled_at else {}
+    )
 
 
 def _id(kept: Subscription) -> str:

@@ -19,7 +19,15 @@ from starlette.routing import Route
 from ingest.simulator.dialect import Dialect, Webhook
 from ingest.simulator.dialects.calendly import ENDED, user_uri
 from ingest.simulator.rest import Answered, Counter, RestDialect, answer, credential
-from ingest.simulator.rest.calendly_answers import check_whose, error, invalid, listed, missing, one_of, required
+from ingest.simulator.rest.calendly_answers import (
+    check_whose,
+    error,
+    invalid,
+    listed,
+    missing,
+    one_of,
+    required,
+)
 from ingest.simulator.rest.calendly_oauth import Tokens
 from ingest.simulator.rest.calendly_pages import Place, T
 from ingest.simulator.rest.calendly_records import (
@@ -62,7 +70,11 @@ class CalendlyRest(RestDialect):
 
     def oauth_settings(self) -> Mapping[str, Any]:
         """Instead of `settings`, an OAuth app's; the refresh token is the one that is good now."""
-        return {"client_id": self.tokens.client_id, "client_secret": self.tokens.client_secret, "refresh_token": self.tokens.refresh_token}
+        return {
+            "client_id": self.tokens.client_id,
+            "client_secret": self.tokens.client_secret,
+            "refresh_token": self.tokens.refresh_token,
+        }
 
     def routes(self) -> Sequence[Route]:
         event = "/scheduled_events/{uuid}"
@@ -107,7 +119,11 @@ class CalendlyRest(RestDialect):
         request_id = {"X-Request-Id": str(uuid.uuid4())}
         if counter.allowed is None:
             return request_id
-        told = {"Limit": counter.allowed.requests, "Remaining": counter.left, "Reset": math.ceil(counter.reset)}
+        told = {
+            "Limit": counter.allowed.requests,
+            "Remaining": counter.left,
+            "Reset": math.ceil(counter.reset),
+        }
         return request_id | {f"X-RateLimit-{name}": str(value) for name, value in told.items()}
 
     def event_of(self, webhook: Webhook) -> str:
@@ -120,7 +136,9 @@ class CalendlyRest(RestDialect):
         return self.tokens.answer_to(await request.body(), self.too_many)
 
     async def _me(self, _: Request) -> Response:
-        return answer({"resource": user(self._hosts()[OWNER.number]) | {"current_organization": ORGANIZATION}})
+        return answer(
+            {"resource": user(self._hosts()[OWNER.number]) | {"current_organization": ORGANIZATION}}
+        )
 
     async def _scheduled_events(self, request: Request) -> Response:
         """Starts are after `min_start_time` and before `max_start_time`; nothing here filters by time of change."""
@@ -190,7 +208,11 @@ class CalendlyRest(RestDialect):
         return meeting
 
     def _wanted(self, request: Request) -> list[Meeting]:
-        since, until, ended = _moment(request, "min_start_time"), _moment(request, "max_start_time"), _ended(request)
+        since, until, ended = (
+            _moment(request, "min_start_time"),
+            _moment(request, "max_start_time"),
+            _ended(request),
+        )
         whose, email = request.query_params.get("user"), request.query_params.get("invitee_email")
         return [
             meeting

@@ -13,7 +13,11 @@ from ingest.simulator.rest.calendly_records import GROUP, ORGANIZATION, OWNER
 
 
 def error(
-    status: int, title: str, message: str, details: Sequence[Mapping[str, str]] = (), headers: Mapping[str, str] | None = None
+    status: int,
+    title: str,
+    message: str,
+    details: Sequence[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     """https://developer.calendly.com/api-docs/overview/errors"""
     return answer({"title": title, "message": message, "details": list(details)}, status, headers)
@@ -30,7 +34,12 @@ def missing() -> Response:
     return error(404, "Resource Not Found", "The server could not find the requested resource.")
 
 
-def listed(request: Request, ordered: Sequence[T], place: Callable[[T], Place], tell: Callable[[T], Mapping[str, Any]]) -> Response:
+def listed(
+    request: Request,
+    ordered: Sequence[T],
+    place: Callable[[T], Place],
+    tell: Callable[[T], Mapping[str, Any]],
+) -> Response:
     """A page; only its own entries are written out."""
     try:
         entries, pagination = page(request, ordered, place)
@@ -62,6 +71,10 @@ def check_whose(asked: Mapping[str, str], *selectors: str) -> None:
     for name, uri in given.items():
         if not uri.startswith(f"{API}/{name}s/"):
             raise Answered(invalid(**{name: "must be the URI of one"}))
-    own = {"organization": ORGANIZATION, "group": GROUP, "user": given.get("user") if "organization" in given else user_uri(OWNER)}
+    own = {
+        "organization": ORGANIZATION,
+        "group": GROUP,
+        "user": given.get("user") if "organization" in given else user_uri(OWNER),
+    }
     if any(uri != own[name] for name, uri in given.items()):
         raise Answered(error(403, "Permission Denied", "You do not have permission to access this resource."))

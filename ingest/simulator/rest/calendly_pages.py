@@ -27,7 +27,9 @@ class Unreadable(ValueError):
         self.parameter = parameter
 
 
-def page(request: Request, ordered: Sequence[T], place: Callable[[T], Place]) -> tuple[Sequence[T], dict[str, Any]]:
+def page(
+    request: Request, ordered: Sequence[T], place: Callable[[T], Place]
+) -> tuple[Sequence[T], dict[str, Any]]:
     """The entries asked for, of those in the order of their places, and `pagination`. Raises Unreadable.
 
     A token tells the place after which to go on: what is deleted meanwhile neither hides nor repeats anything.
@@ -72,7 +74,11 @@ def _token(request: Request, place: Place) -> str:
 
 
 def _filters(request: Request) -> str:
-    kept = sorted((name, value) for name, value in request.query_params.multi_items() if name not in {"page_token", "count"})
+    kept = sorted(
+        (name, value)
+        for name, value in request.query_params.multi_items()
+        if name not in {"page_token", "count"}
+    )
     return sha256(orjson.dumps([request.url.path, kept])).hexdigest()[:16]
 
 

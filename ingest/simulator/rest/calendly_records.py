@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from ingest.simulator.dialects.calendly import API, event_type_uri, instant, invitee, invitee_uri, scheduled_event, user_uri
+from ingest.simulator.dialects.calendly import (
+    API,
+    event_type_uri,
+    instant,
+    invitee,
+    invitee_uri,
+    scheduled_event,
+    user_uri,
+)
 from ingest.simulator.world import Meeting, Person, Service
 
 ORGANIZATION = f"{API}/organizations/OR00000000000001"
@@ -15,7 +23,9 @@ ONCE = {"created_at": "2025-01-07T10:20:30.405060Z", "updated_at": "2025-01-07T1
 
 def event(meeting: Meeting) -> dict[str, Any]:
     """As webhooks have it inside the invitee, and the calendar's."""
-    return scheduled_event(meeting) | {"calendar_event": {"kind": "google", "external_id": f"cal{meeting.number:08d}"}}
+    return scheduled_event(meeting) | {
+        "calendar_event": {"kind": "google", "external_id": f"cal{meeting.number:08d}"}
+    }
 
 
 def alone(meeting: Meeting) -> dict[str, Any]:
@@ -80,8 +90,21 @@ def group(members: int) -> dict[str, Any]:
 
 def routing_form() -> dict[str, Any]:
     """The only one."""
-    question = {"uuid": _QUESTION, "name": "What is it about?", "type": "text", "required": True, "answer_choices": None}
-    return {"uri": FORM, "name": "Where to?", "status": "published", "organization": ORGANIZATION, "questions": [question], **ONCE}
+    question = {
+        "uuid": _QUESTION,
+        "name": "What is it about?",
+        "type": "text",
+        "required": True,
+        "answer_choices": None,
+    }
+    return {
+        "uri": FORM,
+        "name": "Where to?",
+        "status": "published",
+        "organization": ORGANIZATION,
+        "questions": [question],
+        **ONCE,
+    }
 
 
 def contact(meeting: Meeting) -> dict[str, Any]:
@@ -104,7 +127,9 @@ def submission(meeting: Meeting) -> dict[str, Any]:
     return {
         "uri": f"{API}/routing_form_submissions/RS{meeting.number:014d}",
         "routing_form": FORM,
-        "questions_and_answers": [{"question_uuid": _QUESTION, "question": "What is it about?", "answer": meeting.service.name}],
+        "questions_and_answers": [
+            {"question_uuid": _QUESTION, "question": "What is it about?", "answer": meeting.service.name}
+        ],
         "tracking": invitee(meeting)["tracking"],
         "result": {"type": "event_type", "value": event_type_uri(meeting.service)},
         "submitter": invitee_uri(meeting.number).replace(API, "https://calendly.com"),

@@ -13,7 +13,15 @@ from starlette.routing import Route
 from ingest.simulator.dialect import Dialect
 from ingest.simulator.dialects.calendly import API, instant, user_uri
 from ingest.simulator.rest import Answered, answer
-from ingest.simulator.rest.calendly_answers import check_whose, error, invalid, listed, missing, one_of, required
+from ingest.simulator.rest.calendly_answers import (
+    check_whose,
+    error,
+    invalid,
+    listed,
+    missing,
+    one_of,
+    required,
+)
 from ingest.simulator.rest.calendly_pages import Place
 from ingest.simulator.rest.calendly_records import ORGANIZATION
 from ingest.simulator.rest.subscriptions import Subscription, Subscriptions, are_words, is_url
@@ -22,7 +30,15 @@ from ingest.simulator.world import Meeting
 _HAPPENING = ("created", "updated", "deleted")
 _BOOKINGS = ("invitee.created", "invitee.canceled", "invitee_no_show.created", "invitee_no_show.deleted")
 _FORM = "routing_form_submission.created"
-_EVENTS = {*_BOOKINGS, _FORM, *(f"{family}.{happened}" for family in ("event_type", "contact", "meeting_recap") for happened in _HAPPENING)}
+_EVENTS = {
+    *_BOOKINGS,
+    _FORM,
+    *(
+        f"{family}.{happened}"
+        for family in ("event_type", "contact", "meeting_recap")
+        for happened in _HAPPENING
+    ),
+}
 # Told by one scope alone.
 _ONLY_SCOPES = {"routing_form_submission": "organization", "meeting_recap": "user"}
 _SCOPES: Mapping[str | None, str] = {"organization": "organization", "user": "user", "group": "group"}
@@ -56,7 +72,11 @@ class CalendlySubscriptions(Subscriptions):
 
     def hearing_of(self, meeting: Meeting | None, event: str) -> list[Subscription]:
         """Those of a user hear of that user's meetings, all others of everybody's."""
-        return [kept for kept in self.hearing(event) if meeting is None or _user(kept) in {None, user_uri(meeting.host)}]
+        return [
+            kept
+            for kept in self.hearing(event)
+            if meeting is None or _user(kept) in {None, user_uri(meeting.host)}
+        ]
 
     async def _list(self, request: Request) -> Response:
         required(request, "organization")
@@ -64,7 +84,11 @@ class CalendlySubscriptions(Subscriptions):
         whose = required(request, scope)
         self._check_whose(request.query_params)
         backwards = one_of(request, "sort", {None: False, "created_at:asc": False, "created_at:desc": True})
-        found = [kept for kept in self.all() if _scope(kept) == scope and (scope == "organization" or kept.about[scope] == whose)]
+        found = [
+            kept
+            for kept in self.all()
+            if _scope(kept) == scope and (scope == "organization" or kept.about[scope] == whose)
+        ]
         ordered = found[::-1] if backwards else found
         return listed(request, ordered, _latest_first if backwards else _by_number, _told)
 
@@ -93,7 +117,9 @@ class CalendlySubscriptions(Subscriptions):
         """https://developer.calendly.com/api-docs/overview/webhooks"""
         check_whose(asked, "organization", "user", "group")
         if asked["scope"] != "user" and not self.is_admin:
-            raise Answered(error(403, "Permission Denied", "You do not have permission to access this resource."))
+            raise Answered(
+                error(403, "Permission Denied", "You do not have permission to access this resource.")
+            )
 
     def _found(self, request: Request) -> Subscription:
         match = _ID.fullmatch(request.path_params["uuid"])
@@ -118,7 +144,9 @@ def _problems(given: Mapping[str, Any]) -> dict[str, str]:
     scope, events = given.get("scope"), given.get("events", [])
     problems = {name: "is unknown" for name in given if name not in _FIELDS}
     problems |= {
-        name: "must be a string" for name in _FIELDS - {"events"} if name in given and not (isinstance(given[name], str) and given[name])
+        name: "must be a string"
+        for name in _FIELDS - {"events"}
+        if name in given and not (isinstance(given[name], str) and given[name])
     }
     checks = {
         "url": (is_url(given.get("url")), "must be a URL"),
@@ -135,7 +163,11 @@ def _problems(given: Mapping[str, Any]) -> dict[str, str]:
 
 def _misplaced(events: Sequence[str], scope: object) -> dict[str, str]:
     """Events that another scope alone is told."""
-    needs = [f"{event} needs the {only} scope" for event in events if (only := _ONLY_SCOPES.get(event.partition(".")[0], scope)) != scope]
+    needs = [
+        f"{event} needs the {only} scope"
+        for event in events
+        if (only := _ONLY_SCOPES.get(event.partition(".")[0], scope)) != scope
+    ]
     return {"events": "; ".join(needs)} if needs else {}
 
 

@@ -81,7 +81,9 @@ class OncehubRest(RestDialect):
 
     def authentic(self, request: Request) -> bool:
         """https://help.oncehub.com/developers/overview/authentication/"""
-        return self.plan_allows and hmac.compare_digest(request.headers.get("API-Key", "").encode(), self._api_key.encode())
+        return self.plan_allows and hmac.compare_digest(
+            request.headers.get("API-Key", "").encode(), self._api_key.encode()
+        )
 
     def unauthorized(self) -> Response:
         """Of the wrong key, or of the wrong plan."""
@@ -166,8 +168,17 @@ class OncehubRest(RestDialect):
         asked = request.query_params
         found = _between(asked, "last_updated_time", latest.values(), lambda meeting: meeting.changed_at)
         found = _between(asked, "creation_time", found, lambda meeting: known_since(meeting.customer))
-        wanted = {meeting.customer.number for meeting in found if asked.get("email") in {None, meeting.customer.email}}
-        return self._page(request, wanted, contact_id, lambda number: contact(latest[number].customer, latest[number].changed_at))
+        wanted = {
+            meeting.customer.number
+            for meeting in found
+            if asked.get("email") in {None, meeting.customer.email}
+        }
+        return self._page(
+            request,
+            wanted,
+            contact_id,
+            lambda number: contact(latest[number].customer, latest[number].changed_at),
+        )
 
     def _contact(self, request: Request) -> Response:
         given = request.path_params["id"]
@@ -179,24 +190,37 @@ class OncehubRest(RestDialect):
 
     def _calendars(self, request: Request) -> Response:
         calendars = self._services()
-        wanted = {number for number, (_, host) in calendars.items() if request.query_params.get("host") in {None, user_id(host.number)}}
+        wanted = {
+            number
+            for number, (_, host) in calendars.items()
+            if request.query_params.get("host") in {None, user_id(host.number)}
+        }
         return self._page(request, wanted, calendar_id, lambda number: calendar(*calendars[number]))
 
     def _slots(self, request: Request) -> Response:
         """Free are the hours after the last meeting that is planned. The answer is an array, without anything around it."""
         service, host = self._find_calendar(request)
-        last = max(meeting.starts_at for meeting in self._now().values() if meeting.service.number == service.number)
+        last = max(
+            meeting.starts_at for meeting in self._now().values() if meeting.service.number == service.number
+        )
         places = (
             {"type": "virtual", "value": "google_meet", "id": None},
             {"type": "physical", "value": None, "id": "ADD-00000001"},
             {"type": "guest_phone", "value": host.phone, "id": None},
         )
         starts = [last + timedelta(hours=hours) for hours in range(1, _SLOTS + 1)]
-        return answer([{"start_time": milliseconds(start), "locations": places[: 1 + place % 3]} for place, start in enumerate(starts)])
+        return answer(
+            [
+                {"start_time": milliseconds(start), "locations": places[: 1 + place % 3]}
+                for place, start in enumerate(starts)
+            ]
+        )
 
     def _webhooks(self, request: Request) -> Response:
         webhooks = {kept.number: kept for kept in self.subscriptions.all()}
-        return self._page(request, webhooks, webhook_id, lambda number: self.subscriptions.told(webhooks[number]))
+        return self._page(
+            request, webhooks, webhook_id, lambda number: self.subscriptions.told(webhooks[number])
+        )
 
     def _find_calendar(self, request: Request) -> tuple[Service, Person]:
         given, calendars = request.path_params["id"], self._services()
@@ -207,7 +231,10 @@ class OncehubRest(RestDialect):
 
     def _services(self) -> dict[int, tuple[Service, Person]]:
         """Each is a calendar, of whoever held it first."""
-        return {meeting.service.number: (meeting.service, meeting.host) for _, meeting in sorted(self._now().items(), reverse=True)}
+        return {
+            meeting.service.number: (meeting.service, meeting.host)
+            for _, meeting in sorted(self._now().items(), reverse=True)
+        }
 
     def _expanded(self, asked: QueryParams, prefix: str = "") -> set[str]:
         """https://help.oncehub.com/developers/overview/expanding-responses/"""
@@ -225,13 +252,21 @@ class OncehubRest(RestDialect):
     def _listed(self, request: Request, objects: Mapping[int, Object]) -> Response:
         return self._page(request, objects, lambda number: str(objects[number]["id"]), objects.__getitem__)
 
-    def _page(self, request: Request, numbers: Iterable[int], name: Callable[[int], str], write: Callable[[int], Object]) -> Response:
+    def _page(
+        self,
+        request: Request,
+        numbers: Iterable[int],
+        name: Callable[[int], str],
+        write: Callable[[int], Object],
+    ) -> Response:
         """Numbers are given in order of creation, so that ids are cursors, also those of what is no longer there."""
         page = _asked_page(request.query_params, name)
         chosen, more = page.of(sorted(numbers, reverse=True))
         body = {"object": "list", "data": [write(number) for number in chosen]}
         links = page.links(request, [name(number) for number in chosen], more)
-        return answer(body | ({"has_more": more} if self.tells_more else {}), headers={"Link": links} if links else {})
+        return answer(
+            body | ({"has_more": more} if self.tells_more else {}), headers={"Link": links} if links else {}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +310,9 @@ def _asked_page(asked: QueryParams, name: Callable[[int], str]) -> _Page:
     return _Page(int(limit), cursors.get("after"), cursors.get("before"))
 
 
-def _between(asked: QueryParams, name: str, found: Iterable[Meeting], moment: Callable[[Meeting], datetime]) -> Iterable[Meeting]:
+def _between(
+    asked: QueryParams, name: str, found: Iterable[Meeting], moment: Callable[[Meeting], datetime]
+) -> Iterable[Meeting]:
     """Strictly, and by the milliseconds that records tell: a bound is moved once, rather than every meeting's time cut."""
     after, before = _instant(asked, f"{name}.gt"), _instant(asked, f"{name}.lt")
     if after and before and after > before:

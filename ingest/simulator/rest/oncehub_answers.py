@@ -14,7 +14,9 @@ def error(status_code: int, kind: str, message: str, **more: str) -> Response:
 
 def refused(message: str, param: str | None = None, status_code: int = 400) -> Answered:
     """To raise, of what was asked wrongly."""
-    return Answered(error(status_code, "invalid_request_error", message, **({"param": param} if param else {})))
+    return Answered(
+        error(status_code, "invalid_request_error", message, **({"param": param} if param else {}))
+    )
 
 
 def number_of(given: str, name: Callable[[int], str]) -> int | None:

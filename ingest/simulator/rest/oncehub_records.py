@@ -4,7 +4,15 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ingest.simulator.dialects.oncehub import booking, by_conversation, calendar_id, contact_id, conversation, conversation_id, user_id
+from ingest.simulator.dialects.oncehub import (
+    booking,
+    by_conversation,
+    calendar_id,
+    contact_id,
+    conversation,
+    conversation_id,
+    user_id,
+)
 from ingest.simulator.dialects.oncehub import contact as contact_of_conversation
 from ingest.simulator.dialects.oncehub import user as expanded_owner
 from ingest.simulator.world import Meeting, Person, Service
@@ -22,8 +30,12 @@ def record(meeting: Meeting, expanded: AbstractSet[str]) -> Object:
     customer, host, number = meeting.customer, meeting.host, meeting.number
     return webhook | {
         "owner": user(host) if "owner" in expanded else user_id(host.number),
-        "contact": contact(customer, meeting.changed_at) if "contact" in expanded else contact_id(customer.number),
-        "conversation": _conversation(meeting, whole="conversation" in expanded) if by_conversation(meeting) else None,
+        "contact": contact(customer, meeting.changed_at)
+        if "contact" in expanded
+        else contact_id(customer.number),
+        "conversation": _conversation(meeting, whole="conversation" in expanded)
+        if by_conversation(meeting)
+        else None,
         "booking_calendar": webhook["booking_calendar"]["id"],
         "event_type": None,
         "rescheduled_booking_id": None,
@@ -50,7 +62,12 @@ def _conversation(meeting: Meeting, *, whole: bool) -> Object | str:
 
 def user(host: Person) -> Object:
     """A host."""
-    return expanded_owner(host) | {"email": host.email, "role_name": "Member", "timezone": host.timezone, "teams": ["TM-00000001"]}
+    return expanded_owner(host) | {
+        "email": host.email,
+        "role_name": "Member",
+        "timezone": host.timezone,
+        "teams": ["TM-00000001"],
+    }
 
 
 def known_since(person: Person) -> datetime:
@@ -78,6 +95,22 @@ def calendar(service: Service, host: Person) -> Object:
 
 
 TEAMS = {1: {"object": "team", "id": "TM-00000001", "name": "Everybody"}}
-BOOKING_PAGES = {1: {"object": "booking_page", "id": "BP-00000001", "name": "Main office", "label": "Main office", "active": True}}
+BOOKING_PAGES = {
+    1: {
+        "object": "booking_page",
+        "id": "BP-00000001",
+        "name": "Main office",
+        "label": "Main office",
+        "active": True,
+    }
+}
 EVENT_TYPES = {1: {"object": "event_type", "id": "ET-00000001", "name": "Any meeting", "description": ""}}
-MASTER_PAGES = {1: {"object": "master_page", "id": "MP-00000001", "name": "All offices", "label": "All offices", "active": True}}
+MASTER_PAGES = {
+    1: {
+        "object": "master_page",
+        "id": "MP-00000001",
+        "name": "All offices",
+        "label": "All offices",
+        "active": True,
+    }
+}

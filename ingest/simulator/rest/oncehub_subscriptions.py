@@ -41,7 +41,9 @@ class OncehubSubscriptions(Subscriptions):
         super().__init__()
         self.tells_secrets = False
         self.secret_name = "secret"  # noqa: S105 - the name of a field
-        self.add(dialect.url, [f"booking.{happened}" for happened in _BOOKINGS], dialect.secret, name="Bookings")
+        self.add(
+            dialect.url, [f"booking.{happened}" for happened in _BOOKINGS], dialect.secret, name="Bookings"
+        )
 
     def routes(self) -> Sequence[Route]:
         """But for the list; there is none to change one."""
@@ -59,14 +61,20 @@ class OncehubSubscriptions(Subscriptions):
     def told(self, kept: Subscription) -> Object:
         """As lists have it."""
         webhook = self._whole(kept)
-        return webhook if self.tells_secrets else {name: value for name, value in webhook.items() if name != self.secret_name}
+        return (
+            webhook
+            if self.tells_secrets
+            else {name: value for name, value in webhook.items() if name != self.secret_name}
+        )
 
     async def _create(self, request: Request) -> Response:
         """Names are one account's only once; URLs may be the same."""
         given = await _body(request)
         _check(given)
         if any(_name(kept) == given["name"] for kept in self.all()):
-            raise refused(f"A webhook subscription with this name already exists: '{given['name']}'", "name", 409)
+            raise refused(
+                f"A webhook subscription with this name already exists: '{given['name']}'", "name", 409
+            )
         self.created += 1
         return answer(self._whole(self.add(given["url"], given["events"], name=given["name"])))
 

@@ -54,9 +54,14 @@ class RestServer:
         self.losses: list[Loss] = []
         self.requests: Count[tuple[str, int]] = Count()
         self._limits = {name: Counter((limits or {}).get(name)) for name in accounts}
-        self._address_limits = {vendor: Counter(allowed) for vendor, allowed in (address_limits or {}).items()}
+        self._address_limits = {
+            vendor: Counter(allowed) for vendor, allowed in (address_limits or {}).items()
+        }
         self.app = Starlette(
-            routes=[Mount(f"/{name}{account.base_path}", app=self._guarded(name, account)) for name, account in accounts.items()]
+            routes=[
+                Mount(f"/{name}{account.base_path}", app=self._guarded(name, account))
+                for name, account in accounts.items()
+            ]
         )
         self.port = port
         self._stopping = threading.Event()
@@ -71,7 +76,9 @@ class RestServer:
         sock = bind("127.0.0.1", self.port, "port for the simulated vendors")
         self.port = sock.getsockname()[1]
         self._stopping.clear()
-        server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, access_log=False, lifespan="off", ws="none"))
+        server = uvicorn.Server(
+            uvicorn.Config(self.app, log_config=None, access_log=False, lifespan="off", ws="none")
+        )
         thread = threading.Thread(target=server.run, args=([sock],), name="vendors", daemon=True)
         thread.start()
         while thread.is_alive() and not server.started:
@@ -98,7 +105,9 @@ class RestServer:
             request = Request(scope, receive)
             answer: ASGIApp | None = self._instead(name, account, request)
             if answer is None:
-                answer = self._losing(inner, next(filter(None, (loss(name, request) for loss in self.losses)), None))
+                answer = self._losing(
+                    inner, next(filter(None, (loss(name, request) for loss in self.losses)), None)
+                )
             await answer(scope, receive, send_on)
 
         return app
@@ -141,4 +150,6 @@ def _endpoints(account: RestDialect) -> Starlette:
     async def missing(_: Request, __: Exception) -> Response:
         return account.missing()
 
-    return Starlette(routes=list(account.routes()), exception_handlers={Answered: answered, 404: missing, 405: missing})
+    return Starlette(
+        routes=list(account.routes()), exception_handlers={Answered: answered, 404: missing, 405: missing}
+    )

@@ -107,4 +107,8 @@ def is_url(given: object, *, only_https: bool = False) -> bool:
 
 def are_words(given: object, words: Collection[str]) -> bool:
     """Whether it is a list of at least one, all of them known."""
-    return isinstance(given, list) and bool(given) and all(isinstance(word, str) and word in words for word in given)
+    return (
+        isinstance(given, list)
+        and bool(given)
+        and all(isinstance(word, str) and word in words for word in given)
+    )

@@ -46,7 +46,9 @@ class AppointeddAccount(Account):
         pattern=r"^[ -9;-~]+$",
         description="User of basic authentication, instead of `webhook_header`. The password is one of `webhook_secrets`.",
     )
-    api: Literal["v1", "v2"] = Field("v1", description="Version of the REST API: `v1`, or `v2`, which only `ingest sync` can use.")
+    api: Literal["v1", "v2"] = Field(
+        "v1", description="Version of the REST API: `v1`, or `v2`, which only `ingest sync` can use."
+    )
     api_key: SecretStr | None = Field(None, description="API key.")
     client_id: str | None = Field(None, description="Client id for API `v2`.")
     client_secret: SecretStr | None = Field(None, description="Client secret for API `v2`.")
@@ -54,14 +56,18 @@ class AppointeddAccount(Account):
     @model_validator(mode="after")
     def _one_credential(self) -> Self:
         if self.webhook_header and self.webhook_user:
-            raise ValueError("webhook_header and webhook_user are both set; keep the one that Appointedd's webhook form has")
+            raise ValueError(
+                "webhook_header and webhook_user are both set; keep the one that Appointedd's webhook form has"
+            )
         if self.webhook_secrets and not self.credential_header:
             raise ValueError(
                 "webhook_secrets is set, but not how Appointedd sends them: set webhook_header to the custom header's name, "
                 "or webhook_user to the user of basic authentication"
             )
         if not all(map(_HEADER_SAFE.fullmatch, self.live_secrets())):
-            raise ValueError("webhook_secrets may hold printable ASCII only, no space at either end, and not be empty")
+            raise ValueError(
+                "webhook_secrets may hold printable ASCII only, no space at either end, and not be empty"
+            )
         return self
 
     @property
@@ -138,7 +144,11 @@ class Appointedd(Vendor[AppointeddAccount]):
         given = delivery.headers.one(self.credential_header)
         if not given.isascii():
             raise VerificationError("the credential is not ASCII")
-        return Proof(which_matches([given], [self.account.credential(secret) for secret in self.account.live_secrets()]))
+        return Proof(
+            which_matches(
+                [given], [self.account.credential(secret) for secret in self.account.live_secrets()]
+            )
+        )
 
     def read(self, delivery: VerifiedDelivery) -> Reading:
         """The id covers the raw body, which holds all that could tell two deliveries apart: organisation, type, booking, `updated`.

@@ -74,7 +74,11 @@ class _Participant(Payload):
 
     def answers(self) -> tuple[Answer, ...]:
         """Return the booking form's questions with this customer's answers."""
-        return tuple(Answer(question.label, question.value) for question in self.questions if question.label or question.value)
+        return tuple(
+            Answer(question.label, question.value)
+            for question in self.questions
+            if question.label or question.value
+        )
 
 
 class _Named(Payload):
@@ -118,8 +122,14 @@ class Record(_Booking):
     def as_data(self) -> BookingData:
         """Return it in the form of a webhook; what is absent here stays absent."""
         bookables = (self.resource,) if self.resource else ()
-        parts = {"customers": ("participants", self.customers), "resource": ("bookables", bookables), "service": ("service", self.service)}
-        return BookingData(booking=self, **dict(parts[name] for name in parts if name in self.model_fields_set))
+        parts = {
+            "customers": ("participants", self.customers),
+            "resource": ("bookables", bookables),
+            "service": ("service", self.service),
+        }
+        return BookingData(
+            booking=self, **dict(parts[name] for name in parts if name in self.model_fields_set)
+        )
 
 
 # The form of 2017 lacks some fields, webhooks have no telephone numbers, and records have names only where they were looked up.
@@ -174,7 +184,11 @@ def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
 
 def _places(data: BookingData) -> int | None:
     """Return the places taken, none where nobody takes part; None where the message does not tell who does."""
-    return sum(participant.places() for participant in data.participants) if "participants" in data.model_fields_set else None
+    return (
+        sum(participant.places() for participant in data.participants)
+        if "participants" in data.model_fields_set
+        else None
+    )
 
 
 def _version(booking: _Booking, status: BookingStatus) -> str:

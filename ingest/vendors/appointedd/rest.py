@@ -10,7 +10,9 @@ from ingest.vendors.appointedd.v2 import AppointeddV2
 from ingest.vendors.rest import Rest
 
 
-def open_rest(vendor: Vendor[AppointeddAccount], tokens: Path, patience: Patience | None = None) -> Rest[AppointeddAccount]:
+def open_rest(
+    vendor: Vendor[AppointeddAccount], tokens: Path, patience: Patience | None = None
+) -> Rest[AppointeddAccount]:
     """By the account's `api`. Raises ConfigurationError when the settings lack what it needs."""
     api = AppointeddV2 if vendor.account.api == "v2" else AppointeddV1
     return api(vendor, tokens, patience or Patience())

@@ -82,7 +82,9 @@ class AppointeddV1(Rest[AppointeddAccount]):
     def _updated(self, window: Window, **filters: str) -> Iterator[list[Record]]:
         """The name of `updated_before` is not told. Not heeding it costs pages, but no booking: we look at the times ourselves."""
         wide = Window(window.since - _SECOND, window.until and window.until + _SECOND)
-        bounds = {"updated_after": format_instant(wide.since)} | ({"updated_before": format_instant(wide.until)} if wide.until else {})
+        bounds = {"updated_after": format_instant(wide.since)} | (
+            {"updated_before": format_instant(wide.until)} if wide.until else {}
+        )
         for page in self.pages("bookings", "data", limit=_PAGE, **bounds, **filters):
             yield [entry for entry in page if _within(entry, wide)]
 
@@ -118,7 +120,9 @@ class AppointeddV1(Rest[AppointeddAccount]):
         if found is None and not self._finds:
             listed = next(self.pages("bookings", "data", limit=1), [])
             if listed and self.ask(f"bookings/{quote(self.key(listed[0]), safe='')}") is None:
-                raise VendorRefused(f"{self.label}: single bookings cannot be read, not even one that is listed", NOT_FOUND)
+                raise VendorRefused(
+                    f"{self.label}: single bookings cannot be read, not even one that is listed", NOT_FOUND
+                )
         self._finds = True
         return found
 
@@ -160,7 +164,11 @@ class AppointeddV1(Rest[AppointeddAccount]):
 
 
 def _listed(name: str, path: str | None = None) -> EndpointResource:
-    return {"name": name, "primary_key": "id", "endpoint": {"path": path or name, "params": {"limit": _PAGE}, "data_selector": "data"}}
+    return {
+        "name": name,
+        "primary_key": "id",
+        "endpoint": {"path": path or name, "params": {"limit": _PAGE}, "data_selector": "data"},
+    }
 
 
 def _customer_id(customer: Any) -> str:

@@ -48,7 +48,11 @@ class AppointeddV2(Rest[AppointeddAccount]):
 
     def credential(self) -> Credential:
         secrets = (self.secret("client_id"), self.secret("client_secret"))
-        return ClientCredentials(App(self.label, f"{self.base_url}oauth/tokens", *secrets, self.refusal, self.pause, self._patience))
+        return ClientCredentials(
+            App(
+                self.label, f"{self.base_url}oauth/tokens", *secrets, self.refusal, self.pause, self._patience
+            )
+        )
 
     def paginator(self) -> BasePaginator:
         return _Pages(self)
@@ -74,7 +78,10 @@ class AppointeddV2(Rest[AppointeddAccount]):
 
     def resources(self) -> Sequence[Resource]:
         """Pages have the size that the vendor chooses: what parameter would change it is not public."""
-        return [{"name": name, "primary_key": "id", "endpoint": {"path": name, "data_selector": "data"}} for name in _LISTS]
+        return [
+            {"name": name, "primary_key": "id", "endpoint": {"path": name, "data_selector": "data"}}
+            for name in _LISTS
+        ]
 
     def _only_v1(self) -> ConfigurationError:
         name = self.account.name

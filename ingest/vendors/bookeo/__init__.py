@@ -41,7 +41,11 @@ _RETRIED_FOR = timedelta(days=7)
 
 
 _HAPPENING = ("created", "updated", "deleted")
-_EVENTS = {f"{domain}/{what}" for domain in ("bookings", "seatblocks", "resourceblocks", "customers", "payments") for what in _HAPPENING}
+_EVENTS = {
+    f"{domain}/{what}"
+    for domain in ("bookings", "seatblocks", "resourceblocks", "customers", "payments")
+    for what in _HAPPENING
+}
 
 
 def _known_events(events: tuple[str, ...]) -> tuple[str, ...]:
@@ -67,7 +71,8 @@ class BookeoAccount(Account):
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("secret_key", "api_key"),)
 
     secret_key: SecretStr | None = Field(
-        None, description="The application's secret key. It also signs webhooks unless `webhook_secrets` is set."
+        None,
+        description="The application's secret key. It also signs webhooks unless `webhook_secrets` is set.",
     )
     api_key: SecretStr | None = Field(None, description="API key.")
     timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
@@ -131,7 +136,9 @@ class Bookeo(Vendor[BookeoAccount]):
         if not _MILLISECONDS.fullmatch(sent) or not _MESSAGE.fullmatch(message_id):
             raise VerificationError("the timestamp or the message id is garbled")
         url = self.registered_url(delivery.query)
-        expected = [_signature(secret, sent, message_id, url, delivery.body) for secret in self.account.live_secrets()]
+        expected = [
+            _signature(secret, sent, message_id, url, delivery.body) for secret in self.account.live_secrets()
+        ]
         return Proof(which_matches([given], expected), _moment(sent))
 
     def read(self, delivery: VerifiedDelivery) -> Reading:
@@ -149,7 +156,10 @@ class Bookeo(Vendor[BookeoAccount]):
 
         The header is not signed, so it may cause a look at the REST side and nothing else.
         """
-        return any(name == PREVIOUS_LOST and value.strip().lower() == "true" for name, value in delivery.delivery.headers.lines)
+        return any(
+            name == PREVIOUS_LOST and value.strip().lower() == "true"
+            for name, value in delivery.delivery.headers.lines
+        )
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
         domain, _, happened = event.type.removeprefix("bookeo.").partition(".")
@@ -170,7 +180,11 @@ class Bookeo(Vendor[BookeoAccount]):
 def sign(secret: str, url: str, body: bytes, message_id: str, at: datetime) -> dict[str, str]:
     """The headers Bookeo would send to `url`, its query included; for the simulator and tests."""
     sent = str((at - _EPOCH) // _MILLISECOND)
-    return {TIMESTAMP: sent, MESSAGE_ID: message_id, SIGNATURE: _signature(secret, sent, message_id, url, body)}
+    return {
+        TIMESTAMP: sent,
+        MESSAGE_ID: message_id,
+        SIGNATURE: _signature(secret, sent, message_id, url, body),
+    }
 
 
 def _signature(secret: str, sent: str, message_id: str, url: str, body: bytes) -> str:
@@ -190,7 +204,9 @@ def _type(query: str) -> str:
 def _only(fields: dict[str, list[str]], name: str) -> str:
     values = fields.get(name, [])
     if len(values) != 1 or not _WORD.fullmatch(values[0]):
-        raise PayloadError(f"the registered URL's query needs {name} once, as one word; run `ingest webhooks plan`")
+        raise PayloadError(
+            f"the registered URL's query needs {name} once, as one word; run `ingest webhooks plan`"
+        )
     return values[0]
 
 

@@ -207,7 +207,9 @@ class Item(Part):
     def guests(self) -> tuple[str, ...]:
         """Return the addresses of the participants beside the customer."""
         customer = self.person()
-        addresses = unique(other.email_address for other in self.participants.others()) if self.participants else ()
+        addresses = (
+            unique(other.email_address for other in self.participants.others()) if self.participants else ()
+        )
         return tuple(address for address in addresses if not customer or address != customer.email_address)
 
     def canceler(self) -> str | None:

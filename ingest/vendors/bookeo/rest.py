@@ -67,7 +67,9 @@ class BookeoRest(Rest[BookeoAccount]):
 
     def credential(self) -> Credential:
         """In headers: a query would be in logs. https://www.bookeo.com/api/protocol/"""
-        return Credential({"X-Bookeo-secretKey": self.secret("secret_key"), "X-Bookeo-apiKey": self.secret("api_key")})
+        return Credential(
+            {"X-Bookeo-secretKey": self.secret("secret_key"), "X-Bookeo-apiKey": self.secret("api_key")}
+        )
 
     def paginator(self) -> BasePaginator:
         return _Pages(self)
@@ -82,7 +84,10 @@ class BookeoRest(Rest[BookeoAccount]):
     def bookings(self, window: Window) -> Iterator[list[Record]]:
         """Without asking there are no cancelled ones, and no names. Bookings tell of minutes only, so the bounds are such."""
         until = window.until or self.now()
-        bounds = {"lastUpdatedStartTime": _minute(window.since), "lastUpdatedEndTime": _minute(until + _MINUTE)}
+        bounds = {
+            "lastUpdatedStartTime": _minute(window.since),
+            "lastUpdatedEndTime": _minute(until + _MINUTE),
+        }
         return self.pages("bookings", "data", itemsPerPage=_PAGE, includeCanceled="true", **_WHOLE, **bounds)
 
     def key(self, entry: Record) -> str:
@@ -101,7 +106,9 @@ class BookeoRest(Rest[BookeoAccount]):
     def pause(self, response: Response) -> float | None:
         """`Retry-After`, else the seconds in an error's `retryAfter`, which is where clients of the live API have seen them."""
         asked = super().pause(response)
-        return _seconds(json_object(response).get("retryAfter")) if asked is None and not response.ok else asked
+        return (
+            _seconds(json_object(response).get("retryAfter")) if asked is None and not response.ok else asked
+        )
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden, which Bookeo answers to wrong keys too
@@ -129,7 +136,9 @@ class BookeoRest(Rest[BookeoAccount]):
         Raises ConfigurationError when none was asked for.
         """
         if not self.ids:
-            raise ConfigurationError(f"{self.label}: Bookeo has no list of holds; name the ids of those you want, for instance with --id")
+            raise ConfigurationError(
+                f"{self.label}: Bookeo has no list of holds; name the ids of those you want, for instance with --id"
+            )
         for hold_id in self.ids:
             path = f"holds/{quote(hold_id, safe='')}"
             hold = self.find(path)
@@ -139,12 +148,19 @@ class BookeoRest(Rest[BookeoAccount]):
                 yield {"id": hold_id, **hold}
 
     def _payments(self, window: Window) -> Iterator[list[Record]]:
-        bounds = {"startTime": _minute(window.since), "endTime": _minute((window.until or self.now()) + _MINUTE)}
+        bounds = {
+            "startTime": _minute(window.since),
+            "endTime": _minute((window.until or self.now()) + _MINUTE),
+        }
         return self.pages("payments", "data", itemsPerPage=_PAGE, **bounds)
 
 
 def _listed(name: str, path: str, key: str) -> EndpointResource:
-    return {"name": name, "primary_key": key, "endpoint": {"path": path, "params": {"itemsPerPage": _PAGE}, "data_selector": "data"}}
+    return {
+        "name": name,
+        "primary_key": key,
+        "endpoint": {"path": path, "params": {"itemsPerPage": _PAGE}, "data_selector": "data"},
+    }
 
 
 def _named(name: str, key: str, read: Callable[[], Iterator[Record]]) -> DltResource:

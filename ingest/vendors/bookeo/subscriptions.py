@@ -20,10 +20,15 @@ class BookeoSubscriptions(Subscriptions[BookeoAccount]):
 
     def wanted(self) -> list[Wanted]:
         queries = zip(self.account.events, self.vendor.webhook_queries(), strict=True)
-        return [Wanted(event, f"{self.vendor.webhook_url}?{query}", frozenset({event})) for event, query in queries]
+        return [
+            Wanted(event, f"{self.vendor.webhook_url}?{query}", frozenset({event}))
+            for event, query in queries
+        ]
 
     def registered(self) -> list[Registered]:
-        return [_read(entry) for page in self.rest.pages("webhooks", "data", itemsPerPage=_PAGE) for entry in page]
+        return [
+            _read(entry) for page in self.rest.pages("webhooks", "data", itemsPerPage=_PAGE) for entry in page
+        ]
 
     def create(self, wanted: Wanted, secret: str) -> Created:  # noqa: ARG002 - it is the application's
         """The answer names the new one in its Location, if at all."""

@@ -16,4 +16,6 @@ def trial(vendor: AnyVendor, secret: str, name: str, at: datetime) -> Delivery:
     domain, _, happened = TRIAL.partition(".")
     query = f"domain={domain}&type={happened}"
     body = orjson.dumps({"itemId": name, "timestamp": format_instant(at)})
-    return Delivery(query, Headers.of(sign(secret, f"{vendor.webhook_url}?{query}", body, name, at).items()), body, at)
+    return Delivery(
+        query, Headers.of(sign(secret, f"{vendor.webhook_url}?{query}", body, name, at).items()), body, at
+    )

@@ -20,13 +20,21 @@ from ingest.vendors.payload import Id, Instant, MaybeInstant, Payload, Text, lat
 
 SIGNATURE = "calendly-webhook-signature"
 
-_BOOKING_EVENTS = ("invitee.created", "invitee.canceled", "invitee_no_show.created", "invitee_no_show.deleted")
+_BOOKING_EVENTS = (
+    "invitee.created",
+    "invitee.canceled",
+    "invitee_no_show.created",
+    "invitee_no_show.deleted",
+)
 
 
 class CalendlyAccount(Account):
     """For the REST side: a personal access token, or the credentials of an OAuth app."""
 
-    rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_token",), ("client_id", "client_secret", "refresh_token"))
+    rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("api_token",),
+        ("client_id", "client_secret", "refresh_token"),
+    )
 
     api_token: SecretStr | None = Field(None, description="Personal access token.")
     client_id: str | None = Field(None, description="Client id of an OAuth app, instead of `api_token`.")
@@ -35,10 +43,12 @@ class CalendlyAccount(Account):
         None, description="Refresh token of the OAuth app. Its successors are kept in `reconcile.state_dir`."
     )
     scope: Literal["organization", "user"] = Field(
-        "organization", description="Whose bookings REST reads: `organization` (the token's user must be owner or admin) or `user`."
+        "organization",
+        description="Whose bookings REST reads: `organization` (the token's user must be owner or admin) or `user`.",
     )
     check_no_shows: bool = Field(
-        True, description="Whether reconciliation looks at every held meeting, one request each, because no list has its no-show."
+        True,
+        description="Whether reconciliation looks at every held meeting, one request each, because no list has its no-show.",
     )
     events: Words = Field(_BOOKING_EVENTS, description=EVENTS)
 
@@ -66,7 +76,9 @@ class _BookingEnvelope(Payload):
         """Return the invitee; one without a status, as in old forms, has the status that the event's name tells."""
         if self.payload.status:
             return self.payload
-        return self.payload.model_copy(update={"status": "canceled" if self.event == "invitee.canceled" else "active"})
+        return self.payload.model_copy(
+            update={"status": "canceled" if self.event == "invitee.canceled" else "active"}
+        )
 
     def changed_at(self) -> datetime:
         """Where a no-show is taken back only the envelope's time moves, and that is cut to the second: count all of it."""

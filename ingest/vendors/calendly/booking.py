@@ -50,7 +50,10 @@ _SOURCES: Sources = {
     "service_id": ("scheduled_event.event_type",),
     "service_name": ("scheduled_event.name",),
     "staff": ("scheduled_event.event_memberships.user",),
-    "staff_name": ("scheduled_event.event_memberships.user_name", "scheduled_event.event_memberships.user_email"),
+    "staff_name": (
+        "scheduled_event.event_memberships.user_name",
+        "scheduled_event.event_memberships.user_email",
+    ),
     "location": ("scheduled_event.location",),
     "conference_url": ("scheduled_event.location",),
     "guests": ("scheduled_event.event_guests",),
@@ -209,7 +212,9 @@ class Invitee(Payload):
 
     def booking_status(self) -> BookingStatus:
         """Return the invitee's own status: another invitee of the same event may still be coming."""
-        if self.status == "canceled" and (self.rescheduled or (self.rescheduled is None and self.new_invitee)):
+        if self.status == "canceled" and (
+            self.rescheduled or (self.rescheduled is None and self.new_invitee)
+        ):
             return BookingStatus.RESCHEDULED
         if self.status == "active" and self.no_show:
             return BookingStatus.NO_SHOW
@@ -261,4 +266,6 @@ def _untold(invitee: Invitee, booking: Booking) -> frozenset[str]:
     Whoever books has a name, so null, which an old form of cancellation has in its place, is no name that was cleared.
     """
     nameless = frozenset() if booking.customer_name else frozenset({"customer_name"})
-    return nameless | untold(invitee, booking, _SOURCES if invitee.status == "active" else _SOURCES_OF_CANCELED)
+    return nameless | untold(
+        invitee, booking, _SOURCES if invitee.status == "active" else _SOURCES_OF_CANCELED
+    )

@@ -19,7 +19,8 @@ _FEWEST_DIGITS = 7
 _FEWEST_INTERNATIONAL = 8
 
 _NUMBER = re.compile(
-    r"(?:tel:)?(?P<plus>\(?\+?)(?P<number>[\d\s().\-/\u2010-\u2015]+)(?:;?(?:ext\.?=?|extension|x|#)\s*\d{1,6})?", re.IGNORECASE
+    r"(?:tel:)?(?P<plus>\(?\+?)(?P<number>[\d\s().\-/\u2010-\u2015]+)(?:;?(?:ext\.?=?|extension|x|#)\s*\d{1,6})?",
+    re.IGNORECASE,
 )
 _TELEPHONE = re.compile(
     r"phone|\bmobil|\bcell|\bcelular|\btel\b|t[eé]l[eéè]f|\btelem[oó]vel|\bm[oó]vil|\bportable\b|\bhandy|\bgsm\b|\bsms\b|whatsapp"
@@ -33,7 +34,9 @@ def answered_phone(answers: Iterable[Answer]) -> str | None:
     """Return the first answer that is wholly a telephone number, answers to questions for a telephone first; None without one."""
     numbers = [answer for answer in answers if answer.answer and _is_number(answer.answer, _FEWEST_DIGITS)]
     asked = (answer.answer for answer in numbers if _TELEPHONE.search(answer.question or ""))
-    international = (answer.answer for answer in numbers if answer.answer and _is_international(answer.answer))
+    international = (
+        answer.answer for answer in numbers if answer.answer and _is_international(answer.answer)
+    )
     return next(asked, None) or next(international, None)
 
 

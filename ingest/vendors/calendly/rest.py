@@ -63,16 +63,34 @@ class CalendlyRest(Rest[CalendlyAccount]):
     limits: ClassVar[Limits] = Limits(account=(Rate(500, 60),))
     swept_by: ClassVar[Literal["updated_at", "starts_at"]] = "starts_at"
     listed_by: ClassVar[Literal["booking_id", "group_id"]] = "group_id"
-    compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at", "service_name", "staff", "location", "guests")
+    compared: ClassVar[tuple[str, ...]] = (
+        "status",
+        "starts_at",
+        "ends_at",
+        "service_name",
+        "staff",
+        "location",
+        "guests",
+    )
 
     def credential(self) -> Credential:
         """https://developer.calendly.com/api-docs/overview/authentication"""
         if not self.account.refresh_token:
             return Credential({"Authorization": f"Bearer {self.secret('api_token')}"})
         token_url = f"{self.account.api_url.rstrip('/')}/oauth/token" if self.account.api_url else _TOKENS
-        app = App(self.label, token_url, self.secret("client_id"), self.secret("client_secret"), self.refusal, self.pause, self._patience)
+        app = App(
+            self.label,
+            token_url,
+            self.secret("client_id"),
+            self.secret("client_secret"),
+            self.refusal,
+            self.pause,
+            self._patience,
+        )
         file = self._tokens / f"calendly-{self.account.name}.json"
-        return RotatingTokens(app, self.secret("refresh_token"), file, f"accounts.{self.account.name}.refresh_token")
+        return RotatingTokens(
+            app, self.secret("refresh_token"), file, f"accounts.{self.account.name}.refresh_token"
+        )
 
     def paginator(self) -> BasePaginator:
         return _Pages(self)
@@ -87,7 +105,11 @@ class CalendlyRest(Rest[CalendlyAccount]):
     @cached_property
     def whose(self) -> dict[str, str]:
         """The selector that lists need."""
-        return {"user": self._me("uri")} if self.account.scope == "user" else {"organization": self._me("current_organization")}
+        return (
+            {"user": self._me("uri")}
+            if self.account.scope == "user"
+            else {"organization": self._me("current_organization")}
+        )
 
     def _me(self, name: str) -> str:
         return self.part(self.client.get("users/me"), str, "resource", name)
@@ -96,7 +118,9 @@ class CalendlyRest(Rest[CalendlyAccount]):
         bounds = {"min_start_time": format_instant(window.since)}
         if window.until:
             bounds["max_start_time"] = format_instant(window.until)
-        return self.pages("scheduled_events", "collection", count=_PAGE, sort="start_time:asc", **self.whose, **bounds)
+        return self.pages(
+            "scheduled_events", "collection", count=_PAGE, sort="start_time:asc", **self.whose, **bounds
+        )
 
     def key(self, entry: Record) -> str:
         if not entry.get("uri"):
@@ -112,9 +136,20 @@ class CalendlyRest(Rest[CalendlyAccount]):
         coming = [booking for booking in here if booking.status not in _ENDED]
         shared = (event.start_time, event.end_time, event.name, event.staff(), event.place(), event.guests())
         counter = event.invitees_counter or _Counter()
-        return (len(here), len(coming)) == (counter.total, counter.active) and all(
-            shared == (booking.starts_at, booking.ends_at, booking.service_name, booking.staff, booking.location, booking.guests)
-            for booking in here  # those that are not coming too: their cancellations may have left out the meeting
+        return (
+            (len(here), len(coming)) == (counter.total, counter.active)
+            and all(
+                shared
+                == (
+                    booking.starts_at,
+                    booking.ends_at,
+                    booking.service_name,
+                    booking.staff,
+                    booking.location,
+                    booking.guests,
+                )
+                for booking in here  # those that are not coming too: their cancellations may have left out the meeting
+            )
         )
 
     def children(self, entry: Record) -> set[str]:
@@ -157,7 +192,10 @@ class CalendlyRest(Rest[CalendlyAccount]):
 
     def pause(self, response: Response) -> float | None:
         """The seconds until the allowance is new, told in every answer, once it is spent."""
-        if response.headers.get("X-RateLimit-Remaining") == "0" and response.headers.get("X-RateLimit-Reset", "").isdecimal():
+        if (
+            response.headers.get("X-RateLimit-Remaining") == "0"
+            and response.headers.get("X-RateLimit-Reset", "").isdecimal()
+        ):
             return float(response.headers["X-RateLimit-Reset"])
         return super().pause(response)
 
@@ -185,7 +223,11 @@ def _listed(name: str, path: str | None = None, **params: str) -> EndpointResour
     return {
         "name": name,
         "primary_key": "uri",
-        "endpoint": {"path": path or name, "params": {"count": _PAGE, **params}, "data_selector": "collection"},
+        "endpoint": {
+            "path": path or name,
+            "params": {"count": _PAGE, **params},
+            "data_selector": "collection",
+        },
     }
 
 

@@ -12,7 +12,16 @@ from urllib.parse import parse_qs, urlsplit
 from ingest.errors import VendorRefused
 from ingest.rest import Record
 from ingest.vendors.calendly import CalendlyAccount
-from ingest.vendors.subscriptions import Created, Registered, SecretFrom, Subscriptions, Wanted, fingerprint, moment, texts
+from ingest.vendors.subscriptions import (
+    Created,
+    Registered,
+    SecretFrom,
+    Subscriptions,
+    Wanted,
+    fingerprint,
+    moment,
+    texts,
+)
 
 _PATH = "webhook_subscriptions"
 _PAGE = 100
@@ -37,7 +46,9 @@ class CalendlySubscriptions(Subscriptions[CalendlyAccount]):
         """One for the account's scope, and one beside it for events that only the other scope is told."""
         by_scope: dict[str, set[str]] = {}
         for event in self.account.events:
-            by_scope.setdefault(_ONLY_SCOPES.get(event.partition(".")[0], self.account.scope), set()).add(event)
+            by_scope.setdefault(_ONLY_SCOPES.get(event.partition(".")[0], self.account.scope), set()).add(
+                event
+            )
         own_first = sorted(by_scope.items(), key=lambda item: item[0] != self.account.scope)
         return [Wanted(scope, self.vendor.webhook_url, frozenset(events)) for scope, events in own_first]
 
@@ -71,7 +82,9 @@ class CalendlySubscriptions(Subscriptions[CalendlyAccount]):
         """At a URL that is not taken: what no list shows us, as a group's, may have it."""
         for variation in ("", *(f"&n={secrets.token_hex(6)}" for _ in range(_VARIATIONS))):
             try:
-                made: Record = self._post(_PATH, {**body, "url": url + variation}).json().get("resource") or {}
+                made: Record = (
+                    self._post(_PATH, {**body, "url": url + variation}).json().get("resource") or {}
+                )
             except VendorRefused as error:
                 if error.status_code != _CONFLICT:
                     raise
@@ -88,8 +101,14 @@ class CalendlySubscriptions(Subscriptions[CalendlyAccount]):
         return found
 
     def _scope(self, scope: str, me: Record) -> list[Registered]:
-        whose = {"organization": me["current_organization"], "scope": scope} | ({"user": me["uri"]} if scope == "user" else {})
-        return [_read(entry) for page in self.rest.pages(_PATH, "collection", count=_PAGE, **whose) for entry in page]
+        whose = {"organization": me["current_organization"], "scope": scope} | (
+            {"user": me["uri"]} if scope == "user" else {}
+        )
+        return [
+            _read(entry)
+            for page in self.rest.pages(_PATH, "collection", count=_PAGE, **whose)
+            for entry in page
+        ]
 
 
 def _read(entry: Record) -> Registered:

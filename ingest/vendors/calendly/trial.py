@@ -13,5 +13,7 @@ from ingest.vendors.trial import TRIAL
 
 def trial(vendor: AnyVendor, secret: str, name: str, at: datetime) -> Delivery:
     """`name` makes it one that was never sent before."""
-    body = orjson.dumps({"event": TRIAL, "created_at": format_instant(at), "payload": {"uri": f"{vendor.source}/{name}"}})
+    body = orjson.dumps(
+        {"event": TRIAL, "created_at": format_instant(at), "payload": {"uri": f"{vendor.source}/{name}"}}
+    )
     return Delivery("", Headers.of(sign(secret, body, at).items()), body, at)

@@ -151,7 +151,9 @@ class Booked(Payload):
         """
         if not isinstance(value, dict):
             return value
-        return {name: part for name, part in value.items() if part or name not in {"form_submission", "contact"}}
+        return {
+            name: part for name, part in value.items() if part or name not in {"form_submission", "contact"}
+        }
 
     def service_id(self) -> str | None:
         """Return the id of what was booked."""
@@ -171,11 +173,20 @@ class Booked(Payload):
         """Return who filled in the form; else whom the conversation was with; else the contact; else who attends beside the host."""
         contact = self.conversation.contact if self.conversation else None
         people = [
-            _Customer(_OF_FORM, form.name, form.email, form.phone or form.mobile_phone) if (form := self.form_submission) else None,
-            _Customer(_OF_CONVERSATION, contact.name, contact.email, contact.phone or contact.mobile_phone) if contact else None,
-            _Customer(_OF_CONTACT, one.name, one.email, one.phone or one.mobile_phone) if (one := self.contact) else None,
+            _Customer(_OF_FORM, form.name, form.email, form.phone or form.mobile_phone)
+            if (form := self.form_submission)
+            else None,
+            _Customer(_OF_CONVERSATION, contact.name, contact.email, contact.phone or contact.mobile_phone)
+            if contact
+            else None,
+            _Customer(_OF_CONTACT, one.name, one.email, one.phone or one.mobile_phone)
+            if (one := self.contact)
+            else None,
         ]
-        return next((person for person in people if person and person.is_known), _Customer(_OF_NOBODY, email=self.attendee()))
+        return next(
+            (person for person in people if person and person.is_known),
+            _Customer(_OF_NOBODY, email=self.attendee()),
+        )
 
     def unread_contact(self) -> str | None:
         """Return the id of the contact where nothing else says who booked; None where that is told."""
@@ -192,7 +203,11 @@ class Booked(Payload):
         owners = (self.owner, self.conversation.owner if self.conversation else None)
         addresses = [*(owner.email for owner in owners if owner), calendar.id, calendar.name]
         hosts = {address.lower() for address in addresses if address and "@" in address}
-        others = unique(address for address in self.attendees if address and "@" in address and address.lower() not in hosts)
+        others = unique(
+            address
+            for address in self.attendees
+            if address and "@" in address and address.lower() not in hosts
+        )
         return others[0] if hosts and len(others) == 1 else None
 
     def participants(self) -> int | None:
@@ -203,18 +218,27 @@ class Booked(Payload):
 
     def answers(self) -> tuple[Answer, ...]:
         """Return what was asked in the conversation, then the custom fields of the form and of the booking."""
-        asked = [(entry.question, entry.value) for entry in self.conversation.answers] if self.conversation else []
+        asked = (
+            [(entry.question, entry.value) for entry in self.conversation.answers]
+            if self.conversation
+            else []
+        )
         fields = [*(self.form_submission.custom_fields if self.form_submission else ()), *self.custom_fields]
         pairs = dict.fromkeys([*asked, *((entry.name, entry.value) for entry in fields)])
         return tuple(Answer(question, answer) for question, answer in pairs if question or answer)
 
     def tracking(self) -> dict[str, str] | None:
         """Return the campaign parameters under their usual names, which begin with `utm_`."""
-        return self.utm_params and {f"utm_{name.removeprefix('utm_')}": value for name, value in self.utm_params.items()}
+        return self.utm_params and {
+            f"utm_{name.removeprefix('utm_')}": value for name, value in self.utm_params.items()
+        }
 
     def link(self) -> str | None:
         """Return the link of the video call. `join_url` may be a phone number instead, and a link be all that describes the place."""
-        return web_link(self.virtual_conferencing.join_url if self.virtual_conferencing else None, self.location_description)
+        return web_link(
+            self.virtual_conferencing.join_url if self.virtual_conferencing else None,
+            self.location_description,
+        )
 
 
 def booking_of_record(data: Booked) -> Booking:
@@ -222,9 +246,15 @@ def booking_of_record(data: Booked) -> Booking:
     changed_at = data.last_updated_time or data.creation_time
     status = _STATUSES.get(data.status or "", BookingStatus.UNKNOWN)
     # The same block tells why a booking was moved, and that is not why it was cancelled.
-    cancellation = (data.cancel_reschedule_information if status is BookingStatus.CANCELLED else None) or Change()
+    cancellation = (
+        data.cancel_reschedule_information if status is BookingStatus.CANCELLED else None
+    ) or Change()
     price, currency = (data.payment_information or Payment()).price()
-    conferencing, customer, owner = data.virtual_conferencing or Conferencing(), data.customer(), data.owner or User()
+    conferencing, customer, owner = (
+        data.virtual_conferencing or Conferencing(),
+        data.customer(),
+        data.owner or User(),
+    )
     booking = Booking(
         booking_id=data.id,
         version=format_instant(changed_at),
@@ -264,12 +294,18 @@ def booking_of_webhook(data: Booked, *, reassigned: bool) -> Booking:
     """
     booking = booking_of_record(data)
     without_tracking = frozenset() if booking.tracking else frozenset({"tracking"})
-    return replace(booking, untold=(booking.untold | without_tracking) - ({"staff_name"} if reassigned else set()))
+    return replace(
+        booking, untold=(booking.untold | without_tracking) - ({"staff_name"} if reassigned else set())
+    )
 
 
 def _untold(data: Booked, booking: Booking, customer: _Customer) -> frozenset[str]:
     """Name the columns that this message says nothing about, and those it allows but a guess at, which any other message corrects."""
-    sources = {**_SOURCES, **customer.sources, **(_OF_CANCELED if booking.status is BookingStatus.CANCELLED else {})}
+    sources = {
+        **_SOURCES,
+        **customer.sources,
+        **(_OF_CANCELED if booking.status is BookingStatus.CANCELLED else {}),
+    }
     guesses = set()
     if data.form_submission is None:
         guesses.add("participants")

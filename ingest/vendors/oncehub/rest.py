@@ -40,7 +40,13 @@ _WITHOUT_SLOTS = {402, 422}
 # What `expand` may be asked for, the best first. The specification lets contact and conversation be expanded where it describes a booking,
 # and names neither where it describes the lists; the guide wants `data.` before the names for lists.
 # https://help.oncehub.com/developers/overview/expanding-responses/
-_EXPANSIONS_OF_LISTS = ("contact,conversation", "data.contact,data.conversation", "contact", "data.contact", "")
+_EXPANSIONS_OF_LISTS = (
+    "contact,conversation",
+    "data.contact,data.conversation",
+    "contact",
+    "data.contact",
+    "",
+)
 _EXPANSIONS = ("contact,conversation", "contact", "")
 
 
@@ -185,12 +191,18 @@ class OncehubRest(Rest[OncehubAccount]):
             return []
         slots = response.json()
         if not isinstance(slots, list) or not all(isinstance(slot, dict) for slot in slots):
-            raise VendorUnavailable(f"{self.label}: the answer is no list of objects. {self.refusal(response)}")
+            raise VendorUnavailable(
+                f"{self.label}: the answer is no list of objects. {self.refusal(response)}"
+            )
         return [{"_booking_calendars_id": calendar_id, **slot} for slot in slots]
 
 
 def _listed(name: str, path: str) -> EndpointResource:
-    return {"name": name, "primary_key": "id", "endpoint": {"path": path, "params": {"limit": _PAGE}, "data_selector": "data"}}
+    return {
+        "name": name,
+        "primary_key": "id",
+        "endpoint": {"path": path, "params": {"limit": _PAGE}, "data_selector": "data"},
+    }
 
 
 def _single(name: str, path: str) -> EndpointResource:
@@ -231,7 +243,9 @@ def _time_slots(read: Callable[[], Iterator[list[Record]]]) -> DltResource:
     def slots() -> Iterator[list[Record]]:
         yield from read()
 
-    return dlt.resource(slots, name="booking_calendar_time_slots", primary_key=["_booking_calendars_id", "start_time"])
+    return dlt.resource(
+        slots, name="booking_calendar_time_slots", primary_key=["_booking_calendars_id", "start_time"]
+    )
 
 
 def _without_secret(webhook: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,16 @@ from urllib.parse import quote
 
 from ingest.rest import Record
 from ingest.vendors.oncehub import SECRET_NAMES, OncehubAccount
-from ingest.vendors.subscriptions import Created, Registered, SecretFrom, Subscriptions, Wanted, fingerprint, moment, texts
+from ingest.vendors.subscriptions import (
+    Created,
+    Registered,
+    SecretFrom,
+    Subscriptions,
+    Wanted,
+    fingerprint,
+    moment,
+    texts,
+)
 
 _PAGE = 100
 _SLOT = "account"
@@ -34,7 +43,9 @@ class OncehubSubscriptions(Subscriptions[OncehubAccount]):
 
     def create(self, wanted: Wanted, secret: str) -> Created:  # noqa: ARG002 - it is theirs
         name = f"ingest {self.account.name} {secrets.token_hex(4)}"
-        made: Any = self._post("webhooks", {"name": name, "url": wanted.url, "events": sorted(wanted.events)}).json()
+        made: Any = self._post(
+            "webhooks", {"name": name, "url": wanted.url, "events": sorted(wanted.events)}
+        ).json()
         if not made.get("id") or not _secret(made):
             raise self._nonsense("a new webhook without an id or a secret")
         return Created(str(made["id"]), _secret(made))

@@ -13,5 +13,13 @@ from ingest.vendors.trial import TRIAL
 
 def trial(vendor: AnyVendor, secret: str, name: str, at: datetime) -> Delivery:  # noqa: ARG001 - as every vendor has it
     """`name` makes it one that was never sent before."""
-    body = orjson.dumps({"id": name, "object": "event", "type": TRIAL, "creation_time": format_instant(at), "data": {"id": name}})
+    body = orjson.dumps(
+        {
+            "id": name,
+            "object": "event",
+            "type": TRIAL,
+            "creation_time": format_instant(at),
+            "data": {"id": name},
+        }
+    )
     return Delivery("", Headers.of(sign(secret, body, at).items()), body, at)

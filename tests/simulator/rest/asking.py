@@ -58,7 +58,9 @@ def story_of(vendor: str, steps: int, seed: int = 11) -> Story:
 
 
 @contextmanager
-def asking(story: Story, headers: Mapping[str, str] | None = None, limit: Allowed | None = None) -> Iterator[Asking]:
+def asking(
+    story: Story, headers: Mapping[str, str] | None = None, limit: Allowed | None = None
+) -> Iterator[Asking]:
     """`headers` instead of the right credential."""
     rest = load_rest_dialect(story.vendor)(DIALECTS[story.vendor], story.meetings)
     server = RestServer({story.vendor: rest}, {story.vendor: limit} if limit else {})

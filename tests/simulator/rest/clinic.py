@@ -11,7 +11,11 @@ from ingest.simulator.rest.server import RestServer
 from ingest.simulator.world import Change, Meeting
 from tests.simulator.story import live, new_world
 
-CHANGES = [c for c in live(new_world(12), [timedelta(minutes=4, microseconds=700_137)] * 1200) if c.account == "appointedd"]
+CHANGES = [
+    c
+    for c in live(new_world(12), [timedelta(minutes=4, microseconds=700_137)] * 1200)
+    if c.account == "appointedd"
+]
 LAST: dict[int, Change] = {change.meeting.number: change for change in CHANGES}
 MEETINGS: dict[int, Meeting] = {number: change.meeting for number, change in LAST.items()}
 
@@ -56,4 +60,7 @@ def ids(found: list[dict[str, Any]]) -> list[str]:
 
 def ids_of(meetings: list[Meeting]) -> list[str]:
     """As lists have them by nature: newest first."""
-    return [object_id(meeting.number) for meeting in sorted(meetings, key=lambda meeting: meeting.created_at, reverse=True)]
+    return [
+        object_id(meeting.number)
+        for meeting in sorted(meetings, key=lambda meeting: meeting.created_at, reverse=True)
+    ]

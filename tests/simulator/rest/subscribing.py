@@ -43,7 +43,10 @@ def a_change(told: Story, kind: Kind) -> Change:
 
 def reached(rest: RestDialect, change: Change) -> list[str]:
     """The URLs that the change's webhook goes to."""
-    return [f"{dialect.url}?{webhook.query}" if webhook.query else dialect.url for dialect, webhook in rest.deliveries(change)]
+    return [
+        f"{dialect.url}?{webhook.query}" if webhook.query else dialect.url
+        for dialect, webhook in rest.deliveries(change)
+    ]
 
 
 def event_read(rest: RestDialect, change: Change, public_url: str, secret: str) -> str:
@@ -51,7 +54,9 @@ def event_read(rest: RestDialect, change: Change, public_url: str, secret: str) 
     ((dialect, webhook),) = rest.deliveries(change)
     at = change.meeting.changed_at
     found = load_vendor(rest.vendor)
-    account = found.Account.model_validate({**dialect.settings(), "name": rest.vendor, "webhook_secrets": [secret]})
+    account = found.Account.model_validate(
+        {**dialect.settings(), "name": rest.vendor, "webhook_secrets": [secret]}
+    )
     delivery = Delivery(webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at)
     vendor = found(account, public_url)
     return vendor.parse(vendor.verify(delivery, at)).type

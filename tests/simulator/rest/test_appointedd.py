@@ -15,8 +15,27 @@ from ingest.simulator.world import Kind, Meeting
 from tests.simulator.rest.clinic import LAST, MEETINGS, address, ids, ids_of, listed, v1_of
 from tests.simulator.story import DIALECTS, VENDORS, read
 
-TOLD_BY_BOTH = ("booking_id", "version", "status", "starts_at", "ends_at", "created_at", "updated_at", "timezone", "service_id", "staff")
-LOOKED_UP = ("service_name", "staff_name", "customer_id", "customer_name", "customer_email", "participants", "price")
+TOLD_BY_BOTH = (
+    "booking_id",
+    "version",
+    "status",
+    "starts_at",
+    "ends_at",
+    "created_at",
+    "updated_at",
+    "timezone",
+    "service_id",
+    "staff",
+)
+LOOKED_UP = (
+    "service_name",
+    "staff_name",
+    "customer_id",
+    "customer_name",
+    "customer_email",
+    "participants",
+    "price",
+)
 
 
 @pytest.fixture
@@ -70,7 +89,9 @@ def test_pages_have_every_booking_once_newest_first(client: httpx.Client, limit:
 
 @pytest.mark.parametrize("sort_by", ["natural", "created", "updated"])
 @pytest.mark.parametrize("order_by", ["ascending", "descending"])
-def test_pages_have_every_booking_once_in_any_order(client: httpx.Client, sort_by: str, order_by: str) -> None:
+def test_pages_have_every_booking_once_in_any_order(
+    client: httpx.Client, sort_by: str, order_by: str
+) -> None:
     found = listed(client, limit=30, sort_by=sort_by, order_by=order_by)
     assert sorted(ids(found)) == sorted(ids_of(list(MEETINGS.values())))
     column = "updated" if sort_by == "updated" else "created"
@@ -95,14 +116,18 @@ def test_start_and_end_are_cursors_not_times(client: httpx.Client) -> None:
         assert client.get("/bookings", params={name: "2026-06-01T00:00:00Z"}).status_code == 400
 
 
-def test_by_nature_paging_goes_on_where_the_next_one_was_deleted(client: httpx.Client, meetings: dict[int, Meeting]) -> None:
+def test_by_nature_paging_goes_on_where_the_next_one_was_deleted(
+    client: httpx.Client, meetings: dict[int, Meeting]
+) -> None:
     first = client.get("/bookings").json()
     del meetings[number_of({"id": first["next"]})]
     after = client.get("/bookings", params={"start": first["next"]}).json()
     assert ids(after["data"]) == ids_of(list(MEETINGS.values()))[11:21]
 
 
-def test_sorted_by_change_paging_loses_its_place_when_the_next_one_is_deleted(client: httpx.Client, meetings: dict[int, Meeting]) -> None:
+def test_sorted_by_change_paging_loses_its_place_when_the_next_one_is_deleted(
+    client: httpx.Client, meetings: dict[int, Meeting]
+) -> None:
     asked = {"sort_by": "updated", "order_by": "ascending"}
     cursor = client.get("/bookings", params=asked).json()["next"]
     del meetings[number_of({"id": cursor})]
@@ -126,20 +151,34 @@ def test_bounds_of_created_are_in(client: httpx.Client) -> None:
 def test_statuses_and_customers_choose(client: httpx.Client) -> None:
     cancelled = [meeting for meeting in MEETINGS.values() if meeting.last is Kind.CANCELLED]
     assert ids(listed(client, statuses="cancelled")) == ids_of(cancelled)
-    assert len(listed(client, statuses="cancelled,confirmed")) == len(listed(client, statuses=["cancelled", "confirmed"])) == len(MEETINGS)
+    assert (
+        len(listed(client, statuses="cancelled,confirmed"))
+        == len(listed(client, statuses=["cancelled", "confirmed"]))
+        == len(MEETINGS)
+    )
     one = cancelled[0].customer
     theirs = [meeting for meeting in MEETINGS.values() if meeting.customer == one]
     assert ids(listed(client, customers=object_id(one.number, CUSTOMER))) == ids_of(theirs)
 
 
-def test_cancelled_bookings_may_be_listed_only_when_asked_for(client: httpx.Client, rest: AppointeddRest) -> None:
+def test_cancelled_bookings_may_be_listed_only_when_asked_for(
+    client: httpx.Client, rest: AppointeddRest
+) -> None:
     rest.lists_cancelled = False
     assert {record["status"] for record in listed(client)} == {"confirmed"}
     assert {record["status"] for record in listed(client, statuses="cancelled")} == {"cancelled"}
 
 
 @pytest.mark.parametrize(
-    "asked", [{"limit": 0}, {"limit": 101}, {"limit": "ten"}, {"sort_by": "mood"}, {"order_by": "up"}, {"updated_after": "soon"}]
+    "asked",
+    [
+        {"limit": 0},
+        {"limit": 101},
+        {"limit": "ten"},
+        {"sort_by": "mood"},
+        {"order_by": "up"},
+        {"updated_after": "soon"},
+    ],
 )
 def test_what_cannot_be_meant_is_refused(client: httpx.Client, asked: dict[str, Any]) -> None:
     answer = client.get("/bookings", params=asked)
@@ -151,7 +190,9 @@ def test_one_booking_is_told_as_in_lists(client: httpx.Client) -> None:
         assert client.get(f"/bookings/{record['id']}").json() == {"data": record}
 
 
-def test_a_deleted_or_unknown_booking_is_not_found(client: httpx.Client, meetings: dict[int, Meeting]) -> None:
+def test_a_deleted_or_unknown_booking_is_not_found(
+    client: httpx.Client, meetings: dict[int, Meeting]
+) -> None:
     number = min(meetings)
     del meetings[number]
     for gone in (object_id(number), object_id(10**9), "nonsense", "63"):
@@ -171,7 +212,9 @@ def test_rest_and_webhooks_tell_the_same_of_every_booking(client: httpx.Client) 
     for record in listed(client):
         by_rest = VENDORS["appointedd"].booking_of_record(orjson.dumps(record))
         by_webhook = webhook_of(record)
-        assert [getattr(by_rest, name) for name in TOLD_BY_BOTH] == [getattr(by_webhook, name) for name in TOLD_BY_BOTH]
+        assert [getattr(by_rest, name) for name in TOLD_BY_BOTH] == [
+            getattr(by_webhook, name) for name in TOLD_BY_BOTH
+        ]
         assert by_rest.customer_email is None
 
 
@@ -181,10 +224,17 @@ def test_with_what_is_looked_up_in_place_names_are_the_same_too(client: httpx.Cl
     profiles = {entry["id"]: entry["profile"] for entry in listed(client, "/customers")}
     for record in listed(client):
         parts = [{**part, "profile": profiles[part["customer_id"]]} for part in record["customers"]]
-        whole = {**record, "service": services[record["service"]], "resource": resources[record["resource"]], "customers": parts}
+        whole = {
+            **record,
+            "service": services[record["service"]],
+            "resource": resources[record["resource"]],
+            "customers": parts,
+        }
         by_rest = VENDORS["appointedd"].booking_of_record(orjson.dumps(whole))
         by_webhook = webhook_of(record)
-        assert [getattr(by_rest, name) for name in LOOKED_UP] == [getattr(by_webhook, name) for name in LOOKED_UP]
+        assert [getattr(by_rest, name) for name in LOOKED_UP] == [
+            getattr(by_webhook, name) for name in LOOKED_UP
+        ]
         assert by_rest.customer_phone == MEETINGS[number_of(record)].customer.phone
 
 
@@ -193,7 +243,9 @@ def webhook_of(record: dict[str, Any]) -> Any:
     return read(change, change.meeting.changed_at).booking
 
 
-@pytest.mark.parametrize("path", ["/customers", "/services", "/services/categories", "/resources", "/resources/groups"])
+@pytest.mark.parametrize(
+    "path", ["/customers", "/services", "/services/categories", "/resources", "/resources/groups"]
+)
 def test_every_other_list_has_its_things_once(client: httpx.Client, path: str) -> None:
     found = ids(listed(client, path, limit=3))
     assert found

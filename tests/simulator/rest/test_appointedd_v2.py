@@ -37,7 +37,9 @@ def client_v2(server: RestServer, rest: AppointeddRest) -> Iterator[httpx.Client
         yield client
 
 
-def test_the_two_apis_do_not_take_each_others_credentials(client: httpx.Client, client_v2: httpx.Client, server: RestServer) -> None:
+def test_the_two_apis_do_not_take_each_others_credentials(
+    client: httpx.Client, client_v2: httpx.Client, server: RestServer
+) -> None:
     key, bearer = dict(client.headers), dict(client_v2.headers)
     assert httpx.get(f"{address(server, 'v1')}/bookings", headers=bearer).status_code == 403
     assert httpx.get(f"{address(server, 'v2')}/bookings", headers=key).status_code == 401
@@ -54,7 +56,10 @@ def test_over_the_limit_it_says_for_how_long(rest: AppointeddRest, version: str)
 
 
 def test_what_is_not_there_is_not_found_in_either_form(client: httpx.Client, client_v2: httpx.Client) -> None:
-    assert (client.get("/locations").status_code, client.get("/locations").json()) == (404, {"message": "Not Found"})
+    assert (client.get("/locations").status_code, client.get("/locations").json()) == (
+        404,
+        {"message": "Not Found"},
+    )
     for path in ("/moods", "/moods/1", "/bookings/1", "/bookings/1/2"):
         answer = client_v2.get(path)
         assert (answer.status_code, answer.json()["errors"][0]["status"]) == (404, "404")
@@ -89,7 +94,9 @@ def test_v2_tells_the_same_facts_as_v1(client: httpx.Client, client_v2: httpx.Cl
         assert ids(related["customers"]) == ids(record["customers"])
 
 
-@pytest.mark.parametrize("kind", ["customers", "services", "staff", "locations", "accounts", "availability", "webhooks"])
+@pytest.mark.parametrize(
+    "kind", ["customers", "services", "staff", "locations", "accounts", "availability", "webhooks"]
+)
 def test_every_other_list_of_v2_has_its_things_once(client_v2: httpx.Client, kind: str) -> None:
     found = followed(client_v2, f"/{kind}", 3)
     assert found
@@ -98,7 +105,9 @@ def test_every_other_list_of_v2_has_its_things_once(client_v2: httpx.Client, kin
     assert client_v2.get(f"/{kind}/{found[0]['id']}").json() == {"data": found[0]}
 
 
-@pytest.mark.parametrize("asked", [{"page[size]": 101}, {"page[size]": 0}, {"page[number]": 0}, {"page[number]": "two"}])
+@pytest.mark.parametrize(
+    "asked", [{"page[size]": 101}, {"page[size]": 0}, {"page[number]": 0}, {"page[number]": "two"}]
+)
 def test_v2_refuses_pages_that_cannot_be(client_v2: httpx.Client, asked: dict[str, Any]) -> None:
     assert client_v2.get("/bookings", params=asked).status_code == 400
 
@@ -129,7 +138,11 @@ def test_tokens_are_made_for_the_client_alone(client_v2: httpx.Client, rest: App
     grant = {"grant_type": "client_credentials"}
     basic = httpx.post(f"{client_v2.base_url}oauth/tokens", data=grant, auth=(client_id, secret))
     assert basic.status_code == 200
-    wrong = client_v2.post("/oauth/tokens", data={**grant, "client_id": client_id, "client_secret": "wrong"}, headers={"Authorization": ""})
+    wrong = client_v2.post(
+        "/oauth/tokens",
+        data={**grant, "client_id": client_id, "client_secret": "wrong"},
+        headers={"Authorization": ""},
+    )
     assert (wrong.status_code, wrong.json()) == (401, {"error": "invalid_client"})
     garbled = client_v2.post("/oauth/tokens", data=grant, headers={"Authorization": "Basic a"})
     assert garbled.status_code == 401

@@ -124,28 +124,36 @@ def test_a_token_is_good_for_its_own_list_and_its_own_pages(bookeo: Asking) -> N
 
 
 def test_tokens_of_searches_long_ago_are_good_no_more(bookeo: Asking) -> None:
-    first, *later = [bookeo.get("bookings", **ALL, itemsPerPage=1)["info"]["pageNavigationToken"] for _ in range(101)]
+    first, *later = [
+        bookeo.get("bookings", **ALL, itemsPerPage=1)["info"]["pageNavigationToken"] for _ in range(101)
+    ]
     assert bookeo.get("bookings", pageNavigationToken=later[0], pageNumber=2)["data"]
     assert refused(bookeo, "bookings", pageNavigationToken=first, pageNumber=2) == 400
 
 
 def test_canceled_bookings_are_told_of_only_when_asked_for(story: Story, bookeo: Asking) -> None:
     told = numbers(records(bookeo, **ALL))
-    assert sorted(told) == sorted(meeting.number for meeting in story.meetings.values() if meeting.last is not Kind.CANCELLED)
+    assert sorted(told) == sorted(
+        meeting.number for meeting in story.meetings.values() if meeting.last is not Kind.CANCELLED
+    )
     canceled = [record for record in records(bookeo, **ALL, includeCanceled="true") if record["canceled"]]
     assert set(numbers(canceled)) == set(story.meetings) - set(told) != set()
     assert all("cancelationTime" in record for record in canceled)
 
 
 @pytest.mark.parametrize("path", ["list", "one"])
-def test_customers_and_participants_are_told_of_only_when_asked_for(story: Story, bookeo: Asking, path: str) -> None:
+def test_customers_and_participants_are_told_of_only_when_asked_for(
+    story: Story, bookeo: Asking, path: str
+) -> None:
     meeting = one(story, Kind.CREATED)
 
     def told(**params: str) -> dict[str, Any]:
         if path == "one":
             found: dict[str, Any] = bookeo.get(path_of(meeting), **params)
             return found
-        return next(record for record in records(bookeo, **ALL, **params) if numbers([record]) == [meeting.number])
+        return next(
+            record for record in records(bookeo, **ALL, **params) if numbers([record]) == [meeting.number]
+        )
 
     bare = told()
     assert "customer" not in bare
@@ -160,30 +168,48 @@ def test_starts_may_be_at_both_ends_of_the_window(story: Story, bookeo: Asking) 
     starts = sorted({meeting.starts_at for meeting in story.meetings.values()})
     since, until = starts[10], starts[20]
     told = records(bookeo, startTime=written(since), endTime=written(until), includeCanceled="true")
-    assert set(numbers(told)) == {meeting.number for meeting in story.meetings.values() if since <= meeting.starts_at <= until}
+    assert set(numbers(told)) == {
+        meeting.number for meeting in story.meetings.values() if since <= meeting.starts_at <= until
+    }
     assert {since, until} <= {datetime.fromisoformat(record["startTime"]) for record in told}
 
 
-def test_changes_are_found_by_their_minute_both_ends_of_the_window_in_it(story: Story, bookeo: Asking) -> None:
+def test_changes_are_found_by_their_minute_both_ends_of_the_window_in_it(
+    story: Story, bookeo: Asking
+) -> None:
     moments = sorted(meeting.changed_at for meeting in story.meetings.values())
     since, until = minute(moments[100]), minute(moments[300])
-    told = records(bookeo, lastUpdatedStartTime=written(since), lastUpdatedEndTime=written(until), includeCanceled="true")
-    right = {meeting.number for meeting in story.meetings.values() if since <= minute(meeting.changed_at) <= until}
+    told = records(
+        bookeo, lastUpdatedStartTime=written(since), lastUpdatedEndTime=written(until), includeCanceled="true"
+    )
+    right = {
+        meeting.number for meeting in story.meetings.values() if since <= minute(meeting.changed_at) <= until
+    }
     assert set(numbers(told)) == right
-    assert any(record.get("lastChangeTime") is None for record in told), "a booking never changed is found by when it was made"
+    assert any(record.get("lastChangeTime") is None for record in told), (
+        "a booking never changed is found by when it was made"
+    )
 
 
 def test_a_change_is_not_found_from_a_second_of_its_minute_on(story: Story, bookeo: Asking) -> None:
     meeting = next(meeting for meeting in story.meetings.values() if meeting.changed_at.second > 2)
     at = minute(meeting.changed_at)
     for since, found in ((at, True), (at + SECOND, False)):
-        told = records(bookeo, lastUpdatedStartTime=written(since), lastUpdatedEndTime=written(at + SECOND), includeCanceled="true")
+        told = records(
+            bookeo,
+            lastUpdatedStartTime=written(since),
+            lastUpdatedEndTime=written(at + SECOND),
+            includeCanceled="true",
+        )
         assert (meeting.number in numbers(told)) is found
 
 
 def test_windows_of_starts_and_of_changes_both_hold_where_both_are_given(bookeo: Asking) -> None:
     half = BEGINNING + timedelta(days=1)
-    changed = {"lastUpdatedStartTime": written(BEGINNING - timedelta(days=1)), "lastUpdatedEndTime": written(half)}
+    changed = {
+        "lastUpdatedStartTime": written(BEGINNING - timedelta(days=1)),
+        "lastUpdatedEndTime": written(half),
+    }
     starting = {"startTime": written(half), "endTime": written(half + timedelta(days=9))}
     told = set(numbers(records(bookeo, **changed, **starting)))
     assert told == set(numbers(records(bookeo, **changed))) & set(numbers(records(bookeo, **starting)))
@@ -223,7 +249,12 @@ def test_what_the_list_of_bookings_does_not_take_is_refused(bookeo: Asking, para
 
 
 def test_a_window_may_have_offsets_and_be_thirty_one_days_long(story: Story, bookeo: Asking) -> None:
-    told = records(bookeo, startTime="2026-06-01T02:00:00+02:00", endTime="2026-07-01T19:00:00-05:00", includeCanceled="true")
+    told = records(
+        bookeo,
+        startTime="2026-06-01T02:00:00+02:00",
+        endTime="2026-07-01T19:00:00-05:00",
+        includeCanceled="true",
+    )
     assert sorted(numbers(told)) == sorted(story.meetings)
 
 
@@ -231,7 +262,10 @@ def test_one_booking_is_as_the_list_has_it_canceled_or_not(story: Story, bookeo:
     listed = {numbers([record])[0]: record for record in records(bookeo, **EVERYTHING)}
     for kind in (Kind.CREATED, Kind.MOVED, Kind.CANCELLED, Kind.NO_SHOW):
         meeting = one(story, kind)
-        assert bookeo.get(path_of(meeting), expandCustomer="true", expandParticipants="true") == listed[meeting.number]
+        assert (
+            bookeo.get(path_of(meeting), expandCustomer="true", expandParticipants="true")
+            == listed[meeting.number]
+        )
 
 
 def test_a_deleted_booking_is_not_found_any_more() -> None:
@@ -245,7 +279,15 @@ def test_a_deleted_booking_is_not_found_any_more() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["bookings/25700000099999", "bookings/1", "bookings/99990000000001", "customers/1", "customers/1/linkedpeople", "holds"]
+    "path",
+    [
+        "bookings/25700000099999",
+        "bookings/1",
+        "bookings/99990000000001",
+        "customers/1",
+        "customers/1/linkedpeople",
+        "holds",
+    ],
 )
 def test_what_is_not_there_is_not_found(bookeo: Asking, path: str) -> None:
     assert refused(bookeo, path) == 404
@@ -268,23 +310,47 @@ def test_times_are_local_minutes_and_money_is_text(bookeo: Asking) -> None:
 def test_customers_are_those_who_booked_and_their_bookings_are_counted(story: Story, bookeo: Asking) -> None:
     told = records(bookeo, "customers", itemsPerPage=100)
     assert len(told) == len({record["id"] for record in told})
-    assert sorted(person["emailAddress"] for person in told) == sorted({meeting.customer.email for meeting in story.meetings.values()})
+    assert sorted(person["emailAddress"] for person in told) == sorted(
+        {meeting.customer.email for meeting in story.meetings.values()}
+    )
     assert sum(person["numBookings"] for person in told) == len(story.meetings)
-    assert sum(person["numNoShows"] for person in told) == sum(meeting.last is Kind.NO_SHOW for meeting in story.meetings.values())
+    assert sum(person["numNoShows"] for person in told) == sum(
+        meeting.last is Kind.NO_SHOW for meeting in story.meetings.values()
+    )
     assert bookeo.get(f"customers/{told[3]['id']}") == told[3]
 
 
 def test_some_customers_book_for_others_too(bookeo: Asking) -> None:
-    people = [bookeo.get(f"customers/{person['id']}/linkedpeople")["data"] for person in records(bookeo, "customers")[:40]]
+    people = [
+        bookeo.get(f"customers/{person['id']}/linkedpeople")["data"]
+        for person in records(bookeo, "customers")[:40]
+    ]
     assert {len(linked) for linked in people} == {0, 1}
     assert all(linked[0]["id"] and linked[0]["firstName"] == "Junior" for linked in people if linked)
 
 
 def test_payments_are_found_by_when_they_were_received(story: Story, bookeo: Asking) -> None:
-    paid = sorted(meeting.changed_at for meeting in story.meetings.values() if meeting.last is Kind.NO_SHOW and meeting.service.price)
-    told = records(bookeo, "payments", startTime=written(minute(paid[1])), endTime=written(minute(paid[-2])), itemsPerPage=300)
-    assert len(told) == len([moment for moment in paid if minute(paid[1]) <= minute(moment) <= minute(paid[-2])]) < len(paid)
-    assert all(payment["description"].startswith("Booking 2570") and payment["amount"]["amount"] > "0" for payment in told)
+    paid = sorted(
+        meeting.changed_at
+        for meeting in story.meetings.values()
+        if meeting.last is Kind.NO_SHOW and meeting.service.price
+    )
+    told = records(
+        bookeo,
+        "payments",
+        startTime=written(minute(paid[1])),
+        endTime=written(minute(paid[-2])),
+        itemsPerPage=300,
+    )
+    assert (
+        len(told)
+        == len([moment for moment in paid if minute(paid[1]) <= minute(moment) <= minute(paid[-2])])
+        < len(paid)
+    )
+    assert all(
+        payment["description"].startswith("Booking 2570") and payment["amount"]["amount"] > "0"
+        for payment in told
+    )
     assert refused(bookeo, "payments") == refused(bookeo, "payments", **ALL, itemsPerPage=301) == 400
 
 
@@ -292,16 +358,24 @@ def test_settings_and_webhooks_are_told(story: Story, bookeo: Asking) -> None:
     assert {product["type"] for product in bookeo.get("settings/products", type="fixed")["data"]} == {"fixed"}
     assert bookeo.get("settings/products", type="flexibleTime")["data"] == []
     (staff,) = bookeo.get("settings/resources")["data"]
-    assert {host["name"] for host in staff["resources"]} == {meeting.host.name for meeting in story.meetings.values()}
+    assert {host["name"] for host in staff["resources"]} == {
+        meeting.host.name for meeting in story.meetings.values()
+    }
     assert {language["tag"] for language in bookeo.get("settings/languages")["data"]} == {"en-US", "de-DE"}
     assert bookeo.get("settings/apikeyinfo")["accountId"]
-    assert {webhook["url"].partition("?")[0] for webhook in bookeo.get("webhooks")["data"]} == {bookeo.rest.dialect.url}
+    assert {webhook["url"].partition("?")[0] for webhook in bookeo.get("webhooks")["data"]} == {
+        bookeo.rest.dialect.url
+    }
 
 
 @pytest.mark.parametrize("wrong", ["X-Bookeo-secretKey", "X-Bookeo-apiKey"])
 def test_both_keys_are_needed(story: Story, bookeo: Asking, wrong: str) -> None:
     right = credential_of(bookeo.rest)
-    for headers in ({**right, wrong: "wrong"}, {name: key for name, key in right.items() if name != wrong}, {}):
+    for headers in (
+        {**right, wrong: "wrong"},
+        {name: key for name, key in right.items() if name != wrong},
+        {},
+    ):
         with asking(story, headers) as found:
             assert refused(found, "settings/apikeyinfo") == 403
 

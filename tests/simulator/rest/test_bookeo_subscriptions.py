@@ -26,7 +26,9 @@ def bookeo() -> Iterator[Asking]:
 
 def create(found: Asking, **fields: Any) -> httpx.Response:
     """None leaves a field out."""
-    return found.client.post("webhooks", json={name: value for name, value in (ASKED | fields).items() if value is not None})
+    return found.client.post(
+        "webhooks", json={name: value for name, value in (ASKED | fields).items() if value is not None}
+    )
 
 
 def created(found: Asking, **fields: Any) -> str:
@@ -47,10 +49,15 @@ def test_what_is_made_is_told_at_its_location_alone(bookeo: Asking) -> None:
 
 
 def test_a_second_one_takes_the_place_of_the_first(bookeo: Asking) -> None:
-    first, second = created(bookeo), created(bookeo, url="https://other.example.org/?domain=bookings&type=created")
+    first, second = (
+        created(bookeo),
+        created(bookeo, url="https://other.example.org/?domain=bookings&type=created"),
+    )
     assert first != second
     assert bookeo.client.get(first).status_code == 404
-    assert [webhook["url"] for webhook in listed(bookeo)] == ["https://other.example.org/?domain=bookings&type=created"]
+    assert [webhook["url"] for webhook in listed(bookeo)] == [
+        "https://other.example.org/?domain=bookings&type=created"
+    ]
     assert kept_by(bookeo.rest).created == 2
 
 
@@ -83,11 +90,17 @@ def test_what_cannot_be_meant_is_refused(bookeo: Asking, fields: dict[str, Any])
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"])
 def test_a_body_that_is_no_object_is_refused(bookeo: Asking, body: bytes) -> None:
-    assert bookeo.client.post("webhooks", content=body, headers={"Content-Type": "application/json"}).status_code == 400
+    assert (
+        bookeo.client.post("webhooks", content=body, headers={"Content-Type": "application/json"}).status_code
+        == 400
+    )
 
 
 def test_a_body_must_say_that_it_is_json(bookeo: Asking) -> None:
-    assert bookeo.client.post("webhooks", data=ASKED).json()["message"] == "Content-Type must be application/json"
+    assert (
+        bookeo.client.post("webhooks", data=ASKED).json()["message"]
+        == "Content-Type must be application/json"
+    )
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "[::1]:80"])
@@ -120,7 +133,10 @@ def test_a_blocked_one_says_why_and_gets_nothing_until_it_is_made_again(bookeo: 
     location, change = created(bookeo), a_change(story("bookeo", 60), Kind.CREATED)
     kept_by(bookeo.rest).disable(URL, "Connection refused")
     blocked = bookeo.get(location)
-    assert (blocked["blockedReason"], set(blocked) - set(ASKED)) == ("Connection refused", {"id", "blockedTime", "blockedReason"})
+    assert (blocked["blockedReason"], set(blocked) - set(ASKED)) == (
+        "Connection refused",
+        {"id", "blockedTime", "blockedReason"},
+    )
     assert listed(bookeo) == [blocked]
     assert reached(bookeo.rest, change) == []
     created(bookeo)
@@ -130,7 +146,9 @@ def test_a_blocked_one_says_why_and_gets_nothing_until_it_is_made_again(bookeo: 
 
 def test_somebody_with_the_same_key_takes_our_webhook(bookeo: Asking) -> None:
     created(bookeo)
-    kept_by(bookeo.rest).add("https://staging.example.org/hook?domain=bookings&type=created", ["bookings.created"])
+    kept_by(bookeo.rest).add(
+        "https://staging.example.org/hook?domain=bookings&type=created", ["bookings.created"]
+    )
     change = a_change(story("bookeo", 60), Kind.CREATED)
     assert reached(bookeo.rest, change) == ["https://staging.example.org/hook?domain=bookings&type=created"]
 
@@ -144,7 +162,9 @@ def test_each_gets_its_own_type(bookeo: Asking) -> None:
     assert reached(bookeo.rest, a_change(told, Kind.MOVED)) == []
 
 
-def test_a_webhook_is_signed_with_the_applications_key_over_the_url_that_was_registered(bookeo: Asking) -> None:
+def test_a_webhook_is_signed_with_the_applications_key_over_the_url_that_was_registered(
+    bookeo: Asking,
+) -> None:
     change = a_change(story("bookeo", 60), Kind.CREATED)
     url = f"{BASE}?type=created&domain=bookings&version=2"
     created(bookeo, url=url)

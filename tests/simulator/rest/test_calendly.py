@@ -59,7 +59,10 @@ def numbers(told: list[dict[str, Any]]) -> list[int]:
 
 
 def by_start(story: Story) -> list[int]:
-    return [meeting.number for meeting in sorted(story.meetings.values(), key=lambda one: (one.starts_at, one.number))]
+    return [
+        meeting.number
+        for meeting in sorted(story.meetings.values(), key=lambda one: (one.starts_at, one.number))
+    ]
 
 
 def one(story: Story, kind: Kind) -> Meeting:
@@ -103,7 +106,9 @@ def test_one_goes_on_and_back_by_the_addresses_in_a_page(calendly: Asking) -> No
     first = calendly.get("scheduled_events", organization=OWN, count=20, status="active")
     second = calendly.client.get(first["pagination"]["next_page"]).json()
     assert (first["pagination"]["previous_page"], first["pagination"]["previous_page_token"]) == (None, None)
-    assert calendly.client.get(second["pagination"]["previous_page"]).json()["collection"] == first["collection"]
+    assert (
+        calendly.client.get(second["pagination"]["previous_page"]).json()["collection"] == first["collection"]
+    )
     third = calendly.client.get(second["pagination"]["next_page"]).json()
     assert calendly.client.get(third["pagination"]["previous_page"]).json() == second
 
@@ -133,16 +138,29 @@ def test_a_token_of_no_list_is_refused(calendly: Asking, token: str) -> None:
 
 def test_a_token_is_good_only_with_the_filters_it_was_made_for(calendly: Asking) -> None:
     token = calendly.get("scheduled_events", organization=OWN)["pagination"]["next_page_token"]
-    assert calendly.get("scheduled_events", organization=OWN, page_token=token, count=3)["pagination"]["count"] == 3
-    assert bad_request(calendly, "scheduled_events", organization=OWN, page_token=token, status="active") == "page_token"
+    assert (
+        calendly.get("scheduled_events", organization=OWN, page_token=token, count=3)["pagination"]["count"]
+        == 3
+    )
+    assert (
+        bad_request(calendly, "scheduled_events", organization=OWN, page_token=token, status="active")
+        == "page_token"
+    )
     assert bad_request(calendly, "event_types", organization=OWN, page_token=token) == "page_token"
 
 
 def test_starts_are_after_the_one_bound_and_before_the_other(story: Story, calendly: Asking) -> None:
     starts = sorted({meeting.starts_at for meeting in story.meetings.values()})
     since, until = starts[10], starts[30]
-    told = events(calendly, min_start_time=since.isoformat(), max_start_time=until.isoformat().replace("+00:00", "Z"), count=100)
-    assert set(numbers(told)) == {meeting.number for meeting in story.meetings.values() if since < meeting.starts_at < until}
+    told = events(
+        calendly,
+        min_start_time=since.isoformat(),
+        max_start_time=until.isoformat().replace("+00:00", "Z"),
+        count=100,
+    )
+    assert set(numbers(told)) == {
+        meeting.number for meeting in story.meetings.values() if since < meeting.starts_at < until
+    }
     assert {starts[11], starts[29]} <= {datetime.fromisoformat(event["start_time"]) for event in told}
 
 
@@ -150,7 +168,11 @@ def test_starts_are_after_the_one_bound_and_before_the_other(story: Story, calen
 def test_a_status_lets_only_its_own_through(story: Story, calendly: Asking, status: str, ended: bool) -> None:
     told = events(calendly, status=status, count=100)
     assert {event["status"] for event in told} == {status}
-    ended_ones = {meeting.number for meeting in story.meetings.values() if meeting.last in {Kind.CANCELLED, Kind.REPLACED}}
+    ended_ones = {
+        meeting.number
+        for meeting in story.meetings.values()
+        if meeting.last in {Kind.CANCELLED, Kind.REPLACED}
+    }
     assert set(numbers(told)) == (ended_ones if ended else set(story.meetings) - ended_ones)
 
 
@@ -158,20 +180,31 @@ def test_the_users_own_events_are_those_they_host(story: Story, calendly: Asking
     me = calendly.get("users/me")["resource"]
     assert me["current_organization"] == OWN
     told = events(calendly, user=me["uri"], count=100)
-    assert set(numbers(told)) == {meeting.number for meeting in story.meetings.values() if meeting.host.number == 1}
+    assert set(numbers(told)) == {
+        meeting.number for meeting in story.meetings.values() if meeting.host.number == 1
+    }
     assert {event["event_memberships"][0]["user_name"] for event in told} == {me["name"]}
 
 
 def test_events_are_found_by_their_invitees_address(story: Story, calendly: Asking) -> None:
     email = one(story, Kind.CANCELLED).customer.email
     told = events(calendly, invitee_email=email)
-    assert set(numbers(told)) == {meeting.number for meeting in story.meetings.values() if meeting.customer.email == email}
+    assert set(numbers(told)) == {
+        meeting.number for meeting in story.meetings.values() if meeting.customer.email == email
+    }
 
 
-@pytest.mark.parametrize("whose", [{"organization": OTHER}, {"user": f"{API}/users/US00000000000002"}, {"group": f"{API}/groups/GR9"}])
+@pytest.mark.parametrize(
+    "whose",
+    [{"organization": OTHER}, {"user": f"{API}/users/US00000000000002"}, {"group": f"{API}/groups/GR9"}],
+)
 def test_others_events_are_not_told(calendly: Asking, whose: dict[str, str]) -> None:
     response = calendly.client.get("scheduled_events", params=whose)
-    assert (response.status_code, response.json()["title"], response.json()["details"]) == (403, "Permission Denied", [])
+    assert (response.status_code, response.json()["title"], response.json()["details"]) == (
+        403,
+        "Permission Denied",
+        [],
+    )
 
 
 def test_another_user_is_named_together_with_the_organization(calendly: Asking) -> None:
@@ -193,7 +226,9 @@ def test_another_user_is_named_together_with_the_organization(calendly: Asking) 
         ({"organization": OWN, "max_start_time": ""}, "max_start_time"),
     ],
 )
-def test_what_the_list_of_events_does_not_take_is_named(calendly: Asking, params: dict[str, str], named: str) -> None:
+def test_what_the_list_of_events_does_not_take_is_named(
+    calendly: Asking, params: dict[str, str], named: str
+) -> None:
     assert bad_request(calendly, "scheduled_events", **params) == named
 
 
@@ -215,24 +250,49 @@ def test_an_event_has_one_invitee_who_carries_no_event(story: Story, calendly: A
 def test_invitees_are_found_by_status_and_address(story: Story, calendly: Asking) -> None:
     meeting = one(story, Kind.CANCELLED)
     path = f"{event_path(meeting)}/invitees"
-    assert len(calendly.get(path, status="canceled", email=meeting.customer.email, sort="created_at:desc")["collection"]) == 1
-    assert calendly.get(path, status="active")["collection"] == calendly.get(path, email="nobody@example.com")["collection"] == []
+    assert (
+        len(
+            calendly.get(path, status="canceled", email=meeting.customer.email, sort="created_at:desc")[
+                "collection"
+            ]
+        )
+        == 1
+    )
+    assert (
+        calendly.get(path, status="active")["collection"]
+        == calendly.get(path, email="nobody@example.com")["collection"]
+        == []
+    )
     assert bad_request(calendly, path, sort="email:asc") == "sort"
     assert bad_request(calendly, path, page_token="?") == "page_token"
 
 
-def test_a_no_show_moves_the_time_of_neither_and_only_the_invitee_tells(story: Story, calendly: Asking) -> None:
+def test_a_no_show_moves_the_time_of_neither_and_only_the_invitee_tells(
+    story: Story, calendly: Asking
+) -> None:
     meeting = one(story, Kind.NO_SHOW)
-    event, invitee = calendly.get(event_path(meeting))["resource"], calendly.get(invitee_path(meeting))["resource"]
+    event, invitee = (
+        calendly.get(event_path(meeting))["resource"],
+        calendly.get(invitee_path(meeting))["resource"],
+    )
     assert {event["updated_at"], invitee["updated_at"]} == {invitee["created_at"]}
     assert datetime.fromisoformat(invitee["no_show"]["created_at"]) == meeting.changed_at
-    assert (event["status"], invitee["status"], event["invitees_counter"]) == ("active", "active", {"total": 1, "active": 1, "limit": 1})
+    assert (event["status"], invitee["status"], event["invitees_counter"]) == (
+        "active",
+        "active",
+        {"total": 1, "active": 1, "limit": 1},
+    )
 
 
 @pytest.mark.parametrize("kind", [Kind.CANCELLED, Kind.REPLACED])
-def test_what_ended_says_so_in_the_event_and_in_the_invitee(story: Story, calendly: Asking, kind: Kind) -> None:
+def test_what_ended_says_so_in_the_event_and_in_the_invitee(
+    story: Story, calendly: Asking, kind: Kind
+) -> None:
     meeting = one(story, kind)
-    event, invitee = calendly.get(event_path(meeting))["resource"], calendly.get(invitee_path(meeting))["resource"]
+    event, invitee = (
+        calendly.get(event_path(meeting))["resource"],
+        calendly.get(invitee_path(meeting))["resource"],
+    )
     assert (event["status"], invitee["status"], event["invitees_counter"]) == (
         "canceled",
         "canceled",
@@ -253,7 +313,9 @@ def test_a_replacement_names_what_it_replaced(story: Story, calendly: Asking) ->
 
 def test_times_have_six_decimals(calendly: Asking) -> None:
     for event in calendly.get("scheduled_events", organization=OWN)["collection"]:
-        assert {len(event[name]) for name in ("start_time", "end_time", "created_at", "updated_at")} == {len("2026-06-10T06:30:00.000000Z")}
+        assert {len(event[name]) for name in ("start_time", "end_time", "created_at", "updated_at")} == {
+            len("2026-06-10T06:30:00.000000Z")
+        }
 
 
 @pytest.mark.parametrize(
@@ -278,7 +340,11 @@ def test_a_deleted_event_is_not_found_any_more() -> None:
     with asking(story) as found:
         assert found.get(event_path(meeting))
         story.world.forget("calendly", meeting.number)
-        assert found.client.get(event_path(meeting)).status_code == found.client.get(invitee_path(meeting)).status_code == 404
+        assert (
+            found.client.get(event_path(meeting)).status_code
+            == found.client.get(invitee_path(meeting)).status_code
+            == 404
+        )
 
 
 def test_the_product_reads_by_rest_what_it_reads_in_webhooks(story: Story, calendly: Asking) -> None:
@@ -288,7 +354,9 @@ def test_the_product_reads_by_rest_what_it_reads_in_webhooks(story: Story, calen
         (invitee,) = calendly.get(f"{event_path(story.meetings[number])}/invitees")["collection"]
         booking = VENDORS["calendly"].booking_of_record(orjson.dumps({**invitee, "scheduled_event": event}))
         columns = [name for name in COLUMNS if name not in right[number].untold]
-        assert [getattr(booking, name) for name in columns] == [getattr(right[number], name) for name in columns]
+        assert [getattr(booking, name) for name in columns] == [
+            getattr(right[number], name) for name in columns
+        ]
         assert booking.untold == frozenset()
 
 
@@ -326,19 +394,29 @@ def test_every_contact_is_a_customer(story: Story, calendly: Asking) -> None:
         ("webhook_subscriptions", {"organization": OWN, "scope": "user"}, "user"),
     ],
 )
-def test_reference_lists_refuse_to_guess_whose(calendly: Asking, path: str, params: dict[str, str], named: str) -> None:
+def test_reference_lists_refuse_to_guess_whose(
+    calendly: Asking, path: str, params: dict[str, str], named: str
+) -> None:
     assert bad_request(calendly, path, **params) == named
 
 
-@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic wrong"}, {"API-Key": "wrong"}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic wrong"}, {"API-Key": "wrong"}]
+)
 def test_without_a_right_token_nothing_is_told(story: Story, headers: dict[str, str]) -> None:
     with asking(story, headers) as found:
         response = found.client.get("users/me")
-    assert (response.status_code, response.json()["title"], response.json()["details"]) == (401, "Unauthenticated", [])
+    assert (response.status_code, response.json()["title"], response.json()["details"]) == (
+        401,
+        "Unauthenticated",
+        [],
+    )
 
 
 def test_every_answer_has_a_request_id_of_its_own(calendly: Asking) -> None:
-    answers = [calendly.client.get(path) for path in ("users/me", "users/me", "no_such_thing", "scheduled_events")]
+    answers = [
+        calendly.client.get(path) for path in ("users/me", "users/me", "no_such_thing", "scheduled_events")
+    ]
     assert len({answer.headers["X-Request-Id"] for answer in answers}) == 4
     assert not any(name.startswith("x-ratelimit") for answer in answers for name in answer.headers)
 

@@ -72,9 +72,15 @@ def test_an_access_token_is_good_until_its_time_is_over(oauth: Asking) -> None:
         ({"refresh_token": ""}, 400, "invalid_grant"),
     ],
 )
-def test_oauth_refuses_in_its_own_words_and_uses_nothing_up(oauth: Asking, instead: dict[str, str], status: int, error: str) -> None:
+def test_oauth_refuses_in_its_own_words_and_uses_nothing_up(
+    oauth: Asking, instead: dict[str, str], status: int, error: str
+) -> None:
     refused = renewed(oauth, **instead)
-    assert (refused.status_code, refused.json()["error"], set(refused.json())) == (status, error, {"error", "error_description"})
+    assert (refused.status_code, refused.json()["error"], set(refused.json())) == (
+        status,
+        error,
+        {"error", "error_description"},
+    )
     assert renewed(oauth).status_code == 200
 
 

@@ -23,7 +23,13 @@ PUBLIC = "https://hooks.example.com"
 URL = f"{PUBLIC}/webhooks/calendly/calendly"
 BOOKINGS = ["invitee.created", "invitee.canceled"]
 KEY = "a-key-of-our-own"
-ASKED: dict[str, Any] = {"url": URL, "events": BOOKINGS, "organization": OWN, "scope": "organization", "signing_key": KEY}
+ASKED: dict[str, Any] = {
+    "url": URL,
+    "events": BOOKINGS,
+    "organization": OWN,
+    "scope": "organization",
+    "signing_key": KEY,
+}
 
 
 @pytest.fixture
@@ -59,7 +65,10 @@ def test_what_is_made_is_told_but_for_its_key(calendly: Asking) -> None:
     response = create(calendly)
     resource = response.json()["resource"]
     assert (response.status_code, response.headers["Location"]) == (201, resource["uri"])
-    assert {name: resource[name] for name in ("callback_url", "events", "scope", "organization", "user", "group", "state")} == {
+    assert {
+        name: resource[name]
+        for name in ("callback_url", "events", "scope", "organization", "user", "group", "state")
+    } == {
         "callback_url": URL,
         "events": BOOKINGS,
         "scope": "organization",
@@ -70,7 +79,9 @@ def test_what_is_made_is_told_but_for_its_key(calendly: Asking) -> None:
     }
     assert set(resource) >= {"uri", "created_at", "updated_at", "retry_started_at", "creator"}
     assert calendly.get(path_of(resource)) == {"resource": resource}
-    assert calendly.get("webhook_subscriptions", organization=OWN, scope="organization")["collection"] == [resource]
+    assert calendly.get("webhook_subscriptions", organization=OWN, scope="organization")["collection"] == [
+        resource
+    ]
     assert KEY not in response.text
 
 
@@ -100,7 +111,9 @@ def test_what_is_made_is_told_but_for_its_key(calendly: Asking) -> None:
         ({"url": None, "organization": None, "secret": "?"}, {"url", "organization", "secret"}),
     ],
 )
-def test_every_field_that_is_wrong_is_named(calendly: Asking, fields: dict[str, Any], named: set[str]) -> None:
+def test_every_field_that_is_wrong_is_named(
+    calendly: Asking, fields: dict[str, Any], named: set[str]
+) -> None:
     response = create(calendly, **fields)
     assert (response.status_code, response.json()["title"]) == (400, "Invalid Argument")
     assert {detail["parameter"] for detail in response.json()["details"]} == named
@@ -109,7 +122,9 @@ def test_every_field_that_is_wrong_is_named(calendly: Asking, fields: dict[str, 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"])
 def test_a_body_that_is_no_object_is_refused(calendly: Asking, body: bytes) -> None:
-    response = calendly.client.post("webhook_subscriptions", content=body, headers={"Content-Type": "application/json"})
+    response = calendly.client.post(
+        "webhook_subscriptions", content=body, headers={"Content-Type": "application/json"}
+    )
     assert (response.status_code, response.json()["title"]) == (400, "Invalid Argument")
 
 
@@ -137,7 +152,9 @@ def test_a_url_is_taken_once_also_by_a_disabled_one(calendly: Asking) -> None:
     again = [create(calendly, scope="user", user=OWNER)]
     kept_by(calendly.rest).disable(URL)
     again.append(create(calendly))
-    assert [(response.status_code, response.json()["title"]) for response in again] == [(409, "Already Exists")] * 2
+    assert [(response.status_code, response.json()["title"]) for response in again] == [
+        (409, "Already Exists")
+    ] * 2
     assert again[0].json()["message"] == "Hook with this url already exists"
     assert calendly.client.delete(path_of(first)).status_code == 204
     assert created(calendly)["uri"] != first["uri"]
@@ -166,7 +183,9 @@ def test_an_unknown_one_is_not_found(calendly: Asking, name: str) -> None:
 
 def test_none_can_be_changed(calendly: Asking) -> None:
     path = path_of(created(calendly))
-    assert [calendly.client.request(method, path, json=ASKED).status_code for method in ("PUT", "PATCH", "POST")] == [404] * 3
+    assert [
+        calendly.client.request(method, path, json=ASKED).status_code for method in ("PUT", "PATCH", "POST")
+    ] == [404] * 3
 
 
 def test_a_list_is_of_one_scope(calendly: Asking) -> None:
@@ -183,13 +202,19 @@ def test_who_is_no_admin_has_only_their_own(calendly: Asking) -> None:
     assert isinstance(calendly.rest, CalendlyRest)
     calendly.rest.subscriptions.is_admin = False
     refused = [create(calendly), create(calendly, scope="group", group=GROUP)]
-    refused.append(calendly.client.get("webhook_subscriptions", params={"organization": OWN, "scope": "organization"}))
-    assert [(response.status_code, response.json()["title"]) for response in refused] == [(403, "Permission Denied")] * 3
+    refused.append(
+        calendly.client.get("webhook_subscriptions", params={"organization": OWN, "scope": "organization"})
+    )
+    assert [(response.status_code, response.json()["title"]) for response in refused] == [
+        (403, "Permission Denied")
+    ] * 3
     created(calendly, scope="user", user=OWNER)
     assert listed(calendly, scope="user", user=OWNER) == [URL]
 
 
-@pytest.mark.parametrize("params", [{}, {"organization": OWN}, {"scope": "organization"}, {"organization": OWN, "scope": "user"}])
+@pytest.mark.parametrize(
+    "params", [{}, {"organization": OWN}, {"scope": "organization"}, {"organization": OWN, "scope": "user"}]
+)
 def test_a_list_must_be_told_whose(calendly: Asking, params: dict[str, str]) -> None:
     assert calendly.client.get("webhook_subscriptions", params=params).status_code == 400
 
@@ -223,10 +248,19 @@ def test_each_gets_what_it_asked_for(calendly: Asking) -> None:
     created(calendly, url=f"{URL}?canceled", events=["invitee.canceled"])
     kept_by(calendly.rest).add("https://other.example.org", BOOKINGS)
     told = story("calendly", 200)
-    assert reached(calendly.rest, a_change(told, Kind.CREATED)) == [f"{URL}?created", "https://other.example.org"]
-    assert reached(calendly.rest, a_change(told, Kind.CANCELLED)) == [f"{URL}?canceled", "https://other.example.org"]
+    assert reached(calendly.rest, a_change(told, Kind.CREATED)) == [
+        f"{URL}?created",
+        "https://other.example.org",
+    ]
+    assert reached(calendly.rest, a_change(told, Kind.CANCELLED)) == [
+        f"{URL}?canceled",
+        "https://other.example.org",
+    ]
     assert reached(calendly.rest, a_change(told, Kind.NO_SHOW)) == []
-    assert [recipient.url for recipient in calendly.rest.recipients("invitee.created")] == [f"{URL}?created", "https://other.example.org"]
+    assert [recipient.url for recipient in calendly.rest.recipients("invitee.created")] == [
+        f"{URL}?created",
+        "https://other.example.org",
+    ]
 
 
 def test_a_users_is_of_their_meetings_alone(calendly: Asking) -> None:
@@ -253,7 +287,12 @@ def test_without_a_key_nobody_knows_what_it_is_signed_with(calendly: Asking) -> 
     first, second = calendly.rest.recipients("invitee.created")
     assert first.secret != second.secret
     assert DIALECTS["calendly"].secret not in {first.secret, second.secret}
-    assert first.secret not in orjson.dumps(calendly.get("webhook_subscriptions", organization=OWN, scope="organization")).decode()
+    assert (
+        first.secret
+        not in orjson.dumps(
+            calendly.get("webhook_subscriptions", organization=OWN, scope="organization")
+        ).decode()
+    )
 
 
 def test_an_apps_key_is_one_whatever_it_asks_for(calendly: Asking) -> None:
@@ -263,4 +302,6 @@ def test_an_apps_key_is_one_whatever_it_asks_for(calendly: Asking) -> None:
     calendly.client.headers["Authorization"] = f"Bearer {token}"
     created(calendly)
     created(calendly, signing_key=None, url=f"{URL}?2")
-    assert {recipient.secret for recipient in calendly.rest.recipients("invitee.created")} == {DIALECTS["calendly"].secret}
+    assert {recipient.secret for recipient in calendly.rest.recipients("invitee.created")} == {
+        DIALECTS["calendly"].secret
+    }

@@ -56,7 +56,9 @@ def test_an_error_may_be_answered_of_what_was_done(account: Asking) -> None:
     assert urls(account) == [CREATIONS[account.rest.vendor][1]["url"]]
     assert account.server.requests == {(account.rest.vendor, 500): 1}
     account.server.losses.clear()
-    assert create(account).status_code == {"bookeo": 201, "calendly": 409, "oncehub": 409}[account.rest.vendor]
+    assert (
+        create(account).status_code == {"bookeo": 201, "calendly": 409, "oncehub": 409}[account.rest.vendor]
+    )
 
 
 def test_nothing_may_be_answered_until_the_client_gives_up(account: Asking) -> None:
@@ -90,7 +92,11 @@ def test_a_server_stops_though_somebody_waits_for_an_answer() -> None:
         found.server.losses.append(loss)
         path, asked = CREATIONS["bookeo"]
         address, headers = f"{found.client.base_url}{path}", found.client.headers
-        thread = threading.Thread(target=lambda: statuses.append(httpx.post(address, json=asked, headers=headers, timeout=60).status_code))
+        thread = threading.Thread(
+            target=lambda: statuses.append(
+                httpx.post(address, json=asked, headers=headers, timeout=60).status_code
+            )
+        )
         thread.start()
         assert done.wait(30)
     thread.join(30)

@@ -17,7 +17,11 @@ from ingest.simulator.world import Change, Kind, Meeting
 from tests.simulator.story import DIALECTS, VENDORS, live, new_world, read
 
 A_MILLISECOND = timedelta(milliseconds=1)
-CHANGES = [change for change in live(new_world(11), [timedelta(minutes=4, microseconds=700_137)] * 1200) if change.account == "oncehub"]
+CHANGES = [
+    change
+    for change in live(new_world(11), [timedelta(minutes=4, microseconds=700_137)] * 1200)
+    if change.account == "oncehub"
+]
 LAST: dict[int, Change] = {change.meeting.number: change for change in CHANGES}
 MEETINGS: dict[int, Meeting] = {number: change.meeting for number, change in LAST.items()}
 
@@ -60,7 +64,10 @@ def ids(found: list[dict[str, Any]]) -> list[str]:
 
 def ids_of(meetings: list[Meeting]) -> list[str]:
     """As lists have them: newest first."""
-    return [booking_id(meeting.number) for meeting in sorted(meetings, key=lambda meeting: meeting.created_at, reverse=True)]
+    return [
+        booking_id(meeting.number)
+        for meeting in sorted(meetings, key=lambda meeting: meeting.created_at, reverse=True)
+    ]
 
 
 def told(moment: datetime) -> datetime:
@@ -105,7 +112,11 @@ def test_before_gives_the_page_that_was_there_before(client: httpx.Client) -> No
     second = client.get("/bookings", params={"limit": 5, "after": first[-1]["id"]}).json()["data"]
     back = client.get("/bookings", params={"limit": 3, "before": second[0]["id"]}).json()
     assert (back["data"], back["has_more"]) == (first[-3:], True)
-    assert client.get("/bookings", params={"before": first[0]["id"]}).json() == {"object": "list", "data": [], "has_more": False}
+    assert client.get("/bookings", params={"before": first[0]["id"]}).json() == {
+        "object": "list",
+        "data": [],
+        "has_more": False,
+    }
 
 
 def test_a_link_leads_nowhere_without_the_version_and_has_no_filter(client: httpx.Client) -> None:
@@ -115,10 +126,17 @@ def test_a_link_leads_nowhere_without_the_version_and_has_no_filter(client: http
     assert link == f"{str(client.base_url).removesuffix('/v2/')}/bookings?limit=5&after={last}"
     assert client.get(link).status_code == 404
     assert "previous" not in answer.links
-    assert client.get("/bookings", params={"after": last}).links["previous"]["url"].split("?")[1].startswith("limit=10&before=")
+    assert (
+        client.get("/bookings", params={"after": last})
+        .links["previous"]["url"]
+        .split("?")[1]
+        .startswith("limit=10&before=")
+    )
 
 
-def test_older_answers_have_only_links_to_say_that_there_is_more(client: httpx.Client, rest: OncehubRest) -> None:
+def test_older_answers_have_only_links_to_say_that_there_is_more(
+    client: httpx.Client, rest: OncehubRest
+) -> None:
     rest.tells_more = False
     answer = client.get("/bookings", params={"limit": 5})
     assert "has_more" not in answer.json()
@@ -129,7 +147,9 @@ def test_a_list_that_fits_has_no_link(client: httpx.Client) -> None:
     assert "Link" not in client.get("/users").headers
 
 
-def test_paging_goes_on_where_the_last_of_a_page_was_deleted(client: httpx.Client, meetings: dict[int, Meeting]) -> None:
+def test_paging_goes_on_where_the_last_of_a_page_was_deleted(
+    client: httpx.Client, meetings: dict[int, Meeting]
+) -> None:
     first = client.get("/bookings").json()["data"]
     del meetings[int(first[-1]["id"].removeprefix("BKNG-"))]
     rest_of_it = listed(client, after=first[-1]["id"])
@@ -137,15 +157,20 @@ def test_paging_goes_on_where_the_last_of_a_page_was_deleted(client: httpx.Clien
 
 
 @pytest.mark.parametrize(
-    ("name", "column"), [("creation_time", "created_at"), ("starting_time", "starts_at"), ("last_updated_time", "changed_at")]
+    ("name", "column"),
+    [("creation_time", "created_at"), ("starting_time", "starts_at"), ("last_updated_time", "changed_at")],
 )
-def test_bounds_are_strict_and_by_the_milliseconds_that_are_told(client: httpx.Client, name: str, column: str) -> None:
+def test_bounds_are_strict_and_by_the_milliseconds_that_are_told(
+    client: httpx.Client, name: str, column: str
+) -> None:
     moments = sorted({told(getattr(meeting, column)) for meeting in MEETINGS.values()})
     low, high = moments[len(moments) // 3], moments[2 * len(moments) // 3]
     wanted = [meeting for meeting in MEETINGS.values() if low < told(getattr(meeting, column)) < high]
     assert ids(listed(client, **{f"{name}.gt": iso(low), f"{name}.lt": iso(high)})) == ids_of(wanted)
     wider = [meeting for meeting in MEETINGS.values() if low <= told(getattr(meeting, column)) <= high]
-    assert ids(listed(client, **{f"{name}.gt": iso(low - A_MILLISECOND), f"{name}.lt": iso(high + A_MILLISECOND)})) == ids_of(wider)
+    assert ids(
+        listed(client, **{f"{name}.gt": iso(low - A_MILLISECOND), f"{name}.lt": iso(high + A_MILLISECOND)})
+    ) == ids_of(wider)
     assert len(wider) > len(wanted) > 10
 
 
@@ -165,7 +190,10 @@ def test_words_choose_too(client: httpx.Client) -> None:
     ("asked", "told"),
     [
         ({"last_updated_time.gt": "soon"}, (400, "Invalid date: soon", "last_updated_time.gt")),
-        ({"limit": "101"}, (400, "Out of range value: 101. Please provide a number between 1 and 100.", "limit")),
+        (
+            {"limit": "101"},
+            (400, "Out of range value: 101. Please provide a number between 1 and 100.", "limit"),
+        ),
         ({"limit": "0"}, (400, "Out of range value: 0. Please provide a number between 1 and 100.", "limit")),
         ({"status": "cancelled"}, (400, "Invalid status: cancelled", "status")),
         ({"expand": "host"}, (400, "This property cannot be expanded: host", "expand")),
@@ -180,7 +208,9 @@ def test_words_choose_too(client: httpx.Client) -> None:
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused(client: httpx.Client, asked: dict[str, str], told: tuple[int, str, str | None]) -> None:
+def test_what_cannot_be_meant_is_refused(
+    client: httpx.Client, asked: dict[str, str], told: tuple[int, str, str | None]
+) -> None:
     assert refusal(client, **asked) == told
 
 
@@ -194,27 +224,44 @@ def test_an_unknown_booking_is_not_found(client: httpx.Client, unknown: str) -> 
     assert refusal(client, f"/bookings/{unknown}") == (404, f"No such booking: {unknown}", "id")
 
 
-def test_a_deleted_booking_is_in_no_list_and_by_its_id_only_said_to_be_deleted(client: httpx.Client, meetings: dict[int, Meeting]) -> None:
+def test_a_deleted_booking_is_in_no_list_and_by_its_id_only_said_to_be_deleted(
+    client: httpx.Client, meetings: dict[int, Meeting]
+) -> None:
     listed(client)
     number = min(meetings)
     del meetings[number]
     assert booking_id(number) not in ids(listed(client))
-    assert client.get(f"/bookings/{booking_id(number)}").json() == {"id": booking_id(number), "object": "booking", "deleted": True}
+    assert client.get(f"/bookings/{booking_id(number)}").json() == {
+        "id": booking_id(number),
+        "object": "booking",
+        "deleted": True,
+    }
 
 
 def test_other_things_are_ids_until_expanded(client: httpx.Client, rest: OncehubRest) -> None:
     plain = client.get("/bookings").json()["data"]
     for prefix in ("", "data."):
         rest.prefix = prefix
-        whole = client.get("/bookings", params={"expand": f"{prefix}owner,{prefix}contact,{prefix}conversation"}).json()["data"]
+        whole = client.get(
+            "/bookings", params={"expand": f"{prefix}owner,{prefix}contact,{prefix}conversation"}
+        ).json()["data"]
         for name in ("owner", "contact", "conversation"):
-            assert [record[name] and record[name]["id"] for record in whole] == [record[name] for record in plain]
-    assert all(record["booking_calendar"].startswith("BKC-") and record["contact"].startswith("CTC-") for record in plain)
+            assert [record[name] and record[name]["id"] for record in whole] == [
+                record[name] for record in plain
+            ]
+    assert all(
+        record["booking_calendar"].startswith("BKC-") and record["contact"].startswith("CTC-")
+        for record in plain
+    )
 
 
 def test_what_lists_may_expand_may_be_less(client: httpx.Client, rest: OncehubRest) -> None:
     rest.expandable = frozenset({"owner"})
-    assert refusal(client, expand="owner,contact") == (400, "This property cannot be expanded: contact", "expand")
+    assert refusal(client, expand="owner,contact") == (
+        400,
+        "This property cannot be expanded: contact",
+        "expand",
+    )
     rest.prefix = "data."
     assert refusal(client, expand="owner") == (400, "This property cannot be expanded: owner", "expand")
 
@@ -230,7 +277,9 @@ def test_records_have_milliseconds_and_what_only_rest_tells(client: httpx.Client
 def test_a_booking_of_a_conversation_has_no_form(client: httpx.Client) -> None:
     records = listed(client)
     assert {record["form_submission"] is None for record in records} == {True, False}
-    assert all((record["form_submission"] is None) == (record["conversation"] is not None) for record in records)
+    assert all(
+        (record["form_submission"] is None) == (record["conversation"] is not None) for record in records
+    )
 
 
 def test_rest_and_webhooks_tell_the_same_of_every_booking_where_both_tell(client: httpx.Client) -> None:
@@ -240,7 +289,9 @@ def test_rest_and_webhooks_tell_the_same_of_every_booking_where_both_tell(client
         by_rest = vendor.booking_of_record(orjson.dumps(record))
         by_webhook = read(change, change.meeting.changed_at).booking
         both = set(COLUMNS) - by_rest.untold - by_webhook.untold
-        assert {name: getattr(by_rest, name) for name in both} == {name: getattr(by_webhook, name) for name in both}
+        assert {name: getattr(by_rest, name) for name in both} == {
+            name: getattr(by_webhook, name) for name in both
+        }
         assert by_rest.untold <= {"staff_name", "guests", "participants"}
         assert by_webhook.untold <= {"staff_name", "guests", "participants", "customer_id", "tracking"}
 
@@ -252,7 +303,17 @@ def test_an_expanded_owner_has_the_name_that_webhooks_tell(client: httpx.Client)
 
 
 @pytest.mark.parametrize(
-    "name", ["users", "teams", "contacts", "booking-calendars", "booking-pages", "event-types", "master-pages", "webhooks"]
+    "name",
+    [
+        "users",
+        "teams",
+        "contacts",
+        "booking-calendars",
+        "booking-pages",
+        "event-types",
+        "master-pages",
+        "webhooks",
+    ],
 )
 def test_every_other_list_has_its_things_once(client: httpx.Client, name: str) -> None:
     found = ids(listed(client, f"/{name}", limit=3))
@@ -264,7 +325,9 @@ def test_everybody_in_a_booking_can_be_looked_up(client: httpx.Client) -> None:
     records = listed(client)
     assert {record["owner"] for record in records} == set(ids(listed(client, "/users")))
     assert {record["contact"] for record in records} == set(ids(listed(client, "/contacts")))
-    assert {record["booking_calendar"] for record in records} == set(ids(listed(client, "/booking-calendars")))
+    assert {record["booking_calendar"] for record in records} == set(
+        ids(listed(client, "/booking-calendars"))
+    )
 
 
 def test_contacts_are_found_by_address_and_by_time_of_change(client: httpx.Client) -> None:
@@ -278,7 +341,9 @@ def test_contacts_are_found_by_address_and_by_time_of_change(client: httpx.Clien
 def test_a_calendar_and_its_free_times(client: httpx.Client) -> None:
     calendar = listed(client, "/booking-calendars")[0]
     assert client.get(f"/booking-calendars/{calendar['id']}").json() == calendar
-    starts = [slot["start_time"] for slot in client.get(f"/booking-calendars/{calendar['id']}/time-slots").json()]
+    starts = [
+        slot["start_time"] for slot in client.get(f"/booking-calendars/{calendar['id']}/time-slots").json()
+    ]
     assert len(set(starts)) == len(starts) > 0
     assert refusal(client, "/booking-calendars/BKC-9/time-slots")[0] == 404
 
@@ -295,7 +360,11 @@ def test_there_are_no_webhook_events(client: httpx.Client) -> None:
 
 
 def test_every_answer_has_a_request_id_of_its_own(client: httpx.Client) -> None:
-    answers = [client.get("/test"), client.get("/bookings/x"), client.get("/test", headers={"API-Key": "wrong"})]
+    answers = [
+        client.get("/test"),
+        client.get("/bookings/x"),
+        client.get("/test", headers={"API-Key": "wrong"}),
+    ]
     assert [answer.status_code for answer in answers] == [200, 404, 401]
     assert len({answer.headers["Request-Id"] for answer in answers}) == 3
 

@@ -26,7 +26,9 @@ def oncehub() -> Iterator[Asking]:
 
 def create(found: Asking, **fields: Any) -> httpx.Response:
     """None leaves a field out."""
-    return found.client.post("webhooks", json={name: value for name, value in (ASKED | fields).items() if value is not None})
+    return found.client.post(
+        "webhooks", json={name: value for name, value in (ASKED | fields).items() if value is not None}
+    )
 
 
 def created(found: Asking, **fields: Any) -> dict[str, Any]:
@@ -77,7 +79,11 @@ def test_every_webhook_has_a_secret_of_its_own(oncehub: Asking) -> None:
 )
 def test_what_cannot_be_meant_is_refused(oncehub: Asking, fields: dict[str, Any], param: str) -> None:
     response = create(oncehub, **fields)
-    assert (response.status_code, response.json()["type"], response.json()["param"]) == (400, "invalid_request_error", param)
+    assert (response.status_code, response.json()["type"], response.json()["param"]) == (
+        400,
+        "invalid_request_error",
+        param,
+    )
     assert (names(oncehub), kept_by(oncehub.rest).created) == ([], 0)
 
 
@@ -91,7 +97,11 @@ def test_names_are_taken_once_and_urls_are_not(oncehub: Asking) -> None:
     response = create(oncehub, url=f"{URL}?2")
     assert (response.status_code, response.json()) == (
         409,
-        {"type": "invalid_request_error", "message": "A webhook subscription with this name already exists: 'Ours'", "param": "name"},
+        {
+            "type": "invalid_request_error",
+            "message": "A webhook subscription with this name already exists: 'Ours'",
+            "param": "name",
+        },
     )
     created(oncehub, name="Another")
     oncehub.client.delete(f"webhooks/{first['id']}")
@@ -126,7 +136,9 @@ def test_an_unknown_one_is_not_found(oncehub: Asking, method: str, name: str) ->
 
 def test_none_can_be_changed(oncehub: Asking) -> None:
     path = f"webhooks/{created(oncehub)['id']}"
-    assert [oncehub.client.request(method, path, json=ASKED).status_code for method in ("PUT", "PATCH", "POST")] == [404] * 3
+    assert [
+        oncehub.client.request(method, path, json=ASKED).status_code for method in ("PUT", "PATCH", "POST")
+    ] == [404] * 3
 
 
 def test_a_disabled_one_looks_as_before_and_gets_nothing(oncehub: Asking) -> None:

@@ -27,7 +27,9 @@ def new_world() -> World:
 def accounts_of(world: World) -> dict[str, RestDialect]:
     """Two of one vendor, and one of another."""
     return {
-        name: load_rest_dialect(vendor)(load_dialect(vendor)(f"https://hooks.example.com/{name}", "secret"), world.meetings[name])
+        name: load_rest_dialect(vendor)(
+            load_dialect(vendor)(f"https://hooks.example.com/{name}", "secret"), world.meetings[name]
+        )
         for name, vendor in VENDOR_OF.items()
     }
 
@@ -54,7 +56,9 @@ def test_every_vendor_has_a_rest_side_under_its_own_name(vendor: str) -> None:
     assert (found.vendor, found.base_path.rstrip("/")) == (vendor, found.base_path)
 
 
-def test_accounts_are_served_side_by_side_each_with_a_credential_of_its_own(accounts: dict[str, RestDialect]) -> None:
+def test_accounts_are_served_side_by_side_each_with_a_credential_of_its_own(
+    accounts: dict[str, RestDialect],
+) -> None:
     server = RestServer(accounts)
     with server.serving():
         assert asked(server, "sales", "support", "tours") == [200, 200, 200]
@@ -71,7 +75,14 @@ def test_a_credential_is_asked_for_before_anything_else(accounts: dict[str, Rest
 def test_a_limit_is_one_accounts(accounts: dict[str, RestDialect]) -> None:
     server = RestServer(accounts, {"sales": Allowed(2, 3600)})
     with server.serving():
-        assert asked(server, "sales", "sales", "sales", "support", "support", "support") == [200, 200, 429, 200, 200, 200]
+        assert asked(server, "sales", "sales", "sales", "support", "support", "support") == [
+            200,
+            200,
+            429,
+            200,
+            200,
+            200,
+        ]
 
 
 def test_an_address_limit_is_shared_by_a_vendors_accounts(accounts: dict[str, RestDialect]) -> None:
@@ -91,7 +102,11 @@ def test_a_fault_answers_in_the_vendors_stead(accounts: dict[str, RestDialect]) 
     server = RestServer(accounts, {"sales": Allowed(1, 3600)})
 
     def broken(account: str, request: Request) -> Response | None:
-        return Response("<html>", 503, {"Retry-After": "1"}) if account == "sales" and request.url.path.endswith("/users/me") else None
+        return (
+            Response("<html>", 503, {"Retry-After": "1"})
+            if account == "sales" and request.url.path.endswith("/users/me")
+            else None
+        )
 
     server.faults.append(broken)
     with server.serving():
@@ -140,8 +155,12 @@ def test_the_world_may_go_on_while_it_is_read() -> None:
     try:
         with server.serving():
             for _ in range(8):
-                sales = httpx.get(server.api_url("sales") + "/contacts", headers=credential_of(server.accounts["sales"]))
-                tours = httpx.get(server.api_url("tours") + "/customers", headers=credential_of(server.accounts["tours"]))
+                sales = httpx.get(
+                    server.api_url("sales") + "/contacts", headers=credential_of(server.accounts["sales"])
+                )
+                tours = httpx.get(
+                    server.api_url("tours") + "/customers", headers=credential_of(server.accounts["tours"])
+                )
                 assert (sales.status_code, tours.status_code) == (200, 200)
     finally:
         over.set()
@@ -156,7 +175,11 @@ def test_what_happens_is_seen_at_once_and_what_is_forgotten_too() -> None:
         headers = credential_of(server.accounts["tours"])
         assert httpx.get(customers, headers=headers).json()["info"]["totalItems"] == 0
         live(world, [timedelta(seconds=1)] * 30)
-        assert httpx.get(customers, headers=headers).json()["info"]["totalItems"] == len(world.meetings["tours"]) > 0
+        assert (
+            httpx.get(customers, headers=headers).json()["info"]["totalItems"]
+            == len(world.meetings["tours"])
+            > 0
+        )
         for number in list(world.meetings["tours"]):
             world.forget("tours", number)
         assert httpx.get(customers, headers=headers).json()["data"] == []
