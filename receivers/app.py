@@ -26,7 +26,7 @@ from ingest.vendors import AnyVendor
 from receivers.refusals import Refusals
 from receivers.seldom import SeldomWarned
 from receivers.site import SITE_HEADER, site_of
-from receivers.spool.opening import open_spooling
+from receivers.spool.folder import open_spooling
 from receivers.webhook import Webhooks
 
 log = structlog.get_logger()

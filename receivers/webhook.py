@@ -34,9 +34,9 @@ from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.clock import SignatureClock, judge
 from receivers.diagnosis import diagnose
+from receivers.http_protocol import note_verified
 from receivers.in_flight import Held, InFlight
 from receivers.losses import report_loss
-from receivers.protocol import note_verified
 from receivers.seldom import Seldom
 
 log = structlog.get_logger()

@@ -21,13 +21,13 @@ from dlt.common.destination.client import WithStateSync
 from dlt.extract import DltResource, DltSource
 from dlt.sources.rest_api import rest_api_resources
 
-from consumers.warehouse.destination import destination, sync_pipeline
-from consumers.warehouse.errors import causes_of, translated
 from consumers.warehouse.fields import Fields
 from consumers.warehouse.files import hold, turn_at
 from ingest.errors import IngestError, VendorUnavailable, WarehouseUnavailable
 from ingest.settings import Settings
 from ingest.vendors.rest import AnyRest
+from ingest.warehouse.destination import destination, sync_pipeline
+from ingest.warehouse.errors import causes_of, translated
 
 log = structlog.get_logger()
 

@@ -35,8 +35,8 @@ def reconcile_since(settings: Settings, vendor: AnyVendor, since: datetime) -> b
 
 
 def _report(settings: Settings, vendor: AnyVendor, since: datetime) -> "Report":
-    from consumers.stored import StoredBookings
     from ingest.opening import open_producer
+    from ingest.warehouse.bookings import StoredBookings
     from receivers.reconcile.run import Reconciler, Wanted
 
     producer = open_producer(settings)

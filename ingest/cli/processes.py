@@ -42,7 +42,7 @@ def receive(
     Example:
         ingest receive --config ingest.toml
     """
-    from receivers.serve import serve
+    from receivers.server import serve
 
     settings = handed_settings(config, with_settings)
     configure_logging("receiver")

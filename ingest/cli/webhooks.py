@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest.cli import webhooks_shown as shown
 from ingest.cli import webhooks_trial
+from ingest.cli import webhooks_view as shown
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
 from ingest.cli.output import confirm, print_line
 from ingest.cli.waits import showing_waits
@@ -22,10 +22,10 @@ from ingest.vendors import AnyVendor
 from ingest.waits import announce
 
 if TYPE_CHECKING:
-    from receivers.subscriptions.keyring import Keyring
-    from receivers.subscriptions.opening import HeardFrom
+    from receivers.subscriptions.apply import Registrar
+    from receivers.subscriptions.check import HeardFrom
     from receivers.subscriptions.plan import Heard
-    from receivers.subscriptions.registrar import Registrar
+    from receivers.subscriptions.secret_store import Keyring
 
 _DIFFERENT = 2
 _SECRET_BYTES = 32
@@ -110,7 +110,7 @@ def apply(
         ingest webhooks apply
         ingest webhooks apply sales --yes
     """
-    from receivers.subscriptions.registrar import Allowed
+    from receivers.subscriptions.apply import Allowed
 
     settings = _settings(config)
     views = _planned(settings, accounts, secrets=print_secrets)
@@ -222,8 +222,8 @@ def rotate(
 
 def _rotate(settings: Settings, vendor: AnyVendor, *, print_secrets: bool) -> str:
     """Why something has no new secret; "" when all has."""
-    from receivers.subscriptions.opening import check_url
-    from receivers.subscriptions.registrar import changed
+    from receivers.subscriptions.apply import changed
+    from receivers.subscriptions.check import check_url
 
     check_url(vendor)
     with _registrar(settings, vendor, _keyring(vendor, print_secrets=print_secrets)) as registrar:
@@ -236,9 +236,9 @@ def _rotate(settings: Settings, vendor: AnyVendor, *, print_secrets: bool) -> st
 
 
 def _finish(settings: Settings, vendor: AnyVendor, *, print_secrets: bool, force: bool) -> None:
-    from consumers.arrivals import last_signed
     from ingest.vendors.subscriptions import Subscriptions
-    from receivers.subscriptions.opening import state_of
+    from ingest.warehouse.deliveries import last_signed
+    from receivers.subscriptions.check import state_of
     from receivers.subscriptions.rotation import Waiting, end
 
     signed = partial(last_signed, settings, vendor.name, vendor.account.name)
@@ -255,7 +255,7 @@ def _finish(settings: Settings, vendor: AnyVendor, *, print_secrets: bool, force
 
 def _rotate_by_hand(settings: Settings, vendor: AnyVendor, *, print_secrets: bool) -> None:
     from ingest.vendors.subscriptions import fingerprint
-    from receivers.subscriptions.opening import state_of
+    from receivers.subscriptions.check import state_of
 
     secret = token_urlsafe(_SECRET_BYTES)
     file = state_of(settings, vendor)
@@ -287,7 +287,7 @@ def _ask(yes: bool, question: str) -> None:
 
 
 def _planned(settings: Settings, accounts: Sequence[str] | None, *, secrets: bool) -> list[shown.View]:
-    from receivers.subscriptions.opening import check_url, sharing
+    from receivers.subscriptions.check import check_url, sharing
 
     vendors = _chosen(settings, accounts)
     for vendor in vendors:
@@ -334,7 +334,7 @@ def _refuse_unknown(settings: Settings, vendors: Sequence[AnyVendor], ids: Seque
 def _registrar(
     settings: Settings, vendor: AnyVendor, keyring: "Keyring | None" = None
 ) -> "Iterator[Registrar]":
-    from receivers.subscriptions.opening import open_registrar
+    from receivers.subscriptions.check import open_registrar
 
     registrar = open_registrar(
         settings, vendor, heard_from(settings), keyring or _keyring(vendor, print_secrets=False)
@@ -348,7 +348,7 @@ def _registrar(
 def _keyring(vendor: AnyVendor, *, print_secrets: bool) -> "Keyring":
     from ingest.settings.secrets_file import SecretsFile
     from ingest.settings.sources import current_secrets_path
-    from receivers.subscriptions.keyring import FileKeyring, PrintedKeyring
+    from receivers.subscriptions.secret_store import FileKeyring, PrintedKeyring
 
     if print_secrets:
         return PrintedKeyring(vendor.account, lambda variable, value: print_line(f"{variable}={value}"))
@@ -357,7 +357,7 @@ def _keyring(vendor: AnyVendor, *, print_secrets: bool) -> "Keyring":
 
 def heard_from(settings: Settings) -> "HeardFrom":
     """What the warehouse knows of an account's webhooks. Raises WarehouseUnavailable when called."""
-    from consumers.arrivals import arrivals
+    from ingest.warehouse.deliveries import arrivals
     from receivers.subscriptions.plan import Heard
 
     def heard(vendor: AnyVendor) -> "Heard":
@@ -370,7 +370,7 @@ def heard_from(settings: Settings) -> "HeardFrom":
 def _close_holes(settings: Settings, vendors: Sequence[AnyVendor]) -> bool:
     """Reconciles what may have been missed; False where that did not come to its end."""
     from ingest.cli.holes import reconcile_since
-    from receivers.subscriptions.opening import holes, settled
+    from receivers.subscriptions.check import holes, settled
 
     closed = True
     for hole in holes(settings, [vendor for vendor in vendors if shown.has_api(vendor)]):

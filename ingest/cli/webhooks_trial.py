@@ -81,6 +81,6 @@ def _report(vendor: AnyVendor, event: Event, steps: "Sequence[Step]") -> dict[st
 
 
 def _has_event(settings: Settings, event: Event) -> bool:
-    from consumers.arrivals import has_event
+    from ingest.warehouse.deliveries import has_event
 
     return has_event(settings, event.vendor, event.account, event.id)

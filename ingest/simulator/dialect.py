@@ -57,6 +57,6 @@ def milliseconds(moment: datetime) -> str:
 
 def load_dialect(vendor: str) -> type[Dialect]:
     """The dialect's class, from the module named like the vendor."""
-    module = importlib.import_module(f"ingest.simulator.dialects.{vendor}")
+    module = importlib.import_module(f"ingest.simulator.{vendor}.webhooks")
     found: type[Dialect] = module.DIALECT
     return found

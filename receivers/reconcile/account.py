@@ -23,7 +23,7 @@ from receivers.reconcile.compare import windows
 from receivers.reconcile.outlets import Noting, Nowhere, Outlet
 from receivers.reconcile.ownership import Ownership
 from receivers.reconcile.progress import End, Progress
-from receivers.reconcile.proof import Proof, Warehouse
+from receivers.reconcile.repairs import Proof, Warehouse
 from receivers.reconcile.report import Counts, Report
 from receivers.reconcile.sweep import Sweep
 from receivers.reconcile.telling import Telling

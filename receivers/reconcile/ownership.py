@@ -15,7 +15,7 @@ from ingest.booking import Stored
 from ingest.errors import ConfigurationError, PayloadError, VendorUnavailable
 from ingest.vendors.rest import AnyRest
 from receivers.reconcile.checkpoint import Checkpoint, KnownKey
-from receivers.reconcile.proof import Warehouse
+from receivers.reconcile.repairs import Warehouse
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.vendors import AnyVendor
 from receivers.reconcile.account import AccountRun, Around, Follow
 from receivers.reconcile.outlets import Outlet
-from receivers.reconcile.proof import Warehouse
+from receivers.reconcile.repairs import Warehouse
 from receivers.reconcile.report import Report
 from receivers.reconcile.waiting import wait_for_consumer
 

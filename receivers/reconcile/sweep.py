@@ -18,7 +18,7 @@ from ingest.rest import Record as Entry
 from ingest.vendors.rest import AnyRest, Window
 from receivers.reconcile.compare import Verdict, compare, is_of_future, row_version, supersedes, widened
 from receivers.reconcile.ownership import Ownership
-from receivers.reconcile.proof import Proof, Warehouse
+from receivers.reconcile.repairs import Proof, Warehouse
 
 log = structlog.get_logger()
 T = TypeVar("T")

@@ -13,14 +13,14 @@ from typing import Any
 
 import tomlkit
 
-from consumers.query import query
 from ingest.instant import format_instant
 from ingest.log import Record
 from ingest.opening import open_producer, read_backlog
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
-from ingest.simulator.rest import Allowed
+from ingest.simulator.api import Allowed
 from ingest.simulator.truth import Difference, differences
+from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, environment
 from tests.month.story import PUBLIC_URL, Month, Plan
 from tests.month.vendors import Served, serving

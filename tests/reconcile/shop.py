@@ -7,17 +7,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from consumers.stored import StoredBookings
 from ingest.errors import IngestError
 from ingest.event import Event
 from ingest.log import Record
+from ingest.simulator.api import Allowed, load_rest_dialect
 from ingest.simulator.dialect import Dialect
-from ingest.simulator.rest import Allowed, load_rest_dialect
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.server import RestServer
 from ingest.simulator.truth import Difference, differences
 from ingest.simulator.world import Change, World
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers
+from ingest.warehouse.bookings import StoredBookings
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, Wanted, readable
 from tests.consumers.rig import Rig, tree_for, until

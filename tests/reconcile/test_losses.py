@@ -21,7 +21,7 @@ from ingest.vendors.delivery import Headers
 from receivers.losses import report_loss
 from receivers.reconcile.losses import Loss, Losses
 from receivers.reconcile.report import Report
-from receivers.watch import Watch
+from receivers.schedule import Watch
 from tests.consumers.rig import until
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
@@ -164,7 +164,7 @@ def test_the_watch_runs_the_account_that_lost_something_and_no_other(
         return []
 
     monkeypatch.setattr(reconciler, "run", run)
-    monkeypatch.setattr("receivers.watch.Watch._compare", lambda _: None)
+    monkeypatch.setattr("receivers.schedule.Watch._compare", lambda _: None)
     report(shop)
     stop = threading.Event()
     watch = Watch(

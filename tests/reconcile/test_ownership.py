@@ -13,8 +13,8 @@ from ingest.cli.check.vendors import check_rest
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.finding import State
 from ingest.settings import Settings
-from ingest.simulator.rest import load_rest_dialect
-from ingest.simulator.rest.server import Fault, RestServer
+from ingest.simulator.api import load_rest_dialect
+from ingest.simulator.server import Fault, RestServer
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from receivers.reconcile.report import Report

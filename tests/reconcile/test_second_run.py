@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from consumers.rows import Row
-from consumers.stored import _stored
 from consumers.versions import Candidate, outcome
 from ingest.booking import COLUMNS, Booking, Stored
 from ingest.errors import PayloadError
 from ingest.vendors.appointedd.v1 import AppointeddV1
 from ingest.vendors.rest import load_rest
+from ingest.warehouse.bookings import _stored
 from receivers.reconcile.compare import Verdict, compare, supersedes
 from tests.vendors.samples_of import Sample, cases_of, load, vendors_with_samples
 

@@ -12,9 +12,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.stored import StoredBookings
 from ingest.errors import LogUnavailable
 from ingest.log import Producer, Record
+from ingest.warehouse.bookings import StoredBookings
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.run import Reconciler, Wanted, readable
 from tests.consumers.rig import PATIENCE, until

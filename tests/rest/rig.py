@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ingest.rest import Patience
-from ingest.simulator.rest import Allowed, RestDialect, load_rest_dialect
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.api import Allowed, RestDialect, load_rest_dialect
+from ingest.simulator.server import RestServer
 from ingest.simulator.world import Meeting
 from ingest.vendors import load_vendor
 from ingest.vendors.rest import AnyRest, Window, load_rest

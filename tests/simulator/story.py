@@ -13,7 +13,7 @@ from ingest.simulator.dialect import Dialect, load_dialect
 from ingest.simulator.world import Change, World
 from ingest.vendors import AnyVendor, Delivery, load_vendor, vendor_names
 from ingest.vendors.delivery import Headers
-from ingest.warehouse_values import parsed_json
+from ingest.warehouse.values import parsed_json
 
 BEGINNING = datetime(2026, 6, 1, 9, 12, 34, 567891, UTC)
 SECRET = "one-that-only-these-tests-use"

@@ -15,15 +15,15 @@ from starlette.responses import Response
 from ingest.settings import Settings
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings, secrets_path
+from ingest.simulator.api import load_rest_dialect
 from ingest.simulator.dialect import load_dialect
-from ingest.simulator.rest import load_rest_dialect
-from ingest.simulator.rest.server import RestServer
-from ingest.simulator.rest.subscriptions import Subscription, Subscriptions
+from ingest.simulator.server import RestServer
+from ingest.simulator.subscriptions import Subscription, Subscriptions
 from ingest.vendors import AnyVendor
-from receivers.subscriptions.keyring import FileKeyring, Keyring
-from receivers.subscriptions.opening import open_registrar
+from receivers.subscriptions.apply import Allowed, Outcome, Registrar
+from receivers.subscriptions.check import open_registrar
 from receivers.subscriptions.plan import Heard, Kind
-from receivers.subscriptions.registrar import Allowed, Outcome, Registrar
+from receivers.subscriptions.secret_store import FileKeyring, Keyring
 
 PUBLIC_URL = "https://hooks.example.com"
 SOMEBODY = "https://elsewhere.example.org/hooks"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from consumers.arrivals import arrivals, arrived_types, last_signed
 from ingest.cli.webhooks import _close_holes, heard_from
 from ingest.settings.secrets_file import SecretsFile
-from receivers.subscriptions.keyring import FileKeyring
-from receivers.subscriptions.opening import holes, open_registrar
+from ingest.warehouse.deliveries import arrivals, arrived_types, last_signed
+from receivers.subscriptions.apply import Allowed
+from receivers.subscriptions.check import holes, open_registrar
 from receivers.subscriptions.plan import Kind
-from receivers.subscriptions.registrar import Allowed
+from receivers.subscriptions.secret_store import FileKeyring
 from tests.reconcile.shop import Shop
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from ingest.errors import ConfigurationError
 from ingest.settings import Settings
 from ingest.telemetry import SUBSCRIPTION_STATE
 from ingest.vendors import load_vendor
-from receivers.subscriptions.opening import check_url, recheck, settled
+from receivers.subscriptions.check import check_url, recheck, settled
 from receivers.subscriptions.plan import Heard
 from tests.subscriptions.desk import SECRET, SOMEBODY, Desk, opened
 

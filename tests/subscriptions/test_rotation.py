@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ingest.errors import ConfigurationError
+from receivers.subscriptions.apply import changed
 from receivers.subscriptions.plan import Heard, Kind
-from receivers.subscriptions.registrar import changed
 from receivers.subscriptions.rotation import obstacle
 from tests.subscriptions.desk import SECRET, Desk, opened
 

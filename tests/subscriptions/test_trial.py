@@ -15,11 +15,11 @@ import tomlkit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.arrivals import arrivals
-from consumers.query import query
 from ingest.settings import Settings
 from ingest.vendors import load_vendor, vendor_names
 from ingest.vendors.trial import TRIAL, trial_delivery
+from ingest.warehouse.deliveries import arrivals
+from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest
 from tests.consumers.rig import tree_for
 from tests.e2e.processes import eventually

@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.warehouse import destination, files, reading_client
+from consumers.warehouse import files
 from consumers.warehouse.sync import SyncPipeline
 from ingest.errors import (
     ConfigurationError,
@@ -22,10 +22,11 @@ from ingest.errors import (
     VendorUnavailable,
     WarehouseUnavailable,
 )
-from ingest.simulator.rest import load_rest_dialect
-from ingest.simulator.rest.server import RestServer
-from ingest.vendors import changes
+from ingest.simulator.api import load_rest_dialect
+from ingest.simulator.server import RestServer
+from ingest.vendors import incremental as changes
 from ingest.vendors.rest import load_rest
+from ingest.warehouse.destination import destination, reading_client
 from tests.consumers.rig import Tree, opened
 from tests.consumers.samples import sample
 from tests.consumers.test_sharing import held

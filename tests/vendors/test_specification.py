@@ -17,8 +17,8 @@ from dlt.sources.rest_api import rest_api_resources
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingest.errors import VendorRefused, VendorUnavailable
-from ingest.simulator.rest import RestDialect, load_rest_dialect
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.api import RestDialect, load_rest_dialect
+from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change
 from ingest.vendors.rest import AnyRest
 from ingest.vendors.subscriptions import load_subscriptions

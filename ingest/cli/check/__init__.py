@@ -93,7 +93,7 @@ def _others(settings: Settings) -> list[list[Check]]:
     from consumers.warehouse.rights import check_warehouse
     from ingest.probing import check_log
     from ingest.vendors.rest import load_rest
-    from receivers.spool.opening import check_spool
+    from receivers.spool.folder import check_spool
 
     vendors = list(settings.vendors().values())
     for vendor in vendors:

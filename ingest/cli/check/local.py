@@ -30,7 +30,7 @@ def check_accounts(settings: Settings) -> list[Finding]:
 def check_listeners(settings: Settings) -> list[Finding]:
     """Whether the ports differ, are safe, and can be listened on, or are this project's own already."""
     from ingest.admin import check_admin
-    from ingest.listening import is_taken
+    from ingest.sockets import is_taken
 
     listeners = _listeners(settings)
     ports = [port for _, _, port in listeners if port]

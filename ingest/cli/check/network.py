@@ -57,7 +57,7 @@ def _ask(settings: Settings, address: str) -> Finding:
 
 def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
     """What the answer of the public URL's `/healthz` tells."""
-    from ingest.listening import is_taken
+    from ingest.sockets import is_taken
     from receivers.site import SITE_HEADER, site_of
 
     name, url, site = "public url", settings.public_url, answer.headers.get(SITE_HEADER)

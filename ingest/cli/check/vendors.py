@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingest.cli.webhooks_shown import arrived, has_api
+from ingest.cli.webhooks_view import arrived, has_api
 from ingest.finding import Finding, State, ok, warning
 from ingest.rest import Patience
 from ingest.settings import Settings
@@ -56,7 +56,7 @@ def check_webhooks(settings: Settings, vendor: AnyVendor) -> list[Finding]:
     if not has_api(vendor) or not vendor.account.can_read():
         return [_by_hand(name, settings, vendor)]
     from ingest.cli.webhooks import heard_from
-    from receivers.subscriptions.opening import check_url, open_registrar
+    from receivers.subscriptions.check import check_url, open_registrar
 
     check_url(vendor)
     hasty = settings.reconcile.model_copy(update={"patience": timedelta(seconds=_SECONDS)})

@@ -18,7 +18,7 @@ from ingest.event import Event, digest
 from ingest.signing import which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
 from ingest.vendors.appointedd.booking import BookingData, Record, booking_of_data
-from ingest.vendors.payload import Id, Payload, Text, read_json
+from ingest.vendors.fields import Id, Payload, Text, read_json
 
 # What a header can carry unchanged. How Appointedd would encode anything else is not documented.
 _HEADER_SAFE = re.compile(r"[!-~]([ -~]*[!-~])?")

@@ -15,8 +15,8 @@ from ingest.instant import format_instant, parse_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.directory import Directory, Lookup
 from ingest.vendors.appointedd import AppointeddAccount
-from ingest.vendors.changes import Span, changes
-from ingest.vendors.paging import Pages
+from ingest.vendors.incremental import Span, changes
+from ingest.vendors.paginators import Pages
 from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100

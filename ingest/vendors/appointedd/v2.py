@@ -14,7 +14,7 @@ from ingest.errors import ConfigurationError
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.oauth import App, ClientCredentials
 from ingest.vendors.appointedd import AppointeddAccount
-from ingest.vendors.paging import Pages
+from ingest.vendors.paginators import Pages
 from ingest.vendors.rest import Resource, Rest, Window
 
 _LISTS = ("accounts", "bookings", "customers", "services", "staff", "locations", "availability", "webhooks")

@@ -19,7 +19,7 @@ from ingest.signing import hmac_sha256_hex, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
 from ingest.vendors.account import EVENTS, Words
 from ingest.vendors.bookeo.booking import Item, MaybeNumber, Part, Record, booking_of, deleted
-from ingest.vendors.payload import ABSENT, MaybeInstant, read_json
+from ingest.vendors.fields import ABSENT, MaybeInstant, read_json
 
 TIMESTAMP = "x-bookeo-timestamp"
 MESSAGE_ID = "x-bookeo-messageid"

@@ -19,8 +19,8 @@ from ingest.errors import ConfigurationError, PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.vendors.bookeo import BookeoAccount
-from ingest.vendors.changes import Span, changes
-from ingest.vendors.paging import Pages
+from ingest.vendors.incremental import Span, changes
+from ingest.vendors.paginators import Pages
 from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window, json_object
 
 _PAGE = 100

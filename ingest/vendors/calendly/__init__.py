@@ -16,7 +16,7 @@ from ingest.signing import timestamped_hmac, timestamped_signature, which_matche
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
 from ingest.vendors.account import EVENTS, Words
 from ingest.vendors.calendly.booking import Invitee, booking_of_invitee
-from ingest.vendors.payload import Id, Instant, MaybeInstant, Payload, Text, latest, read_json
+from ingest.vendors.fields import Id, Instant, MaybeInstant, Payload, Text, latest, read_json
 
 SIGNATURE = "calendly-webhook-signature"
 

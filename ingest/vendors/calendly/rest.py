@@ -21,7 +21,7 @@ from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.oauth import App, RotatingTokens
 from ingest.vendors.calendly import CalendlyAccount
 from ingest.vendors.calendly.booking import ScheduledEvent
-from ingest.vendors.payload import ABSENT, OBJECT, Payload, Word, read_value
+from ingest.vendors.fields import ABSENT, OBJECT, Payload, Word, read_value
 from ingest.vendors.rest import Rest, Window, json_object
 
 _TOKENS = "https://auth.calendly.com/oauth/token"

@@ -14,8 +14,8 @@ from ingest.event import Event, digest
 from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
 from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
 from ingest.vendors.account import EVENTS, Words
+from ingest.vendors.fields import OBJECT, Id, Instant, Payload, Text, read_json
 from ingest.vendors.oncehub.booking import Booked, booking_of_record, booking_of_webhook
-from ingest.vendors.payload import OBJECT, Id, Instant, Payload, Text, read_json
 
 SIGNATURE = "oncehub-signature"
 # The field of a webhook object that its deliveries are signed with: the first in the API's reference, the second in its introduction.

@@ -6,9 +6,9 @@ from functools import cache
 
 import httpx
 
-from ingest.simulator.rest import RestDialect, load_rest_dialect
-from ingest.simulator.rest.server import RestServer
-from ingest.simulator.rest.subscriptions import Subscriptions
+from ingest.simulator.api import RestDialect, load_rest_dialect
+from ingest.simulator.server import RestServer
+from ingest.simulator.subscriptions import Subscriptions
 from ingest.simulator.world import Change, Kind
 from ingest.vendors import Delivery, load_vendor
 from ingest.vendors.delivery import Headers

@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from ingest.booking import COLUMNS
-from ingest.simulator.dialects.oncehub import booking_id, user_id
-from ingest.simulator.rest import Allowed, load_rest_dialect
-from ingest.simulator.rest.oncehub import OncehubRest
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.api import Allowed, load_rest_dialect
+from ingest.simulator.oncehub.api import OncehubRest
+from ingest.simulator.oncehub.webhooks import booking_id, user_id
+from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, Kind, Meeting
 from tests.simulator.story import DIALECTS, VENDORS, live, new_world, read
 
