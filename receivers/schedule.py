@@ -10,7 +10,7 @@ import structlog
 from ingest.errors import ConfigurationError
 from ingest.instant import format_instant
 from ingest.settings import Settings
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 from receivers.reconcile.losses import Losses
 from receivers.reconcile.run import Reconciler, Wanted, readable
 from receivers.subscriptions.check import HeardFrom, recheck, settled
@@ -34,7 +34,7 @@ class Watch:
         """`current` tells the accounts of now, with the keys of now; the rest stays as in `settings`. `accounts`: only these, or all."""
         self._started_with = settings
         self._current = current
-        self._accounts = accounts
+        self._names = accounts
         self._reconciler = reconciler
         self._heard = heard
         self._losses = Losses(settings)
@@ -67,27 +67,27 @@ class Watch:
         )
 
     @property
-    def _vendors(self) -> Sequence[AnyVendor]:
+    def _accounts(self) -> Sequence[AnyAccount]:
         """Those of now that can be compared."""
         try:
-            return readable(self._settings, self._accounts)
+            return readable(self._settings, self._names)
         except ConfigurationError as error:
             log.warning("reconcile.no_account", why=str(error))
             return []
 
     def _compare(self) -> None:
-        for report in self._reconciler.run(self._vendors, Wanted()):
+        for report in self._reconciler.run(self._accounts, Wanted()):
             log.info("reconcile.finished", **report.columns())
 
     def _look_for_losses(self) -> None:
         """What a vendor says it gave up is looked for at once."""
-        for loss in self._losses.look(self._vendors):
+        for loss in self._losses.look(self._accounts):
             log.info(
                 "reconcile.loss_reported",
-                source=loss.vendor.source,
+                source=loss.account.source,
                 reported_at=format_instant(loss.reported_at),
             )
-            reports = self._reconciler.run([loss.vendor], Wanted(loss.since))
+            reports = self._reconciler.run([loss.account], Wanted(loss.since))
             for report in reports:
                 log.info("reconcile.finished", **report.columns())
             self._losses.answer(
@@ -97,7 +97,7 @@ class Watch:
     def _look(self) -> None:
         """A subscription that was made anew leaves a hole before it."""
         for hole in recheck(self._settings, self._heard):
-            for report in self._reconciler.run([hole.vendor], Wanted(hole.since)):
+            for report in self._reconciler.run([hole.account], Wanted(hole.since)):
                 log.info("reconcile.finished", **report.columns())
                 if report.settled:
                     settled(self._settings, hole)

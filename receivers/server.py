@@ -25,7 +25,7 @@ from ingest.settings.live import Live
 from ingest.settings.sources import load_settings, watched_paths
 from ingest.sockets import bind
 from receivers import clock
-from receivers.app import create_app, ready_vendors
+from receivers.app import create_app, ready_accounts
 from receivers.http_protocol import HttpConfig
 from receivers.spool.folder import readiness
 from receivers.spool.left import hand_on
@@ -40,7 +40,7 @@ _WORKER_START_SECONDS = 10
 
 def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what was accepted. Raises ConfigurationError, LogUnavailable."""
-    ready_vendors(settings)
+    ready_accounts(settings)
     require_own_spool(settings)  # said once, here, and not by every worker
     if sqlite_path(settings):
         open_producer(

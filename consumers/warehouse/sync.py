@@ -52,7 +52,7 @@ class SyncPipeline:
         """Asks the vendor where its lists depend on who asks. Raises VendorUnavailable, VendorRefused, ConfigurationError, WarehouseUnavailable."""
         self._settings = settings
         self._account = rest.account.name
-        self._vendor = rest.vendor.name
+        self._vendor = rest.account.vendor
         self._label = rest.label
         self._name = f"ingest_sync_{self._account}"
         self._folder = Path(settings.warehouse.work_dir) / self._name

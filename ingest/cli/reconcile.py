@@ -111,14 +111,14 @@ def reconcile(
         return
     now = datetime.now(UTC)
     wanted = Wanted(*span_of(since, until, now, now - settings.reconcile.lookback), dry_run)
-    vendors = readable(settings, account or [])
+    accounts = readable(settings, account or [])
     try:
         with (
             showing_waits(),
             _shown(as_json) as follow,
             _reconciler(settings, follow, dry_run=dry_run) as reconciler,
         ):
-            reports = reconciler.run(vendors, wanted)
+            reports = reconciler.run(accounts, wanted)
     except KeyboardInterrupt:
         raise Stopped(
             "stopped: what was appended will be loaded; run it again with the same --since and --until to go on from here"

@@ -54,10 +54,10 @@ def simulate(
         ingest simulate calendly bookeo --rate 5 --lose 0.2
     """
     from ingest.cli.demo.sandbox import Stage
-    from ingest.vendors import load_vendor
+    from ingest.vendors import load_account_class
 
     for vendor in vendors or ():
-        load_vendor(vendor)  # raises ConfigurationError with the names that are known
+        load_account_class(vendor)  # raises ConfigurationError with the names that are known
     stage = Stage(folder, seed=seed, vendors=vendors or ())
     config = os.path.relpath(stage.config)
     print_note(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ingest.cli.output import print_json, print_line, print_table, styled
 from ingest.errors import IngestError
 from ingest.settings import Settings
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 
 if TYPE_CHECKING:
     from ingest.vendors.subscriptions import Registered
@@ -37,7 +37,7 @@ _ARRIVED = "arrived so far: "
 class View:
     """One account: its steps, and those that were done; or what to do by hand; or why neither is known. `waits`: nothing is known to arrive."""
 
-    vendor: AnyVendor
+    account: AnyAccount
     steps: "list[Step]" = field(default_factory=list)
     done: "list[Step]" = field(default_factory=list)
     by_hand: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class View:
     @property
     def name(self) -> str:
         """Vendor and account."""
-        return f"{self.vendor.name}/{self.vendor.account.name}"
+        return f"{self.account.vendor}/{self.account.name}"
 
     @property
     def differs(self) -> bool:
@@ -64,11 +64,11 @@ class View:
             self.failed = error
 
 
-def has_api(vendor: AnyVendor) -> bool:
+def has_api(account: AnyAccount) -> bool:
     """Whether the vendor's webhooks can be registered from here."""
     from ingest.vendors.subscriptions import load_subscriptions
 
-    return load_subscriptions(vendor.name) is not None
+    return load_subscriptions(account.vendor) is not None
 
 
 def state_in_words(state: str) -> str:
@@ -76,24 +76,24 @@ def state_in_words(state: str) -> str:
     return _WORDS[state][0] if state in _WORDS else state
 
 
-def by_hand(settings: Settings, vendor: AnyVendor, *, secrets: bool) -> View:
+def by_hand(settings: Settings, account: AnyAccount, *, secrets: bool) -> View:
     """What to do, and what came of it so far."""
     from ingest.vendors.subscriptions import manual_steps
 
-    came = arrived(settings, vendor)
+    came = arrived(settings, account)
     return View(
-        vendor,
-        by_hand=[*manual_steps(vendor, show_secret=secrets), came],
+        account,
+        by_hand=[*manual_steps(account, show_secret=secrets), came],
         waits=not came.startswith(_ARRIVED),
     )
 
 
-def arrived(settings: Settings, vendor: AnyVendor) -> str:
+def arrived(settings: Settings, account: AnyAccount) -> str:
     """What the warehouse has of its webhooks: the only proof where the vendor cannot be asked."""
     from ingest.warehouse.deliveries import arrived_types
 
     try:
-        types = arrived_types(settings, vendor.name, vendor.account.name)
+        types = arrived_types(settings, account.vendor, account.name)
     except IngestError as error:
         return f"what arrived so far is not known: {error}"
     if not types:
@@ -103,9 +103,9 @@ def arrived(settings: Settings, vendor: AnyVendor) -> str:
     )
 
 
-def tell_steps(settings: Settings, vendor: AnyVendor) -> None:
+def tell_steps(settings: Settings, account: AnyAccount) -> None:
     """What to do by hand."""
-    view = by_hand(settings, vendor, secrets=False)
+    view = by_hand(settings, account, secrets=False)
     _print_lines(view.name, view.by_hand)
 
 
@@ -194,8 +194,8 @@ def _events(step: "Step") -> str:
 
 def _view_json(view: View) -> dict[str, Any]:
     return {
-        "vendor": view.vendor.name,
-        "account": view.vendor.account.name,
+        "vendor": view.account.vendor,
+        "account": view.account.name,
         "steps": [_step_json(step) for step in view.steps],
         "by_hand": view.by_hand,
         "note": view.note,
@@ -216,8 +216,8 @@ def _step_json(step: "Step") -> dict[str, Any]:
 
 def _row(view: View, step: "Step", one: "Registered") -> dict[str, Any]:
     return {
-        "vendor": view.vendor.name,
-        "account": view.vendor.account.name,
+        "vendor": view.account.vendor,
+        "account": view.account.name,
         "id": one.id,
         "url": one.url,
         "events": sorted(one.events),

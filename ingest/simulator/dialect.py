@@ -37,7 +37,7 @@ class Dialect(ABC):
     def webhook(self, change: Change) -> Webhook:
         """What the vendor sends of this change."""
 
-    def tells_all(self, meeting: Meeting) -> bool:  # noqa: ARG002 - for vendors whose webhooks leave something out
+    def tells_all(self, meeting: Meeting) -> bool:
         """Say whether the webhook of the meeting's latest change tells every column; what it leaves out, earlier webhooks tell."""
         return True
 

@@ -94,7 +94,7 @@ class Proof:
             for event, booking in appended
             if event.type != GONE and booking.status not in self._rest.untold
         ]
-        vendor, account = self._rest.vendor.name, self._rest.account.name
+        vendor, account = self._rest.account.vendor, self._rest.account.name
         stored = self._warehouse.by("booking_id", vendor, account, [booking.booking_id for booking in missed])
         now = self._rest.now()
         for booking in missed:

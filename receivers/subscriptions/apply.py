@@ -80,7 +80,7 @@ class Registrar:
             not fixed and any(hides_secret(one, made) for one in self._registered)
         )
         facts = Facts(
-            url=self.side.vendor.webhook_url,
+            url=self.side.account.webhook_url,
             made=made,
             live=None if fixed else frozenset(map(fingerprint, self._keyring.live())),
             heard=self._arrivals() if asks_arrivals else Heard(),
@@ -97,7 +97,7 @@ class Registrar:
             self._strange = self.state.read().strange
         elif self._strange is None:
             self._strange = tuple(
-                one.id for one in self._registered if is_at(self.side.vendor.webhook_url, one)
+                one.id for one in self._registered if is_at(self.side.account.webhook_url, one)
             )
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class Registrar:
         """All of ours anew, with a new secret beside the old, which stays live."""
         if self.side.secret_from is SecretFrom.FIXED:
             raise ConfigurationError(
-                f"{self.side.rest.label}: {self.side.vendor.name} signs with the application's secret key. First set "
+                f"{self.side.rest.label}: {self.side.account.vendor} signs with the application's secret key. First set "
                 f'accounts.{self.side.account.name}.webhook_secrets = ["new", "old"], then change the key at the vendor.'
             )
         with self.state.alone():
@@ -202,7 +202,7 @@ class Registrar:
         )
 
     def _do(self, step: Step, *, renewing: bool) -> None:
-        log.info("subscription.change", source=self.side.vendor.source, kind=step.kind.value, why=step.why)
+        log.info("subscription.change", source=self.side.account.source, kind=step.kind.value, why=step.why)
         if step.kind is Kind.ADOPT:
             self._keep(step.old[0].id, step.old[0].secret)
         elif step.kind is Kind.REMOVE:
@@ -315,7 +315,7 @@ class Registrar:
         try:
             return self._heard()
         except WarehouseUnavailable as error:
-            log.warning("subscription.arrivals_unknown", source=self.side.vendor.source, why=str(error))
+            log.warning("subscription.arrivals_unknown", source=self.side.account.source, why=str(error))
             return Heard()
 
 

@@ -7,7 +7,7 @@ from ingest.errors import ConfigurationError
 from ingest.settings.environment import variable_name
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import is_above_file
-from ingest.vendors import Account
+from ingest.vendors import AccountSettings
 
 
 class Keyring(Protocol):
@@ -29,43 +29,43 @@ class Keyring(Protocol):
 class FileKeyring:
     """As receivers have it: they see changes of the file at the next delivery."""
 
-    def __init__(self, account: Account, file: SecretsFile) -> None:
-        self._account = account
+    def __init__(self, settings: AccountSettings, file: SecretsFile) -> None:
+        self._settings = settings
         self._file = file
 
     def live(self) -> tuple[str, ...]:
         """Newest first."""
-        if is_above_file("accounts", self._account.name, "webhook_secrets"):
-            return self._account.live_secrets()
-        return self._file.live(self._account.name) or self._account.live_secrets()
+        if is_above_file("accounts", self._settings.name, "webhook_secrets"):
+            return self._settings.live_secrets()
+        return self._file.live(self._settings.name) or self._settings.live_secrets()
 
     def check(self) -> None:
         """Raises before there is a secret that cannot be kept."""
-        if is_above_file("accounts", self._account.name, "webhook_secrets"):
+        if is_above_file("accounts", self._settings.name, "webhook_secrets"):
             raise ConfigurationError(
-                f"accounts.{self._account.name}.webhook_secrets is in the environment or a mounted file, which the secrets file cannot"
+                f"accounts.{self._settings.name}.webhook_secrets is in the environment or a mounted file, which the secrets file cannot"
                 " change: use --print-secrets, and put what it prints before the others there; or take it out there"
             )
-        self._file.check(self._account.name)
+        self._file.check(self._settings.name)
 
     def add(self, secret: str) -> None:
         """Durable when it returns."""
         self.check()
-        self._file.add(self._account.name, secret, self._account.live_secrets())
+        self._file.add(self._settings.name, secret, self._settings.live_secrets())
 
     def drop(self, secrets: Sequence[str]) -> None:
         """Out of the file."""
         self.check()
-        self._file.drop(self._account.name, secrets)
+        self._file.drop(self._settings.name, secrets)
 
 
 class PrintedKeyring:
     """For a secret manager: what is added is shown, once, to be put before the others by whoever sees it."""
 
-    def __init__(self, account: Account, show: Callable[[str, str], None]) -> None:
+    def __init__(self, settings: AccountSettings, show: Callable[[str, str], None]) -> None:
         """`show` is given a variable and its value."""
-        self._live = account.live_secrets()
-        self._variable = variable_name("accounts", account.name, "webhook_secrets")
+        self._live = settings.live_secrets()
+        self._variable = variable_name("accounts", settings.name, "webhook_secrets")
         self._show = show
 
     def live(self) -> tuple[str, ...]:

@@ -71,15 +71,15 @@ def rehearse(
 
 def deliver(month: Month, settings: Settings) -> None:
     """All that arrives, verified and parsed, into the log."""
-    vendors = settings.vendors()
+    accounts = settings.build_accounts()
     producer = open_producer(settings)
     try:
         waiting: dict[str, list[Record]] = {}
         for arrival in month.arrivals():
-            account = arrival.change.account
-            vendor = vendors[month.dialects[account].vendor, account]
-            event = vendor.parse(vendor.verify(month.delivery(arrival), arrival.at))
-            waiting.setdefault(settings.topic(vendor.name), []).append(event.to_record())
+            name = arrival.change.account
+            account = accounts[month.dialects[name].vendor, name]
+            event = account.parse(account.verify(month.delivery(arrival), arrival.at))
+            waiting.setdefault(settings.topic(account.vendor), []).append(event.to_record())
         for topic, records in waiting.items():
             for start in range(0, len(records), _CHUNK):
                 producer.append(topic, records[start : start + _CHUNK]).result(_LOAD_SECONDS)

@@ -121,17 +121,17 @@ class Shop:
         self, changes: Sequence[Change], altered: Callable[[Event], Event] = lambda event: event
     ) -> None:
         """The same, without waiting; `altered` makes another event of each."""
-        vendors = self.rig.settings.vendors()
+        accounts = self.rig.settings.build_accounts()
         records: dict[str, list[Record]] = {}
         for change in changes:
             dialect = self.dialects[change.account]
             webhook, at = dialect.webhook(change), change.meeting.changed_at + timedelta(seconds=1)
-            vendor = vendors[dialect.vendor, change.account]
+            account = accounts[dialect.vendor, change.account]
             delivery = Delivery(
                 webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at
             )
-            event = altered(vendor.parse(vendor.verify(delivery, at)))
-            records.setdefault(self.rig.settings.topic(vendor.name), []).append(event.to_record())
+            event = altered(account.parse(account.verify(delivery, at)))
+            records.setdefault(self.rig.settings.topic(account.vendor), []).append(event.to_record())
         for topic, of_topic in records.items():
             self.rig.append_records(topic, *of_topic)
 

@@ -107,7 +107,7 @@ def test_check_tells_that_the_key_belongs_to_another_account(tmp_path: Path, ven
         assert isinstance(shop, TwoAccounts)
         shop.book(2)
         assert shop.run().failure is None
-        (known,) = shop.rig.settings.chosen([vendor])
+        (known,) = shop.rig.settings.choose_accounts([vendor])
         assert [found.state for found in check_rest(shop.rig.settings, known)] == [State.OK]
         key_file = tmp_path / "reconcile" / f"{vendor}.reconciled.key"
         noted = orjson.loads(key_file.read_bytes())

@@ -276,9 +276,9 @@ def test_where_the_warehouse_cannot_be_asked_the_hole_is_as_long_as_the_lookback
 
     registrar = open_registrar(
         desk.settings,
-        desk.vendor,
+        desk.account,
         heard,
-        FileKeyring(desk.vendor.account, SecretsFile(secrets_path(desk.config))),
+        FileKeyring(desk.account.settings, SecretsFile(secrets_path(desk.config))),
     )
     before = datetime.now(UTC) - desk.settings.reconcile.lookback
     registrar.apply(Allowed())

@@ -28,9 +28,9 @@ def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_p
         shop.live(10)
         assert shop.wrong(), "webhooks missed something"
         settings = shop.rig.settings
-        (account,) = settings.vendors().values()
+        (account,) = settings.build_accounts().values()
         newest = max(shop.rig.column("select received_at from booking_events"))
-        keyring = FileKeyring(account.account, SecretsFile(tmp_path / "ingest.secrets.toml"))
+        keyring = FileKeyring(account.settings, SecretsFile(tmp_path / "ingest.secrets.toml"))
         registrar = open_registrar(settings, account, heard_from(settings), keyring)
         registrar.apply(Allowed())
         (hole,) = holes(settings, [account])

@@ -307,8 +307,8 @@ def test_one_account_is_synced_by_one_process_at_a_time(
     oncehub: SyncRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_HELD_SECONDS", 0.01)
-    vendor = oncehub.settings.vendors()["oncehub", "sales"]
-    first = SyncPipeline(oncehub.settings, load_rest("oncehub")(vendor, Path()))
+    account = oncehub.settings.build_accounts()["oncehub", "sales"]
+    first = SyncPipeline(oncehub.settings, load_rest("oncehub")(account, Path()))
     assert "another sync of account sales is running" in str(oncehub.sync("users")["users"].problem)
     first.close()
     assert oncehub.sync("users")["users"].problem is None

@@ -283,10 +283,10 @@ def test_a_booking_of_a_conversation_has_no_form(client: httpx.Client) -> None:
 
 
 def test_rest_and_webhooks_tell_the_same_of_every_booking_where_both_tell(client: httpx.Client) -> None:
-    vendor = VENDORS["oncehub"]
+    account = VENDORS["oncehub"]
     for record in listed(client, expand="contact,conversation"):
         change = LAST[int(record["id"].removeprefix("BKNG-"))]
-        by_rest = vendor.booking_of_record(orjson.dumps(record))
+        by_rest = account.booking_of_record(orjson.dumps(record))
         by_webhook = read(change, change.meeting.changed_at).booking
         both = set(COLUMNS) - by_rest.untold - by_webhook.untold
         assert {name: getattr(by_rest, name) for name in both} == {
