@@ -57,7 +57,7 @@ from ingest.telemetry import (
     UNKNOWN_STATUS,
 )
 from ingest.undone import Undone
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import BookingMapper
 
 log = structlog.get_logger()
 

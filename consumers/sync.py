@@ -12,7 +12,7 @@ from consumers.warehouse.sync import Loaded, SyncPipeline
 from ingest.errors import ConfigurationError, IngestError, LoadRefused, VendorBusy
 from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.vendors import AnyAccount
-from ingest.vendors.rest import AnyRest, load_rest
+from ingest.vendors.rest import AnyRest
 
 log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ def sync(
     only = resources[0] if len(resources) == 1 else None
     for account in _accounts(settings, name):
         try:
-            rest = load_rest(account.vendor)(account, Path(settings.reconcile.state_dir))
+            rest = account.rest(Path(settings.reconcile.state_dir))
             _name_ids(rest, resources, ids)
             pipeline = SyncPipeline(settings, rest)
         except IngestError as problem:
@@ -62,9 +62,9 @@ def sync(
 
 def _name_ids(rest: AnyRest, resources: Sequence[str], ids: Sequence[str]) -> None:
     """Raises ConfigurationError where ids are named for nothing, or needed and not named."""
-    wanted = [resource for resource in resources if resource in rest.by_id]
+    wanted = [resource for resource in resources if resource in rest.resources_by_id]
     if ids and not wanted:
-        known = " or ".join(rest.by_id)
+        known = " or ".join(rest.resources_by_id)
         raise ConfigurationError(
             f"--id is for resources without a list; name one of them: {known}"
             if known
@@ -74,7 +74,7 @@ def _name_ids(rest: AnyRest, resources: Sequence[str], ids: Sequence[str]) -> No
         raise ConfigurationError(
             f"{rest.account.vendor} has no list of {wanted[0]}: name those you want with --id, once for each"
         )
-    rest.ids = tuple(dict.fromkeys(ids))
+    rest.requested_ids = tuple(dict.fromkeys(ids))
 
 
 def _account(

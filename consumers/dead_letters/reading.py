@@ -17,9 +17,8 @@ from ingest.event import RECONCILED, SENT_AT, Event
 from ingest.instant import parse_instant
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings import Settings
-from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
+from ingest.vendors import AnyAccount, BookingMapper, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
-from ingest.vendors.mapping import BookingMapper
 
 # Beside the reasons for which letters are set aside: the settings no longer say how to read it; or nobody knows its bytes.
 UNKNOWN_ACCOUNT = "unknown_account"

@@ -19,7 +19,7 @@ from ingest.errors import IngestError, LogUnavailable
 from ingest.event import Event
 from ingest.log import Partition
 from ingest.opening import open_reader, read_backlog
-from ingest.rest.reaching import explain
+from ingest.rest.connection_errors import explain
 from ingest.settings import Settings
 from ingest.tls import fault
 from ingest.vendors import AnyAccount, Delivery

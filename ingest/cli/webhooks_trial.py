@@ -38,12 +38,11 @@ def trial(
         ingest webhooks test sales --json
     """
     from ingest.cli.doctor import Doctor
-    from ingest.vendors.trial import trial_delivery
 
     settings = settings_of(config)
     configure_logging("webhooks")
     (account,) = settings.choose_accounts([name])
-    doctor = Doctor(settings, account, trial_delivery(account), partial(_has_event, settings), wait)
+    doctor = Doctor(settings, account, account.test_delivery(), partial(_has_event, settings), wait)
     steps = list(_shown(doctor.steps(), quiet=as_json))
     if as_json:
         print_json(_report(account, doctor.event, steps))

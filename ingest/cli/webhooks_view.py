@@ -11,7 +11,7 @@ from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 
 if TYPE_CHECKING:
-    from ingest.vendors.subscriptions import Registered
+    from ingest.vendors.subscriptions import Subscription
     from receivers.subscriptions.plan import Step
 
 _WORDS = {
@@ -66,9 +66,7 @@ class View:
 
 def has_api(account: AnyAccount) -> bool:
     """Whether the vendor's webhooks can be registered from here."""
-    from ingest.vendors.subscriptions import load_subscriptions
-
-    return load_subscriptions(account.vendor) is not None
+    return account.subscriptions_class is not None
 
 
 def state_in_words(state: str) -> str:
@@ -78,12 +76,10 @@ def state_in_words(state: str) -> str:
 
 def by_hand(settings: Settings, account: AnyAccount, *, secrets: bool) -> View:
     """What to do, and what came of it so far."""
-    from ingest.vendors.subscriptions import manual_steps
-
     came = arrived(settings, account)
     return View(
         account,
-        by_hand=[*manual_steps(account, show_secret=secrets), came],
+        by_hand=[*account.manual_steps(show_secret=secrets), came],
         waits=not came.startswith(_ARRIVED),
     )
 
@@ -214,7 +210,7 @@ def _step_json(step: "Step") -> dict[str, Any]:
     }
 
 
-def _row(view: View, step: "Step", one: "Registered") -> dict[str, Any]:
+def _row(view: View, step: "Step", one: "Subscription") -> dict[str, Any]:
     return {
         "vendor": view.account.vendor,
         "account": view.account.name,

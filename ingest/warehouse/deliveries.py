@@ -8,12 +8,12 @@ from typing import Any
 from ingest.clock import CLOCK_SKEW, later
 from ingest.errors import NoSuchTable, NothingLoaded
 from ingest.settings import Settings
-from ingest.vendors.trial import TRIAL
+from ingest.vendors import TEST_EVENT
 from ingest.warehouse.query import query
 
 # Webhooks alone are signed; one that was replayed since, into another warehouse, says so no other way.
 # Deliveries of our own (`ingest webhooks test`) prove nothing of the vendor's.
-_DELIVERED = f"signed_by IS NOT NULL AND type <> concat(vendor, '.{TRIAL}')"
+_DELIVERED = f"signed_by IS NOT NULL AND type <> concat(vendor, '.{TEST_EVENT}')"
 _EVENTS = f"FROM booking_events WHERE vendor = %s AND account = %s AND {_DELIVERED}"
 _OF_EACH = f"SELECT vendor, account, max(received_at) FROM booking_events WHERE {_DELIVERED} GROUP BY vendor, account"  # noqa: S608 - our own names
 # OnceHub tells nobody of a request that waits for approval, and reconciliation alone sees it.

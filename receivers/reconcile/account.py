@@ -13,11 +13,11 @@ from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
 from ingest.clock_file import read_clock_ahead
 from ingest.duration import describe_skew
 from ingest.errors import ConfigurationError, IngestError, VendorUnavailable
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.settings import Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS
 from ingest.vendors import AnyAccount
-from ingest.vendors.rest import AnyRest, Window, load_rest
+from ingest.vendors.rest import AnyRest, Window
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.compare import windows
 from receivers.reconcile.outlets import Noting, Nowhere, Outlet
@@ -42,7 +42,7 @@ class Around:
     settings: Settings
     warehouse: Warehouse
     follow: Follow
-    patience: Patience
+    patience: RetryBudget
 
 
 class AccountRun:
@@ -102,9 +102,7 @@ class AccountRun:
     @cached_property
     def _rest(self) -> AnyRest:
         """Raises ConfigurationError."""
-        return load_rest(self._account.vendor)(
-            self._account, Path(self._around.settings.reconcile.state_dir), self._around.patience
-        )
+        return self._account.rest(Path(self._around.settings.reconcile.state_dir), self._around.patience)
 
     def _now(self) -> datetime:
         return datetime.now(UTC) - self._ahead
@@ -164,7 +162,7 @@ class AccountRun:
         report, around, found = self._report, self._around, noting.progress
         rest = self._rest
         until = self._until or self._now()
-        into_the_future = rest.swept_by == "starts_at" and self._until is None
+        into_the_future = rest.window_column == "starts_at" and self._until is None
         report.until = None if into_the_future else until
         lag, before = around.settings.reconcile.lag, report.counts.requests
         ownership = Ownership(rest, around.warehouse, checkpoint)
@@ -175,7 +173,9 @@ class AccountRun:
         try:
             noting.wait()  # what is in the log tells whose key it is
             ownership.check()
-            for window in windows(found.done, until, min(rest.longest, _WINDOW), open_ended=into_the_future):
+            for window in windows(
+                found.done, until, min(rest.longest_window, _WINDOW), open_ended=into_the_future
+            ):
                 noting.begin(window.since, sweep.unlisted, sweep.rows)
                 sweep.window(window, partial(self._follow, window))
                 report.counts.requests = before + rest.requests

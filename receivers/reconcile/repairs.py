@@ -92,7 +92,7 @@ class Proof:
         missed = [
             booking
             for event, booking in appended
-            if event.type != GONE and booking.status not in self._rest.untold
+            if event.type != GONE and booking.status not in self._rest.silent_statuses
         ]
         vendor, account = self._rest.account.vendor, self._rest.account.name
         stored = self._warehouse.by("booking_id", vendor, account, [booking.booking_id for booking in missed])
@@ -100,5 +100,5 @@ class Proof:
         for booking in missed:
             held = next(iter(stored.get(booking.booking_id, ())), None)
             self.counts.repaired += (
-                compare(booking, held, self._rest.compared, now, self.lag) is not Verdict.MISSED
+                compare(booking, held, self._rest.compared_columns, now, self.lag) is not Verdict.MISSED
             )

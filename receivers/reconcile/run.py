@@ -13,7 +13,7 @@ import structlog
 from ingest.clock_file import write_clock_ahead
 from ingest.errors import ConfigurationError, LogUnavailable
 from ingest.log import Producer
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.vendors import AnyAccount
 from receivers.reconcile.account import AccountRun, Around, Follow
@@ -56,7 +56,7 @@ class Reconciler:
         self._settings = settings
         self._producer = producer
         self._around = Around(
-            settings, warehouse, follow, Patience(failing=settings.reconcile.patience.total_seconds())
+            settings, warehouse, follow, RetryBudget(failing=settings.reconcile.patience.total_seconds())
         )
 
     def run(self, accounts: Sequence[AnyAccount], wanted: Wanted) -> list[Report]:
@@ -102,9 +102,9 @@ def readable(settings: Settings, named: Iterable[str]) -> list[AnyAccount]:
     ]
     for account in accounts:
         if not account.settings.can_reconcile():
-            raise ConfigurationError(
-                f"account {account.name} cannot be reconciled: set {account.settings.reconcile_needs()}"
-            )
+            needed = account.settings.reconcile_needs()
+            remedy = f"set {needed}" if needed else account.settings.without_rest()
+            raise ConfigurationError(f"account {account.name} cannot be reconciled: {remedy}")
     if not accounts:
         raise ConfigurationError(NO_CREDENTIALS)
     return accounts

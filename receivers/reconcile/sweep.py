@@ -75,7 +75,7 @@ class Sweep:
         self._proof.wait()  # or what is in the log and not loaded would look missing
         with (
             self._keeping_what_was_found(),
-            ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool,
+            ThreadPoolExecutor(self._rest.concurrency, thread_name_prefix=self._rest.account.name) as pool,
         ):
             for block in self._blocks(widened(window, _OVERLAP)):
                 self._compare_block(block, pool)
@@ -89,7 +89,7 @@ class Sweep:
         """What the warehouse has in the windows and the vendor listed in none: gone, or moved out of them. Raises as `window`."""
         with (
             self._keeping_what_was_found(),
-            ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool,
+            ThreadPoolExecutor(self._rest.concurrency, thread_name_prefix=self._rest.account.name) as pool,
         ):
             found = self._fetched(sorted(self.unlisted), pool)
             self._take(
@@ -117,7 +117,7 @@ class Sweep:
         block: list[_Asked] = []
         for page in self._rest.bookings(window):
             self.counts.least_requests += 1
-            block += [_Asked(entry, self._rest.asked_at) for entry in page]
+            block += [_Asked(entry, self._rest.last_request_at) for entry in page]
             if len(block) >= _BLOCK:
                 yield block
                 block = []
@@ -125,7 +125,7 @@ class Sweep:
 
     def _compare_block(self, block: Sequence[_Asked], pool: ThreadPoolExecutor) -> None:
         keyed = [(key, asked) for asked in block if (key := self._readable(asked, self._rest.key))]
-        stored = self._stored(self._rest.listed_by, [key for key, _ in keyed])
+        stored = self._stored(self._rest.key_column, [key for key, _ in keyed])
         differing = [asked for key, asked in keyed if not self._alike(asked, stored.get(key, ()))]
         completed = [
             [read for one in some if (read := self._read(one))]
@@ -138,7 +138,7 @@ class Sweep:
 
     def _count_children(self, entry: Entry) -> None:
         """What several have in common, such as a customer, need be asked for once."""
-        children = self._rest.children(entry) - self._children
+        children = self._rest.detail_keys(entry) - self._children
         self._children |= children
         self.counts.least_requests += len(children)
 
@@ -146,8 +146,8 @@ class Sweep:
         """Whether nothing more need be read of an entry; then its bookings are counted here."""
         if any(is_of_future(one, asked.at) for one in stored):
             return False
-        if self._rest.listed_by == "group_id":
-            same = self._readable(asked, lambda entry: self._rest.alike(entry, stored))
+        if self._rest.key_column == "group_id":
+            same = self._readable(asked, lambda entry: self._rest.is_unchanged(entry, stored))
         else:
             read = self._read(asked)
             same = None if read is None else self._verdict(read, next(iter(stored), None)) is Verdict.MATCHED
@@ -162,7 +162,7 @@ class Sweep:
             records = self._rest.complete(asked.record or {})
         except PayloadError:
             return [asked]
-        at = asked.at if self._rest.listed_by == "booking_id" else self._rest.asked_at
+        at = asked.at if self._rest.key_column == "booking_id" else self._rest.last_request_at
         return [_Asked(record, at) for record in records]
 
     def _take(self, read: Sequence[_Read]) -> set[str]:
@@ -187,7 +187,9 @@ class Sweep:
     def _note_unlisted(self, window: Window) -> None:
         """A row younger than the vendor's lag is not doubted; one that a later window lists is not gone."""
         now = self._rest.now()
-        for some in self._warehouse.within(self._rest.swept_by, *self._whose, window.since, window.until):
+        for some in self._warehouse.within(
+            self._rest.window_column, *self._whose, window.since, window.until
+        ):
             self.rows += len(some)
             self.unlisted |= {
                 booking_id for booking_id, loaded_at in some if not is_recent(loaded_at, now, self._lag)
@@ -214,7 +216,7 @@ class Sweep:
             record = self._rest.fetch(booking_id)
         except PayloadError:
             record = {}
-        return _Asked(record, self._rest.asked_at)
+        return _Asked(record, self._rest.last_request_at)
 
     def _mark_gone(self, asked_at: Mapping[str, datetime]) -> None:
         """What it was comes along, from its row: nobody else can tell any more. A row that came after it was asked for is no older news.
@@ -243,7 +245,7 @@ class Sweep:
         return self._rest.account.vendor, self._rest.account.name
 
     def _verdict(self, read: _Read, held: Stored | None) -> Verdict:
-        return compare(read.booking, held, self._rest.compared, read.at, self._lag)
+        return compare(read.booking, held, self._rest.compared_columns, read.at, self._lag)
 
     def _count(self, booking_id: str, verdict: Verdict, status: BookingStatus | None = None) -> None:
         """Windows overlap, and lists shift while they are read: what is seen again counts only when it was missed again."""
@@ -252,7 +254,7 @@ class Sweep:
         if verdict is not Verdict.YOUNG and (verdict is Verdict.MISSED or not again):
             self.counts.seen += 1
             self.counts.matched += verdict is Verdict.MATCHED
-            told = status not in self._rest.untold
+            told = status not in self._rest.silent_statuses
             self.counts.missed += verdict is Verdict.MISSED and told
             self.counts.untold += verdict is Verdict.MISSED and not told
             self.counts.newer_here += verdict is Verdict.NEWER_HERE

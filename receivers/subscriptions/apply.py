@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable, WarehouseUnavailable
-from ingest.vendors.subscriptions import AnySubscriptions, Registered, SecretFrom, fingerprint
+from ingest.vendors.subscriptions import AnySubscriptions, SecretFrom, Subscription, fingerprint
 from receivers.subscriptions.plan import CREATING, Facts, Heard, Kind, Step, hides_secret, is_at, plan
 from receivers.subscriptions.rotation import Signed, Waiting, end
 from receivers.subscriptions.secret_store import Keyring
@@ -63,7 +63,7 @@ class Registrar:
         self._keyring = keyring
         self._lookback = lookback
         self._heard = heard
-        self._registered: list[Registered] = []
+        self._registered: list[Subscription] = []
         self._before: set[str] = set()
         self._fresh: dict[str, str] = {}
         self._doubtful: set[str] = set()
@@ -89,7 +89,7 @@ class Registrar:
             renew=renew,
             strange=frozenset(self._strange or ()),
         )
-        return plan(self.side.wanted(), self._registered, facts)
+        return plan(self.side.needed(), self._registered, facts)
 
     def _meet(self) -> None:
         """What is there at the very first look may be what another machine made, and lives by."""
@@ -162,13 +162,13 @@ class Registrar:
             if mark
         }
 
-    def ours(self) -> list[Registered]:
+    def ours(self) -> list[Subscription]:
         """What the vendor has of us."""
         return [
             one for step in self.look() if step.kind not in {Kind.LEAVE, Kind.TAKE_OVER} for one in step.old
         ]
 
-    def remove(self, ids: Collection[str]) -> list[Registered]:
+    def remove(self, ids: Collection[str]) -> list[Subscription]:
         """Of ours, those with these ids, or all of them; what was removed."""
         with self.state.alone():
             ours = self.ours()
@@ -215,7 +215,7 @@ class Registrar:
             if self._create(step, renewing=renewing) and not self.side.replaces:
                 self._delete([old for old in step.old if old not in strays])
 
-    def _delete(self, old: Sequence[Registered]) -> None:
+    def _delete(self, old: Sequence[Subscription]) -> None:
         for one in old:
             self.side.delete(one.id)
 
@@ -295,7 +295,7 @@ class Registrar:
         if made != state.made:
             self._write(self._dated(replace(state, made=made)))
 
-    def _proven_mark(self, one: Registered, now: Sequence[Step]) -> str:
+    def _proven_mark(self, one: Subscription, now: Sequence[Step]) -> str:
         """The fingerprint of the only live secret, for one that was made by hand and delivers; "" where several are live."""
         live = self._keyring.live()
         proven = (

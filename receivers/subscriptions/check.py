@@ -12,14 +12,12 @@ import structlog
 
 from ingest.clock import LOOKBACK_IN_DOUBT, is_future
 from ingest.errors import ConfigurationError, IngestError
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.settings import Settings
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import current_secrets_path
 from ingest.telemetry import SUBSCRIPTION_STATE
 from ingest.vendors import AnyAccount
-from ingest.vendors.rest import load_rest
-from ingest.vendors.subscriptions import load_subscriptions
 from receivers.subscriptions.apply import Allowed, Registrar
 from receivers.subscriptions.plan import Heard, Kind
 from receivers.subscriptions.secret_store import FileKeyring, Keyring
@@ -44,21 +42,9 @@ def open_registrar(
     settings: Settings, account: AnyAccount, heard: HeardFrom, keyring: Keyring | None = None
 ) -> Registrar:
     """Secrets are kept in the secrets file unless a keyring is given. Raises ConfigurationError, also where there is no API for it."""
-    found = load_subscriptions(account.vendor)
-    name = account.name
-    if found is None:
-        raise ConfigurationError(
-            f"{account.vendor} has no API for webhooks: `ingest webhooks plan {name}` shows what to do by hand"
-        )
-    if not account.settings.can_read():
-        needed = account.settings.rest_needs()
-        raise ConfigurationError(
-            f"account {name}: its webhooks can be registered with its REST credential only: set {needed}"
-        )
-    patience = Patience(failing=settings.reconcile.patience.total_seconds())
-    side = found(
-        load_rest(account.vendor)(account, Path(settings.reconcile.state_dir), patience),
-        settings.webhooks.timeout.total_seconds(),
+    patience = RetryBudget(failing=settings.reconcile.patience.total_seconds())
+    side = account.subscriptions(
+        Path(settings.reconcile.state_dir), patience, settings.webhooks.timeout.total_seconds()
     )
     kept = keyring or FileKeyring(account.settings, SecretsFile(current_secrets_path()))
     return Registrar(
@@ -113,7 +99,7 @@ def recheck(settings: Settings, heard: HeardFrom) -> list[Hole]:
     accounts = [
         account
         for account in settings.choose_accounts(())
-        if load_subscriptions(account.vendor) and account.settings.can_read()
+        if account.subscriptions_class and account.settings.can_read()
     ]
     for account in accounts:
         try:

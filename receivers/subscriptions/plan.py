@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from ingest.vendors.subscriptions import Registered, Wanted
+from ingest.vendors.subscriptions import Subscription, SubscriptionSpec
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 # A booking that changed while a subscription was being made may be missed by it.
@@ -38,8 +38,8 @@ class Step:
     """`old` is what it is about at the vendor. `by_hand`: only when a person says so."""
 
     kind: Kind
-    wanted: Wanted | None = None
-    old: tuple[Registered, ...] = ()
+    wanted: SubscriptionSpec | None = None
+    old: tuple[Subscription, ...] = ()
     why: str = ""
     by_hand: bool = False
 
@@ -79,7 +79,7 @@ class Facts:
     proven: frozenset[str] = frozenset()
 
 
-def plan(wanted: Sequence[Wanted], registered: Sequence[Registered], facts: Facts) -> list[Step]:
+def plan(wanted: Sequence[SubscriptionSpec], registered: Sequence[Subscription], facts: Facts) -> list[Step]:
     """A step for each that is wanted, and for each other that is there: ours are removed, others' left alone."""
     ours = [one for one in registered if is_at(facts.url, one) or one.id in facts.made]
     others = [one for one in registered if one not in ours]
@@ -99,12 +99,12 @@ def plan(wanted: Sequence[Wanted], registered: Sequence[Registered], facts: Fact
     return steps + [Step(Kind.LEAVE, old=(one,), why="not ours") for one in others if one.id not in taken]
 
 
-def hides_secret(one: Registered, made: Mapping[str, str]) -> bool:
+def hides_secret(one: Subscription, made: Mapping[str, str]) -> bool:
     """Whether nothing says which secret it has: it was made by hand, or on another machine."""
     return not (one.mark or one.secret or made.get(one.id))
 
 
-def _proven(ours: Sequence[Registered], facts: Facts) -> frozenset[str]:
+def _proven(ours: Sequence[Subscription], facts: Facts) -> frozenset[str]:
     """Return the id of our only working subscription if it hides its secret and deliveries came since it was made.
 
     A delivery is loaded only if a live secret had signed it, and nothing else of ours can have sent these. One that appeared
@@ -125,7 +125,7 @@ def _proven(ours: Sequence[Registered], facts: Facts) -> frozenset[str]:
 
 
 def _slot(
-    want: Wanted, mine: Sequence[Registered], others: Sequence[Registered], facts: Facts
+    want: SubscriptionSpec, mine: Sequence[Subscription], others: Sequence[Subscription], facts: Facts
 ) -> Iterator[Step]:
     newest_first = sorted(mine, key=lambda one: one.created_at or _LONG_AGO, reverse=True)
     flaws = {one.id: _flaw(want, one, facts) for one in newest_first}
@@ -145,9 +145,9 @@ def _slot(
 
 
 def _start(
-    want: Wanted,
-    mine: Sequence[Registered],
-    others: Sequence[Registered],
+    want: SubscriptionSpec,
+    mine: Sequence[Subscription],
+    others: Sequence[Subscription],
     flaws: Mapping[str, str],
     facts: Facts,
 ) -> Step:
@@ -167,23 +167,25 @@ def _start(
     return Step(Kind.CREATE, want, why="there is none")
 
 
-def _step(kind: Kind, want: Wanted | None, old: Sequence[Registered], why: str, facts: Facts) -> Step:
+def _step(
+    kind: Kind, want: SubscriptionSpec | None, old: Sequence[Subscription], why: str, facts: Facts
+) -> Step:
     """What goes to another public URL may be another installation's, that this one was copied from."""
     elsewhere = any(not is_at(facts.url, one) or _works_elsewhere(one, facts) for one in old)
     return Step(kind, want, tuple(old), why, by_hand=elsewhere)
 
 
-def _works_elsewhere(one: Registered, facts: Facts) -> bool:
+def _works_elsewhere(one: Subscription, facts: Facts) -> bool:
     """Whether it may be the one that an installation on another machine lives by."""
     return one.id in facts.strange and not one.stopped and not one.secret and not _known(one, facts)
 
 
-def is_at(url: str, one: Registered) -> bool:
+def is_at(url: str, one: Subscription) -> bool:
     """A path below ours is somebody else's."""
     return one.url.startswith(url) and one.url[len(url) : len(url) + 1] in {"", "?", "#"}
 
 
-def _flaw(want: Wanted, one: Registered, facts: Facts) -> str:
+def _flaw(want: SubscriptionSpec, one: Subscription, facts: Facts) -> str:
     """Why it has to be replaced; "" when it need not be."""
     if one.id in facts.renew:
         return "its secret is to be another"
@@ -205,16 +207,16 @@ def _right_url(wanted: str, found: str) -> bool:
     return found == wanted or ("?" not in wanted and found.partition("?")[0] == wanted)
 
 
-def _known(one: Registered, facts: Facts) -> bool:
+def _known(one: Subscription, facts: Facts) -> bool:
     live = facts.live is None or bool({one.mark, facts.made.get(one.id, "")} & facts.live)
     return live or one.id in facts.proven
 
 
-def _unstored(one: Registered, facts: Facts) -> bool:
+def _unstored(one: Subscription, facts: Facts) -> bool:
     return bool(one.secret) and not _known(one, facts)
 
 
-def _silence(one: Registered, facts: Facts) -> str:
+def _silence(one: Subscription, facts: Facts) -> str:
     """Where the vendor does not tell that it stopped, what reconciliation had to repair does."""
     heard = facts.heard
     if facts.tells_state or heard.missed is None:

@@ -19,7 +19,7 @@ from ingest.booking import Booking, Stored
 from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.log import Partition, StoredRecord
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import BookingMapper
 from receivers.reconcile.compare import Verdict, compare, supersedes
 from tests.consumers.rig import Rig
 from tests.consumers.samples import START, TOPIC, moment, sample

@@ -14,7 +14,7 @@ from consumers.rows import Row
 from consumers.versions import Key
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import BookingMapper
 from tests.consumers.rig import Rig
 from tests.consumers.samples import START, TOPIC, TOPICS, moment, sample
 

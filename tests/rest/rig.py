@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.simulator.api import Allowed, RestDialect, load_rest_dialect
 from ingest.simulator.server import RestServer
 from ingest.simulator.world import Meeting
 from ingest.vendors import load_account_class
-from ingest.vendors.rest import AnyRest, Window, load_rest
+from ingest.vendors.rest import AnyRest, Window
 from tests.simulator.story import BEGINNING, DIALECTS, live, new_world
 
-HASTY = Patience(busy=5.0, failing=2.0, answer=5.0)
+HASTY = RetryBudget(busy=5.0, failing=2.0, answer=5.0)
 END = BEGINNING + timedelta(days=5)
 # Of both kinds of windows, by time of change and by start.
 ALL = Window(BEGINNING - timedelta(days=1), END + timedelta(days=10))
@@ -39,7 +39,7 @@ class Side:
         """Requests that reached the vendor."""
         return sum(self.server.requests.values())
 
-    def open(self, patience: Patience = HASTY, /, **settings: Any) -> AnyRest:
+    def open(self, patience: RetryBudget = HASTY, /, **settings: Any) -> AnyRest:
         """As often as wished; settings may be changed."""
         found = load_account_class(self.dialect.vendor)
         own = {
@@ -50,7 +50,7 @@ class Side:
         }
         table = {**own, "name": "sales", "webhook_secrets": ["only-for-tests"], **settings}
         account = found(found.settings_model.model_validate(table), "https://hooks.example.com")
-        return load_rest(self.dialect.vendor)(account, self.tokens, patience)
+        return account.rest(self.tokens, patience)
 
 
 @contextmanager

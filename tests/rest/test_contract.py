@@ -42,7 +42,7 @@ def test_a_window_is_not_narrower_than_asked_for(side: Side) -> None:
         BEGINNING + timedelta(days=1, hours=3), BEGINNING + timedelta(days=2, hours=7, minutes=20, seconds=59)
     )
     assert window.until is not None
-    name = "starts_at" if rest.swept_by == "starts_at" else "changed_at"
+    name = "starts_at" if rest.window_column == "starts_at" else "changed_at"
     within = [
         meeting
         for meeting in side.meetings.values()

@@ -11,7 +11,7 @@ import pytest
 from dlt.sources.rest_api import rest_api_resources
 
 from ingest.errors import VendorRefused
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.simulator.appointedd.api import AppointeddRest
 from ingest.simulator.oncehub.api import OncehubRest
 from ingest.simulator.world import Kind
@@ -95,7 +95,7 @@ def test_every_resource_loads_with_its_key(
     for number in [*side.meetings][12:]:
         del side.meetings[number]
     rest = side.open()
-    rest.ids = [f"HOLD{number}" for number in side.meetings]
+    rest.requested_ids = [f"HOLD{number}" for number in side.meetings]
     resources = source(rest).resources
     assert set(resources) == NAMES[vendor]
     load(pipeline, rest, *NAMES[vendor])
@@ -146,7 +146,7 @@ def test_oncehub_refusing_its_webhook_events_for_another_reason_is_a_failure(onc
 def test_appointedds_v2_is_loaded_as_it_is(appointedd: Side, pipeline: dlt.Pipeline) -> None:
     assert isinstance(appointedd.dialect, AppointeddRest)
     url = appointedd.server.api_url("sales").replace("/v1", "/v2")
-    rest = appointedd.open(Patience(5, 2, 5), api="v2", api_url=url, **appointedd.dialect.v2.settings())
+    rest = appointedd.open(RetryBudget(5, 2, 5), api="v2", api_url=url, **appointedd.dialect.v2.settings())
     load(pipeline, rest)
     assert rows(pipeline, "select count(*), count(distinct id) from bookings") == [
         (len(appointedd.meetings),) * 2

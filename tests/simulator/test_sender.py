@@ -62,7 +62,7 @@ def test_a_webhook_is_posted_to_the_accounts_url_and_believed(account: str) -> N
     assert counts(sent) == {"answers": {202: 1}, "webhooks": 1, "given_up": 0, "latencies": 1}
     assert listener.paths == [f"/webhooks/{account}/{account}"]
     assert listener.deliveries[0].query == ("domain=bookings&type=created" if account == "bookeo" else "")
-    assert listener.deliveries[0].headers.one("content-type") == "application/json"
+    assert listener.deliveries[0].headers.get_single("content-type") == "application/json"
     verify_all(listener, account)
 
 
@@ -78,7 +78,7 @@ def test_a_webhook_that_is_refused_is_sent_again_until_it_is_taken(account: str)
 def test_every_attempt_is_signed_anew() -> None:
     with listening(503, 503) as listener:
         deliver(listener.url, [change_of("bookeo")])
-    times = [int(delivery.headers.one(TIMESTAMP)) for delivery in listener.deliveries]
+    times = [int(delivery.headers.get_single(TIMESTAMP)) for delivery in listener.deliveries]
     assert len(times) == 3
     assert all(later > earlier for earlier, later in pairwise(times))
     verify_all(listener, "bookeo")

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from ingest.vendors.subscriptions import Registered, Wanted
+from ingest.vendors.subscriptions import Subscription, SubscriptionSpec
 from receivers.subscriptions.plan import Facts, Heard, Kind, plan
 
 URL = "https://hooks.example.com/webhooks/oncehub/sales"
 EVENTS = frozenset({"booked", "cancelled"})
-WANT = Wanted("account", URL, EVENTS)
+WANT = SubscriptionSpec("account", URL, EVENTS)
 MAY, JUNE = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
 
 
-def one(name: str = "a", **values: Any) -> Registered:
+def one(name: str = "a", **values: Any) -> Subscription:
     usual: dict[str, Any] = {
         "id": name,
         "slot": "account",
@@ -24,7 +24,7 @@ def one(name: str = "a", **values: Any) -> Registered:
         "created_at": MAY,
         "mark": "good",
     }
-    return Registered(**usual | values)
+    return Subscription(**usual | values)
 
 
 def facts(**values: Any) -> Facts:
@@ -33,7 +33,9 @@ def facts(**values: Any) -> Facts:
 
 
 def kinds(
-    registered: Sequence[Registered], known: Facts | None = None, wanted: Sequence[Wanted] = (WANT,)
+    registered: Sequence[Subscription],
+    known: Facts | None = None,
+    wanted: Sequence[SubscriptionSpec] = (WANT,),
 ) -> list[tuple[Kind, str]]:
     """What is done with which."""
     return [
@@ -42,7 +44,7 @@ def kinds(
     ]
 
 
-CASES: list[tuple[str, Sequence[Registered], Facts, list[tuple[Kind, str]]]] = [
+CASES: list[tuple[str, Sequence[Subscription], Facts, list[tuple[Kind, str]]]] = [
     ("nothing", [], facts(), [(Kind.CREATE, "")]),
     ("as wanted", [one()], facts(), [(Kind.KEEP, "a")]),
     ("a query that makes it unique", [one(url=f"{URL}?v=1")], facts(), [(Kind.KEEP, "a")]),
@@ -92,13 +94,13 @@ CASES: list[tuple[str, Sequence[Registered], Facts, list[tuple[Kind, str]]]] = [
     ("registered", "known", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_each_case_has_its_steps(
-    registered: Sequence[Registered], known: Facts, expected: list[tuple[Kind, str]]
+    registered: Sequence[Subscription], known: Facts, expected: list[tuple[Kind, str]]
 ) -> None:
     assert kinds(registered, known) == expected
 
 
 def test_a_query_that_is_part_of_what_is_wanted_must_be_it() -> None:
-    want = Wanted("account", f"{URL}?domain=bookings&type=created", EVENTS)
+    want = SubscriptionSpec("account", f"{URL}?domain=bookings&type=created", EVENTS)
     assert kinds([one(url=want.url)], wanted=[want]) == [(Kind.KEEP, "a")]
     assert kinds([one(url=f"{URL}?type=created&domain=bookings")], wanted=[want]) == [(Kind.REPLACE, "a")]
     assert kinds([one(url=URL)], wanted=[want]) == [(Kind.REPLACE, "a")]
@@ -119,7 +121,7 @@ def test_a_query_that_is_part_of_what_is_wanted_must_be_it() -> None:
         "another machine's that is not wanted",
     ],
 )
-def test_what_may_be_another_installations_takes_a_person(registered: Registered, known: Facts) -> None:
+def test_what_may_be_another_installations_takes_a_person(registered: Subscription, known: Facts) -> None:
     assert all(step.by_hand for step in plan([WANT], [registered], known) if step.old)
 
 

@@ -92,12 +92,11 @@ def _others(settings: Settings) -> list[list[Check]]:
     from consumers.table_check import check_tables
     from consumers.warehouse.rights import check_warehouse
     from ingest.probing import check_log
-    from ingest.vendors.rest import load_rest
     from receivers.spool.folder import check_spool
 
     accounts = list(settings.build_accounts().values())
     for account in accounts:
-        load_rest(account.vendor)
+        _ = account.rest_class  # imports the vendor's REST side
     return [
         [Check("public url", partial(check_public_url, settings))],
         [Check("clock", partial(check_clock, settings))],
