@@ -176,7 +176,7 @@ class SqliteConsumer:
 
     def shrink(self) -> bool:
         """Gives some of what deleted records took back to the file system; whether there is more."""
-        with unavailable(self._path), self._file.use() as connection:
+        with unavailable(self._path), self._file.transaction() as connection:
             connection.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
             return bool(_scalar(connection, "PRAGMA freelist_count"))
 
