@@ -18,7 +18,14 @@ from ingest.vendors import vendor_names
 from tests.e2e.processes import Process
 from tests.faults.child import Child, signal_to
 from tests.faults.clock import replace, withdraw
-from tests.faults.history import copy_log, copy_warehouse, delete_topic, events_in_log, restore_warehouse
+from tests.faults.history import (
+    checkpoint_log,
+    copy_log,
+    copy_warehouse,
+    delete_topic,
+    events_in_log,
+    restore_warehouse,
+)
 from tests.faults.load import EventKey, Vendors
 from tests.faults.plan import Fault, Kind, Plan
 from tests.faults.proxy import Proxy
@@ -268,6 +275,26 @@ class Breaker:
             kept.replace(path)
             return await self._note_cut(await self._accepted_by_now())
 
+    async def overwrite_log(self, fault: Fault) -> bool:
+        """In place, under all that use it; whoever did it then deletes the -wal and -shm, as the log's error tells them."""
+        path = sqlite_path(self._stand.settings)
+        async with self._turns["log"], self._turns["log's file"]:  # a full disk would leave half a copy
+            try:
+                kept = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
+            except sqlite3.Error:
+                return False
+            if kept is None or path is None:
+                return False
+            await asyncio.sleep(fault.seconds)
+            await asyncio.to_thread(checkpoint_log, path)  # from here on the -wal is of another time
+            await asyncio.sleep(_ANSWER_SECONDS)
+            await asyncio.to_thread(subprocess.run, ["cp", kept, path], check=True)
+            accepted = await self._accepted_by_now()
+            await asyncio.sleep(fault.seconds)
+            for kind in ("wal", "shm"):
+                path.with_name(f"{path.name}-{kind}").unlink(missing_ok=True)
+            return await self._note_cut(accepted)
+
     async def delete_wal(self, _: Fault) -> bool:
         """Under all that use it."""
         path = sqlite_path(self._stand.settings)
@@ -407,6 +434,7 @@ _HOW: Mapping[Kind, Callable[[Breaker, Fault], Awaitable[bool]]] = {
     Kind.LOG_CUT: Breaker.cut_log,
     Kind.TOPIC_ANEW: Breaker.make_topic_anew,
     Kind.LOG_RESTORED: Breaker.restore_log,
+    Kind.LOG_OVERWRITTEN: Breaker.overwrite_log,
     Kind.WAL_DELETED: Breaker.delete_wal,
     Kind.WAREHOUSE_RESTORED: Breaker.restore_warehouse,
     Kind.CONSUMER_CLOCK: Breaker.shift_consumers_clock,

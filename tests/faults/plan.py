@@ -39,6 +39,7 @@ class Kind(StrEnum):
     LOG_CUT = "brokers lose the tail of the log"
     TOPIC_ANEW = "a topic is deleted and made again"
     LOG_RESTORED = "log restored from a copy"
+    LOG_OVERWRITTEN = "a copy written over the log's file"
     WAL_DELETED = "the log's -wal deleted"
     WAREHOUSE_RESTORED = "warehouse restored from a copy"
 
@@ -79,6 +80,7 @@ _LASTING = {
     Kind.CONSUMER_JOINS: (4.0, 20.0),
     Kind.LOG_CUT: (0.2, 3.0),
     Kind.LOG_RESTORED: (1.0, 10.0),
+    Kind.LOG_OVERWRITTEN: (1.0, 6.0),
     Kind.WAREHOUSE_RESTORED: (1.0, 10.0),
 }
 _STEPS = {
@@ -117,7 +119,7 @@ _KAFKA = _BOTH | {
     Kind.CONSUMER_JOINS,
 }
 KINDS: Mapping[str, frozenset[Kind]] = {
-    "sqlite": _BOTH | {Kind.FULL_LOG_DISK, Kind.LOG_RESTORED, Kind.WAL_DELETED},
+    "sqlite": _BOTH | {Kind.FULL_LOG_DISK, Kind.LOG_RESTORED, Kind.LOG_OVERWRITTEN, Kind.WAL_DELETED},
     "kafka": _KAFKA | {Kind.TOPIC_ANEW, Kind.LOG_CUT},
     "cluster": _KAFKA | {Kind.KILL_LEADER, Kind.TOPIC_ANEW},  # what is cut from one copy, the others have
 }
