@@ -238,10 +238,11 @@ class Breaker:
         return True
 
     async def cut_log(self, fault: Fault) -> bool:
-        """All brokers crash, and what they had not synced is gone."""
+        """All brokers lose power together, and what they had not synced is gone: what one of several still has, the others get from it."""
         async with self._turns["brokers"]:
             for broker in self._stand.servers.brokers:
                 broker.kill()
+            for broker in self._stand.servers.brokers:
                 broker.lose_tail(self._stand.settings.topics(), fault.chance * _LARGEST_CUT)
             accepted = await self._accepted_by_now()
             await asyncio.sleep(fault.seconds)

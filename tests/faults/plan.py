@@ -117,11 +117,13 @@ _KAFKA = _BOTH | {
     Kind.NETWORK_SILENT,
     Kind.NETWORK_SLOW,
     Kind.CONSUMER_JOINS,
+    Kind.LOG_CUT,
+    Kind.TOPIC_ANEW,
 }
 KINDS: Mapping[str, frozenset[Kind]] = {
     "sqlite": _BOTH | {Kind.FULL_LOG_DISK, Kind.LOG_RESTORED, Kind.LOG_OVERWRITTEN, Kind.WAL_DELETED},
-    "kafka": _KAFKA | {Kind.TOPIC_ANEW, Kind.LOG_CUT},
-    "cluster": _KAFKA | {Kind.KILL_LEADER, Kind.TOPIC_ANEW},  # what is cut from one copy, the others have
+    "kafka": _KAFKA,
+    "cluster": _KAFKA | {Kind.KILL_LEADER},
 }
 OF_WAREHOUSE: Mapping[str, frozenset[Kind]] = {
     "duckdb": frozenset({Kind.WAREHOUSE_RESTORED}),
