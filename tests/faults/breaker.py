@@ -289,7 +289,9 @@ class Breaker:
             await asyncio.sleep(fault.seconds)
             await asyncio.to_thread(checkpoint_log, path)  # from here on the -wal is of another time
             await asyncio.sleep(_ANSWER_SECONDS)
-            await asyncio.to_thread(subprocess.run, ["cp", kept, path], check=True)
+            copying = await asyncio.create_subprocess_exec("cp", str(kept), str(path))
+            if await copying.wait():
+                return False
             accepted = await self._accepted_by_now()
             await asyncio.sleep(fault.seconds)
             for kind in ("wal", "shm"):
