@@ -15,7 +15,7 @@ from ingest.booking import Stored
 from ingest.errors import ConfigurationError, PayloadError, VendorUnavailable
 from ingest.vendors.rest import AnyRest
 from receivers.reconcile.checkpoint import Checkpoint, KnownKey
-from receivers.reconcile.proof import Warehouse
+from receivers.reconcile.repairs import Warehouse
 
 log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ class Ownership:
         self._rest = rest
         self._warehouse = warehouse
         self._checkpoint = checkpoint
-        self._fingerprint = rest.account.rest_fingerprint()
+        self._fingerprint = rest.settings.rest_fingerprint()
         self._key = KnownKey(self._fingerprint, since=datetime.now(UTC))
         self._has_read = False
 
@@ -72,7 +72,7 @@ class Ownership:
         if owner is None or not self._key.proven:
             log.warning(
                 "reconcile.gone_unproven",
-                source=self._rest.vendor.source,
+                source=self._rest.account.source,
                 bookings=len(absent),
                 why="there is no other booking to try",
             )
@@ -95,7 +95,7 @@ class Ownership:
 
     def _sample(self, *, by_webhook: bool = False, without: Collection[str] = ()) -> Sequence[Stored]:
         """Return the newest bookings that should be there; `by_webhook`, because what a wrong key loaded proves nothing."""
-        vendor, account = self._rest.vendor.name, self._rest.account.name
+        vendor, account = self._rest.account.vendor, self._rest.account.name
         found = self._warehouse.newest(vendor, account, _SAMPLE + len(without), by_webhook=by_webhook)
         return [stored for stored in found if stored.booking.booking_id not in without][:_SAMPLE]
 
@@ -124,7 +124,7 @@ class Ownership:
         """
         try:
             record = self._rest.fetch(stored.booking.booking_id)
-            read = self._rest.vendor.booking_of_record(orjson.dumps(record)) if record else None
+            read = self._rest.account.booking_of_record(orjson.dumps(record)) if record else None
         except PayloadError:
             return None
         if read is None:

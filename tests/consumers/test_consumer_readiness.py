@@ -6,14 +6,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from consumers.query import query
 from consumers.run import _probes
-from ingest.cli.reconciling import _probes as reconcile_probes
+from ingest.cli.reconcile import _probes as reconcile_probes
 from ingest.errors import WarehouseUnavailable
 from ingest.finding import Finding
 from ingest.opening import open_producer
 from ingest.readiness import Readiness
 from ingest.settings import Settings
+from ingest.warehouse.query import query
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.rig import PATIENCE, Command, Rig, changed, tree_for, until
 from tests.consumers.samples import TOPIC, sample

@@ -11,7 +11,7 @@ from ingest.admin import build_admin, serve_admin
 from ingest.errors import ConfigurationError
 from ingest.probing import AppendProbe
 from ingest.settings import ReceiverSettings
-from receivers.spool.opening import readiness
+from receivers.spool.folder import readiness
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import SALES, SECRET, Request, booking, signed

@@ -16,7 +16,7 @@ from ingest.log.sqlite import SqliteProducer
 from ingest.probing import AppendProbe
 from ingest.settings import Settings
 from receivers.spool.file import SpoolFile
-from receivers.spool.opening import check_spool, readiness
+from receivers.spool.folder import check_spool, readiness
 from tests.kafka.broker import free_port
 from tests.receivers.running import PATIENCE, TOPIC
 

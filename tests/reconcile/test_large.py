@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingest.log import Record
-from receivers.reconcile import proof, sweep
+from receivers.reconcile import repairs, sweep
 from receivers.reconcile.outlets import Outlet
 from receivers.reconcile.sweep import Sweep
 from tests.reconcile.shop import Shop
@@ -19,7 +19,7 @@ def test_blocks_and_repairs_are_bounded_by_bytes(
     tmp_path: Path, account: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "_BLOCK_BYTES", _FEW_BYTES)
-    monkeypatch.setattr(proof, "_MANY_BYTES", _FEW_BYTES)
+    monkeypatch.setattr(repairs, "_MANY_BYTES", _FEW_BYTES)
     taken, appended = [], []
     take, append = Sweep._take, Outlet.append
 
