@@ -201,10 +201,11 @@ class Sweep:
             found |= zip(some, pool.map(self._fetch, some), strict=True)
             self.counts.least_requests += len(some)
             gone = sum(asked.record is None for asked in found.values())
-            if gone > _FEW and gone > min(self.rows, 2 * _SOME) / 2:
+            too_many = gone > _FEW and gone > min(self.rows, 2 * _SOME) / 2
+            if too_many and not self._ownership.is_confirmed:
                 raise ConfigurationError(
                     f"{self._rest.label}: at least {gone} of {self.rows} bookings here are not at the vendor. Is the key another account's?"
-                    " None was marked as gone"
+                    f" None was marked as gone. {self._ownership.way_on}"
                 )
         return found
 
