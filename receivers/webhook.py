@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic, perf_counter
 
 import structlog
@@ -18,7 +19,7 @@ from ingest.clock import CLOCK_REMEDY
 from ingest.dead_letter import DeadLetter, kept_headers, kept_query
 from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
-from ingest.event import SENT_AT
+from ingest.event import RECEIVED_BY, SENT_AT
 from ingest.instant import format_instant
 from ingest.log import Producer, Record
 from ingest.settings import Settings
@@ -32,7 +33,7 @@ from ingest.telemetry import (
 )
 from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
-from receivers.clock import SignatureClock, judge
+from receivers.clock import MeasuredClock, SignatureClock, judge
 from receivers.diagnosis import diagnose
 from receivers.in_flight import Held, InFlight
 from receivers.losses import report_loss
@@ -72,6 +73,7 @@ class Webhooks:
             Future[None], float
         ] = {}  # since when the log has not acknowledged, the oldest first
         self._clock = SignatureClock()
+        self._measured = MeasuredClock(Path(settings.reconcile.state_dir))
         self._next_diagnosis = -math.inf
 
     async def endpoint(self, request: Request) -> Response:
@@ -185,7 +187,7 @@ class Webhooks:
             )
 
     async def _delivery(self, request: Request, held: Held) -> Delivery:
-        received_at = datetime.now(UTC)
+        received_at, received_by = datetime.now(UTC), self._measured.now()
         parts = []
         async with held.arriving(self._settings.receiver.body_timeout.total_seconds()):
             async for part in request.stream():
@@ -194,7 +196,7 @@ class Webhooks:
                     parts.append(part)
         lines = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
         query: bytes = request.scope["query_string"]
-        return Delivery(query.decode("latin-1"), Headers.of(lines), b"".join(parts), received_at)
+        return Delivery(query.decode("latin-1"), Headers.of(lines), b"".join(parts), received_at, received_by)
 
     def _set_aside(self, vendor: AnyVendor, dead: DeadLetter) -> str:
         DEAD_LETTERS.labels(vendor.name, vendor.account.name, dead.reason).inc()
@@ -235,8 +237,8 @@ def _dead_letter(vendor: AnyVendor, verified: VerifiedDelivery, reason: str, det
         vendor.event_headers,
         vendor.account.live_secrets(),
     )
-    if verified.proof.sent_at:
-        headers[SENT_AT] = format_instant(verified.proof.sent_at)
+    times = {SENT_AT: verified.proof.sent_at, RECEIVED_BY: verified.delivery.received_by}
+    headers |= {name: format_instant(time) for name, time in times.items() if time}
     return DeadLetter(
         source=vendor.source,
         reason=reason,
