@@ -98,7 +98,7 @@ class Loader:
         self._producer = producer
         self._warehouse = warehouse
         self._topics = Topics(settings.dead_letter_topic, settings.audit_topic)
-        self._mapper = BookingMapper(settings.vendors())
+        self._mapper = BookingMapper(settings.build_accounts())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._unreadable = BadRun(settings.consumer.dead_letter_limit)
         self._refused = BadRun(settings.consumer.dead_letter_limit)
@@ -202,7 +202,7 @@ class Loader:
     def _follow_accounts(self) -> None:
         settings = self._current()
         if settings is not self._mapped:
-            self._mapped, self._mapper = settings, BookingMapper(settings.vendors())
+            self._mapped, self._mapper = settings, BookingMapper(settings.build_accounts())
 
     def _prepare(self) -> None:
         """The tables are there to be read before the first event."""

@@ -16,7 +16,7 @@ from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
 from ingest.instant import as_utc, parse_instant
-from ingest.warehouse_values import is_instant, is_version, parsed_json
+from ingest.warehouse.values import is_instant, is_version, parsed_json
 
 Row = dict[str, Any]
 

@@ -7,7 +7,6 @@ import structlog
 
 from consumers.loader import Loader
 from consumers.warehouse import Warehouse
-from consumers.warehouse.reach import reach
 from ingest.admin import serve_admin
 from ingest.opening import open_consumer, open_producer
 from ingest.probing import probe_read
@@ -15,6 +14,7 @@ from ingest.readiness import Probe
 from ingest.settings import Settings
 from ingest.settings.live import Live
 from ingest.settings.sources import load_settings, watched_paths
+from ingest.warehouse.reach import reach
 
 log = structlog.get_logger()
 

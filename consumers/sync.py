@@ -11,7 +11,7 @@ import structlog
 from consumers.warehouse.sync import Loaded, SyncPipeline
 from ingest.errors import ConfigurationError, IngestError, LoadRefused, VendorBusy
 from ingest.settings import NO_CREDENTIALS, Settings
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest, load_rest
 
 log = structlog.get_logger()
@@ -41,25 +41,25 @@ class Synced:
 
 
 def sync(
-    settings: Settings, account: str | None, resources: Sequence[str], follow: Follow, ids: Sequence[str] = ()
+    settings: Settings, name: str | None, resources: Sequence[str], follow: Follow, ids: Sequence[str] = ()
 ) -> Iterator[Synced]:
     """All accounts that have what REST needs, or one; its usual resources, or those named. Raises ConfigurationError for unknown names.
 
     `ids` are of the objects wanted of a resource that has no list.
     """
     only = resources[0] if len(resources) == 1 else None
-    for vendor in _accounts(settings, account):
+    for account in _accounts(settings, name):
         try:
-            rest = load_rest(vendor.name)(vendor, Path(settings.reconcile.state_dir))
+            rest = load_rest(account.vendor)(account, Path(settings.reconcile.state_dir))
             _name_ids(rest, resources, ids)
             pipeline = SyncPipeline(settings, rest)
         except IngestError as problem:
-            if isinstance(problem, ConfigurationError) and account is not None:
+            if isinstance(problem, ConfigurationError) and name is not None:
                 raise
-            yield Synced(vendor.account.name, vendor.name, only, None, 0, 0.0, problem)
+            yield Synced(account.name, account.vendor, only, None, 0, 0.0, problem)
             continue
         with closing(pipeline):
-            yield from _account(pipeline, vendor, resources, follow)
+            yield from _account(pipeline, account, resources, follow)
 
 
 def _name_ids(rest: AnyRest, resources: Sequence[str], ids: Sequence[str]) -> None:
@@ -70,56 +70,56 @@ def _name_ids(rest: AnyRest, resources: Sequence[str], ids: Sequence[str]) -> No
         raise ConfigurationError(
             f"--id is for resources without a list; name one of them: {known}"
             if known
-            else f"--id: {rest.vendor.name} has no resource for it"
+            else f"--id: {rest.account.vendor} has no resource for it"
         )
     if wanted and not ids:
         raise ConfigurationError(
-            f"{rest.vendor.name} has no list of {wanted[0]}: name those you want with --id, once for each"
+            f"{rest.account.vendor} has no list of {wanted[0]}: name those you want with --id, once for each"
         )
     rest.ids = tuple(dict.fromkeys(ids))
 
 
 def _account(
-    pipeline: SyncPipeline, vendor: AnyVendor, resources: Sequence[str], follow: Follow
+    pipeline: SyncPipeline, account: AnyAccount, resources: Sequence[str], follow: Follow
 ) -> Iterator[Synced]:
     if unknown := sorted(set(resources) - set(pipeline.resources)):
         raise ConfigurationError(
-            f"{vendor.name} has no resource {', '.join(unknown)}: known are {', '.join(pipeline.resources)}"
+            f"{account.vendor} has no resource {', '.join(unknown)}: known are {', '.join(pipeline.resources)}"
         )
     busy: VendorBusy | None = None
     for resource in resources or pipeline.usual:
         if busy:  # it would answer the others no sooner
-            yield Synced(vendor.account.name, vendor.name, resource, pipeline.table(resource), 0, 0.0, busy)
+            yield Synced(account.name, account.vendor, resource, pipeline.table(resource), 0, 0.0, busy)
             continue
-        synced = _resource(pipeline, vendor, resource, follow)
+        synced = _resource(pipeline, account, resource, follow)
         yield synced
         busy = synced.problem if isinstance(synced.problem, VendorBusy) else None
 
 
-def _resource(pipeline: SyncPipeline, vendor: AnyVendor, resource: str, follow: Follow) -> Synced:
-    account, started, read = vendor.account.name, time.monotonic(), 0
+def _resource(pipeline: SyncPipeline, account: AnyAccount, resource: str, follow: Follow) -> Synced:
+    name, started, read = account.name, time.monotonic(), 0
     problem: IngestError | None = None
 
     def count(more: int) -> None:
         nonlocal read
         read += more
-        follow(account, resource, read)
+        follow(name, resource, read)
 
     loaded = Loaded(0, (), ())
-    follow(account, resource, 0)
+    follow(name, resource, 0)
     try:
         loaded = pipeline.load(resource, count)
     except IngestError as error:
         problem = error
     except Exception as error:  # ours, or of a library: the other resources are loaded all the same
-        log.exception("sync.crashed", account=account, resource=resource)
+        log.exception("sync.crashed", account=name, resource=resource)
         problem = LoadRefused(
-            f"{vendor.name} account {account}: {resource} fails with {type(error).__name__}; the log has its place in the code"
+            f"{account.vendor} account {name}: {resource} fails with {type(error).__name__}; the log has its place in the code"
         )
     seconds = time.monotonic() - started
     return Synced(
-        account,
-        vendor.name,
+        name,
+        account.vendor,
         resource,
         pipeline.table(resource),
         loaded.rows,
@@ -131,10 +131,10 @@ def _resource(pipeline: SyncPipeline, vendor: AnyVendor, resource: str, follow: 
     )
 
 
-def _accounts(settings: Settings, account: str | None) -> list[AnyVendor]:
-    if account is not None:
-        return settings.chosen([account])
-    able = [vendor for vendor in settings.chosen([]) if vendor.account.can_read()]
+def _accounts(settings: Settings, name: str | None) -> list[AnyAccount]:
+    if name is not None:
+        return settings.choose_accounts([name])
+    able = [account for account in settings.choose_accounts([]) if account.settings.can_read()]
     if not able:
         raise ConfigurationError(NO_CREDENTIALS)
     return able

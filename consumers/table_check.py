@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from consumers.query import query
 from consumers.rows import SCHEMAS, TABLES, how_to_fill
 from ingest.errors import ConfigurationError, IngestError, NoSuchTable, NothingLoaded
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
+from ingest.warehouse.query import query
 
 _CHECK = "tables"
 # As `is_version`, in SQL that every destination has.

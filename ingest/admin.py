@@ -19,9 +19,9 @@ from starlette.routing import Route
 from ingest.allowed_hosts import AllowedHosts
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, readiness
-from ingest.listening import bind
 from ingest.readiness import Probe, Readiness
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings
+from ingest.sockets import bind
 
 Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
 

@@ -14,7 +14,7 @@ from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 from dlt.sources.rest_api import rest_api_resources
 
-from ingest.vendors import load_vendor
+from ingest.vendors import load_account_class
 from ingest.vendors.rest import load_rest
 
 _OWN_KEEPING: Any = {"disposition": "merge", "strategy": "delete-insert"}
@@ -66,12 +66,12 @@ def bookeo_source(
 def _resources(
     name: str, api_url: str | None, ids: Sequence[str] = (), /, **settings: Any
 ) -> Iterator[DltResource]:
-    vendor = load_vendor(name)
-    account = vendor.Account.model_validate(
+    account_class = load_account_class(name)
+    account_settings = account_class.settings_model.model_validate(
         {"name": "source", "vendor": name, "api_url": api_url, **settings}
     )
     rest = load_rest(name)(
-        vendor(account, "http://127.0.0.1"), Path()
+        account_class(account_settings, "http://127.0.0.1"), Path()
     )  # no credential here is one that is kept and renewed
     rest.ids = tuple(dict.fromkeys(ids))
     for resource in rest_api_resources(rest.config()):

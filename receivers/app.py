@@ -22,11 +22,11 @@ from ingest.settings.environment import variable_name
 from ingest.settings.live import LiveAccounts
 from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 from receivers.refusals import Refusals
 from receivers.seldom import SeldomWarned
 from receivers.site import SITE_HEADER, site_of
-from receivers.spool.opening import open_spooling
+from receivers.spool.folder import open_spooling
 from receivers.webhook import Webhooks
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     return build_app(settings, accounts, open_spooling(settings))
 
 
-def ready_vendors(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:
+def ready_accounts(settings: Settings) -> Mapping[tuple[str, str], AnyAccount]:
     """Every account; raises ConfigurationError where one has no webhook secret: it could not tell friend from forger."""
     if not settings.accounts:
         raise ConfigurationError(NO_ACCOUNT)
@@ -60,24 +60,24 @@ def ready_vendors(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:
         )
     for names in settings.sharing_secrets():
         log.warning("accounts.same_secret", accounts=names, why=RISK_OF_SHARING)
-    return settings.vendors()
+    return settings.build_accounts()
 
 
-def with_secrets(settings: Settings) -> Mapping[tuple[str, str], AnyVendor]:
+def with_secrets(settings: Settings) -> Mapping[tuple[str, str], AnyAccount]:
     """For a worker, which may start long after the receiver did: an account without a webhook secret is left out, so that it does not hold up the others.
 
     Raises ConfigurationError where all are: a file that was emptied is more likely than a wish to take nothing any more.
     """
     bare = [name for name, account in settings.accounts.items() if not account.live_secrets()]
     if len(bare) == len(settings.accounts):
-        return ready_vendors(settings)
+        return ready_accounts(settings)
     if bare:
         log.warning("accounts.left_out", accounts=bare, why="no webhook secret")
-    return {key: vendor for key, vendor in settings.vendors().items() if vendor.account.name not in bare}
+    return {key: account for key, account in settings.build_accounts().items() if account.name not in bare}
 
 
 def build_app(
-    settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], producer: Producer
+    settings: Settings, accounts: Mapping[tuple[str, str], AnyAccount], producer: Producer
 ) -> Starlette:
     """Routes over a producer that is closed, after a flush, when the application stops."""
 
@@ -87,7 +87,7 @@ def build_app(
         await asyncio.to_thread(producer.close)
 
     public_path = _decoded(urlsplit(settings.public_url).path).rstrip("/")
-    webhooks, refusals = Webhooks(settings, vendors, producer), Refusals(vendors, public_path)
+    webhooks, refusals = Webhooks(settings, accounts, producer), Refusals(accounts, public_path)
     routes = [
         Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
         Route("/healthz", _alive(site_of(settings))),

@@ -26,7 +26,7 @@ from ingest.clock_file import read_clock_ahead
 from ingest.duration import describe_skew
 from ingest.finding import Finding, ok, warning
 from ingest.settings import Settings
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 
 _WITNESSES = 3  # different deliveries of one account
 _REMEMBERED = 20  # deliveries of one account
@@ -127,15 +127,15 @@ def finding(ahead: timedelta) -> Finding:
     )
 
 
-def judge(settings: Settings, vendors: Iterable[AnyVendor], votes: Mapping[str, timedelta]) -> timedelta:
+def judge(settings: Settings, accounts: Iterable[AnyAccount], votes: Mapping[str, timedelta]) -> timedelta:
     """Return the verdict by the votes of these accounts, and by what reconciliation has measured on this machine."""
-    accounts = sum(vendor.signs_time for vendor in vendors)
-    return verdict(votes, accounts, read_clock_ahead(Path(settings.reconcile.state_dir)))
+    voters = sum(account.signs_time for account in accounts)
+    return verdict(votes, voters, read_clock_ahead(Path(settings.reconcile.state_dir)))
 
 
 def readiness(settings: Settings) -> Finding:
     """What all workers' deliveries have shown, as their metric has it."""
-    vendors = settings.vendors().values()
+    accounts = settings.build_accounts().values()
     samples = (
         sample for metric in registry().collect() if metric.name == _METRIC for sample in metric.samples
     )
@@ -146,7 +146,7 @@ def readiness(settings: Settings) -> Finding:
     return finding(
         judge(
             settings,
-            vendors,
-            {vendor.source: shown[vendor.source] for vendor in vendors if vendor.source in shown},
+            accounts,
+            {account.source: shown[account.source] for account in accounts if account.source in shown},
         )
     )

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from ingest.errors import VerificationError
-from ingest.vendors import AnyVendor, Delivery
+from ingest.vendors import AnyAccount, Delivery
 
 # Each try takes about a millisecond for a body of 1 MiB.
 _MOST_ACCOUNTS = 100
@@ -33,63 +33,63 @@ _SECRET_FORMS: dict[str, Callable[[str], str]] = {
 }
 
 
-def diagnose(vendor: AnyVendor, delivery: Delivery, accounts: Iterable[AnyVendor]) -> str | None:
+def diagnose(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyAccount]) -> str | None:
     """Find out in a sentence why its signature does not fit, None where nothing can be proven.
 
     The sentence names settings, accounts and headers, and has no header's value in it but a URL that a signature proves.
     """
     causes = chain(
-        _by_secret(vendor, delivery),
-        _by_account(vendor, delivery, accounts),
-        _by_body(vendor, delivery),
-        _by_address(vendor, delivery),
-        _by_header_names(vendor, delivery),
+        _by_secret(account, delivery),
+        _by_account(account, delivery, accounts),
+        _by_body(account, delivery),
+        _by_address(account, delivery),
+        _by_header_names(account, delivery),
     )
     return next(causes, None)
 
 
-def _fits(vendor: AnyVendor, delivery: Delivery) -> bool:
+def _fits(account: AnyAccount, delivery: Delivery) -> bool:
     try:
-        vendor.authenticate(delivery)
+        account.authenticate(delivery)
     except VerificationError:
         return False
     return True
 
 
-def _with_secrets(vendor: AnyVendor, *secrets: str) -> AnyVendor:
-    account = vendor.account.model_copy(update={"webhook_secrets": tuple(map(SecretStr, secrets))})
-    return type(vendor)(account, vendor.public_url)
+def _with_secrets(account: AnyAccount, *secrets: str) -> AnyAccount:
+    settings = account.settings.model_copy(update={"webhook_secrets": tuple(map(SecretStr, secrets))})
+    return type(account)(settings, account.public_url)
 
 
-def _by_secret(vendor: AnyVendor, delivery: Delivery) -> Iterator[str]:
-    live = vendor.account.live_secrets()
+def _by_secret(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
+    live = account.settings.live_secrets()
     for (position, secret), (form, change) in product(enumerate(live, start=1), _SECRET_FORMS.items()):
-        if (other := change(secret)) and _fits(_with_secrets(vendor, other), delivery):
+        if (other := change(secret)) and _fits(_with_secrets(account, other), delivery):
             yield f"the account's webhook secret {position} fits {form}: set it to just what the vendor has"
-    for name, value in vendor.account:
+    for name, value in account.settings:
         if (
             isinstance(value, SecretStr)
             and value.get_secret_value()
-            and _fits(_with_secrets(vendor, value.get_secret_value()), delivery)
+            and _fits(_with_secrets(account, value.get_secret_value()), delivery)
         ):
             yield f"it is signed with the account's {name}, which is not among its webhook_secrets: add it there"
 
 
-def _by_account(vendor: AnyVendor, delivery: Delivery, accounts: Iterable[AnyVendor]) -> Iterator[str]:
+def _by_account(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyAccount]) -> Iterator[str]:
     for other in islice(accounts, _MOST_ACCOUNTS):
-        if other.source == vendor.source:
+        if other.source == account.source:
             continue
-        same_kind = other.name == vendor.name and _with_secrets(vendor, *other.account.live_secrets())
+        same_kind = other.vendor == account.vendor and _with_secrets(account, *other.settings.live_secrets())
         if _fits(other, delivery) or (same_kind and _fits(same_kind, delivery)):
             yield (
-                f"it is signed with a webhook secret of the account {other.account.name} ({other.name}): the vendor has the wrong URL"
+                f"it is signed with a webhook secret of the account {other.name} ({other.vendor}): the vendor has the wrong URL"
                 " for one of the two, or their secrets are exchanged"
             )
 
 
-def _by_body(vendor: AnyVendor, delivery: Delivery) -> Iterator[str]:
+def _by_body(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
     for how, body in _other_bodies(delivery.body):
-        if body != delivery.body and _fits(vendor, replace(delivery, body=body)):
+        if body != delivery.body and _fits(account, replace(delivery, body=body)):
             yield f"the body was changed on the way: its signature fits the body {how}. Have the proxy pass the body on as it is"
 
 
@@ -130,11 +130,11 @@ def _other_json(body: bytes) -> Iterator[bytes]:
             yield written + b"\n"
 
 
-def _by_address(vendor: AnyVendor, delivery: Delivery) -> Iterator[str]:
+def _by_address(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
     """For a vendor that signs the URL it has."""
-    for url in _other_addresses(vendor.public_url, delivery):
-        if _fits(type(vendor)(vendor.account, url), delivery):
-            yield f"the vendor has its URL with {url}, and public_url is {vendor.public_url}: set public_url to that, or register the URL anew"
+    for url in _other_addresses(account.public_url, delivery):
+        if _fits(type(account)(account.settings, url), delivery):
+            yield f"the vendor has its URL with {url}, and public_url is {account.public_url}: set public_url to that, or register the URL anew"
 
 
 def _other_addresses(public_url: str, delivery: Delivery) -> Sequence[str]:
@@ -152,13 +152,15 @@ def _other_addresses(public_url: str, delivery: Delivery) -> Sequence[str]:
     return [url for url in dict.fromkeys(urls) if url != public_url]
 
 
-def _by_header_names(vendor: AnyVendor, delivery: Delivery) -> Iterator[str]:
+def _by_header_names(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
     """No proof, but a trace."""
     if delivery.headers.has("content-encoding"):
         yield "it has a header content-encoding: something on the way may compress the body, and vendors sign it as it was"
     names = {name for name, _ in delivery.headers.lines if _SIGNATURE_NAME.fullmatch(name)}
     own = {
-        name for name in names if name.partition("-signature")[0].removeprefix("x-").startswith(vendor.name)
+        name
+        for name in names
+        if name.partition("-signature")[0].removeprefix("x-").startswith(account.vendor)
     }
-    if names and not own and vendor.credential_header not in names:
+    if names and not own and account.credential_header not in names:
         yield f"the only signature came in {', '.join(sorted(names)[:3])}: another sender has this URL, or a proxy renames headers"

@@ -7,27 +7,27 @@ import structlog
 from ingest.log import Producer
 from ingest.loss import loss_note
 from ingest.telemetry import LOSSES
-from ingest.vendors import AnyVendor, VerifiedDelivery
+from ingest.vendors import AnyAccount, VerifiedDelivery
 
 log = structlog.get_logger()
 
 
-def report_loss(vendor: AnyVendor, verified: VerifiedDelivery, producer: Producer, topic: str) -> None:
+def report_loss(account: AnyAccount, verified: VerifiedDelivery, producer: Producer, topic: str) -> None:
     """Notes a loss that the delivery tells of. Raises nothing and waits for nothing: the delivery is acknowledged whatever happens here."""
     try:
-        if not vendor.reports_loss(verified):
+        if not account.reports_loss(verified):
             return
-        LOSSES.labels(vendor.name, vendor.account.name).inc()
+        LOSSES.labels(account.vendor, account.name).inc()
         log.warning(
             "delivery.loss_reported",
-            source=vendor.source,
+            source=account.source,
             why="the vendor gave up an earlier delivery; reconciling",
         )
         producer.append(
-            topic, [loss_note(vendor.source, verified.received_at, verified.body).to_record()]
-        ).add_done_callback(lambda future: _tell_failure(vendor.source, future))
+            topic, [loss_note(account.source, verified.received_at, verified.body).to_record()]
+        ).add_done_callback(lambda future: _tell_failure(account.source, future))
     except Exception as error:  # noqa: BLE001 - the timed comparison finds what was lost, too
-        log.warning("delivery.loss_not_noted", source=vendor.source, why=type(error).__name__)
+        log.warning("delivery.loss_not_noted", source=account.source, why=type(error).__name__)
 
 
 def _tell_failure(source: str, future: "Future[None]") -> None:

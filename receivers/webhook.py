@@ -31,13 +31,13 @@ from ingest.telemetry import (
     OLDEST_UNDONE_SECONDS,
     SIGNED_BY,
 )
-from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
+from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.clock import MeasuredClock, SignatureClock, judge
 from receivers.diagnosis import diagnose
+from receivers.http_protocol import note_verified
 from receivers.in_flight import Held, InFlight
 from receivers.losses import report_loss
-from receivers.protocol import note_verified
 from receivers.seldom import Seldom
 
 log = structlog.get_logger()
@@ -62,10 +62,10 @@ class Webhooks:
     """Answers `POST /webhooks/{vendor}/{account}` for the accounts of the settings."""
 
     def __init__(
-        self, settings: Settings, vendors: Mapping[tuple[str, str], AnyVendor], producer: Producer
+        self, settings: Settings, accounts: Mapping[tuple[str, str], AnyAccount], producer: Producer
     ) -> None:
         self._settings = settings
-        self._vendors = vendors
+        self._accounts = accounts
         self._producer = producer
         self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
         self._seldom = Seldom()
@@ -78,34 +78,34 @@ class Webhooks:
 
     async def endpoint(self, request: Request) -> Response:
         """Raises HTTPException where no account has the URL; an error that escapes otherwise is ours, answered 500 and retried by the vendor."""
-        vendor = self._vendors.get((request.path_params["vendor"], request.path_params["account"]))
-        if vendor is None:
+        account = self._accounts.get((request.path_params["vendor"], request.path_params["account"]))
+        if account is None:
             raise HTTPException(404, "unknown vendor or account")
         started = perf_counter()
-        outcome, afterwards = await self._handle(vendor, request)
-        labels = (vendor.name, vendor.account.name)
+        outcome, afterwards = await self._handle(account, request)
+        labels = (account.vendor, account.name)
         DELIVERIES.labels(*labels, outcome).inc()
         DELIVERY_SECONDS.labels(*labels).observe(perf_counter() - started)
         retry = {"Retry-After": _RETRY_AFTER_SECONDS} if outcome == "unavailable" else None
         return Response(status_code=_STATUS[outcome], headers=retry, background=afterwards)
 
-    async def _handle(self, vendor: AnyVendor, request: Request) -> tuple[str, BackgroundTask | None]:
+    async def _handle(self, account: AnyAccount, request: Request) -> tuple[str, BackgroundTask | None]:
         """The outcome, and what is left to do once it is answered."""
         try:
-            with self._in_flight.request(vendor.source) as held:
+            with self._in_flight.request(account.source) as held:
                 delivery = await self._delivery(request, held)
                 try:
-                    verified = vendor.verify(delivery, delivery.received_at)
+                    verified = account.verify(delivery, delivery.received_at)
                 except VerificationError as error:
-                    return self._refused(vendor, delivery, error)
+                    return self._refused(account, delivery, error)
                 note_verified(request.scope)
-                self._note_time(vendor, delivery, verified.proof.sent_at)
-                SIGNED_BY.labels(vendor.name, vendor.account.name, verified.proof.signed_by).inc()
-                topic, record, dead = self._record(vendor, verified)
+                self._note_time(account, delivery, verified.proof.sent_at)
+                SIGNED_BY.labels(account.vendor, account.name, verified.proof.signed_by).inc()
+                topic, record, dead = self._record(account, verified)
                 await self._append(topic, record, held)
-                report_loss(vendor, verified, self._producer, self._settings.audit_topic)
+                report_loss(account, verified, self._producer, self._settings.audit_topic)
         except LogUnavailable as error:
-            self._tell(log.warning, "delivery.unavailable", vendor.source, str(error))
+            self._tell(log.warning, "delivery.unavailable", account.source, str(error))
             return "unavailable", None
         except ClientDisconnect:
             return "disconnected", None
@@ -113,16 +113,16 @@ class Webhooks:
             self._tell(
                 log.warning,
                 "delivery.slow_body",
-                vendor.source,
+                account.source,
                 "its body did not come within receiver.body_timeout",
             )
             return "slow_body", None
         except HTTPException:  # all that Starlette raises while a body is read: receiver.body_limit is passed
             self._tell(
-                log.warning, "delivery.too_large", vendor.source, "it is larger than receiver.body_limit"
+                log.warning, "delivery.too_large", account.source, "it is larger than receiver.body_limit"
             )
             return "too_large", None
-        return self._set_aside(vendor, dead) if dead else "accepted", None
+        return self._set_aside(account, dead) if dead else "accepted", None
 
     def _tell(self, line: Callable[..., None], event: str, source: str, why: str) -> None:
         """Log what anybody can bring about, as often as they like, unless the like was logged just now: metrics count it all."""
@@ -130,56 +130,56 @@ class Webhooks:
         if unreported is not None:
             line(event, source=source, why=why, unreported=unreported)
 
-    def _note_time(self, vendor: AnyVendor, delivery: Delivery, sent_at: datetime | None) -> None:
+    def _note_time(self, account: AnyAccount, delivery: Delivery, sent_at: datetime | None) -> None:
         if sent_at is None:
             return
-        self._clock.note(vendor.source, sent_at, delivery.body)
-        ahead = self._clock.vote(vendor.source, delivery.received_at)
+        self._clock.note(account.source, sent_at, delivery.body)
+        ahead = self._clock.vote(account.source, delivery.received_at)
         if ahead is not None:
-            CLOCK_SKEW_SECONDS.labels(vendor.name, vendor.account.name).set(ahead.total_seconds())
+            CLOCK_SKEW_SECONDS.labels(account.vendor, account.name).set(ahead.total_seconds())
 
     def _refused(
-        self, vendor: AnyVendor, delivery: Delivery, refusal: VerificationError
+        self, account: AnyAccount, delivery: Delivery, refusal: VerificationError
     ) -> tuple[str, BackgroundTask | None]:
         if isinstance(refusal, WrongTime):
-            return self._at_wrong_time(vendor, delivery, refusal), None
-        return "rejected", self._rejected(vendor, delivery, refusal)
+            return self._at_wrong_time(account, delivery, refusal), None
+        return "rejected", self._rejected(account, delivery, refusal)
 
-    def _at_wrong_time(self, vendor: AnyVendor, delivery: Delivery, refusal: WrongTime) -> str:
+    def _at_wrong_time(self, account: AnyAccount, delivery: Delivery, refusal: WrongTime) -> str:
         """The outcome of a delivery whose signature is right: the vendor is to try again where it is in time by the right clock."""
-        self._note_time(vendor, delivery, refusal.sent_at)
-        ahead = judge(self._settings, self._vendors.values(), self._clock.votes(delivery.received_at))
+        self._note_time(account, delivery, refusal.sent_at)
+        ahead = judge(self._settings, self._accounts.values(), self._clock.votes(delivery.received_at))
         try:
-            vendor.verify(delivery, delivery.received_at - ahead)
+            account.verify(delivery, delivery.received_at - ahead)
         except VerificationError:
-            self._tell(log.info, "delivery.rejected", vendor.source, str(refusal))
+            self._tell(log.info, "delivery.rejected", account.source, str(refusal))
             return "rejected"
         self._tell(
             log.error,
             "delivery.clock_wrong",
-            vendor.source,
+            account.source,
             f"this machine's clock is {describe_skew(ahead)} the vendors': {CLOCK_REMEDY}",
         )
         return "unavailable"
 
     def _rejected(
-        self, vendor: AnyVendor, delivery: Delivery, refusal: VerificationError
+        self, account: AnyAccount, delivery: Delivery, refusal: VerificationError
     ) -> BackgroundTask | None:
         """The diagnosis comes after the answer, so that the time of the answer tells nothing of it."""
-        self._tell(log.info, "delivery.rejected", vendor.source, str(refusal))
+        self._tell(log.info, "delivery.rejected", account.source, str(refusal))
         if monotonic() < self._next_diagnosis:
             return None
         self._next_diagnosis = math.inf
-        return BackgroundTask(self._diagnose, vendor, delivery)
+        return BackgroundTask(self._diagnose, account, delivery)
 
-    async def _diagnose(self, vendor: AnyVendor, delivery: Delivery) -> None:
+    async def _diagnose(self, account: AnyAccount, delivery: Delivery) -> None:
         began = monotonic()
         try:
-            cause = await asyncio.to_thread(diagnose, vendor, delivery, list(self._vendors.values()))
+            cause = await asyncio.to_thread(diagnose, account, delivery, list(self._accounts.values()))
             if cause:
-                self._tell(log.warning, "delivery.diagnosed", vendor.source, cause)
+                self._tell(log.warning, "delivery.diagnosed", account.source, cause)
         except Exception as error:  # noqa: BLE001 - a fault of ours in explaining is none in receiving, and the message may quote the body
-            self._tell(log.error, "delivery.diagnosis_failed", vendor.source, type(error).__name__)
+            self._tell(log.error, "delivery.diagnosis_failed", account.source, type(error).__name__)
         finally:
             now = monotonic()
             self._next_diagnosis = now + max(
@@ -198,21 +198,23 @@ class Webhooks:
         query: bytes = request.scope["query_string"]
         return Delivery(query.decode("latin-1"), Headers.of(lines), b"".join(parts), received_at, received_by)
 
-    def _set_aside(self, vendor: AnyVendor, dead: DeadLetter) -> str:
-        DEAD_LETTERS.labels(vendor.name, vendor.account.name, dead.reason).inc()
-        log.warning("delivery.dead_lettered", source=vendor.source, reason=dead.reason, detail=dead.detail)
+    def _set_aside(self, account: AnyAccount, dead: DeadLetter) -> str:
+        DEAD_LETTERS.labels(account.vendor, account.name, dead.reason).inc()
+        log.warning("delivery.dead_lettered", source=account.source, reason=dead.reason, detail=dead.detail)
         return "dead_lettered"
 
-    def _record(self, vendor: AnyVendor, verified: VerifiedDelivery) -> tuple[str, Record, DeadLetter | None]:
+    def _record(
+        self, account: AnyAccount, verified: VerifiedDelivery
+    ) -> tuple[str, Record, DeadLetter | None]:
         try:
-            return self._settings.topic(vendor.name), vendor.parse(verified).to_record(), None
+            return self._settings.topic(account.vendor), account.parse(verified).to_record(), None
         except PayloadError as error:
             reason, detail = "unreadable_payload", str(error)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in reading, the delivery is kept
             reason, detail = "parse_crashed", type(error).__name__
             where = traceback.format_tb(error.__traceback__)
-            log.error("delivery.parse_crashed", source=vendor.source, where=where)  # noqa: TRY400 - the message may quote the body
-        dead = _dead_letter(vendor, verified, reason, detail)
+            log.error("delivery.parse_crashed", source=account.source, where=where)  # noqa: TRY400 - the message may quote the body
+        dead = _dead_letter(account, verified, reason, detail)
         return self._settings.dead_letter_topic, dead.to_record(), dead
 
     async def _append(self, topic: str, record: Record, held: Held) -> None:
@@ -231,21 +233,21 @@ class Webhooks:
             OLDEST_UNDONE_SECONDS.set(now - next(iter(self._appending.values()), now))
 
 
-def _dead_letter(vendor: AnyVendor, verified: VerifiedDelivery, reason: str, detail: str) -> DeadLetter:
+def _dead_letter(account: AnyAccount, verified: VerifiedDelivery, reason: str, detail: str) -> DeadLetter:
     headers = kept_headers(
-        (line for line in verified.delivery.headers.lines if line[0] != vendor.credential_header),
-        vendor.event_headers,
-        vendor.account.live_secrets(),
+        (line for line in verified.delivery.headers.lines if line[0] != account.credential_header),
+        account.event_headers,
+        account.settings.live_secrets(),
     )
     times = {SENT_AT: verified.proof.sent_at, RECEIVED_BY: verified.delivery.received_by}
     headers |= {name: format_instant(time) for name, time in times.items() if time}
     return DeadLetter(
-        source=vendor.source,
+        source=account.source,
         reason=reason,
         detail=detail,
         happened_at=verified.received_at,
         data=verified.body,
         headers=headers,
-        query=kept_query(verified.delivery.query, vendor.event_parameters),
+        query=kept_query(verified.delivery.query, account.event_parameters),
         signed_by=verified.proof.signed_by,
     )

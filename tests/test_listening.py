@@ -7,8 +7,8 @@ import pytest
 
 from ingest.admin import check_admin
 from ingest.errors import ConfigurationError
-from ingest.listening import bind, is_taken
 from ingest.settings.sources import load_settings
+from ingest.sockets import bind, is_taken
 
 ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this system has no IPv6")
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from consumers.warehouse import destination
 from ingest.errors import ConfigurationError
 from ingest.scratch import scratch_folder
 from ingest.settings.live import Live
 from ingest.settings.sources import load_settings
-from receivers.serve import WorkerApp, _run_workers
+from ingest.warehouse.destination import destination
+from receivers.server import WorkerApp, _run_workers
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from ingest.errors import ConfigurationError
 from ingest.settings import Settings, section_models
 from ingest.settings.sources import load_settings, secrets_path
-from ingest.vendors import load_vendor, vendor_names
-from ingest.vendors.calendly import CalendlyAccount
+from ingest.vendors import load_account_class, vendor_names
+from ingest.vendors.calendly import CalendlySettings
 
 # Scripts outside this project rely on these names.
 DOCUMENTED = """
@@ -64,9 +64,9 @@ def fault(**environ: str) -> str:
     return str(raised.value)
 
 
-def account(settings: Settings, name: str = "sales") -> CalendlyAccount:
+def account(settings: Settings, name: str = "sales") -> CalendlySettings:
     found = settings.accounts[name]
-    assert isinstance(found, CalendlyAccount)
+    assert isinstance(found, CalendlySettings)
     return found
 
 
@@ -108,7 +108,7 @@ class TestNames:
             **environ,
         )
         found = settings.accounts["sales"]
-        assert isinstance(found, load_vendor(vendor).Account)
+        assert isinstance(found, load_account_class(vendor).settings_model)
         assert found.live_secrets() == ("new", "old")
         for name in names:
             value = getattr(found, name)
@@ -144,9 +144,9 @@ class TestNames:
 
     def test_every_account_is_ready_for_use_under_its_vendor_and_name(self) -> None:
         write(SALES + '[accounts.support]\nvendor = "oncehub"\n')
-        vendors = load().vendors()
-        assert set(vendors) == {("calendly", "sales"), ("oncehub", "support")}
-        assert vendors["calendly", "sales"].webhook_url == "http://127.0.0.1:8080/webhooks/calendly/sales"
+        accounts = load().build_accounts()
+        assert set(accounts) == {("calendly", "sales"), ("oncehub", "support")}
+        assert accounts["calendly", "sales"].webhook_url == "http://127.0.0.1:8080/webhooks/calendly/sales"
 
 
 class TestSources:
@@ -340,7 +340,7 @@ class TestSecrets:
     def test_every_setting_of_a_secret_type_is_refused_in_the_settings_file(self) -> None:
         models = {
             **section_models(),
-            **{f"accounts.{name}": load_vendor(name).Account for name in vendor_names()},
+            **{f"accounts.{name}": load_account_class(name).settings_model for name in vendor_names()},
         }
         hidden = [
             (where, name)
@@ -426,7 +426,7 @@ class TestSecrets:
             f"{settings}",
             f"{account(settings)}",
             settings.model_dump_json(),
-            repr(settings.vendors()),
+            repr(settings.build_accounts()),
         ]
         assert not [text for text in shown if "hunter2" in text]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from consumers.dead_letters.originals import made_whole
 from consumers.dead_letters.stored import StoredLetter, stored_letter
-from consumers.query import Answer, query
 from consumers.rows import SCHEMAS, Row, stored_booking_row
 from consumers.versions import Key
 from ingest.dead_letter import REASONS
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
 from ingest.event import RECONCILED, Event, whose
 from ingest.settings import Settings
+from ingest.warehouse.query import Answer, query
 
 _PART = 500  # letters at most that are read at a time
 _PART_BYTES = 8 * 1024 * 1024

@@ -17,7 +17,7 @@ from ingest.event import RECEIVED_BY, RECONCILED, SENT_AT, Event
 from ingest.instant import parse_instant
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings import Settings
-from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
+from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from ingest.vendors.mapping import BookingMapper
 
@@ -39,8 +39,8 @@ class Reader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._vendors = settings.vendors()
-        self._mapper = BookingMapper(self._vendors)
+        self._accounts = settings.build_accounts()
+        self._mapper = BookingMapper(self._accounts)
 
     def identify(self, found: StoredLetter) -> Event | Trouble:
         """The event it should have been, with the identity it always had."""
@@ -51,15 +51,15 @@ class Reader:
                 "unreadable_record",
                 "mapping_crashed",
             )
-        vendor = self._vendors.get((found.vendor, found.account))
-        if vendor is None:
+        account = self._accounts.get((found.vendor, found.account))
+        if account is None:
             return Trouble(
                 UNKNOWN_ACCOUNT,
                 f"the settings have no account {found.account!r} of {found.vendor!r}: it cannot be read without",
             )
         if letter.reason in {"unreadable_record", "log_refused"}:
-            return _tried(lambda: _observed(vendor, letter), "unreadable_record", "mapping_crashed")
-        return _tried(lambda: _parsed(vendor, letter), "unreadable_payload", "parse_crashed")
+            return _tried(lambda: _observed(account, letter), "unreadable_record", "mapping_crashed")
+        return _tried(lambda: _parsed(account, letter), "unreadable_payload", "parse_crashed")
 
     def candidates(self, event: Event) -> list[Candidate] | None:
         """Return the booking that the event tells of, in a list; None where the consumer cannot read it today."""
@@ -96,7 +96,7 @@ class Reader:
         )
 
 
-def _parsed(vendor: AnyVendor, letter: DeadLetter) -> Event:
+def _parsed(account: AnyAccount, letter: DeadLetter) -> Event:
     delivery = Delivery(
         letter.query,
         Headers.of(letter.headers.items()),
@@ -104,7 +104,7 @@ def _parsed(vendor: AnyVendor, letter: DeadLetter) -> Event:
         letter.happened_at,
         _instant(letter, RECEIVED_BY),
     )
-    return vendor.parse(VerifiedDelivery.from_log(delivery, letter.signed_by, _instant(letter, SENT_AT)))
+    return account.parse(VerifiedDelivery.from_log(delivery, letter.signed_by, _instant(letter, SENT_AT)))
 
 
 def _instant(letter: DeadLetter, header: str) -> datetime | None:
@@ -114,11 +114,11 @@ def _instant(letter: DeadLetter, header: str) -> datetime | None:
     return None
 
 
-def _observed(vendor: AnyVendor, letter: DeadLetter) -> Event:
+def _observed(account: AnyAccount, letter: DeadLetter) -> Event:
     record = orjson.loads(letter.data)
     if not isinstance(record, dict):
         raise PayloadError("the record is not an object")
-    return vendor.observe(record, letter.happened_at)
+    return account.observe(record, letter.happened_at)
 
 
 def _tried(read: Callable[[], Event], unreadable: str, crashed: str) -> Event | Trouble:

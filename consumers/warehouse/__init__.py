@@ -30,21 +30,18 @@ from consumers.rows import (
     stored_booking_row,
 )
 from consumers.versions import Key
-from consumers.warehouse.destination import (
-    POSTGRES,
-    destination,
-    keep_values,
-    read,
-    read_bounded,
-    reading_client,
-)
-from consumers.warehouse.errors import translated
 from consumers.warehouse.fence import Fence, fenced
 from consumers.warehouse.files import file_stamp, hold, prune, turn_at
 from ingest.errors import LoadRefused, OutOfMemory, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
-from ingest.warehouse_values import readable_values
+from ingest.warehouse.destination import (
+    POSTGRES,
+    destination,
+    keep_values,
+)
+from ingest.warehouse.errors import translated
+from ingest.warehouse.values import readable_values
 
 log = structlog.get_logger()
 
@@ -318,6 +315,3 @@ def _merge_strategies(pipeline: dlt.Pipeline) -> dict[bool, Any]:
             "strategy": "insert-only" if "insert-only" in can else "delete-insert",
         },
     }
-
-
-__all__ = ["Warehouse", "destination", "read", "read_bounded", "reading_client"]

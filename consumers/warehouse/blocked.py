@@ -2,8 +2,8 @@
 
 from contextlib import closing, suppress
 
-from consumers.warehouse.destination import POSTGRES, credentials
 from ingest.settings import WarehouseSettings
+from ingest.warehouse.destination import POSTGRES, credentials
 
 _CONNECT_SECONDS = 2
 _ANSWER_MILLISECONDS = 2_000

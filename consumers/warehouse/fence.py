@@ -12,8 +12,8 @@ import dlt
 from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
 
-from consumers.warehouse.errors import is_one, translated
 from ingest.errors import WarehouseUnavailable
+from ingest.warehouse.errors import is_one, translated
 
 _POSTGRES = "dlt.destinations.postgres"
 

@@ -8,22 +8,15 @@ from pathlib import Path
 import duckdb
 from filelock import FileLock, Timeout
 
-from consumers.locks import warehouse_lock
-from consumers.warehouse.errors import translated
 from ingest.errors import WarehouseUnavailable
 from ingest.lock_file import acquire, holder
 from ingest.settings import Settings
+from ingest.warehouse.destination import make_folder
+from ingest.warehouse.errors import translated
+from ingest.warehouse.lock import warehouse_lock
 
 _HELD_SECONDS = 10.0
 _DUCKDB_THREADS = 2  # each takes buffers of its own
-
-
-def make_folder(folder: Path) -> None:
-    """Where it is missing. Raises WarehouseUnavailable."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WarehouseUnavailable(f"{folder} cannot be made: {error.strerror}") from None
 
 
 def hold(folder: Path, otherwise: str) -> FileLock:

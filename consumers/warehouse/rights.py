@@ -7,14 +7,14 @@ from uuid import uuid4
 
 import duckdb
 
-from consumers.locks import reading_turn
 from consumers.rows import TABLES
-from consumers.warehouse.destination import POSTGRES, reading_client, staging_datasets, sync_pipeline
-from consumers.warehouse.errors import PERMISSION, is_one, translated
-from consumers.warehouse.reach import reach
 from ingest.errors import IngestError, WarehouseUnavailable
 from ingest.finding import Finding, failed, failure, ok, warning
 from ingest.settings import Settings
+from ingest.warehouse.destination import POSTGRES, reading_client, staging_datasets, sync_pipeline
+from ingest.warehouse.errors import PERMISSION, is_one, translated
+from ingest.warehouse.lock import reading_turn
+from ingest.warehouse.reach import reach
 
 _LOCK_SECONDS = 5.0
 _OURS = {table.name for table in TABLES}

@@ -23,13 +23,13 @@ from dlt.common.destination.client import WithStateSync
 from dlt.extract import DltResource, DltSource
 from dlt.sources.rest_api import rest_api_resources
 
-from consumers.warehouse.destination import destination, sync_pipeline
-from consumers.warehouse.errors import causes_of, translated
 from consumers.warehouse.fields import Fields
 from consumers.warehouse.files import hold, turn_at
 from ingest.errors import IngestError, LoadRefused, VendorUnavailable, WarehouseUnavailable
 from ingest.settings import Settings
 from ingest.vendors.rest import AnyRest
+from ingest.warehouse.destination import destination, sync_pipeline
+from ingest.warehouse.errors import causes_of, translated
 
 log = structlog.get_logger()
 
@@ -87,7 +87,7 @@ class SyncPipeline:
         """Asks the vendor where its lists depend on who asks. Raises VendorUnavailable, VendorRefused, ConfigurationError, WarehouseUnavailable."""
         self._settings = settings
         self._account = rest.account.name
-        self._vendor = rest.vendor.name
+        self._vendor = rest.account.vendor
         self._label = rest.label
         self._name = f"ingest_sync_{self._account}"
         self._folder = Path(settings.warehouse.work_dir) / self._name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
-from ingest.cli import dead_letters_shown as shown
+from ingest.cli import dead_letters_view as shown
 from ingest.cli.instants import span_of
 from ingest.cli.options import AsJson, Config, complete_account, settings_of
 from ingest.cli.output import Console, print_bytes

@@ -22,7 +22,7 @@ from ingest.opening import open_reader, read_backlog
 from ingest.rest.reaching import explain
 from ingest.settings import Settings
 from ingest.tls import fault
-from ingest.vendors import AnyVendor, Delivery
+from ingest.vendors import AnyAccount, Delivery
 from ingest.waits import Wait
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 20.0
@@ -57,19 +57,19 @@ class Doctor:
     """One delivery's. `has_row` tells whether the warehouse has the event; it raises WarehouseUnavailable."""
 
     def __init__(
-        self, settings: Settings, vendor: AnyVendor, delivery: Delivery, has_row: HasRow, patience: float
+        self, settings: Settings, account: AnyAccount, delivery: Delivery, has_row: HasRow, patience: float
     ) -> None:
         """`patience`: seconds to wait for a consumer. Raises VerificationError, PayloadError where we would refuse the delivery ourselves."""
         self._settings = settings
-        self._vendor = vendor
+        self._account = account
         self._delivery = delivery
         self._has_row = has_row
         self._patience = patience
-        self.event = vendor.parse(vendor.verify(delivery, delivery.received_at))
+        self.event = account.parse(account.verify(delivery, delivery.received_at))
 
     def steps(self) -> Iterator[Step]:
         """Each as soon as it is known; the last may be a failure, and then none of the following was tried."""
-        url = urlsplit(self._vendor.public_url)
+        url = urlsplit(self._account.public_url)
         host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
         outside: list[Callable[[], Step]] = [
             partial(self._name, host, port),
@@ -132,18 +132,18 @@ class Doctor:
             return Step("connection", explain(error, str(address)).reason, UNAVAILABLE, _UNREACHED)
 
     def _public(self) -> Step:
-        status, trouble = self._post(self._vendor.webhook_url)
+        status, trouble = self._post(self._account.webhook_url)
         if status is None:
             return Step("answer", trouble, UNAVAILABLE, "look at your proxy's log")
         if status == _ACCEPTED:
-            return Step("answer", f"{self._vendor.webhook_url} answered 202: the delivery was accepted")
+            return Step("answer", f"{self._account.webhook_url} answered 202: the delivery was accepted")
         code = UNAVAILABLE if status >= 500 else _WRONG  # noqa: PLR2004 - the server's errors
-        return Step("answer", f"{self._vendor.webhook_url} answered {status}", code, _meaning(status))
+        return Step("answer", f"{self._account.webhook_url} answered {status}", code, _meaning(status))
 
     def _local(self, failed: Step) -> Step:
         """The same delivery past whatever is in front of the receiver, to see which of the two is to blame."""
         receiver = self._settings.receiver
-        path = f"/webhooks/{self._vendor.name}/{self._vendor.account.name}"
+        path = f"/webhooks/{self._account.vendor}/{self._account.name}"
         url = f"http://{local_address(receiver.host, receiver.port)}"
         status, trouble = self._post(f"{url}{path}")
         if status is None:
@@ -199,7 +199,7 @@ class Doctor:
         )
 
     def _place(self) -> tuple[Partition, int] | None:
-        topic = self._settings.topic(self._vendor.name)
+        topic = self._settings.topic(self._account.vendor)
         reader = open_reader(self._settings, self._delivery.received_at - CLOCK_SKEW, [topic])
         try:
             for stored in reader.records():

@@ -8,19 +8,19 @@ from ingest.cli.output import print_line, print_note
 from ingest.cli.plural import counted
 from ingest.errors import IngestError
 from ingest.settings import Settings
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 
 if TYPE_CHECKING:
     from receivers.reconcile.report import Report
 
 
-def reconcile_since(settings: Settings, vendor: AnyVendor, since: datetime) -> bool:
+def reconcile_since(settings: Settings, account: AnyAccount, since: datetime) -> bool:
     """Whether nothing is missing any more since then; what was repaired is said, or what went wrong and how to go on."""
-    name = vendor.account.name
+    name = account.name
     print_note(f"{name}: looking for bookings that webhooks missed since {since:%Y-%m-%d %H:%M} UTC")
     print_note(f"{name}: needs a running consumer (`ingest up`); otherwise it stops after 1 minute")
     try:
-        report = _report(settings, vendor, since)
+        report = _report(settings, account, since)
     except IngestError as error:
         trouble = str(error)
     else:
@@ -34,9 +34,9 @@ def reconcile_since(settings: Settings, vendor: AnyVendor, since: datetime) -> b
     return not trouble
 
 
-def _report(settings: Settings, vendor: AnyVendor, since: datetime) -> "Report":
-    from consumers.stored import StoredBookings
+def _report(settings: Settings, account: AnyAccount, since: datetime) -> "Report":
     from ingest.opening import open_producer
+    from ingest.warehouse.bookings import StoredBookings
     from receivers.reconcile.account import Wanted
     from receivers.reconcile.run import Reconciler
 
@@ -45,7 +45,7 @@ def _report(settings: Settings, vendor: AnyVendor, since: datetime) -> "Report":
         reconciler = Reconciler(
             settings, StoredBookings(settings), producer, lambda *_: None, threading.Event()
         )
-        (report,) = reconciler.run([vendor], Wanted(since))
+        (report,) = reconciler.run([account], Wanted(since))
     finally:
         producer.close()
     return report

@@ -42,7 +42,7 @@ def receive(
     Example:
         ingest receive --config ingest.toml
     """
-    from receivers.serve import serve
+    from receivers.server import serve
 
     settings = handed_settings(config, with_settings)
     configure_logging("receiver")
@@ -72,9 +72,9 @@ def up(config: Config = None) -> None:
     Example:
         ingest up   # stop with Ctrl-C: what was accepted is kept, what was not loaded is loaded next time
     """
-    from receivers.app import ready_vendors
+    from receivers.app import ready_accounts
 
-    ready_vendors(settings_of(config))
+    ready_accounts(settings_of(config))
     configure_logging("up")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -214,5 +214,5 @@ class Supervisor:
         if snapshot is self._looked_at or self._is_reconciling():
             return
         self._looked_at = snapshot
-        if any(account.can_reconcile() for account in snapshot.settings().accounts.values()):
+        if any(settings.can_reconcile() for settings in snapshot.settings().accounts.values()):
             self._children.append(Child(self._settings, "reconcile", "--watch", needed=False))

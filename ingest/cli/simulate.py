@@ -12,7 +12,7 @@ import uvloop
 from ingest.cli.output import print_note
 
 if TYPE_CHECKING:
-    from ingest.cli.demo.stage import Stage
+    from ingest.cli.demo.sandbox import Stage
     from ingest.simulator.sender import Sender, Sent
 
 _DEFAULT_FOLDER = Path(".simulated")
@@ -53,11 +53,11 @@ def simulate(
         ingest simulate
         ingest simulate calendly bookeo --rate 5 --lose 0.2
     """
-    from ingest.cli.demo.stage import Stage
-    from ingest.vendors import load_vendor
+    from ingest.cli.demo.sandbox import Stage
+    from ingest.vendors import load_account_class
 
     for vendor in vendors or ():
-        load_vendor(vendor)  # raises ConfigurationError with the names that are known
+        load_account_class(vendor)  # raises ConfigurationError with the names that are known
     stage = Stage(folder, seed=seed, vendors=vendors or ())
     config = os.path.relpath(stage.config)
     print_note(

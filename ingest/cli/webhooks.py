@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest.cli import webhooks_shown as shown
 from ingest.cli import webhooks_trial
+from ingest.cli import webhooks_view as shown
 from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
 from ingest.cli.output import confirm, print_line
 from ingest.cli.waits import showing_waits
 from ingest.errors import ConfigurationError
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.telemetry import configure_logging
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 from ingest.waits import announce
 
 if TYPE_CHECKING:
-    from receivers.subscriptions.keyring import Keyring
-    from receivers.subscriptions.opening import HeardFrom
+    from receivers.subscriptions.apply import Registrar
+    from receivers.subscriptions.check import HeardFrom
     from receivers.subscriptions.plan import Heard
-    from receivers.subscriptions.registrar import Registrar
+    from receivers.subscriptions.secret_store import Keyring
 
 _DIFFERENT = 2
 _SECRET_BYTES = 32
@@ -110,19 +110,19 @@ def apply(
         ingest webhooks apply
         ingest webhooks apply sales --yes
     """
-    from receivers.subscriptions.registrar import Allowed
+    from receivers.subscriptions.apply import Allowed
 
     settings = _settings(config)
     views = _planned(settings, accounts, secrets=print_secrets)
     shown.tell_plan(views, as_json=False)
     todo = [view for view in views if view.differs and not view.by_hand]
-    keyrings = {view.name: _keyring(view.vendor, print_secrets=print_secrets) for view in views}
+    keyrings = {view.name: _keyring(view.account, print_secrets=print_secrets) for view in views}
     if todo:
         _ask(yes, "Do this?")
     for view in todo:
-        with view.caught(), _registrar(settings, view.vendor, keyrings[view.name]) as registrar:
+        with view.caught(), _registrar(settings, view.account, keyrings[view.name]) as registrar:
             view.done = registrar.apply(Allowed(elsewhere=True, take_over=take_over)).done
-    whole = no_reconcile or _close_holes(settings, [view.vendor for view in views])
+    whole = no_reconcile or _close_holes(settings, [view.account for view in views])
     for view in views if todo else ():
         _look_again(settings, view, keyrings[view.name])
     shown.tell_outcome(todo)
@@ -142,7 +142,7 @@ def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = N
         ingest webhooks list sales --json
     """
     settings = _settings(config)
-    views = [_view(settings, vendor, secrets=False) for vendor in _chosen(settings, accounts)]
+    views = [_view(settings, account, secrets=False) for account in _chosen(settings, accounts)]
     shown.tell_list(views, as_json=as_json)
     if any(view.failed for view in views):
         raise typer.Exit(UNAVAILABLE)
@@ -165,23 +165,23 @@ def remove(
         ingest webhooks remove sales
     """
     settings = _settings(config)
-    vendors = _chosen(settings, accounts)
+    chosen = _chosen(settings, accounts)
     _ask(
         yes,
-        f"Remove {'these' if ids else 'all our'} subscriptions of {', '.join(vendor.account.name for vendor in vendors)}?",
+        f"Remove {'these' if ids else 'all our'} subscriptions of {', '.join(account.name for account in chosen)}?",
     )
-    _refuse_unknown(settings, vendors, ids or [])
-    for vendor in vendors:
-        with _registrar(settings, vendor) as registrar:
+    _refuse_unknown(settings, chosen, ids or [])
+    for account in chosen:
+        with _registrar(settings, account) as registrar:
             removed = registrar.remove(ids or [])
         for said in [f"removed {one.id}" for one in removed] or ["there is none of ours"]:
-            print_line(f"{vendor.account.name}: {said}")
+            print_line(f"{account.name}: {said}")
 
 
 @group.command()
 @showing_waits()
 def rotate(
-    account: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
+    name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
     finish: Annotated[
         bool, typer.Option("--finish", help="End it: the old secrets go, if they are no longer seen.")
     ] = False,
@@ -202,65 +202,65 @@ def rotate(
         ingest webhooks rotate sales --finish
     """
     settings = _settings(config)
-    (vendor,) = _chosen(settings, [account])
+    (account,) = _chosen(settings, [name])
     if finish:
-        _ask(yes, f"Drop the old webhook secrets of {account}?")
-        _finish(settings, vendor, print_secrets=print_secrets, force=force)
+        _ask(yes, f"Drop the old webhook secrets of {name}?")
+        _finish(settings, account, print_secrets=print_secrets, force=force)
         return
-    _ask(yes, f"Give {account} another webhook secret?")
+    _ask(yes, f"Give {name} another webhook secret?")
     why = ""
-    if shown.has_api(vendor):
-        why = _rotate(settings, vendor, print_secrets=print_secrets)
+    if shown.has_api(account):
+        why = _rotate(settings, account, print_secrets=print_secrets)
     else:
-        _rotate_by_hand(settings, vendor, print_secrets=print_secrets)
-        shown.tell_steps(settings, *_chosen(settings_of(config), [account]))
-    said = f"a new secret is live, and the old one too; later: ingest webhooks rotate {account} --finish"
-    print_line(f"{account}: {why or said}")
-    if not (no_reconcile or _close_holes(settings, [vendor])) or why:
+        _rotate_by_hand(settings, account, print_secrets=print_secrets)
+        shown.tell_steps(settings, *_chosen(settings_of(config), [name]))
+    said = f"a new secret is live, and the old one too; later: ingest webhooks rotate {name} --finish"
+    print_line(f"{name}: {why or said}")
+    if not (no_reconcile or _close_holes(settings, [account])) or why:
         raise typer.Exit(1)
 
 
-def _rotate(settings: Settings, vendor: AnyVendor, *, print_secrets: bool) -> str:
+def _rotate(settings: Settings, account: AnyAccount, *, print_secrets: bool) -> str:
     """Why something has no new secret; "" when all has."""
-    from receivers.subscriptions.opening import check_url
-    from receivers.subscriptions.registrar import changed
+    from receivers.subscriptions.apply import changed
+    from receivers.subscriptions.check import check_url
 
-    check_url(vendor)
-    with _registrar(settings, vendor, _keyring(vendor, print_secrets=print_secrets)) as registrar:
+    check_url(account)
+    with _registrar(settings, account, _keyring(account, print_secrets=print_secrets)) as registrar:
         outcome = registrar.rotate()
     left = [step.why for step in outcome.now if step.is_change]
     if changed(outcome) and not left:
         return ""
     what = "not everything has another secret" if changed(outcome) else "nothing was changed"
-    return "; ".join([what, *left, f"look at `ingest webhooks plan {vendor.account.name}`"])
+    return "; ".join([what, *left, f"look at `ingest webhooks plan {account.name}`"])
 
 
-def _finish(settings: Settings, vendor: AnyVendor, *, print_secrets: bool, force: bool) -> None:
-    from consumers.arrivals import last_signed
+def _finish(settings: Settings, account: AnyAccount, *, print_secrets: bool, force: bool) -> None:
     from ingest.vendors.subscriptions import Subscriptions
-    from receivers.subscriptions.opening import state_of
+    from ingest.warehouse.deliveries import last_signed
+    from receivers.subscriptions.check import state_of
     from receivers.subscriptions.rotation import Waiting, end
 
-    signed = partial(last_signed, settings, vendor.name, vendor.account.name)
-    keyring = _keyring(vendor, print_secrets=print_secrets)
-    if shown.has_api(vendor):
-        with _registrar(settings, vendor, keyring) as registrar:
+    signed = partial(last_signed, settings, account.vendor, account.name)
+    keyring = _keyring(account, print_secrets=print_secrets)
+    if shown.has_api(account):
+        with _registrar(settings, account, keyring) as registrar:
             old = registrar.finish(signed, force=force)
     else:
-        file = state_of(settings, vendor)
+        file = state_of(settings, account)
         with file.alone():
             old = end(keyring, file, (), Waiting(signed, Subscriptions.retried, force), datetime.now(UTC))
-    print_line(f"{vendor.account.name}: {len(old) or 'no'} old secret{'' if len(old) == 1 else 's'} dropped")
+    print_line(f"{account.name}: {len(old) or 'no'} old secret{'' if len(old) == 1 else 's'} dropped")
 
 
-def _rotate_by_hand(settings: Settings, vendor: AnyVendor, *, print_secrets: bool) -> None:
+def _rotate_by_hand(settings: Settings, account: AnyAccount, *, print_secrets: bool) -> None:
     from ingest.vendors.subscriptions import fingerprint
-    from receivers.subscriptions.opening import state_of
+    from receivers.subscriptions.check import state_of
 
     secret = token_urlsafe(_SECRET_BYTES)
-    file = state_of(settings, vendor)
+    file = state_of(settings, account)
     with file.alone():
-        _keyring(vendor, print_secrets=print_secrets).add(secret)
+        _keyring(account, print_secrets=print_secrets).add(secret)
         file.write(file.read().with_first(fingerprint(secret)))
 
 
@@ -269,8 +269,8 @@ def _settings(config: str | None) -> Settings:
     return settings_of(config)
 
 
-def _chosen(settings: Settings, accounts: Sequence[str] | None) -> list[AnyVendor]:
-    found = settings.chosen(accounts or ())
+def _chosen(settings: Settings, accounts: Sequence[str] | None) -> list[AnyAccount]:
+    found = settings.choose_accounts(accounts or ())
     if not found:
         raise ConfigurationError(NO_ACCOUNT)
     return found
@@ -287,24 +287,24 @@ def _ask(yes: bool, question: str) -> None:
 
 
 def _planned(settings: Settings, accounts: Sequence[str] | None, *, secrets: bool) -> list[shown.View]:
-    from receivers.subscriptions.opening import check_url, sharing
+    from receivers.subscriptions.check import check_url, sharing
 
-    vendors = _chosen(settings, accounts)
-    for vendor in vendors:
-        check_url(vendor)
-    views = [_view(settings, vendor, secrets=secrets) for vendor in vendors]
-    shared = sharing(settings.vendors().values())
+    chosen = _chosen(settings, accounts)
+    for account in chosen:
+        check_url(account)
+    views = [_view(settings, account, secrets=secrets) for account in chosen]
+    shared = sharing(settings.build_accounts().values())
     for view in views:
-        if others := shared.get(view.vendor.account.name):
+        if others := shared.get(view.account.name):
             view.note = f"has the same REST credential as {', '.join(others)}: what is made for one may replace the other's"
     return views
 
 
-def _view(settings: Settings, vendor: AnyVendor, *, secrets: bool) -> shown.View:
+def _view(settings: Settings, account: AnyAccount, *, secrets: bool) -> shown.View:
     """Of one account: what differs, what is to be done by hand, or why neither is known."""
-    if not shown.has_api(vendor) or not vendor.account.can_read():
-        return shown.by_hand(settings, vendor, secrets=secrets)
-    view = shown.View(vendor)
+    if not shown.has_api(account) or not account.settings.can_read():
+        return shown.by_hand(settings, account, secrets=secrets)
+    view = shown.View(account)
     _look_again(settings, view)
     return view
 
@@ -314,15 +314,15 @@ def _look_again(settings: Settings, view: shown.View, keyring: "Keyring | None" 
     if view.by_hand or view.failed:
         return
     announce(f"asking {view.name} …")
-    with view.caught(), _registrar(settings, view.vendor, keyring) as registrar:
+    with view.caught(), _registrar(settings, view.account, keyring) as registrar:
         view.steps = registrar.look()
 
 
-def _refuse_unknown(settings: Settings, vendors: Sequence[AnyVendor], ids: Sequence[str]) -> None:
+def _refuse_unknown(settings: Settings, accounts: Sequence[AnyAccount], ids: Sequence[str]) -> None:
     """Before anything is removed."""
     left = set(ids)
-    for vendor in vendors if ids else ():
-        with _registrar(settings, vendor) as registrar:
+    for account in accounts if ids else ():
+        with _registrar(settings, account) as registrar:
             left -= {one.id for one in registrar.ours()}
     if left:
         raise ConfigurationError(
@@ -332,12 +332,12 @@ def _refuse_unknown(settings: Settings, vendors: Sequence[AnyVendor], ids: Seque
 
 @contextmanager
 def _registrar(
-    settings: Settings, vendor: AnyVendor, keyring: "Keyring | None" = None
+    settings: Settings, account: AnyAccount, keyring: "Keyring | None" = None
 ) -> "Iterator[Registrar]":
-    from receivers.subscriptions.opening import open_registrar
+    from receivers.subscriptions.check import open_registrar
 
     registrar = open_registrar(
-        settings, vendor, heard_from(settings), keyring or _keyring(vendor, print_secrets=False)
+        settings, account, heard_from(settings), keyring or _keyring(account, print_secrets=False)
     )
     try:
         yield registrar
@@ -345,36 +345,36 @@ def _registrar(
         registrar.close()
 
 
-def _keyring(vendor: AnyVendor, *, print_secrets: bool) -> "Keyring":
+def _keyring(account: AnyAccount, *, print_secrets: bool) -> "Keyring":
     from ingest.settings.secrets_file import SecretsFile
     from ingest.settings.sources import current_secrets_path
-    from receivers.subscriptions.keyring import FileKeyring, PrintedKeyring
+    from receivers.subscriptions.secret_store import FileKeyring, PrintedKeyring
 
     if print_secrets:
-        return PrintedKeyring(vendor.account, lambda variable, value: print_line(f"{variable}={value}"))
-    return FileKeyring(vendor.account, SecretsFile(current_secrets_path()))
+        return PrintedKeyring(account.settings, lambda variable, value: print_line(f"{variable}={value}"))
+    return FileKeyring(account.settings, SecretsFile(current_secrets_path()))
 
 
 def heard_from(settings: Settings) -> "HeardFrom":
     """What the warehouse knows of an account's webhooks. Raises WarehouseUnavailable when called."""
-    from consumers.arrivals import arrivals
+    from ingest.warehouse.deliveries import arrivals
     from receivers.subscriptions.plan import Heard
 
-    def heard(vendor: AnyVendor) -> "Heard":
-        found = arrivals(settings, vendor.name, vendor.account.name)
+    def heard(account: AnyAccount) -> "Heard":
+        found = arrivals(settings, account.vendor, account.name)
         return Heard(found.last, found.missed)
 
     return heard
 
 
-def _close_holes(settings: Settings, vendors: Sequence[AnyVendor]) -> bool:
+def _close_holes(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
     """Reconciles what may have been missed; False where that did not come to its end."""
     from ingest.cli.holes import reconcile_since
-    from receivers.subscriptions.opening import holes, settled
+    from receivers.subscriptions.check import holes, settled
 
     closed = True
-    for hole in holes(settings, [vendor for vendor in vendors if shown.has_api(vendor)]):
-        if reconcile_since(settings, hole.vendor, hole.since):
+    for hole in holes(settings, [account for account in accounts if shown.has_api(account)]):
+        if reconcile_since(settings, hole.account, hole.since):
             settled(settings, hole)
         else:
             closed = False

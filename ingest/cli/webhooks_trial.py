@@ -12,7 +12,7 @@ from ingest.cli.waits import showing_waits
 from ingest.event import Event
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 
 if TYPE_CHECKING:
     from ingest.cli.doctor import Step
@@ -22,7 +22,7 @@ Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait unti
 
 @showing_waits()
 def trial(
-    account: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
+    name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
     wait: Wait = 60.0,
     as_json: AsJson = False,
     config: Config = None,
@@ -42,11 +42,11 @@ def trial(
 
     settings = settings_of(config)
     configure_logging("webhooks")
-    (vendor,) = settings.chosen([account])
-    doctor = Doctor(settings, vendor, trial_delivery(vendor), partial(_has_event, settings), wait)
+    (account,) = settings.choose_accounts([name])
+    doctor = Doctor(settings, account, trial_delivery(account), partial(_has_event, settings), wait)
     steps = list(_shown(doctor.steps(), quiet=as_json))
     if as_json:
-        print_json(_report(vendor, doctor.event, steps))
+        print_json(_report(account, doctor.event, steps))
     raise typer.Exit(_code(steps))
 
 
@@ -66,11 +66,11 @@ def _shown(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
         yield step
 
 
-def _report(vendor: AnyVendor, event: Event, steps: "Sequence[Step]") -> dict[str, Any]:
+def _report(account: AnyAccount, event: Event, steps: "Sequence[Step]") -> dict[str, Any]:
     return {
-        "vendor": vendor.name,
-        "account": vendor.account.name,
-        "url": vendor.webhook_url,
+        "vendor": account.vendor,
+        "account": account.name,
+        "url": account.webhook_url,
         "event_id": event.id,
         "ok": not _code(steps),
         "steps": [
@@ -81,6 +81,6 @@ def _report(vendor: AnyVendor, event: Event, steps: "Sequence[Step]") -> dict[st
 
 
 def _has_event(settings: Settings, event: Event) -> bool:
-    from consumers.arrivals import has_event
+    from ingest.warehouse.deliveries import has_event
 
     return has_event(settings, event.vendor, event.account, event.id)

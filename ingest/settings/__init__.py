@@ -22,7 +22,7 @@ from ingest.settings.sections import (
     WarehouseSettings,
     WebhooksSettings,
 )
-from ingest.vendors import Account, AnyVendor, load_vendor, split_list, vendor_names
+from ingest.vendors import AccountSettings, AnyAccount, load_account_class, split_list, vendor_names
 
 _SQLITE, _KAFKA = "sqlite:///", "kafka://"
 
@@ -121,40 +121,40 @@ class Settings(Section):
     webhooks: WebhooksSettings = WebhooksSettings()
     kafka: KafkaSettings = KafkaSettings()
     accounts: Annotated[
-        dict[str, Annotated[Account, BeforeValidator(_by_vendor)]], BeforeValidator(_with_names)
+        dict[str, Annotated[AccountSettings, BeforeValidator(_by_vendor)]], BeforeValidator(_with_names)
     ] = Field(default_factory=dict)
 
-    def vendors(self) -> dict[tuple[str, str], AnyVendor]:
+    def build_accounts(self) -> dict[tuple[str, str], AnyAccount]:
         """Every account ready for use, by (vendor, account)."""
         return {
-            (account.vendor, name): load_vendor(account.vendor)(account, self.public_url)
-            for name, account in self.accounts.items()
+            (settings.vendor, name): load_account_class(settings.vendor)(settings, self.public_url)
+            for name, settings in self.accounts.items()
         }
 
-    def chosen(self, named: Iterable[str]) -> list[AnyVendor]:
+    def choose_accounts(self, named: Iterable[str]) -> list[AnyAccount]:
         """The accounts named, or all. Raises ConfigurationError for one that is not here."""
         names = list(named)
         if unknown := [name for name in names if name not in self.accounts]:
             known = ", ".join(sorted(self.accounts)) or "none"
             raise ConfigurationError(f"no account is called {unknown[0]}; the settings have {known}")
-        return [vendor for (_, name), vendor in self.vendors().items() if not names or name in names]
+        return [account for (_, name), account in self.build_accounts().items() if not names or name in names]
 
     def sharing_secrets(self) -> list[tuple[str, ...]]:
         """Names of accounts that accept each other's deliveries, because they have a webhook secret in common.
 
         Where the vendor signs the URL too, as Bookeo does with one secret for all accounts of an application, they do not.
         """
-        having: dict[str, list[Account]] = {}
-        for account in self.accounts.values():
-            for secret in set(account.live_secrets()):
-                having.setdefault(secret, []).append(account)
+        having: dict[str, list[AccountSettings]] = {}
+        for settings in self.accounts.values():
+            for secret in set(settings.live_secrets()):
+                having.setdefault(secret, []).append(settings)
         groups = [
             sharing
             for sharing in having.values()
-            if not all(load_vendor(account.vendor).signs_url for account in sharing)
+            if not all(load_account_class(settings.vendor).signs_url for settings in sharing)
         ]
         return sorted(
-            {tuple(account.name for account in sharing): None for sharing in groups if len(sharing) > 1}
+            {tuple(settings.name for settings in sharing): None for sharing in groups if len(sharing) > 1}
         )
 
     def topic(self, vendor: str) -> str:
@@ -208,15 +208,15 @@ def section_models() -> dict[str, type[BaseModel]]:
     }
 
 
-def account_model(table: dict[str, Any]) -> type[Account]:
+def account_model(table: dict[str, Any]) -> type[AccountSettings]:
     """The vendor's own account model; the common one where no vendor is named. Raises ConfigurationError."""
     vendor = table.get("vendor")
-    return load_vendor(vendor).Account if isinstance(vendor, str) else Account
+    return load_account_class(vendor).settings_model if isinstance(vendor, str) else AccountSettings
 
 
-def nearest_account_model(table: dict[str, Any]) -> type[Account]:
+def nearest_account_model(table: dict[str, Any]) -> type[AccountSettings]:
     """As `account_model`; the common one also where the vendor is unknown, which validation reports."""
-    return account_model(table) if table.get("vendor") in vendor_names() else Account
+    return account_model(table) if table.get("vendor") in vendor_names() else AccountSettings
 
 
 __all__ = [

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from ingest.duration import format_duration
 from ingest.settings import Settings, nearest_account_model, section_models
 from ingest.settings.environment import PREFIX, Tree, Variable, variable_name
-from ingest.vendors import Account
+from ingest.vendors import AccountSettings
 
 _ACCOUNT_LEVELS = 3  # accounts.<name>.<setting>
 _EXAMPLES = {"name": "an account's name has lower-case letters, digits, _ and - only"}
@@ -84,7 +84,7 @@ def _model(path: list[str], tree: Tree) -> type[BaseModel]:
     if path[:1] == ["accounts"]:
         accounts = tree.get("accounts")
         table = accounts.get(path[1]) if isinstance(accounts, dict) and len(path) > 1 else None
-        return nearest_account_model(table) if isinstance(table, dict) else Account
+        return nearest_account_model(table) if isinstance(table, dict) else AccountSettings
     return section_models().get(path[0], Settings) if path else Settings
 
 

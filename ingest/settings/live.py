@@ -10,12 +10,12 @@ import structlog
 
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, warning
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
-Accounts = Mapping[tuple[str, str], AnyVendor]
+Accounts = Mapping[tuple[str, str], AnyAccount]
 Stamp = tuple[str, int, int, int]
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
@@ -121,7 +121,7 @@ class LiveAccounts(Accounts):
         """As `Live`."""
         self._live = Live(read, paths, first)
 
-    def __getitem__(self, name: tuple[str, str]) -> AnyVendor:
+    def __getitem__(self, name: tuple[str, str]) -> AnyAccount:
         return self._live.current()[name]
 
     def __iter__(self) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from ingest.duration import format_duration
 from ingest.settings import Settings, section_models
 from ingest.settings.secret_fields import secret_fields
-from ingest.vendors import load_vendor, vendor_names
+from ingest.vendors import load_account_class, vendor_names
 
 Schema = dict[str, Any]
 
@@ -47,7 +47,7 @@ def settings_schema() -> Schema:
 
 def _accounts() -> Schema:
     """Each account has the settings of its vendor."""
-    vendors = {name: load_vendor(name).Account for name in vendor_names()}
+    vendors = {name: load_account_class(name).settings_model for name in vendor_names()}
     tables = {name: _table(model, vendor=name) for name, model in vendors.items()}
     return {
         "type": "object",

@@ -1,6 +1,6 @@
 """The four vendors behind one interface; each is one folder here, loaded by the name the settings use.
 
-The rule is *verify, then parse, on the raw bytes*: only `Vendor.verify` makes a `VerifiedDelivery` of a request, and only that can be parsed.
+The rule is *verify, then parse, on the raw bytes*: only `Account.verify` makes a `VerifiedDelivery` of a request, and only that can be parsed.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
 from ingest.duration import describe_duration
 from ingest.errors import ConfigurationError, PayloadError, WrongTime
 from ingest.event import Event, Via, check_length, digest
-from ingest.vendors.account import Account, split_list
+from ingest.vendors.account import AccountSettings, split_list
 from ingest.vendors.delivery import Delivery, Proof, VerifiedDelivery
 
 # The types of what we read, and of what we no longer find, by REST. Webhooks' begin with their vendor's name, so none can pretend to be these.
@@ -28,7 +28,7 @@ GONE = "ingest.booking.gone"
 
 _AS_STORED = TypeAdapter(Booking)
 
-A = TypeVar("A", bound=Account)
+A = TypeVar("A", bound=AccountSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +41,37 @@ class Reading:
     time: datetime
 
 
-class Vendor(ABC, Generic[A]):
+class Account(ABC, Generic[A]):
     """One account of a vendor: authenticity, identity and meaning of what it sends. Pure: values in, values out."""
 
-    name: ClassVar[str]
+    vendor: ClassVar[str]
     # The headers (in lower case) and the parameters of the URL's query that `read` needs beside the body: a dead letter keeps their values.
     event_headers: ClassVar[frozenset[str]] = frozenset()
     event_parameters: ClassVar[frozenset[str]] = frozenset()
-    Account: ClassVar[type[Account]] = Account
+    settings_model: ClassVar[type[AccountSettings]] = AccountSettings
     # Whether a signature holds for the account's URL alone, so that accounts may share a secret.
     signs_url: ClassVar[bool] = False
     # Whether a delivery says when it was sent, under its signature.
     signs_time: ClassVar[bool] = True
 
-    def __init__(self, account: A, public_url: str) -> None:
-        self.account = account
+    def __init__(self, settings: A, public_url: str) -> None:
+        self.settings = settings
         self.public_url = public_url.rstrip("/")
+
+    @property
+    def name(self) -> str:
+        """Return the account's name in the settings, which is in its webhook URL."""
+        return self.settings.name
 
     @property
     def source(self) -> str:
         """The CloudEvents source of everything from this account."""
-        return f"/{self.name}/{self.account.name}"
+        return f"/{self.vendor}/{self.settings.name}"
 
     @property
     def webhook_url(self) -> str:
         """What the vendor was given, without a query."""
-        return f"{self.public_url}/webhooks/{self.name}/{self.account.name}"
+        return f"{self.public_url}/webhooks/{self.vendor}/{self.settings.name}"
 
     @property
     def credential_header(self) -> str | None:
@@ -95,7 +100,7 @@ class Vendor(ABC, Generic[A]):
         return Event(
             id=reading.id,
             source=self.source,
-            type=f"{self.name}.{reading.type}",
+            type=f"{self.vendor}.{reading.type}",
             subject=reading.subject,
             time=reading.time,
             received_at=delivery.received_at,
@@ -180,8 +185,8 @@ class Vendor(ABC, Generic[A]):
                 f"sent {ahead} in the future by this machine's clock; if that is behind, {CLOCK_REMEDY}",
                 sent_at,
             )
-        if self.account.tolerance is not None and now - sent_at > self.account.tolerance:
-            age, limit = describe_duration(now - sent_at), describe_duration(self.account.tolerance)
+        if self.settings.tolerance is not None and now - sent_at > self.settings.tolerance:
+            age, limit = describe_duration(now - sent_at), describe_duration(self.settings.tolerance)
             raise WrongTime(
                 f"sent {age} ago by this machine's clock, and the account's tolerance is {limit}:"
                 " a late retry, a clock that is fast, or a delivery that somebody sends again",
@@ -189,7 +194,7 @@ class Vendor(ABC, Generic[A]):
             )
 
 
-AnyVendor = Vendor[Account]
+AnyAccount = Account[AccountSettings]
 
 
 def _as_gone(event: Event) -> Booking:
@@ -204,24 +209,24 @@ def vendor_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 
-def load_vendor(name: str) -> type[AnyVendor]:
+def load_account_class(name: str) -> type[AnyAccount]:
     """The vendor's class by the name of its folder. Raises ConfigurationError."""
     if name not in vendor_names():
         raise ConfigurationError(f"unknown vendor {name!r}: known are {', '.join(vendor_names())}")
     module = importlib.import_module(f"ingest.vendors.{name}")
-    found: type[AnyVendor] = module.VENDOR
+    found: type[AnyAccount] = module.ACCOUNT
     return found
 
 
 __all__ = [
     "Account",
-    "AnyVendor",
+    "AccountSettings",
+    "AnyAccount",
     "Delivery",
     "Proof",
     "Reading",
-    "Vendor",
     "VerifiedDelivery",
-    "load_vendor",
+    "load_account_class",
     "split_list",
     "vendor_names",
 ]

@@ -39,7 +39,7 @@ EVENTS = "List of events that webhooks are created for, in the vendor's words." 
 Words = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
 
 
-class Account(BaseModel):
+class AccountSettings(BaseModel):
     """One account of one vendor. Its name is in its webhook URL: `/webhooks/<vendor>/<name>`.
 
     `tolerance` is unlimited by default, because a vendor that retries with the first attempt's timestamp would otherwise have

@@ -56,7 +56,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedDelivery:
-    """A delivery that `Vendor.verify` found authentic. Made there of a request, and by `from_log` of a dead letter; nowhere else."""
+    """A delivery that `Account.verify` found authentic. Made there of a request, and by `from_log` of a dead letter; nowhere else."""
 
     delivery: Delivery
     proof: Proof

@@ -31,10 +31,10 @@ from ingest.clock import server_time
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import Credential, Limits, Manners, Patience, Rate, Record
 from ingest.rest.adapter import open_session
-from ingest.vendors import Account, Vendor
+from ingest.vendors import Account, AccountSettings
 from ingest.vendors.parts import PartsSession, mark_parts
 
-A = TypeVar("A", bound=Account)
+A = TypeVar("A", bound=AccountSettings)
 T = TypeVar("T")
 
 Resource = EndpointResource | DltResource
@@ -72,12 +72,12 @@ class Rest(ABC, Generic[A]):
     parallel: ClassVar[int] = 4
     by_id: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, vendor: Vendor[A], tokens: Path, patience: Patience = _PATIENCE) -> None:
+    def __init__(self, account: Account[A], tokens: Path, patience: Patience = _PATIENCE) -> None:
         """`tokens` is a folder for credentials that renew themselves. Raises ConfigurationError when the settings have none."""
-        self.vendor = vendor
-        self.account = vendor.account
+        self.account = account
+        self.settings = account.settings
         self.ids: Sequence[str] = ()
-        self.base_url = (self.account.api_url or self.url).rstrip("/") + "/"
+        self.base_url = (self.settings.api_url or self.url).rstrip("/") + "/"
         self._tokens = tokens
         self._patience = patience
         self._credential = self.credential()
@@ -93,7 +93,7 @@ class Rest(ABC, Generic[A]):
     @property
     def label(self) -> str:
         """The account, in messages."""
-        return f"{self.vendor.name} account {self.account.name}"
+        return f"{self.account.vendor} account {self.settings.name}"
 
     @property
     def requests(self) -> int:
@@ -102,7 +102,7 @@ class Rest(ABC, Generic[A]):
 
     def _own_limits(self) -> Limits:
         """The vendor's published ones, unless the settings say otherwise: an account's depend on its plan, an address's do not."""
-        given = self.account.rate_limit
+        given = self.settings.rate_limit
         if given is None:
             return self.limits
         return Limits(account=(Rate(given, 60),), address=self.limits.address) if given else Limits()
@@ -287,15 +287,15 @@ class Rest(ABC, Generic[A]):
 
     def secret(self, name: str) -> str:
         """A secret of the account's settings. Raises ConfigurationError when it is not set."""
-        value = getattr(self.account, name)
+        value = getattr(self.settings, name)
         if value is None:
             raise ConfigurationError(
-                f"{self.label}: set accounts.{self.account.name}.{name}; without it there is no REST side"
+                f"{self.label}: set accounts.{self.settings.name}.{name}; without it there is no REST side"
             )
         found = str(value.get_secret_value()) if isinstance(value, SecretStr) else str(value)
         if not _SENDABLE.fullmatch(found):
             raise ConfigurationError(
-                f"{self.label}: accounts.{self.account.name}.{name} is empty, or holds what no key does: a space, a line's end"
+                f"{self.label}: accounts.{self.settings.name}.{name} is empty, or holds what no key does: a space, a line's end"
             )
         return found
 

@@ -17,10 +17,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 from ingest.errors import VendorRefused, VendorUnavailable
 from ingest.instant import parse_instant
 from ingest.rest import Record
-from ingest.vendors import Account, AnyVendor
+from ingest.vendors import AccountSettings, AnyAccount
 from ingest.vendors.rest import Rest
 
-A = TypeVar("A", bound=Account)
+A = TypeVar("A", bound=AccountSettings)
 
 _CONNECT_SECONDS = 10.0
 
@@ -86,8 +86,8 @@ class Subscriptions(ABC, Generic[A]):
     def __init__(self, rest: Rest[A], timeout: float) -> None:
         """`timeout`: seconds that a call which creates something may take to answer."""
         self.rest = rest
-        self.vendor = rest.vendor
         self.account = rest.account
+        self.settings = rest.settings
         self._timeout = timeout
 
     @property
@@ -156,24 +156,24 @@ def load_subscriptions(vendor: str) -> type[AnySubscriptions] | None:
     return found
 
 
-def manual_steps(vendor: AnyVendor, *, show_secret: bool) -> list[str]:
+def manual_steps(account: AnyAccount, *, show_secret: bool) -> list[str]:
     """What a person does where the vendor has no API for it, or the account no credential for that: lines to follow."""
-    own: Callable[..., list[str]] | None = getattr(_module(vendor.name), "manual_steps", None)
-    return own(vendor, show_secret=show_secret) if own else _without_credential(vendor)
+    own: Callable[..., list[str]] | None = getattr(_module(account.vendor), "manual_steps", None)
+    return own(account, show_secret=show_secret) if own else _without_credential(account)
 
 
-def _without_credential(vendor: AnyVendor) -> list[str]:
-    name = vendor.account.name
-    needed = vendor.account.rest_needs()
-    urls = [vendor.webhook_url + (f"?{query}" if query else "") for query in vendor.webhook_queries()]
+def _without_credential(account: AnyAccount) -> list[str]:
+    name = account.name
+    needed = account.settings.rest_needs()
+    urls = [account.webhook_url + (f"?{query}" if query else "") for query in account.webhook_queries()]
     return [
         f"no REST credential is set; with accounts.{name}.{needed}, `ingest webhooks apply {name}` does this. By hand:",
         *(
-            f"{number}. have a webhook made at {vendor.name} with URL {url}"
+            f"{number}. have a webhook made at {account.vendor} with URL {url}"
             for number, url in enumerate(urls, 1)
         ),
         f"{len(urls) + 1}. set accounts.{name}.webhook_secrets to the secret that signs it"
-        + (" (some are set: keep it the first)" if vendor.account.live_secrets() else ""),
+        + (" (some are set: keep it the first)" if account.settings.live_secrets() else ""),
     ]
 
 

@@ -10,23 +10,23 @@ from datetime import UTC, datetime
 from secrets import token_hex
 
 from ingest.errors import ConfigurationError
-from ingest.vendors import AnyVendor, Delivery
+from ingest.vendors import AnyAccount, Delivery
 
 # What every vendor's trial has as its type, behind the vendor's name.
 TRIAL = "ingest.test"
 
 _BYTES = 8
 
-Make = Callable[[AnyVendor, str, str, datetime], Delivery]
+Make = Callable[[AnyAccount, str, str, datetime], Delivery]
 
 
-def trial_delivery(vendor: AnyVendor) -> Delivery:
+def trial_delivery(account: AnyAccount) -> Delivery:
     """A new one, signed with the account's first secret. Raises ConfigurationError when it has none."""
-    secret = next(iter(vendor.account.live_secrets()), "")
+    secret = next(iter(account.settings.live_secrets()), "")
     if not secret:
-        name = vendor.account.name
+        name = account.name
         raise ConfigurationError(
             f"account {name} has no webhook secret: run `ingest webhooks apply {name}`, or set accounts.{name}.webhook_secrets"
         )
-    make: Make = importlib.import_module(f"ingest.vendors.{vendor.name}.trial").trial
-    return make(vendor, secret, f"test-{token_hex(_BYTES)}", datetime.now(UTC))
+    make: Make = importlib.import_module(f"ingest.vendors.{account.vendor}.trial").trial
+    return make(account, secret, f"test-{token_hex(_BYTES)}", datetime.now(UTC))

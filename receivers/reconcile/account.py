@@ -16,14 +16,14 @@ from ingest.errors import ConfigurationError, IngestError, VendorUnavailable
 from ingest.rest import Patience
 from ingest.settings import Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest, Window, load_rest
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.compare import windows
 from receivers.reconcile.outlets import Noting, Nowhere, Outlet
 from receivers.reconcile.ownership import Ownership
 from receivers.reconcile.progress import End, Progress
-from receivers.reconcile.proof import Proof, Warehouse
+from receivers.reconcile.repairs import Proof, Warehouse
 from receivers.reconcile.report import Counts, Report
 from receivers.reconcile.sweep import Sweep
 from receivers.reconcile.telling import Telling
@@ -65,20 +65,20 @@ class AccountRun:
     def __init__(
         self,
         around: Around,
-        vendor: AnyVendor,
+        account: AnyAccount,
         outlet: Outlet | None,
         wanted: Wanted,
     ) -> None:
         now = datetime.now(UTC)
         self._around = around
-        self._vendor = vendor
+        self._account = account
         self._outlet = outlet
         self._since = wanted.since
         self._until = wanted.until
         self._confirm_key = wanted.confirm_key
         self._ahead = timedelta(0)
         start = wanted.since or now - around.settings.reconcile.lookback
-        self._report = Report(vendor.name, vendor.account.name, start, wanted.until or now, now, now)
+        self._report = Report(account.vendor, account.name, start, wanted.until or now, now, now)
 
     def run(self) -> Report:
         """Whatever went wrong is in the report; and the report in the log, or `unrecorded`."""
@@ -115,8 +115,8 @@ class AccountRun:
     @cached_property
     def _rest(self) -> AnyRest:
         """Raises ConfigurationError."""
-        return load_rest(self._vendor.name)(
-            self._vendor, Path(self._around.settings.reconcile.state_dir), self._around.patience
+        return load_rest(self._account.vendor)(
+            self._account, Path(self._around.settings.reconcile.state_dir), self._around.patience
         )
 
     def _now(self) -> datetime:
@@ -133,7 +133,7 @@ class AccountRun:
             noting = self._compared(checkpoint)
             self._went_by_wrong_clock()
         if self._outlet:
-            self._tell(Telling(self._outlet, checkpoint, self._vendor), noting.progress)
+            self._tell(Telling(self._outlet, checkpoint, self._account), noting.progress)
 
     def _went_by_wrong_clock(self) -> bool:
         """Whether the vendor's answers show that the windows were of another time: those would leave out what was missed."""
@@ -150,7 +150,7 @@ class AccountRun:
         if self._outlet is None:
             noting = Noting(Nowhere(), None, self._fresh(), self._report.counts)
         else:
-            Telling(self._outlet, checkpoint, self._vendor).left_over(self._report.since, self._until)
+            Telling(self._outlet, checkpoint, self._account).left_over(self._report.since, self._until)
             noting = self._resumed(self._outlet, checkpoint)
         self._compare(noting, checkpoint)
         return noting

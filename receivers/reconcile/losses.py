@@ -18,7 +18,7 @@ from ingest.event import Event
 from ingest.loss import LOST
 from ingest.opening import open_reader
 from ingest.settings import Settings
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 from receivers.reconcile.checkpoint import Checkpoint
 
 log = structlog.get_logger()
@@ -36,7 +36,7 @@ class Loss:
     How long a vendor tries before it gives up is not published, so that is `reconcile.lookback` before the report.
     """
 
-    vendor: AnyVendor
+    account: AnyAccount
     reported_at: datetime
     since: datetime
 
@@ -53,7 +53,7 @@ class Losses:
         self._due: dict[str, float] = {}
         self._of_the_future: dict[str, datetime] = {}  # notes by id, and when they were first read
 
-    def look(self, vendors: Sequence[AnyVendor]) -> list[Loss]:
+    def look(self, accounts: Sequence[AnyAccount]) -> list[Loss]:
         """One for each of these accounts that is to be reconciled now, however many notes there are."""
         began = datetime.now(UTC)
         try:
@@ -65,30 +65,30 @@ class Losses:
                 log.warning("reconcile.losses_unknown", why=str(error))
             self._is_blind = True
         return [
-            Loss(vendor, at, at - self._settings.reconcile.lookback)
-            for vendor in vendors
-            if (at := self._reported.get(vendor.source)) and self._is_open(vendor, at)
+            Loss(account, at, at - self._settings.reconcile.lookback)
+            for account in accounts
+            if (at := self._reported.get(account.source)) and self._is_open(account, at)
         ]
 
     def answer(self, loss: Loss, started_at: datetime | None) -> None:
         """A run over the loss began then; without a time it failed, and is tried again in a while."""
-        source = loss.vendor.source
+        source = loss.account.source
         self._due[source] = time.monotonic() + _AGAIN_SECONDS
         if started_at:
             self._answered[source] = started_at
 
-    def _is_open(self, vendor: AnyVendor, reported_at: datetime) -> bool:
-        source = vendor.source
+    def _is_open(self, account: AnyAccount, reported_at: datetime) -> bool:
+        source = account.source
         if time.monotonic() < self._due.get(source, 0.0):
             return False
-        if source not in self._answered and (covered := self._covered(vendor)):
+        if source not in self._answered and (covered := self._covered(account)):
             self._answered[source] = covered
         return source not in self._answered or reported_at > self._answered[source]
 
-    def _covered(self, vendor: AnyVendor) -> datetime | None:
+    def _covered(self, account: AnyAccount) -> datetime | None:
         """Until when runs have compared everything, before this process began."""
         try:
-            return Checkpoint(Path(self._settings.reconcile.state_dir), vendor.account.name).covered()
+            return Checkpoint(Path(self._settings.reconcile.state_dir), account.name).covered()
         except IngestError:
             return None
 

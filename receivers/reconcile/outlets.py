@@ -13,7 +13,7 @@ from ingest.log import Producer, Record, append_apart, durable
 from ingest.settings import Settings
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.progress import Progress
-from receivers.reconcile.proof import Log
+from receivers.reconcile.repairs import Log
 from receivers.reconcile.report import Counts
 from receivers.reconcile.waiting import wait_for_consumer, wait_for_spools
 

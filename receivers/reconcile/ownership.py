@@ -16,7 +16,7 @@ from ingest.booking import Stored
 from ingest.errors import ConfigurationError, PayloadError, VendorUnavailable
 from ingest.vendors.rest import AnyRest
 from receivers.reconcile.checkpoint import Checkpoint, KnownKey
-from receivers.reconcile.proof import Warehouse
+from receivers.reconcile.repairs import Warehouse
 
 log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ class Ownership:
         self._checkpoint = checkpoint
         self.is_confirmed = is_confirmed
         self._unproven: set[str] = set()
-        self._fingerprint = rest.account.rest_fingerprint()
+        self._fingerprint = rest.settings.rest_fingerprint()
         self._key = KnownKey(self._fingerprint, since=datetime.now(UTC))
         self._has_read = False
 
@@ -58,7 +58,7 @@ class Ownership:
             owner = require_same_owner(self._rest, known_owner, self._checkpoint.key_file)
             if self.is_confirmed:
                 self._read(known[:1], 1)  # raises where the vendor does not take the key at all
-                log.warning("reconcile.key_confirmed", source=self._rest.vendor.source)
+                log.warning("reconcile.key_confirmed", source=self._rest.account.source)
             else:
                 self._require_readable(known)
             self._key = KnownKey(self._fingerprint, self._key.since, owner, proven=True)
@@ -111,7 +111,7 @@ class Ownership:
         )
         log.warning(
             "reconcile.gone_unproven",
-            source=self._rest.vendor.source,
+            source=self._rest.account.source,
             bookings=len(self._unproven),
             why=why,
         )
@@ -137,7 +137,7 @@ class Ownership:
         self, most: int, *, by_webhook: bool = False, without: Collection[str] = ()
     ) -> Sequence[Stored]:
         """Return the newest bookings that should be there; `by_webhook`, because what a wrong key loaded proves nothing."""
-        vendor, account = self._rest.vendor.name, self._rest.account.name
+        vendor, account = self._rest.account.vendor, self._rest.account.name
         found = self._warehouse.newest(vendor, account, most + len(without), by_webhook=by_webhook)
         return [stored for stored in found if stored.booking.booking_id not in without][:most]
 
@@ -168,7 +168,7 @@ class Ownership:
         """
         try:
             record = self._rest.fetch(stored.booking.booking_id)
-            read = self._rest.vendor.booking_of_record(orjson.dumps(record)) if record else None
+            read = self._rest.account.booking_of_record(orjson.dumps(record)) if record else None
         except PayloadError:
             return None
         if read is None:

@@ -13,10 +13,10 @@ from ingest.errors import ConfigurationError, LogUnavailable
 from ingest.log import Producer
 from ingest.rest import Patience
 from ingest.settings import NO_CREDENTIALS, Settings
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 from receivers.reconcile.account import AccountRun, Around, Follow, Wanted
 from receivers.reconcile.outlets import Outlet
-from receivers.reconcile.proof import Warehouse
+from receivers.reconcile.repairs import Warehouse
 from receivers.reconcile.report import Report
 from receivers.reconcile.waiting import wait_for_consumer
 
@@ -45,11 +45,11 @@ class Reconciler:
             settings, warehouse, follow, Patience(failing=settings.reconcile.patience.total_seconds())
         )
 
-    def run(self, vendors: Sequence[AnyVendor], wanted: Wanted) -> list[Report]:
+    def run(self, accounts: Sequence[AnyAccount], wanted: Wanted) -> list[Report]:
         """A report per account, failed ones too: one that fails does not stop the others. Of those that ended, when it was stopped."""
-        pool = ThreadPoolExecutor(min(_SIDE_BY_SIDE, max(1, len(vendors))), thread_name_prefix="reconcile")
+        pool = ThreadPoolExecutor(min(_SIDE_BY_SIDE, max(1, len(accounts))), thread_name_prefix="reconcile")
         try:
-            running = [pool.submit(self._account, vendor, wanted) for vendor in vendors]
+            running = [pool.submit(self._account, account, wanted) for account in accounts]
             while not self._stop.is_set() and wait(running, _LOOK_SECONDS).not_done:
                 pass
         finally:
@@ -64,11 +64,11 @@ class Reconciler:
             self._wait_for_rows(reports)
         return reports
 
-    def _account(self, vendor: AnyVendor, wanted: Wanted) -> Report:
+    def _account(self, account: AnyAccount, wanted: Wanted) -> Report:
         outlet = None
         if self._producer and not wanted.dry_run:
-            outlet = Outlet(self._settings, self._producer, self._settings.topic(vendor.name))
-        return AccountRun(self._around, vendor, outlet, wanted).run()
+            outlet = Outlet(self._settings, self._producer, self._settings.topic(account.vendor))
+        return AccountRun(self._around, account, outlet, wanted).run()
 
     def _wait_for_rows(self, reports: Sequence[Report]) -> None:
         """They are in the log by now, and are loaded whenever a consumer runs; to see them is worth some patience."""
@@ -80,15 +80,17 @@ class Reconciler:
             log.warning("reconcile.not_loaded", why=str(error))
 
 
-def readable(settings: Settings, named: Iterable[str]) -> list[AnyVendor]:
+def readable(settings: Settings, named: Iterable[str]) -> list[AnyAccount]:
     """The accounts named, or all whose settings have what their vendor's REST side needs. Raises ConfigurationError."""
     names = list(named)
-    vendors = [vendor for vendor in settings.chosen(names) if names or vendor.account.can_reconcile()]
-    for vendor in vendors:
-        if not vendor.account.can_reconcile():
+    accounts = [
+        account for account in settings.choose_accounts(names) if names or account.settings.can_reconcile()
+    ]
+    for account in accounts:
+        if not account.settings.can_reconcile():
             raise ConfigurationError(
-                f"account {vendor.account.name} cannot be reconciled: set {vendor.account.reconcile_needs()}"
+                f"account {account.name} cannot be reconciled: set {account.settings.reconcile_needs()}"
             )
-    if not vendors:
+    if not accounts:
         raise ConfigurationError(NO_CREDENTIALS)
-    return vendors
+    return accounts

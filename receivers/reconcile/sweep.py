@@ -18,7 +18,7 @@ from ingest.rest import Record as Entry
 from ingest.vendors.rest import AnyRest, Window
 from receivers.reconcile.compare import Verdict, compare, is_of_future, row_version, supersedes, widened
 from receivers.reconcile.ownership import Ownership
-from receivers.reconcile.proof import Proof, Warehouse
+from receivers.reconcile.repairs import Proof, Warehouse
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -180,7 +180,7 @@ class Sweep:
                 missed.add(booking.booking_id)
                 self._count(booking.booking_id, verdict, booking.status)
                 self._proof.add(
-                    self._rest.vendor.observe(one.record, one.at, supersedes(booking, held, one.at)), booking
+                    self._rest.account.observe(one.record, one.at, supersedes(booking, held, one.at)), booking
                 )
         return missed
 
@@ -231,7 +231,7 @@ class Sweep:
                 and self._ownership.covers(one)
             ):
                 self.counts.gone += 1
-                self._proof.add(self._rest.vendor.gone(one.booking, at, row_version(one)), one.booking)
+                self._proof.add(self._rest.account.gone(one.booking, at, row_version(one)), one.booking)
 
     def _stored(
         self, column: Literal["booking_id", "group_id"], keys: Iterable[str]
@@ -241,7 +241,7 @@ class Sweep:
 
     @property
     def _whose(self) -> tuple[str, str]:
-        return self._rest.vendor.name, self._rest.account.name
+        return self._rest.account.vendor, self._rest.account.name
 
     def _verdict(self, read: _Read, held: Stored | None) -> Verdict:
         return compare(read.booking, held, self._rest.compared, read.at, self._lag)
@@ -260,7 +260,7 @@ class Sweep:
 
     def _read(self, asked: _Asked) -> _Read | None:
         booking = self._readable(
-            asked, lambda record: self._rest.vendor.booking_of_record(orjson.dumps(record))
+            asked, lambda record: self._rest.account.booking_of_record(orjson.dumps(record))
         )
         return _Read(booking, asked.record or {}, asked.at) if booking else None
 
@@ -272,9 +272,9 @@ class Sweep:
             self.counts.unreadable += 1
             with suppress(PayloadError):
                 self._ids.add(self._rest.key(asked.record or {}))  # it is there, whatever it is
-            log.warning("reconcile.unreadable", source=self._rest.vendor.source, detail=str(error))
+            log.warning("reconcile.unreadable", source=self._rest.account.source, detail=str(error))
             data = orjson.dumps(asked.record)
-            source = self._rest.vendor.source
+            source = self._rest.account.source
             letter = DeadLetter(
                 source=source,
                 reason="unreadable_record",

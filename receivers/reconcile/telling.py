@@ -6,7 +6,7 @@ from datetime import datetime
 import structlog
 
 from ingest.errors import IngestError, LogUnavailable
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.outlets import Outlet
 from receivers.reconcile.progress import End, Progress
@@ -18,10 +18,10 @@ log = structlog.get_logger()
 class Telling:
     """Of one account, while no other process reconciles it. A process that dies on the way leaves what the next one tells the same."""
 
-    def __init__(self, outlet: Outlet, checkpoint: Checkpoint, vendor: AnyVendor) -> None:
+    def __init__(self, outlet: Outlet, checkpoint: Checkpoint, account: AnyAccount) -> None:
         self._outlet = outlet
         self._checkpoint = checkpoint
-        self._vendor = vendor
+        self._account = account
 
     def left_over(self, since: datetime, until: datetime | None) -> None:
         """What earlier runs found and nobody was told of. Raises LogUnavailable; then it is still there."""
@@ -42,13 +42,13 @@ class Telling:
         try:
             self._checkpoint.write(progress)
         except IngestError as error:
-            log.warning("reconcile.not_noted", account=self._vendor.account.name, why=str(error))
+            log.warning("reconcile.not_noted", account=self._account.name, why=str(error))
             return False
         return True
 
     def _report(self, progress: Progress, end: End) -> Report:
         failure = None if end.error is None else LogUnavailable(end.error)
-        vendor, account = self._vendor.name, self._vendor.account.name
+        vendor, account = self._account.vendor, self._account.name
         return Report(
             vendor,
             account,

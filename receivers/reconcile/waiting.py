@@ -8,7 +8,7 @@ from ingest.errors import LogUnavailable
 from ingest.opening import read_backlog
 from ingest.settings import Settings
 from ingest.waits import Wait
-from receivers.spool.opening import spool_states
+from receivers.spool.folder import spool_states
 
 T = TypeVar("T")
 

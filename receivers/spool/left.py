@@ -12,7 +12,7 @@ from ingest.opening import open_producer
 from ingest.settings import Settings
 from ingest.telemetry import SPOOL_OLDEST_SECONDS, SPOOL_RECORDS
 from receivers.spool.file import SpoolFile
-from receivers.spool.opening import spool_states
+from receivers.spool.folder import spool_states
 from receivers.spool.owner import require_own_spool
 
 log = structlog.get_logger()

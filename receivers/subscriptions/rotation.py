@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from ingest.clock import is_future
 from ingest.errors import ConfigurationError
 from ingest.vendors.subscriptions import fingerprint
-from receivers.subscriptions.keyring import Keyring
+from receivers.subscriptions.secret_store import Keyring
 from receivers.subscriptions.state import StateFile
 
 # When the newest deliveries since then came: that none of these had signed, and that one of them had; by their places, from "1" on.

@@ -17,7 +17,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from ingest.cli.demo.outcome import Outcome, Plan, percentiles
+from ingest.cli.demo.report import Outcome, Plan, percentiles
 from ingest.cli.demo.run import run_demo
 from ingest.simulator.rehearsal import Pace
 from ingest.simulator.sender import Chaos

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ingest.simulator.rest import Allowed
+from ingest.simulator.api import Allowed
 from tests.month.rehearsal import Outcome, Run, rehearse
 from tests.month.story import Plan
 

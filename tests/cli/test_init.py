@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft7Validator
 
-from ingest.cli.setup import init
+from ingest.cli.init import init
 from ingest.errors import ConfigurationError
 from ingest.settings.schema import TITLE
 from ingest.settings.secrets_file import SecretsFile

@@ -13,12 +13,12 @@ from typing import Any
 import tomlkit
 
 from consumers.loader import Loader
-from consumers.query import query
 from consumers.warehouse import Warehouse
 from ingest.event import Event
 from ingest.log import Consumer, Producer, Record
 from ingest.opening import open_consumer, open_producer, read_backlog
 from ingest.settings import Settings
+from ingest.warehouse.query import query
 from tests.consumers.samples import TOPIC
 
 PATIENCE = 60.0  # long, for a slow machine; a test that passes never waits for it

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from consumers.run import _probes
-from ingest.cli.reconciling import _probes as reconcile_probes
+from ingest.cli.reconcile import _probes as reconcile_probes
 from ingest.errors import WarehouseUnavailable
 from ingest.finding import Finding
 from ingest.readiness import Readiness

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from consumers.query import query
-from consumers.stored import StoredBookings
 from ingest.event import Event, Via
 from ingest.log import Record
+from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.query import query
 from tests.consumers.rig import Rig, Tree, changed, opened
 from tests.consumers.samples import TOPIC, sample
 

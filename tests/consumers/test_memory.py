@@ -9,11 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from consumers.dead_letters.letters import Chosen, Letters
-from consumers.warehouse.errors import translated
 from ingest.errors import OutOfMemory, RowsTooLarge
 from ingest.log import Record
 from ingest.settings import Settings
 from ingest.settings.sections import ConsumerSettings
+from ingest.warehouse.errors import translated
 from tests.consumers.large import KINDS, large
 from tests.consumers.rig import Command, Rig, Tree, changed, opened, until
 from tests.consumers.samples import TOPIC, sample

@@ -8,12 +8,13 @@ from threading import Event
 import dlt
 import pytest
 
-from consumers.query import query
-from consumers.warehouse import Warehouse, reading_client
+from consumers.warehouse import Warehouse
 from consumers.warehouse.rights import check_warehouse
 from ingest.errors import ConfigurationError, LoadRefused, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
+from ingest.warehouse.destination import reading_client
+from ingest.warehouse.query import query
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.rig import PATIENCE, Command, Rig, Tree, changed, opened, until
 from tests.consumers.samples import TOPIC, sample

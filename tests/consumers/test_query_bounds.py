@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from consumers.bounds import MOST_ROWS, Bounds
-from consumers.query import query_bounded
-from consumers.warehouse.destination import check_reads
 from ingest.errors import ConfigurationError
+from ingest.warehouse.bounds import MOST_ROWS, Bounds
+from ingest.warehouse.destination import check_reads
+from ingest.warehouse.query import query_bounded
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.rig import PATIENCE, ROOT, Command, Rig, Tree, opened, tree_for
 from tests.consumers.samples import sample
@@ -174,7 +174,7 @@ def test_a_timeout_is_a_duration(command: Command, timeout: str) -> None:
 # The query says that it runs, then computes for ever.
 _INTERRUPTED = """
 import sys
-from consumers.bounds import RunningQuery
+from ingest.warehouse.bounds import RunningQuery
 begin = RunningQuery.start
 def told(self, stop):
     begin(self, stop)

@@ -12,7 +12,7 @@ from consumers.rows import SCHEMAS
 from ingest.event import RECONCILED, Event, Via
 from ingest.log import Partition, StoredRecord
 from ingest.settings import Settings
-from ingest.vendors import OBSERVED, AnyVendor
+from ingest.vendors import OBSERVED, AnyAccount
 from ingest.vendors.mapping import BookingMapper
 from tests.consumers.rig import Rig, opened
 from tests.consumers.samples import START, TOPICS, moment, sample
@@ -50,9 +50,9 @@ def version(seconds: float) -> str:
     return f"{moment(seconds):%Y-%m-%dT%H:%M:%S}.000000Z"
 
 
-def vendor() -> AnyVendor:
+def vendor() -> AnyAccount:
     tree = {"accounts": {"support": {"vendor": "oncehub", "webhook_secrets": ["any"]}}}
-    return Settings.model_validate(tree).vendors()["oncehub", "support"]
+    return Settings.model_validate(tree).build_accounts()["oncehub", "support"]
 
 
 def state(rig: Rig) -> dict[str, Any]:

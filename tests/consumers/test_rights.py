@@ -13,11 +13,11 @@ import duckdb
 import pytest
 
 from consumers.warehouse import Warehouse
-from consumers.warehouse.reach import reach
 from consumers.warehouse.rights import check_warehouse
 from ingest.errors import WarehouseUnavailable
 from ingest.finding import Finding, State
 from ingest.settings import Settings
+from ingest.warehouse.reach import reach
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.rig import Tree, changed
 from tests.kafka.broker import free_port

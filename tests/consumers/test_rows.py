@@ -130,9 +130,9 @@ def test_an_absent_text_is_none_in_every_table() -> None:
 def test_a_row_reads_back_as_it_was_made_however_the_warehouse_keeps_json(
     case: Case, parsed: bool, keys_sorted: bool
 ) -> None:
-    vendor, received = load(case).vendor(), load(case).verified()
-    event = vendor.parse(received)
-    booking = vendor.booking(event)
+    account, received = load(case).vendor(), load(case).verified()
+    event = account.parse(received)
+    booking = account.booking(event)
     if booking is None:
         return
     row = booking_row(booking, event, Candidate(event, booking).version, START, START)

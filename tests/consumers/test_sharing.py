@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from consumers.query import query
 from consumers.warehouse import Warehouse
 from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.log import Record
 from ingest.settings import Settings
+from ingest.warehouse.query import query
 from tests.consumers.rig import PATIENCE, Rig, Tree, changed, until
 from tests.consumers.samples import TOPIC, sample
 

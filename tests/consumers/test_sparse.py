@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from consumers.stored import StoredBookings
 from ingest.booking import COLUMNS, Booking, BookingStatus
 from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.settings import Settings
 from ingest.vendors import vendor_names
 from ingest.vendors.mapping import BookingMapper
+from ingest.warehouse.bookings import StoredBookings
 from tests.consumers.rig import Rig, Tree, opened
 from tests.consumers.samples import moment, sample
 from tests.consumers.test_loader import metric

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from consumers import stored
 from consumers.rows import booking_row
-from consumers.stored import StoredBookings
 from ingest.booking import Booking, BookingStatus
 from ingest.errors import WarehouseUnavailable
 from ingest.settings import Settings
+from ingest.warehouse import bookings as stored
+from ingest.warehouse.bookings import StoredBookings
 from tests.consumers.rig import Rig, Tree
 from tests.consumers.samples import START, moment, sample
 from tests.consumers.test_sharing import held

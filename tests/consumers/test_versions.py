@@ -20,7 +20,7 @@ from ingest.booking import Answer, Booking, BookingStatus
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.vendors import GONE
-from ingest.warehouse_values import parsed_json
+from ingest.warehouse.values import parsed_json
 from tests.consumers.samples import SOURCE, TOPIC, moment
 from tests.consumers.test_reconciled import vendor
 from tests.replay.test_plan import Warehouse

@@ -178,13 +178,13 @@ def _settings(case: Case, folder: Path) -> Settings:
 
 
 @pytest.mark.parametrize(
-    "case", [case for vendor in vendors_with_samples() for case in cases_of(vendor)], ids=str
+    "case", [case for account in vendors_with_samples() for case in cases_of(account)], ids=str
 )
 def test_every_sample_that_was_set_aside_is_read_as_if_it_had_not_been(case: Case, tmp_path: Path) -> None:
     sample = load(case)
-    vendor, verified = sample.vendor(), sample.verified()
-    found = stored_letter(row_of(_dead_letter(vendor, verified, "parse_crashed", "KeyError")))
-    reader, event = Reader(_settings(case, tmp_path)), vendor.parse(verified)
+    account, verified = sample.vendor(), sample.verified()
+    found = stored_letter(row_of(_dead_letter(account, verified, "parse_crashed", "KeyError")))
+    reader, event = Reader(_settings(case, tmp_path)), account.parse(verified)
     assert reader.identify(found) == event
     assert reader.check(found, event) is None
     assert reader.topic(found, event) == f"bookings.{case.vendor}"
@@ -192,16 +192,16 @@ def test_every_sample_that_was_set_aside_is_read_as_if_it_had_not_been(case: Cas
 
 @pytest.mark.parametrize(
     "case",
-    [case for vendor in vendors_with_samples() for case in cases_of(vendor) if case.has_record()],
+    [case for account in vendors_with_samples() for case in cases_of(account) if case.has_record()],
     ids=str,
 )
 def test_every_rest_record_that_was_set_aside_is_observed_as_if_it_had_not_been(
     case: Case, tmp_path: Path
 ) -> None:
-    vendor, record = load(case).vendor(), load(case).record or {}
-    event = vendor.observe(record, NOW)
+    account, record = load(case).vendor(), load(case).record or {}
+    event = account.observe(record, NOW)
     one = DeadLetter(
-        source=vendor.source,
+        source=account.source,
         reason="unreadable_record",
         detail="",
         happened_at=NOW,

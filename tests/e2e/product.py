@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 
-from consumers.query import query
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
@@ -19,6 +18,7 @@ from ingest.simulator.dialect import Dialect, load_dialect
 from ingest.simulator.rehearsal import Pace, rehearse
 from ingest.simulator.sender import Chaos, Sender, Sent
 from ingest.simulator.world import World
+from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, PATIENCE, environment
 from tests.e2e.processes import Process, descendants, eventually
 from tests.kafka.broker import free_port

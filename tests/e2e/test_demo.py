@@ -9,10 +9,8 @@ import duckdb
 import pytest
 from pydantic import BaseModel
 
-from consumers.locks import warehouse_lock
-from consumers.query import query
-from ingest.cli.demo.outcome import Outcome, Plan, Repair
-from ingest.cli.demo.stage import Stage, _environment
+from ingest.cli.demo.report import Outcome, Plan, Repair
+from ingest.cli.demo.sandbox import Stage, _environment
 from ingest.cli.demo.watch import Watch
 from ingest.errors import IngestError
 from ingest.settings import Settings, section_models
@@ -21,6 +19,8 @@ from ingest.settings.sources import load_settings
 from ingest.simulator.rehearsal import Pace
 from ingest.simulator.sender import Sent
 from ingest.simulator.truth import Difference
+from ingest.warehouse.lock import warehouse_lock
+from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
 from tests.e2e.processes import eventually
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from kafka import KafkaAdminClient
 from kafka.errors import UnknownTopicOrPartitionError
 
-from consumers.locks import warehouse_lock
 from ingest.opening import open_reader
 from ingest.settings import Settings
 from ingest.vendors import vendor_names
+from ingest.warehouse.lock import warehouse_lock
 from tests.faults.load import EventKey
 
 _TURN_SECONDS = 20.0

@@ -42,7 +42,7 @@ class Vendors(Sender):
         super().__init__(_CHAOS, seed, _PATIENCE)
         self.events: dict[int, EventKey] = {}
         self._bookings: dict[EventKey, tuple[str, str]] = {}
-        self._readers = settings.vendors()
+        self._readers = settings.build_accounts()
         self.large = 0
         """How many of the next webhooks are as large as a receiver takes them."""
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx
 import tomlkit
 
-from ingest.cli.demo.stage import Stage
+from ingest.cli.demo.sandbox import Stage
 from ingest.errors import LogUnavailable
 from ingest.opening import read_backlog
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
-from receivers.spool.opening import spool_states
+from receivers.spool.folder import spool_states
 from tests.cli.command import environment
 from tests.faults.child import Child
 from tests.faults.clock import Clock, find_library

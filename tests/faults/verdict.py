@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from consumers.query import query_all
 from ingest.cli.demo.watch import rows_as_dicts
 from ingest.settings import Settings
 from ingest.simulator.dialect import Dialect
 from ingest.simulator.truth import Difference, differences
 from ingest.simulator.world import World
+from ingest.warehouse.query import query_all
 from tests.faults.load import EventKey, Told
 
 _EVENTS = "select source, id from booking_events where via = 'webhook'"

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from ingest.settings import Settings
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 from tests.vendors.samples_of import cases_of, load, signed_parts
 
 SECRET = "not-a-real-secret-of-the-fuzzer"
@@ -39,10 +39,10 @@ def environment() -> dict[str, str]:
 
 
 @cache
-def vendor_of(account: str) -> AnyVendor:
+def vendor_of(account: str) -> AnyAccount:
     """The account's, with its secret."""
     settings = Settings.model_validate({"public_url": PUBLIC_URL, "accounts": ACCOUNTS})
-    return next(found for (_, name), found in settings.vendors().items() if name == account)
+    return next(found for (_, name), found in settings.build_accounts().items() if name == account)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +89,21 @@ def sign(account: str, query: str, body: bytes, message_id: str, secret: str = S
     """The headers with which the account's vendor would send this body."""
     found = vendor_of(account)
     known: Mapping[str, Any] = {
-        "account": found.account,
+        "account": found.settings,
         "secret": secret,
         "url": f"{found.webhook_url}?{query}" if query else found.webhook_url,
         "body": body,
         "message_id": message_id,
         "at": SENT_AT,
     }
-    parts, function = _signer(found.name)
+    parts, function = _signer(found.vendor)
     return list(function(**{part: known[part] for part in parts}).items())
 
 
 @cache
 def signs_body(account: str) -> bool:
     """Where a vendor does not, only the credential can be wrong."""
-    return "body" in signed_parts(vendor_of(account).name)
+    return "body" in signed_parts(vendor_of(account).vendor)
 
 
 @cache

@@ -8,8 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from consumers.query import query
 from ingest.settings import Settings
+from ingest.warehouse.query import query
 from tests.fuzz.tally import Tally
 from tests.fuzz.traffic import body_digest
 

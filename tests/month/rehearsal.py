@@ -13,14 +13,14 @@ from typing import Any
 
 import tomlkit
 
-from consumers.query import query
 from ingest.instant import format_instant
 from ingest.log import Record
 from ingest.opening import open_producer, read_backlog
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
-from ingest.simulator.rest import Allowed
+from ingest.simulator.api import Allowed
 from ingest.simulator.truth import Difference, differences
+from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, environment
 from tests.month.story import PUBLIC_URL, Month, Plan
 from tests.month.vendors import Served, serving
@@ -71,15 +71,15 @@ def rehearse(
 
 def deliver(month: Month, settings: Settings) -> None:
     """All that arrives, verified and parsed, into the log."""
-    vendors = settings.vendors()
+    accounts = settings.build_accounts()
     producer = open_producer(settings)
     try:
         waiting: dict[str, list[Record]] = {}
         for arrival in month.arrivals():
-            account = arrival.change.account
-            vendor = vendors[month.dialects[account].vendor, account]
-            event = vendor.parse(vendor.verify(month.delivery(arrival), arrival.at))
-            waiting.setdefault(settings.topic(vendor.name), []).append(event.to_record())
+            name = arrival.change.account
+            account = accounts[month.dialects[name].vendor, name]
+            event = account.parse(account.verify(month.delivery(arrival), arrival.at))
+            waiting.setdefault(settings.topic(account.vendor), []).append(event.to_record())
         for topic, records in waiting.items():
             for start in range(0, len(records), _CHUNK):
                 producer.append(topic, records[start : start + _CHUNK]).result(_LOAD_SECONDS)

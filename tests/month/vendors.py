@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ingest.simulator.rest import Allowed, load_rest_dialect
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.api import Allowed, load_rest_dialect
+from ingest.simulator.server import RestServer
 from tests.month.story import Month, Plan
 
 _START_SECONDS = 120.0

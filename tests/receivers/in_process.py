@@ -18,8 +18,8 @@ from starlette.types import Message
 from ingest.log import Record
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer
 from ingest.settings import Settings
-from ingest.vendors import Vendor
-from receivers.app import build_app, ready_vendors
+from ingest.vendors import Account
+from receivers.app import build_app, ready_accounts
 from tests.receivers.requests import Request
 
 
@@ -120,12 +120,12 @@ class InProcess:
             }
         )
         self.runner = asyncio.Runner()
-        self.open(ready_vendors(self.settings))
+        self.open(ready_accounts(self.settings))
 
-    def open(self, vendors: Mapping[tuple[str, str], Vendor[Any]]) -> None:
+    def open(self, accounts: Mapping[tuple[str, str], Account[Any]]) -> None:
         """The application over these vendors."""
         self.producer = SqliteProducer(self.log)
-        self.app = build_app(self.settings, vendors, self.producer)
+        self.app = build_app(self.settings, accounts, self.producer)
         self._lifespan = self.app.router.lifespan_context(self.app)
         self.runner.run(self._lifespan.__aenter__())
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from ingest.admin import build_admin, serve_admin
 from ingest.errors import ConfigurationError
 from ingest.settings import ReceiverSettings
-from receivers.spool.opening import readiness
+from receivers.spool.folder import readiness
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import SALES, SECRET, Request, booking, signed

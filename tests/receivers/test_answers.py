@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from ingest.dead_letter import REMOVED
 from ingest.instant import parse_instant
 from ingest.vendors import Reading, VerifiedDelivery, calendly
-from ingest.vendors.calendly import SIGNATURE, Calendly, CalendlyAccount
+from ingest.vendors.calendly import SIGNATURE, Calendly, CalendlySettings
 from tests.receivers.in_process import Answer, Ending, InProcess
 from tests.receivers.requests import SALES, SECRET, Request, booking, booking_body, signed, subject
 
@@ -223,10 +223,10 @@ class _Crashing(Calendly):
 
 
 def test_a_fault_of_ours_in_reading_loses_nothing_and_tells_nothing_of_the_body(receiver: InProcess) -> None:
-    account = CalendlyAccount.model_validate(
+    settings = CalendlySettings.model_validate(
         {"name": "sales", "vendor": "calendly", "webhook_secrets": [SECRET]}
     )
-    receiver.open({("calendly", "sales"): _Crashing(account, "http://127.0.0.1")})
+    receiver.open({("calendly", "sales"): _Crashing(settings, "http://127.0.0.1")})
     with capture_logs() as logged:
         assert receiver.ask(signed(UNREADABLE)).status == 202
     (letter,) = receiver.dead_letters()
@@ -268,7 +268,7 @@ def test_a_delivery_of_any_age_is_believed_unless_the_account_says_how_old_it_ma
 ) -> None:
     last_year = datetime.now(UTC) - timedelta(days=365)
     assert receiver.ask(_with_signature(_signature(last_year))).status == 202
-    strict = CalendlyAccount.model_validate(
+    strict = CalendlySettings.model_validate(
         {"name": "sales", "vendor": "calendly", "webhook_secrets": [SECRET], "tolerance": "3d"}
     )
     receiver.open({("calendly", "sales"): Calendly(strict, "http://127.0.0.1")})

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from ingest.errors import VerificationError
 from ingest.settings import Settings
-from ingest.vendors import AnyVendor, Delivery
+from ingest.vendors import AnyAccount, Delivery
 from ingest.vendors.delivery import Headers
 from receivers import webhook
 from receivers.diagnosis import diagnose
@@ -65,7 +65,7 @@ every_vendor = pytest.mark.parametrize("name", list(ACCOUNTS))
 every_signer = pytest.mark.parametrize("name", SIGNERS)
 
 
-def _vendors(**secrets: str) -> dict[str, AnyVendor]:
+def _vendors(**secrets: str) -> dict[str, AnyAccount]:
     """All accounts by name; `secrets` are some accounts' second ones, in place of their own."""
     tables = ACCOUNTS | OTHERS
     tables |= {
@@ -74,20 +74,20 @@ def _vendors(**secrets: str) -> dict[str, AnyVendor]:
     return {
         name: found
         for (_, name), found in Settings.model_validate({"public_url": PUBLIC_URL, "accounts": tables})
-        .vendors()
+        .build_accounts()
         .items()
     }
 
 
-def _sent(vendor: AnyVendor, secret: str, body: bytes, url: str = "") -> Delivery:
+def _sent(account: AnyAccount, secret: str, body: bytes, url: str = "") -> Delivery:
     """As the vendor sends it which has this secret and this URL."""
-    original: Original = booked(vendor.name)
+    original: Original = booked(account.vendor)
     known = {
-        "account": vendor.account, "secret": secret, "body": body, "message_id": "m1", "at": NOW,
-        "url": f"{url or vendor.webhook_url}?{original.query}",
+        "account": account.settings, "secret": secret, "body": body, "message_id": "m1", "at": NOW,
+        "url": f"{url or account.webhook_url}?{original.query}",
     }  # fmt: skip
-    sign = importlib.import_module(f"ingest.vendors.{vendor.name}").sign
-    headers = sign(**{part: known[part] for part in signed_parts(vendor.name)})
+    sign = importlib.import_module(f"ingest.vendors.{account.vendor}").sign
+    headers = sign(**{part: known[part] for part in signed_parts(account.vendor)})
     return Delivery(original.query, Headers.of([*headers.items(), ("Host", "hooks.example.com")]), body, NOW)
 
 
@@ -99,24 +99,24 @@ def _body(name: str) -> bytes:
     ).encode()
 
 
-def _cause(vendor: AnyVendor, delivery: Delivery) -> str:
+def _cause(account: AnyAccount, delivery: Delivery) -> str:
     with pytest.raises(VerificationError):
-        vendor.verify(delivery, NOW)
-    cause = diagnose(vendor, delivery, _vendors().values())
+        account.verify(delivery, NOW)
+    cause = diagnose(account, delivery, _vendors().values())
     assert cause is not None
     return cause
 
 
 @every_vendor
 def test_a_secret_that_nobody_has_is_no_proof_of_anything(name: str) -> None:
-    vendor = _vendors()[name]
-    assert diagnose(vendor, _sent(vendor, "nobody's", _body(name)), _vendors().values()) is None
+    account = _vendors()[name]
+    assert diagnose(account, _sent(account, "nobody's", _body(name)), _vendors().values()) is None
 
 
 @every_vendor
 def test_a_secret_of_another_account_of_the_vendor_names_the_account(name: str) -> None:
-    vendor = _vendors()[name]
-    cause = _cause(vendor, _sent(vendor, f"{OTHER}-of-{name}", _body(name)))
+    account = _vendors()[name]
+    cause = _cause(account, _sent(account, f"{OTHER}-of-{name}", _body(name)))
     assert f"a webhook secret of the account other-{name} ({name})" in cause
     assert OTHER not in cause
 
@@ -124,8 +124,8 @@ def test_a_secret_of_another_account_of_the_vendor_names_the_account(name: str) 
 @every_vendor
 def test_a_delivery_at_the_url_of_another_vendors_account_names_the_account_that_it_fits(name: str) -> None:
     sender = _vendors()[name]
-    for receiving in (vendor for vendor in _vendors().values() if vendor.name != name):
-        cause = _cause(receiving, _sent(sender, sender.account.live_secrets()[0], _body(name)))
+    for receiving in (account for account in _vendors().values() if account.vendor != name):
+        cause = _cause(receiving, _sent(sender, sender.settings.live_secrets()[0], _body(name)))
         assert f"the account {name} ({name})" in cause
 
 
@@ -144,8 +144,8 @@ def test_a_delivery_at_the_url_of_another_vendors_account_names_the_account_that
 def test_a_secret_that_differs_in_what_nobody_sees_is_told_with_its_position(
     name: str, configured: str, true: str, told: str
 ) -> None:
-    vendor = _vendors(**{name: configured})[name]
-    cause = _cause(vendor, _sent(vendor, true, _body(name)))
+    account = _vendors(**{name: configured})[name]
+    cause = _cause(account, _sent(account, true, _body(name)))
     assert "webhook secret 2 fits" in cause
     assert told in cause
     assert "a-secret" not in cause
@@ -156,9 +156,9 @@ def test_a_secret_that_differs_in_what_nobody_sees_is_told_with_its_position(
     [("calendly", "api_token"), ("oncehub", "api_key"), ("appointedd", "api_key"), ("bookeo", "secret_key")],
 )
 def test_another_secret_of_the_account_is_told_by_its_name(name: str, field: str) -> None:
-    vendor = _vendors()[name]
-    secret = getattr(vendor.account, field).get_secret_value()
-    cause = _cause(vendor, _sent(vendor, secret, _body(name)))
+    account = _vendors()[name]
+    secret = getattr(account.settings, field).get_secret_value()
+    cause = _cause(account, _sent(account, secret, _body(name)))
     assert f"the account's {field}" in cause
     assert secret not in cause
 
@@ -192,9 +192,9 @@ WRITTEN: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("change", CHANGES)
 @every_signer
 def test_a_body_that_a_proxy_changed_is_proven_by_the_one_that_was_signed(name: str, change: str) -> None:
-    vendor = _vendors()[name]
-    sent = _sent(vendor, vendor.account.live_secrets()[1], _body(name))
-    cause = _cause(vendor, replace(sent, body=CHANGES[change](sent.body)))
+    account = _vendors()[name]
+    sent = _sent(account, account.settings.live_secrets()[1], _body(name))
+    cause = _cause(account, replace(sent, body=CHANGES[change](sent.body)))
     assert cause.startswith("the body was changed on the way")
 
 
@@ -203,10 +203,10 @@ def test_a_body_that_a_proxy_changed_is_proven_by_the_one_that_was_signed(name: 
 def test_a_body_that_was_read_and_written_again_is_known_in_the_forms_that_vendors_write(
     name: str, language: str
 ) -> None:
-    vendor = _vendors()[name]
-    sent = _sent(vendor, vendor.account.live_secrets()[0], WRITTEN[language](_body(name)))
+    account = _vendors()[name]
+    sent = _sent(account, account.settings.live_secrets()[0], WRITTEN[language](_body(name)))
     again = json.dumps(json.loads(sent.body), indent=1).encode()
-    assert _cause(vendor, replace(sent, body=again)).startswith("the body was changed on the way")
+    assert _cause(account, replace(sent, body=again)).startswith("the body was changed on the way")
 
 
 @pytest.mark.parametrize(
@@ -219,43 +219,43 @@ def test_a_body_that_was_read_and_written_again_is_known_in_the_forms_that_vendo
     ],
 )
 def test_a_vendor_that_signs_its_url_and_has_another_one_is_told_with_the_url(registered: str) -> None:
-    vendor = _vendors()["bookeo"]
+    account = _vendors()["bookeo"]
     sent = _sent(
-        vendor, vendor.account.live_secrets()[0], _body("bookeo"), f"{registered}/webhooks/bookeo/bookeo"
+        account, account.settings.live_secrets()[0], _body("bookeo"), f"{registered}/webhooks/bookeo/bookeo"
     )
     sent = replace(
         sent,
         headers=Headers.of([*sent.headers.lines, ("X-Forwarded-Host", "other.example:8443, proxy.internal")]),
     )
-    cause = _cause(vendor, sent)
+    cause = _cause(account, sent)
     assert f"the vendor has its URL with {registered}, and public_url is {PUBLIC_URL}" in cause
 
 
 def test_a_host_that_no_signature_proves_is_not_told() -> None:
-    vendor = _vendors()["bookeo"]
-    sent = _sent(vendor, "nobody's", _body("bookeo"))
+    account = _vendors()["bookeo"]
+    sent = _sent(account, "nobody's", _body("bookeo"))
     assert (
         diagnose(
-            vendor, replace(sent, headers=Headers.of([*sent.headers.lines, ("Host", "evil.example")])), []
+            account, replace(sent, headers=Headers.of([*sent.headers.lines, ("Host", "evil.example")])), []
         )
         is None
     )
 
 
 def test_a_signature_of_somebody_else_is_told_by_the_headers_name() -> None:
-    vendor = _vendors()["calendly"]
+    account = _vendors()["calendly"]
     lines = [("X-Hub-Signature-256", "sha256=00"), ("Stripe-Signature", "t=1"), ("X-Signature\x1b[2J", "a")]
-    assert _cause(vendor, Delivery("", Headers.of(lines), b"{}", NOW)).startswith(
+    assert _cause(account, Delivery("", Headers.of(lines), b"{}", NOW)).startswith(
         "the only signature came in stripe-signature, x-hub-signature-256: "
     )
 
 
 @every_signer
 def test_a_body_that_came_encoded_is_told_as_such_where_nothing_is_proven(name: str) -> None:
-    vendor = _vendors()[name]
-    sent = _sent(vendor, vendor.account.live_secrets()[0], _body(name))
+    account = _vendors()[name]
+    sent = _sent(account, account.settings.live_secrets()[0], _body(name))
     encoded = Headers.of([*sent.headers.lines, ("Content-Encoding", "br")])
-    assert _cause(vendor, replace(sent, headers=encoded, body=b"\x0b\x02\x80")).startswith(
+    assert _cause(account, replace(sent, headers=encoded, body=b"\x0b\x02\x80")).startswith(
         "it has a header content-encoding: "
     )
 
@@ -273,8 +273,8 @@ def test_a_body_that_came_encoded_is_told_as_such_where_nothing_is_proven(name: 
 def test_any_noise_is_diagnosed_without_an_error_and_nothing_of_it_is_told(
     lines: list[tuple[str, str]], body: bytes
 ) -> None:
-    for vendor in _vendors().values():
-        cause = diagnose(vendor, Delivery("", Headers.of(lines), body, NOW), [])
+    for account in _vendors().values():
+        cause = diagnose(account, Delivery("", Headers.of(lines), body, NOW), [])
         assert cause is None or cause.startswith("the only signature came in ")
 
 

@@ -13,10 +13,10 @@ from ingest.errors import LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.settings import ReceiverSettings, Settings
-from receivers.serve import _readiness
+from receivers.server import _readiness
 from receivers.spool.file import SpoolFile, claim
+from receivers.spool.folder import readiness, spool_states
 from receivers.spool.left import hand_on
-from receivers.spool.opening import readiness, spool_states
 from tests.cli.command import ingest
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import stored

@@ -13,7 +13,7 @@ from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.settings import Settings
 from receivers.spool.file import SpoolFile
-from receivers.spool.opening import check_spool, readiness
+from receivers.spool.folder import check_spool, readiness
 from tests.kafka.broker import free_port
 from tests.receivers.running import PATIENCE, TOPIC
 

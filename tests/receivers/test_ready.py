@@ -11,8 +11,8 @@ from ingest import disk
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.settings import Settings
-from receivers.spool import opening
-from receivers.spool.opening import readiness
+from receivers.spool import folder as opening
+from receivers.spool.folder import readiness
 from tests.receivers.running import unused_port
 
 

@@ -9,8 +9,8 @@ from ingest.errors import ConfigurationError
 from ingest.log import Record
 from ingest.settings import ReceiverSettings, Settings
 from receivers.spool.file import claim
+from receivers.spool.folder import spool_states
 from receivers.spool.left import hand_on
-from receivers.spool.opening import spool_states
 from receivers.spool.owner import mark_spool, require_own_spool
 from tests.receivers.in_process import stored
 from tests.receivers.running import PATIENCE, TOPIC

@@ -7,17 +7,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from consumers.stored import StoredBookings
 from ingest.errors import IngestError
 from ingest.event import Event
 from ingest.log import Record
+from ingest.simulator.api import Allowed, load_rest_dialect
 from ingest.simulator.dialect import Dialect
-from ingest.simulator.rest import Allowed, load_rest_dialect
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.server import RestServer
 from ingest.simulator.truth import Difference, differences
 from ingest.simulator.world import Change, World
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers
+from ingest.warehouse.bookings import StoredBookings
 from receivers.reconcile.account import Wanted
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, readable
@@ -122,17 +122,17 @@ class Shop:
         self, changes: Sequence[Change], altered: Callable[[Event], Event] = lambda event: event
     ) -> None:
         """The same, without waiting; `altered` makes another event of each."""
-        vendors = self.rig.settings.vendors()
+        accounts = self.rig.settings.build_accounts()
         records: dict[str, list[Record]] = {}
         for change in changes:
             dialect = self.dialects[change.account]
             webhook, at = dialect.webhook(change), change.meeting.changed_at + timedelta(seconds=1)
-            vendor = vendors[dialect.vendor, change.account]
+            account = accounts[dialect.vendor, change.account]
             delivery = Delivery(
                 webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at
             )
-            event = altered(vendor.parse(vendor.verify(delivery, at)))
-            records.setdefault(self.rig.settings.topic(vendor.name), []).append(event.to_record())
+            event = altered(account.parse(account.verify(delivery, at)))
+            records.setdefault(self.rig.settings.topic(account.vendor), []).append(event.to_record())
         for topic, of_topic in records.items():
             self.rig.append_records(topic, *of_topic)
 

@@ -10,7 +10,7 @@ import tomlkit
 import typer
 from starlette.responses import JSONResponse
 
-from ingest.cli.reconciling import reconcile
+from ingest.cli.reconcile import reconcile
 from ingest.errors import LogUnavailable
 from tests.cli.command import Result, ingest, refused
 from tests.reconcile.shop import Shop
@@ -78,7 +78,7 @@ def test_a_report_that_is_not_in_the_log_is_said_and_is_no_success(
         raise LogUnavailable("the brokers are away")
 
     monkeypatch.setattr("receivers.reconcile.outlets.Outlet.tell", away)
-    monkeypatch.setattr("ingest.cli.reconciling.configure_logging", lambda _: None)
+    monkeypatch.setattr("ingest.cli.reconcile.configure_logging", lambda _: None)
     with Shop(tmp_path, ["bookeo"]).open() as shop:
         configured(tmp_path, shop.tree())
         monkeypatch.chdir(tmp_path)

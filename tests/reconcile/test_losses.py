@@ -16,12 +16,12 @@ from ingest.event import Event
 from ingest.log import Producer, Record
 from ingest.loss import LOST
 from ingest.simulator.truth import differences
-from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery
+from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.losses import report_loss
 from receivers.reconcile.losses import Loss, Losses
 from receivers.reconcile.report import Report
-from receivers.watch import Watch
+from receivers.schedule import Watch
 from tests.consumers.rig import until
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
@@ -38,24 +38,24 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
         yield shop
 
 
-def delivery(shop: Shop, **more: str) -> tuple[AnyVendor, VerifiedDelivery]:
+def delivery(shop: Shop, **more: str) -> tuple[AnyAccount, VerifiedDelivery]:
     """Bookeo's next one, with these headers too."""
     (change, *_) = [change for change in shop.live(8) if change.account == "bookeo"]
-    vendor, dialect, now = (
-        shop.rig.settings.vendors()["bookeo", "bookeo"],
+    account, dialect, now = (
+        shop.rig.settings.build_accounts()["bookeo", "bookeo"],
         shop.dialects["bookeo"],
         datetime.now(UTC),
     )
     webhook = dialect.webhook(change)
     headers = Headers.of({**dialect.headers(webhook, now), **more}.items())
-    return vendor, vendor.verify(Delivery(webhook.query, headers, webhook.body, now), now)
+    return account, account.verify(Delivery(webhook.query, headers, webhook.body, now), now)
 
 
 def report(shop: Shop) -> datetime:
     """When a delivery came that told of a loss; its note is in the log."""
-    vendor, verified = delivery(shop, **LOST_HEADER)
+    account, verified = delivery(shop, **LOST_HEADER)
     before = len(notes(shop))
-    report_loss(vendor, verified, shop.rig.producer, shop.rig.settings.audit_topic)
+    report_loss(account, verified, shop.rig.producer, shop.rig.settings.audit_topic)
     until(lambda: len(notes(shop)) > before, "the note is in the log")
     return verified.received_at
 
@@ -75,20 +75,20 @@ class Watched:
     """The losses of some accounts."""
 
     def __init__(self, shop: Shop, *accounts: str) -> None:
-        self._vendors = [
-            vendor for vendor in shop.rig.settings.vendors().values() if vendor.account.name in accounts
+        self._accounts = [
+            account for account in shop.rig.settings.build_accounts().values() if account.name in accounts
         ]
         self._losses = Losses(shop.rig.settings)
         self.answer = self._losses.answer
 
     def look(self) -> list[Loss]:
-        return self._losses.look(self._vendors)
+        return self._losses.look(self._accounts)
 
 
 def test_a_delivery_that_tells_of_a_loss_leaves_one_note_and_any_other_none(shop: Shop) -> None:
     for headers in ({}, {"X-Bookeo-PreviousMessageLost": "false"}):
-        vendor, verified = delivery(shop, **headers)
-        report_loss(vendor, verified, shop.rig.producer, shop.rig.settings.audit_topic)
+        account, verified = delivery(shop, **headers)
+        report_loss(account, verified, shop.rig.producer, shop.rig.settings.audit_topic)
     reported_at = report(shop)
     (note,) = notes(shop)
     assert (note.source, note.time) == ("/bookeo/bookeo", reported_at)
@@ -100,7 +100,7 @@ def test_many_notes_are_one_run_and_an_answered_one_is_none(shop: Shop) -> None:
     report(shop)
     newest = report(shop)
     (loss,) = watched.look()
-    assert (loss.vendor.account.name, loss.reported_at) == ("bookeo", newest)
+    assert (loss.account.name, loss.reported_at) == ("bookeo", newest)
     watched.answer(loss, datetime.now(UTC))
     assert watched.look() == []
 
@@ -149,8 +149,8 @@ class Broken(Producer):
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("error", [LogUnavailable("away"), RuntimeError("a defect")])
 def test_a_note_that_cannot_be_written_is_no_reason_to_fail(shop: Shop, error: Exception, late: bool) -> None:
-    vendor, verified = delivery(shop, **LOST_HEADER)
-    report_loss(vendor, verified, Broken(error, late=late), shop.rig.settings.audit_topic)
+    account, verified = delivery(shop, **LOST_HEADER)
+    report_loss(account, verified, Broken(error, late=late), shop.rig.settings.audit_topic)
 
 
 def test_the_watch_runs_the_account_that_lost_something_and_no_other(
@@ -159,12 +159,12 @@ def test_the_watch_runs_the_account_that_lost_something_and_no_other(
     ran: list[str] = []
     reconciler = shop.reconciler()
 
-    def run(vendors: Sequence[AnyVendor], _: object) -> list[Report]:
-        ran.extend(vendor.account.name for vendor in vendors)
+    def run(accounts: Sequence[AnyAccount], _: object) -> list[Report]:
+        ran.extend(account.name for account in accounts)
         return []
 
     monkeypatch.setattr(reconciler, "run", run)
-    monkeypatch.setattr("receivers.watch.Watch._compare", lambda _: None)
+    monkeypatch.setattr("receivers.schedule.Watch._compare", lambda _: None)
     report(shop)
     stop = threading.Event()
     watch = Watch(
@@ -202,15 +202,15 @@ def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> 
 
 def test_a_report_of_the_future_is_answered_once(shop: Shop) -> None:
     """The receiver's clock was a year ahead."""
-    vendor, verified = delivery(shop, **LOST_HEADER)
+    account, verified = delivery(shop, **LOST_HEADER)
     ahead = replace(
         verified, delivery=replace(verified.delivery, received_at=datetime.now(UTC) + timedelta(days=365))
     )
-    report_loss(vendor, ahead, shop.rig.producer, shop.rig.settings.audit_topic)
+    report_loss(account, ahead, shop.rig.producer, shop.rig.settings.audit_topic)
     until(lambda: notes(shop), "the note is in the log")
     losses = Losses(shop.rig.settings)
-    [loss] = losses.look([vendor])
+    [loss] = losses.look([account])
     assert loss.since < datetime.now(UTC)
     losses.answer(loss, datetime.now(UTC))
     losses._due.clear()
-    assert losses.look([vendor]) == []
+    assert losses.look([account]) == []

@@ -15,8 +15,8 @@ from ingest.cli.check.vendors import check_rest
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.finding import State
 from ingest.settings import Settings
-from ingest.simulator.rest import load_rest_dialect
-from ingest.simulator.rest.server import Fault, RestServer
+from ingest.simulator.api import load_rest_dialect
+from ingest.simulator.server import Fault, RestServer
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from receivers.reconcile.report import Report
@@ -109,7 +109,7 @@ def test_check_tells_that_the_key_belongs_to_another_account(tmp_path: Path, ven
         assert isinstance(shop, TwoAccounts)
         shop.book(2)
         assert shop.run().failure is None
-        (known,) = shop.rig.settings.chosen([vendor])
+        (known,) = shop.rig.settings.choose_accounts([vendor])
         assert [found.state for found in check_rest(shop.rig.settings, known)] == [State.OK]
         key_file = tmp_path / "reconcile" / f"{vendor}.reconciled.key"
         noted = orjson.loads(key_file.read_bytes())

@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from consumers.query import query
 from ingest.errors import IngestError
 from ingest.settings import Settings
-from ingest.simulator.rest.calendly import CalendlyRest
+from ingest.simulator.calendly.api import CalendlyRest
 from ingest.simulator.truth import differences
+from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, PATIENCE, environment
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from consumers.rows import Row
-from consumers.stored import _stored
 from consumers.versions import Candidate, outcome
 from ingest.booking import COLUMNS, Booking, Stored
 from ingest.errors import PayloadError
 from ingest.vendors.appointedd.v1 import AppointeddV1
 from ingest.vendors.rest import load_rest
+from ingest.warehouse.bookings import _stored
 from receivers.reconcile.compare import Verdict, compare, supersedes
 from tests.vendors.samples_of import Sample, cases_of, load, vendors_with_samples
 
@@ -66,15 +66,15 @@ def held(row: Row | None, loaded_at: datetime) -> Stored:
 
 def repaired(sample: Sample, record: dict[str, Any], compared: tuple[str, ...]) -> tuple[Verdict, Booking]:
     """What a second run says of the record, and the booking that the first run's repair left."""
-    vendor, now = sample.vendor(), sample.now + timedelta(days=1)
-    event = vendor.parse(sample.verified())
-    told, webhook = vendor.booking_of_record(json.dumps(record).encode()), vendor.booking(event)
+    account, now = sample.vendor(), sample.now + timedelta(days=1)
+    event = account.parse(sample.verified())
+    told, webhook = account.booking_of_record(json.dumps(record).encode()), account.booking(event)
     assert webhook is not None
     # What the webhook told may be newer here by a no-show's time, which lists do not have.
     row = outcome([Candidate(event, replace(webhook, booking_id=told.booking_id))], None, sample.now).row
     before = held(row, sample.now)
     if compare(told, before, compared, now, timedelta(0)) is not Verdict.MATCHED:
-        observed = Candidate(vendor.observe(record, now, supersedes(told, before, now)), told)
+        observed = Candidate(account.observe(record, now, supersedes(told, before, now)), told)
         row = outcome([observed], row, now).row or row
     after = held(row, sample.now)
     return compare(told, after, compared, now, timedelta(0)), after.booking

@@ -9,7 +9,7 @@ import pytest
 
 from ingest.booking import Booking
 from ingest.event import Event
-from ingest.vendors import OBSERVED, load_vendor
+from ingest.vendors import OBSERVED, load_account_class
 from ingest.vendors.mapping import BookingMapper
 from tests.reconcile.shop import Shop
 from tests.reconcile.test_reconcile import A_FEW, newest_lost
@@ -26,7 +26,7 @@ def without(booking: Booking) -> Booking:
 
 def first_alone_tells_the_customer(shop: Shop) -> Callable[[Event], Booking | None]:
     """Of each booking the webhooks that tell of a change say nothing of the customer."""
-    read = BookingMapper(shop.rig.settings.vendors())
+    read = BookingMapper(shop.rig.settings.build_accounts())
 
     def mapped(event: Event) -> Booking | None:
         booking = read(event)
@@ -54,9 +54,9 @@ def test_webhooks_that_leave_out_what_earlier_ones_told_leave_nothing_to_repair(
 def test_records_that_leave_columns_out_repair_the_others_and_a_second_run_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vendor: str
 ) -> None:
-    of_record = load_vendor(vendor).booking_of_record
+    of_record = load_account_class(vendor).booking_of_record
     monkeypatch.setattr(
-        load_vendor(vendor), "booking_of_record", lambda self, data: without(of_record(self, data))
+        load_account_class(vendor), "booking_of_record", lambda self, data: without(of_record(self, data))
     )
     with Shop(tmp_path, [vendor]).open() as shop:
         changes = shop.live(A_FEW)

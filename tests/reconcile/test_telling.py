@@ -12,9 +12,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.stored import StoredBookings
 from ingest.errors import LogUnavailable
 from ingest.log import Producer, Record
+from ingest.warehouse.bookings import StoredBookings
 from receivers.reconcile.account import Wanted
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.run import Reconciler, readable
@@ -82,9 +82,9 @@ def test_what_an_account_found_that_ended_is_told_though_the_run_is_stopped_in_a
         shop.server.faults.append(hold)
         stop, wanted = threading.Event(), last_week()
         reports: list[object] = []
-        vendors = readable(shop.rig.settings, [])
+        accounts = readable(shop.rig.settings, [])
         running = threading.Thread(
-            target=lambda: reports.extend(reconciler(shop, shop.rig.producer, stop).run(vendors, wanted))
+            target=lambda: reports.extend(reconciler(shop, shop.rig.producer, stop).run(accounts, wanted))
         )
         running.start()
         missed = len(shop.world.meetings["bookeo"])
@@ -107,8 +107,8 @@ def test_a_report_that_the_log_does_not_take_is_kept_and_said_so_and_told_by_the
 ) -> None:
     with Shop(tmp_path, ["bookeo"], reconcile={"lookback": "7d"}).open() as shop:
         shop.live(4)
-        vendors, wanted = readable(shop.rig.settings, []), Wanted()
-        (unrecorded,) = troubled(shop).run(vendors, wanted)
+        accounts, wanted = readable(shop.rig.settings, []), Wanted()
+        (unrecorded,) = troubled(shop).run(accounts, wanted)
         assert (unrecorded.failure, unrecorded.counts.missed, str(unrecorded.unrecorded)) == (
             None,
             4,
@@ -116,10 +116,10 @@ def test_a_report_that_the_log_does_not_take_is_kept_and_said_so_and_told_by_the
         )
         covered = Checkpoint(tmp_path / "reconcile", "bookeo")
         assert covered.covered() is None
-        (still,) = troubled(shop).run(vendors, wanted)
+        (still,) = troubled(shop).run(accounts, wanted)
         assert isinstance(still.failure, LogUnavailable)
         assert told(shop) == []
-        (report,) = reconciler(shop, shop.rig.producer).run(vendors, wanted)
+        (report,) = reconciler(shop, shop.rig.producer).run(accounts, wanted)
         assert (report.unrecorded, report.failure) == (None, None)
         assert told(shop) == [("bookeo", "complete", 4, 4), ("bookeo", "complete", 0, 0)]
         assert shop.rig.column("select id from reconciliations where missed > 0") == [unrecorded.id]
@@ -130,10 +130,10 @@ def test_a_report_that_the_log_does_not_take_is_kept_and_said_so_and_told_by_the
 def test_a_run_that_is_killed_after_its_report_is_in_the_log_is_told_once(tmp_path: Path) -> None:
     with Shop(tmp_path, ["bookeo"]).open() as shop:
         shop.live(4)
-        vendors, wanted = readable(shop.rig.settings, []), last_week()
-        troubled(shop, taken=True).run(vendors, wanted)
+        accounts, wanted = readable(shop.rig.settings, []), last_week()
+        troubled(shop, taken=True).run(accounts, wanted)
         assert told(shop) == [("bookeo", "complete", 4, 4)]
-        (report,) = reconciler(shop, shop.rig.producer).run(vendors, wanted)
+        (report,) = reconciler(shop, shop.rig.producer).run(accounts, wanted)
         assert told(shop) == [("bookeo", "complete", 4, 4), ("bookeo", "complete", 0, 0)]
         assert report.counts.matched == 4, "it is another run"
         assert list((tmp_path / "reconcile").glob("*.reconcile")) == []
@@ -142,14 +142,14 @@ def test_a_run_that_is_killed_after_its_report_is_in_the_log_is_told_once(tmp_pa
 def test_a_failure_that_the_log_does_not_take_is_told_and_then_gone_on_from(tmp_path: Path) -> None:
     with Shop(tmp_path, ["bookeo"]).open() as shop:
         shop.live(4)
-        vendors, wanted = readable(shop.rig.settings, []), Wanted(datetime.now(UTC) - timedelta(days=100))
+        accounts, wanted = readable(shop.rig.settings, []), Wanted(datetime.now(UTC) - timedelta(days=100))
         fault = broken("bookeo", Response("", 503), after=2)
         shop.server.faults.append(fault)
-        (failed,) = troubled(shop).run(vendors, wanted)
+        (failed,) = troubled(shop).run(accounts, wanted)
         assert failed.failure
         assert failed.unrecorded
         shop.server.faults.remove(fault)
-        (resumed,) = reconciler(shop, shop.rig.producer).run(vendors, wanted)
+        (resumed,) = reconciler(shop, shop.rig.producer).run(accounts, wanted)
         assert resumed.started_at == failed.started_at
         assert told(shop) == [("bookeo", "failed", 0, 0), ("bookeo", "complete", 4, 4)]
         assert shop.rig.column("select error from reconciliations where outcome = 'failed'") == [

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from ingest.errors import ConfigurationError, LogUnavailable, VendorRefused, VendorUnavailable
 from ingest.settings import Settings
-from ingest.simulator.rest import Allowed
+from ingest.simulator.api import Allowed
 from ingest.simulator.world import Change, Kind
 from ingest.vendors import vendor_names
 from receivers.reconcile.checkpoint import Checkpoint

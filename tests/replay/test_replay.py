@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from consumers.arrivals import arrivals
 from consumers.replay import Replay, Wanted
 from ingest.errors import LogUnavailable
 from ingest.log import Record
 from ingest.opening import open_reader
+from ingest.warehouse.deliveries import arrivals
 from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest
 from tests.consumers.rig import Rig, opened, until
 from tests.consumers.samples import TOPIC, moment, sample

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ingest.listening import bind
-from ingest.simulator.rest import answer
+from ingest.simulator.api import answer
+from ingest.sockets import bind
 
 Answer = Callable[[Request], Response]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ingest.rest import Patience
-from ingest.simulator.rest import Allowed, RestDialect, load_rest_dialect
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.api import Allowed, RestDialect, load_rest_dialect
+from ingest.simulator.server import RestServer
 from ingest.simulator.world import Meeting
-from ingest.vendors import load_vendor
+from ingest.vendors import load_account_class
 from ingest.vendors.rest import AnyRest, Window, load_rest
 from tests.simulator.story import BEGINNING, DIALECTS, live, new_world
 
@@ -41,7 +41,7 @@ class Side:
 
     def open(self, patience: Patience = HASTY, /, **settings: Any) -> AnyRest:
         """As often as wished; settings may be changed."""
-        found = load_vendor(self.dialect.vendor)
+        found = load_account_class(self.dialect.vendor)
         own = {
             **self.dialect.dialect.settings(),
             **self.dialect.settings(),
@@ -49,8 +49,8 @@ class Side:
             "rate_limit": 0,
         }
         table = {**own, "name": "sales", "webhook_secrets": ["only-for-tests"], **settings}
-        vendor = found(found.Account.model_validate(table), "https://hooks.example.com")
-        return load_rest(self.dialect.vendor)(vendor, self.tokens, patience)
+        account = found(found.settings_model.model_validate(table), "https://hooks.example.com")
+        return load_rest(self.dialect.vendor)(account, self.tokens, patience)
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def listed(rest: AnyRest, window: Window = ALL) -> list[dict[str, Any]]:
 
 def read(rest: AnyRest, record: Mapping[str, Any], seen: datetime = END) -> dict[str, Any]:
     """The columns a record becomes."""
-    booking = rest.vendor.booking(rest.vendor.observe(record, seen))
+    booking = rest.account.booking(rest.account.observe(record, seen))
     assert booking is not None
     columns = {name: getattr(booking, name) for name in booking.__slots__}
     lists = {

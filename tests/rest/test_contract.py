@@ -82,7 +82,7 @@ def test_one_booking_that_is_fetched_is_the_one_that_is_listed(side: Side) -> No
     booking_id = read(rest, whole)["booking_id"]
     fetched = rest.fetch(booking_id)
     assert fetched is not None
-    assert rest.vendor.observe(fetched, BEGINNING).id == rest.vendor.observe(whole, BEGINNING).id
+    assert rest.account.observe(fetched, BEGINNING).id == rest.account.observe(whole, BEGINNING).id
 
 
 def test_a_meeting_that_the_vendor_forgot_is_none(side: Side) -> None:

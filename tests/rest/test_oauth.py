@@ -14,8 +14,8 @@ from starlette.responses import Response
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import Patience
 from ingest.rest.oauth import App, ClientCredentials, RotatingTokens
-from ingest.simulator.rest.appointedd import AppointeddRest
-from ingest.simulator.rest.calendly import CalendlyRest
+from ingest.simulator.appointedd.api import AppointeddRest
+from ingest.simulator.calendly.api import CalendlyRest
 from ingest.vendors.rest import AnyRest
 from tests.rest.answering import Answers, told
 from tests.rest.rig import Side, listed, simulated

@@ -9,7 +9,7 @@ import pytest
 
 from ingest.errors import VendorUnavailable
 from ingest.rest import Patience
-from ingest.vendors import load_vendor
+from ingest.vendors import load_account_class
 from ingest.vendors.rest import AnyRest, load_rest
 from tests.rest.answering import Answers, told
 from tests.rest.rig import ALL, listed
@@ -31,7 +31,7 @@ def server() -> Iterator[Answers]:
 
 
 def opened(vendor: str, server: Answers, tmp_path: Path, **settings: Any) -> AnyRest:
-    found = load_vendor(vendor)
+    found = load_account_class(vendor)
     table = {
         "name": "sales",
         "vendor": vendor,
@@ -40,7 +40,7 @@ def opened(vendor: str, server: Answers, tmp_path: Path, **settings: Any) -> Any
         **SECRETS[vendor],
         **settings,
     }
-    return load_rest(vendor)(found(found.Account.model_validate(table), ""), tmp_path, IMPATIENT)
+    return load_rest(vendor)(found(found.settings_model.model_validate(table), ""), tmp_path, IMPATIENT)
 
 
 def queries(server: Answers) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from requests import Response
 
-from ingest.vendors import load_vendor
+from ingest.vendors import load_account_class
 from ingest.vendors.rest import AnyRest, load_rest
 
 KEY = "a-key-nobody-should-see"
@@ -25,9 +25,9 @@ def calendly(tmp_path: Path) -> AnyRest:
 
 
 def rest_of(name: str, folder: Path, **secret: str) -> AnyRest:
-    vendor = load_vendor(name)
-    account = vendor.Account.model_validate({"name": "sales", "vendor": name, **secret})
-    return load_rest(name)(vendor(account, ""), folder)
+    vendor = load_account_class(name)
+    settings = vendor.settings_model.model_validate({"name": "sales", "vendor": name, **secret})
+    return load_rest(name)(vendor(settings, ""), folder)
 
 
 @pytest.fixture

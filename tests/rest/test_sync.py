@@ -12,8 +12,8 @@ from dlt.sources.rest_api import rest_api_resources
 
 from ingest.errors import VendorRefused
 from ingest.rest import Patience
-from ingest.simulator.rest.appointedd import AppointeddRest
-from ingest.simulator.rest.oncehub import OncehubRest
+from ingest.simulator.appointedd.api import AppointeddRest
+from ingest.simulator.oncehub.api import OncehubRest
 from ingest.simulator.world import Kind
 from ingest.vendors.rest import AnyRest
 from tests.rest.rig import Side

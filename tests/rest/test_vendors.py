@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import Patience, Rate
 from ingest.rest.directory import Directory
-from ingest.simulator.rest import Allowed
-from ingest.simulator.rest.appointedd import AppointeddRest
-from ingest.simulator.rest.oncehub import OncehubRest
-from ingest.vendors.changes import split
+from ingest.simulator.api import Allowed
+from ingest.simulator.appointedd.api import AppointeddRest
+from ingest.simulator.oncehub.api import OncehubRest
+from ingest.vendors.incremental import split
 from ingest.vendors.rest import Window
 from tests.rest.rig import ALL, END, Side, listed, read, simulated
 from tests.simulator.story import BEGINNING, DIALECTS

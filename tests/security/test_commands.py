@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from ingest.settings import Settings
-from ingest.vendors import load_vendor, vendor_names
+from ingest.vendors import load_account_class, vendor_names
 from tests.consumers.rig import opened, tree_for
 from tests.e2e.processes import descendants
 from tests.receivers.requests import Request, signed
@@ -219,7 +219,7 @@ def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 def test_every_setting_that_is_a_secret_is_kept_as_one() -> None:
     """By its name: a new one that is not would be told by the first message that quotes it."""
-    models = {*_models(Settings), *(load_vendor(name).Account for name in vendor_names())}
+    models = {*_models(Settings), *(load_account_class(name).settings_model for name in vendor_names())}
     sounds = ("secret", "token", "password", "api_key", "credentials")
     found: dict[str, Any] = {
         f"{model.__name__}.{name}": field.annotation

@@ -34,7 +34,7 @@ def _listening() -> list[Path]:
     """Every module of ours that a process with a listener has, when it has all it needs to answer."""
     vendors = ", ".join(f"ingest.vendors.{name}" for name in vendor_names())
     ours = "[module.__file__ for name, module in sys.modules.items() if name.split('.')[0] in ('ingest', 'receivers')]"
-    look = f"import json, sys, receivers.serve, receivers.app, ingest.admin, {vendors}; print(json.dumps({ours}))"
+    look = f"import json, sys, receivers.server, receivers.app, ingest.admin, {vendors}; print(json.dumps({ours}))"
     done = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
     return [Path(file) for file in json.loads(done.stdout)]
 

@@ -149,7 +149,7 @@ def test_a_vendor_that_signs_its_url_is_believed_by_the_configured_one_whatever_
     one = booked("bookeo")
     right = sign(one.account, one.query, one.body, "m1")
     found = vendor_of(one.account)
-    elsewhere = type(found)(found.account, "https://elsewhere.example")
+    elsewhere = type(found)(found.settings, "https://elsewhere.example")
     wrong = sign_url(SECRET, f"{elsewhere.webhook_url}?{one.query}", one.body, "m1", SENT_AT)
     for signature, status in ((dict(right), 202), (wrong, 401)):
         lines = [*headers, *(f"{name}: {value}" for name, value in signature.items())]

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from ingest.settings import Settings, section_models
 from ingest.settings.faults import default_text
 from ingest.settings.secret_fields import secret_fields
-from ingest.vendors import load_vendor, vendor_names
+from ingest.vendors import load_account_class, vendor_names
 
 FILE = Path(__file__).parents[2] / "docs" / "settings.md"
 _VENDORS = {"appointedd": "Appointedd", "bookeo": "Bookeo", "calendly": "Calendly", "oncehub": "OnceHub"}
@@ -38,7 +38,7 @@ def _settings() -> Iterator[str]:
 
 def _accounts() -> Iterator[str]:
     """A row for each setting and meaning, with the vendors that have it."""
-    models = {name: load_vendor(name).Account for name in vendor_names()}
+    models = {name: load_account_class(name).settings_model for name in vendor_names()}
     vendors: dict[tuple[str, str, str], list[str]] = {}
     for vendor, model in models.items():
         for key, field in model.model_fields.items():

@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator
 from ingest.settings import Settings, section_models
 from ingest.settings.schema import settings_schema
 from ingest.settings.secret_fields import secret_fields
-from ingest.vendors import load_vendor, vendor_names
+from ingest.vendors import load_account_class, vendor_names
 from tests.settings.reference import FILE, with_tables
 from tests.test_settings import DOCUMENTED
 
@@ -96,7 +96,10 @@ def tables() -> list[tuple[type[Any], dict[str, Any]]]:
         choice["if"]["properties"]["vendor"]["const"]: choice["then"]["properties"] for choice in accounts
     }
     sections = [(model, schema[name]["properties"]) for name, model in section_models().items()]
-    return [*sections, *((load_vendor(name).Account, by_vendor[name]) for name in vendor_names())]
+    return [
+        *sections,
+        *((load_account_class(name).settings_model, by_vendor[name]) for name in vendor_names()),
+    ]
 
 
 def test_every_setting_but_secrets_is_in_the_schema_with_its_meaning() -> None:

@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from ingest.cli.check.local import check_accounts
 from ingest.finding import State
 from ingest.settings import Settings
-from receivers.app import ready_vendors
+from receivers.app import ready_accounts
 
 
 def settings(**accounts: str) -> Settings:
@@ -37,7 +37,7 @@ def test_who_shares_a_secret_is_told_at_the_start_and_by_check(
     found = settings(**accounts)
     assert found.sharing_secrets() == sharing
     with capture_logs() as lines:
-        ready_vendors(found)
+        ready_accounts(found)
     assert [line["accounts"] for line in lines if line["event"] == "accounts.same_secret"] == sharing
     warnings = [finding for finding in check_accounts(found) if finding.state is State.WARNING]
     assert [finding.detail for finding in warnings] == [

@@ -11,9 +11,9 @@ from ingest.booking import Booking
 from ingest.event import Event
 from ingest.simulator.dialect import Dialect, load_dialect
 from ingest.simulator.world import Change, World
-from ingest.vendors import AnyVendor, Delivery, load_vendor, vendor_names
+from ingest.vendors import AnyAccount, Delivery, load_account_class, vendor_names
 from ingest.vendors.delivery import Headers
-from ingest.warehouse_values import parsed_json
+from ingest.warehouse.values import parsed_json
 
 BEGINNING = datetime(2026, 6, 1, 9, 12, 34, 567891, UTC)
 SECRET = "one-that-only-these-tests-use"
@@ -26,15 +26,15 @@ def dialects_at(url: str) -> Mapping[str, Dialect]:
     }
 
 
-def vendors_at(url: str) -> Mapping[str, AnyVendor]:
+def vendors_at(url: str) -> Mapping[str, AnyAccount]:
     """The product's side of the same accounts."""
     return {vendor: _vendor(dialect, url) for vendor, dialect in dialects_at(url).items()}
 
 
-def _vendor(dialect: Dialect, url: str) -> AnyVendor:
-    found = load_vendor(dialect.vendor)
+def _vendor(dialect: Dialect, url: str) -> AnyAccount:
+    found = load_account_class(dialect.vendor)
     table = {**dialect.settings(), "name": dialect.vendor, "webhook_secrets": [SECRET]}
-    return found(found.Account.model_validate(table), url)
+    return found(found.settings_model.model_validate(table), url)
 
 
 DIALECTS = dialects_at("https://hooks.example.com")
@@ -64,9 +64,9 @@ def delivered(change: Change, at: datetime) -> Delivery:
 
 def read(change: Change, at: datetime) -> Candidate:
     """What becomes of it when it arrives at that time, by way of the log's form."""
-    vendor = VENDORS[change.account]
-    event = vendor.parse(vendor.verify(delivered(change, at), at))
-    booking = vendor.booking(Event.from_record(event.to_record()))
+    account = VENDORS[change.account]
+    event = account.parse(account.verify(delivered(change, at), at))
+    booking = account.booking(Event.from_record(event.to_record()))
     assert booking is not None, f"{event.type} tells of no booking"
     return Candidate(event, booking)
 

@@ -123,8 +123,8 @@ def test_a_webhook_sent_twice_is_one_event_signed_at_two_times(told: Told) -> No
 def test_no_webhook_is_believed_once_a_byte_of_its_body_changed_or_its_credential_is_gone(told: Told) -> None:
     for change in told.changes[:200]:
         at = change.meeting.changed_at
-        genuine, vendor = delivered(change, at), VENDORS[change.account]
-        if vendor.credential_header is None:
+        genuine, account = delivered(change, at), VENDORS[change.account]
+        if account.credential_header is None:
             assert not believed(change, Delivery(genuine.query, genuine.headers, genuine.body + b" ", at))
         assert not believed(change, Delivery(genuine.query, type(genuine.headers)(()), genuine.body, at))
 

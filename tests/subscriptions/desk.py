@@ -15,15 +15,15 @@ from starlette.responses import Response
 from ingest.settings import Settings
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings, secrets_path
+from ingest.simulator.api import load_rest_dialect
 from ingest.simulator.dialect import load_dialect
-from ingest.simulator.rest import load_rest_dialect
-from ingest.simulator.rest.server import RestServer
-from ingest.simulator.rest.subscriptions import Subscription, Subscriptions
-from ingest.vendors import AnyVendor
-from receivers.subscriptions.keyring import FileKeyring, Keyring
-from receivers.subscriptions.opening import open_registrar
+from ingest.simulator.server import RestServer
+from ingest.simulator.subscriptions import Subscription, Subscriptions
+from ingest.vendors import AnyAccount
+from receivers.subscriptions.apply import Allowed, Outcome, Registrar
+from receivers.subscriptions.check import open_registrar
 from receivers.subscriptions.plan import Heard, Kind
-from receivers.subscriptions.registrar import Allowed, Outcome, Registrar
+from receivers.subscriptions.secret_store import FileKeyring, Keyring
 
 PUBLIC_URL = "https://hooks.example.com"
 SOMEBODY = "https://elsewhere.example.org/hooks"
@@ -121,26 +121,26 @@ class Desk:
         return load_settings(str(self.config), environ={})
 
     @property
-    def vendor(self) -> AnyVendor:
+    def account(self) -> AnyAccount:
         """The account."""
-        return self.settings.vendors()[self.counter.vendor, "sales"]
+        return self.settings.build_accounts()[self.counter.vendor, "sales"]
 
     @property
     def live(self) -> tuple[str, ...]:
         """Secrets that receivers take."""
-        return self.vendor.account.live_secrets()
+        return self.account.settings.live_secrets()
 
     def believe(self, *secrets: str) -> None:
         """Put these into the secrets file, the newest first."""
         for secret in reversed(secrets):
-            FileKeyring(self.vendor.account, SecretsFile(secrets_path(self.config))).add(secret)
+            FileKeyring(self.account.settings, SecretsFile(secrets_path(self.config))).add(secret)
 
     @contextmanager
     def registrar(self, heard: Heard | None = None, keyring: Keyring | None = None) -> Iterator[Registrar]:
         """As the command line opens it."""
-        vendor = self.vendor
-        kept = keyring or FileKeyring(vendor.account, SecretsFile(secrets_path(self.config)))
-        found = open_registrar(self.settings, vendor, lambda _: heard or Heard(), kept)
+        account = self.account
+        kept = keyring or FileKeyring(account.settings, SecretsFile(secrets_path(self.config)))
+        found = open_registrar(self.settings, account, lambda _: heard or Heard(), kept)
         try:
             yield found
         finally:
@@ -169,7 +169,7 @@ class Desk:
         return set(self.plan()) == {Kind.KEEP}
 
     def _events(self) -> tuple[str, ...]:
-        events: tuple[str, ...] = self.vendor.account.events  # type: ignore[attr-defined]  # those with an API have them
+        events: tuple[str, ...] = self.account.settings.events  # type: ignore[attr-defined]  # those with an API have them
         return events
 
 

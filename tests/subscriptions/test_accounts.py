@@ -36,7 +36,7 @@ def accounts(folder: Path, read: Callable[[], None] = lambda: None) -> LiveAccou
 
 
 def live(found: LiveAccounts) -> tuple[str, ...]:
-    return found[SALES].account.live_secrets()
+    return found[SALES].settings.live_secrets()
 
 
 def test_an_account_without_a_secret_does_not_hold_up_the_others(folder: Path) -> None:

@@ -9,12 +9,12 @@ import pytest
 from ingest.errors import IngestError, VendorRefused, VendorUnavailable, WarehouseUnavailable
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import secrets_path
-from ingest.simulator.rest import answer
+from ingest.simulator.api import answer
 from ingest.vendors.subscriptions import fingerprint
-from receivers.subscriptions.keyring import FileKeyring
-from receivers.subscriptions.opening import open_registrar
+from receivers.subscriptions.apply import Allowed
+from receivers.subscriptions.check import open_registrar
 from receivers.subscriptions.plan import Heard, Kind
-from receivers.subscriptions.registrar import Allowed
+from receivers.subscriptions.secret_store import FileKeyring
 from tests.subscriptions.desk import PUBLIC_URL, SOMEBODY, Desk, opened
 
 SIGNED = ("calendly", "oncehub")
@@ -276,9 +276,9 @@ def test_where_the_warehouse_cannot_be_asked_the_hole_is_as_long_as_the_lookback
 
     registrar = open_registrar(
         desk.settings,
-        desk.vendor,
+        desk.account,
         heard,
-        FileKeyring(desk.vendor.account, SecretsFile(secrets_path(desk.config))),
+        FileKeyring(desk.account.settings, SecretsFile(secrets_path(desk.config))),
     )
     before = datetime.now(UTC) - desk.settings.reconcile.lookback
     registrar.apply(Allowed())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.simulator.rest.subscriptions import Subscription
+from ingest.simulator.subscriptions import Subscription
 from tests.cli.command import COMMAND, Result, environment, ingest, refused
 from tests.consumers.rig import until
 from tests.subscriptions.desk import SOMEBODY, Desk, opened

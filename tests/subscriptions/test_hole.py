@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from consumers.arrivals import arrivals, arrived_types, last_signed
 from ingest.cli.webhooks import _close_holes, heard_from
 from ingest.settings.secrets_file import SecretsFile
-from receivers.subscriptions.keyring import FileKeyring
-from receivers.subscriptions.opening import holes, open_registrar
+from ingest.warehouse.deliveries import arrivals, arrived_types, last_signed
+from receivers.subscriptions.apply import Allowed
+from receivers.subscriptions.check import holes, open_registrar
 from receivers.subscriptions.plan import Kind
-from receivers.subscriptions.registrar import Allowed
+from receivers.subscriptions.secret_store import FileKeyring
 from tests.reconcile.shop import Shop
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,9 +28,9 @@ def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_p
         shop.live(10)
         assert shop.wrong(), "webhooks missed something"
         settings = shop.rig.settings
-        (account,) = settings.vendors().values()
+        (account,) = settings.build_accounts().values()
         newest = max(shop.rig.column("select received_at from booking_events"))
-        keyring = FileKeyring(account.account, SecretsFile(tmp_path / "ingest.secrets.toml"))
+        keyring = FileKeyring(account.settings, SecretsFile(tmp_path / "ingest.secrets.toml"))
         registrar = open_registrar(settings, account, heard_from(settings), keyring)
         registrar.apply(Allowed())
         (hole,) = holes(settings, [account])

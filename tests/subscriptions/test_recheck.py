@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 from ingest.errors import ConfigurationError
 from ingest.settings import Settings
 from ingest.telemetry import SUBSCRIPTION_STATE
-from ingest.vendors import load_vendor
-from receivers.subscriptions.opening import check_url, recheck, settled
+from ingest.vendors import load_account_class
+from receivers.subscriptions.check import check_url, recheck, settled
 from receivers.subscriptions.plan import Heard
 from tests.subscriptions.desk import SECRET, SOMEBODY, Desk, opened
 
@@ -53,7 +53,7 @@ def test_without_leave_it_only_looks_and_tells(desk: Desk) -> None:
 def test_with_leave_it_repairs_and_says_since_when_to_reconcile_until_that_was_done(desk: Desk) -> None:
     settings = allowed(desk, repair=True)
     (hole,) = recheck(settings, heard)
-    assert (hole.vendor.account.name, hole.since) == ("sales", LAST)
+    assert (hole.account.name, hole.since) == ("sales", LAST)
     assert desk.is_settled()
     assert state(desk) == {"keep": 3 if desk.counter.vendor == "bookeo" else 1}
     assert [again.since for again in recheck(settings, heard)] == [LAST], (
@@ -111,7 +111,7 @@ def test_what_was_made_by_hand_is_as_wanted_once_it_delivers(
     with opened(tmp_path / "by-hand", "calendly") as desk:
         desk.believe(SECRET)
         monkeypatch.setenv("INGEST_CONFIG", str(desk.config))
-        made = desk.counter.subscriptions.add(desk.counter.url, desk.vendor.account.events, SECRET)  # type: ignore[attr-defined]
+        made = desk.counter.subscriptions.add(desk.counter.url, desk.account.settings.events, SECRET)  # type: ignore[attr-defined]
         settings = allowed(desk, repair=True)
         recheck(settings, lambda _: Heard())
         assert state(desk) == {"take_over": 1}
@@ -130,10 +130,10 @@ def test_what_was_made_by_hand_is_as_wanted_once_it_delivers(
 def test_a_url_that_no_vendor_can_reach_safely_is_refused_except_by_a_simulated_one(url: str) -> None:
     account = {"vendor": "oncehub", "name": "sales"}
     real, simulated = (
-        load_vendor("oncehub").Account.model_validate(account | api)
+        load_account_class("oncehub").settings_model.model_validate(account | api)
         for api in ({}, {"api_url": "http://127.0.0.1:1"})
     )
-    check_url(load_vendor("oncehub")(simulated, url))
-    check_url(load_vendor("oncehub")(real, "https://hooks.example.com"))
+    check_url(load_account_class("oncehub")(simulated, url))
+    check_url(load_account_class("oncehub")(real, "https://hooks.example.com"))
     with pytest.raises(ConfigurationError, match="public_url"):
-        check_url(load_vendor("oncehub")(real, url))
+        check_url(load_account_class("oncehub")(real, url))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ingest.errors import ConfigurationError
+from receivers.subscriptions.apply import changed
 from receivers.subscriptions.plan import Heard, Kind
-from receivers.subscriptions.registrar import changed
 from receivers.subscriptions.rotation import obstacle
 from tests.subscriptions.desk import SECRET, Desk, opened
 
@@ -146,7 +146,7 @@ def test_while_nobody_knows_what_signs_a_subscription_nothing_goes(tmp_path: Pat
 def test_what_was_made_by_hand_and_delivers_keeps_all_secrets_until_it_is_made_anew(tmp_path: Path) -> None:
     with opened(tmp_path / "operator", "calendly") as desk:
         desk.believe(ANOTHER, SECRET)
-        made = desk.counter.subscriptions.add(desk.counter.url, desk.vendor.account.events, SECRET)  # type: ignore[attr-defined]
+        made = desk.counter.subscriptions.add(desk.counter.url, desk.account.settings.events, SECRET)  # type: ignore[attr-defined]
         heard = Heard(last=made.created_at + timedelta(seconds=1))
         with desk.registrar(heard) as registrar, pytest.raises(ConfigurationError, match="made by hand"):
             registrar.finish(lambda *_: (datetime.now(UTC), None), force=True)

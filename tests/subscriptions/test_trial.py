@@ -15,11 +15,11 @@ import tomlkit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.arrivals import arrivals
-from consumers.query import query
 from ingest.settings import Settings
-from ingest.vendors import load_vendor, vendor_names
+from ingest.vendors import load_account_class, vendor_names
 from ingest.vendors.trial import TRIAL, trial_delivery
+from ingest.warehouse.deliveries import arrivals
+from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest
 from tests.consumers.rig import tree_for
 from tests.e2e.processes import eventually
@@ -36,9 +36,9 @@ OWN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", vendor_names())
 def test_a_trial_is_authentic_new_each_time_and_no_booking(name: str) -> None:
-    vendor_class = load_vendor(name)
+    vendor_class = load_account_class(name)
     account = {"name": "sales", "vendor": name, "webhook_secrets": [SECRET], **OWN.get(name, {})}
-    vendor = vendor_class(vendor_class.Account.model_validate(account), "https://hooks.example.com")
+    vendor = vendor_class(vendor_class.settings_model.model_validate(account), "https://hooks.example.com")
     events = []
     for _ in range(2):
         delivery = trial_delivery(vendor)

@@ -8,9 +8,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.query import query
 from consumers.sync import Synced, sync
 from ingest.settings import Settings
+from ingest.warehouse.query import query
 from tests.consumers.rig import Tree
 from tests.rest.rig import Side, simulated
 

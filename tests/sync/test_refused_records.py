@@ -10,8 +10,8 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.warehouse.destination import destination
 from ingest.errors import LoadRefused
+from ingest.warehouse.destination import destination
 from tests.consumers.rig import Tree
 from tests.sync.rig import SyncRig, syncing
 from tests.sync.test_left_out import listing

@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.warehouse import destination, files, reading_client
+from consumers.warehouse import files
 from consumers.warehouse.sync import SyncPipeline
 from ingest.errors import (
     ConfigurationError,
@@ -21,10 +21,11 @@ from ingest.errors import (
     VendorUnavailable,
     WarehouseUnavailable,
 )
-from ingest.simulator.rest import load_rest_dialect
-from ingest.simulator.rest.server import RestServer
-from ingest.vendors import changes
+from ingest.simulator.api import load_rest_dialect
+from ingest.simulator.server import RestServer
+from ingest.vendors import incremental as changes
 from ingest.vendors.rest import load_rest
+from ingest.warehouse.destination import destination, reading_client
 from tests.consumers.rig import Tree, opened
 from tests.consumers.samples import sample
 from tests.consumers.test_sharing import held
@@ -289,8 +290,8 @@ def test_one_account_is_synced_by_one_process_at_a_time(
     oncehub: SyncRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_HELD_SECONDS", 0.01)
-    vendor = oncehub.settings.vendors()["oncehub", "sales"]
-    first = SyncPipeline(oncehub.settings, load_rest("oncehub")(vendor, Path()))
+    account = oncehub.settings.build_accounts()["oncehub", "sales"]
+    first = SyncPipeline(oncehub.settings, load_rest("oncehub")(account, Path()))
     assert "another sync of account sales is running" in str(oncehub.sync("users")["users"].problem)
     first.close()
     assert oncehub.sync("users")["users"].problem is None

@@ -13,7 +13,7 @@ from typing import Any
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import VerificationError
 from ingest.instant import parse_instant
-from ingest.vendors import AnyVendor, Delivery, VerifiedDelivery, load_vendor
+from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery, load_account_class
 from ingest.vendors.delivery import Headers
 
 FOLDER = Path(__file__).with_name("samples")
@@ -66,11 +66,11 @@ class Sample:
         """As the receiver got it."""
         return Delivery(self.given["query"], Headers.of(self.headers), self.body, self.now)
 
-    def vendor(self, **settings: object) -> AnyVendor:
+    def vendor(self, **settings: object) -> AnyAccount:
         """The vendor with the sample's account, changed by these settings."""
         found = _vendor(self.case.vendor)
         table = {"name": "sales", "vendor": self.case.vendor, **self.given["account"], **settings}
-        return found(found.Account.model_validate(table), self.given["public_url"])
+        return found(found.settings_model.model_validate(table), self.given["public_url"])
 
     def verified(self) -> VerifiedDelivery:
         """The delivery, found authentic."""
@@ -94,12 +94,12 @@ class Sample:
 
     def signed(self, body: bytes) -> Delivery:
         """Another body, as the vendor would sign it; the sample's other headers are left out."""
-        vendor = self.vendor()
+        account = self.vendor()
         query = self.given["query"]
         known = {
-            "account": vendor.account,
-            "secret": next(iter(vendor.account.live_secrets()), ""),
-            "url": f"{vendor.webhook_url}?{query}",
+            "account": account.settings,
+            "secret": next(iter(account.settings.live_secrets()), ""),
+            "url": f"{account.webhook_url}?{query}",
             "body": body,
             "message_id": "message-1",
             "at": self.now,
@@ -157,8 +157,8 @@ def _signer(vendor: str) -> Any:
 
 
 @cache
-def _vendor(name: str) -> type[AnyVendor]:
-    return load_vendor(name)
+def _vendor(name: str) -> type[AnyAccount]:
+    return load_account_class(name)
 
 
 def _booking(expected: dict[str, Any] | None) -> Booking | None:

@@ -15,7 +15,7 @@ from jsonschema.exceptions import best_match
 from pydantic import AliasChoices, AliasPath
 from pydantic.fields import FieldInfo
 
-from ingest.vendors.payload import Payload
+from ingest.vendors.fields import Payload
 
 FOLDER = Path(__file__).with_name("specifications")
 

@@ -17,7 +17,7 @@ from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
 from ingest.vendors import Delivery
-from ingest.vendors.appointedd import Appointedd, AppointeddAccount, sign
+from ingest.vendors.appointedd import Appointedd, AppointeddSettings, sign
 from ingest.vendors.delivery import Headers
 
 Json = dict[str, Any]
@@ -36,7 +36,7 @@ def vendor(**settings: object) -> Appointedd:
         "webhook_secrets": ["new", "old"],
         **settings,
     }
-    return Appointedd(AppointeddAccount.model_validate(table), "https://hooks.example.com")
+    return Appointedd(AppointeddSettings.model_validate(table), "https://hooks.example.com")
 
 
 def basic(**settings: object) -> Appointedd:
@@ -59,7 +59,7 @@ def record(case: str) -> Json:
 
 def event(body: object, seen: datetime = SEEN) -> Event:
     seller = vendor()
-    sent = delivery(sign(seller.account, "new"), json.dumps(body).encode(), seen)
+    sent = delivery(sign(seller.settings, "new"), json.dumps(body).encode(), seen)
     return seller.parse(seller.verify(sent, seen))
 
 
@@ -93,7 +93,7 @@ def marked(*marks: str, status: str = "Confirmed") -> BookingStatus:
 @pytest.mark.parametrize(("secret", "position"), [("new", "1"), ("old", "2")])
 @pytest.mark.parametrize("seller", [vendor(), basic()], ids=["custom header", "basic"])
 def test_each_live_secret_verifies_and_is_named(seller: Appointedd, secret: str, position: str) -> None:
-    verified = seller.verify(delivery(sign(seller.account, secret)), SEEN)
+    verified = seller.verify(delivery(sign(seller.settings, secret)), SEEN)
     assert (verified.proof.signed_by, verified.proof.sent_at) == (position, None)
 
 
@@ -102,7 +102,7 @@ def test_the_custom_header_has_the_bare_secret_under_a_name_in_any_case() -> Non
 
 
 def test_basic_authentication_is_the_user_and_the_secret_in_base64() -> None:
-    assert sign(basic().account, "new") == {"authorization": "Basic " + b64encode(b"ada:new").decode()}
+    assert sign(basic().settings, "new") == {"authorization": "Basic " + b64encode(b"ada:new").decode()}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_basic_authentication_with_another_value_is_refused(value: str) -> None:
 def test_one_kind_of_credential_does_not_pass_for_the_other() -> None:
     for seller, other in ((vendor(), basic()), (basic(), vendor())):
         with pytest.raises(VerificationError):
-            seller.verify(delivery(sign(other.account, "new")), SEEN)
+            seller.verify(delivery(sign(other.settings, "new")), SEEN)
 
 
 def test_an_account_without_secrets_may_exist_and_verifies_nothing() -> None:
@@ -167,7 +167,7 @@ def test_the_header_that_carries_the_secret_is_known_so_that_nobody_keeps_it() -
         "authorization",
         None,
     ]
-    assert sign(without.account, "new") == {}
+    assert sign(without.settings, "new") == {}
 
 
 # Settings

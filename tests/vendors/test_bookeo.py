@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
-from ingest.vendors.bookeo import MESSAGE_ID, SIGNATURE, TIMESTAMP, Bookeo, BookeoAccount, sign
+from ingest.vendors.bookeo import MESSAGE_ID, SIGNATURE, TIMESTAMP, Bookeo, BookeoSettings, sign
 from ingest.vendors.delivery import Delivery, Headers
 
 SECRET = "test-only-secret-key"
@@ -55,8 +55,8 @@ ITEM: Mapping[str, object] = {
 }
 
 
-def account(**settings: object) -> BookeoAccount:
-    return BookeoAccount.model_validate(
+def account(**settings: object) -> BookeoSettings:
+    return BookeoSettings.model_validate(
         {"name": "sales", "vendor": "bookeo", "secret_key": SECRET, **settings}
     )
 
@@ -87,8 +87,8 @@ def delivery(
 
 
 def event(raw: bytes, query: str = CREATED, message_id: str = message(SENT), sent: datetime = SENT) -> Event:
-    vendor = bookeo()
-    return vendor.parse(vendor.verify(delivery(raw, query, message_id, sent), sent))
+    account = bookeo()
+    return account.parse(account.verify(delivery(raw, query, message_id, sent), sent))
 
 
 def booking(raw: bytes, query: str = CREATED) -> Booking:
@@ -211,10 +211,10 @@ def test_the_event_is_named_by_the_message_and_typed_by_the_registered_query() -
     ["", "domain=bookings", "type=created", f"{CREATED}&type=", "domain=a&type=%00", "domain=a.b&type=c"],
 )
 def test_a_query_that_does_not_tell_domain_and_type_once_is_a_payload_error(query: str) -> None:
-    vendor = bookeo()
-    signed = delivery(body(), query, url=vendor.registered_url(query))
+    account = bookeo()
+    signed = delivery(body(), query, url=account.registered_url(query))
     with pytest.raises(PayloadError):
-        vendor.parse(vendor.verify(signed, SENT))
+        account.parse(account.verify(signed, SENT))
 
 
 def test_events_of_one_minute_are_ordered_by_their_message_ids_though_the_older_was_retried_later() -> None:
@@ -231,13 +231,15 @@ def test_events_of_one_minute_are_ordered_by_their_message_ids_though_the_older_
 
 
 def test_the_published_message_id_tells_a_time_within_the_minute_of_its_body() -> None:
-    vendor = bookeo(secret_key=PUBLISHED_SECRET)
+    account = bookeo(secret_key=PUBLISHED_SECRET)
     query = "domain=customers&type=created"
-    headers = sign(PUBLISHED_SECRET, vendor.registered_url(query), PUBLISHED_BODY, PUBLISHED_ID, PUBLISHED_AT)
+    headers = sign(
+        PUBLISHED_SECRET, account.registered_url(query), PUBLISHED_BODY, PUBLISHED_ID, PUBLISHED_AT
+    )
     signed = Delivery(query, Headers.of(headers.items()), PUBLISHED_BODY, PUBLISHED_AT)
-    read = vendor.parse(vendor.verify(signed, PUBLISHED_AT))
+    read = account.parse(account.verify(signed, PUBLISHED_AT))
     assert read.time == datetime(2023, 5, 2, 11, 1, 50, 36_000, UTC)
-    assert vendor.booking(read) is None
+    assert account.booking(read) is None
 
 
 @pytest.mark.parametrize("aside", [timedelta(milliseconds=1), timedelta(days=-7, milliseconds=-1)])
@@ -275,8 +277,8 @@ def test_a_delivery_says_whether_an_earlier_message_was_lost(
 ) -> None:
     sent = delivery(body())
     given = replace(sent, headers=Headers.of([*sent.headers.lines, *headers]))
-    vendor = bookeo()
-    assert vendor.reports_loss(vendor.verify(given, SENT)) is lost
+    account = bookeo()
+    assert account.reports_loss(account.verify(given, SENT)) is lost
 
 
 def test_a_deletion_without_an_item_cancels_the_booking_at_the_time_of_the_delivery() -> None:
@@ -593,10 +595,10 @@ fields = st.sampled_from([*ITEM, "customer", "noShow", "lastChangeTime", "cancel
 def test_whatever_a_booking_holds_it_is_read_or_a_payload_error(
     changes: dict[str, object], query: str
 ) -> None:
-    vendor = bookeo()
+    account = bookeo()
     raw = body({**ITEM, **changes})
     try:
-        told = vendor.booking(event(raw, query))
+        told = account.booking(event(raw, query))
     except PayloadError:
         return
     assert told is not None

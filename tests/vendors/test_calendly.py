@@ -13,7 +13,7 @@ from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
 from ingest.vendors import Delivery
-from ingest.vendors.calendly import Calendly, CalendlyAccount, sign
+from ingest.vendors.calendly import Calendly, CalendlySettings, sign
 from ingest.vendors.delivery import Headers
 from tests.vendors.samples_of import Case, load
 
@@ -27,10 +27,10 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def calendly(*secrets: str) -> Calendly:
-    account = CalendlyAccount.model_validate(
+    settings = CalendlySettings.model_validate(
         {"name": "sales", "vendor": "calendly", "webhook_secrets": secrets}
     )
-    return Calendly(account, "https://hooks.example.com")
+    return Calendly(settings, "https://hooks.example.com")
 
 
 def delivered(signature: str) -> Delivery:
@@ -170,7 +170,7 @@ class TestIdentity:
 
     def test_two_accounts_never_share_an_event(self) -> None:
         sample = load(Case("calendly", "created"))
-        support = Calendly(CalendlyAccount(name="support", vendor="calendly"), "https://hooks.example.com")
+        support = Calendly(CalendlySettings(name="support", vendor="calendly"), "https://hooks.example.com")
         assert support.parse(sample.verified()).id != sample.vendor().parse(sample.verified()).id
 
     def test_a_payload_without_an_address_is_filed_under_its_account(self) -> None:

@@ -14,7 +14,7 @@ from ingest.clock import CLOCK_SKEW
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event, Via
 from ingest.instant import parse_instant
-from ingest.vendors import AnyVendor, Delivery, vendor_names
+from ingest.vendors import AnyAccount, Delivery, vendor_names
 from ingest.vendors.delivery import Headers
 from tests.vendors.anything import HEADER_VALUES, JSON, TEXT, altered, changed, garbled, to_json
 from tests.vendors.samples_of import (
@@ -75,10 +75,10 @@ def any_sample(vendor_name: str) -> st.SearchStrategy[Sample]:
     return st.sampled_from([case for case in CASES if case.vendor == vendor_name]).map(load)
 
 
-def refuses(vendor: AnyVendor, delivery: Delivery, now: datetime) -> bool:
+def refuses(account: AnyAccount, delivery: Delivery, now: datetime) -> bool:
     """VerificationError and nothing else: another error fails the test."""
     try:
-        vendor.verify(delivery, now)
+        account.verify(delivery, now)
     except VerificationError:
         return True
     return False
@@ -106,7 +106,7 @@ class TestAuthenticity:
         sample = load(case)
         verified = sample.vendor().verify(sample.delivery, sample.now)
         assert verified.body == sample.body
-        assert 1 <= int(verified.proof.signed_by) <= len(sample.vendor().account.live_secrets())
+        assert 1 <= int(verified.proof.signed_by) <= len(sample.vendor().settings.live_secrets())
 
     @every_case
     def test_header_names_are_read_in_any_case(self, case: Case) -> None:
@@ -122,10 +122,10 @@ class TestAuthenticity:
     @pytest.mark.parametrize("position", [1, 2, 3])
     def test_any_of_several_live_secrets_may_sign(self, case: Case, position: int) -> None:
         sample = load(case)
-        secret = sample.vendor().account.live_secrets()[int(sample.verified().proof.signed_by) - 1]
+        secret = sample.vendor().settings.live_secrets()[int(sample.verified().proof.signed_by) - 1]
         others = ["another-live-secret", "and-one-more"]
-        vendor = sample.vendor(webhook_secrets=[*others[: position - 1], secret, *others[position - 1 :]])
-        assert vendor.verify(sample.delivery, sample.now).proof.signed_by == str(position)
+        account = sample.vendor(webhook_secrets=[*others[: position - 1], secret, *others[position - 1 :]])
+        assert account.verify(sample.delivery, sample.now).proof.signed_by == str(position)
 
     @every_case
     def test_no_other_secret_is_believed(self, case: Case) -> None:
@@ -170,7 +170,7 @@ class TestAuthenticity:
         sample = load(case)
         own = sample.vendor().credential_header
         assert own is None or own in [name.lower() for name in credentials(case)]
-        secrets = sample.vendor().account.live_secrets()
+        secrets = sample.vendor().settings.live_secrets()
         assert {
             name.lower() for name, value in sample.headers if any(secret in value for secret in secrets)
         } <= {own}
@@ -444,10 +444,10 @@ class TestAnything:
         check_booking(sample.vendor(), event)
 
 
-def check_booking(vendor: AnyVendor, event: Event) -> None:
+def check_booking(account: AnyAccount, event: Event) -> None:
     """No booking, one that a warehouse can hold, or a PayloadError."""
     try:
-        booking = vendor.booking(event)
+        booking = account.booking(event)
     except PayloadError:
         return
     if booking is not None:

@@ -14,7 +14,7 @@ from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
 from ingest.vendors.delivery import Delivery, Headers
-from ingest.vendors.oncehub import Oncehub, OncehubAccount, sign
+from ingest.vendors.oncehub import Oncehub, OncehubSettings, sign
 
 SAMPLES = Path(__file__).parent / "samples" / "oncehub"
 SECRET = "d7686b8c83f04913929079aeae40189e"
@@ -29,10 +29,10 @@ VECTOR = "t=1611144604,s=bebad27e964545bd7d278a8dcd5d3f4becb61dc7da493818f55217f
 
 
 def _oncehub() -> Oncehub:
-    account = OncehubAccount.model_validate(
+    settings = OncehubSettings.model_validate(
         {"name": "sales", "vendor": "oncehub", "webhook_secrets": [SECRET]}
     )
-    return Oncehub(account, "https://hooks.example.com")
+    return Oncehub(settings, "https://hooks.example.com")
 
 
 def _delivery(body: bytes, *headers: tuple[str, str]) -> Delivery:
@@ -41,8 +41,8 @@ def _delivery(body: bytes, *headers: tuple[str, str]) -> Delivery:
 
 def _received(envelope: dict[str, Any]) -> Event:
     body = orjson.dumps(envelope)
-    vendor = _oncehub()
-    return vendor.parse(vendor.verify(_delivery(body, *sign(SECRET, body, NOW).items()), NOW))
+    account = _oncehub()
+    return account.parse(account.verify(_delivery(body, *sign(SECRET, body, NOW).items()), NOW))
 
 
 def _envelope(case: str = "scheduled", /, **changes: object) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 
 from ingest.booking import Booking, BookingStatus
 from ingest.errors import PayloadError
-from ingest.vendors.payload import (
+from ingest.vendors.fields import (
     ABSENT,
     OBJECT,
     OBJECTS,

@@ -17,8 +17,8 @@ from dlt.sources.rest_api import rest_api_resources
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingest.errors import VendorRefused, VendorUnavailable
-from ingest.simulator.rest import RestDialect, load_rest_dialect
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.api import RestDialect, load_rest_dialect
+from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change
 from ingest.vendors.rest import AnyRest
 from ingest.vendors.subscriptions import load_subscriptions
@@ -85,12 +85,12 @@ def webhooks(changes: list[Change]) -> Mapping[str, list[tuple[str, Any]]]:
     """By vendor, what is sent: its type, in the vendor's word, and its body."""
     sent: dict[str, list[tuple[str, Any]]] = {}
     for change in changes:
-        vendor = VENDORS[change.account]
+        account = VENDORS[change.account]
         delivery = delivered(change, change.meeting.changed_at)
-        kind = vendor.parse(vendor.verify(delivery, delivery.received_at)).type.removeprefix(
-            f"{vendor.name}."
+        kind = account.parse(account.verify(delivery, delivery.received_at)).type.removeprefix(
+            f"{account.vendor}."
         )
-        sent.setdefault(vendor.name, []).append((kind, json.loads(delivery.body)))
+        sent.setdefault(account.vendor, []).append((kind, json.loads(delivery.body)))
     return sent
 
 
@@ -129,7 +129,7 @@ def use_all(rest: AnyRest, unlisted: list[str]) -> None:
     for name in source.resources:
         for _ in zip(range(FEW), source.with_resources(name), strict=False):
             pass
-    if found := load_subscriptions(rest.vendor.name):
+    if found := load_subscriptions(rest.account.vendor):
         subscriptions = found(rest, 10.0)
         made = [subscriptions.create(wanted, "a-key-of-ours" * 3) for wanted in subscriptions.wanted()]
         assert subscriptions.registered()

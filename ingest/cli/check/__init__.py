@@ -15,7 +15,7 @@ from ingest.cli.output import Console, print_json, print_line
 from ingest.finding import Finding, State
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 
 _WORDS = {
     State.OK: ("ok  ", "green"),
@@ -48,7 +48,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
         findings.append(found)
         if not as_json:
             _tell(found)
-    urls = {name: _webhook_urls(vendor) for (_, name), vendor in settings.vendors().items()}
+    urls = {name: _webhook_urls(account) for (_, name), account in settings.build_accounts().items()}
     if as_json:
         print_json({"checks": [found.to_json() for found in findings], "webhook_urls": urls})
     else:
@@ -93,32 +93,29 @@ def _others(settings: Settings) -> list[list[Check]]:
     from consumers.warehouse.rights import check_warehouse
     from ingest.probing import check_log
     from ingest.vendors.rest import load_rest
-    from receivers.spool.opening import check_spool
+    from receivers.spool.folder import check_spool
 
-    vendors = list(settings.vendors().values())
-    for vendor in vendors:
-        load_rest(vendor.name)
+    accounts = list(settings.build_accounts().values())
+    for account in accounts:
+        load_rest(account.vendor)
     return [
         [Check("public url", partial(check_public_url, settings))],
         [Check("clock", partial(check_clock, settings))],
         [Check("log", partial(check_log, settings)), Check("spool", partial(check_spool, settings))],
-        *(
-            [Check(f"REST {vendor.account.name}", partial(check_rest, settings, vendor))]
-            for vendor in vendors
-        ),
+        *([Check(f"REST {account.name}", partial(check_rest, settings, account))] for account in accounts),
         [
             Check("warehouse", partial(check_warehouse, settings)),
             Check("tables", partial(check_tables, settings)),
             *(
-                Check(f"webhooks {vendor.account.name}", partial(check_webhooks, settings, vendor))
-                for vendor in vendors
+                Check(f"webhooks {account.name}", partial(check_webhooks, settings, account))
+                for account in accounts
             ),
         ],
     ]
 
 
-def _webhook_urls(vendor: AnyVendor) -> list[str]:
-    return [vendor.webhook_url + (f"?{query}" if query else "") for query in vendor.webhook_queries()]
+def _webhook_urls(account: AnyAccount) -> list[str]:
+    return [account.webhook_url + (f"?{query}" if query else "") for query in account.webhook_queries()]
 
 
 def _tell(found: Finding) -> None:

@@ -17,9 +17,9 @@ Listener = tuple[str, str, int]
 
 def check_accounts(settings: Settings) -> list[Finding]:
     """Whether each has what its webhooks are verified by."""
-    from receivers.app import RISK_OF_SHARING, ready_vendors
+    from receivers.app import RISK_OF_SHARING, ready_accounts
 
-    names = [f"{vendor}/{name}" for vendor, name in ready_vendors(settings)]
+    names = [f"{vendor}/{name}" for vendor, name in ready_accounts(settings)]
     shared = [
         warning("accounts", f"{', '.join(some)} have the same webhook secret", RISK_OF_SHARING)
         for some in settings.sharing_secrets()
@@ -30,7 +30,7 @@ def check_accounts(settings: Settings) -> list[Finding]:
 def check_listeners(settings: Settings) -> list[Finding]:
     """Whether the ports differ, are safe, and can be listened on, or are this project's own already."""
     from ingest.admin import check_admin
-    from ingest.listening import is_taken
+    from ingest.sockets import is_taken
 
     listeners = _listeners(settings)
     ports = [port for _, _, port in listeners if port]

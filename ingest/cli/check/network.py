@@ -16,7 +16,7 @@ from ingest.duration import describe_skew
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 from ingest.tls import fault
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 
 _SECONDS = 5.0
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
@@ -57,7 +57,7 @@ def _ask(settings: Settings, address: str) -> Finding:
 
 def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
     """What the answer of the public URL's `/healthz` tells."""
-    from ingest.listening import is_taken
+    from ingest.sockets import is_taken
     from receivers.site import SITE_HEADER, site_of
 
     name, url, site = "public url", settings.public_url, answer.headers.get(SITE_HEADER)
@@ -131,7 +131,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def check_clock(settings: Settings) -> list[Finding]:
     """Against the `Date` of the vendors that are asked by REST, or of what answers at the public URL."""
-    vendors = {_api_address(vendor) for vendor in settings.vendors().values() if vendor.account.can_read()}
+    vendors = {
+        _api_address(account) for account in settings.build_accounts().values() if account.settings.can_read()
+    }
     asked = [
         (ahead, address)
         for address in sorted(vendors) or [settings.public_url]
@@ -153,12 +155,12 @@ def check_clock(settings: Settings) -> list[Finding]:
     ]
 
 
-def _api_address(vendor: AnyVendor) -> str:
+def _api_address(account: AnyAccount) -> str:
     """Without opening its REST side, which a wrong credential would prevent."""
     from ingest.vendors.rest import load_rest
 
-    side: Any = load_rest(vendor.name)
-    return vendor.account.api_url or str(side.url)
+    side: Any = load_rest(account.vendor)
+    return account.settings.api_url or str(side.url)
 
 
 def judge_clock(host: str, ahead: timedelta) -> Finding:

@@ -5,11 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingest.cli.webhooks_shown import arrived, has_api
+from ingest.cli.webhooks_view import arrived, has_api
 from ingest.finding import Finding, State, ok, warning
 from ingest.rest import Patience
 from ingest.settings import Settings
-from ingest.vendors import AnyVendor
+from ingest.vendors import AnyAccount
 
 if TYPE_CHECKING:
     from ingest.vendors.rest import AnyRest
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 _SECONDS = 10.0
 
 
-def check_rest(settings: Settings, vendor: AnyVendor) -> list[Finding]:
+def check_rest(settings: Settings, account: AnyAccount) -> list[Finding]:
     """One request with the credential. An account may do without; then what its vendor fails to deliver is never found."""
-    name = f"REST {vendor.account.name}"
-    if not vendor.account.can_read():
-        needed = vendor.account.rest_needs()
+    name = f"REST {account.name}"
+    if not account.settings.can_read():
+        needed = account.settings.rest_needs()
         without = f"not configured: reconcile and sync leave this account out, and missed webhooks are not found; to change that, set its {needed}"
         return [Finding(name, State.SKIPPED, without)]
     from ingest.vendors.rest import load_rest
 
-    rest = load_rest(vendor.name)(
-        vendor, Path(settings.reconcile.state_dir), Patience(failing=_SECONDS, busy=_SECONDS)
+    rest = load_rest(account.vendor)(
+        account, Path(settings.reconcile.state_dir), Patience(failing=_SECONDS, busy=_SECONDS)
     )
     rest.ping()
     _require_own_key(settings, rest)
     only = (
         ""
-        if vendor.account.can_reconcile()
+        if account.settings.can_reconcile()
         else ", for sync only: reconcile leaves this account out, and missed webhooks are not found"
     )
-    return [ok(name, f"{vendor.name} takes the credentials{only}")]
+    return [ok(name, f"{account.vendor} takes the credentials{only}")]
 
 
 def _require_own_key(settings: Settings, rest: "AnyRest") -> None:
@@ -50,35 +50,36 @@ def _require_own_key(settings: Settings, rest: "AnyRest") -> None:
         require_same_owner(rest, noted.owner, checkpoint.key_file)
 
 
-def check_webhooks(settings: Settings, vendor: AnyVendor) -> list[Finding]:
+def check_webhooks(settings: Settings, account: AnyAccount) -> list[Finding]:
     """What `webhooks plan` would change; what arrived, where the vendor cannot be asked."""
-    name = f"webhooks {vendor.account.name}"
-    if not has_api(vendor) or not vendor.account.can_read():
-        return [_by_hand(name, settings, vendor)]
+    name = f"webhooks {account.name}"
+    if not has_api(account) or not account.settings.can_read():
+        return [_by_hand(name, settings, account)]
     from ingest.cli.webhooks import heard_from
-    from receivers.subscriptions.opening import check_url, open_registrar
+    from receivers.subscriptions.check import check_url, open_registrar
 
-    check_url(vendor)
+    check_url(account)
     hasty = settings.reconcile.model_copy(update={"patience": timedelta(seconds=_SECONDS)})
-    registrar = open_registrar(settings.model_copy(update={"reconcile": hasty}), vendor, heard_from(settings))
+    registrar = open_registrar(
+        settings.model_copy(update={"reconcile": hasty}), account, heard_from(settings)
+    )
     try:
         steps = registrar.look()
     finally:
         registrar.close()
     changes = Counter(step.kind.value.replace("_", " ") for step in steps if step.is_change)
     if not changes:
-        return [ok(name, f"{vendor.name} has the subscriptions that the settings want")]
+        return [ok(name, f"{account.vendor} has the subscriptions that the settings want")]
     differences = ", ".join(f"{count} to {kind}" for kind, count in changes.items())
-    account = vendor.account.name
     return [
         warning(
             name,
             f"subscriptions differ from the settings: {differences}",
-            f"ingest webhooks plan {account}, then ingest webhooks apply {account}",
+            f"ingest webhooks plan {account.name}, then ingest webhooks apply {account.name}",
         )
     ]
 
 
-def _by_hand(name: str, settings: Settings, vendor: AnyVendor) -> Finding:
-    said = arrived(settings, vendor)
+def _by_hand(name: str, settings: Settings, account: AnyAccount) -> Finding:
+    said = arrived(settings, account)
     return ok(name, said) if said.startswith("arrived") else warning(name, said)

@@ -48,7 +48,7 @@ def demo(
         ingest demo --seconds 120 --rate 50
         ingest demo --log kafka://localhost:9092
     """
-    from ingest.cli.demo.outcome import Plan
+    from ingest.cli.demo.report import Plan
     from ingest.cli.demo.run import run_demo
     from ingest.cli.demo.view import show_summary
     from ingest.simulator.rehearsal import Pace

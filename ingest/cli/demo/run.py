@@ -9,8 +9,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from ingest.cli.demo.outcome import Outcome, Plan, Repair
-from ingest.cli.demo.stage import Processes, Stage
+from ingest.cli.demo.report import Outcome, Plan, Repair
+from ingest.cli.demo.sandbox import Processes, Stage
 from ingest.cli.demo.view import View
 from ingest.cli.demo.watch import Watch, rows_as_dicts
 from ingest.errors import VendorUnavailable

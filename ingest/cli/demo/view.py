@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from ingest.booking import BookingStatus
-from ingest.cli.demo.outcome import Outcome, Plan, Repair
-from ingest.cli.demo.stage import Stage
+from ingest.cli.demo.report import Outcome, Plan, Repair
+from ingest.cli.demo.sandbox import Stage
 from ingest.cli.demo.watch import Watch
 from ingest.cli.output import Console, message, new_table, print_line
 from ingest.simulator.sender import Sent

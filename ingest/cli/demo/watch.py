@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from consumers.query import Answer, query, query_all
 from ingest.errors import IngestError
 from ingest.settings import Settings
+from ingest.warehouse.query import Answer, query, query_all
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _CLOSER = (

@@ -12,7 +12,7 @@ from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
 from ingest.cli.output import Console, print_json, print_line, print_table, styled
 from ingest.cli.status.facts import Facts, gather
 from ingest.cli.status.verdict import exit_code, judge, outcomes, subscription_states
-from ingest.cli.webhooks_shown import state_in_words
+from ingest.cli.webhooks_view import state_in_words
 from ingest.clock import is_future
 from ingest.duration import describe_duration
 from ingest.finding import Finding, State

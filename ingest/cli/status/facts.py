@@ -169,7 +169,7 @@ def _ask_log(settings: Settings) -> Row:
 
 def _ask_spool(settings: Settings) -> Row:
     """Of receivers on this machine; no files where none has run with these settings."""
-    from receivers.spool.opening import spool_states
+    from receivers.spool.folder import spool_states
 
     return {"files": [asdict(state) for state in spool_states(settings)]}
 
@@ -187,7 +187,7 @@ def _ask_warehouse(settings: Settings) -> Row:
 
 def _accounts(settings: Settings) -> list[Row] | None:
     """Those that have bookings, and those of the settings that have none: nothing else says that an account is silent."""
-    from consumers.arrivals import last_deliveries
+    from ingest.warehouse.deliveries import last_deliveries
 
     loaded = _rows(settings, _PER_ACCOUNT)
     if loaded is None:
@@ -237,7 +237,7 @@ def _count(settings: Settings, table: str) -> int | None:
 
 def _rows(settings: Settings, sql: str) -> list[Row] | None:
     """None where the table is not there. Raises WarehouseUnavailable, of it NothingLoaded."""
-    from consumers.query import query
+    from ingest.warehouse.query import query
 
     try:
         answer = query(settings, sql)

@@ -16,9 +16,9 @@ from ingest.booking import Booking
 from ingest.errors import VerificationError
 from ingest.event import Event, digest
 from ingest.signing import which_matches
-from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
+from ingest.vendors import Account, AccountSettings, Delivery, Proof, Reading, VerifiedDelivery
 from ingest.vendors.appointedd.booking import BookingData, Record, booking_of_data
-from ingest.vendors.payload import Id, Payload, Text, read_json
+from ingest.vendors.fields import Id, Payload, Text, read_json
 
 # What a header can carry unchanged. How Appointedd would encode anything else is not documented.
 _HEADER_SAFE = re.compile(r"[!-~]([ -~]*[!-~])?")
@@ -28,7 +28,7 @@ _CANCELLATIONS = {"booking_cancelled", "booking_canceled", "booking_deleted"}
 _BOOKING_EVENTS = _CANCELLATIONS | {"booking_created", "booking_updated"}
 
 
-class AppointeddAccount(Account):
+class AppointeddSettings(AccountSettings):
     """Appointedd's webhook form offers a custom header or basic authentication; the settings say which one was filled in.
 
     For the REST side: `api_key` with `api = "v1"`, `client_id` and `client_secret` with `"v2"`.
@@ -126,17 +126,17 @@ class _BookingEnvelope(Payload):
     event_data: BookingData
 
 
-class Appointedd(Vendor[AppointeddAccount]):
+class Appointedd(Account[AppointeddSettings]):
     """A shared secret in a header proves the sender; there is no signature, delivery id, event time or attempt counter."""
 
-    name = "appointedd"
-    Account = AppointeddAccount
+    vendor = "appointedd"
+    settings_model = AppointeddSettings
     signs_time = False
 
     @property
     def credential_header(self) -> str | None:
         """The lower-case name of the header that carries the secret itself, so that nobody keeps it."""
-        return self.account.credential_header
+        return self.settings.credential_header
 
     def authenticate(self, delivery: Delivery) -> Proof:
         if not self.credential_header:
@@ -146,7 +146,7 @@ class Appointedd(Vendor[AppointeddAccount]):
             raise VerificationError("the credential is not ASCII")
         return Proof(
             which_matches(
-                [given], [self.account.credential(secret) for secret in self.account.live_secrets()]
+                [given], [self.settings.credential(secret) for secret in self.settings.live_secrets()]
             )
         )
 
@@ -178,9 +178,9 @@ class Appointedd(Vendor[AppointeddAccount]):
         return booking_of_data(read_json(Record, data).as_data(), cancelled=False)
 
 
-def sign(account: AppointeddAccount, secret: str) -> dict[str, str]:
+def sign(settings: AppointeddSettings, secret: str) -> dict[str, str]:
     """The headers Appointedd would send, none where none is configured; for the simulator and tests."""
-    return {account.credential_header: account.credential(secret)} if account.credential_header else {}
+    return {settings.credential_header: settings.credential(secret)} if settings.credential_header else {}
 
 
 def _subject(envelope: _Envelope, body: bytes) -> str | None:
@@ -191,4 +191,4 @@ def _subject(envelope: _Envelope, body: bytes) -> str | None:
     return data.booking.id or data.customer.id or data.organisation.id
 
 
-VENDOR = Appointedd
+ACCOUNT = Appointedd

@@ -7,7 +7,7 @@ from pydantic import AliasChoices, AliasPath, Field
 
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.instant import format_instant
-from ingest.vendors.payload import (
+from ingest.vendors.fields import (
     ABSENT,
     OBJECTS,
     REFERENCE,

@@ -3,40 +3,40 @@
 API v1: https://developers.appointedd.com/docs/webhooks. For API v2, the Enterprise Management Console has them.
 """
 
-from ingest.vendors import Vendor
-from ingest.vendors.appointedd import AppointeddAccount
+from ingest.vendors import Account
+from ingest.vendors.appointedd import AppointeddSettings
 
 _TRIGGERS = ("Booking created", "Booking updated", "Booking cancelled")
 
 
-def manual_steps(vendor: Vendor[AppointeddAccount], *, show_secret: bool) -> list[str]:
+def manual_steps(account: Account[AppointeddSettings], *, show_secret: bool) -> list[str]:
     """One webhook takes one trigger."""
     where = (
         "the Enterprise Management Console, Webhooks V2"
-        if vendor.account.api == "v2"
+        if account.settings.api == "v2"
         else "app.appointedd.com, Connect, Create webhooks"
     )
     made = [
-        f"{number}. make one with trigger “{trigger}”, URL {vendor.webhook_url}"
+        f"{number}. make one with trigger “{trigger}”, URL {account.webhook_url}"
         for number, trigger in enumerate(_TRIGGERS, 1)
     ]
-    return [f"in {where}:", *made, f"in each: {_authentication(vendor.account, show_secret=show_secret)}"]
+    return [f"in {where}:", *made, f"in each: {_authentication(account.settings, show_secret=show_secret)}"]
 
 
-def _authentication(account: AppointeddAccount, *, show_secret: bool) -> str:
-    newest = next(iter(account.live_secrets()), "")
+def _authentication(settings: AppointeddSettings, *, show_secret: bool) -> str:
+    newest = next(iter(settings.live_secrets()), "")
     missing = [
         name
-        for name, there in (("webhook_header", account.credential_header), ("webhook_secrets", newest))
+        for name, there in (("webhook_header", settings.credential_header), ("webhook_secrets", newest))
         if not there
     ]
     if missing:
-        return f"a custom header; first set accounts.{account.name}.{' and '.join(missing)}"
+        return f"a custom header; first set accounts.{settings.name}.{' and '.join(missing)}"
     value = (
         newest
         if show_secret
-        else f"the first of accounts.{account.name}.webhook_secrets (--print-secrets shows it)"
+        else f"the first of accounts.{settings.name}.webhook_secrets (--print-secrets shows it)"
     )
-    if account.webhook_user:
-        return f"basic authentication, user {account.webhook_user}, password {value}"
-    return f"custom header {account.webhook_header}, value {value}"
+    if settings.webhook_user:
+        return f"basic authentication, user {settings.webhook_user}, password {value}"
+    return f"custom header {settings.webhook_header}, value {value}"

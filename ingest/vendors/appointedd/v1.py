@@ -14,9 +14,9 @@ from ingest.errors import PayloadError, VendorRefused
 from ingest.instant import format_instant, parse_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.directory import Directory, Lookup
-from ingest.vendors.appointedd import AppointeddAccount
-from ingest.vendors.changes import Span, changes
-from ingest.vendors.paging import Pages
+from ingest.vendors.appointedd import AppointeddSettings
+from ingest.vendors.incremental import Span, changes
+from ingest.vendors.paginators import Pages
 from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100
@@ -35,7 +35,7 @@ class _Pages(Pages):
         return {"start": following} if following else None
 
 
-class AppointeddV1(Rest[AppointeddAccount]):
+class AppointeddV1(Rest[AppointeddSettings]):
     """Appointedd publishes no limits; these are ours, so as to be no burden.
 
     There is no longest window, and one that is asked for whole costs least if a filter should not be heeded.
@@ -139,7 +139,7 @@ class AppointeddV1(Rest[AppointeddAccount]):
         """Accounts, locations, availability and webhooks are in v2 only. What the pages call staff are v1's resources."""
         span = Span(_HISTORY, _OVERLAP, self.longest)
         return [
-            changes("bookings", "id", self.account.name, span, self.bookings),
+            changes("bookings", "id", self.settings.name, span, self.bookings),
             _listed("customers"),
             _listed("services"),
             _listed("staff", "resources"),

@@ -13,8 +13,8 @@ from requests import Request, Response
 from ingest.errors import ConfigurationError
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.oauth import App, ClientCredentials
-from ingest.vendors.appointedd import AppointeddAccount
-from ingest.vendors.paging import Pages
+from ingest.vendors.appointedd import AppointeddSettings
+from ingest.vendors.paginators import Pages
 from ingest.vendors.rest import Resource, Rest, Window
 
 _LISTS = ("accounts", "bookings", "customers", "services", "staff", "locations", "availability", "webhooks")
@@ -40,7 +40,7 @@ class _Pages(Pages):
             request.url, request.params = self._next["url"], {}
 
 
-class AppointeddV2(Rest[AppointeddAccount]):
+class AppointeddV2(Rest[AppointeddSettings]):
     """Appointedd publishes no limits; these are ours, so as to be no burden."""
 
     url = "https://json-api.appointedd.com/v2"
@@ -84,7 +84,7 @@ class AppointeddV2(Rest[AppointeddAccount]):
         ]
 
     def _only_v1(self) -> ConfigurationError:
-        name = self.account.name
+        name = self.settings.name
         return ConfigurationError(
             f'{self.label}: bookings can be compared by API v1 only; set accounts.{name}.api = "v1" and accounts.{name}.api_key'
         )

@@ -16,10 +16,10 @@ from ingest.booking import Booking
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
 from ingest.signing import hmac_sha256_hex, which_matches
-from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
+from ingest.vendors import Account, AccountSettings, Delivery, Proof, Reading, VerifiedDelivery
 from ingest.vendors.account import EVENTS, Words
 from ingest.vendors.bookeo.booking import Item, MaybeNumber, Part, Record, booking_of, deleted
-from ingest.vendors.payload import ABSENT, MaybeInstant, read_json
+from ingest.vendors.fields import ABSENT, MaybeInstant, read_json
 
 TIMESTAMP = "x-bookeo-timestamp"
 MESSAGE_ID = "x-bookeo-messageid"
@@ -62,7 +62,7 @@ def _zone(value: str) -> str:
     return value
 
 
-class BookeoAccount(Account):
+class BookeoSettings(AccountSettings):
     """The application's key signs webhooks; with the account's key it opens the REST side.
 
     Bookeo recommends to refuse deliveries older than two minutes, which is `tolerance = "120s"`.
@@ -113,18 +113,18 @@ class _BookingEnvelope(Part):
     item: Annotated[Item | None, ABSENT] = None
 
 
-class Bookeo(Vendor[BookeoAccount]):
+class Bookeo(Account[BookeoSettings]):
     """Signed with HMAC-SHA256 over timestamp, message id, registered URL and body; the message id is the event's."""
 
-    name = "bookeo"
+    vendor = "bookeo"
     event_headers = frozenset({TIMESTAMP, MESSAGE_ID, PREVIOUS_LOST})
     event_parameters = frozenset({"domain", "type"})
-    Account = BookeoAccount
+    settings_model = BookeoSettings
     signs_url = True
 
     def webhook_queries(self) -> list[str]:
         """Body and headers do not say what happened, so it is in the URL: one webhook, with its own query, per type."""
-        return ["domain={}&type={}".format(*event.split("/")) for event in self.account.events]
+        return ["domain={}&type={}".format(*event.split("/")) for event in self.settings.events]
 
     def registered_url(self, query: str) -> str:
         """What Bookeo was given and signs: our configured URL, never the one a proxy shows, and the query as it came."""
@@ -137,7 +137,8 @@ class Bookeo(Vendor[BookeoAccount]):
             raise VerificationError("the timestamp or the message id is garbled")
         url = self.registered_url(delivery.query)
         expected = [
-            _signature(secret, sent, message_id, url, delivery.body) for secret in self.account.live_secrets()
+            _signature(secret, sent, message_id, url, delivery.body)
+            for secret in self.settings.live_secrets()
         ]
         return Proof(which_matches([given], expected), _moment(sent))
 
@@ -169,12 +170,14 @@ class Bookeo(Vendor[BookeoAccount]):
         item = deleted(envelope.item, envelope.timestamp) if happened == "deleted" else envelope.item
         if item is None:
             raise PayloadError("not the documented shape: no item")
-        return booking_of(event.subject, item, item.changed_at() or envelope.timestamp, self.account.timezone)
+        return booking_of(
+            event.subject, item, item.changed_at() or envelope.timestamp, self.settings.timezone
+        )
 
     def booking_of_record(self, data: bytes) -> Booking:
         """A booking of GET /bookings, with expandCustomer and expandParticipants."""
         record = read_json(Record, data)
-        return booking_of(record.booking_number, record, record.changed_at(), self.account.timezone)
+        return booking_of(record.booking_number, record, record.changed_at(), self.settings.timezone)
 
 
 def sign(secret: str, url: str, body: bytes, message_id: str, at: datetime) -> dict[str, str]:
@@ -224,4 +227,4 @@ def _happened_at(message_id: str, sent_at: datetime) -> datetime:
     return made_at if timedelta(0) <= sent_at - made_at <= _RETRIED_FOR else sent_at
 
 
-VENDOR = Bookeo
+ACCOUNT = Bookeo

@@ -18,9 +18,9 @@ from requests import Response
 from ingest.errors import ConfigurationError, PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
-from ingest.vendors.bookeo import BookeoAccount
-from ingest.vendors.changes import Span, changes
-from ingest.vendors.paging import Pages
+from ingest.vendors.bookeo import BookeoSettings
+from ingest.vendors.incremental import Span, changes
+from ingest.vendors.paginators import Pages
 from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window, json_object
 
 _PAGE = 100
@@ -52,7 +52,7 @@ class _Pages(Pages):
         return {"pageNavigationToken": info["pageNavigationToken"], "pageNumber": current + 1}
 
 
-class BookeoRest(Rest[BookeoAccount]):
+class BookeoRest(Rest[BookeoSettings]):
     """Bookeo publishes no limits, and asks not to be polled; these are ours. Windows are of 31 days at most, both ends in them.
 
     Names are in the account's own language, that of webhooks, as long as `lang` is not given.
@@ -119,13 +119,13 @@ class BookeoRest(Rest[BookeoAccount]):
         """There is a filter by time of change for bookings only. `customers_people` takes a request for each customer."""
         span = Span(_HISTORY, _OVERLAP, self.longest)
         return [
-            changes("bookings", "bookingNumber", self.account.name, span, self.bookings),
+            changes("bookings", "bookingNumber", self.settings.name, span, self.bookings),
             _listed("customers", "customers", "id"),
             _listed("customers_people", "customers/{resources.customers.id}/linkedpeople", "id"),
             _listed("settings_languages", "settings/languages", "tag"),
             _listed("settings_products", "settings/products", "productId"),
             _listed("resources", "settings/resources", "id"),
-            changes("payments", "id", self.account.name, span, self._payments),
+            changes("payments", "id", self.settings.name, span, self._payments),
             _listed("webhooks", "webhooks", "id"),
             _named("holds", "id", self._holds),
         ]

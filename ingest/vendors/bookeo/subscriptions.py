@@ -7,21 +7,21 @@ from typing import ClassVar
 from urllib.parse import quote
 
 from ingest.rest import Record
-from ingest.vendors.bookeo import BookeoAccount
+from ingest.vendors.bookeo import BookeoSettings
 from ingest.vendors.subscriptions import Created, Registered, Subscriptions, Wanted
 
 _PAGE = 100
 
 
-class BookeoSubscriptions(Subscriptions[BookeoAccount]):
+class BookeoSubscriptions(Subscriptions[BookeoSettings]):
     """Slots are `domain/type`, as events are. A blocked one stays so until it is made anew."""
 
     replaces: ClassVar[bool] = True
 
     def wanted(self) -> list[Wanted]:
-        queries = zip(self.account.events, self.vendor.webhook_queries(), strict=True)
+        queries = zip(self.settings.events, self.account.webhook_queries(), strict=True)
         return [
-            Wanted(event, f"{self.vendor.webhook_url}?{query}", frozenset({event}))
+            Wanted(event, f"{self.account.webhook_url}?{query}", frozenset({event}))
             for event, query in queries
         ]
 

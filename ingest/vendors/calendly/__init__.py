@@ -13,10 +13,10 @@ from ingest.booking import Booking
 from ingest.event import Event, digest
 from ingest.instant import format_instant
 from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
-from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
+from ingest.vendors import Account, AccountSettings, Delivery, Proof, Reading, VerifiedDelivery
 from ingest.vendors.account import EVENTS, Words
 from ingest.vendors.calendly.booking import Invitee, booking_of_invitee
-from ingest.vendors.payload import Id, Instant, MaybeInstant, Payload, Text, latest, read_json
+from ingest.vendors.fields import Id, Instant, MaybeInstant, Payload, Text, latest, read_json
 
 SIGNATURE = "calendly-webhook-signature"
 
@@ -28,7 +28,7 @@ _BOOKING_EVENTS = (
 )
 
 
-class CalendlyAccount(Account):
+class CalendlySettings(AccountSettings):
     """For the REST side: a personal access token, or the credentials of an OAuth app."""
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (
@@ -87,15 +87,15 @@ class _BookingEnvelope(Payload):
         return self.payload.changed_at()
 
 
-class Calendly(Vendor[CalendlyAccount]):
+class Calendly(Account[CalendlySettings]):
     """Signed with HMAC-SHA256 over `t.body`; no delivery id, so identity is what happened to whom at which version."""
 
-    name = "calendly"
-    Account = CalendlyAccount
+    vendor = "calendly"
+    settings_model = CalendlySettings
 
     def authenticate(self, delivery: Delivery) -> Proof:
         sent, signatures = timestamped_signature(delivery.headers.one(SIGNATURE), "v1")
-        expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.account.live_secrets()]
+        expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.settings.live_secrets()]
         return Proof(which_matches(signatures, expected), datetime.fromtimestamp(int(sent), UTC))
 
     def read(self, delivery: VerifiedDelivery) -> Reading:
@@ -136,4 +136,4 @@ def _identity(envelope: _Envelope, body: bytes) -> tuple[str | bytes, ...]:
     return (body,)
 
 
-VENDOR = Calendly
+ACCOUNT = Calendly

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.instant import format_instant
 from ingest.vendors.calendly.phone import answered_phone
-from ingest.vendors.payload import (
+from ingest.vendors.fields import (
     ABSENT,
     OBJECT,
     OBJECTS,

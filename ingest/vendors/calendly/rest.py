@@ -19,9 +19,9 @@ from ingest.errors import PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.oauth import App, RotatingTokens
-from ingest.vendors.calendly import CalendlyAccount
+from ingest.vendors.calendly import CalendlySettings
 from ingest.vendors.calendly.booking import ScheduledEvent
-from ingest.vendors.payload import ABSENT, OBJECT, Payload, Word, read_value
+from ingest.vendors.fields import ABSENT, OBJECT, Payload, Word, read_value
 from ingest.vendors.rest import Rest, Window, json_object
 
 _TOKENS = "https://auth.calendly.com/oauth/token"
@@ -56,7 +56,7 @@ class _Pages(JSONResponseCursorPaginator):
         super().update_state(response, data)
 
 
-class CalendlyRest(Rest[CalendlyAccount]):
+class CalendlyRest(Rest[CalendlySettings]):
     """500 requests a minute for a paid user, told in every answer. https://developer.calendly.com/api-docs/overview/rate-limits"""
 
     url = "https://api.calendly.com"
@@ -75,9 +75,9 @@ class CalendlyRest(Rest[CalendlyAccount]):
 
     def credential(self) -> Credential:
         """https://developer.calendly.com/api-docs/overview/authentication"""
-        if not self.account.refresh_token:
+        if not self.settings.refresh_token:
             return Credential({"Authorization": f"Bearer {self.secret('api_token')}"})
-        token_url = f"{self.account.api_url.rstrip('/')}/oauth/token" if self.account.api_url else _TOKENS
+        token_url = f"{self.settings.api_url.rstrip('/')}/oauth/token" if self.settings.api_url else _TOKENS
         app = App(
             self.label,
             token_url,
@@ -87,9 +87,9 @@ class CalendlyRest(Rest[CalendlyAccount]):
             self.pause,
             self._patience,
         )
-        file = self._tokens / f"calendly-{self.account.name}.json"
+        file = self._tokens / f"calendly-{self.settings.name}.json"
         return RotatingTokens(
-            app, self.secret("refresh_token"), file, f"accounts.{self.account.name}.refresh_token"
+            app, self.secret("refresh_token"), file, f"accounts.{self.settings.name}.refresh_token"
         )
 
     def paginator(self) -> BasePaginator:
@@ -107,7 +107,7 @@ class CalendlyRest(Rest[CalendlyAccount]):
         """The selector that lists need."""
         return (
             {"user": self._me("uri")}
-            if self.account.scope == "user"
+            if self.settings.scope == "user"
             else {"organization": self._me("current_organization")}
         )
 
@@ -130,7 +130,7 @@ class CalendlyRest(Rest[CalendlyAccount]):
     def alike(self, entry: Record, stored: Sequence[Stored]) -> bool:
         """By what an event tells of its invitees: how many there are, how many are coming, where, when and with whom."""
         event = read_value(_Listed, entry)
-        if self.account.check_no_shows and _was_held(event, self.now()):
+        if self.settings.check_no_shows and _was_held(event, self.now()):
             return False
         here = [one.booking for one in stored if one.booking.gone_at is None]
         coming = [booking for booking in here if booking.status not in _ENDED]

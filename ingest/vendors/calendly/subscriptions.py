@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ingest.errors import VendorRefused
 from ingest.rest import Record
-from ingest.vendors.calendly import CalendlyAccount
+from ingest.vendors.calendly import CalendlySettings
 from ingest.vendors.subscriptions import (
     Created,
     Registered,
@@ -32,7 +32,7 @@ _CONFLICT = 409
 _VARIATIONS = 2
 
 
-class CalendlySubscriptions(Subscriptions[CalendlyAccount]):
+class CalendlySubscriptions(Subscriptions[CalendlySettings]):
     """Slots are scopes. A disabled one never comes back. https://developer.calendly.com/api-docs/overview/webhooks"""
 
     retried: ClassVar[timedelta] = timedelta(hours=24)
@@ -40,17 +40,17 @@ class CalendlySubscriptions(Subscriptions[CalendlyAccount]):
     @property
     def secret_from(self) -> SecretFrom:
         """An OAuth app has one key, which Calendly made. https://developer.calendly.com/api-docs/overview/webhooks/webhook-signatures"""
-        return SecretFrom.FIXED if self.account.refresh_token else SecretFrom.US
+        return SecretFrom.FIXED if self.settings.refresh_token else SecretFrom.US
 
     def wanted(self) -> list[Wanted]:
         """One for the account's scope, and one beside it for events that only the other scope is told."""
         by_scope: dict[str, set[str]] = {}
-        for event in self.account.events:
-            by_scope.setdefault(_ONLY_SCOPES.get(event.partition(".")[0], self.account.scope), set()).add(
+        for event in self.settings.events:
+            by_scope.setdefault(_ONLY_SCOPES.get(event.partition(".")[0], self.settings.scope), set()).add(
                 event
             )
-        own_first = sorted(by_scope.items(), key=lambda item: item[0] != self.account.scope)
-        return [Wanted(scope, self.vendor.webhook_url, frozenset(events)) for scope, events in own_first]
+        own_first = sorted(by_scope.items(), key=lambda item: item[0] != self.settings.scope)
+        return [Wanted(scope, self.account.webhook_url, frozenset(events)) for scope, events in own_first]
 
     def registered(self) -> list[Registered]:
         """In both scopes. A user who is no admin may not see the organization's, and then has none there."""

@@ -12,10 +12,10 @@ from pydantic import Field, SecretStr
 from ingest.booking import Booking
 from ingest.event import Event, digest
 from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
-from ingest.vendors import Account, Delivery, Proof, Reading, Vendor, VerifiedDelivery
+from ingest.vendors import Account, AccountSettings, Delivery, Proof, Reading, VerifiedDelivery
 from ingest.vendors.account import EVENTS, Words
+from ingest.vendors.fields import OBJECT, Id, Instant, Payload, Text, read_json
 from ingest.vendors.oncehub.booking import Booked, booking_of_record, booking_of_webhook
-from ingest.vendors.payload import OBJECT, Id, Instant, Payload, Text, read_json
 
 SIGNATURE = "oncehub-signature"
 # The field of a webhook object that its deliveries are signed with: the first in the API's reference, the second in its introduction.
@@ -34,7 +34,7 @@ _BOOKING_EVENTS = (
 )
 
 
-class OncehubAccount(Account):
+class OncehubSettings(AccountSettings):
     """The REST side has one key."""
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_key",),)
@@ -60,15 +60,15 @@ class _BookingEnvelope(Payload):
     data: Booked
 
 
-class Oncehub(Vendor[OncehubAccount]):
+class Oncehub(Account[OncehubSettings]):
     """Signed with HMAC-SHA256 over `t.body`. Only v2 webhooks are: what a v1 webhook sends is never authentic."""
 
-    name = "oncehub"
-    Account = OncehubAccount
+    vendor = "oncehub"
+    settings_model = OncehubSettings
 
     def authenticate(self, delivery: Delivery) -> Proof:
         sent, signatures = timestamped_signature(delivery.headers.one(SIGNATURE), "s")
-        expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.account.live_secrets()]
+        expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.settings.live_secrets()]
         return Proof(which_matches(signatures, expected), datetime.fromtimestamp(int(sent), UTC))
 
     def read(self, delivery: VerifiedDelivery) -> Reading:
@@ -98,4 +98,4 @@ def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
     return {SIGNATURE: f"t={sent},s={timestamped_hmac(secret, sent, body)}"}
 
 
-VENDOR = Oncehub
+ACCOUNT = Oncehub

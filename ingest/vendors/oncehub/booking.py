@@ -13,20 +13,7 @@ from pydantic import model_validator
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.instant import format_instant
-from ingest.vendors.oncehub.parts import (
-    ADDRESSES,
-    Calendar,
-    Change,
-    Conferencing,
-    Contact,
-    Conversation,
-    Fields,
-    Form,
-    Payment,
-    Reference,
-    User,
-)
-from ingest.vendors.payload import (
+from ingest.vendors.fields import (
     ABSENT,
     OBJECT,
     REFERENCE,
@@ -42,6 +29,19 @@ from ingest.vendors.payload import (
     unique,
     untold,
     web_link,
+)
+from ingest.vendors.oncehub.parts import (
+    ADDRESSES,
+    Calendar,
+    Change,
+    Conferencing,
+    Contact,
+    Conversation,
+    Fields,
+    Form,
+    Payment,
+    Reference,
+    User,
 )
 
 # `rescheduled` says that the booking stands, at its new time: only `canceled` ends one.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from ingest.vendors.payload import OBJECTS, REFERENCE, AnyText, MaybeAmount, Payload, Text
+from ingest.vendors.fields import OBJECTS, REFERENCE, AnyText, MaybeAmount, Payload, Text
 
 # Digits after the point, where ISO 4217 does not have two.
 _ZERO = (

@@ -18,10 +18,10 @@ from ingest.errors import PayloadError, VendorRefused, VendorUnavailable
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.directory import Directory
-from ingest.vendors.oncehub import SECRET_NAMES, OncehubAccount
+from ingest.vendors.fields import read_value
+from ingest.vendors.oncehub import SECRET_NAMES, OncehubSettings
 from ingest.vendors.oncehub.booking import Booked
-from ingest.vendors.paging import Pages
-from ingest.vendors.payload import read_value
+from ingest.vendors.paginators import Pages
 from ingest.vendors.rest import Resource, Rest, Window
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class _Pages(Pages):
         return {"after": entries[-1]["id"]}
 
 
-class OncehubRest(Rest[OncehubAccount]):
+class OncehubRest(Rest[OncehubSettings]):
     """https://help.oncehub.com/developers/overview/rate-limits/"""
 
     url = "https://api.oncehub.com/v2"

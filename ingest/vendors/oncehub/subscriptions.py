@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from ingest.rest import Record
-from ingest.vendors.oncehub import SECRET_NAMES, OncehubAccount
+from ingest.vendors.oncehub import SECRET_NAMES, OncehubSettings
 from ingest.vendors.subscriptions import (
     Created,
     Registered,
@@ -25,7 +25,7 @@ _PAGE = 100
 _SLOT = "account"
 
 
-class OncehubSubscriptions(Subscriptions[OncehubAccount]):
+class OncehubSubscriptions(Subscriptions[OncehubSettings]):
     """Deliveries are tried for three days. https://help.oncehub.com/developers/webhooks/"""
 
     tells_state: ClassVar[bool] = False
@@ -36,13 +36,13 @@ class OncehubSubscriptions(Subscriptions[OncehubAccount]):
         return SecretFrom.VENDOR
 
     def wanted(self) -> list[Wanted]:
-        return [Wanted(_SLOT, self.vendor.webhook_url, frozenset(self.account.events))]
+        return [Wanted(_SLOT, self.account.webhook_url, frozenset(self.settings.events))]
 
     def registered(self) -> list[Registered]:
         return [_read(entry) for page in self.rest.pages("webhooks", "data", limit=_PAGE) for entry in page]
 
     def create(self, wanted: Wanted, secret: str) -> Created:  # noqa: ARG002 - it is theirs
-        name = f"ingest {self.account.name} {secrets.token_hex(4)}"
+        name = f"ingest {self.settings.name} {secrets.token_hex(4)}"
         made: Any = self._post(
             "webhooks", {"name": name, "url": wanted.url, "events": sorted(wanted.events)}
         ).json()

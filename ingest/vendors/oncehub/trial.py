@@ -5,13 +5,13 @@ from datetime import datetime
 import orjson
 
 from ingest.instant import format_instant
-from ingest.vendors import AnyVendor, Delivery
+from ingest.vendors import AnyAccount, Delivery
 from ingest.vendors.delivery import Headers
 from ingest.vendors.oncehub import sign
 from ingest.vendors.trial import TRIAL
 
 
-def trial(vendor: AnyVendor, secret: str, name: str, at: datetime) -> Delivery:  # noqa: ARG001 - as every vendor has it
+def trial(account: AnyAccount, secret: str, name: str, at: datetime) -> Delivery:  # noqa: ARG001 - as every vendor has it
     """`name` makes it one that was never sent before."""
     body = orjson.dumps(
         {

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 
 from ingest.booking import Booking
-from ingest.simulator.rest import Allowed, RestDialect, load_rest_dialect
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.api import Allowed, RestDialect, load_rest_dialect
+from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, Meeting, World
 from tests.simulator.story import DIALECTS, live, read
 

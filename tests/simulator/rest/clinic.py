@@ -5,9 +5,9 @@ from typing import Any
 
 import httpx
 
-from ingest.simulator.dialects.appointedd import object_id
-from ingest.simulator.rest.appointedd import AppointeddRest
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.appointedd.api import AppointeddRest
+from ingest.simulator.appointedd.webhooks import object_id
+from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, Meeting
 from tests.simulator.story import live, new_world
 

@@ -6,11 +6,11 @@ from functools import cache
 
 import httpx
 
-from ingest.simulator.rest import RestDialect, load_rest_dialect
-from ingest.simulator.rest.server import RestServer
-from ingest.simulator.rest.subscriptions import Subscriptions
+from ingest.simulator.api import RestDialect, load_rest_dialect
+from ingest.simulator.server import RestServer
+from ingest.simulator.subscriptions import Subscriptions
 from ingest.simulator.world import Change, Kind
-from ingest.vendors import Delivery, load_vendor
+from ingest.vendors import Delivery, load_account_class
 from ingest.vendors.delivery import Headers
 from tests.simulator.rest.asking import Asking, Story, credential_of, story_of
 from tests.simulator.story import DIALECTS
@@ -53,10 +53,10 @@ def event_read(rest: RestDialect, change: Change, public_url: str, secret: str) 
     """The type that the product reads in the only webhook of the change, which must be signed as it expects."""
     ((dialect, webhook),) = rest.deliveries(change)
     at = change.meeting.changed_at
-    found = load_vendor(rest.vendor)
-    account = found.Account.model_validate(
+    found = load_account_class(rest.vendor)
+    settings = found.settings_model.model_validate(
         {**dialect.settings(), "name": rest.vendor, "webhook_secrets": [secret]}
     )
     delivery = Delivery(webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at)
-    vendor = found(account, public_url)
-    return vendor.parse(vendor.verify(delivery, at)).type
+    account = found(settings, public_url)
+    return account.parse(account.verify(delivery, at)).type

@@ -7,10 +7,10 @@ import httpx
 import orjson
 import pytest
 
-from ingest.simulator.dialects.appointedd import CUSTOMER, object_id, updated_at
-from ingest.simulator.rest import load_rest_dialect
-from ingest.simulator.rest.appointedd import AppointeddRest
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.api import load_rest_dialect
+from ingest.simulator.appointedd.api import AppointeddRest
+from ingest.simulator.appointedd.webhooks import CUSTOMER, object_id, updated_at
+from ingest.simulator.server import RestServer
 from ingest.simulator.world import Kind, Meeting
 from tests.simulator.rest.clinic import LAST, MEETINGS, address, ids, ids_of, listed, v1_of
 from tests.simulator.story import DIALECTS, VENDORS, read

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ingest.simulator.rest import Allowed
-from ingest.simulator.rest.appointedd import AppointeddRest
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.api import Allowed
+from ingest.simulator.appointedd.api import AppointeddRest
+from ingest.simulator.server import RestServer
 from tests.simulator.rest.clinic import MEETINGS, address, ids, ids_of, listed, token_of, v1_of, v2_of
 from tests.simulator.story import DIALECTS
 

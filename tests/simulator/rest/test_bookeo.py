@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ingest.simulator.rest import Allowed
+from ingest.simulator.api import Allowed
 from ingest.simulator.world import Kind, Meeting
 from tests.simulator.rest.asking import Asking, Story, asking, credential_of, story_of
 from tests.simulator.story import BEGINNING, VENDORS

@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from ingest.booking import COLUMNS
-from ingest.simulator.dialects.calendly import API
-from ingest.simulator.rest import Allowed
+from ingest.simulator.api import Allowed
+from ingest.simulator.calendly.webhooks import API
 from ingest.simulator.world import Kind, Meeting
 from tests.simulator.rest.asking import Asking, Story, asking, story_of
 from tests.simulator.story import VENDORS

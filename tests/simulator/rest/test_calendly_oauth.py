@@ -7,8 +7,8 @@ from typing import cast
 import httpx
 import pytest
 
-from ingest.simulator.rest.calendly import CalendlyRest
-from ingest.simulator.rest.calendly_records import ORGANIZATION
+from ingest.simulator.calendly.api import CalendlyRest
+from ingest.simulator.calendly.records import ORGANIZATION
 from tests.simulator.rest.asking import Asking, asking, story_of
 
 

@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from ingest.errors import VerificationError
-from ingest.simulator.dialects.calendly import API, user_uri
-from ingest.simulator.rest.calendly import CalendlyRest
+from ingest.simulator.calendly.api import CalendlyRest
+from ingest.simulator.calendly.webhooks import API, user_uri
 from ingest.simulator.world import Kind
 from tests.simulator.rest.asking import Asking
 from tests.simulator.rest.subscribing import a_change, event_read, kept_by, reached, story, subscribing

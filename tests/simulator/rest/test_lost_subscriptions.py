@@ -8,8 +8,8 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from ingest.simulator.rest import load_rest_dialect
-from ingest.simulator.rest.server import Lost
+from ingest.simulator.api import load_rest_dialect
+from ingest.simulator.server import Lost
 from ingest.simulator.world import Kind
 from ingest.vendors import vendor_names
 from tests.simulator.rest.asking import Asking

@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from ingest.booking import COLUMNS
-from ingest.simulator.dialects.oncehub import booking_id, user_id
-from ingest.simulator.rest import Allowed, load_rest_dialect
-from ingest.simulator.rest.oncehub import OncehubRest
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.api import Allowed, load_rest_dialect
+from ingest.simulator.oncehub.api import OncehubRest
+from ingest.simulator.oncehub.webhooks import booking_id, user_id
+from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, Kind, Meeting
 from tests.simulator.story import DIALECTS, VENDORS, live, new_world, read
 
@@ -283,10 +283,10 @@ def test_a_booking_of_a_conversation_has_no_form(client: httpx.Client) -> None:
 
 
 def test_rest_and_webhooks_tell_the_same_of_every_booking_where_both_tell(client: httpx.Client) -> None:
-    vendor = VENDORS["oncehub"]
+    account = VENDORS["oncehub"]
     for record in listed(client, expand="contact,conversation"):
         change = LAST[int(record["id"].removeprefix("BKNG-"))]
-        by_rest = vendor.booking_of_record(orjson.dumps(record))
+        by_rest = account.booking_of_record(orjson.dumps(record))
         by_webhook = read(change, change.meeting.changed_at).booking
         both = set(COLUMNS) - by_rest.untold - by_webhook.untold
         assert {name: getattr(by_rest, name) for name in both} == {

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from ingest.errors import VerificationError
-from ingest.simulator.rest.oncehub import OncehubRest
+from ingest.simulator.oncehub.api import OncehubRest
 from ingest.simulator.world import Kind
 from tests.simulator.rest.asking import Asking
 from tests.simulator.rest.subscribing import a_change, event_read, kept_by, reached, story, subscribing

@@ -8,9 +8,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ingest.simulator.api import Allowed, Counter, RestDialect, load_rest_dialect
 from ingest.simulator.dialect import load_dialect
-from ingest.simulator.rest import Allowed, Counter, RestDialect, load_rest_dialect
-from ingest.simulator.rest.server import RestServer
+from ingest.simulator.server import RestServer
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from tests.simulator.rest.asking import credential_of

@@ -1,0 +1,107 @@
+"""`query`: ask the warehouse one question, and print the answer for people or scripts."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.output import print_csv, print_json, print_line, print_rows
+from ingest.cli.values import json_value, text_value
+from ingest.duration import parse_duration
+from ingest.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ingest.warehouse.query import Answer
+
+_STDIN = "-"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(query)
+
+
+def query(
+    sql: Annotated[
+        str,
+        typer.Argument(
+            help='One statement, or "-" for standard input; tables are there by their bare names.',
+            show_default=False,
+        ),
+    ] = "",
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Read the statement from this file.")
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="CSV with a header line on standard output, in UTF-8.")
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Print so many rows at most; without it an answer of more than 100000 rows is refused.",
+            show_default=False,
+        ),
+    ] = None,
+    timeout: Annotated[
+        str, typer.Option(help="How long the query may take. With DuckDB loads wait for it.")
+    ] = "60s",
+    config: Config = None,
+) -> None:
+    """Ask the warehouse, also while the consumer loads. It reads the tables, and no files.
+
+    Instants are in UTC. Of columns with the same name the second is called `<name>_2`. In JSON numbers are exact, NaN and infinities null.
+
+    Examples:
+        ingest query "select status, count(*) from bookings group by status"
+        ingest query --file report.sql --csv > report.csv
+        ingest query - --json < report.sql
+    """
+    from ingest.warehouse.bounds import Bounds
+    from ingest.warehouse.query import query_bounded
+
+    if as_json and as_csv:
+        raise ConfigurationError("Use either --json or --csv.")
+    statement = _statement(sql, file)
+    bounds = Bounds(_seconds(timeout), limit)
+    _print(query_bounded(settings_of(config), statement, bounds), as_json=as_json, as_csv=as_csv)
+
+
+def _seconds(timeout: str) -> float:
+    try:
+        seconds = parse_duration(timeout).total_seconds()
+    except ValueError as error:
+        raise ConfigurationError(f"--timeout {error}") from None
+    if seconds <= 0:
+        raise ConfigurationError("--timeout must be longer than nothing, for example 60s.")
+    return seconds
+
+
+def _statement(sql: str, file: Path | None) -> str:
+    if bool(sql) == bool(file):
+        raise ConfigurationError(
+            'Give one statement: as the argument, as "-" on standard input, or in a --file.'
+        )
+    if file is None and sql != _STDIN:
+        return sql
+    try:
+        data = file.read_bytes() if file else sys.stdin.buffer.read()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigurationError(f"{file or 'standard input'} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{file or 'standard input'} is not UTF-8 text") from None
+
+
+def _print(answer: "Answer", *, as_json: bool, as_csv: bool) -> None:
+    if as_json:
+        print_json([dict(zip(answer.columns, map(json_value, row), strict=True)) for row in answer.rows])
+    elif as_csv:
+        print_csv(answer.columns, (list(map(text_value, row)) for row in answer.rows))
+    elif answer.rows:
+        print_rows(answer.columns, [list(map(text_value, row)) for row in answer.rows])
+    else:
+        print_line(f"no rows; columns: {', '.join(answer.columns)}")

@@ -1,0 +1,1 @@
+"""Simulates Appointedd: its webhooks and its REST API."""

@@ -1,0 +1,1 @@
+"""Simulates Bookeo: its webhooks and its REST API."""

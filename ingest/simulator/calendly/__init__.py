@@ -1,0 +1,1 @@
+"""Simulates Calendly: its webhooks and its REST API."""

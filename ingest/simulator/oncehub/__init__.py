@@ -1,0 +1,1 @@
+"""Simulates OnceHub: its webhooks and its REST API."""

@@ -1,0 +1,221 @@
+"""The destination the settings name, and connections beside a running consumer's."""
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+import dlt
+import sqlglot
+from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
+from dlt.destinations.sql_client import SqlClientBase
+
+from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
+from ingest.event import digest
+from ingest.scratch import check_scratch, scratch_folder
+from ingest.settings import Settings, WarehouseSettings
+from ingest.warehouse.bounds import Bounds, RunningQuery
+from ingest.warehouse.errors import NOT_THE_QUERY, is_one, translated
+from ingest.warehouse.lock import READER_SECONDS, warehouse_lock
+from ingest.warehouse.postgres import keep_json, keep_times, read_only
+from ingest.warehouse.values import readable_values
+
+# Read by dlt with its first pipeline: no telemetry, no parallelism we do not need, no trying again (the loader does), nothing left behind.
+for _name, _value in {
+    "RUNTIME__DLTHUB_TELEMETRY": "false",
+    "RUNTIME__LOG_LEVEL": "CRITICAL",
+    "NORMALIZE__WORKERS": "1",
+    "LOAD__WORKERS": "2",
+    "LOAD__RAISE_ON_MAX_RETRIES": "1",
+    "LOAD__DELETE_COMPLETED_JOBS": "true",
+    "DATA_WRITER__DISABLE_COMPRESSION": "true",
+    "ENABLE_RUNTIME_TRACE": "false",
+}.items():
+    os.environ.setdefault(_name, _value)
+# PostgreSQL gives instants in the session's zone, and one near the year 1 or 9999 is no Python value in most zones: https://www.postgresql.org/docs/current/libpq-envars.html
+os.environ["PGTZ"] = "UTC"
+
+logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of statements that are refused
+
+POSTGRES = "postgres"
+_TABLE_NAME = re.compile(r"[\w $*-]+")  # a file's has a dot, a slash or a colon
+# What each end is told, so that it gives the other one up after 25 s of silence: https://www.postgresql.org/docs/current/libpq-connect.html
+_OF_CLIENT = {
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+_OF_SERVER = "-ctcp_keepalives_idle=10 -ctcp_keepalives_interval=5 -ctcp_keepalives_count=3"
+
+
+@contextmanager
+def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
+    """A connection of its own, beside a running consumer's."""
+    with scratch_folder("ingest-reader-") as scratch, translated():
+        pipeline = dlt.pipeline(
+            "ingest_reader",
+            pipelines_dir=str(scratch),
+            destination=destination(settings),
+            dataset_name=settings.warehouse.dataset,
+        )
+        with warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
+            keep_values(client)
+            yield client
+
+
+def keep_values(client: SqlClientBase[Any], *, json: bool = False) -> None:
+    """Have every value of the destination read, as text where Python has none for it; `json` as its text too."""
+    if type(client.native_connection).__module__.startswith("psycopg2"):
+        keep_times(client.native_connection)
+        if json:
+            keep_json(client.native_connection)
+
+
+def staging_datasets(settings: Settings, pipelines: Iterable[str]) -> list[str]:
+    """The names, as dlt makes them, of what these pipelines stage in. Raises as `destination` does."""
+    with scratch_folder("ingest-reader-") as scratch, translated():
+        return [_staging(settings, pipeline, scratch) for pipeline in pipelines]
+
+
+def sync_pipeline(account: str) -> str:
+    """What tells an account's staging dataset from the others': in names of datasets a hyphen would become an underscore."""
+    return f"sync_{digest(account)[:12]}"
+
+
+def _staging(settings: Settings, pipeline: str, scratch: Path) -> str:
+    reader = dlt.pipeline(
+        "ingest_reader",
+        pipelines_dir=str(scratch),
+        destination=destination(settings, pipeline),
+        dataset_name=settings.warehouse.dataset,
+    )
+    return str(reader.sql_client().staging_dataset_name)
+
+
+def read(
+    settings: Settings, sql: str, parameters: Sequence[Any] = ()
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of a query. Raises as `ingest.warehouse.query.query` does."""
+    with _asked(settings) as client, client.execute_query(sql, *parameters) as cursor, readable_values():
+        return [column[0] for column in cursor.description or ()], cursor.fetchall()
+
+
+def read_bounded(
+    settings: Settings, sql: str, bounds: Bounds, running: RunningQuery
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """As `read`, a statement that somebody wrote. Raises as `ingest.warehouse.query.query_bounded` does."""
+    with _asked(settings) as client, readable_values():
+        if settings.warehouse.destination == POSTGRES:
+            running.start(client.native_connection.cancel)
+            return read_only(client.native_connection, sql, bounds)
+        check_reads(sql, client.capabilities.sqlglot_dialect)
+        running.start(lambda: None)
+        with client.execute_query(sql) as cursor:
+            return [column[0] for column in cursor.description or ()], list(bounds.fetch(cursor.fetchmany))
+
+
+@contextmanager
+def _asked(settings: Settings) -> Iterator[SqlClientBase[Any]]:
+    with reading_client(settings) as client:
+        if settings.warehouse.destination == POSTGRES:
+            client.native_connection.readonly = True
+        keep_values(client, json=True)
+        if not client.has_dataset():
+            raise NothingLoaded(
+                f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}"
+            )
+        try:
+            yield client
+        except DatabaseUndefinedRelation as error:
+            raise NoSuchTable(str(error.dbapi_exception)) from None
+        except DatabaseException as error:
+            if is_one(error.dbapi_exception, NOT_THE_QUERY):
+                raise
+            raise ConfigurationError(str(error.dbapi_exception)) from None
+
+
+def check_reads(sql: str, dialect: str | None) -> None:
+    """Raises ConfigurationError where it is not one statement that reads, for destinations that cannot be told to take no other."""
+    try:
+        statements = [statement for statement in sqlglot.parse(sql, dialect=dialect) if statement]
+    except sqlglot.errors.SqlglotError as error:
+        raise ConfigurationError(
+            f"the statement cannot be understood: {next(iter(str(error).splitlines()), '')}"
+        ) from None
+    if len(statements) != 1:
+        raise ConfigurationError(f"Only one statement is allowed (got {len(statements)}).")
+    writes = (sqlglot.exp.Command, sqlglot.exp.DML, sqlglot.exp.DDL, sqlglot.exp.Into)
+    readers = [statement for statement in statements if isinstance(statement, sqlglot.exp.Query)]
+    if not readers or any(
+        isinstance(part, writes) and not isinstance(part, sqlglot.exp.Query) for part in statements[0].walk()
+    ):
+        raise ConfigurationError("Only statements that read are allowed: SELECT or WITH.")
+    for table in statements[0].find_all(
+        sqlglot.exp.Table
+    ):  # a name may be a file's, and a function may read one
+        is_series = isinstance(table.this, sqlglot.exp.GenerateSeries)
+        if not is_series and not (
+            isinstance(table.this, sqlglot.exp.Identifier) and _TABLE_NAME.fullmatch(table.name)
+        ):
+            raise ConfigurationError(
+                "a query reads the tables of the warehouse and nothing else: no files, and no functions that read them"
+            )
+
+
+def destination(settings: Settings, pipeline: str = "") -> Any:
+    """The dlt destination of the settings, with a staging dataset for this pipeline alone. Raises ConfigurationError."""
+    chosen = settings.warehouse
+    secret = credentials(chosen)
+    layout = "_".join(filter(None, ["%s_staging", pipeline]))
+    given = {"credentials": secret} if secret else {}
+    if chosen.duckdb_file:
+        _check_name(chosen.duckdb_file, (chosen.dataset, layout % chosen.dataset))
+        make_folder(chosen.duckdb_file.parent)
+    check_scratch()  # dlt needs it
+    try:
+        return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
+    except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises
+        raise ConfigurationError(
+            f"warehouse.destination {chosen.destination!r} is not one dlt can use ({type(error).__name__}):"
+            " https://dlthub.com/docs/dlt-ecosystem/destinations lists those that are"
+        ) from None
+
+
+def credentials(chosen: WarehouseSettings) -> str:
+    """What dlt is given; "" where it is to find them itself."""
+    if chosen.duckdb_file:
+        return str(chosen.duckdb_file)
+    given = chosen.credentials.get_secret_value() if chosen.credentials else ""
+    return _kept_alive(given) if chosen.destination == POSTGRES else given
+
+
+def _kept_alive(url: str) -> str:
+    """Else a connection that a firewall forgot is waited for two hours, and so are the locks of a machine that is gone."""
+    if not url.startswith("postgres"):
+        return url  # dlt says what is wrong with it
+    who, at, where = url.rpartition("@")  # a password may hold anything
+    where, _, query = where.partition("?")
+    given = dict(parse_qsl(query))
+    options = " ".join(filter(None, [_OF_SERVER, given.get("options")]))  # of two the last one counts
+    return f"{who}{at}{where}?{urlencode({**_OF_CLIENT, **given, 'options': options}, quote_via=quote)}"
+
+
+def _check_name(file: Path, schemas: tuple[str, ...]) -> None:
+    """DuckDB calls a database by its file's name, and cannot tell that from a schema of the same name."""
+    if file.stem.lower() in schemas:
+        raise ConfigurationError(
+            f"warehouse.credentials: call the file something else than {file.name}, or choose another warehouse.dataset"
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder where it is missing. Raises WarehouseUnavailable."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WarehouseUnavailable(f"{folder} cannot be made: {error.strerror}") from None

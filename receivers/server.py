@@ -1,0 +1,148 @@
+"""The receiver's processes: one, or several workers sharing a socket, and the admin listener beside them."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import ceil
+from socket import socket
+from types import FrameType
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.supervisors import Multiprocess
+
+from ingest.admin import serve_admin
+from ingest.finding import Finding, failed
+from ingest.opening import open_producer, sqlite_path
+from ingest.scratch import scratch_folder
+from ingest.settings import Settings
+from ingest.settings.live import Live
+from ingest.settings.sources import load_settings, watched_paths
+from ingest.sockets import bind
+from receivers import clock
+from receivers.app import create_app, ready_accounts
+from receivers.http_protocol import HttpConfig
+from receivers.spool.folder import readiness
+from receivers.spool.left import hand_on
+from receivers.spool.owner import require_own_spool
+
+log = structlog.get_logger()
+
+# Longer than a delivery may wait for the log, so that a stop never cuts one off; shorter than orchestrators wait to kill.
+_GRACEFUL_SECONDS = 15
+_WORKER_START_SECONDS = 10
+
+
+def serve(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes what was accepted. Raises ConfigurationError, LogUnavailable."""
+    ready_accounts(settings)
+    require_own_spool(settings)  # said once, here, and not by every worker
+    if sqlite_path(settings):
+        open_producer(
+            settings
+        ).close()  # a file that cannot be opened is said once, here, and not by every worker
+    receiver = settings.receiver
+    listening = threading.Event()
+    live = Live(load_settings, watched_paths(), first=settings)
+    admin_port = serve_admin(
+        receiver, "receiver", {"receiver": lambda: [*_readiness(settings, listening), *live.findings()]}
+    )
+    if sqlite_path(settings):
+        hand_on(settings)
+    sock = bind(receiver.host, receiver.port, "receiver.port")
+    listening.set()
+    port: int = sock.getsockname()[1]
+    log.info(
+        "receiver.listening", host=receiver.host, port=port, admin_port=admin_port, workers=receiver.workers
+    )
+    signal.signal(signal.SIGTERM, _exit_cleanly)
+    try:
+        if receiver.workers > 1:
+            _run_workers(settings, WorkerApp(live), sock)
+        else:
+            uvicorn.Server(_config(settings, partial(create_app, settings))).run([sock])
+    finally:  # a single process leaves uvicorn by the signal that it raises again
+        log.info("receiver.stopped")
+
+
+class WorkerApp:
+    """Makes the application in a worker, with the last settings that were whole when that was started.
+
+    So a worker that dies comes back also while a file has a mistake in it.
+    """
+
+    def __init__(self, live: Live[Settings]) -> None:
+        self._live = live
+
+    def __reduce__(self) -> tuple[Callable[[Settings], Callable[[], Starlette]], tuple[Settings]]:
+        """As it goes to a new process, through a pipe."""
+        return _worker_app, (self._live.current(),)
+
+    def __call__(self) -> Starlette:
+        """Here, in the process that starts the workers."""
+        return create_app(self._live.current())
+
+
+def _worker_app(settings: Settings) -> Callable[[], Starlette]:
+    return partial(_create_worker, settings)
+
+
+def _create_worker(settings: Settings) -> Starlette:
+    """A worker stops when the process that started it is gone: it would go on holding the port."""
+    threading.Thread(target=_stop_after_parent, name="parent", daemon=True).start()
+    return create_app(settings)
+
+
+def _readiness(settings: Settings, listening: threading.Event) -> Sequence[Finding]:
+    if not listening.is_set():
+        return [
+            failed(
+                "receiver",
+                "records that wait in the spool are moved into the log before anything newer is taken",
+            )
+        ]
+    return [*readiness(settings), clock.readiness(settings)]
+
+
+def _run_workers(settings: Settings, app: WorkerApp, sock: socket) -> None:
+    with scratch_folder("ingest-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        Multiprocess(_config(settings, app), [sock]).run()
+
+
+def _config(settings: Settings, app: Callable[[], Starlette]) -> HttpConfig:
+    receiver = settings.receiver
+    return HttpConfig(
+        app,
+        factory=True,
+        host=receiver.host,
+        port=receiver.port,
+        workers=receiver.workers,
+        ws="none",
+        loop="uvloop",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # X-Forwarded-* is whatever a caller writes there, and nothing here depends on it
+        limit_concurrency=receiver.connection_limit,
+        head_timeout=receiver.head_timeout.total_seconds(),
+        timeout_keep_alive=ceil(receiver.keep_alive.total_seconds()),
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+        timeout_worker_healthcheck=_WORKER_START_SECONDS,
+    )
+
+
+def _stop_after_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _exit_cleanly(_: int, __: FrameType | None) -> None:
+    """Uvicorn raises the signal once more after its graceful stop; that is a success, not a death by signal."""
+    sys.exit(0)
