@@ -14,7 +14,7 @@ from consumers.rows import SCHEMAS, Row, stored_booking_row
 from consumers.versions import Key
 from ingest.dead_letter import REASONS
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
-from ingest.event import RECONCILED, Event, whose
+from ingest.event import RECONCILED, Event, vendor_and_account
 from ingest.settings import Settings
 from ingest.warehouse.query import Answer, query
 
@@ -110,9 +110,11 @@ class Letters:
         _refuse_unknown("reason", chosen.reasons, {*REASONS, *(reason for _, reason in kinds)})
         sources = {source for source, _ in kinds if source}
         _refuse_unknown(
-            "account", chosen.accounts, {*self._settings.accounts, *(whose(source)[1] for source in sources)}
+            "account",
+            chosen.accounts,
+            {*self._settings.accounts, *(vendor_and_account(source)[1] for source in sources)},
         )
-        return sorted(source for source in sources if whose(source)[1] in chosen.accounts)
+        return sorted(source for source in sources if vendor_and_account(source)[1] in chosen.accounts)
 
     def _ask(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
         try:

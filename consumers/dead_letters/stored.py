@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from ingest.dead_letter import DeadLetter
-from ingest.event import whose
+from ingest.event import vendor_and_account
 from ingest.instant import as_utc
 
 _UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,12 +37,12 @@ class StoredLetter:
     @property
     def vendor(self) -> str:
         """`calendly`, …; "" where the record did not tell."""
-        return whose(self.letter.source)[0]
+        return vendor_and_account(self.letter.source)[0]
 
     @property
     def account(self) -> str:
         """The account's name; "" where the record did not tell."""
-        return whose(self.letter.source)[1]
+        return vendor_and_account(self.letter.source)[1]
 
 
 def stored_letter(row: Mapping[str, Any]) -> StoredLetter:

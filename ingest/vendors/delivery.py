@@ -34,12 +34,16 @@ class Headers:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One POST: the raw query of its URL, its headers, its raw body, and when it was received."""
+    """One POST: the raw query of its URL, its headers, its raw body, and when it was received by this machine's clock.
+
+    `received_by` is the same by a clock that was compared with a vendor's; None where none was lately.
+    """
 
     query: str
     headers: Headers
     body: bytes
     received_at: datetime
+    received_by: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
