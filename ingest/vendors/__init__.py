@@ -7,7 +7,13 @@ that can be parsed.
 from ingest.vendors.account import GONE, OBSERVED, TEST_EVENT, Account, AnyAccount, EventIdentity, Example
 from ingest.vendors.account_settings import AccountSettings, split_list
 from ingest.vendors.delivery import Delivery, Proof, VerifiedDelivery
-from ingest.vendors.registry import BookingMapper, load_account_class, vendor_names
+from ingest.vendors.registry import (
+    BookingMapper,
+    load_account_class,
+    ranked_account_classes,
+    vendor_names,
+    vendor_titles,
+)
 
 __all__ = [
     "GONE",
@@ -23,6 +29,8 @@ __all__ = [
     "Proof",
     "VerifiedDelivery",
     "load_account_class",
+    "ranked_account_classes",
     "split_list",
     "vendor_names",
+    "vendor_titles",
 ]

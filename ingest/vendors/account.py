@@ -53,29 +53,28 @@ class EventIdentity:
 class Example:
     """An example account for `ingest init`: its name, and lines of TOML for the settings file and the secrets file.
 
-    Examples are written in the order of `rank`. The first one is active, all others are comments. `GENERATED` in a secret stands for
-    a new random secret.
+    The example of the first vendor is active, all others are comments. `GENERATED` in a secret stands for a new random secret.
     """
 
     account: str
     settings: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ('webhook_secrets = ["the secret that signs webhooks"]',)
-    rank: int = 100
 
 
 class Account(ABC, Generic[A]):
     """One account of a vendor. A vendor's subclass checks, identifies and maps what the vendor sends, without any I/O.
 
-    `vendor` is the name of the vendor's folder, and `title` the name as people write it.
+    `vendor` is the name of the vendor's folder, and `title` the name as people write it. Where people see a list of vendors, it is in the
+    order of `rank`.
     `event_headers` (in lower case) and `event_parameters` (of the URL's query) are what `identify` needs beside the body; dead letters
     keep their values.
     `signs_url` is true where a signature is only valid for the account's own URL, so that accounts may share a secret.
     `signs_time` is true where a signature covers the time of sending.
-    `rest_module` is the module of the vendor's folder that has the REST side.
     """
 
     vendor: ClassVar[str]
     title: ClassVar[str]
+    rank: ClassVar[int] = 100
     example: ClassVar[Example | None] = None
     settings_model: ClassVar[type[AccountSettings]] = AccountSettings
     event_headers: ClassVar[frozenset[str]] = frozenset()

@@ -27,6 +27,16 @@ def vendor_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(folders) if module.ispkg)
 
 
+def vendor_titles() -> list[str]:
+    """Return the names of all vendors as people write them, in the order of `Account.rank`."""
+    return [account_class.title for account_class in ranked_account_classes()]
+
+
+def ranked_account_classes() -> "list[type[AnyAccount]]":
+    """Return the classes of all vendors in the order of `Account.rank`."""
+    return sorted(map(load_account_class, vendor_names()), key=lambda account_class: account_class.rank)
+
+
 def load_account_class(vendor: str) -> "type[AnyAccount]":
     """Return the vendor's subclass of `Account`. Raises ConfigurationError when there is no such vendor."""
     if vendor not in vendor_names():

@@ -11,7 +11,7 @@ from ingest.rest import RetryBudget
 from ingest.simulator.api import Allowed, RestDialect, load_rest_dialect
 from ingest.simulator.server import RestServer
 from ingest.simulator.world import Meeting
-from ingest.vendors import load_account_class
+from ingest.vendors import load_account_class, vendor_names
 from ingest.vendors.rest import AnyRest, Window
 from tests.simulator.story import BEGINNING, DIALECTS, live, new_world
 
@@ -19,6 +19,11 @@ HASTY = RetryBudget(busy=5.0, failing=2.0, answer=5.0)
 END = BEGINNING + timedelta(days=5)
 # Of both kinds of windows, by time of change and by start.
 ALL = Window(BEGINNING - timedelta(days=1), END + timedelta(days=10))
+
+
+def vendors_with_rest() -> list[str]:
+    """Return the vendors that have a REST side."""
+    return [name for name in vendor_names() if load_account_class(name).settings_model.rest_credentials]
 
 
 @dataclass

@@ -15,7 +15,6 @@ from ingest.cli.output import Console, print_json, print_line
 from ingest.finding import Finding, State
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
-from ingest.vendors import AnyAccount
 
 _WORDS = {
     State.OK: ("ok  ", "green"),
@@ -48,7 +47,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
         findings.append(found)
         if not as_json:
             _tell(found)
-    urls = {name: _webhook_urls(account) for (_, name), account in settings.build_accounts().items()}
+    urls = {name: account.webhook_urls for (_, name), account in settings.build_accounts().items()}
     if as_json:
         print_json({"checks": [found.to_json() for found in findings], "webhook_urls": urls})
     else:
@@ -111,10 +110,6 @@ def _others(settings: Settings) -> list[list[Check]]:
             ),
         ],
     ]
-
-
-def _webhook_urls(account: AnyAccount) -> list[str]:
-    return [account.webhook_url + (f"?{query}" if query else "") for query in account.webhook_queries()]
 
 
 def _tell(found: Finding) -> None:

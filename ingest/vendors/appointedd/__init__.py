@@ -147,6 +147,7 @@ class Appointedd(Account[AppointeddSettings]):
 
     vendor = "appointedd"
     title = "Appointedd"
+    rank = 3
     example = Example(
         account="salon",
         settings=(
@@ -156,7 +157,6 @@ class Appointedd(Account[AppointeddSettings]):
             'webhook_secrets = ["the value of the header you set in Appointedd, long and random"]',
             'api_key = "the organisation\'s API key"',
         ),
-        rank=3,
     )
     settings_model = AppointeddSettings
     signs_time = False

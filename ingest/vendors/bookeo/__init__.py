@@ -133,13 +133,13 @@ class Bookeo(Account[BookeoSettings]):
 
     vendor = "bookeo"
     title = "Bookeo"
+    rank = 4
     example = Example(
         account="tours",
         secrets=(
             'secret_key = "your Bookeo application\'s secret key"',
             'api_key = "the account\'s API key"',
         ),
-        rank=4,
     )
     event_headers = frozenset({TIMESTAMP, MESSAGE_ID, PREVIOUS_LOST})
     event_parameters = frozenset({"domain", "type"})

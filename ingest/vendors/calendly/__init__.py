@@ -108,13 +108,13 @@ class Calendly(Account[CalendlySettings]):
 
     vendor = "calendly"
     title = "Calendly"
+    rank = 1
     example = Example(
         account="sales",
         secrets=(
             'webhook_secrets = ["GENERATED"]   # the signing_key you give Calendly when you create the subscription',
             '# api_token = "a personal access token"   # this and the keys below: to find what webhooks missed, and to sync',
         ),
-        rank=1,
     )
     settings_model = CalendlySettings
 

@@ -80,13 +80,13 @@ class Oncehub(Account[OncehubSettings]):
 
     vendor = "oncehub"
     title = "OnceHub"
+    rank = 2
     example = Example(
         account="support",
         secrets=(
             'webhook_secrets = ["the secret OnceHub shows when the webhook is created"]',
             'api_key = "an API key"',
         ),
-        rank=2,
     )
     settings_model = OncehubSettings
 
