@@ -13,10 +13,11 @@ from consumers.dead_letters.stored import StoredLetter, stored_letter
 from consumers.rows import SCHEMAS, Row, stored_booking_row
 from consumers.versions import Key
 from ingest.dead_letter import REASONS
-from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded
+from ingest.errors import ConfigurationError
 from ingest.event import RECONCILED, Event, whose
 from ingest.settings import Settings
-from ingest.warehouse.query import Answer, query
+from ingest.warehouse.query import query_or_empty
+from ingest.warehouse.values import QueryResult
 
 _PART = 500  # letters at most that are read at a time
 _PART_BYTES = 8 * 1024 * 1024
@@ -60,8 +61,7 @@ class Letters:
         """In this order, some at a time."""
         for some in self._fitting_parts(ids):
             answer = self._ask(f"SELECT * FROM dead_letters WHERE id IN ({_marks(some)})", some)  # noqa: S608 - marks
-            rows = (dict(zip(answer.columns, row, strict=True)) for row in answer.rows)
-            found = {row["id"]: stored_letter(row) for row in rows}
+            found = {row["id"]: stored_letter(row) for row in answer.dicts()}
             yield made_whole(self._settings, [found[one] for one in some if one in found])
 
     def loaded(self, events: Iterable[Event]) -> set[Identity]:
@@ -98,8 +98,7 @@ class Letters:
         found: dict[Key, Row] = {}
         for some in _parts(sorted({booking_id for _, _, booking_id in wanted})):
             answer = self._ask(f"SELECT * FROM bookings WHERE booking_id IN ({_marks(some)})", some)  # noqa: S608 - marks
-            for values in answer.rows:
-                there = dict(zip(answer.columns, values, strict=True))
+            for there in answer.dicts():
                 row = stored_booking_row(columns, (there.get(column) for column in columns))
                 found[row["vendor"], row["account"], row["booking_id"]] = row
         return {key: row for key, row in found.items() if key in wanted}
@@ -114,11 +113,8 @@ class Letters:
         )
         return sorted(source for source in sources if whose(source)[1] in chosen.accounts)
 
-    def _ask(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
-        try:
-            return query(self._settings, sql, parameters)
-        except (NothingLoaded, NoSuchTable):
-            return Answer([], [])
+    def _ask(self, sql: str, parameters: Sequence[Any] = ()) -> QueryResult:
+        return query_or_empty(self._settings, sql, parameters)
 
 
 def identity_of(event: Event) -> Identity:

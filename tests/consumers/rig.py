@@ -89,7 +89,7 @@ class Rig:
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         answer = query(self.settings, sql)
-        return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        return answer.dicts()
 
     def column(self, sql: str) -> list[Any]:
         """The first column of a query."""

@@ -14,6 +14,7 @@ from ingest.booking import Booking, BookingStatus
 from ingest.errors import WarehouseUnavailable
 from ingest.settings import Settings
 from ingest.warehouse import bookings as stored
+from ingest.warehouse import duckdb_file
 from ingest.warehouse.bookings import StoredBookings
 from tests.consumers.rig import Rig, Tree
 from tests.consumers.samples import START, moment, sample
@@ -86,7 +87,7 @@ def test_other_accounts_bookings_are_not_told(rig: Rig) -> None:
 def test_more_keys_than_one_question_takes_are_all_found(
     either_rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored, "_IDS", 3)
+    monkeypatch.setattr(stored, "_KEYS_PER_QUERY", 3)
     put(either_rig, [plain(number, None) for number in range(8)])
     found = StoredBookings(either_rig.settings).by(
         "booking_id", "oncehub", "support", [f"B{number}" for number in range(9)]
@@ -110,7 +111,7 @@ def test_a_window_has_its_beginning_and_not_its_end_nor_what_is_gone(either_rig:
 def test_a_window_comes_in_parts_each_booking_once_though_many_start_at_one_time(
     either_rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr(stored, "_IDS", 3)
+    monkeypatch.setattr(stored, "_IDS_PER_PAGE", 3)
     put(either_rig, [plain(number, moment(number // 5)) for number in range(count)])
     parts = within(either_rig, START, START + timedelta(days=1))
     assert [booking for part in parts for booking in part] == [f"B{number}" for number in range(count)]
@@ -139,7 +140,7 @@ def test_a_file_that_another_program_writes_for_long_cannot_be_asked(
 ) -> None:
     put(rig, [FULL])
     reader = StoredBookings(rig.settings)
-    monkeypatch.setattr(stored, "READER_SECONDS", 0.2)
+    monkeypatch.setattr(duckdb_file, "READER_SECONDS", 0.2)
     with held(rig, "writes"), pytest.raises(WarehouseUnavailable, match="is held by another program"):
         reader.by("booking_id", "oncehub", "support", ["B0"])
     assert reader.by("booking_id", "oncehub", "support", ["B0"]).keys() == {"B0"}

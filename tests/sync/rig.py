@@ -46,7 +46,7 @@ class SyncRig:
     def rows(self, table: str) -> list[dict[str, Any]]:
         """In one order, without what is new with each load."""
         answer = query(self.settings, f"select * from {table}")
-        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        rows = answer.dicts()
         return sorted(
             ({name: value for name, value in row.items() if not name.startswith(_OURS)} for row in rows),
             key=repr,

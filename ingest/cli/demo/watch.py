@@ -7,7 +7,8 @@ from typing import Any
 
 from ingest.errors import IngestError
 from ingest.settings import Settings
-from ingest.warehouse.query import Answer, query, query_all
+from ingest.warehouse.query import query, query_all
+from ingest.warehouse.values import QueryResult
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _CLOSER = (
@@ -50,7 +51,7 @@ class Watch:
     def _new_events(self) -> str:
         return f"select received_at, loaded_at from booking_events where loaded_at > timestamptz '{self._seen_until.isoformat()}'"  # noqa: S608 - a time of ours
 
-    def _look_closer(self, counts: Answer, newest: Answer) -> None:
+    def _look_closer(self, counts: QueryResult, newest: QueryResult) -> None:
         self.statuses = {}
         for account, status, count in counts.rows:
             self.statuses.setdefault(account, {})[status] = count
@@ -61,4 +62,4 @@ class Watch:
 def rows_as_dicts(settings: Settings, sql: str) -> list[dict[str, Any]]:
     """The rows of a query by column name."""
     answer = query(settings, sql)
-    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    return answer.dicts()

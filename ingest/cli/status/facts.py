@@ -240,10 +240,9 @@ def _rows(settings: Settings, sql: str) -> list[Row] | None:
     from ingest.warehouse.query import query
 
     try:
-        answer = query(settings, sql)
+        return query(settings, sql).dicts()
     except NoSuchTable:
         return None
-    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
 def _ask_disks(settings: Settings) -> list[Disk]:
