@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from consumers.rows import SCHEMAS, TABLES
+from consumers.rows import SCHEMAS, TABLES, how_to_fill
 from ingest.errors import ConfigurationError, IngestError, NothingLoaded
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
@@ -68,7 +68,7 @@ def _check_columns(settings: Settings) -> Iterator[Finding]:
             continue
         columns = tables[table]
         if missing := [name for name in schema.names if name not in columns]:
-            remedy = "the next start of the consumer makes them; `ingest replay` then fills them from the log"
+            remedy = f"the next start of the consumer makes them; {how_to_fill(table)}"
             yield warning(_CHECK, f"{table} lacks the columns {', '.join(missing)}", remedy)
         changed = [
             f"{field.name} ({columns[field.name]})"
