@@ -1,1 +1,1 @@
-"""Dead letters: which there are, what today's code makes of them, and their second way into the log."""
+"""Dead letters: what the warehouse has of them, how they are put into the log again, and how many may come at once."""

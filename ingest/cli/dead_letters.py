@@ -16,8 +16,8 @@ from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
 
 if TYPE_CHECKING:
-    from consumers.dead_letters.letters import Chosen
-    from consumers.dead_letters.redrive import Redriven
+    from consumers.dead_letters.letters import LetterFilter
+    from consumers.dead_letters.redrive import RedriveResult
     from ingest.log import Producer
 
 Reasons = Annotated[
@@ -72,18 +72,19 @@ def list_(
         ingest dead-letters list --open
         ingest dead-letters list --reason load_refused --since 7d --json
     """
-    from consumers.dead_letters.letters import Chosen, Letters
-    from consumers.dead_letters.listing import listed
-    from consumers.dead_letters.reading import Reader
+    from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
+    from consumers.dead_letters.redrive import LetterReader, summarize
 
     settings = settings_of(config)
-    letters = Letters(settings)
+    letters = DeadLettersTable(settings)
     ids = letters.ids(_chosen(reason, account, since, until))
-    found = [one for one in listed(letters, Reader(settings), ids[::-1]) if not (only_open and one.loaded)]
+    found = [
+        one for one in summarize(letters, LetterReader(settings), ids[::-1]) if not (only_open and one.loaded)
+    ]
     if found or as_json:
         shown.tell_list(found, limit, as_json=as_json)
     else:
-        shown.tell_none(len(letters.ids(Chosen())))
+        shown.tell_none(len(letters.ids(LetterFilter())))
 
 
 @group.command()
@@ -101,15 +102,14 @@ def show(
         ingest dead-letters show 3f9a
         ingest dead-letters show 3f9a --raw > body
     """
-    from consumers.dead_letters.letters import Letters
-    from consumers.dead_letters.reading import Reader
-    from consumers.dead_letters.redrive import Redrive
+    from consumers.dead_letters.letters import DeadLettersTable
+    from consumers.dead_letters.redrive import LetterReader, Redrive
 
     if raw and as_json:
         raise ConfigurationError("Use either --raw or --json.")
     settings = settings_of(config)
-    letters = Letters(settings)
-    (now,) = Redrive(letters, Reader(settings), None).run(letters.resolve([beginning]))
+    letters = DeadLettersTable(settings)
+    (now,) = Redrive(letters, LetterReader(settings), None).run(letters.resolve([beginning]))
     if raw and not now.letter.exact:
         raise ConfigurationError(
             "The exact bytes of this letter are not known, because an older version did not keep them. Without --raw, what is known is shown."
@@ -149,19 +149,21 @@ def redrive(
         ingest dead-letters redrive --reason mapping_crashed --since 2d
         ingest dead-letters redrive 3f9a
     """
-    from consumers.dead_letters.letters import Chosen, Letters
-    from consumers.dead_letters.reading import Reader
-    from consumers.dead_letters.redrive import Redrive
+    from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
+    from consumers.dead_letters.redrive import LetterReader, Redrive
 
     _refuse_unclear(bool(ids), filtered=bool(reason or account or since or until), everything=everything)
     settings = settings_of(config)
-    letters = Letters(settings)
+    letters = DeadLettersTable(settings)
     chosen = letters.resolve(ids) if ids else letters.ids(_chosen(reason, account, since, until))
-    done: list[Redriven] = []
+    done: list[RedriveResult] = []
     with _producer(settings, dry_run=dry_run) as producer:
         try:
             _follow(
-                Redrive(letters, Reader(settings), producer).run(chosen), done, len(chosen), quiet=as_json
+                Redrive(letters, LetterReader(settings), producer).run(chosen),
+                done,
+                len(chosen),
+                quiet=as_json,
             )
         except IngestError:
             if done:
@@ -170,18 +172,18 @@ def redrive(
     if done or as_json:
         shown.tell_redriven(done, dry_run=dry_run, as_json=as_json)
     else:
-        shown.tell_none(len(letters.ids(Chosen())))
+        shown.tell_none(len(letters.ids(LetterFilter())))
     if any(one.stays for one in done):
         raise typer.Exit(1)
 
 
 def _chosen(
     reasons: Sequence[str] | None, accounts: Sequence[str] | None, since: str, until: str
-) -> "Chosen":
-    from consumers.dead_letters.letters import Chosen
+) -> "LetterFilter":
+    from consumers.dead_letters.letters import LetterFilter
 
     begin, end = span_of(since, until, datetime.now(UTC))
-    return Chosen(reasons=reasons or (), accounts=accounts or (), since=begin, until=end)
+    return LetterFilter(reasons=reasons or (), accounts=accounts or (), since=begin, until=end)
 
 
 def _refuse_unclear(named: bool, *, filtered: bool, everything: bool) -> None:
@@ -208,7 +210,9 @@ def _producer(settings: Settings, *, dry_run: bool) -> "Iterator[Producer | None
             producer.close()
 
 
-def _follow(redriving: "Iterator[Redriven]", done: "list[Redriven]", total: int, *, quiet: bool) -> None:
+def _follow(
+    redriving: "Iterator[RedriveResult]", done: "list[RedriveResult]", total: int, *, quiet: bool
+) -> None:
     """`done` grows while it runs; a bar on a terminal."""
     console = Console(stderr=True)
     with Progress(console=console, disable=quiet or not console.is_terminal, transient=True) as progress:

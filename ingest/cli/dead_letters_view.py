@@ -13,8 +13,7 @@ from ingest.cli.output import Console, print_json, print_line, print_note
 from ingest.instant import format_instant
 
 if TYPE_CHECKING:
-    from consumers.dead_letters.listing import Listed
-    from consumers.dead_letters.redrive import Redriven
+    from consumers.dead_letters.redrive import LetterSummary, RedriveResult
 
 _DIGEST = 64  # as long as our ids are; so much of their beginning is told as nobody has twice
 _SHORT = 12
@@ -36,7 +35,7 @@ _NOW = {
 }
 
 
-def tell_list(found: "Sequence[Listed]", limit: int, *, as_json: bool) -> None:
+def tell_list(found: "Sequence[LetterSummary]", limit: int, *, as_json: bool) -> None:
     """How many there are of each kind, and the newest one by one."""
     if as_json:
         print_json([_listed_json(one) for one in found[:limit]])
@@ -57,7 +56,7 @@ def tell_none(all_there_are: int) -> None:
     )
 
 
-def tell_letter(now: "Redriven", *, as_json: bool) -> None:
+def tell_letter(now: "RedriveResult", *, as_json: bool) -> None:
     """All of one letter, and what today's code makes of it."""
     if as_json:
         print_json(_letter_json(now))
@@ -86,7 +85,7 @@ def tell_letter(now: "Redriven", *, as_json: bool) -> None:
     Console().print(f"\n{_pretty(letter.data)}", soft_wrap=True)
 
 
-def tell_redriven(done: "Sequence[Redriven]", *, dry_run: bool, as_json: bool) -> None:
+def tell_redriven(done: "Sequence[RedriveResult]", *, dry_run: bool, as_json: bool) -> None:
     """Which stay and why, and how many became what."""
     if as_json:
         print_json([{**_redriven_json(one), "dry_run": dry_run} for one in done])
@@ -105,7 +104,7 @@ def tell_redriven(done: "Sequence[Redriven]", *, dry_run: bool, as_json: bool) -
             print_line(f"{counts[outcome]} {meaning}")
 
 
-def _tell_kinds(found: "Sequence[Listed]") -> None:
+def _tell_kinds(found: "Sequence[LetterSummary]") -> None:
     all_of = Counter((_from(one.vendor, one.account), one.reason) for one in found)
     still = Counter((_from(one.vendor, one.account), one.reason) for one in found if not one.loaded)
     kinds = (
@@ -116,7 +115,7 @@ def _tell_kinds(found: "Sequence[Listed]") -> None:
     print_line(f"{letters}, {still.total()} open: {', '.join(kinds)}")
 
 
-def _tell_each(found: "Sequence[Listed]") -> None:
+def _tell_each(found: "Sequence[LetterSummary]") -> None:
     table = _table("id", "when", "account", "why", "loaded")
     for one in found:
         why = f"{one.reason}: {one.detail}" + (f"\n{one.position}" if one.position else "")
@@ -133,7 +132,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _listed_json(one: "Listed") -> dict[str, Any]:
+def _listed_json(one: "LetterSummary") -> dict[str, Any]:
     return {
         "id": one.id,
         "happened_at": format_instant(one.happened_at),
@@ -146,7 +145,7 @@ def _listed_json(one: "Listed") -> dict[str, Any]:
     }
 
 
-def _letter_json(now: "Redriven") -> dict[str, Any]:
+def _letter_json(now: "RedriveResult") -> dict[str, Any]:
     """`data_base64` is null where the very bytes are not known."""
     letter = now.letter.letter
     return {
@@ -164,13 +163,13 @@ def _letter_json(now: "Redriven") -> dict[str, Any]:
         "data_base64": b64encode(letter.data).decode() if now.letter.exact else None,
         "data_sha256": now.letter.data_sha256 or None,
         "data_bytes": now.letter.data_bytes if now.letter.data_sha256 else None,
-        "letter_position": now.letter.kept_at or None,
+        "letter_position": now.letter.letter_position or None,
         "cut": now.letter.cut or None,
         "now": {"outcome": now.outcome.value, "reason": now.reason, "detail": now.detail},
     }
 
 
-def _redriven_json(one: "Redriven") -> dict[str, Any]:
+def _redriven_json(one: "RedriveResult") -> dict[str, Any]:
     letter = one.letter
     return {
         "id": letter.id,

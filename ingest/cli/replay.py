@@ -21,7 +21,7 @@ from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
-    from consumers.replay import Replay, Report, Wanted
+    from consumers.replay import Replay, ReplayFilter, ReplayReport
 
 _LINE_EVERY = 10_000
 _BEGUN = "replaying"
@@ -80,17 +80,17 @@ def replay(
         _tell(report, dry_run=dry_run)
 
 
-def _wanted(settings: Settings, since: str, until: str, accounts: list[str]) -> "Wanted":
-    from consumers.replay import Wanted
+def _wanted(settings: Settings, since: str, until: str, accounts: list[str]) -> "ReplayFilter":
+    from consumers.replay import ReplayFilter
 
     begin, end = span_of(since, until, datetime.now(UTC))
     for name in set(accounts) - settings.accounts.keys():
         print_note(f"the settings have no account {name}; its records in the log are replayed anyway")
-    return Wanted(begin, end, frozenset(accounts))
+    return ReplayFilter(begin, end, frozenset(accounts))
 
 
 @contextmanager
-def _opened(settings: Settings, wanted: "Wanted", *, dry_run: bool, quiet: bool) -> "Iterator[Replay]":
+def _opened(settings: Settings, wanted: "ReplayFilter", *, dry_run: bool, quiet: bool) -> "Iterator[Replay]":
     from consumers.replay import Replay
     from ingest.opening import open_producer, open_reader
 
@@ -114,7 +114,7 @@ def _say_where_it_begins(reader: Reader, since: datetime | None) -> None:
         print_note(f"the log begins at {format_instant(begins)}; nothing before that can be replayed")
 
 
-def _run(run: "Replay") -> "Report":
+def _run(run: "Replay") -> "ReplayReport":
     """What is said when it does not come to its end tells how to go on."""
     try:
         return run.run()
@@ -135,14 +135,14 @@ def _how_to_go_on(run: "Replay") -> str:
     )
 
 
-def _doing(report: "Report") -> str:
+def _doing(report: "ReplayReport") -> str:
     if report.still_seconds > _STILL_SECONDS:
         return "waiting for a consumer: is `ingest up` or `ingest consume` running?"
     return "everything is in the log again, waiting to be loaded" if report.appended else _BEGUN
 
 
 @contextmanager
-def _shown(total: int, *, quiet: bool) -> "Iterator[Callable[[Report], None]]":
+def _shown(total: int, *, quiet: bool) -> "Iterator[Callable[[ReplayReport], None]]":
     """A bar on a terminal, a line now and then elsewhere."""
     console = Console(stderr=True, quiet=quiet)
     if console.is_terminal and not quiet:
@@ -159,7 +159,7 @@ def _shown(total: int, *, quiet: bool) -> "Iterator[Callable[[Report], None]]":
         return
     said = (_BEGUN, 0)
 
-    def line(report: "Report") -> None:
+    def line(report: "ReplayReport") -> None:
         nonlocal said
         if (now := (_doing(report), report.read // _LINE_EVERY)) != said:
             said = now
@@ -171,7 +171,7 @@ def _shown(total: int, *, quiet: bool) -> "Iterator[Callable[[Report], None]]":
     yield line
 
 
-def _tell(report: "Report", *, dry_run: bool) -> None:
+def _tell(report: "ReplayReport", *, dry_run: bool) -> None:
     told = report.columns()
     reach = f", received from {told['from']} to {told['to']}" if report.first else ""
     print_line(f"{told['replayed']} records {'would be' if dry_run else 'were'} replayed{reach}")

@@ -15,7 +15,7 @@ from ingest.cli.waits import showing_waits
 from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
-    from consumers.sync import Follow, Synced
+    from consumers.sync import Follow, SyncResult
 
 REFUSED = 2
 _NAMED = 5
@@ -58,7 +58,7 @@ def sync(
     configure_logging("sync")
     from consumers.sync import sync as run
 
-    done: list[Synced] = []
+    done: list[SyncResult] = []
     with showing_waits(), _told(quiet=as_json) as (follow, tell):
         for one in run(settings, account, resources or [], follow, ids or []):
             tell(one)
@@ -70,7 +70,7 @@ def sync(
     raise typer.Exit(_code(done))
 
 
-def _code(done: "Sequence[Synced]") -> int:
+def _code(done: "Sequence[SyncResult]") -> int:
     problems = [one.problem for one in done if one.problem]
     if any(not problem.retryable for problem in problems):
         return REFUSED
@@ -100,7 +100,7 @@ def _told(quiet: bool) -> "Iterator[tuple[Follow, Any]]":
                 tasks[name] = progress.add_task(name, total=None)
             progress.update(tasks[name], completed=rows)
 
-        def tell(one: "Synced") -> None:
+        def tell(one: "SyncResult") -> None:
             follow(one.account, one.resource or "", one.rows)
             progress.update(tasks[f"{one.account} {one.resource or ''}"], total=one.rows)
 
@@ -112,16 +112,16 @@ def _began(account: str, resource: str, rows: int) -> None:
         print_note(f"{account} {resource}: reading")
 
 
-def _ended(one: "Synced") -> None:
+def _ended(one: "SyncResult") -> None:
     how = f"failed: {one.problem}" if one.problem else f"{counted(one.rows, 'row')} in {one.seconds:.1f} s"
     print_note(f"{_name(one)}: {how}")
 
 
-def _name(one: "Synced") -> str:
+def _name(one: "SyncResult") -> str:
     return f"{one.account} {one.resource or 'all'}"
 
 
-def _left_out(one: "Synced") -> "Iterator[str]":
+def _left_out(one: "SyncResult") -> "Iterator[str]":
     """A line for each kind of what was left out: how many, and which."""
     if one.absent:
         yield f"{_name(one)}: {len(one.absent)} left out, which the vendor no longer has (404 or 410): {_some(one.absent)}"
@@ -137,7 +137,7 @@ def _some(names: "Sequence[str]") -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _plain(one: "Synced") -> dict[str, Any]:
+def _plain(one: "SyncResult") -> dict[str, Any]:
     return {
         "account": one.account,
         "vendor": one.vendor,
@@ -152,7 +152,7 @@ def _plain(one: "Synced") -> dict[str, Any]:
     }
 
 
-def _show(done: "Sequence[Synced]") -> None:
+def _show(done: "Sequence[SyncResult]") -> None:
     """Nothing of it is cut, however narrow the terminal is."""
     table = new_table("account", "resource", "table", "rows", "seconds")
     for one in done:

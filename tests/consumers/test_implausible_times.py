@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from consumers.replay import again
+from consumers.message import BookingMessage
+from consumers.replay import as_replay
 from consumers.rows import Row
-from consumers.versions import Candidate
 from ingest.booking import Booking, Stored
 from ingest.event import Event
 from ingest.instant import format_instant
@@ -151,7 +151,7 @@ def test_a_receiver_whose_clock_is_known_to_be_behind_changes_nothing_in_the_ord
 ) -> None:
     older = told(1, moment(10), moment(11), moment(11) - behind, received_by=moment(11))
     newer = told(2, moment(20), moment(21), moment(21) - behind, received_by=moment(21))
-    assert not Candidate(newer, mapped(newer)).is_implausible
+    assert not BookingMessage(newer, mapped(newer)).is_implausible
     for events in ([older, newer], [newer, older]):
         assert the_row(loaded(*([event] for event in events)))["last_event_id"] == "E2"
 
@@ -169,15 +169,19 @@ def test_a_change_that_is_said_to_be_older_than_the_booking_counts_as_old_as_the
     )
     booking = BookingMapper({})(broken)
     assert booking
-    assert Candidate(broken, booking).version == f"{format_instant(created)}/{format_instant(moment(110))}"
+    assert (
+        BookingMessage(broken, booking).version == f"{format_instant(created)}/{format_instant(moment(110))}"
+    )
 
 
 def test_a_time_within_what_clocks_may_differ_by_stays() -> None:
     event = told(1, moment(10), moment(11), moment(0))
     booking = BookingMapper({})(event)
     assert booking
-    assert Candidate(event, booking).version == f"{format_instant(moment(10))}/{format_instant(moment(11))}"
-    assert not Candidate(event, booking).is_implausible
+    assert (
+        BookingMessage(event, booking).version == f"{format_instant(moment(10))}/{format_instant(moment(11))}"
+    )
+    assert not BookingMessage(event, booking).is_implausible
 
 
 BOUNDS = ("sent", "received_by", "received_at")
@@ -201,7 +205,7 @@ def test_any_order_batches_and_replays_make_the_same_row(
         warehouse.load(some)
     assert the_row(warehouse)["last_event_id"] == events[-1].id
     before = the_row(warehouse)
-    for some in cut(data, [replace(one, record=again(one)) for one in records]):
+    for some in cut(data, [replace(one, record=as_replay(one)) for one in records]):
         warehouse.load(some)
     assert the_row(warehouse) == before
 
@@ -232,7 +236,7 @@ def test_a_healed_row_stays_when_all_is_replayed() -> None:
     later = sample(3, at=1100)
     loaded([rest], [later], warehouse=warehouse)
     before = the_row(warehouse)
-    warehouse.load([replace(one, record=again(one)) for one in stored(first, rest, later)])
+    warehouse.load([replace(one, record=as_replay(one)) for one in stored(first, rest, later)])
     assert the_row(warehouse) == before
     assert the_row(loaded([later], [first, rest]))["last_event_id"] == "E3"
 

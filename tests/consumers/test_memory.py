@@ -8,7 +8,7 @@ import psycopg2.errors
 import pytest
 from pydantic import ValidationError
 
-from consumers.dead_letters.letters import Chosen, Letters
+from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
 from ingest.errors import OutOfMemory, RowsTooLarge
 from ingest.log import Record
 from ingest.settings import Settings
@@ -168,8 +168,8 @@ def test_dead_letters_are_read_in_parts_that_fit(rig: Rig) -> None:
     ]
     rig.append_records("bookings.dead-letters", *records)
     rig.load()
-    letters = Letters(rig.settings)
-    parts = list(letters.read(letters.ids(Chosen())))
+    letters = DeadLettersTable(rig.settings)
+    parts = list(letters.read(letters.ids(LetterFilter())))
     assert max(sum(len(found.letter.data) for found in part) for part in parts) <= 8 * _MIB
     assert [found.id for part in parts for found in part] == [f"L{number}" for number in range(6)]
 

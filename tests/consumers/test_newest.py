@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.batch import Plan, candidates, plan_load, read_batch
+from consumers.batch import Plan, plan_load, read_batch
+from consumers.message import Key
 from consumers.rows import Row
-from consumers.versions import Key
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.vendors.mapping import BookingMapper
@@ -83,8 +83,8 @@ def play(reading: Reading) -> Model:
     model, offsets = Model(), count()
     for batch in reading.batches():
         records = [StoredRecord(event.to_record(), Partition(TOPIC), next(offsets)) for event in batch]
-        items = read_batch(records, TOPICS, BookingMapper({}), START).items
-        model.load(plan_load(items, [], model.versions(one.key for one in candidates(items)), START))
+        chunk = read_batch(records, TOPICS, BookingMapper({}), START).to_load()
+        model.load(plan_load(chunk, model.versions(chunk.messages), START))
     return model
 
 
@@ -119,16 +119,15 @@ def test_of_a_batch_the_state_that_lost_is_told_as_stale() -> None:
     records = [
         StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(events)
     ]
-    items = read_batch(records, TOPICS, BookingMapper({}), START).items
+    chunk = read_batch(records, TOPICS, BookingMapper({}), START).to_load()
     [stored] = plan_load(
         read_batch(
             [StoredRecord(sample(3, at=7).to_record(), Partition(TOPIC), 3)], TOPICS, BookingMapper({}), START
-        ).items,
-        [],
+        ).to_load(),
         {},
         START,
     ).rows["bookings"]
-    plan = plan_load(items, [], {one.key: stored for one in candidates(items)}, START)
+    plan = plan_load(chunk, dict.fromkeys(chunk.messages, stored), START)
     assert [one.event.id for one in plan.stale] == ["E1"]
     assert [row["last_event_id"] for row in plan.rows["bookings"]] == ["E2"]
 

@@ -180,7 +180,7 @@ def test_tables_that_cannot_be_made_are_no_records_fault(
 
     postgres_rig.append(sample(1))
     with monkeypatch.context() as racing:
-        racing.setattr(Warehouse, "_start_anew", refused)
+        racing.setattr(Warehouse, "_restart", refused)
         with pytest.raises(WarehouseUnavailable, match="the tables cannot be made: UniqueViolation"):
             postgres_rig.loader.step()
     postgres_rig.loader._start_over()

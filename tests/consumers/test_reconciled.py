@@ -146,7 +146,7 @@ def test_a_run_that_failed_tells_why_and_one_with_an_end_until_when() -> None:
         "error": "no answer",
         "duration_seconds": 3,
     }
-    row = plan_load(read(finished(told)).items, [], {}, START).rows["reconciliations"][0]
+    row = plan_load(read(finished(told)).to_load(), {}, START).rows["reconciliations"][0]
     assert row.keys() == set(SCHEMAS["reconciliations"].names)
     assert (row["error"], row["until"].isoformat(), row["loaded_at"]) == (
         "no answer",

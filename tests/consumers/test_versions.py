@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from consumers.replay import again
-from consumers.rows import Row
-from consumers.versions import DESCRIBES, column_versions
+from consumers.replay import as_replay
+from consumers.rows import Row, column_versions
+from consumers.version_guard import DESCRIBES
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
@@ -228,7 +228,7 @@ def test_a_replay_of_any_part_in_any_batches_leaves_a_right_row_as_it_is(
     warehouse = loaded(cut(data.draw, records))
     before = the_row(warehouse)
     part = data.draw(st.lists(st.sampled_from(records), unique_by=lambda one: one.offset))
-    loaded(cut(data.draw, [replace(one, record=again(one)) for one in part]), warehouse)
+    loaded(cut(data.draw, [replace(one, record=as_replay(one)) for one in part]), warehouse)
     assert the_row(warehouse) == before
 
 
@@ -266,7 +266,7 @@ def misread_and_replayed(
     warehouse = loaded(cut(data.draw, records), Warehouse(mapper=misread))
     warehouse.mapper = read
     for _ in range(times):
-        loaded(cut(data.draw, [replace(one, record=again(one)) for one in records]), warehouse)
+        loaded(cut(data.draw, [replace(one, record=as_replay(one)) for one in records]), warehouse)
     return said(the_row(warehouse))
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from consumers import loader
-from consumers.dead_letters.letters import Chosen, Letters
-from consumers.dead_letters.reading import Reader
-from consumers.dead_letters.redrive import Redrive
+from consumers import writer
+from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
+from consumers.dead_letters.redrive import LetterReader, Redrive
 from consumers.rows import Row
 from consumers.warehouse import Warehouse
 from ingest.dead_letter import DeadLetter, append_letters
@@ -120,7 +119,7 @@ def test_only_a_table_that_takes_no_row_at_all_is_waited_for(
 def test_a_letter_that_memory_does_not_suffice_for_is_cut(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, share: int, cut: str | None
 ) -> None:
-    monkeypatch.setattr(loader, "_LARGE_SHARE", share)
+    monkeypatch.setattr(writer, "_LARGE_SHARE", share)
     rig.append_records(DEAD, letter(b"x" * 100_000).to_record())
     with monkeypatch.context() as patch:
         holding(patch, HELD, error=RowsTooLarge)
@@ -232,8 +231,8 @@ class Shortening:
 def test_a_letter_whose_event_the_log_refuses_stays_and_the_others_are_redriven(desk: Desk) -> None:
     with desk.broken(Oncehub, "booking_of_webhook", REFUSAL):
         desk.rig.load(sample(1, "B1"), sample(2, "B2", note="n" * 9000))
-    letters, log = Letters(desk.rig.settings), SmallLog(5000)
-    done = list(Redrive(letters, Reader(desk.rig.settings), log).run(letters.ids(Chosen())))
+    letters, log = DeadLettersTable(desk.rig.settings), SmallLog(5000)
+    done = list(Redrive(letters, LetterReader(desk.rig.settings), log).run(letters.ids(LetterFilter())))
     assert sorted((one.outcome.value, one.reason) for one in done) == [
         ("redriven", ""),
         ("still_bad", "log_refused"),

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers import rows
-from consumers.dead_letters.letters import Chosen, Letters
-from consumers.dead_letters.reading import Reader
-from consumers.dead_letters.stored import StoredLetter, stored_letter
+from consumers.dead_letters.letters import DeadLettersTable, LetterFilter, StoredLetter
+from consumers.dead_letters.redrive import LetterReader
 from consumers.letter_rows import dead_letter_row
 from consumers.rows import SCHEMAS
 from ingest.dead_letter import DeadLetter
@@ -59,7 +58,7 @@ def from_before(one: DeadLetter) -> dict[str, Any]:
 )
 def test_a_letter_is_the_same_after_the_table(data: bytes, signed_by: str, query: str) -> None:
     one = letter(data, signed_by=signed_by, query=query)
-    found = stored_letter(row_of(one))
+    found = StoredLetter.from_row(row_of(one))
     assert (found.letter, found.id, found.exact) == (one, one.id, True)
 
 
@@ -71,12 +70,12 @@ def test_text_is_kept_as_text_alone(text: str) -> None:
 
 @pytest.mark.parametrize("data", [b"{}", b"\xff\xfe\x00", b"a\x00b", "\N{SNOWMAN} \\x00".encode()], ids=repr)
 def test_bytes_from_before_are_believed_where_the_id_proves_them(data: bytes) -> None:
-    found = stored_letter(from_before(letter(data)))
+    found = StoredLetter.from_row(from_before(letter(data)))
     assert (found.letter.data, found.exact) == (data, True)
 
 
 def test_bytes_from_before_that_nothing_proves_are_not_believed() -> None:
-    assert not stored_letter(from_before(letter(b"\\x00\x00"))).exact
+    assert not StoredLetter.from_row(from_before(letter(b"\\x00\x00"))).exact
 
 
 @pytest.mark.parametrize(
@@ -90,12 +89,12 @@ def test_bytes_from_before_that_nothing_proves_are_not_believed() -> None:
     ],
 )
 def test_a_letter_that_somebody_changed_is_not_taken_for_what_came(change: dict[str, Any]) -> None:
-    assert not stored_letter(row_of(letter(b"{}")) | change).exact
+    assert not StoredLetter.from_row(row_of(letter(b"{}")) | change).exact
 
 
 def test_a_letter_without_its_time_is_read_all_the_same() -> None:
     assert (
-        stored_letter(
+        StoredLetter.from_row(
             row_of(letter(b"{}")) | {"happened_at": None, "headers": "x", "source": None}
         ).letter.data
         == b"{}"
@@ -103,8 +102,8 @@ def test_a_letter_without_its_time_is_read_all_the_same() -> None:
 
 
 def everything(rig: Rig) -> list[StoredLetter]:
-    letters = Letters(rig.settings)
-    return list(chain.from_iterable(letters.read(letters.ids(Chosen()))))
+    letters = DeadLettersTable(rig.settings)
+    return list(chain.from_iterable(letters.read(letters.ids(LetterFilter()))))
 
 
 def append(rig: Rig, one: DeadLetter, **headers: str) -> None:
@@ -183,8 +182,8 @@ def _settings(case: Case, folder: Path) -> Settings:
 def test_every_sample_that_was_set_aside_is_read_as_if_it_had_not_been(case: Case, tmp_path: Path) -> None:
     sample = load(case)
     account, verified = sample.vendor(), sample.verified()
-    found = stored_letter(row_of(_dead_letter(account, verified, "parse_crashed", "KeyError")))
-    reader, event = Reader(_settings(case, tmp_path)), account.parse(verified)
+    found = StoredLetter.from_row(row_of(_dead_letter(account, verified, "parse_crashed", "KeyError")))
+    reader, event = LetterReader(_settings(case, tmp_path)), account.parse(verified)
     assert reader.identify(found) == event
     assert reader.check(found, event) is None
     assert reader.topic(found, event) == f"bookings.{case.vendor}"
@@ -208,7 +207,7 @@ def test_every_rest_record_that_was_set_aside_is_observed_as_if_it_had_not_been(
         data=event.data,
         headers={},
     )
-    reader, found = Reader(_settings(case, tmp_path)), stored_letter(row_of(one))
+    reader, found = LetterReader(_settings(case, tmp_path)), StoredLetter.from_row(row_of(one))
     again = reader.identify(found)
     assert again == event
     assert isinstance(again, Event)

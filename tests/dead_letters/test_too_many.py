@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.batch import BadRun
+from consumers.dead_letters.limit import FailureLimit
 from ingest.errors import DeadLetterLimit
 from tests.consumers.rig import Command, Rig, changed, opened, tree_for
 from tests.consumers.samples import TOPIC, sample
@@ -23,25 +23,25 @@ def strict_rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def test_more_than_half_of_ten_times_the_limit_is_too_many() -> None:
-    run = BadRun(10)
-    run.note([True, False] * 50)
+    run = FailureLimit(10)
+    run.count([True, False] * 50)
     with pytest.raises(
         DeadLetterLimit, match=r"^51 of the last 100 records could not .* consumer\.dead_letter_limit"
     ):
-        run.note([False])
+        run.count([False])
 
 
 def test_what_was_long_ago_does_not_count() -> None:
-    run = BadRun(10)
+    run = FailureLimit(10)
     for _ in range(10):
-        run.note([True, False, False] * 16)
-        run.note([True] * 100)
-        run.settle()
+        run.count([True, False, False] * 16)
+        run.count([True] * 100)
+        run.commit()
 
 
 def test_the_message_tells_how_many_there_were_where_that_is_less() -> None:
     with pytest.raises(DeadLetterLimit, match=r"^16 of the last 23 records"):
-        BadRun(3).note(value == "." for value in "xx." * 10)
+        FailureLimit(3).count(value == "." for value in "xx." * 10)
 
 
 def step_on(rig: Rig) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.replay import Replay, Wanted
+from consumers.replay import Replay, ReplayFilter
 from ingest.errors import LogUnavailable
 from ingest.log import Record, append_apart
 from ingest.opening import open_producer, open_reader
@@ -71,7 +71,7 @@ def test_what_a_replay_cannot_append_again_is_counted_and_the_rest_is_replayed(t
             TOPIC, [sample(1, "B1").to_record(), sample(2, "B2", note="n" * 9000).to_record()]
         ).result(10)
     with closing(open_reader(settings, None)) as reader:
-        log, replay = SmallLog(5000), Replay(settings, reader, None, Wanted())
+        log, replay = SmallLog(5000), Replay(settings, reader, None, ReplayFilter())
         replay._append(log, list(reader.records()))
     assert [record.headers["ce_subject"] for record in log.taken[TOPIC]] == ["B1"]
     assert replay.report.columns()["skipped"]["refused"] == 1

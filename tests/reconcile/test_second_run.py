@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from consumers.message import BookingMessage
 from consumers.rows import Row
-from consumers.versions import Candidate, outcome
+from consumers.version_guard import newest_wins
 from ingest.booking import COLUMNS, Booking, Stored
 from ingest.errors import PayloadError
 from ingest.vendors.appointedd.v1 import AppointeddV1
@@ -71,11 +72,13 @@ def repaired(sample: Sample, record: dict[str, Any], compared: tuple[str, ...]) 
     told, webhook = account.booking_of_record(json.dumps(record).encode()), account.booking(event)
     assert webhook is not None
     # What the webhook told may be newer here by a no-show's time, which lists do not have.
-    row = outcome([Candidate(event, replace(webhook, booking_id=told.booking_id))], None, sample.now).row
+    row = newest_wins(
+        [BookingMessage(event, replace(webhook, booking_id=told.booking_id))], None, sample.now
+    ).row
     before = held(row, sample.now)
     if compare(told, before, compared, now, timedelta(0)) is not Verdict.MATCHED:
-        observed = Candidate(account.observe(record, now, supersedes(told, before, now)), told)
-        row = outcome([observed], row, now).row or row
+        observed = BookingMessage(account.observe(record, now, supersedes(told, before, now)), told)
+        row = newest_wins([observed], row, now).row or row
     after = held(row, sample.now)
     return compare(told, after, compared, now, timedelta(0)), after.booking
 

@@ -9,10 +9,10 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.batch import Mapper, Topics, candidates, incomplete, plan_load, read_batch
-from consumers.replay import again
+from consumers.batch import Mapper, Topics, find_incomplete, plan_load, read_batch
+from consumers.message import Key
+from consumers.replay import as_replay
 from consumers.rows import Row
-from consumers.versions import Key
 from ingest.dead_letter import DeadLetter
 from ingest.event import Event, Via
 from ingest.instant import format_instant
@@ -43,11 +43,10 @@ class Warehouse:
     def load(self, records: Sequence[StoredRecord]) -> None:
         """One batch, as the loader does it."""
         now = moment(next(self.clock))
-        items = read_batch(records, TOPICS, self.mapper, now).items
-        told = candidates(items)
-        stored = {key: _decisive(self.bookings[key]) for one in told if (key := one.key) in self.bookings}
-        whole = {key: self.bookings[key] for key in incomplete(told, stored)}
-        plan = plan_load(items, [], stored | whole, now)
+        chunk = read_batch(records, TOPICS, self.mapper, now).to_load()
+        versions = {key: _decisive(self.bookings[key]) for key in chunk.messages if key in self.bookings}
+        whole_rows = {key: self.bookings[key] for key in find_incomplete(chunk, versions)}
+        plan = plan_load(chunk, versions | whole_rows, now)
         self.stale += len(plan.stale)
         self.events = {
             (row["source"], row["id"]): row for row in plan.rows.get("booking_events", [])
@@ -105,7 +104,7 @@ class Story:
         """As they are found behind the log."""
         end = len(self.log)
         return [
-            StoredRecord(again(stored), stored.partition, end + offset)
+            StoredRecord(as_replay(stored), stored.partition, end + offset)
             for offset, stored in enumerate(self.log[part or self.part])
         ]
 
@@ -210,7 +209,7 @@ def test_live_events_among_replayed_ones_end_as_if_nothing_had_been_replayed(
 ) -> None:
     so_far = data.draw(st.integers(0, len(story.log)))
     before, live = story.log[:so_far], story.log[so_far:]
-    replayed = [StoredRecord(again(stored), stored.partition, 0) for stored in before]
+    replayed = [StoredRecord(as_replay(stored), stored.partition, 0) for stored in before]
     mixed = merged(data, replayed, live)
     expected = story.play(story.play(Warehouse(), before), live)
     after = story.play(story.play(Warehouse(), before), mixed)
@@ -258,7 +257,7 @@ def test_where_the_newest_came_in_an_earlier_batch_the_second_replay_settles_it(
 
 def test_a_replayed_record_is_the_same_but_for_how_it_came_and_from_where() -> None:
     record = sample(1).to_record()
-    twice = again(StoredRecord(record, Partition(TOPIC, 2), 17))
+    twice = as_replay(StoredRecord(record, Partition(TOPIC, 2), 17))
     headers = dict(twice.headers)
     assert headers.pop("ce_replayof") == f"{TOPIC}/2/17"
     assert headers == {**record.headers, "ce_via": "replay"}
@@ -269,7 +268,9 @@ def test_a_replayed_record_is_the_same_but_for_how_it_came_and_from_where() -> N
 def test_what_still_cannot_be_read_is_the_dead_letter_that_it_was_and_counts_for_no_limit() -> None:
     bad = StoredRecord(Record("key", b"{", sample(1).to_record().headers), Partition(TOPIC), 3)
     once = read_batch([bad], TOPICS, BookingMapper({}), START)
-    twice = read_batch([StoredRecord(again(bad), Partition(TOPIC), 99)], TOPICS, BookingMapper({}), moment(5))
+    twice = read_batch(
+        [StoredRecord(as_replay(bad), Partition(TOPIC), 99)], TOPICS, BookingMapper({}), moment(5)
+    )
     assert (once.readable, twice.readable) == ([False], [])
     assert [letter.id for letter in twice.dead] == [letter.id for letter in once.dead]
     assert isinstance(twice.dead[0], DeadLetter)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from consumers.replay import Replay, Wanted
+from consumers.replay import Replay, ReplayFilter
 from ingest.errors import LogUnavailable
 from ingest.log import Record
 from ingest.opening import open_reader
@@ -193,7 +193,7 @@ def alter(rig: Rig, sql: str, table: str = "bookings") -> None:
         client.execute_sql(sql.format(client.make_qualified_table_name(table)))
 
 
-def replay_in_process(rig: Rig, wanted: Wanted = Wanted()) -> Replay:  # noqa: B008 - a frozen value
+def replay_in_process(rig: Rig, wanted: ReplayFilter = ReplayFilter()) -> Replay:  # noqa: B008 - a frozen value
     """With the rig's own loader running meanwhile."""
     with rig.running(), closing(open_reader(rig.settings, None)) as reader:
         replay = Replay(rig.settings, reader, rig.producer, wanted)
@@ -305,7 +305,7 @@ def test_when_nobody_consumes_it_says_so_and_how_to_go_on(rig: Rig, monkeypatch:
     monkeypatch.setattr("consumers.replay._STALLED_SECONDS", 0.3)
     rig.load(sample(1))
     with closing(open_reader(rig.settings, None)) as reader:
-        replay = Replay(rig.settings, reader, rig.producer, Wanted())
+        replay = Replay(rig.settings, reader, rig.producer, ReplayFilter())
         with pytest.raises(LogUnavailable, match="no consumer has loaded any of 1 records"):
             replay.run()
     assert replay.report.appended
@@ -315,7 +315,9 @@ def test_when_nobody_consumes_it_says_so_and_how_to_go_on(rig: Rig, monkeypatch:
 def test_accounts_and_times_choose_what_is_replayed(rig: Rig) -> None:
     others = [replace(sample(number, at=number), source="/oncehub/other") for number in range(10, 14)]
     rig.load(*(sample(number, at=number) for number in range(6)), *others)
-    chosen = replay_in_process(rig, Wanted(moment(2), moment(13), frozenset({"support"}))).report.columns()
+    chosen = replay_in_process(
+        rig, ReplayFilter(moment(2), moment(13), frozenset({"support"}))
+    ).report.columns()
     assert (chosen["read"], chosen["replayed"], chosen["accounts"]) == (10, 4, {"oncehub/support": 4})
     assert chosen["skipped"] == {"replays": 0, "other_accounts": 4, "outside": 2, "refused": 0, "probes": 0}
     assert (chosen["from"], chosen["to"]) == ("2026-05-01T09:00:02.000000Z", "2026-05-01T09:00:05.000000Z")

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from consumers.message import BookingMessage
 from consumers.rows import TABLES, Row
-from consumers.versions import Candidate
 from ingest.booking import Booking
 from ingest.event import Event
 from ingest.simulator.dialect import Dialect, load_dialect
@@ -62,18 +62,18 @@ def delivered(change: Change, at: datetime) -> Delivery:
     return Delivery(webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at)
 
 
-def read(change: Change, at: datetime) -> Candidate:
+def read(change: Change, at: datetime) -> BookingMessage:
     """What becomes of it when it arrives at that time, by way of the log's form."""
     account = VENDORS[change.account]
     event = account.parse(account.verify(delivered(change, at), at))
     booking = account.booking(Event.from_record(event.to_record()))
     assert booking is not None, f"{event.type} tells of no booking"
-    return Candidate(event, booking)
+    return BookingMessage(event, booking)
 
 
-def row(candidate: Candidate, at: datetime) -> dict[str, Any]:
+def row(candidate: BookingMessage, at: datetime) -> dict[str, Any]:
     """The row of `bookings` as a query gives it: JSON columns as values."""
-    return row_as_queried(candidate.row(at))
+    return row_as_queried(candidate.to_row(at))
 
 
 def row_as_queried(written: Row) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.versions import Candidate, by_booking, outcome
+from consumers.batch import by_booking
+from consumers.message import BookingMessage
+from consumers.version_guard import newest_wins
 from ingest.errors import VerificationError
 from ingest.simulator.truth import differences
 from ingest.simulator.world import Change, World
@@ -38,7 +40,7 @@ class Told:
 
     world: World
     changes: list[Change]
-    candidates: list[Candidate]
+    candidates: list[BookingMessage]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def told() -> Told:
     return Told(world, changes, [read(change, change.meeting.changed_at) for change in changes])
 
 
-def judged(candidate: Candidate, expected: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def judged(candidate: BookingMessage, expected: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The columns as they were read, and as the dialect expects them, without those that the message leaves out."""
     found = row(candidate, BEGINNING)
     told = {name: value for name, value in expected.items() if name not in candidate.booking.untold}
@@ -164,7 +166,7 @@ def in_the_end(world: World, changes: list[Change]) -> list[Any]:
     arrivals = [
         read(change, over + place * timedelta(milliseconds=1)) for place, change in enumerate(changes)
     ]
-    rows = [outcome(some, None, over).row for some in by_booking(arrivals).values()]
+    rows = [newest_wins(some, None, over).row for some in by_booking(arrivals).values()]
     return differences(world, DIALECTS, [row_as_queried(row) for row in rows if row])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.sync import Synced, sync
+from consumers.sync import SyncResult, sync
 from ingest.settings import Settings
 from ingest.warehouse.query import query
 from tests.consumers.rig import Tree
@@ -39,7 +39,7 @@ class SyncRig:
     def settings(self) -> Settings:
         return Settings.model_validate(self.tree)
 
-    def sync(self, *resources: str, account: str | None = "sales") -> dict[str | None, Synced]:
+    def sync(self, *resources: str, account: str | None = "sales") -> dict[str | None, SyncResult]:
         """What became of each resource."""
         return {one.resource: one for one in sync(self.settings, account, resources, lambda *_: None)}
 

@@ -74,7 +74,7 @@ def test_a_record_that_is_refused_alone_is_named(tree: Tree, tmp_path: Path) -> 
 def test_a_table_that_refuses_all_is_a_refusal_as_ever(
     tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.warehouse.sync._MOST_REFUSED", 2)
+    monkeypatch.setattr("consumers.warehouse.sync_pipeline._MOST_REFUSED", 2)
     with syncing("oncehub", tree, tmp_path) as rig:
         listing(rig, *contacts(set(), 4))
         rig.sync("contacts")

@@ -12,8 +12,8 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.warehouse import files
-from consumers.warehouse.sync import SyncPipeline
+from consumers.warehouse import locks
+from consumers.warehouse.sync_pipeline import SyncPipeline
 from ingest.errors import (
     ConfigurationError,
     VendorBusy,
@@ -289,7 +289,7 @@ def test_unknown_names_are_a_mistake_that_tells_the_known_ones(oncehub: SyncRig)
 def test_one_account_is_synced_by_one_process_at_a_time(
     oncehub: SyncRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_HELD_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "_FOLDER_PATIENCE_SECONDS", 0.01)
     account = oncehub.settings.build_accounts()["oncehub", "sales"]
     first = SyncPipeline(oncehub.settings, load_rest("oncehub")(account, Path()))
     assert "another sync of account sales is running" in str(oncehub.sync("users")["users"].problem)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.sync import Synced
+from consumers.sync import SyncResult
 from ingest.cli.sync import _code
 from ingest.errors import IngestError, LoadRefused, VendorRefused, VendorUnavailable, WarehouseUnavailable
 from tests.consumers.rig import Command, Tree
@@ -112,7 +112,10 @@ def test_exit_codes_tell_what_waiting_cannot_mend_first(
 ) -> None:
     assert (
         _code(
-            [Synced("sales", "oncehub", "users", "oncehub__users", 0, 0.0, problem) for problem in problems]
+            [
+                SyncResult("sales", "oncehub", "users", "oncehub__users", 0, 0.0, problem)
+                for problem in problems
+            ]
         )
         == code
     )

@@ -207,13 +207,12 @@ def _accounts(settings: Settings) -> list[Row] | None:
 
 def _open_letters(settings: Settings) -> dict[str, int] | None:
     """How many of the newest dead letters are not loaded yet, by account; None where there is no table."""
-    from consumers.dead_letters.letters import Chosen, Letters
-    from consumers.dead_letters.listing import listed
-    from consumers.dead_letters.reading import Reader
+    from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
+    from consumers.dead_letters.redrive import LetterReader, summarize
 
-    letters = Letters(settings)
+    letters = DeadLettersTable(settings)
     counts: dict[str, int] = {}
-    for letter in listed(letters, Reader(settings), letters.ids(Chosen())[-_LETTERS_READ:]):
+    for letter in summarize(letters, LetterReader(settings), letters.ids(LetterFilter())[-_LETTERS_READ:]):
         if not letter.loaded:
             counts[letter.account] = counts.get(letter.account, 0) + 1
     return counts
