@@ -32,7 +32,7 @@ class Topics:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record that could be read: the row of `table` that it becomes, and what it says about a booking, if anything."""
+    """A record that could be read: its row of `table`, and what it says about a booking, if anything."""
 
     stored: StoredRecord
     event: Event
@@ -62,7 +62,7 @@ class Chunk:
         return by_booking(item.message for item in self.items if item.message)
 
     def halves(self) -> Sequence["Chunk"]:
-        """Split it in the order of the log, with dead letters apart from items, which may become dead letters."""
+        """Split the chunk in the order of the log, with letters apart from items that may become some."""
         if self.items and self.letters:
             return Chunk(self.items), Chunk(letters=self.letters)
         middle = len(self) // 2
@@ -74,10 +74,11 @@ class Chunk:
 
 @dataclass(slots=True)
 class Batch:
-    """Records by what becomes of them: `items` and `letters` (dead letters of the log) are loaded, `dead` become dead letters.
+    """Records by what becomes of them.
 
-    `readable` says of each record that belongs into a table, in the order of the log, whether it could be read. Replayed
-    records are left out: they were counted when they first came.
+    `items` and `letters`, which are dead letters of the log, are loaded. `dead` become dead letters.
+    `readable` says of each record that belongs into a table, in the order of the log, whether it could be
+    read. Replayed records are left out: they were counted when they first came.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -101,10 +102,10 @@ class Plan:
 def read_batch(records: Iterable[StoredRecord], topics: Topics, mapper: Mapper, now: datetime) -> Batch:
     """Read records, each of which ends in exactly one place of the batch.
 
-    An event that repeats another one of the batch to the byte is left out. One with the same id and another time is not:
-    REST may return the same thing again, and that counts as newer. One with the same id and another payload makes no
-    second event row, but what it says about its booking counts. Records of the audit topic other than
-    the ends of reconciliations have no table, and are left out.
+    An event that repeats another one of the batch to the byte is left out. One with the same id and another
+    time is not: REST may return the same thing again, and that counts as newer. One with the same id and
+    another payload makes no second event row, but what it says about its booking counts. Records of the audit
+    topic other than the ends of reconciliations have no table, and are left out.
     """
     batch = Batch()
     identities: set[tuple[object, ...]] = set()
@@ -146,7 +147,8 @@ def _read(stored: StoredRecord, topics: Topics, mapper: Mapper, now: datetime) -
 def to_dead_letter(stored: StoredRecord, reason: str, detail: str, now: datetime) -> DeadLetter:
     """Make a dead letter of a record.
 
-    Its position is that of the record that was replayed, if any, so that a replay makes no second dead letter.
+    Its position is that of the record that was replayed, if any, so that a replay makes no second dead
+    letter.
     """
     return DeadLetter(
         source=stored.record.headers.get("ce_source", ""),
@@ -183,7 +185,10 @@ def find_incomplete(chunk: Chunk, stored: Mapping[Key, Row]) -> set[Key]:
 
 
 def plan_load(chunk: Chunk, stored: Mapping[Key, Row], now: datetime) -> Plan:
-    """Make the rows to load. `stored` are rows of `bookings`, whole ones for those that `find_incomplete` returns."""
+    """Make the rows to load.
+
+    `stored` are rows of `bookings`, whole ones for those that `find_incomplete` returns.
+    """
     changes = [newest_wins(messages, stored.get(key), now) for key, messages in chunk.messages.items()]
     bookings = [change.row for change in changes if change.row is not None]
     appended = _without_repetitions(
@@ -199,7 +204,7 @@ def plan_load(chunk: Chunk, stored: Mapping[Key, Row], now: datetime) -> Plan:
 
 
 def _without_repetitions(rows: Iterable[tuple[str, Row]]) -> dict[str, list[Row]]:
-    """Return the first row of each key, by table: a merge does not look for a key among the rows it brings."""
+    """Return the first row of each key, by table: a merge would load two rows of one key."""
     tables: dict[str, dict[tuple[Any, ...], Row]] = {}
     for name, row in rows:
         key = tuple(row[column] for column in _KEYS[name])

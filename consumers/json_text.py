@@ -1,9 +1,10 @@
 """Turns a payload's bytes into JSON text that every destination takes. Pure.
 
-JSON allows more than databases hold: halves of surrogate pairs (DuckDB, PostgreSQL), NUL, numbers of any size and
-nesting of any depth (PostgreSQL: https://www.postgresql.org/docs/current/datatype-json.html). Programs that read payloads
-also accept some things that JSON does not have: a byte order mark, control characters in strings, NaN and Infinity.
-Such parts are replaced, and everything else stays as it was written. The exact bytes stay in the log.
+JSON allows more than databases hold: halves of surrogate pairs (DuckDB, PostgreSQL), NUL, numbers of any size
+and nesting of any depth (PostgreSQL: https://www.postgresql.org/docs/current/datatype-json.html). Programs
+that read payloads also accept some things that JSON does not have: a byte order mark, control characters in
+strings, NaN and Infinity. Such parts are replaced, and everything else stays as it was written. The exact
+bytes stay in the log.
 """
 
 import re
@@ -31,9 +32,9 @@ _ESCAPE = re.compile(rf"{_SURROGATE_PAIR}|({_NO_CHARACTER})|\\.", re.DOTALL)
 def json_text(data: bytes) -> str:
     """Return the payload unchanged where every destination takes it, else with parts replaced.
 
-    NUL and halves of surrogate pairs become the replacement character. A number that a double cannot hold, or with more
-    than 400 digits, becomes its text, and so does what is nested deeper than 500 levels. Raises PayloadError when the
-    payload is not JSON.
+    NUL and halves of surrogate pairs become the replacement character. A number that a double cannot hold, or
+    with more than 400 digits, becomes its text, and so does what is nested deeper than 500 levels. Raises
+    PayloadError when the payload is not JSON.
     """
     is_fit = (
         _is_json(data)

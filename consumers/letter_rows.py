@@ -59,8 +59,8 @@ def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
 def former_id(stored: StoredRecord) -> str | None:
     """Return the id that earlier releases gave the letter of the same record.
 
-    Returns None for a letter of a delivery, whose id was also that of another delivery with the same bytes, and for one
-    that was cut, whose id cannot be known.
+    Returns None for a letter of a delivery, whose id was also that of another delivery with the same bytes,
+    and for one that was cut, whose id cannot be known.
     """
     headers = stored.record.headers
     is_delivery = not headers.get("dl_position") and (
@@ -112,7 +112,10 @@ def _cut(row: Row, longest: Mapping[str, int]) -> Row:
 
 
 def _beginning(name: str, text: str, size: int) -> str | None:
-    """Return the beginning of a text. An id that is too long becomes its digest, so that ids stay distinct."""
+    """Return the beginning of a text.
+
+    An id that is too long becomes its digest, so that ids stay distinct.
+    """
     if len(text.encode()) <= size:
         return text
     if name == "id":

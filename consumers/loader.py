@@ -49,9 +49,9 @@ _LAG_EVERY_SECONDS = 15.0
 class Loader:
     """Loads batches of records, one after the other.
 
-    Loads run on a thread of their own, because dlt swaps signal handlers when it runs on the main one. The loop waits
-    for each load, so that partitions do not move during it: Kafka hands them over when the consumer polls
-    again, or when it was silent for too long.
+    Loads run on a thread of their own, because dlt swaps signal handlers when it runs on the main one. The
+    loop waits for each load, so that partitions do not move during it: Kafka hands them over when the
+    consumer polls again, or when it was silent for too long.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class Loader:
         self._mapper = BookingMapper(settings.build_accounts())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._is_prepared = False
-        # The consumer's generation in which the warehouse had all loads that the committed positions depend on.
+        # The consumer's generation in which the warehouse had all loads that the committed positions depend
+        # on.
         self._compared_generation: int | None = None
         self._unreported_changes: list[Change] = []
         self._lag_due = 0.0
@@ -83,7 +84,10 @@ class Loader:
         self.trouble: IngestError | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Load until `stop` is set, and wait while the log or the warehouse is out of reach. Raises DeadLetterLimit."""
+        """Load until `stop` is set, and wait while the log or the warehouse is out of reach.
+
+        Raises DeadLetterLimit.
+        """
         pause = _FIRST_PAUSE_SECONDS
         while not stop.is_set():
             try:
@@ -129,7 +133,7 @@ class Loader:
             self._is_prepared = True
 
     def _collect(self) -> list[StoredRecord]:
-        """Poll until the batch is full, or `consumer.linger` has passed since its first record was received."""
+        """Poll until the batch is full, or its first record was received `consumer.linger` ago."""
         records = self._consumer.poll(min(self._size.records, _POLL_RECORDS), _POLL_SECONDS, self._size.bytes)
         if not records:
             return records
@@ -165,8 +169,8 @@ class Loader:
     def _try_to_load(self, records: Sequence[StoredRecord]) -> bool:
         """Load a batch, and return False where it is to be read again.
 
-        It is read again in halves where memory is short, and after others where the warehouse was replaced. Raises
-        OutOfMemory when the batch is one record, and as `BatchWriter.write` does.
+        It is read again in halves where memory is short, and after others where the warehouse was replaced.
+        Raises OutOfMemory when the batch is one record, and as `BatchWriter.write` does.
         """
         settings = self._current_settings()
         if settings is not self._mapped_settings:
@@ -180,7 +184,8 @@ class Loader:
             why = str(error) or "this process could not get more memory"
             if len(records) == 1:
                 raise OutOfMemory(
-                    f"{records[0].position}, a record of {records[0].record.size} bytes, does not fit alone: {why}"
+                    f"{records[0].position}, a record of {records[0].record.size} bytes, does not fit alone:"
+                    f" {why}"
                 ) from None
             self._size.halve(records)
             log.warning("loader.batch_halved", records=len(records), bytes=total_bytes(records), why=why)
@@ -226,7 +231,7 @@ class Loader:
 
 
 def _without_traceback(error: IngestError) -> IngestError:
-    """Return the error alone: its traceback would hold the batch in memory for as long as the error is held."""
+    """Return the error alone: its traceback would keep the batch in memory."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 

@@ -1,8 +1,8 @@
 """What one event says about a booking, and the version by which such messages are ordered. Pure.
 
-A time that cannot be right orders nothing. A change cannot be later than its event was sent, or received where the
-vendor tells no time of sending, nor earlier than the booking was created. A version with such a time counts as one with
-the nearest possible time, by what the record itself says.
+A time that cannot be right orders nothing. A change cannot be later than its event was sent, or received
+where the vendor tells no time of sending, nor earlier than the booking was created. A version with such a
+time counts as one with the nearest possible time, by what the record itself says.
 """
 
 from dataclasses import dataclass, replace
@@ -44,7 +44,8 @@ class BookingMessage:
     def version(self) -> str:
         """The vendor's version and the event's time, which orders messages of one version.
 
-        Vendors cut times to seconds, even minutes. A repair's version is just above the one that it supersedes.
+        Vendors cut times to seconds, even minutes. A repair's version is just above the one that it
+        supersedes.
         """
         event = self.event
         state = self._plausible_state()
@@ -126,7 +127,7 @@ class BookingMessage:
 
 
 def _just_after(time: str) -> datetime:
-    """Return the next instant; the first one of all after what is no instant, which no program of ours writes."""
+    """Return the next instant; the first one after a text that is none, which we never write."""
     try:
         return later(parse_instant(time), _TICK)
     except PayloadError:

@@ -1,4 +1,4 @@
-"""What a consumer does when its positions are not true: the log has changed, or the warehouse is behind them."""
+"""What a consumer does when its positions are wrong: the log has changed, or the warehouse is behind."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -30,7 +30,8 @@ def report_changes(changes: Sequence[Change], settings: Settings, producer: Prod
             partition=change.partition.number,
             before=change.before,
             read_again_from=change.now,
-            why="the log was cut, restored or made anew, and is read again from where it agrees with what was read before;"
+            why="the log was cut, restored or made anew, and is read again from where it agrees with what"
+            " was read before;"
             " what it lost before it was loaded is found by `ingest reconcile`",
         )
     notes = [note.to_record() for change in changes for note in _loss_notes(change, settings)]
@@ -79,9 +80,9 @@ def find_behind(
 
 
 def read_again(consumer: Consumer, bookmarks: Mapping[Partition, Bookmark | None], *, is_new: bool) -> None:
-    """Read again what follows these bookmarks, which the warehouse lacks; `is_new` says that it has nothing yet.
+    """Read again what follows these bookmarks, which the warehouse lacks.
 
-    Loading what it has already changes nothing. Raises LogUnavailable.
+    `is_new` says that it has nothing yet. Loading what it has already changes nothing. Raises LogUnavailable.
     """
     deleted = consumer.read_again(bookmarks)
     for partition, mark in bookmarks.items():
@@ -93,7 +94,10 @@ def read_again(consumer: Consumer, bookmarks: Mapping[Partition, Bookmark | None
         deleted_records = deleted.get(partition, 0)
         if deleted_records:
             write = log.error
-            why += "; `ingest reconcile --since`, as far back as that reaches, finds what is no longer in the log either"
+            why += (
+                "; `ingest reconcile --since`, as far back as that reaches,"
+                " finds what is no longer in the log either"
+            )
         write(
             "warehouse.behind",
             topic=partition.topic,

@@ -1,7 +1,7 @@
 """Replays the log: appends its records again, so that consumers load them with today's mapping.
 
-Replayed records are marked, and are loaded like all others by the one writer of each booking. Live events are loaded
-meanwhile, and in a warehouse that is right, replayed ones change nothing.
+Replayed records are marked, and are loaded like all others by the one writer of each booking. Live events are
+loaded meanwhile, and in a warehouse that is right, replayed ones change nothing.
 """
 
 import time
@@ -28,12 +28,14 @@ log = structlog.get_logger()
 
 _PART_RECORDS = 1000  # read, whether they are replayed or not
 _PART_BYTES = 8 * 1024 * 1024
-# Records that may wait for a consumer when the next part is appended: one part is loaded while another one waits.
+# Records that may wait for a consumer when the next part is appended: one part is loaded while another one
+# waits.
 _MOST_WAITING = 1000
 _LOOK_SECONDS = 0.2
 _STALLED_SECONDS = 60.0
 _APPEND_SECONDS = 30.0
-# How far before its end a stopped run is continued: records may be appended long after they were received, as from a spool.
+# How far before its end a stopped run is continued: records may be appended long after they were received, as
+# from a spool.
 _OVERLAP = timedelta(hours=1)
 
 
@@ -49,7 +51,7 @@ class SkipReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplayFilter:
-    """Which records are replayed: received in [since, until), where None is no bound, of these accounts or of all."""
+    """Which records are replayed: those received in [since, until), of these accounts or of all."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -60,10 +62,10 @@ class ReplayFilter:
 class ReplayReport:
     """The progress of a run, and its result.
 
-    `total` is about how many records there are to read. `first` and `last` are when the first and last replayed record
-    were received. `appended` says that all of them are in the log again, and will be loaded whatever becomes of this run;
-    `loaded` says that they are. While the run waits, `waiting` records of the log are not loaded, and no consumer has
-    loaded any for `still_seconds`.
+    `total` is about how many records there are to read. `first` and `last` are when the first and last
+    replayed record were received. `appended` says that all of them are in the log again, and will be loaded
+    whatever becomes of this run; `loaded` says that they are. While the run waits, `waiting` records of the
+    log are not loaded, and no consumer has loaded any for `still_seconds`.
     """
 
     total: int
@@ -122,7 +124,10 @@ def received_at(stored: StoredRecord) -> datetime:
 def skip_reason(
     stored: StoredRecord, wanted: ReplayFilter, first_offset: Callable[[Partition], int] = lambda _: 0
 ) -> SkipReason | None:
-    """Return why a record is not replayed, None where it is. `first_offset` returns a partition's oldest offset."""
+    """Return why a record is not replayed, None where it is.
+
+    `first_offset` returns a partition's oldest offset.
+    """
     headers, received = stored.record.headers, received_at(stored)
     if headers.get("ce_type") == PROBE:
         return SkipReason.PROBE
@@ -176,12 +181,15 @@ class Replay:
 
     @property
     def go_on_since(self) -> datetime | None:
-        """The time from which a stopped run can be continued: all that was received before is in the log again."""
+        """The time from which to continue a stopped run: all that was received before is in the log again."""
         reached = self._reached and self._reached - self._overlap
         return max(filter(None, (reached, self._wanted.since)), default=None)
 
     def run(self) -> ReplayReport:
-        """Replay until all is loaded. Raises LogUnavailable, also when no consumer loads anything for a minute."""
+        """Replay until all is loaded.
+
+        Raises LogUnavailable, also when no consumer loads anything for a minute.
+        """
         for part in self._parts():
             if self._producer:
                 self._wait(_too_many)
@@ -237,7 +245,8 @@ class Replay:
         """Wait while the consumers are busy. Raises LogUnavailable when they load nothing for a minute."""
         committed, moved_at = -1, time.monotonic()
         wait = Wait(
-            f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log; gives up when none does for {_STALLED_SECONDS:.0f} s"
+            "a consumer (`ingest up`, `ingest consume`) has to load what is in the log; gives up when none"
+            f" does for {_STALLED_SECONDS:.0f} s"
         )
         while busy(backlog := read_backlog(self._settings)):
             wait.look()
@@ -248,7 +257,8 @@ class Replay:
             self._follow(self.report)
             if self.report.still_seconds > _STALLED_SECONDS:
                 raise LogUnavailable(
-                    f"no consumer has loaded any of {self.report.waiting} records for {_STALLED_SECONDS:.0f} s"
+                    f"no consumer has loaded any of {self.report.waiting} records for {_STALLED_SECONDS:.0f}"
+                    " s"
                 )
             time.sleep(_LOOK_SECONDS)
 

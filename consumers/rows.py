@@ -1,6 +1,8 @@
-"""Rows of the four tables, and Arrow tables of a fixed schema, which dlt loads as they are: no value can change a type.
+"""Rows of the four tables, and Arrow tables of them.
 
-An absent text is None, never "": some destinations do not tell the two apart, and rows are to be the same everywhere.
+dlt loads Arrow tables with their fixed schemas, so that no value can change a type.
+An absent text is None, never "": some destinations do not tell the two apart, and rows are to be the same
+everywhere.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +23,7 @@ from ingest.warehouse.values import is_instant, is_version, parsed_json
 Row = dict[str, Any]
 
 UNREADABLE_VERSION = "0"
-"""The version of a row whose own cannot be read: below all others, and above "", that of a column without a message."""
+"""The version of a row whose own cannot be read: below all others, and above a column's without a message."""
 
 _TEXT, _INT, _REAL, _TIME, _PRICE = (
     pa.string(),
@@ -42,12 +44,13 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         received_at=_TIME, signed_by=_TEXT, position=_TEXT, data=_TEXT, loaded_at=_TIME,
     ),
     "bookings": _schema(
-        vendor=_TEXT, account=_TEXT, booking_id=_TEXT, group_id=_TEXT, status=_TEXT, starts_at=_TIME, ends_at=_TIME,
-        timezone=_TEXT, created_at=_TIME, updated_at=_TIME, version=_TEXT, service_id=_TEXT, service_name=_TEXT,
-        staff=_TEXT, staff_name=_TEXT, location=_TEXT, customer_id=_TEXT, customer_name=_TEXT, customer_email=_TEXT,
-        customer_phone=_TEXT, participants=_INT, price=_PRICE, currency=_TEXT, cancel_reason=_TEXT, cancelled_by=_TEXT,
-        rescheduled_from=_TEXT, rescheduled_to=_TEXT, first_seen_at=_TIME, last_event_id=_TEXT, last_via=_TEXT,
-        loaded_at=_TIME, gone_at=_TIME, answers=_TEXT, tracking=_TEXT, guests=_TEXT, cancelled_at=_TIME, conference_url=_TEXT,
+        vendor=_TEXT, account=_TEXT, booking_id=_TEXT, group_id=_TEXT, status=_TEXT, starts_at=_TIME,
+        ends_at=_TIME, timezone=_TEXT, created_at=_TIME, updated_at=_TIME, version=_TEXT, service_id=_TEXT,
+        service_name=_TEXT, staff=_TEXT, staff_name=_TEXT, location=_TEXT, customer_id=_TEXT,
+        customer_name=_TEXT, customer_email=_TEXT, customer_phone=_TEXT, participants=_INT, price=_PRICE,
+        currency=_TEXT, cancel_reason=_TEXT, cancelled_by=_TEXT, rescheduled_from=_TEXT, rescheduled_to=_TEXT,
+        first_seen_at=_TIME, last_event_id=_TEXT, last_via=_TEXT, loaded_at=_TIME, gone_at=_TIME,
+        answers=_TEXT, tracking=_TEXT, guests=_TEXT, cancelled_at=_TIME, conference_url=_TEXT,
         column_versions=_TEXT,
     ),
     "dead_letters": _schema(
@@ -57,8 +60,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "reconciliations": _schema(
         id=_TEXT, vendor=_TEXT, account=_TEXT, since=_TIME, until=_TIME, started_at=_TIME, finished_at=_TIME,
-        duration_seconds=_REAL, seen=_INT, matched=_INT, missed=_INT, repaired=_INT, untold=_INT, newer_here=_INT, gone=_INT,
-        unreadable=_INT, requests=_INT, least_requests=_INT, outcome=_TEXT, error=_TEXT, loaded_at=_TIME,
+        duration_seconds=_REAL, seen=_INT, matched=_INT, missed=_INT, repaired=_INT, untold=_INT,
+        newer_here=_INT, gone=_INT, unreadable=_INT, requests=_INT, least_requests=_INT, outcome=_TEXT,
+        error=_TEXT, loaded_at=_TIME,
     ),
 }  # fmt: skip
 
@@ -114,7 +118,10 @@ def arrow_table(name: str, rows: Iterable[Row]) -> pa.Table:
 
 
 def event_row(event: Event, position: str, now: datetime) -> Row:
-    """Make the row of an event. Raises PayloadError when the payload is not JSON that a warehouse can hold."""
+    """Make the row of an event.
+
+    Raises PayloadError when the payload is not JSON that a warehouse can hold.
+    """
     return {
         "id": event.id,
         "source": event.source,
@@ -135,7 +142,8 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
 def booking_row(booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime) -> Row:
     """Make the row of a booking.
 
-    `version` is the whole one, by which rows are compared; `first_seen_at` is kept from the booking's first row.
+    `version` is the whole one, by which rows are compared; `first_seen_at` is kept from the booking's first
+    row.
     """
     guessed = {name: guess_version(version) for name in booking.untold if getattr(booking, name) not in EMPTY}
     versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
@@ -162,7 +170,7 @@ def column_versions(row: Row) -> dict[str, str]:
 
 
 def guess_version(version: str) -> str:
-    """Return the version of a column at which a message only guesses: newer guesses win, and any other version wins."""
+    """Return the version of a column at which a message guesses: below all versions without a guess."""
     return f"(guess) {version}"  # versions begin with a digit, and "(" sorts before those
 
 
@@ -180,8 +188,9 @@ def empty_value(name: str) -> Any:
 def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
     """Make a row as `booking_row` does of what a warehouse returned: JSON as text, instants in UTC.
 
-    Somebody may have changed the row. A version that cannot be read becomes `UNREADABLE_VERSION`, so that the next
-    message replaces the row. Column versions that cannot be read count as the row's, so that no older message wins.
+    Somebody may have changed the row. A version that cannot be read becomes `UNREADABLE_VERSION`, so that the
+    next message replaces the row. Column versions that cannot be read count as the row's, so that no older
+    message wins.
     """
     row = dict(zip(columns, values, strict=True))
     for name, value in row.items():
@@ -206,7 +215,10 @@ def _are_column_versions(text: str | None) -> bool:
 
 
 def as_json(value: Any) -> str | None:
-    """Return the text of a JSON column. Equal values make equal texts, be they dataclasses or parsed objects."""
+    """Return the text of a JSON column.
+
+    Equal values make equal texts, be they dataclasses or parsed objects.
+    """
     return None if value is None else orjson.dumps(value, default=asdict, option=_SORTED_JSON).decode()
 
 

@@ -1,4 +1,4 @@
-"""Syncs accounts' REST resources one after the other: an error in one is reported and does not stop the others."""
+"""Syncs accounts' REST resources one after the other. An error in one does not stop the others."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +24,8 @@ Follow = Callable[[str, str, int], None]
 class SyncResult:
     """The result of one resource of an account, or of an account that could not be asked for its resources.
 
-    The latter names the resource only where exactly one was wanted. `absent`, `keyless` and `refused` are what was left
-    out, as in SyncCounts.
+    The latter names the resource only where exactly one was wanted. `absent`, `keyless` and `refused` are
+    what was left out, as in SyncCounts.
     """
 
     account: str
@@ -72,7 +72,10 @@ def _choose_accounts(settings: Settings, name: str | None) -> list[AnyAccount]:
 
 
 def _set_ids(rest: AnyRest, resources: Sequence[str], ids: Sequence[str]) -> None:
-    """Set the ids to read. Raises ConfigurationError where no resource needs them, or one needs them and has none."""
+    """Set the ids to read.
+
+    Raises ConfigurationError where no resource needs them, or one needs them and has none.
+    """
     without_list = [resource for resource in resources if resource in rest.by_id]
     if ids and not without_list:
         known = " or ".join(rest.by_id)
@@ -83,7 +86,8 @@ def _set_ids(rest: AnyRest, resources: Sequence[str], ids: Sequence[str]) -> Non
         )
     if without_list and not ids:
         raise ConfigurationError(
-            f"{rest.account.vendor} has no list of {without_list[0]}: name those you want with --id, once for each"
+            f"{rest.account.vendor} has no list of {without_list[0]}: name those you want with --id, once"
+            " for each"
         )
     rest.ids = tuple(dict.fromkeys(ids))
 
@@ -93,7 +97,8 @@ def _sync_account(
 ) -> Iterator[SyncResult]:
     if unknown := sorted(set(resources) - set(pipeline.resources)):
         raise ConfigurationError(
-            f"{account.vendor} has no resource {', '.join(unknown)}: known are {', '.join(pipeline.resources)}"
+            f"{account.vendor} has no resource {', '.join(unknown)}: known are"
+            f" {', '.join(pipeline.resources)}"
         )
     busy: VendorBusy | None = None
     for resource in resources or pipeline.usual:

@@ -1,4 +1,7 @@
-"""Check whether the warehouse's tables and rows are as loads make them, or somebody has changed them. Only reads."""
+"""Check whether the warehouse's tables and rows are as loads make them, or somebody has changed them.
+
+Only reads.
+"""
 
 from collections.abc import Iterator
 
@@ -13,25 +16,30 @@ from ingest.warehouse.values import HAS_VERSION
 
 _CHECK = "tables"
 _COLUMNS = """
-SELECT lower(table_name), lower(column_name), lower(data_type) FROM information_schema.columns WHERE table_schema = %s
+SELECT lower(table_name), lower(column_name), lower(data_type)
+FROM information_schema.columns WHERE table_schema = %s
 """
-# Constraints and the like that may refuse rows of a load. dlt makes none but NOT NULL on keys and on its own columns.
+# Constraints and the like that may refuse rows of a load. dlt makes none but NOT NULL on keys and on its own
+# columns.
 _CONSTRAINTS = {
     "postgres": """
 SELECT c.relname, 'trigger ' || t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
 WHERE NOT t.tgisinternal AND c.relnamespace = %s::regnamespace
-UNION ALL SELECT c.relname, 'constraint ' || k.conname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+UNION ALL SELECT c.relname, 'constraint ' || k.conname
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
 WHERE k.contype <> 'n' AND c.relnamespace = %s::regnamespace
 UNION ALL SELECT c.relname, 'unique index ' || i.relname
 FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid
 WHERE x.indisunique AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = x.indexrelid)
   AND c.relnamespace = %s::regnamespace
-UNION ALL SELECT c.relname, 'NOT NULL on ' || a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+UNION ALL SELECT c.relname, 'NOT NULL on ' || a.attname
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE a.attnotnull AND a.attnum > 0 AND c.relkind IN ('r', 'p') AND c.relnamespace = %s::regnamespace
 ORDER BY 1, 2""",
     "duckdb": """
 SELECT table_name,
-       CASE constraint_type WHEN 'NOT NULL' THEN 'NOT NULL on ' || constraint_column_names[1] ELSE constraint_text END
+       CASE constraint_type WHEN 'NOT NULL'
+            THEN 'NOT NULL on ' || constraint_column_names[1] ELSE constraint_text END
 FROM duckdb_constraints() WHERE schema_name = %s
 UNION ALL SELECT table_name, 'unique index ' || index_name
 FROM duckdb_indexes() WHERE is_unique AND schema_name = %s
@@ -48,7 +56,7 @@ _TYPE_NAMES = {
 
 
 def check_tables(settings: Settings) -> list[Finding]:
-    """Return a finding for each change; one that says so where there is none, or the warehouse cannot be reached."""
+    """Return a finding for each change, or one that says that there is none or the check was skipped."""
     try:
         findings = list(_check_versions(settings))
         if settings.warehouse.destination in _CONSTRAINTS:
@@ -59,7 +67,7 @@ def check_tables(settings: Settings) -> list[Finding]:
 
 
 def _check_columns(settings: Settings) -> Iterator[Finding]:
-    """Yield a finding for each table with missing columns, or with columns of another type than loads write."""
+    """Yield findings about tables with missing columns, or with columns of another type than loads write."""
     tables: dict[str, dict[str, str]] = {}
     for table, column, type_name in query_or_empty(settings, _COLUMNS, [settings.warehouse.dataset]).rows:
         tables.setdefault(table, {})[column] = type_name
@@ -113,6 +121,7 @@ def _check_versions(settings: Settings) -> Iterator[Finding]:
     if number:
         yield failed(
             _CHECK,
-            f"{number} rows of bookings have no version that can be read, such as {vendor}/{account} {booking_id}",
+            f"{number} rows of bookings have no version that can be read, such as {vendor}/{account}"
+            f" {booking_id}",
             "somebody changed them; the next message about each replaces it, and so does `ingest reconcile`",
         )

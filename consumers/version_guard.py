@@ -1,18 +1,19 @@
 """The version guard: the newest message about a booking wins, column by column. Pure.
 
-dlt has no version guard: the row of an older message would replace that of a newer one. And not every message has every
-column: a deletion may name nothing but the booking, and what earlier messages said about it has to stay. So each column
-is a last-writer-wins register: a message writes the columns that it has, and only where it is newer than the message
-that wrote them. The order in which messages arrive does not matter.
+dlt has no version guard: the row of an older message would replace that of a newer one. And not every message
+has every column: a deletion may name nothing but the booking, and what earlier messages said about it has to
+stay. So each column is a last-writer-wins register: a message writes the columns that it has, and only where
+it is newer than the message that wrote them. The order in which messages arrive does not matter.
 
-A row has one `version`, that of its newest message. `column_versions` holds the versions of the columns which that
-message does not have: each is the version of the message that wrote the column, or "" where none did. A message may
-guess at a column that it does not have: the newest guess stays until a message has the column, whatever its version.
+A row has one `version`, that of its newest message. `column_versions` holds the versions of the columns which
+that message does not have: each is the version of the message that wrote the column, or "" where none did. A
+message may guess at a column that it does not have: the newest guess stays until a message has the column,
+whatever its version.
 
-Some columns describe what another column names: `customer_phone` is the phone of `customer_id`. Where two messages name
-different customers, the older message also empties the describing columns, at its own version: what it or an older
-message said about them is gone, and what a newer message says stays. The version at which a column was emptied only
-grows, so the order of messages does not matter here either.
+Some columns describe what another column names: `customer_phone` is the phone of `customer_id`. Where two
+messages name different customers, the older message also empties the describing columns, at its own version:
+what it or an older message said about them is gone, and what a newer message says stays. The version at which
+a column was emptied only grows, so the order of messages does not matter here either.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +43,7 @@ DESCRIBES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """What messages change: the booking's new `row`, None where the stored one stays, and the messages that came too late."""
+    """The booking's new `row`, None where the stored one stays, and the messages that came too late."""
 
     row: Row | None
     stale: Sequence[BookingMessage]
@@ -61,9 +62,9 @@ def newest_wins(messages: Sequence[BookingMessage], stored: Row | None, now: dat
 
     Two kinds of messages change the stored row before that:
 
-    - A repair is a state that reconciliation read by REST. It names the version of the row that it replaces, and
-      its own version is just above that one, so that it is newer (case 2). If that version has a time that
-      cannot be right, the row's versions are put below the repair's.
+    - A repair is a state that reconciliation read by REST. It names the version of the row that it replaces,
+      and its own version is just above that one, so that it is newer (case 2). If that version has a time
+      that cannot be right, the row's versions are put below the repair's.
     - A replayed message that wrote the row, or columns of it, writes them again with today's mapping.
 
     `stored` is the whole row where `needs_whole_row` says so.
@@ -96,7 +97,7 @@ def newest_wins(messages: Sequence[BookingMessage], stored: Row | None, now: dat
 
 
 def needs_whole_row(messages: Iterable[BookingMessage], stored: Row) -> bool:
-    """Return whether the stored row is needed whole: its version does not decide where single columns may change."""
+    """Return whether the whole stored row is needed, because single columns of it may change."""
     return stored["column_versions"] is not None or any(
         not message.is_complete or message.takes_over or (message.is_replayed and message.wrote(stored))
         for message in messages
@@ -106,7 +107,7 @@ def needs_whole_row(messages: Iterable[BookingMessage], stored: Row) -> bool:
 def _before_newer_messages(
     messages: Sequence[BookingMessage], stored: Row | None, now: datetime
 ) -> Row | None:
-    """Return the stored row with what repairs and replayed messages change of it, apart from its newest message."""
+    """Return the stored row with the changes of repairs that take it over and of replayed messages."""
     if stored is None:
         return None
     row = _remapped(messages, stored, now)
@@ -131,7 +132,8 @@ class _Cell:
 def merge_rows(stored: Row, other: Row) -> Row:
     """Return the newer of two rows, with the other one's values in columns that its message does not have.
 
-    Of two rows of one version `stored` counts as the newer. Returns `stored` itself when nothing of it changes.
+    Of two rows of one version `stored` counts as the newer. Returns `stored` itself when nothing of it
+    changes.
     """
     newer, older = (other, stored) if other["version"] > stored["version"] else (stored, other)
     names = column_versions(newer).keys()
@@ -156,14 +158,14 @@ def _with_cells(row: Row, cells: Mapping[str, _Cell]) -> Row:
 
 
 def _newest_cell(name: str, *rows: Mapping[str, _Cell]) -> _Cell:
-    """Return the newest cell of a column in two rows; an empty one where both describe what is no longer named."""
+    """Return the newest cell of a column in two rows; an empty one where neither is valid any more."""
     emptied = _emptied_version(name, *rows)
     valid = [row[name] for row in rows if not emptied or without_guess(row[name].version) > emptied]
     return max(valid, key=lambda cell: cell.version, default=_Cell(emptied, empty_value(name)))
 
 
 def _emptied_version(name: str, *rows: Mapping[str, _Cell]) -> str:
-    """Return the version at which a describing column was emptied, because two rows name different things; else "".
+    """Return the version at which a describing column was emptied, "" where two rows name the same thing.
 
     A guess names nothing.
     """
@@ -208,9 +210,9 @@ def _remapped(messages: Sequence[BookingMessage], stored: Row, now: datetime) ->
 
 
 def _with_rewritten_columns(row: Row, replayed: Row) -> Row:
-    """Return the row with the single columns that a message wrote as that message has them now, if it still does.
+    """Return the row with the columns that a replayed message once wrote as the message has them now.
 
-    The version of a column shows which message wrote it.
+    The version of a column shows which message wrote it. Columns that the message no longer has stay.
     """
     versions, replayed_versions = column_versions(row), column_versions(replayed)
     own_versions = {replayed["version"], guess_version(replayed["version"])}

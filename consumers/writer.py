@@ -38,8 +38,9 @@ class BatchWriter:
     def write(self, chunk: Chunk, needed_loads: frozenset[str]) -> list[DeadLetter]:
         """Load a batch; return dead letters of the records that the destination refuses.
 
-        Raises WarehouseReplaced when the warehouse lacks one of `needed_loads`, which are to be read again first;
-        WarehouseUnavailable; OutOfMemory, of it RowsTooLarge, when fewer records may fit; DeadLetterLimit.
+        Raises WarehouseReplaced when the warehouse lacks one of `needed_loads`, which are to be read again
+        first; WarehouseUnavailable; OutOfMemory, of it RowsTooLarge, when fewer records may fit;
+        DeadLetterLimit.
         """
         self.load_id, self._needed_loads = "", needed_loads
         return self._write(chunk)
@@ -81,7 +82,7 @@ class BatchWriter:
         return plan_load(new, {**versions, **whole_rows}, datetime.now(UTC))
 
     def _new_letters(self, letters: Sequence[StoredRecord]) -> list[StoredRecord]:
-        """Leave out letters that are stored under the id that an earlier release gave them: their records were read again."""
+        """Leave out letters that are stored already, under the id that an earlier release gave them."""
         former_ids = [former_id(letter) for letter in letters]
         wanted = [letter_id for letter_id in former_ids if letter_id]
         stored = self._warehouse.letters(wanted) if wanted else {}
@@ -100,7 +101,7 @@ class BatchWriter:
         return []
 
     def _write_large(self, chunk: Chunk, refusal: RowsTooLarge) -> list[DeadLetter]:
-        """Refuse a record for which DuckDB lacks memory, once a load without rows works and the record's fails again."""
+        """Refuse a record that fails again for lack of DuckDB's memory, after a load without rows worked."""
         if chunk.letters:
             self._load_shortened(chunk.letters[0], refusal)
             return []

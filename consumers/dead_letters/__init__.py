@@ -1,1 +1,1 @@
-"""Dead letters: what the warehouse has of them, how they are put into the log again, and how many may come at once."""
+"""Dead letters: reading them, putting them into the log again, and limiting how many come at once."""

@@ -1,7 +1,7 @@
-"""Dead letters as the warehouse has them: their ids, their contents, and which of their events were loaded since.
+"""Dead letters as the warehouse has them, and which of their events were loaded since.
 
-They are read from the table and not from the log, because the log forgets and the table does not. What a destination
-could not hold is read from the log, as long as that has it.
+They are read from the table and not from the log, because the log forgets and the table does not. What a
+destination could not hold is read from the log, as long as that has it.
 """
 
 import re
@@ -42,9 +42,9 @@ Identity = tuple[str, str, str, str]
 class StoredLetter:
     """A dead letter, and the id that it had when it was set aside.
 
-    `exact` says that its bytes are known. `data_sha256` is the digest of all its bytes, "" where that was not stored.
-    `letter_position` is the position of its own record in the log. `cut` names the columns that the row
-    has only the beginning of.
+    `exact` says that its bytes are known. `data_sha256` is the digest of all its bytes, "" where that was not
+    stored. `letter_position` is the position of its own record in the log. `cut` names the columns that the
+    row has only the beginning of.
     """
 
     id: str
@@ -69,8 +69,8 @@ class StoredLetter:
     def from_row(cls, row: Mapping[str, Any]) -> "StoredLetter":
         """Make a letter of its row.
 
-        Earlier releases stored no digest, and text in place of bytes that it could not hold: where the id proves
-        which bytes these were, they are restored.
+        Earlier releases stored no digest, and text in place of bytes that it could not hold: where the id
+        proves which bytes these were, they are restored.
         """
         encoded, text = row.get("data_base64"), (row["data"] or "").encode()
         letter = DeadLetter(
@@ -96,7 +96,10 @@ class StoredLetter:
 
 
 def _decoded(text: str) -> bytes:
-    """Decode base64. What somebody has changed stays as it is: its digest shows that it is not what was stored."""
+    """Decode base64.
+
+    What somebody has changed stays as it is: its digest shows that it is not what was stored.
+    """
     try:
         return b64decode(text)
     except ValueError:
@@ -123,7 +126,10 @@ class LetterFilter:
 
 
 class DeadLettersTable:
-    """The table `dead_letters`, empty where nothing was loaded yet. Every call raises WarehouseUnavailable."""
+    """The table `dead_letters`, empty where nothing was loaded yet.
+
+    Every call raises WarehouseUnavailable.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -227,7 +233,8 @@ def _unique_id(prefix: str, ids: Sequence[str]) -> str:
         return prefix
     if not matching:
         raise ConfigurationError(
-            f"no dead letter has an id that begins with {prefix!r}; `ingest dead-letters list` shows those there are"
+            f"no dead letter has an id that begins with {prefix!r}; `ingest dead-letters list` shows those"
+            " there are"
         )
     if len(matching) > 1:
         raise ConfigurationError(
@@ -253,7 +260,7 @@ def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def complete_from_log(settings: Settings, letters: Sequence[StoredLetter]) -> list[StoredLetter]:
-    """Replace letters that are not exact by what the log has of them, as far as it still has it and can be read."""
+    """Replace letters that are not exact by what the log still has of them, if it can be read."""
     inexact = [letter for letter in letters if not letter.exact and letter.letter_position]
     since = min((letter.letter.happened_at for letter in inexact), default=None)
     own_records = _records_at(
@@ -289,7 +296,7 @@ def _from_original(letter: StoredLetter, stored: StoredRecord | None) -> StoredL
 def _records_at(
     settings: Settings, positions: Collection[str], since: datetime | None
 ) -> dict[str, StoredRecord]:
-    """Return the records at these positions (`topic/partition/offset`), as far as they were appended since then."""
+    """Return the records at these positions (`topic/partition/offset`) that were appended since then."""
     records: dict[str, StoredRecord] = {}
     wanted_topics = {position.rsplit("/", 2)[0] for position in positions}
     topics = [topic for topic in settings.topics() if topic in wanted_topics]

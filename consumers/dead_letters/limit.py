@@ -12,8 +12,8 @@ _WINDOW_LIMITS = 10
 class FailureLimit:
     """Counts how many records failed, over batches, and raises DeadLetterLimit when there are too many.
 
-    Too many are as many in a row as the limit, or more than half of the last ten times the limit: a bug that concerns
-    one vendor must be noticed among good records of the others.
+    Too many are as many in a row as the limit, or more than half of the last ten times the limit: a bug that
+    concerns one vendor must be noticed among good records of the others.
     """
 
     def __init__(self, limit: int) -> None:
@@ -55,5 +55,6 @@ class FailureLimit:
 def _limit_error(count: str) -> DeadLetterLimit:
     return DeadLetterLimit(
         f"{count} could not be read or loaded, and the newest of them were not committed. The log lines"
-        " `record.dead_lettered` above say why; mend the cause, or raise consumer.dead_letter_limit to set them aside"
+        " `record.dead_lettered` above say why; mend the cause, or raise consumer.dead_letter_limit to set"
+        " them aside"
     )

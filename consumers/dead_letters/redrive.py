@@ -25,7 +25,8 @@ from ingest.vendors.mapping import BookingMapper
 
 _APPEND_SECONDS = 30.0
 
-# Reasons of rejections beside those of dead letters: the settings no longer say how to read it, or its bytes are lost.
+# Reasons of rejections beside those of dead letters: the settings no longer say how to read it, or its bytes
+# are lost.
 UNKNOWN_ACCOUNT = "unknown_account"
 BYTES_LOST = "bytes_lost"
 
@@ -39,7 +40,7 @@ class Rejection:
 
 
 class LetterReader:
-    """Reads letters as the receiver, a reconciliation or the consumer that set them aside would read them today."""
+    """Reads letters as the program that set them aside would: receiver, reconciliation or consumer."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -56,7 +57,8 @@ class LetterReader:
         if account is None:
             return Rejection(
                 UNKNOWN_ACCOUNT,
-                f"the settings have no account {stored.account!r} of {stored.vendor!r}: it cannot be read without",
+                f"the settings have no account {stored.account!r} of {stored.vendor!r}: it cannot be read"
+                " without",
             )
         if letter.reason in {"unreadable_record", "log_refused"}:
             return _try_to_read(
@@ -125,7 +127,7 @@ def _read_rest_record(account: AnyAccount, letter: DeadLetter) -> Event:
 
 
 def _try_to_read(read: Callable[[], Event], unreadable: str, crashed: str) -> Event | Rejection:
-    """Return the event, or a rejection with one of two reasons: the payload is unreadable, or our code crashed."""
+    """Return the event, or a rejection because the payload is unreadable or our code crashed."""
     try:
         return read()
     except PayloadError as error:
@@ -139,8 +141,8 @@ def find_closed(
 ) -> list[bool]:
     """Return for each letter's event whether it is closed: the warehouse has all that the event must change.
 
-    Its row is there, and loading it again would leave its booking unchanged. The row alone does not prove that: a load
-    writes one table after the other, and may have been refused after the first.
+    Its row is there, and loading it again would leave its booking unchanged. The row alone does not prove
+    that: a load writes one table after the other, and may have been refused after the first.
     """
     loaded = table.loaded(event for event in events if isinstance(event, Event))
     messages_by_event = [
@@ -158,7 +160,10 @@ def find_closed(
 
 @dataclass(frozen=True, slots=True)
 class LetterSummary:
-    """A letter in short. `loaded` says whether the warehouse has its event now, and its booking at least at that version."""
+    """A letter in short.
+
+    `loaded` says whether the warehouse has its event now, and its booking at least at that version.
+    """
 
     id: str
     happened_at: datetime
@@ -171,7 +176,10 @@ class LetterSummary:
 
 
 def summarize(table: DeadLettersTable, reader: LetterReader, ids: Sequence[str]) -> Iterator[LetterSummary]:
-    """Yield summaries of letters in the order of the ids. One that cannot be read today cannot have been loaded."""
+    """Yield summaries of letters in the order of the ids.
+
+    One that cannot be read today cannot have been loaded.
+    """
     for letters in table.read(ids):
         closed = find_closed(table, reader, [reader.identify(stored) for stored in letters])
         for stored, loaded in zip(letters, closed, strict=True):
@@ -200,7 +208,7 @@ class RedriveOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RedriveResult:
-    """A letter and its outcome; `reason` and `detail` say why it stays a dead letter, "" where it does not."""
+    """A letter and its outcome; `reason` and `detail` say why it stays a dead letter, if it does."""
 
     letter: StoredLetter
     outcome: RedriveOutcome

@@ -1,7 +1,7 @@
 """The warehouse by dlt: the only place that knows pipelines, load packages and merge strategies.
 
-The log is the truth, and dlt's working folder is scratch. A package that was left pending is dropped, never finished:
-its records were not committed, so whoever owns them now reads and loads them again.
+The log is the truth, and dlt's working folder is scratch. A package that was left pending is dropped, never
+finished: its records were not committed, so whoever owns them now reads and loads them again.
 """
 
 import shutil
@@ -69,8 +69,8 @@ class Warehouse:
     def __init__(self, settings: Settings) -> None:
         """Lock the pipeline.
 
-        Raises WarehouseUnavailable when another consumer has locked it, ConfigurationError when dlt cannot use the
-        destination as it is set.
+        Raises WarehouseUnavailable when another consumer has locked it, ConfigurationError when dlt cannot
+        use the destination as it is set.
         """
         self._all_settings, self._settings = settings, settings.warehouse
         self._most_bytes = settings.consumer.batch_bytes
@@ -96,10 +96,10 @@ class Warehouse:
 
     @contextmanager
     def turn(self, partitions: Iterable[Partition] = ()) -> Iterator[None]:
-        """Hold the destination for one load of records of these partitions, with all that the load depends on.
+        """Hold the destination for one load of records of these partitions, and all that belongs to it.
 
-        The tables are made where they are missing, and the pipeline is made anew after a turn that failed. Raises
-        WarehouseUnavailable when the destination is out of reach.
+        The tables are made where they are missing, and the pipeline is made anew after a turn that failed.
+        Raises WarehouseUnavailable when the destination is out of reach.
         """
         partition_locks = sorted({f"{partition.topic}/{partition.number}" for partition in partitions})
         with loading_turn(self._all_settings, _TURN_SECONDS), fenced(self._pipeline, _TURN_SECONDS) as fence:
@@ -147,14 +147,16 @@ class Warehouse:
                     vendor=vendor,
                     account=account,
                     booking_id=booking_id,
-                    why="somebody changed it in the table bookings: the next message about the booking replaces it",
+                    why="somebody changed it in the table bookings: the next message about the booking"
+                    " replaces it",
                 )
         return rows
 
     def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
         """Return bookings' whole rows; within a turn.
 
-        Raises WarehouseUnavailable, and OutOfMemory where several rows are larger together than a batch may be.
+        Raises WarehouseUnavailable, and OutOfMemory where several rows are larger together than a batch may
+        be.
         """
         return self._booking_rows(SCHEMAS["bookings"].names, keys)
 
@@ -168,7 +170,8 @@ class Warehouse:
             size += sum(len(value) for value in values if isinstance(value, str))
             if size > self._most_bytes and len(booking_ids) > 1:
                 raise OutOfMemory(
-                    f"the stored rows of {len(booking_ids)} bookings are larger than {self._most_bytes} bytes together"
+                    f"the stored rows of {len(booking_ids)} bookings are larger than {self._most_bytes}"
+                    " bytes together"
                 )
         return rows
 
@@ -191,12 +194,18 @@ class Warehouse:
                     raise LoadRefused(f"what bookings has already: {error}") from error
 
     def letters(self, ids: Iterable[str]) -> Mapping[str, str]:
-        """Return the headers of stored dead letters with these ids, by id; within a turn. Raises WarehouseUnavailable."""
+        """Return the headers of stored dead letters with these ids, by id; within a turn.
+
+        Raises WarehouseUnavailable.
+        """
         rows = self._select("id, headers", "dead_letters", "id", ids)
         return {str(letter_id): headers or "" for letter_id, headers in rows}
 
     def loaded(self, loads: Iterable[str]) -> set[str]:
-        """Return those of these loads that the destination has; within a turn. Raises WarehouseUnavailable."""
+        """Return those of these loads that the destination has; within a turn.
+
+        Raises WarehouseUnavailable.
+        """
         self._loads_were_asked = True
         return {str(row[0]) for row in self._select("load_id", _LOADS_TABLE, "status = 0 AND load_id", loads)}
 
@@ -213,16 +222,16 @@ class Warehouse:
     def has(self, loads: frozenset[str]) -> bool:
         """Return whether it has all of these loads; within a turn. Raises WarehouseUnavailable.
 
-        Files are not asked, and then the answer is True: dlt would read those of every load there ever was. There only
-        `loaded` finds out, when a consumer starts.
+        Files are not asked, and then the answer is True: dlt would read those of every load there ever was.
+        There only `loaded` finds out, when a consumer starts.
         """
         return self._destination.destination_type == _FILES or self.loaded(loads) == loads
 
     def load(self, rows: Mapping[str, Sequence[Row]]) -> str:
         """Load rows, by table, within a turn at whose end they are visible, and return the load's id.
 
-        Raises WarehouseUnavailable; OutOfMemory when fewer rows may fit; LoadRefused or RowsTooLarge when these rows are
-        the reason.
+        Raises WarehouseUnavailable; OutOfMemory when fewer rows may fit; LoadRefused or RowsTooLarge when
+        these rows are the reason.
         """
         resources = [self._resource(table, rows[table.name]) for table in TABLES if table.name in rows]
         with translated():
@@ -241,7 +250,10 @@ class Warehouse:
         return max(extracted.loads_ids)
 
     def load_nothing(self) -> None:
-        """Load no rows into each table, in a turn of its own, to see whether loads work. Raises as `load` does."""
+        """Load no rows into each table, in a turn of its own, to see whether loads work.
+
+        Raises as `load` does.
+        """
         with self.turn():
             self.load({name: [] for name in _TABLE_NAMES})
 
@@ -252,7 +264,10 @@ class Warehouse:
         self._folder_lock.release()
 
     def _make_tables(self) -> None:
-        """Make missing tables. Raises WarehouseUnavailable also for what is refused: no record is to blame for it."""
+        """Make missing tables.
+
+        Raises WarehouseUnavailable also for what is refused: no record is to blame for it.
+        """
         try:
             with translated():
                 if self._failed or self._missing_tables([_SCHEMAS_TABLE]):
@@ -264,7 +279,8 @@ class Warehouse:
     def _restart(self) -> None:
         """Make the pipeline anew, and tables and columns that somebody took away.
 
-        dlt makes the tables of a load, and then notes that all of them exist; so its note is deleted where one does not.
+        dlt makes the tables of a load, and then notes that all of them exist; so its note is deleted where
+        one does not.
         """
         self._pipeline = self._fresh_pipeline()
         if self._pipeline.has_pending_data:
@@ -290,7 +306,7 @@ class Warehouse:
             return [name for name in tables if _columns(client, name) is None]
 
     def _missing_columns(self, tables: Iterable[str]) -> dict[str, list[str]]:
-        """Return our columns that tables lack, by table: an older version made them, or somebody dropped columns."""
+        """Return our columns that tables lack, by table: they are older, or somebody has dropped columns."""
         missing: dict[str, list[str]] = {}
         with self._pipeline.sql_client() as client:
             for name in tables:
@@ -335,7 +351,7 @@ def _marks(ids: Sequence[str]) -> str:
 
 
 def _write_dispositions(pipeline: dlt.Pipeline) -> dict[bool, Any]:
-    """Return how tables are written, by whether later rows replace: exactly where the destination can, else universally."""
+    """Return how tables are written, by whether later rows replace, with the best strategies there are."""
     strategies = pipeline.destination_client().capabilities.supported_merge_strategies or []
     return {
         True: {"disposition": "merge", "strategy": "upsert" if "upsert" in strategies else "delete-insert"},

@@ -1,7 +1,8 @@
 """Vendors' records in a form in which every field has a column of its own. Pure.
 
-dlt names columns in snake case: `fooBar` and `foo_bar`, `na!e` and `na%e`, or two names in Japanese would become one
-column, and all values but one would be lost. https://dlthub.com/docs/general-usage/naming-convention
+dlt names columns in snake case: `fooBar` and `foo_bar`, `na!e` and `na%e`, or two names in Japanese would
+become one column, and all values but one would be lost.
+https://dlthub.com/docs/general-usage/naming-convention
 """
 
 import json
@@ -25,10 +26,10 @@ Renamed = Callable[[str, str], None]
 
 
 class Fields:
-    """The fields of a table's records. Of names that share a column the first one owns it, and the others get a digest.
+    """The fields of a table's records.
 
-    `owners` are the names by path and column. They are stored from one sync to the next, or columns would swap their
-    meaning.
+    Of names that share a column the first one owns it, and the others get a digest. `owners` are the names by
+    path and column. They are stored from one sync to the next, or columns would swap their meaning.
     """
 
     def __init__(self, owners: MutableMapping[str, str], renamed: Renamed) -> None:

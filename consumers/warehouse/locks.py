@@ -15,15 +15,15 @@ from ingest.errors import WarehouseUnavailable
 from ingest.lock_file import acquire, holder
 from ingest.settings import Settings, WarehouseSettings
 from ingest.warehouse.destination import POSTGRES, credentials, make_folder
-from ingest.warehouse.errors import is_one, translated
+from ingest.warehouse.errors import has_type_named, translated
 from ingest.warehouse.lock import warehouse_lock
 
 _FOLDER_PATIENCE_SECONDS = 10.0
 _DUCKDB_THREADS = 2  # each takes buffers of its own
 _CONNECT_SECONDS = 2
 _ANSWER_MILLISECONDS = 2_000
-# The sessions that hold a lock for which a session of ours waits. Queries are not shown: they may contain anything.
-# https://www.postgresql.org/docs/current/functions-info.html
+# The sessions that hold a lock for which a session of ours waits. Queries are not shown: they may contain
+# anything. https://www.postgresql.org/docs/current/functions-info.html
 _BLOCKERS = """
 SELECT DISTINCT other.pid, other.usename, other.application_name, other.state,
        date_trunc('second', clock_timestamp() - other.xact_start)::text
@@ -38,8 +38,8 @@ ORDER BY other.pid LIMIT 3
 def lock_folder(folder: Path, busy: str) -> FileLock:
     """Make a pipeline's working folder, and lock it for this process.
 
-    Waits a moment for another process, which may be about to end. Raises WarehouseUnavailable, with the message `busy`
-    when another process keeps the lock.
+    Waits a moment for another process, which may be about to end. Raises WarehouseUnavailable, with the
+    message `busy` when another process keeps the lock.
     """
     make_folder(folder)
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
@@ -54,10 +54,11 @@ def lock_folder(folder: Path, busy: str) -> FileLock:
 
 @contextmanager
 def loading_turn(settings: Settings, patience: float) -> Iterator[None]:
-    """Take a turn at DuckDB's file, and keep it open: dlt opens it for each job, which costs more than a small load.
+    """Take a turn at DuckDB's file, and keep it open.
 
-    At other destinations there is nothing to wait for. Raises WarehouseUnavailable, also when another file took its
-    place meanwhile: what was written is in the one that is gone.
+    dlt opens it for each job, which would cost more than a small load. At other destinations there is nothing
+    to wait for. Raises WarehouseUnavailable, also when another file took its place meanwhile: what was
+    written is in the one that is gone.
     """
     file = settings.warehouse.duckdb_file
     with warehouse_lock(settings.warehouse, patience):
@@ -76,7 +77,7 @@ def loading_turn(settings: Settings, patience: float) -> Iterator[None]:
 
 
 def _connect(file: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:
-    """Open the file with limits for the whole process: by default DuckDB takes most of the machine's memory."""
+    """Open the file with limits for the whole process: DuckDB would take most of the machine's memory."""
     connection = duckdb.connect(str(file))
     connection.execute(f"SET memory_limit = '{memory_bytes} B'")
     connection.execute(f"SET threads = {_DUCKDB_THREADS}")
@@ -92,11 +93,11 @@ def _inode(file: Path) -> int | None:
 
 
 class Fence:
-    """Locks of PostgreSQL, each within one dataset, which end with the turn. At other destinations they do nothing.
+    """Locks of PostgreSQL, each within one dataset, which end with the turn.
 
-    Kafka hands a partition on without asking. Without a fence, a consumer that was frozen in a load would write, after
-    it wakes up, what was newest when it was frozen; and two consumers that share a staging dataset would empty it
-    under each other.
+    At other destinations they do nothing. Kafka hands a partition on without asking. Without a fence, a
+    consumer that was frozen in a load would write, after it wakes up, what was newest when it was frozen; and
+    two consumers that share a staging dataset would empty it under each other.
     """
 
     def __init__(self, client: SqlClientBase[Any] | None, dataset: str) -> None:
@@ -116,7 +117,7 @@ class Fence:
                 try:
                     self._client.execute_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", key)
                 except DatabaseException as error:
-                    if is_one(error.dbapi_exception, {"LockNotAvailable"}):
+                    if has_type_named(error.dbapi_exception, {"LockNotAvailable"}):
                         raise WarehouseUnavailable(
                             f"another consumer has the lock of {name},"
                             " in a load that does not come to an end: it may be frozen"

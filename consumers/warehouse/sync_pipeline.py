@@ -1,9 +1,10 @@
-"""A vendor's REST resources into the warehouse by dlt's `rest_api`: one pipeline per account, one load per resource.
+"""Pipelines that load vendors' REST resources by dlt's `rest_api`.
 
-A load is all or nothing, except for single records that the destination refuses. So is the state from which the next
-load starts: it is in the warehouse, and what an attempt left in the working folder is dropped. Each resource has a
-schema of its own, because dlt stores how far a resource was read by schema and name: a list that is read once for
-itself and once for the parts of its entries must not move the other's mark.
+There is one pipeline per account, and one load per resource. A load is all or nothing, except for single
+records that the destination refuses. So is the state from which the next load starts: it is in the warehouse,
+and what an attempt left in the working folder is dropped. Each resource has a schema of its own, because dlt
+stores how far a resource was read by schema and name: a list that is read once for itself and once for the
+parts of its entries must not move the other's mark.
 """
 
 import itertools
@@ -43,8 +44,8 @@ Count = Callable[[int], None]
 class SyncCounts:
     """The number of `rows` of a resource's table, and what was left out.
 
-    `absent` are requests for parts of what the vendor no longer has, `keyless` records without a key, and `refused` the
-    keys of records that the destination refuses, each with its reason.
+    `absent` are requests for parts of what the vendor no longer has, `keyless` records without a key, and
+    `refused` the keys of records that the destination refuses, each with its reason.
     """
 
     rows: int
@@ -56,8 +57,8 @@ class SyncCounts:
 class _RowFile:
     """The rows of a resource in a temporary file, so that they need not be read from the vendor again.
 
-    `key` are the columns that distinguish a row from the account's others; without them no row is stored. `owners` are
-    those of `Fields`.
+    `key` are the columns that distinguish a row from the account's others; without them no row is stored.
+    `owners` are those of `Fields`.
     """
 
     def __init__(self, file: IO[bytes], key: Sequence[str]) -> None:
@@ -123,7 +124,8 @@ class SyncPipeline:
     def load(self, name: str, count: Count) -> SyncCounts:
         """Load a resource, and call `count` with the number of records as they are read.
 
-        Raises VendorUnavailable, VendorRefused, WarehouseUnavailable, LoadRefused; its tables are then as they were.
+        Raises VendorUnavailable, VendorRefused, WarehouseUnavailable, LoadRefused; its tables are then as
+        they were.
         """
         self._absent.clear()
         keyless: list[str] = []
@@ -149,8 +151,8 @@ class SyncPipeline:
     ) -> int:
         """Load rows in parts, halved until the records to blame are alone; return how many rows were loaded.
 
-        How far the vendor's list was read is not stored, so that the next sync reads the refused records again. Raises
-        the refusal where too many are refused; what was loaded by then is right.
+        How far the vendor's list was read is not stored, so that the next sync reads the refused records
+        again. Raises the refusal where too many are refused; what was loaded by then is right.
         """
         loaded = 0
         pipeline: dlt.Pipeline | None = None
@@ -202,7 +204,7 @@ class SyncPipeline:
         return pipeline
 
     def _schema(self, pipeline: dlt.Pipeline, resource: str) -> dlt.Schema:
-        """Return the warehouse's newest schema of a resource, which another account may have made: types must agree."""
+        """Return the warehouse's newest schema of a resource, with which the types must agree."""
         name = f"{self._vendor}_{resource}"
         with (
             loading_turn(self._settings, _TURN_SECONDS),
@@ -252,7 +254,8 @@ class SyncPipeline:
     ) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """Return the function that makes a row of a record.
 
-        Which field owns which column is stored in dlt's state, with the marks of how far the account was read.
+        Which field owns which column is stored in dlt's state, with the marks of how far the account was
+        read.
         """
         fields: Fields | None = None
 
@@ -273,7 +276,7 @@ class SyncPipeline:
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """Raise our errors as they are, and VendorUnavailable for any other: it means an answer that cannot be read."""
+        """Raise VendorUnavailable for errors other than ours: they mean answers that cannot be read."""
         try:
             yield
         except Exception as error:

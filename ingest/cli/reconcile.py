@@ -176,12 +176,12 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
 def _probes(settings: Settings) -> "dict[str, Probe]":
     """What a comparison and its repairs need; each vendor's own trouble is in the metrics."""
     from ingest.probing import AppendProbe, probe_loaded
-    from ingest.warehouse.reach import reach
+    from ingest.warehouse.reach import check_reachable
 
     return {
         "log": AppendProbe(settings),
         "undone": lambda: probe_loaded(settings, settings.reconcile.undone_limit),
-        "warehouse": lambda: reach(settings.warehouse),
+        "warehouse": lambda: check_reachable(settings.warehouse),
         "state_dir": lambda: require_writable(Path(settings.reconcile.state_dir), "reconcile.state_dir"),
     }
 

@@ -22,9 +22,10 @@ _COLUMNS = [*COLUMNS, "loaded_at"]
 
 
 class StoredBookings:
-    """The table `bookings`, without rows where nothing was loaded yet. Every call raises WarehouseUnavailable.
+    """The table `bookings`, without rows where nothing was loaded yet.
 
-    Each query is a turn of its own at the warehouse, so that a consumer can load in between.
+    Every call raises WarehouseUnavailable. Each query is a turn of its own at the warehouse, so that a
+    consumer can load in between.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -55,9 +56,9 @@ class StoredBookings:
         since: datetime,
         until: datetime | None,
     ) -> Iterator[list[tuple[str, datetime]]]:
-        """Yield pages of booking ids and `loaded_at` of bookings with an instant in [since, until) in the column.
+        """Yield pages of booking ids with their `loaded_at`.
 
-        Gone bookings are left out.
+        The bookings have an instant in [since, until) in the column. Gone bookings are left out.
         """
         before, end = (f" AND {column} < %s", [until]) if until else ("", [])
         condition = (
@@ -94,7 +95,7 @@ class StoredBookings:
         return [stored for row in rows if (stored := _stored_or_none(row))]
 
     def _existing_columns(self) -> Sequence[str]:
-        """Return our columns that the table has: a consumer of a newer version adds new ones when it starts."""
+        """Return our columns that the table has. A consumer adds those that are new when it starts."""
         if not self._has_all_columns:
             existing = {column.lower() for column in self._query(["*"], "1 = 0", ["", ""]).columns}
             self._has_all_columns = existing.issuperset(_COLUMNS)

@@ -1,4 +1,4 @@
-"""The webhooks of an account as the warehouse has them: when they arrived, what was missed, and which secret signs."""
+"""When webhooks of an account arrived, and which secret signed them, as the warehouse has it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _MISSED = (
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """When the newest webhook came (`last`), and when the newest change happened that only reconciliation found (`missed`)."""
+    """When the newest webhook came, and when the newest change happened that webhooks missed."""
 
     last: datetime | None = None
     missed: datetime | None = None
@@ -69,12 +69,16 @@ def arrived_types(settings: Settings, vendor: str, account: str) -> dict[str, da
 def last_signed(
     settings: Settings, vendor: str, account: str, since: datetime, old: Sequence[str]
 ) -> tuple[datetime | None, datetime | None]:
-    """Return when the newest webhook after `since` came that was signed with a new secret, and with an `old` one.
+    """Return when the newest webhooks came that were signed with a new secret, and with an `old` one.
 
-    Secrets are named by their places among the account's secrets, from "1" on. Raises WarehouseUnavailable.
+    Only webhooks after `since` count. Secrets are named by their places among the account's secrets, from "1"
+    on. Raises WarehouseUnavailable.
     """
     is_old = f"signed_by IN ({', '.join(['%s'] * len(old))})"
-    times = f"max(CASE WHEN {is_old} THEN NULL ELSE received_at END), max(CASE WHEN {is_old} THEN received_at END)"
+    times = (
+        f"max(CASE WHEN {is_old} THEN NULL ELSE received_at END), max(CASE WHEN {is_old} THEN received_at"
+        " END)"
+    )
     sql = f"SELECT {times} {_EVENTS} AND received_at > %s"
     rows = query_or_empty(settings, sql, [*old, *old, vendor, account, since]).rows
     return (rows[0][0], rows[0][1]) if rows else (None, None)

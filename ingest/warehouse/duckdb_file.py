@@ -67,10 +67,10 @@ class DuckDBFile:
             return _result(connection.execute(sql), bounds)
 
     def query_attached(self, sql: str, parameters: Sequence[Any]) -> QueryResult:
-        """Run one of many queries: the file is attached to a connection that stays, with values as DuckDB returns them.
+        """Run one of many queries, and return values as DuckDB has them.
 
-        Another program that has the file open takes no turns, so it is waited for. Raises WarehouseUnavailable,
-        of it NothingLoaded where there is no table.
+        The file is attached to a connection that stays. Another program that has the file open takes no
+        turns, so it is waited for. Raises WarehouseUnavailable, of it NothingLoaded where there is no table.
         """
         import duckdb
 
@@ -164,7 +164,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_statement(connection: "DuckDBPyConnection", sql: str, *, only_reading: bool = False) -> None:
-    """Raise ConfigurationError unless there is exactly one statement, which reads where `only_reading` is set."""
+    """Raise ConfigurationError unless there is exactly one statement, and it reads if `only_reading`."""
     statements = connection.extract_statements(sql)
     number = len(statements)
     if number == 0:

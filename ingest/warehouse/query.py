@@ -23,7 +23,8 @@ from ingest.warehouse.values import (
 def query(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> QueryResult:
     """Run a statement, in which `%s` stands for a parameter where there are any, and parse its JSON values.
 
-    Raises WarehouseUnavailable, of it NothingLoaded; ConfigurationError for bad SQL, of it NoSuchTable; UnreadableValue.
+    Raises WarehouseUnavailable, of it NothingLoaded; ConfigurationError for bad SQL, of it NoSuchTable;
+    UnreadableValue.
     """
     return _with_parsed_json(query_exact(settings, sql, parameters))
 

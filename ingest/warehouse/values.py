@@ -13,7 +13,8 @@ import orjson
 from ingest.errors import PayloadError, UnreadableValue
 from ingest.instant import parse_instant
 
-# The version of a row of `bookings`: the vendor's version, which begins with a digit, and the time of the event.
+# The version of a row of `bookings`: the vendor's version, which begins with a digit, and the time of the
+# event.
 _VERSION_PATTERNS = [f"{digit}%/____-__-__T%Z" for digit in range(10)]
 _VERSION = re.compile(
     "|".join(pattern.replace("_", ".").replace("%", ".*") for pattern in _VERSION_PATTERNS), re.DOTALL
@@ -82,7 +83,7 @@ def in_utc(value: Any) -> Any:
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """Number the repetitions of a column's name (id, id_2), so that no column hides another one."""
+    """Return names of columns with repetitions numbered (id, id_2), so that none hides another one."""
     distinct: list[str] = []
     for name in names:
         numbered = (f"{name}_{number}" for number in count(2))

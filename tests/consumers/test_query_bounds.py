@@ -11,7 +11,7 @@ import pytest
 
 from ingest.errors import ConfigurationError
 from ingest.warehouse.bounds import MOST_ROWS, Bounds
-from ingest.warehouse.destination import check_reads
+from ingest.warehouse.destination import check_only_reads
 from ingest.warehouse.query import query_bounded
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.rig import PATIENCE, ROOT, Command, Rig, Tree, opened, tree_for
@@ -210,7 +210,7 @@ def test_elsewhere_one_statement_that_reads_is_allowed(dialect: str | None) -> N
         "select a from t union all select 2",
         "(select 'x;y' from t) -- z",
     ):
-        check_reads(sql, dialect)
+        check_only_reads(sql, dialect)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -226,7 +226,7 @@ def test_elsewhere_one_statement_that_reads_is_allowed(dialect: str | None) -> N
 )  # fmt: skip
 def test_elsewhere_nothing_else_is(dialect: str | None, sql: str) -> None:
     with pytest.raises(ConfigurationError):
-        check_reads(sql, dialect)
+        check_only_reads(sql, dialect)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_elsewhere_nothing_else_is(dialect: str | None, sql: str) -> None:
 )  # fmt: skip
 def test_a_lake_is_no_way_to_other_files(table: str) -> None:
     with pytest.raises(ConfigurationError, match="no files"):
-        check_reads(f"select * from {table}", "duckdb")
-    check_reads("select * from ingest.bookings, range(3), unnest([1])", "duckdb")
+        check_only_reads(f"select * from {table}", "duckdb")
+    check_only_reads("select * from ingest.bookings, range(3), unnest([1])", "duckdb")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_lake_is_no_way_to_other_files(table: str) -> None:
 )  # fmt: skip
 def test_no_destination_is_a_way_to_other_files(dialect: str, table: str) -> None:
     with pytest.raises(ConfigurationError):
-        check_reads(f"select * from {table}", dialect)
+        check_only_reads(f"select * from {table}", dialect)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_no_destination_is_a_way_to_other_files(dialect: str, table: str) -> Non
     ],
 )
 def test_tables_of_any_destination_are_read(dialect: str, sql: str) -> None:
-    check_reads(sql, dialect)
+    check_only_reads(sql, dialect)
 
 
 REACHING_POSTGRES = [

@@ -17,7 +17,7 @@ from consumers.warehouse.rights import check_warehouse
 from ingest.errors import WarehouseUnavailable
 from ingest.finding import Finding, State
 from ingest.settings import Settings
-from ingest.warehouse.reach import reach
+from ingest.warehouse.reach import check_reachable
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.rig import Tree, changed
 from tests.kafka.broker import free_port
@@ -186,7 +186,7 @@ def test_why_nobody_is_let_in_is_told(
     assert found.failed
     assert told in found.detail
     with pytest.raises(WarehouseUnavailable) as error:
-        reach(settings.warehouse)
+        check_reachable(settings.warehouse)
     assert told in str(error.value)
 
 
@@ -293,4 +293,4 @@ def test_a_server_that_does_not_answer_is_given_up_soon() -> None:
             {"warehouse": {"destination": "postgres", "credentials": f"postgresql://a:b@127.0.0.1:{port}/x"}}
         )
         with pytest.raises(WarehouseUnavailable, match="timeout expired"):
-            reach(settings.warehouse)
+            check_reachable(settings.warehouse)
