@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 from ingest.errors import ConfigurationError
+from ingest.locks import lock_orphan
 
 
 def replace_private(file: Path, content: bytes) -> None:
@@ -41,8 +42,7 @@ def remove_left_copies(file: Path) -> None:
     name = re.compile(rf"\.{re.escape(file.name)}-[a-z0-9_]{{8}}")
     with suppress(OSError):
         for copy in [path for path in file.parent.iterdir() if name.fullmatch(path.name)]:
-            with suppress(OSError), copy.open("rb") as left:
-                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+            with suppress(OSError), lock_orphan(copy):
                 copy.unlink()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
 from ingest.errors import ConfigurationError
+from ingest.locks import lock_orphan
 
 _LOCK = "in-use"
 
@@ -52,8 +53,7 @@ def _lock(folder: Path) -> int:
 
 def _remove_left(prefix: str) -> None:
     for folder in Path(gettempdir()).glob(f"{prefix}*"):
-        with suppress(OSError), (folder / _LOCK).open("rb") as lock:  # another user's cannot be opened
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
+        with suppress(OSError), lock_orphan(folder / _LOCK):  # fails for another user's folder too
             shutil.rmtree(folder)
 
 
