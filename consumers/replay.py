@@ -19,8 +19,16 @@ from ingest.clock import is_future
 from ingest.errors import LogUnavailable, PayloadError
 from ingest.event import REPLAY_OF, Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Backlog, Partition, Producer, Reader, Record, StoredRecord, append_apart
-from ingest.opening import read_backlog
+from ingest.log import (
+    APPEND_SECONDS,
+    Backlog,
+    Partition,
+    Producer,
+    Reader,
+    Record,
+    StoredRecord,
+    append_records,
+)
 from ingest.settings import Settings
 from ingest.waits import Wait
 
@@ -31,7 +39,6 @@ _PART_BYTES = 8 * 1024 * 1024
 _ROOM = 1000  # records that may wait for a consumer when the next part is appended: one part is loaded while another one waits
 _LOOK_SECONDS = 0.2
 _STALLED_SECONDS = 60.0
-_APPEND_SECONDS = 30.0
 # Before the place where a run was stopped; records may be appended long after they were received, from a spool for one.
 _OVERLAP = timedelta(hours=1)
 
@@ -178,7 +185,7 @@ class Replay:
             self._follow(self.report)
         if self._producer:
             self.report.appended = True
-            written = {entry.partition: entry.next for entry in read_backlog(self._settings)}
+            written = {entry.partition: entry.next for entry in self._settings.build_log().backlog()}
             self._wait(
                 lambda backlog: any(entry.committed < written.get(entry.partition, 0) for entry in backlog)
             )
@@ -216,8 +223,8 @@ class Replay:
         for stored in part:
             topics.setdefault(stored.partition.topic, []).append(again(stored))
         for topic, records in topics.items():
-            for record, refusal in append_apart(
-                producer, topic, records, _APPEND_SECONDS, "what is replayed"
+            for record, refusal in append_records(
+                producer, topic, records, APPEND_SECONDS, "what is replayed"
             ):
                 self.report.skipped[Skipped.REFUSED] += 1
                 log.warning("replay.refused", position=record.headers[REPLAY_OF], why=str(refusal))
@@ -228,7 +235,7 @@ class Replay:
         wait = Wait(
             f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log; gives up when none does for {_STALLED_SECONDS:.0f} s"
         )
-        while busy(backlog := read_backlog(self._settings)):
+        while busy(backlog := self._settings.build_log().backlog()):
             wait.look()
             if (now_committed := sum(entry.committed for entry in backlog)) != committed:
                 committed, moved_at = now_committed, time.monotonic()

@@ -10,7 +10,7 @@ import orjson
 
 from ingest.event import digest
 from ingest.instant import format_instant
-from ingest.log import Producer, Record, append_apart
+from ingest.log import Producer, Record, append_records
 
 # Why something is set aside, in a word and for a person.
 REASONS: Mapping[str, str] = {
@@ -116,12 +116,12 @@ def _json(headers: Mapping[str, str]) -> str:
 def append_letters(producer: Producer, topic: str, letters: Sequence[DeadLetter], seconds: float) -> None:
     """Append them and return when they are durable, each shortened where the log takes it no longer. Raises LogUnavailable."""
     whole = {letter.id: letter for letter in letters}
-    refused = append_apart(
+    refused = append_records(
         producer, topic, [letter.to_record() for letter in letters], seconds, "the dead letters"
     )
     for longest in _SHORTER:
         shorter = [whole[record.headers["ce_id"]].to_record(longest) for record, _ in refused]
-        refused = append_apart(producer, topic, shorter, seconds, "the dead letters") if shorter else []
+        refused = append_records(producer, topic, shorter, seconds, "the dead letters") if shorter else []
     for _, refusal in refused:
         raise refusal
 

@@ -18,7 +18,6 @@ from ingest.clock import CLOCK_SKEW
 from ingest.errors import IngestError, LogUnavailable
 from ingest.event import Event
 from ingest.log import Partition
-from ingest.opening import open_reader, read_backlog
 from ingest.rest.reaching import explain
 from ingest.settings import Settings
 from ingest.tls import fault
@@ -200,7 +199,7 @@ class Doctor:
 
     def _place(self) -> tuple[Partition, int] | None:
         topic = self._settings.topic(self._account.vendor)
-        reader = open_reader(self._settings, self._delivery.received_at - CLOCK_SKEW, [topic])
+        reader = self._settings.build_log().reader(self._delivery.received_at - CLOCK_SKEW, [topic])
         try:
             for stored in reader.records():
                 if stored.record.headers.get("ce_id") == self.event.id:
@@ -228,7 +227,7 @@ class Doctor:
         partition, offset = self._position
         return any(
             entry.partition == partition and entry.committed > offset
-            for entry in read_backlog(self._settings)
+            for entry in self._settings.build_log().backlog()
         )
 
     def _warehouse(self) -> Step:

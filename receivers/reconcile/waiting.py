@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ingest.errors import LogUnavailable
-from ingest.opening import read_backlog
 from ingest.settings import Settings
 from ingest.waits import Wait
 from receivers.spool.folder import spool_states
@@ -36,11 +35,13 @@ def wait_for_spools(settings: Settings) -> None:
 def wait_for_consumer(settings: Settings, topic: str) -> None:
     """Until all that is in the topic now is loaded. Raises LogUnavailable when no consumer gets on with it."""
     targets = {
-        entry.partition: entry.next for entry in read_backlog(settings) if entry.partition.topic == topic
+        entry.partition: entry.next
+        for entry in settings.build_log().backlog()
+        if entry.partition.topic == topic
     }
 
     def look() -> int:
-        committed = {entry.partition: entry.committed for entry in read_backlog(settings)}
+        committed = {entry.partition: entry.committed for entry in settings.build_log().backlog()}
         return sum(max(0, target - committed.get(partition, 0)) for partition, target in targets.items())
 
     def stalled(left: int) -> str:

@@ -13,7 +13,6 @@ from typing import TypeVar
 from kafka.errors import KafkaError
 
 from ingest.errors import LogUnavailable, WarehouseUnavailable
-from ingest.opening import sqlite_path
 from ingest.vendors import vendor_names
 from tests.e2e.processes import Process
 from tests.faults.child import Child, signal_to
@@ -256,7 +255,7 @@ class Breaker:
 
     async def restore_log(self, fault: Fault) -> bool:
         """Under all that use it."""
-        path = sqlite_path(self._stand.settings)
+        path = self._stand.settings.build_log().file
         async with self._turns["log's file"]:
             try:
                 kept = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
@@ -270,7 +269,7 @@ class Breaker:
 
     async def delete_wal(self, _: Fault) -> bool:
         """Under all that use it."""
-        path = sqlite_path(self._stand.settings)
+        path = self._stand.settings.build_log().file
         async with self._turns["log's file"]:
             wal = path.with_name(f"{path.name}-wal") if path else None
             if wal is None or not wal.exists():

@@ -9,9 +9,9 @@ import pytest
 
 from ingest import disk
 from ingest.log import Record
+from ingest.log.backend import KafkaLog
 from ingest.log.sqlite import SqliteProducer
 from ingest.settings import Settings
-from receivers.spool import folder as opening
 from receivers.spool.folder import readiness
 from tests.receivers.running import unused_port
 
@@ -110,7 +110,7 @@ def test_kafka_away_and_a_spool_that_cannot_be_written_to_is_not_ready(
 def test_kafka_there_and_no_spool_is_ready_with_a_warning(
     kafka: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "probe_append", lambda _: None)
+    monkeypatch.setattr(KafkaLog, "probe_append", lambda _: None)
     assert _states(kafka) == {"log": "ok", "spool": "warning"}
     assert "deliveries will be answered 503 when Kafka is away: there is no spool file" in _details(kafka)
     _spool(kafka)

@@ -8,7 +8,6 @@ from ingest.errors import ConfigurationError
 from ingest.finding import Finding, failed, ok, warning
 from ingest.scratch import check_scratch
 from ingest.settings import Settings
-from ingest.stores import store_folders
 
 _MIB, _GIB = 1024**2, 1024**3
 
@@ -98,7 +97,7 @@ def check_disk(settings: Settings) -> list[Finding]:
     """How much room there is for the log, the spool, the warehouse and the rest, on each disk once."""
     disks: dict[int, list[str]] = {}
     free: dict[int, int] = {}
-    for name, folder in store_folders(settings).items():
+    for name, folder in settings.store_folders().items():
         disk = nearest(folder).stat().st_dev
         disks.setdefault(disk, []).append(name)
         free[disk] = free_bytes(folder)
