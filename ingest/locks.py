@@ -62,7 +62,7 @@ def exclusive(
             if remaining <= 0:
                 raise busy(lock_holder(path)) from None
             if purpose:
-                wait.look(f"{purpose}{lock_holder(path)}")
+                wait.announce_if_due(f"{purpose}{lock_holder(path)}")
         else:
             return HeldLock(lock)
 

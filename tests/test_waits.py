@@ -63,14 +63,14 @@ def test_a_wait_of_unknown_length_says_how_long_it_has_been_and_what_for(
 ) -> None:
     wait = Wait("a consumer has to load it", 60)
     for second in range(31):
-        wait.look("it still has to" if second > 20 else "")
+        wait.announce_if_due("it still has to" if second > 20 else "")
         clock.pass_by(1)
     assert told == [
         "still waiting after 2 s (at most 60 s): a consumer has to load it",
         "still waiting after 17 s (at most 60 s): a consumer has to load it",
     ]
     clock.pass_by(5)
-    wait.look()
+    wait.announce_if_due()
     assert told[2:] == ["still waiting after 36 s (at most 60 s): it still has to"]
 
 

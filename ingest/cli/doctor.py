@@ -254,7 +254,7 @@ class Doctor:
         """What `look` says at the end: as soon as it is something, or when the time is over."""
         wait, end = Wait(reason, seconds), time.monotonic() + seconds
         while not (found := look()) and time.monotonic() < end:
-            wait.look()
+            wait.announce_if_due()
             time.sleep(_LOOK_SECONDS)
         return found
 

@@ -10,12 +10,13 @@ from ingest.dead_letter import DeadLetter, append_letters
 from ingest.errors import LogRefused
 from ingest.event import Event
 from ingest.log import APPEND_SECONDS, Producer, Record, append_records, wait_until_durable
+from ingest.log.consumption import wait_until_consumed
 from ingest.settings import Settings
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.progress import Progress
 from receivers.reconcile.repairs import Log
 from receivers.reconcile.report import Counts
-from receivers.reconcile.waiting import wait_for_consumer, wait_for_spools
+from receivers.reconcile.waiting import wait_for_spools
 
 log = structlog.get_logger()
 
@@ -45,7 +46,7 @@ class Outlet:
     def wait(self) -> bool:
         """Until all that was acknowledged is loaded, as far as it can be seen from here."""
         wait_for_spools(self.settings)
-        wait_for_consumer(self.settings, self.topic)
+        wait_until_consumed(self.settings.build_log(), [self.topic])
         return True
 
     def _append(self, topic: str, records: Sequence[Record]) -> None:

@@ -301,7 +301,7 @@ def test_stopped_by_hand_it_says_how_to_go_on_and_that_brings_the_rest(
 
 
 def test_when_nobody_consumes_it_says_so_and_how_to_go_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.replay._STALLED_SECONDS", 0.3)
+    monkeypatch.setattr("ingest.waits.STALLED_SECONDS", 0.3)
     rig.load(sample(1))
     with closing(rig.settings.build_log().reader(None)) as reader:
         replay = Replay(rig.settings, reader, rig.producer, Wanted())
