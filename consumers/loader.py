@@ -27,7 +27,7 @@ from consumers.versions import Candidate
 from consumers.warehouse import Warehouse
 from consumers.warehouse.blocked import blockers
 from ingest.booking import BookingStatus
-from ingest.dead_letter import DeadLetter, append_letters
+from ingest.dead_letter import DeadLetter, append_dead_letters
 from ingest.errors import (
     CommitFailed,
     IngestError,
@@ -333,7 +333,7 @@ class Loader:
         """After the load, which may have to be repeated, and before the commit. Raises LogUnavailable."""
         if not letters:
             return
-        append_letters(self._producer, self._settings.dead_letter_topic, letters, APPEND_SECONDS)
+        append_dead_letters(self._producer, self._settings.dead_letter_topic, letters, APPEND_SECONDS)
         for letter in letters:
             DEAD_LETTERS.labels(*whose(letter.source), letter.reason).inc()
 

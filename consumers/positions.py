@@ -9,7 +9,7 @@ from consumers.warehouse import Warehouse
 from ingest.event import Event
 from ingest.log import APPEND_SECONDS, Change, Consumer, Partition, Producer, wait_until_durable
 from ingest.log.bookmarks import Bookmark, Bookmarks
-from ingest.loss import loss_note
+from ingest.loss import build_loss_note
 from ingest.settings import Settings
 from ingest.telemetry import READ_AGAIN
 
@@ -96,4 +96,4 @@ def _loss_notes(change: Change, settings: Settings) -> Iterator[Event]:
     what = f"{change.partition.topic}/{change.partition.number}/{change.before}"
     for name, account in settings.accounts.items():
         if settings.topic(account.vendor) == change.partition.topic:
-            yield loss_note(f"/{account.vendor}/{name}", datetime.now(UTC), what)
+            yield build_loss_note(f"/{account.vendor}/{name}", datetime.now(UTC), what)

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ingest.clock import CLOCK_REMEDY
-from ingest.dead_letter import DeadLetter, kept_headers, kept_query
+from ingest.dead_letter import DeadLetter, redact_headers, redact_query
 from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
 from ingest.event import SENT_AT
@@ -228,7 +228,7 @@ class Webhooks:
 
 
 def _dead_letter(account: AnyAccount, verified: VerifiedDelivery, reason: str, detail: str) -> DeadLetter:
-    headers = kept_headers(
+    headers = redact_headers(
         (line for line in verified.delivery.headers.lines if line[0] != account.credential_header),
         account.event_headers,
         account.settings.live_secrets(),
@@ -242,6 +242,6 @@ def _dead_letter(account: AnyAccount, verified: VerifiedDelivery, reason: str, d
         happened_at=verified.received_at,
         data=verified.body,
         headers=headers,
-        query=kept_query(verified.delivery.query, account.event_parameters),
+        query=redact_query(verified.delivery.query, account.event_parameters),
         signed_by=verified.proof.signed_by,
     )

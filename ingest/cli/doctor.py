@@ -20,7 +20,7 @@ from ingest.event import Event
 from ingest.log import Partition
 from ingest.rest.reaching import explain
 from ingest.settings import Settings
-from ingest.tls import fault
+from ingest.tls import explain_tls_error
 from ingest.vendors import AnyAccount, Delivery
 from ingest.waits import Wait
 
@@ -113,7 +113,7 @@ class Doctor:
                         f"{address} accepts connections, its certificate is valid ({secure.version()})",
                     )
         except ssl.SSLError as error:
-            found = fault(error, host)
+            found = explain_tls_error(error, host)
             return Step(
                 "connection",
                 f"{address}: {found.text}",

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from ingest.dead_letter import DeadLetter, append_letters
+from ingest.dead_letter import DeadLetter, append_dead_letters
 from ingest.errors import LogRefused
 from ingest.event import Event
 from ingest.log import APPEND_SECONDS, Producer, Record, append_records, wait_until_durable
@@ -37,7 +37,7 @@ class Outlet:
 
     def set_aside(self, letters: Sequence[DeadLetter]) -> None:
         """As dead letters."""
-        append_letters(self.producer, self.settings.dead_letter_topic, letters, APPEND_SECONDS)
+        append_dead_letters(self.producer, self.settings.dead_letter_topic, letters, APPEND_SECONDS)
 
     def tell(self, event: Event) -> None:
         """How a run ended. Returns when it is durable."""

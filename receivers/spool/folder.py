@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from ingest.disk import write_trouble
+from ingest.disk import explain_unwritable
 from ingest.duration import describe_duration
 from ingest.errors import LogUnavailable
 from ingest.finding import Finding, State, failure, ok, warning
@@ -143,7 +143,7 @@ def _room_in_file(settings: Settings) -> None:
 def _room(settings: Settings) -> list[SpoolState]:
     """The spool's files. Raises LogUnavailable when no more records fit into it."""
     folder = Path(settings.receiver.spool_dir)
-    if trouble := write_trouble(folder):
+    if trouble := explain_unwritable(folder):
         raise LogUnavailable(f"receiver.spool_dir {folder}: {trouble}")
     states = spool_states(settings)
     if states and all(state.bytes >= settings.receiver.spool_limit for state in states):

@@ -19,7 +19,7 @@ def failing(rig: Rig, **other: object) -> dict[str, Finding]:
     settings = rig.settings.model_copy(update=other)
     return {
         finding.check: finding
-        for finding in Readiness(_probes(settings, rig.loader), patience=PATIENCE).findings()
+        for finding in Readiness(_probes(settings, rig.loader), timeout=PATIENCE).findings()
         if finding.failed
     }
 
@@ -66,7 +66,7 @@ def test_a_server_that_is_gone_is_a_reason_at_once(postgres_rig: Rig, postgres: 
 
 def test_a_reconciliation_needs_log_warehouse_and_a_place_for_its_state(rig: Rig, tmp_path: Path) -> None:
     assert not any(
-        finding.failed for finding in Readiness(reconcile_probes(rig.settings), patience=PATIENCE).findings()
+        finding.failed for finding in Readiness(reconcile_probes(rig.settings), timeout=PATIENCE).findings()
     )
     (tmp_path / "occupied").write_text("a file")
     settings = Settings.model_validate(
@@ -79,7 +79,7 @@ def test_a_reconciliation_needs_log_warehouse_and_a_place_for_its_state(rig: Rig
     )
     found = {
         finding.check: finding
-        for finding in Readiness(reconcile_probes(settings), patience=PATIENCE).findings()
+        for finding in Readiness(reconcile_probes(settings), timeout=PATIENCE).findings()
     }
     assert {name for name, finding in found.items() if finding.failed} == {"log", "state_dir"}
     assert "reconcile.state_dir" in found["state_dir"].detail

@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 
 from ingest import undone
-from ingest.disk import write_trouble
+from ingest.disk import explain_unwritable
 from ingest.errors import LogUnavailable
 from ingest.finding import Finding
 from ingest.log import Record
@@ -105,7 +105,7 @@ def test_a_log_on_a_full_disk_takes_no_records_and_the_probes_know(
         for probe in (settings.build_log().probe_append, settings.build_log().probe_read):
             with pytest.raises(LogUnavailable, match="No space left"):
                 probe()
-        assert "No space left" in write_trouble(folder)
+        assert "No space left" in explain_unwritable(folder)
         mounted.empty()
         settings.build_log().probe_append()
         producer.append("topic", [Record("key", b"")]).result(60)
