@@ -17,6 +17,8 @@ from ingest.log import Record
 
 # What a reconciliation appends to the audit topic when it ends; its data is a row of `reconciliations`.
 RECONCILED = "ingest.reconciliation.finished"
+# What a process appends to the audit topic to learn whether the log takes records; nothing is made of it.
+PROBE = "ingest.log.probe"
 _OF_OURS = "ingest."
 
 # How far the clocks of a vendor's own machines may differ: that which makes an event, and that which signs and sends it.

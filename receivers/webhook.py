@@ -4,7 +4,6 @@ import asyncio
 import math
 import traceback
 from collections.abc import Mapping
-from concurrent.futures import Future
 from datetime import UTC, datetime
 from time import monotonic, perf_counter
 
@@ -27,7 +26,6 @@ from ingest.telemetry import (
     DEAD_LETTERS,
     DELIVERIES,
     DELIVERY_SECONDS,
-    OLDEST_UNDONE_SECONDS,
     SIGNED_BY,
 )
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
@@ -66,9 +64,6 @@ class Webhooks:
         self._accounts = accounts
         self._producer = producer
         self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
-        self._appending: dict[
-            Future[None], float
-        ] = {}  # since when the log has not acknowledged, the oldest first
         self._clock = SignatureClock()
         self._next_diagnosis = -math.inf
 
@@ -215,16 +210,11 @@ class Webhooks:
         """Returns once durable. Raises LogUnavailable when that is not so within the time limit."""
         future = self._producer.append(topic, [record])
         held.until(future)
-        self._appending[future] = monotonic()
         try:
             async with asyncio.timeout(self._settings.receiver.append_timeout.total_seconds()):
                 await asyncio.wrap_future(future)
         except TimeoutError:
             raise LogUnavailable("the log did not acknowledge within receiver.append_timeout") from None
-        finally:
-            self._appending.pop(future, None)
-            now = monotonic()
-            OLDEST_UNDONE_SECONDS.set(now - next(iter(self._appending.values()), now))
 
 
 def _dead_letter(account: AnyAccount, verified: VerifiedDelivery, reason: str, detail: str) -> DeadLetter:

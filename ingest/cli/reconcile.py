@@ -157,13 +157,12 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
 
 def _probes(settings: Settings) -> "dict[str, Probe]":
     """What a comparison and its repairs need; each vendor's own trouble is in the metrics."""
-    from ingest.probing import probe_loaded
+    from ingest.probing import AppendProbe, probe_loaded
     from ingest.warehouse.reach import reach
 
-    log = settings.build_log()
     return {
-        "log": log.probe_append,
-        "undone": lambda: probe_loaded(log, settings.reconcile.undone_limit),
+        "log": AppendProbe(settings),
+        "undone": lambda: probe_loaded(settings.build_log(), settings.reconcile.undone_limit),
         "warehouse": lambda: reach(settings.warehouse),
         "state_dir": lambda: require_writable(Path(settings.reconcile.state_dir), "reconcile.state_dir"),
     }

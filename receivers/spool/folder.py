@@ -1,5 +1,6 @@
 """The spool that the settings ask for, as a receiver opens it and as others see it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -82,10 +83,13 @@ def spool_states(settings: Settings) -> list[SpoolState]:
     return [_state(path) for path in spool_files(Path(settings.receiver.spool_dir))]
 
 
-def readiness(settings: Settings) -> list[Finding]:
-    """A receiver is ready while it can keep a delivery: in the log, or in a spool that has room, if it has one."""
+def readiness(settings: Settings, probe: Callable[[], None]) -> list[Finding]:
+    """A receiver is ready while it can keep a delivery: in the log, or in a spool that has room, if it has one.
+
+    `probe` raises LogUnavailable where the log takes no records.
+    """
     try:
-        settings.build_log().probe_append()
+        probe()
     except LogUnavailable as error:
         if not settings.uses_spool:
             return [failure("log", error)]

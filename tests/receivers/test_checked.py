@@ -46,6 +46,6 @@ def test_the_workers_of_a_receiver_are_recognised(start: Start) -> None:
     assert owner is not None
     assert owner.is_ingest
     for pid in receiver.children():
-        worker = port_owner._owner(pid)
+        worker = port_owner._process(pid)
         assert worker is not None
         assert worker.is_ingest
