@@ -40,7 +40,7 @@ from ingest.errors import (
 )
 from ingest.event import Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import APPEND_SECONDS, Change, Consumer, Producer, StoredRecord
+from ingest.log import APPEND_SECONDS, Consumer, PositionChange, Producer, StoredRecord
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
@@ -108,7 +108,7 @@ class Loader:
             None  # the consumer's generation in which the warehouse had what the commits depend on
         )
         self._depends_on: frozenset[str] = frozenset()  # the loads that they depend on
-        self._changes: list[Change] = []  # of the log, not noted yet
+        self._changes: list[PositionChange] = []  # of the log, not noted yet
         self._load_id = ""  # of this batch's newest load
         self._lag_due = 0.0
         self.trouble: IngestError | None = None

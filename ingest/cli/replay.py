@@ -106,7 +106,7 @@ def _opened(settings: Settings, wanted: "Wanted", *, dry_run: bool, quiet: bool)
 
 
 def _say_where_it_begins(reader: Reader, since: datetime | None) -> None:
-    begins = reader.begins()
+    begins = reader.begins_at()
     if begins is None:
         print_note("the log has no records")
     elif since and begins > since:

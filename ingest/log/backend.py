@@ -133,17 +133,17 @@ class KafkaLog:
     def check(self) -> list[Finding]:
         from ingest.log.kafka import rights
 
-        return rights.look(self.servers, self._settings, self._group, self._topics)
+        return rights.check_rights(self.servers, self._settings, self._group, self._topics)
 
     def probe_append(self) -> None:
         from ingest.log.kafka import rights
 
-        rights.may_write(self.servers, self._settings, self._topics)
+        rights.require_write(self.servers, self._settings, self._topics)
 
     def probe_read(self) -> None:
         from ingest.log.kafka import rights
 
-        rights.may_read(self.servers, self._settings, self._group, self._topics)
+        rights.require_read(self.servers, self._settings, self._group, self._topics)
 
 
 def build_log(

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from ingest.errors import CommitFailed, LogUnavailable
-from ingest.log import Change, Partition, Record
+from ingest.log import Partition, PositionChange, Record
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, SqliteReader, backlog
 from ingest.log.sqlite.probe import try_append
 from tests.log.harness import PATIENCE, append, numbered, read, values
@@ -260,7 +260,7 @@ def test_a_consumer_reads_what_a_restored_log_got_below_its_position(
         found = read(consumer, 20)
         assert values(found)[5:] == [record.value for record in numbered(15, start=100)]
         assert consumer.generation() != generation
-        assert consumer.changes() == [Change(Partition(TOPIC), committed, 0)]
+        assert consumer.changes() == [PositionChange(Partition(TOPIC), committed, 0)]
 
 
 def change_in_place(path: Path, *statements: str) -> None:
@@ -345,7 +345,7 @@ def test_nothing_is_acknowledged_into_a_copy_that_is_written_over_the_file_until
         acknowledged = {*writer.acknowledged, *other.acknowledged}
         assert len(acknowledged) >= 10
         assert len(read_all(consumer, acknowledged)) == 20 + len(acknowledged)
-        assert consumer.changes() == [Change(Partition(TOPIC), 100, 0)]
+        assert consumer.changes() == [PositionChange(Partition(TOPIC), 100, 0)]
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -396,7 +396,7 @@ def test_records_that_a_restored_log_lacks_are_told_though_nothing_was_committed
             append(producer, TOPIC, *numbered(1, start=100))
         assert [(line["event"], line["records"]) for line in lines] == [("log.records_gone", 5)]
         assert values(read(consumer, 1)) == [b"100"]
-        assert consumer.changes() == [Change(Partition(TOPIC), 5, 5)]
+        assert consumer.changes() == [PositionChange(Partition(TOPIC), 5, 5)]
 
 
 @pytest.mark.parametrize("version", [2**31 - 3, -1])
