@@ -56,7 +56,7 @@ from ingest.telemetry import (
     RECONCILIATIONS,
     UNKNOWN_STATUS,
 )
-from ingest.undone import Undone
+from ingest.undone import UndoneWork
 from ingest.vendors.mapping import BookingMapper
 
 log = structlog.get_logger()
@@ -92,7 +92,9 @@ class Loader:
         """`current` tells the accounts of now, where they may change while it runs."""
         self._settings = self._mapped = settings
         self._current = current or (lambda: settings)
-        self.undone = Undone("consumer", settings.consumer.undone_limit, lambda: blockers(settings.warehouse))
+        self.undone = UndoneWork(
+            "consumer", settings.consumer.undone_limit, lambda: blockers(settings.warehouse)
+        )
         self._consumer = consumer
         self._producer = producer
         self._warehouse = warehouse

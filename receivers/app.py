@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingest.errors import ConfigurationError
 from ingest.log import Producer
-from ingest.probing import probe_records
+from ingest.log_probes import probe_records
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.settings.environment import variable_name
 from ingest.settings.live import LiveAccounts

@@ -157,7 +157,7 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
 
 def _probes(settings: Settings) -> "dict[str, Probe]":
     """What a comparison and its repairs need; each vendor's own trouble is in the metrics."""
-    from ingest.probing import AppendProbe, probe_loaded
+    from ingest.log_probes import AppendProbe, probe_loaded
     from ingest.warehouse.reach import reach
 
     return {

@@ -1,8 +1,9 @@
 """The log: append-only sequences of records by topic and partition, behind one small interface.
 
-Two implementations pass one contract suite: `ingest.log.sqlite`, embedded in one file, and `ingest.log.kafka`; `ingest.log.backend`
-opens either. An offset always names the next record to read. A position needs a bookmark too (`ingest.log.bookmarks`), which tells
-whether the log is still the one in which the offset was taken.
+Two implementations pass one contract suite: `ingest.log.sqlite`, embedded in one file, and
+`ingest.log.kafka`; `ingest.log.backend` opens either. An offset always names the next record to read. A
+position needs a bookmark too (`ingest.log.bookmarks`), which tells whether the log is still the one in which
+the offset was taken.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record in the log, with its offset and the time it was appended, in Unix seconds by the log's clock."""
+    """A record in the log, with its offset and the Unix time of its appending by the log's clock."""
 
     record: Record
     partition: Partition
@@ -66,7 +67,9 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How far a group has read a partition: `next` is the next offset to be written, `committed` the next to be read.
+    """How far a group has read a partition.
+
+    `next` is the next offset to be written, `committed` the next to be read.
 
     `waiting_since` is when the record at `committed` was appended; None when there is none, or nobody looked.
     """
@@ -84,7 +87,7 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class PositionChange:
-    """A partition whose log was cut, restored or made anew: the offset that was to be read next, and the one that is now."""
+    """A partition whose log was cut, restored or made anew, and the next offset before and now."""
 
     partition: Partition
     before: int
@@ -99,7 +102,10 @@ class Producer(Protocol):
     """Appends records. Threads may share it."""
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
-        """Append records; the future resolves when all are durable, and fails with LogUnavailable when that is not certain."""
+        """Append records.
+
+        The future resolves when all are durable, and fails with LogUnavailable when that is not certain.
+        """
 
     def close(self) -> None:
         """Wait for records under way, and free all resources."""
@@ -111,31 +117,34 @@ class Consumer(Protocol):
     def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
         """Return up to `limit` records, and wait at most `timeout` seconds for the first.
 
-        Together they are no larger than `max_bytes` and one record more, so that a record of any size is returned some time.
-        Raises LogUnavailable.
+        Together they are no larger than `max_bytes` and one record more, so that a record of any size is
+        returned some time. Raises LogUnavailable.
         """
 
     def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
-        """Commit these records and all before them; `load` is the id of the newest load that they needed, "" for none.
+        """Commit these records and all before them.
 
-        Raises CommitFailed when their partitions moved to another consumer, or the log is no longer the one they were read from.
+        `load` is the id of the newest load that they needed, "" for none.
+
+        Raises CommitFailed when their partitions moved to another consumer, or the log is no longer the one
+        they were read from.
         """
 
     def bookmarks(self) -> "Mapping[Partition, Bookmarks]":
         """Return the bookmarks of the last commit, for each partition of this consumer that has any."""
 
     def read_again(self, after: "Mapping[Partition, Bookmark | None]") -> Mapping[Partition, int]:
-        """Go back to the record after each bookmark, or to the beginning of the partition for None, and commit that.
+        """Go back to the record after each bookmark, or to the beginning for None, and commit that.
 
-        Returns how many of the records to read again the log no longer has, for partitions where it lacks any.
-        Raises LogUnavailable, CommitFailed.
+        Returns how many of the records to read again the log no longer has, for partitions where it lacks
+        any. Raises LogUnavailable, CommitFailed.
         """
 
     def changes(self) -> list[PositionChange]:
-        """Return the partitions that are read again, since the last call, because their log was cut, restored or made anew."""
+        """Return which positions have changed since the last call, because the log is another one."""
 
     def rewind(self) -> None:
-        """Go back to what was committed, so that records which were polled and not committed are read again."""
+        """Go back to what was committed, so that what was only polled is read again."""
 
     def generation(self) -> int:
         """Return a number that changes whenever partitions may have moved to another consumer."""
@@ -160,7 +169,10 @@ class Reader(Protocol):
         """Return the oldest offset in the partition; 0 when it has no record."""
 
     def records(self) -> Iterator[StoredRecord]:
-        """Iterate over the records by the time they were appended, and within each partition by offset. Raises LogUnavailable."""
+        """Iterate over the records by the time they were appended, and within each partition by offset.
+
+        Raises LogUnavailable.
+        """
 
     def close(self) -> None:
         """Free all resources."""
@@ -171,7 +183,8 @@ def append_records(
 ) -> list[tuple[Record, LogRefused]]:
     """Append records, wait until they are durable, and return those that the log refuses.
 
-    `what` names the records in the message of LogUnavailable, which is raised when the log needs longer than `seconds`.
+    `what` names the records in the message of LogUnavailable, which is raised when the log needs longer than
+    `seconds`.
     """
     try:
         wait_until_durable(producer.append(topic, records), seconds, what)
@@ -184,7 +197,10 @@ def append_records(
 
 
 def wait_until_durable(future: "Future[None]", seconds: float, what: str) -> None:
-    """Wait until an append is durable. Raises LogUnavailable, which names `what` was appended, when the log needs longer."""
+    """Wait until an append is durable.
+
+    Raises LogUnavailable, which names `what` was appended, when the log needs longer.
+    """
     try:
         future.result(timeout=seconds)
     except TimeoutError:

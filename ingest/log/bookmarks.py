@@ -1,7 +1,7 @@
 """Bookmarks, which are kept with each commit and tell which records were read at which offsets.
 
-An offset names a record only in one history of a log. A log that was cut, restored or made anew has other records at the same offsets,
-which the offsets alone do not show.
+An offset names a record only in one history of a log. A log that was cut, restored or made anew has other
+records at the same offsets, which the offsets alone do not show.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,10 @@ _MAX_MARKS = (
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """The offset and digest of a record that was read, and the id of the newest load of the warehouse by then ("" before the first)."""
+    """The offset and digest of a record that was read.
+
+    `load` is the id of the newest load of the warehouse by then, "" before the first.
+    """
 
     offset: int
     digest: str
@@ -47,7 +50,7 @@ class Bookmarks:
         return self.marks[0] if self.marks else None
 
     def with_newest(self, mark: Bookmark, log: str) -> "Bookmarks":
-        """Return these bookmarks with another one, without those that are closer together than their distance demands.
+        """Return these bookmarks with another one, and thinned out.
 
         A bookmark without a load gets the load of the one before: its records needed no load of their own.
         """
@@ -97,6 +100,9 @@ def _decode_mark(text: str) -> Bookmark:
 
 
 def _thin_out(newest: int, marks: Iterable[Bookmark]) -> list[Bookmark]:
-    """Return the oldest bookmark at each distance, in powers of two, so that their number grows with the logarithm of the offset."""
+    """Return the oldest bookmark at each distance, in powers of two.
+
+    Their number so grows with the logarithm of the offset.
+    """
     by_distance = {(newest - mark.offset).bit_length(): mark for mark in marks}
     return list(by_distance.values())[: _MAX_MARKS - 1]

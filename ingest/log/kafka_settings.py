@@ -42,7 +42,9 @@ class KafkaSettings(BaseModel):
     partitions: int = Field(6, ge=1, description="Partitions of a topic that has to be created.")
     replication_factor: Annotated[int, AfterValidator(_check_replication_factor)] = Field(
         BROKER_DEFAULT,
-        description="Replicas of a topic that has to be created. `-1` uses the brokers' `default.replication.factor` and"
-        " `min.insync.replicas` (Kafka 2.4 or newer). With `3` or more, topics get `min.insync.replicas=2`: a delivery is acknowledged when"
+        description="Replicas of a topic that has to be created. `-1` uses the brokers'"
+        " `default.replication.factor` and"
+        " `min.insync.replicas` (Kafka 2.4 or newer). With `3` or more, topics get `min.insync.replicas=2`: a"
+        " delivery is acknowledged when"
         " two brokers have it, and one broker may be down.",
     )

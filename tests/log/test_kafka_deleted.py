@@ -1,4 +1,4 @@
-"""Records that Kafka's retention deleted before they were read: told once, and never mistaken for something else."""
+"""Records that Kafka's retention deleted before they were read are reported once."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""A Kafka log that is not the one the group's position was taken in: whatever was not read in this one is read."""
+"""A Kafka log that is not the one in which the group's position was taken is read again."""
 
 import time
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def opened(log: KafkaFixture) -> KafkaLogConsumer:
 
 
 def make_anew(log: KafkaFixture, *records: Record) -> None:
-    """Deletes the topic and makes it again, with these records in it."""
+    """Delete the topic, and make it again with these records."""
     with closing(KafkaAdminClient(bootstrap_servers=log.servers)) as admin:
         admin.delete_topics([log.topic])
         deadline = time.monotonic() + PATIENCE

@@ -1,4 +1,4 @@
-"""What keeps us from using a real Kafka is found before it is needed, and said with what to do; nothing is left there by looking."""
+"""Checks of a real Kafka name what is wrong and what to do, and leave nothing there."""
 
 import socket
 import subprocess
@@ -55,7 +55,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 def settled(
     broker: GuardedBroker, user: str, topics: list[str], enough: Callable[[dict[str, Finding]], bool]
 ) -> dict[str, Finding]:
-    """What is found as soon as the broker knows of rights that were granted a moment ago."""
+    """Return the findings as soon as the broker knows the rights that were just granted."""
     deadline = time.monotonic() + PATIENCE
     while True:
         found = by_name(check_rights(broker.secure_servers, broker.settings(user), GROUP, topics))
@@ -188,7 +188,10 @@ def only(findings: list[Finding]) -> Finding:
     [
         (
             {"sasl_password": SecretStr("wrong")},
-            "the broker refused the SASL login of {user}: correct kafka.sasl_username and kafka.sasl_password",
+            (
+                "the broker refused the SASL login of {user}:"
+                " correct kafka.sasl_username and kafka.sasl_password"
+            ),
         ),
         ({"sasl_username": "nobody"}, "the broker refused the SASL login of nobody"),
         (

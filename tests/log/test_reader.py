@@ -1,4 +1,4 @@
-"""What a reader promises over each log: everything from an instant on to the end as it was, in order, for no group."""
+"""The contract of readers: everything from an instant to the end of the log, in order."""
 
 import time
 from collections import defaultdict
@@ -92,7 +92,7 @@ def test_it_begins_with_the_first_record_that_was_appended_since(log: LogFixture
 
 
 def past(instant: datetime) -> datetime:
-    """The next millisecond, once that is over: Kafka has no finer times."""
+    """Return the next millisecond when it is over: Kafka has no finer times."""
     later = instant + timedelta(milliseconds=2)
     while datetime.now(UTC) <= later:
         time.sleep(0.001)

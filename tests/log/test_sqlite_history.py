@@ -1,4 +1,7 @@
-"""An embedded log whose files are taken away, restored or replaced while it is used: nothing is acknowledged that the log does not have."""
+"""An embedded log whose files are deleted, restored or replaced while it is used.
+
+Nothing is acknowledged that the log does not have.
+"""
 
 import shutil
 import sqlite3
@@ -51,7 +54,7 @@ class Writer:
         self.acknowledged: list[bytes] = []
 
     def append(self, *texts: str) -> None:
-        """Notes those that were acknowledged."""
+        """Note the records that were acknowledged."""
         assert self._process.stdin
         assert self._process.stdout
         for text in texts:
@@ -112,7 +115,7 @@ def checkpoint(path: Path, kind: str) -> None:
 
 
 def copy(path: Path, kept: Path) -> None:
-    """A whole copy, as SQLite's own backup makes it."""
+    """Make a whole copy, as SQLite's backup does."""
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(kept)) as target:
         source.backup(target)
 
@@ -264,7 +267,7 @@ def test_a_consumer_reads_what_a_restored_log_got_below_its_position(
 
 
 def change_in_place(path: Path, *statements: str) -> None:
-    """What a copy put over the file is like, to those that have it open: older, and the same file."""
+    """Change the open file, which then is like an older copy that was written over it."""
     with closing(sqlite3.connect(path)) as connection, connection:
         for statement in statements:
             connection.execute(statement)

@@ -1,4 +1,4 @@
-"""The Kafka cluster of the settings: connections, topics, and this project's errors for those of kafka-python."""
+"""The Kafka cluster of the settings: connections, topics and errors."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -21,11 +21,19 @@ _NOT_A_MEMBER = (
     errors.RebalanceInProgressError,
     errors.UnknownMemberIdError,
 )
-# Errors of an authorizer: what they mean, and what to grant. https://kafka.apache.org/documentation/#security_authz
+# Errors of an authorizer: what they mean, and what to grant.
+# https://kafka.apache.org/documentation/#security_authz
 _NOT_ALLOWED = {
-    errors.TopicAuthorizationFailedError: "a right to a topic is missing: grant READ and WRITE on the topics of topic_prefix",
-    errors.GroupAuthorizationFailedError: "the right to the consumer group is missing: grant READ on the group consumer.group",
-    errors.ClusterAuthorizationFailedError: "a right to the cluster is missing: grant IDEMPOTENT_WRITE on the cluster, and CREATE if topics are to be made",
+    errors.TopicAuthorizationFailedError: (
+        "a right to a topic is missing: grant READ and WRITE on the topics of topic_prefix"
+    ),
+    errors.GroupAuthorizationFailedError: (
+        "the right to the consumer group is missing: grant READ on the group consumer.group"
+    ),
+    errors.ClusterAuthorizationFailedError: (
+        "a right to the cluster is missing: grant IDEMPOTENT_WRITE on the cluster,"
+        " and CREATE if topics are to be made"
+    ),
 }
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
@@ -52,7 +60,10 @@ class Cluster:
         )
 
     def open(self, client: Any, **options: Any) -> Any:
-        """Make a client of kafka-python, and close what it leaves behind when its constructor fails: a thread and sockets."""
+        """Make a client of kafka-python.
+
+        When its constructor fails, the thread and the sockets that it leaves behind are closed.
+        """
         opened: list[Any] = []
 
         def remember(**configs: Any) -> Any:
@@ -116,7 +127,8 @@ class Cluster:
         }
 
     def _topic_configs(self) -> dict[str, str]:
-        # With the appender's time, one whose clock is wrong would be refused, or have its records deleted as old.
+        # With the appender's time, one whose clock is wrong would be refused, or have its records deleted as
+        # old.
         configs = {"max.message.bytes": str(LARGEST_RECORD), "message.timestamp.type": "LogAppendTime"}
         if self._settings.replication_factor >= _REPLICAS_TO_SPARE_ONE:
             configs["min.insync.replicas"] = (
@@ -140,7 +152,8 @@ class Cluster:
         """Return the error that names the brokers and what to look at."""
         if isinstance(error, _TOO_LARGE):
             return LogRefused(
-                f"Kafka at {','.join(self._servers)} refused a record ({error!r}): raise max.message.bytes of its topic above receiver.body_limit"
+                f"Kafka at {','.join(self._servers)} refused a record ({error!r}): raise max.message.bytes of"
+                " its topic above receiver.body_limit"
             )
         if meaning := _NOT_ALLOWED.get(type(error)):
             return LogDenied(f"Kafka at {','.join(self._servers)}: {meaning} (`ingest check` says which)")
@@ -169,4 +182,5 @@ def _explain_refusal(answer: Mapping[str, Any]) -> str:
     error = errors.for_code(answer["error_code"])
     if error in (errors.TopicAuthorizationFailedError, errors.ClusterAuthorizationFailedError):
         return "the right is missing; create it, or grant CREATE on the cluster"
-    return f"{error.__name__}, {answer['error_message']}; create it, or correct kafka.partitions and kafka.replication_factor"
+    reason = f"{error.__name__}, {answer['error_message']}"
+    return f"{reason}; create it, or correct kafka.partitions and kafka.replication_factor"

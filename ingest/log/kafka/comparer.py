@@ -38,14 +38,20 @@ class Match(Enum):
 
 
 class RecordComparer:
-    """A client beside that of a consumer, connected when it is first needed. Its methods raise KafkaError, LogUnavailable."""
+    """A client beside that of a consumer, connected when it is first needed.
+
+    Its methods raise KafkaError, LogUnavailable.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._client: Any = None
 
     def compare(self, marks: Mapping[TopicPartition, Bookmark]) -> dict[TopicPartition, Match]:
-        """Compare each bookmark with the record at its offset. Raises KafkaTimeoutError when a partition does not answer."""
+        """Compare each bookmark with the record at its offset.
+
+        Raises KafkaTimeoutError when a partition does not answer.
+        """
         matches = self.compare_within(marks, _COMPARE_SECONDS)
         if waiting := marks.keys() - matches.keys():
             names = ", ".join(sorted(f"{partition.topic}/{partition.partition}" for partition in waiting))
@@ -65,7 +71,8 @@ class RecordComparer:
             client.seek(partition, mark.offset)
         deadline = time.monotonic() + seconds
         while (waiting := marks.keys() - matches.keys()) and time.monotonic() < deadline:
-            # To pause the other partitions instead would keep what was fetched of them, and delay the next comparison.
+            # To pause the other partitions instead would keep what was fetched of them, and delay the next
+            # comparison.
             client.assign(list(waiting))
             # With max_records the other records that were fetched are not unpacked.
             fetched = client.poll(timeout_ms=_POLL_MILLISECONDS, max_records=1)
@@ -90,7 +97,10 @@ class RecordComparer:
 
 
 def _compare(message: Any, mark: Bookmark) -> Match:
-    """Compare a message with a bookmark. Instead of a record before its beginning Kafka returns the first that the log has."""
+    """Compare a message with a bookmark.
+
+    Instead of a record before its beginning Kafka returns the first that the log has.
+    """
     if message.offset > mark.offset:
         return Match.DELETED
     return Match.SAME if digest_of(stored_record(message)) == mark.digest else Match.OTHER
@@ -115,7 +125,10 @@ def _compare_outside(client: Any, marks: Mapping[TopicPartition, Bookmark]) -> d
 def offsets_of(
     query: Any, partitions: Iterable[TopicPartition], milliseconds: int
 ) -> dict[TopicPartition, int]:
-    """Call `beginning_offsets` or `end_offsets` of kafka-python. Raises KafkaError, where these raise KeyError for a deleted topic."""
+    """Call `beginning_offsets` or `end_offsets` of kafka-python.
+
+    Raises KafkaError, where these raise KeyError for a deleted topic.
+    """
     try:
         return dict(query(list(partitions), timeout_ms=milliseconds))
     except KeyError as error:

@@ -57,9 +57,10 @@ _OPTIONS = {
 
 
 class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    """The partitions that were polled since they were assigned, and the offset from which each is read again unless it is committed.
+    """The partitions that were polled since they were assigned, with their first uncommitted offset.
 
-    Kafka only checks that a commit comes from a member of the group, not that the partition is still assigned to it.
+    Kafka only checks that a commit comes from a member of the group, not that the partition is still assigned
+    to it.
     """
 
     def __init__(self) -> None:
@@ -67,7 +68,7 @@ class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
         self.unread_from: dict[TopicPartition, int] = {}
 
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Do nothing: every rebalance begins with this call, and the next one tells which partitions are assigned."""
+        """Do nothing: the next call of every rebalance tells which partitions are assigned."""
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Forget the partitions that are not assigned any more."""
@@ -103,7 +104,7 @@ class KafkaLogConsumer:
         topics: Sequence[str],
         on_deleted: OnDeleted = report_deleted,
     ) -> None:
-        """`on_deleted` is called once with the number of a partition's records that were deleted before the group had read them."""
+        """Join the group; call `on_deleted` once for records that are deleted before they are read."""
         self._cluster, self._group, self._topics = Cluster(servers, settings), group, list(topics)
         self._ownership = _Ownership()
         with self._cluster.translated_errors():
@@ -114,7 +115,8 @@ class KafkaLogConsumer:
         self._deleted = DeletedUnread(self._consumer, self._history.commit_position, on_deleted)
 
     def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
-        # Few at a time: what was fetched is unpacked when it is polled, and a small fetch may unpack to gigabytes.
+        # Few at a time: what was fetched is unpacked when it is polled, and a small fetch may unpack to
+        # gigabytes.
         records: list[StoredRecord] = []
         size = 0
         while len(records) < limit and size < max_bytes:
@@ -147,7 +149,8 @@ class KafkaLogConsumer:
         with self._cluster.translated_errors():
             if not self._history.is_same(newest):
                 raise CommitFailed(
-                    "the log is not the one that these records were read from: it is read again from where both agree"
+                    "the log is not the one that these records were read from: it is read again from where"
+                    " both agree"
                 )
             self._history.commit(newest, load)
         self._ownership.unread_from.update(
@@ -195,7 +198,7 @@ class KafkaLogConsumer:
             self._consumer.close(autocommit=False, timeout_ms=_COMMIT_MILLISECONDS)
 
     def _continues(self, fetched: Fetched) -> bool:
-        """Return whether the records fetched follow those read before; otherwise go back to what is committed."""
+        """Return whether records follow those read before; otherwise go back to what is committed."""
         try:
             with self._cluster.translated_errors():
                 offsets = self._history.check(fetched, self._ownership.generation)
@@ -219,7 +222,7 @@ def backlog(servers: list[str], settings: KafkaSettings, group: str, topics: Seq
 
 
 def _appended_at(cluster: Cluster, offsets: Mapping[Partition, int]) -> dict[Partition, datetime]:
-    """Return when the first record at or after each offset was appended, for those that the brokers return in time."""
+    """Return when the first record at or after each offset was appended, if the brokers answer in time."""
     appended_at: dict[Partition, datetime] = {}
     if not offsets:
         return appended_at
@@ -268,7 +271,10 @@ def partitions_of(admin: Any, topics: Sequence[str]) -> list[TopicPartition]:
 def _committed_offsets(
     admin: Any, group: str, partitions: list[TopicPartition]
 ) -> dict[TopicPartition, OffsetAndMetadata]:
-    """Return the offsets of a group. The first such request makes the cluster create a topic for groups, and fails meanwhile."""
+    """Return the offsets of a group.
+
+    The first such request makes the cluster create a topic for groups, and fails meanwhile.
+    """
     deadline = time.monotonic() + _GROUP_READY_SECONDS
     while True:
         try:

@@ -1,4 +1,7 @@
-"""Detection of records that Kafka deleted before the group had read them, which Kafka itself and the lag do not show."""
+"""Detection of records that Kafka deleted before the group had read them.
+
+Kafka goes on with the rest, and the lag does not show it.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,7 +29,8 @@ def report_deleted(partition: Partition, records: int) -> None:
         topic=partition.topic,
         partition=partition.number,
         records=records,
-        why="Kafka's retention deleted them before they were loaded: reconcile as far back as the consumer was behind, and raise retention.ms",
+        why="Kafka's retention deleted them before they were loaded: reconcile as far back as the consumer"
+        " was behind, and raise retention.ms",
     )
 
 
@@ -36,13 +40,16 @@ class DeletedUnread:
     def __init__(
         self, consumer: Any, commit: Callable[[TopicPartition, int], None], on_deleted: OnDeleted
     ) -> None:
-        """`on_deleted` gets a partition and the number of its records that are gone; `commit` commits an offset."""
+        """Commit offsets with `commit`; call `on_deleted` with a partition and its deleted records."""
         self._consumer, self._commit, self._on_deleted = consumer, commit, on_deleted
         self._generation = 0
         self._next: dict[TopicPartition, int] = {}
 
     def check(self, fetched: Fetched, generation: int) -> None:
-        """Report what was deleted before the records fetched. Call it before these are committed: then nobody could tell any more."""
+        """Report what was deleted before the records fetched.
+
+        Call it before these are committed: then nobody could tell any more.
+        """
         if generation != self._generation:
             self._next = self._committed_offsets()
             self._compare_with_beginnings()
@@ -69,7 +76,8 @@ class DeletedUnread:
     def _compare_with_beginnings(self) -> None:
         """Compare the next offset of every partition with the beginning of its log.
 
-        That covers partitions without newer records, of which no poll would give a sign. A gap elsewhere is the marker of a transaction.
+        That covers partitions without newer records, of which no poll would give a sign. A gap elsewhere is
+        the marker of a transaction.
         """
         assigned = self._consumer.assignment()
         if not assigned:

@@ -1,4 +1,4 @@
-"""A connection to a broker, step by step, to find out why it fails: kafka-python only says that it timed out."""
+"""A connection to a broker, step by step, to find out why it fails, which kafka-python does not tell."""
 
 import socket
 import ssl
@@ -30,9 +30,13 @@ _ILLEGAL_SASL_STATE, _UNSUPPORTED_MECHANISM = 34, 33
 _WITH_PASSWORD = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}
 _REMEDIES = {
     TlsFault.EXPIRED: "renew it at the broker",
-    TlsFault.OTHER_HOST: "name the broker in log as its certificate does, or give it a certificate for this name",
+    TlsFault.OTHER_HOST: (
+        "name the broker in log as its certificate does, or give it a certificate for this name"
+    ),
     TlsFault.UNTRUSTED: "set kafka.ssl_cafile to the certificate of the authority that signed it",
-    TlsFault.CLIENT_CERTIFICATE: "set kafka.ssl_certfile and kafka.ssl_keyfile to a certificate that the broker accepts",
+    TlsFault.CLIENT_CERTIFICATE: (
+        "set kafka.ssl_certfile and kafka.ssl_keyfile to a certificate that the broker accepts"
+    ),
     TlsFault.NOT_TLS: "correct the port in log, or kafka.security_protocol",
     TlsFault.OTHER: "correct the port in log, or kafka.security_protocol",
 }
@@ -42,7 +46,8 @@ _REMEDIES = {
 class Handshake:
     """A successful login to a broker.
 
-    `certificate_expires_at` is None without TLS. `brokers` are host and port of each broker, as the cluster names them.
+    `certificate_expires_at` is None without TLS. `brokers` are host and port of each broker, as the cluster
+    names them.
     """
 
     server: str
@@ -55,7 +60,10 @@ class _Refused(LogDenied):
 
 
 def handshake(servers: Sequence[str], settings: KafkaSettings) -> Handshake:
-    """Log in to the first broker that admits it. Raises LogUnavailable, with the reason of each broker, when none does."""
+    """Log in to the first broker that admits it.
+
+    Raises LogUnavailable, with the reason of each broker, when none does.
+    """
     context = tls_context(settings)
     _check_login(settings)
     timeout = max(_MIN_ANSWER_SECONDS, _ANSWER_SECONDS / len(servers))
@@ -80,7 +88,8 @@ def _check_login(settings: KafkaSettings) -> None:
         return
     if settings.sasl_mechanism and settings.sasl_mechanism not in SASL_MECHANISMS:
         raise LogDenied(
-            f"kafka.sasl_mechanism {settings.sasl_mechanism} is not known: use one of {', '.join(sorted(_WITH_PASSWORD))}"
+            f"kafka.sasl_mechanism {settings.sasl_mechanism} is not known: use one of"
+            f" {', '.join(sorted(_WITH_PASSWORD))}"
         )
     needed = ["sasl_mechanism"] + ["sasl_username", "sasl_password"] * (
         settings.sasl_mechanism in _WITH_PASSWORD
@@ -109,7 +118,10 @@ def _log_in_to(
                     server, _certificate_expiry(connection)
                 )  # kafka-python alone knows such a login
             _authenticate(client, settings)
-        hint = "It may want a login: set kafka.security_protocol to SASL_PLAINTEXT or SASL_SSL, and the kafka.sasl settings."
+        hint = (
+            "It may want a login: set kafka.security_protocol to SASL_PLAINTEXT or SASL_SSL,"
+            " and the kafka.sasl settings."
+        )
         brokers = client.request(MetadataRequest(version=1, topics=[]), hint).brokers
         return Handshake(
             server, _certificate_expiry(connection), tuple((broker.host, broker.port) for broker in brokers)
@@ -117,7 +129,7 @@ def _log_in_to(
 
 
 def connect(host: str, port: int, timeout: float = _ANSWER_SECONDS) -> socket.socket:
-    """Connect to a broker, with a timeout in seconds for each answer. Raises LogUnavailable with the reason."""
+    """Connect to a broker, with a timeout for each answer. Raises LogUnavailable with the reason."""
     try:
         connection = socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
     except socket.gaierror as error:
@@ -126,11 +138,13 @@ def connect(host: str, port: int, timeout: float = _ANSWER_SECONDS) -> socket.so
         ) from None
     except TimeoutError:
         raise LogUnavailable(
-            f"no connection within {_CONNECT_SECONDS:.0f} s: is the broker running, and does a firewall let us through?"
+            f"no connection within {_CONNECT_SECONDS:.0f} s: is the broker running, and does a firewall let"
+            " us through?"
         ) from None
     except OSError as error:
         raise LogUnavailable(
-            f"no connection ({error.strerror or error}): is the broker running, and is its address in log right?"
+            f"no connection ({error.strerror or error}): is the broker running, and is its address in log"
+            " right?"
         ) from None
     connection.settimeout(timeout)
     return connection
@@ -147,7 +161,8 @@ def _wrap_tls(plain: socket.socket, host: str, context: ssl.SSLContext | None) -
         raise _Refused(_tls_reason(error, host)) from None
     except OSError:
         raise LogUnavailable(
-            "it closed the connection in the TLS handshake: correct the port in log, or kafka.security_protocol"
+            "it closed the connection in the TLS handshake: correct the port in log, or"
+            " kafka.security_protocol"
         ) from None
 
 
@@ -179,7 +194,10 @@ def _authenticate(client: "_Client", settings: KafkaSettings) -> None:
         sasl_plain_password=password,
         security_protocol="SASL_SSL",
     )
-    wrong = f"the broker refused the SASL login of {settings.sasl_username}: correct kafka.sasl_username and kafka.sasl_password"
+    wrong = (
+        f"the broker refused the SASL login of {settings.sasl_username}:"
+        " correct kafka.sasl_username and kafka.sasl_password"
+    )
     try:
         while not sasl.is_done():
             response = client.request(SaslAuthenticateRequest(version=0, auth_bytes=sasl.auth_bytes()), wrong)
@@ -203,7 +221,8 @@ class _Client:
     def request(self, request: Any, hint: str) -> Any:
         """Send a request and return the response.
 
-        `hint` is in the error when the broker closes the connection instead. Raises LogUnavailable, TimeoutError.
+        `hint` is in the error when the broker closes the connection instead. Raises LogUnavailable,
+        TimeoutError.
         """
         self._protocol.send_request(request)
         try:
@@ -223,7 +242,8 @@ class _Client:
         while data := self._connection.recv(65536):
             if first and data.startswith(_TLS_ALERT):
                 raise _Refused(
-                    "the port wants TLS: set kafka.security_protocol to SSL or SASL_SSL, or correct the port in log"
+                    "the port wants TLS: set kafka.security_protocol to SSL or SASL_SSL, or correct the port"
+                    " in log"
                 )
             first = False
             for _, response in self._protocol.receive_bytes(data):

@@ -1,7 +1,8 @@
 """Detection of a log that is not the one in which a consumer's positions were taken.
 
-Kafka goes on at an offset whatever the records before it are. A broker that comes back without its unsynced tail, a topic that is made
-anew, or a restored copy has other records there once new ones have passed the old position.
+Kafka goes on at an offset whatever the records before it are. A broker that comes back without its unsynced
+tail, a topic that is made anew, or a restored copy has other records there once new ones have passed the old
+position.
 """
 
 import time
@@ -26,7 +27,10 @@ _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
 
 class History:
-    """Knows for each partition of a consumer which records the log must have. Its methods raise KafkaError, LogUnavailable."""
+    """Knows for each partition of a consumer which records the log must have.
+
+    Its methods raise KafkaError, LogUnavailable.
+    """
 
     def __init__(self, cluster: Cluster, consumer: Any) -> None:
         self._cluster, self._consumer = cluster, consumer
@@ -45,8 +49,9 @@ class History:
     def check(self, fetched: Fetched, generation: int) -> dict[TopicPartition, int] | None:
         """Return None when the records fetched continue those read before.
 
-        Otherwise return the offsets to go back to; then nothing that was polled may be committed. The log is compared when partitions
-        are new, when it may have changed, and every few seconds: a log that was cut and has grown to its old length gives no other sign.
+        Otherwise return the offsets to go back to; then nothing that was polled may be committed. The log is
+        compared when partitions are new, when it may have changed, and every few seconds: a log that was cut
+        and has grown to its old length gives no other sign.
         """
         self._in_doubt = self._in_doubt or (generation == self._generation and not self._agrees(fetched))
         if generation != self._generation or self._in_doubt:
@@ -59,7 +64,10 @@ class History:
         return None
 
     def is_same(self, partitions: Iterable[TopicPartition]) -> bool:
-        """Return whether the log still has what was read of these partitions before; if not, the next `check` finds out more."""
+        """Return whether the log still has what was read of these partitions before.
+
+        If not, the next `check` finds out more.
+        """
         marks = {partition: mark for partition in partitions if (mark := self._last_known(partition))}
         self._in_doubt = Match.OTHER in self._comparer.compare(marks).values()
         return not self._in_doubt
@@ -95,7 +103,7 @@ class History:
         self._commit({partition: (offset, self._bookmarks.get(partition, Bookmarks()))})
 
     def go_back(self, after: Mapping[TopicPartition, Bookmark | None]) -> dict[TopicPartition, int]:
-        """Commit and return the offsets of the first records after these bookmarks, or of the first record of all for None."""
+        """Commit and return the offsets of the first records after these bookmarks, or of all for None."""
         beginnings = (
             offsets_of(self._consumer.beginning_offsets, after, _TIMEOUT_MILLISECONDS) if after else {}
         )
@@ -116,7 +124,10 @@ class History:
         self._comparer.close()
 
     def _find_positions(self) -> dict[TopicPartition, int]:
-        """Go back to the newest bookmark of each partition that the log agrees with; return the offsets of those that do."""
+        """Go back to the newest bookmark of each partition that the log agrees with.
+
+        Returns the offsets of the partitions that go back.
+        """
         assigned = self._consumer.assignment()
         committed = {
             partition: self._consumer.committed(partition, metadata=True, timeout_ms=_TIMEOUT_MILLISECONDS)
@@ -151,14 +162,17 @@ class History:
         return offsets
 
     def _newer(self, partition: TopicPartition, committed: OffsetAndMetadata | None) -> Bookmarks:
-        """Return the bookmarks that are committed, or those known here if they are newer: a restored log may lack the commits too."""
+        """Return the bookmarks that are committed, or those known here if they are newer.
+
+        A restored log, or one that was made anew, may lack the commits too.
+        """
         known = self._bookmarks.get(partition, Bookmarks())
         read = Bookmarks.decode(committed.metadata or "") if committed else Bookmarks()
         is_older = known.newest and (not read.newest or read.newest.offset < known.newest.offset)
         return known if is_older and (self._in_doubt or not committed) else read
 
     def _agreed(self) -> dict[TopicPartition, Bookmark | None]:
-        """Return the newest bookmark that the log agrees with, for partitions with bookmarks; None when there is none.
+        """Return the newest bookmark of each partition that the log agrees with, or None.
 
         A bookmark whose record was deleted agrees if the topic has the same id.
         """
@@ -200,7 +214,10 @@ class History:
         return Match.OTHER not in matches.values()
 
     def _jumps(self, partition: TopicPartition, messages: Sequence[Any]) -> bool:
-        """Return whether messages have another leader epoch, or go back, as Kafka's client does when it finds that the log was cut."""
+        """Return whether messages have another leader epoch, or go back.
+
+        Kafka's client goes back when it finds that the log was cut.
+        """
         if partition not in self._last:
             return False
         last, epoch = self._last[partition]
@@ -217,7 +234,7 @@ class History:
             self._last[partition] = Bookmark.of(stored_record(messages[-1])), messages[-1].leader_epoch
 
     def _commit(self, positions: Mapping[TopicPartition, tuple[int, Bookmarks]]) -> None:
-        """Commit offsets with their bookmarks, or without them when the brokers refuse a text of this length."""
+        """Commit offsets with their bookmarks, or without them when the brokers refuse so long a text."""
         texts = {partition: kept.encode() if kept.marks else "" for partition, (_, kept) in positions.items()}
         try:
             self._send(

@@ -1,4 +1,4 @@
-"""A producer of the log on Kafka: `acks=all`, idempotent, and the records of a key in one partition, by murmur2 as usual."""
+"""The producer of the log on Kafka: idempotent, with `acks=all` and the usual partitioner (murmur2)."""
 
 import itertools
 import queue
@@ -44,7 +44,8 @@ class _Append:
     def __init__(self, topic: str, records: Sequence[Record]) -> None:
         self.topic, self.records = topic, records
         self.future: Future[None] = Future()
-        self.future.set_running_or_notify_cancel()  # a caller that gives up waiting cannot cancel what may already be written
+        # A caller that gives up waiting cannot cancel what may already be written.
+        self.future.set_running_or_notify_cancel()
         self.deadline = time.monotonic() + _DELIVERY_SECONDS
         self.producer: Any = None
         self._countdown = itertools.count(len(records) - 1, -1)  # next() is atomic, and two threads get here
@@ -64,10 +65,11 @@ class _Append:
 
 
 class KafkaLogProducer:
-    """A producer that starts without a broker, and calls kafka-python, whose constructor and `send` may block, in its own thread.
+    """A producer that starts without a broker, and calls kafka-python, which may block, in its own thread.
 
-    Whatever goes wrong with an append, the next one gets a new producer of kafka-python: an idempotent one that lost its sequence, or
-    had one record refused, fails all that come after it. What the old one has in flight may still arrive.
+    Whatever goes wrong with an append, the next one gets a new producer of kafka-python: an idempotent one
+    that lost its sequence, or had one record refused, fails all that come after it. What the old one has in
+    flight may still arrive.
     """
 
     def __init__(self, servers: list[str], settings: KafkaSettings, topics: Sequence[str]) -> None:
@@ -113,7 +115,7 @@ class KafkaLogProducer:
                 return self._waiting.get(timeout=_CHECK_OVERDUE_SECONDS if self._sent else None)
 
     def _fail_overdue(self) -> None:
-        """Fail overdue appends: the timeout of kafka-python does not run while it cannot get a producer id."""
+        """Fail overdue appends: kafka-python's timeout does not run while it cannot get a producer id."""
         now = time.monotonic()
         while self._sent and (self._sent[0].future.done() or self._sent[0].deadline < now):
             append = self._sent.popleft()
@@ -177,7 +179,7 @@ class KafkaLogProducer:
 
 
 def _close(producer: Any) -> None:
-    """Close a producer of kafka-python, and stop its thread, which goes on for ever when records are stuck."""
+    """Close a producer of kafka-python, and stop its thread even when records are stuck."""
     try:
         producer.close(timeout=_DELIVERY_SECONDS)
     except KafkaError:

@@ -33,12 +33,14 @@ _OPTIONS = {
 
 
 class KafkaLogReader:
-    """Fetches one partition at a time, the one that is next by time, so that memory holds at most one fetch of each."""
+    """Fetches the partition that is next by time, so that memory holds at most one fetch of each."""
 
     def __init__(
         self, servers: list[str], settings: KafkaSettings, topics: Sequence[str], since: datetime | None
     ) -> None:
-        """Begin in each partition with the first record appended at `since` or later, or with its first record without `since`.
+        """Begin with the first record of each partition that was appended at `since` or later.
+
+        Without `since`, begin with the first record.
 
         Topics that do not exist are left out. Raises LogUnavailable.
         """
@@ -67,7 +69,10 @@ class KafkaLogReader:
             self._consumer.close(autocommit=False)
 
     def _find_spans(self, topics: Sequence[str], since: int) -> None:
-        """Set the offsets to read. For a time Kafka returns the offset and time of the first record that is not older, or -1."""
+        """Set the offsets to read.
+
+        For a time Kafka returns the offset and time of the first record that is not older, or -1.
+        """
         with closing(self._cluster.admin()) as admin:
             partitions = partitions_of(admin, topics)
             first, start, end = (
@@ -91,7 +96,10 @@ class KafkaLogReader:
                     yield stored_record(message)
 
     def _fetch(self, partition: TopicPartition, offset: int) -> tuple[list[Any], int]:
-        """Return the next messages, and the offset after them; markers of transactions are offsets without a message."""
+        """Return the next messages and the offset after them.
+
+        Markers of transactions are offsets without a message.
+        """
         deadline = time.monotonic() + _FETCH_SECONDS
         with self._cluster.translated_errors():
             self._consumer.assign([partition])

@@ -42,7 +42,7 @@ class TopicFlaws:
 def check_rights(
     servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]
 ) -> list[Finding]:
-    """Check everything that the commands need of Kafka; return one finding when it cannot be reached at all."""
+    """Check all that the commands need of Kafka; return one finding when it cannot be reached at all."""
     cluster = Cluster(servers, settings)
     try:
         brokers = _check_brokers(cluster.address, handshake(servers, settings))
@@ -97,7 +97,8 @@ def _require_right(
         )
     if leaderless:
         raise LogUnavailable(
-            f"Kafka at {cluster.address}: no broker leads a partition of {', '.join(leaderless)}; start those that have it"
+            f"Kafka at {cluster.address}: no broker leads a partition of {', '.join(leaderless)}; start those"
+            " that have it"
         )
 
 
@@ -187,7 +188,8 @@ def _check_topics(flaws: TopicFlaws, topics: Sequence[str], refusals: Mapping[st
     if flaws.missing:
         return ok(
             "log topics",
-            f"{', '.join(flaws.missing)} will be created at the first start; {len(topics) - len(flaws.missing)} exist",
+            f"{', '.join(flaws.missing)} will be created at the first start;"
+            f" {len(topics) - len(flaws.missing)} exist",
         )
     return ok("log topics", f"all {len(topics)} exist")
 
@@ -202,7 +204,7 @@ def _check_right(check: str, principal: str, right: str, without: Sequence[str],
 
 
 def _check_idempotence(admin: Any, principal: str) -> Finding:
-    """Check that Kafka gives a producer id, as every producer gets when it starts; one more leaves nothing behind."""
+    """Check that Kafka gives a producer id, as to every producer that starts; this leaves nothing behind."""
     request = InitProducerIdRequest(
         transactional_id=None, transaction_timeout_ms=1000, producer_id=-1, producer_epoch=-1
     )
@@ -241,7 +243,7 @@ def _check_group(admin: Any, principal: str, group: str) -> Finding:
 
 
 def _probe_group(admin: Any, group: str) -> None:
-    """Remove a member that never was in the group, which needs the same right as joining. Raises KafkaError."""
+    """Remove a member that the group never had, which needs the right to join. Raises KafkaError."""
     stranger = [MemberToRemove(member_id=f"ingest-check-{uuid.uuid4()}")]
 
     def remove() -> None:
@@ -254,7 +256,10 @@ def _probe_group(admin: Any, group: str) -> None:
 
 
 def _retry_until_ready(request: Callable[[], T]) -> T:
-    """Repeat a request while the cluster makes the topic for groups or producers, which the first such request causes."""
+    """Repeat a request while the cluster makes its topic for groups or producers.
+
+    The first such request makes it do so.
+    """
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         try:

@@ -1,6 +1,7 @@
 """The embedded log: one SQLite file in WAL mode, durable at commit, which several processes share.
 
-Every topic has one partition, number 0. The next offset is stored apart from the records, so that none is used twice after retention.
+Every topic has one partition, number 0. The next offset is stored apart from the records, so that none is
+used twice after retention.
 """
 
 from ingest.log.sqlite.consumer import SqliteConsumer, group_lock

@@ -28,20 +28,29 @@ _NO_END = sys.maxsize  # the largest offset that SQLite has
 _NEXT = "SELECT next_offset FROM topics WHERE topic = ?"
 # The first offset at or after another one; the next one to be appended if there is no such record.
 _FIRST = """
-SELECT COALESCE((SELECT MIN(offset) FROM records WHERE topic = ?1 AND offset >= ?2), (SELECT next_offset FROM topics WHERE topic = ?1), ?2)
+SELECT COALESCE(
+  (SELECT MIN(offset) FROM records WHERE topic = ?1 AND offset >= ?2),
+  (SELECT next_offset FROM topics WHERE topic = ?1),
+  ?2
+)
 """
 
-# Deletes up to the last old record before the first young one, and looks no farther. A record appended after ?5 was appended by a clock that
-# was ahead: it does not count as young, and its neighbours decide how old it is.
+# Deletes up to the last old record before the first young one, and looks no farther. A record appended after
+# ?5 was appended by a clock that was ahead: it does not count as young, and its neighbours decide how old it
+# is.
 _PRUNE = """
 WITH young (offset) AS (
   SELECT MIN(?2, COALESCE((
-    SELECT offset FROM records WHERE topic = ?1 AND offset < ?2 AND appended_at >= ?3 AND appended_at <= ?5 ORDER BY offset LIMIT 1
+    SELECT offset FROM records
+    WHERE topic = ?1 AND offset < ?2 AND appended_at >= ?3 AND appended_at <= ?5
+    ORDER BY offset LIMIT 1
   ), ?2))
 )
 DELETE FROM records WHERE topic = ?1
 AND offset <= (
-  SELECT offset FROM records WHERE topic = ?1 AND offset < (SELECT offset FROM young) AND appended_at < ?3 ORDER BY offset DESC LIMIT 1
+  SELECT offset FROM records
+  WHERE topic = ?1 AND offset < (SELECT offset FROM young) AND appended_at < ?3
+  ORDER BY offset DESC LIMIT 1
 )
 AND offset < (SELECT MIN(offset) FROM records WHERE topic = ?1) + ?4
 """
@@ -54,7 +63,7 @@ def group_lock(path: Path, group: str) -> Path:
 
 
 class SqliteConsumer:
-    """The only consumer of its group. Another one waits for a moment, and fails if this one does not leave."""
+    """The only consumer of its group. Another one waits, and fails if this one does not leave."""
 
     def __init__(
         self,
@@ -64,7 +73,10 @@ class SqliteConsumer:
         retention: timedelta,
         patience: float = _GROUP_WAIT_SECONDS,
     ) -> None:
-        """Join the group, and wait `patience` seconds for another consumer to leave. Raises LogHeld, LogUnavailable."""
+        """Join the group, and wait `patience` seconds for another consumer to leave.
+
+        Raises LogHeld, LogUnavailable.
+        """
         self._path, self._group, self._topics, self._retention = path, group, list(topics), retention
         with unavailable(path):
             self._file = LogFile(path)
@@ -82,7 +94,8 @@ class SqliteConsumer:
             raise
         self._prune_due = time.monotonic() + _PRUNE_EVERY_SECONDS
         self._next: dict[str, int] = {}
-        self._next_of = 0  # the number of the opening of the file in which these offsets were taken; any use may open it anew
+        # The number of the opening of the file in which these offsets were taken; any use may open it anew.
+        self._next_of = 0
         self._committed: dict[str, int] = {}  # as in the file, unless that was replaced
         self._written: dict[str, int] = {}  # the next offsets to be written at the last poll
         self._bookmarks: dict[str, Bookmarks] = {}
@@ -113,7 +126,8 @@ class SqliteConsumer:
             if self._file.opened != self._next_of or not self._is_same(connection):
                 self._next_of = 0
                 raise CommitFailed(
-                    f"{self._path} is no longer the file that these records were read from: it is read again from what was committed"
+                    f"{self._path} is no longer the file that these records were read from: it is read again"
+                    " from what was committed"
                 )
             self._write(
                 connection, {topic: (stored.offset + 1, bookmarks[topic]) for topic, stored in newest.items()}
@@ -230,7 +244,7 @@ class SqliteConsumer:
         return records
 
     def _is_same(self, connection: sqlite3.Connection) -> bool:
-        """Return whether the file still has what was committed and polled, unlike an older copy that has replaced it."""
+        """Return whether the file still has what was committed and polled, unlike an older copy."""
         return self._committed_in(connection) == self._committed and not self._topics_cut(connection)
 
     def _topics_cut(self, connection: sqlite3.Connection) -> set[str]:
@@ -239,7 +253,7 @@ class SqliteConsumer:
         return {end[0] for end in self._ends if not connection.execute(sql, end).fetchone()}
 
     def _start_from_committed(self, connection: sqlite3.Connection) -> None:
-        """Read from what is committed, and note the topics that have less than before, as in an older copy."""
+        """Read from what is committed, and note topics that have less than before, as in an older copy."""
         before, self._committed = self._committed, self._committed_in(connection)
         written = next_offsets(connection)
         changed = self._topics_cut(connection)
@@ -265,7 +279,10 @@ class SqliteConsumer:
         return dict(connection.execute(sql, (self._group,)).fetchall())
 
     def _write(self, connection: sqlite3.Connection, positions: Mapping[str, tuple[int, Bookmarks]]) -> None:
-        """Write commits. When the transaction fails, the file differs from what is known here, and is read again."""
+        """Write commits.
+
+        When the transaction fails, the file differs from what is known here, and is read again.
+        """
         for topic, (offset, bookmarks) in positions.items():
             connection.execute(
                 "INSERT OR REPLACE INTO commits VALUES (?, ?, ?)", (self._group, topic, offset)

@@ -20,17 +20,28 @@ CREATE TABLE IF NOT EXISTS records (
   topic TEXT NOT NULL, offset INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, headers TEXT NOT NULL,
   appended_at REAL NOT NULL, PRIMARY KEY (topic, offset)
 );
-CREATE TABLE IF NOT EXISTS commits (consumer_group TEXT, topic TEXT, next_offset INTEGER NOT NULL, PRIMARY KEY (consumer_group, topic));
-CREATE TABLE IF NOT EXISTS bookmarks (consumer_group TEXT, topic TEXT, marks TEXT NOT NULL, PRIMARY KEY (consumer_group, topic));
+CREATE TABLE IF NOT EXISTS commits (
+  consumer_group TEXT, topic TEXT, next_offset INTEGER NOT NULL, PRIMARY KEY (consumer_group, topic)
+);
+CREATE TABLE IF NOT EXISTS bookmarks (
+  consumer_group TEXT, topic TEXT, marks TEXT NOT NULL, PRIMARY KEY (consumer_group, topic)
+);
 """
 
-_RECORDS = "SELECT offset, key, value, headers, appended_at FROM records WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?"
+_RECORDS = """
+SELECT offset, key, value, headers, appended_at FROM records
+WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?
+"""
 
 _BUSY_SECONDS = 10.0
-_RESTORE_HINT = "; was it restored beside a -wal of before? Stop what uses it, delete the -wal and -shm, and put a whole copy in its place"
+_RESTORE_HINT = (
+    "; was it restored beside a -wal of before? Stop what uses it, delete the -wal and -shm,"
+    " and put a whole copy in its place"
+)
 
 _OVERWRITTEN = (
-    "another copy was written over it while its -wal of before stays: wait until the copy is whole, then delete its -wal and -shm;"
+    "another copy was written over it while its -wal of before stays: wait until the copy is whole, then"
+    " delete its -wal and -shm;"
     " what uses it goes on with the copy"
 )
 
@@ -47,7 +58,10 @@ def _inode(path: Path) -> _Inode:
 
 @dataclass(frozen=True, slots=True)
 class _Inodes:
-    """The inodes of the main file and of the two that SQLite keeps beside it. https://www.sqlite.org/walformat.html"""
+    """The inodes of the main file and of the two that SQLite keeps beside it.
+
+    https://www.sqlite.org/walformat.html
+    """
 
     main: _Inode = None
     wal: _Inode = None
@@ -61,7 +75,7 @@ class _Inodes:
 
 @dataclass(slots=True)
 class _SharedPath:
-    """What all that have a path open in this process share: SQLite gives them the -shm that the first of them opened."""
+    """The state of a path that all who have it open in this process share, as they share SQLite's -shm."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     files: "WeakSet[LogFile]" = field(default_factory=WeakSet)
@@ -93,9 +107,9 @@ _SHARED_PATHS: dict[Path, _SharedPath] = {}
 class LogFile:
     """The file of the log, which is opened anew when another one has replaced it.
 
-    Otherwise a file that was deleted, moved or restored would be written to without anybody noticing. `opened` counts how often the file
-    was opened. `limit` bounds its size in bytes: what would make it larger fails as on a full disk. `wait` is the number of seconds to
-    wait for the transactions of others.
+    Otherwise a file that was deleted, moved or restored would be written to without anybody noticing.
+    `opened` counts how often the file was opened. `limit` bounds its size in bytes: what would make it larger
+    fails as on a full disk. `wait` is the number of seconds to wait for the transactions of others.
     """
 
     def __init__(self, path: Path, limit: int | None = None, wait: float = _BUSY_SECONDS) -> None:
@@ -154,13 +168,13 @@ class LogFile:
                 raise sqlite3.OperationalError(_OVERWRITTEN)
 
     def close_if_replaced(self) -> None:
-        """Close a file that was replaced, and save what only its -wal has; the next use opens the file that is there then."""
+        """Close a file that was replaced, and save what only its -wal has."""
         with self._shared.lock:
             if self._connection is not None and self._is_replaced():
                 self._close_all()
 
     def reopen(self) -> None:
-        """Close the file, so that the next use opens it anew: the open one shows what the file no longer has."""
+        """Close the file, so that the next use opens it anew and shows what is there now."""
         with self._shared.lock:
             self._close_all()
 
@@ -175,7 +189,7 @@ class LogFile:
         return _Inodes.at(self._path) != self._opened_as
 
     def _close_all(self) -> None:
-        """Close the file for the whole process, since the next one to open it would otherwise get the -shm that is gone."""
+        """Close the file for the whole process, or a new connection would get the -shm that is gone."""
         now = _Inodes.at(self._path)
         for file in (self, *self._shared.files):
             file._close(now)  # noqa: SLF001 - another object of this class
@@ -184,7 +198,9 @@ class LogFile:
         self._shared.close_raw()
 
     def _open_again(self) -> sqlite3.Connection:
-        """Open the file again, without what SQLite has of it in memory: a copy that is not older than its -wal may fit it.
+        """Open the file again, without what SQLite has of it in memory.
+
+        A copy that is not older than its -wal may fit it.
 
         Raises sqlite3.Error, OSError.
         """
@@ -218,7 +234,7 @@ class LogFile:
             return True
 
     def _remove_old_wal(self) -> None:
-        """Remove the -wal of the file that was here before, which SQLite would apply to the one that is here now."""
+        """Remove the -wal of the file that was replaced, which SQLite would apply to the new one."""
         now = _Inodes.at(self._path)
         if now.wal is not None and now.wal == self._opened_as.wal:
             beside(self._path, "wal").unlink(missing_ok=True)
@@ -276,7 +292,10 @@ class ReadConnection(sqlite3.Connection):
 
 
 def read_only(path: Path) -> ReadConnection:
-    """Open the file for reading only. Raises OSError, and sqlite3.Error when there is no file or it was written over."""
+    """Open the file for reading only.
+
+    Raises OSError, and sqlite3.Error when there is no file or it was written over.
+    """
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS, factory=ReadConnection
     )
@@ -297,7 +316,10 @@ def next_offsets(connection: sqlite3.Connection) -> dict[str, int]:
 def read_records(
     connection: sqlite3.Connection, topic: str, offsets: range, limit: int, max_bytes: int
 ) -> list[StoredRecord]:
-    """Return up to `limit` records, which have `max_bytes` together and one record more. Raises sqlite3.Error."""
+    """Return up to `limit` records, which have `max_bytes` together and one record more.
+
+    Raises sqlite3.Error.
+    """
     records: list[StoredRecord] = []
     size = 0
     with closing(connection.execute(_RECORDS, (topic, offsets.start, offsets.stop, limit))) as rows:

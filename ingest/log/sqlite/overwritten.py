@@ -1,8 +1,9 @@
 """Detection of a main file that was written over by a copy of another time while its -wal is in use.
 
-SQLite does not notice that, and the file keeps its inode. Every transaction of this project raises `user_version`, which is on the first
-page. So the -wal tells which versions the main file may have: the one that a checkpoint copied into it, or the one it had when the -wal
-began, and nothing newer than SQLite shows. Formats: https://www.sqlite.org/fileformat2.html#the_database_header and https://www.sqlite.org/walformat.html
+SQLite does not notice that, and the file keeps its inode. Every transaction of this project raises
+`user_version`, which is on the first page. So the -wal tells which versions the main file may have: the one
+that a checkpoint copied into it, or the one it had when the -wal began, and nothing newer than SQLite shows.
+Formats: https://www.sqlite.org/fileformat2.html#the_database_header and https://www.sqlite.org/walformat.html
 """
 
 import os
@@ -60,8 +61,8 @@ class _WalVersions:
 class RawFiles:
     """The three files of a log, read without SQLite.
 
-    Closing any of them drops all locks of this process on it (POSIX), so they are closed only when nobody in this process has the log
-    open.
+    Closing any of them drops all locks of this process on it (POSIX), so they are closed only when nobody in
+    this process has the log open.
     """
 
     main: int | None
@@ -88,7 +89,8 @@ class RawFiles:
     def is_overwritten(self, connection: sqlite3.Connection) -> bool:
         """Return whether the main file is of another time than the -wal. Raises sqlite3.Error, OSError.
 
-        Other processes go on meanwhile. So a look counts only if the -shm stayed the same, and two looks must agree on a difference.
+        Other processes go on meanwhile. So a look counts only if the -shm stayed the same, and two looks must
+        agree on a difference.
         """
         if self.main is None or self.wal is None or self.shm is None:
             return False
@@ -104,7 +106,10 @@ class RawFiles:
         return False
 
     def is_whole(self) -> bool:
-        """Return whether the main file has all pages that its header counts, unlike while a copy is written. Raises OSError."""
+        """Return whether the main file has all pages that its header counts, unlike while a copy is written.
+
+        Raises OSError.
+        """
         if self.main is None or (header := self._main_header()) is None:
             return False
         page, pages, _ = header

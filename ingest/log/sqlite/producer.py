@@ -25,7 +25,7 @@ Append = tuple[str, Sequence[Record], "Future[None]"]
 
 
 class SqliteProducer:
-    """A writer thread that commits all waiting appends in one transaction: as durable as one by one, and far faster."""
+    """A producer whose thread commits all waiting appends in one transaction, for speed."""
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
         """`limit` is the maximum size of the file in bytes, beyond which appends fail."""
@@ -41,7 +41,8 @@ class SqliteProducer:
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
         future: Future[None] = Future()
-        future.set_running_or_notify_cancel()  # a caller that gives up waiting cannot cancel what may already be written
+        # A caller that gives up waiting cannot cancel what may already be written.
+        future.set_running_or_notify_cancel()
         with self._closing:
             if self._closed:
                 future.set_exception(
@@ -86,7 +87,10 @@ class SqliteProducer:
                     self._file.close_if_replaced()
 
     def _commit(self, appends: Sequence[Append]) -> None:
-        """Commit appends in one transaction. Raises sqlite3.Error, OSError; then none of them is certain to be durable."""
+        """Commit appends in one transaction.
+
+        Raises sqlite3.Error, OSError; then none of them is certain to be durable.
+        """
         after_last: dict[str, int] = {}
         try:
             with self._file.transaction() as connection:
@@ -109,7 +113,8 @@ class SqliteProducer:
                     "log.records_gone",
                     topic=topic,
                     records=missing,
-                    why=f"{self._path} is an older copy, or another file; what was acknowledged and not loaded before that"
+                    why=f"{self._path} is an older copy, or another file; what was acknowledged and not"
+                    " loaded before that"
                     " is found by `ingest reconcile`",
                 )
 
@@ -135,7 +140,8 @@ def _insert(connection: sqlite3.Connection, topic: str, records: Sequence[Record
     Raises _OlderCopy when their offsets would be less than `at_least`, and other errors of sqlite3.
     """
     after_last: int = connection.execute(
-        "INSERT INTO topics VALUES (?, ?) ON CONFLICT DO UPDATE SET next_offset = next_offset + excluded.next_offset RETURNING next_offset",
+        "INSERT INTO topics VALUES (?, ?) ON CONFLICT DO UPDATE SET next_offset = next_offset +"
+        " excluded.next_offset RETURNING next_offset",
         (topic, len(records)),
     ).fetchone()[0]
     if after_last - len(records) < at_least:

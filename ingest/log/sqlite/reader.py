@@ -17,7 +17,9 @@ class SqliteReader:
     """Reads while others append, consume and delete. Records deleted meanwhile are left out."""
 
     def __init__(self, path: Path, topics: Sequence[str], since: datetime | None) -> None:
-        """Begin in each topic with the first record appended at `since` or later, or with its first record without `since`.
+        """Begin with the first record of each topic that was appended at `since` or later.
+
+        Without `since`, begin with the first record.
 
         Raises LogUnavailable.
         """

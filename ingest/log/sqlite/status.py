@@ -9,7 +9,9 @@ from ingest.log import Backlog, Partition
 from ingest.log.sqlite.file import next_offsets, read_only, unavailable
 
 _APPENDED_AT = """
-SELECT MIN(appended_at) FROM (SELECT appended_at FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT 1000)
+SELECT MIN(appended_at) FROM (
+  SELECT appended_at FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT 1000
+)
 """
 _OLDEST = """
 SELECT (SELECT appended_at FROM records WHERE records.topic = topics.topic ORDER BY offset LIMIT 1) AS first
@@ -18,7 +20,9 @@ FROM topics WHERE first IS NOT NULL ORDER BY first LIMIT 1
 
 
 def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list[Backlog]:
-    """Return the position of a group in these topics, or in all, without joining it; nothing while there is no log.
+    """Return the position of a group in these topics, or in all, without joining it.
+
+    The list is empty while there is no log.
 
     Raises LogUnavailable.
     """
@@ -40,7 +44,10 @@ def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list
 
 
 def extent(path: Path) -> tuple[float | None, int]:
-    """Return when the oldest record was appended, as Unix time or None, and the bytes in use. Raises LogUnavailable."""
+    """Return when the oldest record was appended, as Unix time or None, and the bytes in use.
+
+    Raises LogUnavailable.
+    """
     with unavailable(path), closing(read_only(path)) as connection:
         oldest = connection.execute(_OLDEST).fetchone()
         pages, free, size = (
