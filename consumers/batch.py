@@ -44,7 +44,7 @@ class Item:
 class Batch:
     """Records by what becomes of them: `items` to load, `dead` to set aside, `letters` (dead ones from before) to load.
 
-    `readable` says of each record in order whether it could be read; replayed ones were counted when they came first.
+    `readable` says of each record with a table in order whether it could be read; replayed ones were counted when they came first.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -66,7 +66,7 @@ def read_batch(records: Iterable[StoredRecord], topics: Topics, mapper: Mapper, 
             batch.letters.append(stored)
             continue
         read = _read(stored, topics, mapper, now)
-        if stored.record.headers.get("ce_via") != Via.REPLAY:
+        if read is not None and stored.record.headers.get("ce_via") != Via.REPLAY:
             batch.readable.append(not isinstance(read, DeadLetter))
         if isinstance(read, DeadLetter):
             batch.dead.append(read)

@@ -17,7 +17,7 @@ import structlog
 
 from ingest.clock import is_future
 from ingest.errors import LogUnavailable, PayloadError
-from ingest.event import REPLAY_OF, Via, whose
+from ingest.event import PROBE, REPLAY_OF, Via, whose
 from ingest.instant import format_instant, parse_instant
 from ingest.log import Backlog, Partition, Producer, Reader, Record, StoredRecord, append_apart
 from ingest.opening import read_backlog
@@ -43,6 +43,7 @@ class Skipped(StrEnum):
     OTHER_ACCOUNT = "other_accounts"
     OUTSIDE = "outside"
     REFUSED = "refused"
+    PROBE = "probes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,8 @@ def why_skipped(
 ) -> Skipped | None:
     """None for one that is to be replayed; `first` tells a partition's oldest offset."""
     headers, received = stored.record.headers, received_at(stored)
+    if headers.get("ce_type") == PROBE:
+        return Skipped.PROBE
     if _came_by_replay(headers) and not _alone_is_left(headers, first):
         return Skipped.REPLAY
     if wanted.accounts and whose(headers.get("ce_source", ""))[1] not in wanted.accounts:

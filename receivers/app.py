@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingest.errors import ConfigurationError
 from ingest.log import Producer
+from ingest.probing import probe_records
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.settings.environment import variable_name
 from ingest.settings.live import LiveAccounts
@@ -27,6 +29,7 @@ from receivers.refusals import Refusals
 from receivers.seldom import SeldomWarned
 from receivers.site import SITE_HEADER, site_of
 from receivers.spool.folder import open_spooling
+from receivers.unacknowledged import WatchedProducer
 from receivers.webhook import Webhooks
 
 log = structlog.get_logger()
@@ -80,14 +83,16 @@ def build_app(
     settings: Settings, accounts: Mapping[tuple[str, str], AnyAccount], producer: Producer
 ) -> Starlette:
     """Routes over a producer that is closed, after a flush, when the application stops."""
+    watched = WatchedProducer(producer, settings.audit_topic, partial(probe_records, settings))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        watched.watch()
         yield
-        await asyncio.to_thread(producer.close)
+        await asyncio.to_thread(watched.close)
 
     public_path = _decoded(urlsplit(settings.public_url).path).rstrip("/")
-    webhooks, refusals = Webhooks(settings, accounts, producer), Refusals(accounts, public_path)
+    webhooks, refusals = Webhooks(settings, accounts, watched), Refusals(accounts, public_path)
     routes = [
         Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
         Route("/healthz", _alive(site_of(settings))),

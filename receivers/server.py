@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from math import ceil
 from socket import socket
@@ -16,9 +17,11 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
-from ingest.admin import serve_admin
+from ingest.admin import registry, serve_admin
+from ingest.duration import describe_duration
 from ingest.finding import Finding, failed
 from ingest.opening import open_producer, sqlite_path
+from ingest.probing import AppendProbe
 from ingest.scratch import scratch_folder
 from ingest.settings import Settings
 from ingest.settings.live import Live
@@ -49,8 +52,11 @@ def serve(settings: Settings) -> None:
     receiver = settings.receiver
     listening = threading.Event()
     live = Live(load_settings, watched_paths(), first=settings)
+    probe = AppendProbe(settings)
     admin_port = serve_admin(
-        receiver, "receiver", {"receiver": lambda: [*_readiness(settings, listening), *live.findings()]}
+        receiver,
+        "receiver",
+        {"receiver": lambda: [*_readiness(settings, probe, listening), *live.findings()]},
     )
     if sqlite_path(settings):
         hand_on(settings)
@@ -98,7 +104,7 @@ def _create_worker(settings: Settings) -> Starlette:
     return create_app(settings)
 
 
-def _readiness(settings: Settings, listening: threading.Event) -> Sequence[Finding]:
+def _readiness(settings: Settings, probe: AppendProbe, listening: threading.Event) -> Sequence[Finding]:
     if not listening.is_set():
         return [
             failed(
@@ -106,7 +112,22 @@ def _readiness(settings: Settings, listening: threading.Event) -> Sequence[Findi
                 "records that wait in the spool are moved into the log before anything newer is taken",
             )
         ]
-    return [*readiness(settings), clock.readiness(settings)]
+    return [*readiness(settings, probe), *_acknowledged(settings), clock.readiness(settings)]
+
+
+def _acknowledged(settings: Settings) -> list[Finding]:
+    """Return a failure where appends of any worker have waited, or failed, for longer than a delivery may take."""
+    seconds = registry().get_sample_value("ingest_oldest_undone_seconds") or 0.0
+    if seconds <= settings.receiver.append_timeout.total_seconds():
+        return []
+    waited = describe_duration(timedelta(seconds=seconds))
+    return [
+        failed(
+            "undone",
+            f"the log has not acknowledged what was delivered {waited} ago, and deliveries are answered 503",
+            "see why it takes no records: the receiver's log says so (delivery.unavailable)",
+        )
+    ]
 
 
 def _run_workers(settings: Settings, app: WorkerApp, sock: socket) -> None:

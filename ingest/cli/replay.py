@@ -189,4 +189,5 @@ _MEANING = {
     "other_accounts": "from other accounts",
     "outside": "received at other times",
     "refused": "too large for the log",
+    "probes": "trials of the log",
 }

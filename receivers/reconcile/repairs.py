@@ -14,6 +14,7 @@ from receivers.reconcile.compare import Verdict, compare
 from receivers.reconcile.report import Counts
 
 _MANY = 5000
+_MANY_BYTES = 8 * 1024 * 1024
 
 
 class Warehouse(Protocol):
@@ -62,6 +63,7 @@ class Proof:
         self.lag = lag
         self.counts = counts
         self._gathered: list[tuple[Event, Booking]] = []
+        self._gathered_bytes = 0
 
     def wait(self) -> bool:
         """Until all that is in the log is loaded; False where nobody would. Raises LogUnavailable."""
@@ -72,14 +74,15 @@ class Proof:
         self._log.set_aside([letter])
 
     def add(self, event: Event, booking: Booking) -> None:
-        """Raises LogUnavailable, WarehouseUnavailable, once there are many."""
+        """Raises LogUnavailable, WarehouseUnavailable, once there are many, or large ones."""
         self._gathered.append((event, booking))
-        if len(self._gathered) >= _MANY:
+        self._gathered_bytes += len(event.data)
+        if len(self._gathered) >= _MANY or self._gathered_bytes >= _MANY_BYTES:
             self.complete()
 
     def append(self) -> list[tuple[Event, Booking]]:
         """All that was gathered, without waiting until it is loaded. Raises LogUnavailable."""
-        appended, self._gathered = self._gathered, []
+        appended, self._gathered, self._gathered_bytes = self._gathered, [], 0
         if appended:
             self._log.append([event.to_record() for event, _ in appended])
         return appended

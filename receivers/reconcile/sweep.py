@@ -1,7 +1,8 @@
 """One window of one account: read what the vendor has, compare, append what was missed, wait until it is loaded, look again."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,9 +23,12 @@ from receivers.reconcile.repairs import Proof, Warehouse
 
 log = structlog.get_logger()
 T = TypeVar("T")
+Result = TypeVar("Result")
 
 _OVERLAP = timedelta(minutes=5)
 _BLOCK = 1000  # entries compared with the warehouse in one query
+_BLOCK_BYTES = 8 * 1024 * 1024  # of their JSON, and of the bookings that are read of them
+_AHEAD = 2  # requests that may be done before their answers are compared, for each that is sent at once
 _SOME = 100  # bookings asked for one by one, before looking how many of them are gone
 # Of more than so many, more than half gone at once is likelier to be a key of another account than the truth.
 _FEW = 2
@@ -91,14 +95,8 @@ class Sweep:
             self._keeping_what_was_found(),
             ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool,
         ):
-            found = self._fetched(sorted(self.unlisted), pool)
-            self._take(
-                [read for asked in found.values() if asked.record is not None and (read := self._read(asked))]
-            )
-            absent = {booking_id: asked.at for booking_id, asked in found.items() if asked.record is None}
-            if absent and self._ownership.confirm_absence(
-                absent, others_were_read=any(asked.record for asked in found.values())
-            ):
+            absent, others_were_read = self._ask_for(sorted(self.unlisted), pool)
+            if absent and self._ownership.confirm_absence(absent, others_were_read=others_were_read):
                 self._mark_gone(absent)
         self._proof.complete()
 
@@ -115,26 +113,50 @@ class Sweep:
     def _blocks(self, window: Window) -> Iterator[list[_Asked]]:
         """The vendor's list, so much at a time as is compared with the warehouse in one query."""
         block: list[_Asked] = []
+        size = 0
         for page in self._rest.bookings(window):
             self.counts.least_requests += 1
-            block += [_Asked(entry, self._rest.asked_at) for entry in page]
-            if len(block) >= _BLOCK:
-                yield block
-                block = []
+            at = self._rest.asked_at
+            for entry in page:
+                block.append(_Asked(entry, at))
+                size += _json_bytes(entry)
+                if len(block) >= _BLOCK or size >= _BLOCK_BYTES:
+                    yield block
+                    block, size = [], 0
         yield block
 
     def _compare_block(self, block: Sequence[_Asked], pool: ThreadPoolExecutor) -> None:
         keyed = [(key, asked) for asked in block if (key := self._readable(asked, self._rest.key))]
         stored = self._stored(self._rest.listed_by, [key for key, _ in keyed])
         differing = [asked for key, asked in keyed if not self._alike(asked, stored.get(key, ()))]
-        completed = [
-            [read for one in some if (read := self._read(one))]
-            for some in pool.map(self._complete, differing)
-        ]
-        missed = self._take([read for some in completed for read in some])
-        for asked, some in zip(differing, completed, strict=True):
+        part: list[tuple[_Asked, list[_Read]]] = []
+        size = 0
+        for asked, some in zip(differing, self._map(pool, self._complete, differing), strict=True):
+            part.append((asked, [read for one in some if (read := self._read(one))]))
+            size += sum(_json_bytes(one.record) for one in some)
+            if size >= _BLOCK_BYTES:
+                self._take_completed(part)
+                part, size = [], 0
+        self._take_completed(part)
+
+    def _take_completed(self, completed: Sequence[tuple[_Asked, Sequence[_Read]]]) -> None:
+        """Take the bookings of entries, and count the requests that those took that were missed."""
+        missed = self._take([read for _, some in completed for read in some])
+        for asked, some in completed:
             if any(read.booking.booking_id in missed for read in some):
                 self._count_children(asked.record or {})
+
+    def _map(
+        self, pool: ThreadPoolExecutor, work: Callable[[T], Result], items: Iterable[T]
+    ) -> Iterator[Result]:
+        """Yield results in order, few of them waiting at any time: `ThreadPoolExecutor.map` would gather all that come meanwhile."""
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= _AHEAD * self._rest.parallel:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
     def _count_children(self, entry: Entry) -> None:
         """What several have in common, such as a customer, need be asked for once."""
@@ -194,19 +216,33 @@ class Sweep:
             }
         self.unlisted -= self._ids | self._ids_before
 
-    def _fetched(self, booking_ids: Sequence[str], pool: ThreadPoolExecutor) -> dict[str, _Asked]:
-        """One by one. Raises ConfigurationError when so many are gone that the key is likelier to be another account's."""
-        found: dict[str, _Asked] = {}
+    def _ask_for(
+        self, booking_ids: Sequence[str], pool: ThreadPoolExecutor
+    ) -> tuple[dict[str, datetime], bool]:
+        """Ask for bookings one by one, and take those that are there; return when each other was asked for, and whether any could be read.
+
+        Raises ConfigurationError when so many are gone that the key is likelier to be another account's.
+        """
+        absent: dict[str, datetime] = {}
+        others_were_read = False
         for some in (booking_ids[at : at + _SOME] for at in range(0, len(booking_ids), _SOME)):
-            found |= zip(some, pool.map(self._fetch, some), strict=True)
+            there: list[_Asked] = []
+            for booking_id, asked in zip(some, self._map(pool, self._fetch, some), strict=True):
+                if asked.record is None:
+                    absent[booking_id] = asked.at
+                else:
+                    there.append(asked)
             self.counts.least_requests += len(some)
-            gone = sum(asked.record is None for asked in found.values())
-            if gone > _FEW and gone > min(self.rows, 2 * _SOME) / 2:
+            gone = len(absent)
+            too_many = gone > _FEW and gone > min(self.rows, 2 * _SOME) / 2
+            if too_many and not self._ownership.is_confirmed:
                 raise ConfigurationError(
                     f"{self._rest.label}: at least {gone} of {self.rows} bookings here are not at the vendor. Is the key another account's?"
-                    " None was marked as gone"
+                    f" None was marked as gone. {self._ownership.way_on}"
                 )
-        return found
+            others_were_read = others_were_read or any(asked.record for asked in there)
+            self._take([read for asked in there if (read := self._read(asked))])
+        return absent, others_were_read
 
     def _fetch(self, booking_id: str) -> _Asked:
         """In a thread of the pool. An id that cannot be asked for is no record that can be read, and not gone."""
@@ -284,3 +320,7 @@ class Sweep:
             )
             self._proof.set_aside(letter)
             return None
+
+
+def _json_bytes(entry: Entry | None) -> int:
+    return len(orjson.dumps(entry))

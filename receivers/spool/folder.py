@@ -1,5 +1,6 @@
 """The spool that the settings ask for, as a receiver opens it and as others see it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,6 @@ from ingest.finding import Finding, State, failure, ok, warning
 from ingest.log import Producer
 from ingest.log.sqlite import extent
 from ingest.opening import open_producer, sqlite_path
-from ingest.probing import probe_append
 from ingest.settings import Settings
 from ingest.undone import judge_undone
 from receivers.spool import SpoolingProducer
@@ -84,10 +84,13 @@ def spool_states(settings: Settings) -> list[SpoolState]:
     return [_state(path) for path in spool_files(Path(settings.receiver.spool_dir))]
 
 
-def readiness(settings: Settings) -> list[Finding]:
-    """A receiver is ready while it can keep a delivery: in the log, or in a spool that has room, if it has one."""
+def readiness(settings: Settings, probe: Callable[[], None]) -> list[Finding]:
+    """A receiver is ready while it can keep a delivery: in the log, or in a spool that has room, if it has one.
+
+    `probe` raises LogUnavailable where the log takes no records.
+    """
     try:
-        probe_append(settings)
+        probe()
     except LogUnavailable as error:
         if sqlite_path(settings):
             return [failure("log", error)]

@@ -1,18 +1,23 @@
 """When a consumer can read, load and commit, and what it says when it cannot."""
 
+from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from consumers.run import _probes
 from ingest.cli.reconcile import _probes as reconcile_probes
 from ingest.errors import WarehouseUnavailable
 from ingest.finding import Finding
+from ingest.opening import open_producer
 from ingest.readiness import Readiness
 from ingest.settings import Settings
+from ingest.warehouse.query import query
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.rig import PATIENCE, Rig, changed
-from tests.kafka.broker import free_port
+from tests.consumers.rig import PATIENCE, Command, Rig, changed, tree_for, until
+from tests.consumers.samples import TOPIC, sample
+from tests.kafka.broker import Broker, fetch, free_port
 
 
 def failing(rig: Rig, **other: object) -> dict[str, Finding]:
@@ -83,3 +88,45 @@ def test_a_reconciliation_needs_log_warehouse_and_a_place_for_its_state(rig: Rig
     }
     assert {name for name, finding in found.items() if finding.failed} == {"log", "state_dir"}
     assert "reconcile.state_dir" in found["state_dir"].detail
+
+
+@pytest.mark.kafka
+def test_a_broker_that_is_killed_under_a_running_consumer_is_told_until_it_is_back(
+    kafka_tools: None,  # noqa: ARG001 - it skips
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    broker = Broker(fetch(), tmp_path_factory.mktemp("kafka"))
+    port = free_port()
+    tree = changed(tree_for(tmp_path), "consumer", admin_port=port) | {
+        "log": f"kafka://{broker.servers[0]}",
+        "kafka": {"partitions": 1, "replication_factor": 1},
+    }
+    command = Command(tmp_path, tree)
+
+    def reasons() -> list[str] | None:
+        try:
+            answer: list[str] = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE).json()[
+                "reasons"
+            ]
+        except httpx.TransportError:
+            return None  # it does not listen yet
+        return answer
+
+    broker.start()
+    try:
+        with command.consuming():
+            until(lambda: reasons() == [], "it is ready")
+            broker.kill()
+            until(
+                lambda: any(reason.startswith("log: ") for reason in reasons() or ()),
+                "it says that Kafka is gone",
+            )
+            broker.start()
+            until(lambda: reasons() == [], "it is ready again")
+            with closing(open_producer(command.settings)) as producer:
+                producer.append(TOPIC, [sample(1).to_record()]).result(PATIENCE)
+            until(lambda: command.lag() == 0, "it loads again")
+    finally:
+        broker.stop()
+    assert query(command.settings, "select count(*) from booking_events").rows == [(1,)]

@@ -18,7 +18,14 @@ from ingest.vendors import vendor_names
 from tests.e2e.processes import Process
 from tests.faults.child import Child, signal_to
 from tests.faults.clock import replace, withdraw
-from tests.faults.history import copy_log, copy_warehouse, delete_topic, events_in_log, restore_warehouse
+from tests.faults.history import (
+    checkpoint_log,
+    copy_log,
+    copy_warehouse,
+    delete_topic,
+    events_in_log,
+    restore_warehouse,
+)
 from tests.faults.load import EventKey, Vendors
 from tests.faults.plan import Fault, Kind, Plan
 from tests.faults.proxy import Proxy
@@ -231,10 +238,11 @@ class Breaker:
         return True
 
     async def cut_log(self, fault: Fault) -> bool:
-        """All brokers crash, and what they had not synced is gone."""
+        """All brokers lose power together, and what they had not synced is gone: what one of several still has, the others get from it."""
         async with self._turns["brokers"]:
             for broker in self._stand.servers.brokers:
                 broker.kill()
+            for broker in self._stand.servers.brokers:
                 broker.lose_tail(self._stand.settings.topics(), fault.chance * _LARGEST_CUT)
             accepted = await self._accepted_by_now()
             await asyncio.sleep(fault.seconds)
@@ -267,6 +275,28 @@ class Breaker:
             await asyncio.sleep(fault.seconds)
             kept.replace(path)
             return await self._note_cut(await self._accepted_by_now())
+
+    async def overwrite_log(self, fault: Fault) -> bool:
+        """In place, under all that use it; whoever did it then deletes the -wal and -shm, as the log's error tells them."""
+        path = sqlite_path(self._stand.settings)
+        async with self._turns["log"], self._turns["log's file"]:  # a full disk would leave half a copy
+            try:
+                kept = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
+            except sqlite3.Error:
+                return False
+            if kept is None or path is None:
+                return False
+            await asyncio.sleep(fault.seconds)
+            await asyncio.to_thread(checkpoint_log, path)  # from here on the -wal is of another time
+            await asyncio.sleep(_ANSWER_SECONDS)
+            copying = await asyncio.create_subprocess_exec("cp", str(kept), str(path))
+            if await copying.wait():
+                return False
+            accepted = await self._accepted_by_now()
+            await asyncio.sleep(fault.seconds)
+            for kind in ("wal", "shm"):
+                path.with_name(f"{path.name}-{kind}").unlink(missing_ok=True)
+            return await self._note_cut(accepted)
 
     async def delete_wal(self, _: Fault) -> bool:
         """Under all that use it."""
@@ -407,6 +437,7 @@ _HOW: Mapping[Kind, Callable[[Breaker, Fault], Awaitable[bool]]] = {
     Kind.LOG_CUT: Breaker.cut_log,
     Kind.TOPIC_ANEW: Breaker.make_topic_anew,
     Kind.LOG_RESTORED: Breaker.restore_log,
+    Kind.LOG_OVERWRITTEN: Breaker.overwrite_log,
     Kind.WAL_DELETED: Breaker.delete_wal,
     Kind.WAREHOUSE_RESTORED: Breaker.restore_warehouse,
     Kind.CONSUMER_CLOCK: Breaker.shift_consumers_clock,

@@ -30,6 +30,12 @@ def copy_log(path: Path) -> Path:
     return kept
 
 
+def checkpoint_log(path: Path) -> None:
+    """Put what the -wal has into the main file, as far as nobody is in the way, so that the -wal begins anew."""
+    with closing(sqlite3.connect(path, timeout=_TURN_SECONDS)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+
 def copy_warehouse(settings: Settings) -> Path:
     """Whole, since nobody has it open meanwhile. Raises OSError, WarehouseUnavailable."""
     file = duckdb_file(settings)

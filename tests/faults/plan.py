@@ -39,6 +39,7 @@ class Kind(StrEnum):
     LOG_CUT = "brokers lose the tail of the log"
     TOPIC_ANEW = "a topic is deleted and made again"
     LOG_RESTORED = "log restored from a copy"
+    LOG_OVERWRITTEN = "a copy written over the log's file"
     WAL_DELETED = "the log's -wal deleted"
     WAREHOUSE_RESTORED = "warehouse restored from a copy"
 
@@ -79,6 +80,7 @@ _LASTING = {
     Kind.CONSUMER_JOINS: (4.0, 20.0),
     Kind.LOG_CUT: (0.2, 3.0),
     Kind.LOG_RESTORED: (1.0, 10.0),
+    Kind.LOG_OVERWRITTEN: (1.0, 6.0),
     Kind.WAREHOUSE_RESTORED: (1.0, 10.0),
 }
 _STEPS = {
@@ -115,11 +117,13 @@ _KAFKA = _BOTH | {
     Kind.NETWORK_SILENT,
     Kind.NETWORK_SLOW,
     Kind.CONSUMER_JOINS,
+    Kind.LOG_CUT,
+    Kind.TOPIC_ANEW,
 }
 KINDS: Mapping[str, frozenset[Kind]] = {
-    "sqlite": _BOTH | {Kind.FULL_LOG_DISK, Kind.LOG_RESTORED, Kind.WAL_DELETED},
-    "kafka": _KAFKA | {Kind.TOPIC_ANEW, Kind.LOG_CUT},
-    "cluster": _KAFKA | {Kind.KILL_LEADER, Kind.TOPIC_ANEW},  # what is cut from one copy, the others have
+    "sqlite": _BOTH | {Kind.FULL_LOG_DISK, Kind.LOG_RESTORED, Kind.LOG_OVERWRITTEN, Kind.WAL_DELETED},
+    "kafka": _KAFKA,
+    "cluster": _KAFKA | {Kind.KILL_LEADER},
 }
 OF_WAREHOUSE: Mapping[str, frozenset[Kind]] = {
     "duckdb": frozenset({Kind.WAREHOUSE_RESTORED}),

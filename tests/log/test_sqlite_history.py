@@ -11,10 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Change, Partition, Record
-from ingest.log.sqlite import SqliteConsumer, SqliteProducer
+from ingest.log.sqlite import SqliteConsumer, SqliteProducer, SqliteReader, backlog
 from ingest.log.sqlite.probe import try_append
 from tests.log.harness import PATIENCE, append, numbered, read, values
 
@@ -22,10 +23,12 @@ TOPIC = "bookings.calendly"
 _WRITER = """
 import sys, time
 from pathlib import Path
+import structlog
 from ingest.errors import LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 producer = SqliteProducer(Path(sys.argv[1]))
 for line in sys.stdin:
     try:
@@ -74,8 +77,19 @@ def writer(path: Path) -> Iterator[Writer]:
     found.kill()
 
 
+@pytest.fixture
+def other(path: Path) -> Iterator[Writer]:
+    found = Writer(path)
+    yield found
+    found.kill()
+
+
 def consumer_of(path: Path) -> SqliteConsumer:
     return SqliteConsumer(path, "group", [TOPIC], timedelta(days=1))
+
+
+def backlog_of(path: Path) -> object:
+    return backlog(path, "group")
 
 
 def all_in(path: Path) -> list[bytes]:
@@ -90,6 +104,11 @@ def in_main_file(path: Path) -> list[bytes]:
             return [row[0] for row in connection.execute("SELECT value FROM records")]
     except sqlite3.Error:
         return []
+
+
+def checkpoint(path: Path, kind: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()[0] == 0
 
 
 def copy(path: Path, kept: Path) -> None:
@@ -107,6 +126,10 @@ def rename_over(kept: Path, path: Path) -> None:
 def take_away(path: Path, *kinds: str) -> None:
     for kind in kinds:
         path.with_name(f"{path.name}-{kind}").unlink()
+
+
+def large(name: str, count: int) -> list[str]:
+    return [f"{name}-{number} {'x' * 10_000}" for number in range(count)]
 
 
 def texts(name: str, count: int) -> list[str]:
@@ -237,7 +260,7 @@ def test_a_consumer_reads_what_a_restored_log_got_below_its_position(
         found = read(consumer, 20)
         assert values(found)[5:] == [record.value for record in numbered(15, start=100)]
         assert consumer.generation() != generation
-        assert consumer.changes() == ([Change(Partition(TOPIC), committed, 0)] if committed else [])
+        assert consumer.changes() == [Change(Partition(TOPIC), committed, 0)]
 
 
 def change_in_place(path: Path, *statements: str) -> None:
@@ -273,6 +296,118 @@ def test_a_copy_put_over_the_file_is_noticed_by_whoever_read_more_of_it(path: Pa
             consumer.commit(polled)
         found = read(consumer, 24 - min(committed, 2))
         assert [record.value for record in numbered(20, start=100)] == values(found)[-20:]
+
+
+def assert_refused(path: Path, consumer: SqliteConsumer) -> None:
+    """By whoever has the log open, and by whoever comes."""
+    for use in (try_append, consumer_of, backlog_of, lambda at: SqliteReader(at, [TOPIC], None)):
+        with pytest.raises(LogUnavailable, match="written over it"):
+            use(path)
+    with pytest.raises(LogUnavailable, match="written over it"):
+        consumer.poll(100, 0)
+
+
+def read_all(consumer: SqliteConsumer, wanted: set[bytes]) -> set[bytes]:
+    """Read until all that is wanted was there."""
+    found: set[bytes] = set()
+    deadline = time.monotonic() + PATIENCE
+    while not wanted <= found:
+        assert time.monotonic() < deadline
+        with suppress(LogUnavailable):
+            found.update(values(consumer.poll(100, 0.1)))
+    return found
+
+
+@pytest.mark.parametrize("appended_after_checkpoint", [0, 5])
+@pytest.mark.parametrize("kind", ["PASSIVE", "RESTART", "TRUNCATE"])
+def test_nothing_is_acknowledged_into_a_copy_that_is_written_over_the_file_until_its_wal_is_deleted(
+    path: Path, tmp_path: Path, writer: Writer, other: Writer, *, kind: str, appended_after_checkpoint: int
+) -> None:
+    with closing(consumer_of(path)) as consumer:
+        writer.append(*large("before", 20))
+        copy(path, tmp_path / "kept")
+        writer.append(*large("cut", 40))
+        other.append(*large("cut by another", 40))
+        consumer.commit(read(consumer, 100))
+        checkpoint(path, kind)
+        writer.append(*large("beside", appended_after_checkpoint))
+        writer.acknowledged.clear()
+        other.acknowledged.clear()
+        shutil.copyfile(tmp_path / "kept", path)
+        writer.append(*large("after", 5))
+        other.append(*large("after by another", 5))
+        if kind != "TRUNCATE" or appended_after_checkpoint:
+            assert not writer.acknowledged + other.acknowledged
+            assert_refused(path, consumer)
+            take_away(path, "wal", "shm")
+        writer.append(*large("at last", 5))
+        other.append(*large("at last by another", 5))
+        acknowledged = {*writer.acknowledged, *other.acknowledged}
+        assert len(acknowledged) >= 10
+        assert len(read_all(consumer, acknowledged)) == 20 + len(acknowledged)
+        assert consumer.changes() == [Change(Partition(TOPIC), 100, 0)]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_copy_written_over_the_file_that_its_wal_belongs_to_loses_nothing(
+    path: Path, tmp_path: Path, writer: Writer
+) -> None:
+    writer.append(*large("before", 20))
+    copy(path, tmp_path / "kept")
+    writer.append(*large("since", 20))
+    shutil.copyfile(tmp_path / "kept", path)
+    writer.append(*large("after", 20))
+    writer.kill()
+    assert len(writer.acknowledged) == 60
+    assert set(all_in(path)) == set(writer.acknowledged)
+
+
+def test_a_copy_written_over_the_file_of_killed_processes_beside_their_wal_is_refused_and_stays_whole(
+    path: Path, tmp_path: Path, writer: Writer
+) -> None:
+    writer.append(*large("before", 20))
+    copy(path, tmp_path / "kept")
+    writer.append(*large("cut", 80))
+    checkpoint(path, "RESTART")
+    writer.append(*large("beside", 5))
+    writer.kill()
+    shutil.copyfile(tmp_path / "kept", path)
+    with pytest.raises(LogUnavailable):
+        SqliteProducer(path)
+    assert path.read_bytes() == (tmp_path / "kept").read_bytes()
+    take_away(path, "wal", "shm")
+    with closing(SqliteProducer(path)) as producer:
+        append(producer, TOPIC, *numbered(3))
+    assert all_in(path)[-3:] == [record.value for record in numbered(3)]
+
+
+def test_records_that_a_restored_log_lacks_are_told_though_nothing_was_committed_since(
+    path: Path, tmp_path: Path
+) -> None:
+    with closing(SqliteProducer(path)) as producer, closing(consumer_of(path)) as consumer:
+        append(producer, TOPIC, *numbered(5))
+        consumer.commit(read(consumer, 5))
+        copy(path, tmp_path / "kept")
+        append(producer, TOPIC, *numbered(5, start=5))
+        consumer.poll(1, 0)
+        rename_over(tmp_path / "kept", path)
+        with structlog.testing.capture_logs() as lines:
+            append(producer, TOPIC, *numbered(1, start=100))
+        assert [(line["event"], line["records"]) for line in lines] == [("log.records_gone", 5)]
+        assert values(read(consumer, 1)) == [b"100"]
+        assert consumer.changes() == [Change(Partition(TOPIC), 5, 5)]
+
+
+@pytest.mark.parametrize("version", [2**31 - 3, -1])
+def test_versions_start_anew_after_the_highest(path: Path, writer: Writer, version: int) -> None:
+    writer.append("first")
+    change_in_place(path, f"PRAGMA user_version = {version}")
+    checkpoint(path, "TRUNCATE")
+    for number in range(10):
+        writer.append(f"after {number}")
+        checkpoint(path, ("PASSIVE", "RESTART")[number % 2])
+    assert len(writer.acknowledged) == 11
 
 
 def test_a_consumer_goes_back_to_a_bookmark_and_says_what_is_no_longer_there(path: Path) -> None:

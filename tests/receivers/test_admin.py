@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from ingest.admin import build_admin, serve_admin
 from ingest.errors import ConfigurationError
+from ingest.probing import AppendProbe
 from ingest.settings import ReceiverSettings
 from receivers.spool.folder import readiness
 from tests.receivers.conftest import Start
@@ -123,7 +124,7 @@ def test_an_empty_token_is_none() -> None:
 
 
 def test_it_is_not_ready_while_the_log_cannot_be_read(receiver: InProcess) -> None:
-    receiver.app = build_admin(lambda: readiness(receiver.settings), None)
+    receiver.app = build_admin(lambda: readiness(receiver.settings, AppendProbe(receiver.settings)), None)
     assert receiver.ask(Request("/readyz", method="GET")).status == 200
     for file in receiver.log.parent.glob("log.db*"):
         file.rename(file.with_name(f"away-{file.name}"))

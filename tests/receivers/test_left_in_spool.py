@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from ingest.errors import LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
+from ingest.probing import AppendProbe
 from ingest.settings import ReceiverSettings, Settings
 from receivers.server import _readiness
 from receivers.spool.file import SpoolFile, claim
@@ -143,11 +144,11 @@ def test_a_file_that_cannot_be_read_is_somebodys_decision(settings: Settings, tm
 
 def test_a_receiver_is_not_ready_before_they_are_handed_on(settings: Settings) -> None:
     listening = threading.Event()
-    [waiting_] = _readiness(settings, listening)
+    [waiting_] = _readiness(settings, AppendProbe(settings), listening)
     assert waiting_.failed
     assert "before anything newer" in waiting_.detail
     listening.set()
-    assert not any(finding.failed for finding in _readiness(settings, listening))
+    assert not any(finding.failed for finding in _readiness(settings, AppendProbe(settings), listening))
 
 
 def test_room_in_a_spool_makes_nobody_ready_whose_log_is_embedded(
@@ -155,6 +156,6 @@ def test_room_in_a_spool_makes_nobody_ready_whose_log_is_embedded(
 ) -> None:
     close(left)
     (tmp_path / "log.db").write_bytes(b"no database at all " * 300)
-    [log] = readiness(settings)
+    [log] = readiness(settings, AppendProbe(settings))
     assert log.failed
     assert "log.db" in log.detail

@@ -8,6 +8,8 @@ from consumers.batch import read_batch
 from consumers.replay import Skipped, Wanted, again, received_at, why_skipped
 from ingest.dead_letter import DeadLetter
 from ingest.log import Partition, Record, StoredRecord
+from ingest.probing import probe_records
+from ingest.settings import Settings
 from ingest.vendors.mapping import BookingMapper
 from tests.consumers.samples import START, TOPIC, TOPICS, moment, sample
 
@@ -63,6 +65,11 @@ def test_what_is_not_ours_counts_by_when_it_was_appended(headers: dict[str, str]
     assert received_at(appended(Record("key", b"", headers))) == LATER
     assert why_skipped(appended(Record("key", b"", headers)), Wanted(since=LATER)) is None
     assert why_skipped(appended(Record("key", b"", headers)), Wanted(accounts=frozenset({""}))) is None
+
+
+def test_probes_of_the_log_are_not_replayed() -> None:
+    [record] = probe_records(Settings(log="kafka://127.0.0.1:9092"))
+    assert why_skipped(appended(record, TOPICS.audit), Wanted()) is Skipped.PROBE
 
 
 def test_nothing_is_replayed_twice() -> None:

@@ -317,7 +317,7 @@ def test_accounts_and_times_choose_what_is_replayed(rig: Rig) -> None:
     rig.load(*(sample(number, at=number) for number in range(6)), *others)
     chosen = replay_in_process(rig, Wanted(moment(2), moment(13), frozenset({"support"}))).report.columns()
     assert (chosen["read"], chosen["replayed"], chosen["accounts"]) == (10, 4, {"oncehub/support": 4})
-    assert chosen["skipped"] == {"replays": 0, "other_accounts": 4, "outside": 2, "refused": 0}
+    assert chosen["skipped"] == {"replays": 0, "other_accounts": 4, "outside": 2, "refused": 0, "probes": 0}
     assert (chosen["from"], chosen["to"]) == ("2026-05-01T09:00:02.000000Z", "2026-05-01T09:00:05.000000Z")
     assert copies(rig) == 4
 

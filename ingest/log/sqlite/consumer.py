@@ -76,6 +76,7 @@ class SqliteConsumer:
         self._next: dict[str, int] = {}
         self._next_of = 0  # which opening of the file these are offsets of; whoever uses it may be the one to find another there
         self._committed: dict[str, int] = {}  # as the file has it, unless another was put over it
+        self._written: dict[str, int] = {}  # the next offsets to be written, as of the last poll
         self._kept: dict[str, Bookmarks] = {}
         self._ends: list[
             tuple[str, int, float]
@@ -176,7 +177,7 @@ class SqliteConsumer:
 
     def shrink(self) -> bool:
         """Gives some of what deleted records took back to the file system; whether there is more."""
-        with unavailable(self._path), self._file.use() as connection:
+        with unavailable(self._path), self._file.transaction() as connection:
             connection.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
             return bool(_scalar(connection, "PRAGMA freelist_count"))
 
@@ -204,6 +205,7 @@ class SqliteConsumer:
             elif self._committed_in(connection) != self._committed:
                 self._restored += 1
                 self._start_from_committed(connection)
+            self._written = _next_offsets(connection)
             self._topics.append(self._topics.pop(0))  # so that a small limit starves none
             for place, topic in enumerate(self._topics):
                 if len(found) >= limit or size >= most_bytes:
@@ -228,14 +230,20 @@ class SqliteConsumer:
 
     def _is_same(self, connection: sqlite3.Connection) -> bool:
         """Whether the file still has what was committed and polled: an older copy that was put over it has other records there, or none."""
+        return self._committed_in(connection) == self._committed and not self._gone(connection)
+
+    def _gone(self, connection: sqlite3.Connection) -> set[str]:
+        """Return the topics whose last records of a poll are not there any more."""
         sql = "SELECT 1 FROM records WHERE topic = ? AND offset = ? AND appended_at = ?"
-        return self._committed_in(connection) == self._committed and all(
-            connection.execute(sql, end).fetchone() for end in self._ends
-        )
+        return {end[0] for end in self._ends if not connection.execute(sql, end).fetchone()}
 
     def _start_from_committed(self, connection: sqlite3.Connection) -> None:
-        """Which is less than before in a file that is an older copy, or another one."""
+        """Note the topics that have less than before: the file is an older copy, or another one."""
         before, self._committed = self._committed, self._committed_in(connection)
+        written = _next_offsets(connection)
+        changed = self._gone(connection)
+        changed.update(topic for topic, offset in self._written.items() if written.get(topic, 0) < offset)
+        changed.update(topic for topic, offset in before.items() if self._committed.get(topic, 0) < offset)
         sql = "SELECT topic, marks FROM bookmarks WHERE consumer_group = ?"
         self._kept = {
             topic: Bookmarks.decode(marks)
@@ -243,10 +251,13 @@ class SqliteConsumer:
         }
         self._next = {topic: self._committed.get(topic, 0) for topic in self._topics}
         self._ends.clear()
+        self._written = written
         self._next_of = self._file.opened
-        for topic, offset in before.items():
-            if (now := self._committed.get(topic, 0)) < offset:
-                self._changes.append(Change(Partition(topic), offset, now))
+        self._changes += [
+            Change(Partition(topic), before.get(topic, 0), self._committed.get(topic, 0))
+            for topic in self._topics
+            if topic in changed
+        ]
 
     def _committed_in(self, connection: sqlite3.Connection) -> dict[str, int]:
         sql = "SELECT topic, next_offset FROM commits WHERE consumer_group = ?"
@@ -265,6 +276,11 @@ class SqliteConsumer:
         self._kept |= {topic: kept for topic, (_, kept) in positions.items()}
 
 
+def _next_offsets(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return by topic the next offset to be written."""
+    return dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
+
+
 def _scalar(connection: sqlite3.Connection, sql: str, *values: object) -> int:
     row = connection.execute(sql, values).fetchone()
     return int(row[0]) if row else 0
@@ -275,7 +291,7 @@ def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list
     if not path.exists():
         return []
     with unavailable(path), closing(read_only(path)) as connection:
-        written = dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
+        written = _next_offsets(connection)
         read = dict(
             connection.execute(
                 "SELECT topic, next_offset FROM commits WHERE consumer_group = ?", (group,)

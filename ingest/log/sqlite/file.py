@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from ingest.errors import LogUnavailable
 from ingest.log import Partition, Record, StoredRecord
+from ingest.log.sqlite.overwritten import RawFiles, beside, raise_version
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, next_offset INTEGER NOT NULL);
@@ -28,6 +29,11 @@ _RECORDS = "SELECT offset, key, value, headers, appended_at FROM records WHERE t
 
 _BUSY_SECONDS = 10.0
 _RESTORE = "; was it restored beside a -wal of before? Stop what uses it, delete the -wal and -shm, and put a whole copy in its place"
+
+_OVERWRITTEN = (
+    "another copy was written over it while its -wal of before stays: wait until the copy is whole, then delete its -wal and -shm;"
+    " what uses it goes on with the copy"
+)
 
 _Inode = tuple[int, int] | None
 
@@ -50,11 +56,7 @@ class _Files:
 
     @classmethod
     def at(cls, path: Path) -> "_Files":
-        return cls(_inode(path), _inode(_beside(path, "wal")), _inode(_beside(path, "shm")))
-
-
-def _beside(path: Path, kind: str) -> Path:
-    return path.with_name(f"{path.name}-{kind}")
+        return cls(_inode(path), _inode(beside(path, "wal")), _inode(beside(path, "shm")))
 
 
 @dataclass(slots=True)
@@ -63,6 +65,25 @@ class _Process:
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     files: "WeakSet[LogFile]" = field(default_factory=WeakSet)
+    readers: int = 0  # connections of those who only look
+    raw: list[RawFiles] = field(default_factory=list)  # the newest last
+
+    @classmethod
+    def of(cls, path: Path) -> "_Process":
+        return _PROCESSES.setdefault(path.absolute(), cls())
+
+    def open_raw(self, path: Path) -> RawFiles:
+        """Return the files that are at the path now. Raises OSError."""
+        now = _Files.at(path)
+        if not self.raw or _Files(*self.raw[-1].inodes()) != now:
+            self.raw.append(RawFiles.at(path))
+        return self.raw[-1]
+
+    def close_raw(self) -> None:
+        """Close them, unless SQLite's locks would be lost by that."""
+        if not self.readers and not any(file.is_open for file in self.files):
+            while self.raw:
+                self.raw.pop().close()
 
 
 _PROCESSES: dict[Path, _Process] = {}
@@ -71,24 +92,37 @@ _PROCESSES: dict[Path, _Process] = {}
 class LogFile:
     """The log's file, opened anew when another one has taken its place: what was deleted, moved or restored must not go on being written to, unseen.
 
-    `opened` counts how often. `limit` bounds its size in bytes: what would make it larger fails as on a full disk.
+    `opened` counts how often. `limit` bounds its size in bytes: what would make it larger fails as on a full disk. `wait`: seconds for others' transactions.
     """
 
-    def __init__(self, path: Path, limit: int | None = None) -> None:
-        self._path, self._limit = path, limit
-        self._process = _PROCESSES.setdefault(path.absolute(), _Process())
+    def __init__(self, path: Path, limit: int | None = None, wait: float = _BUSY_SECONDS) -> None:
+        self._path, self._limit, self._wait = path, limit, wait
+        self._process = _Process.of(path)
         self._connection: sqlite3.Connection | None = None
         self._opened_as = _Files()
+        self._raw = RawFiles(None, None, None)
         self.opened = 0
-        with self.use():
-            self._process.files.add(self)
+        try:
+            with self.use():
+                self._process.files.add(self)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a connection."""
+        return self._connection is not None
 
     @contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
         """A connection to the file that is there now; nobody else in this process uses the file meanwhile. Raises sqlite3.Error, OSError."""
         with self._process.lock:
             self.let_go()
-            yield self._connection or self._open()
+            connection = self._connection or self._open()
+            if self._raw.is_overwritten(connection):
+                connection = self._open_again()
+            yield connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -96,6 +130,7 @@ class LogFile:
         with self.use() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
+                raise_version(connection)
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
@@ -106,6 +141,8 @@ class LogFile:
                 raise sqlite3.OperationalError(
                     "it was moved, deleted or restored, or its -wal or -shm was, while it was written to"
                 )
+            if self._raw.is_overwritten(connection):
+                raise sqlite3.OperationalError(_OVERWRITTEN)
 
     def let_go(self) -> None:
         """Closes a file that is no longer there, and saves what only the -wal has; whoever uses it next opens what is there then."""
@@ -120,8 +157,9 @@ class LogFile:
 
     def close(self) -> None:
         with self._process.lock:
-            self._process.files.discard(self)
             self._close(_Files.at(self._path))
+            self._process.files.discard(self)
+            self._process.close_raw()
 
     def _is_replaced(self) -> bool:
         return _Files.at(self._path) != self._opened_as
@@ -133,6 +171,16 @@ class LogFile:
             each._close(now)  # noqa: SLF001  another one of this class
         if now.main not in {None, self._opened_as.main}:
             self._remove_foreign()
+        self._process.close_raw()
+
+    def _open_again(self) -> sqlite3.Connection:
+        """Without what SQLite keeps of the file in memory: the -wal may fit a copy that is not older than itself. Raises sqlite3.Error, OSError."""
+        if self._raw.is_whole():
+            self._close_all()
+            connection = self._open()
+            if not self._raw.is_overwritten(connection):
+                return connection
+        raise sqlite3.OperationalError(_OVERWRITTEN)
 
     def _close(self, now: _Files) -> None:
         """Puts into the main file what is in the -wal, which may be deleted, and is of no use to another main file."""
@@ -140,27 +188,37 @@ class LogFile:
         if connection is None:
             return
         with suppress(sqlite3.Error, OSError):
-            if now != self._opened_as and (
-                now.wal in {None, self._opened_as.wal} or not _beside(self._path, "wal").stat().st_size
+            if self._is_overwritten(connection):
+                connection.interrupt()  # or closing it would put the -wal into the copy
+            elif now != self._opened_as and (
+                now.wal in {None, self._opened_as.wal} or not beside(self._path, "wal").stat().st_size
             ):
                 connection.execute(
                     "PRAGMA wal_checkpoint(PASSIVE)"
                 ).fetchall()  # with another one that is in use, somebody goes on already
         connection.close()
 
+    def _is_overwritten(self, connection: sqlite3.Connection) -> bool:
+        """Also where SQLite cannot read it any more."""
+        try:
+            return self._raw.is_overwritten(connection)
+        except (sqlite3.Error, OSError):
+            return True
+
     def _remove_foreign(self) -> None:
         """A -wal of the file that was here before would be applied to the one that is here now, and spoil it."""
         left = _Files.at(self._path)
         if left.wal is not None and left.wal == self._opened_as.wal:
-            _beside(self._path, "wal").unlink(missing_ok=True)
-            _beside(self._path, "shm").unlink(missing_ok=True)
+            beside(self._path, "wal").unlink(missing_ok=True)
+            beside(self._path, "shm").unlink(missing_ok=True)
 
     def _open(self) -> sqlite3.Connection:
-        connection = _connect(self._path)
+        connection = _connect(self._path, self._wait)
         if self._limit:
             (page,) = connection.execute("PRAGMA page_size").fetchone()
             connection.execute(f"PRAGMA max_page_count={max(1, self._limit // page)}")
         self._connection, self._opened_as = connection, _Files.at(self._path)
+        self._raw = self._process.open_raw(self._path)
         self.opened += 1
         return connection
 
@@ -175,10 +233,47 @@ def unavailable(path: Path) -> Iterator[None]:
         raise LogUnavailable(f"the log {path} failed: {error}{remedy}") from error
 
 
-def read_only(path: Path) -> sqlite3.Connection:
-    """For those who only look. Raises sqlite3.Error where there is no file."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
-    connection.execute("PRAGMA query_only=ON")
+class ReadConnection(sqlite3.Connection):
+    """A connection of somebody who only looks; a part of its process' count until it is closed."""
+
+    _process: _Process | None = None
+    _raw = RawFiles(None, None, None)
+
+    def enter(self, path: Path) -> None:
+        """Have SQLite open the files, and look at them. Raises sqlite3.Error, OSError."""
+        self.execute("SELECT 1 FROM sqlite_master").fetchone()
+        process = _Process.of(path)
+        with process.lock:
+            process.readers += 1
+            self._process, self._raw = process, process.open_raw(path)
+        self.check()
+
+    def check(self) -> None:
+        """Raise sqlite3.OperationalError where the file was written over."""
+        if self._raw.is_overwritten(self):
+            raise sqlite3.OperationalError(_OVERWRITTEN)
+
+    def close(self) -> None:
+        """Close it, and the files where nobody else in this process has them open."""
+        super().close()
+        process, self._process = self._process, None
+        if process is not None:
+            with process.lock:
+                process.readers -= 1
+                process.close_raw()
+
+
+def read_only(path: Path) -> ReadConnection:
+    """For those who only look. Raises sqlite3.Error where there is no file or it was written over, OSError."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS, factory=ReadConnection
+    )
+    try:
+        connection.execute("PRAGMA query_only=ON")
+        connection.enter(path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -199,19 +294,21 @@ def read_records(
     return found
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, wait: float) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
     try:
         with FileLock(
-            f"{path}.lock", timeout=_BUSY_SECONDS, poll_interval=0.01, mode=0o600
+            f"{path}.lock", timeout=wait, poll_interval=0.01, mode=0o600
         ):  # going to WAL does not wait, it fails
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # must come before the first table
+            if not connection.execute("PRAGMA page_count").fetchone()[0]:
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # must come before the first table
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)
         connection.execute("PRAGMA synchronous=FULL")
     except BaseException:
+        connection.interrupt()  # or closing it would put the -wal into a file that it may not belong to
         connection.close()
         raise
     return connection

@@ -1,12 +1,11 @@
 """Whether the embedded log would take a record now; none is left in it, and no file is made."""
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from ingest.disk import write_trouble
 from ingest.errors import LogUnavailable
-from ingest.log.sqlite.file import unavailable
+from ingest.log.sqlite.file import LogFile, unavailable
 
 _BUSY_SECONDS = 2.0
 
@@ -17,15 +16,5 @@ def try_append(path: Path) -> None:
         raise LogUnavailable(f"the log {path} takes no records: {trouble}")
     if not path.exists() or not path.stat().st_size:  # nobody has made its tables yet
         return
-    uri = f"{path.absolute().as_uri()}?mode=rw"
-    with (
-        unavailable(path),
-        closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as connection,
-    ):
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        connection.execute(
-            f"PRAGMA user_version = {version}"
-        )  # SQLite writes the page although it stays the same
-        connection.execute("COMMIT")
+    with unavailable(path), closing(LogFile(path, wait=_BUSY_SECONDS)) as file, file.transaction():
+        pass  # it raises the file's version, which writes a page

@@ -10,9 +10,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
 from ingest.errors import LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite.file import LogFile, unavailable
+
+log = structlog.get_logger()
 
 _MOST_IN_ONE_TRANSACTION = 1000
 _LOOK_SECONDS = 0.5  # how soon an idle producer lets go of a file that is no longer there
@@ -87,6 +91,7 @@ class SqliteProducer:
         try:
             with self._file.transaction() as connection:
                 if self._file.opened != self._after_last_of:
+                    self._tell_gone(connection)
                     self._after_last, self._after_last_of = {}, self._file.opened
                 for topic, records, _ in appends:
                     after_last[topic] = _insert(connection, topic, records, self._after_last.get(topic, 0))
@@ -94,6 +99,19 @@ class SqliteProducer:
             self._file.reopen()
             raise
         self._after_last |= after_last
+
+    def _tell_gone(self, connection: sqlite3.Connection) -> None:
+        """Log what was appended here and is not in the file that is there now. Raises sqlite3.Error."""
+        written = dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
+        for topic, offset in self._after_last.items():
+            if (gone := offset - written.get(topic, 0)) > 0:
+                log.error(
+                    "log.records_gone",
+                    topic=topic,
+                    records=gone,
+                    why=f"{self._path} is an older copy, or another file; what was acknowledged and not loaded before that"
+                    " is found by `ingest reconcile`",
+                )
 
     def _others(self) -> Iterator[Append]:
         for _ in range(_MOST_IN_ONE_TRANSACTION):

@@ -53,6 +53,7 @@ class SqliteReader:
     def _of(self, topic: str, span: range) -> Iterator[StoredRecord]:
         while span:
             with unavailable(self._path):
+                self._connection.check()
                 found = read_records(self._connection, topic, span, _AT_A_TIME, _BYTES_AT_A_TIME)
             yield from found
             span = range(found[-1].offset + 1 if found else span.stop, span.stop)

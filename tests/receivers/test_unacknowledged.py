@@ -1,0 +1,154 @@
+"""For how long the log has taken nothing: kept over deliveries that are given up, until it takes records again."""
+
+import time
+
+import pytest
+
+from ingest.errors import LogRefused
+from ingest.log import Record
+from receivers.unacknowledged import WatchedProducer
+from tests.receivers.conftest import Start
+from tests.receivers.gate import Gate
+from tests.receivers.in_process import writing_to
+from tests.receivers.requests import booking
+from tests.receivers.running import Receiver, wait_for
+
+RECORD = Record("key", b"{}")
+PROBE = Record("probe", b"probe")
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def watched(gate: Gate) -> WatchedProducer:
+    return WatchedProducer(gate, "bookings.audit", lambda: [PROBE])
+
+
+def test_what_is_acknowledged_at_once_has_no_age(watched: WatchedProducer, clock: Clock) -> None:
+    watched.append("topic", [RECORD])
+    clock.now += 5
+    assert watched.seconds == 0
+
+
+def test_a_log_that_is_silent_has_the_age_of_the_first_that_waits(
+    watched: WatchedProducer, gate: Gate, clock: Clock
+) -> None:
+    gate.state = "silent"
+    watched.append("topic", [RECORD])
+    clock.now += 4
+    watched.append("topic", [RECORD])
+    clock.now += 4
+    assert watched.seconds == 8
+    gate.take_silenced()
+    assert watched.seconds == 0
+
+
+def test_appends_that_fail_do_not_make_it_younger(watched: WatchedProducer, gate: Gate, clock: Clock) -> None:
+    gate.state = "failing"
+    for _ in range(3):
+        watched.append("topic", [RECORD])
+        clock.now += 4
+    assert watched.seconds == 12
+    gate.state = "open"
+    watched.append("topic", [RECORD])
+    assert watched.seconds == 0
+
+
+def test_a_late_failure_does_not_count_from_before_the_log_took_something(
+    watched: WatchedProducer, gate: Gate, clock: Clock
+) -> None:
+    gate.state = "silent"
+    watched.append("topic", [RECORD])
+    clock.now += 60
+    gate.state = "open"
+    watched.append("topic", [RECORD])
+    assert watched.seconds == 60, "the first one still waits"
+    clock.now += 1
+    gate.close()
+    assert watched.seconds == 1
+
+
+def test_a_record_that_is_refused_says_nothing_of_the_log(
+    watched: WatchedProducer, gate: Gate, clock: Clock
+) -> None:
+    refused = watched.append("topic", [Record("key", gate.refused)])
+    clock.now += 4
+    assert isinstance(refused.exception(), LogRefused)
+    assert watched.seconds == 0
+
+
+def test_a_log_that_failed_is_probed_until_it_takes_records_although_nobody_delivers(
+    watched: WatchedProducer, gate: Gate, clock: Clock
+) -> None:
+    watched.look()
+    assert gate.taken == [], "a log that works is not probed"
+    gate.state = "failing"
+    watched.append("topic", [RECORD])
+    clock.now += 30
+    watched.look()
+    assert watched.seconds == 30
+    gate.state = "open"
+    watched.look()
+    assert (watched.seconds, gate.taken) == (0, [PROBE])
+    watched.look()
+    assert gate.taken == [PROBE]
+
+
+def test_a_log_that_is_silent_gets_one_probe_at_a_time(
+    watched: WatchedProducer, gate: Gate, clock: Clock
+) -> None:
+    gate.state = "failing"
+    watched.append("topic", [RECORD])
+    gate.state = "silent"
+    for _ in range(3):
+        clock.now += 10
+        watched.look()
+    gate.take_silenced()
+    assert gate.taken == [PROBE]
+
+
+def _oldest_seconds(receiver: Receiver) -> float:
+    lines = receiver.admin.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("ingest_oldest_undone_seconds "))
+
+
+def test_deliveries_that_are_answered_503_one_after_the_other_do_not_hide_since_when(
+    start: Start,
+) -> None:
+    receiver = start(INGEST_RECEIVER__APPEND_TIMEOUT="500ms", INGEST_RECEIVER__WORKERS="2")
+    assert receiver.send(booking(0)).status_code == 202
+    with writing_to(receiver.log):
+
+        def is_told() -> bool:
+            assert receiver.send(booking(1)).status_code == 503
+            return _oldest_seconds(receiver) > 3
+
+        wait_for(is_told, "the metric passes several time-outs")
+        wait_for(
+            lambda: any(
+                "has not acknowledged" in reason for reason in receiver.admin.get("/readyz").json()["reasons"]
+            ),
+            "it is a reason",
+        )
+    wait_for(lambda: _oldest_seconds(receiver) == 0, "the log takes records again, and nobody delivers")
+    wait_for(lambda: receiver.admin.get("/readyz").status_code == 200, "it is ready")
