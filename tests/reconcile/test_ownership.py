@@ -205,7 +205,7 @@ def test_a_key_that_sees_less_than_half_of_what_is_known_is_refused(tmp_path: Pa
 
 def forget_all(shop: TwoAccounts, numbers: Collection[int]) -> None:
     for number in numbers:
-        shop.world.forget(shop.vendor, number)
+        shop.world.delete(shop.vendor, number)
 
 
 @pytest.mark.parametrize("vendor", ["appointedd", "oncehub"])
