@@ -12,7 +12,7 @@ from consumers.message import BookingMessage, Key
 from consumers.rows import TABLES, Row, event_row, reconciliation_row
 from consumers.version_guard import needs_whole_row, newest_wins
 from ingest.booking import Booking
-from ingest.dead_letter import DeadLetter, kept_headers
+from ingest.dead_letter import DeadLetter, redact_headers
 from ingest.errors import PayloadError
 from ingest.event import OUR_HEADERS, RECONCILED, REPLAY_OF, Event, Via
 from ingest.log import Record, StoredRecord
@@ -164,7 +164,7 @@ def to_dead_letter(stored: StoredRecord, reason: str, detail: str, now: datetime
 def letter_headers(record: Record) -> dict[str, str]:
     """Return the headers that the dead letter of a record keeps: ours, and those known to be harmless."""
     ours = [name for name in record.headers if name.startswith(OUR_HEADERS)]
-    return kept_headers(record.headers.items(), ours)
+    return redact_headers(record.headers.items(), ours)
 
 
 def by_booking(messages: Iterable[BookingMessage]) -> dict[Key, list[BookingMessage]]:

@@ -19,7 +19,7 @@ from consumers.reporting import report_dead_letters
 from consumers.warehouse import Warehouse
 from consumers.warehouse.locks import blockers
 from consumers.writer import BatchWriter, WarehouseReplaced
-from ingest.dead_letter import append_letters
+from ingest.dead_letter import append_dead_letters
 from ingest.errors import (
     CommitFailed,
     IngestError,
@@ -30,17 +30,16 @@ from ingest.errors import (
 )
 from ingest.event import whose
 from ingest.instant import parse_instant
-from ingest.log import Change, Consumer, Producer, StoredRecord
+from ingest.log import APPEND_SECONDS, Consumer, PositionChange, Producer, StoredRecord
 from ingest.settings import Settings
 from ingest.telemetry import BATCH_RECORDS, DEAD_LETTERS, LAG_RECORDS, LOAD_SECONDS
-from ingest.undone import Undone
+from ingest.undone import UndoneWork
 from ingest.vendors.mapping import BookingMapper
 
 log = structlog.get_logger()
 
 _POLL_SECONDS = 1.0
 _POLL_RECORDS = 100
-_APPEND_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LAG_EVERY_SECONDS = 15.0
@@ -78,9 +77,11 @@ class Loader:
         # The consumer's generation in which the warehouse had all loads that the committed positions depend
         # on.
         self._compared_generation: int | None = None
-        self._unreported_changes: list[Change] = []
+        self._unreported_changes: list[PositionChange] = []
         self._lag_due = 0.0
-        self.undone = Undone("consumer", settings.consumer.undone_limit, lambda: blockers(settings.warehouse))
+        self.undone = UndoneWork(
+            "consumer", settings.consumer.undone_limit, lambda: blockers(settings.warehouse)
+        )
         self.trouble: IngestError | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -200,7 +201,7 @@ class Loader:
         self._unreadable.count(batch.readable)
         dead = batch.dead + self._writer.write(batch.to_load(), needed_loads)
         if dead:  # after the load, which may have to be repeated, and before the commit
-            append_letters(self._producer, self._settings.dead_letter_topic, dead, _APPEND_SECONDS)
+            append_dead_letters(self._producer, self._settings.dead_letter_topic, dead, APPEND_SECONDS)
         for letter in dead:
             DEAD_LETTERS.labels(*whose(letter.source), letter.reason).inc()
         seconds = time.monotonic() - started

@@ -17,7 +17,7 @@ from consumers.rows import (
     without_guess,
 )
 from ingest.booking import COLUMNS, Booking
-from ingest.clock import is_ahead, is_long_before, later, with_instant
+from ingest.clock import add_span, is_ahead, is_long_before, with_instant
 from ingest.errors import PayloadError
 from ingest.event import Event, Via
 from ingest.instant import format_instant, parse_instant
@@ -90,7 +90,7 @@ class BookingMessage:
     def wrote(self, stored: Row) -> bool:
         """Return whether a stored row was made from this very event.
 
-        The id alone does not say so: REST may return the same thing again later, with another time.
+        The id alone does not say so: REST may return the same thing again add_span, with another time.
         """
         row_time: str = stored["version"].rpartition("/")[2]
         times = (format_instant(self.event.time), self.version.rpartition("/")[2])
@@ -129,6 +129,6 @@ class BookingMessage:
 def _just_after(time: str) -> datetime:
     """Return the next instant; the first one after a text that is none, which we never write."""
     try:
-        return later(parse_instant(time), _TICK)
+        return add_span(parse_instant(time), _TICK)
     except PayloadError:
         return datetime.min.replace(tzinfo=UTC)

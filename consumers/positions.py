@@ -7,18 +7,16 @@ import structlog
 
 from consumers.warehouse import Warehouse
 from ingest.event import Event
-from ingest.log import Change, Consumer, Partition, Producer, durable
+from ingest.log import APPEND_SECONDS, Consumer, Partition, PositionChange, Producer, wait_until_durable
 from ingest.log.bookmarks import Bookmark, Bookmarks
-from ingest.loss import loss_note
+from ingest.loss import build_loss_note
 from ingest.settings import Settings
 from ingest.telemetry import READ_AGAIN
 
 log = structlog.get_logger()
 
-_APPEND_SECONDS = 30.0
 
-
-def report_changes(changes: Sequence[Change], settings: Settings, producer: Producer) -> None:
+def report_changes(changes: Sequence[PositionChange], settings: Settings, producer: Producer) -> None:
     """Report changes of the log, and have reconciliation compare the accounts whose events may be lost.
 
     Only the vendors still have what the log lost before it was loaded. Raises LogUnavailable.
@@ -36,16 +34,18 @@ def report_changes(changes: Sequence[Change], settings: Settings, producer: Prod
         )
     notes = [note.to_record() for change in changes for note in _loss_notes(change, settings)]
     if notes:
-        durable(producer.append(settings.audit_topic, notes), _APPEND_SECONDS, "what may be missing")
+        wait_until_durable(
+            producer.append(settings.audit_topic, notes), APPEND_SECONDS, "what may be missing"
+        )
     for change in changes:
         READ_AGAIN.labels(change.partition.topic, change.partition.number, "log").inc()
 
 
-def _loss_notes(change: Change, settings: Settings) -> Iterator[Event]:
+def _loss_notes(change: PositionChange, settings: Settings) -> Iterator[Event]:
     lost_from = f"{change.partition.topic}/{change.partition.number}/{change.before}"
     for name, account in settings.accounts.items():
         if settings.topic(account.vendor) == change.partition.topic:
-            yield loss_note(f"/{account.vendor}/{name}", datetime.now(UTC), lost_from)
+            yield build_loss_note(f"/{account.vendor}/{name}", datetime.now(UTC), lost_from)
 
 
 def committed_loads(bookmarks: Mapping[Partition, Bookmarks]) -> frozenset[str]:

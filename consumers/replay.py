@@ -4,7 +4,6 @@ Replayed records are marked, and are loaded like all others by the one writer of
 loaded meanwhile, and in a warehouse that is right, replayed ones change nothing.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,13 +15,12 @@ import orjson
 import structlog
 
 from ingest.clock import is_future
-from ingest.errors import LogUnavailable, PayloadError
+from ingest.errors import PayloadError
 from ingest.event import PROBE, REPLAY_OF, Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Backlog, Partition, Producer, Reader, Record, StoredRecord, append_apart
-from ingest.opening import read_backlog
+from ingest.log import APPEND_SECONDS, Partition, Producer, Reader, Record, StoredRecord, append_records
+from ingest.log.consumption import wait_for_room, wait_until_consumed
 from ingest.settings import Settings
-from ingest.waits import Wait
 
 log = structlog.get_logger()
 
@@ -31,9 +29,6 @@ _PART_BYTES = 8 * 1024 * 1024
 # Records that may wait for a consumer when the next part is appended: one part is loaded while another one
 # waits.
 _MOST_WAITING = 1000
-_LOOK_SECONDS = 0.2
-_STALLED_SECONDS = 60.0
-_APPEND_SECONDS = 30.0
 # How far before its end a stopped run is continued: records may be appended long after they were received, as
 # from a spool.
 _OVERLAP = timedelta(hours=1)
@@ -77,7 +72,6 @@ class ReplayReport:
     last: datetime | None = None
     appended: bool = False
     loaded: bool = False
-    waiting: int = 0
     still_seconds: float = 0.0
 
     def columns(self) -> dict[str, Any]:
@@ -170,7 +164,7 @@ class Replay:
         wanted: ReplayFilter,
         follow: Callable[[ReplayReport], None] = lambda _: None,
     ) -> None:
-        self._settings = settings
+        self._log = settings.build_log()
         self._reader = reader
         self._producer = producer
         self._wanted = wanted
@@ -192,15 +186,12 @@ class Replay:
         """
         for part in self._parts():
             if self._producer:
-                self._wait(_too_many)
+                wait_for_room(self._log, _MOST_WAITING, self._follow_wait)
                 self._append(self._producer, part)
             self._follow(self.report)
         if self._producer:
             self.report.appended = True
-            written = {entry.partition: entry.next for entry in read_backlog(self._settings)}
-            self._wait(
-                lambda backlog: any(entry.committed < written.get(entry.partition, 0) for entry in backlog)
-            )
+            wait_until_consumed(self._log, follow=self._follow_wait)
             self.report.loaded = True
         return self.report
 
@@ -221,7 +212,7 @@ class Replay:
 
     def _is_wanted(self, stored: StoredRecord) -> bool:
         self.report.read += 1
-        if reason := skip_reason(stored, self._wanted, self._reader.first):
+        if reason := skip_reason(stored, self._wanted, self._reader.first_offset):
             self.report.skipped[reason] += 1
             return False
         received = received_at(stored)
@@ -235,33 +226,12 @@ class Replay:
         for stored in part:
             topics.setdefault(stored.partition.topic, []).append(as_replay(stored))
         for topic, records in topics.items():
-            for record, refusal in append_apart(
-                producer, topic, records, _APPEND_SECONDS, "what is replayed"
+            for record, refusal in append_records(
+                producer, topic, records, APPEND_SECONDS, "what is replayed"
             ):
                 self.report.skipped[SkipReason.REFUSED] += 1
                 log.warning("replay.refused", position=record.headers[REPLAY_OF], why=str(refusal))
 
-    def _wait(self, busy: Callable[[Sequence[Backlog]], bool]) -> None:
-        """Wait while the consumers are busy. Raises LogUnavailable when they load nothing for a minute."""
-        committed, moved_at = -1, time.monotonic()
-        wait = Wait(
-            "a consumer (`ingest up`, `ingest consume`) has to load what is in the log; gives up when none"
-            f" does for {_STALLED_SECONDS:.0f} s"
-        )
-        while busy(backlog := read_backlog(self._settings)):
-            wait.look()
-            if (now_committed := sum(entry.committed for entry in backlog)) != committed:
-                committed, moved_at = now_committed, time.monotonic()
-            self.report.waiting = sum(entry.lag for entry in backlog)
-            self.report.still_seconds = time.monotonic() - moved_at
-            self._follow(self.report)
-            if self.report.still_seconds > _STALLED_SECONDS:
-                raise LogUnavailable(
-                    f"no consumer has loaded any of {self.report.waiting} records for {_STALLED_SECONDS:.0f}"
-                    " s"
-                )
-            time.sleep(_LOOK_SECONDS)
-
-
-def _too_many(backlog: Sequence[Backlog]) -> bool:
-    return sum(entry.lag for entry in backlog) > _MOST_WAITING
+    def _follow_wait(self, still_seconds: float) -> None:
+        self.report.still_seconds = still_seconds
+        self._follow(self.report)

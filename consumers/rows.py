@@ -17,7 +17,7 @@ from consumers.json_text import json_text
 from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
-from ingest.instant import as_utc, parse_instant
+from ingest.instant import parse_instant, parse_stored_instant
 from ingest.warehouse.values import is_instant, is_version, parsed_json
 
 Row = dict[str, Any]
@@ -195,7 +195,7 @@ def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
     row = dict(zip(columns, values, strict=True))
     for name, value in row.items():
         if is_instant(name):
-            row[name] = as_utc(value) if isinstance(value, datetime | str) else None
+            row[name] = parse_stored_instant(value) if isinstance(value, datetime | str) else None
         elif name in _BOOKINGS_JSON:
             try:
                 row[name] = as_json(parsed_json(value))

@@ -23,9 +23,8 @@ from ingest.clock import CLOCK_SKEW
 from ingest.dead_letter import REASONS, DeadLetter
 from ingest.errors import ConfigurationError, LogUnavailable
 from ingest.event import RECONCILED, Event, whose
-from ingest.instant import as_utc
+from ingest.instant import parse_stored_instant
 from ingest.log import StoredRecord
-from ingest.opening import open_reader
 from ingest.settings import Settings
 from ingest.warehouse.query import query_or_empty
 
@@ -77,7 +76,7 @@ class StoredLetter:
             source=row["source"] or "",
             reason=row["reason"] or "",
             detail=row["detail"] or "",
-            happened_at=as_utc(row["happened_at"]) if row["happened_at"] else _UNKNOWN_TIME,
+            happened_at=parse_stored_instant(row["happened_at"]) if row["happened_at"] else _UNKNOWN_TIME,
             data=_decoded(encoded) if encoded else text,
             headers=_parsed_headers(row["headers"]),
             query=row["query"] or "",
@@ -302,7 +301,7 @@ def _records_at(
     topics = [topic for topic in settings.topics() if topic in wanted_topics]
     if not topics:
         return records
-    with suppress(LogUnavailable), closing(open_reader(settings, since, topics)) as reader:
+    with suppress(LogUnavailable), closing(settings.build_log().reader(since, topics)) as reader:
         for stored in reader.records():
             if stored.position in positions:
                 records[stored.position] = stored

@@ -17,13 +17,11 @@ from ingest.dead_letter import DeadLetter
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import RECEIVED_BY, RECONCILED, SENT_AT, Event, digest
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Partition, Producer, Record, StoredRecord, append_apart
+from ingest.log import APPEND_SECONDS, Partition, Producer, Record, StoredRecord, append_records
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from ingest.vendors.mapping import BookingMapper
-
-_APPEND_SECONDS = 30.0
 
 # Reasons of rejections beside those of dead letters: the settings no longer say how to read it, or its bytes
 # are lost.
@@ -285,8 +283,8 @@ class Redrive:
             return {}
         refusals = {
             id(record): refusal
-            for record, refusal in append_apart(
-                self._producer, topic, list(records.values()), _APPEND_SECONDS, "the redriven letters"
+            for record, refusal in append_records(
+                self._producer, topic, list(records.values()), APPEND_SECONDS, "the redriven letters"
             )
         }
         return {

@@ -9,10 +9,9 @@ import dlt
 import duckdb
 from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
-from filelock import FileLock, Timeout
 
 from ingest.errors import WarehouseUnavailable
-from ingest.lock_file import acquire, holder
+from ingest.locks import HeldLock, exclusive
 from ingest.settings import Settings, WarehouseSettings
 from ingest.warehouse.destination import POSTGRES, credentials, make_folder
 from ingest.warehouse.errors import has_type_named, translated
@@ -35,21 +34,23 @@ ORDER BY other.pid LIMIT 3
 """
 
 
-def lock_folder(folder: Path, busy: str) -> FileLock:
+def lock_folder(folder: Path, busy: str) -> HeldLock:
     """Make a pipeline's working folder, and lock it for this process.
 
     Waits a moment for another process, which may be about to end. Raises WarehouseUnavailable, with the
     message `busy` when another process keeps the lock.
     """
     make_folder(folder)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    file = folder.with_name(f"{folder.name}.lock")
     try:
-        acquire(lock, _FOLDER_PATIENCE_SECONDS, busy)
-    except Timeout:
-        raise WarehouseUnavailable(f"{busy}{holder(Path(lock.lock_file))}") from None
+        return exclusive(
+            file,
+            _FOLDER_PATIENCE_SECONDS,
+            lambda holder: WarehouseUnavailable(f"{busy}{holder}"),
+            purpose=busy,
+        )
     except OSError as error:
-        raise WarehouseUnavailable(f"{lock.lock_file} cannot be made: {error.strerror}") from None
-    return lock
+        raise WarehouseUnavailable(f"{file} cannot be made: {error.strerror}") from None
 
 
 @contextmanager

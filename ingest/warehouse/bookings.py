@@ -8,7 +8,7 @@ import structlog
 
 from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, Stored
 from ingest.errors import NothingLoaded
-from ingest.instant import as_utc
+from ingest.instant import parse_stored_instant
 from ingest.settings import Settings
 from ingest.warehouse.duckdb_file import DuckDBFile
 from ingest.warehouse.query import query_or_empty
@@ -70,7 +70,7 @@ class StoredBookings:
             parameters = [vendor, account, since, *end, last_id]
             rows = self._query(["booking_id", "loaded_at"], condition, parameters).rows
             if rows:
-                yield [(row[0], as_utc(row[1])) for row in rows]
+                yield [(row[0], parse_stored_instant(row[1])) for row in rows]
             if len(rows) < _IDS_PER_PAGE:
                 return
             last_id = rows[-1][0]
@@ -130,7 +130,7 @@ def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
 
 def _stored(row: Mapping[str, Any]) -> Stored:
     columns: dict[str, Any] = {
-        name: as_utc(value) if value is not None and is_instant(name) else value
+        name: parse_stored_instant(value) if value is not None and is_instant(name) else value
         for name, value in row.items()
     }
     loaded_at, row_version = columns.pop("loaded_at"), columns["version"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ingest.clock import CLOCK_SKEW, later
+from ingest.clock import CLOCK_SKEW, add_span
 from ingest.settings import Settings
 from ingest.vendors.trial import TRIAL
 from ingest.warehouse.query import query_or_empty
@@ -43,7 +43,7 @@ def arrivals(settings: Settings, vendor: str, account: str) -> Arrivals:
 
     Times in the future, which a wrong clock has written, are left out.
     """
-    latest = later(datetime.now(UTC), CLOCK_SKEW)
+    latest = add_span(datetime.now(UTC), CLOCK_SKEW)
     last_sql = f"SELECT max(received_at) {_EVENTS} AND received_at <= %s"
     missed_sql = f"{_MISSED} AND updated_at <= %s"
     last, missed = (

@@ -2,7 +2,7 @@
 
 from contextlib import closing
 
-from ingest.disk import may_use, write_trouble
+from ingest.disk import explain_unwritable, is_usable
 from ingest.errors import WarehouseUnavailable
 from ingest.settings import WarehouseSettings
 from ingest.warehouse.destination import POSTGRES, credentials
@@ -14,9 +14,9 @@ _CONNECT_SECONDS = 2
 def check_reachable(settings: WarehouseSettings) -> None:
     """Raise WarehouseUnavailable when DuckDB's file or PostgreSQL is out of reach. Others are not tried."""
     if file := settings.duckdb_file:
-        if trouble := write_trouble(file.parent):
+        if trouble := explain_unwritable(file.parent):
             raise WarehouseUnavailable(f"warehouse.credentials {file}: {trouble}")
-        if file.exists() and not may_use(file):
+        if file.exists() and not is_usable(file):
             raise WarehouseUnavailable(
                 f"warehouse.credentials {file} cannot be read and written by this user: change its owner or"
                 " mode"
