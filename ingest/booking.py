@@ -92,7 +92,7 @@ EMPTY: tuple[object, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredBooking:
     """A booking as the warehouse has it. Its `version` is the vendor's part alone; `loaded_at` is when its row was made.
 
     `row_version` is the whole version of the row, "" where it is not known.

@@ -35,14 +35,14 @@ def reconcile_since(settings: Settings, account: AnyAccount, since: datetime) ->
 
 
 def _report(settings: Settings, account: AnyAccount, since: datetime) -> "Report":
-    from ingest.warehouse.bookings import StoredBookings
+    from ingest.warehouse.bookings import BookingsTable
     from receivers.reconcile.account import Wanted
     from receivers.reconcile.run import Reconciler
 
     producer = settings.build_log().producer()
     try:
         reconciler = Reconciler(
-            settings, StoredBookings(settings), producer, lambda *_: None, threading.Event()
+            settings, BookingsTable(settings), producer, lambda *_: None, threading.Event()
         )
         (report,) = reconciler.run([account], Wanted(since))
     finally:

@@ -190,12 +190,12 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
 def _reconciler(
     settings: Settings, follow: "Follow", *, dry_run: bool = False, stop: threading.Event | None = None
 ) -> "Iterator[Reconciler]":
-    from ingest.warehouse.bookings import StoredBookings
+    from ingest.warehouse.bookings import BookingsTable
     from receivers.reconcile.run import Reconciler
 
     producer = None if dry_run else settings.build_log().producer()
     try:
-        yield Reconciler(settings, StoredBookings(settings), producer, follow, stop or threading.Event())
+        yield Reconciler(settings, BookingsTable(settings), producer, follow, stop or threading.Event())
     finally:
         if producer:
             producer.close()

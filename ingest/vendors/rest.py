@@ -26,7 +26,7 @@ from dlt.sources.rest_api.typing import ClientConfig, EndpointResource, RESTAPIC
 from pydantic import SecretStr
 from requests import Response
 
-from ingest.booking import BookingStatus, Stored
+from ingest.booking import BookingStatus, StoredBooking
 from ingest.clock import server_time
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import Credential, Limits, Manners, Patience, Rate, Record
@@ -183,7 +183,7 @@ class Rest(ABC, Generic[A]):
     def fetch(self, booking_id: str) -> Record | None:
         """One booking in the form that `Vendor.observe` reads; None when the vendor has none. Raises PayloadError."""
 
-    def alike(self, entry: Record, stored: Sequence[Stored]) -> bool:
+    def alike(self, entry: Record, stored: Sequence[StoredBooking]) -> bool:
         """Where an entry is not a booking: whether it shows that those it stands for are as they are stored. Raises PayloadError."""
         raise NotImplementedError
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import structlog
 
-from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, Stored
+from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, StoredBooking
 from ingest.errors import NothingLoaded
 from ingest.instant import parse_stored_instant
 from ingest.settings import Settings
@@ -21,7 +21,7 @@ _IDS_PER_PAGE = 5000
 _COLUMNS = [*COLUMNS, "loaded_at"]
 
 
-class StoredBookings:
+class BookingsTable:
     """The table `bookings`, without rows where nothing was loaded yet.
 
     Every call raises WarehouseUnavailable. Each query is a turn of its own at the warehouse, so that a
@@ -36,9 +36,9 @@ class StoredBookings:
 
     def by(
         self, column: Literal["booking_id", "group_id"], vendor: str, account: str, keys: Sequence[str]
-    ) -> dict[str, list[Stored]]:
+    ) -> dict[str, list[StoredBooking]]:
         """Return the bookings with one of these keys in the column, by key, including gone ones."""
-        bookings: dict[str, list[Stored]] = {}
+        bookings: dict[str, list[StoredBooking]] = {}
         for start in range(0, len(keys), _KEYS_PER_QUERY):
             some_keys = keys[start : start + _KEYS_PER_QUERY]
             # DuckDB takes a list as one value, which is quicker by far than a thousand.
@@ -75,7 +75,7 @@ class StoredBookings:
                 return
             last_id = rows[-1][0]
 
-    def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> list[Stored]:
+    def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> list[StoredBooking]:
         """Return the bookings loaded last that are neither cancelled nor gone.
 
         `by_webhook` leaves out those whose row was made by a reconciliation.
@@ -86,7 +86,7 @@ class StoredBookings:
             [vendor, account],
         )
 
-    def _select(self, condition: str, parameters: Sequence[Any]) -> list[Stored]:
+    def _select(self, condition: str, parameters: Sequence[Any]) -> list[StoredBooking]:
         columns = self._existing_columns()
         if not columns:
             return []
@@ -116,7 +116,7 @@ class StoredBookings:
             return EMPTY_RESULT
 
 
-def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
+def _stored_or_none(row: Mapping[str, Any]) -> StoredBooking | None:
     """Return the booking of a row; None for one that somebody else wrote and that cannot be read.
 
     It then counts as missing, and is repaired.
@@ -128,7 +128,7 @@ def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
         return None
 
 
-def _stored(row: Mapping[str, Any]) -> Stored:
+def _stored(row: Mapping[str, Any]) -> StoredBooking:
     columns: dict[str, Any] = {
         name: parse_stored_instant(value) if value is not None and is_instant(name) else value
         for name, value in row.items()
@@ -144,7 +144,7 @@ def _stored(row: Mapping[str, Any]) -> Stored:
         "column_versions": _column_versions_or_none(columns.get("column_versions")),
     }
     columns |= {name: tuple(parsed_json(columns.get(name)) or ()) for name in ("staff", "guests")}
-    return Stored(Booking(**columns), loaded_at, row_version)
+    return StoredBooking(Booking(**columns), loaded_at, row_version)
 
 
 def _column_versions_or_none(value: Any) -> dict[str, str] | None:

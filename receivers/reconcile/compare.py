@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import Enum, auto
 from typing import Any
 
-from ingest.booking import Booking, Stored, rounded
+from ingest.booking import Booking, StoredBooking, rounded
 from ingest.clock import is_future, is_future_version, is_recent
 from ingest.vendors.rest import Window
 
@@ -24,7 +24,7 @@ class Verdict(Enum):
 
 
 def compare(
-    told: Booking, stored: Stored | None, columns: Sequence[str], now: datetime, lag: timedelta
+    told: Booking, stored: StoredBooking | None, columns: Sequence[str], now: datetime, lag: timedelta
 ) -> Verdict:
     """By version; and within one, or where the stored one claims to be newer, by those of `columns` that this record tells.
 
@@ -49,7 +49,7 @@ def compare(
     return Verdict.NEWER_HERE if is_recent(stored.loaded_at, now, lag) else Verdict.MISSED
 
 
-def is_of_future(stored: Stored, now: datetime) -> bool:
+def is_of_future(stored: StoredBooking, now: datetime) -> bool:
     """Say whether a row has a version, or a time of its last change, that has not come yet."""
     changed_at = stored.booking.updated_at
     return is_future_version(row_version(stored), now) or (
@@ -57,7 +57,7 @@ def is_of_future(stored: Stored, now: datetime) -> bool:
     )
 
 
-def row_version(stored: Stored) -> str:
+def row_version(stored: StoredBooking) -> str:
     """Return the version of the row, or what is known of it."""
     return stored.row_version or stored.booking.version
 
@@ -68,12 +68,12 @@ def _held(booking: Booking, name: str) -> Any:
     return rounded(value) if isinstance(value, Decimal) else value
 
 
-def supersedes(told: Booking, stored: Stored | None, now: datetime) -> str:
+def supersedes(told: Booking, stored: StoredBooking | None, now: datetime) -> str:
     """The version that a missed state has to replace although it is not above it; "" where the order of versions is enough."""
     return "" if stored is None or _is_newer(told, stored, now) else row_version(stored)
 
 
-def _is_newer(told: Booking, stored: Stored, now: datetime) -> bool:
+def _is_newer(told: Booking, stored: StoredBooking, now: datetime) -> bool:
     return told.version > stored.booking.version and not is_future_version(told.version, now)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import structlog
 
-from ingest.booking import Stored
+from ingest.booking import StoredBooking
 from ingest.errors import ConfigurationError, PayloadError, VendorUnavailable
 from ingest.vendors.rest import AnyRest
 from receivers.reconcile.checkpoint import Checkpoint, KnownKey
@@ -86,7 +86,7 @@ class Ownership:
             return False
         return True
 
-    def covers(self, row: Stored) -> bool:
+    def covers(self, row: StoredBooking) -> bool:
         """Return whether this key was the account's when the row was loaded; a key that is not proven answers for what it read itself."""
         is_covered = self._key.proven or row.loaded_at >= self._key.since
         if not is_covered:
@@ -117,7 +117,7 @@ class Ownership:
         )
         return why
 
-    def _require_readable(self, known: Sequence[Stored]) -> None:
+    def _require_readable(self, known: Sequence[StoredBooking]) -> None:
         """Raise ConfigurationError unless the key reads half of the newest bookings, or of more; the vendor may have deleted some."""
         readable, asked = 0, 0
         for size in (_SAMPLE, _LARGER_SAMPLE):
@@ -135,13 +135,13 @@ class Ownership:
 
     def _sample(
         self, most: int, *, by_webhook: bool = False, without: Collection[str] = ()
-    ) -> Sequence[Stored]:
+    ) -> Sequence[StoredBooking]:
         """Return the newest bookings that should be there; `by_webhook`, because what a wrong key loaded proves nothing."""
         vendor, account = self._rest.account.vendor, self._rest.account.name
         found = self._warehouse.newest(vendor, account, most + len(without), by_webhook=by_webhook)
         return [stored for stored in found if stored.booking.booking_id not in without][:most]
 
-    def _read(self, known: Sequence[Stored], enough: int) -> tuple[int, int]:
+    def _read(self, known: Sequence[StoredBooking], enough: int) -> tuple[int, int]:
         """Return how many of these bookings the vendor finds, and of how many it told whether it has them.
 
         It is asked for no more once it has found `enough`, or can no longer find as many.
@@ -161,7 +161,7 @@ class Ownership:
         self._has_read = self._has_read or readable > 0
         return readable, asked
 
-    def _is_there(self, stored: Stored) -> bool | None:
+    def _is_there(self, stored: StoredBooking) -> bool | None:
         """Return whether the vendor has the booking; None when it answers with something else.
 
         Two accounts may number their bookings in the same way, so the time of creation has to be the same too.

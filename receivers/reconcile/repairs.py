@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
-from ingest.booking import Booking, Stored
+from ingest.booking import Booking, StoredBooking
 from ingest.dead_letter import DeadLetter
 from ingest.event import Event
 from ingest.log import Record
@@ -22,7 +22,7 @@ class Warehouse(Protocol):
 
     def by(
         self, column: Literal["booking_id", "group_id"], vendor: str, account: str, keys: Sequence[str]
-    ) -> Mapping[str, Sequence[Stored]]:
+    ) -> Mapping[str, Sequence[StoredBooking]]:
         """Rows by the value of a column."""
 
     def within(
@@ -35,7 +35,7 @@ class Warehouse(Protocol):
     ) -> Iterator[Sequence[tuple[str, datetime]]]:
         """Booking ids and when their rows were made, by an instant in [since, until); those already marked as gone are left out."""
 
-    def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> Sequence[Stored]:
+    def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> Sequence[StoredBooking]:
         """The bookings loaded last that are neither cancelled nor gone; `by_webhook`: whose row no reconciliation made."""
 
 

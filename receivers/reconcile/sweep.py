@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import orjson
 import structlog
 
-from ingest.booking import Booking, BookingStatus, Stored
+from ingest.booking import Booking, BookingStatus, StoredBooking
 from ingest.clock import is_recent
 from ingest.dead_letter import DeadLetter
 from ingest.errors import ConfigurationError, IngestError, PayloadError
@@ -164,7 +164,7 @@ class Sweep:
         self._children |= children
         self.counts.least_requests += len(children)
 
-    def _alike(self, asked: _Asked, stored: Sequence[Stored]) -> bool:
+    def _alike(self, asked: _Asked, stored: Sequence[StoredBooking]) -> bool:
         """Whether nothing more need be read of an entry; then its bookings are counted here."""
         if any(is_of_future(one, asked.at) for one in stored):
             return False
@@ -270,7 +270,7 @@ class Sweep:
 
     def _stored(
         self, column: Literal["booking_id", "group_id"], keys: Iterable[str]
-    ) -> Mapping[str, Sequence[Stored]]:
+    ) -> Mapping[str, Sequence[StoredBooking]]:
         wanted = list(dict.fromkeys(keys))
         return self._warehouse.by(column, *self._whose, wanted) if wanted else {}
 
@@ -278,7 +278,7 @@ class Sweep:
     def _whose(self) -> tuple[str, str]:
         return self._rest.account.vendor, self._rest.account.name
 
-    def _verdict(self, read: _Read, held: Stored | None) -> Verdict:
+    def _verdict(self, read: _Read, held: StoredBooking | None) -> Verdict:
         return compare(read.booking, held, self._rest.compared, read.at, self._lag)
 
     def _count(self, booking_id: str, verdict: Verdict, status: BookingStatus | None = None) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ingest.event import Event, Via
 from ingest.log import Record
-from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.bookings import BookingsTable
 from ingest.warehouse.query import query
 from tests.consumers.rig import Rig, Tree, changed, opened
 from tests.consumers.samples import TOPIC, sample
@@ -61,9 +61,9 @@ def test_far_dates_are_loaded_compared_and_asked_for(far_rig: Rig) -> None:
     far_rig.load(*events())
     far_rig.load(*events(2))  # which are compared with what is there
     assert starts(far_rig) == expected
-    found = StoredBookings(far_rig.settings).by("booking_id", "oncehub", "support", list(FAR))
+    found = BookingsTable(far_rig.settings).by("booking_id", "oncehub", "support", list(FAR))
     assert {booking: one.booking.starts_at for booking, (one,) in found.items()} == expected
-    within = StoredBookings(far_rig.settings).within(
+    within = BookingsTable(far_rig.settings).within(
         "starts_at", "oncehub", "support", datetime(9000, 1, 1, tzinfo=UTC), None
     )
     assert sorted(booking for part in within for booking, _ in part) == ["B2", "B3"]
@@ -106,7 +106,7 @@ def test_what_somebody_else_wrote_beyond_the_calendar_is_read_and_replaced(
         "B1",
         "B2",
     ]
-    (stored,) = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
+    (stored,) = BookingsTable(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert stored.booking.starts_at is not None
     assert stored.booking.starts_at.year in {1, 9999}
     either_rig.load(sample(3, "B1", 60, starting_time="2026-05-09T11:00:00Z"))

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from consumers.message import BookingMessage
 from consumers.replay import as_replay
 from consumers.rows import Row
-from ingest.booking import Booking, Stored
+from ingest.booking import Booking, StoredBooking
 from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.log import Partition, StoredRecord
@@ -301,7 +301,7 @@ def test_a_record_of_the_far_future_is_repaired_once_and_matched_from_then_on() 
 @pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(days=365)])
 def test_a_row_that_a_consumer_with_a_fast_clock_made_is_repaired(ahead: timedelta) -> None:
     booking = read(1, 10)
-    row = Stored(booking, moment(1000) + ahead)
+    row = StoredBooking(booking, moment(1000) + ahead)
     assert compare(read(2, 10), row, COLUMNS, moment(1000), LAG) is Verdict.MISSED
 
 

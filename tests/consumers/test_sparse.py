@@ -14,7 +14,7 @@ from ingest.instant import format_instant
 from ingest.settings import Settings
 from ingest.vendors import vendor_names
 from ingest.vendors.mapping import BookingMapper
-from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.bookings import BookingsTable
 from tests.consumers.rig import Rig, Tree, opened
 from tests.consumers.samples import moment, sample
 from tests.consumers.test_loader import metric
@@ -225,7 +225,7 @@ def test_a_status_that_no_message_told_yet_is_no_unknown_word(rig: Rig) -> None:
 
 def test_reconciliation_is_told_which_columns_the_newest_message_left_out(either_rig: Rig) -> None:
     sparsely(either_rig, E2=set()).load(sample(1, at=10), sample(2, at=20))
-    [stored] = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
+    [stored] = BookingsTable(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert stored.booking.customer_name == "Ada Example"
     assert set((stored.booking.column_versions or {}).values()) - {""} == {
         f"{format_instant(moment(10))}/{format_instant(moment(10))}"
@@ -239,7 +239,7 @@ def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_column
     with opened(either_tree) as rig:
         rig.load(sample(1, at=10))
         take_columns(rig, names)
-    reader = StoredBookings(Settings.model_validate(either_tree))
+    reader = BookingsTable(Settings.model_validate(either_tree))
     [before] = reader.by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert (before.booking.customer_name, before.booking.answers, before.booking.column_versions) == (
         "Ada Example",

@@ -15,7 +15,7 @@ from ingest.errors import WarehouseUnavailable
 from ingest.settings import Settings
 from ingest.warehouse import bookings as stored
 from ingest.warehouse import duckdb_file
-from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.bookings import BookingsTable
 from tests.consumers.rig import Rig, Tree
 from tests.consumers.samples import START, moment, sample
 from tests.consumers.test_sharing import held
@@ -46,13 +46,13 @@ def put(rig: Rig, bookings: Iterable[Booking], source: str = "/oncehub/support")
 
 
 def within(rig: Rig, since: datetime, until: datetime | None) -> list[list[str]]:
-    parts = StoredBookings(rig.settings).within("starts_at", "oncehub", "support", since, until)
+    parts = BookingsTable(rig.settings).within("starts_at", "oncehub", "support", since, until)
     return [[booking_id for booking_id, _ in part] for part in parts]
 
 
 def test_a_booking_comes_back_as_it_was_with_the_vendors_part_of_its_version(either_rig: Rig) -> None:
     put(either_rig, [FULL])
-    found = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", ["B0", "B1"])
+    found = BookingsTable(either_rig.settings).by("booking_id", "oncehub", "support", ["B0", "B1"])
     assert [(one.booking, one.loaded_at) for one in found.pop("B0")] == [(FULL, START)]
     assert found == {}
 
@@ -67,7 +67,7 @@ def test_bookings_are_found_by_what_they_share_gone_ones_too(either_rig: Rig) ->
             plain(4, None, group_id="it's"),
         ],
     )
-    found = StoredBookings(either_rig.settings).by(
+    found = BookingsTable(either_rig.settings).by(
         "group_id", "oncehub", "support", ["G1", "it's", "' OR 1 = 1 --"]
     )
     assert {key: sorted(one.booking.booking_id for one in some) for key, some in found.items()} == {
@@ -80,7 +80,7 @@ def test_other_accounts_bookings_are_not_told(rig: Rig) -> None:
     put(rig, [plain(1, START)])
     put(rig, [plain(1, START)], "/oncehub/other")
     put(rig, [plain(1, START)], "/bookeo/support")
-    assert len(StoredBookings(rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]) == 1
+    assert len(BookingsTable(rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]) == 1
     assert within(rig, START, None) == [["B1"]]
 
 
@@ -89,11 +89,11 @@ def test_more_keys_than_one_question_takes_are_all_found(
 ) -> None:
     monkeypatch.setattr(stored, "_KEYS_PER_QUERY", 3)
     put(either_rig, [plain(number, None) for number in range(8)])
-    found = StoredBookings(either_rig.settings).by(
+    found = BookingsTable(either_rig.settings).by(
         "booking_id", "oncehub", "support", [f"B{number}" for number in range(9)]
     )
     assert sorted(found) == [f"B{number}" for number in range(8)]
-    assert StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", []) == {}
+    assert BookingsTable(either_rig.settings).by("booking_id", "oncehub", "support", []) == {}
 
 
 def test_a_window_has_its_beginning_and_not_its_end_nor_what_is_gone(either_rig: Rig) -> None:
@@ -119,7 +119,7 @@ def test_a_window_comes_in_parts_each_booking_once_though_many_start_at_one_time
 
 
 def nothing(settings: Settings) -> bool:
-    reader = StoredBookings(settings)
+    reader = BookingsTable(settings)
     return not reader.by("booking_id", "oncehub", "support", ["B1"]) and not list(
         reader.within("starts_at", "oncehub", "support", START, None)
     )
@@ -139,7 +139,7 @@ def test_a_file_that_another_program_writes_for_long_cannot_be_asked(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(rig, [FULL])
-    reader = StoredBookings(rig.settings)
+    reader = BookingsTable(rig.settings)
     monkeypatch.setattr(duckdb_file, "READER_SECONDS", 0.2)
     with held(rig, "writes"), pytest.raises(WarehouseUnavailable, match="is held by another program"):
         reader.by("booking_id", "oncehub", "support", ["B0"])
@@ -148,7 +148,7 @@ def test_a_file_that_another_program_writes_for_long_cannot_be_asked(
 
 def test_a_file_that_another_program_writes_for_a_moment_is_waited_for(rig: Rig) -> None:
     put(rig, [FULL])
-    reader = StoredBookings(rig.settings)
+    reader = BookingsTable(rig.settings)
     with ThreadPoolExecutor(1) as pool:
         with held(rig, "writes"):
             asked = pool.submit(reader.by, "booking_id", "oncehub", "support", ["B0"])

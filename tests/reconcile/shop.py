@@ -18,7 +18,7 @@ from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers
-from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.account import Wanted
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, readable
@@ -159,7 +159,7 @@ class Shop:
         """As the command makes it."""
         producer = None if dry_run else self.rig.producer
         return Reconciler(
-            self.rig.settings, StoredBookings(self.rig.settings), producer, lambda *_: None, threading.Event()
+            self.rig.settings, BookingsTable(self.rig.settings), producer, lambda *_: None, threading.Event()
         )
 
     def wrong(self) -> list[Difference]:

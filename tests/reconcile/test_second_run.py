@@ -12,7 +12,7 @@ import pytest
 from consumers.message import BookingMessage
 from consumers.rows import Row
 from consumers.version_guard import newest_wins
-from ingest.booking import COLUMNS, Booking, Stored
+from ingest.booking import COLUMNS, Booking, StoredBooking
 from ingest.errors import PayloadError
 from ingest.vendors.appointedd.v1 import AppointeddV1
 from ingest.vendors.rest import load_rest
@@ -60,7 +60,7 @@ def altered(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield other
 
 
-def held(row: Row | None, loaded_at: datetime) -> Stored:
+def held(row: Row | None, loaded_at: datetime) -> StoredBooking:
     assert row is not None
     return _stored({name: row[name] for name in COLUMNS} | {"loaded_at": loaded_at})
 

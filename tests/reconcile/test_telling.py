@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from ingest.errors import LogUnavailable
 from ingest.log import Producer, Record
-from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.account import Wanted
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.run import Reconciler, readable
@@ -49,7 +49,7 @@ class Troubled:
 def reconciler(shop: Shop, producer: Producer, stop: threading.Event | None = None) -> Reconciler:
     return Reconciler(
         shop.rig.settings,
-        StoredBookings(shop.rig.settings),
+        BookingsTable(shop.rig.settings),
         producer,
         lambda *_: None,
         stop or threading.Event(),
