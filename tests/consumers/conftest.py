@@ -1,4 +1,4 @@
-"""Rigs for tests: one on DuckDB, one on a PostgreSQL that is started for the run, and one on each in turn."""
+"""Consumers on DuckDB, on a PostgreSQL that is started for the run, and on each in turn."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +30,7 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres_tree(tmp_path: Path, postgres: PostgresServer) -> Tree:
-    """A dataset that no other test has."""
+    """Return settings with a dataset that no other test has."""
     warehouse = {
         "destination": "postgres",
         "credentials": postgres.url,

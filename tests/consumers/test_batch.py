@@ -1,4 +1,4 @@
-"""What becomes of each record of a batch, and when a run of bad ones is too long."""
+"""Tests of what becomes of each record of a batch, and of how many bad ones are too many."""
 
 from dataclasses import replace
 from itertools import accumulate
@@ -23,7 +23,7 @@ LITTLE_GOOD = [[False, False, True], [False, True, False], [True, True]]
 
 
 def mapper(event: Event) -> Booking | None:
-    """Fails as the event's type says."""
+    """Fail as the event's type says."""
     if event.type == "crash":
         raise ZeroDivisionError("with a customer's name in the message")
     if event.type == "refuse":
@@ -136,13 +136,13 @@ def test_tables_without_rows_are_not_loaded() -> None:
 
 
 def too_many(seen: str, limit: int) -> bool:
-    """So many bad ones in a row, or, at some time, more than half of the last ten times as many."""
+    """Return whether there is a run of `limit` bad ones, or more than half of ten times as many are bad."""
     lately = (seen[max(0, end - 10 * limit) : end] for end in range(len(seen) + 1))
     return "x" * limit in seen or any(some.count("x") > 5 * limit for some in lately)
 
 
 def stops_after(run: FailureLimit, batches: list[list[bool]]) -> int | None:
-    """How many batches were noted before the one at which it stopped."""
+    """Return how many batches were counted before the one at which it stopped."""
     for number, batch in enumerate(batches):
         try:
             run.count(batch)

@@ -1,4 +1,4 @@
-"""Somebody changes rows or tables by hand: no booking is left behind, and it is said what is wrong, and where."""
+"""Tests of rows and tables that somebody changes by hand: bookings go on, and the change is reported."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ DEAD = "bookings.dead-letters"
 
 
 def run(rig: Rig, *statements: str) -> None:
-    """`{}` stands for the name of `bookings`."""
+    """Run SQL in which `{}` stands for the name of `bookings`."""
     rig.warehouse.prepare()
     with rig.warehouse._pipeline.sql_client() as client:
         for sql in statements:
@@ -91,7 +91,8 @@ def test_a_row_without_its_first_instant_gets_one(rig: Rig) -> None:
     rig.load(sample(1, "B1"))
     run(
         rig,
-        "UPDATE {} SET first_seen_at = NULL, last_event_id = NULL, status = 'nonsense', price = NULL, staff = NULL",
+        "UPDATE {} SET first_seen_at = NULL, last_event_id = NULL, status = 'nonsense', price = NULL, staff"
+        " = NULL",
     )
     rig.load(sample(2, "B1", at=60))
     (row,) = rig.rows("select status, first_seen_at from bookings")
@@ -126,7 +127,8 @@ def test_a_trigger_that_raises_makes_dead_letters_and_not_a_standstill(
     run(
         rig,
         "CREATE OR REPLACE FUNCTION no_b2() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$BEGIN IF NEW.booking_id = 'B2' THEN RAISE EXCEPTION 'nobody books B2' USING ERRCODE = '{state}'; END IF; RETURN NEW; END$$",
+        " $$BEGIN IF NEW.booking_id = 'B2' THEN RAISE EXCEPTION 'nobody books B2' USING ERRCODE ="
+        f" '{state}'; END IF; RETURN NEW; END$$",
         "CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON {} FOR EACH ROW EXECUTE FUNCTION no_b2()",
     )
     with capture_logs() as lines:

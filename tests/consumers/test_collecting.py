@@ -1,4 +1,4 @@
-"""When a batch closes: by count, by bytes, by the age of its first record."""
+"""Tests of when a batch is full: by count, by bytes, by the age of its first record."""
 
 import threading
 import time

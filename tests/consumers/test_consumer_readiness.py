@@ -1,4 +1,4 @@
-"""When a consumer can read, load and commit, and what it says when it cannot."""
+"""Tests of when a consumer is ready, and of what it says when it is not."""
 
 from contextlib import closing
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The warehouse read with dlt from Python, as docs/tables.md shows it."""
+"""Tests of reading the warehouse with dlt from Python, as docs/tables.md shows it."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ print("read")
 
 
 def script(rig: Rig) -> str:
-    """The document's example, for this warehouse."""
+    """Return the document's example for this warehouse."""
     warehouse = rig.settings.warehouse
     given = warehouse.credentials.get_secret_value() if warehouse.credentials else ""
     text = EXAMPLE.replace('dataset_name="ingest"', f'dataset_name="{warehouse.dataset}"').replace(
@@ -44,7 +44,8 @@ def test_the_documents_example_reads_the_warehouse_also_while_a_consumer_holds_t
         sample(1, "B1", starting_time="2026-05-09T10:00:00+02:00", payment_information=paid), sample(2, "B2")
     )
     done = subprocess.run(
-        [sys.executable, "-c", script(either_rig)], cwd=tmp_path, env={"HOME": str(tmp_path), "RUNTIME__DLTHUB_TELEMETRY": "false"},
+        [sys.executable, "-c", script(either_rig)], cwd=tmp_path,
+        env={"HOME": str(tmp_path), "RUNTIME__DLTHUB_TELEMETRY": "false"},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "read\n"), done.stderr

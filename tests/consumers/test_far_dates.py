@@ -1,4 +1,4 @@
-"""What can be written can be read, whatever the zone of the warehouse: the ends of the calendar, and what others wrote beyond them."""
+"""Tests of dates at the ends of the calendar and beyond, whatever the zone of the warehouse."""
 
 import json
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ ZONES = ["Asia/Tokyo", "America/New_York"]
 
 @pytest.fixture(params=[None, *(pytest.param(zone, marks=pytest.mark.postgres) for zone in ZONES)])
 def far_rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """DuckDB in a process far from UTC, and PostgreSQL whose sessions are in each zone."""
+    """Return a consumer on DuckDB in a process far from UTC, or on PostgreSQL with sessions in each zone."""
     if request.param is None:
         monkeypatch.setenv("TZ", ZONES[0])
         yield request.getfixturevalue("rig")
@@ -145,7 +145,8 @@ def _write(rig: Rig, sql: str) -> None:
 def test_every_time_of_postgresql_is_read(postgres_rig: Rig) -> None:
     postgres_rig.warehouse.prepare()
     sql = (
-        "select 'infinity'::timestamptz a, '10000-01-01'::date b, time '24:00' c, '0044-03-15 BC'::timestamp d, interval '9999999 years' e,"
+        "select 'infinity'::timestamptz a, '10000-01-01'::date b, time '24:00' c, '0044-03-15 BC'::timestamp"
+        " d, interval '9999999 years' e,"
         " array['infinity'::timestamptz, '2026-05-09 08:00+00'] f, '24:00:00+00'::timetz g"
     )
     ((a, b, c, d, e, f, g),) = query(postgres_rig.settings, sql).rows

@@ -1,4 +1,4 @@
-"""What a long run must not do: fill the disk."""
+"""Tests that a long run does not fill the disk."""
 
 import resource
 from pathlib import Path
@@ -25,6 +25,7 @@ def test_the_files_of_thirty_loads_are_no_more_than_those_of_three(
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _KIBIBYTES_IN_MEBIBYTE)
     with capsys.disabled():
         print(
-            f"\nafter 3 and after 30 loads: {found[2]} and {found[-1]} files, at most {peaks[2]} and {peaks[-1]} MiB of memory"
+            f"\nafter 3 and after 30 loads: {found[2]} and {found[-1]} files, at most {peaks[2]} and"
+            f" {peaks[-1]} MiB of memory"
         )
     assert set(found[2:]) == {found[2]}

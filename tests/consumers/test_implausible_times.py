@@ -1,4 +1,4 @@
-"""A vendor's time that cannot be right rules over no later state: it counts as the time at which the event was sent or received."""
+"""Tests of times that cannot be right: they count as the time at which the event was sent or received."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,7 +42,7 @@ def told(
     received_by: datetime | None = None,
     **data: Any,
 ) -> Event:
-    """An event whose booking was changed at one time, made at a second, received at a third."""
+    """Return an event whose booking was changed, made and received at three times."""
     event = sample(number, received_at=received, last_updated_time=changed.isoformat(), **data)
     return replace(event, time=made, sent_at=sent, received_by=received_by)
 
@@ -68,20 +68,20 @@ def loaded(*batches: Sequence[Event], warehouse: Warehouse | None = None) -> War
 
 
 def from_before(*events: Event, version: str = f"{format_instant(FAR)}/{format_instant(FAR)}") -> Warehouse:
-    """A warehouse into which a release that believed every time has loaded these."""
+    """Return a warehouse into which a release that believed every time has loaded these events."""
     warehouse = loaded(events)
     the_row(warehouse)["version"] = version
     return warehouse
 
 
 def record(number: int, at: float, **data: Any) -> dict[str, Any]:
-    """The booking as REST has it."""
+    """Return the booking as REST has it."""
     found: dict[str, Any] = orjson.loads(sample(number, at=at, **data).data)["data"]
     return found
 
 
 def by_rest(warehouse: Warehouse, number: int, at: float, seen: float, **data: Any) -> Event:
-    """What a reconciliation appends that reads the booking at that time."""
+    """Return what a reconciliation appends that reads the booking at that time."""
     row = the_row(warehouse)
     return vendor().observe(
         record(number, at, **data),
@@ -288,7 +288,7 @@ def test_a_repair_replaces_at_once_what_is_a_little_ahead(ahead: timedelta) -> N
 
 
 def test_a_record_of_the_far_future_is_repaired_once_and_matched_from_then_on() -> None:
-    """The vendor's own database has the time that cannot be."""
+    """The vendor's own database has the impossible time."""
     far = {"last_updated_time": FAR.isoformat()}
     warehouse = loaded([sample(1, at=10)])
     assert verdict(warehouse, 2, at=20, seen=1000, **far) is Verdict.MISSED

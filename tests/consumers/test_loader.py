@@ -1,4 +1,4 @@
-"""From the log into DuckDB and PostgreSQL: the rows that come out."""
+"""Tests of the rows that come out of the log in DuckDB and PostgreSQL."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,7 @@ def metric(name: str, **labels: str) -> float:
 
 
 def types(rig: Rig, table: str) -> dict[str, str]:
-    """What the warehouse says of the columns."""
+    """Return the types of columns as the warehouse names them."""
     columns = rig.rows(
         "select column_name, data_type from information_schema.columns"
         f" where table_schema = '{rig.settings.warehouse.dataset}' and table_name = '{table}'"
@@ -46,27 +46,41 @@ def types(rig: Rig, table: str) -> dict[str, str]:
 
 def test_a_booking_is_a_row_of_typed_columns(either_rig: Rig) -> None:
     told = sample(
-        1, at=30, starting_time="2026-05-09T10:00:00+02:00", duration_minutes=45, customer_timezone="Europe/Paris", owner="USR-1",
-        booking_calendar="BKC-1", location_description="Room 1", payment_information={"amount_charged": 1250, "currency": "usd"},
-        rescheduled_booking_id="B0", form_submission={"name": "Ada Example", "email": "ada@example.com", "phone": "1", "guests": ["a", "b"]},
+        1, at=30, starting_time="2026-05-09T10:00:00+02:00", duration_minutes=45,
+        customer_timezone="Europe/Paris", owner="USR-1",
+        booking_calendar="BKC-1", location_description="Room 1",
+        payment_information={"amount_charged": 1250, "currency": "usd"},
+        rescheduled_booking_id="B0",
+        form_submission={
+            "name": "Ada Example", "email": "ada@example.com", "phone": "1", "guests": ["a", "b"],
+        },
     )  # fmt: skip
     before = datetime.now(UTC)
     either_rig.load(replace(told, signed_by="ab12"))
     booking = either_rig.rows("select * from bookings")[0]
     assert before <= booking.pop("loaded_at") <= datetime.now(UTC)
     assert {name: value for name, value in booking.items() if value is not None} == {
-        "vendor": "oncehub", "account": "support", "booking_id": "B1", "status": "confirmed", "version": "2026-05-01T09:00:30.000000Z/2026-05-01T09:00:30.000000Z",
-        "column_versions": {"answers": "", "conference_url": "", "customer_id": "", "staff_name": "", "tracking": ""},
-        "starts_at": datetime(2026, 5, 9, 8, tzinfo=UTC), "ends_at": datetime(2026, 5, 9, 8, 45, tzinfo=UTC), "timezone": "Europe/Paris",
-        "created_at": START, "updated_at": moment(30), "service_id": "BKC-1", "service_name": "told by E1", "staff": ["USR-1"], "answers": [], "guests": ["a", "b"],
-        "location": "Room 1", "customer_name": "Ada Example", "customer_email": "ada@example.com", "customer_phone": "1", "participants": 3,
-        "price": Decimal("12.5"), "currency": "USD", "rescheduled_from": "B0", "first_seen_at": moment(30), "last_event_id": "E1", "last_via": "webhook",
+        "vendor": "oncehub", "account": "support", "booking_id": "B1", "status": "confirmed",
+        "version": "2026-05-01T09:00:30.000000Z/2026-05-01T09:00:30.000000Z",
+        "column_versions": {
+            "answers": "", "conference_url": "", "customer_id": "", "staff_name": "", "tracking": "",
+        },
+        "starts_at": datetime(2026, 5, 9, 8, tzinfo=UTC), "ends_at": datetime(2026, 5, 9, 8, 45, tzinfo=UTC),
+        "timezone": "Europe/Paris",
+        "created_at": START, "updated_at": moment(30), "service_id": "BKC-1", "service_name": "told by E1",
+        "staff": ["USR-1"], "answers": [], "guests": ["a", "b"],
+        "location": "Room 1", "customer_name": "Ada Example", "customer_email": "ada@example.com",
+        "customer_phone": "1", "participants": 3,
+        "price": Decimal("12.5"), "currency": "USD", "rescheduled_from": "B0", "first_seen_at": moment(30),
+        "last_event_id": "E1", "last_via": "webhook",
     }  # fmt: skip
     assert {value.utcoffset() for value in booking.values() if isinstance(value, datetime)} == {timedelta(0)}
     event = either_rig.rows("select * from booking_events")[0]
     assert event.pop("data")["data"]["id"] == "B1"
-    assert {name: event[name] for name in ("id", "source", "subject", "time", "received_at", "via", "signed_by", "position")} == {
-        "id": "E1", "source": SOURCE, "subject": "B1", "time": moment(30), "received_at": moment(30), "via": "webhook", "signed_by": "ab12",
+    names = ("id", "source", "subject", "time", "received_at", "via", "signed_by", "position")
+    assert {name: event[name] for name in names} == {
+        "id": "E1", "source": SOURCE, "subject": "B1", "time": moment(30), "received_at": moment(30),
+        "via": "webhook", "signed_by": "ab12",
         "position": f"{TOPIC}/0/0",
     }  # fmt: skip
 
@@ -77,7 +91,8 @@ def test_columns_have_the_types_that_readers_count_on(either_rig: Rig) -> None:
     bookings, events = types(either_rig, "bookings"), types(either_rig, "booking_events")
     assert bookings.keys() == set(SCHEMAS["bookings"].names)
     assert {name for name, kind in bookings.items() if kind == instant} == {
-        "starts_at", "ends_at", "created_at", "updated_at", "cancelled_at", "gone_at", "first_seen_at", "loaded_at",
+        "starts_at", "ends_at", "created_at", "updated_at", "cancelled_at", "gone_at", "first_seen_at",
+        "loaded_at",
     }  # fmt: skip
     assert {bookings["price"]} <= decimal
     assert bookings["participants"] == "bigint"

@@ -1,4 +1,4 @@
-"""A consumer stays within `consumer.memory`, whatever the bodies are like, and loads all of them."""
+"""Tests that a consumer stays within `consumer.memory` and loads all bodies, whatever they are like."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ _SLOW = {"large numbers", "deep lists", "answers"}
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process had at any time."""
+    """Return the most memory that a process had at any time."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
@@ -54,7 +54,7 @@ def test_the_largest_bodies_beside_ordinary_ones_are_loaded_within_the_stated_me
 def fail_beyond(
     rig: Rig, most: int, failure: Callable[[], Exception], monkeypatch: pytest.MonkeyPatch
 ) -> list[int]:
-    """Have loads of more event rows than `most` fail; returns how many rows each load had, as they come."""
+    """Make loads of more event rows than `most` fail; return the growing list of their numbers of rows."""
     counts: list[int] = []
     load = rig.warehouse.load
 

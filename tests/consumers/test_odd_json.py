@@ -1,4 +1,4 @@
-"""What JSON allows and databases do not, in a field that nobody reads: the row is there, and the rest of the payload as it was written."""
+"""Tests of JSON that databases do not take, in a field that nobody reads: only that part is replaced."""
 
 import json
 from dataclasses import replace
@@ -32,7 +32,7 @@ ODD = {
 
 
 def payload(odd: str) -> bytes:
-    """Of a booking, with this in a field of no meaning."""
+    """Return the payload of a booking with this in a field without a meaning."""
     event = sample(1, "B1", unknown_field="HERE")
     return event.data.replace(b'"HERE"', odd.encode())
 

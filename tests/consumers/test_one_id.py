@@ -1,4 +1,4 @@
-"""A vendor's event id that comes for two bookings: both keep their event, and both change."""
+"""Tests of an event id that comes for two bookings: both events are stored, and both bookings change."""
 
 from dataclasses import replace
 

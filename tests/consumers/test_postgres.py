@@ -1,4 +1,4 @@
-"""What only a server can do: go away and come back, and be asked for what it cannot answer."""
+"""Tests of what only a server can do: go away and come back, and refuse."""
 
 import signal
 from contextlib import closing
@@ -121,7 +121,7 @@ def test_an_error_never_tells_the_password(postgres_tree: Tree) -> None:
 def test_a_stop_that_comes_during_the_very_first_load_is_a_clean_one(
     postgres_rig: Rig, postgres_tree: Tree, tmp_path: Path
 ) -> None:
-    """Another session holds a table that dlt needs, so the process is in the middle of a load when it is told to stop."""
+    """Another session locks a table that dlt needs, so the process is stopped in the middle of a load."""
     postgres_rig.warehouse.prepare()
     postgres_rig.warehouse.close()
     postgres_rig.consumer.close()
@@ -132,7 +132,10 @@ def test_a_stop_that_comes_during_the_very_first_load_is_a_clean_one(
             client.execute_sql("LOCK TABLE booking_events, _dlt_version")
             process = command.start("consume")
             with postgres_rig.warehouse._pipeline.sql_client() as other:
-                waiting = "select count(*) from pg_locks where not granted and relation in ('booking_events'::regclass, '_dlt_version'::regclass)"
+                waiting = (
+                    "select count(*) from pg_locks where not granted and relation in"
+                    " ('booking_events'::regclass, '_dlt_version'::regclass)"
+                )
                 until(
                     lambda: (other.execute_sql(waiting) or [[0]])[0][0] > 0, "a load that waits for the table"
                 )
@@ -189,7 +192,10 @@ def test_tables_that_cannot_be_made_are_no_records_fault(
 
 
 def test_locks_that_did_not_last_as_long_as_the_load_are_told(postgres_rig: Rig) -> None:
-    lost = "select pg_terminate_backend(pid) from (select distinct pid from pg_locks where locktype = 'advisory') holders"
+    lost = (
+        "select pg_terminate_backend(pid) from (select distinct pid from pg_locks where locktype ="
+        " 'advisory') holders"
+    )
     with pytest.raises(WarehouseUnavailable), postgres_rig.warehouse.turn([Partition(TOPIC)]):
         assert query(postgres_rig.settings, lost).rows == [(True,)]
     postgres_rig.load(sample(1))

@@ -1,4 +1,4 @@
-"""A query reads the tables and nothing else, and ends: in time, in rows, in memory, and when it is interrupted."""
+"""Tests that a query only reads tables, and ends: in time, rows and memory, and when it is interrupted."""
 
 import json
 import signal
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(folder: Path) -> Iterator[Command]:
-    """Of a warehouse with one booking."""
+    """Return a command with a warehouse of one booking."""
     tree: Tree = tree_for(folder)
     with opened(tree) as rig:
         rig.load(sample(1, "B1"))
@@ -83,10 +83,14 @@ def test_nothing_but_the_tables_is_reached(command: Command, folder: Path, sql: 
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-# DuckDB lets a database's own files through where nothing else of the disk is, and a COPY stand where a query may stand.
+# DuckDB lets a database's own files through where nothing else of the disk is, and a COPY stand where a query
+# may stand.
 REACHING_ITS_OWN_FILES = [
     "with written as (copy (select 1) to '{file}' (format csv, use_tmp_file false)) select * from written",
-    "with written as (copy (select 1) to '{file}.wal' (format csv, use_tmp_file false)) select * from written",
+    (
+        "with written as (copy (select 1) to '{file}.wal' (format csv, use_tmp_file false))"
+        " select * from written"
+    ),
     "explain analyze copy (select 1) to '{file}' (format csv, use_tmp_file false)",
     "explain analyze copy (select 1) to '{file}.wal'",
     "explain analyze copy (select 1) to '{file}.wal.checkpoint'",
@@ -113,8 +117,10 @@ def test_the_files_of_the_warehouse_itself_are_not_reached(command: Command, fol
 @pytest.mark.parametrize(
     "sql",
     [
-        "from bookings", "table bookings", "values (1)", "describe bookings", "show tables", "summarize bookings", "explain select 1",
-        "with a as (select 1) select * from a", "pivot bookings on status using count(*)", "select 1;", "-- why\nselect 1 /* ; */",
+        "from bookings", "table bookings", "values (1)", "describe bookings", "show tables",
+        "summarize bookings", "explain select 1",
+        "with a as (select 1) select * from a", "pivot bookings on status using count(*)", "select 1;",
+        "-- why\nselect 1 /* ; */",
         "select data->>'id' from booking_events",
     ],
 )  # fmt: skip
@@ -217,11 +223,16 @@ def test_elsewhere_one_statement_that_reads_is_allowed(dialect: str | None) -> N
 @pytest.mark.parametrize(
     "sql",
     [
-        "", "selec 1", "select 1; select 2", "select 1; drop table t", "drop table t", "delete from t", "insert into t select 1",
-        "update t set a = 1", "merge into t using u on t.a = u.a when matched then update set b = 1", "truncate table t",
-        "create table t as select 1", "select * into u from t", "with a as (delete from t returning *) select * from a", "copy into t from 'f'",
-        "put file:///etc/passwd @stage", "unload ('select 1') to 's3://bucket'", "call p()", "set x = 1", "use schema s", "begin",
-        "execute immediate 'drop table t'", "grant all on t to u", "export data options(uri='gs://b/*') as select 1",
+        "", "selec 1", "select 1; select 2", "select 1; drop table t", "drop table t", "delete from t",
+        "insert into t select 1",
+        "update t set a = 1", "merge into t using u on t.a = u.a when matched then update set b = 1",
+        "truncate table t",
+        "create table t as select 1", "select * into u from t",
+        "with a as (delete from t returning *) select * from a", "copy into t from 'f'",
+        "put file:///etc/passwd @stage", "unload ('select 1') to 's3://bucket'", "call p()", "set x = 1",
+        "use schema s", "begin",
+        "execute immediate 'drop table t'", "grant all on t to u",
+        "export data options(uri='gs://b/*') as select 1",
     ],
 )  # fmt: skip
 def test_elsewhere_nothing_else_is(dialect: str | None, sql: str) -> None:
@@ -232,8 +243,10 @@ def test_elsewhere_nothing_else_is(dialect: str | None, sql: str) -> None:
 @pytest.mark.parametrize(
     "table",
     [
-        "read_text('/etc/passwd')", "read_csv('f.csv')", "read_parquet(['f'])", "'/etc/passwd'", '"f.csv"', "'f.parquet'", "glob('*')",
-        "query('select 1')", "sniff_csv('f')", "t, read_blob('f')", "(select * from read_json('f'))", "t join 'f.csv' on true",
+        "read_text('/etc/passwd')", "read_csv('f.csv')", "read_parquet(['f'])", "'/etc/passwd'", '"f.csv"',
+        "'f.parquet'", "glob('*')",
+        "query('select 1')", "sniff_csv('f')", "t, read_blob('f')", "(select * from read_json('f'))",
+        "t join 'f.csv' on true",
     ],
 )  # fmt: skip
 def test_a_lake_is_no_way_to_other_files(table: str) -> None:
@@ -245,8 +258,10 @@ def test_a_lake_is_no_way_to_other_files(table: str) -> None:
 @pytest.mark.parametrize(
     ("dialect", "table"),
     [
-        ("clickhouse", "file('/etc/passwd')"), ("clickhouse", "url('http://10.0.0.1/')"), ("databricks", "read_files('/etc/passwd')"),
-        ("databricks", "csv.`/etc/passwd`"), ("databricks", "t join text.`s3://b/f` on true"), ("snowflake", "@stage/f"),
+        ("clickhouse", "file('/etc/passwd')"), ("clickhouse", "url('http://10.0.0.1/')"),
+        ("databricks", "read_files('/etc/passwd')"),
+        ("databricks", "csv.`/etc/passwd`"), ("databricks", "t join text.`s3://b/f` on true"),
+        ("snowflake", "@stage/f"),
         ("snowflake", "identifier('x')"), ("tsql", "openrowset(bulk '/etc/passwd', single_clob) as f"),
     ],
 )  # fmt: skip
@@ -328,8 +343,10 @@ def test_nothing_but_the_tables_is_reached_in_a_postgresql_by_an_administrator(
             continue
     assert allowed == []
     for sql in (
-        "select booking_id, staff, loaded_at, random() < 2 from bookings;", "with a as (select 1) select * from a, bookings", "values (1)",
-        "explain select 1", "select 'a;b', $$c;d$$, E'\\\\x' -- e;f", "select '%', 5 % 3", "select pg_total_relation_size('bookings') > 0",
+        "select booking_id, staff, loaded_at, random() < 2 from bookings;",
+        "with a as (select 1) select * from a, bookings", "values (1)",
+        "explain select 1", "select 'a;b', $$c;d$$, E'\\\\x' -- e;f", "select '%', 5 % 3",
+        "select pg_total_relation_size('bookings') > 0",
     ):  # fmt: skip
         assert query_bounded(postgres_rig.settings, sql, BOUNDS).rows
     assert postgres_rig.column("select count(*) from bookings") == [1]

@@ -1,4 +1,4 @@
-"""docs/tables.md: its recipes and joins hold in a warehouse that was loaded and synced."""
+"""Tests that the recipes and joins of docs/tables.md hold in a warehouse that was loaded and synced."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ VENDORS = ("calendly", "oncehub", "appointedd", "bookeo")
 
 
 def joins() -> Iterator[tuple[str, str, str, str]]:
-    """Vendor, column of bookings, table and its column."""
+    """Return vendor, column of bookings, table and its column of each join."""
     lines = DOCUMENT.split("| column of `bookings` |")[1].split("\n\n")[0].splitlines()[2:]
     for line in lines:
         column, *cells = (cell.strip() for cell in line.strip("|").split("|"))
@@ -29,7 +29,7 @@ def joins() -> Iterator[tuple[str, str, str, str]]:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """Four vendors' bookings by webhook, and everything else by REST."""
+    """Return a warehouse with four vendors' bookings by webhook, and everything else by REST."""
     shop = Shop(tmp_path_factory.mktemp("recipes"), VENDORS)
     with shop.open():
         shop.deliver(shop.live(120))
@@ -68,7 +68,8 @@ def test_every_booking_finds_what_it_is_joined_with(
     ours = f"(select account, {value} as id from bookings where vendor = '{vendor}') as ours"
     (row,) = shop.rig.rows(
         f"select count(*) as ids, count(theirs.{key}) as joined from {ours}"
-        f" left join (select distinct account, {key} from {table}) as theirs on theirs.{key} = ours.id and theirs.account = ours.account"
+        f" left join (select distinct account, {key} from {table}) as theirs on theirs.{key} = ours.id and"
+        " theirs.account = ours.account"
         " where ours.id is not null"
     )
     assert row["ids"] > 0 or (vendor, column) in BY_REST_ONLY

@@ -1,4 +1,4 @@
-"""What reconciliation puts into the log: states that replace the very one they differ from, bookings that are gone, and how runs ended."""
+"""Tests of what reconciliation appends to the log: repairs, gone bookings, and the ends of runs."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -18,14 +18,16 @@ from tests.consumers.rig import Rig, opened
 from tests.consumers.samples import START, TOPICS, moment, sample
 
 RUN: dict[str, Any] = {
-    "id": "R1", "vendor": "oncehub", "account": "support", "since": "2026-04-29T09:00:00Z", "until": None, "started_at": "2026-05-01T09:00:00Z",
-    "finished_at": "2026-05-01T09:00:02.5Z", "duration_seconds": 2.5, "seen": 120, "matched": 117, "missed": 2, "repaired": 3, "untold": 0, "newer_here": 1,
+    "id": "R1", "vendor": "oncehub", "account": "support", "since": "2026-04-29T09:00:00Z", "until": None,
+    "started_at": "2026-05-01T09:00:00Z",
+    "finished_at": "2026-05-01T09:00:02.5Z", "duration_seconds": 2.5, "seen": 120, "matched": 117,
+    "missed": 2, "repaired": 3, "untold": 0, "newer_here": 1,
     "gone": 1, "unreadable": 0, "requests": 4, "least_requests": 2, "outcome": "complete", "error": None,
 }  # fmt: skip
 
 
 def finished(told: Any, kind: str = RECONCILED) -> Event:
-    """What a run appends at its end."""
+    """Return the event that a run appends at its end."""
     data = told if isinstance(told, bytes) else orjson.dumps(told)
     return Event(
         id="A1",
@@ -40,7 +42,7 @@ def finished(told: Any, kind: str = RECONCILED) -> Event:
 
 
 def observed(number: int, at: float, seen: float, supersedes: str = "", **data: Any) -> Event:
-    """A booking as REST has it: last changed at one second, read at another."""
+    """Return a booking as REST has it: last changed at one second, read at another."""
     record = orjson.dumps(orjson.loads(sample(number, at=at, **data).data)["data"])
     there = replace(sample(number), type=OBSERVED, data=record, via=Via.RECONCILE)
     return replace(there, time=moment(seen), received_at=moment(seen), supersedes=supersedes)
@@ -162,8 +164,10 @@ def test_other_types_on_the_audit_topic_are_left_out_and_no_dead_letters() -> No
 
 @pytest.mark.parametrize(
     "told",
-    [b"{", [], RUN | {"seen": "120"}, RUN | {"seen": True}, RUN | {"seen": None}, RUN | {"since": "yesterday"}, RUN | {"since": 1},
-     RUN | {"outcome": None}, RUN | {"error": 1}, {name: value for name, value in RUN.items() if name != "id"}],
+    [b"{", [], RUN | {"seen": "120"}, RUN | {"seen": True}, RUN | {"seen": None},
+     RUN | {"since": "yesterday"}, RUN | {"since": 1},
+     RUN | {"outcome": None}, RUN | {"error": 1},
+     {name: value for name, value in RUN.items() if name != "id"}],
 )  # fmt: skip
 def test_an_end_that_cannot_be_read_is_set_aside(told: Any) -> None:
     batch = read(finished(told))

@@ -1,4 +1,4 @@
-"""What happens to the rest when some records are bad, when a commit fails, and when there is no end of bad ones."""
+"""Tests of bad records among good ones, of commits that fail, and of too many bad records."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,12 @@ NAMELESS: dict[str, Any] = {"form_submission": {"email": "ada@example.com"}}
 
 
 def insist_on_names(rig: Rig) -> None:
-    """Gives `bookings` a constraint, as somebody may who looks after the database."""
+    """Give `bookings` a constraint, as the owner of the database may."""
     rig.warehouse.prepare()
     with rig.warehouse._pipeline.sql_client() as client:
         client.execute_sql(
-            f"ALTER TABLE {client.make_qualified_table_name('bookings')} ALTER COLUMN customer_name SET NOT NULL"
+            f"ALTER TABLE {client.make_qualified_table_name('bookings')} ALTER COLUMN customer_name SET NOT"
+            " NULL"
         )
 
 
@@ -37,7 +38,7 @@ def unreadable(number: int) -> Record:
 
 @pytest.fixture
 def strict_rig(tree: Tree) -> Iterator[Rig]:
-    """Stops at two bad records in a row, and takes five at a time."""
+    """Return a consumer that stops at two bad records in a row, and takes five at a time."""
     with opened(changed(tree, "consumer", dead_letter_limit=2, max_records=5)) as rig:
         yield rig
 
@@ -101,7 +102,7 @@ def test_refused_rows_with_good_ones_between_do_not_stop_the_consumer(strict_rig
 
 
 class UnsteadyConsumer:
-    """A real one, whose next commits fail as they do when partitions have moved."""
+    """A real consumer, whose next commits fail as they do when partitions have moved."""
 
     def __init__(self, consumer: Consumer, failures: int) -> None:
         self._consumer = consumer
@@ -131,14 +132,14 @@ def test_what_was_loaded_and_not_committed_is_read_again_and_not_doubled(strict_
 
 
 class SilentProducer:
-    """Of a log that never answers."""
+    """A producer of a log that never answers."""
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
         del topic, records
         return Future()
 
     def close(self) -> None:
-        """Nothing to wait for."""
+        """Do nothing: there is nothing to wait for."""
 
 
 def test_nothing_is_committed_when_the_log_does_not_take_a_dead_letter_in_time(

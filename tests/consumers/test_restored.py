@@ -1,4 +1,4 @@
-"""A warehouse that is older than what the log's commits say, or another one: what it lacks is loaded again from the log."""
+"""Tests of a warehouse that lacks what was committed: it is loaded again from the log."""
 
 import shutil
 import sqlite3
@@ -22,7 +22,7 @@ BOOKINGS = "select booking_id from bookings order by booking_id"
 
 
 def load(rig: Rig, *numbers: int) -> None:
-    """A load each."""
+    """Load each event in a load of its own."""
     for number in numbers:
         rig.load(sample(number, f"B{number}"))
 
@@ -51,7 +51,7 @@ def events(rig: Rig) -> list[object]:
 
 
 def catch_up(rig: Rig) -> list[dict[str, object]]:
-    """Runs the loader as its process does, without anything new in the log; what it logged of reading again."""
+    """Run the loader without new records, and return what it logged about reading again."""
     with capture_logs() as logged, rig.running():
         until(
             lambda: len(events(rig)) == rig.written(TOPIC) and not rig.lag_outside(),
@@ -61,7 +61,7 @@ def catch_up(rig: Rig) -> list[dict[str, object]]:
 
 
 def take_back(rig: Rig, lost: list[str]) -> None:
-    """Makes the warehouse what a backup is that was made before these events were loaded, each with a load of its own."""
+    """Make the warehouse as a backup is that was made before the loads of these events."""
     loads = [mark.load for mark in rig.consumer.bookmarks()[Partition(TOPIC)].marks][: len(lost)]
     with rig.warehouse.turn(), rig.warehouse._pipeline.sql_client() as client:
         for table, column, values in (

@@ -1,4 +1,4 @@
-"""What a consumer and a sync may not do in the warehouse is found before they try, and nothing is left there by looking."""
+"""Tests that missing rights of consumer and sync are found before they are needed, without a trace."""
 
 import os
 import socket
@@ -34,7 +34,7 @@ def by_name(settings: Settings) -> dict[str, Finding]:
 
 
 class Database:
-    """The server as its owner sees it, and a user that has no right yet."""
+    """The server as its owner sees it, and a user without rights."""
 
     def __init__(self, server: PostgresServer) -> None:
         import psycopg2
@@ -64,7 +64,7 @@ def database(postgres: PostgresServer) -> Iterator[Database]:
 
 @pytest.fixture
 def settings(postgres_tree: Tree, database: Database) -> Settings:
-    """As the user without rights."""
+    """Return settings with the user without rights."""
     return settings_of(postgres_tree, credentials=database.url)
 
 
@@ -92,7 +92,8 @@ def test_a_user_who_may_create_schemas_needs_no_more_and_none_is_left(
     with closing(warehouse):
         warehouse.prepare()  # what was promised is so
     assert failing(by_name(settings)) == set()
-    assert database.run(f"SELECT relname FROM pg_class WHERE relname LIKE 'ingest_probe%' OR relnamespace = '{dataset_of(settings)}'::regnamespace "
+    assert database.run("SELECT relname FROM pg_class WHERE relname LIKE 'ingest_probe%'"
+                        f" OR relnamespace = '{dataset_of(settings)}'::regnamespace "
                         "AND relname LIKE '%probe%'") == []  # fmt: skip
 
 

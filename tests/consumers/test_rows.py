@@ -1,4 +1,4 @@
-"""Rows: nothing a vendor or a log can hold breaks them, and nothing is changed that need not be."""
+"""Tests that nothing a vendor or a log can hold breaks a row, and nothing is changed without need."""
 
 import json
 from dataclasses import replace
@@ -61,7 +61,7 @@ def test_the_bytes_of_a_dead_letter_that_are_text_are_that_text(text: str) -> No
 
 
 def without_nul(value: object) -> object:
-    """What a payload says once NUL is the replacement character."""
+    """Return what a payload says once NUL is the replacement character."""
     if isinstance(value, str):
         return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     if isinstance(value, dict):
@@ -141,7 +141,10 @@ def test_a_row_reads_back_as_it_was_made_however_the_warehouse_keeps_json(
 
 
 def _as_kept(value: object, parsed: bool, keys_sorted: bool) -> object:
-    """A value as a warehouse gives it back: JSON parsed or as text, its keys in the order of the alphabet or in the other one."""
+    """Return a value as a warehouse returns it.
+
+    JSON comes parsed or as text, with its keys in the order of the alphabet or in the reverse one.
+    """
     if not isinstance(value, str) or value[:1] not in {"[", "{"}:
         return value
     content = json.loads(value, object_pairs_hook=lambda pairs: dict(sorted(pairs, reverse=not keys_sorted)))

@@ -1,4 +1,4 @@
-"""One DuckDB file, several processes: loads wait and readers get their turns."""
+"""Tests of one DuckDB file and several processes: loads wait, and readers get their turns."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ sys.stdin.read()
 
 @contextmanager
 def held(rig: Rig, by: str = "reads") -> Iterator[None]:
-    """Another program has the file open, which knows nothing of taking turns."""
+    """Hold the file open as another program does, which takes no turns."""
     command = [sys.executable, "-c", _HOLDER, str(rig.settings.warehouse.duckdb_file), by]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout

@@ -1,4 +1,4 @@
-"""Messages that tell little, from each vendor's mapping into a real warehouse: what they leave out stays."""
+"""Tests of messages that say little, from each vendor's mapping into a real warehouse: other columns stay."""
 
 import itertools
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ EMPTY = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 
 
 class SparseMapper:
-    """Reads events as their vendors' modules do, but of those named here only the columns named with them."""
+    """A mapper that reads only the named columns of some events, and others as their vendors' modules do."""
 
     def __init__(self, told: Mapping[str, set[str]]) -> None:
         self._told = told
@@ -44,7 +44,7 @@ class SparseMapper:
 
 
 def sparsely(rig: Rig, **told: set[str]) -> Rig:
-    """From now on its loader reads no more than these columns of the events that are named so."""
+    """Make the loader read only these columns of the events with these ids."""
     rig.loader._mapper = SparseMapper(told)  # type: ignore[assignment]
     return rig
 
@@ -55,13 +55,13 @@ def the_row(rig: Rig) -> dict[str, Any]:
 
 
 def created(vendor: str) -> Event:
-    """What the vendor sends of a new booking."""
+    """Return what the vendor sends about a new booking."""
     case = load(Case(vendor, "scheduled" if vendor == "oncehub" else "created"))
     return case.vendor().parse(case.verified())
 
 
 def cancelled_later(event: Event) -> Event:
-    """The same message a minute later: the mapping of these tests reads little of it."""
+    """Return the same message a minute later, of which the mapping of these tests reads little."""
     sent_at = event.sent_at and event.sent_at + A_MINUTE
     return replace(
         event,
@@ -110,7 +110,7 @@ READ = {
 
 
 def four_messages(booking: str) -> list[Event]:
-    """About one booking; `READ` says what is told by those after the first."""
+    """Return four messages about one booking, of which `READ` names the columns of all but the first."""
     return [
         sample(1, booking, at=10, **FORM),
         sample(2, booking, at=20, subject="moved", starting_time="2026-05-09T11:00:00Z"),
@@ -127,7 +127,7 @@ def four_messages(booking: str) -> list[Event]:
 
 
 def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_real_warehouse(rig: Rig) -> None:
-    """In batches of one, two and four messages; what was told first comes again in each."""
+    """Batches have one, two and four messages; the first message comes again in each."""
     sparsely(rig, **READ)
     logs = [
         (size, [four_messages(f"B{number}-{size}")[place] for place in order])
@@ -262,7 +262,7 @@ def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_column
 
 
 def take_columns(rig: Rig, names: list[str]) -> None:
-    """As if this table had been made by a version that had none of them: dlt has no note of them either."""
+    """Make a table as a version made it that had none of these columns, also in dlt's notes."""
     for name in names:
         alter(rig, f"alter table {{}} drop column {name}")
     alter(rig, "delete from {}", "_dlt_version")

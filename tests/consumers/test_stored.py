@@ -1,4 +1,4 @@
-"""What reconciliation is told of the warehouse's bookings."""
+"""Tests of the warehouse's bookings as reconciliation reads them."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -21,10 +21,14 @@ from tests.consumers.samples import START, moment, sample
 from tests.consumers.test_sharing import held
 
 FULL = Booking(
-    booking_id="B0", version="2026/05/01", status=BookingStatus.NO_SHOW, starts_at=moment(0), ends_at=moment(60), group_id="G0", timezone="UTC",
-    created_at=moment(-9), updated_at=moment(-1.5), service_id="S", service_name="it's \"50%\"", staff=("U1", "U2"), staff_name="Ada",
-    location="%s", customer_id="C", customer_name="Bo", customer_email="bo@example.com", customer_phone="1", participants=2,
-    price=Decimal("12.5"), currency="EUR", cancel_reason="why", cancelled_by="host", rescheduled_from="A0", rescheduled_to="C0",
+    booking_id="B0", version="2026/05/01", status=BookingStatus.NO_SHOW, starts_at=moment(0),
+    ends_at=moment(60), group_id="G0", timezone="UTC",
+    created_at=moment(-9), updated_at=moment(-1.5), service_id="S", service_name="it's \"50%\"",
+    staff=("U1", "U2"), staff_name="Ada",
+    location="%s", customer_id="C", customer_name="Bo", customer_email="bo@example.com", customer_phone="1",
+    participants=2,
+    price=Decimal("12.5"), currency="EUR", cancel_reason="why", cancelled_by="host", rescheduled_from="A0",
+    rescheduled_to="C0",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A warehouse that somebody takes away, whole or in part: all of its tables are made again, and loads go on."""
+"""Tests of a warehouse of which tables are taken away: they are made again, and loads go on."""
 
 from collections.abc import Callable
 

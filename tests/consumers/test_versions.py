@@ -1,6 +1,7 @@
-"""Each column of a booking is what the newest message that tells it said, in whatever order and batches messages come.
+"""Tests that each column of a booking is what the newest message with the column said.
 
-Over a warehouse of dicts that hands out no more of a row than a consumer asks for.
+Messages come in any order and in any batches, over a warehouse of dicts that returns no more of a row than a
+consumer asks for.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +27,8 @@ from tests.consumers.test_reconciled import vendor
 from tests.replay.test_plan import Warehouse
 
 AS_JSON = TypeAdapter(Booking)
-# Columns of each kind that a row has, and what a message may say in them; the first is what it says when it empties one.
+# Columns of each kind that a row has, and what a message may say in them; the first is what it says when it
+# empties one.
 WORDS: dict[str, list[Any]] = {
     "status": [BookingStatus.CONFIRMED, BookingStatus.CANCELLED],
     "customer_name": [None, "Ada Example", "Bo Example"],
@@ -49,7 +51,7 @@ EMPTY = Booking(booking_id="B1", version="", status=BookingStatus.UNKNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one message says of each column: a value, a guess, or nothing. Its `number` is its event's."""
+    """What one message says about each column: a value, a guess, or nothing. Its `number` is its event's."""
 
     number: int
     at: int
@@ -64,7 +66,8 @@ class Message:
 
     def event(self) -> Event:
         return Event(
-            id=f"E{self.number}", source=SOURCE, type="oncehub.booking.changed", subject="B1", time=moment(self.at),
+            id=f"E{self.number}", source=SOURCE, type="oncehub.booking.changed", subject="B1",
+            time=moment(self.at),
             received_at=moment(self.at), data=AS_JSON.dump_json(self.booking()),
         )  # fmt: skip
 
@@ -76,7 +79,7 @@ class Message:
 def messages(
     numbers: st.SearchStrategy[int], columns: dict[str, list[Any]] = WORDS
 ) -> st.SearchStrategy[list[Message]]:
-    """Some that tell everything, and some that tell little; as new as the numbers."""
+    """Draw messages that have all columns and messages that have few, as new as their numbers."""
     everything = st.fixed_dictionaries({name: st.sampled_from(words) for name, words in columns.items()})
     something = st.fixed_dictionaries(
         {}, optional={name: st.sampled_from(words) for name, words in columns.items()}
@@ -100,7 +103,7 @@ def newer_of_each_version(log: Sequence[Message]) -> bool:
 
 
 def expected(log: Sequence[Message]) -> dict[str, Any]:
-    """What the row has to say: written without looking at how the consumer does it."""
+    """Return what the row has to say, written without looking at how the consumer does it."""
     newest_first = sorted(
         log, key=lambda message: -message.at
     )  # of equally new ones the first in the log stays the first
@@ -128,7 +131,10 @@ def expected(log: Sequence[Message]) -> dict[str, Any]:
 
 
 def last_of_another(name: str, newest_first: Sequence[Message]) -> int:
-    """When a message last named another customer (staff) than the newest one that names any: what was told by then describes that one."""
+    """Return when a message last named another customer (staff) than the newest message that names any.
+
+    What was said by then describes that other one.
+    """
     named = [
         (identity(message.says[column]), message.at)
         for message in newest_first
@@ -143,7 +149,7 @@ def identity(value: Any) -> Any:
 
 
 def said(row: Row) -> dict[str, Any]:
-    """The same of a row."""
+    """Return what a row says, in the same form."""
     values = {
         name: parsed_json(row[name]) if name in {"guests", "tracking", "staff", "answers"} else row[name]
         for name in ALL
@@ -162,7 +168,7 @@ def said(row: Row) -> dict[str, Any]:
 
 
 def read(event: Event) -> Booking | None:
-    """The booking that the test put into the event."""
+    """Return the booking that the test put into the event."""
     return vendor().booking(event) if event.type == GONE else AS_JSON.validate_json(event.data)
 
 
@@ -185,7 +191,7 @@ def the_row(warehouse: Warehouse) -> Row:
 def cut(
     draw: Callable[[st.SearchStrategy[Any]], Any], records: Sequence[StoredRecord]
 ) -> list[Sequence[StoredRecord]]:
-    """The records in batches of any sizes."""
+    """Draw batches of the records, of any sizes."""
     batches = []
     while records:
         size = draw(st.integers(1, len(records)))
@@ -237,7 +243,7 @@ def test_a_replay_of_any_part_in_any_batches_leaves_a_right_row_as_it_is(
 def test_what_an_older_mapping_read_otherwise_is_right_once_all_was_replayed_twice(
     log: list[Message], data: st.DataObject
 ) -> None:
-    """Twice, because what a message does not tell any more is known after the older ones have been read."""
+    """Twice, because columns that a message no longer has are known only after older messages were read."""
     assert misread_and_replayed(log, WORDS, data, times=2) == expected(log)
 
 
@@ -246,14 +252,14 @@ def test_what_an_older_mapping_read_otherwise_is_right_once_all_was_replayed_twi
 def test_what_an_older_mapping_read_of_customer_and_staff_is_right_once_all_was_replayed_four_times(
     log: list[Message], data: st.DataObject
 ) -> None:
-    """Twice until the ids are right, and twice more for what describes them."""
+    """Twice until the ids are right, and twice more for the columns that describe them."""
     assert misread_and_replayed(log, DEPENDENT, data, times=4) == expected(log)
 
 
 def misread_and_replayed(
     log: list[Message], columns: dict[str, list[Any]], data: st.DataObject, times: int
 ) -> dict[str, Any]:
-    """What the row says after a mapping that reads other columns and values was mended, and the whole log replayed."""
+    """Return what the row says after the whole log is replayed with a corrected mapping."""
     everything = {f"E{message.number}": message for message in log}
     wrong = {name: data.draw(messages(st.just(0), columns))[0] for name in everything}
 
@@ -297,7 +303,7 @@ def test_a_booking_that_is_gone_keeps_every_column_and_takes_late_messages_as_if
 
 
 def as_stored(row: Row) -> Booking:
-    """As a reader of the warehouse has it, by which it is reported as gone."""
+    """Return a booking as the warehouse has it, by which it is reported as gone."""
     values = said(row)
     return replace(
         EMPTY,
@@ -308,7 +314,10 @@ def as_stored(row: Row) -> Booking:
 
 
 def expected_after(before: Sequence[Message], late: Sequence[Message]) -> dict[str, Any]:
-    """What was marked as gone counts as newer than all that the vendor had said by then, and older than a newer version."""
+    """Return the row after it was marked as gone.
+
+    The mark counts as newer than all that the vendor had said by then, and older than a newer version.
+    """
     newest = max(message.at for message in before)
     untold = expected(before)["column_versions"]
     counts = [
@@ -379,7 +388,7 @@ def test_what_describes_the_former_one_goes_and_what_describes_the_same_one_stay
 
 
 def described(before: tuple[Any, Any], says: dict[str, Any], name: str) -> Any:
-    """What the column says after a message that tells it with what it describes, and a newer one, whichever came first."""
+    """Return the column after a message that has it with what it describes, and a newer message."""
     first = replace(EMPTY, version="1", **{DESCRIBES[name]: before[0], name: before[1]})
     columns = frozenset({*DESCRIBES, *DESCRIBES.values()})
     second = replace(EMPTY, version="2", untold=frozenset(columns - says.keys()), **says)

@@ -1,4 +1,4 @@
-"""A load that waits says so while it waits, and for whom; and a disk without room is no disk to write to."""
+"""Tests that a waiting load says so, and for whom it waits, and that a full disk cannot be written to."""
 
 import sqlite3
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A desk for one test, and the consumers' settings on either destination."""
+"""A product in one folder for each test, and settings of consumers on either destination."""
 
 from collections.abc import Iterator
 from contextlib import closing

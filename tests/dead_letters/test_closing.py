@@ -1,4 +1,7 @@
-"""A letter is closed when all that its delivery must change is in the warehouse, and each delivery has a letter of its own."""
+"""Tests of when a letter is closed, and that each delivery has a letter of its own.
+
+A letter is closed when all that its delivery must change is in the warehouse.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -53,7 +56,7 @@ def test_a_letter_whose_booking_is_newer_by_now_is_closed(desk: Desk) -> None:
 
 
 def delivery(what: str, message: str, at: datetime) -> Request:
-    """One body, and what happened in the URL alone."""
+    """Return a delivery with the same body as others, whose type is only in the URL."""
     body, query = load(Case("bookeo", "created")).body, f"domain=bookings&type={what}"
     headers = bookeo.sign(SECRET, f"http://127.0.0.1/webhooks/bookeo/tours?{query}", body, message, at)
     return Request("/webhooks/bookeo/tours", tuple(headers.items()), (body,), query)

@@ -1,4 +1,4 @@
-"""Which letters are meant, and how they are shown."""
+"""Tests of choosing and showing letters."""
 
 import subprocess
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ DEAD = "bookings.dead-letters"
 def letter(
     number: int, source: str = "/calendly/sales", reason: str = "unreadable_payload", **parts: object
 ) -> DeadLetter:
-    """The letter numbered so, set aside an hour after the one before."""
+    """Return the letter with this number, set aside an hour after the one before."""
     given = {
         "detail": f"detail {number}",
         "happened_at": moment(3600 * number),
@@ -46,7 +46,7 @@ def load(desk: Desk, *letters: DeadLetter) -> None:
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """Of all tests here that change nothing."""
+    """Return a product with several letters, for tests that change nothing."""
     with closing(Desk(tmp_path_factory.mktemp("several"), pytest.MonkeyPatch())) as desk:
         load(desk, *SEVERAL)
         yield desk
@@ -76,8 +76,8 @@ def test_letters_are_chosen_and_the_newest_is_first(
 def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(several: Desk) -> None:
     result = several.run("list", "--limit", "3")
     assert (
-        "4 dead letters, 4 open: bookeo/closed unreadable_payload 1 (1 open), calendly/sales unreadable_payload 2 (2 open)"
-        in result.out
+        "4 dead letters, 4 open: bookeo/closed unreadable_payload 1 (1 open), calendly/sales"
+        " unreadable_payload 2 (2 open)" in result.out
     )
     assert SEVERAL[3].id[:12] in result.out
     assert SEVERAL[0].id[:12] not in result.out

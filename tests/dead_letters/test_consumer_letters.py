@@ -1,4 +1,4 @@
-"""What the consumer set aside is loaded once it can be, as the event it always was, and never twice."""
+"""Tests of the consumer's letters: they are loaded when they can be, as the same events, and never twice."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +16,10 @@ from tests.dead_letters.desk import Desk
 from tests.receivers.in_process import writing_to
 
 CRASH = KeyError("ada@example.com")
-EVENT_ROWS = "select id, source, type, subject, time, received_at, via, signed_by, data from booking_events order by id"
+EVENT_ROWS = (
+    "select id, source, type, subject, time, received_at, via, signed_by, data from booking_events order by"
+    " id"
+)
 
 
 def load_while_broken(desk: Desk, *events: Event) -> None:

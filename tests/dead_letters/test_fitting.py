@@ -1,4 +1,4 @@
-"""A letter always fits: what the destination or the log cannot take of it is cut there, and the whole is found again in the log."""
+"""Tests of letters that are too large for the destination or the log: they are cut, and read from the log."""
 
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ LARGE = booking_body(1).replace(b'"active"', b'"active", "note": "' + b"\xe2\x98
 def holding(
     monkeypatch: pytest.MonkeyPatch, longest: int, *columns: str, error: type[Exception] = LoadRefused
 ) -> None:
-    """Makes the destination refuse longer texts in these columns of dead letters, or in all."""
+    """Make the destination refuse longer texts in these columns of dead letters, or in all."""
     load = Warehouse.load
 
     def refusing(self: Warehouse, rows: Mapping[str, list[Row]]) -> str:
@@ -213,7 +213,7 @@ def test_a_letter_that_was_cut_in_the_log_is_redriven_from_where_it_came(desk: D
 
 
 class Shortening:
-    """Has only the first bytes of each letter appended, as for a log that refuses more."""
+    """A producer that appends only the first bytes of each letter, as for a log that refuses more."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer

@@ -1,4 +1,4 @@
-"""A letter comes out of the table as it went in: any bytes, all samples, and what tables from before have."""
+"""Tests that a letter comes out of the table as it went in, whatever its bytes or the age of the table."""
 
 from base64 import b64encode
 from dataclasses import replace
@@ -47,7 +47,7 @@ def row_of(one: DeadLetter) -> dict[str, Any]:
 
 
 def from_before(one: DeadLetter) -> dict[str, Any]:
-    """As tables were when they had none of the new columns, and the id was a digest of the bytes."""
+    """Return a row as tables had it without the new columns, when the id was a digest of the bytes."""
     return {name: value for name, value in row_of(one).items() if name not in NEW} | {"id": one.former_id}
 
 
@@ -132,7 +132,7 @@ def test_a_table_from_before_is_read_as_it_is_and_loaded_on(
 
 
 def of_record(event_id: str, position: str = "bookings.calendly/0/7") -> DeadLetter:
-    """What the consumer set aside: it has the record's place, and its headers."""
+    """Return the letter of a record, which has the record's position and headers."""
     return replace(letter(b"{}", position=position), headers={"ce_id": event_id})
 
 

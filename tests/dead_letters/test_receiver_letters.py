@@ -1,4 +1,7 @@
-"""What the receiver set aside is read again as the delivery it was: verified then, its bytes, query and headers kept, its credentials not."""
+"""Tests of the receiver's letters, which are read again as the verified deliveries they were.
+
+Bytes, query and headers are stored, credentials are not.
+"""
 
 import base64
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What a reconciliation could not read is repaired by a redrive, as the reconciliation would have."""
+"""Tests that a redrive repairs what a reconciliation could not read, as the reconciliation would have."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""No credential is in a dead letter, under whatever name it came, and what tells what happened still is."""
+"""Tests that no credential is in a dead letter, whatever its name, and all that says what happened is."""
 
 import base64
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Too many bad records stop the consumer also where good ones come between them."""
+"""Tests that too many bad records stop the consumer also where good ones come between them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ THIRD_GOOD = [sample(number).to_record() if number % 3 == 2 else unreadable(numb
 
 @pytest.fixture
 def strict_rig(tmp_path: Path) -> Iterator[Rig]:
-    """Three in a row, or sixteen of thirty, are too many; it takes six at a time."""
+    """Return a consumer that stops at three in a row, or sixteen of thirty, and takes six at a time."""
     with opened(changed(tree_for(tmp_path), "consumer", dead_letter_limit=3, max_records=6)) as rig:
         yield rig
 
@@ -45,7 +45,7 @@ def test_the_message_tells_how_many_there_were_where_that_is_less() -> None:
 
 
 def step_on(rig: Rig) -> None:
-    """As the loop does, for as long as it goes."""
+    """Load batches as the loop does, until it stops."""
     while True:
         rig.loader.step()
 

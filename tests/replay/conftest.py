@@ -1,4 +1,4 @@
-"""Rigs as the consumer's own tests have them."""
+"""The fixtures of the consumer's tests."""
 
 from tests.consumers.conftest import either_rig, postgres, postgres_rig, postgres_tree, rig, tree
 

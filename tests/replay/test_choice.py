@@ -1,4 +1,4 @@
-"""What of the log is replayed, and what is left out and why."""
+"""Tests of which records are replayed, and why others are left out."""
 
 from datetime import timedelta
 
@@ -21,7 +21,7 @@ def appended(record: Record, topic: str = TOPIC) -> StoredRecord:
 
 
 def letter(record: Record) -> DeadLetter:
-    """Of a record that the consumer cannot read."""
+    """Return the letter of a record that the consumer cannot read."""
     stored = StoredRecord(Record("key", b"{", record.headers), Partition(TOPIC), 4)
     [found] = read_batch([stored], TOPICS, BookingMapper({}), moment(50)).dead
     return found

@@ -1,4 +1,4 @@
-"""`ingest replay` over a real Kafka: rows come back from every partition, each booking's in its order."""
+"""Tests of `ingest replay` over a real Kafka: all partitions are read, each booking's records in order."""
 
 import uuid
 from pathlib import Path
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.kafka
 
 
 def on_kafka(folder: Path, servers: list[str]) -> dict[str, Any]:
-    """With topics and a group that no other test has."""
+    """Return settings with topics and a group that no other test has."""
     name = f"replay-{uuid.uuid4().hex[:12]}"
     kafka = {"partitions": 3, "replication_factor": 1}
     return changed(tree_for(folder), "consumer", group=name) | {

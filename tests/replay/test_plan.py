@@ -1,4 +1,7 @@
-"""Whatever is replayed of whatever log, in whatever batches: a right warehouse stays, a wrong one comes right. Over a warehouse of dicts."""
+"""Tests of replays of any log in any batches, over a warehouse of dicts.
+
+A right warehouse stays as it is, and a wrong one is repaired.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,9 +32,10 @@ ITS_OWN = {"first_seen_at", "last_via", "loaded_at"}
 
 @dataclass(slots=True)
 class Warehouse:
-    """Merges as dlt does. `clock` makes every load's `loaded_at` another one, so that a row that was written again shows.
+    """Merges as dlt does.
 
-    `mapper` reads the events; another one may take its place between two loads.
+    `clock` makes every load's `loaded_at` another one, so that a row that was written again shows. `mapper`
+    reads the events; another one may take its place between two loads.
     """
 
     events: dict[Any, Row] = field(default_factory=dict)
@@ -41,7 +45,7 @@ class Warehouse:
     mapper: Mapper = field(default_factory=lambda: BookingMapper({}))
 
     def load(self, records: Sequence[StoredRecord]) -> None:
-        """One batch, as the loader does it."""
+        """Load one batch, as the loader does."""
         now = moment(next(self.clock))
         chunk = read_batch(records, TOPICS, self.mapper, now).to_load()
         versions = {key: _decisive(self.bookings[key]) for key in chunk.messages if key in self.bookings}
@@ -56,13 +60,13 @@ class Warehouse:
         }
 
     def copy(self) -> "Warehouse":
-        """With rows that can be changed without changing these."""
+        """Return a copy whose rows can be changed without changing these."""
         return replace(
             self, bookings={key: dict(row) for key, row in self.bookings.items()}, events=dict(self.events)
         )
 
     def content(self) -> dict[Key, Row]:
-        """What the rows say, not how they came to be."""
+        """Return what the rows say, not how they were made."""
         return {
             key: {name: value for name, value in row.items() if name not in ITS_OWN}
             for key, row in self.bookings.items()
@@ -70,20 +74,20 @@ class Warehouse:
 
 
 def _decisive(row: Row) -> Row:
-    """No more of it than a consumer asks for first."""
+    """Return only the columns that a consumer asks for first."""
     return {name: row[name] for name in ("version", "first_seen_at", "last_event_id", "column_versions")}
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A log, into what batches it and its replay are cut, and which part of it is replayed."""
+    """A log, the batches in which it and its replay are read, and which part of it is replayed."""
 
     log: tuple[StoredRecord, ...]
     sizes: tuple[int, ...]
     part: slice
 
     def batches(self, records: Sequence[StoredRecord]) -> Iterable[Sequence[StoredRecord]]:
-        """Of these, in turn."""
+        """Yield batches of these, in turn."""
         start, sizes = 0, iter(self.sizes)
         while start < len(records):
             size = next(sizes, 3)
@@ -91,17 +95,17 @@ class Story:
             start += size
 
     def loaded(self) -> Warehouse:
-        """What the log makes when it is read for the first time."""
+        """Return the warehouse after the log was read for the first time."""
         return self.play(Warehouse(), self.log)
 
     def play(self, warehouse: Warehouse, records: Sequence[StoredRecord]) -> Warehouse:
-        """The same warehouse, with these loaded too."""
+        """Return the same warehouse after these were loaded too."""
         for batch in self.batches(records):
             warehouse.load(batch)
         return warehouse
 
     def replayed(self, part: slice | None = None) -> list[StoredRecord]:
-        """As they are found behind the log."""
+        """Return the replayed records as they stand at the end of the log."""
         end = len(self.log)
         return [
             StoredRecord(as_replay(stored), stored.partition, end + offset)
@@ -110,7 +114,7 @@ class Story:
 
 
 def told_by_rest(event: Event, seen: int, supersedes: bool) -> Event:
-    """The same state, as REST has it at that second."""
+    """Return the same state as REST has it at that second."""
     record = orjson.loads(event.data)["data"]
     booking = vendor().booking(event)
     assert booking
@@ -125,7 +129,10 @@ def gone(event: Event, seen: int) -> Event:
 
 @st.composite
 def stories(draw: st.DrawFn) -> Story:
-    """A dozen events of three bookings, many as new as others; some received twice, told by REST again and again, and gone."""
+    """Draw a dozen events of three bookings, many as new as others.
+
+    Some are received twice, returned by REST again and again, and gone.
+    """
     told = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=9))
     events = [sample(number, f"B{booking}", at) for number, (booking, at) in enumerate(told)]
     of_these = st.sampled_from(events)
@@ -220,14 +227,14 @@ def test_live_events_among_replayed_ones_end_as_if_nothing_had_been_replayed(
 def merged(
     data: st.DataObject, ones: Sequence[StoredRecord], others: Sequence[StoredRecord]
 ) -> list[StoredRecord]:
-    """All of both, each in its own order."""
+    """Draw a mixture of both, each in its own order."""
     places = iter(data.draw(st.permutations([True] * len(ones) + [False] * len(others))))
     left, right = iter(ones), iter(others)
     return [next(left) if place else next(right) for place in places]
 
 
 def far_too_new(*sizes: int) -> tuple[Story, Warehouse]:
-    """E2 is the newest, but an older mapping gave E1, which comes after it, a version beyond all others."""
+    """Return a log in which E2 is the newest, but an older mapping gave E1 a version beyond all others."""
     log = [
         StoredRecord(event.to_record(), Partition(TOPIC), place)
         for place, event in enumerate([sample(2, at=9), sample(1, at=5)])

@@ -1,4 +1,4 @@
-"""`ingest replay` over the embedded log and DuckDB, with a consumer that runs: lost, wrong and right warehouses, and live traffic."""
+"""Tests of `ingest replay` over the embedded log and DuckDB, with a consumer that runs."""
 
 import shutil
 import signal
@@ -29,7 +29,7 @@ TABLES = {"bookings": "booking_id", "booking_events": "id", "dead_letters": "id"
 
 
 def snapshot(rig: Rig) -> dict[str, list[dict[str, Any]]]:
-    """Every row of every table, `loaded_at` included."""
+    """Return every row of every table, `loaded_at` included."""
     return {name: rig.rows(f"select * from {name} order by {key}, loaded_at") for name, key in TABLES.items()}
 
 
@@ -39,7 +39,7 @@ def replay(shop: Shop, folder: Path, *arguments: str) -> Result:
 
 
 def lived(shop: Shop) -> None:
-    """Webhooks, some of them twice; a repair by reconciliation; something that cannot be read."""
+    """Load webhooks, some of them twice, a repair by reconciliation, and something that cannot be read."""
     changes = shop.live(40)
     shop.deliver([*changes[:-15], *changes[10:20]])
     shop.rig.append_records(TOPIC, Record("oncehub/oncehub/B", b"{", sample(1).to_record().headers))
@@ -53,7 +53,7 @@ def lived(shop: Shop) -> None:
 
 
 def what(snapshot: dict[str, list[dict[str, Any]]], *without: str) -> dict[str, list[dict[str, Any]]]:
-    """But for these columns."""
+    """Return the rows without these columns."""
     return {
         table: [{name: row[name] for name in row.keys() - set(without)} for row in rows]
         for table, rows in snapshot.items()
@@ -75,14 +75,14 @@ OTHERWISE = (
 
 @contextmanager
 def consuming(shop: Shop) -> Iterator[Rig]:
-    """A consumer that starts anew."""
+    """Run a consumer that starts anew."""
     with shop.opened(), shop.rig.running():
         until(shop._tables_are_there, "the consumer has made its tables")
         yield shop.rig
 
 
 def lose(shop: Shop) -> None:
-    """The warehouse is gone, whoever was using it."""
+    """Delete the warehouse, whoever uses it."""
     file = shop.rig.settings.warehouse.duckdb_file
     assert file
     for each in file.parent.glob(f"{file.name}*"):
@@ -131,7 +131,8 @@ def test_a_lost_warehouse_comes_back_whole(tmp_path: Path) -> None:
             }
             back = snapshot(rig)
             twice = replay(shop, tmp_path, "--json")
-            # The record that cannot be read may have been set aside a second time, by the consumer that read the log again.
+            # The record that cannot be read may have been set aside a second time, by the consumer that read
+            # the log again.
             assert twice.json["replayed"] - records in {0, 1}
             assert twice.json["replayed"] + twice.json["skipped"]["replays"] == twice.json["read"]
             assert snapshot(rig) == back
@@ -168,7 +169,8 @@ def test_rows_of_an_older_mapping_are_mended_and_no_others_are_touched(either_ri
     before = {row["booking_id"]: row for row in either_rig.rows("select * from bookings")}
     alter(
         either_rig,
-        "update {} set status = 'a word that is gone', staff = '[\"S1\"]', price = 7 where booking_id in ('B1', 'B3')",
+        "update {} set status = 'a word that is gone', staff = '[\"S1\"]', price = 7"
+        " where booking_id in ('B1', 'B3')",
     )
     replay_in_process(either_rig)
     after = {row["booking_id"]: row for row in either_rig.rows("select * from bookings")}
@@ -187,13 +189,13 @@ def its_load(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def alter(rig: Rig, sql: str, table: str = "bookings") -> None:
-    """By hand, as an older mapping would have had it."""
+    """Change rows by hand, as an older mapping would have written them."""
     with rig.warehouse.turn(), rig.warehouse._pipeline.sql_client() as client:
         client.execute_sql(sql.format(client.make_qualified_table_name(table)))
 
 
 def replay_in_process(rig: Rig, wanted: ReplayFilter = ReplayFilter()) -> Replay:  # noqa: B008 - a frozen value
-    """With the rig's own loader running meanwhile."""
+    """Replay while the consumer's loader runs."""
     with rig.running(), closing(rig.settings.build_log().reader(None)) as reader:
         replay = Replay(rig.settings, reader, rig.producer, wanted)
         replay.run()
@@ -222,7 +224,7 @@ def test_what_happens_during_a_replay_is_loaded_and_wins_where_it_is_newer(tmp_p
 
 
 def copies(rig: Rig) -> int:
-    """Replayed records in the log, over all topics."""
+    """Return the number of replayed records in the log, over all topics."""
     reader = rig.settings.build_log().reader(None)
     try:
         return sum(one.record.headers.get("ce_via") == "replay" for one in reader.records())
@@ -231,14 +233,14 @@ def copies(rig: Rig) -> int:
 
 
 def many(rig: Rig) -> None:
-    """More than one part of a replay, loaded."""
+    """Load more events than one part of a replay has."""
     rig.warehouse.prepare()
     rig.load(*(sample(number, f"B{number % 300}", at=number % 997) for number in range(2500)))
 
 
 @contextmanager
 def waiting(tmp_path: Path, tree: dict[str, Any], rig: Rig) -> Iterator["subprocess.Popen[str]"]:
-    """A replay that has appended its first two parts, and waits for somebody to load them."""
+    """Start a replay that has appended its first two parts, and waits for somebody to load them."""
     configured(tmp_path, {**tree, "accounts": {}})
     process = subprocess.Popen(
         [*COMMAND, "replay"],
