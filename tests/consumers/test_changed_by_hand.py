@@ -11,12 +11,12 @@ from ingest.booking import BookingStatus
 from ingest.errors import WarehouseUnavailable
 from tests.consumers.rig import Rig
 from tests.consumers.samples import sample
-from tests.consumers.test_refused import alter
+from tests.consumers.test_refused import alter_bookings
 
 DEAD = "bookings.dead-letters"
 
 
-def run(rig: Rig, *statements: str) -> None:
+def execute(rig: Rig, *statements: str) -> None:
     """Run SQL in which `{}` stands for the name of `bookings`."""
     rig.warehouse.prepare()
     with rig.warehouse._pipeline.sql_client() as client:
@@ -24,11 +24,11 @@ def run(rig: Rig, *statements: str) -> None:
             client.execute_sql(sql.replace("{}", client.make_qualified_table_name("bookings")))
 
 
-def told(rig: Rig) -> str:
+def report(rig: Rig) -> str:
     return " ".join(finding.sentence for finding in check_tables(rig.settings))
 
 
-def service(rig: Rig) -> list[Any]:
+def service_names(rig: Rig) -> list[Any]:
     return rig.column("select service_name from bookings order by booking_id")
 
 
@@ -46,23 +46,23 @@ def service(rig: Rig) -> list[Any]:
 )
 def test_a_version_that_is_none_is_replaced_by_the_next_state(rig: Rig, version: str) -> None:
     rig.load(sample(1, "B1"), sample(2, "B2"))
-    run(rig, f"UPDATE {{}} SET version = {version} WHERE booking_id = 'B1'")
-    assert "1 rows of bookings have no version that can be read, such as oncehub/support B1" in told(rig)
+    execute(rig, f"UPDATE {{}} SET version = {version} WHERE booking_id = 'B1'")
+    assert "1 rows of bookings have no version that can be read, such as oncehub/support B1" in report(rig)
     with capture_logs() as lines:
         rig.load(sample(3, "B1", at=-60), sample(4, "B2", at=60))
     assert [line["booking_id"] for line in lines if line["event"] == "booking.version_unreadable"] == ["B1"]
-    assert service(rig) == ["told by E3", "told by E4"]
-    assert told(rig) == "as the loads have made them"
+    assert service_names(rig) == ["told by E3", "told by E4"]
+    assert report(rig) == "as the loads have made them"
 
 
 @pytest.mark.postgres
 def test_the_same_at_a_server(postgres_rig: Rig) -> None:
     postgres_rig.load(sample(1, "B1"))
-    run(postgres_rig, "UPDATE {} SET version = NULL")
-    assert "have no version that can be read" in told(postgres_rig)
+    execute(postgres_rig, "UPDATE {} SET version = NULL")
+    assert "have no version that can be read" in report(postgres_rig)
     postgres_rig.load(sample(2, "B1", at=-60))
-    assert service(postgres_rig) == ["told by E2"]
-    assert told(postgres_rig) == "as the loads have made them"
+    assert service_names(postgres_rig) == ["told by E2"]
+    assert report(postgres_rig) == "as the loads have made them"
 
 
 @pytest.mark.parametrize(
@@ -79,17 +79,17 @@ def test_the_same_at_a_server(postgres_rig: Rig) -> None:
 )
 def test_versions_of_columns_that_are_none_let_no_older_message_win(either_rig: Rig, garbage: str) -> None:
     either_rig.load(sample(1, "B1"))
-    run(either_rig, f"UPDATE {{}} SET column_versions = '{garbage}'")
+    execute(either_rig, f"UPDATE {{}} SET column_versions = '{garbage}'")
     either_rig.load(sample(2, "B1", at=-60))
-    assert service(either_rig) == ["told by E1"]
+    assert service_names(either_rig) == ["told by E1"]
     either_rig.load(sample(3, "B1", at=60))
-    assert service(either_rig) == ["told by E3"]
+    assert service_names(either_rig) == ["told by E3"]
     assert either_rig.column("select count(*) from dead_letters") == [0]
 
 
 def test_a_row_without_its_first_instant_gets_one(rig: Rig) -> None:
     rig.load(sample(1, "B1"))
-    run(
+    execute(
         rig,
         "UPDATE {} SET first_seen_at = NULL, last_event_id = NULL, status = 'nonsense', price = NULL, staff"
         " = NULL",
@@ -101,8 +101,8 @@ def test_a_row_without_its_first_instant_gets_one(rig: Rig) -> None:
 
 def test_a_column_that_was_dropped_is_made_anew_and_told(either_rig: Rig) -> None:
     either_rig.load(sample(1, "B1"))
-    alter(either_rig, "DROP COLUMN version")
-    assert "bookings lacks the columns version" in told(either_rig)
+    alter_bookings(either_rig, "DROP COLUMN version")
+    assert "bookings lacks the columns version" in report(either_rig)
     either_rig.append(sample(2, "B1", at=-60))
     with pytest.raises(WarehouseUnavailable):
         either_rig.loader.step()
@@ -112,7 +112,7 @@ def test_a_column_that_was_dropped_is_made_anew_and_told(either_rig: Rig) -> Non
     assert [
         (line["table"], line["columns"]) for line in lines if line["event"] == "warehouse.columns_missing"
     ] == [("bookings", ["version"])]
-    assert service(either_rig) == ["told by E2"]
+    assert service_names(either_rig) == ["told by E2"]
     assert either_rig.written(DEAD) == 0
 
 
@@ -124,7 +124,7 @@ def test_a_trigger_that_raises_makes_dead_letters_and_not_a_standstill(
     postgres_rig: Rig, state: str, error: str
 ) -> None:
     rig = postgres_rig
-    run(
+    execute(
         rig,
         "CREATE OR REPLACE FUNCTION no_b2() RETURNS trigger LANGUAGE plpgsql AS"
         " $$BEGIN IF NEW.booking_id = 'B2' THEN RAISE EXCEPTION 'nobody books B2' USING ERRCODE ="
@@ -139,8 +139,8 @@ def test_a_trigger_that_raises_makes_dead_letters_and_not_a_standstill(
     assert letter["detail"].startswith(f"table bookings: {error}: nobody books B2")
     (line,) = [line for line in lines if line["event"] == "record.dead_lettered"]
     assert (line["subject"], line["position"]) == ("B2", letter["position"])
-    assert "bookings has what no load made: trigger guard" in told(rig)
-    run(rig, "DROP TRIGGER guard ON {}", "DROP FUNCTION no_b2()")
+    assert "bookings has what no load made: trigger guard" in report(rig)
+    execute(rig, "DROP TRIGGER guard ON {}", "DROP FUNCTION no_b2()")
 
 
 @pytest.mark.postgres
@@ -156,9 +156,9 @@ def test_a_trigger_that_raises_makes_dead_letters_and_not_a_standstill(
 def test_what_refuses_rows_at_a_server_is_told_and_holds_up_nothing(
     postgres_rig: Rig, change: str, words: str
 ) -> None:
-    run(postgres_rig, change)
+    execute(postgres_rig, change)
     if words:
-        assert f"bookings has what no load made: {words}" in told(postgres_rig)
+        assert f"bookings has what no load made: {words}" in report(postgres_rig)
     events = [replace(sample(number, f"B{number}", at=number)) for number in (1, 2)]
     postgres_rig.load(*events)
     refused = postgres_rig.column("select position from dead_letters where reason = 'load_refused'")
@@ -177,8 +177,8 @@ def test_what_refuses_rows_at_a_server_is_told_and_holds_up_nothing(
     ],
 )
 def test_what_somebody_changed_in_a_file_is_told(rig: Rig, change: str, words: str) -> None:
-    run(rig, change)
-    assert words in told(rig)
+    execute(rig, change)
+    assert words in report(rig)
     rig.load(sample(1, "B1"))
     assert rig.written(DEAD) + len(rig.column("select booking_id from bookings")) == 1
 
@@ -186,20 +186,20 @@ def test_what_somebody_changed_in_a_file_is_told(rig: Rig, change: str, words: s
 @pytest.mark.postgres
 def test_a_column_of_another_type_waits_and_says_which(postgres_rig: Rig) -> None:
     postgres_rig.load(sample(1, "B1"))
-    run(postgres_rig, "ALTER TABLE {} ALTER COLUMN gone_at TYPE bigint USING 7")
-    assert "gone_at (bigint)" in told(postgres_rig)
+    execute(postgres_rig, "ALTER TABLE {} ALTER COLUMN gone_at TYPE bigint USING 7")
+    assert "gone_at (bigint)" in report(postgres_rig)
     postgres_rig.append(sample(2, "B1", at=60))
     with pytest.raises(WarehouseUnavailable, match=r"table bookings: .*gone_at"):
         postgres_rig.loader.step()
-    run(postgres_rig, "ALTER TABLE {} ALTER COLUMN gone_at TYPE timestamptz USING NULL")
+    execute(postgres_rig, "ALTER TABLE {} ALTER COLUMN gone_at TYPE timestamptz USING NULL")
     postgres_rig.loader._start_over()
     postgres_rig.load()
-    assert service(postgres_rig) == ["told by E2"]
+    assert service_names(postgres_rig) == ["told by E2"]
 
 
 def test_a_table_that_was_dropped_under_a_running_consumer_is_made_anew(either_rig: Rig) -> None:
     either_rig.load(sample(1, "B1"))
-    run(either_rig, "DROP TABLE {}")
+    execute(either_rig, "DROP TABLE {}")
     either_rig.append(sample(2, "B2"))
     with pytest.raises(WarehouseUnavailable):
         either_rig.loader.step()
@@ -209,9 +209,9 @@ def test_a_table_that_was_dropped_under_a_running_consumer_is_made_anew(either_r
 
 
 def test_tables_as_loads_make_them_are_as_they_should_be(either_rig: Rig) -> None:
-    assert told(either_rig) == "as the loads have made them"  # before there are any
+    assert report(either_rig) == "as the loads have made them"  # before there are any
     either_rig.load(sample(1, "B1"))
-    assert told(either_rig) == "as the loads have made them"
+    assert report(either_rig) == "as the loads have made them"
 
 
 @pytest.mark.parametrize(

@@ -72,12 +72,12 @@ def test_far_dates_are_loaded_compared_and_asked_for(far_rig: Rig) -> None:
 def test_a_replay_of_far_dates_changes_nothing_and_stops_nobody(far_rig: Rig) -> None:
     far_rig.load(*events())
     before = far_rig.rows("select * from bookings order by booking_id")
-    far_rig.append_records(TOPIC, *map(_replayed, events()))
+    far_rig.append_records(TOPIC, *map(_replay, events()))
     far_rig.load(sample(99, "B9"))
     assert far_rig.rows("select * from bookings where booking_id <> 'B9' order by booking_id") == before
 
 
-def _replayed(event: Event) -> Record:
+def _replay(event: Event) -> Record:
     record = event.to_record()
     return Record(record.key, record.value, {**record.headers, "ce_via": Via.REPLAY})
 
@@ -100,7 +100,7 @@ def test_what_somebody_else_wrote_beyond_the_calendar_is_read_and_replaced(
     either_rig.load(sample(1, "B1", starting_time="2026-05-09T10:00:00Z"), sample(2, "B2"))
     _write(
         either_rig,
-        f"update bookings set starts_at = '{_spelled(either_rig, beyond)}' where booking_id = 'B1'",
+        f"update bookings set starts_at = '{_text_of(either_rig, beyond)}' where booking_id = 'B1'",
     )
     assert [row["booking_id"] for row in either_rig.rows("select * from bookings order by booking_id")] == [
         "B1",
@@ -113,7 +113,7 @@ def test_what_somebody_else_wrote_beyond_the_calendar_is_read_and_replaced(
     assert starts(either_rig)["B1"] == datetime(2026, 5, 9, 11, tzinfo=UTC)
 
 
-def _spelled(rig: Rig, text: str) -> str:
+def _text_of(rig: Rig, text: str) -> str:
     return (
         text.replace("0044-03-15 00:00:00+00 BC", "0044-03-15 (BC) 00:00:00+00")
         if rig.settings.warehouse.duckdb_file

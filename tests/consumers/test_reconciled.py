@@ -26,7 +26,7 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 
 
-def finished(told: Any, kind: str = RECONCILED) -> Event:
+def end_of_run(told: Any, kind: str = RECONCILED) -> Event:
     """Return the event that a run appends at its end."""
     data = told if isinstance(told, bytes) else orjson.dumps(told)
     return Event(
@@ -41,7 +41,7 @@ def finished(told: Any, kind: str = RECONCILED) -> Event:
     )
 
 
-def observed(number: int, at: float, seen: float, supersedes: str = "", **data: Any) -> Event:
+def observed_event(number: int, at: float, seen: float, supersedes: str = "", **data: Any) -> Event:
     """Return a booking as REST has it: last changed at one second, read at another."""
     record = orjson.dumps(orjson.loads(sample(number, at=at, **data).data)["data"])
     there = replace(sample(number), type=OBSERVED, data=record, via=Via.RECONCILE)
@@ -52,7 +52,7 @@ def version(seconds: float) -> str:
     return f"{moment(seconds):%Y-%m-%dT%H:%M:%S}.000000Z"
 
 
-def vendor() -> AnyAccount:
+def oncehub_account() -> AnyAccount:
     tree = {"accounts": {"support": {"vendor": "oncehub", "webhook_secrets": ["any"]}}}
     return Settings.model_validate(tree).build_accounts()["oncehub", "support"]
 
@@ -65,25 +65,25 @@ def state(rig: Rig) -> dict[str, Any]:
 
 def test_a_superseding_state_replaces_the_one_it_names_though_its_own_version_is_older(rig: Rig) -> None:
     rig.load(sample(1, at=50))
-    rig.load(observed(2, at=20, seen=60))
+    rig.load(observed_event(2, at=20, seen=60))
     assert state(rig)["last_event_id"] == "E1"
-    rig.load(observed(3, at=20, seen=61, supersedes=version(50)))
+    rig.load(observed_event(3, at=20, seen=61, supersedes=version(50)))
     assert (state(rig)["last_event_id"], state(rig)["last_via"]) == ("E3", "reconcile")
     assert state(rig)["version"].startswith(version(50))
 
 
 def test_a_webhook_that_is_newer_than_the_state_that_was_replaced_wins_before_and_after(rig: Rig) -> None:
-    rig.load(sample(1, at=50), sample(2, at=55), observed(3, at=20, seen=60, supersedes=version(50)))
+    rig.load(sample(1, at=50), sample(2, at=55), observed_event(3, at=20, seen=60, supersedes=version(50)))
     assert state(rig)["last_event_id"] == "E2"
-    rig.load(observed(4, at=20, seen=61, supersedes=version(55)))
+    rig.load(observed_event(4, at=20, seen=61, supersedes=version(55)))
     assert state(rig)["last_event_id"] == "E4"
     rig.load(sample(5, at=56))
     assert state(rig)["last_event_id"] == "E5"
 
 
 def test_a_state_read_earlier_than_the_one_that_superseded_is_stale(rig: Rig) -> None:
-    rig.load(sample(1, at=50), observed(3, at=20, seen=60, supersedes=version(50)))
-    rig.load(observed(2, at=20, seen=59, supersedes=version(50)))
+    rig.load(sample(1, at=50), observed_event(3, at=20, seen=60, supersedes=version(50)))
+    rig.load(observed_event(2, at=20, seen=59, supersedes=version(50)))
     assert state(rig)["last_event_id"] == "E3"
 
 
@@ -99,7 +99,7 @@ def test_a_gone_booking_keeps_what_it_was_until_a_webhook_tells_of_it_again(eith
     )
     before = state(either_rig)
     assert before["gone_at"] is None
-    booking = vendor().booking(
+    booking = oncehub_account().booking(
         sample(
             1,
             at=50,
@@ -109,7 +109,7 @@ def test_a_gone_booking_keeps_what_it_was_until_a_webhook_tells_of_it_again(eith
         )
     )
     assert booking
-    either_rig.load(vendor().gone(booking, moment(70)))
+    either_rig.load(oncehub_account().gone(booking, moment(70)))
     after = state(either_rig)
     assert after["gone_at"] == moment(70)
     its_own = {"gone_at", "version", "last_event_id", "last_via", "loaded_at"}
@@ -121,7 +121,7 @@ def test_a_gone_booking_keeps_what_it_was_until_a_webhook_tells_of_it_again(eith
 
 
 def test_the_end_of_a_run_is_a_row_once(either_rig: Rig) -> None:
-    record = finished(RUN).to_record()
+    record = end_of_run(RUN).to_record()
     either_rig.append_records(TOPICS.audit, record, record)
     either_rig.load()
     either_rig.append_records(TOPICS.audit, record)
@@ -148,7 +148,7 @@ def test_a_run_that_failed_tells_why_and_one_with_an_end_until_when() -> None:
         "error": "no answer",
         "duration_seconds": 3,
     }
-    row = plan_load(read(finished(told)).to_load(), {}, START).rows["reconciliations"][0]
+    row = plan_load(read(end_of_run(told)).to_load(), {}, START).rows["reconciliations"][0]
     assert row.keys() == set(SCHEMAS["reconciliations"].names)
     assert (row["error"], row["until"].isoformat(), row["loaded_at"]) == (
         "no answer",
@@ -158,7 +158,7 @@ def test_a_run_that_failed_tells_why_and_one_with_an_end_until_when() -> None:
 
 
 def test_other_types_on_the_audit_topic_are_left_out_and_no_dead_letters() -> None:
-    batch = read(finished(b"{", "ingest.receiver.started"))
+    batch = read(end_of_run(b"{", "ingest.receiver.started"))
     assert (batch.items, batch.dead, batch.readable) == ([], [], []), "nor do they end a run of bad records"
 
 
@@ -170,7 +170,7 @@ def test_other_types_on_the_audit_topic_are_left_out_and_no_dead_letters() -> No
      {name: value for name, value in RUN.items() if name != "id"}],
 )  # fmt: skip
 def test_an_end_that_cannot_be_read_is_set_aside(told: Any) -> None:
-    batch = read(finished(told))
+    batch = read(end_of_run(told))
     assert [dead.reason for dead in batch.dead] == ["unreadable_record"]
     assert batch.items == []
 

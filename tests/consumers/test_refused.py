@@ -21,7 +21,7 @@ DEAD = "bookings.dead-letters"
 NAMELESS: dict[str, Any] = {"form_submission": {"email": "ada@example.com"}}
 
 
-def insist_on_names(rig: Rig) -> None:
+def require_names(rig: Rig) -> None:
     """Give `bookings` a constraint, as the owner of the database may."""
     rig.warehouse.prepare()
     with rig.warehouse._pipeline.sql_client() as client:
@@ -44,7 +44,7 @@ def strict_rig(tree: Tree) -> Iterator[Rig]:
 
 
 def test_a_row_the_warehouse_refuses_is_set_aside_while_the_others_load(either_rig: Rig) -> None:
-    insist_on_names(either_rig)
+    require_names(either_rig)
     told = [sample(number, f"B{number}", **(NAMELESS if number == 3 else {})) for number in range(1, 5)]
     either_rig.load(*told)
     assert sorted(either_rig.column("select booking_id from bookings")) == ["B1", "B2", "B4"]
@@ -83,7 +83,7 @@ def test_at_the_limit_nothing_is_committed_loaded_or_set_aside(strict_rig: Rig) 
 
 
 def test_refused_rows_count_towards_the_limit_over_batches(strict_rig: Rig) -> None:
-    insist_on_names(strict_rig)
+    require_names(strict_rig)
     strict_rig.append(sample(1, "B1", **NAMELESS))
     strict_rig.loader.step()
     strict_rig.append(sample(2, "B2", **NAMELESS))
@@ -93,7 +93,7 @@ def test_refused_rows_count_towards_the_limit_over_batches(strict_rig: Rig) -> N
 
 
 def test_refused_rows_with_good_ones_between_do_not_stop_the_consumer(strict_rig: Rig) -> None:
-    insist_on_names(strict_rig)
+    require_names(strict_rig)
     strict_rig.load(
         *(sample(number, f"B{number}", **(NAMELESS if number % 2 else {})) for number in range(1, 4))
     )
@@ -155,12 +155,12 @@ def test_nothing_is_committed_when_the_log_does_not_take_a_dead_letter_in_time(
 
 def test_a_column_that_somebody_dropped_is_no_records_fault(either_rig: Rig) -> None:
     either_rig.load(sample(1, "B1"))
-    alter(either_rig, "DROP COLUMN location")
+    alter_bookings(either_rig, "DROP COLUMN location")
     either_rig.append(sample(2, "B2"))
     with pytest.raises(WarehouseUnavailable):
         either_rig.loader.step()
     assert either_rig.lag() == 1
-    alter(either_rig, "ADD COLUMN location VARCHAR")
+    alter_bookings(either_rig, "ADD COLUMN location VARCHAR")
     either_rig.loader._start_over()
     either_rig.load()
     assert sorted(either_rig.column("select booking_id from bookings")) == ["B1", "B2"]
@@ -178,6 +178,6 @@ def test_a_working_folder_that_somebody_deleted_is_made_anew(rig: Rig) -> None:
     assert sorted(rig.column("select booking_id from bookings")) == ["B1", "B2"]
 
 
-def alter(rig: Rig, change: str) -> None:
+def alter_bookings(rig: Rig, change: str) -> None:
     with rig.warehouse._pipeline.sql_client() as client:
         client.execute_sql(f"ALTER TABLE {client.make_qualified_table_name('bookings')} {change}")

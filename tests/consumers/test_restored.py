@@ -21,7 +21,7 @@ EVENTS = "select id from booking_events order by id"
 BOOKINGS = "select booking_id from bookings order by booking_id"
 
 
-def load(rig: Rig, *numbers: int) -> None:
+def load_each(rig: Rig, *numbers: int) -> None:
     """Load each event in a load of its own."""
     for number in numbers:
         rig.load(sample(number, f"B{number}"))
@@ -60,7 +60,7 @@ def catch_up(rig: Rig) -> list[dict[str, object]]:
     return [dict(line) for line in logged if line["event"] == "warehouse.behind"]
 
 
-def take_back(rig: Rig, lost: list[str]) -> None:
+def restore_backup(rig: Rig, lost: list[str]) -> None:
     """Make the warehouse as a backup is that was made before the loads of these events."""
     loads = [mark.load for mark in rig.consumer.bookmarks()[Partition(TOPIC)].marks][: len(lost)]
     with rig.warehouse.turn(), rig.warehouse._pipeline.sql_client() as client:
@@ -79,9 +79,9 @@ def test_a_warehouse_that_was_restored_while_no_consumer_ran_gets_what_it_lacks_
     tree: Tree, tmp_path: Path
 ) -> None:
     with opened(tree) as rig:
-        load(rig, 1, 2)
+        load_each(rig, 1, 2)
         shutil.copy(warehouse_file(rig), tmp_path / "kept")
-        load(rig, 3, 4, 5)
+        load_each(rig, 3, 4, 5)
     restore(tmp_path / "kept", warehouse_file(rig))
     with opened(tree) as rig:
         assert rig.column(EVENTS) == ids(1, 2)
@@ -96,9 +96,9 @@ def test_a_warehouse_that_was_restored_while_no_consumer_ran_gets_what_it_lacks_
 def test_a_warehouse_that_is_restored_under_a_consumer_gets_what_it_lacks_with_what_comes_next(
     rig: Rig, tmp_path: Path
 ) -> None:
-    load(rig, 1, 2)
+    load_each(rig, 1, 2)
     shutil.copy(warehouse_file(rig), tmp_path / "kept")
-    load(rig, 3, 4)
+    load_each(rig, 3, 4)
     restore(tmp_path / "kept", warehouse_file(rig))
     rig.append(sample(5, "B5"))
     assert len(catch_up(rig)) == 1
@@ -108,9 +108,9 @@ def test_a_warehouse_that_is_restored_under_a_consumer_gets_what_it_lacks_with_w
 def test_a_warehouse_that_is_restored_under_a_consumer_gets_what_it_lacks_though_nothing_comes(
     rig: Rig, tmp_path: Path
 ) -> None:
-    load(rig, 1)
+    load_each(rig, 1)
     shutil.copy(warehouse_file(rig), tmp_path / "kept")
-    load(rig, 2, 3)
+    load_each(rig, 2, 3)
     restore(tmp_path / "kept", warehouse_file(rig))
     assert len(catch_up(rig)) == 1
     assert rig.column(EVENTS) == ids(1, 2, 3)
@@ -119,9 +119,9 @@ def test_a_warehouse_that_is_restored_under_a_consumer_gets_what_it_lacks_though
 def test_a_warehouse_that_is_replaced_within_a_load_gets_what_that_wrote_though_nothing_comes(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load(rig, 1)
+    load_each(rig, 1)
     kept, write = Path(shutil.copy(warehouse_file(rig), tmp_path / "kept")), rig.warehouse.load
-    load(rig, 2)
+    load_each(rig, 2)
 
     def replaced_after(rows: Mapping[str, list[Row]]) -> str:
         load_id = write(rows)
@@ -137,8 +137,8 @@ def test_a_warehouse_that_is_replaced_within_a_load_gets_what_that_wrote_though_
 
 def test_what_a_restored_warehouse_lacks_is_found_at_any_destination(either_tree: Tree) -> None:
     with opened(either_tree) as rig:
-        load(rig, 1, 2, 3, 4)
-        take_back(rig, ids(3, 4))
+        load_each(rig, 1, 2, 3, 4)
+        restore_backup(rig, ids(3, 4))
     with opened(either_tree) as rig:
         catch_up(rig)
         assert rig.column(EVENTS) == ids(1, 2, 3, 4)
@@ -147,7 +147,7 @@ def test_what_a_restored_warehouse_lacks_is_found_at_any_destination(either_tree
 
 def test_a_warehouse_that_is_new_on_purpose_gets_all_that_the_log_has(tree: Tree, tmp_path: Path) -> None:
     with opened(tree) as rig:
-        load(rig, 1, 2)
+        load_each(rig, 1, 2)
     with opened(changed(tree, "warehouse", credentials=f"{tmp_path}/another.duckdb")) as rig:
         [line] = catch_up(rig)
         assert rig.column(EVENTS) == ids(1, 2)
@@ -156,7 +156,7 @@ def test_a_warehouse_that_is_new_on_purpose_gets_all_that_the_log_has(tree: Tree
 
 def test_what_the_log_no_longer_has_either_is_told(tree: Tree, tmp_path: Path) -> None:
     with opened(tree) as rig:
-        load(rig, 1, 2, 3)
+        load_each(rig, 1, 2, 3)
     with closing(sqlite3.connect(tmp_path / "log.db")) as connection, connection:
         connection.execute("DELETE FROM records WHERE offset < 2")
     warehouse_file(rig).unlink()
@@ -169,17 +169,17 @@ def test_what_the_log_no_longer_has_either_is_told(tree: Tree, tmp_path: Path) -
 
 def test_commits_of_an_older_version_are_trusted(tree: Tree, tmp_path: Path) -> None:
     with opened(tree) as rig:
-        load(rig, 1, 2)
+        load_each(rig, 1, 2)
     with closing(sqlite3.connect(tmp_path / "log.db")) as connection, connection:
         connection.execute("DELETE FROM bookmarks")
     warehouse_file(rig).unlink()
     with opened(tree) as rig:
-        load(rig, 3)
+        load_each(rig, 3)
         assert rig.column(EVENTS) == ids(3)
 
 
 def test_a_batch_that_needs_no_load_depends_on_the_one_before(rig: Rig) -> None:
-    load(rig, 1)
+    load_each(rig, 1)
     before = rig.consumer.bookmarks()[Partition(TOPIC)].newest
     rig.append_records(TOPIC, Record("key", b"not an event"))
     rig.loader.step()
@@ -195,13 +195,13 @@ def test_a_log_that_was_restored_is_told_and_its_accounts_are_to_be_reconciled(
 ) -> None:
     account = {"vendor": "oncehub", "webhook_secrets": ["not-a-secret"]}
     with opened(tree | {"accounts": {"support": account}}) as rig:
-        load(rig, 1)
+        load_each(rig, 1)
         with (
             closing(sqlite3.connect(tmp_path / "log.db")) as source,
             closing(sqlite3.connect(tmp_path / "kept")) as target,
         ):
             source.backup(target)
-        load(rig, 2, 3)
+        load_each(rig, 2, 3)
         (tmp_path / "kept").replace(tmp_path / "log.db")
         rig.append(sample(4, "B4"))
         with capture_logs() as logged, rig.running():

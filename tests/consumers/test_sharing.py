@@ -30,7 +30,7 @@ sys.stdin.read()
 
 
 @contextmanager
-def held(rig: Rig, by: str = "reads") -> Iterator[None]:
+def hold_file(rig: Rig, by: str = "reads") -> Iterator[None]:
     """Hold the file open as another program does, which takes no turns."""
     command = [sys.executable, "-c", _HOLDER, str(rig.settings.warehouse.duckdb_file), by]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -43,7 +43,7 @@ def held(rig: Rig, by: str = "reads") -> Iterator[None]:
 def test_a_program_that_holds_the_file_delays_loads_and_breaks_nothing(rig: Rig) -> None:
     rig.load(sample(1))
     with rig.running():
-        with held(rig):
+        with hold_file(rig):
             rig.append(sample(2, at=2), sample(3, "B3"))
             until(
                 lambda: isinstance(rig.loader.trouble, WarehouseUnavailable), "the loader says that it waits"
@@ -59,7 +59,7 @@ def test_a_bad_record_is_set_aside_once_however_often_its_batch_has_to_be_loaded
     record = sample(1).to_record()
     rig.load(sample(0))
     rig.append_records(TOPIC, Record(record.key, b"{", record.headers), sample(2).to_record())
-    with held(rig):
+    with hold_file(rig):
         for _ in range(3):
             with pytest.raises(WarehouseUnavailable):
                 rig.loader.step()
@@ -84,7 +84,7 @@ def test_readers_get_their_turns_while_the_loader_loads_all_the_time(rig: Rig) -
 
 def test_a_reader_says_when_another_program_writes(rig: Rig) -> None:
     rig.load(sample(0))
-    with held(rig, "writes"), pytest.raises(WarehouseUnavailable, match="is held by another program"):
+    with hold_file(rig, "writes"), pytest.raises(WarehouseUnavailable, match="is held by another program"):
         query(rig.settings, "select 1")
 
 

@@ -30,7 +30,9 @@ OF_THE_MESSAGE = {
 Body = dict[str, Any]
 
 
-def sent(vendor: str, case: str, change: Callable[[Body], None] | None = None, **delivery: str) -> Event:
+def sample_event(
+    vendor: str, case: str, change: Callable[[Body], None] | None = None, **delivery: str
+) -> Event:
     """Return the event of a sample's delivery; a changed one came two weeks later, unless `now` says when."""
     sample = load(Case(vendor, case))
     body = json.loads(sample.body)
@@ -133,46 +135,46 @@ def instant(*parts: int) -> datetime:
 
 PAIRS: dict[str, Callable[[], Pair]] = {
     "Bookeo's deletion without an item": lambda: Pair(
-        sent("bookeo", "created"),
-        sent("bookeo", "deleted-without-item", bookeo_deletion),
+        sample_event("bookeo", "created"),
+        sample_event("bookeo", "deleted-without-item", bookeo_deletion),
         {"status": "cancelled", "cancelled_at": instant(2026, 3, 10, 16, 20)},
     ),
     "Bookeo's change to another customer of whom it tells the id alone": lambda: Pair(
-        sent("bookeo", "created"),
-        sent("bookeo", "created", bookeo_other_customer, query="domain=bookings&type=updated"),
+        sample_event("bookeo", "created"),
+        sample_event("bookeo", "created", bookeo_other_customer, query="domain=bookings&type=updated"),
         {"customer_id": "41570OTHER", "customer_name": None, "customer_email": None, "customer_phone": None},
     ),
     "OnceHub's cancellation without the form": lambda: Pair(
-        sent("oncehub", "scheduled"),
-        sent("oncehub", "scheduled", oncehub_without_form),
+        sample_event("oncehub", "scheduled"),
+        sample_event("oncehub", "scheduled", oncehub_without_form),
         {"status": "cancelled", "cancel_reason": "ill", "cancelled_by": "customer"},
     ),
     "OnceHub's change of the owner by id": lambda: Pair(
-        sent("oncehub", "scheduled"),
-        sent("oncehub", "scheduled", oncehub_owner_by_id),
+        sample_event("oncehub", "scheduled"),
+        sample_event("oncehub", "scheduled", oncehub_owner_by_id),
         {"staff": ["USR-OTHER0001"], "staff_name": None},
     ),
     "Calendly's old form of cancellation": lambda: Pair(
-        sent("calendly", "created"),
-        sent("calendly", "canceled-sparse", calendly_cancellation),
+        sample_event("calendly", "created"),
+        sample_event("calendly", "canceled-sparse", calendly_cancellation),
         {"status": "cancelled", "cancel_reason": "Meeting conflict"},
     ),
     "Appointedd's form of 2017": lambda: Pair(
-        sent("appointedd", "created"),
-        sent("appointedd", "old-2017-form", appointedd_old_form, now="2024-02-12T10:00:01+00:00"),
+        sample_event("appointedd", "created"),
+        sample_event("appointedd", "old-2017-form", appointedd_old_form, now="2024-02-12T10:00:01+00:00"),
         {"starts_at": instant(2024, 2, 20, 9), "ends_at": instant(2024, 2, 20, 9, 30),
          "participants": 2, "answers": []},
     ),
     "Appointedd's cancellation that names the booking alone": lambda: Pair(
-        sent("appointedd", "created"), sent("appointedd", "cancelled-sparse", appointedd_cancellation),
+        sample_event("appointedd", "created"), sample_event("appointedd", "cancelled-sparse", appointedd_cancellation),
         {"status": "cancelled"}
     ),
     "Appointedd's webhook after a record with the telephone": lambda: Pair(
-        record("created", with_mobile), sent("appointedd", "created", appointedd_update), {}
+        record("created", with_mobile), sample_event("appointedd", "created", appointedd_update), {}
     ),
     "Appointedd's webhook with another participant after such a record": lambda: Pair(
         record("created", with_mobile),
-        sent("appointedd", "created", appointedd_other_participant),
+        sample_event("appointedd", "created", appointedd_other_participant),
         {
             "customer_id": "65a7d21b9c4e3f0019d49999", "customer_name": "Wendy Sampleton",
             "customer_email": "wendy@example.com",

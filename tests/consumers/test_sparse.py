@@ -18,7 +18,7 @@ from ingest.warehouse.bookings import BookingsTable
 from tests.consumers.rig import Rig, Tree, opened
 from tests.consumers.samples import moment, sample
 from tests.consumers.test_loader import metric
-from tests.replay.test_replay import alter, replay_in_process
+from tests.replay.test_replay import alter_rows, replay_in_process
 from tests.vendors.samples_of import Case, load
 
 A_MINUTE = timedelta(minutes=1)
@@ -43,7 +43,7 @@ class SparseMapper:
         return replace(booking, **{name: getattr(EMPTY, name) for name in untold}, untold=untold)
 
 
-def sparsely(rig: Rig, **told: set[str]) -> Rig:
+def read_only_columns(rig: Rig, **told: set[str]) -> Rig:
     """Make the loader read only these columns of the events with these ids."""
     rig.loader._mapper = SparseMapper(told)  # type: ignore[assignment]
     return rig
@@ -54,13 +54,13 @@ def the_row(rig: Rig) -> dict[str, Any]:
     return row
 
 
-def created(vendor: str) -> Event:
+def creation(vendor: str) -> Event:
     """Return what the vendor sends about a new booking."""
     case = load(Case(vendor, "scheduled" if vendor == "oncehub" else "created"))
     return case.vendor().parse(case.verified())
 
 
-def cancelled_later(event: Event) -> Event:
+def cancellation_of(event: Event) -> Event:
     """Return the same message a minute later, of which the mapping of these tests reads little."""
     sent_at = event.sent_at and event.sent_at + A_MINUTE
     return replace(
@@ -75,13 +75,13 @@ def cancelled_later(event: Event) -> Event:
 def test_whatever_the_vendor_and_the_order_a_message_that_tells_only_a_status_changes_only_that(
     rig: Rig,
 ) -> None:
-    full = [created(vendor) for vendor in vendor_names()]
+    full = [creation(vendor) for vendor in vendor_names()]
     newer_first, alone = (
         [replace(event, source=f"/{event.vendor}/{account}") for event in full]
         for account in ("there", "alone")
     )
-    sparsely(rig, later=set()).load(*full, *map(cancelled_later, newer_first), *alone)
-    rig.load(*map(cancelled_later, full), *newer_first)
+    read_only_columns(rig, later=set()).load(*full, *map(cancellation_of, newer_first), *alone)
+    rig.load(*map(cancellation_of, full), *newer_first)
     rows = {(row["vendor"], row["account"]): row for row in rig.rows("select * from bookings")}
     for vendor in vendor_names():
         after, there, before = (rows[vendor, account] for account in ("sales", "there", "alone"))
@@ -128,7 +128,7 @@ def four_messages(booking: str) -> list[Event]:
 
 def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_real_warehouse(rig: Rig) -> None:
     """Batches have one, two and four messages; the first message comes again in each."""
-    sparsely(rig, **READ)
+    read_only_columns(rig, **READ)
     logs = [
         (size, [four_messages(f"B{number}-{size}")[place] for place in order])
         for number, order in enumerate(itertools.permutations(range(4)))
@@ -161,7 +161,7 @@ def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehou
     either_rig: Rig,
 ) -> None:
     whole = sample(1, at=10, **FORM, owner="USR-1", customer_timezone="Europe/Paris")
-    sparsely(either_rig, E2=set(), E3=set()).load(whole)
+    read_only_columns(either_rig, E2=set(), E3=set()).load(whole)
     before = the_row(either_rig)
     for number in (2, 3):
         either_rig.load(sample(number, at=10 * number, status="canceled"))
@@ -179,7 +179,7 @@ def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehou
 
 def test_an_older_message_that_fills_counts_as_stale_only_when_it_comes_again(either_rig: Rig) -> None:
     labels = {"vendor": "oncehub", "account": "support"}
-    sparsely(either_rig, E2=set())
+    read_only_columns(either_rig, E2=set())
     either_rig.load(sample(2, at=20, status="canceled"))
     stale = metric("ingest_events_stale_total", **labels)
     either_rig.load(sample(1, at=10))
@@ -224,7 +224,7 @@ def test_a_status_that_no_message_told_yet_is_no_unknown_word(rig: Rig) -> None:
 
 
 def test_reconciliation_is_told_which_columns_the_newest_message_left_out(either_rig: Rig) -> None:
-    sparsely(either_rig, E2=set()).load(sample(1, at=10), sample(2, at=20))
+    read_only_columns(either_rig, E2=set()).load(sample(1, at=10), sample(2, at=20))
     [stored] = BookingsTable(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert stored.booking.customer_name == "Ada Example"
     assert set((stored.booking.column_versions or {}).values()) - {""} == {
@@ -238,7 +238,7 @@ def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_column
 ) -> None:
     with opened(either_tree) as rig:
         rig.load(sample(1, at=10))
-        take_columns(rig, names)
+        drop_columns(rig, names)
     reader = BookingsTable(Settings.model_validate(either_tree))
     [before] = reader.by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert (before.booking.customer_name, before.booking.answers, before.booking.column_versions) == (
@@ -250,7 +250,7 @@ def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_column
         [("B1", before.loaded_at)]
     ]
     with opened(either_tree) as rig:
-        sparsely(rig, E2=set()).load(sample(2, at=20, status="canceled"))
+        read_only_columns(rig, E2=set()).load(sample(2, at=20, status="canceled"))
         row = the_row(rig)
         assert (row["status"], row["customer_name"], row["answers"]) == (
             "cancelled",
@@ -261,8 +261,8 @@ def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_column
     assert after.booking.column_versions == row["column_versions"]
 
 
-def take_columns(rig: Rig, names: list[str]) -> None:
+def drop_columns(rig: Rig, names: list[str]) -> None:
     """Make a table as a version made it that had none of these columns, also in dlt's notes."""
     for name in names:
-        alter(rig, f"alter table {{}} drop column {name}")
-    alter(rig, "delete from {}", "_dlt_version")
+        alter_rows(rig, f"alter table {{}} drop column {name}")
+    alter_rows(rig, "delete from {}", "_dlt_version")

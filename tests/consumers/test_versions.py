@@ -23,7 +23,7 @@ from ingest.log import Partition, StoredRecord
 from ingest.vendors import GONE
 from ingest.warehouse.values import parsed_json
 from tests.consumers.samples import SOURCE, TOPIC, moment
-from tests.consumers.test_reconciled import vendor
+from tests.consumers.test_reconciled import oncehub_account
 from tests.replay.test_plan import Warehouse
 
 AS_JSON = TypeAdapter(Booking)
@@ -92,10 +92,10 @@ def messages(
     }
     guesses = st.fixed_dictionaries({}, optional=guessable)
     message = st.tuples(numbers, everything | something, guesses)
-    said = st.lists(message, min_size=1, max_size=6, unique_by=lambda one: one[0]) | st.lists(
+    content_of = st.lists(message, min_size=1, max_size=6, unique_by=lambda one: one[0]) | st.lists(
         message, min_size=1, max_size=6
     )
-    return said.map(lambda log: [Message(number, *one) for number, one in enumerate(log)])
+    return content_of.map(lambda log: [Message(number, *one) for number, one in enumerate(log)])
 
 
 def newer_of_each_version(log: Sequence[Message]) -> bool:
@@ -109,7 +109,7 @@ def expected(log: Sequence[Message]) -> dict[str, Any]:
     )  # of equally new ones the first in the log stays the first
     columns: dict[str, tuple[Any, str]] = {}
     for name in ALL:
-        outdated = last_of_another(name, newest_first)
+        outdated = last_named_other(name, newest_first)
         told = [
             (message.says[name], message.version())
             for message in newest_first
@@ -130,7 +130,7 @@ def expected(log: Sequence[Message]) -> dict[str, Any]:
     }
 
 
-def last_of_another(name: str, newest_first: Sequence[Message]) -> int:
+def last_named_other(name: str, newest_first: Sequence[Message]) -> int:
     """Return when a message last named another customer (staff) than the newest message that names any.
 
     What was said by then describes that other one.
@@ -148,7 +148,7 @@ def identity(value: Any) -> Any:
     return value[:1] if isinstance(value, tuple) else value
 
 
-def said(row: Row) -> dict[str, Any]:
+def content_of(row: Row) -> dict[str, Any]:
     """Return what a row says, in the same form."""
     values = {
         name: parsed_json(row[name]) if name in {"guests", "tracking", "staff", "answers"} else row[name]
@@ -169,14 +169,14 @@ def said(row: Row) -> dict[str, Any]:
 
 def read(event: Event) -> Booking | None:
     """Return the booking that the test put into the event."""
-    return vendor().booking(event) if event.type == GONE else AS_JSON.validate_json(event.data)
+    return oncehub_account().booking(event) if event.type == GONE else AS_JSON.validate_json(event.data)
 
 
 def stored(*events: Event) -> list[StoredRecord]:
     return [StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(events)]
 
 
-def loaded(batches: Sequence[Sequence[StoredRecord]], warehouse: Warehouse | None = None) -> Warehouse:
+def load_batches(batches: Sequence[Sequence[StoredRecord]], warehouse: Warehouse | None = None) -> Warehouse:
     warehouse = warehouse or Warehouse(mapper=read)
     for batch in batches:
         warehouse.load(batch)
@@ -207,8 +207,8 @@ def test_any_order_repetition_and_batches_make_the_row_that_the_newest_teller_of
 ) -> None:
     log = data.draw(st.permutations(log))
     repeated = data.draw(st.lists(st.sampled_from(log), max_size=4))
-    warehouse = loaded(cut(data.draw, stored(*(message.event() for message in [*log, *repeated]))))
-    assert said(the_row(warehouse)) == expected(log)
+    warehouse = load_batches(cut(data.draw, stored(*(message.event() for message in [*log, *repeated]))))
+    assert content_of(the_row(warehouse)) == expected(log)
 
 
 @settings(deadline=None)
@@ -217,12 +217,12 @@ def test_in_any_order_a_column_never_describes_what_another_column_named_before(
     log: list[Message], data: st.DataObject
 ) -> None:
     repeated = data.draw(st.lists(st.sampled_from(log), max_size=4))
-    warehouse = loaded(
+    warehouse = load_batches(
         cut(
             data.draw, stored(*(message.event() for message in data.draw(st.permutations([*log, *repeated]))))
         )
     )
-    assert said(the_row(warehouse)) == expected(log)
+    assert content_of(the_row(warehouse)) == expected(log)
 
 
 @settings(deadline=None)
@@ -231,10 +231,10 @@ def test_a_replay_of_any_part_in_any_batches_leaves_a_right_row_as_it_is(
     log: list[Message], data: st.DataObject
 ) -> None:
     records = stored(*(message.event() for message in data.draw(st.permutations(log))))
-    warehouse = loaded(cut(data.draw, records))
+    warehouse = load_batches(cut(data.draw, records))
     before = the_row(warehouse)
     part = data.draw(st.lists(st.sampled_from(records), unique_by=lambda one: one.offset))
-    loaded(cut(data.draw, [replace(one, record=as_replay(one)) for one in part]), warehouse)
+    load_batches(cut(data.draw, [replace(one, record=as_replay(one)) for one in part]), warehouse)
     assert the_row(warehouse) == before
 
 
@@ -269,11 +269,11 @@ def misread_and_replayed(
         ).booking()
 
     records = stored(*(message.event() for message in data.draw(st.permutations(log))))
-    warehouse = loaded(cut(data.draw, records), Warehouse(mapper=misread))
+    warehouse = load_batches(cut(data.draw, records), Warehouse(mapper=misread))
     warehouse.mapper = read
     for _ in range(times):
-        loaded(cut(data.draw, [replace(one, record=as_replay(one)) for one in records]), warehouse)
-    return said(the_row(warehouse))
+        load_batches(cut(data.draw, [replace(one, record=as_replay(one)) for one in records]), warehouse)
+    return content_of(the_row(warehouse))
 
 
 @settings(deadline=None)
@@ -282,29 +282,29 @@ def test_a_booking_that_is_gone_keeps_every_column_and_takes_late_messages_as_if
     before: list[Message], late: list[Message], data: st.DataObject
 ) -> None:
     late = [replace(message, number=message.number + 10) for message in late]
-    warehouse = loaded(cut(data.draw, stored(*(message.event() for message in before))))
+    warehouse = load_batches(cut(data.draw, stored(*(message.event() for message in before))))
     row = the_row(warehouse)
-    event = vendor().gone(as_stored(row), moment(20))
-    loaded([stored(event)], warehouse)
+    event = oncehub_account().gone(as_stored(row), moment(20))
+    load_batches([stored(event)], warehouse)
     marked = the_row(warehouse)
     its_own = {"gone_at", "version", "last_event_id", "last_via", "loaded_at"}
     assert {name: marked[name] for name in row.keys() - its_own} == {
         name: row[name] for name in row.keys() - its_own
     }
     assert marked["gone_at"] == moment(20)
-    loaded(cut(data.draw, stored(*(message.event() for message in late))), warehouse)
-    assert {name: said(the_row(warehouse))[name] for name in WORDS} == {
+    load_batches(cut(data.draw, stored(*(message.event() for message in late))), warehouse)
+    assert {name: content_of(the_row(warehouse))[name] for name in WORDS} == {
         name: value for name, value in expected_after(before, late).items() if name in WORDS
     }
-    alone = loaded([stored(event)])
-    assert {name: said(the_row(alone))[name] for name in WORDS} == {
-        name: said(row)[name] for name in WORDS
+    alone = load_batches([stored(event)])
+    assert {name: content_of(the_row(alone))[name] for name in WORDS} == {
+        name: content_of(row)[name] for name in WORDS
     }, "nothing else tells of it any more"
 
 
 def as_stored(row: Row) -> Booking:
     """Return a booking as the warehouse has it, by which it is reported as gone."""
-    values = said(row)
+    values = content_of(row)
     return replace(
         EMPTY,
         **{name: values[name] for name in WORDS},
@@ -341,7 +341,7 @@ def test_a_value_that_was_cleared_never_comes_back() -> None:
     full = Message(1, 1, {"customer_name": "Ada Example", "participants": 2})
     cleared = Message(2, 2, {"customer_name": None})
     for batches in ([[full], [cleared]], [[cleared], [full]], [[full, cleared]], [[cleared, full]]):
-        row = the_row(loaded([stored(*(message.event() for message in batch)) for batch in batches]))
+        row = the_row(load_batches([stored(*(message.event() for message in batch)) for batch in batches]))
         assert (row["customer_name"], row["participants"]) == (None, 2)
 
 
@@ -351,9 +351,9 @@ def test_an_older_message_that_fills_a_column_is_not_stale_and_moves_no_version(
         Message(2, 2, {"participants": 2}),
         Message(1, 1, {"participants": 1}),
     )
-    warehouse = loaded([stored(sparse.event())])
+    warehouse = load_batches([stored(sparse.event())])
     before = the_row(warehouse)
-    loaded([stored(older.event())], warehouse)
+    load_batches([stored(older.event())], warehouse)
     after = the_row(warehouse)
     assert (after["participants"], warehouse.stale) == (2, 0)
     assert {name for name in before if after[name] != before[name]} == {
@@ -361,7 +361,7 @@ def test_an_older_message_that_fills_a_column_is_not_stale_and_moves_no_version(
         "loaded_at",
         "column_versions",
     }
-    loaded([stored(oldest.event())], warehouse)
+    load_batches([stored(oldest.event())], warehouse)
     assert (the_row(warehouse), warehouse.stale) == (after, 1)
 
 
@@ -381,13 +381,13 @@ def test_what_describes_the_former_one_goes_and_what_describes_the_same_one_stay
     names: str, describes: str, before: Any, after: Any
 ) -> None:
     value = before[1]
-    assert described(before, {names: after}, describes) == getattr(EMPTY, describes)
-    assert described(before, {names: before[0]}, describes) == value
-    assert described(before, {}, describes) == value
-    assert described(before, {names: after, describes: value}, describes) == value
+    assert describing_column(before, {names: after}, describes) == getattr(EMPTY, describes)
+    assert describing_column(before, {names: before[0]}, describes) == value
+    assert describing_column(before, {}, describes) == value
+    assert describing_column(before, {names: after, describes: value}, describes) == value
 
 
-def described(before: tuple[Any, Any], says: dict[str, Any], name: str) -> Any:
+def describing_column(before: tuple[Any, Any], says: dict[str, Any], name: str) -> Any:
     """Return the column after a message that has it with what it describes, and a newer message."""
     first = replace(EMPTY, version="1", **{DESCRIBES[name]: before[0], name: before[1]})
     columns = frozenset({*DESCRIBES, *DESCRIBES.values()})
@@ -397,7 +397,7 @@ def described(before: tuple[Any, Any], says: dict[str, Any], name: str) -> Any:
         for number, one in enumerate([first, second])
     ]
     one_way, other_way = (
-        the_row(loaded([stored(event) for event in order])) for order in (events, events[::-1])
+        the_row(load_batches([stored(event) for event in order])) for order in (events, events[::-1])
     )
     assert one_way[name] == other_way[name]
     if name == "answers":

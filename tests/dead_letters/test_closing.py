@@ -13,7 +13,7 @@ from ingest.vendors import bookeo
 from ingest.vendors.bookeo import Bookeo
 from tests.consumers.rig import Rig
 from tests.consumers.samples import TOPIC, sample
-from tests.consumers.test_refused import NAMELESS, alter, insist_on_names
+from tests.consumers.test_refused import NAMELESS, alter_bookings, require_names
 from tests.dead_letters.desk import Desk
 from tests.receivers.requests import SECRET, Request
 from tests.vendors.samples_of import Case, load
@@ -21,17 +21,17 @@ from tests.vendors.samples_of import Case, load
 REFUSAL = PayloadError("a field that used to be there")
 
 
-def mend(rig: Rig) -> None:
-    alter(rig, "ALTER COLUMN customer_name DROP NOT NULL")
+def allow_missing_names(rig: Rig) -> None:
+    alter_bookings(rig, "ALTER COLUMN customer_name DROP NOT NULL")
 
 
 def test_a_booking_that_was_refused_while_its_event_was_loaded_is_redriven(desk: Desk) -> None:
-    insist_on_names(desk.rig)
+    require_names(desk.rig)
     refused = sample(2, "B1", at=60, **NAMELESS)
     desk.rig.load(sample(1, "B2"), refused)
     with desk.rig.warehouse.turn():  # as where a load writes one table, and is refused by the next
         desk.rig.warehouse.load({"booking_events": [event_row(refused, f"{TOPIC}/0/1", datetime.now(UTC))]})
-    mend(desk.rig)
+    allow_missing_names(desk.rig)
     assert desk.rig.column("select id from booking_events order by id") == ["E1", "E2"]
     (letter,) = desk.listed("--open")
     assert letter["reason"] == "load_refused"
@@ -46,9 +46,9 @@ def test_a_booking_that_was_refused_while_its_event_was_loaded_is_redriven(desk:
 
 
 def test_a_letter_whose_booking_is_newer_by_now_is_closed(desk: Desk) -> None:
-    insist_on_names(desk.rig)
+    require_names(desk.rig)
     desk.rig.load(sample(2, "B1", at=60, **NAMELESS))
-    mend(desk.rig)
+    allow_missing_names(desk.rig)
     assert list(desk.redriven("--all").values()) == ["redriven"]
     desk.rig.load(sample(3, "B1", at=120))
     assert desk.listed("--open") == []

@@ -45,7 +45,7 @@ def load(desk: Desk, *letters: DeadLetter) -> None:
 
 
 @pytest.fixture(scope="module")
-def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def product_with_letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """Return a product with several letters, for tests that change nothing."""
     with closing(Desk(tmp_path_factory.mktemp("several"), pytest.MonkeyPatch())) as desk:
         load(desk, *SEVERAL)
@@ -68,13 +68,17 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     ],
 )
 def test_letters_are_chosen_and_the_newest_is_first(
-    several: Desk, options: list[str], numbers: list[int]
+    product_with_letters: Desk, options: list[str], numbers: list[int]
 ) -> None:
-    assert [one["id"] for one in several.listed(*options)] == [SEVERAL[number].id for number in numbers]
+    assert [one["id"] for one in product_with_letters.listed(*options)] == [
+        SEVERAL[number].id for number in numbers
+    ]
 
 
-def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(several: Desk) -> None:
-    result = several.run("list", "--limit", "3")
+def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(
+    product_with_letters: Desk,
+) -> None:
+    result = product_with_letters.run("list", "--limit", "3")
     assert (
         "4 dead letters, 4 open: bookeo/closed unreadable_payload 1 (1 open), calendly/sales"
         " unreadable_payload 2 (2 open)" in result.out
@@ -88,8 +92,10 @@ def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(s
     "which",
     [["list", "--account", "tours"], ["list", "--since", "2026-05-02"], ["redrive", "--account", "tours"]],
 )
-def test_where_none_is_meant_it_is_said_that_there_are_others(several: Desk, which: list[str]) -> None:
-    result = several.run(*which)
+def test_where_none_is_meant_it_is_said_that_there_are_others(
+    product_with_letters: Desk, which: list[str]
+) -> None:
+    result = product_with_letters.run(*which)
     assert (result.code, result.out) == (
         0,
         "no dead letter matches these options; without them there are 4\n",
@@ -97,8 +103,10 @@ def test_where_none_is_meant_it_is_said_that_there_are_others(several: Desk, whi
 
 
 @pytest.mark.parametrize(("options", "dry"), [([], False), (["--dry-run"], True)])
-def test_a_script_is_told_whether_it_was_only_looked(several: Desk, options: list[str], dry: bool) -> None:
-    found = several.run("redrive", SEVERAL[0].id, "--json", *options).json
+def test_a_script_is_told_whether_it_was_only_looked(
+    product_with_letters: Desk, options: list[str], dry: bool
+) -> None:
+    found = product_with_letters.run("redrive", SEVERAL[0].id, "--json", *options).json
     assert [(one["outcome"], one["dry_run"]) for one in found] == [("still_bad", dry)]
 
 
@@ -136,20 +144,24 @@ def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
 def test_what_cannot_be_meant_is_refused_and_nothing_is_appended(
-    several: Desk, arguments: list[str], said: str
+    product_with_letters: Desk, arguments: list[str], said: str
 ) -> None:
-    assert said in refused(several.run(*arguments))
-    assert sum(several.rig.written(topic) for topic in several.rig.settings.topics()) == len(SEVERAL)
+    assert said in refused(product_with_letters.run(*arguments))
+    assert sum(
+        product_with_letters.rig.written(topic) for topic in product_with_letters.rig.settings.topics()
+    ) == len(SEVERAL)
 
 
-def test_a_beginning_of_an_id_that_no_other_has_is_enough(several: Desk) -> None:
-    found = several.run("show", SEVERAL[1].id[:8], "--json").json
+def test_a_beginning_of_an_id_that_no_other_has_is_enough(product_with_letters: Desk) -> None:
+    found = product_with_letters.run("show", SEVERAL[1].id[:8], "--json").json
     assert (found["id"], found["data"], found["position"]) == (
         SEVERAL[1].id,
         "body 1",
         "bookings.oncehub/0/7",
     )
-    assert several.redriven(SEVERAL[1].id[:8], SEVERAL[1].id, code=1) == {SEVERAL[1].id: "still_bad"}
+    assert product_with_letters.redriven(SEVERAL[1].id[:8], SEVERAL[1].id, code=1) == {
+        SEVERAL[1].id: "still_bad"
+    }
 
 
 def test_all_that_is_known_of_a_letter_is_shown(desk: Desk) -> None:
@@ -210,14 +222,18 @@ def test_more_letters_than_are_read_at_once_are_all_found(desk: Desk) -> None:
     assert len(desk.redriven("--all", code=1)) == 450
 
 
-def test_a_log_that_cannot_be_reached_is_said_and_nothing_is_lost(several: Desk) -> None:
-    result = several.run("redrive", "--all", INGEST_LOG=f"sqlite:///{several.folder}/ingest.toml/log.db")
+def test_a_log_that_cannot_be_reached_is_said_and_nothing_is_lost(product_with_letters: Desk) -> None:
+    result = product_with_letters.run(
+        "redrive", "--all", INGEST_LOG=f"sqlite:///{product_with_letters.folder}/ingest.toml/log.db"
+    )
     assert result.code == 3
     assert result.err.startswith("error: ")
-    assert len(several.listed("--open")) == len(SEVERAL)
+    assert len(product_with_letters.listed("--open")) == len(SEVERAL)
 
 
-def test_a_letter_counts_from_its_very_moment(several: Desk) -> None:
+def test_a_letter_counts_from_its_very_moment(product_with_letters: Desk) -> None:
     just_after = format_instant(SEVERAL[3].happened_at + timedelta(microseconds=1))
-    assert several.listed("--since", format_instant(SEVERAL[3].happened_at)) == several.listed("--limit", "1")
-    assert several.listed("--since", just_after) == []
+    assert product_with_letters.listed(
+        "--since", format_instant(SEVERAL[3].happened_at)
+    ) == product_with_letters.listed("--limit", "1")
+    assert product_with_letters.listed("--since", just_after) == []

@@ -38,7 +38,7 @@ REFUSAL = PayloadError("a field that used to be there")
 LARGE = booking_body(1).replace(b'"active"', b'"active", "note": "' + b"\xe2\x98\x83" * 50_000 + b'"')
 
 
-def holding(
+def limit_texts(
     monkeypatch: pytest.MonkeyPatch, longest: int, *columns: str, error: type[Exception] = LoadRefused
 ) -> None:
     """Make the destination refuse longer texts in these columns of dead letters, or in all."""
@@ -57,7 +57,7 @@ def holding(
 def test_a_letter_that_is_too_long_is_cut_and_redriven_whole(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holding(monkeypatch, HELD)
+    limit_texts(monkeypatch, HELD)
     with desk.broken(Calendly, "read", REFUSAL):
         desk.receive(signed(LARGE))
     desk.rig.load(sample(1, "B1"))
@@ -81,7 +81,7 @@ def test_a_letter_that_is_too_long_is_cut_and_redriven_whole(
 def test_a_letter_with_refused_content_is_reduced_to_what_identifies_it(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holding(monkeypatch, 0, "data", "headers", "query", "detail")
+    limit_texts(monkeypatch, 0, "data", "headers", "query", "detail")
     with desk.broken(Oncehub, "booking_of_webhook", REFUSAL):
         desk.rig.load(sample(1, "B1"))
     desk.rig.load(sample(2, "B2"))
@@ -102,7 +102,7 @@ def test_only_a_table_that_takes_no_row_at_all_is_waited_for(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        holding(patch, 0)
+        limit_texts(patch, 0)
         rig.append_records(DEAD, letter(b"{").to_record())
         with pytest.raises(WarehouseUnavailable, match="dead_letters takes no row"):
             rig.loader.step()
@@ -122,7 +122,7 @@ def test_a_letter_that_memory_does_not_suffice_for_is_cut(
     monkeypatch.setattr(writer, "_LARGE_SHARE", share)
     rig.append_records(DEAD, letter(b"x" * 100_000).to_record())
     with monkeypatch.context() as patch:
-        holding(patch, HELD, error=RowsTooLarge)
+        limit_texts(patch, HELD, error=RowsTooLarge)
         if cut:
             rig.load(sample(1, "B1"))
         else:

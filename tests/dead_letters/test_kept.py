@@ -46,7 +46,7 @@ def row_of(one: DeadLetter) -> dict[str, Any]:
     return dead_letter_row(StoredRecord(one.to_record(), Partition(DEAD), 0), NOW)
 
 
-def from_before(one: DeadLetter) -> dict[str, Any]:
+def row_of_former_release(one: DeadLetter) -> dict[str, Any]:
     """Return a row as tables had it without the new columns, when the id was a digest of the bytes."""
     return {name: value for name, value in row_of(one).items() if name not in NEW} | {"id": one.former_id}
 
@@ -70,12 +70,12 @@ def test_text_is_kept_as_text_alone(text: str) -> None:
 
 @pytest.mark.parametrize("data", [b"{}", b"\xff\xfe\x00", b"a\x00b", "\N{SNOWMAN} \\x00".encode()], ids=repr)
 def test_bytes_from_before_are_believed_where_the_id_proves_them(data: bytes) -> None:
-    found = StoredLetter.from_row(from_before(letter(data)))
+    found = StoredLetter.from_row(row_of_former_release(letter(data)))
     assert (found.letter.data, found.exact) == (data, True)
 
 
 def test_bytes_from_before_that_nothing_proves_are_not_believed() -> None:
-    assert not StoredLetter.from_row(from_before(letter(b"\\x00\x00"))).exact
+    assert not StoredLetter.from_row(row_of_former_release(letter(b"\\x00\x00"))).exact
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_letter_without_its_time_is_read_all_the_same() -> None:
     )
 
 
-def everything(rig: Rig) -> list[StoredLetter]:
+def all_letters(rig: Rig) -> list[StoredLetter]:
     letters = DeadLettersTable(rig.settings)
     return list(chain.from_iterable(letters.read(letters.ids(LetterFilter()))))
 
@@ -120,27 +120,27 @@ def test_a_table_from_before_is_read_as_it_is_and_loaded_on(
     with monkeypatch.context() as patch, opened(either_tree) as rig:
         patch.setattr(rows, "SCHEMAS", {**SCHEMAS, "dead_letters": before})
         append(rig, old, ce_id=old.former_id)
-        assert [(one.letter, one.exact) for one in everything(rig)] == [(old, True)]
+        assert [(one.letter, one.exact) for one in all_letters(rig)] == [(old, True)]
         assert "data_base64" not in rig.rows("select * from dead_letters")[0]
     with opened(either_tree) as rig:
         append(rig, new)
-        assert {one.letter.data: (one.letter, one.exact) for one in everything(rig)} == {
+        assert {one.letter.data: (one.letter, one.exact) for one in all_letters(rig)} == {
             one.data: (one, True) for one in (old, new)
         }
         encoded = b64encode(new.data).decode()
         assert sorted(rig.column("select data_base64 from dead_letters"), key=bool) == [None, encoded]
 
 
-def of_record(event_id: str, position: str = "bookings.calendly/0/7") -> DeadLetter:
+def letter_of_record(event_id: str, position: str = "bookings.calendly/0/7") -> DeadLetter:
     """Return the letter of a record, which has the record's position and headers."""
     return replace(letter(b"{}", position=position), headers={"ce_id": event_id})
 
 
-def of_rest() -> DeadLetter:
+def letter_of_rest() -> DeadLetter:
     return replace(letter(b"{}"), reason="unreadable_record")
 
 
-@pytest.mark.parametrize("one", [of_record("E1"), of_rest()], ids=["record", "rest"])
+@pytest.mark.parametrize("one", [letter_of_record("E1"), letter_of_rest()], ids=["record", "rest"])
 def test_a_letter_that_an_earlier_release_stored_under_another_id_stays_the_only_one(
     either_tree: dict[str, Any], one: DeadLetter
 ) -> None:
@@ -154,8 +154,8 @@ def test_a_letter_that_an_earlier_release_stored_under_another_id_stays_the_only
 @pytest.mark.parametrize(
     ("stored", "come"),
     [
-        (of_record("E1"), of_record("E2")),
-        (of_record("E1"), of_record("E1", "bookings.calendly/0/8")),
+        (letter_of_record("E1"), letter_of_record("E2")),
+        (letter_of_record("E1"), letter_of_record("E1", "bookings.calendly/0/8")),
         (replace(letter(b"{}"), query="type=created"), replace(letter(b"{}"), query="type=updated")),
     ],
     ids=["another event at the same place", "another place", "another delivery with the same body"],

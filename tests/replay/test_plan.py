@@ -23,7 +23,7 @@ from ingest.log import Partition, Record, StoredRecord
 from ingest.vendors import OBSERVED
 from ingest.vendors.mapping import BookingMapper
 from tests.consumers.samples import START, TOPIC, moment, sample
-from tests.consumers.test_reconciled import vendor
+from tests.consumers.test_reconciled import oncehub_account
 
 TOPICS = Topics("bookings.dead-letters", "bookings.audit")
 # What tells how and when a row came to be.
@@ -79,7 +79,7 @@ def _decisive(row: Row) -> Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class Scenario:
     """A log, the batches in which it and its replay are read, and which part of it is replayed."""
 
     log: tuple[StoredRecord, ...]
@@ -113,22 +113,22 @@ class Story:
         ]
 
 
-def told_by_rest(event: Event, seen: int, supersedes: bool) -> Event:
+def rest_event(event: Event, seen: int, supersedes: bool) -> Event:
     """Return the same state as REST has it at that second."""
     record = orjson.loads(event.data)["data"]
-    booking = vendor().booking(event)
+    booking = oncehub_account().booking(event)
     assert booking
-    return vendor().observe(record, moment(seen), booking.version if supersedes else "")
+    return oncehub_account().observe(record, moment(seen), booking.version if supersedes else "")
 
 
-def gone(event: Event, seen: int) -> Event:
-    booking = vendor().booking(event)
+def gone_event(event: Event, seen: int) -> Event:
+    booking = oncehub_account().booking(event)
     assert booking
-    return vendor().gone(booking, moment(seen))
+    return oncehub_account().gone(booking, moment(seen))
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> Story:
+def scenarios(draw: st.DrawFn) -> Scenario:
     """Draw a dozen events of three bookings, many as new as others.
 
     Some are received twice, returned by REST again and again, and gone.
@@ -143,8 +143,8 @@ def stories(draw: st.DrawFn) -> Story:
                 st.builds(
                     lambda event, late: replace(event, received_at=moment(late)), of_these, st.integers(0, 9)
                 ),
-                st.builds(told_by_rest, of_these, st.integers(5, 9), st.booleans()),
-                st.builds(gone, of_these, st.integers(5, 9)),
+                st.builds(rest_event, of_these, st.integers(5, 9), st.booleans()),
+                st.builds(gone_event, of_these, st.integers(5, 9)),
             ),
             max_size=7,
         )
@@ -154,25 +154,25 @@ def stories(draw: st.DrawFn) -> Story:
     stored = tuple(
         StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(log)
     )
-    return Story(stored, tuple(draw(st.lists(st.integers(1, 8), max_size=12))), slice(begin, end))
+    return Scenario(stored, tuple(draw(st.lists(st.integers(1, 8), max_size=12))), slice(begin, end))
 
 
 @settings(deadline=None)
-@given(stories())
-def test_a_replay_of_any_part_leaves_a_right_warehouse_as_it_is(story: Story) -> None:
-    right = story.loaded()
-    after = story.play(right.copy(), story.replayed())
+@given(scenarios())
+def test_a_replay_of_any_part_leaves_a_right_warehouse_as_it_is(scenario: Scenario) -> None:
+    right = scenario.loaded()
+    after = scenario.play(right.copy(), scenario.replayed())
     assert after.bookings == right.bookings
     assert after.events == right.events
     assert after.stale == right.stale
 
 
 @settings(deadline=None)
-@given(stories(), st.data())
+@given(scenarios(), st.data())
 def test_a_replay_mends_the_rows_that_a_mapping_made_wrong_and_no_others(
-    story: Story, data: st.DataObject
+    scenario: Scenario, data: st.DataObject
 ) -> None:
-    right = story.loaded()
+    right = scenario.loaded()
     wrong = right.copy()
     bad = data.draw(st.sets(st.sampled_from(sorted(right.bookings))))
     for key in bad:
@@ -185,7 +185,7 @@ def test_a_replay_mends_the_rows_that_a_mapping_made_wrong_and_no_others(
             {"version": f"0/{clock}"},
         ]
         wrong.bookings[key] |= data.draw(st.sampled_from(changes))
-    after = story.play(wrong, story.replayed(slice(None)))
+    after = scenario.play(wrong, scenario.replayed(slice(None)))
     assert after.content() == right.content()
     assert {key: row for key, row in after.bookings.items() if key not in bad} == {
         key: row for key, row in right.bookings.items() if key not in bad
@@ -196,35 +196,35 @@ def test_a_replay_mends_the_rows_that_a_mapping_made_wrong_and_no_others(
 
 
 @settings(deadline=None)
-@given(stories(), st.data())
-def test_a_replay_of_the_whole_brings_lost_rows_back(story: Story, data: st.DataObject) -> None:
-    right = story.loaded()
+@given(scenarios(), st.data())
+def test_a_replay_of_the_whole_brings_lost_rows_back(scenario: Scenario, data: st.DataObject) -> None:
+    right = scenario.loaded()
     lost = right.copy()
     for key in data.draw(st.sets(st.sampled_from(sorted(right.bookings)), min_size=1)):
         del lost.bookings[key]
     for event in data.draw(st.sets(st.sampled_from(sorted(right.events)))):
         del lost.events[event]
-    after = story.play(lost, story.replayed(slice(None)))
+    after = scenario.play(lost, scenario.replayed(slice(None)))
     assert after.content() == right.content()
     assert after.events.keys() == right.events.keys()
 
 
 @settings(deadline=None)
-@given(stories(), st.data())
+@given(scenarios(), st.data())
 def test_live_events_among_replayed_ones_end_as_if_nothing_had_been_replayed(
-    story: Story, data: st.DataObject
+    scenario: Scenario, data: st.DataObject
 ) -> None:
-    so_far = data.draw(st.integers(0, len(story.log)))
-    before, live = story.log[:so_far], story.log[so_far:]
+    so_far = data.draw(st.integers(0, len(scenario.log)))
+    before, live = scenario.log[:so_far], scenario.log[so_far:]
     replayed = [StoredRecord(as_replay(stored), stored.partition, 0) for stored in before]
-    mixed = merged(data, replayed, live)
-    expected = story.play(story.play(Warehouse(), before), live)
-    after = story.play(story.play(Warehouse(), before), mixed)
+    mixed = interleaved(data, replayed, live)
+    expected = scenario.play(scenario.play(Warehouse(), before), live)
+    after = scenario.play(scenario.play(Warehouse(), before), mixed)
     assert after.content() == expected.content()
     assert after.events.keys() == expected.events.keys()
 
 
-def merged(
+def interleaved(
     data: st.DataObject, ones: Sequence[StoredRecord], others: Sequence[StoredRecord]
 ) -> list[StoredRecord]:
     """Draw a mixture of both, each in its own order."""
@@ -233,17 +233,17 @@ def merged(
     return [next(left) if place else next(right) for place in places]
 
 
-def far_too_new(*sizes: int) -> tuple[Story, Warehouse]:
+def far_too_new(*sizes: int) -> tuple[Scenario, Warehouse]:
     """Return a log in which E2 is the newest, but an older mapping gave E1 a version beyond all others."""
     log = [
         StoredRecord(event.to_record(), Partition(TOPIC), place)
         for place, event in enumerate([sample(2, at=9), sample(1, at=5)])
     ]
-    story = Story(tuple(log), sizes, slice(None))
-    wrong = story.loaded()
+    scenario = Scenario(tuple(log), sizes, slice(None))
+    wrong = scenario.loaded()
     [row] = wrong.bookings.values()
     row |= {"last_event_id": "E1", "version": f"9999/{format_instant(sample(1, at=5).time)}"}
-    return story, wrong
+    return scenario, wrong
 
 
 def last_event(warehouse: Warehouse) -> str:
@@ -252,14 +252,14 @@ def last_event(warehouse: Warehouse) -> str:
 
 
 def test_where_a_mended_mapping_makes_another_event_of_the_batch_the_newest_that_one_wins() -> None:
-    story, wrong = far_too_new(2)
-    assert last_event(story.play(wrong, story.replayed())) == "E2"
+    scenario, wrong = far_too_new(2)
+    assert last_event(scenario.play(wrong, scenario.replayed())) == "E2"
 
 
 def test_where_the_newest_came_in_an_earlier_batch_the_second_replay_settles_it() -> None:
-    story, wrong = far_too_new(1, 1)
-    assert last_event(story.play(wrong, story.replayed())) == "E1"
-    assert last_event(story.play(wrong, story.replayed())) == "E2"
+    scenario, wrong = far_too_new(1, 1)
+    assert last_event(scenario.play(wrong, scenario.replayed())) == "E1"
+    assert last_event(scenario.play(wrong, scenario.replayed())) == "E2"
 
 
 def test_a_replayed_record_is_the_same_but_for_how_it_came_and_from_where() -> None:
@@ -285,7 +285,7 @@ def test_what_still_cannot_be_read_is_the_dead_letter_that_it_was_and_counts_for
 
 
 def test_an_observation_that_is_repeated_counts_within_a_batch_as_it_does_over_two() -> None:
-    first, again_seen = told_by_rest(sample(1, at=3), 6, True), told_by_rest(sample(1, at=3), 8, True)
+    first, again_seen = rest_event(sample(1, at=3), 6, True), rest_event(sample(1, at=3), 8, True)
     assert (first.id, first.type) == (again_seen.id, OBSERVED)
     between = replace(sample(2, at=3), time=moment(7))
     log = [

@@ -20,7 +20,7 @@ from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest
 from tests.consumers.rig import Rig, opened, until
 from tests.consumers.samples import TOPIC, moment, sample
 from tests.consumers.test_loader import metric
-from tests.consumers.test_reconciled import RUN, finished
+from tests.consumers.test_reconciled import RUN, end_of_run
 from tests.reconcile.shop import Shop
 from tests.reconcile.test_command import configured
 
@@ -38,7 +38,7 @@ def replay(shop: Shop, folder: Path, *arguments: str) -> Result:
     return ingest(folder, "replay", *arguments)
 
 
-def lived(shop: Shop) -> None:
+def load_history(shop: Shop) -> None:
     """Load webhooks, some of them twice, a repair by reconciliation, and something that cannot be read."""
     changes = shop.live(40)
     shop.deliver([*changes[:-15], *changes[10:20]])
@@ -52,7 +52,9 @@ def lived(shop: Shop) -> None:
     assert shop.wrong() == []
 
 
-def what(snapshot: dict[str, list[dict[str, Any]]], *without: str) -> dict[str, list[dict[str, Any]]]:
+def without_columns(
+    snapshot: dict[str, list[dict[str, Any]]], *without: str
+) -> dict[str, list[dict[str, Any]]]:
     """Return the rows without these columns."""
     return {
         table: [{name: row[name] for name in row.keys() - set(without)} for row in rows]
@@ -81,7 +83,7 @@ def consuming(shop: Shop) -> Iterator[Rig]:
         yield shop.rig
 
 
-def lose(shop: Shop) -> None:
+def lose_warehouse(shop: Shop) -> None:
     """Delete the warehouse, whoever uses it."""
     file = shop.rig.settings.warehouse.duckdb_file
     assert file
@@ -94,27 +96,27 @@ def test_what_is_in_the_log_as_a_copy_alone_comes_back_too(tmp_path: Path) -> No
     shop = Shop(tmp_path, VENDORS)
     with shop.server.serving():
         with consuming(shop) as rig:
-            lived(shop)
+            load_history(shop)
             before = snapshot(rig)
             written = {entry.partition.topic: entry.next for entry in rig.consumer.backlog()}
             assert replay(shop, tmp_path).code == 0
-        lose(shop)
+        lose_warehouse(shop)
         with closing(sqlite3.connect(tmp_path / "log.db")) as log, log:  # as retention does
             log.executemany("DELETE FROM records WHERE topic = ? AND offset < ?", written.items())
         with consuming(shop) as rig:
             assert replay(shop, tmp_path).code == 0
             assert shop.wrong() == []
-            assert what(snapshot(rig), *OTHERWISE) == what(before, *OTHERWISE)
+            assert without_columns(snapshot(rig), *OTHERWISE) == without_columns(before, *OTHERWISE)
 
 
 def test_a_lost_warehouse_comes_back_whole(tmp_path: Path) -> None:
     shop = Shop(tmp_path, VENDORS)
     with shop.server.serving():
         with consuming(shop) as rig:
-            lived(shop)
+            load_history(shop)
             before, heard = snapshot(rig), {name: arrivals(rig.settings, name, name).last for name in VENDORS}
             assert None not in heard.values()
-        lose(shop)
+        lose_warehouse(shop)
         shutil.rmtree(rig.settings.warehouse.work_dir)
         with consuming(shop) as rig:
             told = replay(
@@ -122,7 +124,7 @@ def test_a_lost_warehouse_comes_back_whole(tmp_path: Path) -> None:
             )  # while the consumer reads the log again by itself: either may bring a row first
             assert told.code == 0, told
             assert shop.wrong() == []
-            assert what(snapshot(rig), *OTHERWISE) == what(before, *OTHERWISE)
+            assert without_columns(snapshot(rig), *OTHERWISE) == without_columns(before, *OTHERWISE)
             assert {name: arrivals(rig.settings, name, name).last for name in VENDORS} == heard
             records = told.json["read"]
             assert told.json == told.json | {"replayed": records, "loaded": True, "dry_run": False}
@@ -143,7 +145,7 @@ def test_a_warehouse_that_is_deleted_under_a_running_consumer_comes_back(tmp_pat
     with shop.server.serving(), consuming(shop) as rig:
         shop.deliver(shop.live(10))
         events = rig.column("select id from booking_events order by id")
-        lose(shop)
+        lose_warehouse(shop)
         assert replay(shop, tmp_path).code == 0
         assert shop.wrong() == []
         assert rig.column("select id from booking_events order by id") == events
@@ -151,7 +153,7 @@ def test_a_warehouse_that_is_deleted_under_a_running_consumer_comes_back(tmp_pat
 
 def test_a_right_warehouse_is_left_as_it_is_to_the_last_instant(tmp_path: Path) -> None:
     with Shop(tmp_path, VENDORS).open() as shop:
-        lived(shop)
+        load_history(shop)
         before = snapshot(shop.rig)
         told = replay(shop, tmp_path)
         assert told.code == 0, told
@@ -167,7 +169,7 @@ def test_rows_of_an_older_mapping_are_mended_and_no_others_are_touched(either_ri
     ]
     either_rig.load(*events)
     before = {row["booking_id"]: row for row in either_rig.rows("select * from bookings")}
-    alter(
+    alter_rows(
         either_rig,
         "update {} set status = 'a word that is gone', staff = '[\"S1\"]', price = 7"
         " where booking_id in ('B1', 'B3')",
@@ -188,7 +190,7 @@ def its_load(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("loaded_at", "_dlt_load_id", "_dlt_id") if name in row}
 
 
-def alter(rig: Rig, sql: str, table: str = "bookings") -> None:
+def alter_rows(rig: Rig, sql: str, table: str = "bookings") -> None:
     """Change rows by hand, as an older mapping would have written them."""
     with rig.warehouse.turn(), rig.warehouse._pipeline.sql_client() as client:
         client.execute_sql(sql.format(client.make_qualified_table_name(table)))
@@ -205,13 +207,13 @@ def replay_in_process(rig: Rig, wanted: ReplayFilter = ReplayFilter()) -> Replay
 def test_what_happens_during_a_replay_is_loaded_and_wins_where_it_is_newer(tmp_path: Path) -> None:
     with Shop(tmp_path, VENDORS).open() as shop:
         shop.deliver(shop.live(150))
-        lose(shop)
+        lose_warehouse(shop)
         configured(tmp_path, shop.tree())
         process = subprocess.Popen(
             [*COMMAND, "replay"], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
         )
         try:
-            until(lambda: copies(shop.rig) > 0, "the replay has begun")
+            until(lambda: count_replayed(shop.rig) > 0, "the replay has begun")
             while process.poll() is None:
                 shop.append(shop.live(2))
             assert process.wait(PATIENCE) == 0
@@ -223,7 +225,7 @@ def test_what_happens_during_a_replay_is_loaded_and_wins_where_it_is_newer(tmp_p
         assert shop.rig.column("select count(*) from booking_events where via = 'webhook'") > [0]
 
 
-def copies(rig: Rig) -> int:
+def count_replayed(rig: Rig) -> int:
     """Return the number of replayed records in the log, over all topics."""
     reader = rig.settings.build_log().reader(None)
     try:
@@ -232,14 +234,14 @@ def copies(rig: Rig) -> int:
         reader.close()
 
 
-def many(rig: Rig) -> None:
+def load_many(rig: Rig) -> None:
     """Load more events than one part of a replay has."""
     rig.warehouse.prepare()
     rig.load(*(sample(number, f"B{number % 300}", at=number % 997) for number in range(2500)))
 
 
 @contextmanager
-def waiting(tmp_path: Path, tree: dict[str, Any], rig: Rig) -> Iterator["subprocess.Popen[str]"]:
+def start_waiting_replay(tmp_path: Path, tree: dict[str, Any], rig: Rig) -> Iterator["subprocess.Popen[str]"]:
     """Start a replay that has appended its first two parts, and waits for somebody to load them."""
     configured(tmp_path, {**tree, "accounts": {}})
     process = subprocess.Popen(
@@ -264,19 +266,22 @@ def test_it_appends_no_more_than_two_parts_that_nobody_loads_and_killed_and_star
     tmp_path: Path, tree: dict[str, Any]
 ) -> None:
     with opened(tree) as rig:
-        many(rig)
+        load_many(rig)
         before = snapshot(rig)
-        with waiting(tmp_path, tree, rig) as process:
+        with start_waiting_replay(tmp_path, tree, rig) as process:
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(1)
             assert rig.lag() == 2000
             process.kill()
-        alter(rig, "delete from {} where booking_id < 'B2'")
+        alter_rows(rig, "delete from {} where booking_id < 'B2'")
         with rig.running():
             told = ingest(tmp_path, "replay", "--json")
         assert told.code == 0, told
         assert (told.json["replayed"], told.json["skipped"]["replays"]) == (2500, 2000)
-        assert what(snapshot(rig), *OTHERWISE)["bookings"] == what(before, *OTHERWISE)["bookings"]
+        assert (
+            without_columns(snapshot(rig), *OTHERWISE)["bookings"]
+            == without_columns(before, *OTHERWISE)["bookings"]
+        )
         assert snapshot(rig)["booking_events"] == before["booking_events"]
 
 
@@ -284,22 +289,25 @@ def test_stopped_by_hand_it_says_how_to_go_on_and_that_brings_the_rest(
     tmp_path: Path, tree: dict[str, Any]
 ) -> None:
     with opened(tree) as rig:
-        many(rig)
+        load_many(rig)
         before = snapshot(rig)
-        with waiting(tmp_path, tree, rig) as process:
+        with start_waiting_replay(tmp_path, tree, rig) as process:
             assert process.stderr
             assert any("waiting for a consumer: is `ingest up`" in line for line in process.stderr)
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE) == 130
             said = process.stderr.read()
-        alter(rig, "delete from {}")
+        alter_rows(rig, "delete from {}")
         with rig.running():
             until(lambda: rig.lag_outside() == 0, "what it had appended is loaded")
             assert "stopped: to continue, run it with --since 20" in said
             told = ingest(tmp_path, "replay", "--since", said.split()[-1], "--json")
         assert (told.code, told.json["loaded"]) == (0, True)
         assert told.json["replayed"] >= 500
-        assert what(snapshot(rig), *OTHERWISE)["bookings"] == what(before, *OTHERWISE)["bookings"]
+        assert (
+            without_columns(snapshot(rig), *OTHERWISE)["bookings"]
+            == without_columns(before, *OTHERWISE)["bookings"]
+        )
 
 
 def test_when_nobody_consumes_it_says_so_and_how_to_go_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,11 +330,11 @@ def test_accounts_and_times_choose_what_is_replayed(rig: Rig) -> None:
     assert (chosen["read"], chosen["replayed"], chosen["accounts"]) == (10, 4, {"oncehub/support": 4})
     assert chosen["skipped"] == {"replays": 0, "other_accounts": 4, "outside": 2, "refused": 0, "probes": 0}
     assert (chosen["from"], chosen["to"]) == ("2026-05-01T09:00:02.000000Z", "2026-05-01T09:00:05.000000Z")
-    assert copies(rig) == 4
+    assert count_replayed(rig) == 4
 
 
 def test_metrics_of_what_happens_now_do_not_move_with_what_happened_then(rig: Rig) -> None:
-    rig.append_records(rig.settings.audit_topic, finished(RUN).to_record())
+    rig.append_records(rig.settings.audit_topic, end_of_run(RUN).to_record())
     rig.load(sample(1, at=5), sample(2, at=1))
     labels = {"vendor": "oncehub", "account": "support"}
     still = ["events_stale_total", "reconcile_missed_total", "freshness_seconds_count"]
@@ -346,7 +354,7 @@ def test_a_dry_run_counts_and_appends_nothing(tmp_path: Path, tree: dict[str, An
         told = ingest(tmp_path, "replay", "--dry-run")
         assert (told.code, told.err) == (0, "")
         assert "2 records would be replayed, received from 2026-05-01T09:00:00" in told.out
-        assert copies(rig) == 0
+        assert count_replayed(rig) == 0
         early = ingest(tmp_path, "replay", "--dry-run", "--since", "2026-01-01")
         assert "the log begins at 20" in early.err
 

@@ -28,7 +28,7 @@ from ingest.vendors.rest import load_rest
 from ingest.warehouse.destination import destination, reading_client
 from tests.consumers.rig import Tree, opened
 from tests.consumers.samples import sample
-from tests.consumers.test_sharing import held
+from tests.consumers.test_sharing import hold_file
 from tests.simulator.accounts import SIMULATED
 from tests.sync.rig import SyncRig, syncing
 
@@ -153,7 +153,7 @@ def test_a_load_that_failed_is_read_again_from_where_the_last_one_ended(oncehub:
         def hold(_: str, __: Request) -> None:
             if not oncehub.side.server.requests["held", 0]:
                 oncehub.side.server.requests["held", 0] += 1
-                stack.enter_context(held(rig))
+                stack.enter_context(hold_file(rig))
 
         oncehub.side.server.faults[:] = [hold]
         assert isinstance(oncehub.sync("bookings")["bookings"].problem, WarehouseUnavailable)
