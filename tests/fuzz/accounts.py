@@ -89,7 +89,7 @@ def sign(account: str, query: str, body: bytes, message_id: str, secret: str = S
     """The headers with which the account's vendor would send this body."""
     found = vendor_of(account)
     known: Mapping[str, Any] = {
-        "account": found.settings,
+        "settings": found.settings,
         "secret": secret,
         "url": f"{found.webhook_url}?{query}" if query else found.webhook_url,
         "body": body,
