@@ -9,8 +9,7 @@ import typer
 from rich.progress import Progress
 
 from ingest.cli import dead_letters_view as shown
-from ingest.cli.instants import span_of
-from ingest.cli.options import AsJson, Config, complete_account, settings_of
+from ingest.cli.options import AsJson, Config, complete_account, parse_span, read_settings
 from ingest.cli.output import Console, print_bytes
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
@@ -48,11 +47,6 @@ group = typer.Typer(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Adds this module's group of commands."""
-    app.add_typer(group, name="dead-letters")
-
-
 @group.command("list")
 def list_(
     reason: Reasons = None,
@@ -76,7 +70,7 @@ def list_(
     from consumers.dead_letters.listing import listed
     from consumers.dead_letters.reading import Reader
 
-    settings = settings_of(config)
+    settings = read_settings(config)
     letters = Letters(settings)
     ids = letters.ids(_chosen(reason, account, since, until))
     found = [one for one in listed(letters, Reader(settings), ids[::-1]) if not (only_open and one.loaded)]
@@ -107,7 +101,7 @@ def show(
 
     if raw and as_json:
         raise ConfigurationError("Use either --raw or --json.")
-    settings = settings_of(config)
+    settings = read_settings(config)
     letters = Letters(settings)
     (now,) = Redrive(letters, Reader(settings), None).run(letters.resolve([beginning]))
     if raw and not now.letter.exact:
@@ -154,7 +148,7 @@ def redrive(
     from consumers.dead_letters.redrive import Redrive
 
     _refuse_unclear(bool(ids), filtered=bool(reason or account or since or until), everything=everything)
-    settings = settings_of(config)
+    settings = read_settings(config)
     letters = Letters(settings)
     chosen = letters.resolve(ids) if ids else letters.ids(_chosen(reason, account, since, until))
     done: list[Redriven] = []
@@ -180,7 +174,7 @@ def _chosen(
 ) -> "Chosen":
     from consumers.dead_letters.letters import Chosen
 
-    begin, end = span_of(since, until, datetime.now(UTC))
+    begin, end = parse_span(since, until, datetime.now(UTC))
     return Chosen(reasons=reasons or (), accounts=accounts or (), since=begin, until=end)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import print_csv, print_json, print_line, print_rows
 from ingest.cli.values import json_value, text_value
 from ingest.duration import parse_duration
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from ingest.warehouse.query import Answer
 
 _STDIN = "-"
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(query)
 
 
 def query(
@@ -67,7 +62,7 @@ def query(
         raise ConfigurationError("Use either --json or --csv.")
     statement = _statement(sql, file)
     bounds = Bounds(_seconds(timeout), limit)
-    _print(query_bounded(settings_of(config), statement, bounds), as_json=as_json, as_csv=as_csv)
+    _print(query_bounded(read_settings(config), statement, bounds), as_json=as_json, as_csv=as_csv)
 
 
 def _seconds(timeout: str) -> float:

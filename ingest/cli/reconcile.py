@@ -15,12 +15,10 @@ from rich.live import Live
 from rich.table import Table
 
 from ingest.cli import Stopped
-from ingest.cli.instants import span_of
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account
-from ingest.cli.output import Console, new_table, print_json, print_line
-from ingest.cli.parent import WithParent, WithSettings, follow_parent, handed_settings
-from ingest.cli.plural import counted
-from ingest.cli.waits import showing_waits
+from ingest.cli.child_process import WithParent, WithSettings, receive_settings, stop_with_parent
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.options import AsJson, Config, complete_account, parse_span
+from ingest.cli.output import Console, counted, new_table, print_json, print_line, show_waits
 from ingest.disk import require_writable
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.settings import Settings
@@ -47,11 +45,6 @@ _RARE = {
     "newer_here": "newer here than in the vendor's list, not changed",
     "unreadable": "not readable, see the table dead_letters",
 }
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(reconcile)
 
 
 def reconcile(
@@ -99,9 +92,9 @@ def reconcile(
     """
     from receivers.reconcile.run import Wanted, readable
 
-    settings = handed_settings(config, with_settings)
+    settings = receive_settings(config, with_settings)
     configure_logging("reconcile")
-    follow_parent(with_parent)
+    stop_with_parent(with_parent)
     if watch:
         if since or until or dry_run or as_json:
             raise ConfigurationError(
@@ -110,11 +103,11 @@ def reconcile(
         _watch(settings, account or [])
         return
     now = datetime.now(UTC)
-    wanted = Wanted(*span_of(since, until, now, now - settings.reconcile.lookback), dry_run)
+    wanted = Wanted(*parse_span(since, until, now, now - settings.reconcile.lookback), dry_run)
     accounts = readable(settings, account or [])
     try:
         with (
-            showing_waits(),
+            show_waits(),
             _shown(as_json) as follow,
             _reconciler(settings, follow, dry_run=dry_run) as reconciler,
         ):
@@ -186,9 +179,9 @@ def _reconciler(
 
 def _exit_code(report: "Report") -> int:
     if report.failure:
-        return 2 if isinstance(report.failure, VendorRefused | ConfigurationError) else UNAVAILABLE
+        return 2 if isinstance(report.failure, VendorRefused | ConfigurationError) else ExitCode.UNAVAILABLE
     if report.unrecorded:
-        return UNAVAILABLE
+        return ExitCode.UNAVAILABLE
     return 0 if report.settled else 1
 
 

@@ -9,10 +9,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ingest.cli import Stopped
-from ingest.cli.instants import span_of
-from ingest.cli.options import AsJson, Config, complete_account, settings_of
-from ingest.cli.output import Console, print_json, print_line, print_note
-from ingest.cli.waits import showing_waits
+from ingest.cli.options import AsJson, Config, complete_account, parse_span, read_settings
+from ingest.cli.output import Console, print_json, print_line, print_note, show_waits
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import LogUnavailable
 from ingest.instant import format_instant
@@ -26,11 +24,6 @@ if TYPE_CHECKING:
 _LINE_EVERY = 10_000
 _BEGUN = "replaying"
 _STILL_SECONDS = 5.0  # a load takes one or two
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(replay)
 
 
 def replay(
@@ -69,10 +62,10 @@ def replay(
         ingest replay --since 30d --dry-run
         ingest replay --since 2026-11-01 --account sales --json
     """
-    settings = settings_of(config)
+    settings = read_settings(config)
     configure_logging("replay")
     wanted = _wanted(settings, since, until, account or [])
-    with showing_waits(), _opened(settings, wanted, dry_run=dry_run, quiet=as_json) as run:
+    with show_waits(), _opened(settings, wanted, dry_run=dry_run, quiet=as_json) as run:
         report = _run(run)
     if as_json:
         print_json({**report.columns(), "dry_run": dry_run})
@@ -83,7 +76,7 @@ def replay(
 def _wanted(settings: Settings, since: str, until: str, accounts: list[str]) -> "Wanted":
     from consumers.replay import Wanted
 
-    begin, end = span_of(since, until, datetime.now(UTC))
+    begin, end = parse_span(since, until, datetime.now(UTC))
     for name in set(accounts) - settings.accounts.keys():
         print_note(f"the settings have no account {name}; its records in the log are replayed anyway")
     return Wanted(begin, end, frozenset(accounts))

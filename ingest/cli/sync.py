@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
-from ingest.cli.output import Console, new_table, print_json, print_line, print_note
-from ingest.cli.plural import counted
-from ingest.cli.waits import showing_waits
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.options import AsJson, Config, complete_account, read_settings
+from ingest.cli.output import Console, counted, new_table, print_json, print_line, print_note, show_waits
 from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
 
 REFUSED = 2
 _NAMED = 5
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(sync)
 
 
 def sync(
@@ -54,12 +48,12 @@ def sync(
     Example:
         ingest sync sales event_types users_me
     """
-    settings = settings_of(config)
+    settings = read_settings(config)
     configure_logging("sync")
     from consumers.sync import sync as run
 
     done: list[Synced] = []
-    with showing_waits(), _told(quiet=as_json) as (follow, tell):
+    with show_waits(), _told(quiet=as_json) as (follow, tell):
         for one in run(settings, account, resources or [], follow, ids or []):
             tell(one)
             done.append(one)
@@ -75,7 +69,7 @@ def _code(done: "Sequence[Synced]") -> int:
     if any(not problem.retryable for problem in problems):
         return REFUSED
     if problems:
-        return UNAVAILABLE
+        return ExitCode.UNAVAILABLE
     return int(any(one.keyless for one in done))
 
 

@@ -10,7 +10,8 @@ from ingest.cli.check.local import check_accounts, check_disk, check_folders, ch
 from ingest.cli.check.network import check_clock, check_public_url
 from ingest.cli.check.run import Check, run_lanes
 from ingest.cli.check.vendors import check_rest, check_webhooks
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import Console, print_json, print_line
 from ingest.finding import Finding, State
 from ingest.settings import Settings
@@ -25,11 +26,6 @@ _WORDS = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(check)
-
-
 def check(as_json: AsJson = False, config: Config = None) -> None:
     """Try everything that is needed to run, say what to do where something fails, and what to give each vendor.
 
@@ -41,7 +37,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
         ingest check
         ingest check --json
     """
-    settings = settings_of(config)
+    settings = read_settings(config)
     configure_logging("check", level=logging.CRITICAL)  # the findings tell it all
     findings = []
     for found in _findings(settings, quiet=as_json):
@@ -54,7 +50,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
     else:
         _tell_urls(urls)
     if failures := [found for found in findings if found.failed]:
-        raise typer.Exit(UNAVAILABLE if all(found.unreachable for found in failures) else 1)
+        raise typer.Exit(ExitCode.UNAVAILABLE if all(found.unreachable for found in failures) else 1)
 
 
 def _findings(settings: Settings, *, quiet: bool) -> Iterator[Finding]:

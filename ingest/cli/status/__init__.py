@@ -8,7 +8,8 @@ from typing import Any
 import typer
 from rich.table import Column, Table
 
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import Console, print_json, print_line, print_table, styled
 from ingest.cli.status.facts import Facts, gather
 from ingest.cli.status.verdict import exit_code, judge, outcomes, subscription_states
@@ -20,7 +21,7 @@ from ingest.finding import Finding, State
 _HEADLINES = {
     0: ("healthy", "bold green"),
     1: ("needs attention", "bold red"),
-    UNAVAILABLE: ("cannot be judged", "bold red"),
+    ExitCode.UNAVAILABLE: ("cannot be judged", "bold red"),
 }
 _MARKS = {
     State.FAILED: ("FAILED ", "red"),
@@ -28,11 +29,6 @@ _MARKS = {
     State.SKIPPED: ("-      ", "dim"),
     State.OK: ("ok     ", "green"),
 }
-
-
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(status)
 
 
 def status(as_json: AsJson = False, config: Config = None) -> None:
@@ -44,7 +40,7 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
         ingest status
         ingest status --json
     """
-    settings = settings_of(config)
+    settings = read_settings(config)
     now = datetime.now(UTC)
     facts = gather(settings)
     findings = judge(facts, settings, now)

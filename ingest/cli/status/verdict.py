@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from ingest.cli.options import UNAVAILABLE
-from ingest.cli.plural import counted
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.output import counted
 from ingest.cli.status.facts import Facts, Part
 from ingest.disk import FULL_BYTES, LOW_BYTES
 from ingest.duration import describe_duration
@@ -42,7 +42,7 @@ def exit_code(findings: list[Finding]) -> int:
     """0 healthy, 1 something needs a person, 3 what would tell could not be asked."""
     bad = [finding for finding in findings if finding.failed]
     if any(finding.unreachable for finding in bad):
-        return UNAVAILABLE
+        return ExitCode.UNAVAILABLE
     return 1 if bad else 0
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
+from ingest.cli.child_process import ChildProcess
 
-from ingest.cli.processes import Child
 from ingest.settings.live import Live
 from ingest.settings.sources import Snapshot
 
@@ -57,22 +57,22 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def test_a_child_that_refuses_changed_settings_is_started_with_the_old_ones_at_once(machine: Machine) -> None:
     files = Files()
-    child = Child(cast("Live[Snapshot]", files), "receive")
+    child = ChildProcess(cast("Live[Snapshot]", files), "receive")
     machine.now += 60  # it has worked with these settings
-    assert child.look() is None
+    assert child.poll() is None
     files.value = NEW
     for code, pause in ((-9, 60), (2, 0), (-9, 60), (2, 0)):
         before = len(machine.started)
         machine.started[-1].code = code
-        assert child.look() is None
+        assert child.poll() is None
         assert len(machine.started) == before
         machine.now += pause
-        assert child.look() is None
+        assert child.poll() is None
         assert len(machine.started) == before + 1
         assert child._started_with is (OLD if code == 2 else NEW)
 
 
 def test_a_child_that_refuses_the_only_settings_there_are_ends_all(machine: Machine) -> None:
-    child = Child(cast("Live[Snapshot]", Files()), "receive")
+    child = ChildProcess(cast("Live[Snapshot]", Files()), "receive")
     machine.started[-1].code = 2
-    assert child.look() == 2
+    assert child.poll() == 2

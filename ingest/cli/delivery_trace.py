@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ingest.address import Address, local_address
-from ingest.cli.options import UNAVAILABLE
+from ingest.cli.exit_codes import ExitCode
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import IngestError, LogUnavailable
 from ingest.event import Event
@@ -53,7 +53,7 @@ class Step:
     remedy: str = ""
 
 
-class Doctor:
+class DeliveryTrace:
     """One delivery's. `has_row` tells whether the warehouse has the event; it raises WarehouseUnavailable."""
 
     def __init__(
@@ -125,19 +125,19 @@ class Doctor:
             return Step(
                 "connection",
                 f"no connection to {address} within {_CONNECT_SECONDS:.0f} s",
-                UNAVAILABLE,
+                ExitCode.UNAVAILABLE,
                 _UNREACHED,
             )
         except OSError as error:
-            return Step("connection", explain(error, str(address)).reason, UNAVAILABLE, _UNREACHED)
+            return Step("connection", explain(error, str(address)).reason, ExitCode.UNAVAILABLE, _UNREACHED)
 
     def _public(self) -> Step:
         status, trouble = self._post(self._account.webhook_url)
         if status is None:
-            return Step("answer", trouble, UNAVAILABLE, "look at your proxy's log")
+            return Step("answer", trouble, ExitCode.UNAVAILABLE, "look at your proxy's log")
         if status == _ACCEPTED:
             return Step("answer", f"{self._account.webhook_url} answered 202: the delivery was accepted")
-        code = UNAVAILABLE if status >= 500 else _WRONG  # noqa: PLR2004 - the server's errors
+        code = ExitCode.UNAVAILABLE if status >= 500 else _WRONG  # noqa: PLR2004 - the server's errors
         return Step("answer", f"{self._account.webhook_url} answered {status}", code, _meaning(status))
 
     def _local(self, failed: Step) -> Step:
@@ -150,7 +150,7 @@ class Doctor:
             return Step(
                 "receiver",
                 trouble,
-                UNAVAILABLE,
+                ExitCode.UNAVAILABLE,
                 "start `ingest up`, or `ingest receive`; if the receiver is on another machine, run this there",
             )
         if status == _ACCEPTED:
@@ -188,13 +188,13 @@ class Doctor:
         try:
             place = self._until(self._place, _APPEND_SECONDS, "the delivery has to be in the log")
         except LogUnavailable as error:
-            return Step("log", str(error), UNAVAILABLE, "`ingest check` tries the log")
+            return Step("log", str(error), ExitCode.UNAVAILABLE, "`ingest check` tries the log")
         if place:
             return Step("log", f"it is in the log, {place[0].topic}/{place[0].number}/{place[1]}")
         return Step(
             "log",
             "it was accepted, and is not in the log of these settings",
-            UNAVAILABLE,
+            ExitCode.UNAVAILABLE,
             "if Kafka is away it waits in the receiver's spool (`ingest status`); else the public URL leads to another installation",
         )
 
@@ -214,13 +214,13 @@ class Doctor:
         try:
             read = self._until(self._is_read, self._patience, "a consumer has to load the delivery")
         except LogUnavailable as error:
-            return Step("consumer", str(error), UNAVAILABLE, "`ingest check` tries the log")
+            return Step("consumer", str(error), ExitCode.UNAVAILABLE, "`ingest check` tries the log")
         if read:
             return Step("consumer", "a consumer has read it")
         return Step(
             "consumer",
             f"no consumer has read it for {self._patience:.0f} s",
-            UNAVAILABLE,
+            ExitCode.UNAVAILABLE,
             "start `ingest up`, or `ingest consume`; if one runs, its log says what it waits for (loader.waiting)",
         )
 
@@ -237,7 +237,7 @@ class Doctor:
                 lambda: self._has_row(self.event), _APPEND_SECONDS, "the delivery has to be in the warehouse"
             )
         except IngestError as error:
-            return Step("warehouse", str(error), UNAVAILABLE, "`ingest check` tries the warehouse")
+            return Step("warehouse", str(error), ExitCode.UNAVAILABLE, "`ingest check` tries the warehouse")
         if loaded:
             seconds = (datetime.now(UTC) - self._delivery.received_at).total_seconds()
             return Step(
