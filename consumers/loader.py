@@ -27,7 +27,7 @@ from consumers.versions import Candidate
 from consumers.warehouse import Warehouse
 from consumers.warehouse.blocked import blockers
 from ingest.booking import BookingStatus
-from ingest.dead_letter import DeadLetter, append_letters
+from ingest.dead_letter import DeadLetter, append_dead_letters
 from ingest.errors import (
     CommitFailed,
     IngestError,
@@ -40,7 +40,7 @@ from ingest.errors import (
 )
 from ingest.event import Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Change, Consumer, Producer, StoredRecord
+from ingest.log import APPEND_SECONDS, Change, Consumer, Producer, StoredRecord
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
@@ -63,7 +63,6 @@ log = structlog.get_logger()
 
 _POLL_SECONDS = 1.0
 _POLL_RECORDS = 100
-_APPEND_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LAG_EVERY_SECONDS = 15.0
@@ -334,7 +333,7 @@ class Loader:
         """After the load, which may have to be repeated, and before the commit. Raises LogUnavailable."""
         if not letters:
             return
-        append_letters(self._producer, self._settings.dead_letter_topic, letters, _APPEND_SECONDS)
+        append_dead_letters(self._producer, self._settings.dead_letter_topic, letters, APPEND_SECONDS)
         for letter in letters:
             DEAD_LETTERS.labels(*whose(letter.source), letter.reason).inc()
 

@@ -7,15 +7,14 @@ import structlog
 
 from consumers.warehouse import Warehouse
 from ingest.event import Event
-from ingest.log import Change, Consumer, Partition, Producer, durable
+from ingest.log import APPEND_SECONDS, Change, Consumer, Partition, Producer, wait_until_durable
 from ingest.log.bookmarks import Bookmark, Bookmarks
-from ingest.loss import loss_note
+from ingest.loss import build_loss_note
 from ingest.settings import Settings
 from ingest.telemetry import READ_AGAIN
 
 log = structlog.get_logger()
 
-_APPEND_SECONDS = 30.0
 
 After = Mapping[Partition, Bookmark | None]
 
@@ -37,7 +36,9 @@ def note_changes(changes: Sequence[Change], settings: Settings, producer: Produc
         )
     notes = [note.to_record() for change in changes for note in _loss_notes(change, settings)]
     if notes:
-        durable(producer.append(settings.audit_topic, notes), _APPEND_SECONDS, "what may be missing")
+        wait_until_durable(
+            producer.append(settings.audit_topic, notes), APPEND_SECONDS, "what may be missing"
+        )
     for change in changes:
         READ_AGAIN.labels(change.partition.topic, change.partition.number, "log").inc()
 
@@ -95,4 +96,4 @@ def _loss_notes(change: Change, settings: Settings) -> Iterator[Event]:
     what = f"{change.partition.topic}/{change.partition.number}/{change.before}"
     for name, account in settings.accounts.items():
         if settings.topic(account.vendor) == change.partition.topic:
-            yield loss_note(f"/{account.vendor}/{name}", datetime.now(UTC), what)
+            yield build_loss_note(f"/{account.vendor}/{name}", datetime.now(UTC), what)

@@ -85,10 +85,9 @@ def _wanted(settings: Settings, since: str, until: str, accounts: list[str]) -> 
 @contextmanager
 def _opened(settings: Settings, wanted: "Wanted", *, dry_run: bool, quiet: bool) -> "Iterator[Replay]":
     from consumers.replay import Replay
-    from ingest.opening import open_producer, open_reader
 
-    reader = open_reader(settings, wanted.since and wanted.since - CLOCK_SKEW)
-    producer = None if dry_run else open_producer(settings)
+    reader = settings.build_log().reader(wanted.since and wanted.since - CLOCK_SKEW)
+    producer = None if dry_run else settings.build_log().producer()
     try:
         _say_where_it_begins(reader, wanted.since)
         with _shown(reader.total(), quiet=quiet) as follow:

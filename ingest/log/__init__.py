@@ -90,8 +90,8 @@ class Change:
     now: int
 
 
-MOST_BYTES = 8 * 1024 * 1024
-"""What one poll gives at most, unless its caller says otherwise."""
+MOST_BYTES = 8 * 1024 * 1024  # of one poll, unless its caller says otherwise
+APPEND_SECONDS = 30.0  # for an append to become durable, where no vendor waits for an answer
 
 
 class Producer(Protocol):
@@ -163,24 +163,24 @@ class Reader(Protocol):
         """Frees everything."""
 
 
-def append_apart(
+def append_records(
     producer: Producer, topic: str, records: Sequence[Record], seconds: float, what: str
 ) -> list[tuple[Record, LogRefused]]:
     """Append records, and return when they are durable those that the log refuses: they hold up no other. Raises LogUnavailable."""
     try:
-        durable(producer.append(topic, records), seconds, what)
+        wait_until_durable(producer.append(topic, records), seconds, what)
     except LogRefused as refusal:
         if len(records) == 1:
             return [(records[0], refusal)]
         return [
             refused
             for record in records
-            for refused in append_apart(producer, topic, [record], seconds, what)
+            for refused in append_records(producer, topic, [record], seconds, what)
         ]
     return []
 
 
-def durable(future: "Future[None]", seconds: float, what: str) -> None:
+def wait_until_durable(future: "Future[None]", seconds: float, what: str) -> None:
     """Returns when what was appended is. Raises LogUnavailable, which names it, when the log needs longer."""
     try:
         future.result(timeout=seconds)

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import orjson
 import structlog
-from filelock import FileLock, Timeout
 
 from ingest.clock import LOOKBACK_IN_DOUBT, is_future, is_recent
 from ingest.errors import ConfigurationError, LogUnavailable, PayloadError
 from ingest.event import digest
 from ingest.instant import format_instant, parse_instant
-from ingest.lock_file import holder
+from ingest.locks import exclusive
 from ingest.private_file import replace_private
 from receivers.reconcile.progress import End, Progress, read, written
 from receivers.reconcile.report import Counts
@@ -63,19 +62,16 @@ class Checkpoint:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Raises LogUnavailable, which passes, when another process reconciles the account."""
-        file = self._folder / f"{self._account}.reconcile.lock"
-        lock = FileLock(file)
-        try:
-            with self._usable():
-                lock.acquire(timeout=0)
-        except Timeout:
-            raise LogUnavailable(
-                f"another process is reconciling account {self._account}{holder(file)}; wait for it, or stop it"
-            ) from None
-        try:
+
+        def busy(holder: str) -> LogUnavailable:
+            return LogUnavailable(
+                f"another process is reconciling account {self._account}{holder}; wait for it, or stop it"
+            )
+
+        with self._usable():
+            lock = exclusive(self._folder / f"{self._account}.reconcile.lock", 0, busy)
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def read(self, since: datetime, until: datetime | None) -> Progress | None:
         """Of a run that was asked for the same and was stopped, not long ago; None when there is none."""
@@ -188,8 +184,6 @@ class Checkpoint:
         """A full disk is none of the vendor's business."""
         try:
             yield
-        except Timeout:
-            raise
         except OSError as error:
             raise LogUnavailable(
                 f"reconcile.state_dir {self._folder} cannot be used: {error.strerror or error}"

@@ -6,20 +6,19 @@ from datetime import UTC, datetime
 
 import structlog
 
-from ingest.dead_letter import DeadLetter, append_letters
+from ingest.dead_letter import DeadLetter, append_dead_letters
 from ingest.errors import LogRefused
 from ingest.event import Event
-from ingest.log import Producer, Record, append_apart, durable
+from ingest.log import APPEND_SECONDS, Producer, Record, append_records, wait_until_durable
+from ingest.log.consumption import wait_until_consumed
 from ingest.settings import Settings
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.progress import Progress
 from receivers.reconcile.repairs import Log
 from receivers.reconcile.report import Counts
-from receivers.reconcile.waiting import wait_for_consumer, wait_for_spools
+from receivers.reconcile.waiting import wait_for_spools
 
 log = structlog.get_logger()
-
-_APPEND_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +31,13 @@ class Outlet:
 
     def append(self, records: Sequence[Record]) -> None:
         """Returns when they are durable. One that the log refuses, because it is too large, is set aside and holds up no other."""
-        refused = append_apart(self.producer, self.topic, records, _APPEND_SECONDS, "what was found")
+        refused = append_records(self.producer, self.topic, records, APPEND_SECONDS, "what was found")
         if refused:
             self.set_aside([_letter(record, refusal) for record, refusal in refused])
 
     def set_aside(self, letters: Sequence[DeadLetter]) -> None:
         """As dead letters."""
-        append_letters(self.producer, self.settings.dead_letter_topic, letters, _APPEND_SECONDS)
+        append_dead_letters(self.producer, self.settings.dead_letter_topic, letters, APPEND_SECONDS)
 
     def tell(self, event: Event) -> None:
         """How a run ended. Returns when it is durable."""
@@ -47,11 +46,11 @@ class Outlet:
     def wait(self) -> bool:
         """Until all that was acknowledged is loaded, as far as it can be seen from here."""
         wait_for_spools(self.settings)
-        wait_for_consumer(self.settings, self.topic)
+        wait_until_consumed(self.settings.build_log(), [self.topic])
         return True
 
     def _append(self, topic: str, records: Sequence[Record]) -> None:
-        durable(self.producer.append(topic, records), _APPEND_SECONDS, "what was found")
+        wait_until_durable(self.producer.append(topic, records), APPEND_SECONDS, "what was found")
 
 
 def _letter(record: Record, refusal: LogRefused) -> DeadLetter:

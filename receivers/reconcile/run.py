@@ -13,6 +13,7 @@ import structlog
 from ingest.clock_file import write_clock_ahead
 from ingest.errors import ConfigurationError, LogUnavailable
 from ingest.log import Producer
+from ingest.log.consumption import wait_until_consumed
 from ingest.rest import Patience
 from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.vendors import AnyAccount
@@ -20,7 +21,6 @@ from receivers.reconcile.account import AccountRun, Around, Follow
 from receivers.reconcile.outlets import Outlet
 from receivers.reconcile.repairs import Warehouse
 from receivers.reconcile.report import Report
-from receivers.reconcile.waiting import wait_for_consumer
 
 log = structlog.get_logger()
 
@@ -89,7 +89,7 @@ class Reconciler:
         if self._producer is None or all(report.unrecorded for report in reports):
             return
         try:
-            wait_for_consumer(self._settings, self._settings.audit_topic)
+            wait_until_consumed(self._settings.build_log(), [self._settings.audit_topic])
         except LogUnavailable as error:
             log.warning("reconcile.not_loaded", why=str(error))
 

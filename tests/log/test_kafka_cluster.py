@@ -10,7 +10,7 @@ from kafka.admin import ConfigResource
 from ingest.log.kafka_settings import KafkaSettings
 from tests.kafka.broker import fetch, free_port
 from tests.kafka.cluster import make_cluster, start_all
-from tests.log.harness import KafkaLog, append, numbered
+from tests.log.harness import KafkaFixture, append, numbered
 
 pytestmark = pytest.mark.kafka
 
@@ -40,7 +40,7 @@ def three(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_of_three_copies_two_are_needed_to_acknowledge(
     three: list[str], settings: KafkaSettings, copies: int, needed: str
 ) -> None:
-    with closing(KafkaLog(three)) as log:
+    with closing(KafkaFixture(three)) as log:
         log.settings = settings
         append(log.producer(), log.topic, *numbered(1))
         with closing(KafkaAdminClient(bootstrap_servers=three)) as admin:

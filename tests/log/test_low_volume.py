@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kafka.broker import Broker, fetch
-from tests.log.harness import PATIENCE, KafkaLog, append, numbered, read, values
+from tests.log.harness import PATIENCE, KafkaFixture, append, numbered, read, values
 
 pytestmark = pytest.mark.kafka
 ESTABLISHED = "01"
@@ -30,7 +30,7 @@ def connections(broker: Broker) -> set[str]:
 
 
 def test_a_lone_record_is_taken_and_read_after_idle_connections_were_closed(forgetful: Broker) -> None:
-    with closing(KafkaLog(forgetful.servers)) as log:
+    with closing(KafkaFixture(forgetful.servers)) as log:
         producer, consumer = log.producer(), log.consumer()
         for number in range(3):
             append(producer, log.topic, *numbered(1, start=number))

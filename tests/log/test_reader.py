@@ -13,28 +13,24 @@ from ingest.log import Reader, Record
 from ingest.log.kafka import KafkaLogReader
 from ingest.log.sqlite import SqliteReader
 from tests.kafka.broker import free_port
-from tests.log.harness import KafkaLog, Log, SqliteLog, append, numbered, read
+from tests.log.harness import KafkaFixture, LogFixture, SqliteFixture, append, numbered, read
 
 
 @contextmanager
-def reading(log: Log, since: datetime | None = None) -> Iterator[Reader]:
+def reading(log: LogFixture, since: datetime | None = None) -> Iterator[Reader]:
     with closing(opened(log, since)) as reader:
         yield reader
 
 
-def opened(log: Log, since: datetime | None) -> Reader:
-    topics = [log.topic, log.other_topic]
-    if isinstance(log, SqliteLog):
-        return SqliteReader(log.path, topics, since)
-    assert isinstance(log, KafkaLog)
-    return KafkaLogReader(log.servers, log.settings, topics, since)
+def opened(log: LogFixture, since: datetime | None) -> Reader:
+    return log.log().reader(since)
 
 
 def values(reader: Reader) -> list[bytes]:
     return [one.record.value for one in reader.records()]
 
 
-def test_it_reads_every_record_of_every_topic_as_it_was_appended(log: Log) -> None:
+def test_it_reads_every_record_of_every_topic_as_it_was_appended(log: LogFixture) -> None:
     producer = log.producer()
     told = [
         Record(f"booking-{number}", b"\xff" * number, {"ce_id": str(number), "unicode": "Zoë"})
@@ -52,7 +48,7 @@ def test_it_reads_every_record_of_every_topic_as_it_was_appended(log: Log) -> No
     assert len({stored.position for stored in found}) == 20
 
 
-def test_records_of_one_key_keep_their_order_and_all_come_by_time(log: Log) -> None:
+def test_records_of_one_key_keep_their_order_and_all_come_by_time(log: LogFixture) -> None:
     producer = log.producer()
     for start in range(0, 2400, 200):
         append(
@@ -70,7 +66,7 @@ def test_records_of_one_key_keep_their_order_and_all_come_by_time(log: Log) -> N
     assert sorted(number for numbers in by_key.values() for number in numbers) == list(range(2400))
 
 
-def test_what_is_appended_after_it_was_opened_is_not_read(log: Log) -> None:
+def test_what_is_appended_after_it_was_opened_is_not_read(log: LogFixture) -> None:
     producer = log.producer()
     append(producer, log.topic, *numbered(5))
     with reading(log) as reader:
@@ -79,7 +75,7 @@ def test_what_is_appended_after_it_was_opened_is_not_read(log: Log) -> None:
         assert values(reader) == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_it_begins_with_the_first_record_that_was_appended_since(log: Log) -> None:
+def test_it_begins_with_the_first_record_that_was_appended_since(log: LogFixture) -> None:
     producer = log.producer()
     append(producer, log.topic, *numbered(5))
     since = past(datetime.now(UTC))
@@ -103,13 +99,13 @@ def past(instant: datetime) -> datetime:
     return later
 
 
-def test_a_log_that_has_nothing_gives_nothing(log: Log) -> None:
+def test_a_log_that_has_nothing_gives_nothing(log: LogFixture) -> None:
     log.consumer()
     with reading(log) as reader:
         assert (reader.total(), reader.begins(), values(reader)) == (0, None, [])
 
 
-def test_a_group_stays_where_it_is(log: Log) -> None:
+def test_a_group_stays_where_it_is(log: LogFixture) -> None:
     append(log.producer(), log.topic, *numbered(4))
     consumer = log.consumer()
     consumer.commit(read(consumer, 1))
@@ -119,7 +115,7 @@ def test_a_group_stays_where_it_is(log: Log) -> None:
     assert len(read(consumer, 3)) == 3
 
 
-def test_large_records_are_read_too(log: Log) -> None:
+def test_large_records_are_read_too(log: LogFixture) -> None:
     producer = log.producer()
     for number in range(4):
         append(producer, log.topic, Record("booking-1", bytes([number]) * 1024 * 1024))
@@ -128,7 +124,7 @@ def test_large_records_are_read_too(log: Log) -> None:
 
 
 def test_what_retention_deleted_is_left_out_and_the_log_says_from_when_it_has_records(
-    sqlite_log: SqliteLog,
+    sqlite_log: SqliteFixture,
 ) -> None:
     producer, consumer = sqlite_log.producer(), sqlite_log.consumer()
     append(producer, sqlite_log.topic, *numbered(3))
@@ -146,13 +142,13 @@ def test_what_retention_deleted_is_left_out_and_the_log_says_from_when_it_has_re
         assert begins >= cut
 
 
-def test_a_log_that_is_not_there_is_unavailable(sqlite_log: SqliteLog) -> None:
+def test_a_log_that_is_not_there_is_unavailable(sqlite_log: SqliteFixture) -> None:
     with pytest.raises(LogUnavailable, match=r"log\.db"):
         SqliteReader(sqlite_log.path, [sqlite_log.topic], None)
     assert not sqlite_log.path.exists()
 
 
 def test_brokers_that_are_not_there_are_unavailable() -> None:
-    log = KafkaLog([f"127.0.0.1:{free_port()}"])
+    log = KafkaFixture([f"127.0.0.1:{free_port()}"])
     with pytest.raises(LogUnavailable, match=r"Kafka at 127\.0\.0\.1"):
         KafkaLogReader(log.servers, log.settings, [log.topic], None)

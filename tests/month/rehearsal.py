@@ -15,7 +15,6 @@ import tomlkit
 
 from ingest.instant import format_instant
 from ingest.log import Record
-from ingest.opening import open_producer, read_backlog
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
 from ingest.simulator.api import Allowed
@@ -72,7 +71,7 @@ def rehearse(
 def deliver(month: Month, settings: Settings) -> None:
     """All that arrives, verified and parsed, into the log."""
     accounts = settings.build_accounts()
-    producer = open_producer(settings)
+    producer = settings.build_log().producer()
     try:
         waiting: dict[str, list[Record]] = {}
         for arrival in month.arrivals():
@@ -125,7 +124,7 @@ def _consuming(folder: Path) -> Iterator[None]:
 
 def _wait_until_loaded(settings: Settings) -> None:
     deadline, pause = time.monotonic() + _LOAD_SECONDS, threading.Event()
-    while any(entry.lag for entry in read_backlog(settings)):
+    while any(entry.lag for entry in settings.build_log().backlog()):
         assert time.monotonic() < deadline, "the consumer did not load the month"
         pause.wait(0.1)
 

@@ -22,7 +22,7 @@ from ingest.log import MOST_BYTES, Backlog, Change, Partition, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka.comparer import stored_record
-from ingest.log.kafka.deleted import DeletedUnread, Fetched, Tell
+from ingest.log.kafka.deleted import DeletedUnread, Fetched, OnDeleted, report_deleted
 from ingest.log.kafka.history import History
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
@@ -96,9 +96,9 @@ class KafkaLogConsumer:
         settings: KafkaSettings,
         group: str,
         topics: Sequence[str],
-        tell_deleted: Tell = lambda *_: None,
+        on_deleted: OnDeleted = report_deleted,
     ) -> None:
-        """`tell_deleted` hears, once, how many records of a partition were deleted before the group had read them."""
+        """`on_deleted` is called once with the number of a partition's records that were deleted before the group had read them."""
         self._cluster, self._group, self._topics = Cluster(servers, settings), group, list(topics)
         self._ownership = _Ownership()
         with self._cluster.translated_errors():
@@ -106,7 +106,7 @@ class KafkaLogConsumer:
             self._consumer = self._cluster.open(KafkaConsumer, group_id=group, **_OPTIONS)
             self._consumer.subscribe(self._topics, listener=self._ownership)
         self._history = History(self._cluster, self._consumer)
-        self._deleted = DeletedUnread(self._consumer, self._history.commit_position, tell_deleted)
+        self._deleted = DeletedUnread(self._consumer, self._history.commit_position, on_deleted)
 
     def poll(self, limit: int, timeout: float, most_bytes: int = MOST_BYTES) -> list[StoredRecord]:
         """Few at a time, because what was fetched is unpacked as it is polled, and a small fetch may unpack to gigabytes."""

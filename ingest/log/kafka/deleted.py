@@ -3,23 +3,41 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import structlog
 from kafka import TopicPartition
 
 from ingest.log import Partition
 from ingest.log.kafka.comparer import offsets_of
+from ingest.telemetry import DELETED_UNREAD
 
-Tell = Callable[[Partition, int], None]
+log = structlog.get_logger()
+
+OnDeleted = Callable[[Partition, int], None]
 Fetched = Mapping[TopicPartition, Sequence[Any]]
 
 _PATIENCE_MILLISECONDS = 10_000
 
 
+def report_deleted(partition: Partition, records: int) -> None:
+    """Count and log records that were deleted before they were loaded."""
+    DELETED_UNREAD.labels(partition.topic, partition.number).inc(records)
+    log.error(
+        "log.deleted_unread",
+        topic=partition.topic,
+        partition=partition.number,
+        records=records,
+        why="Kafka's retention deleted them before they were loaded: reconcile as far back as the consumer was behind, and raise retention.ms",
+    )
+
+
 class DeletedUnread:
     """Knows of each partition that a consumer has which offset it is to get next. Everything raises KafkaError."""
 
-    def __init__(self, consumer: Any, commit: Callable[[TopicPartition, int], None], tell: Tell) -> None:
-        """`tell` gets a partition and how many of its records are gone; `commit` commits an offset."""
-        self._consumer, self._commit, self._tell = consumer, commit, tell
+    def __init__(
+        self, consumer: Any, commit: Callable[[TopicPartition, int], None], on_deleted: OnDeleted
+    ) -> None:
+        """`on_deleted` gets a partition and the number of its records that are gone; `commit` commits an offset."""
+        self._consumer, self._commit, self._on_deleted = consumer, commit, on_deleted
         self._generation = 0
         self._next: dict[TopicPartition, int] = {}
 
@@ -57,6 +75,6 @@ class DeletedUnread:
         ).items():
             gone = first - self._next.setdefault(partition, first)
             if gone > 0:
-                self._tell(Partition(partition.topic, partition.partition), gone)
+                self._on_deleted(Partition(partition.topic, partition.partition), gone)
                 self._next[partition] = first
                 self._commit(partition, first)  # or the next consumer would tell it again

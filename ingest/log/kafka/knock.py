@@ -18,7 +18,7 @@ from ingest.address import parse_address
 from ingest.errors import LogDenied, LogUnavailable
 from ingest.log.kafka.tls import tls_context
 from ingest.log.kafka_settings import KAFKA_PORT, KafkaSettings
-from ingest.tls import Kind, fault
+from ingest.tls import TlsFault, explain_tls_error
 
 _CONNECT_SECONDS = 1.0
 _SECONDS = 2.0  # for an answer, of all brokers together: one that is frozen must not keep a delivery from the spool for longer
@@ -27,12 +27,12 @@ _TLS_ALERT = b"\x15\x03"  # how a TLS port answers what is not TLS
 _ILLEGAL_SASL_STATE, _UNSUPPORTED_MECHANISM = 34, 33
 _WITH_PASSWORD = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}
 _REMEDIES = {
-    Kind.EXPIRED: "renew it at the broker",
-    Kind.OTHER_HOST: "name the broker in log as its certificate does, or give it a certificate for this name",
-    Kind.UNTRUSTED: "set kafka.ssl_cafile to the certificate of the authority that signed it",
-    Kind.OURS: "set kafka.ssl_certfile and kafka.ssl_keyfile to a certificate that the broker accepts",
-    Kind.NOT_TLS: "correct the port in log, or kafka.security_protocol",
-    Kind.OTHER: "correct the port in log, or kafka.security_protocol",
+    TlsFault.EXPIRED: "renew it at the broker",
+    TlsFault.OTHER_HOST: "name the broker in log as its certificate does, or give it a certificate for this name",
+    TlsFault.UNTRUSTED: "set kafka.ssl_cafile to the certificate of the authority that signed it",
+    TlsFault.CLIENT_CERTIFICATE: "set kafka.ssl_certfile and kafka.ssl_keyfile to a certificate that the broker accepts",
+    TlsFault.NOT_TLS: "correct the port in log, or kafka.security_protocol",
+    TlsFault.OTHER: "correct the port in log, or kafka.security_protocol",
 }
 
 
@@ -141,8 +141,8 @@ def _encrypted(plain: socket.socket, host: str, context: ssl.SSLContext | None) 
 
 
 def _tls_reason(error: ssl.SSLError, host: str) -> str:
-    found = fault(error, host)
-    return f"{found.text}: {_REMEDIES[found.kind]}"
+    found = explain_tls_error(error, host)
+    return f"{found.text}: {_REMEDIES[found.fault]}"
 
 
 def _log_in(talk: "_Talk", settings: KafkaSettings) -> None:

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import structlog
-from filelock import FileLock, Timeout
 
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import CommitFailed, LogHeld
+from ingest.locks import exclusive
 from ingest.log import MOST_BYTES, Backlog, Change, Partition, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.sqlite.file import LogFile, read_only, read_records, unavailable
@@ -70,8 +70,11 @@ class SqliteConsumer:
         self._path, self._group, self._topics, self._retention = path, group, list(topics), retention
         with unavailable(path):
             self._file = LogFile(path)
-        self._lock = FileLock(group_lock(path, group), mode=0o600)
-        self._enter_group(patience)
+        try:
+            self._lock = exclusive(group_lock(path, group), patience, self._held_error, private=True)
+        except BaseException:
+            self._file.close()
+            raise
         self._prune_due = time.monotonic() + _PRUNE_EVERY_SECONDS
         self._next: dict[str, int] = {}
         self._next_of = 0  # which opening of the file these are offsets of; whoever uses it may be the one to find another there
@@ -185,15 +188,11 @@ class SqliteConsumer:
         self._file.close()
         self._lock.release()
 
-    def _enter_group(self, patience: float) -> None:
-        try:
-            self._lock.acquire(timeout=patience)
-        except Timeout:
-            self._file.close()
-            raise LogHeld(
-                f"another consumer of group {self._group!r} reads {self._path}; the embedded log takes one at a time:"
-                " stop that one, or go to Kafka to run several"
-            ) from None
+    def _held_error(self, _holder: str) -> LogHeld:
+        return LogHeld(
+            f"another consumer of group {self._group!r} reads {self._path}; the embedded log takes one at a time:"
+            " stop that one, or go to Kafka to run several"
+        )
 
     def _read(self, limit: int, most_bytes: int) -> list[StoredRecord]:
         """A fair share of every topic, in order of offset."""

@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from ingest.disk import write_trouble
+from ingest.disk import explain_unwritable
 from ingest.errors import LogUnavailable
 from ingest.log.sqlite.file import LogFile, unavailable
 
@@ -12,7 +12,9 @@ _BUSY_SECONDS = 2.0
 
 def try_append(path: Path) -> None:
     """Commit a change to the file that leaves it as it was, as durably as an append; where there is none, try its folder. Raises LogUnavailable."""
-    if trouble := write_trouble(path.resolve().parent):  # the journal of a linked file is beside that file
+    if trouble := explain_unwritable(
+        path.resolve().parent
+    ):  # the journal of a linked file is beside that file
         raise LogUnavailable(f"the log {path} takes no records: {trouble}")
     if not path.exists() or not path.stat().st_size:  # nobody has made its tables yet
         return
