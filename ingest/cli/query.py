@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingest.cli.formats import json_value, text_value
 from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import print_csv, print_json, print_line, print_rows
-from ingest.cli.values import json_value, text_value
 from ingest.duration import parse_duration
 from ingest.errors import ConfigurationError
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
-from ingest.cli.child_process import ChildProcess
 
+from ingest.cli.child_process import ChildProcess
 from ingest.settings.live import Live
 from ingest.settings.sources import Snapshot
 

@@ -19,8 +19,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.cli.formats import json_value, text_value
 from ingest.cli.output import json_text, print_bytes
-from ingest.cli.values import json_value, text_value
 from ingest.errors import IngestError
 from ingest.telemetry import configure_logging
 from ingest.visible import visible
