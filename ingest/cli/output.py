@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import rich.console
 import simplejson
@@ -26,6 +26,7 @@ from ingest.errors import IngestError
 from ingest.visible import replace_hidden, visible
 from ingest.waits import announcing
 
+T = TypeVar("T")
 # A message, or part of one: its text, or the text with a style.
 Part = str | tuple[str, str]
 _LAYOUT = "\n\t"  # the control characters that stay as they are
@@ -188,6 +189,16 @@ def progress_bars(
         return
     with Progress(*columns, console=console, transient=transient) as progress:
         yield progress
+
+
+def track(items: Iterable[T], description: str, total: int, *, quiet: bool = False) -> Iterator[T]:
+    """Yield the items, with a progress bar on standard error where that is a terminal."""
+    with progress_bars(quiet=quiet) as progress:
+        task = progress.add_task(description, total=total) if progress else None
+        for item in items:
+            yield item
+            if progress and task is not None:
+                progress.advance(task)
 
 
 def confirm(question: str) -> None:
