@@ -1,4 +1,4 @@
-"""`query`: ask the warehouse one question, and print the answer for people or scripts."""
+"""`query`: run one statement in the warehouse, and print the answer for people or scripts."""
 
 import sys
 from pathlib import Path
@@ -60,12 +60,13 @@ def query(
 
     if as_json and as_csv:
         raise ConfigurationError("Use either --json or --csv.")
-    statement = _statement(sql, file)
-    bounds = Bounds(_seconds(timeout), limit)
-    _print(query_bounded(read_settings(config), statement, bounds), as_json=as_json, as_csv=as_csv)
+    statement = _read_statement(sql, file)
+    bounds = Bounds(_parse_timeout(timeout), limit)
+    _print_answer(query_bounded(read_settings(config), statement, bounds), as_json=as_json, as_csv=as_csv)
 
 
-def _seconds(timeout: str) -> float:
+def _parse_timeout(timeout: str) -> float:
+    """Return the seconds that --timeout allows. Raises ConfigurationError."""
     try:
         seconds = parse_duration(timeout).total_seconds()
     except ValueError as error:
@@ -75,7 +76,8 @@ def _seconds(timeout: str) -> float:
     return seconds
 
 
-def _statement(sql: str, file: Path | None) -> str:
+def _read_statement(sql: str, file: Path | None) -> str:
+    """Return the statement of the argument, of standard input or of a file. Raises ConfigurationError."""
     if bool(sql) == bool(file):
         raise ConfigurationError(
             'Give one statement: as the argument, as "-" on standard input, or in a --file.'
@@ -91,7 +93,7 @@ def _statement(sql: str, file: Path | None) -> str:
         raise ConfigurationError(f"{file or 'standard input'} is not UTF-8 text") from None
 
 
-def _print(answer: "Answer", *, as_json: bool, as_csv: bool) -> None:
+def _print_answer(answer: "Answer", *, as_json: bool, as_csv: bool) -> None:
     if as_json:
         print_json([dict(zip(answer.columns, map(json_value, row), strict=True)) for row in answer.rows])
     elif as_csv:

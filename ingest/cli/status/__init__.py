@@ -1,4 +1,4 @@
-"""`status`: a verdict on the whole product, the worst first."""
+"""`status`: a verdict on everything that runs and is stored, the worst first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,9 +18,9 @@ from ingest.clock import is_future
 from ingest.duration import describe_duration
 from ingest.finding import Finding, State
 
-_HEADLINES = {
-    0: ("healthy", "bold green"),
-    1: ("needs attention", "bold red"),
+_HEADLINES: dict[int, tuple[str, str]] = {
+    ExitCode.OK: ("healthy", "bold green"),
+    ExitCode.FAILED: ("needs attention", "bold red"),
     ExitCode.UNAVAILABLE: ("cannot be judged", "bold red"),
 }
 _MARKS = {
@@ -46,14 +46,14 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
     findings = judge(facts, settings, now)
     code = exit_code(findings)
     if as_json:
-        print_json(_document(facts, findings, code), _plain)
+        print_json(_to_json(facts, findings, code), _json_default)
     else:
-        _show(facts, findings, code, now)
+        _print_status(facts, findings, code, now)
     if code:
         raise typer.Exit(code)
 
 
-def _document(facts: Facts, findings: Sequence[Finding], code: int) -> dict[str, Any]:
+def _to_json(facts: Facts, findings: Sequence[Finding], code: int) -> dict[str, Any]:
     return {
         "healthy": code == 0,
         "verdict": _HEADLINES[code][0],
@@ -76,40 +76,39 @@ def _document(facts: Facts, findings: Sequence[Finding], code: int) -> dict[str,
     }
 
 
-def _plain(value: Any) -> Any:
+def _json_default(value: Any) -> Any:
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
 
 
-def _show(facts: Facts, findings: Sequence[Finding], code: int, now: datetime) -> None:
-    """Prose is wrapped between words; a table too wide for the terminal becomes a list of its rows."""
+def _print_status(facts: Facts, findings: Sequence[Finding], code: int, now: datetime) -> None:
     console = Console()
     print_line(_HEADLINES[code])
     verdict = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 1))
     for finding in findings:
         verdict.add_row(styled(*_MARKS[finding.state]), f"{finding.check}: {finding.sentence}")
     console.print(verdict)
-    _show_rows(console, "accounts", _account_rows(facts, now))
-    _show_rows(console, "waiting to be loaded", _topic_rows(facts, now))
-    _show_rows(
+    _print_section(console, "accounts", _account_rows(facts, now))
+    _print_section(console, "waiting to be loaded", _topic_rows(facts, now))
+    _print_section(
         console,
         "spool files",
         [{**file, "oldest": _ago(file["oldest"], now)} for file in facts.spool.get("files") or ()],
     )
     tables = [
-        {"table": row["table"], "rows": _or(row["rows"], "not there")}
+        {"table": row["table"], "rows": "not there" if row["rows"] is None else row["rows"]}
         for row in facts.warehouse.get("tables") or ()
     ]
-    _show_rows(console, "tables", tables)
+    _print_section(console, "tables", tables)
 
 
-def _show_rows(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _print_section(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         console.print()
         print_table(rows, title)
 
 
 def _account_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
-    """What is known of each account, from the warehouse, the receiver and reconciliation."""
+    """Return a row for each account, from what the warehouse, the receiver and reconciliation say of it."""
     answers, subscriptions = outcomes(facts), subscription_states(facts)
     runs = {(row["vendor"], row["account"]): row for row in facts.warehouse.get("reconciliations") or ()}
     letters = facts.warehouse.get("open_dead_letters") or {}
@@ -147,7 +146,3 @@ def _ago(moment: datetime | None, now: datetime) -> str:
     if moment is None:
         return "never"
     return "in the future" if is_future(moment, now) else f"{describe_duration(now - moment)} ago"
-
-
-def _or(value: Any, otherwise: str) -> Any:
-    return otherwise if value is None else value
