@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.cli.check.run import Check, run_lanes
+from ingest.cli.check.run import Check, run_groups
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, ok
 from tests.cli.command import ingest
@@ -100,22 +100,22 @@ def test_what_alone_cannot_be_reached_has_the_exit_code_for_that(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [], "it only looked"
 
 
-def names(lanes: list[list[Check]], limit: float = 60.0) -> dict[str, str]:
+def names(groups: list[list[Check]], limit: float = 60.0) -> dict[str, str]:
     return {
         check.name: "; ".join(finding.sentence for finding in findings)
-        for check, findings in run_lanes(lanes, limit)
+        for check, findings in run_groups(groups, limit)
     }
 
 
-def test_a_check_that_hangs_is_named_and_holds_up_its_lane_alone() -> None:
+def test_a_check_that_hangs_is_named_and_holds_up_its_group_alone() -> None:
     go_on = threading.Event()
     hangs = Check("warehouse", lambda: [ok("warehouse", str(go_on.wait()))])
-    lanes = [
+    groups = [
         [hangs, Check("webhooks", lambda: [ok("webhooks", "fine")])],
         [Check("log", lambda: [ok("log", "fine")])],
     ]
     try:
-        assert names(lanes, 0.05) == {
+        assert names(groups, 0.05) == {
             "warehouse": "no answer within 0 s",
             "webhooks": "not checked, because warehouse takes too long",
             "log": "fine",
