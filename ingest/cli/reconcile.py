@@ -1,9 +1,9 @@
-"""`reconcile`: what the vendors have, compared with the warehouse, and repaired; shown while it runs and when it is done."""
+"""`reconcile`: compare what the vendors have with the warehouse, repair the differences, and print them."""
 
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LINE_SECONDS = 5.0
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 _STOP_SECONDS = 10.0
 _COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
-# What is worth a line when there is any.
-_RARE = {
+# Counts that get a line of their own where they are not zero.
+_REMARKS = {
     "untold": "in a state that the vendor sends no webhook for, loaded too",
     "newer_here": "newer here than in the vendor's list, not changed",
     "unreadable": "not readable, see the table dead_letters",
@@ -126,15 +126,15 @@ def reconcile(
     try:
         with (
             show_waits(),
-            _shown(as_json) as follow,
-            _reconciler(settings, follow, dry_run=dry_run) as reconciler,
+            _show_progress(quiet=as_json) as on_progress,
+            _open_reconciler(settings, on_progress, dry_run=dry_run) as reconciler,
         ):
             reports = reconciler.run(accounts, wanted)
     except KeyboardInterrupt:
         raise Stopped(
             "stopped: what was appended will be loaded; run it again with the same --since and --until to go on from here"
         ) from None
-    _tell(reports, wanted.dry_run, as_json)
+    _print_reports(reports, dry_run=dry_run, as_json=as_json)
     if code := max(map(_exit_code, reports), default=0):
         raise typer.Exit(code)
 
@@ -153,21 +153,21 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     serve_admin(settings.reconcile, "reconcile", {**_probes(settings), "settings": live.findings})
     with (
         announcing(lambda line: log.info("reconcile.waiting", why=line)),
-        _reconciler(settings, lambda *_: None, stop=stop) as reconciler,
+        _open_reconciler(settings, lambda *_: None, stop=stop) as reconciler,
     ):
         watch = Watch(settings, live.current, accounts, reconciler, heard_from(settings))
-        # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
-        work = threading.Thread(target=watch.run, args=(stop,), name="watch", daemon=True)
-        work.start()
-        while work.is_alive() and not stop.wait(_LOOK_SECONDS):
+        # In a thread that a stop may cut off, which loses nothing: a vendor may have it wait for minutes.
+        worker = threading.Thread(target=watch.run, args=(stop,), name="watch", daemon=True)
+        worker.start()
+        while worker.is_alive() and not stop.wait(_POLL_SECONDS):
             pass
-        work.join(_STOP_SECONDS)
-    if not stop.is_set():
-        raise typer.Exit(1)  # it died, and its traceback is in the log; `ingest up` starts it again
+        worker.join(_STOP_SECONDS)
+    if not stop.is_set():  # it died, and its traceback is in the log; `ingest up` starts it again
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _probes(settings: Settings) -> "dict[str, Probe]":
-    """What a comparison and its repairs need; each vendor's own trouble is in the metrics."""
+    """Return probes of what a comparison and its repairs need. A vendor's own trouble is in the metrics instead."""
     from ingest.probing import AppendProbe, probe_loaded
     from ingest.warehouse.reach import reach
 
@@ -180,15 +180,15 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
 
 
 @contextmanager
-def _reconciler(
-    settings: Settings, follow: "Follow", *, dry_run: bool = False, stop: threading.Event | None = None
+def _open_reconciler(
+    settings: Settings, on_progress: "Follow", *, dry_run: bool = False, stop: threading.Event | None = None
 ) -> "Iterator[Reconciler]":
     from ingest.warehouse.bookings import StoredBookings
     from receivers.reconcile.run import Reconciler
 
     producer = None if dry_run else settings.build_log().producer()
     try:
-        yield Reconciler(settings, StoredBookings(settings), producer, follow, stop or threading.Event())
+        yield Reconciler(settings, StoredBookings(settings), producer, on_progress, stop or threading.Event())
     finally:
         if producer:
             producer.close()
@@ -196,46 +196,50 @@ def _reconciler(
 
 def _exit_code(report: "Report") -> int:
     if report.failure:
-        return 2 if isinstance(report.failure, VendorRefused | ConfigurationError) else ExitCode.UNAVAILABLE
+        is_refused = isinstance(report.failure, VendorRefused | ConfigurationError)
+        return ExitCode.REFUSED if is_refused else ExitCode.UNAVAILABLE
     if report.unrecorded:
         return ExitCode.UNAVAILABLE
-    return 0 if report.settled else 1
+    return ExitCode.OK if report.settled else ExitCode.FAILED
 
 
 @contextmanager
-def _shown(quiet: bool) -> "Iterator[Follow]":
-    """A live table on a terminal, a line per account now and then elsewhere."""
+def _show_progress(*, quiet: bool) -> "Iterator[Follow]":
+    """Show a live table on a terminal, a line for each account now and then elsewhere. Yields what is to be called with an account's progress."""
     console = Console(stderr=True, quiet=quiet)
-    latest: dict[str, tuple[Counts, str]] = {}
-    lock, line_at = threading.Lock(), time.monotonic()
+    progress: dict[str, tuple[Counts, str]] = {}
+    lock, next_line = threading.Lock(), time.monotonic()
 
-    def follow(account: str, counts: "Counts", reach: str) -> None:
-        nonlocal line_at
+    def show_live(account: str, counts: "Counts", reach: str) -> None:
         with lock:
-            latest[account] = (counts, reach)
-            if live:
-                live.update(_progress(latest))
-            elif time.monotonic() >= line_at:
-                line_at = time.monotonic() + _LINE_SECONDS
-                for name, (one, at) in latest.items():
-                    console.print(f"{name}: {one.seen} seen, {one.missed} missed, {at}", soft_wrap=True)
+            progress[account] = (counts, reach)
+            live.update(_progress_table(progress))
 
-    live = Live(console=console, transient=True) if console.is_terminal and not quiet else None
-    if not live:
-        yield follow
+    def print_lines(account: str, counts: "Counts", reach: str) -> None:
+        nonlocal next_line
+        with lock:
+            progress[account] = (counts, reach)
+            if time.monotonic() < next_line:
+                return
+            next_line = time.monotonic() + _LINE_SECONDS
+            for name, (latest, until) in progress.items():
+                console.print(f"{name}: {latest.seen} seen, {latest.missed} missed, {until}", soft_wrap=True)
+
+    if not console.is_terminal or quiet:
+        yield print_lines
         return
-    with live:
-        yield follow
+    with Live(console=console, transient=True) as live:
+        yield show_live
 
 
-def _progress(latest: "dict[str, tuple[Counts, str]]") -> Table:
+def _progress_table(progress: "Mapping[str, tuple[Counts, str]]") -> Table:
     table = new_table("account", "window", "seen", "missed", "repaired", title="reconciling")
-    for account, (counts, reach) in sorted(latest.items()):
+    for account, (counts, reach) in sorted(progress.items()):
         table.add_row(account, reach, *map(str, (counts.seen, counts.missed, counts.repaired)))
     return table
 
 
-def _tell(reports: "Sequence[Report]", dry_run: bool, as_json: bool) -> None:
+def _print_reports(reports: "Sequence[Report]", *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json(
             [
@@ -244,32 +248,30 @@ def _tell(reports: "Sequence[Report]", dry_run: bool, as_json: bool) -> None:
             ]
         )
         return
-    table = new_table("account", *_COLUMNS, "seconds", whole=["account"])
+    table = new_table("account", *_COLUMNS, "seconds", unfolded=["account"])
     for report in reports:
         row = report.columns()
-        table.add_row(
-            report.account, *(str(row[name]) for name in _COLUMNS), f"{row['duration_seconds']:.1f}"
-        )
+        counts = (str(row[name]) for name in _COLUMNS)
+        table.add_row(report.account, *counts, f"{row['duration_seconds']:.1f}")
     Console().print(table)
     for report in reports:
-        _remark(report, dry_run)
+        _print_remarks(report, dry_run=dry_run)
 
 
-def _remark(report: "Report", dry_run: bool) -> None:
-    """What is not in the table."""
-    row, named = report.columns(), f"{report.vendor}/{report.account}"
-    for name, meaning in _RARE.items():
+def _print_remarks(report: "Report", *, dry_run: bool) -> None:
+    """Print what the table does not say."""
+    row, source = report.columns(), f"{report.vendor}/{report.account}"
+    for name, meaning in _REMARKS.items():
         if row[name]:
             print_line(f"{report.account}: {counted(row[name], 'booking')} {meaning}")
     if report.unproven:
-        print_line(("not marked as gone", "red"), f" {named}: {report.unproven}")
+        print_line(("not marked as gone", "red"), f" {source}: {report.unproven}")
     if report.failure:
-        print_line(("failed", "red"), f" {named}: {report.failure}")
+        print_line(("failed", "red"), f" {source}: {report.failure}")
     elif missing := report.counts.missed - report.counts.repaired:
-        print_line(
-            f"{named}: {counted(missing, 'booking')} {'to repair' if dry_run else 'not repaired yet: run it again'}"
-        )
+        what = "to repair" if dry_run else "not repaired yet: run it again"
+        print_line(f"{source}: {counted(missing, 'booking')} {what}")
     if report.unrecorded:
         print_line(
-            ("not recorded yet", "red"), f" {named}: {report.unrecorded}; the next run tells what was found"
+            ("not recorded yet", "red"), f" {source}: {report.unrecorded}; the next run tells what was found"
         )
