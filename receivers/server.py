@@ -27,7 +27,8 @@ from ingest.settings.live import Live
 from ingest.settings.sources import load_settings, watched_paths
 from ingest.sockets import bind
 from receivers import clock
-from receivers.app import create_app, ready_accounts
+from receivers.accounts import ready_accounts
+from receivers.app import create_app
 from receivers.http_protocol import HttpConfig
 from receivers.spool.folder import readiness
 from receivers.spool.left import hand_on

@@ -24,7 +24,7 @@ def up(config: Config = None) -> None:
     Example:
         ingest up   # stop with Ctrl-C: what was accepted is kept, what was not loaded is loaded next time
     """
-    from receivers.app import ready_accounts
+    from receivers.accounts import ready_accounts
 
     ready_accounts(read_settings(config))
     configure_logging("up")

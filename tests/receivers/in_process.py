@@ -19,7 +19,8 @@ from ingest.log import Record
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer
 from ingest.settings import Settings
 from ingest.vendors import Account
-from receivers.app import build_app, ready_accounts
+from receivers.accounts import ready_accounts
+from receivers.app import build_app
 from tests.receivers.requests import Request
 
 

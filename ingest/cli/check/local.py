@@ -23,7 +23,7 @@ Listener = tuple[str, str, int]
 
 def check_accounts(settings: Settings) -> list[Finding]:
     """Check that every account has a webhook secret, and one of its own."""
-    from receivers.app import RISK_OF_SHARING, ready_accounts
+    from receivers.accounts import RISK_OF_SHARING, ready_accounts
 
     names = [f"{vendor}/{name}" for vendor, name in ready_accounts(settings)]
     shared = [
