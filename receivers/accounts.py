@@ -28,8 +28,8 @@ def ready_accounts(settings: Settings) -> Accounts:
         raise ConfigurationError(
             f"no webhook secret for account {', '.join(names)}: set {variables}, or webhook_secrets in the secrets file"
         )
-    for names in settings.sharing_secrets():
-        log.warning("accounts.same_secret", accounts=names, why=RISK_OF_SHARING)
+    for sharing in settings.sharing_secrets():
+        log.warning("accounts.same_secret", accounts=sharing, why=RISK_OF_SHARING)
     return settings.build_accounts()
 
 

@@ -62,8 +62,8 @@ def parse_instant(option: str, text: str, now: datetime) -> datetime:
             duration: timedelta = _DURATION.validate_python(text)
             instant = now - duration
             # Whole days begin at midnight, so that a run that is started again covers the same span.
-            midnight = {"hour": 0, "minute": 0, "second": 0, "microsecond": 0}
-            return instant.replace(**midnight) if _DAYS.fullmatch(text) else instant
+            is_days = _DAYS.fullmatch(text)
+            return instant.replace(hour=0, minute=0, second=0, microsecond=0) if is_days else instant
         instant = datetime.fromisoformat(text)
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else utc(instant)
     except (ValueError, ValidationError, OverflowError):

@@ -22,7 +22,7 @@ def text_table(columns: Row, rows: Sequence[Row], width: int, *, ascii_only: boo
 
 def _grid(rows: Sequence[Row], widths: Sequence[int], box: str) -> Iterator[str]:
     """Yield the lines of a grid. `box`: its vertical line, its horizontal line and their crossing."""
-    vertical, horizontal, crossing = box
+    vertical, horizontal, crossing = tuple(box)
     yield from _grid_row(rows[0], widths, vertical)
     yield crossing.join(horizontal * (width + 2) for width in widths)
     for row in rows[1:]:

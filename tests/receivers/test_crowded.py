@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import LogUnavailable
-from receivers.in_flight import InFlight, Room, Shared
+from receivers.in_flight import Capacity, FairShare, InFlight
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import writing_to
 from tests.receivers.requests import SALES, SECRET, booking, raw, subject
@@ -207,37 +207,37 @@ def test_what_an_account_holds_is_there_again_when_it_is_done(start: Start) -> N
 def test_however_much_is_asked_for_no_more_is_given_than_there_is_and_a_newcomer_finds_some(
     asked: list[tuple[str, int]],
 ) -> None:
-    shared = Shared(1000)
+    shared = FairShare(1000)
     held = {"a": 0, "b": 0, "c": 0}
     for account, amount in asked:
-        if shared.take(account, amount):
+        if shared.acquire(account, amount):
             held[account] += amount
-    assert shared.taken == sum(held.values()) <= 1000
-    assert shared.take("a newcomer", 1000 // 8), "four accounts: what is left is at least a part in eight"
+    assert shared.used == sum(held.values()) <= 1000
+    assert shared.acquire("a newcomer", 1000 // 8), "four accounts: what is left is at least a part in eight"
     for account, amount in held.items():
-        shared.give_back(account, amount)
-    assert shared.taken == 1000 // 8
+        shared.release(account, amount)
+    assert shared.used == 1000 // 8
 
 
 @given(parts=st.lists(st.integers(1, 40), min_size=1, max_size=100))
 def test_half_of_it_is_there_for_an_account_that_is_alone_in_whatever_parts_it_is_asked_for(
     parts: list[int],
 ) -> None:
-    shared = Shared(2 * sum(parts) + 1)
-    assert all(shared.take("sales", part) for part in parts)
-    assert not shared.take("sales", 2), "and no more than that can be relied on"
+    shared = FairShare(2 * sum(parts) + 1)
+    assert all(shared.acquire("sales", part) for part in parts)
+    assert not shared.acquire("sales", 2), "and no more than that can be relied on"
 
 
 def test_bytes_that_wait_for_the_log_count_until_it_has_resolved_them() -> None:
     in_flight, waiting = InFlight(10, 1000), Future[None]()
-    with in_flight.request("sales") as held:
-        held.take(600)
-        held.until(waiting)
-    with in_flight.request("sales") as held, pytest.raises(LogUnavailable, match="in_flight_limit"):
-        held.take(600)
+    with in_flight.reserve("sales") as reservation:
+        reservation.add(600)
+        reservation.release_bytes_after(waiting)
+    with in_flight.reserve("sales") as reservation, pytest.raises(LogUnavailable, match="in_flight_limit"):
+        reservation.add(600)
     waiting.set_result(None)
-    with in_flight.request("sales") as held:
-        held.take(600)
+    with in_flight.reserve("sales") as reservation:
+        reservation.add(600)
 
 
 @contextmanager
@@ -328,27 +328,27 @@ def test_connections_with_requests_that_wait_for_the_log_do_not_make_room(start:
 
 def test_a_body_that_makes_progress_is_not_dropped_for_others_and_one_that_trickles_is() -> None:
     in_flight = InFlight(10, 20 * 16 * 1024)
-    with in_flight.request("sales") as steady, in_flight.request("sales") as trickling:
+    with in_flight.reserve("sales") as steady, in_flight.reserve("sales") as trickling:
         for _ in range(5):
-            trickling.take(1)
-            steady.take(16 * 1024)
-        with in_flight.request("sales") as another:
-            another.take(4 * 16 * 1024)
-            steady.take(16 * 1024)
+            trickling.add(1)
+            steady.add(16 * 1024)
+        with in_flight.reserve("sales") as another:
+            another.add(4 * 16 * 1024)
+            steady.add(16 * 1024)
             with pytest.raises(LogUnavailable, match="was not whole"):
-                trickling.take(1)
+                trickling.add(1)
 
 
 def test_a_whole_body_is_dropped_for_nobody_and_what_was_dropped_is_given_back_once() -> None:
     in_flight, waiting = InFlight(4, 1000), Future[None]()
-    with in_flight.request("sales") as whole, in_flight.request("sales") as unfinished:
-        unfinished.take(100)
-        whole.take(300)
-        whole.until(waiting)
-        with in_flight.request("sales") as another:
-            another.take(150)
+    with in_flight.reserve("sales") as whole, in_flight.reserve("sales") as unfinished:
+        unfinished.add(100)
+        whole.add(300)
+        whole.release_bytes_after(waiting)
+        with in_flight.reserve("sales") as another:
+            another.add(150)
     waiting.set_result(None)
-    assert in_flight.bytes.taken == 0
+    assert in_flight.bytes.used == 0
 
 
 _STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 400), st.booleans()), max_size=60)
@@ -358,24 +358,24 @@ _STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 400), st.bool
 def test_what_still_arrives_takes_half_at_most_and_never_keeps_an_account_from_what_it_could_have_without(
     steps: list[tuple[str, int, bool]],
 ) -> None:
-    room, alone = Room(1000), Shared(1000)
+    capacity, alone = Capacity(1000), FairShare(1000)
     arriving: dict[str, list[int]] = {}
 
     def drop(account: str) -> bool:
         if not arriving.get(account):
             return False
         amount = arriving[account].pop(0)
-        room.keep(account, amount)
-        room.give_back(account, amount)
+        capacity.complete(account, amount)
+        capacity.release(account, amount)
         return True
 
     for account, amount, whole in steps:
-        took = room.take(account, amount, drop)
+        took = capacity.acquire(account, amount, drop)
         if took and whole:
-            room.keep(account, amount)
-            assert alone.take(account, amount)
+            capacity.complete(account, amount)
+            assert alone.acquire(account, amount)
         elif took:
             arriving.setdefault(account, []).append(amount)
         unverified = sum(map(sum, arriving.values()))
         assert unverified <= max(500, amount)
-        assert room.taken == alone.taken + unverified <= 1000
+        assert capacity.used == alone.used + unverified <= 1000

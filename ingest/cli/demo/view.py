@@ -147,7 +147,7 @@ def show_summary(outcome: Outcome) -> None:
 
 def _repairs(repair: Repair) -> Table:
     title = f"reconciliation found {repair.total('missed')} bookings whose last change was missed, of {repair.lost} that were lost"
-    table = new_table("account", *_COLUMNS, title=title, whole=["account"])
+    table = new_table("account", *_COLUMNS, title=title, unfolded=["account"])
     for report in repair.reports:
         table.add_row(report["account"], *(str(report[column]) for column in _COLUMNS))
     table.add_row("all", *(str(repair.total(column)) for column in _COLUMNS), style="bold")
