@@ -22,7 +22,7 @@ from ingest.telemetry import configure_logging
 from receivers.accounts import Accounts, ReloadingAccounts, accounts_with_secrets
 from receivers.refusals import Refusals
 from receivers.site import SITE_HEADER, site_of
-from receivers.spool.folder import open_spooling
+from receivers.spool.folder import open_producer
 from receivers.unacknowledged import WatchedProducer
 from receivers.webhook import Webhooks
 
@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     accounts = ReloadingAccounts(
         lambda: accounts_with_secrets(load_settings()), watched_paths(), first=accounts_with_secrets(settings)
     )
-    return build_app(settings, accounts, open_spooling(settings))
+    return build_app(settings, accounts, open_producer(settings))
 
 
 def build_app(settings: Settings, accounts: Accounts, producer: Producer) -> Starlette:

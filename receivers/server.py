@@ -30,8 +30,7 @@ from receivers import clock
 from receivers.accounts import ready_accounts
 from receivers.app import create_app
 from receivers.http_protocol import HttpConfig
-from receivers.spool.folder import readiness
-from receivers.spool.left import hand_on
+from receivers.spool.folder import drain_leftovers, readiness
 from receivers.spool.owner import require_own_spool
 
 log = structlog.get_logger()
@@ -58,7 +57,7 @@ def serve(settings: Settings) -> None:
         {"receiver": lambda: [*_readiness(settings, probe, listening), *live.findings()]},
     )
     if not settings.uses_spool:
-        hand_on(settings)
+        drain_leftovers(settings)
     sock = bind(receiver.host, receiver.port, "receiver.port")
     listening.set()
     port: int = sock.getsockname()[1]

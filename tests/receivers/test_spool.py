@@ -17,7 +17,8 @@ from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import extent
 from receivers.spool import SpoolingProducer
-from receivers.spool.file import SpoolFile, claim, records_in
+from receivers.spool.file import SpoolFile, count_records
+from receivers.spool.folder import claim_files
 from tests.receivers.gate import Gate
 from tests.receivers.running import PATIENCE, wait_for
 
@@ -46,7 +47,7 @@ def spooling(tmp_path: Path) -> Iterator[Open]:
 
         def one(gate: Gate, after: float = SOON, limit: int = 64 * MIB) -> SpoolingProducer:
             return opened.enter_context(
-                closing(SpoolingProducer(gate, claim(tmp_path, [TOPIC], limit), after))
+                closing(SpoolingProducer(gate, claim_files(tmp_path, [TOPIC], limit), after))
             )
 
         yield one
@@ -67,7 +68,7 @@ def values(*numbers: int) -> list[bytes]:
 
 def waiting(folder: Path) -> int:
     with closing(SpoolFile(folder / "spool-000.db", [TOPIC], MIB)) as spool:
-        return spool.waiting()
+        return spool.record_count()
 
 
 def test_what_the_log_acknowledges_never_touches_the_spool(spooling: Open, tmp_path: Path) -> None:
@@ -233,10 +234,12 @@ def test_a_spool_that_somebody_deletes_is_not_waited_for(spooling: Open, tmp_pat
 
 def test_every_worker_has_a_file_of_its_own_and_takes_over_what_a_dead_one_left(tmp_path: Path) -> None:
     with ExitStack() as opened:
-        first, second = (opened.enter_context(closing(claim(tmp_path, [TOPIC], MIB)[0])) for _ in range(2))
+        first, second = (
+            opened.enter_context(closing(claim_files(tmp_path, [TOPIC], MIB)[0])) for _ in range(2)
+        )
         assert first.path != second.path
         second.append(TOPIC, [record(2)]).result(PATIENCE)
-    [own, left] = claim(tmp_path, [TOPIC], MIB)
+    [own, left] = claim_files(tmp_path, [TOPIC], MIB)
     assert (own.path, left.path) == (first.path, second.path)
     gate = Gate()
     with closing(SpoolingProducer(gate, [own, left], SOON)) as producer:
@@ -245,7 +248,7 @@ def test_every_worker_has_a_file_of_its_own_and_takes_over_what_a_dead_one_left(
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    [spool] = claim(tmp_path / "spool", [TOPIC], MIB)
+    [spool] = claim_files(tmp_path / "spool", [TOPIC], MIB)
     with closing(spool):
         modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "spool").iterdir()}
         assert modes == {0o600}
@@ -254,7 +257,7 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 def test_a_broken_file_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "spool-000.db").write_bytes(b"no database at all " * 300)
-    [spool] = claim(tmp_path, [TOPIC], MIB)
+    [spool] = claim_files(tmp_path, [TOPIC], MIB)
     with closing(spool):
         assert spool.path.name == "spool-001.db"
 
@@ -263,7 +266,7 @@ def leave_nine(folder: Path) -> None:
     """In a spool, by a process whose log was away and that is gone."""
     gate = Gate()
     gate.state = "failing"
-    with closing(SpoolingProducer(gate, claim(folder, [TOPIC], MIB), SOON)) as producer:
+    with closing(SpoolingProducer(gate, claim_files(folder, [TOPIC], MIB), SOON)) as producer:
         send(producer, *range(9))
 
 
@@ -284,7 +287,7 @@ class Flickering(Gate):
 def test_a_log_that_comes_back_between_two_records_of_a_booking_gets_them_in_order(tmp_path: Path) -> None:
     leave_nine(tmp_path)
     back = Flickering()
-    with closing(SpoolingProducer(back, claim(tmp_path, [TOPIC], MIB), SOON)):
+    with closing(SpoolingProducer(back, claim_files(tmp_path, [TOPIC], MIB), SOON)):
         wait_for(lambda: len(back.order()) == 9, "the spool is emptied")
     for booking in range(3):
         assert [one.value for one in back.taken if one.key.endswith(str(booking))] == values(
@@ -309,10 +312,10 @@ class Crashing(Gate):
 def test_an_error_that_nobody_thought_of_loses_nothing(tmp_path: Path) -> None:
     leave_nine(tmp_path)
     back = Crashing()
-    with closing(SpoolingProducer(back, claim(tmp_path, [TOPIC], MIB), SOON)) as producer:
+    with closing(SpoolingProducer(back, claim_files(tmp_path, [TOPIC], MIB), SOON)) as producer:
         wait_for(lambda: back.left < 2, "the first attempt")
         send(producer, 9)  # were it passed over, what comes after would be committed with it
-        wait_for(lambda: records_in(tmp_path / "spool-000.db") == 0, "the spool is emptied")
+        wait_for(lambda: count_records(tmp_path / "spool-000.db") == 0, "the spool is emptied")
     assert back.order() == values(*range(10))
 
 
@@ -325,7 +328,7 @@ def test_whatever_happens_nothing_acknowledged_is_lost_and_bookings_keep_their_o
     story: list[str | int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder, gate, sent = tmp_path_factory.mktemp("spool"), Gate(), 0
-    producer = SpoolingProducer(gate, claim(folder, [TOPIC], MIB), SOON)
+    producer = SpoolingProducer(gate, claim_files(folder, [TOPIC], MIB), SOON)
     try:
         for step in story:
             if isinstance(step, int):
@@ -334,7 +337,7 @@ def test_whatever_happens_nothing_acknowledged_is_lost_and_bookings_keep_their_o
                     future.result(PATIENCE)
             elif step == "restart":
                 producer.close()
-                producer = SpoolingProducer(gate, claim(folder, [TOPIC], MIB), SOON)
+                producer = SpoolingProducer(gate, claim_files(folder, [TOPIC], MIB), SOON)
             else:
                 gate.state = step  # type: ignore[assignment]  # the list's words are the gate's
         gate.state = "open"
