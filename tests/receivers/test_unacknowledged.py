@@ -100,17 +100,17 @@ def test_a_record_that_is_refused_says_nothing_of_the_log(
 def test_a_log_that_failed_is_probed_until_it_takes_records_although_nobody_delivers(
     watched: WatchedProducer, gate: Gate, clock: Clock
 ) -> None:
-    watched.look()
+    watched.update()
     assert gate.taken == [], "a log that works is not probed"
     gate.state = "failing"
     watched.append("topic", [RECORD])
     clock.now += 30
-    watched.look()
+    watched.update()
     assert watched.seconds == 30
     gate.state = "open"
-    watched.look()
+    watched.update()
     assert (watched.seconds, gate.taken) == (0, [PROBE])
-    watched.look()
+    watched.update()
     assert gate.taken == [PROBE]
 
 
@@ -122,7 +122,7 @@ def test_a_log_that_is_silent_gets_one_probe_at_a_time(
     gate.state = "silent"
     for _ in range(3):
         clock.now += 10
-        watched.look()
+        watched.update()
     gate.take_silenced()
     assert gate.taken == [PROBE]
 
