@@ -40,7 +40,7 @@ from ingest.errors import (
 )
 from ingest.event import Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import APPEND_SECONDS, Change, Consumer, Producer, StoredRecord
+from ingest.log import APPEND_SECONDS, Consumer, PositionChange, Producer, StoredRecord
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
@@ -56,7 +56,7 @@ from ingest.telemetry import (
     RECONCILIATIONS,
     UNKNOWN_STATUS,
 )
-from ingest.undone import Undone
+from ingest.undone import UndoneWork
 from ingest.vendors.mapping import BookingMapper
 
 log = structlog.get_logger()
@@ -92,7 +92,9 @@ class Loader:
         """`current` tells the accounts of now, where they may change while it runs."""
         self._settings = self._mapped = settings
         self._current = current or (lambda: settings)
-        self.undone = Undone("consumer", settings.consumer.undone_limit, lambda: blockers(settings.warehouse))
+        self.undone = UndoneWork(
+            "consumer", settings.consumer.undone_limit, lambda: blockers(settings.warehouse)
+        )
         self._consumer = consumer
         self._producer = producer
         self._warehouse = warehouse
@@ -108,7 +110,7 @@ class Loader:
             None  # the consumer's generation in which the warehouse had what the commits depend on
         )
         self._depends_on: frozenset[str] = frozenset()  # the loads that they depend on
-        self._changes: list[Change] = []  # of the log, not noted yet
+        self._changes: list[PositionChange] = []  # of the log, not noted yet
         self._load_id = ""  # of this batch's newest load
         self._lag_due = 0.0
         self.trouble: IngestError | None = None

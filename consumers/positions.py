@@ -7,7 +7,7 @@ import structlog
 
 from consumers.warehouse import Warehouse
 from ingest.event import Event
-from ingest.log import APPEND_SECONDS, Change, Consumer, Partition, Producer, wait_until_durable
+from ingest.log import APPEND_SECONDS, Consumer, Partition, PositionChange, Producer, wait_until_durable
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.loss import build_loss_note
 from ingest.settings import Settings
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 After = Mapping[Partition, Bookmark | None]
 
 
-def note_changes(changes: Sequence[Change], settings: Settings, producer: Producer) -> None:
+def note_changes(changes: Sequence[PositionChange], settings: Settings, producer: Producer) -> None:
     """Tells of a changed log, and has reconciliation compare its accounts: what was lost before it was loaded only the vendors still have.
 
     Raises LogUnavailable.
@@ -92,7 +92,7 @@ def go_back(consumer: Consumer, after: After, *, is_new: bool) -> None:
         )
 
 
-def _loss_notes(change: Change, settings: Settings) -> Iterator[Event]:
+def _loss_notes(change: PositionChange, settings: Settings) -> Iterator[Event]:
     what = f"{change.partition.topic}/{change.partition.number}/{change.before}"
     for name, account in settings.accounts.items():
         if settings.topic(account.vendor) == change.partition.topic:

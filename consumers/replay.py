@@ -204,7 +204,7 @@ class Replay:
 
     def _takes(self, stored: StoredRecord) -> bool:
         self.report.read += 1
-        if reason := why_skipped(stored, self._wanted, self._reader.first):
+        if reason := why_skipped(stored, self._wanted, self._reader.first_offset):
             self.report.skipped[reason] += 1
             return False
         received = received_at(stored)

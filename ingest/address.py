@@ -29,7 +29,10 @@ class Address(NamedTuple):
 
 
 def local_address(host: str, port: int) -> Address:
-    """Return the address at which this machine reaches a listener on `host`, which is on loopback for all addresses."""
+    """Return the address at which this machine reaches a listener on `host`.
+
+    A listener on all addresses is reached on loopback.
+    """
     if is_ip(host) and ip_address(host).is_unspecified:
         return Address("::1" if ":" in host else "127.0.0.1", port)
     return Address(host, port)
@@ -57,7 +60,8 @@ def parse_address(text: str, default_port: int) -> Address:
         return Address(parse_host(address), default_port)
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= _LARGEST_PORT):
         raise ValueError(
-            f"has a port that is not a number from 1 to {_LARGEST_PORT}: write host:{default_port} or [::1]:{default_port}"
+            f"has a port that is not a number from 1 to {_LARGEST_PORT}: write host:{default_port} or"
+            f" [::1]:{default_port}"
         )
     return Address(parse_host(host), int(port))
 
@@ -74,7 +78,8 @@ def parse_web_address(text: str) -> str:
         )
     if re.search(r"[?#\s]", url):
         raise ValueError(
-            "must not contain blanks, a query (?) or a fragment (#): write for example https://hooks.example.com/path"
+            "must not contain blanks, a query (?) or a fragment (#): write for example"
+            " https://hooks.example.com/path"
         )
     try:
         parts = urlsplit(url)
@@ -83,11 +88,13 @@ def parse_web_address(text: str) -> str:
         has_host = False
     if "@" in url.split("/")[2]:
         raise ValueError(
-            "must not contain a user or a password, because it is shown in logs: write for example https://hooks.example.com"
+            "must not contain a user or a password, because it is shown in logs: write for example"
+            " https://hooks.example.com"
         )
     if not has_host:
         raise ValueError(
-            "has no valid host and port: write for example https://hooks.example.com, or http://[::1]:8080 with IPv6"
+            "has no valid host and port: write for example https://hooks.example.com, or http://[::1]:8080"
+            " with IPv6"
         )
     return url
 
@@ -104,7 +111,8 @@ def is_ip(text: str) -> bool:
 def _can_be_resolved(host: str) -> bool:
     """Return whether a text has the form of a host name: no empty part, and none of more than 63 bytes.
 
-    Python's resolver raises another error than OSError for others: https://docs.python.org/3/library/codecs.html#module-encodings.idna
+    Python's resolver raises another error than OSError for others:
+    https://docs.python.org/3/library/codecs.html#module-encodings.idna
     """
     try:
         host.encode("idna")

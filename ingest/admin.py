@@ -27,7 +27,10 @@ Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
 
 
 def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None) -> Starlette:
-    """Build the application; `ready` returns its findings. With a token, callers need `Authorization: Bearer <token>`."""
+    """Build the application; `ready` returns its findings.
+
+    With a token, callers need `Authorization: Bearer <token>`.
+    """
 
     def guarded(request: Request, answer: Callable[[], Response]) -> Response:
         if token and not _authorized(request, token):
@@ -83,7 +86,8 @@ def check_admin(settings: Listener, section: str) -> None:
     """Raise ConfigurationError when other machines could reach the listener without a token."""
     if not settings.admin_token and not _is_loopback(settings.admin_host):
         raise ConfigurationError(
-            f"the admin listener on {settings.admin_host} needs {section}.admin_token: set it, or use {section}.admin_host = 127.0.0.1"
+            f"the admin listener on {settings.admin_host} needs {section}.admin_token: set it, or use"
+            f" {section}.admin_host = 127.0.0.1"
         )
 
 

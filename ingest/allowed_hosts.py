@@ -1,4 +1,4 @@
-"""Middleware that refuses requests for other host names, so that no web page can reach a listener by DNS rebinding."""
+"""Middleware that refuses requests for other host names, against DNS rebinding by web pages."""
 
 from collections.abc import Collection
 
@@ -19,7 +19,7 @@ class AllowedHosts:
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str], setting: str) -> None:
-        """`setting` is named in the answer as the one to add a host name to."""
+        """Allow `names`; the answer to others names `setting` as the one to add a host name to."""
         self._app, self._names = app, {"localhost", *map(_normalized, names)}
         self._refusal = PlainTextResponse(
             f"the host name in the URL is not allowed here: add it to {setting}\n", _MISDIRECTED

@@ -8,13 +8,14 @@ from ingest.instant import format_instant
 
 # How far two machines' clocks may differ without one of them being called wrong.
 CLOCK_SKEW = timedelta(minutes=5)
-# How far reconciliation looks back when the time up to which everything was compared is in the future: nobody knows how far that clock
-# was ahead.
+# How far reconciliation looks back when the time up to which everything was compared is in the future: nobody
+# knows how far that clock was ahead.
 LOOKBACK_IN_DOUBT = timedelta(days=31)
 
 CLOCK_REMEDY = "set this machine's clock, and keep it with NTP, for example timedatectl set-ntp true"
 
-# A smaller difference from the `Date` of an HTTP response proves nothing: that is cut to the second, and takes time to arrive.
+# A smaller difference from the `Date` of an HTTP response proves nothing: that is cut to the second, and
+# takes time to arrive.
 _LEAST_DIFFERENCE = timedelta(seconds=5)
 # The coarsest unit to which vendors cut times.
 _COARSEST = timedelta(minutes=1)
@@ -25,7 +26,7 @@ _INSTANT_LENGTH = len(format_instant(_LAST))
 
 
 def is_future(moment: datetime, now: datetime) -> bool:
-    """Return whether a time is further ahead of `now` than clocks may differ, and so of a clock that was wrong."""
+    """Return whether a time is further ahead of `now` than clocks may differ."""
     return moment > add_span(now, CLOCK_SKEW)
 
 
@@ -46,12 +47,12 @@ def is_ahead(version: str, limit: datetime) -> bool:
 
 
 def is_future_version(version: str, now: datetime) -> bool:
-    """Return whether a version, or either part of a row's, has a time further ahead of `now` than clocks may differ."""
+    """Return whether a version, or either part of a row's, has a time that `is_future`."""
     return is_ahead(version, add_span(now, CLOCK_SKEW))
 
 
 def is_long_before(version: str, moment: datetime) -> bool:
-    """Return whether a version has a time before `moment`, by more than the minute to which vendors may cut times."""
+    """Return whether a version's time is more than a minute, to which vendors may cut, before `moment`."""
     try:
         return version[:_INSTANT_LENGTH] < format_instant(moment - _COARSEST)
     except OverflowError:
@@ -59,7 +60,7 @@ def is_long_before(version: str, moment: datetime) -> bool:
 
 
 def with_instant(version: str, moment: datetime) -> str:
-    """Return a version with another time; the rest, which the vendor's module has put behind the time, is kept."""
+    """Return a version with another time; what the vendor's module has put behind the time is kept."""
     return f"{format_instant(moment)}{version[_INSTANT_LENGTH:]}"
 
 
@@ -72,10 +73,10 @@ def server_time(headers: Mapping[str, str]) -> datetime | None:
 
 
 def clock_ahead(headers: Mapping[str, str], sent_at: datetime, answered_at: datetime) -> timedelta | None:
-    """Return how far this machine's clock is ahead of a server's, by the headers `Date` and `Age` of an HTTP response.
+    """Return how far this machine's clock is ahead of a server's, by headers of an HTTP response.
 
-    The result is negative when the clock is behind, zero when the difference is too small for a response that took so long, and None
-    when the headers do not tell.
+    The result is negative when the clock is behind, zero when the difference is too small for a response that
+    took so long, and None when the headers do not tell.
     """
     made_at = server_time(headers)
     if made_at is None:

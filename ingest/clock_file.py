@@ -1,6 +1,9 @@
-"""The file in which reconciliation records how far this machine's clock is ahead of the vendors', for receivers on this machine.
+"""The file in which reconciliation records how far this machine's clock is ahead of the vendors'.
 
-It holds the vendors' time together with that of a monotonic clock, so that it stays right when the wall clock is set or jumps.
+Receivers on this machine read it.
+
+It holds the vendors' time together with that of a monotonic clock, so that it stays right when the wall clock
+is set or jumps.
 """
 
 import time
@@ -31,7 +34,10 @@ def write_clock_ahead(folder: Path, ahead: timedelta) -> None:
 
 
 def read_clock_ahead(folder: Path) -> timedelta | None:
-    """Return how far this machine's clock is ahead now; None when that was not measured since the machine started, or for hours."""
+    """Return how far this machine's clock is ahead now.
+
+    The result is None when that was not measured since the machine started, or for hours.
+    """
     with suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
         reading = orjson.loads((folder / _FILE).read_bytes())
         passed = _monotonic() - reading["monotonic"]
@@ -41,7 +47,7 @@ def read_clock_ahead(folder: Path) -> timedelta | None:
 
 
 def _monotonic() -> float:
-    """Return the seconds of a clock of the whole machine, which nobody sets and which goes on while the machine sleeps."""
+    """Return the seconds of a clock that nobody sets and that goes on while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 

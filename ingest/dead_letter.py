@@ -1,4 +1,4 @@
-"""Dead letters: deliveries and records that could not be read, with their bytes, the reason and their position."""
+"""Dead letters: deliveries and records that could not be read, with the reason."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,14 @@ _SHORTER_BYTES = (64 * 1024, 0)  # lengths that are tried when the log refuses a
 
 # Replaces values that may be a credential or personal.
 REMOVED = "[removed]"
-# Headers whose values say how a delivery came and hold no credential. Any other may: proxies copy credentials under names of their own.
+# Headers whose values say how a delivery came and hold no credential. Any other may: proxies copy credentials
+# under names of their own.
 _HARMLESS = frozenset(
     {
-        "accept", "accept-encoding", "cf-ray", "connection", "content-encoding", "content-length", "content-type", "date", "expect", "host",
-        "traceparent", "transfer-encoding", "user-agent", "via", "x-amzn-trace-id", "x-cloud-trace-context", "x-correlation-id",
-        "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip", "x-request-id",
+        "accept", "accept-encoding", "cf-ray", "connection", "content-encoding", "content-length",
+        "content-type", "date", "expect", "host", "traceparent", "transfer-encoding", "user-agent", "via",
+        "x-amzn-trace-id", "x-cloud-trace-context", "x-correlation-id", "x-forwarded-for", "x-forwarded-host",
+        "x-forwarded-port", "x-forwarded-proto", "x-real-ip", "x-request-id",
     }
 )  # fmt: skip
 _MAX_HEADER_LENGTH = 1000
@@ -43,9 +45,10 @@ _MIN_SECRET_LENGTH = 6  # a shorter one may be in a value by chance
 class DeadLetter:
     """A delivery or record that could not be read.
 
-    `reason` is one word to group by, `detail` one line for people. `headers` and `query` are those of the original, without what may
-    be a credential. `position` is that of the record in the log, "" when it never got there, as a webhook that could not be parsed.
-    `signed_by` is the live secret that such a webhook was signed with: without its credentials, nobody could find that out again.
+    `reason` is one word to group by, `detail` one line for people. `headers` and `query` are those of the
+    original, without what may be a credential. `position` is that of the record in the log, "" when it never
+    got there, as a webhook that could not be parsed. `signed_by` is the live secret that such a webhook was
+    signed with: without its credentials, nobody could find that out again.
     """
 
     source: str
@@ -60,19 +63,23 @@ class DeadLetter:
 
     @property
     def id(self) -> str:
-        """Return the id of the delivery or record: the same for every letter of it, and different for two deliveries of one body."""
+        """Return the id of the delivery or record.
+
+        It is the same for every letter of it, and differs for two deliveries of the same body.
+        """
         return digest(self.source, self.reason, *self._identity(), sha256(self.data).digest())
 
     @property
     def former_id(self) -> str:
-        """Return the id that this letter had when an id was a digest of source, reason, position and bytes."""
+        """Return the id that this letter had when ids were digests of source, reason, position and bytes."""
         return digest(self.source, self.reason, self.position, self.data)
 
     def _identity(self) -> tuple[str, ...]:
         """Return what distinguishes this letter from another one with the same bytes.
 
-        For a record of the log that is its position with the event's id, since a new log has the same positions. For a delivery it is
-        query, headers and time of receipt, which may carry its meaning. A record of an API has neither: each run lists it again.
+        For a record of the log that is its position with the event's id, since a new log has the same
+        positions. For a delivery it is query, headers and time of receipt, which may carry its meaning. A
+        record of an API has neither: each run lists it again.
         """
         if self.position:
             return self.position, self.headers.get("ce_id", "")
@@ -81,7 +88,10 @@ class DeadLetter:
         return self.query, _json(self.headers), format_instant(self.happened_at)
 
     def to_record(self, length: int | None = None) -> Record:
-        """Return a record for the dead-letter topic whose value is the original bytes, cut to `length` and without headers if that is given."""
+        """Return a record for the dead-letter topic, whose value is the original bytes.
+
+        With `length` these are cut, and there are no headers.
+        """
         if length is None:
             return Record(key=self.source, value=self.data, headers=self._headers())
         cut = {
@@ -115,7 +125,9 @@ def _json(headers: Mapping[str, str]) -> str:
 def append_dead_letters(
     producer: Producer, topic: str, letters: Sequence[DeadLetter], seconds: float
 ) -> None:
-    """Append dead letters, shortened where the log refuses them as too large, and return when they are durable.
+    """Append dead letters, and wait until they are durable.
+
+    Letters that the log refuses as too large are shortened.
 
     Raises LogUnavailable.
     """
@@ -135,8 +147,8 @@ def redact_headers(
 ) -> dict[str, str]:
     """Return headers, by lower-case name, with every value replaced that is not known to be harmless.
 
-    `needed` are the headers that tell what happened. `secrets` are those of the account, which no value may contain, whatever the name
-    of its header.
+    `needed` are the headers that tell what happened. `secrets` are those of the account, which no value may
+    contain, whatever the name of its header.
     """
     hidden = [secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH]
     redacted: dict[str, str] = {}
@@ -150,7 +162,10 @@ def redact_headers(
 
 
 def redact_query(query: str, needed: Collection[str]) -> str:
-    """Return the query of a URL with the value of every parameter replaced that is not `needed`; a part without a name is a value."""
+    """Return the query of a URL with every value replaced that is not of a `needed` parameter.
+
+    A part without a name is a value.
+    """
     parts = (
         [(part, unquote_plus(part.partition("=")[0]) in needed) for part in query.split("&")] if query else []
     )

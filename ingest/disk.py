@@ -18,7 +18,7 @@ _MAX_FILES = 1000
 
 
 def explain_unwritable(folder: Path) -> str:
-    """Return why a file of the size of a large record cannot be written there and synced, or the folder not be made; "" when it can."""
+    """Return why a file of the size of a large record cannot be written to a folder; "" when it can."""
     existing = nearest_existing(folder)
     try:
         with TemporaryFile(dir=existing) as file:
@@ -51,7 +51,7 @@ def require_writable(folder: Path, setting: str) -> None:
 
 
 def find_unusable_file(folder: Path) -> Path | None:
-    """Return a file of the folder that this user may not read and write; None when there is none, or no folder."""
+    """Return a file of a folder that this user may not read and write; None when there is none."""
     if not folder.is_dir():
         return None
     return next((entry for entry in islice(folder.iterdir(), _MAX_FILES) if not is_usable(entry)), None)

@@ -1,4 +1,4 @@
-"""Durations, in settings such as `250ms`, `90`, `"90s"`, `"15m"` or `"15 minutes"`, and in messages such as `2 h 5 min`."""
+"""Durations: `250ms`, `90`, `"15m"` or `"15 minutes"` in settings, `2 h 5 min` in messages."""
 
 import re
 from datetime import timedelta
@@ -43,18 +43,18 @@ def parse_duration(value: object) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """The shortest form that `parse_duration` reads as the same duration: `90s`, `15m`, `250ms`."""
+    """Return the shortest form that `parse_duration` reads as the same duration: `90s`, `15m`, `250ms`."""
     unit = next((unit for unit, length in _SHORT.items() if duration and not duration % length), "s")
     return f"{duration // _SHORT[unit]}{unit}"
 
 
 def describe_skew(ahead: timedelta) -> str:
-    """Describe how far a clock differs from another one: `2 min ahead of`, or `2 min behind` when the span is negative."""
+    """Describe how far a clock differs from another one: `2 min ahead of`, or `2 min behind` if negative."""
     return f"{describe_duration(ahead)} {'ahead of' if ahead > timedelta(0) else 'behind'}"
 
 
 def describe_duration(span: timedelta) -> str:
-    """Describe a duration without its sign, cut to its two largest units: `3 d 4 h`, `2 min`, `45 s`, and `120 ms` below a second."""
+    """Describe a duration without its sign in its two largest units: `3 d 4 h`, `2 min`, `120 ms`."""
     if abs(span) < timedelta(seconds=1):
         return f"{abs(span) / timedelta(milliseconds=1):.0f} ms"
     seconds = int(abs(span).total_seconds())

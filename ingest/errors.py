@@ -111,7 +111,10 @@ class VendorUnreachable(VendorUnavailable):
 
 
 class VendorRefused(IngestError):
-    """A vendor's API refuses a request, with the HTTP status `status_code`; the message has account, request id and remedy."""
+    """A vendor's API refuses a request, with the HTTP status `status_code`.
+
+    The message has account, request id and remedy.
+    """
 
     def __init__(self, message: str, status_code: int) -> None:
         super().__init__(message)

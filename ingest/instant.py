@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from ingest.errors import PayloadError
 
-# Forms of the standard that Python does not read: midnight as the end of a day, and leap seconds. https://www.rfc-editor.org/rfc/rfc3339#section-5.7
+# Forms of the standard that Python does not read: midnight as the end of a day, and leap seconds.
+# https://www.rfc-editor.org/rfc/rfc3339#section-5.7
 _END_OF_DAY = re.compile(r"(?<=[T ])24(?=:00(?::00(?:[.,]0+)?)?(?:Z|[+-]|$))")
 _LEAP_SECOND = re.compile(r"(?<=:[25]9:)60(?=[.,]|Z|[+-]|$)")
 _LAST = datetime.max.replace(tzinfo=UTC)
@@ -36,7 +37,10 @@ def parse_rare_form(text: str) -> datetime | None:
 
 
 def utc(moment: datetime) -> datetime:
-    """Return the instant in UTC. Raises ValueError for a naive datetime, and when it is outside the years 1 to 9999 in UTC."""
+    """Return the instant in UTC.
+
+    Raises ValueError for a naive datetime, and when it is outside the years 1 to 9999 in UTC.
+    """
     if moment.tzinfo is None:
         raise ValueError("a time without a zone is not an instant")
     try:
@@ -48,7 +52,8 @@ def utc(moment: datetime) -> datetime:
 def parse_stored_instant(moment: datetime | str) -> datetime:
     """Return a warehouse's value as an instant.
 
-    A time without a zone is in UTC there, and text is a time outside the years 1 to 9999, which becomes the first or the last instant.
+    A time without a zone is in UTC there, and text is a time outside the years 1 to 9999, which becomes the
+    first or the last instant.
     """
     if isinstance(moment, str):
         return (
@@ -60,5 +65,5 @@ def parse_stored_instant(moment: datetime | str) -> datetime:
 
 
 def format_instant(moment: datetime) -> str:
-    """Format an instant in 27 characters, with microseconds and `Z`; comparing two such texts compares the instants."""
+    """Format an instant in 27 characters, with microseconds and `Z`, which sort as instants do."""
     return f"{utc(moment).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

@@ -1,7 +1,8 @@
 """A reader of JSON that strict readers refuse because of one value; all other values are read.
 
-RFC 8259 leaves limits of size, depth and numbers to each reader (section 9), allows a byte order mark to be ignored (8.1), and
-says that what readers make of half a surrogate pair differs (8.2): https://www.rfc-editor.org/rfc/rfc8259
+RFC 8259 leaves limits of size, depth and numbers to each reader (section 9), allows a byte order mark to be
+ignored (8.1), and says that what readers make of half a surrogate pair differs (8.2):
+https://www.rfc-editor.org/rfc/rfc8259
 """
 
 import json
@@ -23,9 +24,10 @@ _ESCAPE = re.compile(
 def loads(raw: bytes) -> Any:
     """Read JSON leniently.
 
-    Half a surrogate pair becomes a replacement character, a value that is nested too deep null, and a number with too many digits
-    infinity. A byte order mark, and control characters in strings, are accepted. The last value of a repeated key counts, as with
-    strict readers. Raises ValueError for what is not JSON even so.
+    Half a surrogate pair becomes a replacement character, a value that is nested too deep null, and a number
+    with too many digits infinity. A byte order mark, and control characters in strings, are accepted. The
+    last value of a repeated key counts, as with strict readers. Raises ValueError for what is not JSON even
+    so.
     """
     text = raw.decode("utf-8-sig", errors="replace")
     repaired = _ESCAPE.sub(lambda escape: escape[1] or "\\ufffd", text)

@@ -12,7 +12,9 @@ FOLDER = "folder"
 
 
 def absolute_path(path: str, info: ValidationInfo) -> str:
-    """Return the path below the folder of the validation context, with `~` as the user's home; unchanged without a context.
+    """Return a path as absolute, below the folder of the validation context.
+
+    `~` is the user's home. Without a context the path is unchanged.
 
     Raises ValueError when it is empty, or the user has no home.
     """
@@ -30,7 +32,10 @@ def absolute_path(path: str, info: ValidationInfo) -> str:
 
 
 def absolute_url(url: str, scheme: str, info: ValidationInfo) -> str:
-    """Return a URL such as `sqlite:///data/x.db` with its path made absolute, where `scheme` is `sqlite:///`. Raises ValueError."""
+    """Return a URL such as `sqlite:///data/x.db` with its path made absolute, where `scheme` is `sqlite:///`.
+
+    Raises ValueError.
+    """
     return scheme + absolute_path(url.removeprefix(scheme), info)
 
 

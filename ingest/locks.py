@@ -45,9 +45,9 @@ def exclusive(
 ) -> HeldLock:
     """Lock a file, for a `with` block or until `release` is called.
 
-    `busy` makes the error to raise when another process holds the lock for longer than `patience` seconds. It gets that process as
-    ` (process 123, ingest consume)`, or "" where the system does not tell. `purpose` is what is waited for, as a sentence for the
-    person who waits. A `private` lock file has mode 0600.
+    `busy` makes the error to raise when another process holds the lock for longer than `patience` seconds. It
+    gets that process as ` (process 123, ingest consume)`, or "" where the system does not tell. `purpose` is
+    what is waited for, as a sentence for the person who waits. A `private` lock file has mode 0600.
 
     Raises OSError when the file cannot be made.
     """
@@ -79,7 +79,7 @@ def lock_orphan(path: Path) -> Iterator[None]:
 
 
 def lock_holder(path: Path) -> str:
-    """Return which process holds a lock file, as ` (process 123, ingest consume)`; "" where the system does not tell.
+    """Return the process that holds a lock file, as ` (process 123, ingest consume)`; "" if unknown.
 
     https://man7.org/linux/man-pages/man5/proc_locks.5.html
     """

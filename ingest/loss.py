@@ -1,4 +1,6 @@
-"""Notes in the audit topic that deliveries of an account may be missing, upon which reconciliation compares the account at once.
+"""Notes in the audit topic that deliveries of an account may be missing.
+
+Reconciliation reads them, and compares the account at once.
 
 Receivers, consumers and reconciliation may run on different machines; the log is what they share.
 """
@@ -15,7 +17,10 @@ LOST = "ingest.delivery.lost"
 
 
 def build_loss_note(source: str, known_at: datetime, *details: str | bytes) -> Event:
-    """Make the note that deliveries of a source may be missing; `details` distinguish it from other notes of that moment."""
+    """Make the note that deliveries of a source may be missing.
+
+    `details` distinguish it from other notes of that moment.
+    """
     return Event(
         id=digest(source, LOST, format_instant(known_at), *details),
         source=source,

@@ -1,4 +1,4 @@
-"""Files that only their owner may read, and that are written as a whole or not at all, even in a power failure."""
+"""Private files, which are written as a whole or not at all, even in a power failure."""
 
 import fcntl
 import os
@@ -16,7 +16,8 @@ from ingest.locks import lock_orphan
 def replace_private(file: Path, content: bytes) -> None:
     """Write a file with mode 0600, for the owner and group of the one that it replaces.
 
-    Copies that writers left unfinished are removed. Raises OSError, and ConfigurationError when the owner cannot be kept.
+    Copies that writers left unfinished are removed. Raises OSError, and ConfigurationError when the owner
+    cannot be kept.
     """
     remove_left_copies(file)
     with _new_copy(file) as new:
@@ -37,7 +38,10 @@ def replace_private(file: Path, content: bytes) -> None:
 
 
 def remove_left_copies(file: Path) -> None:
-    """Remove the unfinished copies of a file whose writers were killed, as far as possible: each may hold all of its secrets."""
+    """Remove unfinished copies of a file whose writers were killed, which may hold all of its secrets.
+
+    Copies that cannot be removed are left.
+    """
     # Temporary files end in eight characters. https://docs.python.org/3/library/tempfile.html
     name = re.compile(rf"\.{re.escape(file.name)}-[a-z0-9_]{{8}}")
     with suppress(OSError):
@@ -49,7 +53,8 @@ def remove_left_copies(file: Path) -> None:
 @contextmanager
 def _new_copy(file: Path) -> Iterator[IO[bytes]]:
     """Make a copy that is locked while its writer lives."""
-    # Another process may take the copy for an orphan before it is locked, and remove it: then make another one.
+    # Another process may take the copy for an orphan before it is locked, and remove it: then make another
+    # one.
     while True:
         with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as new:
             fcntl.flock(new, fcntl.LOCK_EX)
@@ -74,5 +79,6 @@ def _give_to_owner_of(file: Path, new: int) -> None:
         os.fchown(new, old.st_uid, old.st_gid)
     except PermissionError:
         raise ConfigurationError(
-            f"{file} belongs to user {old.st_uid}, group {old.st_gid}, and would not any more: run this command as that user"
+            f"{file} belongs to user {old.st_uid}, group {old.st_gid}, and would not any more: run this"
+            " command as that user"
         ) from None

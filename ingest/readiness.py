@@ -26,7 +26,7 @@ class Readiness:
         max_age: float = _MAX_AGE_SECONDS,
         timeout: float = _TIMEOUT_SECONDS,
     ) -> None:
-        """Findings are returned again for `max_age` seconds; a caller waits for new ones for at most `timeout` seconds."""
+        """Set for how many seconds findings are valid, and how long a caller waits for new ones."""
         self._probes = probes
         self._max_age, self._timeout = max_age, timeout
         self._lock = threading.Lock()

@@ -24,7 +24,9 @@ def check_scratch() -> None:
 
 @contextmanager
 def scratch_folder(prefix: str) -> Iterator[Path]:
-    """Make a temporary folder for a `with` block, and remove those with this prefix whose processes were killed.
+    """Make a temporary folder for a `with` block.
+
+    Folders with this prefix whose processes were killed are removed.
 
     Raises ConfigurationError when it cannot be made.
     """
@@ -55,4 +57,7 @@ def _lock(folder: Path) -> int:
 
 
 def _describe_failure(error: OSError) -> str:
-    return f"no folder takes temporary files: {error.strerror}; mount a writable one of a few megabytes, and set TMPDIR to it if it is not /tmp"
+    return (
+        f"no folder takes temporary files: {error.strerror}; mount a writable one of a few megabytes,"
+        " and set TMPDIR to it if it is not /tmp"
+    )

@@ -58,7 +58,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _server(host: str, port: int) -> socket.socket:
-    """Make a server socket, on IPv4 for a name that has addresses of both families; `::` listens on both if the system can."""
+    """Make a server socket.
+
+    A name with addresses of both families listens on IPv4, and `::` on both families if the system can.
+    """
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = next(
         (entry for entry in addresses if entry[0] == socket.AF_INET), addresses[0]

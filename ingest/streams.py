@@ -14,10 +14,10 @@ _STREAMS = ("stdin", "stdout", "stderr")
 
 
 def repair_streams() -> None:
-    """Open closed streams on the null device, and escape what an encoding lacks and what a traceback quotes from strangers.
+    """Open closed streams on the null device, and escape what strangers or encodings could break.
 
-    Call it before any file is opened: the first one would otherwise get the number of a closed stream, and whatever is written to
-    "standard error" would go into that file, a database for instance.
+    Call it before any file is opened: the first one would otherwise get the number of a closed stream, and
+    whatever is written to "standard error" would go into that file, a database for instance.
     """
     for number, name in enumerate(_STREAMS):
         if _is_closed(number):
@@ -32,7 +32,7 @@ def repair_streams() -> None:
 
 
 def _write_traceback(_: type[BaseException], error: BaseException | None, __: TracebackType | None) -> None:
-    """Write a traceback as Python does, but escaped: the error may quote what somebody wrote to drive a terminal."""
+    """Write a traceback as Python does, but escaped, since it may quote what drives a terminal."""
     with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(visible("".join(traceback.format_exception(error)), "\n\t"))
 

@@ -1,6 +1,7 @@
 """Metrics, each with its name and meaning in one place, and structured logs.
 
-With several receiver workers PROMETHEUS_MULTIPROC_DIR is set before this module is imported, and metrics add up over workers.
+With several receiver workers PROMETHEUS_MULTIPROC_DIR is set before this module is imported, and metrics add
+up over workers.
 """
 
 import logging
@@ -70,7 +71,8 @@ EVENTS_STALE = Counter(
 )
 EVENTS_IMPLAUSIBLE = Counter(
     "ingest_events_implausible_time_total",
-    "Events with a time that cannot be right: later than they were sent or received, or before their booking was made.",
+    "Events with a time that cannot be right: later than they were sent or received, or before their booking"
+    " was made.",
     _ACCOUNT,
 )
 UNKNOWN_STATUS = Counter(
@@ -93,7 +95,8 @@ FRESHNESS_SECONDS = Histogram(
 )
 CLOCK_SKEW_SECONDS = Gauge(
     "ingest_clock_skew_seconds",
-    "How far this machine's clock is ahead of a vendor's, negative when behind: by its signatures, or by the Date of its REST answers.",
+    "How far this machine's clock is ahead of a vendor's, negative when behind: by its signatures, or by the"
+    " Date of its REST answers.",
     _ACCOUNT,
     multiprocess_mode="livemostrecent",
 )
@@ -124,12 +127,14 @@ DELETED_UNREAD = Counter(
 )
 READ_AGAIN = Counter(
     "ingest_read_again_total",
-    "Times that a partition was read again from an earlier record, because its log or the warehouse was not the one that its position belonged to.",
+    "Times that a partition was read again from an earlier record, because its log or the warehouse was not"
+    " the one that its position belonged to.",
     ("topic", "partition", "because"),
 )
 SUBSCRIPTION_STATE = Gauge(
     "ingest_subscription_state",
-    "Subscriptions at the vendor by what they need: keep, create, replace, remove and so on; unknown is 1 where it could not be asked.",
+    "Subscriptions at the vendor by what they need: keep, create, replace, remove and so on; unknown is 1"
+    " where it could not be asked.",
     (*_ACCOUNT, "state"),
 )
 
@@ -137,9 +142,9 @@ SUBSCRIPTION_STATE = Gauge(
 class Throttle:
     """A structlog processor that drops repetitions of what strangers can have logged as often as they like.
 
-    It looks at lines that are logged with `throttle=True`. Those with the same event, source and reason are of one kind, whatever
-    numbers are in the reason. The first of a kind passes, and then one in ten seconds, which says how many were dropped: in the field
-    `unreported`, or in the message of a library.
+    It looks at lines that are logged with `throttle=True`. Those with the same event, source and reason are
+    of one kind, whatever numbers are in the reason. The first of a kind passes, and then one in ten seconds,
+    which says how many were dropped: in the field `unreported`, or in the message of a library.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -173,7 +178,7 @@ _throttle = Throttle()  # one for all loggers of the process
 
 
 def configure_logging(service: str, *, level: int = logging.INFO) -> None:
-    """Log JSON lines to standard error, in a form for people when that is a terminal; never bodies, never secrets."""
+    """Log JSON lines to standard error, or lines for people if it is a terminal."""
     repair_streams()
     renderers = (
         [_escape_control_characters, structlog.dev.ConsoleRenderer()]
@@ -205,7 +210,7 @@ def _escape_control_characters(_logger: Any, _method: str, fields: EventDict) ->
 
 
 class _BestEffortLogger(structlog.PrintLogger):
-    """A logger that leaves out what it cannot write: a full disk, or a pipe that nobody reads, is no reason to stop working."""
+    """A logger that leaves out lines which it cannot write, as on a full disk or a pipe that nobody reads."""
 
     def msg(self, message: str) -> None:
         """Write a line, unless that fails or would block."""
@@ -217,7 +222,7 @@ class _BestEffortLogger(structlog.PrintLogger):
 
 
 def _accepts_line(file: TextIO) -> bool:
-    """Return whether a write of a few KiB would not block, as it would on a full pipe or a stopped terminal."""
+    """Return whether a write of a few KiB would not block, unlike on a full pipe or a stopped terminal."""
     try:
         number = file.fileno()
     except (OSError, ValueError):
@@ -231,7 +236,10 @@ class LibraryHandler(logging.Handler):
     """A logging handler that passes on what libraries log, uvicorn above all, to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log a record as the event `library.<logger>`. Warnings of uvicorn are throttled: its clients cause them."""
+        """Log a record as the event `library.<logger>`.
+
+        Warnings of uvicorn are throttled: its clients cause them.
+        """
         try:
             throttle = record.name == "uvicorn.error" and record.levelno <= logging.WARNING
             structlog.get_logger().log(

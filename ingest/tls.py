@@ -10,7 +10,8 @@ _SELF_SIGNED = {18, 19}
 _UNKNOWN_ISSUER = {2, 20, 21}
 _OTHER_HOST = {62, 64}
 
-# Parts of OpenSSL's reasons for alerts, which the server sends: https://www.rfc-editor.org/rfc/rfc8446#section-6.2
+# Parts of OpenSSL's reasons for alerts, which the server sends:
+# https://www.rfc-editor.org/rfc/rfc8446#section-6.2
 _ALERTS = {
     "CERTIFICATE_REQUIRED": "the server wants a client certificate, and none is set",
     "ALERT_HANDSHAKE_FAILURE": "the server refused the handshake; it may want a client certificate",
@@ -83,7 +84,8 @@ def _explain_distrust(error: ssl.SSLCertVerificationError, host: str) -> TlsExpl
     if code in _UNKNOWN_ISSUER:
         return TlsExplanation(
             TlsFault.UNTRUSTED,
-            "the server's certificate is signed by an authority that is not trusted here, or its chain is not sent",
+            "the server's certificate is signed by an authority that is not trusted here, or its chain is not"
+            " sent",
         )
     return TlsExplanation(
         TlsFault.UNTRUSTED, f"the server's certificate is not trusted: {error.verify_message}"

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from unicodedata import category
 
-# Controls (C0, DEL, C1), formats (bidi overrides, zero-width characters, tags), halves of surrogate pairs, private use, line and paragraph separators.
+# Controls (C0, DEL, C1), formats (bidi overrides, zero-width characters, tags), halves of surrogate pairs,
+# private use, line and paragraph separators.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 _BEYOND_ASCII = re.compile(r"[^\x20-\x7e]+")
 

@@ -1,6 +1,7 @@
 """Waits that are announced to the person who watches a command: what is waited for, and for how long already.
 
-Code that waits calls `sleep`, `wait_while` or `Wait`, and does not know who listens. A command listens with `announcing`.
+Code that waits calls `sleep`, `wait_while` or `Wait`, and does not know who listens. A command listens with
+`announcing`.
 """
 
 import threading
@@ -89,8 +90,9 @@ def wait_while(
 ) -> None:
     """Wait until `pending` returns None.
 
-    `reason` is announced. `follow` is called meanwhile with the seconds since `pending` last returned something else. When these
-    are more than STALLED_SECONDS, the error is raised that `stalled` makes of what is pending.
+    `reason` is announced. `follow` is called meanwhile with the seconds since `pending` last returned
+    something else. When these are more than STALLED_SECONDS, the error is raised that `stalled` makes of what
+    is pending.
     """
     previous, changed_at = None, time.monotonic()
     wait = Wait(f"{reason}; gives up when nothing moves for {STALLED_SECONDS:.0f} s")

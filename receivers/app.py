@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingest.log import Producer
-from ingest.probing import probe_records
+from ingest.log_probes import probe_records
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging

@@ -20,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from ingest.admin import registry, serve_admin
 from ingest.duration import describe_duration
 from ingest.finding import Finding, failed
-from ingest.probing import AppendProbe
+from ingest.log_probes import AppendProbe
 from ingest.scratch import scratch_folder
 from ingest.settings import Settings
 from ingest.settings.live import Live

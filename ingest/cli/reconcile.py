@@ -168,7 +168,7 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
 
 def _probes(settings: Settings) -> "dict[str, Probe]":
     """Return probes of what a comparison and its repairs need. A vendor's own trouble is in the metrics instead."""
-    from ingest.probing import AppendProbe, probe_loaded
+    from ingest.log_probes import AppendProbe, probe_loaded
     from ingest.warehouse.reach import reach
 
     return {

@@ -102,7 +102,7 @@ def _open_replay(
     reader = settings.build_log().reader(selection.since and selection.since - CLOCK_SKEW)
     producer = None if dry_run else settings.build_log().producer()
     try:
-        begins_at = reader.begins()
+        begins_at = reader.begins_at()
         if begins_at is None:
             print_note("the log has no records")
         elif selection.since and begins_at > selection.since:

@@ -1,6 +1,7 @@
 """The log as a thing that one opens: `SqliteLog`, embedded in one file, or `KafkaLog`.
 
-Neither imports its implementation before it is used: a command with the embedded log starts without a Kafka client.
+Neither imports its implementation before it is used: a command with the embedded log starts without a Kafka
+client.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,9 @@ class Log(Protocol):
         """Join the group. Raises LogUnavailable."""
 
     def reader(self, since: datetime | None, topics: Sequence[str] = ()) -> Reader:
-        """Open a reader of these topics, or of all, that begins with what was appended at `since`, or with the oldest record.
+        """Open a reader of these topics, or of all.
+
+        It begins with what was appended at `since` or later, or with the oldest record.
 
         Raises LogUnavailable.
         """
@@ -133,17 +136,17 @@ class KafkaLog:
     def check(self) -> list[Finding]:
         from ingest.log.kafka import rights
 
-        return rights.look(self.servers, self._settings, self._group, self._topics)
+        return rights.check_rights(self.servers, self._settings, self._group, self._topics)
 
     def probe_append(self) -> None:
         from ingest.log.kafka import rights
 
-        rights.may_write(self.servers, self._settings, self._topics)
+        rights.require_write(self.servers, self._settings, self._topics)
 
     def probe_read(self) -> None:
         from ingest.log.kafka import rights
 
-        rights.may_read(self.servers, self._settings, self._group, self._topics)
+        rights.require_read(self.servers, self._settings, self._group, self._topics)
 
 
 def build_log(

@@ -11,7 +11,7 @@ from ingest.waits import STALLED_SECONDS, ignore, wait_while
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """Records that are waited for, and how many were committed by now, which tells that a consumer goes on."""
+    """The number of records that are waited for, and the progress of their consumers."""
 
     records: int = field(compare=False)
     committed: int
@@ -40,7 +40,10 @@ def wait_until_consumed(
 
 
 def wait_for_room(log: Log, limit: int, follow: Callable[[float], None] = ignore) -> None:
-    """Wait until at most `limit` records wait for consumers. `follow` and errors are those of `wait_until_consumed`."""
+    """Wait until at most `limit` records wait for consumers.
+
+    `follow` and errors are those of `wait_until_consumed`.
+    """
 
     def pending(backlog: Sequence[Backlog]) -> _Pending:
         lag = sum(entry.lag for entry in backlog)
@@ -61,7 +64,8 @@ def _wait(
 
     def stalled(state: _Pending) -> LogUnavailable:
         return LogUnavailable(
-            f"no consumer has loaded any of {state.records} records{of_topics} in the log for {STALLED_SECONDS:.0f} s:"
+            f"no consumer has loaded any of {state.records} records{of_topics} in the log for"
+            f" {STALLED_SECONDS:.0f} s:"
             " is `ingest up` or `ingest consume` running? They are loaded when it is"
         )
 

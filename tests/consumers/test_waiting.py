@@ -15,7 +15,7 @@ from ingest.errors import LogUnavailable
 from ingest.finding import Finding
 from ingest.log import Record
 from ingest.log.sqlite.producer import SqliteProducer
-from ingest.probing import probe_loaded
+from ingest.log_probes import probe_loaded
 from ingest.settings import Settings
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.rig import Rig, Tree, changed, opened, until
@@ -28,7 +28,7 @@ def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
     postgres_tree: Tree, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(undone, "_QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(undone, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(undone, "_CHECK_SECONDS", 0.05)
 
     def failure(rig: Rig) -> Finding | None:
         return next((finding for finding in rig.loader.undone.probe() if finding.failed), None)

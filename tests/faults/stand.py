@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import tomlkit
 
-from ingest.cli.demo.sandbox import Stage
+from ingest.cli.demo.sandbox import Sandbox
 from ingest.errors import LogUnavailable
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
@@ -34,7 +34,7 @@ class Stand:
 
     def __init__(self, folder: Path, seed: int, servers: Servers, ending: ExitStack, *, clocks: bool) -> None:
         self.folder, self.servers, self._ending = folder, servers, ending
-        self.stage = Stage(folder, "", workers=_WORKERS, seed=seed)
+        self.stage = Sandbox(folder, "", workers=_WORKERS, seed=seed)
         self.orders = {command: folder / f"orders.{command}" for command in ("consume", "receive")}
         self.clocks = {command: Clock(folder / f"clock.{command}") for command in ("consume", "receive")}
         self._library = find_library() if clocks else None

@@ -41,7 +41,8 @@ def own_broker(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> I
 def broker(own_broker: Broker, caplog: pytest.LogCaptureFixture) -> Iterator[Broker]:
     """One that tests may stop, and that each of them finds running.
 
-    What kafka-python leaves open must be collected before a test ends: nothing may hold it, neither log records nor producers on their way out.
+    What kafka-python leaves open must be collected before a test ends: nothing may hold it, neither log
+    records nor producers on their way out.
     """
     caplog.set_level(logging.CRITICAL, logger="kafka")
     own_broker.start()

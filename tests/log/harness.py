@@ -15,7 +15,8 @@ from ingest.log.kafka_settings import KafkaSettings
 from tests.kafka.broker import free_port
 
 PATIENCE = 60.0  # long, for a slow machine; a test that passes never waits for it
-QUICKLY = 6.0  # how soon an append has an outcome, whatever happens; the receiver's limit is 4, this machine may be slow
+# How soon an append has an outcome, whatever happens; the receiver's limit is 4, this machine may be slow.
+QUICKLY = 6.0
 
 
 class LogFixture(ABC):
@@ -96,17 +97,17 @@ class KafkaFixture(LogFixture):
 
 
 def append(producer: Producer, topic: str, *records: Record) -> None:
-    """Returns when they are durable."""
+    """Append records, and wait until they are durable."""
     producer.append(topic, records).result(PATIENCE)
 
 
 def numbered(count: int, key: str = "booking-1", start: int = 0) -> list[Record]:
-    """Records of one key whose values are their numbers."""
+    """Return records of one key whose values are their numbers."""
     return [Record(key, str(number).encode()) for number in range(start, start + count)]
 
 
 def read(consumer: Consumer, count: int) -> list[StoredRecord]:
-    """So many next records, and no more."""
+    """Read so many next records, and no more."""
     found: list[StoredRecord] = []
     deadline = time.monotonic() + PATIENCE
     while len(found) < count:
@@ -116,5 +117,5 @@ def read(consumer: Consumer, count: int) -> list[StoredRecord]:
 
 
 def values(records: Sequence[StoredRecord]) -> list[bytes]:
-    """What they hold, in order."""
+    """Return the values of records."""
     return [stored.record.value for stored in records]

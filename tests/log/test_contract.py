@@ -205,11 +205,11 @@ def test_poll_keeps_to_the_bytes_and_gives_each_record_however_large(log: LogFix
     deadline = time.monotonic() + PATIENCE
     while sum(map(len, polls)) < 24:
         assert time.monotonic() < deadline
-        polls.append(consumer.poll(100, 1.0, most_bytes=2 * large))
+        polls.append(consumer.poll(100, 1.0, max_bytes=2 * large))
     assert max(sum(len(stored.record.value) for stored in poll) for poll in polls) <= 3 * large
     assert len({stored.record.key for poll in polls for stored in poll}) == 24
     append(producer, log.topic, *numbered(2))
-    assert len(consumer.poll(100, PATIENCE, most_bytes=1)) == 1
+    assert len(consumer.poll(100, PATIENCE, max_bytes=1)) == 1
 
 
 def test_every_record_of_several_producers_and_threads_is_there_once(log: LogFixture) -> None:

@@ -1,4 +1,4 @@
-"""What only Kafka can do to us: partitions that move, records it refuses or got by other hands, TLS and SASL."""
+"""The log on Kafka: partitions that move, records that it refuses or others appended, TLS and SASL."""
 
 import os
 import time
@@ -196,7 +196,7 @@ def test_a_consumer_that_was_away_too_long_cannot_commit(
 
 
 def poll_until_shared(first: Consumer, second: Consumer) -> list[StoredRecord]:
-    """What the second got meanwhile; for the first there is nothing new to read."""
+    """Return what the second consumer polls until both have partitions; the first has nothing to read."""
     generation, by_second = first.generation(), []
     deadline = time.monotonic() + PATIENCE
     while first.generation() == generation or not assigned(second):

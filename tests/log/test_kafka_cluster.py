@@ -1,4 +1,4 @@
-"""What takes several brokers: how many copies there are of what we append, and how many of them an acknowledgement promises."""
+"""A cluster of several brokers: the copies of a record, and how many an acknowledgement promises."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture(scope="module")
 def three(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:  # noqa: ARG001  it skips
-    """The addresses of three nodes that make three copies by default, of which one is enough for them."""
+    """Return the addresses of three nodes that make three replicas by default and need one."""
     ports = [free_port() for _ in range(3)]
     nodes = make_cluster(fetch(), tmp_path_factory.mktemp("cluster"), ports, ports)
     try:

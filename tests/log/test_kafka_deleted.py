@@ -1,4 +1,4 @@
-"""Records that Kafka's retention deleted before they were read: told once, and never mistaken for something else."""
+"""Records that Kafka's retention deleted before they were read are reported once."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -168,16 +168,16 @@ def test_what_was_fetched_is_read_again_when_it_could_not_be_found_out(
     append(one.producer(), one.topic, *numbered(3))
     consumer = open_telling(one, told)
     assert isinstance(consumer, KafkaLogConsumer)
-    look = consumer._deleted.look
+    check = consumer._deleted.check
     failures: list[object] = []
 
     def fail_once(fetched: object, generation: int) -> None:
         if fetched and not failures:
             failures.append(fetched)
             raise KafkaTimeoutError("the brokers went away")
-        look(fetched, generation)  # type: ignore[arg-type]  # it is what it was given
+        check(fetched, generation)  # type: ignore[arg-type]  # it is what it was given
 
-    monkeypatch.setattr(consumer._deleted, "look", fail_once)
+    monkeypatch.setattr(consumer._deleted, "check", fail_once)
     with pytest.raises(LogUnavailable, match="went away"):
         read(consumer, 3)
     assert values(read(consumer, 3)) == [b"0", b"1", b"2"]

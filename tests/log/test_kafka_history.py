@@ -1,4 +1,4 @@
-"""A Kafka log that is not the one the group's position was taken in: whatever was not read in this one is read."""
+"""A Kafka log that is not the one in which the group's position was taken is read again."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from kafka import KafkaAdminClient, OffsetAndMetadata, TopicPartition
 
 from ingest.errors import CommitFailed
-from ingest.log import Change, Consumer, Partition, Record, StoredRecord
+from ingest.log import Consumer, Partition, PositionChange, Record, StoredRecord
 from ingest.log.kafka import KafkaLogConsumer, history
 from tests.kafka.broker import Broker
 from tests.log.harness import PATIENCE, KafkaFixture, append, numbered, read, values
@@ -30,7 +30,7 @@ def opened(log: KafkaFixture) -> KafkaLogConsumer:
 
 
 def make_anew(log: KafkaFixture, *records: Record) -> None:
-    """Deletes the topic and makes it again, with these records in it."""
+    """Delete the topic, and make it again with these records."""
     with closing(KafkaAdminClient(bootstrap_servers=log.servers)) as admin:
         admin.delete_topics([log.topic])
         deadline = time.monotonic() + PATIENCE
@@ -82,14 +82,14 @@ def test_a_topic_that_is_made_anew_while_no_consumer_runs_is_read_from_its_begin
 def test_a_topic_that_is_made_anew_under_a_consumer_is_read_from_its_beginning(
     one: KafkaFixture, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "_LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(history, "_COMPARE_EVERY_SECONDS", 1.0)
     append(one.producer(), one.topic, *numbered(10))
     consumer = opened(one)
     consumer.commit(read(consumer, 10))
     make_anew(one, *numbered(count, start=100))
     found = read_until(consumer, lambda found: len(found) >= count)
     assert values(found) == values_from(100, count)
-    assert consumer.changes() == [Change(Partition(one.topic), 10, 0)]
+    assert consumer.changes() == [PositionChange(Partition(one.topic), 10, 0)]
     assert consumer.changes() == []
     consumer.commit(found)
     assert commit_of(one).offset == count
@@ -151,7 +151,7 @@ def test_a_consumer_reads_again_from_a_bookmark_and_so_does_the_next(one: KafkaF
 def test_what_a_log_gets_after_it_lost_its_tail_is_read(
     broker: Broker, more: int, *, away: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "_LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(history, "_COMPARE_EVERY_SECONDS", 1.0)
     with closing(KafkaFixture(broker.servers, partitions=1)) as log:
         producer, consumer = log.producer(), opened(log)
         for record in numbered(10):

@@ -1,4 +1,4 @@
-"""Brokers that are late, frozen, killed or gone: appends have an outcome in time, and nothing acknowledged is lost."""
+"""Brokers that are slow, frozen or killed: appends end in time, and nothing acknowledged is lost."""
 
 import itertools
 import threading
@@ -32,7 +32,7 @@ def append_until_it_works(producer: Producer, log: KafkaFixture, value: bytes) -
 
 
 class Traffic:
-    """Appends a record every few milliseconds, whatever became of those before, and knows the outcome of each."""
+    """Appends a record every few milliseconds, and knows the outcome of each."""
 
     def __init__(self, producer: Producer, topic: str) -> None:
         self.acknowledged: list[bytes] = []

@@ -10,7 +10,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from ingest.errors import LogUnavailable
 from ingest.event import PROBE
-from ingest.probing import AppendProbe
+from ingest.log_probes import AppendProbe
 from ingest.settings import Settings
 from tests.consumers.rig import PATIENCE, until
 
@@ -43,7 +43,7 @@ def passes(probe: Callable[[], None]) -> bool:
 
 @contextmanager
 def no_room_for_records(settings: Settings, servers: list[str]) -> Iterator[None]:
-    """The audit topic takes no record, however small; all else is as it was."""
+    """Make the audit topic refuse every record."""
     with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
 
         def allow(record_bytes: int) -> None:

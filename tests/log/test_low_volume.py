@@ -1,4 +1,4 @@
-"""One event now and then: long after a broker has closed the idle connections, a lone record is taken at the first try, and read."""
+"""A single record is appended and read at the first try, long after idle connections were closed."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ ESTABLISHED = "01"
 
 @pytest.fixture
 def forgetful(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:  # noqa: ARG001  it skips
-    """A broker that closes after a second what others close after ten minutes."""
+    """Run a broker that closes idle connections after a second instead of ten minutes."""
     broker = Broker(fetch(), tmp_path_factory.mktemp("kafka"), overrides="connections.max.idle.ms=1000\n")
     broker.start()
     yield broker

@@ -1,4 +1,4 @@
-"""What a reader promises over each log: everything from an instant on to the end as it was, in order, for no group."""
+"""The contract of readers: everything from an instant to the end of the log, in order."""
 
 import time
 from collections import defaultdict
@@ -84,7 +84,7 @@ def test_it_begins_with_the_first_record_that_was_appended_since(log: LogFixture
     with reading(log, since) as reader:
         assert reader.total() == 6
         assert values(reader) == [b"5", b"6", b"7", b"8", b"9", b"10"]
-        begins = reader.begins()
+        begins = reader.begins_at()
         assert begins
         assert begins < since
     with reading(log, datetime.now(UTC) + timedelta(hours=1)) as reader:
@@ -92,7 +92,7 @@ def test_it_begins_with_the_first_record_that_was_appended_since(log: LogFixture
 
 
 def past(instant: datetime) -> datetime:
-    """The next millisecond, once that is over: Kafka has no finer times."""
+    """Return the next millisecond when it is over: Kafka has no finer times."""
     later = instant + timedelta(milliseconds=2)
     while datetime.now(UTC) <= later:
         time.sleep(0.001)
@@ -102,7 +102,7 @@ def past(instant: datetime) -> datetime:
 def test_a_log_that_has_nothing_gives_nothing(log: LogFixture) -> None:
     log.consumer()
     with reading(log) as reader:
-        assert (reader.total(), reader.begins(), values(reader)) == (0, None, [])
+        assert (reader.total(), reader.begins_at(), values(reader)) == (0, None, [])
 
 
 def test_a_group_stays_where_it_is(log: LogFixture) -> None:
@@ -136,7 +136,7 @@ def test_what_retention_deleted_is_left_out_and_the_log_says_from_when_it_has_re
         consumer.prune(cut.timestamp())  # type: ignore[attr-defined]  # the embedded log's own
         assert values(reader) == [b"3", b"4", b"5"]
     with reading(sqlite_log) as reader:
-        begins = reader.begins()
+        begins = reader.begins_at()
         assert reader.total() == 3
         assert begins
         assert begins >= cut

@@ -1,4 +1,4 @@
-"""What only the embedded log can suffer: crashes in the middle of a write, other processes, and its own retention."""
+"""The embedded log: crashes in the middle of a write, several processes, and retention."""
 
 import sqlite3
 import stat
@@ -28,7 +28,8 @@ from ingest.log.sqlite import SqliteProducer
 path, topic, name, count = sys.argv[1:]
 producer = SqliteProducer(Path(path))
 for number in range(int(count)):
-    producer.append(topic, [Record(name, f"{name}/{number}/{part}".encode()) for part in range(10)]).result(60)
+    records = [Record(name, f"{name}/{number}/{part}".encode()) for part in range(10)]
+    producer.append(topic, records).result(60)
     print(number, flush=True)
 producer.close()
 """

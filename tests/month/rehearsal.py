@@ -17,7 +17,7 @@ from ingest.instant import format_instant
 from ingest.log import Record
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
-from ingest.simulator.api import Allowed
+from ingest.simulator.api import RateLimit
 from ingest.simulator.truth import Difference, differences
 from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, environment
@@ -51,7 +51,7 @@ class Outcome:
 
 
 def rehearse(
-    folder: Path, plan: Plan, limits: Mapping[str, Allowed] | None = None, **accounts: Mapping[str, Any]
+    folder: Path, plan: Plan, limits: Mapping[str, RateLimit] | None = None, **accounts: Mapping[str, Any]
 ) -> Outcome:
     """`limits` are the simulated vendors', by account; `accounts` further settings of ours, as are theirs."""
     month = Month(plan)

@@ -1,4 +1,4 @@
-"""Probe whether records in the log are loaded, for `/readyz`."""
+"""Probes of the log for `/readyz`: whether it takes records, and whether these are loaded."""
 
 import time
 from concurrent.futures import Future
@@ -20,7 +20,10 @@ _PRODUCE_EVERY_SECONDS = 60.0
 
 
 def probe_records(settings: Settings) -> list[Record]:
-    """Return what to append to the audit topic to learn whether the log takes records: for the embedded one nothing, which is a transaction too."""
+    """Return the records to append to the audit topic as a probe of the log.
+
+    There are none for the embedded log, since an empty append is a transaction too.
+    """
     if settings.build_log().file:
         return []
     now = datetime.now(UTC)
@@ -37,7 +40,7 @@ def probe_records(settings: Settings) -> list[Record]:
 
 
 class AppendProbe:
-    """Whether the log takes records, found out by appending, for `/readyz`. One thread at a time may ask."""
+    """A probe that appends records to Kafka, for one thread at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._log = settings, settings.build_log()
@@ -46,7 +49,10 @@ class AppendProbe:
         self._due = 0.0
 
     def __call__(self) -> None:
-        """Raises LogUnavailable. Kafka gets a record once a minute at most, and again each time while it takes none."""
+        """Raise LogUnavailable when the log takes no records.
+
+        Kafka gets a record once a minute at most, and again each time while it takes none.
+        """
         self._log.probe_append()
         if not self._log.file:
             self._produce()
@@ -59,10 +65,11 @@ class AppendProbe:
             self._attempt = self._producer.append(self._settings.audit_topic, probe_records(self._settings))
         try:
             self._attempt.result(_ACKNOWLEDGE_SECONDS)
-        except TimeoutError:  # it may be acknowledged yet: the next look waits for the same record
+        except TimeoutError:  # the next probe waits for the same record, which may be acknowledged yet
             raise LogUnavailable(
                 f"Kafka answers, and did not acknowledge a record in {self._settings.audit_topic} within"
-                f" {_ACKNOWLEDGE_SECONDS:.0f} s: look at the topic's replicas, min.insync.replicas and the brokers' disks"
+                f" {_ACKNOWLEDGE_SECONDS:.0f} s: look at the topic's replicas, min.insync.replicas and the"
+                " brokers' disks"
             ) from None
         except LogUnavailable:
             self._attempt = None
@@ -71,7 +78,10 @@ class AppendProbe:
 
 
 def probe_loaded(log: Log, limit: timedelta) -> list[Finding]:
-    """Return a failure where a record is in the log for longer than `limit` and not loaded; that the log cannot be asked, another probe tells."""
+    """Return a failure when a record has waited in the log for longer than `limit`.
+
+    That the log cannot be reached is the failure of another probe.
+    """
     try:
         backlog = log.backlog()
     except LogUnavailable:
