@@ -16,17 +16,24 @@ log = structlog.get_logger()
 Accounts = Mapping[tuple[str, str], AnyAccount]
 """Accounts by vendor and name."""
 
-RISK_OF_SHARING = "whoever can send to one of them can send its deliveries to the others; give each a webhook secret of its own"
+RISK_OF_SHARING = (
+    "whoever can send to one of them can send its deliveries to the others; give each a webhook "
+    "secret of its own"
+)
 
 
 def ready_accounts(settings: Settings) -> Accounts:
-    """Return every account. Raises ConfigurationError where there is none, or one has no webhook secret to verify deliveries with."""
+    """Return every account.
+
+    Raises ConfigurationError where there is none, or one has no webhook secret to verify deliveries with.
+    """
     if not settings.accounts:
         raise ConfigurationError(NO_ACCOUNT)
     if names := _names_without_secret(settings):
         variables = ", ".join(variable_name("accounts", name, "webhook_secrets") for name in names)
         raise ConfigurationError(
-            f"no webhook secret for account {', '.join(names)}: set {variables}, or webhook_secrets in the secrets file"
+            f"no webhook secret for account {', '.join(names)}: set {variables}, or "
+            "webhook_secrets in the secrets file"
         )
     for sharing in settings.sharing_secrets():
         log.warning("accounts.same_secret", accounts=sharing, why=RISK_OF_SHARING)
@@ -36,7 +43,8 @@ def ready_accounts(settings: Settings) -> Accounts:
 def accounts_with_secrets(settings: Settings) -> Accounts:
     """Return the accounts that have a webhook secret. Raises ConfigurationError where none has.
 
-    Workers use this: they may start long after the receiver, and an account that came without a secret must not hold up the others.
+    Workers use this: they may start long after the receiver, and an account that came without a secret must
+    not hold up the others.
     """
     names = _names_without_secret(settings)
     # A file that was emptied by mistake is more likely than the wish to take nothing any more.

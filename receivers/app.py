@@ -70,7 +70,10 @@ def build_app(settings: Settings, accounts: Accounts, producer: Producer) -> Sta
 
 
 class PathsAsSent:
-    """Middleware that keeps encoded slashes in the path: proxies and their rules see one segment where `unquote` makes two."""
+    """Middleware that keeps encoded slashes in the path.
+
+    Proxies and their rules see one segment where `unquote` makes two.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -89,7 +92,8 @@ def _decode_path(path: str) -> str:
 
 def _health_endpoint(site: str) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        # Only a request that asks for it, as `ingest check` does through the public URL, is told whose receiver this is.
+        # Only a request that asks for it, as `ingest check` does through the public URL, is told whose
+        # receiver this is.
         headers = {SITE_HEADER: site} if SITE_HEADER in request.headers else None
         return PlainTextResponse("ok\n", headers=headers)
 

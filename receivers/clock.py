@@ -2,16 +2,20 @@
 
 The rules:
 
-- Only deliveries with a right signature count. Their time may be old, because of a retry or because somebody sends a captured delivery
-  again, but it is never in the future unless the signer's clock is wrong. So a replay can make this machine look ahead, never behind,
-  and of an account's deliveries the youngest signatures count.
-- One delivery, however often it comes, proves nothing: an account votes after three different deliveries that agree.
-- One account proves nothing: more than half of the voting accounts have to agree, and at least two. Where the settings have only one
-  account with signed times, its vote that this machine is behind counts, because nobody can produce that by a replay.
-- Where reconciliation has lately compared this machine's clock with a vendor's over HTTPS, that alone decides.
+- Only deliveries with a right signature count. Their time may be old, because of a retry or because somebody
+  sends a captured delivery again, but it is never in the future unless the signer's clock is wrong. So a
+  replay can make this machine look ahead, never behind, and of an account's deliveries the youngest
+  signatures count.
+- One delivery, however often it comes, proves nothing: an account votes after three different deliveries that
+  agree.
+- One account proves nothing: more than half of the voting accounts have to agree, and at least two. Where the
+  settings have only one account with signed times, its vote that this machine is behind counts, because
+  nobody can produce that by a replay.
+- Where reconciliation has lately compared this machine's clock with a vendor's over HTTPS, that alone
+  decides.
 
-The verdict makes no delivery accepted. A delivery that would be in time by the right clock is answered 503, so that the vendor tries again
-and does not switch the webhook off; any other is refused.
+The verdict makes no delivery accepted. A delivery that would be in time by the right clock is answered 503,
+so that the vendor tries again and does not switch the webhook off; any other is refused.
 """
 
 import time
@@ -42,14 +46,18 @@ _METRIC = "ingest_clock_skew_seconds"
 
 
 class SignatureClock:
-    """The vendors' time by the signatures of their deliveries. `monotonic` is a clock in seconds that nobody sets.
+    """The vendors' time by the signatures of their deliveries.
 
-    The vendors' time is kept relative to that clock, so that it stays right when the wall clock is set, or jumps.
+    `monotonic` is a clock in seconds that nobody sets.
+
+    The vendors' time is kept relative to that clock, so that it stays right when the wall clock is set, or
+    jumps.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        # By account and a hash of the delivery: when it came, and the vendor's time at which the monotonic clock was zero.
+        # By account and a hash of the delivery: when it came, and the vendor's time at which the monotonic
+        # clock was zero.
         self._deliveries: dict[str, dict[int, tuple[float, datetime]]] = {}
         self._votes: dict[str, tuple[float, datetime]] = {}
 
@@ -64,7 +72,7 @@ class SignatureClock:
             self._votes[source] = now, agreed
 
     def vote(self, source: str, now: datetime) -> timedelta | None:
-        """Return how far this machine, whose clock says `now`, is ahead by an account's vote; None without a recent one.
+        """Return how far this machine is ahead at `now` by an account's vote; None without a recent vote.
 
         The vote is negative when this machine is behind.
         """
@@ -78,7 +86,10 @@ class SignatureClock:
 
 
 class MeasuredClock:
-    """The vendors' time, as reconciliation has measured it on this machine. `monotonic` is a clock in seconds that nobody sets."""
+    """The vendors' time, as reconciliation has measured it on this machine.
+
+    `monotonic` is a clock in seconds that nobody sets.
+    """
 
     def __init__(self, folder: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Read from `folder`, which is `reconcile.state_dir`."""
@@ -98,7 +109,7 @@ class MeasuredClock:
 
 
 def _agreed(zeros: list[datetime]) -> datetime | None:
-    """Return the latest moment that three deliveries agree on: the others were signed longer before they came."""
+    """Return the latest moment that three deliveries agree on. Others were signed longer before they came."""
     ordered = sorted(zeros, reverse=True)
     triples = zip(ordered, ordered[_VOTING_DELIVERIES - 1 :], strict=False)
     return next((latest for latest, earliest in triples if latest - earliest <= _TOLERANCE), None)
@@ -107,7 +118,8 @@ def _agreed(zeros: list[datetime]) -> datetime | None:
 def verdict(votes: Mapping[str, timedelta], accounts: int, measured: timedelta | None) -> timedelta:
     """Return how far this machine's clock is ahead, negative when behind; zero while nothing is proven.
 
-    `accounts`: how many accounts of the settings have signed times. `measured`: what reconciliation found, None where it did not look lately.
+    `accounts`: how many accounts of the settings have signed times. `measured`: what reconciliation found,
+    None where it did not look lately.
     """
     if measured is not None:
         return measured if abs(measured) >= SIGNIFICANT else timedelta(0)
@@ -128,13 +140,14 @@ def finding(ahead: timedelta) -> Finding:
         return ok("clock", "nothing shows that it is wrong")
     return warning(
         "clock",
-        f"this machine's clock is {describe_skew(ahead)} the vendors': deliveries are answered 503 or refused",
+        f"this machine's clock is {describe_skew(ahead)} the vendors': deliveries are answered "
+        "503 or refused",
         CLOCK_REMEDY,
     )
 
 
 def judge(settings: Settings, accounts: Iterable[AnyAccount], votes: Mapping[str, timedelta]) -> timedelta:
-    """Return the verdict by the votes of these accounts, and by what reconciliation has measured on this machine."""
+    """Return the verdict by the votes of the accounts and by what reconciliation has measured."""
     voters = sum(account.signs_time for account in accounts)
     return verdict(votes, voters, read_clock_ahead(Path(settings.reconcile.state_dir)))
 

@@ -1,6 +1,7 @@
 """Finds out why the signature of a refused delivery is wrong, by finding what it does fit.
 
-The vendor's own `authenticate` is tried again with one thing changed at a time. Nothing here makes a delivery accepted.
+The vendor's own `authenticate` is tried again with one thing changed at a time. Nothing here makes a delivery
+accepted.
 """
 
 import asyncio
@@ -24,7 +25,8 @@ from receivers.accounts import Accounts
 
 log = structlog.get_logger()
 
-# A diagnosis takes far more than a refusal, and anybody can be refused as often as they like: it may take a tenth of a core.
+# A diagnosis takes far more than a refusal, and anybody can be refused as often as they like: it may take a
+# tenth of a core.
 _MIN_PAUSE_SECONDS = 0.1
 _PAUSE_FACTOR = 9
 
@@ -53,7 +55,7 @@ class Diagnoser:
         self._next = -math.inf
 
     def task(self, account: AnyAccount, delivery: Delivery) -> BackgroundTask | None:
-        """Return the task that diagnoses a delivery; None while another one is diagnosed, and in the pause after it."""
+        """Return the task that diagnoses a delivery; None during another diagnosis and the pause after it."""
         if monotonic() < self._next:
             return None
         self._next = math.inf
@@ -76,7 +78,8 @@ class Diagnoser:
 def diagnose(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyAccount]) -> str | None:
     """Return a sentence that says why the signature does not fit; None where nothing can be proven.
 
-    It names settings, accounts and headers. The only value of a header in it is a URL that a signature proves.
+    It names settings, accounts and headers. The only value of a header in it is a URL that a signature
+    proves.
     """
     causes = chain(
         _by_secret(account, delivery),
@@ -112,7 +115,10 @@ def _by_secret(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
             and value.get_secret_value()
             and _fits(_with_secrets(account, value.get_secret_value()), delivery)
         ):
-            yield f"it is signed with the account's {name}, which is not among its webhook_secrets: add it there"
+            yield (
+                f"it is signed with the account's {name}, which is not among its webhook_secrets: add "
+                "it there"
+            )
 
 
 def _by_account(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyAccount]) -> Iterator[str]:
@@ -122,7 +128,8 @@ def _by_account(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyA
         same_kind = other.vendor == account.vendor and _with_secrets(account, *other.settings.live_secrets())
         if _fits(other, delivery) or (same_kind and _fits(same_kind, delivery)):
             yield (
-                f"it is signed with a webhook secret of the account {other.name} ({other.vendor}): the vendor has the wrong URL"
+                f"it is signed with a webhook secret of the account {other.name} "
+                f"({other.vendor}): the vendor has the wrong URL"
                 " for one of the two, or their secrets are exchanged"
             )
 
@@ -130,7 +137,10 @@ def _by_account(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyA
 def _by_body(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
     for how, body in _other_bodies(delivery.body):
         if body != delivery.body and _fits(account, replace(delivery, body=body)):
-            yield f"the body was changed on the way: its signature fits the body {how}. Have the proxy pass the body on as it is"
+            yield (
+                f"the body was changed on the way: its signature fits the body {how}. Have the proxy "
+                "pass the body on as it is"
+            )
 
 
 def _other_bodies(body: bytes) -> Iterator[tuple[str, bytes]]:
@@ -155,7 +165,7 @@ def _unpacked(body: bytes) -> bytes:
 
 
 def _other_json(body: bytes) -> Iterator[bytes]:
-    """Yield the same JSON as the usual libraries of JavaScript, Python, Ruby, PHP and Go write it, without and with a line end."""
+    """Yield the same JSON as JavaScript, Python, Ruby, PHP and Go write it, without and with a line end."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -174,7 +184,10 @@ def _by_address(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
     """Try other URLs for a vendor that signs the one it was given."""
     for url in _other_addresses(account.public_url, delivery):
         if _fits(type(account)(account.settings, url), delivery):
-            yield f"the vendor has its URL with {url}, and public_url is {account.public_url}: set public_url to that, or register the URL anew"
+            yield (
+                f"the vendor has its URL with {url}, and public_url is {account.public_url}: set "
+                "public_url to that, or register the URL anew"
+            )
 
 
 def _other_addresses(public_url: str, delivery: Delivery) -> Sequence[str]:
@@ -195,7 +208,10 @@ def _other_addresses(public_url: str, delivery: Delivery) -> Sequence[str]:
 def _by_header_names(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
     """Yield what the names of the headers suggest, which is no proof."""
     if delivery.headers.has("content-encoding"):
-        yield "it has a header content-encoding: something on the way may compress the body, and vendors sign it as it was"
+        yield (
+            "it has a header content-encoding: something on the way may compress the body, and "
+            "vendors sign it as it was"
+        )
     names = {name for name, _ in delivery.headers.lines if _SIGNATURE_NAME.fullmatch(name)}
     vendor_names = {
         name
@@ -203,4 +219,7 @@ def _by_header_names(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
         if name.partition("-signature")[0].removeprefix("x-").startswith(account.vendor)
     }
     if names and not vendor_names and account.credential_header not in names:
-        yield f"the only signature came in {', '.join(sorted(names)[:3])}: another sender has this URL, or a proxy renames headers"
+        yield (
+            f"the only signature came in {', '.join(sorted(names)[:3])}: another sender has this URL, "
+            "or a proxy renames headers"
+        )

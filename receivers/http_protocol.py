@@ -1,6 +1,7 @@
 """Uvicorn's HTTP protocol over httptools, with the limits that it lacks.
 
-They are on the size of what surrounds a body, on the time in which a request has to come, and on idle connections.
+They are on the size of what surrounds a body, on the time in which a request has to come, and on idle
+connections.
 """
 
 from asyncio import TimerHandle, Transport
@@ -25,8 +26,10 @@ _MAX_HEADERS = 256
 
 # The first bytes of other protocols, which probably come from a proxy that is configured wrongly.
 _OTHER_PROTOCOLS = {
-    b"\x16\x03": "TLS came to a port that speaks plain HTTP: let the proxy end TLS and pass requests on to http://, not https://",
-    b"PRI * HTTP/2": "HTTP/2 came to a port that speaks HTTP/1.1: set the proxy to HTTP/1.1 towards the receiver",
+    b"\x16\x03": "TLS came to a port that speaks plain HTTP: let the proxy end TLS and pass requests on to "
+    "http://, not https://",
+    b"PRI * HTTP/2": "HTTP/2 came to a port that speaks HTTP/1.1: "
+    "set the proxy to HTTP/1.1 towards the receiver",
     b"PROXY ": "the PROXY protocol came before the request: switch it off in the proxy",
     b"\r\n\r\n\x00\r\nQUIT\n": "the PROXY protocol came before the request: switch it off in the proxy",
 }
@@ -34,16 +37,16 @@ _NOTE_VERIFIED = "note_verified"
 
 
 def note_verified(scope: Scope) -> None:
-    """Note that the connection of this request has brought a verified delivery, so that it is kept before others."""
+    """Note that the connection of this request has brought a verified delivery, so it is closed last."""
     if _NOTE_VERIFIED in scope.get("state", {}):
         scope["state"][_NOTE_VERIFIED]()
 
 
 class IdleConnections:
-    """Connections without a request to answer, which are closed to make room for new ones, the longest idle first.
+    """Connections without a request to answer, of which the longest idle is closed first for a new one.
 
-    Those that never brought a verified delivery come first. Half of all connections is kept for those that did, so that nobody drives
-    them out by many requests at once.
+    Those that never brought a verified delivery come first. Half of all connections is kept for those that
+    did, so that nobody drives them out by many requests at once.
     """
 
     def __init__(self) -> None:
@@ -68,7 +71,8 @@ class IdleConnections:
 class HttpConfig(uvicorn.Config):
     """Uvicorn's configuration with `BoundedHttp`.
 
-    `head_timeout` is in how many seconds a request's head has to come; `timeout_keep_alive` is how long a connection may be idle.
+    `head_timeout` is in how many seconds a request's head has to come; `timeout_keep_alive` is how long a
+    connection may be idle.
     """
 
     def __init__(self, app: Any, *, head_timeout: float, **options: Any) -> None:
@@ -81,10 +85,12 @@ class BoundedHttp(HttpToolsProtocol):
     """A protocol that closes connections which take too much memory, or too long.
 
     - Request line, headers and trailers are limited in size, because all of them are kept in memory.
-    - A head has to come within `head_timeout`. So has the rest of a body that was answered before it was complete.
-    - That time does not run while an earlier request on the connection is handled: until it is answered, we may not be reading.
-    - Between an answer and the next request a connection may be idle for longer: a client that keeps connections must not see one
-      closed at the moment it sends on it.
+    - A head has to come within `head_timeout`. So has the rest of a body that was answered before it was
+      complete.
+    - That time does not run while an earlier request on the connection is handled: until it is answered, we
+      may not be reading.
+    - Between an answer and the next request a connection may be idle for longer: a client that keeps
+      connections must not see one closed at the moment it sends on it.
     - Where all connections are taken, an idle one is closed for each new one.
     """
 
@@ -113,7 +119,10 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data, and refuse a head that is too large. What can be in memory is the limit and one read from the socket."""
+        """Parse the data, and refuse a head that is too large.
+
+        What can be in memory is the limit and one read from the socket.
+        """
         self._beside_the_body += len(data)
         if self._between_messages:
             self._between_messages = False
@@ -128,7 +137,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._start_clock()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer 400, 414 or 431, and close. Its account is not known, so it is not counted among deliveries."""
+        """Answer 400, 414 or 431, and close.
+
+        Its account is not known, so it is not counted among deliveries.
+        """
         REFUSED_REQUESTS.labels("bad_http").inc()
         head = b"content-length: 0\r\nconnection: close\r\n\r\n"
         if self._head_status == HTTPStatus.BAD_REQUEST:
@@ -154,7 +166,10 @@ class BoundedHttp(HttpToolsProtocol):
             raise ValueError("the request's target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header, unless it is a trailer, which comes after the body. Raises ValueError, which ends in 431."""
+        """Add a header, unless it is a trailer, which comes after the body.
+
+        Raises ValueError, which ends in 431.
+        """
         if not self._within_head:
             return
         super().on_header(name, value)
@@ -187,7 +202,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Limit the time for the rest of a request that was answered early, or for a head that came meanwhile."""
+        """Limit the time for the rest of a request that was answered early, or for the next head."""
         if self._within_message:
             self._start_clock()
         self.timeout_keep_alive = self._idle_seconds()
@@ -199,7 +214,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.has_delivered = True
 
     def _restore_fragment(self) -> None:
-        """Put back what stands after a `#`, which uvicorn cuts off: a target has no fragment (RFC 9112, section 3.2)."""
+        """Put back what uvicorn cuts off after a `#`: a target has no fragment (RFC 9112, section 3.2)."""
         before, mark, after = self.url.partition(b"#")
         if b"?" in before:
             self.scope["query_string"] += mark + after
@@ -207,7 +222,10 @@ class BoundedHttp(HttpToolsProtocol):
             self.scope["raw_path"] += mark + after
 
     def _make_room(self) -> None:
-        """Close idle connections while there are too many: uvicorn would answer 503 to every request, also on older connections."""
+        """Close idle connections while there are too many.
+
+        Uvicorn would answer 503 to every request, also on older connections.
+        """
         while self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
             idle = self.config.idle.first(exclude=self, limit=self.limit_concurrency)
             if idle is None:
@@ -235,7 +253,10 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.abort()
 
     def _idle_seconds(self) -> int:
-        """Return how long a connection may be idle: shorter where half of all are taken, so that nobody holds them all by doing nothing."""
+        """Return how long a connection may be idle.
+
+        That is shorter where half of all are taken, so that nobody holds them all by doing nothing.
+        """
         crowded = self.limit_concurrency is not None and 2 * len(self.connections) > self.limit_concurrency
         return ceil(self.config.head_timeout) if crowded else self.config.timeout_keep_alive
 

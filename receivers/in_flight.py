@@ -1,4 +1,4 @@
-"""Limits on the requests under way and their bytes, shared so that one noisy account leaves room for the others."""
+"""Limits on the requests under way and their bytes, which accounts share fairly."""
 
 import asyncio
 import threading
@@ -10,16 +10,20 @@ from contextlib import asynccontextmanager, contextmanager
 from ingest.errors import LogUnavailable
 from ingest.telemetry import IN_FLIGHT_BYTES
 
-# A body makes progress with each 16 KiB, so that a byte now and then does not count. Vendors' bodies are smaller than that.
+# A body makes progress with each 16 KiB, so that a byte now and then does not count. Vendors' bodies are
+# smaller than that.
 _PROGRESS_BYTES = 16 * 1024
-_DROPPED = "its body was not whole, and others needed the room: the limits are receiver.connection_limit and receiver.in_flight_limit"
+_DROPPED = (
+    "its body was not whole, and others needed the room: the limits are receiver.connection_limit and "
+    "receiver.in_flight_limit"
+)
 
 
 class FairShare:
     """An amount that accounts share: each may use as much as is left free. Safe to use from several threads.
 
-    So one account alone gets half of it, two that take all they can a third each, and the next one finds some left.
-    These are the dynamic thresholds of shared-memory switches: https://doi.org/10.1109/90.664262
+    So one account alone gets half of it, two that take all they can a third each, and the next one finds some
+    left. These are the dynamic thresholds of shared-memory switches: https://doi.org/10.1109/90.664262
     """
 
     def __init__(self, amount: int) -> None:
@@ -33,7 +37,10 @@ class FairShare:
         return self._amount - self._free
 
     def acquire(self, account: str, amount: int) -> bool:
-        """Take an amount for an account. Returns False, and takes nothing, where that is more than its share."""
+        """Take an amount for an account.
+
+        Returns False, and takes nothing, where that is more than its share.
+        """
         with self._lock:
             if self._used[account] + amount > self._free:
                 return False
@@ -49,10 +56,10 @@ class FairShare:
 
 
 class Capacity:
-    """A fair share in which requests with an incomplete body make room for others, and complete ones keep what they have.
+    """A fair share in which requests with an incomplete body make room for others.
 
-    Nobody knows yet who sent an incomplete body. All of them together get half of the amount at most, and an account's are dropped
-    before the account is refused anything.
+    Nobody knows yet who sent an incomplete body. All of them together get half of the amount at most, and an
+    account's are dropped before the account is refused anything.
     """
 
     def __init__(self, amount: int) -> None:
@@ -104,7 +111,10 @@ class InFlight:
 
     @contextmanager
     def reserve(self, account: str) -> Iterator["Reservation"]:
-        """Count a request as under way. Raises LogUnavailable when the account's share is used up by complete requests."""
+        """Count a request as under way.
+
+        Raises LogUnavailable when the account's share is used up by complete requests.
+        """
         if not self.requests.acquire(account, 1, self.drop_stalest):
             raise LogUnavailable(
                 "the account has too many requests under way for its share of receiver.connection_limit"
@@ -130,7 +140,7 @@ class InFlight:
             del self._incomplete[reservation.account]
 
     def drop_stalest(self, account: str, requester: "Reservation | None" = None) -> bool:
-        """Drop the account's request that has made no progress for the longest time, unless it is the requester itself."""
+        """Drop the account's request without progress for the longest time, unless it is the requester."""
         stalest = next(iter(self._incomplete.get(account, ())), None)
         if stalest is None or stalest is requester:
             return False
@@ -151,7 +161,8 @@ class Reservation:
     async def reading_body(self, seconds: float) -> AsyncIterator[None]:
         """Limit the time in which the body is read inside.
 
-        Raises TimeoutError when it is not complete in time, LogUnavailable when the request is dropped for others.
+        Raises TimeoutError when it is not complete in time, LogUnavailable when the request is dropped for
+        others.
         """
         try:
             async with asyncio.timeout(seconds) as self._deadline:
@@ -195,7 +206,7 @@ class Reservation:
             self._in_flight.bytes.complete(self.account, self._bytes)
 
     def release_bytes_after(self, future: "Future[None]") -> None:
-        """Keep the bytes until the log has acknowledged or refused the record, also when nobody waits for that any more."""
+        """Release the bytes when the log has acknowledged or refused the record."""
         self.complete()
         size, self._bytes = self._bytes, 0
         future.add_done_callback(lambda _: self._release_bytes(size))

@@ -1,4 +1,4 @@
-"""Notes in the audit topic that a vendor gave up a delivery; `receivers.reconcile.losses` reads them there."""
+"""Notes in the audit topic that a vendor gave up a delivery, for `receivers.reconcile.losses` to read."""
 
 from concurrent.futures import Future
 
@@ -13,7 +13,10 @@ log = structlog.get_logger()
 
 
 def report_loss(account: AnyAccount, verified: VerifiedDelivery, producer: Producer, topic: str) -> None:
-    """Append a note of the loss that a delivery reports, if it does. Raises nothing: the delivery is acknowledged whatever happens here."""
+    """Append a note of the loss that a delivery reports, if it does.
+
+    Raises nothing: the delivery is acknowledged whatever happens here.
+    """
     try:
         if not account.reports_loss(verified):
             return

@@ -22,7 +22,8 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 class Refusal:
     """Why a request was refused.
 
-    `reason` is one of a few words, a metric's label. `source` is the account that was probably meant, "" where none was.
+    `reason` is one of a few words, a metric's label. `source` is the account that was probably meant, ""
+    where none was.
     """
 
     reason: str
@@ -37,7 +38,10 @@ class Refusals:
         self._accounts, self._public_path = accounts, public_path
 
     async def answer(self, request: Request, error: Exception) -> Response:
-        """Answer as Starlette does, which tells the caller nothing. The path is not logged, because it may hold a secret."""
+        """Answer as Starlette does, which tells the caller nothing.
+
+        The path is not logged, because it may hold a secret.
+        """
         if not isinstance(error, HTTPException):
             raise error
         refusal = explain(request.method, request.scope["path"], set(self._accounts), self._public_path)
@@ -80,13 +84,16 @@ def _explain_account_path(
     """Explain a request whose path has that of an account in it. Returns the reason and what to do."""
     if path.endswith(expected) and method != "POST":
         return "method", (
-            f"a {method if method in _METHODS else 'request of another method'} came where deliveries are posted: a redirect on the way"
-            " (to https, to another host, to a slash at the end) makes a GET of a POST, without its body. Give the vendor the address"
+            f"a {method if method in _METHODS else 'request of another method'} came where "
+            "deliveries are posted: a redirect on the way"
+            " (to https, to another host, to a slash at the end) makes a GET of a POST, without "
+            "its body. Give the vendor the address"
             " that the redirect leads to"
         )
     if has_prefix:
         return "path_prefix", (
-            f"something stands before {expected} in the path: a proxy passes on a prefix of its own. Put the prefix into public_url,"
+            f"something stands before {expected} in the path: a proxy passes on a prefix of its "
+            "own. Put the prefix into public_url,"
             " or have the proxy strip it"
         )
     difference = (
@@ -103,7 +110,10 @@ def _explain_account_path(
 def _explain_unknown_account(vendor: str, account: str, accounts: Collection[AccountKey]) -> str:
     others = [other for other, name in accounts if name == account]
     if others:
-        return f"no account has its URL: an account of that name is {others[0]}'s, not another vendor's. `ingest check` prints the URLs"
+        return (
+            f"no account has its URL: an account of that name is {others[0]}'s, not another vendor's. "
+            "`ingest check` prints the URLs"
+        )
     known = (
         "only the vendor is known"
         if vendor in {other for other, _ in accounts}

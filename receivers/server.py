@@ -1,4 +1,4 @@
-"""The receiver's processes: one, or several workers that share a socket, and the admin listener beside them."""
+"""The receiver's processes: one, or several workers that share a socket, and the admin listener."""
 
 import multiprocessing
 import os
@@ -35,13 +35,17 @@ from receivers.spool.owner import require_own_spool
 
 log = structlog.get_logger()
 
-# Longer than a delivery may wait for the log, so that a stop never cuts one off; shorter than orchestrators wait to kill.
+# Longer than a delivery may wait for the log, so that a stop never cuts one off; shorter than orchestrators
+# wait to kill.
 _GRACEFUL_SECONDS = 15
 _WORKER_START_SECONDS = 10
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what was accepted. Raises ConfigurationError, LogUnavailable."""
+    """Serve until SIGTERM or SIGINT, then finish what was accepted.
+
+    Raises ConfigurationError, LogUnavailable.
+    """
     # What cannot work is reported once, here, and not by every worker.
     ready_accounts(settings)
     require_own_spool(settings)
@@ -75,7 +79,7 @@ def serve(settings: Settings) -> None:
 
 
 class WorkerApp:
-    """The factory of a worker's application, with the last settings that could be read when the worker was started.
+    """The factory of a worker's application, with the settings as they were when the worker started.
 
     So a worker that dies comes back even while a file has a mistake in it.
     """
@@ -114,7 +118,7 @@ def _readiness(settings: Settings, probe: AppendProbe, listening: threading.Even
 
 
 def _judge_unacknowledged(settings: Settings) -> list[Finding]:
-    """Return a failure where appends of any worker have waited, or failed, for longer than a delivery may take."""
+    """Return a failure where appends have waited, or failed, for longer than a delivery may take."""
     seconds = registry().get_sample_value("ingest_oldest_undone_seconds") or 0.0
     if seconds <= settings.receiver.append_timeout.total_seconds():
         return []
@@ -147,7 +151,8 @@ def _http_config(settings: Settings, app: Callable[[], Starlette]) -> HttpConfig
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # X-Forwarded-* is whatever a caller writes there, and nothing here depends on it
+        # X-Forwarded-* is whatever a caller writes there, and nothing here depends on it
+        proxy_headers=False,
         limit_concurrency=receiver.connection_limit,
         head_timeout=receiver.head_timeout.total_seconds(),
         timeout_keep_alive=ceil(receiver.keep_alive.total_seconds()),
@@ -164,5 +169,6 @@ def _stop_after_parent() -> None:
 
 
 def _exit_cleanly(_: int, __: FrameType | None) -> None:
-    # Uvicorn raises the signal once more after its graceful stop, which is a success and not a death by signal.
+    # Uvicorn raises the signal once more after its graceful stop, which is a success and not a death by
+    # signal.
     sys.exit(0)

@@ -1,4 +1,4 @@
-"""Measures for how long the log has acknowledged nothing, also when the deliveries that waited were given up and answered 503."""
+"""Measures for how long the log has acknowledged nothing, also across deliveries that were given up."""
 
 import threading
 import time
@@ -14,10 +14,13 @@ _UPDATE_SECONDS = 1.0
 
 
 class WatchedProducer:
-    """A producer over another one, which knows for how long that has acknowledged nothing. Safe to use from several threads."""
+    """A producer over another one, which knows for how long that has acknowledged nothing.
+
+    Safe to use from several threads.
+    """
 
     def __init__(self, producer: Producer, topic: str, probe: Callable[[], Sequence[Record]]) -> None:
-        """Take the producer, and what to append when appends have failed and no more come: what `probe` returns, to `topic`.
+        """Take the producer, and what to append to `topic` when appends have failed and no more come.
 
         That shows whether the log takes records again.
         """
@@ -30,7 +33,10 @@ class WatchedProducer:
 
     @property
     def seconds(self) -> float:
-        """How long ago the oldest append began that is not acknowledged, 0 without any. Failed ones count until one succeeds."""
+        """How long ago the oldest append began that is not acknowledged, 0 without any.
+
+        Failed ones count until one succeeds.
+        """
         with self._lock:
             begun = [next(iter(self._pending.values()), None), self._failing_since]
         return max((time.monotonic() - since for since in begun if since is not None), default=0.0)
@@ -49,7 +55,10 @@ class WatchedProducer:
         threading.Thread(target=self._update_until_closed, name="unacknowledged", daemon=True).start()
 
     def update(self) -> None:
-        """Set the metric. Probes a log that has failed, unless an append is under way that will show whether it works again."""
+        """Set the metric.
+
+        Probes a log that has failed, unless an append is under way that will show whether it works again.
+        """
         OLDEST_UNDONE_SECONDS.set(self.seconds)
         if self._failing_since is not None and not self._pending:
             self.append(self._topic, self._probe())

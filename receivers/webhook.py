@@ -1,4 +1,4 @@
-"""The webhook endpoint: a delivery is verified, parsed, made durable in the log, and only then acknowledged."""
+"""The webhook endpoint, which verifies, parses and appends a delivery, and only then acknowledges it."""
 
 import asyncio
 import traceback
@@ -84,7 +84,10 @@ class Webhooks:
         return Response(status_code=_STATUS[outcome], headers=headers, background=background)
 
     async def _handle(self, account: AnyAccount, request: Request) -> Result:
-        """Read and accept one delivery. Returns the outcome also of a request that cannot be read, or not be made durable."""
+        """Read and accept one delivery.
+
+        Returns the outcome also of a request that cannot be read, or not be made durable.
+        """
         try:
             with self._in_flight.reserve(account.source) as reservation:
                 delivery = await self._read(request, reservation)
@@ -108,7 +111,10 @@ class Webhooks:
     async def _accept(
         self, account: AnyAccount, delivery: Delivery, scope: Scope, reservation: Reservation
     ) -> Result:
-        """Verify and parse a delivery, and append it to the log. Raises LogUnavailable when that does not make it durable."""
+        """Verify and parse a delivery, and append it to the log.
+
+        Raises LogUnavailable when that does not make it durable.
+        """
         try:
             verified = account.verify(delivery, delivery.received_at)
         except WrongTime as error:
@@ -131,7 +137,10 @@ class Webhooks:
         return "dead_lettered", None
 
     async def _read(self, request: Request, reservation: Reservation) -> Delivery:
-        """Read a request. Raises LogUnavailable, ClientDisconnect, TimeoutError, and HTTPException for a body that is too large."""
+        """Read a request.
+
+        Raises LogUnavailable, ClientDisconnect, TimeoutError, and HTTPException for a body that is too large.
+        """
         received_at, received_by = datetime.now(UTC), self._measured_clock.now()
         parts = []
         async with reservation.reading_body(self._settings.receiver.body_timeout.total_seconds()):
@@ -146,7 +155,7 @@ class Webhooks:
     def _to_record(
         self, account: AnyAccount, verified: VerifiedDelivery
     ) -> tuple[str, Record, DeadLetter | None]:
-        """Return the topic and the record of an event, or, where the delivery cannot be parsed, of a dead letter."""
+        """Return the topic and the record of an event, or of a dead letter where that cannot be parsed."""
         try:
             return self._settings.topic(account.vendor), account.parse(verified).to_record(), None
         except PayloadError as error:
@@ -171,7 +180,8 @@ class Webhooks:
     def _judge_wrong_time(self, account: AnyAccount, delivery: Delivery, refusal: WrongTime) -> str:
         """Return the outcome of a delivery that is signed well, but at a wrong time.
 
-        Where this machine's clock is wrong, and the delivery is in time by the right one, the vendor has to try again.
+        Where this machine's clock is wrong, and the delivery is in time by the right one, the vendor has to
+        try again.
         """
         self._note_time(account, delivery, refusal.sent_at)
         votes = self._signature_clock.votes(delivery.received_at)

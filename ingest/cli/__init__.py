@@ -1,4 +1,7 @@
-"""The command line: a module for each command. This one starts and ends the process, so it imports nothing large."""
+"""The command line: a module for each command.
+
+This one starts and ends the process, so it imports nothing large.
+"""
 
 import errno
 import os
@@ -39,16 +42,18 @@ def main() -> None:
         code = _report_crash(error)
     if code == 0 and interrupt.is_set():  # a server that was stopped in order, by Ctrl-C
         code = ExitCode.INTERRUPTED
-    # A full exit would join threads that may be waiting out a vendor's pause of a quarter of an hour, and DuckDB's binding would
-    # list what it calls leaks. All that has to be closed is closed by now.
+    # A full exit would join threads that may be waiting out a vendor's pause of a quarter of an hour, and
+    # DuckDB's binding would list what it calls leaks. All that has to be closed is closed by now.
     os._exit(_flush() or code)
 
 
 def watch_for_interrupt() -> threading.Event:
-    """Have Ctrl-C end the process, even inside a library that does not check for signals. The event is set once it was pressed.
+    """Have Ctrl-C end the process, even inside a library that does not check for signals.
 
-    Python raises KeyboardInterrupt between two of its own instructions only, but writes to this socket at once:
-    https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
+    The event is set once it was pressed.
+
+    Python raises KeyboardInterrupt between two of its own instructions only, but writes to this socket at
+    once: https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
     """
     pressed = threading.Event()
     ends = socket.socketpair()
@@ -76,7 +81,10 @@ def _write_stopped() -> None:
 
 
 def _report_crash(error: Exception) -> int:
-    """Write a traceback, as Python would, or one line for an output that cannot be written. Returns the exit code."""
+    """Write a traceback, as Python would, or one line for an output that cannot be written.
+
+    Returns the exit code.
+    """
     with suppress(OSError, ValueError, AttributeError):
         if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
             sys.stderr.write(f"error: the output cannot be written: {error.strerror}\n")
@@ -86,7 +94,10 @@ def _report_crash(error: Exception) -> int:
 
 
 def _flush() -> int:
-    """Write what is buffered. Returns an exit code where that fails, else 0; a reader that is gone is no failure."""
+    """Write what is buffered.
+
+    Returns an exit code where that fails, else 0; a reader that is gone is no failure.
+    """
     failed = 0
     for stream in (sys.stdout, sys.stderr):
         try:

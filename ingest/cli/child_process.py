@@ -1,4 +1,4 @@
-"""Child processes of `up`: how the parent starts and restarts them, hands them its settings, and how they end when it does."""
+"""Child processes of `up`, which get the settings of their parent and end when it does."""
 
 import os
 import signal
@@ -41,13 +41,17 @@ _WORKING_SECONDS = 20.0  # a child that lives for so long takes its settings
 
 
 class ChildProcess:
-    """A command of `ingest` in a process of its own, which is started again, more and more slowly, when it dies.
+    """A command of `ingest` in a process that is restarted, more and more slowly, when it dies.
 
-    It gets the last settings that could be read, and, when it refuses those, the last that it has worked with.
+    It gets the last settings that could be read, and, when it refuses those, the last that it has worked
+    with.
     """
 
     def __init__(self, settings: Live[Snapshot], *command: str, required: bool = True) -> None:
-        """Start the process. When it is `required` and refuses the only settings there are, `poll` returns its exit code."""
+        """Start the process.
+
+        When it is `required` and refuses the only settings there are, `poll` returns its exit code.
+        """
         self.name = command[0]
         self._settings = settings
         self._command = command
@@ -66,7 +70,10 @@ class ChildProcess:
         return process
 
     def poll(self) -> int | None:
-        """Restart the process where that is due. Returns its exit code when a restart cannot help, else None."""
+        """Restart the process where that is due.
+
+        Returns its exit code when a restart cannot help, else None.
+        """
         code = self._process.poll()
         if code is None:
             if time.monotonic() - self._started_at > _WORKING_SECONDS:
@@ -114,7 +121,7 @@ class ChildProcess:
 
 
 def _send_settings(process: "subprocess.Popen[bytes]", snapshot: Snapshot) -> None:
-    """Write the settings to the child's standard input, and leave it open: that it closes tells the child of the parent's end."""
+    """Write the settings to the child's standard input, and leave it open for as long as the parent lives."""
     if process.stdin:
         with suppress(OSError):  # the child died before it had read them
             process.stdin.write(snapshot.encode() + b"\n")
@@ -122,10 +129,12 @@ def _send_settings(process: "subprocess.Popen[bytes]", snapshot: Snapshot) -> No
 
 
 def receive_settings(config: str | None, with_settings: bool) -> Settings:
-    """Return the settings that the parent writes to standard input, or those of the files. Raises ConfigurationError.
+    """Return the settings that the parent writes to standard input, or those of the files.
 
-    They hold secrets, so they come through a pipe that nobody else can read, and not in arguments or the environment.
-    Files with secrets that a killed process left behind are removed.
+    Raises ConfigurationError.
+
+    They hold secrets, so they come through a pipe that nobody else can read, and not in arguments or the
+    environment. Files with secrets that a killed process left behind are removed.
     """
     settings = _read_sent_settings() if with_settings else read_settings(config)
     remove_left_copies(current_secrets_path().resolve())

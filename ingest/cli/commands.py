@@ -28,7 +28,7 @@ from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
 
 class InterruptibleGroup(TyperGroup):
-    """Commands that end with one line when Ctrl-C stops them, and quietly when nobody reads what they print."""
+    """A group whose commands end with one line after Ctrl-C, and quietly when nobody reads their output."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Read the arguments, and show help where they ask for it."""
@@ -51,8 +51,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
-    "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
+    help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, "
+    "complete, provably.\n\n"
+    "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest "
+    "check[/bold], [bold]ingest up[/bold].",
 )
 _COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which the help lists them
     init,
@@ -117,7 +119,10 @@ def _global(
 
 
 def run() -> int:
-    """Run the command that the arguments name, and return its exit code. An error raised on purpose is one line on standard error."""
+    """Run the command that the arguments name, and return its exit code.
+
+    An error raised on purpose is one line on standard error.
+    """
     try:
         app()
     except Stopped as stopped:

@@ -1,4 +1,4 @@
-"""`dead-letters`: list and show what could not be read or loaded, and put it back into the log once it can be."""
+"""`dead-letters`: list, show and redrive what could not be read or loaded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,8 @@ Account = Annotated[
 Since = Annotated[
     str,
     typer.Option(
-        help="Set aside at or after this date, instant, or length of time ago: 2026-11-01, 2026-11-01T09:00Z, 30d.",
+        help="Set aside at or after this date, instant, or length of time ago: 2026-11-01, "
+        "2026-11-01T09:00Z, 30d.",
         show_default="the beginning",
     ),
 ]
@@ -108,7 +109,8 @@ def show(
     (attempt,) = Redrive(letters, Reader(settings), None).run(letters.resolve([prefix]))
     if raw and not attempt.letter.exact:
         raise ConfigurationError(
-            "The exact bytes of this letter are not known, because an older version did not keep them. Without --raw, what is known is shown."
+            "The exact bytes of this letter are not known, because an older version did not keep "
+            "them. Without --raw, what is known is shown."
         )
     if raw:
         print_bytes(attempt.letter.letter.data)
@@ -133,12 +135,17 @@ def redrive(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Try dead letters again, after the cause has been fixed: those that can be read now go back into the log, and a consumer loads them.
+    """Try dead letters again, after the cause has been fixed.
 
-    A letter keeps its event id, so redriving it twice changes nothing. Letters that still cannot be read stay as they are. A letter
-    that the warehouse refuses again becomes a new dead letter when the consumer loads it.
+    Those that can be read now go back into the log, and a consumer loads them.
 
-    Exit code 0: all could be read; 1: some still cannot; 2: an argument is wrong; 3: the log or the warehouse could not be reached.
+
+    A letter keeps its event id, so redriving it twice changes nothing. Letters that still cannot be read stay
+    as they are. A letter that the warehouse refuses again becomes a new dead letter when the consumer loads
+    it.
+
+    Exit code 0: all could be read; 1: some still cannot; 2: an argument is wrong; 3: the log or the warehouse
+    could not be reached.
 
     Examples:
         ingest dead-letters redrive --all --dry-run
@@ -175,7 +182,8 @@ def _require_one_way(*ways: bool) -> None:
     """Raise ConfigurationError unless the letters are chosen in exactly one of the ways."""
     if not any(ways):
         raise ConfigurationError(
-            "Choose the dead letters: by id, by --reason, --account, --since or --until, or all of them with --all."
+            "Choose the dead letters: by id, by --reason, --account, --since or --until, or all "
+            "of them with --all."
         )
     if sum(ways) > 1:
         raise ConfigurationError(

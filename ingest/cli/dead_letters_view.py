@@ -21,7 +21,8 @@ _PREFIX_LENGTH = 12  # so much of it is shown as no two letters share
 
 # What an outcome says of letters, in the order of what somebody has to know first.
 _OUTCOMES = {
-    "redriven": "appended to the log; a consumer loads them, and `ingest dead-letters list --open` shows what is left",
+    "redriven": "appended to the log; a consumer loads them, and `ingest dead-letters list --open` shows "
+    "what is left",
     "readable": "can be read, and would be appended to the log",
     "repeated": "tell the same event as another one",
     "already_loaded": "are in the warehouse already",
@@ -67,7 +68,10 @@ def _print_kinds(letters: "Sequence[Listed]") -> None:
 
 
 def print_no_match(total: int) -> None:
-    """Print that there is nothing to list or to redrive, and whether that is because of the options. `total`: letters without them."""
+    """Print that there is nothing to list or to redrive, and whether that is because of the options.
+
+    `total`: letters without them.
+    """
     if not total:
         print_line("no dead letters")
         return
@@ -124,7 +128,10 @@ def print_attempts(attempts: "Sequence[Redriven]", *, dry_run: bool, as_json: bo
 
 
 def _table(*columns: str) -> Table:
-    """Return a table without lines between its columns, for narrow terminals. Ids and times, which people copy, are not folded."""
+    """Return a table without lines between its columns, for narrow terminals.
+
+    Ids and times, which people copy, are not folded.
+    """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in {"id", "when"})

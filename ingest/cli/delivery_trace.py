@@ -1,4 +1,4 @@
-"""Traces a delivery of our own from the public URL to the warehouse: at which step it stops, why, and what to do."""
+"""Traces a trial delivery from the public URL to the warehouse, and says where and why it stops."""
 
 import socket
 import ssl
@@ -33,7 +33,8 @@ _CERTIFICATE = (
 )
 _NO_TLS = "let your proxy speak TLS at this port, or correct public_url"
 _UNREACHED = (
-    "start what listens there (your proxy, or `ingest up`), and open the firewall for it; some networks do not let a machine reach its own"
+    "start what listens there (your proxy, or `ingest up`), and open the firewall for it; some "
+    "networks do not let a machine reach its own"
     " public address: then try it from outside"
 )
 
@@ -43,7 +44,10 @@ HasRow = Callable[[Event], bool]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The result of one step. `code` is the exit code that it means; `remedy` says what to do, where something is to be done."""
+    """The result of one step.
+
+    `code` is the exit code that it means; `remedy` says what to do, where something is to be done.
+    """
 
     name: str
     detail: str
@@ -59,8 +63,9 @@ class DeliveryTrace:
     ) -> None:
         """Take the delivery to trace.
 
-        `has_row` says whether the warehouse has the event, and may raise WarehouseUnavailable; `patience` is how many seconds to wait
-        for a consumer. Raises VerificationError or PayloadError where a receiver would refuse the delivery.
+        `has_row` says whether the warehouse has the event, and may raise WarehouseUnavailable; `patience` is
+        how many seconds to wait for a consumer. Raises VerificationError or PayloadError where a receiver
+        would refuse the delivery.
         """
         self._settings = settings
         self._account = account
@@ -141,7 +146,7 @@ class DeliveryTrace:
         return Step("answer", f"{self._account.webhook_url} answered {status}", code, _explain_status(status))
 
     def _post_to_receiver(self, failed: Step) -> Step:
-        """Send the same delivery past what is in front of the receiver, to see which of the two is to blame."""
+        """Send the same delivery to the receiver itself, to see whether what is in front of it is to blame."""
         receiver = self._settings.receiver
         path = f"/webhooks/{self._account.vendor}/{self._account.name}"
         url = f"http://{local_address(receiver.host, receiver.port)}"
@@ -151,16 +156,19 @@ class DeliveryTrace:
                 "receiver",
                 trouble,
                 ExitCode.UNAVAILABLE,
-                "start `ingest up`, or `ingest receive`; if the receiver is on another machine, run this there",
+                "start `ingest up`, or `ingest receive`; if the receiver is on another machine, "
+                "run this there",
             )
         if status == _ACCEPTED:
             return Step("receiver", f"{url} accepts the same delivery", remedy=_blame_proxy(failed))
         if status == _UNAUTHORIZED:
             return Step(
                 "receiver",
-                f"{url} refuses the same delivery: the running receiver has another secret, or another public_url",
+                f"{url} refuses the same delivery: the running receiver has another secret, or "
+                "another public_url",
                 ExitCode.FAILED,
-                "give the receiver the same settings and secrets as this command, or restart it; its log says why (delivery.rejected)",
+                "give the receiver the same settings and secrets as this command, or restart it; "
+                "its log says why (delivery.rejected)",
             )
         return Step("receiver", f"{url} answered {status}", ExitCode.FAILED, _explain_status(status))
 
@@ -194,7 +202,8 @@ class DeliveryTrace:
             "log",
             "it was accepted, and is not in the log of these settings",
             ExitCode.UNAVAILABLE,
-            "if Kafka is away it waits in the receiver's spool (`ingest status`); else the public URL leads to another installation",
+            "if Kafka is away it waits in the receiver's spool (`ingest status`); else the public "
+            "URL leads to another installation",
         )
 
     def _position_in_log(self) -> tuple[Partition, int] | None:
@@ -220,7 +229,8 @@ class DeliveryTrace:
             "consumer",
             f"no consumer has read it for {self._patience:.0f} s",
             ExitCode.UNAVAILABLE,
-            "start `ingest up`, or `ingest consume`; if one runs, its log says what it waits for (loader.waiting)",
+            "start `ingest up`, or `ingest consume`; if one runs, its log says what it waits for "
+            "(loader.waiting)",
         )
 
     def _is_read(self) -> bool:
@@ -247,7 +257,8 @@ class DeliveryTrace:
             "warehouse",
             "a consumer has read it, and booking_events does not have it",
             ExitCode.FAILED,
-            "look whether that consumer has the same warehouse settings, and at `ingest dead-letters list --open`",
+            "look whether that consumer has the same warehouse settings, and at `ingest "
+            "dead-letters list --open`",
         )
 
     def _poll(self, look: Callable[[], T], seconds: float, reason: str) -> T:
@@ -266,12 +277,16 @@ def _explain_status(status: int) -> str:
     if status in range(200, 300):
         return "something else than the receiver answers there: look at where your proxy leads"
     meanings = {
-        _UNAUTHORIZED: "the signature was refused: another secret, or something on the way changes the body, the URL or the headers",
-        _NOT_FOUND: "no receiver knows this path: does the proxy change it, or has the running receiver no such account?",
+        _UNAUTHORIZED: "the signature was refused: another secret, or something on the way changes the body, "
+        "the URL or the headers",
+        _NOT_FOUND: "no receiver knows this path: does the proxy change it, or has the running receiver no "
+        "such account?",
         405: "the request was not a POST any more when it arrived, or something else answers there",
         _TOO_LARGE: "the proxy's limit for bodies is too small; allow 1 MiB",
-        502: "the proxy does not reach the receiver: is `ingest up` running, and does the proxy lead to receiver.port?",
-        503: "the receiver cannot make deliveries durable (`ingest check` tries the log), or the proxy does not reach it",
+        502: "the proxy does not reach the receiver: is `ingest up` running, and does the proxy lead "
+        "to receiver.port?",
+        503: "the receiver cannot make deliveries durable (`ingest check` tries the log), or the proxy "
+        "does not reach it",
         504: "the proxy does not get an answer from the receiver in time",
     }
     return meanings.get(status, "look at your proxy's log and the receiver's")
@@ -282,6 +297,7 @@ def _blame_proxy(failed: Step) -> str:
     if failed.name != "answer":
         return f"the receiver works; vendors cannot reach it as long as this is so: {failed.remedy}"
     return (
-        "the receiver works, so what is in front of it is to blame: a proxy must pass on body, path, query and headers as they"
+        "the receiver works, so what is in front of it is to blame: a proxy must pass on body, "
+        "path, query and headers as they"
         " came, and lead to this receiver"
     )

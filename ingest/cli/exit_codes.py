@@ -12,5 +12,6 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 3  # something that the command needs cannot be reached right now
     DEAD_LETTER_LIMIT = 4  # the consumer stopped itself
     INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
-    # What a shell reports of a program that SIGPIPE ended: https://www.gnu.org/software/bash/manual/html_node/Exit-Status.html
+    # What a shell reports of a program that SIGPIPE ended:
+    # https://www.gnu.org/software/bash/manual/html_node/Exit-Status.html
     READER_GONE = 141

@@ -16,7 +16,10 @@ _SPACES = str.maketrans("\t\n\r", "   ")
 
 
 def text_value(value: Any) -> str:
-    """Format a value for people and CSV: null as nothing, decimals as people write money, nested values as JSON."""
+    """Format a value for people and CSV.
+
+    Null becomes nothing, decimals are written as people write money, and nested values as JSON.
+    """
     match value:
         case None:
             return ""
@@ -33,7 +36,10 @@ def text_value(value: Any) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """Convert a value to one that JSON can hold: numbers stay exact, NaN and infinities become null, other values text."""
+    """Convert a value to one that JSON can hold.
+
+    Numbers stay exact, NaN and infinities become null, and values of other types text.
+    """
     match value:
         case JsonText():
             return RawJSON(

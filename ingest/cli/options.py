@@ -34,7 +34,10 @@ def complete_account(incomplete: str) -> list[str]:
 
 
 def read_settings(config: str | None) -> Settings:
-    """Read the settings, and let child processes and workers find the same file. Raises ConfigurationError."""
+    """Read the settings, and let child processes and workers find the same file.
+
+    Raises ConfigurationError.
+    """
     if config:
         os.environ["INGEST_CONFIG"] = config
     return load_settings()
@@ -45,7 +48,8 @@ def parse_span(
 ) -> tuple[datetime | None, datetime | None]:
     """Parse --since and --until; an empty text is None.
 
-    `default_since` is where the span begins without --since; it is checked, not returned. Raises ConfigurationError.
+    `default_since` is where the span begins without --since; it is checked, not returned. Raises
+    ConfigurationError.
     """
     begin = parse_instant("--since", since, now) if since else None
     end = parse_instant("--until", until, now) if until else None
@@ -56,7 +60,10 @@ def parse_span(
 
 
 def parse_instant(option: str, text: str, now: datetime) -> datetime:
-    """Parse a date (its first moment in UTC), an instant or how long ago. Raises ConfigurationError, which names the option."""
+    """Parse a date (its first moment in UTC), an instant or how long ago.
+
+    Raises ConfigurationError, which names the option.
+    """
     try:
         if _AGO.fullmatch(text) and not _YEAR.fullmatch(text):
             duration: timedelta = _DURATION.validate_python(text)
@@ -68,5 +75,6 @@ def parse_instant(option: str, text: str, now: datetime) -> datetime:
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else utc(instant)
     except (ValueError, ValidationError, OverflowError):
         raise ConfigurationError(
-            f"{option} {text}: write a date (2026-11-01), an instant (2026-11-01T09:00Z) or how long ago (30d)"
+            f"{option} {text}: write a date (2026-11-01), an instant (2026-11-01T09:00Z) or how "
+            "long ago (30d)"
         ) from None

@@ -1,8 +1,10 @@
-"""The only module that prints. People see every stranger's text with what would drive a terminal made visible; JSON and CSV are exact.
+"""The only module that prints.
 
-`Console` is rich's, for tables, progress and status lines: a `str` is data, shown as it is. `print_line` and `print_note` print one
-message, `print_json`, `print_csv` and `print_text` what scripts read. Style is given apart from text:
-`print_line(("failed", "red"), f" {name}: {error}")`.
+People see every stranger's text with what would drive a terminal made visible; JSON and CSV are exact.
+
+`Console` is rich's, for tables, progress and status lines: a `str` is data, shown as it is. `print_line` and
+`print_note` print one message, `print_json`, `print_csv` and `print_text` what scripts read. Style is given
+apart from text: `print_line(("failed", "red"), f" {name}: {error}")`.
 """
 
 import csv
@@ -33,7 +35,7 @@ _LAYOUT = "\n\t"  # the control characters that stay as they are
 
 
 class Console(rich.console.Console):
-    """Rich's console without markup and highlighting: no text is an instruction, and none reaches the terminal uncleaned."""
+    """Rich's console without markup and highlighting, which cleans every text."""
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
         super().__init__(stderr=stderr, quiet=quiet, markup=False, highlight=False, emoji=False)
@@ -62,7 +64,10 @@ def styled(text: str, style: str = "") -> Text:
 
 
 def message(*parts: Part) -> Text:
-    """Put a message together. Its further lines are indented, so that none passes for a message of its own."""
+    """Put a message together.
+
+    Its further lines are indented, so that none passes for a message of its own.
+    """
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
     return Text.assemble(*(styled(text.replace("\n", "\n  "), style) for text, style in pairs))
 
@@ -83,7 +88,8 @@ def full_width(console: Console, table: Table) -> int:
 def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     """Print rows with the same columns as a table.
 
-    Where that is too wide for the terminal, rows stand below each other, each under the value of its first column.
+    Where that is too wide for the terminal, rows stand below each other, each under the value of its first
+    column.
     """
     if not rows:
         return
@@ -125,7 +131,10 @@ def print_text(text: str) -> None:
 
 
 def print_note(*parts: Part) -> None:
-    """Print one message that is not the command's result to standard error. Nothing fails when it cannot be written."""
+    """Print one message that is not the command's result to standard error.
+
+    Nothing fails when it cannot be written.
+    """
     with suppress(OSError, ValueError):
         Console(stderr=True).print(message(*parts), soft_wrap=True)
 
@@ -155,7 +164,8 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             columns, rows = _visible_cells(columns), map(_visible_cells, rows)
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8")
-        # A terminal makes CR LF of a line's end by itself: https://www.rfc-editor.org/rfc/rfc4180#section-2 wants it in a file.
+        # A terminal makes CR LF of a line's end by itself: https://www.rfc-editor.org/rfc/rfc4180#section-2
+        # wants it in a file.
         writer = csv.writer(stream, lineterminator="\n" if stream.isatty() else "\r\n")
         writer.writerow(columns)
         writer.writerows(rows)
@@ -166,7 +176,8 @@ def print_bytes(data: bytes) -> None:
     with _to_stdout() as stream:
         if stream.isatty():
             raise IngestError(
-                "the very bytes may hold what drives a terminal: send them to a file or another program, for example with > body"
+                "the very bytes may hold what drives a terminal: send them to a file or another "
+                "program, for example with > body"
             )
         stream.buffer.write(data)
 
@@ -182,7 +193,10 @@ def show_waits() -> Iterator[None]:
 def progress_bars(
     *columns: ProgressColumn, quiet: bool = False, transient: bool = True
 ) -> Iterator[Progress | None]:
-    """Show progress bars on standard error. Yields None, and shows nothing, when `quiet` or where that is no terminal."""
+    """Show progress bars on standard error.
+
+    Yields None, and shows nothing, when `quiet` or where that is no terminal.
+    """
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield None

@@ -48,7 +48,8 @@ def query(
 ) -> None:
     """Ask the warehouse, also while the consumer loads. It reads the tables, and no files.
 
-    Instants are in UTC. Of columns with the same name the second is called `<name>_2`. In JSON numbers are exact, NaN and infinities null.
+    Instants are in UTC. Of columns with the same name the second is called `<name>_2`. In JSON numbers are
+    exact, NaN and infinities null.
 
     Examples:
         ingest query "select status, count(*) from bookings group by status"

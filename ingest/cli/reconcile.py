@@ -69,14 +69,16 @@ def reconcile(
         bool,
         typer.Option(
             "--watch",
-            help="Again and again, every reconcile.every; at once when a vendor says that it gave up a delivery.",
+            help="Again and again, every reconcile.every; at once when a vendor says that it gave up a "
+            "delivery.",
         ),
     ] = False,
     confirm_key: Annotated[
         bool,
         typer.Option(
             "--confirm-key",
-            help="With --account: the key is that account's although it finds few of the bookings here, and what it does not find is gone.",
+            help="With --account: the key is that account's although it finds few of the bookings "
+            "here, and what it does not find is gone.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -86,14 +88,17 @@ def reconcile(
 ) -> None:
     """Find by REST what webhooks missed, repair it through the log, and say how many there were.
 
-    Vendors are asked what changed in the window; Calendly, which cannot be asked that, what starts in it, and without --until
-    also in the future. Whole days ago begin at midnight UTC. A run that was stopped goes on where it was, within a day, when the
-    same --since and --until are given. A consumer must be running (`ingest up`, or `ingest consume`): repairs go through the log.
+    Vendors are asked what changed in the window; Calendly, which cannot be asked that, what starts in it, and
+    without --until also in the future. Whole days ago begin at midnight UTC. A run that was stopped goes on
+    where it was, within a day, when the same --since and --until are given. A consumer must be running
+    (`ingest up`, or `ingest consume`): repairs go through the log.
 
-    A key is refused when it finds less than half of the bookings here: it may be another account's. Where the vendor has deleted them, confirm
-    the key once, after a look at what would be marked as gone. Nothing secret is kept of it.
+    A key is refused when it finds less than half of the bookings here: it may be another account's. Where the
+    vendor has deleted them, confirm the key once, after a look at what would be marked as gone. Nothing
+    secret is kept of it.
 
-    Exit code 0: nothing is missing any more; 1: something is; 2: a key or an argument is refused; 3: something could not be reached.
+    Exit code 0: nothing is missing any more; 1: something is; 2: a key or an argument is refused; 3:
+    something could not be reached.
 
     Examples:
         ingest reconcile
@@ -110,7 +115,8 @@ def reconcile(
     if watch:
         if since or until or dry_run or as_json or confirm_key:
             raise ConfigurationError(
-                "--watch goes with --account only: what it compares is in the settings, what it finds in reconciliations"
+                "--watch goes with --account only: what it compares is in the settings, what it "
+                "finds in reconciliations"
             )
         _watch(settings, account or [])
         return
@@ -132,7 +138,8 @@ def reconcile(
             reports = reconciler.run(accounts, wanted)
     except KeyboardInterrupt:
         raise Stopped(
-            "stopped: what was appended will be loaded; run it again with the same --since and --until to go on from here"
+            "stopped: what was appended will be loaded; run it again with the same --since and "
+            "--until to go on from here"
         ) from None
     _print_reports(reports, dry_run=dry_run, as_json=as_json)
     if code := max(map(_exit_code, reports), default=0):
@@ -167,7 +174,10 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
 
 
 def _probes(settings: Settings) -> "dict[str, Probe]":
-    """Return probes of what a comparison and its repairs need. A vendor's own trouble is in the metrics instead."""
+    """Return probes of what a comparison and its repairs need.
+
+    A vendor's own trouble is in the metrics instead.
+    """
     from ingest.log_probes import AppendProbe, probe_loaded
     from ingest.warehouse.reach import reach
 
@@ -205,7 +215,10 @@ def _exit_code(report: "Report") -> int:
 
 @contextmanager
 def _show_progress(*, quiet: bool) -> "Iterator[Follow]":
-    """Show a live table on a terminal, a line for each account now and then elsewhere. Yields what is to be called with an account's progress."""
+    """Show a live table on a terminal, a line for each account now and then elsewhere.
+
+    Yields what is to be called with an account's progress.
+    """
     console = Console(stderr=True, quiet=quiet)
     progress: dict[str, tuple[Counts, str]] = {}
     lock, next_line = threading.Lock(), time.monotonic()

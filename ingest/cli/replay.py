@@ -1,4 +1,4 @@
-"""`replay`: load the records of the log again, after a mapping was fixed or a warehouse was lost, or into a new one."""
+"""`replay`: load the records of the log again."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +36,8 @@ def replay(
     since: Annotated[
         str,
         typer.Option(
-            help="Received at or after this date, instant, or length of time ago: 2026-11-01, 2026-11-01T09:00Z, 30d.",
+            help="Received at or after this date, instant, or length of time ago: 2026-11-01, "
+            "2026-11-01T09:00Z, 30d.",
             show_default="the beginning of the log",
         ),
     ] = "",
@@ -55,11 +56,14 @@ def replay(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Load the records of the log again: after a mapping was fixed, after a warehouse was lost, or into a new warehouse.
+    """Load the records of the log again.
 
-    A row is replaced where today's code makes another row of the same event; right rows stay, and newer states win. Needs a running
-    consumer (`ingest up` or `ingest consume`); new webhooks are loaded first meanwhile. Stopping it with Ctrl-C or running it twice
-    does no harm.
+    Use it after a mapping was fixed, after a warehouse was lost, or to fill a new warehouse.
+
+
+    A row is replaced where today's code makes another row of the same event; right rows stay, and newer
+    states win. Needs a running consumer (`ingest up` or `ingest consume`); new webhooks are loaded first
+    meanwhile. Stopping it with Ctrl-C or running it twice does no harm.
 
     Exit code 0: everything is loaded; 2: an argument is wrong; 3: something could not be reached.
 
@@ -117,7 +121,10 @@ def _open_replay(
 
 def _how_to_continue(run: "Replay") -> str:
     if run.report.appended:
-        return "everything is in the log again and will be loaded when a consumer runs; there is nothing to repeat"
+        return (
+            "everything is in the log again and will be loaded when a consumer runs; there is nothing "
+            "to repeat"
+        )
     if since := run.go_on_since:
         return f"to continue, run it with --since {format_instant(since.replace(microsecond=0))}"
     return "nothing was replayed yet"
@@ -125,7 +132,10 @@ def _how_to_continue(run: "Replay") -> str:
 
 @contextmanager
 def _show_progress(total: int, *, quiet: bool) -> "Iterator[Callable[[Report], None]]":
-    """Show a progress bar on a terminal, a line now and then elsewhere. Yields what is to be called with the report."""
+    """Show a progress bar on a terminal, a line now and then elsewhere.
+
+    Yields what is to be called with the report.
+    """
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -48,10 +48,13 @@ def sync(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Load what the vendors' REST sides have, each resource into its own table: bookings, customers, event types and the rest.
+    """Load what the vendors' REST sides have: bookings, customers, event types and the rest.
 
-    Exit code 0: all loaded; 1: records were left out that have no key or that the warehouse refuses; 2: something was refused; 3: something could not be reached.
-    The other resources are still loaded.
+    Each resource gets its own table.
+
+
+    Exit code 0: all loaded; 1: records were left out that have no key or that the warehouse refuses; 2:
+    something was refused; 3: something could not be reached. The other resources are still loaded.
 
     Example:
         ingest sync sales event_types users_me

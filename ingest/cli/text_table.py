@@ -1,4 +1,7 @@
-"""Lays rows out as plain text, in a grid or one record below the other. Pure, and quick for ten thousands of rows, which rich's tables are not."""
+"""Lays rows out as plain text, in a grid or one record below the other.
+
+Pure, and quick for ten thousands of rows, which rich's tables are not.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
@@ -11,7 +14,10 @@ Row = Sequence[str]
 
 
 def text_table(columns: Row, rows: Sequence[Row], width: int, *, ascii_only: bool = False) -> Iterator[str]:
-    """Yield the lines of a grid where it fits the width, else a line for each value, so that nothing is cut. Texts are made visible."""
+    """Yield the lines of a grid where it fits the width, else a line for each value, so that nothing is cut.
+
+    Texts are made visible.
+    """
     cells = [[visible(cell, "\n\t").expandtabs() for cell in row] for row in (columns, *rows)]
     widths = [max(map(_cell_width, column)) for column in zip(*cells, strict=True)]
     if sum(widths) + 3 * len(widths) + 1 <= width:
@@ -37,7 +43,10 @@ def _grid_row(row: Row, widths: Sequence[int], vertical: str) -> Iterator[str]:
 
 
 def _records(columns: Row, rows: Sequence[Row], width: int, horizontal: str) -> Iterator[str]:
-    """Yield a heading for each row, then a line for each value. A value's further lines are indented, so that none passes for another value."""
+    """Yield a heading for each row, then a line for each value.
+
+    A value's further lines are indented, so that none passes for another value.
+    """
     label_width = max(map(_cell_width, columns))
     for number, row in enumerate(rows, start=1):
         yield f"{horizontal} row {number} ".ljust(width, horizontal)

@@ -35,7 +35,7 @@ def up(config: Config = None) -> None:
 
 
 class Supervisor:
-    """The processes of `up`: consumer and receiver, and reconciliation as soon as an account has what that needs."""
+    """The processes of `up`: consumer, receiver, and reconciliation once an account has what it needs."""
 
     def __init__(self, settings: Live[Snapshot]) -> None:
         """Start the processes."""
@@ -50,7 +50,10 @@ class Supervisor:
             )
 
     def run(self, stop: threading.Event) -> int:
-        """Run until `stop` is set, or a required process cannot run at all. Returns the exit code, and stops them all, the receiver first."""
+        """Run until `stop` is set, or a required process cannot run at all.
+
+        Returns the exit code, and stops them all, the receiver first.
+        """
         code = self._supervise(stop)
         for child in reversed(self._children):  # nothing new comes in while the rest is loaded
             child.stop()
@@ -63,10 +66,12 @@ class Supervisor:
             for child in list(self._children):
                 code = child.poll()
                 if code == ExitCode.DEAD_LETTER_LIMIT:
-                    # It stops alone: without a receiver, webhooks would be refused and vendors would switch them off.
+                    # It stops alone: without a receiver, webhooks would be refused and vendors would switch
+                    # them off.
                     log.error(
                         "up.consumer_stopped",
-                        why="the dead-letter limit; webhooks are still taken. Mend the cause, then start again",
+                        why="the dead-letter limit; webhooks are still taken. Mend the cause, then "
+                        "start again",
                     )
                     self._children.remove(child)
                     limit_code = code
@@ -78,7 +83,7 @@ class Supervisor:
         return any(child.name == "reconcile" for child in self._children)
 
     def _start_reconciliation(self) -> None:
-        """Start reconciliation with the first account that can be reconciled; it finds later ones by itself."""
+        """Start reconciliation for the first account that has what it needs; it finds later ones itself."""
         snapshot = self._settings.current()
         if snapshot is self._checked or self._is_reconciling():
             return

@@ -1,4 +1,4 @@
-"""The spool: what Kafka does not acknowledge in time is fsynced beside the receiver, and appended to Kafka in order later."""
+"""The spool, which keeps on disk what Kafka does not acknowledge in time, and appends it to Kafka later."""
 
 import threading
 import time
@@ -32,17 +32,19 @@ class _Append:
     future: "Future[None]" = field(default_factory=Future)
 
     def __post_init__(self) -> None:
-        self.future.set_running_or_notify_cancel()  # a caller that gives up waiting cannot cancel what may already be written
+        # A caller that gives up waiting cannot cancel what may already be written
+        self.future.set_running_or_notify_cancel()
 
 
 class SpoolingProducer:
     """A producer that appends to the log, or to the spool what the log fails or does not acknowledge in time.
 
-    While anything is in the spool, everything goes there, so that nothing overtakes an older record of its booking.
+    While anything is in the spool, everything goes there, so that nothing overtakes an older record of its
+    booking.
     """
 
     def __init__(self, producer: Producer, files: Sequence[SpoolFile], after: float) -> None:
-        """Take the log's producer, and files of which the first is written to and the others are only drained.
+        """Take the log's producer and the files: the first is written to, the others are only drained.
 
         `after` so many seconds an append goes to the spool, together with all later ones.
         """
@@ -57,7 +59,11 @@ class SpoolingProducer:
         self._drainer.start()
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
-        """Append records. The future resolves when all are durable in the log or in the spool; it fails with LogUnavailable otherwise."""
+        """Append records.
+
+        The future resolves when all are durable in the log or in the spool; it fails with LogUnavailable
+        otherwise.
+        """
         append = _Append(topic, records)
         with self._lock:
             if self._spooled:
@@ -90,7 +96,10 @@ class SpoolingProducer:
         _resolve(append.future, error)
 
     def _fall_back(self) -> None:
-        """Move all unacknowledged appends to the spool, so that none gets there after a later one. The caller holds the lock."""
+        """Move all unacknowledged appends to the spool, so that none gets there after a later one.
+
+        The caller holds the lock.
+        """
         appends, self._unacknowledged = list(self._unacknowledged), {}
         self._spool(appends)
 

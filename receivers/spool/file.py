@@ -25,10 +25,16 @@ _ACKNOWLEDGED_SECONDS = 5.0
 
 
 class SpoolFile:
-    """An open spool file. Every call raises LogUnavailable when it cannot be used, for example while another process has it."""
+    """An open spool file.
+
+    Every call raises LogUnavailable when it cannot be used, for example while another process has it.
+    """
 
     def __init__(self, path: Path, topics: Sequence[str], limit: int) -> None:
-        """Open or make a file for at most `limit` bytes. It also reads topics that an earlier process left in it."""
+        """Open or make a file for at most `limit` bytes.
+
+        It also reads topics that an earlier process left in it.
+        """
         earlier_topics = [entry.partition.topic for entry in backlog(path, _GROUP)]
         all_topics = list(dict.fromkeys([*topics, *earlier_topics]))
         self.path = path
@@ -41,7 +47,11 @@ class SpoolFile:
         self._refused: set[str] = set()
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
-        """Append records. The future resolves when they are fsynced, or fails with LogUnavailable, above all when the disk is full."""
+        """Append records.
+
+        The future resolves when they are fsynced, or fails with LogUnavailable, above all when the disk is
+        full.
+        """
         return self._writer.append(topic, records)
 
     def record_count(self) -> int:
@@ -53,7 +63,10 @@ class SpoolFile:
         return extent(self.path)[0]
 
     def drain(self, producer: Producer) -> int:
-        """Append the oldest records to a log, and forget them once they are durable there. Returns how many they were."""
+        """Append the oldest records to a log, and forget them once they are durable there.
+
+        Returns how many they were.
+        """
         records = self._reader.poll(_BATCH_RECORDS, 0)
         if records:
             try:
@@ -78,7 +91,8 @@ class SpoolFile:
         self._reader.close()
 
     def _append_all(self, producer: Producer, records: Sequence[StoredRecord]) -> None:
-        # The records of a topic go together: one by one, a log that comes back meanwhile might take a record after it failed the one before.
+        # The records of a topic go together: one by one, a log that comes back meanwhile might take a record
+        # after it failed the one before.
         by_topic: dict[str, list[StoredRecord]] = {}
         for stored in records:
             if stored.position not in self._refused:
@@ -101,7 +115,7 @@ class SpoolFile:
                 raise LogUnavailable("the log did not acknowledge") from None
 
     def _set_aside(self, stored: StoredRecord, refusal: LogRefused) -> None:
-        """Write a record that the log refuses, also as a dead letter, to a file of its own: it would hold up all others for ever."""
+        """Write a record that the log refuses to a file of its own: it would hold up all others for ever."""
         folder = self.path.parent / "refused"
         # The name has the worker's file in it, because two workers may do this at once.
         file = folder / f"{time.time_ns()}-{self.path.stem}-{stored.offset}.json"

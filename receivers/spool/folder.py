@@ -1,4 +1,4 @@
-"""The folder of a spool: which files a worker takes, the producer over them, and whether they can take records."""
+"""The folder of a spool: its files, the producer over them, and whether they can take records."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -28,7 +28,7 @@ _MAX_FILES = 100  # receiver.workers is at most 64
 
 @dataclass(frozen=True, slots=True)
 class SpoolState:
-    """The state of a worker's file: the records in it, when the oldest came and how long ago, and the bytes they take."""
+    """The state of a worker's file: its records, when the oldest came and how long ago, and their bytes."""
 
     file: str
     records: int
@@ -38,9 +38,12 @@ class SpoolState:
 
 
 def open_producer(settings: Settings) -> Producer:
-    """Open the producer of a worker, with a spool where the log is Kafka. The embedded log is as near and as durable as a spool.
+    """Open the producer of a worker, with a spool where the log is Kafka.
 
-    Raises LogUnavailable where an embedded log cannot be opened, and ConfigurationError where the spool is another receiver's.
+    The embedded log is as near and as durable as a spool.
+
+    Raises LogUnavailable where an embedded log cannot be opened, and ConfigurationError where the spool is
+    another receiver's.
     """
     producer = settings.build_log().producer()
     if not settings.uses_spool:
@@ -61,7 +64,10 @@ def open_producer(settings: Settings) -> Producer:
 
 
 def claim_files(folder: Path, topics: Sequence[str], limit: int) -> list[SpoolFile]:
-    """Open the files of a worker: the first is written to, the others hold what processes that ended left. None where none can be used."""
+    """Open the files of a worker: the first is written to, the others hold what processes that ended left.
+
+    None where none can be used.
+    """
     existing = spool_files(folder)
     new = (folder / f"spool-{number:03}.db" for number in range(_MAX_FILES))
     candidates = (_open_file(path, topics, limit) for path in dict.fromkeys((*existing, *new)))
@@ -95,8 +101,8 @@ def drain_leftovers(settings: Settings) -> None:
 
     This comes before any newer delivery, so that nothing overtakes an older record of its booking.
 
-    Raises ConfigurationError where the spool is another receiver's, and LogUnavailable where not everything can be moved, above all
-    while another receiver has one of the files. What was moved stays so.
+    Raises ConfigurationError where the spool is another receiver's, and LogUnavailable where not everything
+    can be moved, above all while another receiver has one of the files. What was moved stays so.
     """
     folder = settings.receiver.spool_dir
     try:
@@ -107,7 +113,8 @@ def drain_leftovers(settings: Settings) -> None:
             log.info("spool.empty")
     except LogUnavailable as error:
         raise LogUnavailable(
-            f"records that were accepted while the log was Kafka wait in {folder}, are to be in the log before any newer one, and cannot"
+            f"records that were accepted while the log was Kafka wait in {folder}, are to be in "
+            "the log before any newer one, and cannot"
             f" be handed on: {error}. Mend that, or move the file away to do without what it holds"
         ) from error
 
@@ -131,7 +138,10 @@ def _set_metrics(files: Sequence[SpoolFile]) -> None:
 
 
 def spool_states(settings: Settings) -> list[SpoolState]:
-    """Return the state of every spool file on this machine, also with an embedded log. Raises LogUnavailable."""
+    """Return the state of every spool file on this machine, also with an embedded log.
+
+    Raises LogUnavailable.
+    """
     return [_state(path) for path in spool_files(Path(settings.receiver.spool_dir))]
 
 
@@ -215,11 +225,12 @@ def _judge_age(settings: Settings) -> list[Finding]:
 
 
 def _require_file_with_space(settings: Settings) -> None:
-    """Raise LogUnavailable when no record fits into the spool of a running receiver, which has made a file."""
+    """Raise LogUnavailable when no record fits into the spool of a running receiver."""
     if not _require_space(settings):
         folder = settings.receiver.spool_dir
         raise LogUnavailable(
-            f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why (spool.unusable)"
+            f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why "
+            "(spool.unusable)"
         )
 
 
@@ -231,6 +242,7 @@ def _require_space(settings: Settings) -> list[SpoolState]:
     states = spool_states(settings)
     if states and all(state.bytes >= settings.receiver.spool_limit for state in states):
         raise LogUnavailable(
-            f"the spool {folder} is full: receiver.spool_limit is {settings.receiver.spool_limit} bytes; start what reads the log"
+            f"the spool {folder} is full: receiver.spool_limit is {settings.receiver.spool_limit} "
+            "bytes; start what reads the log"
         )
     return states

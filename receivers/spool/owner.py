@@ -36,7 +36,8 @@ class Owner:
     def is_same(self, other: "Owner") -> bool:
         """Return whether both are the same receiver.
 
-        Brokers come and go, the log may become an embedded one, and a folder may be moved, but not all at once.
+        Brokers come and go, the log may become an embedded one, and a folder may be moved, but not all at
+        once.
         """
         if self.topic_prefix == other.topic_prefix and _addresses(self.log) & _addresses(other.log):
             return True
@@ -44,7 +45,7 @@ class Owner:
 
 
 def require_own_spool(settings: Settings) -> None:
-    """Raise ConfigurationError when the folder is another receiver's that runs or has left deliveries there."""
+    """Raise ConfigurationError when another receiver uses the folder, or has left deliveries there."""
     folder, own = Path(settings.receiver.spool_dir), Owner.of(settings)
     files = spool_files(folder)
     topics, owner = _topics(files), _read(folder)
@@ -57,8 +58,10 @@ def require_own_spool(settings: Settings) -> None:
         other = f"log {owner.log}, topics {owner.topic_prefix}.*, settings {config}"
     if other and (topics or any(map(is_locked, files))):
         raise ConfigurationError(
-            f"receiver.spool_dir {folder} has deliveries of another receiver ({other}), which would get into the log of this one: set another"
-            f" folder. If they are this receiver's own, and its log and its settings file are others now, delete {folder / _FILE} and set"
+            f"receiver.spool_dir {folder} has deliveries of another receiver ({other}), which "
+            "would get into the log of this one: set another"
+            " folder. If they are this receiver's own, and its log and its settings file are "
+            f"others now, delete {folder / _FILE} and set"
             " topic_prefix as it was"
         )
 

@@ -27,11 +27,12 @@ _LABELS = {
 
 
 def check(as_json: AsJson = False, config: Config = None) -> None:
-    """Try everything that is needed to run, say what to do where something fails, and what to give each vendor.
+    """Try everything that is needed to run. Say what to do where something fails, and what to give each vendor.
 
     Nothing is written, created or changed: not on this machine, in Kafka, in the warehouse or at a vendor.
 
-    Exit code 0: all works, perhaps with warnings; 1: something fails; 2: the settings cannot be read; 3: all that fails cannot be reached right now.
+    Exit code 0: all works, perhaps with warnings; 1: something fails; 2: the settings cannot be read; 3: all
+    that fails cannot be reached right now.
 
     Examples:
         ingest check
@@ -55,7 +56,10 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
 
 
 def _run_checks(settings: Settings, *, quiet: bool) -> Iterator[Finding]:
-    """Yield the findings of all checks, first of those on this machine: they are there before the modules of the others are imported."""
+    """Run all checks and yield their findings.
+
+    Those of this machine come first: they are done before the modules of the others are imported.
+    """
     console = Console(stderr=True, quiet=quiet)
     for build_groups in (_local_checks, _other_checks):
         with console.status("checking …"):

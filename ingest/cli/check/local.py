@@ -95,7 +95,8 @@ def check_folders(settings: Settings) -> list[Finding]:
         require_writable(folder, setting)
         if file := find_unusable_file(folder):
             raise ConfigurationError(
-                f"{setting}: {file} cannot be read and written by this user; change its owner (it may be left of a run as root)"
+                f"{setting}: {file} cannot be read and written by this user; change its owner (it "
+                "may be left of a run as root)"
             )
     return [ok("folders", f"{', '.join(map(str, folders.values()))} can be written to")]
 

@@ -20,7 +20,10 @@ from ingest.vendors import AnyAccount
 
 _SECONDS = 5.0
 _LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
-_TRY_FROM_ELSEWHERE = "some networks do not let a machine reach its own public address: look from elsewhere, or see that the first webhook arrives"
+_TRY_FROM_ELSEWHERE = (
+    "some networks do not let a machine reach its own public address: look from elsewhere, or see "
+    "that the first webhook arrives"
+)
 
 
 def check_public_url(settings: Settings) -> list[Finding]:
@@ -132,7 +135,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def check_clock(settings: Settings) -> list[Finding]:
-    """Compare this machine's clock with the `Date` of the vendors' REST sides, or of what answers at the public URL."""
+    """Compare this machine's clock with those of the vendors' REST sides, or of the public URL."""
     vendors = {
         _api_address(account) for account in settings.build_accounts().values() if account.settings.can_read()
     }
@@ -177,7 +180,7 @@ def judge_clock(host: str, ahead: timedelta) -> Finding:
 
 
 def _clock_ahead_of(address: str) -> timedelta | None:
-    """Return how far this machine's clock is ahead of the server's; None where it does not answer with its time."""
+    """Return how far this machine's clock is ahead of a server's; None where that sends no `Date`."""
     requested_at = datetime.now(UTC)
     try:
         answer = httpx.get(address, timeout=_SECONDS)

@@ -1,4 +1,7 @@
-"""Runs checks side by side, in groups: those of one group run one after the other, because they use the same thing. Each has a time limit."""
+"""Runs groups of checks side by side, and the checks of a group, which use the same thing, one by one.
+
+Each has a time limit.
+"""
 
 import threading
 import time
@@ -45,7 +48,10 @@ class Check:
 def run_groups(
     groups: Sequence[Sequence[Check]], limit: float = _LIMIT_SECONDS
 ) -> Iterator[tuple[Check, Sequence[Finding]]]:
-    """Run the groups, and yield every check with its findings in the order given, each as soon as it and those before it are done."""
+    """Run the groups, and yield every check with its findings in the order given.
+
+    Each comes as soon as it and those before it are done.
+    """
     for group in groups:
         threading.Thread(target=_run_group, args=(group,), daemon=True).start()
     for group in groups:

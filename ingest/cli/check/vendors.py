@@ -18,11 +18,17 @@ _SECONDS = 10.0
 
 
 def check_rest(settings: Settings, account: AnyAccount) -> list[Finding]:
-    """Try the REST credential with one request. An account may have none; then missed webhooks are never found."""
+    """Try the REST credential with one request.
+
+    An account may have none; then missed webhooks are never found.
+    """
     name = f"REST {account.name}"
     if not account.settings.can_read():
         needed = account.settings.rest_needs()
-        detail = f"not configured: reconcile and sync leave this account out, and missed webhooks are not found; to change that, set its {needed}"
+        detail = (
+            "not configured: reconcile and sync leave this account out, and missed webhooks are not "
+            f"found; to change that, set its {needed}"
+        )
         return [Finding(name, State.SKIPPED, detail)]
     from ingest.vendors.rest import load_rest
 
@@ -40,7 +46,7 @@ def check_rest(settings: Settings, account: AnyAccount) -> list[Finding]:
 
 
 def _require_own_key(settings: Settings, rest: "AnyRest") -> None:
-    """Raise ConfigurationError where the key is another account's than the one that reconciliation has used."""
+    """Raise ConfigurationError where the key is not of the account that reconciliation has used."""
     from receivers.reconcile.checkpoint import Checkpoint
     from receivers.reconcile.ownership import require_same_owner
 

@@ -32,7 +32,9 @@ _MARKS = {
 
 
 def status(as_json: AsJson = False, config: Config = None) -> None:
-    """Say whether everything is well: each part, each account, what waits to be loaded, dead letters, disks. The worst comes first.
+    """Say whether everything is well: each part, each account, what waits to be loaded, dead letters, disks.
+
+    The worst comes first.
 
     Exit code 0: healthy; 1: something needs a person; 3: the log or the warehouse could not be asked.
 

@@ -19,12 +19,15 @@ from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSetting
 TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
 _ANSWER_SECONDS = 5.0  # longer than /readyz takes for its own probes
 _PER_ACCOUNT = (
-    "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, max(loaded_at) as last_load"
+    "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, "
+    "max(loaded_at) as last_load"
     " from bookings group by vendor, account"
 )
-# The newest run of each account that is not in the future: one written by a clock that was ahead would hide all later ones.
+# The newest run of each account that is not in the future: one written by a clock that was ahead would hide
+# all later ones.
 _LAST_RUNS = (
-    "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from reconciliations as run where finished_at ="
+    "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from "
+    "reconciliations as run where finished_at ="
     " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor"
     " and finished_at <= current_timestamp) order by vendor, account"
 )
@@ -38,8 +41,9 @@ Row = dict[str, Any]
 class Part:
     """A process of the product, as its admin listener describes it.
 
-    `state` is `ready`, `not ready`, `stopped` (nobody listens), `silent` (no answer), `refused` (the token is wrong), `foreign` (another
-    program listens) or `unknown` (no fixed port). `samples` are its metrics, each a name, labels and a value.
+    `state` is `ready`, `not ready`, `stopped` (nobody listens), `silent` (no answer), `refused` (the token is
+    wrong), `foreign` (another program listens) or `unknown` (no fixed port). `samples` are its metrics, each
+    a name, labels and a value.
     """
 
     name: str
@@ -70,7 +74,8 @@ class Disk:
 class Facts:
     """All that `status` knows.
 
-    `log`, `spool` and `warehouse` have the key `error` where they could not be asked, the warehouse the key `nothing` before the first load.
+    `log`, `spool` and `warehouse` have the key `error` where they could not be asked, the warehouse the key
+    `nothing` before the first load.
     """
 
     parts: Sequence[Part]
@@ -162,14 +167,17 @@ def _ask_log(settings: Settings) -> Row:
 
 
 def _ask_spool(settings: Settings) -> Row:
-    """Return the spool files of receivers on this machine; none where no receiver has run with these settings."""
+    """Return the spool files of the receivers on this machine."""
     from receivers.spool.folder import spool_states
 
     return {"files": [asdict(state) for state in spool_states(settings)]}
 
 
 def _ask_warehouse(settings: Settings) -> Row:
-    """Return what the warehouse has. A value is None where its table is missing, which is not the same as empty."""
+    """Return what the warehouse has.
+
+    A value is None where its table is missing, which is not the same as empty.
+    """
     return {
         "accounts": _accounts(settings),
         "reconciliations": _rows(settings, _LAST_RUNS),
@@ -180,7 +188,7 @@ def _ask_warehouse(settings: Settings) -> Row:
 
 
 def _accounts(settings: Settings) -> list[Row] | None:
-    """Return a row for each account of the warehouse, and for those of the settings that have no bookings: a silent account must show."""
+    """Return a row for each account of the warehouse, and of the settings: silent accounts must show."""
     from ingest.warehouse.deliveries import last_deliveries
 
     rows = _rows(settings, _PER_ACCOUNT)
@@ -224,7 +232,10 @@ def _count(settings: Settings, table: str) -> int | None:
 
 
 def _rows(settings: Settings, sql: str) -> list[Row] | None:
-    """Query the warehouse. Returns None where the table is missing. Raises WarehouseUnavailable, of it NothingLoaded."""
+    """Query the warehouse.
+
+    Returns None where the table is missing. Raises WarehouseUnavailable, of it NothingLoaded.
+    """
     from ingest.warehouse.query import query
 
     try:

@@ -39,7 +39,7 @@ def judge(facts: Facts, settings: Settings, now: datetime) -> list[Finding]:
 
 
 def exit_code(findings: list[Finding]) -> ExitCode:
-    """Return OK for healthy, FAILED where something needs a person, UNAVAILABLE where something could not be asked."""
+    """Return FAILED where something needs a person, UNAVAILABLE where something could not be asked."""
     failures = [finding for finding in findings if finding.failed]
     if any(finding.unreachable for finding in failures):
         return ExitCode.UNAVAILABLE
@@ -98,7 +98,10 @@ def _judge_log(facts: Facts, now: datetime) -> Iterator[Finding]:
         for topic in topics
         if "next" in topic and topic["committed"] > topic["next"]
     ]:
-        detail = f"{', '.join(truncated)} ends before what was loaded of it: the log was cut, restored or made anew"
+        detail = (
+            f"{', '.join(truncated)} ends before what was loaded of it: the log was cut, restored or "
+            "made anew"
+        )
         yield failed(
             "log",
             detail,
@@ -223,7 +226,8 @@ def _judge_deliveries(
     elif rejected:
         yield warning(
             name,
-            f"{counted(rejected, 'delivery', 'deliveries')} refused since the receiver started, {accepted:.0f} accepted",
+            f"{counted(rejected, 'delivery', 'deliveries')} refused since the receiver started, "
+            f"{accepted:.0f} accepted",
         )
     if not (stored and stored["last_delivery"]) and not accepted:
         yield warning(
@@ -273,7 +277,8 @@ def _judge_reconciliation(
     elif run["missed"]:
         yield warning(
             name,
-            f"the last reconciliation found {counted(run['missed'], 'booking')} that no webhook delivered, and repaired them",
+            f"the last reconciliation found {counted(run['missed'], 'booking')} that no webhook "
+            "delivered, and repaired them",
         )
 
 
