@@ -183,7 +183,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._within_head = False
         self._stop_clock()
         self.config.idle.discard(self)
-        if self._is_crowded():
+        limit = self.limit_concurrency
+        if (
+            limit is not None and max(len(self.connections), len(self.tasks)) >= limit
+        ):  # uvicorn will answer 503
             REFUSED_REQUESTS.labels("overloaded").inc()
         super().on_headers_complete()
         self._restore_fragment()
@@ -259,13 +262,6 @@ class BoundedHttp(HttpToolsProtocol):
         """
         crowded = self.limit_concurrency is not None and 2 * len(self.connections) > self.limit_concurrency
         return ceil(self.config.head_timeout) if crowded else self.config.timeout_keep_alive
-
-    def _is_crowded(self) -> bool:
-        """Return whether uvicorn is going to answer 503, by its own rule."""
-        return (
-            self.limit_concurrency is not None
-            and max(len(self.connections), len(self.tasks)) >= self.limit_concurrency
-        )
 
 
 def _log_other_protocol(data: bytes) -> None:

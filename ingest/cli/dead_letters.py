@@ -1,7 +1,6 @@
 """`dead-letters`: list, show and redrive what could not be read or loaded."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +11,10 @@ from ingest.cli.exit_codes import ExitCode
 from ingest.cli.options import AsJson, Config, complete_account, parse_span, read_settings
 from ingest.cli.output import print_bytes, track
 from ingest.errors import ConfigurationError, IngestError
-from ingest.settings import Settings
 
 if TYPE_CHECKING:
     from consumers.dead_letters.letters import Chosen
     from consumers.dead_letters.redrive import Redriven
-    from ingest.log import Producer
 
 Reason = Annotated[
     list[str] | None, typer.Option("--reason", help="Only this reason; can be repeated.", show_default="all")
@@ -161,7 +158,7 @@ def redrive(
     letters = Letters(settings)
     chosen = letters.resolve(ids) if ids else letters.ids(_selection(reasons, accounts, since, until))
     attempts: list[Redriven] = []
-    with _open_producer(settings, dry_run=dry_run) as producer:
+    with nullcontext() if dry_run else closing(settings.build_log().producer()) as producer:
         redriving = Redrive(letters, Reader(settings), producer).run(chosen)
         try:
             for attempt in track(redriving, "dead letters", len(chosen), quiet=as_json):
@@ -196,13 +193,3 @@ def _selection(reasons: list[str] | None, accounts: list[str] | None, since: str
 
     begin, end = parse_span(since, until, datetime.now(UTC))
     return Chosen(reasons=reasons or (), accounts=accounts or (), since=begin, until=end)
-
-
-@contextmanager
-def _open_producer(settings: Settings, *, dry_run: bool) -> "Iterator[Producer | None]":
-    producer = None if dry_run else settings.build_log().producer()
-    try:
-        yield producer
-    finally:
-        if producer:
-            producer.close()

@@ -146,7 +146,7 @@ class DeliveryTrace:
         return Step("answer", f"{self._account.webhook_url} answered {status}", code, _explain_status(status))
 
     def _post_to_receiver(self, failed: Step) -> Step:
-        """Send the same delivery to the receiver itself, to see whether what is in front of it is to blame."""
+        """Send the same delivery to the receiver itself, to see whether the proxy is to blame."""
         receiver = self._settings.receiver
         path = f"/webhooks/{self._account.vendor}/{self._account.name}"
         url = f"http://{local_address(receiver.host, receiver.port)}"

@@ -46,7 +46,8 @@ def json_value(value: Any) -> Any:
                 value.translate(_SPACES)
             )  # line ends and tabs in JSON text stand between its values only
         case float() | Decimal():
-            return _json_number(value)
+            number = RawJSON(_decimal_text(value, 0)) if isinstance(value, Decimal) else value
+            return number if isfinite(value) else None
         case None | bool() | str() | int():
             return value
         case list() | tuple() | set():
@@ -55,12 +56,6 @@ def json_value(value: Any) -> Any:
             return {text_value(name): json_value(item) for name, item in value.items()}
         case _:
             return _plain_text(value)
-
-
-def _json_number(value: float | Decimal) -> Any:
-    if not isfinite(value):
-        return None
-    return RawJSON(_decimal_text(value, 0)) if isinstance(value, Decimal) else value
 
 
 def _plain_text(value: Any) -> str:

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -196,12 +196,8 @@ def _open_reconciler(
     from ingest.warehouse.bookings import StoredBookings
     from receivers.reconcile.run import Reconciler
 
-    producer = None if dry_run else settings.build_log().producer()
-    try:
+    with nullcontext() if dry_run else closing(settings.build_log().producer()) as producer:
         yield Reconciler(settings, StoredBookings(settings), producer, on_progress, stop or threading.Event())
-    finally:
-        if producer:
-            producer.close()
 
 
 def _exit_code(report: "Report") -> int:

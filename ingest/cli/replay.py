@@ -1,7 +1,7 @@
 """`replay`: load the records of the log again."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,9 +103,11 @@ def _open_replay(
 ) -> "Iterator[Replay]":
     from consumers.replay import Replay
 
-    reader = settings.build_log().reader(selection.since and selection.since - CLOCK_SKEW)
-    producer = None if dry_run else settings.build_log().producer()
-    try:
+    log = settings.build_log()
+    with (
+        closing(log.reader(selection.since and selection.since - CLOCK_SKEW)) as reader,
+        nullcontext() if dry_run else closing(log.producer()) as producer,
+    ):
         begins_at = reader.begins_at()
         if begins_at is None:
             print_note("the log has no records")
@@ -113,10 +115,6 @@ def _open_replay(
             print_note(f"the log begins at {format_instant(begins_at)}; nothing before that can be replayed")
         with _show_progress(reader.total(), quiet=quiet) as on_progress:
             yield Replay(settings, reader, producer, selection, on_progress)
-    finally:
-        reader.close()
-        if producer:
-            producer.close()
 
 
 def _how_to_continue(run: "Replay") -> str:

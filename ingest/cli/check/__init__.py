@@ -27,7 +27,7 @@ _LABELS = {
 
 
 def check(as_json: AsJson = False, config: Config = None) -> None:
-    """Try everything that is needed to run. Say what to do where something fails, and what to give each vendor.
+    """Try all that is needed to run, say what to do where something fails, and what to give each vendor.
 
     Nothing is written, created or changed: not on this machine, in Kafka, in the warehouse or at a vendor.
 

@@ -60,7 +60,8 @@ def check_webhooks(settings: Settings, account: AnyAccount) -> list[Finding]:
     """Find what `webhooks plan` would change, or what has arrived where the vendor cannot be asked."""
     name = f"webhooks {account.name}"
     if not has_api(account) or not account.settings.can_read():
-        return [_by_hand(name, settings, account)]
+        arrival = arrived(settings, account)
+        return [ok(name, arrival) if arrival.startswith("arrived") else warning(name, arrival)]
     from ingest.cli.webhooks import heard_from
     from receivers.subscriptions.check import check_url, open_registrar
 
@@ -84,8 +85,3 @@ def check_webhooks(settings: Settings, account: AnyAccount) -> list[Finding]:
             f"ingest webhooks plan {account.name}, then ingest webhooks apply {account.name}",
         )
     ]
-
-
-def _by_hand(name: str, settings: Settings, account: AnyAccount) -> Finding:
-    said = arrived(settings, account)
-    return ok(name, said) if said.startswith("arrived") else warning(name, said)

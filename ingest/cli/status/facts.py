@@ -138,16 +138,13 @@ def _part_of(name: str, address: str, ready: httpx.Response, metrics: httpx.Resp
         readiness = ready.json()
         state = "ready" if readiness["ready"] else "not ready"
         reasons = tuple(map(str, readiness["reasons"]))
-        return Part(name, state, address, reasons, _samples(metrics.raise_for_status().text))
+        families = text_string_to_metric_families(metrics.raise_for_status().text)
+        samples = tuple(
+            (sample.name, sample.labels, sample.value) for family in families for sample in family.samples
+        )
+        return Part(name, state, address, reasons, samples)
     except (ValueError, KeyError, TypeError):
         return Part(name, "foreign", address)
-
-
-def _samples(text: str) -> tuple[tuple[str, dict[str, str], float], ...]:
-    families = text_string_to_metric_families(text)
-    return tuple(
-        (sample.name, sample.labels, sample.value) for family in families for sample in family.samples
-    )
 
 
 def _ask_log(settings: Settings) -> Row:
