@@ -1,4 +1,4 @@
-"""What `check` says of what is not as it should be."""
+"""The findings of `check` where something is wrong."""
 
 import os
 import socket
@@ -93,7 +93,8 @@ def test_what_alone_cannot_be_reached_has_the_exit_code_for_that(tmp_path: Path)
     assert result.code == 3, result
     [said] = [line for line in result.out.splitlines() if line.startswith("FAIL")]
     assert said.startswith(
-        f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection (Connection refused)"
+        f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection "
+        "(Connection refused)"
     )
     assert said.endswith("is the broker running, and is its address in log right?")
     assert "warn webhooks sales: nothing has arrived yet" in result.out

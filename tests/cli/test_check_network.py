@@ -1,4 +1,4 @@
-"""What `check` says of the public URL, of the clock, and of ports, disks and folders; against real servers where there is something to reach."""
+"""The findings of `check` about the public URL, the clock, ports, disks and folders, with real servers."""
 
 import os
 import shutil
@@ -74,7 +74,7 @@ def test_a_proxy_that_does_not_reach_a_receiver_that_runs_is_a_failure() -> None
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """For 127.0.0.2, signed by itself."""
+    """Return a self-signed certificate for 127.0.0.2."""
     pem = tmp_path / "both.pem"
     names = ["-subj", "/CN=127.0.0.2", "-addext", "subjectAltName=IP:127.0.0.2"]
     command = [
@@ -102,7 +102,9 @@ def test_a_certificate_that_nobody_trusts_is_a_failure(certificate: Path) -> Non
 import http.server, ssl, sys
 server = http.server.ThreadingHTTPServer(("127.0.0.2", {port}), http.server.BaseHTTPRequestHandler)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain({str(certificate)!r})
-server.socket = context.wrap_socket(server.socket, server_side=True); print("there", flush=True); server.serve_forever()
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print("there", flush=True)
+server.serve_forever()
 """
     with subprocess.Popen(
         [sys.executable, "-c", server], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""How `up` starts its processes again: at once where the last settings that worked are there to go back to."""
+"""How `up` restarts its processes: at once where it can go back to settings that worked."""
 
 import subprocess
 import time
@@ -16,7 +16,7 @@ OLD, NEW = Snapshot({"topic_prefix": "old"}, ""), Snapshot({"topic_prefix": "new
 
 @dataclass
 class Files:
-    """What the files say now."""
+    """The settings files, with what they say now."""
 
     value: Snapshot = OLD
 
@@ -37,7 +37,7 @@ class Process:
 
 @dataclass
 class Machine:
-    """Its clock, and what was started there."""
+    """A machine with its clock and the processes that were started."""
 
     now: float = 1000.0
     started: list[Process] = field(default_factory=list)

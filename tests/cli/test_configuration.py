@@ -1,4 +1,4 @@
-"""Settings from the file, the environment, or both; and what is wrong with them is said by name."""
+"""Settings from the file, the environment, or both; their mistakes are named."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ BY_ENVIRONMENT = {
 
 
 def warehouse(name: str) -> str:
-    """Settings that can be told from others."""
+    """Return settings that differ from others by their warehouse."""
     return f'[warehouse]\ncredentials = "{name}.duckdb"\n'
 
 
 def which(result: Result) -> str:
-    """Whose settings a command read: `status` names the warehouse it does not find."""
+    """Return which settings a command read: `status` names the warehouse that it does not find."""
     assert result.code == 1, result  # nothing runs, which `status` reports
     error: str = result.json["warehouse"]["nothing"]
     return Path(error.rsplit(maxsplit=1)[-1]).stem
@@ -28,7 +28,7 @@ def which(result: Result) -> str:
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
-    """A folder with two settings files, one of them under the usual name."""
+    """Return a folder with two settings files, one of them under the usual name."""
     (tmp_path / "ingest.toml").write_text(warehouse("usual"))
     (tmp_path / "other.toml").write_text(warehouse("other"))
     return tmp_path

@@ -1,4 +1,4 @@
-"""However a command ends, it ends then: nothing that still waits holds it, and nobody is shown a traceback for Ctrl-C."""
+"""How commands end: at once, whatever still waits, and without a traceback after Ctrl-C."""
 
 import os
 import signal
@@ -85,8 +85,14 @@ def test_an_interrupt_while_the_commands_are_imported_shows_no_traceback(tmp_pat
     [
         "import time; print('busy', flush=True); time.sleep(300)",
         # a library that waits in its own code, and never comes back to Python to look for a signal
-        "import ctypes; print('busy', flush=True); ctypes.PyDLL(None).sleep(300); ctypes.CDLL(None).sleep(300)",
-        "import duckdb; print('busy', flush=True); duckdb.execute('select count(*) from range(100000000) a, range(100000000) b where a.range + b.range = 7').fetchall()",
+        (
+            "import ctypes; print('busy', flush=True); ctypes.PyDLL(None).sleep(300); "
+            "ctypes.CDLL(None).sleep(300)"
+        ),
+        (
+            "import duckdb; print('busy', flush=True); duckdb.execute('select count(*) from "
+            "range(100000000) a, range(100000000) b where a.range + b.range = 7').fetchall()"
+        ),
     ],
     ids=["sleeping", "in a library", "in a query"],
 )
@@ -132,7 +138,7 @@ def test_help_and_the_like_end_quietly_when_nobody_reads_them(arguments: list[st
 
 
 def interrupted(program: str, word: str, folder: Path) -> tuple[int, str]:
-    """Exit code and standard error of a program that is interrupted once it has said the word."""
+    """Return exit code and standard error of a program that is interrupted once it has printed the word."""
     command = [sys.executable, "-c", program]
     with subprocess.Popen(
         command, cwd=folder, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -148,5 +154,5 @@ def interrupted(program: str, word: str, folder: Path) -> tuple[int, str]:
 
 
 def surroundings() -> dict[str, str]:
-    """With the project to import."""
+    """Return an environment in which the project can be imported."""
     return environment(PYTHONPATH=str(Path(__file__).parents[2]))

@@ -1,4 +1,4 @@
-"""Printing: what a stranger wrote never drives a terminal, and scripts get every value exactly."""
+"""Printing: strangers' text never drives a terminal, and scripts get every value exactly."""
 
 import ast
 import csv
@@ -27,13 +27,18 @@ from ingest.visible import visible
 from tests.cli.command import COMMAND, PATIENCE, environment, ingest, refused
 
 ROOT = Path(__file__).parents[2]
-# A title, a screen, a colour, a cursor and a bell; C1's own; right-to-left; zero width; a tag; line separators; half a character's.
-EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[31mAnn\x1b[0m\x9b2J\x85\u202eevil\u200b\u2066\ufeff\U000e0041\u2028\r\x7f[red]x[/red] :smile:"
+# A title, a screen, a colour, a cursor and a bell; C1's own; right-to-left; zero width; a tag; line
+# separators; half a character's.
+EVIL = (
+    "\x1b]0;owned\x07\x1b[2J\x1b[31mAnn\x1b[0m\x9b2J\x85"
+    "\u202eevil\u200b\u2066\ufeff\U000e0041\u2028\r\x7f[red]x[/red] "
+    ":smile:"
+)
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]), max_size=20)
 
 
 def raw_controls(text: str) -> set[str]:
-    """Of an output without style, what would reach a terminal and act there."""
+    """Return what of an unstyled output would act on a terminal."""
     return {one for one in text if one != "\n" and visible(one) != one}
 
 
@@ -60,18 +65,21 @@ def test_json_is_exact_and_safe_to_look_at(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in whose warehouse a stranger could write as much as vendors let him, and more."""
+    """Return a folder with a warehouse in which a stranger could write what vendors let them, and more."""
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "ingest.toml").touch()
     (folder / "data").mkdir()
     with duckdb.connect(str(folder / "data" / "warehouse.duckdb")) as connection:
         connection.execute(
             "create schema ingest; use ingest;"
-            "create table bookings (vendor text, account text, booking_id text, customer_name text, price decimal(38, 9), status text,"
+            "create table bookings (vendor text, account text, booking_id text, customer_name "
+            "text, price decimal(38, 9), status text,"
             " starts_at timestamptz, updated_at timestamptz, loaded_at timestamptz, last_via text);"
-            "create table booking_events (id text, source text, type text, vendor text, account text, received_at timestamptz, signed_by text,"
+            "create table booking_events (id text, source text, type text, vendor text, account "
+            "text, received_at timestamptz, signed_by text,"
             " data json);"
-            "create table dead_letters (id text, source text, reason text, detail text, happened_at timestamptz, position text, query text,"
+            "create table dead_letters (id text, source text, reason text, detail text, "
+            "happened_at timestamptz, position text, query text,"
             " headers text, data text, loaded_at timestamptz, signed_by text, data_base64 text);"
         )
         connection.execute(
@@ -82,7 +90,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         headers = json.dumps({EVIL: EVIL})
         connection.execute(
-            "insert into dead_letters select 'd1', '/calendly/' || $1, $1, $1, now(), $1, $1, $2, $1, now(), '1', null",
+            "insert into dead_letters select 'd1', '/calendly/' || $1, $1, $1, now(), $1, $1, $2, "
+            "$1, now(), '1', null",
             [EVIL, headers],
         )
     return folder
@@ -157,7 +166,7 @@ def test_tracebacks_of_threads_and_of_a_whole_process_are_visible_text() -> None
 
 
 def on_terminal(folder: Path, *arguments: str, **environ: str) -> str:
-    """All that reaches a terminal, which standard output and standard error are; without colours, as NO_COLOR and a plain TERM ask."""
+    """Return all that reaches a terminal from a command, without colours."""
     master, slave = pty.openpty()
     own = environment(NO_COLOR="1", TERM="dumb", INGEST_ACCOUNTS__SALES__VENDOR="calendly", **environ)
     with subprocess.Popen(
@@ -181,7 +190,8 @@ def _read(terminal: int) -> bytes:
 
 def test_csv_in_a_pipe_is_exact(hostile: Path) -> None:
     done = subprocess.run(
-        [*COMMAND, "query", "--csv", "select customer_name, price from bookings"], cwd=hostile, env=environment(PYTHONIOENCODING="ascii"),
+        [*COMMAND, "query", "--csv", "select customer_name, price from bookings"], cwd=hostile,
+        env=environment(PYTHONIOENCODING="ascii"),
         stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=PATIENCE,
     )  # fmt: skip
     assert list(csv.reader(io.StringIO(done.stdout.decode(), newline=""))) == [
@@ -197,7 +207,7 @@ def test_json_on_an_ascii_stream_is_exact(hostile: Path) -> None:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is one."""
+    """A stream that says it is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -217,7 +227,16 @@ def test_a_reader_that_leaves_ends_a_query_quietly(hostile: Path, form: list[str
     os.close(reading)
     sql = "select range, repeat('x', 100) as text from range(20000)"
     with os.fdopen(writing, "wb") as stdout:
-        done = subprocess.run([*COMMAND, "query", *form, sql], cwd=hostile, env=environment(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=PATIENCE)  # fmt: skip
+        done = subprocess.run(
+            [*COMMAND, "query", *form, sql],
+            cwd=hostile,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=PATIENCE,
+        )
     assert (done.returncode, done.stderr) == (141, b"")
 
 
@@ -225,13 +244,32 @@ def test_a_reader_that_leaves_ends_the_printing_of_the_schema_quietly(tmp_path: 
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as stdout:
-        done = subprocess.run([*COMMAND, "init", "--schema"], cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=PATIENCE)  # fmt: skip
+        done = subprocess.run(
+            [*COMMAND, "init", "--schema"],
+            cwd=tmp_path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=PATIENCE,
+        )
     assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_a_full_disk_is_one_line(hostile: Path) -> None:
     with Path("/dev/full").open("wb") as stdout:
-        done = subprocess.run([*COMMAND, "query", "--csv", "select 1"], cwd=hostile, env=environment(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)  # fmt: skip
+        done = subprocess.run(
+            [*COMMAND, "query", "--csv", "select 1"],
+            cwd=hostile,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
     assert done.returncode == 1
     assert done.stderr == "error: standard output cannot be written: No space left on device\n"
 
@@ -263,7 +301,7 @@ MAY = {"ingest/cli/output.py", "ingest/cli/__init__.py", "ingest/streams.py", "i
 
 
 def prints(tree: ast.AST) -> list[str]:
-    """Where a module prints by itself."""
+    """Return the lines in which a module prints by itself."""
     found = []
     for node in ast.walk(tree):
         match node:
@@ -328,16 +366,23 @@ def test_decimals_are_written_as_people_write_money_and_exact_in_json(
 
 
 ODD_SQL = (
-    "select 1 as id, 2 as id, 'nan'::double as nan, '-inf'::double as inf, interval '1 month' as month, '\\xAA'::blob as bytes,"
-    " [1.50::decimal(9, 2)] as list, {'a': timestamptz '2026-05-09 10:00+02', 'b': null} as struct, map {1: 'x'} as pairs,"
-    " time '24:00' as midnight, '12:00:00+02'::timetz as zoned, '6d0c9a2e-0000-4000-8000-000000000001'::uuid as uuid,"
-    " 'a'::enum ('a', 'b') as word, 170141183460469231731687303715884105727::hugeint as huge, date '10000-01-01' as far, true as yes,"
+    "select 1 as id, 2 as id, 'nan'::double as nan, '-inf'::double as inf, interval '1 month' as "
+    "month, '\\xAA'::blob as bytes,"
+    " [1.50::decimal(9, 2)] as list, {'a': timestamptz '2026-05-09 10:00+02', 'b': null} as "
+    "struct, map {1: 'x'} as pairs,"
+    " time '24:00' as midnight, '12:00:00+02'::timetz as zoned, "
+    "'6d0c9a2e-0000-4000-8000-000000000001'::uuid as uuid,"
+    " 'a'::enum ('a', 'b') as word, 170141183460469231731687303715884105727::hugeint as huge, "
+    "date '10000-01-01' as far, true as yes,"
     ' \'{"n": 1e400, "d": 0.10}\'::json as document'
 )
 ODD: dict[str, Any] = {
-    "id": 1, "id_2": 2, "nan": None, "inf": None, "month": "30 days, 0:00:00", "bytes": "\\xaa", "list": [1.5],
-    "struct": {"a": "2026-05-09T08:00:00Z", "b": None}, "pairs": {"1": "x"}, "midnight": "24:00:00", "zoned": "12:00:00+02:00",
-    "uuid": "6d0c9a2e-0000-4000-8000-000000000001", "word": "a", "huge": 170141183460469231731687303715884105727, "far": "10000-01-01",
+    "id": 1, "id_2": 2, "nan": None, "inf": None, "month": "30 days, 0:00:00", "bytes": "\\xaa",
+    "list": [1.5],
+    "struct": {"a": "2026-05-09T08:00:00Z", "b": None}, "pairs": {"1": "x"}, "midnight": "24:00:00",
+    "zoned": "12:00:00+02:00",
+    "uuid": "6d0c9a2e-0000-4000-8000-000000000001", "word": "a",
+    "huge": 170141183460469231731687303715884105727, "far": "10000-01-01",
     "yes": True, "document": {"n": float("inf"), "d": 0.1},
 }  # fmt: skip
 
@@ -370,7 +415,16 @@ def test_a_statement_comes_from_a_file_or_standard_input(hostile: Path, tmp_path
     file = tmp_path / "report.sql"
     file.write_bytes(b"\xef\xbb\xbfselect 'from a file' as text;\n-- and a remark\n")
     assert ingest(hostile, "query", "--json", "--file", str(file)).json == [{"text": "from a file"}]
-    done = subprocess.run([*COMMAND, "query", "--json", "-"], cwd=hostile, env=environment(), input="select 'é' as text", capture_output=True, text=True, check=True, timeout=PATIENCE)  # fmt: skip
+    done = subprocess.run(
+        [*COMMAND, "query", "--json", "-"],
+        cwd=hostile,
+        env=environment(),
+        input="select 'é' as text",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
     assert json.loads(done.stdout) == [{"text": "é"}]
 
 

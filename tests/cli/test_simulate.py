@@ -1,4 +1,4 @@
-"""`ingest simulate` gives a person vendors to try everything against: settings that work, webhooks, and REST APIs that know what was lost."""
+"""`ingest simulate`: settings that work, webhooks, and REST APIs that know what was lost."""
 
 import signal
 import subprocess

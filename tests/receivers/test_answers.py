@@ -1,4 +1,4 @@
-"""What a delivery is answered with, and what is in the log then: the application over a real SQLite log."""
+"""How deliveries are answered, and what is in the log then: the application over a real SQLite log."""
 
 import json
 from dataclasses import replace
@@ -216,7 +216,7 @@ def test_what_strict_parsers_refuse_where_nobody_reads_it_keeps_no_booking_out_o
 
 
 class _Crashing(Calendly):
-    """Has a fault of its own."""
+    """A producer with a bug."""
 
     def read(self, delivery: VerifiedDelivery) -> Reading:
         raise ZeroDivisionError(delivery.body)

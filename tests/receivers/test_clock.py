@@ -1,4 +1,4 @@
-"""A clock of ours that is wrong is noticed by what vendors sign, and nobody can make a right one look wrong."""
+"""A wrong clock is noticed by what vendors sign, and nobody can make a right one look wrong."""
 
 import time
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Passing:
 
 
 def heard(*ages: timedelta, source: str = "a", clock: SignatureClock | None = None) -> SignatureClock:
-    """Different deliveries of an account, signed so long before they came at once; negative: signed in our future."""
+    """Note deliveries of an account that were signed so long before they came; negative: in our future."""
     clock = clock or SignatureClock(Passing())
     for number, age in enumerate(ages):
         clock.note(source, NOW - age, b"%d" % number)
@@ -103,7 +103,7 @@ def test_what_was_measured_decides_alone(votes: dict[str, timedelta], accounts: 
 
 @given(st.lists(st.timedeltas(ZERO, HOUR), max_size=12), st.integers(1, 3))
 def test_whoever_replays_can_never_make_us_look_behind(ages: list[timedelta], accounts: int) -> None:
-    """Every age of what somebody captured is positive."""
+    """The age of a captured delivery is always positive."""
     clock = heard(*ages, source="a", clock=heard(*reversed(ages), source="b"))
     assert verdict(clock.votes(NOW), accounts, None) >= ZERO
 
@@ -163,7 +163,7 @@ class Late(datetime):
 
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
-    """A receiver of two accounts, one of which takes nothing older than three minutes."""
+    """Return a receiver of two accounts, one of which takes nothing older than three minutes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("receivers.webhook.datetime", Late)
     monkeypatch.setattr(Late, "ahead", ZERO)

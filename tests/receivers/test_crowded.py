@@ -1,4 +1,4 @@
-"""Too much at once: connections that dawdle are cut off, and an account that takes all it can leaves room for the others."""
+"""Overload: slow connections are cut off, and an account that takes all it can leaves room for the others."""
 
 import socket
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def connection(receiver: Receiver) -> Iterator[socket.socket]:
 
 
 def drip(opened: socket.socket) -> bytes:
-    """What the receiver says until it hangs up, while a byte comes now and then."""
+    """Return what the receiver says until it hangs up, while a byte is sent now and then."""
     said = b""
     opened.settimeout(0.1)
     for _ in range(int(PATIENCE * 10)):
@@ -166,7 +166,7 @@ def test_what_trickles_in_behind_a_request_that_waits_for_the_log_is_cut_off_too
 
 
 def silent_for(opened: socket.socket, seconds: float) -> bool:
-    """Whether nothing is said and nobody hangs up; longer than a head may take, where a test wants that to have passed."""
+    """Return whether nothing comes and nobody hangs up for some seconds."""
     opened.settimeout(seconds)
     try:
         opened.recv(1)
@@ -242,7 +242,7 @@ def test_bytes_that_wait_for_the_log_count_until_it_has_resolved_them() -> None:
 
 @contextmanager
 def holding(receiver: Receiver, number: int, begun: bytes) -> Iterator[list[socket.socket]]:
-    """So many connections that have said this and say nothing more."""
+    """Open so many connections that send this and nothing more."""
     with ExitStack() as opened:
         held = [opened.enter_context(connection(receiver)) for _ in range(number)]
         for one in held:
@@ -256,7 +256,7 @@ def refused(receiver: Receiver, line: str) -> bool:
 
 
 def post_anew(receiver: Receiver, number: int) -> bytes:
-    """The status of a delivery on a connection of its own."""
+    """Return the status of a delivery on a connection of its own."""
     with connection(receiver) as opened:
         opened.sendall(raw(booking(number)))
         return opened.recv(4096)[9:12]

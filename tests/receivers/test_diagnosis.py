@@ -1,4 +1,4 @@
-"""A refused delivery is told with its cause where that can be proven; the sender learns nothing of it."""
+"""The cause of a refusal is logged where it can be proven, and the sender learns nothing of it."""
 
 import gzip
 import importlib
@@ -23,7 +23,7 @@ from ingest.vendors import AnyAccount, Delivery
 from ingest.vendors.delivery import Headers
 from receivers import webhook
 from receivers.diagnosis import diagnose
-from tests.fuzz.accounts import Original, booked
+from tests.fuzz.accounts import Sample, booking_sample
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import SECRET, Request, booking, booking_body, signed
 from tests.vendors.anything import HEADER_VALUES, TEXT
@@ -66,7 +66,7 @@ every_signer = pytest.mark.parametrize("name", SIGNERS)
 
 
 def _vendors(**secrets: str) -> dict[str, AnyAccount]:
-    """All accounts by name; `secrets` are some accounts' second ones, in place of their own."""
+    """Return all accounts by name; `secrets` replaces the secrets of some."""
     tables = ACCOUNTS | OTHERS
     tables |= {
         name: tables[name] | {"webhook_secrets": ["another", secret]} for name, secret in secrets.items()
@@ -80,8 +80,8 @@ def _vendors(**secrets: str) -> dict[str, AnyAccount]:
 
 
 def _sent(account: AnyAccount, secret: str, body: bytes, url: str = "") -> Delivery:
-    """As the vendor sends it which has this secret and this URL."""
-    original: Original = booked(account.vendor)
+    """Return a delivery of the vendor that has this secret and this URL."""
+    original: Sample = booking_sample(account.vendor)
     known = {
         "account": account.settings, "secret": secret, "body": body, "message_id": "m1", "at": NOW,
         "url": f"{url or account.webhook_url}?{original.query}",
@@ -92,8 +92,8 @@ def _sent(account: AnyAccount, secret: str, body: bytes, url: str = "") -> Deliv
 
 
 def _body(name: str) -> bytes:
-    """As the usual senders write JSON: compact, and with what some escape."""
-    document = json.loads(booked(name).body)
+    """Return JSON as the usual senders write it: compact, and with what some escape."""
+    document = json.loads(booking_sample(name).body)
     return json.dumps(
         document | {"note": "Grüße <b>&</b> a/b"}, separators=(",", ":"), ensure_ascii=False
     ).encode()

@@ -1,4 +1,4 @@
-"""A receiver whose Kafka is away, with real processes and a real broker: it answers 202, remembers over a kill, and catches up."""
+"""A receiver whose Kafka is away, with a real broker: it answers 202, survives a kill, and catches up."""
 
 import json
 import os
@@ -26,7 +26,7 @@ BOOKINGS = 5
 
 @pytest.fixture
 def broker(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:  # noqa: ARG001  it skips
-    """Not started yet."""
+    """Return a broker that is not started yet."""
     broker = Broker(fetch(), tmp_path_factory.mktemp("kafka"))
     yield broker
     broker.stop()
@@ -34,7 +34,7 @@ def broker(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def away(broker: Broker, start: Start, tmp_path: Path) -> Receiver:
-    """A receiver that started without its broker."""
+    """Return a receiver that started without its broker."""
     return start(**_kafka(broker, tmp_path))
 
 
@@ -48,7 +48,7 @@ def _kafka(broker: Broker, folder: Path) -> dict[str, str]:
 
 
 def _change(number: int) -> Request:
-    """The bookings take turns; each change of one is a second later than the one before."""
+    """Return a change of one of the bookings in turn, a second later than the one before."""
     told = json.loads(booking_body(number % BOOKINGS))
     told["created_at"] = told["payload"]["updated_at"] = (
         f"2026-06-09T21:{number // 60:02}:{number % 60:02}.000000Z"
@@ -57,7 +57,7 @@ def _change(number: int) -> Request:
 
 
 def _arrived(broker: Broker, least: int) -> list[Record]:
-    """All that is in the log once it has so many distinct events."""
+    """Return all that is in the log once it has so many distinct events."""
     found: list[Record] = []
     with closing(KafkaLogConsumer(broker.servers, KafkaSettings(), "test", [TOPIC])) as consumer:
         deadline = time.monotonic() + PATIENCE

@@ -1,4 +1,4 @@
-"""Spools with acknowledged deliveries in them, and a log that is no longer Kafka: they are shown, and in the log before anything newer."""
+"""Spools left from when the log was Kafka: they are shown, and in the log before anything newer."""
 
 import sqlite3
 import threading
@@ -35,7 +35,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def left(tmp_path: Path) -> Iterator[list[SpoolFile]]:
-    """Two workers' files, still open: 250 records in the first and one in the second."""
+    """Return two workers' files, still open: 250 records in the first and one in the second."""
     spools = [claim_files(tmp_path / "spool", [TOPIC], 64 * MIB)[0] for _ in range(2)]
     spools[0].append(TOPIC, [record(number) for number in range(250)]).result(PATIENCE)
     spools[1].append(TOPIC, [record(250)]).result(PATIENCE)

@@ -1,4 +1,4 @@
-"""Bytes that are no HTTP, or bad HTTP, sent to a real receiver: it answers or hangs up, and goes on."""
+"""Bytes that are no HTTP, or bad HTTP, to a real receiver: it answers or hangs up, and goes on."""
 
 import random
 import re
@@ -57,7 +57,8 @@ NONSENSE = {
     "a wish to be asked to go on": POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
     "a wish nobody knows": POST + b"Expect: the unexpected\r\nContent-Length: 3\r\n\r\nabc",
     "an upgrade to websocket": GET
-    + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: \xff\r\nSec-WebSocket-Version: 13\r\n\r\n\x81\x00",
+    + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: \xff\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n\x81\x00",
     "an upgrade to HTTP/2": GET
     + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n\r\nPRI",
     "a delivery with an upgrade": POST
@@ -81,7 +82,7 @@ def _connected(receiver: Receiver, port: int = 0) -> socket.socket:
 
 
 def _answers(receiver: Receiver, sent: bytes) -> bytes:
-    """All that comes back until the receiver hangs up, which it does once we have said that we are done."""
+    """Return all that comes back until the receiver hangs up, after we have closed our side."""
     with _connected(receiver) as connection, suppress(ConnectionError):
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
@@ -152,7 +153,7 @@ def test_deliveries_sent_without_waiting_for_answers_are_all_answered_in_order(r
 
 
 def _answers_to(receiver: Receiver, sent: bytes, count: int) -> list[bytes]:
-    """The status of each; we hang up."""
+    """Return the status of each answer, then hang up."""
     came = b""
     with _connected(receiver) as connection:
         connection.sendall(sent)

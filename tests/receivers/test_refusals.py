@@ -1,4 +1,4 @@
-"""What is refused before its account is known is counted and logged, so that whoever set the address or the proxy can act."""
+"""Refusals before the account is known are counted, and logged so that somebody can act."""
 
 import socket
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ingest.telemetry import Throttle
 from receivers.refusals import explain
-from tests.fuzz.accounts import ACCOUNTS, booked, sign
+from tests.fuzz.accounts import ACCOUNTS, booking_sample, sign
 from tests.receivers.in_process import InProcess, writing_to
 from tests.receivers.requests import SALES, SECRET, Request, booking, booking_body, raw, signed, subject
 from tests.receivers.running import Receiver, subjects, wait_for
@@ -144,7 +144,7 @@ def test_a_public_url_with_a_path_works_behind_a_proxy_that_strips_it_and_behind
     with closing(InProcess(tmp_path, ACCOUNTS, f"https://hooks.example.com{public_path}")) as receiver:
         for number, before in enumerate(("", path)):
             for account in ACCOUNTS:
-                original = booked(ACCOUNTS[account]["vendor"])
+                original = booking_sample(ACCOUNTS[account]["vendor"])
                 url = f"https://hooks.example.com{path}{original.path}"
                 headers = signed_for(url, account, original.query, original.body, f"m{number}")
                 request = Request(before + original.path, tuple(headers), (original.body,), original.query)
@@ -167,7 +167,7 @@ def test_a_public_url_with_a_path_works_behind_a_proxy_that_strips_it_and_behind
 
 
 def signed_for(url: str, account: str, query: str, body: bytes, message_id: str) -> list[tuple[str, str]]:
-    """As the account's vendor signs, which has this URL."""
+    """Return headers as the account's vendor signs with this URL."""
     if ACCOUNTS[account]["vendor"] != "bookeo":
         return sign(account, query, body, message_id)
     from ingest.vendors.bookeo import sign as sign_url

@@ -1,4 +1,4 @@
-"""Nothing that the receiver writes, and nothing that other users of the machine can see, holds a secret or a body."""
+"""Nothing that the receiver writes, or that other users of the machine see, holds a secret or a body."""
 
 from base64 import b64encode
 from pathlib import Path
@@ -30,16 +30,21 @@ PERSON = "canary.person@example.com"
 
 def _good(email: str) -> bytes:
     moment = "2026-06-09T21:37:18Z"
-    invitee = f'{{"uri": "https://api.example.com/invitees/1", "created_at": "{moment}", "updated_at": "{moment}", "email": "{email}"}}'
+    invitee = (
+        f'{{"uri": "https://api.example.com/invitees/1", "created_at": "{moment}", "updated_at": '
+        f'"{moment}", "email": "{email}"}}'
+    )
     return f'{{"event": "invitee.created", "created_at": "{moment}", "payload": {invitee}}}'.encode()
 
 
 def _unreadable(email: str) -> bytes:
-    return f'{{"event": ["{email}"], "created_at": "{email}", "payload": {{"uri": 1, "{email}": "{email}"}}}}'.encode()
+    return (
+        f'{{"event": ["{email}"], "created_at": "{email}", "payload": {{"uri": 1, "{email}": "{email}"}}}}'
+    ).encode()
 
 
 def _requests() -> list[tuple[Request, int]]:
-    """Every kind of delivery, with the answer it gets."""
+    """Return every kind of delivery, with the answer it gets."""
     salon, clinic = "/webhooks/appointedd/salon", "/webhooks/appointedd/clinic"
     extra = (
         ("Cookie", "session=canary-of-the-caller"),
@@ -98,7 +103,7 @@ def _assert_written(receiver: Receiver, shown: str, metrics: str) -> None:
 
 
 def _assert_kept(folder: Path) -> None:
-    """The log holds bodies, which is what it is for, and no credential."""
+    """Assert that the log holds the bodies, which is what it is for, and no credential."""
     kept = b"".join(path.read_bytes() for path in folder.glob("log.db*"))
     assert PERSON.encode() in kept
     for secret in [*",".join(SECRETS.values()).split(","), *CREDENTIALS]:

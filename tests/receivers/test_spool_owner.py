@@ -1,4 +1,4 @@
-"""A spool is its own receiver's: nobody else's log gets what waits in it."""
+"""The owner of a spool: no other receiver's log gets what is in it."""
 
 from contextlib import closing
 from pathlib import Path
@@ -18,13 +18,13 @@ KAFKA = "kafka://one:9092,two:9092"
 
 
 def settings_of(folder: Path, log: str = "", **other: str) -> Settings:
-    """All products here share the folder of the spool, as those do that are started in one folder with old settings."""
+    """Return settings of a product; all of them share the folder of the spool."""
     spool = ReceiverSettings(spool_dir=str(folder / "spool"))
     return Settings(log=log or f"sqlite:///{folder / 'log.db'}", receiver=spool, **other)
 
 
 def leave(folder: Path, topic: str = TOPIC) -> None:
-    """One delivery in the spool."""
+    """Leave one delivery in the spool."""
     (spool,) = claim_files(folder / "spool", [topic], MIB)
     spool.append(topic, [Record("calendly/sales/1", b"{}", {"ce_id": "1", "ce_subject": "left"})]).result(
         PATIENCE

@@ -34,7 +34,7 @@ def _refused(
 
 
 def _error(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that is no log entry."""
+    """Return the one line that is no log entry."""
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert line.startswith("error: ")
     assert SECRET not in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Closed, full or ASCII-only standard streams: logging that cannot be done stops nothing, and no file is written to by mistake."""
+"""Closed, full or ASCII-only standard streams stop nothing, and no file is written to by mistake."""
 
 import os
 import subprocess
@@ -81,7 +81,8 @@ def test_a_file_that_is_opened_later_is_never_taken_for_a_stream(tmp_path: Path,
     file = tmp_path / "file"
     program = (
         f"{TELLING}file = open({str(file)!r}, 'w'); structlog.get_logger().error('told'); print('printed'); "
-        "import os, sys; os.write(2, b'raw'); sys.stderr.write('text'); sys.stdin.read(); file.write('its own'); file.close()"
+        "import os, sys; os.write(2, b'raw'); sys.stderr.write('text'); sys.stdin.read(); "
+        "file.write('its own'); file.close()"
     )
     command = _in_shell(redirection, sys.executable, "-c", program)
     done = subprocess.run(
@@ -92,7 +93,10 @@ def test_a_file_that_is_opened_later_is_never_taken_for_a_stream(tmp_path: Path,
 
 
 def test_a_pipe_that_nobody_reads_stops_nothing_and_what_is_read_later_are_whole_lines() -> None:
-    lines = "log = structlog.get_logger(); [log.warning('told', number=number, more='x' * 1000) for number in range(100)]; "
+    lines = (
+        "log = structlog.get_logger(); [log.warning('told', number=number, more='x' * 1000) for "
+        "number in range(100)]; "
+    )
     program = f"{TELLING}{lines} print('all told'); import sys; sys.stdout.flush(); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", program],

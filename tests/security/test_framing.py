@@ -1,4 +1,4 @@
-"""Two readings of where a request ends let a second one through unseen: what can be read in two ways is refused, and the rest with it."""
+"""Requests whose end can be read in two ways are refused, and all that follows them."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -77,7 +77,7 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 
 
 def _sent(receiver: Receiver, request: bytes) -> tuple[Answers, list[bytes]]:
-    """The answers to it, and to what comes after it on the connection; what is in the log since."""
+    """Return the answers to it and to what follows on the connection, and what is in the log since."""
     before = len(receiver.events())
     answers = exchange(receiver.port, request + SECOND + LAST)
     assert receiver.dead_letters() == []
@@ -116,6 +116,8 @@ def test_after_a_body_that_was_refused_unread_the_next_request_begins_where_it_e
     receiver: Receiver,
 ) -> None:
     inside = HEAD + UNDERSTOOD["a length"]
-    huge = f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: {2 * 1024 * 1024}\r\n\r\n".encode()
+    huge = (
+        f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: {2 * 1024 * 1024}\r\n\r\n"
+    ).encode()
     answers, kept = _sent(receiver, huge + inside.ljust(2 * 1024 * 1024, b"\n"))
     assert (answers.statuses, kept) == ([413, 401, 404], [])

@@ -1,4 +1,4 @@
-"""Whatever is written holds people's data or secrets: only its owner may read it, also where the umask would let everybody."""
+"""All files that are written may be read by their owner only, whatever the umask."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ from tests.receivers.running import Receiver, command_line, unused_port
 
 @contextmanager
 def anybody() -> Iterator[None]:
-    """What this process makes may be read and written by everybody, unless it says otherwise."""
+    """Set a umask with which everybody may read and write what this process makes."""
     before = os.umask(0)
     try:
         yield
@@ -28,7 +28,7 @@ def anybody() -> Iterator[None]:
 
 
 def _open_to_others(folder: Path) -> list[str]:
-    """Everything in it, at any depth, that others may do anything with; it must have something."""
+    """Return everything in a folder, at any depth, that others may use; it must have something."""
     found = [path for path in folder.rglob("*") if not path.is_symlink()]
     assert found
     return [
@@ -39,7 +39,7 @@ def _open_to_others(folder: Path) -> list[str]:
 
 
 def test_all_that_a_whole_installation_writes_is_private(tmp_path: Path) -> None:
-    """Settings, secrets, log, dlt's folder, warehouse, locks, what reconciliation remembers."""
+    """Settings, secrets, log, dlt's folder, warehouse, locks, the state of reconciliation."""
     done = ingest(
         tmp_path, "demo", "--seconds", "1", "--rate", "10", "--outage", "3", "--folder", "here", "--json"
     )
