@@ -40,13 +40,13 @@ class Result:
 
 def environment(**extra: str) -> dict[str, str]:
     """Return the environment of every command: no settings of ours, no colour, wide lines."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
-    return {**own, "COLUMNS": "250", **extra}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
+    return {**variables, "COLUMNS": "250", **extra}
 
 
 def ingest(folder: Path, *arguments: str, **environ: str) -> Result:
     """Run a command to its end."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [*COMMAND, *arguments],
         cwd=folder,
         env=environment(**environ),
@@ -57,7 +57,7 @@ def ingest(folder: Path, *arguments: str, **environ: str) -> Result:
         timeout=PATIENCE,
         check=False,
     )
-    return Result(done.returncode, done.stdout, done.stderr)
+    return Result(completed.returncode, completed.stdout, completed.stderr)
 
 
 def refused(result: Result, code: int = 2) -> str:

@@ -25,13 +25,20 @@ PORTS = [
 def test_credentials_that_only_sync_can_use_are_no_promise_of_reconciliation(tmp_path: Path) -> None:
     with simulated("appointedd", tmp_path) as side:
         side.dialect.api = "v2"  # type: ignore[attr-defined] # Appointedd's alone has two
-        given = {
+        extra = {
             "api_url": side.server.api_url("sales").replace("/v1", "/v2"),
             "webhook_secrets": "only-for-tests",
             "api": "v2",
         }
-        told = {"vendor": "appointedd", **given, **side.dialect.account.settings(), **side.dialect.settings()}
-        environ = {f"INGEST_ACCOUNTS__SALES__{name.upper()}": str(value) for name, value in told.items()}
+        account_settings = {
+            "vendor": "appointedd",
+            **extra,
+            **side.dialect.account.settings(),
+            **side.dialect.settings(),
+        }
+        environ = {
+            f"INGEST_ACCOUNTS__SALES__{name.upper()}": str(value) for name, value in account_settings.items()
+        }
         result = ingest(tmp_path, "check", INGEST_PUBLIC_URL="https://hooks.example.com", **environ)
         refused = ingest(
             tmp_path,
@@ -65,8 +72,8 @@ def test_credentials_that_only_sync_can_use_are_no_promise_of_reconciliation(tmp
 def test_a_destination_that_cannot_be_used_is_told_with_the_remedy(
     tmp_path: Path, destination: str, credentials: str, remedy: str
 ) -> None:
-    given = {"INGEST_WAREHOUSE__CREDENTIALS": credentials} if credentials else {}
-    result = ingest(tmp_path, "check", "--json", INGEST_WAREHOUSE__DESTINATION=destination, **given)
+    extra = {"INGEST_WAREHOUSE__CREDENTIALS": credentials} if credentials else {}
+    result = ingest(tmp_path, "check", "--json", INGEST_WAREHOUSE__DESTINATION=destination, **extra)
     [found] = [finding for finding in result.json["checks"] if finding["check"] == "warehouse"]
     assert not found["ok"]
     assert remedy in found["detail"]
@@ -91,12 +98,12 @@ def test_what_alone_cannot_be_reached_has_the_exit_code_for_that(tmp_path: Path)
     }
     result = ingest(tmp_path, "check", **environ)
     assert result.code == 3, result
-    [said] = [line for line in result.out.splitlines() if line.startswith("FAIL")]
-    assert said.startswith(
+    [output] = [line for line in result.out.splitlines() if line.startswith("FAIL")]
+    assert output.startswith(
         f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection "
         "(Connection refused)"
     )
-    assert said.endswith("is the broker running, and is its address in log right?")
+    assert output.endswith("is the broker running, and is its address in log right?")
     assert "warn webhooks sales: nothing has arrived yet" in result.out
     assert list(tmp_path.iterdir()) == [], "it only looked"
 

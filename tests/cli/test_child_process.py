@@ -49,10 +49,10 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine()
-    monkeypatch.setattr(time, "monotonic", lambda: made.now)
-    monkeypatch.setattr(subprocess, "Popen", made.start)
-    return made
+    fake_machine = Machine()
+    monkeypatch.setattr(time, "monotonic", lambda: fake_machine.now)
+    monkeypatch.setattr(subprocess, "Popen", fake_machine.start)
+    return fake_machine
 
 
 def test_a_child_that_refuses_changed_settings_is_started_with_the_old_ones_at_once(machine: Machine) -> None:

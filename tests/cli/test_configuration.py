@@ -77,7 +77,7 @@ def test_a_file_that_is_not_there_is_refused_with_the_remedy(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("file", "environ", "named"),
+    ("file", "environ", "culprit"),
     [
         (
             SALES + 'tolerence = "5m"\n',
@@ -92,10 +92,10 @@ def test_a_file_that_is_not_there_is_refused_with_the_remedy(tmp_path: Path) -> 
     ],
 )
 def test_an_unknown_setting_is_refused_with_what_was_probably_meant(
-    tmp_path: Path, file: str, environ: dict[str, str], named: str
+    tmp_path: Path, file: str, environ: dict[str, str], culprit: str
 ) -> None:
     (tmp_path / "ingest.toml").write_text(file)
-    assert refused(ingest(tmp_path, "status", **environ)) == named
+    assert refused(ingest(tmp_path, "status", **environ)) == culprit
 
 
 @pytest.mark.parametrize("command", ["up", "receive"])

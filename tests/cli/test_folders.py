@@ -64,7 +64,7 @@ def arguments(command: str) -> list[str]:
 
 def run_all(folder: Path, commands: list[str]) -> list[dict[str, Any]]:
     """Return each command's exit code, and the folder after it."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "tests.cli.run_commands"],
         cwd=folder,
         env=environment(PYTHONPATH=str(_ROOT)),
@@ -74,7 +74,7 @@ def run_all(folder: Path, commands: list[str]) -> list[dict[str, Any]]:
         timeout=PATIENCE * 2,
         check=True,
     )
-    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    answers: list[dict[str, Any]] = json.loads(completed.stdout)
     return answers
 
 
@@ -110,8 +110,8 @@ def test_without_settings_a_command_says_where_it_looked_and_makes_nothing(
     monkeypatch.delenv("INGEST_CONFIG", raising=False)
     error = CliRunner().invoke(app, arguments(command)).exception
     assert isinstance(error, ConfigurationError)
-    for named in (f"no file {tmp_path}/ingest.toml", "--config", "INGEST_CONFIG", "`ingest init`"):
-        assert named in str(error)
+    for part in (f"no file {tmp_path}/ingest.toml", "--config", "INGEST_CONFIG", "`ingest init`"):
+        assert part in str(error)
     assert tree(tmp_path) == {}
 
 

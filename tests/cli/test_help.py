@@ -30,9 +30,9 @@ def helped(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Re
     """Return the help of every command; they run side by side, because starting takes most of the time."""
     folder = tmp_path_factory.mktemp("nothing-here")
     with ThreadPoolExecutor(4) as threads:
-        asked = {command: threads.submit(ingest, folder, *command, "--help") for command in [(), *COMMANDS]}
+        futures = {command: threads.submit(ingest, folder, *command, "--help") for command in [(), *COMMANDS]}
     assert list(folder.iterdir()) == [], "asking for help leaves nothing behind"
-    return {command: future.result() for command, future in asked.items()}
+    return {command: future.result() for command, future in futures.items()}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

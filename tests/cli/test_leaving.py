@@ -64,7 +64,7 @@ main()
 )
 def test_a_thread_that_waits_holds_no_command(end: str, code: int, last: str, tmp_path: Path) -> None:
     program = [sys.executable, "-c", WAITING.format(end=end)]
-    done = subprocess.run(
+    completed = subprocess.run(
         program,
         cwd=tmp_path,
         env=surroundings(),
@@ -73,7 +73,11 @@ def test_a_thread_that_waits_holds_no_command(end: str, code: int, last: str, tm
         timeout=PATIENCE,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr.strip().rpartition("\n")[2]) == (code, "told", last)
+    assert (completed.returncode, completed.stdout, completed.stderr.strip().rpartition("\n")[2]) == (
+        code,
+        "told",
+        last,
+    )
 
 
 def test_an_interrupt_while_the_commands_are_imported_shows_no_traceback(tmp_path: Path) -> None:
@@ -103,7 +107,7 @@ def test_an_interrupt_ends_a_command_wherever_it_is(body: str, tmp_path: Path) -
 def test_what_cannot_be_written_is_one_line_and_a_failure(tmp_path: Path) -> None:
     for arguments in (["--version"], ["query", "--help"]):
         with Path("/dev/full").open("w") as full:
-            done = subprocess.run(
+            completed = subprocess.run(
                 [*COMMAND, *arguments],
                 cwd=tmp_path,
                 env=surroundings(),
@@ -113,9 +117,9 @@ def test_what_cannot_be_written_is_one_line_and_a_failure(tmp_path: Path) -> Non
                 timeout=PATIENCE,
                 check=False,
             )
-        assert done.returncode == 1
-        assert done.stderr.count("\n") == 1, done.stderr
-        assert "No space left on device" in done.stderr
+        assert completed.returncode == 1
+        assert completed.stderr.count("\n") == 1, completed.stderr
+        assert "No space left on device" in completed.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["query", "--help"], ["init", "--schema"], ["--version"]])
@@ -123,7 +127,7 @@ def test_help_and_the_like_end_quietly_when_nobody_reads_them(arguments: list[st
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             [*COMMAND, *arguments],
             cwd=tmp_path,
             env=surroundings(),
@@ -134,7 +138,7 @@ def test_help_and_the_like_end_quietly_when_nobody_reads_them(arguments: list[st
         )
     finally:
         os.close(writer)
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert (completed.returncode, completed.stderr) == (141, b"")
 
 
 def interrupted(program: str, word: str, folder: Path) -> tuple[int, str]:

@@ -39,7 +39,7 @@ ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]), max_size=20
 
 def raw_controls(text: str) -> set[str]:
     """Return what of an unstyled output would act on a terminal."""
-    return {one for one in text if one != "\n" and visible(one) != one}
+    return {character for character in text if character != "\n" and visible(character) != character}
 
 
 @given(ANY_TEXT)
@@ -152,7 +152,7 @@ crash()
 
 
 def test_tracebacks_of_threads_and_of_a_whole_process_are_visible_text() -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", CRASH, EVIL],
         cwd=ROOT,
         capture_output=True,
@@ -160,17 +160,22 @@ def test_tracebacks_of_threads_and_of_a_whole_process_are_visible_text() -> None
         check=False,
         timeout=PATIENCE,
     )
-    assert done.returncode == 1
-    assert done.stderr.count("RuntimeError: \\x1b]0;owned") == 2
-    assert raw_controls(done.stderr) == set()
+    assert completed.returncode == 1
+    assert completed.stderr.count("RuntimeError: \\x1b]0;owned") == 2
+    assert raw_controls(completed.stderr) == set()
 
 
 def on_terminal(folder: Path, *arguments: str, **environ: str) -> str:
     """Return all that reaches a terminal from a command, without colours."""
     master, slave = pty.openpty()
-    own = environment(NO_COLOR="1", TERM="dumb", INGEST_ACCOUNTS__SALES__VENDOR="calendly", **environ)
+    variables = environment(NO_COLOR="1", TERM="dumb", INGEST_ACCOUNTS__SALES__VENDOR="calendly", **environ)
     with subprocess.Popen(
-        [*COMMAND, *arguments], cwd=folder, env=own, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=slave,
+        stderr=slave,
     ) as process:
         os.close(slave)
         chunks = []
@@ -189,12 +194,12 @@ def _read(terminal: int) -> bytes:
 
 
 def test_csv_in_a_pipe_is_exact(hostile: Path) -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         [*COMMAND, "query", "--csv", "select customer_name, price from bookings"], cwd=hostile,
         env=environment(PYTHONIOENCODING="ascii"),
         stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=PATIENCE,
     )  # fmt: skip
-    assert list(csv.reader(io.StringIO(done.stdout.decode(), newline=""))) == [
+    assert list(csv.reader(io.StringIO(completed.stdout.decode(), newline=""))) == [
         ["customer_name", "price"],
         [EVIL, "12.50"],
     ]
@@ -227,7 +232,7 @@ def test_a_reader_that_leaves_ends_a_query_quietly(hostile: Path, form: list[str
     os.close(reading)
     sql = "select range, repeat('x', 100) as text from range(20000)"
     with os.fdopen(writing, "wb") as stdout:
-        done = subprocess.run(
+        completed = subprocess.run(
             [*COMMAND, "query", *form, sql],
             cwd=hostile,
             env=environment(),
@@ -237,14 +242,14 @@ def test_a_reader_that_leaves_ends_a_query_quietly(hostile: Path, form: list[str
             check=False,
             timeout=PATIENCE,
         )
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert (completed.returncode, completed.stderr) == (141, b"")
 
 
 def test_a_reader_that_leaves_ends_the_printing_of_the_schema_quietly(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as stdout:
-        done = subprocess.run(
+        completed = subprocess.run(
             [*COMMAND, "init", "--schema"],
             cwd=tmp_path,
             env=environment(),
@@ -254,12 +259,12 @@ def test_a_reader_that_leaves_ends_the_printing_of_the_schema_quietly(tmp_path: 
             check=False,
             timeout=PATIENCE,
         )
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert (completed.returncode, completed.stderr) == (141, b"")
 
 
 def test_a_full_disk_is_one_line(hostile: Path) -> None:
     with Path("/dev/full").open("wb") as stdout:
-        done = subprocess.run(
+        completed = subprocess.run(
             [*COMMAND, "query", "--csv", "select 1"],
             cwd=hostile,
             env=environment(),
@@ -270,8 +275,8 @@ def test_a_full_disk_is_one_line(hostile: Path) -> None:
             check=False,
             timeout=PATIENCE,
         )
-    assert done.returncode == 1
-    assert done.stderr == "error: standard output cannot be written: No space left on device\n"
+    assert completed.returncode == 1
+    assert completed.stderr == "error: standard output cannot be written: No space left on device\n"
 
 
 def test_logs_on_a_terminal_are_visible_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,24 +307,24 @@ MAY = {"ingest/cli/output.py", "ingest/cli/__init__.py", "ingest/streams.py", "i
 
 def prints(tree: ast.AST) -> list[str]:
     """Return the lines in which a module prints by itself."""
-    found = []
+    offenders = []
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Name(id=name)) if name in PRINTS:
-                found.append(f"{node.lineno}: {name}()")
+                offenders.append(f"{node.lineno}: {name}()")
             case ast.Attribute(value=ast.Name(id="sys"), attr=name) if name in WRITES and not _asks_terminal(
                 tree, node
             ):
-                found.append(f"{node.lineno}: sys.{name}")
+                offenders.append(f"{node.lineno}: sys.{name}")
             case ast.Attribute(
                 value=ast.Name(id="typer" | "click"), attr="echo" | "secho" | "confirm" | "prompt" as name
             ):
-                found.append(f"{node.lineno}: {name}")
+                offenders.append(f"{node.lineno}: {name}")
             case ast.ImportFrom(module=module) if module in LIBRARIES and not {
                 alias.name for alias in node.names
             } <= {"RenderableType"}:
-                found.append(f"{node.lineno}: {module}")
-    return found
+                offenders.append(f"{node.lineno}: {module}")
+    return offenders
 
 
 def _asks_terminal(tree: ast.AST, stream: ast.Attribute) -> bool:
@@ -331,12 +336,12 @@ def _asks_terminal(tree: ast.AST, stream: ast.Attribute) -> bool:
 
 def test_no_other_module_prints_by_itself() -> None:
     modules = [path for part in ("ingest", "receivers", "consumers") for path in (ROOT / part).rglob("*.py")]
-    found = {
+    offenders = {
         name: prints(ast.parse(path.read_text()))
         for path in modules
         if (name := str(path.relative_to(ROOT))) not in MAY
     }
-    assert {name: lines for name, lines in found.items() if lines} == {}
+    assert {name: lines for name, lines in offenders.items() if lines} == {}
     assert len(modules) > 50
 
 
@@ -395,9 +400,9 @@ def test_every_type_is_written_in_every_form(hostile: Path) -> None:
     assert '"n": 1e400, "d": 0.10' in result.out
     assert result.json == [ODD]
     ((header, row)) = csv.reader(io.StringIO(ingest(hostile, "query", "--csv", ODD_SQL).out, newline=""))
-    told = dict(zip(header, row, strict=True))
+    cells = dict(zip(header, row, strict=True))
     assert header == list(ODD)
-    assert (told["nan"], told["inf"], told["list"], told["yes"], told["bytes"]) == (
+    assert (cells["nan"], cells["inf"], cells["list"], cells["yes"], cells["bytes"]) == (
         "NaN",
         "-Infinity",
         "[1.5]",
@@ -415,7 +420,7 @@ def test_a_statement_comes_from_a_file_or_standard_input(hostile: Path, tmp_path
     file = tmp_path / "report.sql"
     file.write_bytes(b"\xef\xbb\xbfselect 'from a file' as text;\n-- and a remark\n")
     assert ingest(hostile, "query", "--json", "--file", str(file)).json == [{"text": "from a file"}]
-    done = subprocess.run(
+    completed = subprocess.run(
         [*COMMAND, "query", "--json", "-"],
         cwd=hostile,
         env=environment(),
@@ -425,7 +430,7 @@ def test_a_statement_comes_from_a_file_or_standard_input(hostile: Path, tmp_path
         check=True,
         timeout=PATIENCE,
     )
-    assert json.loads(done.stdout) == [{"text": "é"}]
+    assert json.loads(completed.stdout) == [{"text": "é"}]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def environment() -> dict[str, str]:
 def build_account(account: str) -> AnyAccount:
     """Return an account with its secret."""
     settings = Settings.model_validate({"public_url": PUBLIC_URL, "accounts": ACCOUNTS})
-    return next(found for (_, name), found in settings.build_accounts().items() if name == account)
+    return next(built for (_, name), built in settings.build_accounts().items() if name == account)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +82,25 @@ def samples() -> tuple[Sample, ...]:
 @cache
 def booking_sample(vendor: str) -> Sample:
     """Return the vendor's plainest sample: somebody booked."""
-    return next(one for one in samples() if one.vendor == vendor and one.case in {"created", "scheduled"})
+    return next(
+        candidate
+        for candidate in samples()
+        if candidate.vendor == vendor and candidate.case in {"created", "scheduled"}
+    )
 
 
 def sign(account: str, query: str, body: bytes, message_id: str, secret: str = SECRET) -> Headers:
     """Return the headers with which the account's vendor would send this body."""
-    found = build_account(account)
+    built = build_account(account)
     known: Mapping[str, Any] = {
-        "account": found.settings,
+        "account": built.settings,
         "secret": secret,
-        "url": f"{found.webhook_url}?{query}" if query else found.webhook_url,
+        "url": f"{built.webhook_url}?{query}" if query else built.webhook_url,
         "body": body,
         "message_id": message_id,
         "at": SENT_AT,
     }
-    parts, function = _signer(found.vendor)
+    parts, function = _signer(built.vendor)
     return list(function(**{part: known[part] for part in parts}).items())
 
 
@@ -116,4 +120,4 @@ def _places(value: Any, above: Place = ()) -> list[Place]:
     keys = (
         list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
     )
-    return [place for key in keys for place in [(*above, key), *_places(value[key], (*above, key))]]
+    return [nested for key in keys for nested in [(*above, key), *_places(value[key], (*above, key))]]

@@ -47,12 +47,12 @@ class Connection(asyncio.Protocol):
 
     async def answer(self, *, head: bool = False) -> int:
         """Return the status of the next answer; NO_ANSWER where the connection ends before."""
-        while (found := self._parsed(head=head)) is None:
+        while (parsed := self._parsed(head=head)) is None:
             if self.ended:
                 return NO_ANSWER
             self._has_data.clear()
             await self._has_data.wait()
-        return found
+        return parsed
 
     def close(self) -> None:
         """Close the connection at once, after what was written."""

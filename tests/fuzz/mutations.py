@@ -97,15 +97,15 @@ def _change(chance: Random, document: Any, sample: Sample) -> bytes | None:
     return literal + (again if how < 0.4 and isinstance(parent, dict) else b"")  # the key twice
 
 
-def _reach(document: Any, place: tuple[Any, ...]) -> tuple[Any, Any]:
-    for key in place[:-1]:
-        there = (isinstance(document, dict) and key in document) or (
+def _reach(document: Any, path: tuple[Any, ...]) -> tuple[Any, Any]:
+    for key in path[:-1]:
+        is_there = (isinstance(document, dict) and key in document) or (
             isinstance(document, list) and isinstance(key, int) and key < len(document)
         )
-        if not there:
+        if not is_there:
             return None, None
         document = document[key]
-    return document, place[-1]
+    return document, path[-1]
 
 
 def _one_byte(chance: Random, body: bytes) -> bytes:

@@ -68,17 +68,17 @@ class Report:
 
     def faults(self) -> list[str]:
         """Return everything that must not be; none where all was right."""
-        found = [*self.failures, *self.tally.faults]
+        problems = [*self.failures, *self.tally.faults]
         if self.tally.wrong > len(self.tally.faults):
-            found.append(f"{self.tally.wrong} wrong answers in all")
+            problems.append(f"{self.tally.wrong} wrong answers in all")
         if self.tracebacks:
-            found.append(f"{self.tracebacks} tracebacks in the receiver's output")
+            problems.append(f"{self.tracebacks} tracebacks in the receiver's output")
         if self.memory.after - self.memory.warm > FLAT:
-            found.append(
+            problems.append(
                 f"the receiver grew by {(self.memory.after - self.memory.warm) // MIB} MiB after it was warm"
             )
-        found += self.log_result.faults if self.log_result else []
-        return found + [fault for load in self.loads for fault in load.faults]
+        problems += self.log_result.faults if self.log_result else []
+        return problems + [fault for load in self.loads for fault in load.faults]
 
     def summary(self) -> dict[str, Any]:
         """Return the result for people and scripts."""

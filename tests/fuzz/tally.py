@@ -48,10 +48,10 @@ class Tally:
 
     def statuses(self) -> Counter[int]:
         """Return the answers by status."""
-        found: Counter[int] = Counter()
+        counts: Counter[int] = Counter()
         for (_, status), count in self.answers.items():
-            found[status] += count
-        return found
+            counts[status] += count
+        return counts
 
     def _count(self, exchange: Exchange, status: int) -> None:
         self.requests += 1

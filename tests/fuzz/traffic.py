@@ -317,7 +317,7 @@ def _too_large(chance: Random) -> Exchange:
 
 def _misdirected(chance: Random) -> Exchange:
     """Return a rightly signed message to what only looks like the account's URL."""
-    sample = chance.choice([one for one in samples() if signs_body(one.account)])
+    sample = chance.choice([candidate for candidate in samples() if signs_body(candidate.account)])
     headers = sign(sample.account, sample.query, sample.body, f"m{chance.getrandbits(64):x}")
     path, query = sample.path, f"?{sample.query}" if sample.query else ""
     slash = chance.randrange(2, path.count("/") + 1)  # a target begins with one
@@ -332,7 +332,7 @@ def _misdirected(chance: Random) -> Exchange:
 
 def _another_url(chance: Random) -> Exchange:
     """Return a message to the URL that was signed with something behind it."""
-    sample = chance.choice([one for one in samples() if one.vendor == "bookeo"])
+    sample = chance.choice([candidate for candidate in samples() if candidate.vendor == "bookeo"])
     headers = sign(sample.account, sample.query, sample.body, f"m{chance.getrandbits(64):x}")
     after = chance.choice(
         ("#", "#x", "%23", "&", ";", "&type=created", "&type=", "?", "#&type=deleted", "%00")

@@ -45,13 +45,13 @@ class _Row:
 
 def verify_log(log: Path, dead_letters: str, tally: Tally) -> LogResult:
     """Verify that the log has exactly what was acknowledged, to the byte, and nothing that nobody signed."""
-    found: Counter[bytes] = Counter()
+    digests: Counter[bytes] = Counter()
     topics: Counter[str] = Counter()
     for row in _rows(log):
-        found[body_digest(row.value)] += 1
+        digests[body_digest(row.value)] += 1
         topics[row.topic] += 1
-    lost = (tally.acknowledged - found).total()
-    strange = (found - tally.acknowledged - tally.possible).total()
+    lost = (tally.acknowledged - digests).total()
+    strange = (digests - tally.acknowledged - tally.possible).total()
     faults = [f"{lost} acknowledged deliveries are not in the log"] if lost else []
     faults += [f"{strange} records that nobody signed so, or not so often"] if strange else []
     return LogResult(topics.total() - topics[dead_letters], topics[dead_letters], faults)

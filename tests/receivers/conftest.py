@@ -31,7 +31,7 @@ def receiver(tmp_path: Path) -> Iterator[InProcess]:
 def start(tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as started:
 
-        def one(command: list[str] | None = None, /, **settings: str) -> Receiver:
+        def start_receiver(command: list[str] | None = None, /, **settings: str) -> Receiver:
             return started.enter_context(closing(Receiver(tmp_path, command, **settings)))
 
-        yield one
+        yield start_receiver

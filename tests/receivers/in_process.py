@@ -86,8 +86,8 @@ def stored(log: Path, topic: str) -> list[Record]:
     consumer = SqliteConsumer(log, uuid.uuid4().hex, [topic], retention=Settings().log_retention)
     try:
         records: list[Record] = []
-        while more := consumer.poll(1_000_000, 0.0):  # as many bytes at a time as a consumer may hold
-            records += [stored.record for stored in more]
+        while batch := consumer.poll(1_000_000, 0.0):  # as many bytes at a time as a consumer may hold
+            records += [stored.record for stored in batch]
         return records
     finally:
         consumer.close()

@@ -34,10 +34,10 @@ _SENDERS = 8
 def wait_for(look: Callable[[], Any], what: str) -> Any:
     """Return what `look` returns as soon as that is something."""
     deadline = time.monotonic() + PATIENCE
-    while not (found := look()):
+    while not (result := look()):
         assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
         _LOOK_AGAIN.wait(0.01)
-    return found
+    return result
 
 
 def command_line(*arguments: str) -> list[str]:

@@ -120,14 +120,14 @@ def test_what_was_measured_holds_though_the_clock_is_set_meanwhile(
     assert read_clock_ahead(tmp_path) is None
     monkeypatch.setattr("ingest.clock_file._boot", lambda: "this one")
     write_clock_ahead(tmp_path, ZERO)
-    found = read_clock_ahead(tmp_path)
-    assert found is not None
-    assert abs(found) < MINUTE
+    result = read_clock_ahead(tmp_path)
+    assert result is not None
+    assert abs(result) < MINUTE
     right = time.time
     monkeypatch.setattr("ingest.clock_file.time.time", lambda: right() + 3600)
-    found = read_clock_ahead(tmp_path)
-    assert found is not None
-    assert abs(found - HOUR) < MINUTE
+    result = read_clock_ahead(tmp_path)
+    assert result is not None
+    assert abs(result - HOUR) < MINUTE
     monkeypatch.setattr("ingest.clock_file._boot", lambda: "another one")
     assert read_clock_ahead(tmp_path) is None
     (tmp_path / "clock.json").write_bytes(b"[]")
@@ -144,11 +144,11 @@ def test_the_vendors_time_is_known_after_a_comparison_and_goes_on_by_a_clock_tha
     write_clock_ahead(tmp_path, -HOUR)
     assert clock.now() is None, "the file is not read for each delivery"
     passing.seconds = 6
-    found = clock.now()
-    assert found is not None
-    assert abs(found - datetime.now(UTC) - HOUR) < MINUTE
+    result = clock.now()
+    assert result is not None
+    assert abs(result - datetime.now(UTC) - HOUR) < MINUTE
     passing.seconds = 10
-    assert clock.now() == found + 4 * SECOND
+    assert clock.now() == result + 4 * SECOND
 
 
 class Late(datetime):
@@ -256,8 +256,8 @@ def test_what_was_measured_corrects_the_time_of_receipt_in_records_and_dead_lett
     assert receiver.ask(request).status == 202
     records, letters = receiver.events("appointedd"), receiver.dead_letters()
     receiver.close()
-    [kept] = [record.headers for record in records] + [
-        orjson.loads(one.headers["dl_headers"]) for one in letters
+    [stored_headers] = [record.headers for record in records] + [
+        orjson.loads(item.headers["dl_headers"]) for item in letters
     ]
-    assert abs(parse_instant(kept["ce_receivedby"]) - datetime.now(UTC)) < MINUTE
-    assert all(record.headers["ce_time"] == kept["ce_receivedby"] for record in records)
+    assert abs(parse_instant(stored_headers["ce_receivedby"]) - datetime.now(UTC)) < MINUTE
+    assert all(record.headers["ce_time"] == stored_headers["ce_receivedby"] for record in records)

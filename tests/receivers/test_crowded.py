@@ -28,7 +28,7 @@ def connection(receiver: Receiver) -> Iterator[socket.socket]:
 
 def drip(opened: socket.socket) -> bytes:
     """Return what the receiver says until it hangs up, while a byte is sent now and then."""
-    said = b""
+    received = b""
     opened.settimeout(0.1)
     for _ in range(int(PATIENCE * 10)):
         try:
@@ -37,10 +37,10 @@ def drip(opened: socket.socket) -> bytes:
         except TimeoutError:
             continue
         except ConnectionError:
-            return said
+            return received
         if not part:
-            return said
-        said += part
+            return received
+        received += part
     raise AssertionError("it never hung up")
 
 
@@ -61,9 +61,9 @@ def test_a_head_that_trickles_in_is_cut_off_also_the_second_one_of_a_connection(
     receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
     with connection(receiver) as opened:
         opened.sendall(b"GET /healthz HTTP/1.1\r\nHost: hooks.example.com\r\n\r\n")
-        said = b""
-        while not said.endswith(b"ok\n"):
-            said += opened.recv(4096)
+        received = b""
+        while not received.endswith(b"ok\n"):
+            received += opened.recv(4096)
         opened.sendall(HEAD + b"X-Slow: ")
         assert drip(opened) == b""
 
@@ -96,10 +96,10 @@ def test_an_answered_connection_that_brings_something_but_no_request_is_not_kept
     receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__KEEP_ALIVE="1s")
     with connection(receiver) as opened:
         opened.sendall(idle)
-        said = opened.recv(4096)
+        received = opened.recv(4096)
         opened.sendall(b"\r\n")
-        said += b"".join(iter(lambda: opened.recv(4096), b""))
-    assert said.count(b"HTTP/1.1 ") == 1
+        received += b"".join(iter(lambda: opened.recv(4096), b""))
+    assert received.count(b"HTTP/1.1 ") == 1
 
 
 def test_a_delivery_that_takes_its_time_within_the_limits_is_accepted(start: Start) -> None:
@@ -109,11 +109,11 @@ def test_a_delivery_that_takes_its_time_within_the_limits_is_accepted(start: Sta
     with connection(receiver) as opened:
         opened.sendall(HEAD + lines.encode() + f"Content-Length: {len(request.body)}\r\n\r\n".encode())
         opened.settimeout(0.05)
-        for place in range(len(request.body)):  # longer in all than a head may take
-            opened.sendall(request.body[place : place + 1])
+        for index in range(len(request.body)):  # longer in all than a head may take
+            opened.sendall(request.body[index : index + 1])
             with pytest.raises(TimeoutError):
                 opened.recv(1)
-            if place == 40:
+            if index == 40:
                 break
         opened.settimeout(PATIENCE)
         opened.sendall(request.body[41:])
@@ -160,8 +160,8 @@ def test_what_trickles_in_behind_a_request_that_waits_for_the_log_is_cut_off_too
         with writing_to(receiver.log):
             opened.sendall(raw(booking(1)) + begun)
             assert silent_for(opened, 1)
-        said = drip(opened)
-    statuses = [line.split()[1] for line in said.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+        received = drip(opened)
+    statuses = [line.split()[1] for line in received.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
     assert statuses == ([b"202", b"408"] if b"Content-Length" in begun else [b"202"])
 
 
@@ -186,8 +186,8 @@ def test_an_account_that_holds_all_it_can_get_leaves_room_for_another(start: Sta
     )
     with ExitStack() as opened:
         noisy = [opened.enter_context(connection(receiver)) for _ in range(30)]
-        for one in noisy:
-            one.sendall(UNFINISHED)
+        for socket_ in noisy:
+            socket_.sendall(UNFINISHED)
         wait_for(
             lambda: 'outcome="unavailable",vendor="calendly"} 10.0' in receiver.admin.get("/metrics").text,
             "what is beyond its share is refused",
@@ -203,18 +203,18 @@ def test_what_an_account_holds_is_there_again_when_it_is_done(start: Start) -> N
         wait_for(lambda: receiver.send(booking(1)).status_code == 202, "there is room again")
 
 
-@given(asked=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40)), max_size=60))
+@given(amounts=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40)), max_size=60))
 def test_however_much_is_asked_for_no_more_is_given_than_there_is_and_a_newcomer_finds_some(
-    asked: list[tuple[str, int]],
+    amounts: list[tuple[str, int]],
 ) -> None:
     shared = FairShare(1000)
-    held = {"a": 0, "b": 0, "c": 0}
-    for account, amount in asked:
+    used = {"a": 0, "b": 0, "c": 0}
+    for account, amount in amounts:
         if shared.acquire(account, amount):
-            held[account] += amount
-    assert shared.used == sum(held.values()) <= 1000
+            used[account] += amount
+    assert shared.used == sum(used.values()) <= 1000
     assert shared.acquire("a newcomer", 1000 // 8), "four accounts: what is left is at least a part in eight"
-    for account, amount in held.items():
+    for account, amount in used.items():
         shared.release(account, amount)
     assert shared.used == 1000 // 8
 
@@ -244,11 +244,11 @@ def test_bytes_that_wait_for_the_log_count_until_it_has_resolved_them() -> None:
 def holding(receiver: Receiver, number: int, begun: bytes) -> Iterator[list[socket.socket]]:
     """Open so many connections that send this and nothing more."""
     with ExitStack() as opened:
-        held = [opened.enter_context(connection(receiver)) for _ in range(number)]
-        for one in held:
+        sockets = [opened.enter_context(connection(receiver)) for _ in range(number)]
+        for socket_ in sockets:
             with suppress(ConnectionError):  # it may have had to make room already
-                one.sendall(begun)
-        yield held
+                socket_.sendall(begun)
+        yield sockets
 
 
 def refused(receiver: Receiver, line: str) -> bool:
@@ -301,13 +301,13 @@ def test_idle_connections_make_room_for_new_ones_and_those_that_delivered_do_las
     start: Start, begun: bytes
 ) -> None:
     receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="10", INGEST_RECEIVER__HEAD_TIMEOUT="5m")
-    with connection(receiver) as kept:
-        kept.sendall(raw(booking(0)))
-        assert kept.recv(4096).startswith(b"HTTP/1.1 202")
+    with connection(receiver) as persistent:
+        persistent.sendall(raw(booking(0)))
+        assert persistent.recv(4096).startswith(b"HTTP/1.1 202")
         with holding(receiver, 30, begun):
             assert [post_anew(receiver, number) for number in range(1, 6)] == [b"202"] * 5
-            kept.sendall(raw(booking(6)))
-            assert kept.recv(4096).startswith(b"HTTP/1.1 202")
+            persistent.sendall(raw(booking(6)))
+            assert persistent.recv(4096).startswith(b"HTTP/1.1 202")
     assert subjects(receiver.events()) == [subject(number) for number in range(7)]
 
 
@@ -341,10 +341,10 @@ def test_a_body_that_makes_progress_is_not_dropped_for_others_and_one_that_trick
 
 def test_a_whole_body_is_dropped_for_nobody_and_what_was_dropped_is_given_back_once() -> None:
     in_flight, waiting = InFlight(4, 1000), Future[None]()
-    with in_flight.reserve("sales") as whole, in_flight.reserve("sales") as unfinished:
+    with in_flight.reserve("sales") as complete, in_flight.reserve("sales") as unfinished:
         unfinished.add(100)
-        whole.add(300)
-        whole.release_bytes_after(waiting)
+        complete.add(300)
+        complete.release_bytes_after(waiting)
         with in_flight.reserve("sales") as another:
             another.add(150)
     waiting.set_result(None)
@@ -369,9 +369,9 @@ def test_what_still_arrives_takes_half_at_most_and_never_keeps_an_account_from_w
         capacity.release(account, amount)
         return True
 
-    for account, amount, whole in steps:
+    for account, amount, complete in steps:
         took = capacity.acquire(account, amount, drop)
-        if took and whole:
+        if took and complete:
             capacity.complete(account, amount)
             assert alone.acquire(account, amount)
         elif took:

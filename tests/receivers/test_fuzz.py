@@ -138,9 +138,9 @@ def test_no_request_makes_it_fail_and_good_deliveries_in_between_are_all_kept(re
             "request.refused",
         }
     )
-    kept = [record.value for record in receiver.events()]
-    assert kept == [booking_body(number) for number in range(next(numbers))]
-    assert len(kept) >= RUNS.max_examples
+    stored = [record.value for record in receiver.events()]
+    assert stored == [booking_body(number) for number in range(next(numbers))]
+    assert len(stored) >= RUNS.max_examples
 
 
 def test_whatever_is_rightly_signed_is_kept_once_untouched_as_an_event_or_a_dead_letter(

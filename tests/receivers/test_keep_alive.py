@@ -100,10 +100,10 @@ def test_a_connection_that_never_brought_a_request_has_the_time_of_a_head_only(r
 
 def test_idle_connections_make_room_where_more_than_half_of_all_are_taken(start: Start) -> None:
     receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="6", INGEST_RECEIVER__HEAD_TIMEOUT="1s")
-    with ExitStack() as kept:
+    with ExitStack() as stack:
         idle = []
         for _ in range(4):  # one after the other: what counts is how many there are when one is answered
-            opened = kept.enter_context(connection(receiver))
+            opened = stack.enter_context(connection(receiver))
             idle.append(opened)
             assert _answer(opened, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b"ok\n").startswith(
                 b"HTTP/1.1 200"

@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def left(tmp_path: Path) -> Iterator[list[SpoolFile]]:
+def leftovers(tmp_path: Path) -> Iterator[list[SpoolFile]]:
     """Return two workers' files, still open: 250 records in the first and one in the second."""
     spools = [claim_files(tmp_path / "spool", [TOPIC], 64 * MIB)[0] for _ in range(2)]
     spools[0].append(TOPIC, [record(number) for number in range(250)]).result(PATIENCE)
@@ -65,9 +65,9 @@ def gauge() -> float | None:
 
 
 def test_they_are_in_the_log_in_order_before_the_first_delivery(
-    left: list[SpoolFile], start: Start, tmp_path: Path
+    leftovers: list[SpoolFile], start: Start, tmp_path: Path
 ) -> None:
-    close(left)
+    close(leftovers)
     receiver = start(INGEST_RECEIVER__SPOOL_DIR=str(tmp_path / "spool"), INGEST_RECEIVER__WORKERS="2")
     assert receiver.send(booking(1)).status_code == 202
     assert in_log(tmp_path) == [*(f"left-{number}" for number in range(251)), subject(1)]
@@ -79,8 +79,8 @@ def test_they_are_in_the_log_in_order_before_the_first_delivery(
     close(again)
 
 
-def test_check_and_status_show_them(left: list[SpoolFile], settings: Settings, tmp_path: Path) -> None:
-    close(left)
+def test_check_and_status_show_them(leftovers: list[SpoolFile], settings: Settings, tmp_path: Path) -> None:
+    close(leftovers)
     environ = _environ(tmp_path, settings.receiver.spool_dir)
     files = ingest(tmp_path, "status", "--json", **environ).json["spool"]["files"]
     assert [(Path(file["file"]).name, file["records"]) for file in files] == [
@@ -88,8 +88,8 @@ def test_check_and_status_show_them(left: list[SpoolFile], settings: Settings, t
         ("spool-001.db", 1),
     ]
     checks = ingest(tmp_path, "check", "--json", **environ).json["checks"]
-    [said] = [check["detail"] for check in checks if check["check"] == "spool"]
-    assert f"251 records wait in {settings.receiver.spool_dir} from when the log was Kafka" in said
+    [details] = [check["detail"] for check in checks if check["check"] == "spool"]
+    assert f"251 records wait in {settings.receiver.spool_dir} from when the log was Kafka" in details
     drain_leftovers(settings)
     checks = ingest(tmp_path, "check", "--json", **environ).json["checks"]
     assert [check["detail"] for check in checks if check["check"] == "spool"] == [
@@ -98,9 +98,9 @@ def test_check_and_status_show_them(left: list[SpoolFile], settings: Settings, t
 
 
 def test_nothing_newer_is_taken_while_another_receiver_has_them(
-    left: list[SpoolFile], settings: Settings, tmp_path: Path
+    leftovers: list[SpoolFile], settings: Settings, tmp_path: Path
 ) -> None:
-    left.pop().close()
+    leftovers.pop().close()
     folder = settings.receiver.spool_dir
     refused = ingest(tmp_path, "receive", **_environ(tmp_path, folder))
     assert refused.code == 3
@@ -111,14 +111,16 @@ def test_nothing_newer_is_taken_while_another_receiver_has_them(
 
 
 def _environ(tmp_path: Path, folder: str) -> dict[str, str]:
-    own = {name: value for name, value in environment(tmp_path, {}).items() if name.startswith("INGEST_")}
-    return own | {"INGEST_RECEIVER__SPOOL_DIR": folder}
+    variables = {
+        name: value for name, value in environment(tmp_path, {}).items() if name.startswith("INGEST_")
+    }
+    return variables | {"INGEST_RECEIVER__SPOOL_DIR": folder}
 
 
 def test_a_log_that_takes_none_loses_none_and_is_told_with_the_number(
-    left: list[SpoolFile], settings: Settings, tmp_path: Path
+    leftovers: list[SpoolFile], settings: Settings, tmp_path: Path
 ) -> None:
-    close(left)
+    close(leftovers)
     SqliteProducer(tmp_path / "log.db").close()
     with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
         connection.execute(
@@ -151,9 +153,9 @@ def test_a_receiver_is_not_ready_before_they_are_handed_on(settings: Settings) -
 
 
 def test_room_in_a_spool_makes_nobody_ready_whose_log_is_embedded(
-    left: list[SpoolFile], settings: Settings, tmp_path: Path
+    leftovers: list[SpoolFile], settings: Settings, tmp_path: Path
 ) -> None:
-    close(left)
+    close(leftovers)
     (tmp_path / "log.db").write_bytes(b"no database at all " * 300)
     [log] = readiness(settings, AppendProbe(settings))
     assert log.failed

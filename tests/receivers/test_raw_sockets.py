@@ -119,12 +119,14 @@ def test_a_good_delivery_with_bytes_changed_lost_or_doubled_never_harms(receiver
     chance, good = random.Random(1), raw(booking(2))
     before = len(receiver.events())
     for _ in range(300):
-        place = chance.randrange(len(good))
-        changed = good[:place] + chance.randbytes(chance.randrange(4)) + good[place + chance.randrange(4) :]
+        position = chance.randrange(len(good))
+        changed = (
+            good[:position] + chance.randbytes(chance.randrange(4)) + good[position + chance.randrange(4) :]
+        )
         with _connected(receiver) as connection:
             connection.sendall(changed)  # and gone, mostly before there could be an answer
-    kept = {record.value for record in receiver.events()[before:]}
-    assert kept <= {booking_body(2)}
+    values = {record.value for record in receiver.events()[before:]}
+    assert values <= {booking_body(2)}
     _assert_well(receiver)
 
 
@@ -186,9 +188,9 @@ def test_a_body_that_comes_byte_by_byte_is_read_and_one_that_stops_is_given_up(r
     ids=["header", "headers", "path", "trailer", "chunk extension"],
 )
 def test_what_does_not_end_is_cut_off_before_it_fills_the_memory(receiver: Receiver, unending: bytes) -> None:
-    more = b"X-A: 1\r\n" * 2000 if unending.endswith(b"1\r\n") else b"a" * 16_000
+    filler = b"X-A: 1\r\n" * 2000 if unending.endswith(b"1\r\n") else b"a" * 16_000
     with _connected(receiver) as connection, pytest.raises(ConnectionError):
-        _send(connection, unending, *[more] * (64 * MIB // len(more)))
+        _send(connection, unending, *[filler] * (64 * MIB // len(filler)))
     _assert_well(receiver)
 
 

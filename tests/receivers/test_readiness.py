@@ -117,9 +117,9 @@ def test_an_embedded_log_that_another_writer_holds_for_too_long_is_not(
     path = embedded.log.removeprefix("sqlite:///")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        [found] = look(embedded)
-    assert found.failed
-    assert "database is locked" in found.detail
+        [findings] = look(embedded)
+    assert findings.failed
+    assert "database is locked" in findings.detail
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master WHERE name LIKE '%probe%'").fetchall() == []
 

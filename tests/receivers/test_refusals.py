@@ -220,12 +220,12 @@ def _of(process: Receiver, reason: str) -> float:
 def test_what_is_no_http_is_counted_and_what_a_wrongly_set_proxy_sends_is_named(
     process: Receiver, what: str
 ) -> None:
-    sent, told = NO_HTTP[what]
+    sent, why = NO_HTTP[what]
     before = _of(process, "bad_http")
     answers = exchange(process.port, sent)
     assert answers.statuses in ([400], [431], [])
     wait_for(lambda: _of(process, "bad_http") == before + 1, "it is counted")
-    wait_for(lambda: told in process.written(), "it is told")
+    wait_for(lambda: why in process.written(), "it is told")
     assert process.send(booking(2)).status_code == 202
     assert subject(2) in subjects(process.events())
 
@@ -241,7 +241,7 @@ def test_a_head_that_does_not_come_in_time_is_counted_and_a_connection_without_o
 
 
 def test_a_request_beyond_the_connection_limit_is_counted(tmp_path: Path) -> None:
-    asked = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    health_check = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     with (
         closing(
             Receiver(tmp_path, INGEST_RECEIVER__CONNECTION_LIMIT="2", INGEST_RECEIVER__APPEND_TIMEOUT="30s")
@@ -250,6 +250,6 @@ def test_a_request_beyond_the_connection_limit_is_counted(tmp_path: Path) -> Non
         writing_to(process.log),
     ):
         waiting.sendall(raw(booking(1)))
-        wait_for(lambda: exchange(process.port, asked).statuses == [503], "it is crowded")
+        wait_for(lambda: exchange(process.port, health_check).statuses == [503], "it is crowded")
         assert _of(process, "overloaded") >= 1
         assert "Exceeded concurrency limit" in process.written()

@@ -80,8 +80,10 @@ def _requests() -> list[tuple[Request, int]]:
 @on_linux
 def test_no_secret_and_no_body_leaves_the_receiver_but_into_the_log(start: Start, tmp_path: Path) -> None:
     receiver = start(INGEST_RECEIVER__WORKERS="2", **ACCOUNTS, **SECRETS)
-    wanted = _requests()
-    assert [receiver.send(request).status_code for request, _ in wanted] == [status for _, status in wanted]
+    expected = _requests()
+    assert [receiver.send(request).status_code for request, _ in expected] == [
+        status for _, status in expected
+    ]
     shown = receiver.arguments().decode()
     metrics = receiver.admin.get(
         "/metrics", headers={"Authorization": f"Bearer {SECRETS['INGEST_RECEIVER__ADMIN_TOKEN']}"}
@@ -104,8 +106,8 @@ def _assert_written(receiver: Receiver, shown: str, metrics: str) -> None:
 
 def _assert_kept(folder: Path) -> None:
     """Assert that the log holds the bodies, which is what it is for, and no credential."""
-    kept = b"".join(path.read_bytes() for path in folder.glob("log.db*"))
-    assert PERSON.encode() in kept
+    stored = b"".join(path.read_bytes() for path in folder.glob("log.db*"))
+    assert PERSON.encode() in stored
     for secret in [*",".join(SECRETS.values()).split(","), *CREDENTIALS]:
-        assert secret.encode() not in kept
+        assert secret.encode() not in stored
     assert {path.stat().st_mode & 0o077 for path in folder.glob("log.db*")} == {0}

@@ -47,12 +47,12 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 def spooling(tmp_path: Path) -> Iterator[Open]:
     with ExitStack() as opened:
 
-        def one(log: ControlledLog, after: float = SOON, limit: int = 64 * MIB) -> SpoolingProducer:
+        def open_producer(log: ControlledLog, after: float = SOON, limit: int = 64 * MIB) -> SpoolingProducer:
             return opened.enter_context(
                 closing(SpoolingProducer(log, claim_files(tmp_path, [TOPIC], limit), after))
             )
 
-        yield one
+        yield open_producer
 
 
 def send(producer: SpoolingProducer, *numbers: int) -> None:
@@ -162,13 +162,15 @@ def test_a_full_spool_refuses_and_goes_on_once_it_is_emptied(spooling: Open, tmp
     log.state = "failing"
     producer = spooling(log, limit=MIB)
     large = [Record("calendly/sales/1", bytes([number]) * 100_000) for number in range(1, 30)]
-    outcomes = [producer.append(TOPIC, [one]).exception(PATIENCE) for one in large]
-    kept = [one.value for one, error in zip(large, outcomes, strict=True) if error is None]
-    assert 3 < len(kept) < 11
+    outcomes = [producer.append(TOPIC, [open_producer]).exception(PATIENCE) for open_producer in large]
+    files = [
+        open_producer.value for open_producer, error in zip(large, outcomes, strict=True) if error is None
+    ]
+    assert 3 < len(files) < 11
     assert all(isinstance(error, LogUnavailable) for error in outcomes if error)
     assert (tmp_path / "spool-000.db").stat().st_size <= MIB
     log.state = "open"
-    wait_for(lambda: log.order() == kept, "what it had acknowledged is handed on, and nothing else")
+    wait_for(lambda: log.order() == files, "what it had acknowledged is handed on, and nothing else")
     wait_for(lambda: extent(tmp_path / "spool-000.db")[1] < MIB / 4, "the room is free again")
     log.state = "failing"
     send(producer, 1)
@@ -241,10 +243,10 @@ def test_every_worker_has_a_file_of_its_own_and_takes_over_what_a_dead_one_left(
         )
         assert first.path != second.path
         second.append(TOPIC, [record(2)]).result(PATIENCE)
-    [own, left] = claim_files(tmp_path, [TOPIC], MIB)
-    assert (own.path, left.path) == (first.path, second.path)
+    [own_file, leftover] = claim_files(tmp_path, [TOPIC], MIB)
+    assert (own_file.path, leftover.path) == (first.path, second.path)
     log = ControlledLog()
-    with closing(SpoolingProducer(log, [own, left], SOON)) as producer:
+    with closing(SpoolingProducer(log, [own_file, leftover], SOON)) as producer:
         send(producer, 5)
         wait_for(lambda: log.order() == values(2, 5), "what was left comes first")
 
@@ -292,9 +294,9 @@ def test_a_log_that_comes_back_between_two_records_of_a_booking_gets_them_in_ord
     with closing(SpoolingProducer(back, claim_files(tmp_path, [TOPIC], MIB), SOON)):
         wait_for(lambda: len(back.order()) == 9, "the spool is emptied")
     for booking in range(3):
-        assert [one.value for one in back.taken if one.key.endswith(str(booking))] == values(
-            booking, booking + 3, booking + 6
-        )
+        assert [
+            open_producer.value for open_producer in back.taken if open_producer.key.endswith(str(booking))
+        ] == values(booking, booking + 3, booking + 6)
 
 
 class Crashing(ControlledLog):
@@ -347,5 +349,9 @@ def test_whatever_happens_nothing_acknowledged_is_lost_and_bookings_keep_their_o
     finally:
         producer.close()
     for booking in range(3):
-        own = [int(one.value) for one in log.taken if one.key.endswith(str(booking))]
-        assert list(dict.fromkeys(own)) == sorted(set(own)), "first occurrences are in order"
+        own_file = [
+            int(open_producer.value)
+            for open_producer in log.taken
+            if open_producer.key.endswith(str(booking))
+        ]
+        assert list(dict.fromkeys(own_file)) == sorted(set(own_file)), "first occurrences are in order"

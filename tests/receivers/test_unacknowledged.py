@@ -141,11 +141,11 @@ def test_deliveries_that_are_answered_503_one_after_the_other_do_not_hide_since_
     assert receiver.send(booking(0)).status_code == 202
     with writing_to(receiver.log):
 
-        def is_told() -> bool:
+        def is_reported() -> bool:
             assert receiver.send(booking(1)).status_code == 503
             return _oldest_seconds(receiver) > 3
 
-        wait_for(is_told, "the metric passes several time-outs")
+        wait_for(is_reported, "the metric passes several time-outs")
         wait_for(
             lambda: any(
                 "has not acknowledged" in reason for reason in receiver.admin.get("/readyz").json()["reasons"]

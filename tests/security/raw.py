@@ -23,6 +23,6 @@ def exchange(port: int, sent: bytes) -> Answers:
     came = b""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, suppress(ConnectionError):
         connection.sendall(sent)
-        while more := connection.recv(65536):
-            came += more
+        while data := connection.recv(65536):
+            came += data
     return Answers([int(status) for status in _STATUS.findall(came)], came)

@@ -62,13 +62,13 @@ def _answers(base: str) -> bool:
 
 @pytest.mark.parametrize("section", LISTENERS)
 def test_it_does_not_start_where_others_reach_it_without_a_token(tmp_path: Path, section: str) -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         command_line(*LISTENERS[section]),
         cwd=tmp_path, env=_settings(tmp_path, section, 0), capture_output=True, text=True, timeout=PATIENCE,
         check=False,
     )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert f"error: the admin listener on {ANYWHERE} needs {section}.admin_token" in done.stderr
+    assert completed.returncode == 2, completed.stderr
+    assert f"error: the admin listener on {ANYWHERE} needs {section}.admin_token" in completed.stderr
 
 
 @pytest.mark.parametrize("section", LISTENERS)
@@ -166,11 +166,11 @@ STRANGE = [
 def test_a_host_that_is_not_its_own_is_answered_421_and_told_nothing(token: str | None) -> None:
     """A page in a browser can reach a loopback listener through a name that points there."""
     app = _listener(token, ["monitoring.example.com"])
-    told = "the host name in the URL is not allowed here: add it to consumer.admin_hosts\n"
+    body = "the host name in the URL is not allowed here: add it to consumer.admin_hosts\n"
     for path in ("/readyz", "/metrics", "/"):
         answers = {host: _asked(app, path, host) for host in STRANGE}
-        assert answers == dict.fromkeys(STRANGE, (421, told))
-    assert _asked(app, "/readyz", "localhost", "elsewhere.example") == (421, told)
+        assert answers == dict.fromkeys(STRANGE, (421, body))
+    assert _asked(app, "/readyz", "localhost", "elsewhere.example") == (421, body)
 
 
 def test_its_own_names_any_address_and_those_of_the_settings_are_answered() -> None:

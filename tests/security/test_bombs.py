@@ -58,15 +58,15 @@ def _bombs(original: Sample) -> list[bytes]:
     return [
         bomb
         for literal in LITERALS.values()
-        for bomb in (literal, *(_with(original.body, place, literal) for place in places))
+        for bomb in (literal, *(_with(original.body, path, literal) for path in places))
     ]
 
 
-def _with(body: bytes, place: tuple[object, ...], literal: bytes) -> bytes:
+def _with(body: bytes, path: tuple[object, ...], literal: bytes) -> bytes:
     document = part = json.loads(body)
-    for key in place[:-1]:
+    for key in path[:-1]:
         part = part[key]
-    part[place[-1]] = MARK
+    part[path[-1]] = MARK
     return json.dumps(document).encode().replace(f'"{MARK}"'.encode(), literal)
 
 

@@ -73,10 +73,10 @@ BROKEN = {
 }  # fmt: skip
 
 
-def _environment(folder: Path, *more: Mapping[str, str]) -> dict[str, str]:
+def _environment(folder: Path, *extra: Mapping[str, str]) -> dict[str, str]:
     merged: dict[str, str] = {**SETTINGS, **SECRETS}
-    for some in more:
-        merged |= some
+    for chunk in extra:
+        merged |= chunk
     return environment(folder, merged)
 
 
@@ -84,11 +84,11 @@ def _written(folder: Path, command: str, until: str, variables: Mapping[str, str
     """Return all that it writes until it ends, or until it has written that."""
     arguments = command.replace("'select 1'", "select@1").split()
     file = folder / "said"
-    with file.open("wb") as said:
+    with file.open("wb") as output:
         process = subprocess.Popen(
             command_line(*(argument.replace("@", " ") for argument in arguments)), cwd=folder,
             env=dict(variables),
-            stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )  # fmt: skip
     try:
         wait_for(
@@ -103,11 +103,11 @@ def _written(folder: Path, command: str, until: str, variables: Mapping[str, str
     return file.read_text()
 
 
-def _tells_nothing(said: str) -> None:
-    assert said
-    assert CANARY not in said
-    assert BASIC not in said
-    assert "Traceback" not in said
+def _tells_nothing(output: str) -> None:
+    assert output
+    assert CANARY not in output
+    assert BASIC not in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -175,14 +175,14 @@ def test_none_does_when_all_is_well(installation: Path) -> None:
         "webhooks plan",
         "replay --since 1d --dry-run",
     ]
-    for said in [listed, *(_written(installation, command, "", variables) for command in commands)]:
-        _tells_nothing(said)
+    for output in [listed, *(_written(installation, command, "", variables) for command in commands)]:
+        _tells_nothing(output)
 
 
 def test_nothing_that_is_kept_holds_a_credential(installation: Path) -> None:
-    kept = [path for path in installation.rglob("*") if path.is_file()]
-    assert {"log.db", "warehouse.duckdb"} <= {path.name for path in kept}
-    for path in kept:
+    stored = [path for path in installation.rglob("*") if path.is_file()]
+    assert {"log.db", "warehouse.duckdb"} <= {path.name for path in stored}
+    for path in stored:
         assert CANARY not in str(path.relative_to(installation))
         assert CANARY.encode() not in path.read_bytes(), path
         assert BASIC.encode() not in path.read_bytes(), path
@@ -190,14 +190,14 @@ def test_nothing_that_is_kept_holds_a_credential(installation: Path) -> None:
 
 @on_linux
 def test_no_process_shows_one_in_its_arguments(tmp_path: Path) -> None:
-    with (tmp_path / "said").open("wb") as said:
+    with (tmp_path / "said").open("wb") as output:
         up = subprocess.Popen(
             command_line("up"),
             cwd=tmp_path,
             env=_environment(tmp_path, {"INGEST_RECEIVER__WORKERS": "2"}),
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
         )
     family = []
     try:
@@ -226,10 +226,10 @@ def test_every_setting_that_is_a_secret_is_kept_as_one() -> None:
     """A new secret setting is found by its name: the first message that quotes it would reveal it."""
     models = {*_models(Settings), *(load_account_class(name).settings_model for name in vendor_names())}
     sounds = ("secret", "token", "password", "api_key", "credentials")
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         f"{model.__name__}.{name}": field.annotation
         for model in models for name,
         field in model.model_fields.items() if any(word in name for word in sounds)
     }  # fmt: skip
-    assert len(found) >= 12
-    assert [name for name, kind in found.items() if SecretStr.__name__ not in str(kind)] == []
+    assert len(result) >= 12
+    assert [name for name, kind in result.items() if SecretStr.__name__ not in str(kind)] == []

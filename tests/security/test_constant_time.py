@@ -42,8 +42,10 @@ def _listening() -> list[Path]:
         f"import json, sys, receivers.server, receivers.app, ingest.admin, {vendors}; "
         f"print(json.dumps({ours}))"
     )
-    done = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [Path(file) for file in json.loads(done.stdout)]
+    completed = subprocess.run(
+        [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [Path(file) for file in json.loads(completed.stdout)]
 
 
 def _compared_secrets(source: str) -> Iterator[str]:
@@ -91,22 +93,22 @@ def test_nothing_that_listens_compares_a_secret_but_in_constant_time() -> None:
     files = _listening()
     assert {"admin.py", "signing.py", "webhook.py", "live.py"} <= {file.name for file in files}
     assert {file.parent.name for file in files} >= set(vendor_names())
-    found = {
+    result = {
         str(file.relative_to(ROOT)): wrong
         for file in files
         if (wrong := list(_compared_secrets(file.read_text())))
     }
-    assert {file: [line.partition(": ")[2] for line in wrong] for file, wrong in found.items()} == VERIFIED
+    assert {file: [line.partition(": ")[2] for line in wrong] for file, wrong in result.items()} == VERIFIED
 
 
 def _called_in(file: Path, function: str) -> set[str]:
     """Return the names of all that a function calls."""
-    (found,) = [
+    (result,) = [
         node
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.FunctionDef) and node.name == function
     ]
-    return {_name(node.func) for node in ast.walk(found) if isinstance(node, ast.Call)}
+    return {_name(node.func) for node in ast.walk(result) if isinstance(node, ast.Call)}
 
 
 @pytest.mark.parametrize("vendor", vendor_names())

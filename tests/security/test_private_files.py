@@ -29,21 +29,21 @@ def anybody() -> Iterator[None]:
 
 def _open_to_others(folder: Path) -> list[str]:
     """Return everything in a folder, at any depth, that others may use; it must have something."""
-    found = [path for path in folder.rglob("*") if not path.is_symlink()]
-    assert found
+    result = [path for path in folder.rglob("*") if not path.is_symlink()]
+    assert result
     return [
         f"{stat.filemode(path.stat().st_mode)} {path.relative_to(folder)}"
-        for path in found
+        for path in result
         if path.stat().st_mode & 0o077
     ]
 
 
 def test_all_that_a_whole_installation_writes_is_private(tmp_path: Path) -> None:
     """Settings, secrets, log, dlt's folder, warehouse, locks, the state of reconciliation."""
-    done = ingest(
+    completed = ingest(
         tmp_path, "demo", "--seconds", "1", "--rate", "10", "--outage", "3", "--folder", "here", "--json"
     )
-    assert done.code in {0, 1}, done
+    assert completed.code in {0, 1}, completed
     names = {path.name for path in tmp_path.rglob("*")}
     assert {"ingest.toml", "ingest.secrets.toml", "log.db", "warehouse.duckdb", "dlt"} <= names
     assert _open_to_others(tmp_path) == []

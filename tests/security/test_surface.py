@@ -107,19 +107,25 @@ def _asked(receiver: Receiver, method: str, target: str, *headers: str, body: by
 
 def _says_nothing_more(answers: Answers) -> bool:
     head, _, body = answers.came.partition(b"\r\n\r\n")
-    told = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]}
-    return body in SAID and told <= {b"date", b"content-length", b"content-type", b"connection", b"allow"}
+    answer_status = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]}
+    return body in SAID and answer_status <= {
+        b"date",
+        b"content-length",
+        b"content-type",
+        b"connection",
+        b"allow",
+    }
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_there_is_nothing_else_by_whatever_path_and_method(receiver: Receiver, method: str) -> None:
     """Only a POST could tell whether there is such an account."""
     refused = ([400], [404]) if method == "POST" else ([400], [404], [405])
-    found = {path: _asked(receiver, method, path) for path in NOTHING}
+    result = {path: _asked(receiver, method, path) for path in NOTHING}
     assert {
-        path: answers.statuses for path, answers in found.items() if answers.statuses not in refused
+        path: answers.statuses for path, answers in result.items() if answers.statuses not in refused
     } == {}
-    assert [path for path, answers in found.items() if not _says_nothing_more(answers)] == []
+    assert [path for path, answers in result.items() if not _says_nothing_more(answers)] == []
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -163,8 +169,8 @@ def test_a_vendor_that_signs_its_url_is_believed_by_the_configured_one_whatever_
 ) -> None:
     one = booking_sample("bookeo")
     right = sign(one.account, one.query, one.body, "m1")
-    found = build_account(one.account)
-    elsewhere = type(found)(found.settings, "https://elsewhere.example")
+    result = build_account(one.account)
+    elsewhere = type(result)(result.settings, "https://elsewhere.example")
     wrong = sign_url(SECRET, f"{elsewhere.webhook_url}?{one.query}", one.body, "m1", SENT_AT)
     for signature, status in ((dict(right), 202), (wrong, 401)):
         lines = [*headers, *(f"{name}: {value}" for name, value in signature.items())]

@@ -74,9 +74,9 @@ def test_awkward_text_is_in_the_row_with_nul_replaced(receiver: InProcess, eithe
         assert any(HARMLESS in text for text in texts)
         assert not any("\x00" in text for text in texts)
     for data in either_rig.column("select data from booking_events"):
-        told = json.dumps(data if isinstance(data, dict) else json.loads(data))
-        assert "\\ufffd" in told
-        assert "\\u0000" not in told
+        payload = json.dumps(data if isinstance(data, dict) else json.loads(data))
+        assert "\\ufffd" in payload
+        assert "\\u0000" not in payload
 
 
 def test_half_a_character_in_a_text_costs_no_booking(receiver: InProcess, either_rig: Rig) -> None:

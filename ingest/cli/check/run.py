@@ -24,7 +24,7 @@ class Check:
     find: RunCheck
     findings: Sequence[Finding] = ()
     started: float | None = None
-    done: threading.Event = field(default_factory=threading.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         """Run the check. Whatever goes wrong becomes a finding."""
@@ -38,7 +38,7 @@ class Check:
                 failed(self.name, f"the check itself failed ({type(error).__name__})", "report this as a bug")
             ]
         finally:
-            self.done.set()
+            self.finished.set()
 
     def is_late(self, limit: float) -> bool:
         """Return whether the check began more than `limit` seconds ago."""
@@ -73,7 +73,7 @@ def _run_group(group: Sequence[Check]) -> None:
 
 def _wait(check: Check, limit: float) -> bool:
     """Wait for a check. Returns False when it takes longer than `limit` seconds."""
-    while not check.done.wait(0.05):
+    while not check.finished.wait(0.05):
         if check.is_late(limit):
             return False
     return True
