@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from math import ceil
+from socket import socket
 from types import FrameType
 
 import structlog
@@ -70,9 +71,7 @@ def serve(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, _exit_cleanly)
     try:
         if receiver.workers > 1:
-            with scratch_folder("ingest-metrics-") as folder:
-                os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-                Multiprocess(_http_config(settings, WorkerApp(live)), [sock]).run()
+            _run_workers(settings, WorkerApp(live), sock)
         else:
             uvicorn.Server(_http_config(settings, partial(create_app, settings))).run([sock])
     finally:  # a single process leaves uvicorn by a signal that uvicorn raises again
@@ -131,6 +130,12 @@ def _judge_unacknowledged(settings: Settings) -> list[Finding]:
             "see why it takes no records: the receiver's log says so (delivery.unavailable)",
         )
     ]
+
+
+def _run_workers(settings: Settings, app: WorkerApp, sock: socket) -> None:
+    with scratch_folder("ingest-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        Multiprocess(_http_config(settings, app), [sock]).run()
 
 
 def _http_config(settings: Settings, app: Callable[[], Starlette]) -> HttpConfig:

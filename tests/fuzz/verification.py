@@ -62,18 +62,18 @@ def verify_warehouse(log: Path, settings: Settings, seconds: float) -> Warehouse
     events = set(query(settings, "select source, id from booking_events").rows)
     letters = dict(query(settings, "select id, position from dead_letters").rows)
     positions = {position for position in letters.values() if position}
-    settings, log_letters, missing = set(), set(), 0
+    log_events, log_letters, missing = set(), set(), 0
     for row in _rows(log):
         if row.topic == settings.dead_letter_topic:
             log_letters.add(row.identity[1])
         elif row.identity in events:
-            settings.add(row.identity)
+            log_events.add(row.identity)
         else:
             missing += row.position not in positions
     faults = [f"{missing} records are neither a row nor a dead letter"] if missing else []
     faults += (
-        [f"{len(events - settings)} rows of booking_events that the log does not tell of"]
-        if events - settings
+        [f"{len(events - log_events)} rows of booking_events that the log does not tell of"]
+        if events - log_events
         else []
     )
     faults += (
