@@ -4,8 +4,7 @@ import threading
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ingest.cli.output import print_line, print_note
-from ingest.cli.plural import counted
+from ingest.cli.output import counted, print_line, print_note
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount

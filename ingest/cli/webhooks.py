@@ -12,9 +12,9 @@ import typer
 
 from ingest.cli import webhooks_trial
 from ingest.cli import webhooks_view as shown
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
-from ingest.cli.output import confirm, print_line
-from ingest.cli.waits import showing_waits
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.options import AsJson, Config, complete_account, read_settings
+from ingest.cli.output import confirm, print_line, show_waits
 from ingest.errors import ConfigurationError
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.telemetry import configure_logging
@@ -53,14 +53,8 @@ group = typer.Typer(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Adds this module's group of commands."""
-    group.command("test")(webhooks_trial.trial)
-    app.add_typer(group, name="webhooks")
-
-
 @group.command()
-@showing_waits()
+@show_waits()
 def plan(
     accounts: Accounts = None,
     print_secrets: PrintSecrets = False,
@@ -79,13 +73,13 @@ def plan(
     views = _planned(settings, accounts, secrets=print_secrets)
     shown.tell_plan(views, as_json=as_json)
     if any(view.failed for view in views):
-        raise typer.Exit(UNAVAILABLE)
+        raise typer.Exit(ExitCode.UNAVAILABLE)
     if any(view.differs for view in views):
         raise typer.Exit(_DIFFERENT)
 
 
 @group.command()
-@showing_waits()
+@show_waits()
 def apply(
     accounts: Accounts = None,
     yes: Yes = False,
@@ -127,13 +121,13 @@ def apply(
         _look_again(settings, view, keyrings[view.name])
     shown.tell_outcome(todo)
     if any(view.failed for view in views):
-        raise typer.Exit(UNAVAILABLE)
+        raise typer.Exit(ExitCode.UNAVAILABLE)
     if not whole or any(view.differs for view in views):
         raise typer.Exit(1)
 
 
 @group.command("list")
-@showing_waits()
+@show_waits()
 def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = None) -> None:
     """List what the vendors have, ours and others'.
 
@@ -145,11 +139,11 @@ def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = N
     views = [_view(settings, account, secrets=False) for account in _chosen(settings, accounts)]
     shown.tell_list(views, as_json=as_json)
     if any(view.failed for view in views):
-        raise typer.Exit(UNAVAILABLE)
+        raise typer.Exit(ExitCode.UNAVAILABLE)
 
 
 @group.command()
-@showing_waits()
+@show_waits()
 def remove(
     accounts: Annotated[list[str], typer.Argument(help="Accounts.", autocompletion=complete_account)],
     ids: Annotated[
@@ -179,7 +173,7 @@ def remove(
 
 
 @group.command()
-@showing_waits()
+@show_waits()
 def rotate(
     name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
     finish: Annotated[
@@ -213,7 +207,7 @@ def rotate(
         why = _rotate(settings, account, print_secrets=print_secrets)
     else:
         _rotate_by_hand(settings, account, print_secrets=print_secrets)
-        shown.tell_steps(settings, *_chosen(settings_of(config), [name]))
+        shown.tell_steps(settings, *_chosen(read_settings(config), [name]))
     said = f"a new secret is live, and the old one too; later: ingest webhooks rotate {name} --finish"
     print_line(f"{name}: {why or said}")
     if not (no_reconcile or _close_holes(settings, [account])) or why:
@@ -266,7 +260,7 @@ def _rotate_by_hand(settings: Settings, account: AnyAccount, *, print_secrets: b
 
 def _settings(config: str | None) -> Settings:
     configure_logging("webhooks")
-    return settings_of(config)
+    return read_settings(config)
 
 
 def _chosen(settings: Settings, accounts: Sequence[str] | None) -> list[AnyAccount]:
@@ -379,3 +373,6 @@ def _close_holes(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
         else:
             closed = False
     return closed
+
+
+group.command("test")(webhooks_trial.trial)
