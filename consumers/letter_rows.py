@@ -4,6 +4,9 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
+
+import orjson
 
 from consumers.rows import Row
 from ingest.errors import PayloadError
@@ -48,6 +51,35 @@ def dead_letter_row(stored: StoredRecord, now: datetime) -> Row:
         "letter_position": told.get(REPLAY_OF) or stored.position,
         "cut": told.get("dl_cut"),
     }
+
+
+def former_id(stored: StoredRecord) -> str | None:
+    """Return the id that earlier releases gave the letter of the same record; None where that id told too little, or cannot be known.
+
+    Of a delivery it was that of another one with the same bytes too.
+    """
+    told = stored.record.headers
+    is_delivery = not told.get("dl_position") and (
+        told.get("dl_query") or told.get("dl_headers", "{}") != "{}"
+    )
+    if is_delivery or told.get("dl_cut"):
+        return None
+    return digest(
+        told.get("ce_source", ""), told.get("dl_reason", ""), told.get("dl_position", ""), stored.record.value
+    )
+
+
+def is_letter_of_same_event(stored: StoredRecord, headers: str) -> bool:
+    """Say whether a stored letter with these headers is of the same event: a log that was made anew has the same places."""
+    return bool(_event_id(stored.record.headers.get("dl_headers", "{}")) == _event_id(headers))
+
+
+def _event_id(headers: str) -> Any:
+    try:
+        told = orjson.loads(headers or "{}")
+    except ValueError:
+        return None
+    return told.get("ce_id") if isinstance(told, dict) else None
 
 
 def shortened(row: Row) -> Iterator[Row]:

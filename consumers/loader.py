@@ -20,7 +20,7 @@ from consumers.batch import (
     read_batch,
     set_aside,
 )
-from consumers.letter_rows import dead_letter_row, shortened
+from consumers.letter_rows import dead_letter_row, former_id, is_letter_of_same_event, shortened
 from consumers.positions import find_behind, go_back, newest_loads, note_changes
 from consumers.rows import Row
 from consumers.versions import Candidate
@@ -262,7 +262,8 @@ class Loader:
         with self._warehouse.turn(one.partition for one in (*(item.stored for item in items), *letters)):
             self._require_loads()
             plan = self._plan(items, letters)
-            self._load_id = self._warehouse.load(plan.rows)
+            if plan.rows:
+                self._load_id = self._warehouse.load(plan.rows)
         self._refused.note(True for _ in items)
         _observe(items, plan)
 
@@ -296,7 +297,18 @@ class Loader:
         told = candidates(items)
         stored = self._warehouse.versions({one.key for one in told})
         whole = self._warehouse.bookings(incomplete(told, stored))
-        return plan_load(items, letters, {**stored, **whole}, datetime.now(UTC))
+        return plan_load(items, self._unstored(letters), {**stored, **whole}, datetime.now(UTC))
+
+    def _unstored(self, letters: Sequence[StoredRecord]) -> list[StoredRecord]:
+        """Leave out letters that are stored under the id that an earlier release gave them: their records were read again."""
+        former = [former_id(letter) for letter in letters]
+        wanted = [letter_id for letter_id in former if letter_id]
+        stored = self._warehouse.letters(wanted) if wanted else {}
+        return [
+            letter
+            for letter, letter_id in zip(letters, former, strict=True)
+            if not (letter_id and letter_id in stored and is_letter_of_same_event(letter, stored[letter_id]))
+        ]
 
     def _load_apart(
         self, items: Sequence[Item], letters: Sequence[StoredRecord], refusal: LoadRefused

@@ -84,6 +84,14 @@ TABLES = (
     Table("dead_letters", ("id",), (), replaces=False),
     Table("reconciliations", ("id",), (), replaces=False),
 )
+_TABLES = {table.name: table for table in TABLES}
+
+
+def how_to_fill(table: str) -> str:
+    """Say how columns that were made anew get values in the rows that are there."""
+    if _TABLES[table].replaces:
+        return "`ingest replay` or a reconciliation fills them"
+    return "rows that are there are never written again and stay without; to have them whole, delete those that the log still has, then `ingest replay`"
 
 
 def arrow(name: str, rows: Iterable[Row]) -> pa.Table:

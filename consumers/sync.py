@@ -24,7 +24,8 @@ Follow = Callable[[str, str, int], None]
 class Synced:
     """How one resource of an account went; of an account that could not even be asked, with the only resource that was wanted, or none.
 
-    `absent` and `keyless` are what was left out: parts of what the vendor no longer has, and records without a key.
+    `absent`, `keyless` and `refused` are what was left out: parts of what the vendor no longer has, records without a key, and records that
+    the destination refuses, with its reason.
     """
 
     account: str
@@ -36,6 +37,7 @@ class Synced:
     problem: IngestError | None = None
     absent: tuple[str, ...] = ()
     keyless: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 def sync(
@@ -125,6 +127,7 @@ def _resource(pipeline: SyncPipeline, account: AnyAccount, resource: str, follow
         problem,
         loaded.absent,
         loaded.keyless,
+        loaded.refused,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from consumers.rows import SCHEMAS, TABLES
+from consumers.rows import SCHEMAS, TABLES, how_to_fill
 from ingest.errors import ConfigurationError, IngestError, NoSuchTable, NothingLoaded
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
@@ -64,7 +64,7 @@ def _shapes(settings: Settings) -> Iterator[Finding]:
         if columns is None:
             continue
         if lacking := [name for name in schema.names if name not in columns]:
-            remedy = "the next start of the consumer makes them; `ingest replay` then fills them from the log"
+            remedy = f"the next start of the consumer makes them; {how_to_fill(table)}"
             yield warning(_CHECK, f"{table} lacks the columns {', '.join(lacking)}", remedy)
         changed = {
             name: columns[name]

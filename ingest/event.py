@@ -23,8 +23,8 @@ _OF_OURS = "ingest."
 
 # How far the clocks of a vendor's own machines may differ: that which makes an event, and that which signs and sends it.
 _VENDORS_SKEW = timedelta(seconds=10)
-# How far a receiver's clock may be behind before it is the vendor's time that is not believed.
-_RECEIVERS_SKEW = timedelta(days=400)
+# How far a receiver's clock may be behind, where no vendor's was compared with it, before it is the vendor's time that is not believed.
+_UNCHECKED_SKEW = timedelta(days=400)
 
 # Most bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the key and headers of a record, which
 # has to stay below what Kafka takes with the largest body; vendors' own ids have 200 bytes at most.
@@ -34,6 +34,8 @@ LONGEST_ID = 1024
 OUR_HEADERS = "ce_"
 # When the vendor signed the delivery; a dead letter of the receiver has it among its headers, where the signature itself is not kept.
 SENT_AT = "ce_sentat"
+# By when it was received at the latest, by a clock that was checked with a vendor's; likewise.
+RECEIVED_BY = "ce_receivedby"
 
 # The header that a replayed record has beside its own: where the first one of it was in the log.
 REPLAY_OF = "ce_replayof"
@@ -57,7 +59,8 @@ class Via(StrEnum):
 class Event:
     """`source` is `/vendor/account`, `subject` the booking id (or another entity's), `time` when it happened or was seen.
 
-    `sent_at` is when the vendor signed the delivery, by its own clock; None where it tells no such time.
+    `sent_at` is when the vendor signed the delivery, by its own clock; None where it tells no such time. `received_at` is by the receiver's
+    clock, and `received_by` by the same, corrected by what a comparison with a vendor's clock has shown; None where there was none lately.
 
     `supersedes` is set on what was read by REST and differs from a stored state that its version does not surpass: the
     version of that row. The event then counts as that version's successor.
@@ -74,11 +77,12 @@ class Event:
     signed_by: str = ""
     supersedes: str = ""
     sent_at: datetime | None = None
+    received_by: datetime | None = None
 
     @property
     def happened_by(self) -> datetime:
         """The time by which all had happened that the event tells: it was sent then, or else we received it."""
-        return self.sent_at or self.received_at
+        return self.sent_at or self.received_by or self.received_at
 
     @property
     def latest_possible(self) -> datetime:
@@ -86,7 +90,8 @@ class Event:
         if self.sent_at:
             return later(self.sent_at, _VENDORS_SKEW)
         # What REST told was read at a time by the vendor's clock; a receiver's clock alone may be wrong, and must make no newer state an older one.
-        return later(self.received_at, CLOCK_SKEW if self.type.startswith(_OF_OURS) else _RECEIVERS_SKEW)
+        is_checked = self.received_by is not None or self.type.startswith(_OF_OURS)
+        return later(self.happened_by, CLOCK_SKEW if is_checked else _UNCHECKED_SKEW)
 
     @property
     def vendor(self) -> str:
@@ -108,6 +113,7 @@ class Event:
         optional = {
             "ce_supersedes": self.supersedes,
             SENT_AT: format_instant(self.sent_at) if self.sent_at else "",
+            RECEIVED_BY: format_instant(self.received_by) if self.received_by else "",
         }
         return {
             "ce_specversion": "1.0",
@@ -137,7 +143,8 @@ class Event:
             via=_via(headers),
             signed_by=headers.get("ce_signedby", ""),
             supersedes=headers.get("ce_supersedes", ""),
-            sent_at=parse_instant(sent_at) if (sent_at := headers.get(SENT_AT)) else None,
+            sent_at=_optional_instant(headers, SENT_AT),
+            received_by=_optional_instant(headers, RECEIVED_BY),
         )
 
 
@@ -164,6 +171,11 @@ def _header(headers: Mapping[str, str], name: str) -> str:
     if not value:
         raise PayloadError(f"the record has no {name} header: it was not written by this project")
     return value
+
+
+def _optional_instant(headers: Mapping[str, str], name: str) -> datetime | None:
+    text = headers.get(name)
+    return parse_instant(text) if text else None
 
 
 def _source(headers: Mapping[str, str]) -> str:

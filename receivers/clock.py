@@ -16,7 +16,7 @@ does not switch the webhook off; any other stays refused.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median_low
 
@@ -34,6 +34,9 @@ _VALID_SECONDS = 6 * 3600.0  # for which a delivery tells something of the clock
 _AGREEING = timedelta(seconds=60)
 # By less than this nothing is said of a clock: vendors queue what they have signed.
 PLAINLY = timedelta(seconds=60)
+
+# So often the file is read in which reconciliation keeps what it has measured.
+_READ_AGAIN_SECONDS = 5.0
 
 _METRIC = "ingest_clock_skew_seconds"
 
@@ -69,6 +72,26 @@ class SignatureClock:
     def votes(self, now: datetime) -> dict[str, timedelta]:
         """Return the votes of all accounts that were witnesses lately."""
         return {source: vote for source in self._votes if (vote := self.vote(source, now)) is not None}
+
+
+class MeasuredClock:
+    """The vendors' time, as reconciliation has measured it on this machine. `monotonic` is a clock in seconds that nobody sets."""
+
+    def __init__(self, folder: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """`folder` is `reconcile.state_dir`."""
+        self._folder = folder
+        self._monotonic = monotonic
+        self._read_at = float("-inf")
+        self._time_then: datetime | None = None
+
+    def now(self) -> datetime | None:
+        """Return the vendors' time; None where it was not measured lately."""
+        passed = self._monotonic() - self._read_at
+        if passed > _READ_AGAIN_SECONDS:
+            ahead, passed = read_clock_ahead(self._folder), 0.0
+            self._time_then = None if ahead is None else datetime.now(UTC) - ahead
+            self._read_at = self._monotonic()
+        return None if self._time_then is None else self._time_then + timedelta(seconds=passed)
 
 
 def _agreed(zeros: list[datetime]) -> datetime | None:

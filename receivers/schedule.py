@@ -11,8 +11,9 @@ from ingest.errors import ConfigurationError
 from ingest.instant import format_instant
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
+from receivers.reconcile.account import Wanted
 from receivers.reconcile.losses import Losses
-from receivers.reconcile.run import Reconciler, Wanted, readable
+from receivers.reconcile.run import Reconciler, readable
 from receivers.subscriptions.check import HeardFrom, recheck, settled
 
 log = structlog.get_logger()

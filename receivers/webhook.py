@@ -5,6 +5,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic, perf_counter
 
 import structlog
@@ -17,7 +18,7 @@ from ingest.clock import CLOCK_REMEDY
 from ingest.dead_letter import DeadLetter, kept_headers, kept_query
 from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
-from ingest.event import SENT_AT
+from ingest.event import RECEIVED_BY, SENT_AT
 from ingest.instant import format_instant
 from ingest.log import Producer, Record
 from ingest.settings import Settings
@@ -30,7 +31,7 @@ from ingest.telemetry import (
 )
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
-from receivers.clock import SignatureClock, judge
+from receivers.clock import MeasuredClock, SignatureClock, judge
 from receivers.diagnosis import diagnose
 from receivers.http_protocol import note_verified
 from receivers.in_flight import Held, InFlight
@@ -67,6 +68,7 @@ class Webhooks:
         self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
         self._seldom = Seldom()
         self._clock = SignatureClock()
+        self._measured = MeasuredClock(Path(settings.reconcile.state_dir))
         self._next_diagnosis = -math.inf
 
     async def endpoint(self, request: Request) -> Response:
@@ -180,7 +182,7 @@ class Webhooks:
             )
 
     async def _delivery(self, request: Request, held: Held) -> Delivery:
-        received_at = datetime.now(UTC)
+        received_at, received_by = datetime.now(UTC), self._measured.now()
         parts = []
         async with held.arriving(self._settings.receiver.body_timeout.total_seconds()):
             async for part in request.stream():
@@ -189,7 +191,7 @@ class Webhooks:
                     parts.append(part)
         lines = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
         query: bytes = request.scope["query_string"]
-        return Delivery(query.decode("latin-1"), Headers.of(lines), b"".join(parts), received_at)
+        return Delivery(query.decode("latin-1"), Headers.of(lines), b"".join(parts), received_at, received_by)
 
     def _set_aside(self, account: AnyAccount, dead: DeadLetter) -> str:
         DEAD_LETTERS.labels(account.vendor, account.name, dead.reason).inc()
@@ -227,8 +229,8 @@ def _dead_letter(account: AnyAccount, verified: VerifiedDelivery, reason: str, d
         account.event_headers,
         account.settings.live_secrets(),
     )
-    if verified.proof.sent_at:
-        headers[SENT_AT] = format_instant(verified.proof.sent_at)
+    times = {SENT_AT: verified.proof.sent_at, RECEIVED_BY: verified.delivery.received_by}
+    headers |= {name: format_instant(time) for name, time in times.items() if time}
     return DeadLetter(
         source=account.source,
         reason=reason,

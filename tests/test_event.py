@@ -27,6 +27,8 @@ EVENTS = st.builds(
     via=st.sampled_from(Via),
     signed_by=st.text(),
     supersedes=st.text(),
+    sent_at=st.none() | INSTANTS,
+    received_by=st.none() | INSTANTS,
 )
 BOOKED = Event(
     id="0001",

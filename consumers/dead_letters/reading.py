@@ -13,7 +13,7 @@ from consumers.rows import arrow
 from consumers.versions import Candidate
 from ingest.dead_letter import DeadLetter
 from ingest.errors import LoadRefused, PayloadError
-from ingest.event import RECONCILED, SENT_AT, Event
+from ingest.event import RECEIVED_BY, RECONCILED, SENT_AT, Event
 from ingest.instant import parse_instant
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings import Settings
@@ -97,14 +97,20 @@ class Reader:
 
 
 def _parsed(account: AnyAccount, letter: DeadLetter) -> Event:
-    delivery = Delivery(letter.query, Headers.of(letter.headers.items()), letter.data, letter.happened_at)
-    return account.parse(VerifiedDelivery.from_log(delivery, letter.signed_by, _sent_at(letter)))
+    delivery = Delivery(
+        letter.query,
+        Headers.of(letter.headers.items()),
+        letter.data,
+        letter.happened_at,
+        _instant(letter, RECEIVED_BY),
+    )
+    return account.parse(VerifiedDelivery.from_log(delivery, letter.signed_by, _instant(letter, SENT_AT)))
 
 
-def _sent_at(letter: DeadLetter) -> datetime | None:
-    """Return when its delivery was signed; None where the vendor tells no such time, and of letters from before it was kept."""
+def _instant(letter: DeadLetter, header: str) -> datetime | None:
+    """Return a time that the receiver noted of its delivery; None where it knew none, and of letters from before it was kept."""
     with suppress(PayloadError):
-        return parse_instant(letter.headers.get(SENT_AT, ""))
+        return parse_instant(letter.headers.get(header, ""))
     return None
 
 

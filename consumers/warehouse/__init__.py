@@ -19,7 +19,16 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
-from consumers.rows import SCHEMAS, TABLES, UNREADABLE_VERSION, Row, Table, arrow, stored_booking_row
+from consumers.rows import (
+    SCHEMAS,
+    TABLES,
+    UNREADABLE_VERSION,
+    Row,
+    Table,
+    arrow,
+    how_to_fill,
+    stored_booking_row,
+)
 from consumers.versions import Key
 from consumers.warehouse.fence import Fence, fenced
 from consumers.warehouse.files import file_stamp, hold, prune, turn_at
@@ -159,6 +168,17 @@ class Warehouse:
                 except UnreadableValue as error:
                     raise LoadRefused(f"what bookings has already: {error}") from error
 
+    def letters(self, ids: Iterable[str]) -> Mapping[str, str]:
+        """Return the headers of those dead letters that are there, by id; within a turn. Raises WarehouseUnavailable."""
+        wanted, found = sorted(set(ids)), dict[str, str]()
+        with translated(), self._pipeline.sql_client() as client:
+            table = client.make_qualified_table_name("dead_letters")
+            for some in (wanted[at : at + _KEYS_PER_QUERY] for at in range(0, len(wanted), _KEYS_PER_QUERY)):
+                marks = ", ".join(["%s"] * len(some))
+                sql = f"SELECT id, headers FROM {table} WHERE id IN ({marks})"  # noqa: S608 - our own names, and marks
+                found |= {str(row[0]): row[1] or "" for row in client.execute_sql(sql, *some) or ()}
+        return found
+
     def loaded(self, loads: Iterable[str]) -> set[str]:
         """Return those of these loads that the destination has; within a turn. Raises WarehouseUnavailable."""
         self._asked = True
@@ -229,7 +249,7 @@ class Warehouse:
         self.is_new = set(missing) >= set(_NAMES)
         lacking = self._lacking_columns(missing)
         for table, columns in lacking.items():
-            why = "they are made anew: rows of before have nothing in them until `ingest replay` or a reconciliation fills them"
+            why = f"they are made anew, empty in the rows that are there: {how_to_fill(table)}"
             log.warning("warehouse.columns_missing", table=table, columns=columns, why=why)
         if (missing or lacking) and _NOTES not in missing:
             with self._pipeline.sql_client() as client:

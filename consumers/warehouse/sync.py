@@ -1,18 +1,20 @@
 """A vendor's REST resources into the warehouse by dlt's `rest_api`: one pipeline per account, one load per resource.
 
-A load is all or nothing, and so is the state it starts from next time, which is in the warehouse: what an attempt left in the
+A load is all or nothing, but for single records that the destination refuses, and so is the state it starts from next time, which is in the warehouse: what an attempt left in the
 working folder is dropped. Each resource has a schema of its own, because dlt keeps how far a resource was read by schema
 and name: a list that is read once for itself and once for what hangs on its entries must not move the other's mark.
 """
 
 import itertools
+import pickle
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import dlt
 import orjson
@@ -23,7 +25,7 @@ from dlt.sources.rest_api import rest_api_resources
 
 from consumers.warehouse.fields import Fields
 from consumers.warehouse.files import hold, turn_at
-from ingest.errors import IngestError, VendorUnavailable, WarehouseUnavailable
+from ingest.errors import IngestError, LoadRefused, VendorUnavailable, WarehouseUnavailable
 from ingest.settings import Settings
 from ingest.vendors.rest import AnyRest
 from ingest.warehouse.destination import destination, sync_pipeline
@@ -32,17 +34,50 @@ from ingest.warehouse.errors import causes_of, translated
 log = structlog.get_logger()
 
 _TURN_SECONDS = 60.0
+_MOST_REFUSED = 20  # records of a resource; more mean that something is wrong with the table
 
 Count = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`rows` of a resource's table. `absent`: requests for the parts of what the vendor no longer has; `keyless`: records without a key."""
+    """`rows` of a resource's table. `absent`: requests for the parts of what the vendor no longer has; `keyless`: records without a key.
+
+    `refused`: the keys of records that the destination refuses, each with its reason.
+    """
 
     rows: int
     absent: tuple[str, ...]
     keyless: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+
+
+class _Kept:
+    """Rows as they were made of records, in a file without a name, so that they need not be read from the vendor again."""
+
+    def __init__(self, file: IO[bytes], key: Sequence[str]) -> None:
+        """`owners`: as `Fields` has them; `key`: the columns that tell a row from the account's others, without one nothing is kept."""
+        self.key = key
+        self.owners: dict[str, str] = {}
+        self._file = file
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep a row."""
+        if self.key:
+            pickle.dump(row, self._file)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all of them."""
+        self._file.seek(0)
+        rows = []
+        with suppress(EOFError):
+            while True:
+                rows.append(pickle.load(self._file))  # noqa: S301 - written by `add`, and nobody else can open the file
+        return rows
+
+    def key_of(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return what tells a row from the account's others."""
+        return tuple(row.get(name) for name in self.key)
 
 
 class SyncPipeline:
@@ -82,10 +117,60 @@ class SyncPipeline:
         """
         self._absent.clear()
         keyless: list[str] = []
-        pipeline, self._pipeline = self._pipeline or self._restored(), None  # until all went well
-        rows = self._load(pipeline, self._named(name, count, keyless))
-        self._pipeline = pipeline
-        return Loaded(rows, tuple(self._absent), tuple(keyless))
+        refused: dict[tuple[Any, ...], str] = {}
+        with TemporaryFile() as file:
+            kept = _Kept(file, _key(self._declared()[name]))
+            pipeline, self._pipeline = self._pipeline or self._restored(), None  # until all went well
+            try:
+                rows = self._load(pipeline, self._named(name, count, keyless, kept))
+                self._pipeline = pipeline
+            except LoadRefused as refusal:
+                if not kept.key:  # a part of it would replace the others
+                    raise
+                rows = self._load_apart(name, kept, refusal, refused)
+        for key, why in refused.items():
+            log.warning("sync.record_refused", account=self._label, resource=name, key=key, why=why)
+        named = (f"{', '.join(map(str, key))} ({why})" for key, why in refused.items())
+        return Loaded(rows, tuple(self._absent), tuple(keyless), tuple(named))
+
+    def _load_apart(
+        self, name: str, kept: _Kept, refusal: LoadRefused, refused: dict[tuple[Any, ...], str]
+    ) -> int:
+        """Load the rows in parts that are halved until the records to blame are alone; return how many were loaded.
+
+        How far the vendor's list was read is not noted, so that the next sync reads the refused ones again. Raises the refusal where too many
+        are refused; what was loaded by then is right.
+        """
+        rows, loaded = kept.rows(), 0
+        pipeline: dlt.Pipeline | None = None
+        parts = _halves(rows)
+        while parts:
+            part = parts.pop()
+            pipeline = pipeline or self._restored()
+            try:
+                loaded += self._load(pipeline, self._as_read(name, part, kept.owners))
+            except LoadRefused as why:
+                pipeline = None
+                if len(part) > 1:
+                    parts += _halves(part)
+                    continue
+                refused[kept.key_of(part[0])] = str(why)
+                if len(refused) > _MOST_REFUSED:
+                    raise refusal from None
+        return loaded
+
+    def _as_read(self, name: str, rows: list[dict[str, Any]], owners: dict[str, str]) -> DltResource:
+        """Rows that were read already, as the resource that they are of, with the owners of its columns."""
+
+        def noting_owners(row: dict[str, Any]) -> dict[str, Any]:
+            dlt.current.resource_state(name)["columns"] = owners
+            return row
+
+        declared = self._declared()[name]
+        columns = declared.compute_table_schema().get("columns", {})
+        resource: DltResource = dlt.resource(rows, name=name, columns=columns)
+        resource.add_map(noting_owners)
+        return self._hinted(resource, name, _key(declared))
 
     def close(self) -> None:
         """Gives the pipeline up, and what is in its folder."""
@@ -130,29 +215,33 @@ class SyncPipeline:
     def _declared(self) -> dict[str, DltResource]:
         return {resource.name: resource for resource in rest_api_resources(self._config)}
 
-    def _named(self, name: str, count: Count, keyless: list[str]) -> DltResource:
+    def _named(self, name: str, count: Count, keyless: list[str], kept: _Kept) -> DltResource:
         """With its account in every row and key. Without a key of its own, what comes replaces what the account had."""
         resource = self._declared()[name]
-        columns = resource.compute_table_schema().get("columns", {})
-        key = [column for column, hints in columns.items() if hints.get("primary_key")]
+        key = _key(resource)
         resource.selected = True
         resource.add_filter(_having(key, keyless))
-        resource.add_map(self._tagging(name, count))
+        resource.add_map(self._tagging(name, count, kept))
+        return self._hinted(resource, name, key)
+
+    def _hinted(self, resource: DltResource, name: str, key: Sequence[str]) -> DltResource:
         keys: dict[str, Any] = {"primary_key": ["account", *key]} if key else {"merge_key": "account"}
         resource.apply_hints(table_name=self.table(name), write_disposition="merge", **keys)
         return resource
 
-    def _tagging(self, name: str, count: Count) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def _tagging(self, name: str, count: Count, kept: _Kept) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """Makes rows of records. Which field owns which column is kept in dlt's state, with the account's marks."""
         fields: Fields | None = None
 
         def tagged(record: dict[str, Any]) -> dict[str, Any]:
             nonlocal fields
-            fields = fields or Fields(
-                dlt.current.resource_state(name).setdefault("columns", {}), partial(self._tell_renamed, name)
-            )
+            if fields is None:
+                kept.owners = dlt.current.resource_state(name).setdefault("columns", {})
+                fields = Fields(kept.owners, partial(self._tell_renamed, name))
             count(1)
-            return fields.of(record) | {"account": self._account}
+            row = fields.of(record) | {"account": self._account}
+            kept.add(row)
+            return row
 
         return tagged
 
@@ -173,6 +262,16 @@ class SyncPipeline:
             raise VendorUnavailable(
                 f"{self._label}: {what} cannot be read as the vendor describes it ({fault})"
             ) from error
+
+
+def _key(resource: DltResource) -> list[str]:
+    columns = resource.compute_table_schema().get("columns", {})
+    return [column for column, hints in columns.items() if hints.get("primary_key")]
+
+
+def _halves(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    middle = len(rows) // 2
+    return [part for part in (rows[middle:], rows[:middle]) if part]
 
 
 def _having(key: Sequence[str], keyless: list[str]) -> Callable[[dict[str, Any]], bool]:

@@ -37,7 +37,8 @@ def reconcile_since(settings: Settings, account: AnyAccount, since: datetime) ->
 def _report(settings: Settings, account: AnyAccount, since: datetime) -> "Report":
     from ingest.opening import open_producer
     from ingest.warehouse.bookings import StoredBookings
-    from receivers.reconcile.run import Reconciler, Wanted
+    from receivers.reconcile.account import Wanted
+    from receivers.reconcile.run import Reconciler
 
     producer = open_producer(settings)
     try:
@@ -61,6 +62,8 @@ def _summary(report: "Report") -> str:
 def _trouble(report: "Report") -> str:
     if report.failure:
         return str(report.failure)
+    if report.unproven:
+        return report.unproven
     if report.settled:
         return ""
     if report.counts.unreadable:

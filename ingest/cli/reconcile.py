@@ -79,6 +79,13 @@ def reconcile(
             help="Again and again, every reconcile.every; at once when a vendor says that it gave up a delivery.",
         ),
     ] = False,
+    confirm_key: Annotated[
+        bool,
+        typer.Option(
+            "--confirm-key",
+            help="With --account: the key is that account's although it finds few of the bookings here, and what it does not find is gone.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     config: Config = None,
     with_parent: WithParent = False,
@@ -90,27 +97,38 @@ def reconcile(
     also in the future. Whole days ago begin at midnight UTC. A run that was stopped goes on where it was, within a day, when the
     same --since and --until are given. A consumer must be running (`ingest up`, or `ingest consume`): repairs go through the log.
 
+    A key is refused when it finds less than half of the bookings here: it may be another account's. Where the vendor has deleted them, confirm
+    the key once, after a look at what would be marked as gone. Nothing secret is kept of it.
+
     Exit code 0: nothing is missing any more; 1: something is; 2: a key or an argument is refused; 3: something could not be reached.
 
     Examples:
         ingest reconcile
         ingest reconcile --since 30d --dry-run
         ingest reconcile --since 2026-11-01 --account sales --json
+        ingest reconcile --account sales --confirm-key --dry-run
     """
-    from receivers.reconcile.run import Wanted, readable
+    from receivers.reconcile.account import Wanted
+    from receivers.reconcile.run import readable
 
     settings = handed_settings(config, with_settings)
     configure_logging("reconcile")
     follow_parent(with_parent)
     if watch:
-        if since or until or dry_run or as_json:
+        if since or until or dry_run or as_json or confirm_key:
             raise ConfigurationError(
                 "--watch goes with --account only: what it compares is in the settings, what it finds in reconciliations"
             )
         _watch(settings, account or [])
         return
+    if confirm_key and not account:
+        raise ConfigurationError(
+            "--confirm-key needs --account: name the account whose key you have looked at"
+        )
     now = datetime.now(UTC)
-    wanted = Wanted(*span_of(since, until, now, now - settings.reconcile.lookback), dry_run)
+    wanted = Wanted(
+        *span_of(since, until, now, now - settings.reconcile.lookback), dry_run, confirm_key=confirm_key
+    )
     accounts = readable(settings, account or [])
     try:
         with (
@@ -251,6 +269,8 @@ def _remark(report: "Report", dry_run: bool) -> None:
     for name, meaning in _RARE.items():
         if row[name]:
             print_line(f"{report.account}: {counted(row[name], 'booking')} {meaning}")
+    if report.unproven:
+        print_line(("not marked as gone", "red"), f" {named}: {report.unproven}")
     if report.failure:
         print_line(("failed", "red"), f" {named}: {report.failure}")
     elif missing := report.counts.missed - report.counts.repaired:

@@ -48,7 +48,7 @@ def sync(
 ) -> None:
     """Load what the vendors' REST sides have, each resource into its own table: bookings, customers, event types and the rest.
 
-    Exit code 0: all loaded; 1: records without their key were left out; 2: something was refused; 3: something could not be reached.
+    Exit code 0: all loaded; 1: records were left out that have no key or that the warehouse refuses; 2: something was refused; 3: something could not be reached.
     The other resources are still loaded.
 
     Example:
@@ -76,7 +76,7 @@ def _code(done: "Sequence[Synced]") -> int:
         return REFUSED
     if problems:
         return UNAVAILABLE
-    return int(any(one.keyless for one in done))
+    return int(any(one.keyless or one.refused for one in done))
 
 
 @contextmanager
@@ -127,6 +127,8 @@ def _left_out(one: "Synced") -> "Iterator[str]":
         yield f"{_name(one)}: {len(one.absent)} left out, which the vendor no longer has (404 or 410): {_some(one.absent)}"
     if one.keyless:
         yield f"{_name(one)}: {len(one.keyless)} left out, which cannot be stored without a key: {_some(one.keyless)}"
+    if one.refused:
+        yield f"{_name(one)}: {len(one.refused)} left out, which the warehouse refuses: {_some(one.refused)}"
 
 
 def _some(names: "Sequence[str]") -> str:
@@ -146,6 +148,7 @@ def _plain(one: "Synced") -> dict[str, Any]:
         "problem": str(one.problem) if one.problem else None,
         "absent": list(one.absent),
         "keyless": list(one.keyless),
+        "refused": list(one.refused),
     }
 
 

@@ -107,6 +107,7 @@ class Account(ABC, Generic[A]):
             data=delivery.body,
             signed_by=delivery.proof.signed_by,
             sent_at=delivery.proof.sent_at,
+            received_by=delivery.delivery.received_by,
         )
 
     def observe(self, record: Mapping[str, object], seen: datetime, supersedes: str = "") -> Event:

@@ -34,12 +34,16 @@ class Headers:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One POST: the raw query of its URL, its headers, its raw body, and when we got it."""
+    """One POST: the raw query of its URL, its headers, its raw body, and when we got it by this machine's clock.
+
+    `received_by` is the same by a clock that was checked with a vendor's; None where none was lately.
+    """
 
     query: str
     headers: Headers
     body: bytes
     received_at: datetime
+    received_by: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

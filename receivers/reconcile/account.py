@@ -45,6 +45,20 @@ class Around:
     patience: Patience
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be compared: from `since` until `until`, or now (and, where a vendor is asked by start times, the future).
+
+    Without `since`: `reconcile.lookback`, and farther back where runs failed or none ran: to where the last one got.
+    `confirm_key`: a person says that the credentials are those of the accounts, and that what their vendors no longer have is gone.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    dry_run: bool = False
+    confirm_key: bool = False
+
+
 class AccountRun:
     """Without an outlet it is a dry one, which writes nothing. Used once."""
 
@@ -53,19 +67,18 @@ class AccountRun:
         around: Around,
         account: AnyAccount,
         outlet: Outlet | None,
-        since: datetime | None,
-        until: datetime | None,
+        wanted: Wanted,
     ) -> None:
-        """Without `since`: `reconcile.lookback`, and farther back where runs failed or none ran. Without `until`: now, and the future."""
         now = datetime.now(UTC)
         self._around = around
         self._account = account
         self._outlet = outlet
-        self._since = since
-        self._until = until
+        self._since = wanted.since
+        self._until = wanted.until
+        self._confirm_key = wanted.confirm_key
         self._ahead = timedelta(0)
-        start = since or now - around.settings.reconcile.lookback
-        self._report = Report(account.vendor, account.name, start, until or now, now, now)
+        start = wanted.since or now - around.settings.reconcile.lookback
+        self._report = Report(account.vendor, account.name, start, wanted.until or now, now, now)
 
     def run(self) -> Report:
         """Whatever went wrong is in the report; and the report in the log, or `unrecorded`."""
@@ -167,7 +180,7 @@ class AccountRun:
         into_the_future = rest.swept_by == "starts_at" and self._until is None
         report.until = None if into_the_future else until
         lag, before = around.settings.reconcile.lag, report.counts.requests
-        ownership = Ownership(rest, around.warehouse, checkpoint)
+        ownership = Ownership(rest, around.warehouse, checkpoint, is_confirmed=self._confirm_key)
         sweep = Sweep(
             rest, around.warehouse, Proof(rest, around.warehouse, noting, lag, report.counts), ownership
         )
@@ -180,6 +193,7 @@ class AccountRun:
                 sweep.window(window, partial(self._follow, window))
                 report.counts.requests = before + rest.requests
             sweep.finish()
+            report.unproven = ownership.unproven()
         finally:
             report.counts.requests = before + rest.requests
 
@@ -215,7 +229,7 @@ class AccountRun:
             resumable = not isinstance(report.failure, ConfigurationError)
             return End(report.finished_at, report.until, str(report.failure), resumable)
         covers = None if self._until else report.started_at - self._around.settings.reconcile.lag
-        return End(report.finished_at, report.until, None, covers=covers)
+        return End(report.finished_at, report.until, None, covers=covers, unproven=report.unproven)
 
     def _tell_unnoted(self) -> None:
         """The account's notes cannot be used, or must be kept as they are."""

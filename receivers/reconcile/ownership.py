@@ -1,7 +1,8 @@
 """Whether a REST credential is that of the account it stands at: with another account's, every booking here looks deleted.
 
 A credential is compared with what the vendor says of its owner, where the vendor can tell, and has to read bookings that this
-account's webhooks told of. Only then does a booking that the vendor does not find count as gone.
+account's webhooks told of. Only then does a booking that the vendor does not find count as gone. Where the vendor has deleted those
+bookings, the key can prove nothing, and a person has to confirm it.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,16 +21,22 @@ from receivers.reconcile.repairs import Warehouse
 log = structlog.get_logger()
 
 _SAMPLE = 10  # bookings that a key is asked for
+_LARGER_SAMPLE = 50  # where it does not find enough of those: older ones may still be there
 _CLOCKS = timedelta(minutes=1)  # vendors cut the time of creation to the minute
 
 
 class Ownership:
     """The key of one account, during one run. What asks the vendor raises VendorUnavailable, VendorRefused; the rest WarehouseUnavailable."""
 
-    def __init__(self, rest: AnyRest, warehouse: Warehouse, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, rest: AnyRest, warehouse: Warehouse, checkpoint: Checkpoint, *, is_confirmed: bool = False
+    ) -> None:
+        """`is_confirmed`: the person who started this run says that the key is the account's."""
         self._rest = rest
         self._warehouse = warehouse
         self._checkpoint = checkpoint
+        self.is_confirmed = is_confirmed
+        self._unproven: set[str] = set()
         self._fingerprint = rest.settings.rest_fingerprint()
         self._key = KnownKey(self._fingerprint, since=datetime.now(UTC))
         self._has_read = False
@@ -37,7 +44,8 @@ class Ownership:
     def check(self) -> None:
         """Prove a new key by bookings it must be able to read, before anything is loaded with it. A key that was proven costs no request.
 
-        Raises ConfigurationError when the key is another account's. Without any booking to ask for, the key stays unproven.
+        Raises ConfigurationError when the key is another account's. Without any booking to ask for, the key stays unproven, unless
+        somebody confirms it.
         """
         noted = self._checkpoint.key()
         if noted and noted.fingerprint == self._fingerprint:
@@ -45,10 +53,14 @@ class Ownership:
         if self._key.proven:
             return
         known_owner = noted.owner if noted else None
-        known = self._sample(by_webhook=not (noted and noted.proven))
-        if known or known_owner:
+        known = self._sample(_LARGER_SAMPLE, by_webhook=not (noted and noted.proven))
+        if known or known_owner or self.is_confirmed:
             owner = require_same_owner(self._rest, known_owner, self._checkpoint.key_file)
-            self._require_readable(known)
+            if self.is_confirmed:
+                self._read(known[:1], 1)  # raises where the vendor does not take the key at all
+                log.warning("reconcile.key_confirmed", source=self._rest.account.source)
+            else:
+                self._require_readable(known)
             self._key = KnownKey(self._fingerprint, self._key.since, owner, proven=True)
         self._checkpoint.note_key(self._key)
 
@@ -59,48 +71,80 @@ class Ownership:
         """
         self.check()  # with what was loaded meanwhile
         owner = require_same_owner(self._rest, self._key.owner, self._checkpoint.key_file)
-        if others_were_read or self._has_read:
+        if self.is_confirmed or others_were_read or self._has_read:
             return True
-        others = self._sample(without=absent)
+        others = self._sample(_SAMPLE, without=absent)
         if self._read(others, 1)[0]:
             return True
         if others:
             raise ConfigurationError(
                 f"{self._rest.label}: the vendor finds none of {len(absent) + len(others)} bookings here, not even one that is known to be there."
-                " Is the key another account's, or something in between that answers? None was marked as gone"
+                f" Is the key another account's, or something in between that answers? None was marked as gone. {self.way_on}"
             )
         if owner is None or not self._key.proven:
-            log.warning(
-                "reconcile.gone_unproven",
-                source=self._rest.account.source,
-                bookings=len(absent),
-                why="there is no other booking to try",
-            )
+            self._unproven.update(absent)
             return False
         return True
 
     def covers(self, row: Stored) -> bool:
         """Return whether this key was the account's when the row was loaded; a key that is not proven answers for what it read itself."""
-        return self._key.proven or row.loaded_at >= self._key.since
+        is_covered = self._key.proven or row.loaded_at >= self._key.since
+        if not is_covered:
+            self._unproven.add(row.booking.booking_id)
+        return is_covered
+
+    @property
+    def way_on(self) -> str:
+        """What to do where the key is right, and the vendor has deleted the bookings that would show it."""
+        return (
+            "If it is this account's key and the vendor has deleted those bookings, look at what would be marked and confirm the key:"
+            f" ingest reconcile --account {self._rest.account.name} --confirm-key --dry-run, then without --dry-run"
+        )
+
+    def unproven(self) -> str | None:
+        """Tell of bookings that the vendor does not find and that were not marked as gone, and log it; None where there are none."""
+        if not self._unproven:
+            return None
+        why = (
+            f"{len(self._unproven)} here that the vendor does not find: not marked as gone, because nothing shows that the key"
+            f" is this account's. {self.way_on}"
+        )
+        log.warning(
+            "reconcile.gone_unproven",
+            source=self._rest.account.source,
+            bookings=len(self._unproven),
+            why=why,
+        )
+        return why
 
     def _require_readable(self, known: Sequence[Stored]) -> None:
-        """Raise ConfigurationError unless the key reads half of these bookings; some may have been deleted at the vendor meanwhile."""
-        readable, asked = self._read(known, (len(known) + 1) // 2)
-        if 2 * readable < asked:
-            raise ConfigurationError(
-                f"{self._rest.label}: the key is new, and reads {readable} of the {asked} newest bookings here that it has to find."
-                " Is the key another account's, or that of a user who may not see them? Nothing was loaded, and none was marked as gone."
-                " If the vendor has deleted them, the next booking that a webhook tells of shows that the key is right"
-            )
+        """Raise ConfigurationError unless the key reads half of the newest bookings, or of more; the vendor may have deleted some."""
+        readable, asked = 0, 0
+        for size in (_SAMPLE, _LARGER_SAMPLE):
+            sample = known[:size]
+            readable, asked = self._read(sample, (len(sample) + 1) // 2)
+            if 2 * readable >= asked:
+                return
+            if len(known) <= size:
+                break
+        raise ConfigurationError(
+            f"{self._rest.label}: the key is new, and reads {readable} of {asked} bookings here that it has to find."
+            " Is the key another account's, or that of a user who may not see them? Nothing was loaded, and none was marked as gone."
+            f" {self.way_on}"
+        )
 
-    def _sample(self, *, by_webhook: bool = False, without: Collection[str] = ()) -> Sequence[Stored]:
+    def _sample(
+        self, most: int, *, by_webhook: bool = False, without: Collection[str] = ()
+    ) -> Sequence[Stored]:
         """Return the newest bookings that should be there; `by_webhook`, because what a wrong key loaded proves nothing."""
         vendor, account = self._rest.account.vendor, self._rest.account.name
-        found = self._warehouse.newest(vendor, account, _SAMPLE + len(without), by_webhook=by_webhook)
-        return [stored for stored in found if stored.booking.booking_id not in without][:_SAMPLE]
+        found = self._warehouse.newest(vendor, account, most + len(without), by_webhook=by_webhook)
+        return [stored for stored in found if stored.booking.booking_id not in without][:most]
 
     def _read(self, known: Sequence[Stored], enough: int) -> tuple[int, int]:
-        """Return how many of these bookings the vendor finds, no more than `enough`, and of how many it told whether it has them.
+        """Return how many of these bookings the vendor finds, and of how many it told whether it has them.
+
+        It is asked for no more once it has found `enough`, or can no longer find as many.
 
         Raises VendorUnavailable when it answers none with sense.
         """
@@ -108,7 +152,7 @@ class Ownership:
         for stored in known:
             found = self._is_there(stored)
             readable, asked = readable + bool(found), asked + (found is not None)
-            if readable >= enough:
+            if readable >= enough or asked - readable > len(known) - enough:
                 break
         if known and not asked:
             raise VendorUnavailable(

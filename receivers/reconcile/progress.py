@@ -16,6 +16,7 @@ class End:
     """What the report of a run that ended has beside its progress, and what is to be done once that report is in the log.
 
     `reached` is the report's `until`. The run can go on where it failed, if `resumable`; it compared everything before `covers`.
+    `unproven` is the report's.
     """
 
     finished_at: datetime
@@ -23,6 +24,7 @@ class End:
     error: str | None
     resumable: bool = False
     covers: datetime | None = None
+    unproven: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def written(progress: Progress) -> bytes:
             "error": end.error,
             "resumable": end.resumable,
             "covers": _text(end.covers),
+            "unproven": end.unproven,
         },
     }
     return orjson.dumps(raw)
@@ -93,6 +96,7 @@ def _end(raw: dict[str, Any]) -> End:
         raw["error"],
         raw["resumable"],
         _instant(raw["covers"]),
+        raw.get("unproven"),
     )
 
 

@@ -35,6 +35,8 @@ class Counts:
 class Report:
     """One account's run. `until` is None where it reached into the future; `unrecorded` tells why no row tells of it yet.
 
+    `unproven` tells of bookings that were not marked as gone, because the key proves nothing, and what to do.
+
     Times are the vendor's; `clock_ahead` is how far this machine's clock was found to be ahead of that, None where it could not be compared.
     """
 
@@ -48,13 +50,13 @@ class Report:
     failure: IngestError | None = None
     unrecorded: IngestError | None = None
     clock_ahead: timedelta | None = None
+    unproven: str | None = None
 
     @property
     def settled(self) -> bool:
-        """Nothing is missing any more, and all could be read."""
-        return (
-            self.failure is None and self.counts.missed == self.counts.repaired and not self.counts.unreadable
-        )
+        """Nothing is missing any more, all could be read, and what is gone is marked."""
+        is_whole = not (self.failure or self.unproven or self.counts.unreadable)
+        return is_whole and self.counts.missed == self.counts.repaired
 
     @property
     def id(self) -> str:
@@ -79,7 +81,7 @@ class Report:
             "duration_seconds": round((self.finished_at - self.started_at).total_seconds(), 3),
             **asdict(self.counts),
             "outcome": "failed" if self.failure else "complete",
-            "error": str(self.failure) if self.failure else None,
+            "error": str(self.failure) if self.failure else self.unproven,
         }
 
     def event(self) -> Event:

@@ -3,8 +3,6 @@
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from statistics import median_low
 
@@ -16,7 +14,7 @@ from ingest.log import Producer
 from ingest.rest import Patience
 from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.vendors import AnyAccount
-from receivers.reconcile.account import AccountRun, Around, Follow
+from receivers.reconcile.account import AccountRun, Around, Follow, Wanted
 from receivers.reconcile.outlets import Outlet
 from receivers.reconcile.repairs import Warehouse
 from receivers.reconcile.report import Report
@@ -26,18 +24,6 @@ log = structlog.get_logger()
 
 _SIDE_BY_SIDE = 8
 _LOOK_SECONDS = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be compared: from `since` until `until`, or now (and, where a vendor is asked by start times, the future).
-
-    Without `since`: `reconcile.lookback`, and farther back where runs failed or none ran: to where the last one got.
-    """
-
-    since: datetime | None = None
-    until: datetime | None = None
-    dry_run: bool = False
 
 
 class Reconciler:
@@ -82,7 +68,7 @@ class Reconciler:
         outlet = None
         if self._producer and not wanted.dry_run:
             outlet = Outlet(self._settings, self._producer, self._settings.topic(account.vendor))
-        return AccountRun(self._around, account, outlet, wanted.since, wanted.until).run()
+        return AccountRun(self._around, account, outlet, wanted).run()
 
     def _wait_for_rows(self, reports: Sequence[Report]) -> None:
         """They are in the log by now, and are loaded whenever a consumer runs; to see them is worth some patience."""

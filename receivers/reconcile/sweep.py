@@ -234,10 +234,11 @@ class Sweep:
                     there.append(asked)
             self.counts.least_requests += len(some)
             gone = len(absent)
-            if gone > _FEW and gone > min(self.rows, 2 * _SOME) / 2:
+            too_many = gone > _FEW and gone > min(self.rows, 2 * _SOME) / 2
+            if too_many and not self._ownership.is_confirmed:
                 raise ConfigurationError(
                     f"{self._rest.label}: at least {gone} of {self.rows} bookings here are not at the vendor. Is the key another account's?"
-                    " None was marked as gone"
+                    f" None was marked as gone. {self._ownership.way_on}"
                 )
             others_were_read = others_were_read or any(asked.record for asked in there)
             self._take([read for asked in there if (read := self._read(asked))])

@@ -58,6 +58,7 @@ class Telling:
             end.finished_at,
             progress.counts,
             failure,
+            unproven=end.unproven,
         )
 
 

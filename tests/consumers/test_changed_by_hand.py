@@ -210,3 +210,23 @@ def test_tables_as_loads_make_them_are_as_they_should_be(either_rig: Rig) -> Non
     assert told(either_rig) == "as the loads have made them"  # before there are any
     either_rig.load(sample(1, "B1"))
     assert told(either_rig) == "as the loads have made them"
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("booking_events", "signed_by"), ("dead_letters", "detail"), ("reconciliations", "error")],
+)
+def test_columns_of_rows_that_are_never_written_again_get_another_remedy(
+    rig: Rig, table: str, column: str
+) -> None:
+    rig.load(sample(1, "B1"))
+    with rig.warehouse._pipeline.sql_client() as client:
+        client.execute_sql(f"ALTER TABLE {client.make_qualified_table_name(table)} DROP COLUMN {column}")
+    [finding] = [one for one in check_tables(rig.settings) if table in one.detail]
+    rig.warehouse._failed = True  # as at a start, and after a load that failed
+    with capture_logs() as lines:
+        rig.load(sample(2, "B2"))
+    [line] = [line for line in lines if line["event"] == "warehouse.columns_missing"]
+    assert (line["table"], line["columns"]) == (table, [column])
+    for remedy in (finding.remedy, line["why"]):
+        assert "delete those that the log still has, then `ingest replay`" in remedy

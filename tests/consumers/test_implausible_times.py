@@ -38,11 +38,13 @@ def told(
     made: datetime,
     received: datetime,
     sent: datetime | None = None,
+    *,
+    received_by: datetime | None = None,
     **data: Any,
 ) -> Event:
     """An event whose booking was changed at one time, made at a second, received at a third."""
     event = sample(number, received_at=received, last_updated_time=changed.isoformat(), **data)
-    return replace(event, time=made, sent_at=sent)
+    return replace(event, time=made, sent_at=sent, received_by=received_by)
 
 
 def poisoned(number: int, received: datetime) -> Event:
@@ -133,6 +135,33 @@ def test_a_receiver_whose_clock_is_behind_changes_nothing_in_the_order_of_events
         assert the_row(loaded(*([event] for event in events)))["last_event_id"] == "E2"
 
 
+@pytest.mark.parametrize("ahead", [timedelta(minutes=6), timedelta(days=30), timedelta(days=399)])
+def test_a_change_later_than_its_receipt_by_a_checked_clock_rules_over_nothing_that_comes_later(
+    ahead: timedelta,
+) -> None:
+    early = told(1, moment(10) + ahead, moment(10), moment(10), received_by=moment(10))
+    later = told(2, moment(20), moment(20), moment(20), received_by=moment(20))
+    for events in ([early, later], [later, early]):
+        assert the_row(loaded(*([event] for event in events)))["last_event_id"] == "E2"
+
+
+@pytest.mark.parametrize("behind", [timedelta(hours=1), timedelta(days=365), timedelta(days=500)])
+def test_a_receiver_whose_clock_is_known_to_be_behind_changes_nothing_in_the_order_of_events(
+    behind: timedelta,
+) -> None:
+    older = told(1, moment(10), moment(11), moment(11) - behind, received_by=moment(11))
+    newer = told(2, moment(20), moment(21), moment(21) - behind, received_by=moment(21))
+    assert not Candidate(newer, mapped(newer)).is_implausible
+    for events in ([older, newer], [newer, older]):
+        assert the_row(loaded(*([event] for event in events)))["last_event_id"] == "E2"
+
+
+def mapped(event: Event) -> Booking:
+    booking = BookingMapper({})(event)
+    assert booking
+    return booking
+
+
 def test_a_change_that_is_said_to_be_older_than_the_booking_counts_as_old_as_the_booking() -> None:
     created = moment(100)
     broken = told(
@@ -151,19 +180,21 @@ def test_a_time_within_what_clocks_may_differ_by_stays() -> None:
     assert not Candidate(event, booking).is_implausible
 
 
+BOUNDS = ("sent", "received_by", "received_at")
 TIMES = st.sampled_from([FAR, FAR + timedelta(days=1), datetime(9999, 12, 31, 23, 59, 59, 999999, UTC), None])
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(TIMES, TIMES, st.booleans()), min_size=1, max_size=6), st.data())
+@given(st.lists(st.tuples(TIMES, TIMES, st.sampled_from(BOUNDS)), min_size=1, max_size=6), st.data())
 def test_any_order_batches_and_replays_make_the_same_row(
-    shapes: list[tuple[Any, Any, bool]], data: st.DataObject
+    shapes: list[tuple[Any, Any, str]], data: st.DataObject
 ) -> None:
     """Whatever is wrong with its times, the state that was received last is the row."""
     events = []
-    for number, (changed, made, signed) in enumerate(shapes):
+    for number, (changed, made, bound) in enumerate(shapes):
         at = moment(100 * number)
-        events.append(told(number, changed or at, made or at, at, sent=at if signed else None))
+        bounds = {"sent": {"sent": at}, "received_by": {"received_by": at}, "received_at": {}}[bound]
+        events.append(told(number, changed or at, made or at, at, **bounds))
     records = data.draw(st.permutations(stored(*events)))
     warehouse = Warehouse()
     for some in cut(data, records):

@@ -1,6 +1,7 @@
 """A letter comes out of the table as it went in: any bytes, all samples, and what tables from before have."""
 
 from base64 import b64encode
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -129,6 +130,43 @@ def test_a_table_from_before_is_read_as_it_is_and_loaded_on(
         }
         encoded = b64encode(new.data).decode()
         assert sorted(rig.column("select data_base64 from dead_letters"), key=bool) == [None, encoded]
+
+
+def of_record(event_id: str, position: str = "bookings.calendly/0/7") -> DeadLetter:
+    """What the consumer set aside: it has the record's place, and its headers."""
+    return replace(letter(b"{}", position=position), headers={"ce_id": event_id})
+
+
+def of_rest() -> DeadLetter:
+    return replace(letter(b"{}"), reason="unreadable_record")
+
+
+@pytest.mark.parametrize("one", [of_record("E1"), of_rest()], ids=["record", "rest"])
+def test_a_letter_that_an_earlier_release_stored_under_another_id_stays_the_only_one(
+    either_tree: dict[str, Any], one: DeadLetter
+) -> None:
+    with opened(either_tree) as rig:
+        append(rig, one, ce_id=one.former_id)
+        append(rig, one)
+        append(rig, one)
+        assert rig.column("select id from dead_letters") == [one.former_id]
+
+
+@pytest.mark.parametrize(
+    ("stored", "come"),
+    [
+        (of_record("E1"), of_record("E2")),
+        (of_record("E1"), of_record("E1", "bookings.calendly/0/8")),
+        (replace(letter(b"{}"), query="type=created"), replace(letter(b"{}"), query="type=updated")),
+    ],
+    ids=["another event at the same place", "another place", "another delivery with the same body"],
+)
+def test_a_letter_of_something_else_is_kept_beside_one_of_an_earlier_release(
+    rig: Rig, stored: DeadLetter, come: DeadLetter
+) -> None:
+    append(rig, stored, ce_id=stored.former_id)
+    append(rig, come)
+    assert sorted(rig.column("select id from dead_letters")) == sorted([stored.former_id, come.id])
 
 
 def _settings(case: Case, folder: Path) -> Settings:

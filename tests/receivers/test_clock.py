@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +15,12 @@ from structlog.testing import capture_logs
 
 from ingest.clock_file import read_clock_ahead, write_clock_ahead
 from ingest.finding import State
+from ingest.instant import parse_instant
 from ingest.vendors import calendly
-from receivers.clock import SignatureClock, finding, readiness, verdict
+from receivers.clock import MeasuredClock, SignatureClock, finding, readiness, verdict
 from tests.receivers.in_process import Answer, InProcess
 from tests.receivers.requests import SECRET, Request, booking_body
+from tests.vendors.samples_of import Case, load
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -131,6 +134,23 @@ def test_what_was_measured_holds_though_the_clock_is_set_meanwhile(
     assert read_clock_ahead(tmp_path) is None
 
 
+def test_the_vendors_time_is_known_after_a_comparison_and_goes_on_by_a_clock_that_nobody_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.clock_file._boot", lambda: "this one")
+    passing = Passing()
+    clock = MeasuredClock(tmp_path, passing)
+    assert clock.now() is None
+    write_clock_ahead(tmp_path, -HOUR)
+    assert clock.now() is None, "the file is not read for each delivery"
+    passing.seconds = 6
+    found = clock.now()
+    assert found is not None
+    assert abs(found - datetime.now(UTC) - HOUR) < MINUTE
+    passing.seconds = 10
+    assert clock.now() == found + 4 * SECOND
+
+
 class Late(datetime):
     """A clock that is behind or ahead."""
 
@@ -215,3 +235,29 @@ def test_a_forged_delivery_tells_nothing_of_the_clock(two: InProcess) -> None:
     for _ in range(3):
         assert two.ask(Request("/webhooks/calendly/sales", headers, (body,))).status == 401
     assert statuses(two, "support", 3, -HOUR) == [401] * 3
+
+
+SALON = {"vendor": "appointedd", "webhook_secrets": [SECRET], "webhook_header": "X-Token"}
+
+
+@pytest.mark.parametrize("body", [load(Case("appointedd", "created-basic-auth")).body, b"no booking"])
+def test_what_was_measured_corrects_the_time_of_receipt_in_records_and_dead_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ingest.clock_file._boot", lambda: "this one")
+    monkeypatch.setattr("receivers.webhook.datetime", Late)
+    monkeypatch.setattr(Late, "ahead", -HOUR)
+    receiver = InProcess(tmp_path, {"salon": SALON})
+    folder = Path(receiver.settings.reconcile.state_dir)
+    folder.mkdir(parents=True)
+    write_clock_ahead(folder, ZERO)
+    request = Request("/webhooks/appointedd/salon", (("X-Token", SECRET),), (body,))
+    assert receiver.ask(request).status == 202
+    records, letters = receiver.events("appointedd"), receiver.dead_letters()
+    receiver.close()
+    [kept] = [record.headers for record in records] + [
+        orjson.loads(one.headers["dl_headers"]) for one in letters
+    ]
+    assert abs(parse_instant(kept["ce_receivedby"]) - datetime.now(UTC)) < MINUTE
+    assert all(record.headers["ce_time"] == kept["ce_receivedby"] for record in records)

@@ -11,8 +11,9 @@ from ingest.clock_file import read_clock_ahead
 from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.vendors import vendor_names
+from receivers.reconcile.account import Wanted
 from receivers.reconcile.checkpoint import Checkpoint
-from receivers.reconcile.run import Wanted, readable
+from receivers.reconcile.run import readable
 from tests.reconcile.shop import Shop
 
 FAR = datetime(2999, 1, 1, tzinfo=UTC)

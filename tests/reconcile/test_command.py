@@ -111,6 +111,8 @@ def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["--confirm-key"], "--confirm-key needs --account"),
+        (["--watch", "--confirm-key"], "--watch goes with --account only"),
         (["--since", "yesterday"], "--since yesterday"),
         (["--since", "2026-13-01"], "--since 2026-13-01"),
         (["--since", "2026-11-02", "--until", "2026-11-01"], "--since must be before --until"),

@@ -1,6 +1,7 @@
 """A key that is not the account's own loads nothing and marks nothing as gone; the account's own marks what is gone."""
 
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import orjson
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from structlog.testing import capture_logs
 
 from ingest.cli.check.vendors import check_rest
 from ingest.errors import ConfigurationError, VendorRefused
@@ -199,3 +201,96 @@ def test_a_key_that_sees_less_than_half_of_what_is_known_is_refused(tmp_path: Pa
         refused = shop.run()
         assert isinstance(refused.failure, ConfigurationError)
         assert shop.is_as_delivered(bookings)
+
+
+def forget_all(shop: TwoAccounts, numbers: Collection[int]) -> None:
+    for number in numbers:
+        shop.world.forget(shop.vendor, number)
+
+
+@pytest.mark.parametrize("vendor", ["appointedd", "oncehub"])
+def test_a_new_key_that_finds_none_of_the_newest_bookings_is_proven_by_older_ones(
+    tmp_path: Path, vendor: str
+) -> None:
+    with TwoAccounts(tmp_path, vendor).open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(30)
+        older = set(shop.world.meetings[vendor])
+        shop.book(14)
+        forget_all(shop, set(shop.world.meetings[vendor]) - older)
+        found = shop.run()
+        assert found.failure is None
+        assert found.counts.gone >= 14
+        assert shop.wrong() == []
+
+
+@pytest.mark.parametrize("vendor", vendor_names())
+def test_a_key_none_of_whose_bookings_are_left_marks_them_once_somebody_confirms_it(
+    tmp_path: Path, vendor: str
+) -> None:
+    with TwoAccounts(tmp_path, vendor).open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(6)
+        bookings = shop.count()
+        forget_all(shop, list(shop.world.meetings[vendor]))
+        refused = shop.run()
+        assert isinstance(refused.failure, ConfigurationError)
+        assert f"ingest reconcile --account {vendor} --confirm-key" in str(refused.failure)
+        looked_at = shop.reconcile(vendor, confirm_key=True, dry_run=True)[vendor]
+        assert (looked_at.failure, looked_at.counts.gone) == (None, bookings)
+        assert shop.is_as_delivered(bookings)
+        assert isinstance(shop.run().failure, ConfigurationError)
+        confirmed = shop.reconcile(vendor, confirm_key=True)[vendor]
+        assert (confirmed.failure, confirmed.counts.gone) == (None, bookings)
+        assert shop.rig.column("select count(*) from bookings where gone_at is null") == [0]
+        key_file = (tmp_path / "reconcile" / f"{vendor}.reconciled.key").read_text()
+        assert orjson.loads(key_file)["proven"]
+        assert not [secret for secret in shop.rest[vendor].settings().values() if secret in key_file]
+        again = shop.run()
+        assert (again.failure, again.unproven, again.counts.gone) == (None, None, 0)
+
+
+def test_nobody_confirms_a_key_of_which_the_vendor_says_that_it_is_anothers(tmp_path: Path) -> None:
+    with TwoAccounts(tmp_path, "bookeo").open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(2)
+        bookings = shop.count()
+        assert shop.run().failure is None
+        shop.use_key(of_another=True)
+        refused = shop.reconcile("bookeo", confirm_key=True)["bookeo"]
+        assert isinstance(refused.failure, ConfigurationError)
+        assert shop.is_as_delivered(bookings)
+
+
+def test_a_key_that_the_vendor_refuses_is_not_kept_as_confirmed(tmp_path: Path) -> None:
+    with TwoAccounts(tmp_path, "oncehub").open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(2)
+        shop.server.faults.append(answering("", 401))
+        assert isinstance(shop.reconcile("oncehub", confirm_key=True)["oncehub"].failure, VendorRefused)
+        assert not (tmp_path / "reconcile" / "oncehub.reconciled.key").exists()
+
+
+@pytest.mark.parametrize("vendor", ["appointedd", "oncehub"])
+def test_a_booking_that_is_not_marked_because_nothing_proves_the_key_is_told_in_the_report(
+    tmp_path: Path, vendor: str
+) -> None:
+    with TwoAccounts(tmp_path, vendor).open() as shop:
+        assert isinstance(shop, TwoAccounts)
+        shop.book(1)
+        assert shop.run().failure is None
+        forget_all(shop, list(shop.world.meetings[vendor]))
+        with capture_logs() as lines:
+            found = shop.run()
+        assert found.failure is None
+        assert not found.settled
+        assert f"ingest reconcile --account {vendor} --confirm-key" in str(found.unproven)
+        assert [line["why"] for line in lines if line["event"] == "reconcile.gone_unproven"] == [
+            found.unproven
+        ]
+        shop.settle()
+        sql = "select outcome, error from reconciliations order by finished_at desc limit 1"
+        assert shop.rig.rows(sql) == [{"outcome": "complete", "error": found.unproven}]
+        confirmed = shop.reconcile(vendor, confirm_key=True)[vendor]
+        assert (confirmed.failure, confirmed.unproven) == (None, None)
+        assert shop.rig.column("select count(*) from bookings where gone_at is null") == [0]

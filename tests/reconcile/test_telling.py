@@ -15,8 +15,9 @@ from starlette.responses import Response
 from ingest.errors import LogUnavailable
 from ingest.log import Producer, Record
 from ingest.warehouse.bookings import StoredBookings
+from receivers.reconcile.account import Wanted
 from receivers.reconcile.checkpoint import Checkpoint
-from receivers.reconcile.run import Reconciler, Wanted, readable
+from receivers.reconcile.run import Reconciler, readable
 from tests.consumers.rig import PATIENCE, until
 from tests.reconcile.shop import Shop
 from tests.reconcile.test_trouble import broken

@@ -16,7 +16,6 @@ from consumers.warehouse import files
 from consumers.warehouse.sync import SyncPipeline
 from ingest.errors import (
     ConfigurationError,
-    LoadRefused,
     VendorBusy,
     VendorRefused,
     VendorUnavailable,
@@ -237,22 +236,6 @@ def test_after_a_clock_that_was_ahead_nothing_is_missed(
         meetings[number] = replace(late, changed_at=datetime.now(UTC) - timedelta(minutes=30))
         assert rig.sync("bookings")["bookings"].problem is None
         assert len(rig.rows(f"{vendor}__bookings")) == len(meetings)
-
-
-def test_a_row_that_the_warehouse_refuses_is_told_and_changes_nothing(either: SyncRig) -> None:
-    either.sync("teams")
-    before = either.rows("oncehub__teams")
-    theirs = {name: value for name, value in before[0].items() if name != "account"}
-    with opened(either.tree) as rig, rig.warehouse._pipeline.sql_client() as client:
-        client.execute_sql(
-            f"ALTER TABLE {client.make_qualified_table_name('oncehub__teams')} ALTER COLUMN name SET NOT NULL"
-        )
-    either.answer(
-        "/teams",
-        JSONResponse({"object": "list", "data": [{**theirs, "id": "TM-new"}, {"id": "TM-nameless"}]}),
-    )
-    assert isinstance(either.sync("teams")["teams"].problem, LoadRefused)
-    assert either.rows("oncehub__teams") == before
 
 
 def test_two_accounts_of_a_vendor_share_tables_and_not_rows(oncehub: SyncRig) -> None:

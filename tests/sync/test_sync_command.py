@@ -46,6 +46,7 @@ def test_json_is_one_array_of_what_became_of_each_resource(rig: SyncRig, tmp_pat
             "problem": None,
             "absent": [],
             "keyless": [],
+            "refused": [],
         }
         for name, rows in (("users", users), ("teams", teams))
     ]

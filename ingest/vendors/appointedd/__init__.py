@@ -160,7 +160,7 @@ class Appointedd(Account[AppointeddSettings]):
             id=digest(self.source, delivery.body),
             type=envelope.event_type,
             subject=_subject(envelope, delivery.body) or self.source,
-            time=delivery.received_at,
+            time=delivery.delivery.received_by or delivery.received_at,
         )
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
