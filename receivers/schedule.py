@@ -11,9 +11,8 @@ from ingest.errors import ConfigurationError
 from ingest.instant import format_instant
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
-from receivers.reconcile.account import Wanted
 from receivers.reconcile.losses import Losses
-from receivers.reconcile.run import Reconciler, readable
+from receivers.reconcile.run import Reconciler, choose_accounts
 from receivers.subscriptions.check import HeardFrom, recheck, settled
 
 log = structlog.get_logger()
@@ -71,24 +70,24 @@ class Watch:
     def _accounts(self) -> Sequence[AnyAccount]:
         """Those of now that can be compared."""
         try:
-            return readable(self._settings, self._names)
+            return choose_accounts(self._settings, self._names)
         except ConfigurationError as error:
             log.warning("reconcile.no_account", why=str(error))
             return []
 
     def _compare(self) -> None:
-        for report in self._reconciler.run(self._accounts, Wanted()):
+        for report in self._reconciler.run(self._accounts):
             log.info("reconcile.finished", **report.columns())
 
     def _look_for_losses(self) -> None:
         """What a vendor says it gave up is looked for at once."""
-        for loss in self._losses.look(self._accounts):
+        for loss in self._losses.due(self._accounts):
             log.info(
                 "reconcile.loss_reported",
                 source=loss.account.source,
                 reported_at=format_instant(loss.reported_at),
             )
-            reports = self._reconciler.run([loss.account], Wanted(loss.since))
+            reports = self._reconciler.run([loss.account], loss.since)
             for report in reports:
                 log.info("reconcile.finished", **report.columns())
             self._losses.answer(
@@ -98,7 +97,7 @@ class Watch:
     def _look(self) -> None:
         """A subscription that was made anew leaves a hole before it."""
         for hole in recheck(self._settings, self._heard):
-            for report in self._reconciler.run([hole.account], Wanted(hole.since)):
+            for report in self._reconciler.run([hole.account], hole.since):
                 log.info("reconcile.finished", **report.columns())
                 if report.settled:
                     settled(self._settings, hole)

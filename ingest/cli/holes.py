@@ -37,7 +37,6 @@ def reconcile_since(settings: Settings, account: AnyAccount, since: datetime) ->
 def _report(settings: Settings, account: AnyAccount, since: datetime) -> "Report":
     from ingest.opening import open_producer
     from ingest.warehouse.bookings import StoredBookings
-    from receivers.reconcile.account import Wanted
     from receivers.reconcile.run import Reconciler
 
     producer = open_producer(settings)
@@ -45,7 +44,7 @@ def _report(settings: Settings, account: AnyAccount, since: datetime) -> "Report
         reconciler = Reconciler(
             settings, StoredBookings(settings), producer, lambda *_: None, threading.Event()
         )
-        (report,) = reconciler.run([account], Wanted(since))
+        (report,) = reconciler.run([account], since)
     finally:
         producer.close()
     return report

@@ -31,9 +31,8 @@ from ingest.waits import announcing
 
 if TYPE_CHECKING:
     from ingest.readiness import Probe
-    from receivers.reconcile.account import Follow
     from receivers.reconcile.report import Counts, Report
-    from receivers.reconcile.run import Reconciler
+    from receivers.reconcile.run import Follow, Reconciler
 
 log = structlog.get_logger()
 
@@ -108,8 +107,7 @@ def reconcile(
         ingest reconcile --since 2026-11-01 --account sales --json
         ingest reconcile --account sales --confirm-key --dry-run
     """
-    from receivers.reconcile.account import Wanted
-    from receivers.reconcile.run import readable
+    from receivers.reconcile.run import choose_accounts
 
     settings = handed_settings(config, with_settings)
     configure_logging("reconcile")
@@ -126,22 +124,20 @@ def reconcile(
             "--confirm-key needs --account: name the account whose key you have looked at"
         )
     now = datetime.now(UTC)
-    wanted = Wanted(
-        *span_of(since, until, now, now - settings.reconcile.lookback), dry_run, confirm_key=confirm_key
-    )
-    accounts = readable(settings, account or [])
+    start, end = span_of(since, until, now, now - settings.reconcile.lookback)
+    accounts = choose_accounts(settings, account or [])
     try:
         with (
             showing_waits(),
             _shown(as_json) as follow,
             _reconciler(settings, follow, dry_run=dry_run) as reconciler,
         ):
-            reports = reconciler.run(accounts, wanted)
+            reports = reconciler.run(accounts, start, end, confirm_key=confirm_key)
     except KeyboardInterrupt:
         raise Stopped(
             "stopped: what was appended will be loaded; run it again with the same --since and --until to go on from here"
         ) from None
-    _tell(reports, wanted.dry_run, as_json)
+    _tell(reports, dry_run, as_json)
     if code := max(map(_exit_code, reports), default=0):
         raise typer.Exit(code)
 
@@ -149,13 +145,13 @@ def reconcile(
 def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     from ingest.admin import serve_admin
     from ingest.cli.webhooks import heard_from
-    from receivers.reconcile.run import readable
+    from receivers.reconcile.run import choose_accounts
     from receivers.schedule import Watch
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    readable(settings, accounts)  # raises ConfigurationError where there is none
+    choose_accounts(settings, accounts)  # raises ConfigurationError where there is none
     live = LiveSettings(load_settings, watched_paths(), first=settings)
     serve_admin(settings.reconcile, "reconcile", {**_probes(settings), "settings": live.findings})
     with (

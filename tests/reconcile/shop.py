@@ -18,9 +18,8 @@ from ingest.simulator.world import Change, World
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers
 from ingest.warehouse.bookings import StoredBookings
-from receivers.reconcile.account import Wanted
 from receivers.reconcile.report import Report
-from receivers.reconcile.run import Reconciler, readable
+from receivers.reconcile.run import Reconciler, choose_accounts
 from tests.consumers.rig import Rig, tree_for, until
 from tests.simulator.story import SECRET, dialects_at
 
@@ -149,10 +148,9 @@ class Shop:
     ) -> dict[str, Report]:
         """By account."""
         reconciler = self.reconciler(dry_run=dry_run)
-        vendors = readable(self.rig.settings, accounts)
-        start, confirm_key = wanted.pop("start", datetime.now(UTC) - since), wanted.pop("confirm_key", False)
-        asked = Wanted(start, wanted.pop("until", None), dry_run, confirm_key=confirm_key)
-        return {report.account: report for report in reconciler.run(vendors, asked)}
+        start = wanted.pop("start", datetime.now(UTC) - since)
+        chosen = choose_accounts(self.rig.settings, accounts)
+        return {report.account: report for report in reconciler.run(chosen, start, **wanted)}
 
     def reconciler(self, *, dry_run: bool = False) -> Reconciler:
         """As the command makes it."""

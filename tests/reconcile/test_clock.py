@@ -11,17 +11,15 @@ from ingest.clock_file import read_clock_ahead
 from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.vendors import vendor_names
-from receivers.reconcile.account import Wanted
 from receivers.reconcile.checkpoint import Checkpoint
-from receivers.reconcile.run import readable
+from receivers.reconcile.run import choose_accounts
 from tests.reconcile.shop import Shop
 
 FAR = datetime(2999, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 READERS = (
-    "receivers.reconcile.account",
+    "receivers.reconcile.run",
     "receivers.reconcile.checkpoint",
-    "receivers.reconcile.outlets",
     "ingest.rest.adapter",
     "ingest.vendors.rest",
 )
@@ -71,7 +69,7 @@ def test_a_run_on_a_machine_whose_clock_is_wrong_goes_by_the_vendors(
         shop.live(6)
         with monkeypatch.context() as patch:
             set_clock(patch, ahead)
-            [report] = shop.reconciler().run(readable(shop.rig.settings, []), Wanted())
+            [report] = shop.reconciler().run(choose_accounts(shop.rig.settings, []))
         assert report.failure is None
         assert report.counts.repaired == len(shop.world.meetings["oncehub"])
         assert report.clock_ahead is not None

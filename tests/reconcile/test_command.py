@@ -77,7 +77,7 @@ def test_a_report_that_is_not_in_the_log_is_said_and_is_no_success(
     def away(*_: object) -> None:
         raise LogUnavailable("the brokers are away")
 
-    monkeypatch.setattr("receivers.reconcile.outlets.Outlet.tell", away)
+    monkeypatch.setattr("receivers.reconcile.run.AccountRun._append", away)
     monkeypatch.setattr("ingest.cli.reconcile.configure_logging", lambda _: None)
     with Shop(tmp_path, ["bookeo"]).open() as shop:
         configured(tmp_path, shop.tree())
@@ -97,7 +97,7 @@ def test_a_report_that_is_not_in_the_log_is_said_and_is_no_success(
 def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receivers.reconcile.waiting._STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("receivers.reconcile.repairs._STALLED_SECONDS", 0.5)
     shop = Shop(tmp_path, ["bookeo"])
     with shop.open():
         shop.live(3)

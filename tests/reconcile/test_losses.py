@@ -82,7 +82,7 @@ class Watched:
         self.answer = self._losses.answer
 
     def look(self) -> list[Loss]:
-        return self._losses.look(self._accounts)
+        return self._losses.due(self._accounts)
 
 
 def test_a_delivery_that_tells_of_a_loss_leaves_one_note_and_any_other_none(shop: Shop) -> None:
@@ -124,7 +124,7 @@ def test_a_run_that_failed_is_repeated_but_not_at_once(shop: Shop, monkeypatch: 
     (loss,) = watched.look()
     watched.answer(loss, None)
     assert watched.look() == []
-    monkeypatch.setattr("receivers.reconcile.losses._AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("receivers.reconcile.losses._RETRY_SECONDS", 0.0)
     watched.answer(loss, None)
     assert len(watched.look()) == 1
 
@@ -209,8 +209,8 @@ def test_a_report_of_the_future_is_answered_once(shop: Shop) -> None:
     report_loss(account, ahead, shop.rig.producer, shop.rig.settings.audit_topic)
     until(lambda: notes(shop), "the note is in the log")
     losses = Losses(shop.rig.settings)
-    [loss] = losses.look([account])
+    [loss] = losses.due([account])
     assert loss.since < datetime.now(UTC)
     losses.answer(loss, datetime.now(UTC))
-    losses._due.clear()
-    assert losses.look([account]) == []
+    losses._retry_at.clear()
+    assert losses.due([account]) == []

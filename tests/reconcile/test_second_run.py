@@ -16,7 +16,7 @@ from ingest.errors import PayloadError
 from ingest.vendors.appointedd.v1 import AppointeddV1
 from ingest.vendors.rest import load_rest
 from ingest.warehouse.bookings import _stored
-from receivers.reconcile.compare import Verdict, compare, supersedes
+from receivers.reconcile.compare import Verdict, compare, superseded_version
 from tests.vendors.samples_of import Sample, cases_of, load, vendors_with_samples
 
 ODD: tuple[Any, ...] = (
@@ -74,7 +74,7 @@ def repaired(sample: Sample, record: dict[str, Any], compared: tuple[str, ...]) 
     row = outcome([Candidate(event, replace(webhook, booking_id=told.booking_id))], None, sample.now).row
     before = held(row, sample.now)
     if compare(told, before, compared, now, timedelta(0)) is not Verdict.MATCHED:
-        observed = Candidate(account.observe(record, now, supersedes(told, before, now)), told)
+        observed = Candidate(account.observe(record, now, superseded_version(told, before, now)), told)
         row = outcome([observed], row, now).row or row
     after = held(row, sample.now)
     return compare(told, after, compared, now, timedelta(0)), after.booking

@@ -15,9 +15,8 @@ from starlette.responses import Response
 from ingest.errors import LogUnavailable
 from ingest.log import Producer, Record
 from ingest.warehouse.bookings import StoredBookings
-from receivers.reconcile.account import Wanted
 from receivers.reconcile.checkpoint import Checkpoint
-from receivers.reconcile.run import Reconciler, readable
+from receivers.reconcile.run import Reconciler, choose_accounts
 from tests.consumers.rig import PATIENCE, until
 from tests.reconcile.shop import Shop
 from tests.reconcile.test_trouble import broken
@@ -60,8 +59,8 @@ def troubled(shop: Shop, *, taken: bool = False) -> Reconciler:
     return reconciler(shop, Troubled(shop.rig.producer, shop.rig.settings.audit_topic, taken=taken))
 
 
-def last_week() -> Wanted:
-    return Wanted(datetime.now(UTC) - timedelta(days=7))
+def last_week() -> datetime:
+    return datetime.now(UTC) - timedelta(days=7)
 
 
 def told(shop: Shop) -> list[tuple[object, ...]]:
@@ -80,11 +79,11 @@ def test_what_an_account_found_that_ended_is_told_though_the_run_is_stopped_in_a
     with Shop(tmp_path, ["bookeo", "oncehub"], reconcile={"patience": "10m"}).open() as shop:
         shop.live(10)
         shop.server.faults.append(hold)
-        stop, wanted = threading.Event(), last_week()
+        stop, since = threading.Event(), last_week()
         reports: list[object] = []
-        accounts = readable(shop.rig.settings, [])
+        accounts = choose_accounts(shop.rig.settings, [])
         running = threading.Thread(
-            target=lambda: reports.extend(reconciler(shop, shop.rig.producer, stop).run(accounts, wanted))
+            target=lambda: reports.extend(reconciler(shop, shop.rig.producer, stop).run(accounts, since))
         )
         running.start()
         missed = len(shop.world.meetings["bookeo"])
@@ -107,8 +106,8 @@ def test_a_report_that_the_log_does_not_take_is_kept_and_said_so_and_told_by_the
 ) -> None:
     with Shop(tmp_path, ["bookeo"], reconcile={"lookback": "7d"}).open() as shop:
         shop.live(4)
-        accounts, wanted = readable(shop.rig.settings, []), Wanted()
-        (unrecorded,) = troubled(shop).run(accounts, wanted)
+        accounts = choose_accounts(shop.rig.settings, [])
+        (unrecorded,) = troubled(shop).run(accounts)
         assert (unrecorded.failure, unrecorded.counts.missed, str(unrecorded.unrecorded)) == (
             None,
             4,
@@ -116,10 +115,10 @@ def test_a_report_that_the_log_does_not_take_is_kept_and_said_so_and_told_by_the
         )
         covered = Checkpoint(tmp_path / "reconcile", "bookeo")
         assert covered.covered() is None
-        (still,) = troubled(shop).run(accounts, wanted)
+        (still,) = troubled(shop).run(accounts)
         assert isinstance(still.failure, LogUnavailable)
         assert told(shop) == []
-        (report,) = reconciler(shop, shop.rig.producer).run(accounts, wanted)
+        (report,) = reconciler(shop, shop.rig.producer).run(accounts)
         assert (report.unrecorded, report.failure) == (None, None)
         assert told(shop) == [("bookeo", "complete", 4, 4), ("bookeo", "complete", 0, 0)]
         assert shop.rig.column("select id from reconciliations where missed > 0") == [unrecorded.id]
@@ -130,10 +129,10 @@ def test_a_report_that_the_log_does_not_take_is_kept_and_said_so_and_told_by_the
 def test_a_run_that_is_killed_after_its_report_is_in_the_log_is_told_once(tmp_path: Path) -> None:
     with Shop(tmp_path, ["bookeo"]).open() as shop:
         shop.live(4)
-        accounts, wanted = readable(shop.rig.settings, []), last_week()
-        troubled(shop, taken=True).run(accounts, wanted)
+        accounts, since = choose_accounts(shop.rig.settings, []), last_week()
+        troubled(shop, taken=True).run(accounts, since)
         assert told(shop) == [("bookeo", "complete", 4, 4)]
-        (report,) = reconciler(shop, shop.rig.producer).run(accounts, wanted)
+        (report,) = reconciler(shop, shop.rig.producer).run(accounts, since)
         assert told(shop) == [("bookeo", "complete", 4, 4), ("bookeo", "complete", 0, 0)]
         assert report.counts.matched == 4, "it is another run"
         assert list((tmp_path / "reconcile").glob("*.reconcile")) == []
@@ -142,14 +141,15 @@ def test_a_run_that_is_killed_after_its_report_is_in_the_log_is_told_once(tmp_pa
 def test_a_failure_that_the_log_does_not_take_is_told_and_then_gone_on_from(tmp_path: Path) -> None:
     with Shop(tmp_path, ["bookeo"]).open() as shop:
         shop.live(4)
-        accounts, wanted = readable(shop.rig.settings, []), Wanted(datetime.now(UTC) - timedelta(days=100))
+        accounts = choose_accounts(shop.rig.settings, [])
+        since = datetime.now(UTC) - timedelta(days=100)
         fault = broken("bookeo", Response("", 503), after=2)
         shop.server.faults.append(fault)
-        (failed,) = troubled(shop).run(accounts, wanted)
+        (failed,) = troubled(shop).run(accounts, since)
         assert failed.failure
         assert failed.unrecorded
         shop.server.faults.remove(fault)
-        (resumed,) = reconciler(shop, shop.rig.producer).run(accounts, wanted)
+        (resumed,) = reconciler(shop, shop.rig.producer).run(accounts, since)
         assert resumed.started_at == failed.started_at
         assert told(shop) == [("bookeo", "failed", 0, 0), ("bookeo", "complete", 4, 4)]
         assert shop.rig.column("select error from reconciliations where outcome = 'failed'") == [

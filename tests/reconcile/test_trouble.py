@@ -14,8 +14,7 @@ from ingest.settings import Settings
 from ingest.simulator.api import Allowed
 from ingest.simulator.world import Change, Kind
 from ingest.vendors import vendor_names
-from receivers.reconcile.checkpoint import Checkpoint
-from receivers.reconcile.progress import Progress
+from receivers.reconcile.checkpoint import Checkpoint, Progress
 from receivers.reconcile.report import Counts
 from tests.reconcile.shop import SPAN, Shop
 
@@ -213,7 +212,7 @@ def test_a_run_that_was_killed_after_it_marked_what_is_gone_does_not_count_it_ag
         shop.world.forget("bookeo", created[0].meeting.number)
         start = datetime.now(UTC) - timedelta(days=100)
         with monkeypatch.context() as killed:
-            killed.setattr("receivers.reconcile.account.AccountRun._tell", lambda *_: None)
+            killed.setattr("receivers.reconcile.run.AccountRun._record", lambda *_: None)
             shop.reconcile(start=start)
         assert shop.reconcile(start=start)["bookeo"].counts.gone == 1
         assert shop.rig.column("select sum(gone) from reconciliations") == [1]
@@ -330,7 +329,7 @@ def test_a_row_that_is_younger_than_the_vendors_lag_is_not_doubted(tmp_path: Pat
 def test_one_account_is_reconciled_by_one_process_at_a_time(tmp_path: Path) -> None:
     with Shop(tmp_path, ["bookeo", "oncehub"]).open() as shop:
         shop.live(4)
-        with Checkpoint(tmp_path / "reconcile", "bookeo").alone():
+        with Checkpoint(tmp_path / "reconcile", "bookeo").lock():
             found = shop.reconcile()
         assert isinstance(found["bookeo"].failure, LogUnavailable)
         assert "another process is reconciling account bookeo" in str(found["bookeo"].failure)
