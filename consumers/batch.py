@@ -11,7 +11,7 @@ from consumers.letter_rows import dead_letter_row
 from consumers.rows import TABLES, Row, event_row, reconciliation_row
 from consumers.versions import Candidate, Key, by_booking, needs_whole_row, outcome
 from ingest.booking import Booking
-from ingest.dead_letter import DeadLetter, kept_headers
+from ingest.dead_letter import DeadLetter, redact_headers
 from ingest.errors import DeadLetterLimit, PayloadError
 from ingest.event import OUR_HEADERS, RECONCILED, REPLAY_OF, Event, Via
 from ingest.log import Record, StoredRecord
@@ -113,7 +113,7 @@ def set_aside(stored: StoredRecord, reason: str, detail: str, now: datetime) -> 
 
 def headers_of(record: Record) -> dict[str, str]:
     """Return the headers that a record's dead letter keeps: of one that others wrote, as of a delivery, only what is known to be harmless."""
-    return kept_headers(
+    return redact_headers(
         record.headers.items(), [name for name in record.headers if name.startswith(OUR_HEADERS)]
     )
 

@@ -27,7 +27,7 @@ from consumers.versions import Candidate
 from consumers.warehouse import Warehouse
 from consumers.warehouse.blocked import blockers
 from ingest.booking import BookingStatus
-from ingest.dead_letter import DeadLetter, append_letters
+from ingest.dead_letter import DeadLetter, append_dead_letters
 from ingest.errors import (
     CommitFailed,
     IngestError,
@@ -40,7 +40,7 @@ from ingest.errors import (
 )
 from ingest.event import Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Change, Consumer, Producer, StoredRecord
+from ingest.log import APPEND_SECONDS, Consumer, PositionChange, Producer, StoredRecord
 from ingest.settings import Settings
 from ingest.telemetry import (
     BATCH_RECORDS,
@@ -56,14 +56,13 @@ from ingest.telemetry import (
     RECONCILIATIONS,
     UNKNOWN_STATUS,
 )
-from ingest.undone import Undone
+from ingest.undone import UndoneWork
 from ingest.vendors.mapping import BookingMapper
 
 log = structlog.get_logger()
 
 _POLL_SECONDS = 1.0
 _POLL_RECORDS = 100
-_APPEND_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LAG_EVERY_SECONDS = 15.0
@@ -93,7 +92,9 @@ class Loader:
         """`current` tells the accounts of now, where they may change while it runs."""
         self._settings = self._mapped = settings
         self._current = current or (lambda: settings)
-        self.undone = Undone("consumer", settings.consumer.undone_limit, lambda: blockers(settings.warehouse))
+        self.undone = UndoneWork(
+            "consumer", settings.consumer.undone_limit, lambda: blockers(settings.warehouse)
+        )
         self._consumer = consumer
         self._producer = producer
         self._warehouse = warehouse
@@ -109,7 +110,7 @@ class Loader:
             None  # the consumer's generation in which the warehouse had what the commits depend on
         )
         self._depends_on: frozenset[str] = frozenset()  # the loads that they depend on
-        self._changes: list[Change] = []  # of the log, not noted yet
+        self._changes: list[PositionChange] = []  # of the log, not noted yet
         self._load_id = ""  # of this batch's newest load
         self._lag_due = 0.0
         self.trouble: IngestError | None = None
@@ -346,7 +347,7 @@ class Loader:
         """After the load, which may have to be repeated, and before the commit. Raises LogUnavailable."""
         if not letters:
             return
-        append_letters(self._producer, self._settings.dead_letter_topic, letters, _APPEND_SECONDS)
+        append_dead_letters(self._producer, self._settings.dead_letter_topic, letters, APPEND_SECONDS)
         for letter in letters:
             DEAD_LETTERS.labels(*whose(letter.source), letter.reason).inc()
 

@@ -7,20 +7,19 @@ import structlog
 
 from consumers.warehouse import Warehouse
 from ingest.event import Event
-from ingest.log import Change, Consumer, Partition, Producer, durable
+from ingest.log import APPEND_SECONDS, Consumer, Partition, PositionChange, Producer, wait_until_durable
 from ingest.log.bookmarks import Bookmark, Bookmarks
-from ingest.loss import loss_note
+from ingest.loss import build_loss_note
 from ingest.settings import Settings
 from ingest.telemetry import READ_AGAIN
 
 log = structlog.get_logger()
 
-_APPEND_SECONDS = 30.0
 
 After = Mapping[Partition, Bookmark | None]
 
 
-def note_changes(changes: Sequence[Change], settings: Settings, producer: Producer) -> None:
+def note_changes(changes: Sequence[PositionChange], settings: Settings, producer: Producer) -> None:
     """Tells of a changed log, and has reconciliation compare its accounts: what was lost before it was loaded only the vendors still have.
 
     Raises LogUnavailable.
@@ -37,7 +36,9 @@ def note_changes(changes: Sequence[Change], settings: Settings, producer: Produc
         )
     notes = [note.to_record() for change in changes for note in _loss_notes(change, settings)]
     if notes:
-        durable(producer.append(settings.audit_topic, notes), _APPEND_SECONDS, "what may be missing")
+        wait_until_durable(
+            producer.append(settings.audit_topic, notes), APPEND_SECONDS, "what may be missing"
+        )
     for change in changes:
         READ_AGAIN.labels(change.partition.topic, change.partition.number, "log").inc()
 
@@ -91,8 +92,8 @@ def go_back(consumer: Consumer, after: After, *, is_new: bool) -> None:
         )
 
 
-def _loss_notes(change: Change, settings: Settings) -> Iterator[Event]:
+def _loss_notes(change: PositionChange, settings: Settings) -> Iterator[Event]:
     what = f"{change.partition.topic}/{change.partition.number}/{change.before}"
     for name, account in settings.accounts.items():
         if settings.topic(account.vendor) == change.partition.topic:
-            yield loss_note(f"/{account.vendor}/{name}", datetime.now(UTC), what)
+            yield build_loss_note(f"/{account.vendor}/{name}", datetime.now(UTC), what)

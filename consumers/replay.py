@@ -4,7 +4,6 @@ Replayed records take the way of all others, marked as what they are, and one wr
 beside them, and in a warehouse that is right they change nothing.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,22 +15,26 @@ import orjson
 import structlog
 
 from ingest.clock import is_future
-from ingest.errors import LogUnavailable, PayloadError
+from ingest.errors import PayloadError
 from ingest.event import PROBE, REPLAY_OF, Via, whose
 from ingest.instant import format_instant, parse_instant
-from ingest.log import Backlog, Partition, Producer, Reader, Record, StoredRecord, append_apart
-from ingest.opening import read_backlog
+from ingest.log import (
+    APPEND_SECONDS,
+    Partition,
+    Producer,
+    Reader,
+    Record,
+    StoredRecord,
+    append_records,
+)
+from ingest.log.consumption import wait_for_room, wait_until_consumed
 from ingest.settings import Settings
-from ingest.waits import Wait
 
 log = structlog.get_logger()
 
 _PART = 1000  # records that are read, whether they are replayed or not
 _PART_BYTES = 8 * 1024 * 1024
 _ROOM = 1000  # records that may wait for a consumer when the next part is appended: one part is loaded while another one waits
-_LOOK_SECONDS = 0.2
-_STALLED_SECONDS = 60.0
-_APPEND_SECONDS = 30.0
 # Before the place where a run was stopped; records may be appended long after they were received, from a spool for one.
 _OVERLAP = timedelta(hours=1)
 
@@ -60,7 +63,7 @@ class Report:
     """What came of it. `total` is about how many records there are to read; `first` and `last` were replayed, by when they were received.
 
     `appended`: all that is replayed is in the log again, and will be loaded, whatever becomes of this run; `loaded`: it is. While it
-    waits, `waiting` records are in the log that are not loaded, and for `still_seconds` no consumer has loaded any.
+    waits, no consumer has loaded anything for `still_seconds`.
     """
 
     total: int
@@ -72,7 +75,6 @@ class Report:
     last: datetime | None = None
     appended: bool = False
     loaded: bool = False
-    waiting: int = 0
     still_seconds: float = 0.0
 
     def columns(self) -> dict[str, Any]:
@@ -157,7 +159,7 @@ class Replay:
         wanted: Wanted,
         follow: Callable[[Report], None] = lambda _: None,
     ) -> None:
-        self._settings = settings
+        self._log = settings.build_log()
         self._reader = reader
         self._producer = producer
         self._wanted = wanted
@@ -176,15 +178,12 @@ class Replay:
         """Until all is loaded. Raises LogUnavailable, also when no consumer gets on with it."""
         for part in self._parts():
             if self._producer:
-                self._wait(_too_many)
+                wait_for_room(self._log, _ROOM, self._follow_wait)
                 self._append(self._producer, part)
             self._follow(self.report)
         if self._producer:
             self.report.appended = True
-            written = {entry.partition: entry.next for entry in read_backlog(self._settings)}
-            self._wait(
-                lambda backlog: any(entry.committed < written.get(entry.partition, 0) for entry in backlog)
-            )
+            wait_until_consumed(self._log, follow=self._follow_wait)
             self.report.loaded = True
         return self.report
 
@@ -205,7 +204,7 @@ class Replay:
 
     def _takes(self, stored: StoredRecord) -> bool:
         self.report.read += 1
-        if reason := why_skipped(stored, self._wanted, self._reader.first):
+        if reason := why_skipped(stored, self._wanted, self._reader.first_offset):
             self.report.skipped[reason] += 1
             return False
         received = received_at(stored)
@@ -219,31 +218,12 @@ class Replay:
         for stored in part:
             topics.setdefault(stored.partition.topic, []).append(again(stored))
         for topic, records in topics.items():
-            for record, refusal in append_apart(
-                producer, topic, records, _APPEND_SECONDS, "what is replayed"
+            for record, refusal in append_records(
+                producer, topic, records, APPEND_SECONDS, "what is replayed"
             ):
                 self.report.skipped[Skipped.REFUSED] += 1
                 log.warning("replay.refused", position=record.headers[REPLAY_OF], why=str(refusal))
 
-    def _wait(self, busy: Callable[[Sequence[Backlog]], bool]) -> None:
-        """As long as the consumers are busy. Raises LogUnavailable when they do not get on."""
-        committed, moved_at = -1, time.monotonic()
-        wait = Wait(
-            f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log; gives up when none does for {_STALLED_SECONDS:.0f} s"
-        )
-        while busy(backlog := read_backlog(self._settings)):
-            wait.look()
-            if (now_committed := sum(entry.committed for entry in backlog)) != committed:
-                committed, moved_at = now_committed, time.monotonic()
-            self.report.waiting = sum(entry.lag for entry in backlog)
-            self.report.still_seconds = time.monotonic() - moved_at
-            self._follow(self.report)
-            if self.report.still_seconds > _STALLED_SECONDS:
-                raise LogUnavailable(
-                    f"no consumer has loaded any of {self.report.waiting} records for {_STALLED_SECONDS:.0f} s"
-                )
-            time.sleep(_LOOK_SECONDS)
-
-
-def _too_many(backlog: Sequence[Backlog]) -> bool:
-    return sum(entry.lag for entry in backlog) > _ROOM
+    def _follow_wait(self, still_seconds: float) -> None:
+        self.report.still_seconds = still_seconds
+        self._follow(self.report)

@@ -15,7 +15,7 @@ from consumers.json_text import json_text
 from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
-from ingest.instant import as_utc, parse_instant
+from ingest.instant import parse_instant, parse_stored_instant
 from ingest.warehouse.values import is_instant, is_version, parsed_json
 
 Row = dict[str, Any]
@@ -176,7 +176,7 @@ def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
 
 
 def _instant_or_none(value: Any) -> datetime | None:
-    return as_utc(value) if isinstance(value, datetime | str) else None
+    return parse_stored_instant(value) if isinstance(value, datetime | str) else None
 
 
 def _json_or_none(value: Any) -> str | None:

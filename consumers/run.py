@@ -8,8 +8,6 @@ import structlog
 from consumers.loader import Loader
 from consumers.warehouse import Warehouse
 from ingest.admin import serve_admin
-from ingest.opening import open_consumer, open_producer
-from ingest.probing import probe_read
 from ingest.readiness import Probe
 from ingest.settings import Settings
 from ingest.settings.live import Live
@@ -25,8 +23,8 @@ def consume(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     warehouse = Warehouse(settings)
-    consumer = open_consumer(settings)
-    producer = open_producer(settings)
+    consumer = settings.build_log().consumer()
+    producer = settings.build_log().producer()
     live = Live(load_settings, watched_paths(), first=settings)
     loader = Loader(settings, consumer, producer, warehouse, live.current)
     loader.undone.watch()
@@ -51,6 +49,6 @@ def _probes(settings: Settings, loader: Loader) -> dict[str, Probe]:
     return {
         "loading": loading,
         "undone": loader.undone.probe,
-        "log": lambda: probe_read(settings),
+        "log": settings.build_log().probe_read,
         "warehouse": lambda: reach(settings.warehouse),
     }

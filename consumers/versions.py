@@ -28,7 +28,7 @@ import orjson
 
 from consumers.rows import Row, as_json, booking_row, empty_value, guess_version, without_guess
 from ingest.booking import COLUMNS, Booking
-from ingest.clock import is_ahead, is_long_before, later, with_instant
+from ingest.clock import add_span, is_ahead, is_long_before, with_instant
 from ingest.errors import PayloadError
 from ingest.event import Event, Via
 from ingest.instant import format_instant, parse_instant
@@ -150,7 +150,7 @@ class Candidate:
 def _just_after(time: str) -> datetime:
     """Return the next time there is; the first of all after what is none, which no program of ours writes."""
     try:
-        return later(parse_instant(time), _TICK)
+        return add_span(parse_instant(time), _TICK)
     except PayloadError:
         return datetime.min.replace(tzinfo=UTC)
 

@@ -1,7 +1,6 @@
 """The public application: webhooks and a liveness answer, nothing else."""
 
 import asyncio
-import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingest.errors import ConfigurationError
 from ingest.log import Producer
-from ingest.probing import probe_records
+from ingest.log_probes import probe_records
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.settings.environment import variable_name
 from ingest.settings.live import LiveAccounts
@@ -26,7 +25,6 @@ from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyAccount
 from receivers.refusals import Refusals
-from receivers.seldom import SeldomWarned
 from receivers.site import SITE_HEADER, site_of
 from receivers.spool.folder import open_spooling
 from receivers.unacknowledged import WatchedProducer
@@ -43,7 +41,6 @@ def create_app(settings: Settings | None = None) -> Starlette:
     Raises ConfigurationError, LogUnavailable.
     """
     configure_logging("receiver")
-    logging.getLogger("uvicorn.error").addFilter(SeldomWarned())
     settings = settings or load_settings()
     accounts = LiveAccounts(
         lambda: with_secrets(load_settings()), watched_paths(), first=with_secrets(settings)

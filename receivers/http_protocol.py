@@ -12,7 +12,6 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ingest.telemetry import REFUSED_REQUESTS
-from receivers.seldom import Seldom
 
 log = structlog.get_logger()
 
@@ -28,9 +27,6 @@ _OTHER_PROTOCOLS = {
     b"PROXY ": "the PROXY protocol came before the request: switch it off in the proxy",
     b"\r\n\r\n\x00\r\nQUIT\n": "the PROXY protocol came before the request: switch it off in the proxy",
 }
-_seldom = Seldom()
-
-
 _NOTE_VERIFIED = "note_verified"
 
 
@@ -244,6 +240,5 @@ class BoundedHttp(HttpToolsProtocol):
 
 def _tell_other_protocol(data: bytes) -> None:
     why = next((why for beginning, why in _OTHER_PROTOCOLS.items() if data.startswith(beginning)), "")
-    unreported = _seldom.unreported("request.refused", "", why) if why else None
-    if unreported is not None:
-        log.warning("request.refused", reason="bad_http", why=why, unreported=unreported)
+    if why:
+        log.warning("request.refused", reason="bad_http", why=why, throttle=True)

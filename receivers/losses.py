@@ -5,7 +5,7 @@ from concurrent.futures import Future
 import structlog
 
 from ingest.log import Producer
-from ingest.loss import loss_note
+from ingest.loss import build_loss_note
 from ingest.telemetry import LOSSES
 from ingest.vendors import AnyAccount, VerifiedDelivery
 
@@ -24,7 +24,7 @@ def report_loss(account: AnyAccount, verified: VerifiedDelivery, producer: Produ
             why="the vendor gave up an earlier delivery; reconciling",
         )
         producer.append(
-            topic, [loss_note(account.source, verified.received_at, verified.body).to_record()]
+            topic, [build_loss_note(account.source, verified.received_at, verified.body).to_record()]
         ).add_done_callback(lambda future: _tell_failure(account.source, future))
     except Exception as error:  # noqa: BLE001 - the timed comparison finds what was lost, too
         log.warning("delivery.loss_not_noted", source=account.source, why=type(error).__name__)

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from ingest.telemetry import REFUSED_REQUESTS
-from receivers.seldom import Seldom
 
 log = structlog.get_logger()
 
@@ -33,7 +32,6 @@ class Refusals:
 
     def __init__(self, accounts: Collection[AccountKey], public_path: str) -> None:
         self._accounts, self._public_path = accounts, public_path
-        self._seldom = Seldom()
 
     async def answer(self, request: Request, error: Exception) -> Response:
         """Answer as Starlette does. A caller learns nothing from it; the log never has the path, which may hold a secret."""
@@ -41,16 +39,10 @@ class Refusals:
             raise error
         refusal = explain(request.method, request.scope["path"], set(self._accounts), self._public_path)
         REFUSED_REQUESTS.labels(refusal.reason).inc()
-        self._tell(refusal)
-        return PlainTextResponse(error.detail, error.status_code, headers=error.headers)
-
-    def _tell(self, refusal: Refusal) -> None:
-        unreported = self._seldom.unreported(refusal.reason, refusal.source, refusal.why)
-        if unreported is None:
-            return
         event = "delivery.unknown_account" if refusal.reason == "unknown_account" else "request.refused"
-        line = log.info if refusal.reason == "unknown_path" else log.warning
-        line(event, reason=refusal.reason, source=refusal.source, why=refusal.why, unreported=unreported)
+        write = log.info if refusal.reason == "unknown_path" else log.warning
+        write(event, reason=refusal.reason, source=refusal.source, why=refusal.why, throttle=True)
+        return PlainTextResponse(error.detail, error.status_code, headers=error.headers)
 
 
 def explain(method: str, path: str, accounts: Collection[AccountKey], public_path: str = "") -> Refusal:

@@ -20,8 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from ingest.admin import registry, serve_admin
 from ingest.duration import describe_duration
 from ingest.finding import Finding, failed
-from ingest.opening import open_producer, sqlite_path
-from ingest.probing import AppendProbe
+from ingest.log_probes import AppendProbe
 from ingest.scratch import scratch_folder
 from ingest.settings import Settings
 from ingest.settings.live import Live
@@ -45,10 +44,9 @@ def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what was accepted. Raises ConfigurationError, LogUnavailable."""
     ready_accounts(settings)
     require_own_spool(settings)  # said once, here, and not by every worker
-    if sqlite_path(settings):
-        open_producer(
-            settings
-        ).close()  # a file that cannot be opened is said once, here, and not by every worker
+    if not settings.uses_spool:
+        # A file that cannot be opened is said once, here, and not by every worker.
+        settings.build_log().producer().close()
     receiver = settings.receiver
     listening = threading.Event()
     live = Live(load_settings, watched_paths(), first=settings)
@@ -58,7 +56,7 @@ def serve(settings: Settings) -> None:
         "receiver",
         {"receiver": lambda: [*_readiness(settings, probe, listening), *live.findings()]},
     )
-    if sqlite_path(settings):
+    if not settings.uses_spool:
         hand_on(settings)
     sock = bind(receiver.host, receiver.port, "receiver.port")
     listening.set()

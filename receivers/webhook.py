@@ -3,7 +3,7 @@
 import asyncio
 import math
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ingest.clock import CLOCK_REMEDY
-from ingest.dead_letter import DeadLetter, kept_headers, kept_query
+from ingest.dead_letter import DeadLetter, redact_headers, redact_query
 from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
 from ingest.event import RECEIVED_BY, SENT_AT
@@ -36,7 +36,6 @@ from receivers.diagnosis import diagnose
 from receivers.http_protocol import note_verified
 from receivers.in_flight import Held, InFlight
 from receivers.losses import report_loss
-from receivers.seldom import Seldom
 
 log = structlog.get_logger()
 
@@ -66,7 +65,6 @@ class Webhooks:
         self._accounts = accounts
         self._producer = producer
         self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
-        self._seldom = Seldom()
         self._clock = SignatureClock()
         self._measured = MeasuredClock(Path(settings.reconcile.state_dir))
         self._next_diagnosis = -math.inf
@@ -100,30 +98,27 @@ class Webhooks:
                 await self._append(topic, record, held)
                 report_loss(account, verified, self._producer, self._settings.audit_topic)
         except LogUnavailable as error:
-            self._tell(log.warning, "delivery.unavailable", account.source, str(error))
+            log.warning("delivery.unavailable", source=account.source, why=str(error), throttle=True)
             return "unavailable", None
         except ClientDisconnect:
             return "disconnected", None
         except TimeoutError:
-            self._tell(
-                log.warning,
+            log.warning(
                 "delivery.slow_body",
-                account.source,
-                "its body did not come within receiver.body_timeout",
+                source=account.source,
+                why="its body did not come within receiver.body_timeout",
+                throttle=True,
             )
             return "slow_body", None
         except HTTPException:  # all that Starlette raises while a body is read: receiver.body_limit is passed
-            self._tell(
-                log.warning, "delivery.too_large", account.source, "it is larger than receiver.body_limit"
+            log.warning(
+                "delivery.too_large",
+                source=account.source,
+                why="it is larger than receiver.body_limit",
+                throttle=True,
             )
             return "too_large", None
         return self._set_aside(account, dead) if dead else "accepted", None
-
-    def _tell(self, line: Callable[..., None], event: str, source: str, why: str) -> None:
-        """Log what anybody can bring about, as often as they like, unless the like was logged just now: metrics count it all."""
-        unreported = self._seldom.unreported(event, source, why)
-        if unreported is not None:
-            line(event, source=source, why=why, unreported=unreported)
 
     def _note_time(self, account: AnyAccount, delivery: Delivery, sent_at: datetime | None) -> None:
         if sent_at is None:
@@ -147,13 +142,13 @@ class Webhooks:
         try:
             account.verify(delivery, delivery.received_at - ahead)
         except VerificationError:
-            self._tell(log.info, "delivery.rejected", account.source, str(refusal))
+            log.info("delivery.rejected", source=account.source, why=str(refusal), throttle=True)
             return "rejected"
-        self._tell(
-            log.error,
+        log.error(
             "delivery.clock_wrong",
-            account.source,
-            f"this machine's clock is {describe_skew(ahead)} the vendors': {CLOCK_REMEDY}",
+            source=account.source,
+            why=f"this machine's clock is {describe_skew(ahead)} the vendors': {CLOCK_REMEDY}",
+            throttle=True,
         )
         return "unavailable"
 
@@ -161,7 +156,7 @@ class Webhooks:
         self, account: AnyAccount, delivery: Delivery, refusal: VerificationError
     ) -> BackgroundTask | None:
         """The diagnosis comes after the answer, so that the time of the answer tells nothing of it."""
-        self._tell(log.info, "delivery.rejected", account.source, str(refusal))
+        log.info("delivery.rejected", source=account.source, why=str(refusal), throttle=True)
         if monotonic() < self._next_diagnosis:
             return None
         self._next_diagnosis = math.inf
@@ -172,9 +167,10 @@ class Webhooks:
         try:
             cause = await asyncio.to_thread(diagnose, account, delivery, list(self._accounts.values()))
             if cause:
-                self._tell(log.warning, "delivery.diagnosed", account.source, cause)
-        except Exception as error:  # noqa: BLE001 - a fault of ours in explaining is none in receiving, and the message may quote the body
-            self._tell(log.error, "delivery.diagnosis_failed", account.source, type(error).__name__)
+                log.warning("delivery.diagnosed", source=account.source, why=cause, throttle=True)
+        except Exception as error:  # noqa: BLE001 - a fault of ours in explaining is none in receiving
+            why = type(error).__name__  # its message may quote the body
+            log.error("delivery.diagnosis_failed", source=account.source, why=why, throttle=True)  # noqa: TRY400 - for the same reason
         finally:
             now = monotonic()
             self._next_diagnosis = now + max(
@@ -224,7 +220,7 @@ class Webhooks:
 
 
 def _dead_letter(account: AnyAccount, verified: VerifiedDelivery, reason: str, detail: str) -> DeadLetter:
-    headers = kept_headers(
+    headers = redact_headers(
         (line for line in verified.delivery.headers.lines if line[0] != account.credential_header),
         account.event_headers,
         account.settings.live_secrets(),
@@ -238,6 +234,6 @@ def _dead_letter(account: AnyAccount, verified: VerifiedDelivery, reason: str, d
         happened_at=verified.received_at,
         data=verified.body,
         headers=headers,
-        query=kept_query(verified.delivery.query, account.event_parameters),
+        query=redact_query(verified.delivery.query, account.event_parameters),
         signed_by=verified.proof.signed_by,
     )

@@ -7,7 +7,7 @@ import httpx
 
 from ingest.admin import build_admin
 from ingest.errors import LogUnavailable, WarehouseUnavailable
-from ingest.finding import State, failed, ok, readiness, warning
+from ingest.finding import State, failed, ok, readiness_body, warning
 from ingest.readiness import Readiness
 
 
@@ -26,14 +26,14 @@ class Probe:
 
 def test_an_answer_is_used_again_while_it_is_fresh() -> None:
     probe = Probe()
-    found = Readiness({"log": probe}, fresh=3600)
+    found = Readiness({"log": probe}, max_age=3600)
     assert [found.findings() for _ in range(5)] == [[ok("log", "ready")]] * 5
     assert probe.asked == 1
 
 
 def test_an_answer_that_is_no_longer_fresh_is_had_anew() -> None:
     probe = Probe()
-    found = Readiness({"log": probe}, fresh=0)
+    found = Readiness({"log": probe}, max_age=0)
     assert not found.findings()[0].failed
     probe.error = LogUnavailable("the log is away")
     assert found.findings()[0].detail == "the log is away"
@@ -68,7 +68,7 @@ def test_one_that_hangs_is_named_asked_once_and_believed_when_it_comes_back() ->
         asked.append(1)
         go_on.wait()
 
-    found = Readiness({"quick": Probe(), "warehouse": hang}, fresh=3600, patience=0.01)
+    found = Readiness({"quick": Probe(), "warehouse": hang}, max_age=3600, timeout=0.01)
     for _ in range(3):
         assert found.findings() == [failed("warehouse", "no answer within 0 s")]
     assert asked == [1]
@@ -78,14 +78,16 @@ def test_one_that_hangs_is_named_asked_once_and_believed_when_it_comes_back() ->
 
 
 def test_the_body_has_the_reasons_and_what_to_do() -> None:
-    body = readiness([ok("log", "fine"), failed("spool", "full", "empty it"), warning("disk", "little room")])
+    body = readiness_body(
+        [ok("log", "fine"), failed("spool", "full", "empty it"), warning("disk", "little room")]
+    )
     assert (body["ready"], body["reasons"]) == (False, ["spool: full; empty it"])
     assert [(each["check"], each["state"]) for each in body["checks"]] == [
         ("log", "ok"),
         ("spool", "failed"),
         ("disk", "warning"),
     ]
-    assert readiness([warning("disk", "little room")])["ready"] is True
+    assert readiness_body([warning("disk", "little room")])["ready"] is True
 
 
 def test_it_is_answered_with_the_status_that_orchestrators_look_at() -> None:

@@ -17,7 +17,10 @@ class TestHmac:
     """The signature itself."""
 
     def test_it_is_rfc_4231(self) -> None:
-        """Test case 2: https://www.rfc-editor.org/rfc/rfc4231#section-4.3"""
+        """Check test case 2.
+
+        https://www.rfc-editor.org/rfc/rfc4231#section-4.3
+        """
         expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
         assert hmac_sha256_hex("Jefe", b"what do ya want ", b"for nothing?") == expected
 

@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from filelock import FileLock, Timeout
 
-from ingest import lock_file, waits
-from ingest.lock_file import acquire
+from ingest import locks, waits
+from ingest.locks import exclusive
 from ingest.waits import Wait, announcing, sleep
 
 
@@ -64,14 +63,14 @@ def test_a_wait_of_unknown_length_says_how_long_it_has_been_and_what_for(
 ) -> None:
     wait = Wait("a consumer has to load it", 60)
     for second in range(31):
-        wait.look("it still has to" if second > 20 else "")
+        wait.announce_if_due("it still has to" if second > 20 else "")
         clock.pass_by(1)
     assert told == [
         "still waiting after 2 s (at most 60 s): a consumer has to load it",
         "still waiting after 17 s (at most 60 s): a consumer has to load it",
     ]
     clock.pass_by(5)
-    wait.look()
+    wait.announce_if_due()
     assert told[2:] == ["still waiting after 36 s (at most 60 s): it still has to"]
 
 
@@ -86,7 +85,7 @@ def test_who_has_a_lock_is_told_while_it_is_waited_for(
 ) -> None:
     file = tmp_path / "x.lock"
     monkeypatch.setattr(waits, "_QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(lock_file, "_ROUND_SECONDS", 0.05)
+    monkeypatch.setattr(locks, "_ROUND_SECONDS", 0.05)
     code = (
         f"from filelock import FileLock\nwith FileLock({str(file)!r}):\n print('held', flush=True)\n input()"
     )
@@ -96,10 +95,10 @@ def test_who_has_a_lock_is_told_while_it_is_waited_for(
         assert holder.stdout is not None
         assert holder.stdin is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(Timeout):
-            acquire(FileLock(file), 0.2, "another process has it")
+        with pytest.raises(TimeoutError):
+            exclusive(file, 0.2, TimeoutError, purpose="another process has it")
         assert f"another process has it (process {holder.pid})" in told[0]
         letting_go = threading.Timer(0.1, partial(print, file=holder.stdin, flush=True))
         letting_go.start()
-        acquire(FileLock(file), 60.0, "another process has it")
+        exclusive(file, 60.0, TimeoutError, purpose="another process has it").release()
         letting_go.join()

@@ -12,7 +12,6 @@ from consumers.letter_rows import dead_letter_row
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import LogUnavailable
 from ingest.log import StoredRecord
-from ingest.opening import open_reader
 from ingest.settings import Settings
 
 
@@ -55,7 +54,7 @@ def _records_at(
     topics = [topic for topic in settings.topics() if topic in named]
     if not topics:
         return found
-    with suppress(LogUnavailable), closing(open_reader(settings, since, topics)) as reader:
+    with suppress(LogUnavailable), closing(settings.build_log().reader(since, topics)) as reader:
         for stored in reader.records():
             if stored.position in places:
                 found[stored.position] = stored

@@ -10,9 +10,7 @@ from consumers.dead_letters.reading import UNKNOWN_ACCOUNT, Reader, Trouble
 from consumers.dead_letters.stored import StoredLetter
 from ingest.event import Event, digest
 from ingest.instant import format_instant
-from ingest.log import Producer, Record, append_apart
-
-_APPEND_SECONDS = 30.0
+from ingest.log import APPEND_SECONDS, Producer, Record, append_records
 
 
 class Outcome(StrEnum):
@@ -96,8 +94,8 @@ class Redrive:
     def _append(self, topic: str, records: Mapping[str, Record]) -> Iterator[tuple[str, Trouble]]:
         """Append records, by their letters' ids; yields those that the log refuses."""
         if self._producer:
-            refused = append_apart(
-                self._producer, topic, list(records.values()), _APPEND_SECONDS, "the redriven letters"
+            refused = append_records(
+                self._producer, topic, list(records.values()), APPEND_SECONDS, "the redriven letters"
             )
             why = {id(record): refusal for record, refusal in refused}
             yield from (

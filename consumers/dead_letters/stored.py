@@ -12,7 +12,7 @@ import orjson
 
 from ingest.dead_letter import DeadLetter
 from ingest.event import whose
-from ingest.instant import as_utc
+from ingest.instant import parse_stored_instant
 
 _UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
@@ -55,7 +55,7 @@ def stored_letter(row: Mapping[str, Any]) -> StoredLetter:
         source=row["source"] or "",
         reason=row["reason"] or "",
         detail=row["detail"] or "",
-        happened_at=as_utc(row["happened_at"]) if row["happened_at"] else _UNKNOWN_TIME,
+        happened_at=parse_stored_instant(row["happened_at"]) if row["happened_at"] else _UNKNOWN_TIME,
         data=_decoded(encoded) if encoded else text,
         headers=_headers(row["headers"]),
         query=row["query"] or "",

@@ -6,10 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
-from filelock import FileLock, Timeout
 
 from ingest.errors import WarehouseUnavailable
-from ingest.lock_file import acquire, holder
+from ingest.locks import HeldLock, exclusive
 from ingest.settings import Settings
 from ingest.warehouse.destination import make_folder
 from ingest.warehouse.errors import translated
@@ -19,17 +18,19 @@ _HELD_SECONDS = 10.0
 _DUCKDB_THREADS = 2  # each takes buffers of its own
 
 
-def hold(folder: Path, otherwise: str) -> FileLock:
+def hold(folder: Path, otherwise: str) -> HeldLock:
     """A pipeline's folder for this process alone. Raises WarehouseUnavailable; with `otherwise` when another one has it, which may be on its way out."""
     make_folder(folder)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    file = folder.with_name(f"{folder.name}.lock")
     try:
-        acquire(lock, _HELD_SECONDS, otherwise)
-    except Timeout:
-        raise WarehouseUnavailable(f"{otherwise}{holder(Path(lock.lock_file))}") from None
+        return exclusive(
+            file,
+            _HELD_SECONDS,
+            lambda holder: WarehouseUnavailable(f"{otherwise}{holder}"),
+            purpose=otherwise,
+        )
     except OSError as error:
-        raise WarehouseUnavailable(f"{lock.lock_file} cannot be made: {error.strerror}") from None
-    return lock
+        raise WarehouseUnavailable(f"{file} cannot be made: {error.strerror}") from None
 
 
 @contextmanager

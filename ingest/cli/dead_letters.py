@@ -198,9 +198,7 @@ def _refuse_unclear(named: bool, *, filtered: bool, everything: bool) -> None:
 
 @contextmanager
 def _producer(settings: Settings, *, dry_run: bool) -> "Iterator[Producer | None]":
-    from ingest.opening import open_producer
-
-    producer = None if dry_run else open_producer(settings)
+    producer = None if dry_run else settings.build_log().producer()
     try:
         yield producer
     finally:

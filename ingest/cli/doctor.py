@@ -18,10 +18,9 @@ from ingest.clock import CLOCK_SKEW
 from ingest.errors import IngestError, LogUnavailable
 from ingest.event import Event
 from ingest.log import Partition
-from ingest.opening import open_reader, read_backlog
 from ingest.rest.reaching import explain
 from ingest.settings import Settings
-from ingest.tls import fault
+from ingest.tls import explain_tls_error
 from ingest.vendors import AnyAccount, Delivery
 from ingest.waits import Wait
 
@@ -114,7 +113,7 @@ class Doctor:
                         f"{address} accepts connections, its certificate is valid ({secure.version()})",
                     )
         except ssl.SSLError as error:
-            found = fault(error, host)
+            found = explain_tls_error(error, host)
             return Step(
                 "connection",
                 f"{address}: {found.text}",
@@ -200,7 +199,7 @@ class Doctor:
 
     def _place(self) -> tuple[Partition, int] | None:
         topic = self._settings.topic(self._account.vendor)
-        reader = open_reader(self._settings, self._delivery.received_at - CLOCK_SKEW, [topic])
+        reader = self._settings.build_log().reader(self._delivery.received_at - CLOCK_SKEW, [topic])
         try:
             for stored in reader.records():
                 if stored.record.headers.get("ce_id") == self.event.id:
@@ -228,7 +227,7 @@ class Doctor:
         partition, offset = self._position
         return any(
             entry.partition == partition and entry.committed > offset
-            for entry in read_backlog(self._settings)
+            for entry in self._settings.build_log().backlog()
         )
 
     def _warehouse(self) -> Step:
@@ -255,7 +254,7 @@ class Doctor:
         """What `look` says at the end: as soon as it is something, or when the time is over."""
         wait, end = Wait(reason, seconds), time.monotonic() + seconds
         while not (found := look()) and time.monotonic() < end:
-            wait.look()
+            wait.announce_if_due()
             time.sleep(_LOOK_SECONDS)
         return found
 

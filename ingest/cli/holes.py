@@ -35,11 +35,10 @@ def reconcile_since(settings: Settings, account: AnyAccount, since: datetime) ->
 
 
 def _report(settings: Settings, account: AnyAccount, since: datetime) -> "Report":
-    from ingest.opening import open_producer
     from ingest.warehouse.bookings import StoredBookings
     from receivers.reconcile.run import Reconciler
 
-    producer = open_producer(settings)
+    producer = settings.build_log().producer()
     try:
         reconciler = Reconciler(
             settings, StoredBookings(settings), producer, lambda *_: None, threading.Event()

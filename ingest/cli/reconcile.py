@@ -171,12 +171,12 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
 
 def _probes(settings: Settings) -> "dict[str, Probe]":
     """What a comparison and its repairs need; each vendor's own trouble is in the metrics."""
-    from ingest.probing import AppendProbe, probe_loaded
+    from ingest.log_probes import AppendProbe, probe_loaded
     from ingest.warehouse.reach import reach
 
     return {
         "log": AppendProbe(settings),
-        "undone": lambda: probe_loaded(settings, settings.reconcile.undone_limit),
+        "undone": lambda: probe_loaded(settings.build_log(), settings.reconcile.undone_limit),
         "warehouse": lambda: reach(settings.warehouse),
         "state_dir": lambda: require_writable(Path(settings.reconcile.state_dir), "reconcile.state_dir"),
     }
@@ -186,11 +186,10 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
 def _reconciler(
     settings: Settings, follow: "Follow", *, dry_run: bool = False, stop: threading.Event | None = None
 ) -> "Iterator[Reconciler]":
-    from ingest.opening import open_producer
     from ingest.warehouse.bookings import StoredBookings
     from receivers.reconcile.run import Reconciler
 
-    producer = None if dry_run else open_producer(settings)
+    producer = None if dry_run else settings.build_log().producer()
     try:
         yield Reconciler(settings, StoredBookings(settings), producer, follow, stop or threading.Event())
     finally:

@@ -92,10 +92,9 @@ def _wanted(settings: Settings, since: str, until: str, accounts: list[str]) -> 
 @contextmanager
 def _opened(settings: Settings, wanted: "Wanted", *, dry_run: bool, quiet: bool) -> "Iterator[Replay]":
     from consumers.replay import Replay
-    from ingest.opening import open_producer, open_reader
 
-    reader = open_reader(settings, wanted.since and wanted.since - CLOCK_SKEW)
-    producer = None if dry_run else open_producer(settings)
+    reader = settings.build_log().reader(wanted.since and wanted.since - CLOCK_SKEW)
+    producer = None if dry_run else settings.build_log().producer()
     try:
         _say_where_it_begins(reader, wanted.since)
         with _shown(reader.total(), quiet=quiet) as follow:
@@ -107,7 +106,7 @@ def _opened(settings: Settings, wanted: "Wanted", *, dry_run: bool, quiet: bool)
 
 
 def _say_where_it_begins(reader: Reader, since: datetime | None) -> None:
-    begins = reader.begins()
+    begins = reader.begins_at()
     if begins is None:
         print_note("the log has no records")
     elif since and begins > since:

@@ -204,7 +204,7 @@ class VendorAdapter(HTTPAdapter):
     def _wait_for(self, limiter: Limiter) -> None:
         wait = Wait(f"{self._manners.label} allows no more requests at the moment (its rate limit)")
         while not limiter.try_acquire("request", timeout=_TURN_SECONDS):
-            wait.look()
+            wait.announce_if_due()
 
     def _sit_out_pause(self) -> None:
         """Raises VendorBusy when the vendor asked for more than we have patience."""

@@ -11,11 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from requests import PreparedRequest, Response
 
 from ingest.errors import ConfigurationError, VendorUnavailable
-from ingest.lock_file import acquire
+from ingest.locks import exclusive
 from ingest.private_file import replace_private
 from ingest.rest import REPEATABLE, Credential, Limits, Manners, Patience
 from ingest.rest.adapter import open_session
@@ -162,20 +161,19 @@ class RotatingTokens(_OAuth):
         """Across processes. Raises ConfigurationError before a token is spent that could not be kept."""
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = FileLock(f"{self._file}.lock", mode=0o600)
-            acquire(
-                lock, self._app.patience.busy, f"{self._app.label}: another process is renewing the token"
+            lock = exclusive(
+                self._file.with_name(f"{self._file.name}.lock"),
+                self._app.patience.busy,
+                lambda _: VendorUnavailable(
+                    f"{self._app.label}: another process has been renewing the token for too long"
+                ),
+                purpose=f"{self._app.label}: another process is renewing the token",
+                private=True,
             )
-        except Timeout:
-            raise VendorUnavailable(
-                f"{self._app.label}: another process has been renewing the token for too long"
-            ) from None
         except OSError as error:
             raise self._cannot_keep(error) from None
-        try:
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def _cannot_keep(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(

@@ -11,7 +11,7 @@ from requests.exceptions import ConnectTimeout, ProxyError
 from urllib3.exceptions import ConnectTimeoutError, ReadTimeoutError
 from urllib3.exceptions import ProxyError as PoolProxyError
 
-from ingest.tls import fault
+from ingest.tls import explain_tls_error
 
 # A name that is not known may be one that a resolver has not heard of yet.
 _NAME_SECONDS = 10.0
@@ -60,7 +60,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _tls(cause: BaseException, host: str) -> Trouble | None:
     if not isinstance(cause, ssl.SSLError):
         return None
-    found = fault(cause, host)
+    found = explain_tls_error(cause, host)
     return Trouble(
         f"TLS with {host} fails: {found.text}",
         _CERTIFICATE_REMEDY if found.is_certificate else _PORT_REMEDY,

@@ -11,7 +11,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, Stored
 from ingest.errors import NoSuchTable, NothingLoaded, WarehouseUnavailable
-from ingest.instant import as_utc
+from ingest.instant import parse_stored_instant
 from ingest.settings import Settings
 from ingest.warehouse.lock import READER_SECONDS, reading_turn
 from ingest.warehouse.query import Answer as QueryAnswer
@@ -69,7 +69,7 @@ class StoredBookings:
             where = f"gone_at IS NULL AND {column} >= %s{before} AND booking_id > %s ORDER BY booking_id LIMIT {_IDS}"
             rows = self._ask(["booking_id", "loaded_at"], where, [vendor, account, since, *end, *place]).rows
             if rows:
-                yield [(row[0], as_utc(row[1])) for row in rows]
+                yield [(row[0], parse_stored_instant(row[1])) for row in rows]
             place = [rows[-1][0]] if len(rows) == _IDS else []
 
     def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> list[Stored]:
@@ -172,7 +172,7 @@ def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
 
 def _stored(row: Mapping[str, Any]) -> Stored:
     told: dict[str, Any] = {
-        name: as_utc(value) if value is not None and is_instant(name) else value
+        name: parse_stored_instant(value) if value is not None and is_instant(name) else value
         for name, value in row.items()
     }
     loaded_at = told.pop("loaded_at")

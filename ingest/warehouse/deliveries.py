@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ingest.clock import CLOCK_SKEW, later
+from ingest.clock import CLOCK_SKEW, add_span
 from ingest.errors import NoSuchTable, NothingLoaded
 from ingest.settings import Settings
 from ingest.vendors.trial import TRIAL
@@ -41,7 +41,7 @@ def has_event(settings: Settings, vendor: str, account: str, event_id: str) -> b
 
 def arrivals(settings: Settings, vendor: str, account: str) -> Arrivals:
     """Raises WarehouseUnavailable; where nothing was loaded yet, nothing came. Times of the future, of a clock that was wrong, are left out."""
-    latest = later(datetime.now(UTC), CLOCK_SKEW)
+    latest = add_span(datetime.now(UTC), CLOCK_SKEW)
     last = _ask(
         settings, f"SELECT max(received_at) {_EVENTS} AND received_at <= %s", [vendor, account, latest]
     )

@@ -4,13 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ingest.errors import WarehouseUnavailable
-from ingest.lock_file import acquire, holder
+from ingest.locks import exclusive
 from ingest.settings import WarehouseSettings
 
-_POLL_SECONDS = 0.005
 READER_SECONDS = 60.0
 
 
@@ -37,17 +34,17 @@ def warehouse_lock(settings: WarehouseSettings, patience: float) -> Iterator[Non
     if settings.duckdb_file is None:
         yield
         return
-    lock = FileLock(_lock_file(settings.duckdb_file), poll_interval=_POLL_SECONDS)
+    file = _lock_file(settings.duckdb_file)
+
+    def busy(holder: str) -> WarehouseUnavailable:
+        return WarehouseUnavailable(
+            f"another process has {settings.duckdb_file} open, for longer than {patience:.0f} s now{holder}"
+        )
+
+    purpose = f"the warehouse file {settings.duckdb_file} is in use"
     try:
-        acquire(lock, patience, f"the warehouse file {settings.duckdb_file} is in use")
-    except Timeout:
-        who = holder(Path(lock.lock_file))
-        raise WarehouseUnavailable(
-            f"another process has {settings.duckdb_file} open, for longer than {patience:.0f} s now{who}"
-        ) from None
+        lock = exclusive(file, patience, busy, purpose=purpose)
     except OSError as error:
-        raise WarehouseUnavailable(f"{lock.lock_file} cannot be made: {error.strerror}") from None
-    try:
+        raise WarehouseUnavailable(f"{file} cannot be made: {error.strerror}") from None
+    with lock:
         yield
-    finally:
-        lock.release()

@@ -1,6 +1,6 @@
 """Whether a running consumer's warehouse can be reached now, without dlt, whose pipelines are the loader's thread's affair."""
 
-from ingest.disk import may_use, write_trouble
+from ingest.disk import explain_unwritable, is_usable
 from ingest.errors import WarehouseUnavailable
 from ingest.settings import WarehouseSettings
 from ingest.warehouse.destination import POSTGRES, credentials
@@ -12,9 +12,9 @@ _CONNECT_SECONDS = 2
 def reach(settings: WarehouseSettings) -> None:
     """Raises WarehouseUnavailable. Of a destination other than DuckDB and PostgreSQL only a load can tell."""
     if file := settings.duckdb_file:
-        if trouble := write_trouble(file.parent):
+        if trouble := explain_unwritable(file.parent):
             raise WarehouseUnavailable(f"warehouse.credentials {file}: {trouble}")
-        if file.exists() and not may_use(file):
+        if file.exists() and not is_usable(file):
             raise WarehouseUnavailable(
                 f"warehouse.credentials {file} cannot be read and written by this user: change its owner or mode"
             )

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from filelock import FileLock, Timeout
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from ingest.clock import LOOKBACK_IN_DOUBT, is_future, is_recent
 from ingest.errors import ConfigurationError, LogUnavailable, PayloadError
 from ingest.event import digest
 from ingest.instant import format_instant, parse_instant
-from ingest.lock_file import holder
+from ingest.locks import exclusive
 from ingest.private_file import replace_private
 from receivers.reconcile.report import Counts
 
@@ -106,20 +105,16 @@ class Checkpoint:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes from reconciling the account. Raises LogUnavailable while one does."""
-        file = self._folder / f"{self._account}.reconcile.lock"
-        lock = FileLock(file)
-        try:
-            with self._usable():
-                lock.acquire(timeout=0)
-        except Timeout:
-            raise LogUnavailable(
-                f"another process is reconciling account {self._account}{holder(file)};"
-                " wait for it, or stop it"
-            ) from None
-        try:
+
+        def busy(holder: str) -> LogUnavailable:
+            return LogUnavailable(
+                f"another process is reconciling account {self._account}{holder}; wait for it, or stop it"
+            )
+
+        with self._usable():
+            lock = exclusive(self._folder / f"{self._account}.reconcile.lock", 0, busy)
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def start(self, since: datetime, until: datetime | None, now: datetime) -> "ProgressRecorder":
         """Resume a run that was asked for the same and was stopped, or begin anew. A dry run begins anew."""
@@ -235,8 +230,6 @@ class Checkpoint:
         """Turn an error of the disk into one that names the folder."""
         try:
             yield
-        except Timeout:
-            raise
         except OSError as error:
             raise LogUnavailable(
                 f"reconcile.state_dir {self._folder} cannot be used: {error.strerror or error}"

@@ -17,7 +17,6 @@ from ingest.clock import is_future
 from ingest.errors import IngestError, LogUnavailable, PayloadError
 from ingest.event import Event
 from ingest.loss import LOST
-from ingest.opening import open_reader
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 from receivers.reconcile.checkpoint import Checkpoint
@@ -92,7 +91,7 @@ class Losses:
     def _read_notes(self) -> Mapping[str, datetime]:
         """Return when the newest loss of each source was reported. Raises LogUnavailable."""
         newest: dict[str, datetime] = {}
-        reader = open_reader(self._settings, self._since, [self._settings.audit_topic])
+        reader = self._settings.build_log().reader(self._since, [self._settings.audit_topic])
         try:
             for stored in reader.records():
                 with suppress(PayloadError):  # not one of ours

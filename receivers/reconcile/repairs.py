@@ -1,36 +1,29 @@
 """The repairs of one account: gathered, appended to the log, loaded, and verified in the warehouse."""
 
-import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from datetime import datetime
 
 import structlog
 
 from ingest.booking import Booking
-from ingest.dead_letter import DeadLetter, append_letters
+from ingest.dead_letter import DeadLetter, append_dead_letters
 from ingest.errors import LogRefused, LogUnavailable
 from ingest.event import Event
-from ingest.log import Producer, append_apart
-from ingest.opening import read_backlog
+from ingest.log import APPEND_SECONDS, Producer, append_records
+from ingest.log.consumption import wait_until_consumed
 from ingest.settings import Settings
 from ingest.vendors import GONE
 from ingest.vendors.rest import AnyRest
-from ingest.waits import Wait
+from ingest.waits import STALLED_SECONDS, wait_while
 from ingest.warehouse.bookings import StoredBookings
 from receivers.reconcile.checkpoint import ProgressRecorder
 from receivers.reconcile.compare import Verdict, compare
-from receivers.spool.folder import spool_states
-
-T = TypeVar("T")
+from receivers.spool.folder import SpoolState, spool_states
 
 log = structlog.get_logger()
 
-APPEND_SECONDS = 30.0
-
 _MOST_EVENTS = 5000
 _MOST_BYTES = 8 * 1024 * 1024
-_LOOK_SECONDS = 0.1
-_STALLED_SECONDS = 60.0
 
 
 class Repairs:
@@ -65,7 +58,7 @@ class Repairs:
         if self._producer is None:
             return False
         wait_for_spools(self._settings)
-        wait_for_consumer(self._settings, self._topic)
+        wait_until_consumed(self._settings.build_log(), [self._topic])
         return True
 
     def add(self, event: Event, booking: Booking) -> None:
@@ -109,7 +102,7 @@ class Repairs:
     def set_aside(self, letter: DeadLetter) -> None:
         """Append a dead letter at once. Raises LogUnavailable."""
         if self._producer:
-            append_letters(self._producer, self._settings.dead_letter_topic, [letter], APPEND_SECONDS)
+            append_dead_letters(self._producer, self._settings.dead_letter_topic, [letter], APPEND_SECONDS)
 
 
 def append_events(settings: Settings, producer: Producer, topic: str, events: Sequence[Event]) -> None:
@@ -118,10 +111,10 @@ def append_events(settings: Settings, producer: Producer, topic: str, events: Se
     An event that the log refuses, because it is too large, becomes a dead letter and holds up no other.
     """
     records = [event.to_record() for event in events]
-    refused = append_apart(producer, topic, records, APPEND_SECONDS, "what was found")
+    refused = append_records(producer, topic, records, APPEND_SECONDS, "what was found")
     if refused:
         letters = [_refused_letter(Event.from_record(record), refusal) for record, refusal in refused]
-        append_letters(producer, settings.dead_letter_topic, letters, APPEND_SECONDS)
+        append_dead_letters(producer, settings.dead_letter_topic, letters, APPEND_SECONDS)
 
 
 def _refused_letter(event: Event, refusal: LogRefused) -> DeadLetter:
@@ -149,49 +142,19 @@ def wait_for_spools(settings: Settings) -> None:
     Raises LogUnavailable when nothing moves for a minute.
     """
 
-    def look() -> dict[str, object]:
-        """How many wait says little: more may come than are handed on."""
-        return {state.file: state.oldest for state in spool_states(settings) if state.records}
+    def filled() -> list[SpoolState]:
+        return [state for state in spool_states(settings) if state.records]
 
-    def stalled(_: object) -> str:
-        waiting = sum(state.records for state in spool_states(settings))
-        return (
-            f"{waiting} deliveries wait in the spool {settings.receiver.spool_dir}, and none was handed on for {_STALLED_SECONDS:.0f} s; they would"
-            " be counted as missed. Is `ingest up` or `ingest receive` running, and can it reach Kafka? Run this again when they are in the log"
+    def pending() -> dict[str, datetime | None] | None:
+        # The oldest record of each file: the number of records may grow while a spool is drained.
+        return {state.file: state.oldest for state in filled()} or None
+
+    def stalled(_: object) -> LogUnavailable:
+        waiting = sum(state.records for state in filled())
+        return LogUnavailable(
+            f"{waiting} deliveries wait in the spool {settings.receiver.spool_dir}, and none was handed on"
+            f" for {STALLED_SECONDS:.0f} s; they would be counted as missed. Is `ingest up` or `ingest receive`"
+            " running, and can it reach Kafka? Run this again when they are in the log"
         )
 
-    _wait(look, stalled, "this machine's spooled deliveries are not in the log yet")
-
-
-def wait_for_consumer(settings: Settings, topic: str) -> None:
-    """Until all that is in the topic now is loaded. Raises LogUnavailable when no consumer gets on with it."""
-    targets = {
-        entry.partition: entry.next for entry in read_backlog(settings) if entry.partition.topic == topic
-    }
-
-    def look() -> int:
-        committed = {entry.partition: entry.committed for entry in read_backlog(settings)}
-        return sum(max(0, target - committed.get(partition, 0)) for partition, target in targets.items())
-
-    def stalled(left: int) -> str:
-        return (
-            f"{left} records of {topic} are in the log, and no consumer has loaded any for {_STALLED_SECONDS:.0f} s:"
-            " is `ingest up` or `ingest consume` running? They are loaded when it is"
-        )
-
-    _wait(
-        look, stalled, f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log of {topic}"
-    )
-
-
-def _wait(look: Callable[[], T], stalled: Callable[[T], str], reason: str) -> None:
-    """Until there is nothing left; not for ever while it stays the same."""
-    before, moved_at = None, time.monotonic()
-    wait = Wait(f"{reason}; gives up when nothing moves for {_STALLED_SECONDS:.0f} s")
-    while left := look():
-        wait.look()
-        if left != before:
-            before, moved_at = left, time.monotonic()
-        if time.monotonic() - moved_at > _STALLED_SECONDS:
-            raise LogUnavailable(stalled(left))
-        time.sleep(_LOOK_SECONDS)
+    wait_while(pending, stalled, "this machine's spooled deliveries are not in the log yet")

@@ -16,7 +16,8 @@ from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
 from ingest.clock_file import read_clock_ahead, write_clock_ahead
 from ingest.duration import describe_skew
 from ingest.errors import ConfigurationError, IngestError, LogUnavailable, VendorUnavailable
-from ingest.log import Producer, durable
+from ingest.log import APPEND_SECONDS, Producer, wait_until_durable
+from ingest.log.consumption import wait_until_consumed
 from ingest.rest import Patience
 from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS
@@ -26,7 +27,7 @@ from ingest.warehouse.bookings import StoredBookings
 from receivers.reconcile.checkpoint import Checkpoint, End, Progress, ProgressRecorder
 from receivers.reconcile.compare import cut_windows
 from receivers.reconcile.ownership import Ownership
-from receivers.reconcile.repairs import APPEND_SECONDS, Repairs, wait_for_consumer
+from receivers.reconcile.repairs import Repairs
 from receivers.reconcile.report import Counts, Report
 from receivers.reconcile.sweep import Sweep
 
@@ -107,7 +108,7 @@ class Reconciler:
         if self._stop.is_set() or all(report.unrecorded for report in reports):
             return
         try:
-            wait_for_consumer(self._settings, self._settings.audit_topic)
+            wait_until_consumed(self._settings.build_log(), [self._settings.audit_topic])
         except LogUnavailable as error:  # they are in the log, and are loaded whenever a consumer runs
             log.warning("reconcile.not_loaded", why=str(error))
 
@@ -296,7 +297,7 @@ class AccountRun:
         if self.producer:
             records = [report.event().to_record()]
             appended = self.producer.append(self.settings.audit_topic, records)
-            durable(appended, APPEND_SECONDS, "what was found")
+            wait_until_durable(appended, APPEND_SECONDS, "what was found")
 
     @contextmanager
     def _reporting_failure(self) -> Iterator[None]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import orjson
 import structlog
-from filelock import FileLock, Timeout
 
 from ingest.errors import CommitFailed, LogHeld, LogRefused, LogUnavailable
+from ingest.locks import lock_orphan
 from ingest.log import Producer, Record, StoredRecord
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog, extent, group_lock
 from ingest.private_file import replace_private
@@ -169,11 +169,10 @@ def waiting_topics(path: Path) -> list[str]:
 
 def is_held(path: Path) -> bool:
     """Whether a process that runs has the file."""
-    lock = FileLock(group_lock(path, _GROUP), mode=0o600)
     try:
-        with lock.acquire(timeout=0):
+        with lock_orphan(group_lock(path, _GROUP)):
             return False
-    except Timeout:
+    except BlockingIOError:
         return True
     except OSError:
         return False

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import structlog
 
-from ingest.disk import write_trouble
+from ingest.disk import explain_unwritable
 from ingest.duration import describe_duration
 from ingest.errors import LogUnavailable
 from ingest.finding import Finding, State, failure, ok, warning
 from ingest.log import Producer
 from ingest.log.sqlite import extent
-from ingest.opening import open_producer, sqlite_path
 from ingest.settings import Settings
 from ingest.undone import judge_undone
 from receivers.spool import SpoolingProducer
@@ -39,8 +38,8 @@ def open_spooling(settings: Settings) -> Producer:
 
     Raises ConfigurationError where the spool is another receiver's. A spool that cannot be used is no reason to refuse what Kafka would take.
     """
-    producer = open_producer(settings)
-    if sqlite_path(settings):
+    producer = settings.build_log().producer()
+    if not settings.uses_spool:
         return producer
     receiver = settings.receiver
     require_own_spool(settings)
@@ -62,11 +61,11 @@ def check_spool(settings: Settings) -> list[Finding]:
     folder = Path(settings.receiver.spool_dir)
     try:
         waiting = sum(state.records for state in spool_states(settings))
-        if not sqlite_path(settings):
+        if settings.uses_spool:
             _room(settings)
     except LogUnavailable as error:
         return [failure("spool", error)]
-    if not sqlite_path(settings):
+    if settings.uses_spool:
         return [ok("spool", f"{folder} can be written to, {waiting} records wait there")]
     if waiting:
         return [
@@ -92,7 +91,7 @@ def readiness(settings: Settings, probe: Callable[[], None]) -> list[Finding]:
     try:
         probe()
     except LogUnavailable as error:
-        if sqlite_path(settings):
+        if not settings.uses_spool:
             return [failure("log", error)]
         return [*_without_log(settings, error), *_undone(settings)]
     return [ok("log", f"{settings.log} takes records"), *_without_spool(settings), *_undone(settings)]
@@ -116,7 +115,7 @@ def _undone(settings: Settings) -> list[Finding]:
 
 def _without_spool(settings: Settings) -> list[Finding]:
     """What a receiver of Kafka's lacks that has no spool to fall back on."""
-    if sqlite_path(settings):
+    if not settings.uses_spool:
         return []
     try:
         _room_in_file(settings)
@@ -148,7 +147,7 @@ def _room_in_file(settings: Settings) -> None:
 def _room(settings: Settings) -> list[SpoolState]:
     """The spool's files. Raises LogUnavailable when no more records fit into it."""
     folder = Path(settings.receiver.spool_dir)
-    if trouble := write_trouble(folder):
+    if trouble := explain_unwritable(folder):
         raise LogUnavailable(f"receiver.spool_dir {folder}: {trouble}")
     states = spool_states(settings)
     if states and all(state.bytes >= settings.receiver.spool_limit for state in states):

@@ -8,7 +8,6 @@ from pathlib import Path
 import structlog
 
 from ingest.errors import LogUnavailable
-from ingest.opening import open_producer
 from ingest.settings import Settings
 from ingest.telemetry import SPOOL_OLDEST_SECONDS, SPOOL_RECORDS
 from receivers.spool.file import SpoolFile
@@ -41,7 +40,7 @@ def _empty(files: Sequence[str], settings: Settings) -> None:
     topics, limit = settings.topics(), settings.receiver.spool_limit
     with ExitStack() as opened:
         spools = [opened.enter_context(closing(SpoolFile(Path(file), topics, limit))) for file in files]
-        producer = opened.enter_context(closing(open_producer(settings)))
+        producer = opened.enter_context(closing(settings.build_log().producer()))
         _tell(spools)
         for spool in spools:
             while spool.drain(producer):

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
-from filelock import FileLock, Timeout
 
 from ingest.errors import ConfigurationError, PayloadError, VendorUnavailable
 from ingest.instant import format_instant, parse_instant
-from ingest.lock_file import acquire, holder
+from ingest.locks import exclusive
 from ingest.private_file import replace_private
 
 _LOCK_SECONDS = 120.0
@@ -55,22 +54,15 @@ class StateFile:
         Raises VendorUnavailable when that takes too long, ConfigurationError when the folder cannot be made.
         """
         self._make_folder()
-        lock = FileLock(self._file.with_suffix(".lock"))
-        try:
-            acquire(
-                lock,
-                _LOCK_SECONDS,
-                f"another process is changing the subscriptions of account {self.account}",
+
+        def busy(holder: str) -> VendorUnavailable:
+            return VendorUnavailable(
+                f"another process has been changing the subscriptions of account {self.account} for too long{holder}"
             )
-        except Timeout:
-            who = holder(Path(lock.lock_file))
-            raise VendorUnavailable(
-                f"another process has been changing the subscriptions of account {self.account} for too long{who}"
-            ) from None
-        try:
+
+        purpose = f"another process is changing the subscriptions of account {self.account}"
+        with exclusive(self._file.with_suffix(".lock"), _LOCK_SECONDS, busy, purpose=purpose):
             yield
-        finally:
-            lock.release()
 
     def read(self) -> State:
         """What makes no sense is not remembered. Raises ConfigurationError."""

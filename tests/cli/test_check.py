@@ -30,7 +30,7 @@ def test_credentials_that_only_sync_can_use_are_no_promise_of_reconciliation(tmp
             "webhook_secrets": "only-for-tests",
             "api": "v2",
         }
-        told = {"vendor": "appointedd", **given, **side.dialect.dialect.settings(), **side.dialect.settings()}
+        told = {"vendor": "appointedd", **given, **side.dialect.account.settings(), **side.dialect.settings()}
         environ = {f"INGEST_ACCOUNTS__SALES__{name.upper()}": str(value) for name, value in told.items()}
         result = ingest(tmp_path, "check", INGEST_PUBLIC_URL="https://hooks.example.com", **environ)
         refused = ingest(

@@ -16,7 +16,7 @@ import pytest
 from ingest import port_owner
 from ingest.cli.check import local
 from ingest.cli.check.network import check_clock, check_public_url, judge_answer, judge_clock
-from ingest.disk import strange_file
+from ingest.disk import find_unusable_file
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, State
 from ingest.settings import Settings
@@ -166,7 +166,7 @@ def test_another_programs_port_is_named_with_its_command() -> None:
         [sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(port)], stderr=subprocess.DEVNULL
     ) as other:
         try:
-            while port_owner.owner_of(port) is None:
+            while port_owner.find_port_owner(port) is None:
                 assert other.poll() is None
             [found] = local.check_listeners(settings(receiver={"port": port}))
         finally:
@@ -210,10 +210,10 @@ def test_what_a_run_as_root_left_behind_is_told_to_who_runs_it_now() -> None:
         Path(folder).chmod(0o755)
         left = Path(folder) / "sales.json"
         left.touch(mode=0o600)
-        assert strange_file(Path(folder)) is None
+        assert find_unusable_file(Path(folder)) is None
         os.seteuid(_NOBODY)
         try:
-            found = strange_file(Path(folder))
+            found = find_unusable_file(Path(folder))
         finally:
             os.seteuid(0)
     assert found == left

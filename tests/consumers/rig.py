@@ -16,7 +16,6 @@ from consumers.loader import Loader
 from consumers.warehouse import Warehouse
 from ingest.event import Event
 from ingest.log import Consumer, Producer, Record
-from ingest.opening import open_consumer, open_producer, read_backlog
 from ingest.settings import Settings
 from ingest.warehouse.query import query
 from tests.consumers.samples import TOPIC
@@ -51,8 +50,8 @@ class Rig:
     def __init__(self, tree: Tree) -> None:
         self.settings = Settings.model_validate(tree)
         self.warehouse = Warehouse(self.settings)
-        self.consumer: Consumer = open_consumer(self.settings)
-        self.producer: Producer = open_producer(self.settings)
+        self.consumer: Consumer = self.settings.build_log().consumer()
+        self.producer: Producer = self.settings.build_log().producer()
         self.loader = Loader(self.settings, self.consumer, self.producer, self.warehouse)
 
     def close(self) -> None:
@@ -81,7 +80,7 @@ class Rig:
 
     def lag_outside(self) -> int:
         """The same, from any thread, while the loader runs."""
-        return sum(entry.lag for entry in read_backlog(self.settings))
+        return sum(entry.lag for entry in self.settings.build_log().backlog())
 
     def written(self, topic: str) -> int:
         """Records ever appended to a topic."""
@@ -174,4 +173,4 @@ class Command:
 
     def lag(self) -> int:
         """Records that are not committed, seen from outside."""
-        return sum(entry.lag for entry in read_backlog(self.settings))
+        return sum(entry.lag for entry in self.settings.build_log().backlog())

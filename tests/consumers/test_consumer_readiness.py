@@ -10,7 +10,6 @@ from consumers.run import _probes
 from ingest.cli.reconcile import _probes as reconcile_probes
 from ingest.errors import WarehouseUnavailable
 from ingest.finding import Finding
-from ingest.opening import open_producer
 from ingest.readiness import Readiness
 from ingest.settings import Settings
 from ingest.warehouse.query import query
@@ -24,7 +23,7 @@ def failing(rig: Rig, **other: object) -> dict[str, Finding]:
     settings = rig.settings.model_copy(update=other)
     return {
         finding.check: finding
-        for finding in Readiness(_probes(settings, rig.loader), patience=PATIENCE).findings()
+        for finding in Readiness(_probes(settings, rig.loader), timeout=PATIENCE).findings()
         if finding.failed
     }
 
@@ -71,7 +70,7 @@ def test_a_server_that_is_gone_is_a_reason_at_once(postgres_rig: Rig, postgres: 
 
 def test_a_reconciliation_needs_log_warehouse_and_a_place_for_its_state(rig: Rig, tmp_path: Path) -> None:
     assert not any(
-        finding.failed for finding in Readiness(reconcile_probes(rig.settings), patience=PATIENCE).findings()
+        finding.failed for finding in Readiness(reconcile_probes(rig.settings), timeout=PATIENCE).findings()
     )
     (tmp_path / "occupied").write_text("a file")
     settings = Settings.model_validate(
@@ -84,7 +83,7 @@ def test_a_reconciliation_needs_log_warehouse_and_a_place_for_its_state(rig: Rig
     )
     found = {
         finding.check: finding
-        for finding in Readiness(reconcile_probes(settings), patience=PATIENCE).findings()
+        for finding in Readiness(reconcile_probes(settings), timeout=PATIENCE).findings()
     }
     assert {name for name, finding in found.items() if finding.failed} == {"log", "state_dir"}
     assert "reconcile.state_dir" in found["state_dir"].detail
@@ -124,7 +123,7 @@ def test_a_broker_that_is_killed_under_a_running_consumer_is_told_until_it_is_ba
             )
             broker.start()
             until(lambda: reasons() == [], "it is ready again")
-            with closing(open_producer(command.settings)) as producer:
+            with closing(command.settings.build_log().producer()) as producer:
                 producer.append(TOPIC, [sample(1).to_record()]).result(PATIENCE)
             until(lambda: command.lag() == 0, "it loads again")
     finally:

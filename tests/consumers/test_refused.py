@@ -144,7 +144,7 @@ class SilentProducer:
 def test_nothing_is_committed_when_the_log_does_not_take_a_dead_letter_in_time(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "_APPEND_SECONDS", 0.01)
+    monkeypatch.setattr(loader, "APPEND_SECONDS", 0.01)
     rig.loader._producer = SilentProducer()
     rig.append_records(TOPIC, unreadable(1))
     with pytest.raises(LogUnavailable):

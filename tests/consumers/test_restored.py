@@ -14,7 +14,6 @@ from ingest.errors import NothingLoaded
 from ingest.event import Event
 from ingest.log import Partition, Record
 from ingest.loss import LOST
-from ingest.opening import open_reader
 from tests.consumers.rig import Rig, Tree, changed, opened, until
 from tests.consumers.samples import TOPIC, sample
 
@@ -210,6 +209,6 @@ def test_a_log_that_was_restored_is_told_and_its_accounts_are_to_be_reconciled(
             until(lambda: rig.lag_outside() == 0, "the note too is read")
         [line] = [line for line in logged if line["event"] == "log.changed"]
         assert (line["topic"], line["before"], line["read_again_from"]) == (TOPIC, 3, 1)
-        with closing(open_reader(rig.settings, None, [rig.settings.audit_topic])) as reader:
+        with closing(rig.settings.build_log().reader(None, [rig.settings.audit_topic])) as reader:
             [note] = [Event.from_record(one.record) for one in reader.records()]
     assert (note.type, note.source) == (LOST, "/oncehub/support")

@@ -15,7 +15,7 @@ from consumers.dead_letters.reading import Reader
 from consumers.dead_letters.redrive import Redrive
 from consumers.rows import Row
 from consumers.warehouse import Warehouse
-from ingest.dead_letter import DeadLetter, append_letters
+from ingest.dead_letter import DeadLetter, append_dead_letters
 from ingest.errors import (
     LoadRefused,
     LogUnavailable,
@@ -175,7 +175,7 @@ def test_a_letter_that_the_log_does_not_take_is_shortened_and_the_others_stay_wh
 ) -> None:
     small, large = letter(b"small"), letter(data)
     log = SmallLog(80_000)
-    append_letters(log, DEAD, [small, large], 1.0)
+    append_dead_letters(log, DEAD, [small, large], 1.0)
     assert log.taken[DEAD][0] == small.to_record()
     kept = log.taken[DEAD][1]
     assert (len(kept.value), kept.headers["ce_id"], kept.headers["dl_sha256"]) == (
@@ -188,14 +188,14 @@ def test_a_letter_that_the_log_does_not_take_is_shortened_and_the_others_stay_wh
 
 def test_a_letter_with_headers_beyond_all_bounds_is_kept_without_them() -> None:
     log = SmallLog(80_000)
-    append_letters(log, DEAD, [letter(b"{}", headers={"ce_id": "E1", "ce_more": "m" * 90_000})], 1.0)
+    append_dead_letters(log, DEAD, [letter(b"{}", headers={"ce_id": "E1", "ce_more": "m" * 90_000})], 1.0)
     assert (log.taken[DEAD][0].value, log.taken[DEAD][0].headers["dl_headers"]) == (b"{}", "{}")
 
 
 def test_a_log_that_takes_no_letter_is_told() -> None:
     log = SmallLog(10)
     with pytest.raises(LogUnavailable):
-        append_letters(log, DEAD, [letter(b"")], 1.0)
+        append_dead_letters(log, DEAD, [letter(b"")], 1.0)
 
 
 def test_a_letter_that_was_cut_in_the_log_is_redriven_from_where_it_came(desk: Desk) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.dead_letter import REMOVED, kept_headers, kept_query
+from ingest.dead_letter import REMOVED, redact_headers, redact_query
 from ingest.errors import PayloadError
 from ingest.event import Event
 from ingest.log import Record
@@ -94,7 +94,7 @@ def test_what_others_wrote_to_a_topic_is_kept_without_what_may_be_a_credential(d
 
 @given(st.text(st.characters(codec="latin-1")), st.sampled_from(["domain", "type", "token", "sig"]))
 def test_only_needed_parameters_keep_their_value(value: str, name: str) -> None:
-    kept = kept_query(f"{name}={value.replace('&', '')}", {"domain", "type"})
+    kept = redact_query(f"{name}={value.replace('&', '')}", {"domain", "type"})
     assert kept == (f"{name}={value.replace('&', '')}" if name in {"domain", "type"} else f"{name}={REMOVED}")
 
 
@@ -105,7 +105,7 @@ def test_only_needed_parameters_keep_their_value(value: str, name: str) -> None:
     )
 )
 def test_headers_of_any_kind_are_bounded(headers: dict[str, str]) -> None:
-    kept = kept_headers([*headers.items(), ("x-bookeo-messageid", "m" * 150)], {"x-bookeo-messageid"})
+    kept = redact_headers([*headers.items(), ("x-bookeo-messageid", "m" * 150)], {"x-bookeo-messageid"})
     assert kept["x-bookeo-messageid"] == "m" * 150
     assert set(kept.values()) - set(headers.values()) <= {REMOVED, "m" * 150}
 
@@ -117,7 +117,7 @@ def test_the_records_of_events_need_no_other_header() -> None:
             Record(
                 "",
                 event.data,
-                kept_headers(event.to_record().headers.items(), list(event.to_record().headers)),
+                redact_headers(event.to_record().headers.items(), list(event.to_record().headers)),
             )
         )
         == event

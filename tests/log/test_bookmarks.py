@@ -1,4 +1,4 @@
-"""Bookmarks: few enough for a commit, close enough that little is read again, and each of one record alone."""
+"""Bookmarks are few enough for a commit, and close enough that little is read again."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Records that Kafka's retention deleted before they were read: told once, and never mistaken for something else."""
+"""Records that Kafka's retention deleted before they were read are reported once."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -12,9 +12,8 @@ from structlog.testing import capture_logs
 from ingest.errors import LogUnavailable
 from ingest.log import Consumer, Partition
 from ingest.log.kafka import KafkaLogConsumer
-from ingest.opening import open_consumer, open_producer
 from ingest.settings import ConsumerSettings, Settings
-from tests.log.harness import KafkaLog, append, numbered, read, values
+from tests.log.harness import KafkaFixture, append, numbered, read, values
 
 pytestmark = pytest.mark.kafka
 
@@ -22,7 +21,7 @@ Told = list[tuple[Partition, int]]
 
 
 @pytest.fixture
-def one(kafka_log: KafkaLog) -> KafkaLog:
+def one(kafka_log: KafkaFixture) -> KafkaFixture:
     """Whose topics have one partition each."""
     kafka_log.settings = kafka_log.settings.model_copy(update={"partitions": 1})
     return kafka_log
@@ -33,7 +32,7 @@ def told() -> Told:
     return []
 
 
-def open_telling(log: KafkaLog, told: Told) -> Consumer:
+def open_telling(log: KafkaFixture, told: Told) -> Consumer:
     consumer = KafkaLogConsumer(
         log.servers, log.settings, log.group, [log.topic, log.other_topic], lambda *gone: told.append(gone)
     )
@@ -41,13 +40,13 @@ def open_telling(log: KafkaLog, told: Told) -> Consumer:
     return consumer
 
 
-def delete_before(log: KafkaLog, offset: int) -> None:
+def delete_before(log: KafkaFixture, offset: int) -> None:
     """As retention does, only at once."""
     with closing(KafkaAdminClient(bootstrap_servers=log.servers)) as admin:
         admin.delete_records({TopicPartition(log.topic, 0): offset})
 
 
-def commit_of(log: KafkaLog) -> int:
+def commit_of(log: KafkaFixture) -> int:
     with closing(KafkaAdminClient(bootstrap_servers=log.servers)) as admin:
         offset: int = admin.list_group_offsets({log.group: [TopicPartition(log.topic, 0)]})[log.group][
             TopicPartition(log.topic, 0)
@@ -63,7 +62,7 @@ def poll_until(consumer: Consumer, seen: Callable[[], object], polls: Sequence[i
     pytest.fail("it never came to pass")
 
 
-def test_what_was_deleted_while_no_consumer_ran_is_told_once(one: KafkaLog, told: Told) -> None:
+def test_what_was_deleted_while_no_consumer_ran_is_told_once(one: KafkaFixture, told: Told) -> None:
     append(one.producer(), one.topic, *numbered(10))
     first = open_telling(one, told)
     first.commit(read(first, 2))
@@ -81,7 +80,7 @@ def test_what_was_deleted_while_no_consumer_ran_is_told_once(one: KafkaLog, told
     assert told == [(Partition(one.topic), 5)]
 
 
-def test_it_is_told_once_though_nothing_newer_ever_comes(one: KafkaLog, told: Told) -> None:
+def test_it_is_told_once_though_nothing_newer_ever_comes(one: KafkaFixture, told: Told) -> None:
     append(one.producer(), one.topic, *numbered(10))
     first = open_telling(one, told)
     first.commit(read(first, 2)[:1])
@@ -94,7 +93,7 @@ def test_it_is_told_once_though_nothing_newer_ever_comes(one: KafkaLog, told: To
     assert told == [(Partition(one.topic), 9)]
 
 
-def test_what_was_deleted_under_a_consumer_that_could_not_load_is_told(one: KafkaLog, told: Told) -> None:
+def test_what_was_deleted_under_a_consumer_that_could_not_load_is_told(one: KafkaFixture, told: Told) -> None:
     append(one.producer(), one.topic, *numbered(10))
     consumer = open_telling(one, told)
     consumer.commit(read(consumer, 10)[:2])
@@ -107,14 +106,14 @@ def test_what_was_deleted_under_a_consumer_that_could_not_load_is_told(one: Kafk
     assert told == [(Partition(one.topic), 5)]
 
 
-def test_a_group_that_is_new_misses_nothing(one: KafkaLog, told: Told) -> None:
+def test_a_group_that_is_new_misses_nothing(one: KafkaFixture, told: Told) -> None:
     append(one.producer(), one.topic, *numbered(10))
     delete_before(one, 7)
     assert values(read(open_telling(one, told), 3)) == [b"7", b"8", b"9"]
     assert told == []
 
 
-def test_what_was_read_may_go(one: KafkaLog, told: Told) -> None:
+def test_what_was_read_may_go(one: KafkaFixture, told: Told) -> None:
     append(one.producer(), one.topic, *numbered(10))
     consumer = open_telling(one, told)
     consumer.commit(read(consumer, 10))
@@ -126,7 +125,7 @@ def test_what_was_read_may_go(one: KafkaLog, told: Told) -> None:
     assert told == []
 
 
-def test_the_markers_of_a_transaction_are_no_records_that_are_gone(one: KafkaLog, told: Told) -> None:
+def test_the_markers_of_a_transaction_are_no_records_that_are_gone(one: KafkaFixture, told: Told) -> None:
     append(one.producer(), one.topic, *numbered(1))
     foreign = KafkaProducer(bootstrap_servers=one.servers, transactional_id=one.group)
     foreign.init_transactions()
@@ -140,16 +139,16 @@ def test_the_markers_of_a_transaction_are_no_records_that_are_gone(one: KafkaLog
     assert told == []
 
 
-def test_it_is_logged_and_counted(one: KafkaLog) -> None:
+def test_it_is_logged_and_counted(one: KafkaFixture) -> None:
     chosen = {"topic_prefix": one.group, "kafka": one.settings, "consumer": ConsumerSettings(group=one.group)}
     settings = Settings(log="kafka://" + ",".join(one.servers), **chosen)
     one.topic = settings.topic("calendly")
-    with closing(open_producer(settings)) as producer:
+    with closing(settings.build_log().producer()) as producer:
         append(producer, one.topic, *numbered(5))
-    with closing(open_consumer(settings)) as consumer:
+    with closing(settings.build_log().consumer()) as consumer:
         consumer.commit(read(consumer, 5)[:1])
     delete_before(one, 3)
-    with capture_logs() as logged, closing(open_consumer(settings)) as consumer:
+    with capture_logs() as logged, closing(settings.build_log().consumer()) as consumer:
         read(consumer, 2)
     assert (
         REGISTRY.get_sample_value("ingest_deleted_unread_total", {"topic": one.topic, "partition": "0"}) == 2
@@ -164,21 +163,21 @@ def test_it_is_logged_and_counted(one: KafkaLog) -> None:
 
 
 def test_what_was_fetched_is_read_again_when_it_could_not_be_found_out(
-    one: KafkaLog, told: Told, monkeypatch: pytest.MonkeyPatch
+    one: KafkaFixture, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(one.producer(), one.topic, *numbered(3))
     consumer = open_telling(one, told)
     assert isinstance(consumer, KafkaLogConsumer)
-    look = consumer._deleted.look
+    check = consumer._deleted.check
     failures: list[object] = []
 
     def fail_once(fetched: object, generation: int) -> None:
         if fetched and not failures:
             failures.append(fetched)
             raise KafkaTimeoutError("the brokers went away")
-        look(fetched, generation)  # type: ignore[arg-type]  # it is what it was given
+        check(fetched, generation)  # type: ignore[arg-type]  # it is what it was given
 
-    monkeypatch.setattr(consumer._deleted, "look", fail_once)
+    monkeypatch.setattr(consumer._deleted, "check", fail_once)
     with pytest.raises(LogUnavailable, match="went away"):
         read(consumer, 3)
     assert values(read(consumer, 3)) == [b"0", b"1", b"2"]

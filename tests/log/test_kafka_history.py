@@ -1,4 +1,4 @@
-"""A Kafka log that is not the one the group's position was taken in: whatever was not read in this one is read."""
+"""A Kafka log that is not the one in which the group's position was taken is read again."""
 
 import time
 from collections.abc import Callable
@@ -8,29 +8,29 @@ import pytest
 from kafka import KafkaAdminClient, OffsetAndMetadata, TopicPartition
 
 from ingest.errors import CommitFailed
-from ingest.log import Change, Consumer, Partition, Record, StoredRecord
+from ingest.log import Consumer, Partition, PositionChange, Record, StoredRecord
 from ingest.log.kafka import KafkaLogConsumer, history
 from tests.kafka.broker import Broker
-from tests.log.harness import PATIENCE, KafkaLog, append, numbered, read, values
+from tests.log.harness import PATIENCE, KafkaFixture, append, numbered, read, values
 
 pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture
-def one(kafka_log: KafkaLog) -> KafkaLog:
+def one(kafka_log: KafkaFixture) -> KafkaFixture:
     """Whose topics have one partition each."""
     kafka_log.settings = kafka_log.settings.model_copy(update={"partitions": 1})
     return kafka_log
 
 
-def opened(log: KafkaLog) -> KafkaLogConsumer:
+def opened(log: KafkaFixture) -> KafkaLogConsumer:
     consumer = log.consumer()
     assert isinstance(consumer, KafkaLogConsumer)
     return consumer
 
 
-def make_anew(log: KafkaLog, *records: Record) -> None:
-    """Deletes the topic and makes it again, with these records in it."""
+def make_anew(log: KafkaFixture, *records: Record) -> None:
+    """Delete the topic, and make it again with these records."""
     with closing(KafkaAdminClient(bootstrap_servers=log.servers)) as admin:
         admin.delete_topics([log.topic])
         deadline = time.monotonic() + PATIENCE
@@ -55,7 +55,7 @@ def read_until(consumer: Consumer, enough: Callable[[list[StoredRecord]], bool])
     return found
 
 
-def commit_of(log: KafkaLog) -> OffsetAndMetadata:
+def commit_of(log: KafkaFixture) -> OffsetAndMetadata:
     partition = TopicPartition(log.topic, 0)
     with closing(KafkaAdminClient(bootstrap_servers=log.servers)) as admin:
         found: OffsetAndMetadata = admin.list_group_offsets({log.group: [partition]})[log.group][partition]
@@ -66,7 +66,7 @@ def commit_of(log: KafkaLog) -> OffsetAndMetadata:
     "count", [4, 10, 25], ids=["shorter than it was", "as long as it was", "longer than it was"]
 )
 def test_a_topic_that_is_made_anew_while_no_consumer_runs_is_read_from_its_beginning(
-    one: KafkaLog, count: int
+    one: KafkaFixture, count: int
 ) -> None:
     append(one.producer(), one.topic, *numbered(10))
     first = opened(one)
@@ -80,22 +80,22 @@ def test_a_topic_that_is_made_anew_while_no_consumer_runs_is_read_from_its_begin
     "count", [4, 10, 25], ids=["shorter than it was", "as long as it was", "longer than it was"]
 )
 def test_a_topic_that_is_made_anew_under_a_consumer_is_read_from_its_beginning(
-    one: KafkaLog, count: int, monkeypatch: pytest.MonkeyPatch
+    one: KafkaFixture, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "_LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(history, "_COMPARE_EVERY_SECONDS", 1.0)
     append(one.producer(), one.topic, *numbered(10))
     consumer = opened(one)
     consumer.commit(read(consumer, 10))
     make_anew(one, *numbered(count, start=100))
     found = read_until(consumer, lambda found: len(found) >= count)
     assert values(found) == values_from(100, count)
-    assert consumer.changes() == [Change(Partition(one.topic), 10, 0)]
+    assert consumer.changes() == [PositionChange(Partition(one.topic), 10, 0)]
     assert consumer.changes() == []
     consumer.commit(found)
     assert commit_of(one).offset == count
 
 
-def test_what_was_polled_before_a_topic_was_made_anew_is_not_committed_in_it(one: KafkaLog) -> None:
+def test_what_was_polled_before_a_topic_was_made_anew_is_not_committed_in_it(one: KafkaFixture) -> None:
     append(one.producer(), one.topic, *numbered(5))
     consumer = opened(one)
     polled = read(consumer, 5)
@@ -105,7 +105,7 @@ def test_what_was_polled_before_a_topic_was_made_anew_is_not_committed_in_it(one
     assert values(read_until(consumer, lambda found: len(found) >= 10)) == values_from(100, 10)
 
 
-def test_a_position_without_bookmarks_is_trusted(one: KafkaLog) -> None:
+def test_a_position_without_bookmarks_is_trusted(one: KafkaFixture) -> None:
     append(one.producer(), one.topic, *numbered(10))
     first = opened(one)
     read(first, 10)
@@ -116,7 +116,7 @@ def test_a_position_without_bookmarks_is_trusted(one: KafkaLog) -> None:
     assert again.changes() == []
 
 
-def test_a_commit_keeps_bookmarks_and_the_load_that_it_needed(one: KafkaLog) -> None:
+def test_a_commit_keeps_bookmarks_and_the_load_that_it_needed(one: KafkaFixture) -> None:
     append(one.producer(), one.topic, *numbered(40))
     consumer = opened(one)
     for number in range(40):
@@ -131,7 +131,7 @@ def test_a_commit_keeps_bookmarks_and_the_load_that_it_needed(one: KafkaLog) -> 
     assert kept.log
 
 
-def test_a_consumer_reads_again_from_a_bookmark_and_so_does_the_next(one: KafkaLog) -> None:
+def test_a_consumer_reads_again_from_a_bookmark_and_so_does_the_next(one: KafkaFixture) -> None:
     append(one.producer(), one.topic, *numbered(10))
     consumer = opened(one)
     consumer.commit(read(consumer, 4), "first")
@@ -151,8 +151,8 @@ def test_a_consumer_reads_again_from_a_bookmark_and_so_does_the_next(one: KafkaL
 def test_what_a_log_gets_after_it_lost_its_tail_is_read(
     broker: Broker, more: int, *, away: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "_LOOK_SECONDS", 1.0)
-    with closing(KafkaLog(broker.servers, partitions=1)) as log:
+    monkeypatch.setattr(history, "_COMPARE_EVERY_SECONDS", 1.0)
+    with closing(KafkaFixture(broker.servers, partitions=1)) as log:
         producer, consumer = log.producer(), opened(log)
         for record in numbered(10):
             append(producer, log.topic, record)
@@ -177,7 +177,7 @@ def test_what_a_log_gets_after_it_lost_its_tail_is_read(
 def test_commits_that_are_restored_with_the_log_are_older_than_what_the_consumer_knows(
     broker: Broker,
 ) -> None:
-    with closing(KafkaLog(broker.servers, partitions=1)) as log:
+    with closing(KafkaFixture(broker.servers, partitions=1)) as log:
         producer, consumer = log.producer(), opened(log)
         for record in numbered(10):
             append(producer, log.topic, record)

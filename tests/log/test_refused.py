@@ -10,8 +10,7 @@ import pytest
 
 from consumers.replay import Replay, Wanted
 from ingest.errors import LogUnavailable
-from ingest.log import Record, append_apart
-from ingest.opening import open_producer, open_reader
+from ingest.log import Record, append_records
 from ingest.settings import Settings
 from receivers.reconcile.repairs import append_events
 from tests.consumers.rig import tree_for
@@ -22,14 +21,14 @@ from tests.log.small import SmallLog
 def test_those_that_are_refused_are_returned_and_the_others_appended() -> None:
     log = SmallLog(100)
     records = [Record("", bytes(size)) for size in (1, 200, 2, 300, 3)]
-    refused = append_apart(log, "topic", records, 1.0, "what was found")
+    refused = append_records(log, "topic", records, 1.0, "what was found")
     assert [len(record.value) for record, _ in refused] == [200, 300]
     assert [len(record.value) for record in log.taken["topic"]] == [1, 2, 3]
 
 
 def test_nothing_is_appended_where_nothing_is_to_be() -> None:
     log = SmallLog(100)
-    assert append_apart(log, "topic", [], 1.0, "what was found") == []
+    assert append_records(log, "topic", [], 1.0, "what was found") == []
 
 
 def test_what_a_reconciliation_found_and_the_log_refuses_becomes_a_dead_letter_once(tmp_path: Path) -> None:
@@ -60,16 +59,16 @@ class AwayLog(SmallLog):
 
 def test_a_log_that_is_away_is_no_refusal() -> None:
     with pytest.raises(LogUnavailable, match="away"):
-        append_apart(AwayLog(1), "topic", [Record("", b"")], 1.0, "what was found")
+        append_records(AwayLog(1), "topic", [Record("", b"")], 1.0, "what was found")
 
 
 def test_what_a_replay_cannot_append_again_is_counted_and_the_rest_is_replayed(tmp_path: Path) -> None:
     settings = Settings.model_validate(tree_for(tmp_path))
-    with closing(open_producer(settings)) as producer:
+    with closing(settings.build_log().producer()) as producer:
         producer.append(
             TOPIC, [sample(1, "B1").to_record(), sample(2, "B2", note="n" * 9000).to_record()]
         ).result(10)
-    with closing(open_reader(settings, None)) as reader:
+    with closing(settings.build_log().reader(None)) as reader:
         log, replay = SmallLog(5000), Replay(settings, reader, None, Wanted())
         replay._append(log, list(reader.records()))
     assert [record.headers["ce_subject"] for record in log.taken[TOPIC]] == ["B1"]

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from ingest.admin import build_admin, serve_admin
 from ingest.errors import ConfigurationError
-from ingest.probing import AppendProbe
+from ingest.log_probes import AppendProbe
 from ingest.settings import ReceiverSettings
 from receivers.spool.folder import readiness
 from tests.receivers.conftest import Start

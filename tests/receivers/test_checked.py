@@ -42,10 +42,10 @@ def test_a_port_of_our_own_is_no_trouble(start: Start) -> None:
 @on_linux
 def test_the_workers_of_a_receiver_are_recognised(start: Start) -> None:
     receiver = start(INGEST_RECEIVER__WORKERS="2")
-    owner = port_owner.owner_of(receiver.port)
+    owner = port_owner.find_port_owner(receiver.port)
     assert owner is not None
     assert owner.is_ingest
     for pid in receiver.children():
-        worker = port_owner._owner(pid)
+        worker = port_owner._process(pid)
         assert worker is not None
         assert worker.is_ingest

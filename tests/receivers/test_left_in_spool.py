@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from ingest.errors import LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
-from ingest.probing import AppendProbe
+from ingest.log_probes import AppendProbe
 from ingest.settings import ReceiverSettings, Settings
 from receivers.server import _readiness
 from receivers.spool.file import SpoolFile, claim

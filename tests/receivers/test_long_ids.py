@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
-from ingest.dead_letter import DeadLetter, kept_headers, kept_query
+from ingest.dead_letter import DeadLetter, redact_headers, redact_query
 from ingest.event import LONGEST_ID, Event
 from ingest.log import Record
 from ingest.log.kafka_settings import LARGEST_BODY, LARGEST_RECORD
@@ -57,7 +57,7 @@ def test_no_vendor_takes_an_id_that_is_too_long(vendor: str) -> None:
 def letter_of(lines: list[tuple[str, str]], query: str) -> DeadLetter:
     return DeadLetter(
         source=f"/calendly/{'a' * 64}", reason="unreadable_payload", detail="d" * 1000, happened_at=datetime(2026, 5, 1, tzinfo=UTC),
-        data=bytes(LARGEST_BODY), headers=kept_headers(lines, ()), query=kept_query(query, {"domain", "type"}),
+        data=bytes(LARGEST_BODY), headers=redact_headers(lines, ()), query=redact_query(query, {"domain", "type"}),
     )  # fmt: skip
 
 

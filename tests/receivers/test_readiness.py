@@ -13,7 +13,7 @@ from ingest.errors import LogUnavailable
 from ingest.finding import Finding
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
-from ingest.probing import AppendProbe
+from ingest.log_probes import AppendProbe
 from ingest.settings import Settings
 from receivers.spool.file import SpoolFile
 from receivers.spool.folder import check_spool, readiness

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from ingest.telemetry import Throttle
 from receivers.refusals import explain
 from tests.fuzz.accounts import ACCOUNTS, booked, sign
 from tests.receivers.in_process import InProcess, writing_to
@@ -66,7 +67,7 @@ def test_a_post_to_no_accounts_path_is_told_with_the_cause_and_counted(
 ) -> None:
     path, reason, advice = POSTED[what]
     before = _counted(reason)
-    with capture_logs() as logged:
+    with capture_logs([Throttle()]) as logged:
         answers = [receiver.ask(signed(booking_body(1), path=path)) for _ in range(3)]
     assert {answer.status for answer in answers} == {404}
     assert _counted(reason) - before == 3
@@ -82,7 +83,7 @@ def test_another_method_than_post_at_an_accounts_path_is_told_as_what_a_redirect
     receiver: InProcess, method: str
 ) -> None:
     before = _counted("method")
-    with capture_logs() as logged:
+    with capture_logs([Throttle()]) as logged:
         assert receiver.ask(replace(booking(1), method=method)).status == 405
     (line,) = logged
     assert (line["event"], line["reason"], line["source"], line["log_level"]) == (

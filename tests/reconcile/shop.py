@@ -10,10 +10,11 @@ from typing import Any
 from ingest.errors import IngestError
 from ingest.event import Event
 from ingest.log import Record
-from ingest.simulator.api import Allowed, load_rest_dialect
-from ingest.simulator.dialect import Dialect
+from ingest.simulator.account import SimulatedAccount
+from ingest.simulator.api import RateLimit
 from ingest.simulator.server import RestServer
 from ingest.simulator.truth import Difference, differences
+from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers
@@ -21,7 +22,7 @@ from ingest.warehouse.bookings import StoredBookings
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, choose_accounts
 from tests.consumers.rig import Rig, tree_for, until
-from tests.simulator.story import SECRET, dialects_at
+from tests.simulator.accounts import SECRET, simulated_accounts
 
 URL = "https://hooks.example.com"
 SPAN = timedelta(days=4)
@@ -34,15 +35,15 @@ class Shop:
         self,
         folder: Path,
         accounts: Sequence[str],
-        limits: Mapping[str, Allowed] | None = None,
+        limits: Mapping[str, RateLimit] | None = None,
         **settings: Any,
     ) -> None:
-        self.dialects: Mapping[str, Dialect] = {
-            name: dialect for name, dialect in dialects_at(URL).items() if name in accounts
+        self.dialects: Mapping[str, SimulatedAccount] = {
+            name: dialect for name, dialect in simulated_accounts(URL).items() if name in accounts
         }
-        self.world = World({name: dialect.habits for name, dialect in self.dialects.items()})
+        self.world = World({name: dialect.capabilities for name, dialect in self.dialects.items()})
         self.rest = {
-            name: load_rest_dialect(name)(dialect, self.world.meetings[name])
+            name: load_simulated_vendor(name).api(dialect, self.world.meetings[name])
             for name, dialect in self.dialects.items()
         }
         self.server = RestServer(self.rest, limits)

@@ -97,7 +97,7 @@ def test_a_report_that_is_not_in_the_log_is_said_and_is_no_success(
 def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receivers.reconcile.repairs._STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("ingest.waits.STALLED_SECONDS", 0.5)
     shop = Shop(tmp_path, ["bookeo"])
     with shop.open():
         shop.live(3)

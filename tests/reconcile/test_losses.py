@@ -61,9 +61,7 @@ def report(shop: Shop) -> datetime:
 
 
 def notes(shop: Shop) -> list[Event]:
-    from ingest.opening import open_reader
-
-    reader = open_reader(shop.rig.settings, None, [shop.rig.settings.audit_topic])
+    reader = shop.rig.settings.build_log().reader(None, [shop.rig.settings.audit_topic])
     try:
         events = [Event.from_record(stored.record) for stored in reader.records()]
     finally:

@@ -15,13 +15,13 @@ from ingest.cli.check.vendors import check_rest
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.finding import State
 from ingest.settings import Settings
-from ingest.simulator.api import load_rest_dialect
 from ingest.simulator.server import Fault, RestServer
+from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from receivers.reconcile.report import Report
 from tests.reconcile.shop import Shop
-from tests.simulator.story import dialects_at
+from tests.simulator.accounts import simulated_accounts
 
 TELL_THE_OWNER = ("bookeo", "calendly")
 ABSENT = {"message": "Not found"}
@@ -32,12 +32,12 @@ class TwoAccounts(Shop):
 
     def __init__(self, folder: Path, vendor: str) -> None:
         super().__init__(folder, [vendor])
-        dialect = dialects_at("https://another.example.com")[vendor]
-        world = World({vendor: dialect.habits}, seed=2)
+        dialect = simulated_accounts("https://another.example.com")[vendor]
+        world = World({vendor: dialect.capabilities}, seed=2)
         for minute in range(5):
             world.step(datetime.now(UTC) - timedelta(hours=9, minutes=minute))
         self.vendor = vendor
-        self.another = load_rest_dialect(vendor)(dialect, world.meetings[vendor])
+        self.another = load_simulated_vendor(vendor).api(dialect, world.meetings[vendor])
         self.server = RestServer({**self.rest, "another": self.another})
 
     def use_key(self, *, of_another: bool) -> None:
@@ -59,7 +59,7 @@ class TwoAccounts(Shop):
 
     def forget(self) -> None:
         """The vendor deletes the first booking that is not cancelled."""
-        self.world.forget(self.vendor, min(self.world.meetings[self.vendor]))
+        self.world.delete(self.vendor, min(self.world.meetings[self.vendor]))
 
     def is_as_delivered(self, bookings: int) -> bool:
         (loaded,) = self.rig.column(
@@ -205,7 +205,7 @@ def test_a_key_that_sees_less_than_half_of_what_is_known_is_refused(tmp_path: Pa
 
 def forget_all(shop: TwoAccounts, numbers: Collection[int]) -> None:
     for number in numbers:
-        shop.world.forget(shop.vendor, number)
+        shop.world.delete(shop.vendor, number)
 
 
 @pytest.mark.parametrize("vendor", ["appointedd", "oncehub"])

@@ -12,7 +12,7 @@ import pytest
 
 from ingest.errors import IngestError
 from ingest.settings import Settings
-from ingest.simulator.calendly.api import CalendlyRest
+from ingest.simulator.calendly.api import CalendlyApi
 from ingest.simulator.truth import differences
 from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, PATIENCE, environment
@@ -96,7 +96,7 @@ def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen
     shop = Shop(tmp_path, ["calendly"], reconcile={"every": "1h", "jitter": "0s", "admin_port": port})
     with shop.server.serving():
         calendly = shop.rest["calendly"]
-        assert isinstance(calendly, CalendlyRest)
+        assert isinstance(calendly, CalendlyApi)
         calendly.subscriptions.clear()
         tree = shop.tree() | {"webhooks": {"every": "1s"}}
         metric = 'ingest_subscription_state{account="calendly",state="%s",vendor="calendly"} 1.0'

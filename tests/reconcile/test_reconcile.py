@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.simulator.world import Change, Kind
+from ingest.simulator.world import Change, ChangeKind
 from ingest.vendors import vendor_names
 from tests.reconcile.shop import Shop
 
@@ -81,7 +81,7 @@ def test_a_booking_the_vendor_no_longer_has_is_marked_and_keeps_what_it_was(
         kept, gone = numbers[0], numbers[1]
         before = {row["booking_id"]: row for row in shop.rig.rows("select * from bookings")}
         booking_id = shop.dialects[vendor].expected(shop.world.meetings[vendor][gone])["booking_id"]
-        shop.world.forget(vendor, gone)
+        shop.world.delete(vendor, gone)
         found = shop.reconcile()[vendor]
         assert (found.counts.gone, found.counts.missed, found.failure) == (1, 0, None)
         (row,) = shop.rig.rows("select * from bookings where gone_at is not null")
@@ -100,10 +100,10 @@ def test_a_no_show_that_was_taken_back_is_seen_although_nothing_at_the_vendor_is
 ) -> None:
     with Shop(tmp_path, ["calendly"]).open() as shop:
         changes = shop.live(A_FEW)
-        while not any(change.kind is Kind.NO_SHOW for change in changes):
+        while not any(change.kind is ChangeKind.NO_SHOW for change in changes):
             changes += shop.live(10)
         shop.deliver(changes)
-        missed_it = next(change.meeting for change in changes if change.kind is Kind.NO_SHOW)
+        missed_it = next(change.meeting for change in changes if change.kind is ChangeKind.NO_SHOW)
         before = next(change.meeting for change in changes if change.meeting.number == missed_it.number)
         shop.world.meetings["calendly"][missed_it.number] = before
         found = shop.reconcile()["calendly"]

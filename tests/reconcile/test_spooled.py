@@ -48,7 +48,7 @@ def test_a_run_waits_until_the_spools_of_this_machine_are_empty(tmp_path: Path, 
 def test_a_spool_that_nobody_drains_fails_the_run_and_is_named(
     tmp_path: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receivers.reconcile.repairs._STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("ingest.waits.STALLED_SECONDS", 0.5)
     with spooled(shop, tmp_path / "spool") as spool:
         found = shop.reconcile()["bookeo"]
         assert isinstance(found.failure, LogUnavailable)

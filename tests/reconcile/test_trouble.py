@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 from ingest.errors import ConfigurationError, LogUnavailable, VendorRefused, VendorUnavailable
 from ingest.settings import Settings
-from ingest.simulator.api import Allowed
-from ingest.simulator.world import Change, Kind
+from ingest.simulator.api import RateLimit
+from ingest.simulator.world import Change, ChangeKind
 from ingest.vendors import vendor_names
 from receivers.reconcile.checkpoint import Checkpoint, Progress
 from receivers.reconcile.report import Counts
@@ -81,7 +81,7 @@ def test_a_vendor_that_goes_down_half_way_leaves_only_what_is_right_and_the_next
         failed = shop.reconcile()[vendor]
         assert isinstance(failed.failure, VendorUnavailable)
         assert f"{vendor} account {vendor}: 502" in str(failed.failure)
-        assert all(difference.found == "" for difference in shop.wrong())
+        assert all(difference.actual == "" for difference in shop.wrong())
         shop.server.faults.remove(fault)
         assert shop.reconcile()[vendor].failure is None
         assert shop.wrong() == []
@@ -190,9 +190,9 @@ def test_a_run_that_was_stopped_finds_what_is_gone_from_the_windows_before(
 ) -> None:
     """Four windows, and a look at the one that is listed in none."""
     with Shop(tmp_path, ["bookeo"]).open() as shop:
-        created = [change for change in shop.live(5) if change.kind is Kind.CREATED]
+        created = [change for change in shop.live(5) if change.kind is ChangeKind.CREATED]
         shop.deliver(aged(created[:1], 90) + created[1:])
-        shop.world.forget("bookeo", created[0].meeting.number)
+        shop.world.delete("bookeo", created[0].meeting.number)
         start = datetime.now(UTC) - timedelta(days=100)
         fault = broken("bookeo", Response("", 503), after=after)
         shop.server.faults.append(fault)
@@ -207,9 +207,9 @@ def test_a_run_that_was_killed_after_it_marked_what_is_gone_does_not_count_it_ag
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Shop(tmp_path, ["bookeo"]).open() as shop:
-        created = [change for change in shop.live(5) if change.kind is Kind.CREATED]
+        created = [change for change in shop.live(5) if change.kind is ChangeKind.CREATED]
         shop.deliver(aged(created[:1], 90) + created[1:])
-        shop.world.forget("bookeo", created[0].meeting.number)
+        shop.world.delete("bookeo", created[0].meeting.number)
         start = datetime.now(UTC) - timedelta(days=100)
         with monkeypatch.context() as killed:
             killed.setattr("receivers.reconcile.run.AccountRun._record", lambda *_: None)
@@ -275,7 +275,7 @@ def test_what_moved_out_of_a_window_long_ago_is_found_in_a_later_one(tmp_path: P
             )
             for change in changes
         ]
-        shop.deliver([change for change in old if change.kind is Kind.CREATED])
+        shop.deliver([change for change in old if change.kind is ChangeKind.CREATED])
         found = shop.reconcile(start=datetime.now(UTC) - timedelta(days=60))["oncehub"]
         assert found.failure is None
         assert found.counts.seen == shop.count()
@@ -311,7 +311,7 @@ def test_a_booking_marked_as_gone_that_is_back_is_unmarked(tmp_path: Path) -> No
     with Shop(tmp_path, ["bookeo"]).open() as shop:
         shop.deliver(shop.live(3))
         number, meeting = next(iter(shop.world.meetings["bookeo"].items()))
-        shop.world.forget("bookeo", number)
+        shop.world.delete("bookeo", number)
         assert shop.reconcile()["bookeo"].counts.gone == 1
         shop.world.meetings["bookeo"][number] = meeting
         assert shop.reconcile()["bookeo"].counts.repaired == 1
@@ -322,7 +322,7 @@ def test_a_row_that_is_younger_than_the_vendors_lag_is_not_doubted(tmp_path: Pat
     with Shop(tmp_path, ["bookeo"], reconcile={"lag": "1h"}).open() as shop:
         shop.deliver(shop.live(2))
         number, _ = next(iter(shop.world.meetings["bookeo"].items()))
-        shop.world.forget("bookeo", number)
+        shop.world.delete("bookeo", number)
         assert shop.reconcile()["bookeo"].counts.gone == 0
 
 
@@ -337,7 +337,7 @@ def test_one_account_is_reconciled_by_one_process_at_a_time(tmp_path: Path) -> N
 
 
 def test_limits_and_failures_in_passing_cost_requests_and_nothing_else(tmp_path: Path) -> None:
-    limits = {name: Allowed(5, 0.4) for name in vendor_names()}
+    limits = {name: RateLimit(5, 0.4) for name in vendor_names()}
     with Shop(tmp_path, vendor_names(), limits).open() as shop:
         shop.live(60)
         found = shop.reconcile(since=SPAN + timedelta(days=1))

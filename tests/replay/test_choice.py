@@ -8,7 +8,7 @@ from consumers.batch import read_batch
 from consumers.replay import Skipped, Wanted, again, received_at, why_skipped
 from ingest.dead_letter import DeadLetter
 from ingest.log import Partition, Record, StoredRecord
-from ingest.probing import probe_records
+from ingest.log_probes import probe_records
 from ingest.settings import Settings
 from ingest.vendors.mapping import BookingMapper
 from tests.consumers.samples import START, TOPIC, TOPICS, moment, sample

@@ -15,7 +15,6 @@ import pytest
 from consumers.replay import Replay, Wanted
 from ingest.errors import LogUnavailable
 from ingest.log import Record
-from ingest.opening import open_reader
 from ingest.warehouse.deliveries import arrivals
 from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest
 from tests.consumers.rig import Rig, opened, until
@@ -195,7 +194,7 @@ def alter(rig: Rig, sql: str, table: str = "bookings") -> None:
 
 def replay_in_process(rig: Rig, wanted: Wanted = Wanted()) -> Replay:  # noqa: B008 - a frozen value
     """With the rig's own loader running meanwhile."""
-    with rig.running(), closing(open_reader(rig.settings, None)) as reader:
+    with rig.running(), closing(rig.settings.build_log().reader(None)) as reader:
         replay = Replay(rig.settings, reader, rig.producer, wanted)
         replay.run()
     return replay
@@ -224,7 +223,7 @@ def test_what_happens_during_a_replay_is_loaded_and_wins_where_it_is_newer(tmp_p
 
 def copies(rig: Rig) -> int:
     """Replayed records in the log, over all topics."""
-    reader = open_reader(rig.settings, None)
+    reader = rig.settings.build_log().reader(None)
     try:
         return sum(one.record.headers.get("ce_via") == "replay" for one in reader.records())
     finally:
@@ -302,9 +301,9 @@ def test_stopped_by_hand_it_says_how_to_go_on_and_that_brings_the_rest(
 
 
 def test_when_nobody_consumes_it_says_so_and_how_to_go_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.replay._STALLED_SECONDS", 0.3)
+    monkeypatch.setattr("ingest.waits.STALLED_SECONDS", 0.3)
     rig.load(sample(1))
-    with closing(open_reader(rig.settings, None)) as reader:
+    with closing(rig.settings.build_log().reader(None)) as reader:
         replay = Replay(rig.settings, reader, rig.producer, Wanted())
         with pytest.raises(LogUnavailable, match="no consumer has loaded any of 1 records"):
             replay.run()

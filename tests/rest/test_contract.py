@@ -9,13 +9,13 @@ from starlette.responses import JSONResponse
 from ingest.errors import ConfigurationError, PayloadError, VendorRefused, VendorUnavailable
 from ingest.vendors.rest import Window
 from tests.rest.rig import Side, listed, read
-from tests.simulator.story import BEGINNING, DIALECTS
+from tests.simulator.accounts import BEGINNING, SIMULATED
 
 KEYS = {"appointedd": "api_key", "bookeo": "api_key", "calendly": "api_token", "oncehub": "api_key"}
 
 
 def expected(side: Side) -> dict[str, dict[str, object]]:
-    dialect = DIALECTS[side.dialect.vendor]
+    dialect = SIMULATED[side.dialect.vendor]
     return {row["booking_id"]: dict(row) for row in map(dialect.expected, side.meetings.values())}
 
 
@@ -53,7 +53,7 @@ def test_a_window_is_not_narrower_than_asked_for(side: Side) -> None:
     entries = {
         read(rest, record)["booking_id"] for entry in listed(rest, window) for record in rest.complete(entry)
     }
-    dialect = DIALECTS[side.dialect.vendor]
+    dialect = SIMULATED[side.dialect.vendor]
     assert {dialect.expected(meeting)["booking_id"] for meeting in within} <= entries
 
 
@@ -88,7 +88,7 @@ def test_one_booking_that_is_fetched_is_the_one_that_is_listed(side: Side) -> No
 def test_a_meeting_that_the_vendor_forgot_is_none(side: Side) -> None:
     rest = side.open()
     number, meeting = next(iter(side.meetings.items()))
-    booking_id = str(DIALECTS[side.dialect.vendor].expected(meeting)["booking_id"])
+    booking_id = str(SIMULATED[side.dialect.vendor].expected(meeting)["booking_id"])
     assert rest.fetch(booking_id) is not None
     del side.meetings[number]
     assert rest.fetch(booking_id) is None

@@ -15,10 +15,9 @@ from starlette.responses import Response
 from ingest.settings import Settings
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings, secrets_path
-from ingest.simulator.api import load_rest_dialect
-from ingest.simulator.dialect import load_dialect
 from ingest.simulator.server import RestServer
 from ingest.simulator.subscriptions import Subscription, Subscriptions
+from ingest.simulator.vendor import load_simulated_vendor
 from ingest.vendors import AnyAccount
 from receivers.subscriptions.apply import Allowed, Outcome, Registrar
 from receivers.subscriptions.check import open_registrar
@@ -39,8 +38,8 @@ class Counter:
     def __init__(self, vendor: str) -> None:
         self.vendor = vendor
         self.url = f"{PUBLIC_URL}/webhooks/{vendor}/sales"
-        self.dialect = load_dialect(vendor)(self.url, SECRET)
-        self.rest = load_rest_dialect(vendor)(self.dialect, {})
+        self.dialect = load_simulated_vendor(vendor).account(self.url, SECRET)
+        self.rest = load_simulated_vendor(vendor).api(self.dialect, {})
         self.subscriptions: Subscriptions = self.rest.subscriptions  # type: ignore[attr-defined]  # those with an API have them
         self.subscriptions.clear()
         self.lose = 0

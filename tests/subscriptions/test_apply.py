@@ -9,7 +9,7 @@ import pytest
 from ingest.errors import IngestError, VendorRefused, VendorUnavailable, WarehouseUnavailable
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import secrets_path
-from ingest.simulator.api import answer
+from ingest.simulator.api import json_response
 from ingest.vendors.subscriptions import fingerprint
 from receivers.subscriptions.apply import Allowed
 from receivers.subscriptions.check import open_registrar
@@ -182,7 +182,7 @@ def test_a_vendor_that_always_fails_is_given_up_and_what_it_made_is_used_or_remo
 def test_a_refusal_leaves_nothing_behind(tmp_path: Path) -> None:
     with opened(tmp_path, "calendly") as desk:
         desk.counter.server.faults.append(
-            lambda _, request: answer({"message": "no"}, 403) if request.method == "POST" else None
+            lambda _, request: json_response({"message": "no"}, 403) if request.method == "POST" else None
         )
         with pytest.raises(VendorRefused, match="403"):
             desk.apply()
@@ -219,7 +219,7 @@ def test_a_url_that_is_taken_by_what_no_list_shows_is_varied(tmp_path: Path) -> 
 
 def conflicting(desk: Desk, times: int) -> None:
     """So many creations are answered that the URL is taken."""
-    conflicts = iter([answer({"title": "Already Exists"}, 409)] * times)
+    conflicts = iter([json_response({"title": "Already Exists"}, 409)] * times)
     desk.counter.server.faults.append(
         lambda _, request: next(conflicts, None) if request.method == "POST" else None
     )
@@ -302,7 +302,7 @@ def test_a_subscription_whose_secret_left_the_settings_is_made_anew(tmp_path: Pa
 
 def test_where_oncehub_tells_secrets_one_that_is_not_stored_is_stored(tmp_path: Path) -> None:
     with opened(tmp_path, "oncehub") as desk:
-        desk.counter.subscriptions.tells_secrets = True  # type: ignore[attr-defined]  # OnceHub's
+        desk.counter.subscriptions.shows_secrets = True  # type: ignore[attr-defined]  # OnceHub's
         desk.counter.lose = 1
         desk.apply()
         assert desk.counter.subscriptions.created == 1

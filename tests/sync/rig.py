@@ -24,7 +24,7 @@ class SyncRig:
     def __init__(self, tree: Tree, side: Side, folder: Path) -> None:
         self.side = side
         own = {
-            **side.dialect.dialect.settings(),
+            **side.dialect.account.settings(),
             **side.dialect.settings(),
             "vendor": side.dialect.vendor,
             "rate_limit": 0,

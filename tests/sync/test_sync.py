@@ -21,15 +21,15 @@ from ingest.errors import (
     VendorUnavailable,
     WarehouseUnavailable,
 )
-from ingest.simulator.api import load_rest_dialect
 from ingest.simulator.server import RestServer
+from ingest.simulator.vendor import load_simulated_vendor
 from ingest.vendors import incremental as changes
 from ingest.vendors.rest import load_rest
 from ingest.warehouse.destination import destination, reading_client
 from tests.consumers.rig import Tree, opened
 from tests.consumers.samples import sample
 from tests.consumers.test_sharing import held
-from tests.simulator.story import DIALECTS
+from tests.simulator.accounts import SIMULATED
 from tests.sync.rig import SyncRig, syncing
 
 VENDORS = ["appointedd", "bookeo", "calendly", "oncehub"]
@@ -239,7 +239,9 @@ def test_after_a_clock_that_was_ahead_nothing_is_missed(
 
 
 def test_two_accounts_of_a_vendor_share_tables_and_not_rows(oncehub: SyncRig) -> None:
-    other = load_rest_dialect("oncehub")(DIALECTS["oncehub"], dict(list(oncehub.side.meetings.items())[:7]))
+    other = load_simulated_vendor("oncehub").api(
+        SIMULATED["oncehub"], dict(list(oncehub.side.meetings.items())[:7])
+    )
     server = RestServer({"support": other})
     with server.serving():
         accounts = oncehub.tree["accounts"]

@@ -91,7 +91,6 @@ def _others(settings: Settings) -> list[list[Check]]:
     """
     from consumers.table_check import check_tables
     from consumers.warehouse.rights import check_warehouse
-    from ingest.probing import check_log
     from ingest.vendors.rest import load_rest
     from receivers.spool.folder import check_spool
 
@@ -101,7 +100,7 @@ def _others(settings: Settings) -> list[list[Check]]:
     return [
         [Check("public url", partial(check_public_url, settings))],
         [Check("clock", partial(check_clock, settings))],
-        [Check("log", partial(check_log, settings)), Check("spool", partial(check_spool, settings))],
+        [Check("log", settings.build_log().check), Check("spool", partial(check_spool, settings))],
         *([Check(f"REST {account.name}", partial(check_rest, settings, account))] for account in accounts),
         [
             Check("warehouse", partial(check_warehouse, settings)),

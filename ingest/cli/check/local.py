@@ -3,12 +3,18 @@
 from pathlib import Path
 
 from ingest.address import Address
-from ingest.disk import FULL_BYTES, LOW_BYTES, free_bytes, nearest, require_writable, strange_file
+from ingest.disk import (
+    FULL_BYTES,
+    LOW_BYTES,
+    find_unusable_file,
+    free_bytes,
+    nearest_existing,
+    require_writable,
+)
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, failed, ok, warning
 from ingest.scratch import check_scratch
 from ingest.settings import Settings
-from ingest.stores import store_folders
 
 _MIB, _GIB = 1024**2, 1024**3
 
@@ -59,9 +65,9 @@ def _listeners(settings: Settings) -> list[Listener]:
 
 
 def _taken(taken: list[Listener]) -> Finding:
-    from ingest.port_owner import owner_of
+    from ingest.port_owner import find_port_owner
 
-    owners = {(setting, port): owner_of(port) for setting, _, port in taken}
+    owners = {(setting, port): find_port_owner(port) for setting, _, port in taken}
     ours = {port: owner for (_, port), owner in owners.items() if owner and owner.is_ingest}
     foreign = {name: owner for name, owner in owners.items() if name[1] not in ours}
     if not foreign:
@@ -87,7 +93,7 @@ def check_folders(settings: Settings) -> list[Finding]:
     }
     for setting, folder in folders.items():
         require_writable(folder, setting)
-        if file := strange_file(folder):
+        if file := find_unusable_file(folder):
             raise ConfigurationError(
                 f"{setting}: {file} cannot be read and written by this user; change its owner (it may be left of a run as root)"
             )
@@ -98,8 +104,8 @@ def check_disk(settings: Settings) -> list[Finding]:
     """How much room there is for the log, the spool, the warehouse and the rest, on each disk once."""
     disks: dict[int, list[str]] = {}
     free: dict[int, int] = {}
-    for name, folder in store_folders(settings).items():
-        disk = nearest(folder).stat().st_dev
+    for name, folder in settings.store_folders().items():
+        disk = nearest_existing(folder).stat().st_dev
         disks.setdefault(disk, []).append(name)
         free[disk] = free_bytes(folder)
     rooms = "; ".join(f"{_size(free[disk])} free for {', '.join(names)}" for disk, names in disks.items())

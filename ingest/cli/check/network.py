@@ -15,7 +15,7 @@ from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW, clock_ahead
 from ingest.duration import describe_skew
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
-from ingest.tls import fault
+from ingest.tls import explain_tls_error
 from ingest.vendors import AnyAccount
 
 _SECONDS = 5.0
@@ -109,7 +109,7 @@ def _unreached(error: httpx.HTTPError, url: str) -> Finding:
         if isinstance(cause, ssl.SSLError):
             return failed(
                 "public url",
-                f"{url}: {fault(cause, host).text}",
+                f"{url}: {explain_tls_error(cause, host).text}",
                 "give your TLS proxy a certificate that everybody trusts",
             )
         if isinstance(cause, socket.gaierror):

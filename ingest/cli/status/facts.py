@@ -13,9 +13,7 @@ from ingest.address import local_address
 from ingest.disk import free_bytes
 from ingest.errors import IngestError, NoSuchTable, NothingLoaded
 from ingest.finding import State
-from ingest.opening import read_backlog
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings, Settings
-from ingest.stores import store_folders
 
 TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
 _ANSWER_SECONDS = 5.0  # longer than /readyz takes for its own probes
@@ -162,7 +160,7 @@ def _ask_log(settings: Settings) -> Row:
                 "lag": entry.lag,
                 "waiting_since": entry.waiting_since,
             }
-            for entry in read_backlog(settings)
+            for entry in settings.build_log().backlog()
         ]
     }
 
@@ -249,7 +247,7 @@ def _rows(settings: Settings, sql: str) -> list[Row] | None:
 def _ask_disks(settings: Settings) -> list[Disk]:
     """Where this machine's files are."""
     disks = []
-    for what, folder in store_folders(settings).items():
+    for what, folder in settings.store_folders().items():
         with suppress(OSError):
             disks.append(Disk(what, str(folder), free_bytes(folder)))
     return disks

@@ -1,4 +1,4 @@
-"""A tiny HTTP server that answers as it is told, for what sends webhooks."""
+"""An HTTP server that answers webhooks as a test wants it to."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,66 +17,68 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # more than are ever sent at once
 
 
-class Listener:
-    """Gives `answers` to the first POSTs, in order, and `then` to all others. "drop" hangs up, "never" keeps waiting."""
+class FakeReceiver:
+    """Gives `answers` to the first POSTs, in order, and `then` to all others.
+
+    An answer is a status; "drop" closes the connection, and "never" does not answer.
+    """
 
     def __init__(self, answers: Sequence[Answer], then: Answer) -> None:
         self._answers = list(answers)
         self._then = then
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), self._handler())
-        self.over = threading.Event()
+        self.stopped = threading.Event()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.paths: list[str] = []
         self.deliveries: list[Delivery] = []
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Serve until `stop` is called."""
         self._server.serve_forever(poll_interval=0.01)
 
     def stop(self) -> None:
-        """Nobody waits for an answer any more, and nobody listens."""
-        self.over.set()
+        """Release the connections that wait for an answer, and close the port."""
+        self.stopped.set()
         self._server.shutdown()
         self._server.server_close()
 
-    def note(self, path: str, delivery: Delivery) -> Answer:
-        """What to answer to this one."""
+    def record(self, path: str, delivery: Delivery) -> Answer:
+        """Record a delivery and return the answer to it."""
         with self._lock:
             self.paths.append(path)
             self.deliveries.append(delivery)
             return self._answers.pop(0) if self._answers else self._then
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
-        listener = self
+        receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 url = urlsplit(self.path)
                 body = self.rfile.read(int(self.headers["content-length"]))
-                answer = listener.note(
-                    url.path, Delivery(url.query, Headers.of(self.headers.items()), body, datetime.now(UTC))
-                )
+                headers = Headers.of(self.headers.items())
+                answer = receiver.record(url.path, Delivery(url.query, headers, body, datetime.now(UTC)))
                 if answer == "never":
-                    listener.over.wait()
+                    receiver.stopped.wait()
                 elif answer != "drop":
                     self.send_response(answer)
                     self.end_headers()
 
             def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the library's name
-                """Not into the tests' output."""
+                """Write nothing to the tests' output."""
 
         return Handler
 
 
 @contextmanager
-def listening(*answers: Answer, then: Answer = 202) -> Iterator[Listener]:
-    """A listener on a port of its own."""
-    listener = Listener(answers, then)
-    thread = threading.Thread(target=listener.run)
+def fake_receiver(*answers: Answer, then: Answer = 202) -> Iterator[FakeReceiver]:
+    """Run a receiver on a port of its own."""
+    receiver = FakeReceiver(answers, then)
+    thread = threading.Thread(target=receiver.run)
     thread.start()
     try:
-        yield listener
+        yield receiver
     finally:
-        listener.stop()
+        receiver.stop()
         thread.join()

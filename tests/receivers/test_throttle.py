@@ -4,9 +4,10 @@ import logging
 import socket
 from dataclasses import replace
 
+from structlog import DropEvent
 from structlog.testing import capture_logs
 
-from receivers.seldom import Seldom, SeldomWarned
+from ingest.telemetry import LibraryHandler, Throttle
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import SECRET, Request, booking_body, signed
@@ -21,7 +22,7 @@ SUPPORT = {
 
 def test_a_flood_of_one_kind_is_one_line_and_another_kind_is_told_at_once(receiver: InProcess) -> None:
     doubled = [replace(FORGED, headers=FORGED.headers * times) for times in range(2, 9)]
-    with capture_logs() as logged:
+    with capture_logs([Throttle()]) as logged:
         assert {receiver.ask(request).status for request in [FORGED] * 20 + doubled} == {401}
         assert {receiver.ask(signed(b" " * 5000)).status for _ in range(20)} == {413}
     assert [(entry["event"], entry["unreported"]) for entry in logged] == [
@@ -36,7 +37,7 @@ def test_a_flood_of_one_kind_is_one_line_and_another_kind_is_told_at_once(receiv
 
 
 def test_a_url_that_no_account_has_is_told_of_whatever_it_is(receiver: InProcess) -> None:
-    with capture_logs() as logged:
+    with capture_logs([Throttle()]) as logged:
         for number in range(20):
             assert receiver.ask(Request(f"/webhooks/calendly/nobody{number}")).status == 404
     assert [entry["event"] for entry in logged] == ["delivery.unknown_account"]
@@ -78,40 +79,52 @@ class Clock:
         return self.now
 
 
+def unreported(throttle: Throttle, event: str, source: str, why: str) -> int | None:
+    """Log a line, and return how many were dropped before it; None when it is dropped itself."""
+    try:
+        fields = throttle(None, "info", {"event": event, "source": source, "why": why, "throttle": True})
+    except DropEvent:
+        return None
+    count: int = fields["unreported"]
+    return count
+
+
 def test_the_next_line_says_how_many_were_not_told() -> None:
     clock = Clock()
-    seldom = Seldom(clock)
-    assert seldom.unreported("delivery.rejected", "/calendly/sales", "late") == 0
-    assert [seldom.unreported("delivery.rejected", "/calendly/sales", "late") for _ in range(5)] == [None] * 5
-    assert seldom.unreported("delivery.rejected", "/calendly/sales2", "late") == 0
+    throttle = Throttle(clock)
+    assert unreported(throttle, "delivery.rejected", "/calendly/sales", "late") == 0
+    assert [unreported(throttle, "delivery.rejected", "/calendly/sales", "late") for _ in range(5)] == [
+        None
+    ] * 5
+    assert unreported(throttle, "delivery.rejected", "/calendly/sales2", "late") == 0
     clock.now = 9.9
-    assert seldom.unreported("delivery.rejected", "/calendly/sales", "late") is None
+    assert unreported(throttle, "delivery.rejected", "/calendly/sales", "late") is None
     clock.now = 10.0
-    assert seldom.unreported("delivery.rejected", "/calendly/sales", "late") == 6
-    assert seldom.unreported("delivery.rejected", "/calendly/sales", "late") is None
+    assert unreported(throttle, "delivery.rejected", "/calendly/sales", "late") == 6
+    assert unreported(throttle, "delivery.rejected", "/calendly/sales", "late") is None
     clock.now = 20.0
-    assert seldom.unreported("delivery.rejected", "/calendly/sales", "late") == 1
+    assert unreported(throttle, "delivery.rejected", "/calendly/sales", "late") == 1
 
 
 def test_a_librarys_warnings_say_it_too_and_its_errors_are_all_told() -> None:
     clock = Clock()
-    seldom, told = SeldomWarned(clock), []
-    for clock.now in (0.0, 1.0, 2.0, 10.0):
-        for level in (logging.WARNING, logging.ERROR):
-            record = logging.LogRecord("library", level, "", 0, "no %s", ("HTTP",), None)
-            if seldom.filter(record):
-                told.append((level, record.getMessage()))
-    assert [message for level, message in told if level == logging.WARNING] == [
+    with capture_logs([Throttle(clock)]) as logged:
+        for clock.now in (0.0, 1.0, 2.0, 10.0):
+            for level in (logging.WARNING, logging.ERROR):
+                LibraryHandler().emit(
+                    logging.LogRecord("uvicorn.error", level, "", 0, "no %s", ("HTTP",), None)
+                )
+    assert [entry["message"] for entry in logged if entry["log_level"] == "warning"] == [
         "no HTTP",
         "no HTTP (2 more were not reported)",
     ]
-    assert [message for level, message in told if level == logging.ERROR] == ["no HTTP"] * 4
+    assert [entry["message"] for entry in logged if entry["log_level"] == "error"] == ["no HTTP"] * 4
 
 
 def test_it_does_not_remember_without_end() -> None:
-    seldom = Seldom(Clock())
+    throttle = Throttle(Clock())
     for number in range(1000):
-        assert seldom.unreported("delivery.rejected", f"/calendly/{number}", "late") == 0
-    assert seldom.unreported("delivery.rejected", "/calendly/0", "late") is None
-    assert seldom.unreported("delivery.rejected", "/calendly/1000", "late") == 0
-    assert seldom.unreported("delivery.rejected", "/calendly/0", "late") == 0, "it was forgotten"
+        assert unreported(throttle, "delivery.rejected", f"/calendly/{number}", "late") == 0
+    assert unreported(throttle, "delivery.rejected", "/calendly/0", "late") is None
+    assert unreported(throttle, "delivery.rejected", "/calendly/1000", "late") == 0
+    assert unreported(throttle, "delivery.rejected", "/calendly/0", "late") == 0, "it was forgotten"
