@@ -144,9 +144,8 @@ def reconcile(
 
 def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     from ingest.admin import serve_admin
-    from ingest.cli.webhooks import heard_from
     from receivers.reconcile.run import choose_accounts
-    from receivers.schedule import Watch
+    from receivers.schedule import Schedule
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -158,9 +157,9 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
         announcing(lambda line: log.info("reconcile.waiting", why=line)),
         _reconciler(settings, lambda *_: None, stop=stop) as reconciler,
     ):
-        watch = Watch(settings, live.current, accounts, reconciler, heard_from(settings))
+        schedule = Schedule(settings, live.current, accounts, reconciler)
         # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
-        work = threading.Thread(target=watch.run, args=(stop,), name="watch", daemon=True)
+        work = threading.Thread(target=schedule.run, args=(stop,), name="watch", daemon=True)
         work.start()
         while work.is_alive() and not stop.wait(_LOOK_SECONDS):
             pass

@@ -17,8 +17,8 @@ class Counts:
 
     The vendor has `seen` bookings. Of these, `matched` are the same in the warehouse, `missed` are lacking
     or older there, `untold` are so too but in a state that no webhook tells of, and `newer_here` are newer
-    there. `repaired` is how many of the missed are loaded by now. `gone` are in the warehouse and no longer at the
-    vendor. `least_requests` is the fewest requests that could have shown as much as the `requests` sent.
+    there. `repaired` is how many of the missed are loaded by now. `gone` are in the warehouse, and no longer
+    at the vendor. `least_requests` is the fewest requests that could have shown as much as those sent.
     """
 
     seen: int = 0

@@ -21,7 +21,7 @@ from ingest.vendors.delivery import Headers
 from receivers.losses import report_loss
 from receivers.reconcile.losses import Loss, Losses
 from receivers.reconcile.report import Report
-from receivers.schedule import Watch
+from receivers.schedule import Schedule
 from tests.consumers.rig import until
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
@@ -151,7 +151,7 @@ def test_a_note_that_cannot_be_written_is_no_reason_to_fail(shop: Shop, error: E
     report_loss(account, verified, Broken(error, late=late), shop.rig.settings.audit_topic)
 
 
-def test_the_watch_runs_the_account_that_lost_something_and_no_other(
+def test_the_schedule_runs_the_account_that_lost_something_and_no_other(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
@@ -162,14 +162,12 @@ def test_the_watch_runs_the_account_that_lost_something_and_no_other(
         return []
 
     monkeypatch.setattr(reconciler, "run", run)
-    monkeypatch.setattr("receivers.schedule.Watch._compare", lambda _: None)
+    monkeypatch.setattr("receivers.schedule.Schedule._compare", lambda _: None)
     report(shop)
     stop = threading.Event()
-    watch = Watch(
-        shop.rig.settings, lambda: shop.rig.settings, [], reconciler, lambda _: pytest.fail("no look is due")
-    )
-    monkeypatch.setattr(watch, "_look", lambda: None)
-    thread = threading.Thread(target=watch.run, args=(stop,), daemon=True)
+    schedule = Schedule(shop.rig.settings, lambda: shop.rig.settings, [], reconciler)
+    monkeypatch.setattr(schedule, "_check_subscriptions", lambda: None)
+    thread = threading.Thread(target=schedule.run, args=(stop,), daemon=True)
     thread.start()
     try:
         until(lambda: ran == ["bookeo"], "it runs")

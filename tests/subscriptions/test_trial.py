@@ -178,10 +178,10 @@ def altering(proxy: Answers, port: int) -> Answer:
 
     def answer(request: Request) -> Response:
         body = json.dumps(json.loads(proxy.bodies[-1]), indent=1)
-        kept = {name: value for name, value in request.headers.items() if name != "content-length"}
+        subscription = {name: value for name, value in request.headers.items() if name != "content-length"}
         return Response(
             status_code=httpx.post(
-                f"http://127.0.0.1:{port}{request.url.path}", content=body, headers=kept
+                f"http://127.0.0.1:{port}{request.url.path}", content=body, headers=subscription
             ).status_code
         )
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ingest.cli.webhooks import _close_holes, heard_from
+from ingest.cli.webhooks import _fill_gaps
 from ingest.settings.secrets_file import SecretsFile
 from ingest.warehouse.deliveries import arrivals, arrived_types, last_signed
-from receivers.subscriptions.apply import Allowed
-from receivers.subscriptions.check import holes, open_registrar
-from receivers.subscriptions.plan import Kind
-from receivers.subscriptions.secret_store import FileKeyring
+from receivers.subscriptions.apply import Permissions
+from receivers.subscriptions.check import open_manager
+from receivers.subscriptions.gaps import open_gaps
+from receivers.subscriptions.plan import Action
+from receivers.subscriptions.secret_store import FileSecretStore
 from tests.reconcile.shop import Shop
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,22 +31,22 @@ def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_p
         settings = shop.rig.settings
         (account,) = settings.build_accounts().values()
         newest = max(shop.rig.column("select received_at from booking_events"))
-        keyring = FileKeyring(account.settings, SecretsFile(tmp_path / "ingest.secrets.toml"))
-        registrar = open_registrar(settings, account, heard_from(settings), keyring)
-        registrar.apply(Allowed())
-        (hole,) = holes(settings, [account])
-        assert hole.since == newest
-        assert _close_holes(settings, [account])
+        store = FileSecretStore(account.settings, SecretsFile(tmp_path / "ingest.secrets.toml"))
+        manager = open_manager(settings, account, store)
+        manager.apply(Permissions())
+        (gap,) = open_gaps(settings, [account])
+        assert gap.since == newest
+        assert _fill_gaps(settings, [account])
         assert re.search(
             rf"(?m)^{vendor}: \d+ bookings compared, (\d+) were missing or out of date, \1 of these repaired",
             capsys.readouterr().out,
         )
         assert shop.wrong() == []
-        assert holes(settings, [account]) == []
-        assert {step.kind for step in registrar.look()} == {Kind.KEEP}, (
+        assert open_gaps(settings, [account]) == []
+        assert {step.action for step in manager.plan()} == {Action.KEEP}, (
             "what reconciliation found does not speak against a new one"
         )
-        registrar.close()
+        manager.close()
 
 
 def test_what_came_is_told_by_type_and_by_which_secret(tmp_path: Path) -> None:

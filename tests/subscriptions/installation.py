@@ -1,4 +1,4 @@
-"""A simulated vendor with one account `sales`, and an operator's folder with settings for it."""
+"""An installation with one account `sales`, and the simulated vendor of that account."""
 
 import asyncio
 import threading
@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tomlkit
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,10 +20,11 @@ from ingest.simulator.server import RestServer
 from ingest.simulator.subscriptions import Subscription, Subscriptions
 from ingest.simulator.vendor import load_simulated_vendor
 from ingest.vendors import AnyAccount
-from receivers.subscriptions.apply import Allowed, Outcome, Registrar
-from receivers.subscriptions.check import open_registrar
-from receivers.subscriptions.plan import Heard, Kind
-from receivers.subscriptions.secret_store import FileKeyring, Keyring
+from ingest.warehouse.deliveries import Arrivals
+from receivers.subscriptions.apply import Applied, Permissions, SubscriptionManager
+from receivers.subscriptions.check import open_manager
+from receivers.subscriptions.plan import Action
+from receivers.subscriptions.secret_store import FileSecretStore, SecretStore
 
 PUBLIC_URL = "https://hooks.example.com"
 SOMEBODY = "https://elsewhere.example.org/hooks"
@@ -32,14 +34,14 @@ SECRET = "one-that-only-these-tests-use"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class Counter:
-    """One vendor's side of the table. `lose` makes answers to creations be lost after the deed: how often, and how."""
+class FaultyVendor:
+    """A simulated vendor. The answers to so many creations are lost as `lose` says; with `hang` none comes."""
 
-    def __init__(self, vendor: str) -> None:
-        self.vendor = vendor
-        self.url = f"{PUBLIC_URL}/webhooks/{vendor}/sales"
-        self.dialect = load_simulated_vendor(vendor).account(self.url, SECRET)
-        self.rest = load_simulated_vendor(vendor).api(self.dialect, {})
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.url = f"{PUBLIC_URL}/webhooks/{name}/sales"
+        self.dialect = load_simulated_vendor(name).account(self.url, SECRET)
+        self.rest = load_simulated_vendor(name).api(self.dialect, {})
         self.subscriptions: Subscriptions = self.rest.subscriptions  # type: ignore[attr-defined]  # those with an API have them
         self.subscriptions.clear()
         self.lose = 0
@@ -61,12 +63,14 @@ class Counter:
     @property
     def ours(self) -> list[Subscription]:
         """What goes to our account's URL."""
-        return [kept for kept in self.subscriptions.all() if kept.url.startswith(self.url)]
+        return [
+            subscription for subscription in self.subscriptions.all() if subscription.url.startswith(self.url)
+        ]
 
     @property
     def others(self) -> list[Subscription]:
         """The rest."""
-        return [kept for kept in self.subscriptions.all() if kept not in self.ours]
+        return [subscription for subscription in self.subscriptions.all() if subscription not in self.ours]
 
     def event(self, happened: str) -> str:
         """One of the vendor's words for what happens to bookings: `created` or `deleted`."""
@@ -74,29 +78,29 @@ class Counter:
             "calendly": ("invitee.created", "invitee.canceled"),
             "oncehub": ("booking.scheduled", "booking.canceled"),
         }
-        created, deleted = words.get(self.vendor, ("bookings.created", "bookings.deleted"))
+        created, deleted = words.get(self.name, ("bookings.created", "bookings.deleted"))
         return created if happened == "created" else deleted
 
     def query(self, happened: str) -> str:
         """Of our URL, for such an event."""
-        return f"?domain=bookings&type={happened}" if self.vendor == "bookeo" else ""
+        return f"?domain=bookings&type={happened}" if self.name == "bookeo" else ""
 
 
-class Desk:
-    """One operator's folder: settings, secrets, state. Several may work with one vendor."""
+class Installation:
+    """A folder of settings, secrets and state. Several installations may work with one vendor."""
 
-    def __init__(self, folder: Path, counter: Counter, **account: Any) -> None:
+    def __init__(self, folder: Path, vendor: FaultyVendor, **account: Any) -> None:
         folder.mkdir(exist_ok=True)
-        self.folder, self.counter = folder, counter
+        self.folder, self.vendor = folder, vendor
         self.config = folder / "ingest.toml"
         self._account = account
         self.write()
 
     def write(self, public_url: str = PUBLIC_URL, **account: Any) -> None:
         """The settings, and the secrets file where there is none yet."""
-        secrets = dict(self.counter.rest.settings())
+        secrets = dict(self.vendor.rest.settings())
         own: Mapping[str, Any] = {
-            "api_url": self.counter.server.api_url("sales"),
+            "api_url": self.vendor.server.api_url("sales"),
             "rate_limit": 0,
             **self._account,
             **account,
@@ -107,7 +111,7 @@ class Desk:
             "warehouse": {"credentials": f"{self.folder}/warehouse.duckdb", "work_dir": f"{self.folder}/dlt"},
             "reconcile": {"state_dir": f"{self.folder}/state", "patience": "300ms"},
             "webhooks": {"timeout": "3s"},
-            "accounts": {"sales": {**self.counter.dialect.settings(), **own}},
+            "accounts": {"sales": {**self.vendor.dialect.settings(), **own}},
         }))  # fmt: skip
         file = secrets_path(self.config)
         if not file.exists():
@@ -122,7 +126,7 @@ class Desk:
     @property
     def account(self) -> AnyAccount:
         """The account."""
-        return self.settings.build_accounts()[self.counter.vendor, "sales"]
+        return self.settings.build_accounts()[self.vendor.name, "sales"]
 
     @property
     def live(self) -> tuple[str, ...]:
@@ -132,40 +136,45 @@ class Desk:
     def believe(self, *secrets: str) -> None:
         """Put these into the secrets file, the newest first."""
         for secret in reversed(secrets):
-            FileKeyring(self.account.settings, SecretsFile(secrets_path(self.config))).add(secret)
+            FileSecretStore(self.account.settings, SecretsFile(secrets_path(self.config))).add(secret)
 
     @contextmanager
-    def registrar(self, heard: Heard | None = None, keyring: Keyring | None = None) -> Iterator[Registrar]:
-        """As the command line opens it."""
+    def manager(
+        self, arrivals: Arrivals | None = None, store: SecretStore | None = None
+    ) -> Iterator[SubscriptionManager]:
+        """Open the manager as the command line does; the warehouse says `arrivals`."""
         account = self.account
-        kept = keyring or FileKeyring(account.settings, SecretsFile(secrets_path(self.config)))
-        found = open_registrar(self.settings, account, lambda _: heard or Heard(), kept)
-        try:
-            yield found
-        finally:
-            found.close()
+        store = store or FileSecretStore(account.settings, SecretsFile(secrets_path(self.config)))
+        with arriving(arrivals or Arrivals()):
+            manager = open_manager(self.settings, account, store)
+            try:
+                yield manager
+            finally:
+                manager.close()
 
-    def plan(self, heard: Heard | None = None) -> list[Kind]:
+    def plan(self, arrivals: Arrivals | None = None) -> list[Action]:
         """What would be done, without what is left alone."""
-        with self.registrar(heard) as registrar:
-            return [step.kind for step in registrar.look() if step.kind is not Kind.LEAVE]
+        with self.manager(arrivals) as manager:
+            return [step.action for step in manager.plan() if step.action is not Action.LEAVE]
 
-    def apply(self, heard: Heard | None = None, *, take_over: bool = False) -> Outcome:
+    def apply(self, arrivals: Arrivals | None = None, *, take_over: bool = False) -> Applied:
         """As a person who agrees."""
-        with self.registrar(heard) as registrar:
-            return registrar.apply(Allowed(elsewhere=True, take_over=take_over))
+        with self.manager(arrivals) as manager:
+            return manager.apply(Permissions(elsewhere=True, take_over=take_over))
 
     def is_settled(self) -> bool:
         """What is wanted is there, signed with what we know, and nothing else of ours; a second plan is empty."""
-        found = self.counter.ours
-        slots = [kept.events for kept in found]
-        assert len(slots) == (3 if self.counter.vendor == "bookeo" else 1), slots
-        assert all(kept.secret in self.live for kept in found), "each is signed with a live secret"
-        assert not any(kept.disabled_at for kept in found)
-        assert {event for kept in found for event in kept.events} == {
+        found = self.vendor.ours
+        slots = [subscription.events for subscription in found]
+        assert len(slots) == (3 if self.vendor.name == "bookeo" else 1), slots
+        assert all(subscription.secret in self.live for subscription in found), (
+            "each is signed with a live secret"
+        )
+        assert not any(subscription.disabled_at for subscription in found)
+        assert {event for subscription in found for event in subscription.events} == {
             name.replace("/", ".") for name in self._events()
         }
-        return set(self.plan()) == {Kind.KEEP}
+        return set(self.plan()) == {Action.KEEP}
 
     def _events(self) -> tuple[str, ...]:
         events: tuple[str, ...] = self.account.settings.events  # type: ignore[attr-defined]  # those with an API have them
@@ -173,11 +182,19 @@ class Desk:
 
 
 @contextmanager
-def opened(folder: Path, vendor: str, **account: Any) -> Iterator[Desk]:
-    """A vendor that has nothing of ours, and one operator."""
-    counter = Counter(vendor)
-    with counter.server.serving():
+def arriving(arrivals: Arrivals) -> Iterator[None]:
+    """Let the warehouse say this of every account's webhooks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("receivers.subscriptions.apply.arrivals", lambda *_: arrivals)
+        yield
+
+
+@contextmanager
+def opened(folder: Path, vendor: str, **account: Any) -> Iterator[Installation]:
+    """An installation, and its vendor that has nothing of ours yet."""
+    simulated = FaultyVendor(vendor)
+    with simulated.server.serving():
         try:
-            yield Desk(folder, counter, **account)
+            yield Installation(folder, simulated, **account)
         finally:
-            counter.released.set()
+            simulated.released.set()
