@@ -35,7 +35,7 @@ def reason_to_wait(
     """Return why the old secrets may not go yet, "" when they may.
 
     `since` is since when the newest secret is the newest. The other times are when the last delivery came
-    that it, or an old secret, had signed. What an old one has signed may come again as long as it is `retried`.
+    that it, or an old one, had signed. What an old one has signed is `retried` for so long.
     """
     quiet_at = max(filter(None, (since, signed_by_old))) + retried
     if now < quiet_at:
@@ -70,8 +70,8 @@ class Rotation:
         """Drop the secrets that no subscription has, and return them. Hold the lock of the account's state.
 
         `used` are the fingerprints of those that subscriptions have. `retried` is for how long the vendor
-        retries a delivery, `now` the time by its clock. Raises ConfigurationError while an old secret may still
-        be seen; `force` does not wait for that.
+        retries a delivery, `now` the time by its clock. Raises ConfigurationError while an old secret may
+        still be seen; `force` does not wait for that.
         """
         live = self._store.live()
         old = unused_secrets(live, used)

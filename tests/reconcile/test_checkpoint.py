@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingest.errors import ConfigurationError, LogUnavailable
-from receivers.reconcile.checkpoint import Checkpoint, End, Progress
+from receivers.reconcile.checkpoint import Checkpoint, End, KnownKey, Progress
 from receivers.reconcile.report import Counts
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
@@ -101,6 +101,32 @@ def test_a_folder_that_cannot_be_used_any_more_is_named(tmp_path: Path) -> None:
         checkpoint.write(PROGRESS)
     with pytest.raises(LogUnavailable, match=r"reconcile\.state_dir .*/state cannot be used"):
         checkpoint.cover(START, NOW)
+
+
+OF_EARLIER_RELEASES = {
+    "sales.f3b0e7eb3cf0d9d5.reconcile": b"""\
+{"since":"2026-06-01T00:00:00.000000Z","until":null,"done":"2026-07-02T00:00:00.000000Z",
+"started_at":"2026-07-31T00:00:00.000000Z","written_at":"2026-07-31T00:00:01.500000Z",
+"counts":{"seen":3,"matched":0,"missed":1,"repaired":0,"untold":0,"newer_here":0,"gone":0,"unreadable":0,
+"requests":9,"least_requests":0},"unlisted":["B7","B9"],"rows":40,
+"end":{"finished_at":"2026-07-31T00:00:02.000000Z","reached":null,"error":"the vendor is down",
+"resumable":true,"covers":null}}""",
+    "sales.reconciled.key": b"""\
+{"fingerprint":"0123456789ab","since":"2026-06-01T00:00:00.000000Z","owner":null,"proven":true}""",
+    "sales.reconciled.until": b"2026-06-01T00:00:00.000000Z",
+}
+
+
+def test_files_of_earlier_releases_are_read(tmp_path: Path) -> None:
+    for name, content in OF_EARLIER_RELEASES.items():
+        (tmp_path / name).write_bytes(content)
+    checkpoint = Checkpoint(tmp_path, "sales")
+    (progress,) = checkpoint.unpublished(START, None)
+    end = End(START + timedelta(days=60, seconds=2), None, "the vendor is down", resumable=True)
+    written_at = START + timedelta(days=60, seconds=1.5)
+    assert progress == replace(PROGRESS, written_at=written_at, end=end)
+    assert checkpoint.key() == KnownKey("0123456789ab", START, None, proven=True)
+    assert checkpoint.covered() == START
 
 
 GARBAGE = [

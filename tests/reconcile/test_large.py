@@ -1,4 +1,4 @@
-"""Reconciliation holds a bounded number of bytes, whatever the vendor's bookings are like, and finds all of them."""
+"""Reconciliation holds a bounded number of bytes, however large bookings are, and finds all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from ingest.log import Producer
 from ingest.settings import Settings
 from receivers.reconcile import repairs, sweep
 from receivers.reconcile.sweep import Sweep
-from tests.reconcile.shop import Shop
+from tests.reconcile.pipeline import Pipeline
 
 _FEW_BYTES = 4096  # a booking of a simulated vendor has more than a fifth of that
 
@@ -34,12 +34,12 @@ def test_blocks_and_repairs_are_bounded_by_bytes(
 
     monkeypatch.setattr(Sweep, "_repair", noted_repair)
     monkeypatch.setattr(repairs, "append_events", noted_append)
-    with Shop(tmp_path, [account]).open() as shop:
-        shop.live(30)
-        report = shop.reconcile()[account]
+    with Pipeline(tmp_path, [account]).open() as pipeline:
+        pipeline.simulate(30)
+        report = pipeline.reconcile()[account]
         assert report.failure is None
         assert report.counts.repaired == report.counts.missed > 0
-        assert shop.wrong() == []
+        assert pipeline.differences() == []
     assert len(repaired) > 1
     assert len(appended) > 1
     for sizes in (*repaired, *appended):

@@ -1,4 +1,4 @@
-"""A installation at each vendor."""
+"""An installation for each vendor."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,6 @@ from tests.subscriptions.installation import WITH_API, Installation, opened
 
 @pytest.fixture(params=WITH_API)
 def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
-    """At every vendor that has an API for it."""
-    with opened(tmp_path / "operator", request.param) as found:
-        yield found
+    """Yield an installation for each vendor that has an API for webhooks."""
+    with opened(tmp_path / "operator", request.param) as installation:
+        yield installation

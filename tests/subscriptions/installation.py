@@ -35,7 +35,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class FaultyVendor:
-    """A simulated vendor. The answers to so many creations are lost as `lose` says; with `hang` none comes."""
+    """A simulated vendor. It loses the answers to the next `lose` creations; with `hang` none comes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -62,18 +62,18 @@ class FaultyVendor:
 
     @property
     def ours(self) -> list[Subscription]:
-        """What goes to our account's URL."""
+        """The subscriptions that go to our account's URL."""
         return [
             subscription for subscription in self.subscriptions.all() if subscription.url.startswith(self.url)
         ]
 
     @property
     def others(self) -> list[Subscription]:
-        """The rest."""
+        """The other subscriptions."""
         return [subscription for subscription in self.subscriptions.all() if subscription not in self.ours]
 
     def event(self, happened: str) -> str:
-        """One of the vendor's words for what happens to bookings: `created` or `deleted`."""
+        """Return the vendor's word for what happens to bookings: `created` or `deleted`."""
         words = {
             "calendly": ("invitee.created", "invitee.canceled"),
             "oncehub": ("booking.scheduled", "booking.canceled"),
@@ -82,7 +82,7 @@ class FaultyVendor:
         return created if happened == "created" else deleted
 
     def query(self, happened: str) -> str:
-        """Of our URL, for such an event."""
+        """Return the query of our URL for such an event."""
         return f"?domain=bookings&type={happened}" if self.name == "bookeo" else ""
 
 
@@ -97,7 +97,7 @@ class Installation:
         self.write()
 
     def write(self, public_url: str = PUBLIC_URL, **account: Any) -> None:
-        """The settings, and the secrets file where there is none yet."""
+        """Write the settings, and the secrets file where there is none yet."""
         secrets = dict(self.vendor.rest.settings())
         own: Mapping[str, Any] = {
             "api_url": self.vendor.server.api_url("sales"),
@@ -120,17 +120,17 @@ class Installation:
 
     @property
     def settings(self) -> Settings:
-        """As they are now."""
+        """The settings as they are now."""
         return load_settings(str(self.config), environ={})
 
     @property
     def account(self) -> AnyAccount:
-        """The account."""
+        """The account of the settings."""
         return self.settings.build_accounts()[self.vendor.name, "sales"]
 
     @property
     def live(self) -> tuple[str, ...]:
-        """Secrets that receivers take."""
+        """The secrets that receivers accept."""
         return self.account.settings.live_secrets()
 
     def believe(self, *secrets: str) -> None:
@@ -153,17 +153,17 @@ class Installation:
                 manager.close()
 
     def plan(self, arrivals: Arrivals | None = None) -> list[Action]:
-        """What would be done, without what is left alone."""
+        """Return what would be done, without what is left alone."""
         with self.manager(arrivals) as manager:
             return [step.action for step in manager.plan() if step.action is not Action.LEAVE]
 
     def apply(self, arrivals: Arrivals | None = None, *, take_over: bool = False) -> Applied:
-        """As a person who agrees."""
+        """Apply as a person who agrees."""
         with self.manager(arrivals) as manager:
             return manager.apply(Permissions(elsewhere=True, take_over=take_over))
 
     def is_settled(self) -> bool:
-        """What is wanted is there, signed with what we know, and nothing else of ours; a second plan is empty."""
+        """Return whether exactly what is wanted is there, with live secrets, and nothing is to be done."""
         found = self.vendor.ours
         slots = [subscription.events for subscription in found]
         assert len(slots) == (3 if self.vendor.name == "bookeo" else 1), slots
@@ -172,11 +172,13 @@ class Installation:
         )
         assert not any(subscription.disabled_at for subscription in found)
         assert {event for subscription in found for event in subscription.events} == {
-            name.replace("/", ".") for name in self._events()
+            name.replace("/", ".") for name in self.events
         }
         return set(self.plan()) == {Action.KEEP}
 
-    def _events(self) -> tuple[str, ...]:
+    @property
+    def events(self) -> tuple[str, ...]:
+        """The events that the settings want."""
         events: tuple[str, ...] = self.account.settings.events  # type: ignore[attr-defined]  # those with an API have them
         return events
 
@@ -191,7 +193,7 @@ def arriving(arrivals: Arrivals) -> Iterator[None]:
 
 @contextmanager
 def opened(folder: Path, vendor: str, **account: Any) -> Iterator[Installation]:
-    """An installation, and its vendor that has nothing of ours yet."""
+    """Yield an installation whose vendor has nothing of ours yet."""
     simulated = FaultyVendor(vendor)
     with simulated.server.serving():
         try:

@@ -234,7 +234,7 @@ def test_a_url_that_is_taken_by_what_no_list_shows_is_varied(tmp_path: Path) -> 
 
 
 def conflicting(installation: Installation, times: int) -> None:
-    """So many creations are answered that the URL is taken."""
+    """Answer so many creations that the URL is taken."""
     conflicts = iter([json_response({"title": "Already Exists"}, 409)] * times)
     installation.vendor.server.faults.append(
         lambda _, request: next(conflicts, None) if request.method == "POST" else None

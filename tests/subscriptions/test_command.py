@@ -18,7 +18,7 @@ APPLY = ("webhooks", "apply", "--yes", "--no-reconcile")
 
 @pytest.fixture
 def oncehub(tmp_path: Path) -> Iterator[Installation]:
-    """For what is the same at every vendor: a process takes seconds."""
+    """Yield an installation for what is the same with every vendor: a process takes seconds."""
     with opened(tmp_path / "operator", "oncehub") as found:
         yield found
 
@@ -28,7 +28,7 @@ def run(installation: Installation, *arguments: str, **environ: str) -> Result:
 
 
 def secrets_of(installation: Installation) -> set[str]:
-    """All that nobody may see: webhooks' and the credentials."""
+    """Return all that nobody may see: webhook secrets and credentials."""
     return {*installation.live, *(str(value) for value in installation.vendor.rest.settings().values())}
 
 
@@ -91,8 +91,9 @@ def test_where_nobody_can_be_asked_nothing_is_done_without_yes(oncehub: Installa
 def test_a_vendor_that_cannot_be_asked_is_exit_code_3_and_one_that_refuses_too(
     installation: Installation,
 ) -> None:
-    (installation.folder / "ingest.secrets.toml").write_text('[accounts.sales]\napi_token = "wrong"\n' if installation.vendor.name == "calendly" else
-        '[accounts.sales]\napi_key = "wrong"\n' + ('secret_key = "wrong"\n' if installation.vendor.name == "bookeo" else ""))  # fmt: skip
+    names = {"calendly": ["api_token"], "bookeo": ["api_key", "secret_key"]}
+    wrong = "".join(f'{name} = "wrong"\n' for name in names.get(installation.vendor.name, ["api_key"]))
+    (installation.folder / "ingest.secrets.toml").write_text(f"[accounts.sales]\n{wrong}")
     result = run(installation, "webhooks", "plan", "--json")
     assert result.code == 3
     assert "account sales" in result.json[0]["error"]
@@ -100,7 +101,7 @@ def test_a_vendor_that_cannot_be_asked_is_exit_code_3_and_one_that_refuses_too(
 
 @pytest.fixture(params=SIGNED)
 def signed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
-    """Where each subscription has a secret of its own."""
+    """Yield an installation in which each subscription has a secret of its own."""
     with opened(tmp_path / "operator", request.param) as found:
         yield found
 
@@ -266,7 +267,7 @@ webhook_header = "X-Salon"
 
 @pytest.fixture
 def salon(tmp_path: Path) -> Path:
-    """An account whose vendor has no API for it."""
+    """Make the settings of an account whose vendor has no API for webhooks."""
     (tmp_path / "ingest.toml").write_text(APPOINTEDD)
     secrets = tmp_path / "ingest.secrets.toml"
     secrets.touch(0o600)

@@ -1,4 +1,4 @@
-"""What a process that nobody looks at does every hour: look, repair if it may, and say what is to be reconciled."""
+"""The periodic check: it looks, repairs where it may, and returns the gaps that are to be filled."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,7 +39,7 @@ def allowed(installation: Installation, *, repair: bool) -> Settings:
 
 
 def state(installation: Installation, account: str = "sales") -> dict[str, float]:
-    """The metric, without what is 0."""
+    """Return the metric, without what is 0."""
     labels = {"vendor": installation.vendor.name, "account": account}
     samples = [sample for metric in SUBSCRIPTION_STATE.collect() for sample in metric.samples]
     return {
@@ -117,9 +117,7 @@ def test_what_was_made_by_hand_is_as_wanted_once_it_delivers(
     with opened(tmp_path / "by-hand", "calendly") as installation:
         installation.believe(SECRET)
         monkeypatch.setenv("INGEST_CONFIG", str(installation.config))
-        made = installation.vendor.subscriptions.add(
-            installation.vendor.url, installation.account.settings.events, SECRET
-        )  # type: ignore[attr-defined]
+        made = installation.vendor.subscriptions.add(installation.vendor.url, installation.events, SECRET)
         settings = allowed(installation, repair=True)
         check(settings, Arrivals())
         assert state(installation) == {"take_over": 1}

@@ -1,4 +1,4 @@
-"""Rotations: always another secret, and the old one goes only when it is known that nothing is signed with it any more."""
+"""Rotations: there is another secret, and the old one goes when it signs nothing any more."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,13 +41,13 @@ def test_the_old_secret_stays_as_long_as_the_vendor_may_send_what_it_signed(
 
 @pytest.fixture(params=["calendly", "oncehub"])
 def signed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
-    """Where each subscription has a secret of its own."""
+    """Yield an installation in which each subscription has a secret of its own."""
     with opened(tmp_path / "operator", request.param) as found:
         yield found
 
 
 def rotate(installation: Installation) -> bool:
-    """Whether something was made anew."""
+    """Return whether something was made anew."""
     with installation.manager() as manager:
         return manager.rotate().created
 
@@ -61,13 +61,13 @@ def signing(last_signed: Callable[..., tuple[datetime | None, datetime | None]])
 
 
 def finish(installation: Installation, *, force: bool = True) -> list[str]:
-    """The secrets that went, as if deliveries of the newest came all the time."""
+    """Finish as if deliveries of the newest secret came all the time; return the dropped ones."""
     with installation.manager() as manager, signing(lambda *_: (datetime.now(UTC), None)):
         return manager.finish_rotation(force=force)
 
 
 def forget(installation: Installation) -> None:
-    """The state is lost."""
+    """Lose the state."""
     (installation.folder / "state" / "sales.subscriptions.json").unlink()
 
 
@@ -156,9 +156,7 @@ def test_while_nobody_knows_what_signs_a_subscription_nothing_goes(tmp_path: Pat
 def test_what_was_made_by_hand_and_delivers_keeps_all_secrets_until_it_is_made_anew(tmp_path: Path) -> None:
     with opened(tmp_path / "operator", "calendly") as installation:
         installation.believe(ANOTHER, SECRET)
-        made = installation.vendor.subscriptions.add(
-            installation.vendor.url, installation.account.settings.events, SECRET
-        )  # type: ignore[attr-defined]
+        made = installation.vendor.subscriptions.add(installation.vendor.url, installation.events, SECRET)
         arrivals = Arrivals(last=made.created_at + timedelta(seconds=1))
         with (
             installation.manager(arrivals) as manager,

@@ -52,6 +52,6 @@ def test_a_vendor_that_is_down_is_told_before_it_is_tried_again(calendly: Instal
     assert result.code == 3
     lines = result.err.splitlines()
     assert (
-        lines[1]
-        == f"calendly account sales: 127.0.0.1:{port} refuses the connection: nothing listens there. Trying again, for up to 1 s"
+        lines[1] == f"calendly account sales: 127.0.0.1:{port} refuses the connection: nothing listens there."
+        " Trying again, for up to 1 s"
     )
