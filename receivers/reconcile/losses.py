@@ -97,12 +97,10 @@ class Losses:
                 with suppress(PayloadError):  # not one of ours
                     note = Event.from_record(stored.record)
                     if note.type == LOST:
-                        reported_at = self._reported_at(note, datetime.now(UTC))
+                        reported_at, now = note.time, datetime.now(UTC)
+                        if is_future(reported_at, now):  # of a receiver whose clock is ahead
+                            reported_at = self._of_the_future.setdefault(note.id, now)
                         newest[note.source] = max(reported_at, newest.get(note.source, reported_at))
         finally:
             reader.close()
         return newest
-
-    def _reported_at(self, note: Event, now: datetime) -> datetime:
-        """Return the note's time, or when it was first read if a receiver's clock was ahead."""
-        return self._of_the_future.setdefault(note.id, now) if is_future(note.time, now) else note.time

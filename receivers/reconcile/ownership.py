@@ -131,16 +131,16 @@ class Ownership:
 
         The vendor may have deleted some.
         """
-        readable, asked = 0, 0
+        readable, answered = 0, 0
         for size in (_SAMPLE, _LARGER_SAMPLE):
             part = sample[:size]
-            readable, asked = self._read(part, (len(part) + 1) // 2)
-            if 2 * readable >= asked:
+            readable, answered = self._read(part, (len(part) + 1) // 2)
+            if 2 * readable >= answered:
                 return
             if len(sample) <= size:
                 break
         raise ConfigurationError(
-            f"{self._rest.label}: the key is new, and reads {readable} of {asked} bookings here that it has"
+            f"{self._rest.label}: the key is new, and reads {readable} of {answered} bookings here that it has"
             " to find. Is the key another account's, or that of a user who may not see them?"
             f" Nothing was loaded, and none was marked as gone. {self.way_on}"
         )
@@ -162,19 +162,19 @@ class Ownership:
         It is asked for no more once it has `enough` of them, or can no longer have as many.
         Raises VendorUnavailable when it answers none with sense.
         """
-        readable, asked = 0, 0
+        readable, answered = 0, 0
         for stored in sample:
             is_present = self._is_present(stored)
-            readable, asked = readable + bool(is_present), asked + (is_present is not None)
-            if readable >= enough or asked - readable > len(sample) - enough:
+            readable, answered = readable + bool(is_present), answered + (is_present is not None)
+            if readable >= enough or answered - readable > len(sample) - enough:
                 break
-        if sample and not asked:
+        if sample and not answered:
             raise VendorUnavailable(
                 f"{self._rest.label}: the vendor does not answer with the bookings that it is asked for;"
                 " is api_url right?"
             )
         self._has_read = self._has_read or readable > 0
-        return readable, asked
+        return readable, answered
 
     def _is_present(self, stored: Stored) -> bool | None:
         """Return whether the vendor has the booking; None when it answers with something else.
@@ -190,8 +190,8 @@ class Ownership:
             return False
         if booking.booking_id != stored.booking.booking_id:
             return None
-        at_vendor, here = booking.created_at, stored.booking.created_at
-        return at_vendor is None or here is None or abs(at_vendor - here) <= _CREATION_TOLERANCE
+        created_at, known = booking.created_at, stored.booking.created_at
+        return created_at is None or known is None or abs(created_at - known) <= _CREATION_TOLERANCE
 
 
 def require_same_owner(rest: AnyRest, known_owner: str | None, key_file: Path) -> str | None:

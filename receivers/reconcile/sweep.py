@@ -105,7 +105,10 @@ class Sweep:
                     self._recorder.begin_window(window.since, self._unlisted, self._rows_seen)
                     self._sweep_window(window, partial(follow, window))
                     counts.requests = requests_before + self._rest.requests
-                self._resolve_unlisted()
+                absent, others_were_read = self._fetch_unlisted()
+                if absent and self._ownership.confirm_absence(absent, others_were_read=others_were_read):
+                    self._mark_gone(absent)
+                self._repairs.complete()
         except IngestError:
             with suppress(IngestError):
                 self._repairs.append()
@@ -224,13 +227,6 @@ class Sweep:
                 if not is_recent(loaded_at, now, self._repairs.lag)
             }
         self._unlisted -= self._tally.listed
-
-    def _resolve_unlisted(self) -> None:
-        """Fetch the bookings that no window listed: repair those that moved, and mark those that are gone."""
-        absent, others_were_read = self._fetch_unlisted()
-        if absent and self._ownership.confirm_absence(absent, others_were_read=others_were_read):
-            self._mark_gone(absent)
-        self._repairs.complete()
 
     def _fetch_unlisted(self) -> tuple[dict[str, datetime], bool]:
         """Fetch the unlisted bookings and repair those that the vendor has.
