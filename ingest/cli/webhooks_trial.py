@@ -1,4 +1,4 @@
-"""`webhooks test`: is a delivery taken, and does it reach the warehouse?"""
+"""`webhooks test`: a delivery of our own, followed to the warehouse."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -26,11 +26,13 @@ def trial(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Send a harmless signed delivery to the account's public URL and follow it to the warehouse; say where it stops, and why.
+    """Send a harmless signed delivery to the account's public URL, and say where it stops, and why.
 
-    Nothing is asked of the vendor, and no booking is made: the delivery is a row of booking_events of type <vendor>.ingest.test.
+    It is followed to the warehouse. Nothing is asked of the vendor, and no booking is made: the delivery is a
+    row of booking_events of type <vendor>.ingest.test.
 
-    Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something cannot be reached, or does not run.
+    Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something
+    cannot be reached, or does not run.
 
     Examples:
         ingest webhooks test sales

@@ -20,7 +20,7 @@ from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.log import Partition, StoredRecord
 from ingest.vendors.mapping import BookingMapper
-from receivers.reconcile.compare import Verdict, compare, supersedes
+from receivers.reconcile.compare import Verdict, compare, superseded_version
 from tests.consumers.rig import Rig
 from tests.consumers.samples import START, TOPIC, moment, sample
 from tests.consumers.test_reconciled import vendor
@@ -86,7 +86,7 @@ def by_rest(warehouse: Warehouse, number: int, at: float, seen: float, **data: A
     return vendor().observe(
         record(number, at, **data),
         moment(seen),
-        supersedes(read(number, at, **data), held(row, row["loaded_at"]), moment(seen)),
+        superseded_version(read(number, at, **data), held(row, row["loaded_at"]), moment(seen)),
     )
 
 
@@ -251,7 +251,7 @@ def test_columns_that_the_repair_does_not_tell_keep_what_they_have_until_a_later
     row = the_row(warehouse)
     booking = vendor().booking_of_record(orjson.dumps(sparse))
     loaded(
-        [vendor().observe(sparse, moment(1000), supersedes(booking, held(row, START), moment(1000)))],
+        [vendor().observe(sparse, moment(1000), superseded_version(booking, held(row, START), moment(1000)))],
         warehouse=warehouse,
     )
     assert (the_row(warehouse)["customer_name"], the_row(warehouse)["service_name"]) == (

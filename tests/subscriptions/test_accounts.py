@@ -110,7 +110,7 @@ def test_files_without_any_secret_change_nothing(folder: Path) -> None:
 
 
 class TestMounted:
-    """A folder of mounted secrets, as Kubernetes has it: links through `..data`, which is swapped by one rename."""
+    """A folder of mounted secrets as in Kubernetes: links through `..data`, which one rename swaps."""
 
     VARIABLE = "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS"
 
