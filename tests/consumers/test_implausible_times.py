@@ -20,7 +20,7 @@ from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.log import Partition, StoredRecord
 from ingest.vendors.mapping import BookingMapper
-from receivers.reconcile.compare import Verdict, compare, supersedes
+from receivers.reconcile.compare import Verdict, compare, superseded_version
 from tests.consumers.rig import Rig
 from tests.consumers.samples import START, TOPIC, moment, sample
 from tests.consumers.test_reconciled import oncehub_account
@@ -88,7 +88,7 @@ def repair_of(warehouse: Warehouse, number: int, at: float, seen: float, **data:
     return oncehub_account().observe(
         record(number, at, **data),
         moment(seen),
-        supersedes(read(number, at, **data), held(row, row["loaded_at"]), moment(seen)),
+        superseded_version(read(number, at, **data), held(row, row["loaded_at"]), moment(seen)),
     )
 
 
@@ -259,7 +259,7 @@ def test_columns_that_the_repair_does_not_tell_keep_what_they_have_until_a_later
     load_batches(
         [
             oncehub_account().observe(
-                sparse, moment(1000), supersedes(booking, held(row, START), moment(1000))
+                sparse, moment(1000), superseded_version(booking, held(row, START), moment(1000))
             )
         ],
         warehouse=warehouse,

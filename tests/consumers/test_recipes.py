@@ -8,7 +8,7 @@ import pytest
 from consumers.sync import sync
 from tests.consumers.rig import ROOT, Rig
 from tests.consumers.samples import sample
-from tests.reconcile.shop import Shop
+from tests.reconcile.pipeline import Pipeline
 
 DOCUMENT = (ROOT / "docs" / "tables.md").read_text()
 RECIPES = re.findall(r"```sql\n(.*?)```", DOCUMENT, re.DOTALL)
@@ -28,11 +28,11 @@ def joins() -> Iterator[tuple[str, str, str, str]]:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """Return a warehouse with four vendors' bookings by webhook, and everything else by REST."""
-    shop = Shop(tmp_path_factory.mktemp("recipes"), VENDORS)
+    shop = Pipeline(tmp_path_factory.mktemp("recipes"), VENDORS)
     with shop.open():
-        shop.deliver(shop.live(120))
+        shop.deliver(shop.simulate(120))
         done = list(sync(shop.rig.settings, None, [], lambda *_: None))
         assert [one.problem for one in done if one.problem] == []
         yield shop
@@ -43,7 +43,7 @@ def test_there_are_five_recipes() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_answers_from_a_loaded_warehouse(shop: Shop, recipe: str) -> None:
+def test_a_recipe_answers_from_a_loaded_warehouse(shop: Pipeline, recipe: str) -> None:
     assert shop.rig.rows(recipe)
 
 
@@ -62,7 +62,7 @@ def test_a_recipe_runs_in_postgresql_too(postgres_rig: Rig, recipe: str) -> None
 
 @pytest.mark.parametrize(("vendor", "column", "table", "key"), list(joins()))
 def test_every_booking_finds_what_it_is_joined_with(
-    shop: Shop, vendor: str, column: str, table: str, key: str
+    shop: Pipeline, vendor: str, column: str, table: str, key: str
 ) -> None:
     value = "unnest(staff::text[])" if column == "staff" else column
     ours = f"(select account, {value} as id from bookings where vendor = '{vendor}') as ours"

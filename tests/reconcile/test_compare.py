@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ingest.booking import Booking, BookingStatus, StoredBooking
 from ingest.vendors.rest import Window
-from receivers.reconcile.compare import Verdict, compare, supersedes, widened, windows
+from receivers.reconcile.compare import Verdict, compare, cut_windows, superseded_version, widen
 
 NOON = datetime(2026, 6, 10, 12, 0, tzinfo=UTC)
 COLUMNS = ("status", "starts_at", "ends_at")
@@ -30,13 +30,13 @@ def verdict(told: Booking, stored: StoredBooking | None) -> Verdict:
 
 def test_what_the_warehouse_lacks_is_missed() -> None:
     assert verdict(HERE, None) is Verdict.MISSED
-    assert supersedes(HERE, None, NOON) == ""
+    assert superseded_version(HERE, None, NOON) == ""
 
 
 def test_what_the_warehouse_has_older_is_missed_and_needs_no_more_than_its_version() -> None:
     told = replace(HERE, version="2026-06-01T10:00:00.000001Z")
     assert verdict(told, OLD) is Verdict.MISSED
-    assert supersedes(told, OLD, NOON) == ""
+    assert superseded_version(told, OLD, NOON) == ""
 
 
 def test_the_same_state_is_matched() -> None:
@@ -49,7 +49,7 @@ def test_another_state_whose_version_is_not_above_the_stored_one_is_missed_and_s
 ) -> None:
     told = replace(HERE, version=version, status=BookingStatus.CANCELLED)
     assert verdict(told, OLD) is Verdict.MISSED
-    assert supersedes(told, OLD, NOON) == HERE.version
+    assert superseded_version(told, OLD, NOON) == HERE.version
 
 
 def test_a_row_younger_than_the_vendors_lag_is_left_alone() -> None:
@@ -113,7 +113,7 @@ SPANS = st.timedeltas(timedelta(seconds=1), timedelta(days=800))
 def test_windows_cover_the_span_without_a_hole_and_none_is_too_long(
     span: timedelta, longest: timedelta
 ) -> None:
-    found = list(windows(NOON - span, NOON, longest, open_ended=False))
+    found = list(cut_windows(NOON - span, NOON, longest, open_ended=False))
     assert found[0].since == NOON - span
     assert found[-1].until == NOON
     assert all(one.until == two.since for one, two in itertools.pairwise(found))
@@ -122,15 +122,15 @@ def test_windows_cover_the_span_without_a_hole_and_none_is_too_long(
 
 @given(SPANS)
 def test_the_last_window_has_no_end_where_the_future_counts(span: timedelta) -> None:
-    *before, last = windows(NOON - span, NOON, timedelta(days=31), open_ended=True)
+    *before, last = cut_windows(NOON - span, NOON, timedelta(days=31), open_ended=True)
     assert last.until is None
     assert all(one.until for one in before)
 
 
 def test_a_window_is_asked_for_with_an_overlap_on_both_sides() -> None:
     minute = timedelta(minutes=1)
-    assert widened(Window(NOON, NOON + minute), minute) == Window(NOON - minute, NOON + 2 * minute)
-    assert widened(Window(NOON), minute) == Window(NOON - minute)
+    assert widen(Window(NOON, NOON + minute), minute) == Window(NOON - minute, NOON + 2 * minute)
+    assert widen(Window(NOON), minute) == Window(NOON - minute)
 
 
 def test_a_time_of_change_that_has_not_come_is_missed_unless_rest_tells_it_too() -> None:

@@ -1,4 +1,4 @@
-"""Whatever one field of a vendor's record holds: reconciliation repairs the row, and after that finds nothing to repair."""
+"""A second run finds nothing to repair, whatever one field of a vendor's record holds."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from ingest.errors import PayloadError
 from ingest.vendors.appointedd.v1 import AppointeddV1
 from ingest.vendors.rest import load_rest
 from ingest.warehouse.bookings import _stored
-from receivers.reconcile.compare import Verdict, compare, supersedes
+from receivers.reconcile.compare import Verdict, compare, superseded_version
 from tests.vendors.samples_of import Sample, cases_of, load, vendors_with_samples
 
 ODD: tuple[Any, ...] = (
@@ -38,7 +38,7 @@ Path = tuple[str | int, ...]
 
 
 def paths(value: Any, path: Path = ()) -> Iterator[Path]:
-    """Every field, and of each list the first entry."""
+    """Yield the path of every field, and of each list's first entry."""
     steps = list(value) if isinstance(value, dict) else [0] if isinstance(value, list) and value else []
     for step in steps:
         yield (*path, step)
@@ -46,7 +46,7 @@ def paths(value: Any, path: Path = ()) -> Iterator[Path]:
 
 
 def altered(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The record with one of its fields left out, or of an odd value."""
+    """Yield the record with each of its fields left out, or of an odd value."""
     for path in paths(record):
         for odd in (*ODD, paths):  # the function stands for no field at all
             other = deepcopy(record)
@@ -66,7 +66,7 @@ def held(row: Row | None, loaded_at: datetime) -> StoredBooking:
 
 
 def repaired(sample: Sample, record: dict[str, Any], compared: tuple[str, ...]) -> tuple[Verdict, Booking]:
-    """What a second run says of the record, and the booking that the first run's repair left."""
+    """Return what a second run says of the record, and the booking that the first run's repair left."""
     account, now = sample.vendor(), sample.now + timedelta(days=1)
     event = account.parse(sample.verified())
     told, webhook = account.booking_of_record(json.dumps(record).encode()), account.booking(event)
@@ -77,7 +77,7 @@ def repaired(sample: Sample, record: dict[str, Any], compared: tuple[str, ...]) 
     ).row
     before = held(row, sample.now)
     if compare(told, before, compared, now, timedelta(0)) is not Verdict.MATCHED:
-        observed = BookingMessage(account.observe(record, now, supersedes(told, before, now)), told)
+        observed = BookingMessage(account.observe(record, now, superseded_version(told, before, now)), told)
         row = newest_wins([observed], row, now).row or row
     after = held(row, sample.now)
     return compare(told, after, compared, now, timedelta(0)), after.booking

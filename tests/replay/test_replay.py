@@ -21,7 +21,7 @@ from tests.consumers.rig import Rig, opened, until
 from tests.consumers.samples import TOPIC, moment, sample
 from tests.consumers.test_loader import metric
 from tests.consumers.test_reconciled import RUN, end_of_run
-from tests.reconcile.shop import Shop
+from tests.reconcile.pipeline import Pipeline
 from tests.reconcile.test_command import configured
 
 VENDORS = ["appointedd", "bookeo", "calendly", "oncehub"]
@@ -33,14 +33,14 @@ def snapshot(rig: Rig) -> dict[str, list[dict[str, Any]]]:
     return {name: rig.rows(f"select * from {name} order by {key}, loaded_at") for name, key in TABLES.items()}
 
 
-def replay(shop: Shop, folder: Path, *arguments: str) -> Result:
+def replay(shop: Pipeline, folder: Path, *arguments: str) -> Result:
     configured(folder, shop.tree())
     return ingest(folder, "replay", *arguments)
 
 
-def load_history(shop: Shop) -> None:
+def load_history(shop: Pipeline) -> None:
     """Load webhooks, some of them twice, a repair by reconciliation, and something that cannot be read."""
-    changes = shop.live(40)
+    changes = shop.simulate(40)
     shop.deliver([*changes[:-15], *changes[10:20]])
     shop.rig.append_records(TOPIC, Record("oncehub/oncehub/B", b"{", sample(1).to_record().headers))
     shop.settle()
@@ -48,8 +48,8 @@ def load_history(shop: Shop) -> None:
     shop.settle()
     assert shop.rig.column("select count(*) from bookings where last_via = 'reconcile'") != [0]
     assert shop.rig.column("select count(*) from dead_letters") == [1]
-    assert shop.rig.column("select count(*) from reconciliations") == [len(shop.dialects)]
-    assert shop.wrong() == []
+    assert shop.rig.column("select count(*) from reconciliations") == [len(shop.accounts)]
+    assert shop.differences() == []
 
 
 def without_columns(
@@ -76,14 +76,14 @@ OTHERWISE = (
 
 
 @contextmanager
-def consuming(shop: Shop) -> Iterator[Rig]:
+def consuming(shop: Pipeline) -> Iterator[Rig]:
     """Run a consumer that starts anew."""
     with shop.opened(), shop.rig.running():
         until(shop._tables_are_there, "the consumer has made its tables")
         yield shop.rig
 
 
-def lose_warehouse(shop: Shop) -> None:
+def lose_warehouse(shop: Pipeline) -> None:
     """Delete the warehouse, whoever uses it."""
     file = shop.rig.settings.warehouse.duckdb_file
     assert file
@@ -93,7 +93,7 @@ def lose_warehouse(shop: Shop) -> None:
 
 
 def test_what_is_in_the_log_as_a_copy_alone_comes_back_too(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, VENDORS)
+    shop = Pipeline(tmp_path, VENDORS)
     with shop.server.serving():
         with consuming(shop) as rig:
             load_history(shop)
@@ -105,12 +105,12 @@ def test_what_is_in_the_log_as_a_copy_alone_comes_back_too(tmp_path: Path) -> No
             log.executemany("DELETE FROM records WHERE topic = ? AND offset < ?", written.items())
         with consuming(shop) as rig:
             assert replay(shop, tmp_path).code == 0
-            assert shop.wrong() == []
+            assert shop.differences() == []
             assert without_columns(snapshot(rig), *OTHERWISE) == without_columns(before, *OTHERWISE)
 
 
 def test_a_lost_warehouse_comes_back_whole(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, VENDORS)
+    shop = Pipeline(tmp_path, VENDORS)
     with shop.server.serving():
         with consuming(shop) as rig:
             load_history(shop)
@@ -123,7 +123,7 @@ def test_a_lost_warehouse_comes_back_whole(tmp_path: Path) -> None:
                 shop, tmp_path, "--json"
             )  # while the consumer reads the log again by itself: either may bring a row first
             assert told.code == 0, told
-            assert shop.wrong() == []
+            assert shop.differences() == []
             assert without_columns(snapshot(rig), *OTHERWISE) == without_columns(before, *OTHERWISE)
             assert {name: arrivals(rig.settings, name, name).last for name in VENDORS} == heard
             records = told.json["read"]
@@ -141,18 +141,18 @@ def test_a_lost_warehouse_comes_back_whole(tmp_path: Path) -> None:
 
 
 def test_a_warehouse_that_is_deleted_under_a_running_consumer_comes_back(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, ["oncehub"])
+    shop = Pipeline(tmp_path, ["oncehub"])
     with shop.server.serving(), consuming(shop) as rig:
-        shop.deliver(shop.live(10))
+        shop.deliver(shop.simulate(10))
         events = rig.column("select id from booking_events order by id")
         lose_warehouse(shop)
         assert replay(shop, tmp_path).code == 0
-        assert shop.wrong() == []
+        assert shop.differences() == []
         assert rig.column("select id from booking_events order by id") == events
 
 
 def test_a_right_warehouse_is_left_as_it_is_to_the_last_instant(tmp_path: Path) -> None:
-    with Shop(tmp_path, VENDORS).open() as shop:
+    with Pipeline(tmp_path, VENDORS).open() as shop:
         load_history(shop)
         before = snapshot(shop.rig)
         told = replay(shop, tmp_path)
@@ -205,8 +205,8 @@ def replay_in_process(rig: Rig, wanted: ReplayFilter = ReplayFilter()) -> Replay
 
 
 def test_what_happens_during_a_replay_is_loaded_and_wins_where_it_is_newer(tmp_path: Path) -> None:
-    with Shop(tmp_path, VENDORS).open() as shop:
-        shop.deliver(shop.live(150))
+    with Pipeline(tmp_path, VENDORS).open() as shop:
+        shop.deliver(shop.simulate(150))
         lose_warehouse(shop)
         configured(tmp_path, shop.tree())
         process = subprocess.Popen(
@@ -215,13 +215,13 @@ def test_what_happens_during_a_replay_is_loaded_and_wins_where_it_is_newer(tmp_p
         try:
             until(lambda: count_replayed(shop.rig) > 0, "the replay has begun")
             while process.poll() is None:
-                shop.append(shop.live(2))
+                shop.append(shop.simulate(2))
             assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
             process.wait()
         shop.settle()
-        assert shop.wrong() == []
+        assert shop.differences() == []
         assert shop.rig.column("select count(*) from booking_events where via = 'webhook'") > [0]
 
 
