@@ -21,7 +21,7 @@ from ingest.instant import format_instant
 from ingest.log import Partition, StoredRecord
 from ingest.vendors.mapping import BookingMapper
 from receivers.reconcile.compare import Verdict, compare, superseded_version
-from tests.consumers.rig import Rig
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import START, TOPIC, moment, sample
 from tests.consumers.test_reconciled import oncehub_account
 from tests.reconcile.test_second_run import held
@@ -313,12 +313,12 @@ def test_a_row_that_a_consumer_with_a_fast_clock_made_is_repaired(ahead: timedel
     assert compare(read(2, 10), row, COLUMNS, moment(1000), LAG) is Verdict.MISSED
 
 
-def test_the_event_is_told_and_loaded(rig: Rig) -> None:
+def test_the_event_is_told_and_loaded(harness: ConsumerHarness) -> None:
     labels = {"vendor": "oncehub", "account": "support"}
     before = REGISTRY.get_sample_value("ingest_events_implausible_time_total", labels) or 0.0
     with capture_logs() as lines:
-        rig.load(event_of_far_future(1, moment(10)), sample(2, at=20))
+        harness.load(event_of_far_future(1, moment(10)), sample(2, at=20))
     assert [line["id"] for line in lines if line["event"] == "event.implausible_time"] == ["E1"]
     assert REGISTRY.get_sample_value("ingest_events_implausible_time_total", labels) == before + 1
-    assert rig.column("select last_event_id from bookings") == ["E2"]
-    assert sorted(rig.column("select id from booking_events")) == ["E1", "E2"]
+    assert harness.column("select last_event_id from bookings") == ["E2"]
+    assert sorted(harness.column("select id from booking_events")) == ["E1", "E2"]

@@ -14,7 +14,7 @@ from consumers.rows import TABLES, event_row
 from consumers.warehouse import Warehouse
 from ingest.log.sqlite import SqliteProducer
 from ingest.warehouse.query import query
-from tests.consumers.rig import PATIENCE, Command, Tree, changed, until
+from tests.consumers.harness import PATIENCE, Command, Tree, changed, until
 from tests.consumers.samples import START, TOPIC, moment, sample
 
 KILLS = 8

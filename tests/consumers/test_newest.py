@@ -18,7 +18,7 @@ from consumers.rows import Row
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.vendors.mapping import BookingMapper
-from tests.consumers.rig import Rig
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import START, TOPIC, TOPICS, moment, sample
 
 
@@ -140,10 +140,10 @@ _examples = count(1)
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(readings())
-def test_the_same_comes_out_of_a_real_warehouse(rig: Rig, reading: Reading) -> None:
+def test_the_same_comes_out_of_a_real_warehouse(harness: ConsumerHarness, reading: Reading) -> None:
     example = f"example {next(_examples)} "
     for batch in reading.batches():
-        rig.load(
+        harness.load(
             *(
                 replace(
                     event,
@@ -154,9 +154,9 @@ def test_the_same_comes_out_of_a_real_warehouse(rig: Rig, reading: Reading) -> N
             )
         )
     model = play(reading)
-    events = rig.column(f"select id from booking_events where starts_with(id, '{example}')")
+    events = harness.column(f"select id from booking_events where starts_with(id, '{example}')")
     assert sorted(events) == sorted(example + row["id"] for row in model.events.values())
-    bookings = rig.rows(
+    bookings = harness.rows(
         "select booking_id, version, last_event_id, first_seen_at from bookings where"
         f" starts_with(booking_id, '{example}')"
     )

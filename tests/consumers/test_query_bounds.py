@@ -13,8 +13,8 @@ from ingest.errors import ConfigurationError
 from ingest.warehouse.bounds import MOST_ROWS, Bounds
 from ingest.warehouse.destination import check_only_reads
 from ingest.warehouse.query import query_bounded
+from tests.consumers.harness import PATIENCE, ROOT, Command, ConsumerHarness, Tree, opened, tree_for
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.rig import PATIENCE, ROOT, Command, Rig, Tree, opened, tree_for
 from tests.consumers.samples import sample
 
 SECRET = "not-a-real-secret-of-the-query-tests"
@@ -36,8 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(folder: Path) -> Iterator[Command]:
     """Return a command with a warehouse of one booking."""
     tree: Tree = tree_for(folder)
-    with opened(tree) as rig:
-        rig.load(sample(1, "B1"))
+    with opened(tree) as harness:
+        harness.load(sample(1, "B1"))
         yield Command(folder, tree)
 
 
@@ -331,14 +331,14 @@ REACHING_POSTGRES = [
 
 @pytest.mark.postgres
 def test_nothing_but_the_tables_is_reached_in_a_postgresql_by_an_administrator(
-    postgres_rig: Rig,
-    postgres: PostgresServer,  # noqa: ARG001 - started for the rig
+    postgres_harness: ConsumerHarness,
+    postgres: PostgresServer,  # noqa: ARG001 - started for the harness
 ) -> None:
-    postgres_rig.load(sample(1, "B1"))
+    postgres_harness.load(sample(1, "B1"))
     allowed = []
     for sql in REACHING_POSTGRES:
         try:
-            allowed.append((sql, query_bounded(postgres_rig.settings, sql, BOUNDS).rows))
+            allowed.append((sql, query_bounded(postgres_harness.settings, sql, BOUNDS).rows))
         except ConfigurationError:
             continue
     assert allowed == []
@@ -348,21 +348,24 @@ def test_nothing_but_the_tables_is_reached_in_a_postgresql_by_an_administrator(
         "explain select 1", "select 'a;b', $$c;d$$, E'\\\\x' -- e;f", "select '%', 5 % 3",
         "select pg_total_relation_size('bookings') > 0",
     ):  # fmt: skip
-        assert query_bounded(postgres_rig.settings, sql, BOUNDS).rows
-    assert postgres_rig.column("select count(*) from bookings") == [1]
+        assert query_bounded(postgres_harness.settings, sql, BOUNDS).rows
+    assert postgres_harness.column("select count(*) from bookings") == [1]
 
 
 @pytest.mark.postgres
-def test_a_query_is_bounded_in_a_postgresql_too(postgres_rig: Rig, postgres: PostgresServer) -> None:  # noqa: ARG001
-    postgres_rig.load(sample(1, "B1"))
+def test_a_query_is_bounded_in_a_postgresql_too(
+    postgres_harness: ConsumerHarness,
+    postgres: PostgresServer,  # noqa: ARG001 - started for the harness
+) -> None:
+    postgres_harness.load(sample(1, "B1"))
     endless = "select count(*) from generate_series(1, 1000000000) a, generate_series(1, 1000000000) b"
     with pytest.raises(ConfigurationError, match=r"longer than 0\.5 s"):
-        query_bounded(postgres_rig.settings, endless, Bounds(0.5))
+        query_bounded(postgres_harness.settings, endless, Bounds(0.5))
     many = f"select n, 'x' as x from generate_series(1, {MOST_ROWS + 1}) n"
-    answer = query_bounded(postgres_rig.settings, many, Bounds(60, rows=3))
+    answer = query_bounded(postgres_harness.settings, many, Bounds(60, rows=3))
     assert (answer.columns, answer.rows) == (["n", "x"], [(1, "x"), (2, "x"), (3, "x")])
     with pytest.raises(ConfigurationError, match="--limit"):
-        query_bounded(postgres_rig.settings, many, BOUNDS)
+        query_bounded(postgres_harness.settings, many, BOUNDS)
     assert query_bounded(
-        postgres_rig.settings, "select booking_id from bookings where false", BOUNDS
+        postgres_harness.settings, "select booking_id from bookings where false", BOUNDS
     ).columns == ["booking_id"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.consumers.rig import Command, Tree, opened, tree_for
+from tests.consumers.harness import Command, Tree, opened, tree_for
 from tests.consumers.samples import sample
 
 
@@ -17,8 +17,8 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """Return a command with a warehouse of two bookings, whose consumer is still open."""
     folder = tmp_path_factory.mktemp("query")
     tree: Tree = tree_for(folder)
-    with opened(tree) as rig:
-        rig.load(
+    with opened(tree) as harness:
+        harness.load(
             sample(
                 1,
                 "B1",

@@ -18,8 +18,8 @@ from ingest.errors import WarehouseUnavailable
 from ingest.finding import Finding, State
 from ingest.settings import Settings
 from ingest.warehouse.reach import check_reachable
+from tests.consumers.harness import Tree, changed
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.rig import Tree, changed
 from tests.kafka.broker import free_port
 
 ACCOUNTS = {"sales": {"vendor": "calendly", "webhook_secrets": ["for tests"], "api_token": "for tests"}}

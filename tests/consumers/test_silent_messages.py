@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ingest.event import Event
-from tests.consumers.rig import opened, tree_for
+from tests.consumers.harness import opened, tree_for
 from tests.vendors.samples_of import Case, load
 
 # They tell which message a row is of, and how it was loaded.
@@ -166,7 +166,8 @@ PAIRS: dict[str, Callable[[], Pair]] = {
          "participants": 2, "answers": []},
     ),
     "Appointedd's cancellation that names the booking alone": lambda: Pair(
-        sample_event("appointedd", "created"), sample_event("appointedd", "cancelled-sparse", appointedd_cancellation),
+        sample_event("appointedd", "created"),
+        sample_event("appointedd", "cancelled-sparse", appointedd_cancellation),
         {"status": "cancelled"}
     ),
     "Appointedd's webhook after a record with the telephone": lambda: Pair(
@@ -208,10 +209,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
             for batch, letters in zip(batches, loads, strict=True):
                 source = f"/{events['F'].vendor}/{accounts[name, order]}"
                 batch.extend(replace(events[letter], source=source) for letter in letters)
-    with opened(tree_for(tmp_path_factory.mktemp("silent"))) as rig:
+    with opened(tree_for(tmp_path_factory.mktemp("silent"))) as harness:
         for batch in batches:
-            rig.load(*batch)
-        by_account = {row["account"]: row for row in rig.rows("select * from bookings")}
+            harness.load(*batch)
+        by_account = {row["account"]: row for row in harness.rows("select * from bookings")}
         yield {key: by_account[account] for key, account in accounts.items()}
 
 

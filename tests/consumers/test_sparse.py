@@ -15,7 +15,7 @@ from ingest.settings import Settings
 from ingest.vendors import vendor_names
 from ingest.vendors.mapping import BookingMapper
 from ingest.warehouse.bookings import BookingsTable
-from tests.consumers.rig import Rig, Tree, opened
+from tests.consumers.harness import ConsumerHarness, Tree, opened
 from tests.consumers.samples import moment, sample
 from tests.consumers.test_loader import metric
 from tests.replay.test_replay import alter_rows, replay_in_process
@@ -43,14 +43,14 @@ class SparseMapper:
         return replace(booking, **{name: getattr(EMPTY, name) for name in untold}, untold=untold)
 
 
-def read_only_columns(rig: Rig, **told: set[str]) -> Rig:
+def read_only_columns(harness: ConsumerHarness, **told: set[str]) -> ConsumerHarness:
     """Make the loader read only these columns of the events with these ids."""
-    rig.loader._mapper = SparseMapper(told)  # type: ignore[assignment]
-    return rig
+    harness.loader._mapper = SparseMapper(told)  # type: ignore[assignment]
+    return harness
 
 
-def the_row(rig: Rig) -> dict[str, Any]:
-    [row] = rig.rows("select * from bookings")
+def the_row(harness: ConsumerHarness) -> dict[str, Any]:
+    [row] = harness.rows("select * from bookings")
     return row
 
 
@@ -73,16 +73,16 @@ def cancellation_of(event: Event) -> Event:
 
 
 def test_whatever_the_vendor_and_the_order_a_message_that_tells_only_a_status_changes_only_that(
-    rig: Rig,
+    harness: ConsumerHarness,
 ) -> None:
     full = [creation(vendor) for vendor in vendor_names()]
     newer_first, alone = (
         [replace(event, source=f"/{event.vendor}/{account}") for event in full]
         for account in ("there", "alone")
     )
-    read_only_columns(rig, later=set()).load(*full, *map(cancellation_of, newer_first), *alone)
-    rig.load(*map(cancellation_of, full), *newer_first)
-    rows = {(row["vendor"], row["account"]): row for row in rig.rows("select * from bookings")}
+    read_only_columns(harness, later=set()).load(*full, *map(cancellation_of, newer_first), *alone)
+    harness.load(*map(cancellation_of, full), *newer_first)
+    rows = {(row["vendor"], row["account"]): row for row in harness.rows("select * from bookings")}
     for vendor in vendor_names():
         after, there, before = (rows[vendor, account] for account in ("sales", "there", "alone"))
         its_own = {"account", "version", "last_event_id", "loaded_at", "column_versions"}
@@ -126,9 +126,11 @@ def four_messages(booking: str) -> list[Event]:
     ]
 
 
-def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_real_warehouse(rig: Rig) -> None:
+def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_real_warehouse(
+    harness: ConsumerHarness,
+) -> None:
     """Batches have one, two and four messages; the first message comes again in each."""
-    read_only_columns(rig, **READ)
+    read_only_columns(harness, **READ)
     logs = [
         (size, [four_messages(f"B{number}-{size}")[place] for place in order])
         for number, order in enumerate(itertools.permutations(range(4)))
@@ -136,7 +138,7 @@ def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_rea
     ]
     for step in range(4):
         batches = [(log[step * size : step * size + size], log[0]) for size, log in logs]
-        rig.load(*(event for batch, again in batches if batch for event in [*batch, again]))
+        harness.load(*(event for batch, again in batches if batch for event in [*batch, again]))
     told = (
         "status",
         "service_name",
@@ -147,7 +149,7 @@ def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_rea
         "currency",
         "last_event_id",
     )
-    rows = rig.rows(
+    rows = harness.rows(
         f"select {', '.join(told)}, version, cast(column_versions as text) as column_versions from bookings"
     )
     assert len(rows) == len(logs)
@@ -158,14 +160,14 @@ def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_rea
 
 
 def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehouse_unchanged(
-    either_rig: Rig,
+    either_harness: ConsumerHarness,
 ) -> None:
     whole = sample(1, at=10, **FORM, owner="USR-1", customer_timezone="Europe/Paris")
-    read_only_columns(either_rig, E2=set(), E3=set()).load(whole)
-    before = the_row(either_rig)
+    read_only_columns(either_harness, E2=set(), E3=set()).load(whole)
+    before = the_row(either_harness)
     for number in (2, 3):
-        either_rig.load(sample(number, at=10 * number, status="canceled"))
-    after = the_row(either_rig)
+        either_harness.load(sample(number, at=10 * number, status="canceled"))
+    after = the_row(either_harness)
     its_own = {"version", "status", "last_event_id", "loaded_at", "column_versions"}
     assert {name: after[name] for name in after.keys() - its_own} == {
         name: before[name] for name in before.keys() - its_own
@@ -177,55 +179,61 @@ def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehou
     )
 
 
-def test_an_older_message_that_fills_counts_as_stale_only_when_it_comes_again(either_rig: Rig) -> None:
+def test_an_older_message_that_fills_counts_as_stale_only_when_it_comes_again(
+    either_harness: ConsumerHarness,
+) -> None:
     labels = {"vendor": "oncehub", "account": "support"}
-    read_only_columns(either_rig, E2=set())
-    either_rig.load(sample(2, at=20, status="canceled"))
+    read_only_columns(either_harness, E2=set())
+    either_harness.load(sample(2, at=20, status="canceled"))
     stale = metric("ingest_events_stale_total", **labels)
-    either_rig.load(sample(1, at=10))
+    either_harness.load(sample(1, at=10))
     assert metric("ingest_events_stale_total", **labels) == stale
-    filled = the_row(either_rig)
+    filled = the_row(either_harness)
     assert (filled["status"], filled["customer_name"], filled["last_event_id"]) == (
         "cancelled",
         "Ada Example",
         "E2",
     )
-    either_rig.load(sample(1, at=10))
+    either_harness.load(sample(1, at=10))
     assert metric("ingest_events_stale_total", **labels) == stale + 1
-    assert the_row(either_rig) == filled
+    assert the_row(either_harness) == filled
 
 
-def test_rows_that_an_older_mapping_emptied_are_filled_by_a_replay_of_both_messages(rig: Rig) -> None:
-    read = rig.loader._mapper
-    rig.loader._mapper = lambda event: (booking := read(event)) and replace(booking, untold=frozenset())  # type: ignore[assignment]
-    rig.load(sample(1, at=10))
-    rig.load(sample(2, at=20, status="canceled", form_submission=None))
-    assert the_row(rig)["customer_name"] is None
-    rig.loader._mapper = read
+def test_rows_that_an_older_mapping_emptied_are_filled_by_a_replay_of_both_messages(
+    harness: ConsumerHarness,
+) -> None:
+    read = harness.loader._mapper
+    harness.loader._mapper = lambda event: (booking := read(event)) and replace(booking, untold=frozenset())  # type: ignore[assignment]
+    harness.load(sample(1, at=10))
+    harness.load(sample(2, at=20, status="canceled", form_submission=None))
+    assert the_row(harness)["customer_name"] is None
+    harness.loader._mapper = read
     for _ in range(2):
-        replay_in_process(rig)
-    mended = the_row(rig)
+        replay_in_process(harness)
+    mended = the_row(harness)
     assert (mended["status"], mended["customer_name"], mended["last_event_id"]) == (
         "cancelled",
         "Ada Example",
         "E2",
     )
-    replay_in_process(rig)
-    assert the_row(rig) == mended
+    replay_in_process(harness)
+    assert the_row(harness) == mended
 
 
-def test_a_status_that_no_message_told_yet_is_no_unknown_word(rig: Rig) -> None:
+def test_a_status_that_no_message_told_yet_is_no_unknown_word(harness: ConsumerHarness) -> None:
     before = metric("ingest_unknown_status_total", vendor="oncehub", account="support")
-    rig.loader._mapper = lambda event: replace(
+    harness.loader._mapper = lambda event: replace(
         EMPTY, booking_id=event.subject, version="1", untold=frozenset({"status"})
     )  # type: ignore[assignment]
-    rig.load(sample(1))
+    harness.load(sample(1))
     assert metric("ingest_unknown_status_total", vendor="oncehub", account="support") == before
 
 
-def test_reconciliation_is_told_which_columns_the_newest_message_left_out(either_rig: Rig) -> None:
-    read_only_columns(either_rig, E2=set()).load(sample(1, at=10), sample(2, at=20))
-    [stored] = BookingsTable(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
+def test_reconciliation_is_told_which_columns_the_newest_message_left_out(
+    either_harness: ConsumerHarness,
+) -> None:
+    read_only_columns(either_harness, E2=set()).load(sample(1, at=10), sample(2, at=20))
+    [stored] = BookingsTable(either_harness.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert stored.booking.customer_name == "Ada Example"
     assert set((stored.booking.column_versions or {}).values()) - {""} == {
         f"{format_instant(moment(10))}/{format_instant(moment(10))}"
@@ -236,9 +244,9 @@ def test_reconciliation_is_told_which_columns_the_newest_message_left_out(either
 def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_columns_and_goes_on_after(
     either_tree: Tree, names: list[str]
 ) -> None:
-    with opened(either_tree) as rig:
-        rig.load(sample(1, at=10))
-        drop_columns(rig, names)
+    with opened(either_tree) as harness:
+        harness.load(sample(1, at=10))
+        drop_columns(harness, names)
     reader = BookingsTable(Settings.model_validate(either_tree))
     [before] = reader.by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert (before.booking.customer_name, before.booking.answers, before.booking.column_versions) == (
@@ -249,9 +257,9 @@ def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_column
     assert list(reader.within("updated_at", "oncehub", "support", moment(0), None)) == [
         [("B1", before.loaded_at)]
     ]
-    with opened(either_tree) as rig:
-        read_only_columns(rig, E2=set()).load(sample(2, at=20, status="canceled"))
-        row = the_row(rig)
+    with opened(either_tree) as harness:
+        read_only_columns(harness, E2=set()).load(sample(2, at=20, status="canceled"))
+        row = the_row(harness)
         assert (row["status"], row["customer_name"], row["answers"]) == (
             "cancelled",
             "Ada Example",
@@ -261,8 +269,8 @@ def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_column
     assert after.booking.column_versions == row["column_versions"]
 
 
-def drop_columns(rig: Rig, names: list[str]) -> None:
+def drop_columns(harness: ConsumerHarness, names: list[str]) -> None:
     """Make a table as a version made it that had none of these columns, also in dlt's notes."""
     for name in names:
-        alter_rows(rig, f"alter table {{}} drop column {name}")
-    alter_rows(rig, "delete from {}", "_dlt_version")
+        alter_rows(harness, f"alter table {{}} drop column {name}")
+    alter_rows(harness, "delete from {}", "_dlt_version")

@@ -13,7 +13,7 @@ from ingest.instant import format_instant
 from ingest.log import Record
 from tests.cli.command import COMMAND, PATIENCE, environment, ingest, refused
 from tests.consumers.samples import moment
-from tests.dead_letters.desk import Desk
+from tests.dead_letters.product import Product
 
 DEAD = "bookings.dead-letters"
 
@@ -39,17 +39,17 @@ SEVERAL = [
 ]
 
 
-def load(desk: Desk, *letters: DeadLetter) -> None:
-    desk.rig.append_records(DEAD, *(one.to_record() for one in letters))
-    desk.rig.load()
+def load(product: Product, *letters: DeadLetter) -> None:
+    product.harness.append_records(DEAD, *(one.to_record() for one in letters))
+    product.harness.load()
 
 
 @pytest.fixture(scope="module")
-def product_with_letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def product_with_letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """Return a product with several letters, for tests that change nothing."""
-    with closing(Desk(tmp_path_factory.mktemp("several"), pytest.MonkeyPatch())) as desk:
-        load(desk, *SEVERAL)
-        yield desk
+    with closing(Product(tmp_path_factory.mktemp("several"), pytest.MonkeyPatch())) as product:
+        load(product, *SEVERAL)
+        yield product
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def product_with_letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     ],
 )
 def test_letters_are_chosen_and_the_newest_is_first(
-    product_with_letters: Desk, options: list[str], numbers: list[int]
+    product_with_letters: Product, options: list[str], numbers: list[int]
 ) -> None:
     assert [one["id"] for one in product_with_letters.listed(*options)] == [
         SEVERAL[number].id for number in numbers
@@ -76,7 +76,7 @@ def test_letters_are_chosen_and_the_newest_is_first(
 
 
 def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(
-    product_with_letters: Desk,
+    product_with_letters: Product,
 ) -> None:
     result = product_with_letters.run("list", "--limit", "3")
     assert (
@@ -93,7 +93,7 @@ def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(
     [["list", "--account", "tours"], ["list", "--since", "2026-05-02"], ["redrive", "--account", "tours"]],
 )
 def test_where_none_is_meant_it_is_said_that_there_are_others(
-    product_with_letters: Desk, which: list[str]
+    product_with_letters: Product, which: list[str]
 ) -> None:
     result = product_with_letters.run(*which)
     assert (result.code, result.out) == (
@@ -104,7 +104,7 @@ def test_where_none_is_meant_it_is_said_that_there_are_others(
 
 @pytest.mark.parametrize(("options", "dry"), [([], False), (["--dry-run"], True)])
 def test_a_script_is_told_whether_it_was_only_looked(
-    product_with_letters: Desk, options: list[str], dry: bool
+    product_with_letters: Product, options: list[str], dry: bool
 ) -> None:
     found = product_with_letters.run("redrive", SEVERAL[0].id, "--json", *options).json
     assert [(one["outcome"], one["dry_run"]) for one in found] == [("still_bad", dry)]
@@ -144,15 +144,16 @@ def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
 def test_what_cannot_be_meant_is_refused_and_nothing_is_appended(
-    product_with_letters: Desk, arguments: list[str], said: str
+    product_with_letters: Product, arguments: list[str], said: str
 ) -> None:
     assert said in refused(product_with_letters.run(*arguments))
     assert sum(
-        product_with_letters.rig.written(topic) for topic in product_with_letters.rig.settings.topics()
+        product_with_letters.harness.written(topic)
+        for topic in product_with_letters.harness.settings.topics()
     ) == len(SEVERAL)
 
 
-def test_a_beginning_of_an_id_that_no_other_has_is_enough(product_with_letters: Desk) -> None:
+def test_a_beginning_of_an_id_that_no_other_has_is_enough(product_with_letters: Product) -> None:
     found = product_with_letters.run("show", SEVERAL[1].id[:8], "--json").json
     assert (found["id"], found["data"], found["position"]) == (
         SEVERAL[1].id,
@@ -164,12 +165,12 @@ def test_a_beginning_of_an_id_that_no_other_has_is_enough(product_with_letters: 
     }
 
 
-def test_all_that_is_known_of_a_letter_is_shown(desk: Desk) -> None:
+def test_all_that_is_known_of_a_letter_is_shown(product: Product) -> None:
     one = letter(
         1, query="a=b", headers={"x-sent-by": "them"}, data=b'{"b":[1,"\xe2\x98\x83"]}', signed_by="2"
     )
-    load(desk, one)
-    out = desk.run("show", one.id).out
+    load(product, one)
+    out = product.run("show", one.id).out
     for line in (
         f"id         {one.id}",
         "from       calendly/sales",
@@ -184,12 +185,12 @@ def test_all_that_is_known_of_a_letter_is_shown(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("body", [b"\xff\x00\r\n", b"", b"[1]\n"], ids=repr)
-def test_the_very_bytes_go_to_standard_output(desk: Desk, body: bytes) -> None:
+def test_the_very_bytes_go_to_standard_output(product: Product, body: bytes) -> None:
     one = letter(1, data=body)
-    load(desk, one)
+    load(product, one)
     done = subprocess.run(
         [*COMMAND, "dead-letters", "show", one.id, "--raw"],
-        cwd=desk.folder,
+        cwd=product.folder,
         env=environment(),
         capture_output=True,
         timeout=PATIENCE,
@@ -198,31 +199,33 @@ def test_the_very_bytes_go_to_standard_output(desk: Desk, body: bytes) -> None:
     assert done.stdout == body
 
 
-def test_what_would_drive_a_terminal_is_written_out(desk: Desk) -> None:
+def test_what_would_drive_a_terminal_is_written_out(product: Product) -> None:
     one = letter(
         1, data=b'{"name": "\\u001b[2J"}', detail="\x1b]0;title\x07 [bold]", headers={"x-odd": "\x9b2J"}
     )
-    load(desk, one)
-    out = desk.run("show", one.id).out + desk.run("list").out + desk.run("redrive", "--all").out
+    load(product, one)
+    out = product.run("show", one.id).out + product.run("list").out + product.run("redrive", "--all").out
     assert not {"\x1b", "\x07", "\x9b"} & set(out)
     assert "\\x1b]0;title\\x07 [bold]" in out
 
 
-def test_what_somebody_else_wrote_to_the_topic_is_listed_and_never_redriven(desk: Desk) -> None:
-    desk.rig.append_records(DEAD, Record("key", b"anything", {"dl_headers": "[1]", "dl_reason": "theirs"}))
-    desk.rig.load()
-    (found,) = desk.listed("--reason", "theirs")
+def test_what_somebody_else_wrote_to_the_topic_is_listed_and_never_redriven(product: Product) -> None:
+    product.harness.append_records(
+        DEAD, Record("key", b"anything", {"dl_headers": "[1]", "dl_reason": "theirs"})
+    )
+    product.harness.load()
+    (found,) = product.listed("--reason", "theirs")
     assert (found["id"], found["vendor"]) == (f"{DEAD}/0/0", "")
-    assert list(desk.redriven("--all", code=1).values()) == ["unknown_account"]
+    assert list(product.redriven("--all", code=1).values()) == ["unknown_account"]
 
 
-def test_more_letters_than_are_read_at_once_are_all_found(desk: Desk) -> None:
-    load(desk, *(letter(0, happened_at=moment(number), data=b"%d" % number) for number in range(450)))
-    assert len(desk.listed("--limit", "1000")) == 450
-    assert len(desk.redriven("--all", code=1)) == 450
+def test_more_letters_than_are_read_at_once_are_all_found(product: Product) -> None:
+    load(product, *(letter(0, happened_at=moment(number), data=b"%d" % number) for number in range(450)))
+    assert len(product.listed("--limit", "1000")) == 450
+    assert len(product.redriven("--all", code=1)) == 450
 
 
-def test_a_log_that_cannot_be_reached_is_said_and_nothing_is_lost(product_with_letters: Desk) -> None:
+def test_a_log_that_cannot_be_reached_is_said_and_nothing_is_lost(product_with_letters: Product) -> None:
     result = product_with_letters.run(
         "redrive", "--all", INGEST_LOG=f"sqlite:///{product_with_letters.folder}/ingest.toml/log.db"
     )
@@ -231,7 +234,7 @@ def test_a_log_that_cannot_be_reached_is_said_and_nothing_is_lost(product_with_l
     assert len(product_with_letters.listed("--open")) == len(SEVERAL)
 
 
-def test_a_letter_counts_from_its_very_moment(product_with_letters: Desk) -> None:
+def test_a_letter_counts_from_its_very_moment(product_with_letters: Product) -> None:
     just_after = format_instant(SEVERAL[3].happened_at + timedelta(microseconds=1))
     assert product_with_letters.listed(
         "--since", format_instant(SEVERAL[3].happened_at)

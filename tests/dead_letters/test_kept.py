@@ -22,7 +22,7 @@ from ingest.event import Event
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings import Settings
 from receivers.webhook import _dead_letter
-from tests.consumers.rig import Rig, opened, tree_for
+from tests.consumers.harness import ConsumerHarness, opened, tree_for
 from tests.vendors.samples_of import Case, cases_of, load, vendors_with_samples
 
 NOW = datetime(2026, 5, 1, 9, tzinfo=UTC)
@@ -101,15 +101,15 @@ def test_a_letter_without_its_time_is_read_all_the_same() -> None:
     )
 
 
-def all_letters(rig: Rig) -> list[StoredLetter]:
-    letters = DeadLettersTable(rig.settings)
+def all_letters(harness: ConsumerHarness) -> list[StoredLetter]:
+    letters = DeadLettersTable(harness.settings)
     return list(chain.from_iterable(letters.read(letters.ids(LetterFilter()))))
 
 
-def append(rig: Rig, one: DeadLetter, **headers: str) -> None:
+def append(harness: ConsumerHarness, one: DeadLetter, **headers: str) -> None:
     record = one.to_record()
-    rig.append_records(DEAD, Record(record.key, record.value, {**record.headers, **headers}))
-    rig.load()
+    harness.append_records(DEAD, Record(record.key, record.value, {**record.headers, **headers}))
+    harness.load()
 
 
 def test_a_table_from_before_is_read_as_it_is_and_loaded_on(
@@ -117,18 +117,18 @@ def test_a_table_from_before_is_read_as_it_is_and_loaded_on(
 ) -> None:
     before = pa.schema([column for column in SCHEMAS["dead_letters"] if column.name not in NEW])
     old, new = letter(b"old \x00"), letter(b"new \x00 \\x00", signed_by="1")
-    with monkeypatch.context() as patch, opened(either_tree) as rig:
+    with monkeypatch.context() as patch, opened(either_tree) as harness:
         patch.setattr(rows, "SCHEMAS", {**SCHEMAS, "dead_letters": before})
-        append(rig, old, ce_id=old.former_id)
-        assert [(one.letter, one.exact) for one in all_letters(rig)] == [(old, True)]
-        assert "data_base64" not in rig.rows("select * from dead_letters")[0]
-    with opened(either_tree) as rig:
-        append(rig, new)
-        assert {one.letter.data: (one.letter, one.exact) for one in all_letters(rig)} == {
+        append(harness, old, ce_id=old.former_id)
+        assert [(one.letter, one.exact) for one in all_letters(harness)] == [(old, True)]
+        assert "data_base64" not in harness.rows("select * from dead_letters")[0]
+    with opened(either_tree) as harness:
+        append(harness, new)
+        assert {one.letter.data: (one.letter, one.exact) for one in all_letters(harness)} == {
             one.data: (one, True) for one in (old, new)
         }
         encoded = b64encode(new.data).decode()
-        assert sorted(rig.column("select data_base64 from dead_letters"), key=bool) == [None, encoded]
+        assert sorted(harness.column("select data_base64 from dead_letters"), key=bool) == [None, encoded]
 
 
 def letter_of_record(event_id: str, position: str = "bookings.calendly/0/7") -> DeadLetter:
@@ -144,11 +144,11 @@ def letter_of_rest() -> DeadLetter:
 def test_a_letter_that_an_earlier_release_stored_under_another_id_stays_the_only_one(
     either_tree: dict[str, Any], one: DeadLetter
 ) -> None:
-    with opened(either_tree) as rig:
-        append(rig, one, ce_id=one.former_id)
-        append(rig, one)
-        append(rig, one)
-        assert rig.column("select id from dead_letters") == [one.former_id]
+    with opened(either_tree) as harness:
+        append(harness, one, ce_id=one.former_id)
+        append(harness, one)
+        append(harness, one)
+        assert harness.column("select id from dead_letters") == [one.former_id]
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_a_letter_that_an_earlier_release_stored_under_another_id_stays_the_only
     ids=["another event at the same place", "another place", "another delivery with the same body"],
 )
 def test_a_letter_of_something_else_is_kept_beside_one_of_an_earlier_release(
-    rig: Rig, stored: DeadLetter, come: DeadLetter
+    harness: ConsumerHarness, stored: DeadLetter, come: DeadLetter
 ) -> None:
-    append(rig, stored, ce_id=stored.former_id)
-    append(rig, come)
-    assert sorted(rig.column("select id from dead_letters")) == sorted([stored.former_id, come.id])
+    append(harness, stored, ce_id=stored.former_id)
+    append(harness, come)
+    assert sorted(harness.column("select id from dead_letters")) == sorted([stored.former_id, come.id])
 
 
 def _settings(case: Case, folder: Path) -> Settings:

@@ -13,7 +13,7 @@ from ingest.errors import LogUnavailable
 from ingest.log import Record, append_records
 from ingest.settings import Settings
 from receivers.reconcile.repairs import append_events
-from tests.consumers.rig import tree_for
+from tests.consumers.harness import tree_for
 from tests.consumers.samples import SOURCE, TOPIC, sample
 from tests.log.small import SmallLog
 

@@ -21,7 +21,7 @@ from ingest.vendors.delivery import Headers
 from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, choose_accounts
-from tests.consumers.rig import Rig, tree_for, until
+from tests.consumers.harness import ConsumerHarness, tree_for, until
 from tests.simulator.accounts import SECRET, simulated_accounts
 
 URL = "https://hooks.example.com"
@@ -61,7 +61,7 @@ class Pipeline:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Open log and warehouse, without a consumer."""
-        self.rig = Rig(self.tree())
+        self.rig = ConsumerHarness(self.tree())
         try:
             yield
         finally:

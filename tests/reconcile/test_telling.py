@@ -17,7 +17,7 @@ from ingest.log import Producer, Record
 from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.run import Reconciler, choose_accounts
-from tests.consumers.rig import PATIENCE, until
+from tests.consumers.harness import PATIENCE, until
 from tests.reconcile.pipeline import Pipeline
 from tests.reconcile.test_trouble import broken
 

@@ -21,7 +21,7 @@ from ingest.vendors.trial import TRIAL, trial_delivery
 from ingest.warehouse.deliveries import arrivals
 from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest
-from tests.consumers.rig import tree_for
+from tests.consumers.harness import tree_for
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
 from tests.rest.answering import Answer, Answers

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from consumers.sync import SyncResult, sync
 from ingest.settings import Settings
 from ingest.warehouse.query import query
-from tests.consumers.rig import Tree
+from tests.consumers.harness import Tree
 from tests.rest.rig import Side, simulated
 
 # dlt's own columns, new with each load.

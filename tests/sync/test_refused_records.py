@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ingest.errors import LoadRefused
 from ingest.warehouse.destination import destination
-from tests.consumers.rig import Tree
+from tests.consumers.harness import Tree
 from tests.sync.rig import SyncRig, syncing
 from tests.sync.test_left_out import listing
 from tests.sync.test_sync_command import command

@@ -26,7 +26,7 @@ from ingest.simulator.vendor import load_simulated_vendor
 from ingest.vendors import incremental as changes
 from ingest.vendors.rest import load_rest
 from ingest.warehouse.destination import destination, reading_client
-from tests.consumers.rig import Tree, opened
+from tests.consumers.harness import Tree, opened
 from tests.consumers.samples import sample
 from tests.consumers.test_sharing import hold_file
 from tests.simulator.accounts import SIMULATED

@@ -10,7 +10,7 @@ import pytest
 from consumers.sync import SyncResult
 from ingest.cli.sync import _exit_code
 from ingest.errors import IngestError, LoadRefused, VendorRefused, VendorUnavailable, WarehouseUnavailable
-from tests.consumers.rig import Command, Tree
+from tests.consumers.harness import Command, Tree
 from tests.sync.rig import SyncRig, syncing
 from tests.sync.test_sync import FORBIDDEN
 

@@ -44,7 +44,7 @@ def changed(tree: Tree, section: str, **values: Any) -> Tree:
     return tree | {section: tree[section] | values}
 
 
-class Rig:
+class ConsumerHarness:
     """A consumer of one test.
 
     Two may follow each other in one folder, as one consumer that was started again.
@@ -112,13 +112,13 @@ class Rig:
 
 
 @contextmanager
-def opened(tree: Tree) -> Iterator[Rig]:
+def opened(tree: Tree) -> Iterator[ConsumerHarness]:
     """Open a consumer, and close it at the end."""
-    rig = Rig(tree)
+    harness = ConsumerHarness(tree)
     try:
-        yield rig
+        yield harness
     finally:
-        rig.close()
+        harness.close()
 
 
 def until(true: Callable[[], object], what: str) -> None:

@@ -12,7 +12,7 @@ import tomlkit
 
 from ingest.log import Record
 from tests.cli.command import Result, ingest
-from tests.consumers.rig import Rig, opened, tree_for
+from tests.consumers.harness import ConsumerHarness, opened, tree_for
 from tests.receivers.in_process import InProcess, stored
 from tests.receivers.requests import SECRET, Request
 
@@ -25,14 +25,14 @@ ACCOUNTS: Mapping[str, Mapping[str, Any]] = {
 SECRETS = [SECRET, "the-secret-before"]
 
 
-class Desk:
+class Product:
     """The command reads its settings from a file and its secrets from the environment, as users have them."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self._monkeypatch = monkeypatch
         self._open = ExitStack()
-        self.rig: Rig = self._open.enter_context(opened(tree_for(folder)))
+        self.harness: ConsumerHarness = self._open.enter_context(opened(tree_for(folder)))
         self.configure(ACCOUNTS)
 
     def configure(self, accounts: Mapping[str, Mapping[str, Any]]) -> None:
