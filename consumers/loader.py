@@ -97,7 +97,9 @@ class Loader:
                 self.trouble = None
                 pause = _FIRST_PAUSE_SECONDS
             except (WarehouseUnavailable, LogUnavailable, CommitFailed) as error:
-                self.trouble = _without_traceback(error)
+                # Its traceback would keep the batch in memory.
+                error.__traceback__ = error.__cause__ = error.__context__ = None
+                self.trouble = error
                 log.warning("loader.waiting", why=f"{type(error).__name__}: {error}", seconds=round(pause, 1))
                 self._start_over()
                 stop.wait(pause)
@@ -229,12 +231,6 @@ class Loader:
             self._report_lag()
         except LogUnavailable as error:
             log.warning("loader.rewind_failed", why=str(error))
-
-
-def _without_traceback(error: IngestError) -> IngestError:
-    """Return the error alone: its traceback would keep the batch in memory."""
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-    return error
 
 
 def _age(stored: StoredRecord, now: datetime) -> float:

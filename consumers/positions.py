@@ -1,12 +1,11 @@
 """What a consumer does when its positions are wrong: the log has changed, or the warehouse is behind."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
 
 from consumers.warehouse import Warehouse
-from ingest.event import Event
 from ingest.log import APPEND_SECONDS, Consumer, Partition, PositionChange, Producer, wait_until_durable
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.loss import build_loss_note
@@ -32,20 +31,22 @@ def report_changes(changes: Sequence[PositionChange], settings: Settings, produc
             " was read before;"
             " what it lost before it was loaded is found by `ingest reconcile`",
         )
-    notes = [note.to_record() for change in changes for note in _loss_notes(change, settings)]
+    notes = [
+        build_loss_note(
+            f"/{account.vendor}/{name}",
+            datetime.now(UTC),
+            f"{change.partition.topic}/{change.partition.number}/{change.before}",
+        ).to_record()
+        for change in changes
+        for name, account in settings.accounts.items()
+        if settings.topic(account.vendor) == change.partition.topic
+    ]
     if notes:
         wait_until_durable(
             producer.append(settings.audit_topic, notes), APPEND_SECONDS, "what may be missing"
         )
     for change in changes:
         READ_AGAIN.labels(change.partition.topic, change.partition.number, "log").inc()
-
-
-def _loss_notes(change: PositionChange, settings: Settings) -> Iterator[Event]:
-    lost_from = f"{change.partition.topic}/{change.partition.number}/{change.before}"
-    for name, account in settings.accounts.items():
-        if settings.topic(account.vendor) == change.partition.topic:
-            yield build_loss_note(f"/{account.vendor}/{name}", datetime.now(UTC), lost_from)
 
 
 def committed_loads(bookmarks: Mapping[Partition, Bookmarks]) -> frozenset[str]:

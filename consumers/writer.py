@@ -29,7 +29,7 @@ class BatchWriter:
 
     def __init__(self, settings: Settings, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
-        self._large_record_bytes = settings.consumer.duckdb_bytes // _LARGE_SHARE
+        self._settings = settings.consumer
         self._needed_loads: frozenset[str] = frozenset()
         self.refused = FailureLimit(settings.consumer.dead_letter_limit)
         self.load_id = ""
@@ -54,7 +54,8 @@ class BatchWriter:
             return self._write_apart(chunk, refusal)
         except RowsTooLarge as refusal:
             # For a small record the reason is elsewhere.
-            if len(chunk) > 1 or chunk.records[0].record.size < self._large_record_bytes:
+            large_bytes = self._settings.duckdb_bytes // _LARGE_SHARE
+            if len(chunk) > 1 or chunk.records[0].record.size < large_bytes:
                 raise
             return self._write_large(chunk, refusal)
         return []
