@@ -28,13 +28,13 @@ from ingest.errors import (
     PayloadError,
     WarehouseUnavailable,
 )
-from ingest.event import whose
+from ingest.event import vendor_and_account
 from ingest.instant import parse_instant
 from ingest.log import APPEND_SECONDS, Consumer, PositionChange, Producer, StoredRecord
 from ingest.settings import Settings
 from ingest.telemetry import BATCH_RECORDS, DEAD_LETTERS, LAG_RECORDS, LOAD_SECONDS
 from ingest.undone import UndoneWork
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import BookingMapper
 
 log = structlog.get_logger()
 
@@ -205,7 +205,7 @@ class Loader:
         if dead:  # after the load, which may have to be repeated, and before the commit
             append_dead_letters(self._producer, self._settings.dead_letter_topic, dead, APPEND_SECONDS)
         for letter in dead:
-            DEAD_LETTERS.labels(*whose(letter.source), letter.reason).inc()
+            DEAD_LETTERS.labels(*vendor_and_account(letter.source), letter.reason).inc()
         seconds = time.monotonic() - started
         BATCH_RECORDS.observe(len(records))
         LOAD_SECONDS.observe(seconds)

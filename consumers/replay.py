@@ -16,7 +16,7 @@ import structlog
 
 from ingest.clock import is_future
 from ingest.errors import PayloadError
-from ingest.event import PROBE, REPLAY_OF, Via, whose
+from ingest.event import PROBE, REPLAY_OF, Via, vendor_and_account
 from ingest.instant import format_instant, parse_instant
 from ingest.log import APPEND_SECONDS, Partition, Producer, Reader, Record, StoredRecord, append_records
 from ingest.log.consumption import wait_for_room, wait_until_consumed
@@ -127,7 +127,7 @@ def skip_reason(
         return SkipReason.PROBE
     if _came_by_replay(headers) and not _is_original_gone(headers, first_offset):
         return SkipReason.REPLAY
-    if wanted.accounts and whose(headers.get("ce_source", ""))[1] not in wanted.accounts:
+    if wanted.accounts and vendor_and_account(headers.get("ce_source", ""))[1] not in wanted.accounts:
         return SkipReason.OTHER_ACCOUNT
     outside = (wanted.since and received < wanted.since) or (wanted.until and received >= wanted.until)
     return SkipReason.OUTSIDE if outside else None

@@ -12,7 +12,7 @@ from consumers.warehouse.sync_pipeline import SyncCounts, SyncPipeline
 from ingest.errors import ConfigurationError, IngestError, LoadRefused, VendorBusy
 from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.vendors import AnyAccount
-from ingest.vendors.rest import AnyRest, load_rest
+from ingest.vendors.rest import AnyRest
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ def sync(
     only_resource = resources[0] if len(resources) == 1 else None
     for account in _choose_accounts(settings, name):
         try:
-            rest = load_rest(account.vendor)(account, Path(settings.reconcile.state_dir))
+            rest = account.rest(Path(settings.reconcile.state_dir))
             _set_ids(rest, resources, ids)
             pipeline = SyncPipeline(settings, rest)
         except IngestError as problem:
@@ -76,9 +76,9 @@ def _set_ids(rest: AnyRest, resources: Sequence[str], ids: Sequence[str]) -> Non
 
     Raises ConfigurationError where no resource needs them, or one needs them and has none.
     """
-    without_list = [resource for resource in resources if resource in rest.by_id]
+    without_list = [resource for resource in resources if resource in rest.resources_by_id]
     if ids and not without_list:
-        known = " or ".join(rest.by_id)
+        known = " or ".join(rest.resources_by_id)
         raise ConfigurationError(
             f"--id is for resources without a list; name one of them: {known}"
             if known
@@ -89,7 +89,7 @@ def _set_ids(rest: AnyRest, resources: Sequence[str], ids: Sequence[str]) -> Non
             f"{rest.account.vendor} has no list of {without_list[0]}: name those you want with --id, once"
             " for each"
         )
-    rest.ids = tuple(dict.fromkeys(ids))
+    rest.requested_ids = tuple(dict.fromkeys(ids))
 
 
 def _sync_account(

@@ -22,7 +22,7 @@ from consumers.rows import SCHEMAS, Row, stored_booking_row
 from ingest.clock import CLOCK_SKEW
 from ingest.dead_letter import REASONS, DeadLetter
 from ingest.errors import ConfigurationError, LogUnavailable
-from ingest.event import RECONCILED, Event, whose
+from ingest.event import RECONCILED, Event, vendor_and_account
 from ingest.instant import parse_stored_instant
 from ingest.log import StoredRecord
 from ingest.settings import Settings
@@ -57,12 +57,12 @@ class StoredLetter:
     @property
     def vendor(self) -> str:
         """The vendor's name, "" where the record did not say it."""
-        return whose(self.letter.source)[0]
+        return vendor_and_account(self.letter.source)[0]
 
     @property
     def account(self) -> str:
         """The account's name, "" where the record did not say it."""
-        return whose(self.letter.source)[1]
+        return vendor_and_account(self.letter.source)[1]
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "StoredLetter":
@@ -169,7 +169,7 @@ class DeadLettersTable:
             )
 
     def _parts_by_size(self, ids: Sequence[str]) -> Iterator[Sequence[str]]:
-        """Split the ids into parts whose letters fit into memory together."""
+        """Split the ids into parts vendor_and_account letters fit into memory together."""
         for part in _parts(ids):
             sql = f"SELECT id, length(data) FROM dead_letters WHERE id IN ({_marks(part)})"  # noqa: S608 - marks
             sizes = dict(query_or_empty(self._settings, sql, part).rows)
@@ -213,9 +213,9 @@ class DeadLettersTable:
         kinds = query_or_empty(self._settings, "SELECT DISTINCT source, reason FROM dead_letters").rows
         _require_known("reason", wanted.reasons, {*REASONS, *(reason for _, reason in kinds)})
         sources = {source for source, _ in kinds if source}
-        known_accounts = {*self._settings.accounts, *(whose(source)[1] for source in sources)}
+        known_accounts = {*self._settings.accounts, *(vendor_and_account(source)[1] for source in sources)}
         _require_known("account", wanted.accounts, known_accounts)
-        return sorted(source for source in sources if whose(source)[1] in wanted.accounts)
+        return sorted(source for source in sources if vendor_and_account(source)[1] in wanted.accounts)
 
     def _first_column(self, sql: str, parameters: Sequence[Any]) -> list[str]:
         return [row[0] for row in query_or_empty(self._settings, sql, parameters).rows]

@@ -19,9 +19,8 @@ from ingest.event import RECEIVED_BY, RECONCILED, SENT_AT, Event, digest
 from ingest.instant import format_instant, parse_instant
 from ingest.log import APPEND_SECONDS, Partition, Producer, Record, StoredRecord, append_records
 from ingest.settings import Settings
-from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
+from ingest.vendors import AnyAccount, BookingMapper, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
-from ingest.vendors.mapping import BookingMapper
 
 # Reasons of rejections beside those of dead letters: the settings no longer say how to read it, or its bytes
 # are lost.

@@ -109,7 +109,7 @@ class SyncPipeline:
         try:
             with self._reading("its resources"):
                 self._config = rest.config()
-                self._absent = rest.parts.absent
+                self._absent = rest.child_session.absent
                 declared = self._declared_resources()
                 self.resources = list(declared)
                 self.usual = [name for name, resource in declared.items() if resource.selected]

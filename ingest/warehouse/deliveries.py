@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 from ingest.clock import CLOCK_SKEW, add_span
 from ingest.settings import Settings
-from ingest.vendors.trial import TRIAL
+from ingest.vendors import TEST_EVENT
 from ingest.warehouse.query import query_or_empty
 
 # Only webhooks are signed, also when they were replayed into another warehouse.
 # Deliveries of our own (`ingest webhooks test`) prove nothing about the vendor's.
-_DELIVERED = f"signed_by IS NOT NULL AND type <> concat(vendor, '.{TRIAL}')"
+_DELIVERED = f"signed_by IS NOT NULL AND type <> concat(vendor, '.{TEST_EVENT}')"
 _EVENTS = f"FROM booking_events WHERE vendor = %s AND account = %s AND {_DELIVERED}"
 _LAST_PER_ACCOUNT = (
     "SELECT vendor, account, max(received_at) FROM booking_events"  # noqa: S608 - our own names

@@ -13,7 +13,7 @@ from ingest.booking import Booking, BookingStatus
 from ingest.errors import DeadLetterLimit, PayloadError
 from ingest.event import Event
 from ingest.log import Partition, Record, StoredRecord
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import BookingMapper
 from tests.consumers.samples import SOURCE, START, TOPIC, TOPICS, sample
 
 DEAD = TOPICS.dead_letters

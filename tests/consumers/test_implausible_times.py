@@ -19,7 +19,7 @@ from ingest.booking import Booking, StoredBooking
 from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.log import Partition, StoredRecord
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import BookingMapper
 from receivers.reconcile.compare import Verdict, compare, superseded_version
 from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import START, TOPIC, moment, sample
@@ -42,7 +42,7 @@ def event_with_times(
     received_by: datetime | None = None,
     **data: Any,
 ) -> Event:
-    """Return an event whose booking was changed, made and received at three times."""
+    """Return an event vendor_and_account booking was changed, made and received at three times."""
     event = sample(number, received_at=received, last_updated_time=changed.isoformat(), **data)
     return replace(event, time=made, sent_at=sent, received_by=received_by)
 

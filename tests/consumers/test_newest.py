@@ -17,7 +17,7 @@ from consumers.message import Key
 from consumers.rows import Row
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import BookingMapper
 from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import START, TOPIC, TOPICS, moment, sample
 

@@ -12,8 +12,7 @@ from consumers.rows import SCHEMAS
 from ingest.event import RECONCILED, Event, Via
 from ingest.log import Partition, StoredRecord
 from ingest.settings import Settings
-from ingest.vendors import OBSERVED, AnyAccount
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import OBSERVED, AnyAccount, BookingMapper
 from tests.consumers.harness import ConsumerHarness, opened
 from tests.consumers.samples import START, TOPICS, moment, sample
 

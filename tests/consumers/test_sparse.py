@@ -12,8 +12,7 @@ from ingest.booking import COLUMNS, Booking, BookingStatus
 from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.settings import Settings
-from ingest.vendors import vendor_names
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import BookingMapper, vendor_names
 from ingest.warehouse.bookings import BookingsTable
 from tests.consumers.harness import ConsumerHarness, Tree, opened
 from tests.consumers.samples import moment, sample

@@ -10,7 +10,7 @@ from ingest.dead_letter import DeadLetter
 from ingest.log import Partition, Record, StoredRecord
 from ingest.log_probes import probe_records
 from ingest.settings import Settings
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import BookingMapper
 from tests.consumers.samples import START, TOPIC, TOPICS, moment, sample
 
 LATER = START + timedelta(days=9)

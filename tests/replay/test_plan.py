@@ -20,8 +20,7 @@ from ingest.dead_letter import DeadLetter
 from ingest.event import Event, Via
 from ingest.instant import format_instant
 from ingest.log import Partition, Record, StoredRecord
-from ingest.vendors import OBSERVED
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import OBSERVED, BookingMapper
 from tests.consumers.samples import START, TOPIC, moment, sample
 from tests.consumers.test_reconciled import oncehub_account
 

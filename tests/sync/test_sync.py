@@ -24,7 +24,6 @@ from ingest.errors import (
 from ingest.simulator.server import RestServer
 from ingest.simulator.vendor import load_simulated_vendor
 from ingest.vendors import incremental as changes
-from ingest.vendors.rest import load_rest
 from ingest.warehouse.destination import destination, reading_client
 from tests.consumers.harness import Tree, opened
 from tests.consumers.samples import sample
@@ -293,7 +292,7 @@ def test_one_account_is_synced_by_one_process_at_a_time(
 ) -> None:
     monkeypatch.setattr(locks, "_FOLDER_PATIENCE_SECONDS", 0.01)
     account = oncehub.settings.build_accounts()["oncehub", "sales"]
-    first = SyncPipeline(oncehub.settings, load_rest("oncehub")(account, Path()))
+    first = SyncPipeline(oncehub.settings, account.rest(Path()))
     assert "another sync of account sales is running" in str(oncehub.sync("users")["users"].problem)
     first.close()
     assert oncehub.sync("users")["users"].problem is None
