@@ -92,7 +92,7 @@ EMPTY: tuple[object, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredBooking:
     """A booking as the warehouse has it.
 
     The booking's `version` is only the vendor's part; `row_version` is the full version of the row, or "" where it is not known.

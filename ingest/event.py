@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 
-from ingest.clock import CLOCK_SKEW, later
+from ingest.clock import CLOCK_SKEW, add_span
 from ingest.errors import PayloadError
 from ingest.instant import format_instant, parse_instant
 from ingest.log import Record
@@ -90,10 +90,10 @@ class Event:
     def latest_possible(self) -> datetime:
         """Return the latest time that the event can contain; a later one cannot be right."""
         if self.sent_at:
-            return later(self.sent_at, _VENDORS_SKEW)
+            return add_span(self.sent_at, _VENDORS_SKEW)
         # REST records have a time by the vendor's clock. A receiver's clock alone may be wrong, and must not make a newer state an older one.
         is_checked = self.received_by is not None or self.type.startswith(_OWN_TYPES)
-        return later(self.happened_by, CLOCK_SKEW if is_checked else _UNCHECKED_SKEW)
+        return add_span(self.happened_by, CLOCK_SKEW if is_checked else _UNCHECKED_SKEW)
 
     @property
     def vendor(self) -> str:

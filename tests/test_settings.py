@@ -58,7 +58,7 @@ def load(**environ: str) -> Settings:
 
 
 def fault(**environ: str) -> str:
-    """What is wrong, as the user is told."""
+    """Return the message for settings that are wrong."""
     with pytest.raises(ConfigurationError) as raised:
         load(**environ)
     return str(raised.value)

@@ -19,11 +19,6 @@ _PRIVATE_MODE = 0o600
 _SCHEMA_FILE = "ingest.schema.json"
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(init)
-
-
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write the settings.")] = Path(DEFAULT_CONFIG),
     public_url: Annotated[

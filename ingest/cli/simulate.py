@@ -1,4 +1,4 @@
-"""`simulate`: the simulated vendors run by hand, for trying the other commands against."""
+"""The command `simulate`: runs the simulated vendors alone, to try the other commands against them."""
 
 import asyncio
 import math
@@ -12,16 +12,11 @@ import uvloop
 from ingest.cli.output import print_note
 
 if TYPE_CHECKING:
-    from ingest.cli.demo.sandbox import Stage
-    from ingest.simulator.sender import Sender, Sent
+    from ingest.cli.demo.sandbox import Sandbox
+    from ingest.simulator.sender import DeliveryStats, Sender
 
 _DEFAULT_FOLDER = Path(".simulated")
 _LINE_SECONDS = 5.0
-
-
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(simulate)
 
 
 def simulate(
@@ -53,15 +48,15 @@ def simulate(
         ingest simulate
         ingest simulate calendly bookeo --rate 5 --lose 0.2
     """
-    from ingest.cli.demo.sandbox import Stage
+    from ingest.cli.demo.sandbox import Sandbox
     from ingest.vendors import load_account_class
 
     for vendor in vendors or ():
         load_account_class(vendor)  # raises ConfigurationError with the names that are known
-    stage = Stage(folder, seed=seed, vendors=vendors or ())
-    config = os.path.relpath(stage.config)
+    sandbox = Sandbox(folder, seed=seed, vendors=vendors or ())
+    config = os.path.relpath(sandbox.config)
     print_note(
-        f"simulating {', '.join(stage.dialects)}; webhooks go to {stage.settings.public_url}. In another terminal:"
+        f"simulating {', '.join(sandbox.accounts)}; webhooks go to {sandbox.settings.public_url}. In another terminal:"
     )
     for command in (
         "up",
@@ -74,33 +69,33 @@ def simulate(
         print_note(f"  ingest {command} --config {config}")
     if exported := sorted(name for name in os.environ if name.startswith("INGEST_")):
         print_note(f"{', '.join(exported)} would change these settings there: unset first")
-    with stage.vendors.serving():
-        uvloop.run(_simulate(stage, rate, lose, seconds, seed))
+    with sandbox.server.serving():
+        uvloop.run(_simulate(sandbox, rate, lose, seconds, seed))
 
 
-async def _simulate(stage: "Stage", rate: float, lose: float, seconds: float, seed: int) -> None:
-    from ingest.simulator.rehearsal import Pace, rehearse
+async def _simulate(sandbox: "Sandbox", rate: float, lose: float, seconds: float, seed: int) -> None:
     from ingest.simulator.sender import Chaos, Sender
+    from ingest.simulator.simulation import Pace, run_simulation
 
     sender = Sender(Chaos(lost=lose), seed)
-    lines = asyncio.create_task(_tell_progress(sender))
+    lines = asyncio.create_task(_print_progress(sender))
     try:
-        await rehearse(stage.world, stage.dialects, sender, Pace(rate, seconds), lambda: False)
+        await run_simulation(sandbox.world, sandbox.accounts, sender, Pace(rate, seconds), lambda: False)
     finally:
         lines.cancel()
-        print_note(_progress(sender.sent))
+        print_note(_progress(sender.stats))
         await sender.close()
 
 
-async def _tell_progress(sender: "Sender") -> None:
+async def _print_progress(sender: "Sender") -> None:
     while True:
         await asyncio.sleep(_LINE_SECONDS)
-        print_note(_progress(sender.sent))
+        print_note(_progress(sender.stats))
 
 
-def _progress(sent: "Sent") -> str:
+def _progress(stats: "DeliveryStats") -> str:
     answers = (
-        ", ".join(f"{answer} {count} times" for answer, count in sorted(sent.answers.items(), key=str))
+        ", ".join(f"{answer} {count} times" for answer, count in sorted(stats.answers.items(), key=str))
         or "none yet"
     )
-    return f"webhooks accepted: {sent.webhooks}, given up: {sent.given_up}, lost on purpose: {sent.lost}; answers: {answers}"
+    return f"webhooks accepted: {stats.webhooks}, given up: {stats.given_up}, lost on purpose: {stats.lost}; answers: {answers}"

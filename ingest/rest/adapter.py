@@ -202,7 +202,7 @@ class VendorAdapter(HTTPAdapter):
             if limiter:
                 wait = Wait(f"{self._policy.label} allows no more requests at the moment (its rate limit)")
                 while not limiter.try_acquire("request", timeout=_TURN_SECONDS):
-                    wait.look()
+                    wait.announce_if_due()
         self._wait_for_pause()
         with self._lock:
             self.requests += 1

@@ -11,7 +11,7 @@ from requests.exceptions import ConnectTimeout, ProxyError
 from urllib3.exceptions import ConnectTimeoutError, ReadTimeoutError
 from urllib3.exceptions import ProxyError as PoolProxyError
 
-from ingest.tls import fault
+from ingest.tls import explain_tls_error
 
 # A resolver may not have heard yet of a name that exists.
 _NAME_SECONDS = 10.0
@@ -63,7 +63,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _tls(cause: BaseException, host: str) -> ConnectionProblem | None:
     if not isinstance(cause, ssl.SSLError):
         return None
-    problem = fault(cause, host)
+    problem = explain_tls_error(cause, host)
     remedy = _CERTIFICATE_REMEDY if problem.is_certificate else _PORT_REMEDY
     return ConnectionProblem(f"TLS with {host} fails: {problem.text}", remedy, 0.0)
 

@@ -11,11 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from requests import PreparedRequest, Response
 
 from ingest.errors import ConfigurationError, VendorUnavailable
-from ingest.lock_file import acquire
+from ingest.locks import exclusive
 from ingest.private_file import replace_private
 from ingest.rest import RETRIED_METHODS, Credential, Limits, RequestPolicy, RetryBudget
 from ingest.rest.adapter import open_session
@@ -177,18 +176,19 @@ class RotatingTokens(_OAuth):
         """Keep other processes out. Raises ConfigurationError before a token is spent that could not be stored."""
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = FileLock(f"{self._file}.lock", mode=0o600)
-            acquire(lock, self._app.budget.busy, f"{self._app.label}: another process is renewing the token")
-        except Timeout:
-            raise VendorUnavailable(
-                f"{self._app.label}: another process has been renewing the token for too long"
-            ) from None
+            lock = exclusive(
+                self._file.with_name(f"{self._file.name}.lock"),
+                self._app.budget.busy,
+                lambda _: VendorUnavailable(
+                    f"{self._app.label}: another process has been renewing the token for too long"
+                ),
+                purpose=f"{self._app.label}: another process is renewing the token",
+                private=True,
+            )
         except OSError as error:
             raise self._cannot_store(error) from None
-        try:
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def _cannot_store(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(

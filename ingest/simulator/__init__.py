@@ -1,4 +1,5 @@
-"""The four vendors as they look from outside: a world of bookings, told in each vendor's own wire format.
+"""Simulated vendors: a world of bookings, and for each vendor the webhooks and the REST API that report them.
 
-It is written against the vendors' documentation, not against our own reading of it, so that it can prove that reading wrong.
+They are written from the vendors' documentation, not from our own reading of it, so that they can prove that
+reading wrong.
 """

@@ -1,12 +1,12 @@
-"""The vendors' REST sides: the same truth as their webhooks, told by list endpoints with each vendor's own rules."""
+"""The REST API of a simulated vendor: what every vendor's API has in common."""
 
-import importlib
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from json import JSONDecodeError
 from typing import Any, ClassVar
 
 import orjson
@@ -14,128 +14,172 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.simulator.dialect import Dialect, Webhook
+from ingest.simulator.account import SimulatedAccount, Webhook
 from ingest.simulator.subscriptions import Recipient
 from ingest.simulator.world import Change, Meeting
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
-    """So many requests in any span of so many seconds; None for no limit."""
+class RateLimit:
+    """The number of requests allowed in any span of so many seconds."""
 
     requests: int
     seconds: float
 
 
-class Counter:
-    """Counts requests against an allowance."""
+class RateLimiter:
+    """Counts requests against a limit; None is no limit."""
 
-    def __init__(self, allowed: Allowed | None) -> None:
-        self.allowed = allowed
+    def __init__(self, limit: RateLimit | None) -> None:
+        self.limit = limit
         self._times: deque[float] = deque()
 
     def take(self) -> float | None:
-        """None, and one request fewer is left; or the seconds until there is one again."""
-        if self.left == 0:
+        """Count a request and return None, or return the seconds until one is allowed again."""
+        if self.remaining == 0:
             return self.reset
-        if self.allowed is not None:
+        if self.limit is not None:
             self._times.append(time.monotonic())
         return None
 
     @property
-    def left(self) -> int | None:
-        """Requests left now; None for no limit."""
-        if self.allowed is None:
+    def remaining(self) -> int | None:
+        """The number of requests that are allowed now; None without a limit."""
+        if self.limit is None:
             return None
-        while self._times and self._times[0] <= time.monotonic() - self.allowed.seconds:
+        while self._times and self._times[0] <= time.monotonic() - self.limit.seconds:
             self._times.popleft()
-        return self.allowed.requests - len(self._times)
+        return self.limit.requests - len(self._times)
 
     @property
     def reset(self) -> float:
-        """Seconds until one more request is left; 0 when all are."""
-        if self.allowed is None or not self._times:
+        """The seconds until one more request is allowed; 0 when none has been counted."""
+        if self.limit is None or not self._times:
             return 0.0
-        return max(0.0, self._times[0] + self.allowed.seconds - time.monotonic())
+        return max(0.0, self._times[0] + self.limit.seconds - time.monotonic())
 
 
-class Answered(Exception):
-    """Raised inside an endpoint to answer with `response` at once."""
+class ApiError(Exception):
+    """An error response, raised inside an endpoint."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status_code)
         self.response = response
 
 
-def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON, as compact as the vendors send it."""
+def json_response(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with compact JSON, as the vendors send it."""
     return Response(orjson.dumps(body), status, headers, "application/json")
 
 
-def credential(dialect: Dialect, name: str) -> str:
-    """One of the account's, the same in every run, and no other account's."""
-    return sha256(f"{dialect.url} {dialect.secret} {name}".encode()).hexdigest()[:40]
+async def read_json_object(request: Request) -> dict[str, Any] | None:
+    """Return the JSON object in a request's body, or None when the body is anything else."""
+    try:
+        body = await request.json()
+    except (JSONDecodeError, UnicodeDecodeError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
-class RestDialect(ABC):
-    """One account's REST side. `meetings` is the world's own, so that what it tells is the truth of the moment."""
+def derive_credential(account: SimulatedAccount, name: str) -> str:
+    """Derive a credential that is the same in every run and differs from every other account's."""
+    return sha256(f"{account.url} {account.secret} {name}".encode()).hexdigest()[:40]
 
-    vendor: ClassVar[str]
+
+class SimulatedApi(ABC):
+    """The REST API of one account.
+
+    `meetings` is the world's own mapping, so that responses show its current state.
+    """
+
     base_path: ClassVar[str]
-    api_path: ClassVar[str] = ""  # below it, where one server has several versions
+    api_path: ClassVar[str] = ""  # below `base_path`, where one server has several versions
 
-    def __init__(self, dialect: Dialect, meetings: Mapping[int, Meeting]) -> None:
-        self.dialect = dialect
+    def __init__(self, account: SimulatedAccount, meetings: Mapping[int, Meeting]) -> None:
+        self.account = account
         self.meetings = meetings
+
+    @property
+    def vendor(self) -> str:
+        """The vendor's name."""
+        return self.account.vendor
 
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """The account's credentials, as its table in `ingest.secrets.toml` has them (names of secret settings and their values)."""
+        """Return the account's credentials as its table in `ingest.secrets.toml` has them."""
+
+    @abstractmethod
+    def auth_headers(self) -> Mapping[str, str]:
+        """Return the headers with which a client authenticates."""
 
     @abstractmethod
     def routes(self) -> Sequence[Route]:
-        """Endpoints below `base_path`; called only for requests that are authentic and within the limits."""
+        """Return the endpoints below `base_path`, called only for authentic requests within the limits."""
 
     @abstractmethod
-    def authentic(self, request: Request) -> bool:
-        """Whether the request carries the account's credential, and that is still good."""
+    def is_authentic(self, request: Request) -> bool:
+        """Say whether the request carries a valid credential of the account."""
 
     @abstractmethod
     def unauthorized(self) -> Response:
-        """The vendor's answer to a wrong credential."""
+        """Return the vendor's response to a wrong credential."""
 
     @abstractmethod
     def too_many(self, seconds: float) -> Response:
-        """The vendor's answer over a limit that has room again in so many seconds."""
+        """Return the vendor's response to a request over a limit, with so many seconds to wait."""
 
-    def headers(self, counter: Counter) -> Mapping[str, str]:
-        """What every answer carries: request ids, allowances (those of `counter`, the account's). The answer's own come first."""
+    def headers(self, limiter: RateLimiter) -> Mapping[str, str]:
+        """Return headers for every response, such as request ids and the state of the account's limit.
+
+        A response's own headers take precedence.
+        """
         return {}
 
-    def missing(self) -> Response:
-        """The vendor's answer where it has no such endpoint."""
+    def not_found(self) -> Response:
+        """Return the vendor's response where it has no such endpoint."""
         return Response(status_code=404)
 
     def event_of(self, webhook: Webhook) -> str:
-        """The vendor's word for what a webhook tells of, as subscriptions name it."""
+        """Return the event of a webhook, in the word that subscriptions use."""
         return ""
 
     def recipients(self, event: str, meeting: Meeting | None = None) -> Sequence[Recipient]:
-        """Who is to get webhooks of this event now, of this meeting or of any: the account's own URL, where no API registers others."""
-        return [Recipient(self.dialect.url, self.dialect.secret)]
+        """Return the recipients of webhooks about the event, or about the event of this meeting.
 
-    def deliveries(self, change: Change) -> Sequence[tuple[Dialect, Webhook]]:
-        """What the vendor sends of a change, to each recipient as it is addressed there: for `Sender.send`, or for `headers`."""
-        webhook = self.dialect.webhook(change)
-        found = self.recipients(self.event_of(webhook), change.meeting)
-        return [recipient.addressed(self.dialect, webhook) for recipient in found]
+        Where a vendor has no subscriptions in its API, this is the account's own URL.
+        """
+        return [Recipient(self.account.url, self.account.secret)]
 
-    def is_open(self, request: Request) -> bool:
-        """Whether a request needs no credential: where tokens are made."""
+    def deliveries(self, change: Change) -> Sequence[tuple[SimulatedAccount, Webhook]]:
+        """Return the webhook about a change for each recipient, with the account that signs it there."""
+        webhook = self.account.webhook(change)
+        recipients = self.recipients(self.event_of(webhook), change.meeting)
+        return [recipient.address(self.account, webhook) for recipient in recipients]
+
+    def is_public(self, request: Request) -> bool:
+        """Say whether a request needs no credential, as at an endpoint that issues tokens."""
         return False
 
 
-def load_rest_dialect(vendor: str) -> type[RestDialect]:
-    """The vendor's REST side, from the module here named like the vendor."""
-    found: type[RestDialect] = importlib.import_module(f"ingest.simulator.{vendor}.api").REST
-    return found
+class NoApi(SimulatedApi):
+    """Stands in where a vendor has no REST API: there are no credentials and no endpoints."""
+
+    base_path = ""
+
+    def settings(self) -> Mapping[str, Any]:
+        return {}
+
+    def auth_headers(self) -> Mapping[str, str]:
+        return {}
+
+    def routes(self) -> Sequence[Route]:
+        return []
+
+    def is_authentic(self, request: Request) -> bool:
+        return True
+
+    def unauthorized(self) -> Response:
+        return Response(status_code=401)
+
+    def too_many(self, seconds: float) -> Response:
+        return Response(status_code=429)

@@ -1,4 +1,4 @@
-"""Delivers webhooks as vendors do: over HTTP, signed anew each time, retried until answered 2xx; sometimes twice, sometimes late."""
+"""Delivers webhooks over HTTP as vendors do: signed anew, retried, sometimes sent twice or late."""
 
 import asyncio
 import random
@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 
 import httpx
 
-from ingest.simulator.dialect import Dialect, Webhook
+from ingest.simulator.account import SimulatedAccount, Webhook
 
 
 @dataclass(frozen=True, slots=True)
 class Chaos:
-    """How badly the network behaves: shares of deliveries sent twice, held back by up to `delay` seconds, and never sent."""
+    """Shares of the webhooks that are sent twice, delayed by up to `delay` seconds, and never sent."""
 
     duplicated: float = 0.05
     delayed: float = 0.2
@@ -24,8 +24,8 @@ class Chaos:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How often a vendor tries, and the seconds between two attempts, which double from the first to the longest."""
+class RetryPolicy:
+    """The number of attempts, and the pauses between them, which double from the first to the longest."""
 
     attempts: int = 12
     first_pause: float = 0.2
@@ -33,8 +33,12 @@ class Patience:
 
 
 @dataclass(slots=True)
-class Sent:
-    """What came of it. `latencies` are seconds from POST to answer, `accepted` the hashes of distinct webhooks."""
+class DeliveryStats:
+    """Results of the deliveries.
+
+    `answers` counts responses by status and failures by the name of their exception. `latencies` are the
+    seconds from POST to response, `accepted` the hashes of distinct webhooks.
+    """
 
     answers: Counter[int | str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
@@ -44,22 +48,22 @@ class Sent:
 
     @property
     def webhooks(self) -> int:
-        """Distinct ones accepted, whichever of two copies it was."""
+        """The number of distinct webhooks that were accepted."""
         return len(self.accepted)
 
 
-# One client each: httpx looks at every connection of a client before every request.
+# There is one client for each connection: httpx looks at every connection of a client before every request.
 _CONNECTIONS = 16
 _TIMEOUT_SECONDS = 15.0
 
 
 class Sender:
-    """Deliveries run side by side; `drain` waits for the last of them."""
+    """Delivers webhooks concurrently and counts the results in `stats`."""
 
-    def __init__(self, chaos: Chaos, seed: int = 1, patience: Patience = Patience()) -> None:
-        self.sent = Sent()
+    def __init__(self, chaos: Chaos, seed: int = 1, retry_policy: RetryPolicy = RetryPolicy()) -> None:
+        self.stats = DeliveryStats()
         self._chaos = chaos
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._random = random.Random(seed)  # noqa: S311 - not for secrets
         tls = httpx.create_ssl_context()
         self._clients = [httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, verify=tls) for _ in range(_CONNECTIONS)]
@@ -68,27 +72,25 @@ class Sender:
             self._idle.put_nowait(client)
         self._running: set[asyncio.Task[None]] = set()
 
-    def send(self, dialect: Dialect, webhook: Webhook) -> None:
-        """Begin delivering: late, doubled or not at all, as chance has it."""
+    def send(self, account: SimulatedAccount, webhook: Webhook) -> None:
+        """Start a delivery, which the chaos may delay, duplicate or lose."""
         if self._chaos.lost and self._random.random() < self._chaos.lost:
-            self.sent.lost += 1
+            self.stats.lost += 1
             return
-        late = (
-            self._random.uniform(0, self._chaos.delay) if self._random.random() < self._chaos.delayed else 0.0
-        )
-        self._start(self._deliver(dialect, webhook, late, first=True))
+        late = self._random.random() < self._chaos.delayed
+        delay = self._random.uniform(0, self._chaos.delay) if late else 0.0
+        self._start(self._deliver(account, webhook, delay, duplicate=False))
         if self._random.random() < self._chaos.duplicated:
-            self._start(
-                self._deliver(dialect, webhook, self._random.uniform(0, self._chaos.delay), first=False)
-            )
+            delay = self._random.uniform(0, self._chaos.delay)
+            self._start(self._deliver(account, webhook, delay, duplicate=True))
 
     async def drain(self) -> None:
-        """Until nothing is under way."""
+        """Wait until no delivery is running."""
         while self._running:
             await asyncio.wait(self._running)
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel the running deliveries and close the connections."""
         for task in self._running:
             task.cancel()
         for client in self._clients:
@@ -99,27 +101,30 @@ class Sender:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _deliver(self, dialect: Dialect, webhook: Webhook, late: float, *, first: bool) -> None:
-        await asyncio.sleep(late)
-        for attempt in range(self._patience.attempts):
-            if await self._attempt(dialect, webhook):
-                self.sent.accepted.add(hash(webhook))
+    async def _deliver(
+        self, account: SimulatedAccount, webhook: Webhook, delay: float, *, duplicate: bool
+    ) -> None:
+        await asyncio.sleep(delay)
+        policy = self._retry_policy
+        for attempt in range(policy.attempts):
+            if await self._attempt(account, webhook):
+                self.stats.accepted.add(hash(webhook))
                 return
-            await asyncio.sleep(min(self._patience.first_pause * 2**attempt, self._patience.longest_pause))
-        self.sent.given_up += first
+            await asyncio.sleep(min(policy.first_pause * 2**attempt, policy.longest_pause))
+        self.stats.given_up += not duplicate
 
-    async def _attempt(self, dialect: Dialect, webhook: Webhook) -> bool:
-        url = f"{dialect.url}?{webhook.query}" if webhook.query else dialect.url
+    async def _attempt(self, account: SimulatedAccount, webhook: Webhook) -> bool:
+        url = f"{account.url}?{webhook.query}" if webhook.query else account.url
         client = await self._idle.get()
-        headers = {"content-type": "application/json", **dialect.headers(webhook, datetime.now(UTC))}
+        headers = {"content-type": "application/json", **account.headers(webhook, datetime.now(UTC))}
         started = time.perf_counter()
         try:
             response = await client.post(url, content=webhook.body, headers=headers)
         except httpx.TransportError as error:
-            self.sent.answers[type(error).__name__] += 1
+            self.stats.answers[type(error).__name__] += 1
             return False
         finally:
             self._idle.put_nowait(client)
-        self.sent.latencies.append(time.perf_counter() - started)
-        self.sent.answers[response.status_code] += 1
+        self.stats.latencies.append(time.perf_counter() - started)
+        self.stats.answers[response.status_code] += 1
         return response.is_success

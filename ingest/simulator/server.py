@@ -1,9 +1,9 @@
-"""The HTTP server of the simulated vendors: one mount per account, limits and credentials checked before any endpoint."""
+"""The HTTP server of the simulated REST APIs, which checks limits and credentials before any endpoint."""
 
 import asyncio
 import threading
 import time
-from collections import Counter as Count
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
@@ -17,62 +17,65 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingest.simulator.api import Allowed, Answered, Counter, RestDialect
+from ingest.simulator.api import ApiError, RateLimit, RateLimiter, SimulatedApi
 from ingest.sockets import bind
 
 Fault = Callable[[str, Request], Response | None]
 
 
-class Lost(Enum):
-    """An answer that does not arrive, of an endpoint that did its work."""
+class LostResponse(Enum):
+    """How the response of an endpoint that did its work fails to arrive."""
 
     ERROR = "a 500 is answered in its place"
-    SILENCE = "nothing is, until the client gives up or the server stops"
+    SILENCE = "nothing is answered until the client gives up or the server stops"
 
 
-Loss = Callable[[str, Request], Lost | None]
+Loss = Callable[[str, Request], LostResponse | None]
 
 
 class RestServer:
-    """`requests` counts answers by account and status.
+    """Serves the API of each account below the account's name.
 
-    `faults` may answer in the vendor's stead, by account and request, and then nothing is done. `losses` let the vendor do
-    what it was asked for, and then may lose its answer; they are asked only of requests that reach an endpoint. A lost
-    answer counts as a 500.
+    `requests` counts responses by account and status; a lost response counts as a 500. Both kinds of hooks
+    get the account's name and the request: `faults` may respond in the vendor's place, and then nothing is
+    done; `losses` may lose the response of an endpoint after it did its work.
     """
 
     def __init__(
         self,
-        accounts: Mapping[str, RestDialect],
-        limits: Mapping[str, Allowed] | None = None,
-        address_limits: Mapping[str, Allowed] | None = None,
+        apis: Mapping[str, SimulatedApi],
+        limits: Mapping[str, RateLimit] | None = None,
+        address_limits: Mapping[str, RateLimit] | None = None,
         port: int = 0,
     ) -> None:
-        """`limits` by account; `address_limits` by vendor, shared by its accounts. Port 0 is a free one, known while serving."""
-        self.accounts = accounts
+        """Take `limits` by account, and `address_limits` by vendor, which its accounts share.
+
+        Port 0 is a free one, known while serving.
+        """
+        self.apis = apis
         self.faults: list[Fault] = []
         self.losses: list[Loss] = []
-        self.requests: Count[tuple[str, int]] = Count()
-        self._limits = {name: Counter((limits or {}).get(name)) for name in accounts}
-        self._address_limits = {
-            vendor: Counter(allowed) for vendor, allowed in (address_limits or {}).items()
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self._limiters = {name: RateLimiter((limits or {}).get(name)) for name in apis}
+        self._address_limiters = {
+            vendor: RateLimiter(limit) for vendor, limit in (address_limits or {}).items()
         }
         self.app = Starlette(
             routes=[
-                Mount(f"/{name}{account.base_path}", app=self._guarded(name, account))
-                for name, account in accounts.items()
+                Mount(f"/{name}{api.base_path}", app=self._guard(name, api)) for name, api in apis.items()
             ]
         )
         self.port = port
         self._stopping = threading.Event()
 
     def api_url(self, account: str) -> str:
-        """What the account's `api_url` is to be, while serving."""
-        return f"http://127.0.0.1:{self.port}/{account}{self.accounts[account].base_path}{self.accounts[account].api_path}"
+        """Return the value of the account's setting `api_url`, known while serving."""
+        api = self.apis[account]
+        return f"http://127.0.0.1:{self.port}/{account}{api.base_path}{api.api_path}"
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """In a thread of its own, on loopback. Raises ConfigurationError when the port is taken."""
+        """Serve on loopback from another thread. Raises ConfigurationError when the port is taken."""
         sock = bind("127.0.0.1", self.port, "port for the simulated vendors")
         self.port = sock.getsockname()[1]
         self._stopping.clear()
@@ -90,66 +93,67 @@ class RestServer:
             server.should_exit = True
             thread.join()
 
-    def _guarded(self, name: str, account: RestDialect) -> ASGIApp:
-        inner = _endpoints(account)
+    def _guard(self, name: str, api: SimulatedApi) -> ASGIApp:
+        """Return an app that checks limits and credentials, applies faults and losses, and counts."""
+        endpoints = _endpoints(api)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            async def send_on(message: Message) -> None:
+            async def send_and_count(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     self.requests[name, message["status"]] += 1
                     headers = MutableHeaders(scope=message)
-                    for key, value in account.headers(self._limits[name]).items():
+                    for key, value in api.headers(self._limiters[name]).items():
                         headers.setdefault(key, value)
                 await send(message)
 
             request = Request(scope, receive)
-            answer: ASGIApp | None = self._instead(name, account, request)
-            if answer is None:
-                answer = self._losing(
-                    inner, next(filter(None, (loss(name, request) for loss in self.losses)), None)
-                )
-            await answer(scope, receive, send_on)
+            response: ASGIApp | None = self._refusal(name, api, request)
+            if response is None:
+                losses = (loss(name, request) for loss in self.losses)
+                loss = next(filter(None, losses), None)
+                response = self._losing(endpoints, loss) if loss else endpoints
+            await response(scope, receive, send_and_count)
 
         return app
 
-    def _losing(self, inner: ASGIApp, lost: Lost | None) -> ASGIApp:
+    def _losing(self, endpoints: ASGIApp, loss: LostResponse) -> ASGIApp:
+        async def discard(_: Message) -> None:
+            pass
+
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await inner(scope, receive, _nowhere)
-            if lost is Lost.SILENCE:
-                ends = (_given_up(receive), asyncio.to_thread(self._stopping.wait))
+            await endpoints(scope, receive, discard)
+            if loss is LostResponse.SILENCE:
+                ends = (_disconnection(receive), asyncio.to_thread(self._stopping.wait))
                 await asyncio.wait(map(asyncio.ensure_future, ends), return_when=asyncio.FIRST_COMPLETED)
             await Response(status_code=500)(scope, receive, send)
 
-        return app if lost else inner
+        return app
 
-    def _instead(self, name: str, account: RestDialect, request: Request) -> Response | None:
-        """What is answered without asking an endpoint: a fault, or the refusal of one request too many, or of a credential."""
+    def _refusal(self, name: str, api: SimulatedApi, request: Request) -> Response | None:
+        """Return the response to a request that must not reach an endpoint, or None."""
         for fault in self.faults:
             if response := fault(name, request):
                 return response
-        for counter in filter(None, (self._limits[name], self._address_limits.get(account.vendor))):
-            if (seconds := counter.take()) is not None:
-                return account.too_many(seconds)
-        return None if account.is_open(request) or account.authentic(request) else account.unauthorized()
+        for limiter in filter(None, (self._limiters[name], self._address_limiters.get(api.vendor))):
+            if (seconds := limiter.take()) is not None:
+                return api.too_many(seconds)
+        return None if api.is_public(request) or api.is_authentic(request) else api.unauthorized()
 
 
-async def _nowhere(_: Message) -> None:
-    """What is sent here is lost."""
-
-
-async def _given_up(receive: Receive) -> None:
-    """Until the client is gone."""
+async def _disconnection(receive: Receive) -> None:
+    """Wait until the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def _endpoints(account: RestDialect) -> Starlette:
-    async def answered(_: Request, error: Exception) -> Response:
-        return cast("Answered", error).response
+def _endpoints(api: SimulatedApi) -> Starlette:
+    async def error_response(_: Request, error: Exception) -> Response:
+        return cast("ApiError", error).response
 
-    async def missing(_: Request, __: Exception) -> Response:
-        return account.missing()
+    async def not_found(_: Request, __: Exception) -> Response:
+        return api.not_found()
 
     return Starlette(
-        routes=list(account.routes()), exception_handlers={Answered: answered, 404: missing, 405: missing}
+        routes=list(api.routes()),
+        exception_handlers={ApiError: error_response, 404: not_found, 405: not_found},
     )

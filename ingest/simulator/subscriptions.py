@@ -1,4 +1,8 @@
-"""Who is to get an account's webhooks: the subscriptions a vendor keeps, and what tests may do to them behind the API."""
+"""The webhook subscriptions of an account at a simulated vendor.
+
+The methods of `Subscriptions` act behind the API, as people do in the vendor's own screens: none of the API's
+rules apply.
+"""
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
@@ -7,27 +11,27 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from ingest.simulator.dialect import Dialect, Webhook
+from ingest.simulator.account import SimulatedAccount, Webhook
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Where a webhook goes, the URL's query included, and the secret that signs it there."""
+    """The URL a webhook goes to, including its query, and the secret that signs it there."""
 
     url: str
     secret: str
 
-    def addressed(self, dialect: Dialect, webhook: Webhook) -> tuple[Dialect, Webhook]:
-        """The webhook as this recipient gets it: what `Sender.send` takes."""
+    def address(self, account: SimulatedAccount, webhook: Webhook) -> tuple[SimulatedAccount, Webhook]:
+        """Return the account and the webhook as this recipient gets it, for `Sender.send`."""
         url, _, query = self.url.partition("?")
-        return type(dialect)(url, self.secret), replace(webhook, query=query)
+        return type(account)(url, self.secret), replace(webhook, query=query)
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """`about` is what only its vendor keeps of one. A disabled one gets nothing, and never comes back."""
+    """A webhook subscription. `about` holds what only its vendor stores; a disabled one stays disabled."""
 
     number: int
     url: str
@@ -40,64 +44,82 @@ class Subscription:
 
     @property
     def recipient(self) -> Recipient:
-        """As long as it is not disabled."""
+        """The recipient of its webhooks."""
         return Recipient(self.url, self.secret)
 
 
 class Subscriptions:
-    """One account's, in the order of creation. `created` counts those made by way of the API, also what is gone since."""
+    """The subscriptions of one account, in order of creation.
+
+    `created` counts those made through the API, including those removed since.
+    """
 
     def __init__(self) -> None:
         self.created = 0
-        self._kept: dict[int, Subscription] = {}
-        self._last = 0
+        self._by_number: dict[int, Subscription] = {}
+        self._last_number = 0
 
     def all(self) -> list[Subscription]:
-        """Copied at once: tests look on from another thread."""
-        return list(self._kept.values())
+        """Return a copy of the list, because tests read it from another thread."""
+        return list(self._by_number.values())
 
     def find(self, number: int | None) -> Subscription | None:
-        """None when there is none of that number, or no longer."""
-        return None if number is None else self._kept.get(number)
+        """Return the subscription with this number, or None when there is none."""
+        return None if number is None else self._by_number.get(number)
 
-    def known(self, number: int) -> bool:
-        """Whether there is or was one of that number."""
-        return 1 <= number <= self._last
+    def existed(self, number: int) -> bool:
+        """Say whether there is or was a subscription with this number."""
+        return 1 <= number <= self._last_number
 
     def add(self, url: str, events: Sequence[str], secret: str | None = None, **about: Any) -> Subscription:
-        """As if made by somebody else, in the vendor's own screens: no rule of the API is asked. Without a secret it is the vendor's."""
-        self._last += 1
-        added = Subscription(self._last, url, tuple(events), secret or secrets.token_hex(16), about=about)
-        self._kept[added.number] = added
-        return added
+        """Add a subscription; without a secret, with one that the vendor makes up."""
+        self._last_number += 1
+        subscription = Subscription(
+            self._last_number, url, tuple(events), secret or secrets.token_hex(16), about=about
+        )
+        self._by_number[subscription.number] = subscription
+        return subscription
 
     def remove(self, number: int) -> None:
-        """It must be there."""
-        del self._kept[number]
+        """Remove a subscription. Raises KeyError when there is none with this number."""
+        del self._by_number[number]
 
     def clear(self) -> None:
-        """As if nobody had ever subscribed; numbers are not given again."""
-        self._kept.clear()
+        """Remove all subscriptions; their numbers are not used again."""
+        self._by_number.clear()
 
     def disable(self, url: str, reason: str = "Too many errors in a row") -> None:
-        """As the vendor does when the URL failed for too long: all that go there. Raises LookupError when nothing does."""
-        found = [kept for kept in self.all() if kept.url == url and kept.disabled_at is None]
-        if not found:
+        """Disable all subscriptions with this URL, as the vendor does when the URL failed for too long.
+
+        Raises LookupError when there is none that is still active.
+        """
+        active = [
+            subscription
+            for subscription in self.all()
+            if subscription.url == url and subscription.disabled_at is None
+        ]
+        if not active:
             raise LookupError(f"nothing that is not disabled goes to {url}")
-        for kept in found:
-            self._kept[kept.number] = replace(kept, disabled_at=datetime.now(UTC), reason=reason)
+        for subscription in active:
+            self._by_number[subscription.number] = replace(
+                subscription, disabled_at=datetime.now(UTC), reason=reason
+            )
 
-    def hearing(self, event: str) -> list[Subscription]:
-        """Those that asked for the event, in the vendor's word for it, and are not disabled."""
-        return [kept for kept in self.all() if event in kept.events and kept.disabled_at is None]
+    def active(self, event: str) -> list[Subscription]:
+        """Return the subscriptions to the event, in the vendor's word for it, that are not disabled."""
+        return [
+            subscription
+            for subscription in self.all()
+            if event in subscription.events and subscription.disabled_at is None
+        ]
 
 
-def is_url(given: object, *, only_https: bool = False) -> bool:
-    """Whether a webhook can go there. Loopback needs no TLS: tests listen there."""
-    if not isinstance(given, str):
+def is_webhook_url(value: object, *, only_https: bool = False) -> bool:
+    """Say whether a webhook can go to this URL; loopback needs no TLS, because tests listen there."""
+    if not isinstance(value, str):
         return False
     try:
-        url = urlsplit(given)
+        url = urlsplit(value)
         host = url.hostname
     except ValueError:
         return False
@@ -105,10 +127,10 @@ def is_url(given: object, *, only_https: bool = False) -> bool:
     return bool(host) and secure
 
 
-def are_words(given: object, words: Collection[str]) -> bool:
-    """Whether it is a list of at least one, all of them known."""
+def is_list_of(value: object, words: Collection[str]) -> bool:
+    """Say whether the value is a non-empty list of these words."""
     return (
-        isinstance(given, list)
-        and bool(given)
-        and all(isinstance(word, str) and word in words for word in given)
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(word, str) and word in words for word in value)
     )

@@ -1,4 +1,4 @@
-"""The truth: people book, move, cancel, miss and attend meetings. Pure and repeatable for a seed."""
+"""The simulated world: people book, move, cancel, miss and attend meetings, the same for the same seed."""
 
 import heapq
 import random
@@ -9,8 +9,8 @@ from decimal import Decimal
 from enum import StrEnum
 
 
-class Kind(StrEnum):
-    """What can happen to a meeting. `REPLACED` ends one that another takes the place of."""
+class ChangeKind(StrEnum):
+    """The kinds of changes to a meeting; `REPLACED` ends a meeting whose place another one takes."""
 
     CREATED = "created"
     MOVED = "moved"
@@ -22,7 +22,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A customer or a host; `number` makes their ids in every vendor's style."""
+    """A customer or a host, whose ids at every vendor are made from `number`."""
 
     number: int
     first_name: str
@@ -31,23 +31,23 @@ class Person:
 
     @property
     def name(self) -> str:
-        """First and last name."""
+        """The first and the last name."""
         return f"{self.first_name} {self.last_name}"
 
     @property
     def email(self) -> str:
-        """Nobody's address."""
+        """An address that belongs to nobody."""
         return f"{self.first_name}.{self.last_name}.{self.number}@example.com".lower()
 
     @property
     def phone(self) -> str:
-        """A number set aside for fiction."""
+        """A number that is reserved for fiction."""
         return f"+1202555{self.number % 10000:04d}"
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is booked."""
+    """A service that can be booked."""
 
     number: int
     name: str
@@ -58,7 +58,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meeting:
-    """One booking, as it truly is. `last` is what happened to it last, `changed_at` when."""
+    """A booking as it truly is, with the kind and the time of its latest change."""
 
     number: int
     customer: Person
@@ -67,59 +67,61 @@ class Meeting:
     starts_at: datetime
     created_at: datetime
     changed_at: datetime
-    last: Kind = Kind.CREATED
+    last_change: ChangeKind = ChangeKind.CREATED
     reason: str | None = None
     replaces: int | None = None
     replaced_by: int | None = None
 
     @property
     def ends_at(self) -> datetime:
-        """When it ends as planned."""
+        """The planned end."""
         return self.starts_at + timedelta(minutes=self.service.minutes)
 
     @property
     def guests(self) -> tuple[str, ...]:
-        """E-mail addresses of those whom the customer brings along: none, one or two."""
-        return tuple(f"guest{place}.of.{self.number}@example.com" for place in range(1, self.number % 3 + 1))
+        """The e-mail addresses of the people whom the customer brings along: none, one or two."""
+        return tuple(
+            f"guest{position}.of.{self.number}@example.com" for position in range(1, self.number % 3 + 1)
+        )
 
     @property
     def campaign(self) -> Mapping[str, str]:
-        """Parameters of the link that led to the booking; empty for customers who came by themselves."""
+        """The parameters of the link that led to the booking; empty for customers who came by themselves."""
         return _CAMPAIGNS[self.number % len(_CAMPAIGNS)]
 
     @property
     def answers(self) -> tuple[tuple[str, str], ...]:
-        """The booking form's questions, each with what the customer answered; none where the form asks nothing."""
+        """The questions of the booking form with the customer's answers; empty without questions."""
         return _ANSWERS[: self.number % (len(_ANSWERS) + 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something happened to a meeting of an account; `meeting` is as it was afterwards."""
+    """A change to a meeting of an account; `meeting` is its state after the change."""
 
     account: str
-    kind: Kind
+    kind: ChangeKind
     meeting: Meeting
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
-    """What a vendor can tell of: whether moving a meeting makes a new one, and which of the later happenings it reports."""
+class Capabilities:
+    """Whether moving a meeting makes a new one at this vendor, and which later changes it reports."""
 
     replaces_when_moved: bool
-    reports: frozenset[Kind]
+    reports: frozenset[ChangeKind]
 
 
 @dataclass(order=True, slots=True)
-class _Due:
+class _ScheduledChange:
     at: datetime
-    tie: int
-    kind: Kind = field(compare=False)
+    tie_breaker: int
+    kind: ChangeKind = field(compare=False)
     number: int = field(compare=False)
     account: str = field(compare=False)
 
 
-_FIRST = (
+_FIRST_NAMES = (
     "Ada",
     "Grace",
     "Alan",
@@ -135,7 +137,7 @@ _FIRST = (
     "Łukasz",
     "美咲",
 )
-_LAST = (
+_LAST_NAMES = (
     "Hopper",
     "Lovelace",
     "Turing",
@@ -149,7 +151,7 @@ _LAST = (
     "田中",
     "Åström",
 )
-_ZONES = (
+_TIMEZONES = (
     "Europe/London",
     "America/New_York",
     "Asia/Kolkata",
@@ -175,39 +177,39 @@ _ANSWERS = (
 )
 _REASONS = ("Something came up", "Feeling ill", 'Double booked, "sorry"', "Not needed any more")
 _HOSTS = 5
-_SECOND_THOUGHTS = 0.3  # of all changes
+_QUICK_CHANGES = 0.3  # the share of all changes
 _MILLISECOND = 1000  # microseconds
 
 
 class World:
-    """Meetings of several accounts. Time is given to it; what happens next is drawn from the seed."""
+    """The meetings of several accounts; the caller sets the time, and the seed decides what happens."""
 
-    def __init__(self, accounts: dict[str, Habits], seed: int = 1) -> None:
+    def __init__(self, accounts: dict[str, Capabilities], seed: int = 1) -> None:
         self._random = random.Random(seed)  # noqa: S311 - not for secrets
         self._accounts = accounts
-        self._due: list[_Due] = []
+        self._schedule: list[_ScheduledChange] = []
         self._last_number = 0
         self._hosts = [self._person(number) for number in range(1, _HOSTS + 1)]
         self.meetings: dict[str, dict[int, Meeting]] = {account: {} for account in accounts}
 
     def step(self, now: datetime) -> list[Change]:
-        """The next thing to happen until `now`: what was due, at its time, else a new booking. A replacement is two changes."""
-        if self._due and self._due[0].at <= now:
-            return self._happen(heapq.heappop(self._due))
+        """Make the next change that is due by `now`, or else a new booking; a replacement is two changes."""
+        if self._schedule and self._schedule[0].at <= now:
+            return self._apply(heapq.heappop(self._schedule))
         account = self._random.choice(sorted(self._accounts))
         return [self._book(account, now)]
 
     def truth(self) -> list[tuple[str, Meeting]]:
-        """Every account's meetings as they are now."""
+        """Return every account's meetings in their current state."""
         return [
             (account, meeting) for account, meetings in self.meetings.items() for meeting in meetings.values()
         ]
 
-    def forget(self, account: str, number: int) -> None:
-        """Delete a meeting, and what was to become of it, as if it had never been booked: nobody is told."""
+    def delete(self, account: str, number: int) -> None:
+        """Delete a meeting and its scheduled changes as if it had never been booked, without a webhook."""
         del self.meetings[account][number]
-        self._due = [due for due in self._due if due.number != number]
-        heapq.heapify(self._due)
+        self._schedule = [change for change in self._schedule if change.number != number]
+        heapq.heapify(self._schedule)
 
     def _book(self, account: str, now: datetime) -> Change:
         meeting = Meeting(
@@ -220,50 +222,64 @@ class World:
             changed_at=now,
         )
         self._plan(account, meeting)
-        return self._keep(account, Kind.CREATED, meeting)
+        return self._store(account, ChangeKind.CREATED, meeting)
 
     def _plan(self, account: str, meeting: Meeting) -> None:
-        """What will become of it: most are attended, some moved or cancelled before, some missed."""
-        fate = self._random.choices(
-            (Kind.COMPLETED, Kind.MOVED, Kind.CANCELLED, Kind.NO_SHOW), (50, 25, 15, 10)
+        """Schedule what happens next: most meetings are attended, some moved or cancelled, some missed."""
+        kind = self._random.choices(
+            (ChangeKind.COMPLETED, ChangeKind.MOVED, ChangeKind.CANCELLED, ChangeKind.NO_SHOW),
+            (50, 25, 15, 10),
         )[0]
-        if fate in {Kind.MOVED, Kind.CANCELLED}:
-            self._schedule(account, meeting, fate, meeting.changed_at + self._lead(meeting, fate))
+        if kind in {ChangeKind.MOVED, ChangeKind.CANCELLED}:
+            self._schedule_change(
+                account, meeting, kind, meeting.changed_at + self._delay_before(meeting, kind)
+            )
             return
-        self._schedule(account, meeting, Kind.COMPLETED, meeting.ends_at)
-        if fate is Kind.NO_SHOW:
-            self._schedule(
+        self._schedule_change(account, meeting, ChangeKind.COMPLETED, meeting.ends_at)
+        if kind is ChangeKind.NO_SHOW:
+            self._schedule_change(
                 account,
                 meeting,
-                Kind.NO_SHOW,
+                ChangeKind.NO_SHOW,
                 meeting.ends_at + timedelta(minutes=self._random.randrange(1, 90)),
             )
 
-    def _lead(self, meeting: Meeting, fate: Kind) -> timedelta:
-        """How long until people change their minds: some within a minute or a second, where vendors' times are the same."""
-        if self._random.random() >= _SECOND_THOUGHTS:
+    def _delay_before(self, meeting: Meeting, kind: ChangeKind) -> timedelta:
+        """Return the time until people change their minds.
+
+        Some do within a minute or a second, which is too short for the times of some vendors.
+        """
+        if self._random.random() >= _QUICK_CHANGES:
             return (meeting.starts_at - meeting.changed_at) * self._random.uniform(0.05, 0.9)
         seconds = self._random.uniform(0.01, self._random.choice((1, 50)))
-        # Appointedd's payloads cannot tell apart two moves within a second, nor a booking on the full second from a move in it.
-        told_apart = meeting.last is not fate and meeting.changed_at.microsecond >= _MILLISECOND
-        return timedelta(seconds=seconds if told_apart else 1 + seconds)
+        # Appointedd's payloads cannot distinguish two moves within a second, or a booking on the full second
+        # from a move in it.
+        distinguishable = meeting.last_change is not kind and meeting.changed_at.microsecond >= _MILLISECOND
+        return timedelta(seconds=seconds if distinguishable else 1 + seconds)
 
-    def _schedule(self, account: str, meeting: Meeting, kind: Kind, at: datetime) -> None:
-        if kind is Kind.MOVED or kind in self._accounts[account].reports:
-            heapq.heappush(self._due, _Due(at, self._random.getrandbits(32), kind, meeting.number, account))
+    def _schedule_change(self, account: str, meeting: Meeting, kind: ChangeKind, at: datetime) -> None:
+        if kind is ChangeKind.MOVED or kind in self._accounts[account].reports:
+            heapq.heappush(
+                self._schedule,
+                _ScheduledChange(at, self._random.getrandbits(32), kind, meeting.number, account),
+            )
 
-    def _happen(self, due: _Due) -> list[Change]:
-        meeting = self.meetings[due.account][due.number]
-        if due.kind is Kind.MOVED and self._accounts[due.account].replaces_when_moved:
-            return self._replace(due.account, meeting, due.at)
-        if due.kind is Kind.MOVED:
-            moved = replace(meeting, starts_at=self._slot(due.at), changed_at=due.at, last=Kind.MOVED)
-            self._plan(due.account, moved)
-            return [self._keep(due.account, Kind.MOVED, moved)]
-        reason = self._random.choice(_REASONS) if due.kind is Kind.CANCELLED else None
+    def _apply(self, change: _ScheduledChange) -> list[Change]:
+        meeting = self.meetings[change.account][change.number]
+        if change.kind is ChangeKind.MOVED and self._accounts[change.account].replaces_when_moved:
+            return self._replace(change.account, meeting, change.at)
+        if change.kind is ChangeKind.MOVED:
+            moved = replace(
+                meeting, starts_at=self._slot(change.at), changed_at=change.at, last_change=ChangeKind.MOVED
+            )
+            self._plan(change.account, moved)
+            return [self._store(change.account, ChangeKind.MOVED, moved)]
+        reason = self._random.choice(_REASONS) if change.kind is ChangeKind.CANCELLED else None
         return [
-            self._keep(
-                due.account, due.kind, replace(meeting, changed_at=due.at, last=due.kind, reason=reason)
+            self._store(
+                change.account,
+                change.kind,
+                replace(meeting, changed_at=change.at, last_change=change.kind, reason=reason),
             )
         ]
 
@@ -274,20 +290,23 @@ class World:
             starts_at=self._slot(now),
             created_at=now,
             changed_at=now,
-            last=Kind.CREATED,
+            last_change=ChangeKind.CREATED,
             replaces=old.number,
         )
         self._plan(account, new)
         ended = replace(
             old,
             changed_at=now,
-            last=Kind.REPLACED,
+            last_change=ChangeKind.REPLACED,
             replaced_by=new.number,
             reason=self._random.choice(_REASONS),
         )
-        return [self._keep(account, Kind.REPLACED, ended), self._keep(account, Kind.CREATED, new)]
+        return [
+            self._store(account, ChangeKind.REPLACED, ended),
+            self._store(account, ChangeKind.CREATED, new),
+        ]
 
-    def _keep(self, account: str, kind: Kind, meeting: Meeting) -> Change:
+    def _store(self, account: str, kind: ChangeKind, meeting: Meeting) -> Change:
         self.meetings[account][meeting.number] = meeting
         return Change(account, kind, meeting)
 
@@ -302,7 +321,10 @@ class World:
 
     def _person(self, number: int) -> Person:
         return Person(
-            number, _FIRST[number % len(_FIRST)], _LAST[number % len(_LAST)], _ZONES[number % len(_ZONES)]
+            number,
+            _FIRST_NAMES[number % len(_FIRST_NAMES)],
+            _LAST_NAMES[number % len(_LAST_NAMES)],
+            _TIMEZONES[number % len(_TIMEZONES)],
         )
 
     def _next_number(self) -> int:

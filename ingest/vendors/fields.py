@@ -17,7 +17,7 @@ from ingest import lenient_json
 from ingest.booking import EMPTY, Booking
 from ingest.errors import PayloadError
 from ingest.event import LONGEST_ID
-from ingest.instant import read_rare, utc
+from ingest.instant import parse_rare_form, utc
 
 # The most digits that the warehouse's decimal(38, 9) has before the point, and an exponent below which a number is no price but an attack.
 _PRICE_DIGITS = 29
@@ -95,7 +95,7 @@ def _absent(value: object) -> object:
 def _rare_instant(value: object) -> object:
     """Read 24:00 and leap seconds, which pydantic refuses; return everything else as it is."""
     try:
-        return read_rare(value) or value if isinstance(value, str) else value
+        return parse_rare_form(value) or value if isinstance(value, str) else value
     except OverflowError:
         raise ValueError("after the year 9999") from None
 

@@ -24,7 +24,7 @@ from dlt.sources.rest_api.typing import ClientConfig, EndpointResource, RESTAPIC
 from pydantic import SecretStr
 from requests import Response
 
-from ingest.booking import BookingStatus, Stored
+from ingest.booking import BookingStatus, StoredBooking
 from ingest.clock import server_time
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import Credential, Limits, Rate, Record, RequestPolicy, RetryBudget
@@ -196,7 +196,7 @@ class Rest(ABC, Generic[A]):
     def fetch(self, booking_id: str) -> Record | None:
         """Return one booking in the form that `Account.observe` reads; None when the vendor has none. Raises PayloadError."""
 
-    def is_unchanged(self, entry: Record, stored: Sequence[Stored]) -> bool:
+    def is_unchanged(self, entry: Record, stored: Sequence[StoredBooking]) -> bool:
         """Return whether an entry shows that its bookings are as they are stored. Raises PayloadError.
 
         It is only called for vendors whose entries are not bookings.

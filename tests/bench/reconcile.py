@@ -16,14 +16,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ingest.simulator.api import Allowed
+from ingest.simulator.api import RateLimit
 from tests.month.rehearsal import Outcome, Run, rehearse
 from tests.month.story import Plan
 
 _MIB = 1024 * 1024
 _NO_LOOK: Mapping[str, Mapping[str, Any]] = {"calendly": {"check_no_shows": False}}
 # As Calendly has it for those who pay: so many requests a minute.
-_LIMIT = Allowed(500, 60)
+_LIMIT = RateLimit(500, 60)
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _month(
-    bookings: int, limits: Mapping[str, Allowed] | None = None, **accounts: Mapping[str, Any]
+    bookings: int, limits: Mapping[str, RateLimit] | None = None, **accounts: Mapping[str, Any]
 ) -> Outcome:
     with TemporaryDirectory(prefix="month-") as folder:
         return rehearse(Path(folder), Plan(datetime.now(UTC), bookings), limits, **accounts)

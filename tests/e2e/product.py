@@ -14,9 +14,10 @@ import httpx
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
-from ingest.simulator.dialect import Dialect, load_dialect
-from ingest.simulator.rehearsal import Pace, rehearse
-from ingest.simulator.sender import Chaos, Sender, Sent
+from ingest.simulator.account import SimulatedAccount
+from ingest.simulator.sender import Chaos, DeliveryStats, Sender
+from ingest.simulator.simulation import Pace, run_simulation
+from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, PATIENCE, environment
@@ -59,8 +60,8 @@ class Product:
         self.folder = folder
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.dialects: Mapping[str, Dialect] = {
-            name: load_dialect(vendor)(f"{self.url}/webhooks/{vendor}/{name}", SECRET)
+        self.accounts: Mapping[str, SimulatedAccount] = {
+            name: load_simulated_vendor(vendor).account(f"{self.url}/webhooks/{vendor}/{name}", SECRET)
             for name, vendor in _ACCOUNTS.items()
         }
         (folder / "ingest.toml").write_text(_CONFIG.format(port=port, log=log, name=name, workers=workers))
@@ -81,7 +82,7 @@ class Product:
 
     def world(self, seed: int = 1) -> World:
         """Of these accounts."""
-        return World({name: dialect.habits for name, dialect in self.dialects.items()}, seed)
+        return World({name: dialect.capabilities for name, dialect in self.accounts.items()}, seed)
 
     def ask(self, sql: str) -> list[dict[str, Any]]:
         """Rows; none where there is no warehouse yet."""
@@ -89,7 +90,7 @@ class Product:
             answer = query(self.settings, sql)
         except IngestError:
             return []
-        return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        return answer.dicts()
 
     def count(self, table: str) -> int:
         """Rows of a table."""
@@ -174,9 +175,9 @@ class Vendors:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._deliver()), name="vendors")
 
     @property
-    def sent(self) -> Sent:
+    def stats(self) -> DeliveryStats:
         """What came of it so far."""
-        return self._sender.sent
+        return self._sender.stats
 
     def start(self) -> None:
         """Returns at once."""
@@ -184,8 +185,8 @@ class Vendors:
 
     def wait_for_more(self, count: int) -> None:
         """Until so many more were accepted."""
-        enough = self.sent.webhooks + count
-        eventually(lambda: self.sent.webhooks >= enough, f"{count} more webhooks are accepted")
+        enough = self.stats.webhooks + count
+        eventually(lambda: self.stats.webhooks >= enough, f"{count} more webhooks are accepted")
 
     def stop(self) -> None:
         """Nothing new; returns when all that was sent was accepted or given up."""
@@ -193,8 +194,8 @@ class Vendors:
         self._thread.join()
 
     async def _deliver(self) -> None:
-        await rehearse(
-            self.world, self._product.dialects, self._sender, Pace(self._rate, seconds=240), self._over.is_set
+        await run_simulation(
+            self.world, self._product.accounts, self._sender, Pace(self._rate, seconds=240), self._over.is_set
         )
         await self._sender.close()
 

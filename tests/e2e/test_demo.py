@@ -9,15 +9,14 @@ import duckdb
 import pytest
 from pydantic import BaseModel
 
-from ingest.cli.demo.report import Outcome, Plan, Repair
-from ingest.cli.demo.sandbox import Stage, _environment
-from ingest.cli.demo.watch import Watch
+from ingest.cli.demo.report import DemoOptions, DemoReport, Reconciliation, WarehouseMonitor
+from ingest.cli.demo.sandbox import Sandbox, _environment
 from ingest.errors import IngestError
 from ingest.settings import Settings, section_models
 from ingest.settings.environment import variable_name
 from ingest.settings.sources import load_settings
-from ingest.simulator.rehearsal import Pace
-from ingest.simulator.sender import Sent
+from ingest.simulator.sender import DeliveryStats
+from ingest.simulator.simulation import Pace
 from ingest.simulator.truth import Difference
 from ingest.warehouse.lock import warehouse_lock
 from ingest.warehouse.query import query
@@ -111,7 +110,7 @@ def test_a_demo_whose_rows_somebody_changes_while_it_runs_says_wrong_and_which(t
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:
-        eventually((tmp_path / "here" / "ingest.secrets.toml").exists, "the stage is set")
+        eventually((tmp_path / "here" / "ingest.secrets.toml").exists, "the sandbox is ready")
         settings = load_settings(str(tmp_path / "here" / "ingest.toml"), environ={})
         eventually(lambda: cancelled(settings), "somebody cancels a booking, to which nothing newer happens")
         changed = change(settings, cancelled(settings))
@@ -179,10 +178,10 @@ def test_every_path_of_a_demo_is_in_its_folder_whatever_the_environment_says(
     monkeypatch.setenv("INGEST_LOG", f"sqlite:///{tmp_path}/production/log.db")
     monkeypatch.setenv("INGEST_CONFIG", str(tmp_path / "production.toml"))
     monkeypatch.chdir(tmp_path)
-    stage = Stage(Path("own"))
+    sandbox = Sandbox(Path("own"))
     assert not [name for name in _environment() if name.startswith("INGEST_")]
-    own = load_settings(str(stage.config), environ=_environment())
-    assert own == stage.settings
+    own = load_settings(str(sandbox.config), environ=_environment())
+    assert own == sandbox.settings
     tables = own.model_dump()
     named = {".".join(path): tables[path[0]][path[1]] for path in paths if tables[path[0]][path[1]]}
     assert named.items() <= {name: str(path) for name, path in own.paths().items()}.items()
@@ -190,27 +189,27 @@ def test_every_path_of_a_demo_is_in_its_folder_whatever_the_environment_says(
     assert all(path.is_relative_to(tmp_path / "own") for path in own.paths().values())
 
 
-def sent(webhooks: int, given_up: int = 0) -> Sent:
-    return Sent(given_up=given_up, accepted=set(range(webhooks)))
+def stats(webhooks: int, given_up: int = 0) -> DeliveryStats:
+    return DeliveryStats(given_up=given_up, accepted=set(range(webhooks)))
 
 
 @pytest.fixture
-def right(tmp_path: Path) -> Outcome:
+def right(tmp_path: Path) -> DemoReport:
     """What a demo comes to when all is well."""
-    stage = Stage(tmp_path / "here")
-    plan = Plan(tmp_path / "here", Pace(rate=10, seconds=5))
-    return Outcome(plan, stage, sent(7), Watch(stage.settings, events=7), [], 3, 0, 7, 1.5)
+    sandbox = Sandbox(tmp_path / "here")
+    plan = DemoOptions(tmp_path / "here", Pace(rate=10, seconds=5))
+    return DemoReport(plan, sandbox, stats(7), WarehouseMonitor(sandbox.settings, events=7), [], 3, 0, 7, 1.5)
 
 
-def test_only_an_outcome_without_any_fault_is_right(right: Outcome) -> None:
+def test_only_an_outcome_without_any_fault_is_right(right: DemoReport) -> None:
     assert right.right
     assert replace(
-        right, wrong=[Difference("sales", "one", "status", "cancelled", "confirmed")]
+        right, differences=[Difference("sales", "one", "status", "cancelled", "confirmed")]
     ).faults() == ["1 differences"]
     assert replace(right, dead_letters=1).faults() == ["1 dead letters"]
-    assert replace(right, sent=sent(7, given_up=1)).faults() == ["1 webhooks given up"]
-    assert replace(right, sent=sent(8)).faults() == ["7 events of 8 webhooks"]
-    assert not replace(right, sent=sent(6)).right
+    assert replace(right, stats=stats(7, given_up=1)).faults() == ["1 webhooks given up"]
+    assert replace(right, stats=stats(8)).faults() == ["7 events of 8 webhooks"]
+    assert not replace(right, stats=stats(6)).right
 
 
 REPORT = {"outcome": "complete", "missed": 2, "repaired": 2}
@@ -218,9 +217,9 @@ REPORT = {"outcome": "complete", "missed": 2, "repaired": 2}
 
 @pytest.mark.parametrize("wrong", [{"missed": 3}, {"repaired": 1}, {"outcome": "failed"}])
 def test_after_an_outage_only_what_was_lost_may_be_missed_and_all_of_it_is_repaired(
-    right: Outcome, wrong: dict[str, object]
+    right: DemoReport, wrong: dict[str, object]
 ) -> None:
-    outage = replace(right, sent=sent(7, given_up=4), repair=Repair([REPORT], lost=2))
+    outage = replace(right, stats=stats(7, given_up=4), reconciliation=Reconciliation([REPORT], lost=2))
     assert outage.right
-    assert not replace(outage, repair=Repair([REPORT | wrong], lost=2)).right
-    assert not replace(outage, repair=Repair([REPORT], lost=3)).right
+    assert not replace(outage, reconciliation=Reconciliation([REPORT | wrong], lost=2)).right
+    assert not replace(outage, reconciliation=Reconciliation([REPORT], lost=3)).right

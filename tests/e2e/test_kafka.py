@@ -14,11 +14,11 @@ import pytest
 from kafka import KafkaConsumer
 
 from ingest.instant import parse_instant
-from ingest.simulator.dialect import Webhook
+from ingest.simulator.account import Webhook
 from tests.cli.command import COMMAND, PATIENCE, environment
 from tests.e2e.processes import eventually
 from tests.e2e.product import Product
-from tests.simulator.story import BEGINNING
+from tests.simulator.accounts import BEGINNING
 
 pytestmark = pytest.mark.kafka
 
@@ -66,13 +66,13 @@ def unusual_webhook(product: Product) -> Webhook:
         change for _ in range(100) for change in world.step(BEGINNING) if change.account == "support"
     )
     body = orjson.dumps(
-        orjson.loads(product.dialects["support"].webhook(change).body), option=orjson.OPT_INDENT_2
+        orjson.loads(product.accounts["support"].webhook(change).body), option=orjson.OPT_INDENT_2
     )
     return Webhook("", b"\r\n" + body.replace(b'": ', b'"\t:  ') + b" \n")
 
 
 def answer(product: Product, webhook: Webhook) -> int:
-    dialect = product.dialects["support"]
+    dialect = product.accounts["support"]
     try:
         return httpx.post(
             dialect.url, content=webhook.body, headers=dialect.headers(webhook, datetime.now(UTC))

@@ -18,7 +18,7 @@ from ingest.simulator.world import Change
 from tests.cli.command import PATIENCE, ingest
 from tests.e2e.processes import eventually
 from tests.e2e.product import SECRET, Product, Up, Vendors, delivering
-from tests.simulator.story import BEGINNING
+from tests.simulator.accounts import BEGINNING
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has"
@@ -52,7 +52,7 @@ def bookings_of(product: Product) -> dict[str, Change]:
 
 def post(product: Product, change: Change, path: str, *, tampered: bytes = b"") -> int:
     """The answer to the webhook, sent there."""
-    dialect = product.dialects[change.account]
+    dialect = product.accounts[change.account]
     webhook = dialect.webhook(change)
     headers = dialect.headers(webhook, datetime.now(UTC))
     return httpx.post(product.url + path, content=webhook.body + tampered, headers=headers).status_code
@@ -82,11 +82,11 @@ def test_signed_deliveries_of_all_four_vendors_become_rows(tmp_path: Path) -> No
     assert {row["account"] for row in rows} == set(URLS)
     for row in rows:
         assert list(row) == COLUMNS
-        expected = product.dialects[row["account"]].expected(changes[row["account"]].meeting)
+        expected = product.accounts[row["account"]].expected(changes[row["account"]].meeting)
         assert {column: row[column] for column in expected} == {
             column: as_queried(value) for column, value in expected.items()
         }
-        assert (row["vendor"], row["last_via"]) == (product.dialects[row["account"]].vendor, "webhook")
+        assert (row["vendor"], row["last_via"]) == (product.accounts[row["account"]].vendor, "webhook")
         assert row["last_event_id"] in events
         assert parse_instant(row["first_seen_at"]) < parse_instant(row["loaded_at"])
     assert len(events) == len(URLS)
@@ -99,12 +99,13 @@ def test_signed_deliveries_of_all_four_vendors_become_rows(tmp_path: Path) -> No
 def check_nothing_was_lost(product: Product, vendors: Vendors) -> None:
     """Every webhook one event, every booking as it truly is."""
     eventually(
-        lambda: product.count("booking_events") >= vendors.sent.webhooks, "every accepted webhook is an event"
+        lambda: product.count("booking_events") >= vendors.stats.webhooks,
+        "every accepted webhook is an event",
     )
-    assert vendors.sent.given_up == 0
-    assert product.count("booking_events") == vendors.sent.webhooks
+    assert vendors.stats.given_up == 0
+    assert product.count("booking_events") == vendors.stats.webhooks
     assert product.count("dead_letters") == 0
-    assert differences(vendors.world, product.dialects, product.ask("select * from bookings")) == []
+    assert differences(vendors.world, product.accounts, product.ask("select * from bookings")) == []
 
 
 def test_a_killed_child_is_started_again_and_nothing_is_lost(tmp_path: Path) -> None:

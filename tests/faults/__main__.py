@@ -52,7 +52,7 @@ async def _shown(asked: Asked) -> Report:
 
         def tell(vendors: Vendors, breaker: Breaker, plan: Plan) -> None:
             status.update(
-                f"{vendors.sent.webhooks} of {asked.webhooks} webhooks accepted,"
+                f"{vendors.stats.webhooks} of {asked.webhooks} webhooks accepted,"
                 f" {breaker.done.total()} of {len(plan.faults)} faults ({breaker.kills} kills of {plan.kills})"
             )
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ingest.settings import Settings
-from ingest.simulator.dialect import Dialect, Webhook
-from ingest.simulator.sender import Chaos, Patience, Sender
+from ingest.simulator.account import SimulatedAccount, Webhook
+from ingest.simulator.sender import Chaos, RetryPolicy, Sender
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers
 
 _CHAOS = Chaos(duplicated=0.05, delayed=0.1, delay=2.0)
-_PATIENCE = Patience(attempts=1000, first_pause=0.2, longest_pause=3.0)
+_PATIENCE = RetryPolicy(attempts=1000, first_pause=0.2, longest_pause=3.0)
 
 _FILLING_BYTES = 1000 * 1024  # with the webhook's own body a little less than receiver.body_limit
 # What large bodies are full of: text, and JSON that takes many times its size once it is parsed.
@@ -46,7 +46,7 @@ class Vendors(Sender):
         self.large = 0
         """How many of the next webhooks are as large as a receiver takes them."""
 
-    def send(self, dialect: Dialect, webhook: Webhook) -> None:
+    def send(self, dialect: SimulatedAccount, webhook: Webhook) -> None:
         """As ever, and noted."""
         if self.large:
             self.large -= 1
@@ -56,26 +56,26 @@ class Vendors(Sender):
 
     def accepted(self) -> frozenset[EventKey]:
         """So far."""
-        return frozenset(self.events[webhook] for webhook in self.sent.accepted)
+        return frozenset(self.events[webhook] for webhook in self.stats.accepted)
 
     def told(self, cut: frozenset[EventKey] = frozenset()) -> Told:
         """So far."""
         return Told(
             frozenset(self.events.values()),
             self.accepted(),
-            self.sent.webhooks,
-            self.sent.given_up,
+            self.stats.webhooks,
+            self.stats.given_up,
             cut,
             self._bookings,
         )
 
-    async def _attempt(self, dialect: Dialect, webhook: Webhook) -> bool:
+    async def _attempt(self, dialect: SimulatedAccount, webhook: Webhook) -> bool:
         try:
             return await super()._attempt(dialect, webhook)
         except AttributeError:  # by anyio, of a connection that ends just as it is made
             return False
 
-    def _event(self, dialect: Dialect, webhook: Webhook) -> EventKey:
+    def _event(self, dialect: SimulatedAccount, webhook: Webhook) -> EventKey:
         now = datetime.now(UTC)
         vendor, account = dialect.url.split("/")[-2:]
         reader = self._readers[vendor, account]

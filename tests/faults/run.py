@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ingest.simulator.rehearsal import Pace, rehearse
+from ingest.simulator.simulation import Pace, run_simulation
 from tests.faults.breaker import Breaker
 from tests.faults.load import Told, Vendors
 from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, Kind, Plan, draw
@@ -74,7 +74,7 @@ class Report:
 
     def summary(self) -> dict[str, Any]:
         """For scripts."""
-        sent, broken = self.vendors.sent, self.breaker
+        sent, broken = self.vendors.stats, self.breaker
         return {
             "log": self.asked.log,
             "warehouse": self.asked.warehouse,
@@ -127,7 +127,9 @@ async def _run_on(stand: Stand, asked: Asked, tell: Tell) -> Report:
 async def _break(stand: Stand, pace: Pace, plan: Plan, vendors: Vendors, breaker: Breaker) -> None:
     """Returns when all is healed, accepted and loaded, or a long time after that should be so."""
     async with asyncio.TaskGroup() as both:
-        both.create_task(rehearse(stand.stage.world, stand.stage.dialects, vendors, pace, lambda: False))
+        both.create_task(
+            run_simulation(stand.stage.world, stand.stage.accounts, vendors, pace, lambda: False)
+        )
         both.create_task(breaker.follow(plan))
     await vendors.close()
     await stand.drain()
@@ -135,7 +137,7 @@ async def _break(stand: Stand, pace: Pace, plan: Plan, vendors: Vendors, breaker
 
 def _judge(stand: Stand, told: Told) -> Verdict:
     left = Left(stand.lag(), stand.spooled())
-    found = verdict(stand.settings, stand.stage.world, stand.stage.dialects, told, left)
+    found = verdict(stand.settings, stand.stage.world, stand.stage.accounts, told, left)
     if found.faults():
         stand.keep()
     return found

@@ -10,9 +10,8 @@ from pathlib import Path
 import httpx
 import tomlkit
 
-from ingest.cli.demo.sandbox import Stage
+from ingest.cli.demo.sandbox import Sandbox
 from ingest.errors import LogUnavailable
-from ingest.opening import read_backlog
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
 from receivers.spool.folder import spool_states
@@ -35,7 +34,7 @@ class Stand:
 
     def __init__(self, folder: Path, seed: int, servers: Servers, ending: ExitStack, *, clocks: bool) -> None:
         self.folder, self.servers, self._ending = folder, servers, ending
-        self.stage = Stage(folder, "", workers=_WORKERS, seed=seed)
+        self.stage = Sandbox(folder, "", workers=_WORKERS, seed=seed)
         self.orders = {command: folder / f"orders.{command}" for command in ("consume", "receive")}
         self.clocks = {command: Clock(folder / f"clock.{command}") for command in ("consume", "receive")}
         self._library = find_library() if clocks else None
@@ -89,7 +88,7 @@ class Stand:
 
     def lag(self) -> int:
         """Records in the log that are not loaded. Raises LogUnavailable."""
-        return sum(entry.lag for entry in read_backlog(self.settings))
+        return sum(entry.lag for entry in self.settings.build_log().backlog())
 
     def spooled(self) -> int:
         """Records that wait in the receiver's spools. Raises LogUnavailable."""

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ingest.cli.demo.watch import rows_as_dicts
+from ingest.cli.demo.report import rows_as_dicts
 from ingest.settings import Settings
-from ingest.simulator.dialect import Dialect
+from ingest.simulator.account import SimulatedAccount
 from ingest.simulator.truth import Difference, differences
 from ingest.simulator.world import World
 from ingest.warehouse.query import query_all
@@ -74,7 +74,7 @@ def judge(told: Told, found: Found, wrong: Sequence[Difference], left: Left) -> 
     wrong = [each for each in wrong if (each.account, each.booking_id) not in undone]
     doubled = [key for key, count in [*times.items(), *rows.items()] if count > 1]
     different = {(each.account, each.booking_id) for each in wrong}
-    missing = {(each.account, each.booking_id) for each in wrong if not each.column and not each.found}
+    missing = {(each.account, each.booking_id) for each in wrong if not each.column and not each.actual}
     examples = (
         [f"lost: {key}" for key in sorted(lost)]
         + [f"doubled: {key}" for key in doubled]
@@ -100,7 +100,7 @@ def judge(told: Told, found: Found, wrong: Sequence[Difference], left: Left) -> 
 
 
 def verdict(
-    settings: Settings, world: World, dialects: Mapping[str, Dialect], told: Told, left: Left
+    settings: Settings, world: World, dialects: Mapping[str, SimulatedAccount], told: Told, left: Left
 ) -> Verdict:
     """Reads the warehouse, which nobody writes to any more."""
     events, bookings, dead = (answer.rows for answer in query_all(settings, [_EVENTS, _BOOKINGS, _DEAD]))

@@ -15,10 +15,9 @@ import tomlkit
 
 from ingest.instant import format_instant
 from ingest.log import Record
-from ingest.opening import open_producer, read_backlog
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
-from ingest.simulator.api import Allowed
+from ingest.simulator.api import RateLimit
 from ingest.simulator.truth import Difference, differences
 from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, environment
@@ -52,7 +51,7 @@ class Outcome:
 
 
 def rehearse(
-    folder: Path, plan: Plan, limits: Mapping[str, Allowed] | None = None, **accounts: Mapping[str, Any]
+    folder: Path, plan: Plan, limits: Mapping[str, RateLimit] | None = None, **accounts: Mapping[str, Any]
 ) -> Outcome:
     """`limits` are the simulated vendors', by account; `accounts` further settings of ours, as are theirs."""
     month = Month(plan)
@@ -72,7 +71,7 @@ def rehearse(
 def deliver(month: Month, settings: Settings) -> None:
     """All that arrives, verified and parsed, into the log."""
     accounts = settings.build_accounts()
-    producer = open_producer(settings)
+    producer = settings.build_log().producer()
     try:
         waiting: dict[str, list[Record]] = {}
         for arrival in month.arrivals():
@@ -125,7 +124,7 @@ def _consuming(folder: Path) -> Iterator[None]:
 
 def _wait_until_loaded(settings: Settings) -> None:
     deadline, pause = time.monotonic() + _LOAD_SECONDS, threading.Event()
-    while any(entry.lag for entry in read_backlog(settings)):
+    while any(entry.lag for entry in settings.build_log().backlog()):
         assert time.monotonic() < deadline, "the consumer did not load the month"
         pause.wait(0.1)
 
@@ -148,6 +147,4 @@ def _reconcile(folder: Path, plan: Plan) -> Run:
 
 def _wrong(month: Month, settings: Settings) -> list[Difference]:
     answer = query(settings, "select * from bookings")
-    return differences(
-        month.world, month.dialects, [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
-    )
+    return differences(month.world, month.dialects, answer.dicts())

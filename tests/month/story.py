@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ingest.simulator.dialect import Dialect, load_dialect
+from ingest.simulator.account import SimulatedAccount
+from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
 from ingest.vendors import Delivery, vendor_names
 from ingest.vendors.delivery import Headers
@@ -45,11 +46,11 @@ class Month:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.dialects: Mapping[str, Dialect] = {
-            name: load_dialect(name)(f"{PUBLIC_URL}/webhooks/{name}/{name}", SECRET)
+        self.dialects: Mapping[str, SimulatedAccount] = {
+            name: load_simulated_vendor(name).account(f"{PUBLIC_URL}/webhooks/{name}/{name}", SECRET)
             for name in vendor_names()
         }
-        self.world = World({name: dialect.habits for name, dialect in self.dialects.items()}, plan.seed)
+        self.world = World({name: dialect.capabilities for name, dialect in self.dialects.items()}, plan.seed)
         self.changes = list(self._live())
         chance = random.Random(plan.seed)
         self._dropped = {index for index in range(len(self.changes)) if chance.random() < _DROPPED}
@@ -72,7 +73,7 @@ class Month:
         telling: dict[tuple[str, int], set[int]] = {}
         for index, change in enumerate(self.changes):
             meeting = change.account, change.meeting.number
-            whole = self.dialects[change.account].tells_all(change.meeting)
+            whole = self.dialects[change.account].is_complete(change.meeting)
             telling[meeting] = {index} | (set() if whole else telling.get(meeting, set()))
         return {meeting for meeting, indices in telling.items() if indices & self._dropped}
 

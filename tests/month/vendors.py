@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ingest.simulator.api import Allowed, load_rest_dialect
+from ingest.simulator.api import RateLimit
 from ingest.simulator.server import RestServer
+from ingest.simulator.vendor import load_simulated_vendor
 from tests.month.story import Month, Plan
 
 _START_SECONDS = 120.0
@@ -23,7 +24,7 @@ class Served:
 
 
 @contextmanager
-def serving(plan: Plan, limits: Mapping[str, Allowed] | None = None) -> Iterator[Served]:
+def serving(plan: Plan, limits: Mapping[str, RateLimit] | None = None) -> Iterator[Served]:
     """The REST sides of `Month(plan)`."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -38,10 +39,10 @@ def serving(plan: Plan, limits: Mapping[str, Allowed] | None = None) -> Iterator
         process.join()
 
 
-def _serve(plan: Plan, limits: Mapping[str, Allowed], pipe: Connection) -> None:
+def _serve(plan: Plan, limits: Mapping[str, RateLimit], pipe: Connection) -> None:
     month = Month(plan)
     rest = {
-        name: load_rest_dialect(name)(dialect, month.world.meetings[name])
+        name: load_simulated_vendor(name).api(dialect, month.world.meetings[name])
         for name, dialect in month.dialects.items()
     }
     server = RestServer(rest, limits)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ingest.simulator.api import answer
+from ingest.simulator.api import json_response
 from ingest.sockets import bind
 
 Answer = Callable[[Request], Response]
@@ -17,7 +17,9 @@ Answer = Callable[[Request], Response]
 
 def told(body: object, status: int = 200, **headers: str) -> Answer:
     """JSON; `Retry_After` is how a header is named."""
-    return lambda _: answer(body, status, {name.replace("_", "-"): value for name, value in headers.items()})
+    return lambda _: json_response(
+        body, status, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 def raw(content: bytes, status: int = 200, **headers: str) -> Answer:

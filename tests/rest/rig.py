@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ingest.rest import RetryBudget
-from ingest.simulator.api import Allowed, RestDialect, load_rest_dialect
+from ingest.simulator.api import RateLimit, SimulatedApi
 from ingest.simulator.server import RestServer
+from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Meeting
 from ingest.vendors import load_account_class, vendor_names
 from ingest.vendors.rest import AnyRest, Window
-from tests.simulator.story import BEGINNING, DIALECTS, live, new_world
+from tests.simulator.accounts import BEGINNING, SIMULATED, advance, new_world
 
 HASTY = RetryBudget(busy=5.0, failing=2.0, answer=5.0)
 END = BEGINNING + timedelta(days=5)
@@ -30,7 +31,7 @@ def vendors_with_rest() -> list[str]:
 class Side:
     """One vendor's account, simulated, and what reads it. `meetings` are the vendor's own: what is taken out is forgotten."""
 
-    dialect: RestDialect
+    dialect: SimulatedApi
     server: RestServer
     tokens: Path
 
@@ -48,7 +49,7 @@ class Side:
         """As often as wished; settings may be changed."""
         found = load_account_class(self.dialect.vendor)
         own = {
-            **self.dialect.dialect.settings(),
+            **self.dialect.account.settings(),
             **self.dialect.settings(),
             "api_url": self.server.api_url("sales"),
             "rate_limit": 0,
@@ -59,9 +60,9 @@ class Side:
 
 
 @contextmanager
-def simulated(vendor: str, tokens: Path, limits: Mapping[str, Allowed] | None = None) -> Iterator[Side]:
+def simulated(vendor: str, tokens: Path, limits: Mapping[str, RateLimit] | None = None) -> Iterator[Side]:
     """The account is called `sales`."""
-    dialect = load_rest_dialect(vendor)(DIALECTS[vendor], dict(_meetings()[vendor]))
+    dialect = load_simulated_vendor(vendor).api(SIMULATED[vendor], dict(_meetings()[vendor]))
     server = RestServer({"sales": dialect}, limits)
     with server.serving():
         yield Side(dialect, server, tokens)
@@ -74,7 +75,7 @@ def _meetings() -> dict[str, dict[int, Meeting]]:
     """More than a page of each vendor's, in every state that it can tell of."""
     if not _worlds:
         world = new_world(5)
-        live(world, [timedelta(minutes=5, microseconds=317_011)] * 1400)
+        advance(world, [timedelta(minutes=5, microseconds=317_011)] * 1400)
         _worlds.append(world.meetings)
     return _worlds[0]
 

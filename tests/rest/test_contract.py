@@ -10,14 +10,14 @@ from ingest.errors import ConfigurationError, PayloadError, VendorRefused, Vendo
 from ingest.vendors import load_account_class
 from ingest.vendors.rest import Window
 from tests.rest.rig import Side, listed, read, vendors_with_rest
-from tests.simulator.story import BEGINNING, DIALECTS
+from tests.simulator.accounts import BEGINNING, SIMULATED
 
 # The setting with an account's own key: the last one of the vendor's first credential.
 KEYS = {name: load_account_class(name).settings_model.rest_credentials[0][-1] for name in vendors_with_rest()}
 
 
 def expected(side: Side) -> dict[str, dict[str, object]]:
-    dialect = DIALECTS[side.dialect.vendor]
+    dialect = SIMULATED[side.dialect.vendor]
     return {row["booking_id"]: dict(row) for row in map(dialect.expected, side.meetings.values())}
 
 
@@ -55,7 +55,7 @@ def test_a_window_is_not_narrower_than_asked_for(side: Side) -> None:
     entries = {
         read(rest, record)["booking_id"] for entry in listed(rest, window) for record in rest.complete(entry)
     }
-    dialect = DIALECTS[side.dialect.vendor]
+    dialect = SIMULATED[side.dialect.vendor]
     assert {dialect.expected(meeting)["booking_id"] for meeting in within} <= entries
 
 
@@ -90,7 +90,7 @@ def test_one_booking_that_is_fetched_is_the_one_that_is_listed(side: Side) -> No
 def test_a_meeting_that_the_vendor_forgot_is_none(side: Side) -> None:
     rest = side.open()
     number, meeting = next(iter(side.meetings.items()))
-    booking_id = str(DIALECTS[side.dialect.vendor].expected(meeting)["booking_id"])
+    booking_id = str(SIMULATED[side.dialect.vendor].expected(meeting)["booking_id"])
     assert rest.fetch(booking_id) is not None
     del side.meetings[number]
     assert rest.fetch(booking_id) is None

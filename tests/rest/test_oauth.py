@@ -14,8 +14,8 @@ from starlette.responses import Response
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import RetryBudget
 from ingest.rest.oauth import ClientCredentials, OAuthApp, RotatingTokens
-from ingest.simulator.appointedd.api import AppointeddRest
-from ingest.simulator.calendly.api import CalendlyRest
+from ingest.simulator.appointedd.api import AppointeddApi
+from ingest.simulator.calendly.api import CalendlyApi
 from ingest.vendors.rest import AnyRest
 from tests.rest.answering import Answers, told
 from tests.rest.rig import Side, listed, simulated
@@ -40,13 +40,13 @@ class Oauth:
         return self.asked.count("token") + self.asked.count("tokens")
 
     @property
-    def calendly(self) -> CalendlyRest:
-        assert isinstance(self.side.dialect, CalendlyRest)
+    def calendly(self) -> CalendlyApi:
+        assert isinstance(self.side.dialect, CalendlyApi)
         return self.side.dialect
 
     @property
-    def appointedd(self) -> AppointeddRest:
-        assert isinstance(self.side.dialect, AppointeddRest)
+    def appointedd(self) -> AppointeddApi:
+        assert isinstance(self.side.dialect, AppointeddApi)
         return self.side.dialect
 
     def open(self, **settings: object) -> AnyRest:
@@ -69,7 +69,7 @@ def calendly_app(calendly: Side) -> Oauth:
 def v2(tmp_path: Path) -> Iterator[Oauth]:
     with simulated("appointedd", tmp_path) as side:
         oauth = Oauth(side)
-        oauth.appointedd.api = "v2"
+        oauth.appointedd.version = "v2"
         oauth.first = {
             "api": "v2",
             "api_url": side.server.api_url("sales").replace("/v1", "/v2"),
@@ -135,7 +135,7 @@ def test_another_process_uses_the_pair_that_is_kept(calendly_app: Oauth) -> None
 def test_a_token_refused_before_its_time_is_renewed(calendly_app: Oauth) -> None:
     rest = calendly_app.open()
     rest.ping()
-    calendly_app.calendly.tokens._given.clear()
+    calendly_app.calendly.tokens.expire()
     rest.ping()
     assert calendly_app.asked == ["token", "me", "me", "token", "me"]
 
@@ -144,7 +144,7 @@ def test_a_process_whose_token_was_refused_takes_the_one_another_process_got(cal
     early, late = calendly_app.open(), calendly_app.open()
     early.ping()
     late.ping()
-    calendly_app.calendly.tokens._given.clear()
+    calendly_app.calendly.tokens.expire()
     early.ping()
     late.ping()
     assert calendly_app.tokens == 2
@@ -172,7 +172,7 @@ def test_all_threads_get_along_with_one_token(calendly_app: Oauth) -> None:
     rest = calendly_app.open()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: rest.ping(), range(24)))
-    calendly_app.calendly.tokens._given.clear()
+    calendly_app.calendly.tokens.expire()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: rest.ping(), range(24)))
     assert calendly_app.tokens == 2
@@ -182,7 +182,7 @@ def test_all_processes_get_along_with_one_token(calendly_app: Oauth) -> None:
     rests = [calendly_app.open() for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda rest: rest.ping(), rests))
-    calendly_app.calendly.tokens._given.clear()
+    calendly_app.calendly.tokens.expire()
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda rest: rest.ping(), rests))
     assert calendly_app.tokens == 2

@@ -12,9 +12,9 @@ from dlt.sources.rest_api import rest_api_resources
 
 from ingest.errors import VendorRefused
 from ingest.rest import RetryBudget
-from ingest.simulator.appointedd.api import AppointeddRest
-from ingest.simulator.oncehub.api import OncehubRest
-from ingest.simulator.world import Kind
+from ingest.simulator.appointedd.api import AppointeddApi
+from ingest.simulator.oncehub.api import OncehubApi
+from ingest.simulator.world import ChangeKind
 from ingest.vendors.rest import AnyRest
 from tests.rest.rig import Side
 from tests.sync.reference import documented_resources
@@ -72,7 +72,7 @@ def test_a_second_sync_brings_what_was_changed_since(side: Side, pipeline: dlt.P
         pytest.skip("the vendor cannot be asked for what was changed")
     load(pipeline, first, "bookings")
     assert rows(pipeline, "select count(*) from bookings") == [(len(side.meetings),)]
-    side.meetings[number] = replace(meeting, changed_at=datetime.now(UTC), last=Kind.MOVED)
+    side.meetings[number] = replace(meeting, changed_at=datetime.now(UTC), last_change=ChangeKind.MOVED)
     load(pipeline, second, "bookings")
     columns = pipeline.default_schema.tables["bookings"]["columns"]
     (key,) = [name for name, hints in columns.items() if hints.get("primary_key")]
@@ -83,15 +83,15 @@ def test_a_second_sync_brings_what_was_changed_since(side: Side, pipeline: dlt.P
 
 
 def test_what_oncehub_signs_with_is_not_loaded(oncehub: Side, pipeline: dlt.Pipeline) -> None:
-    assert isinstance(oncehub.dialect, OncehubRest)
-    oncehub.dialect.subscriptions.tells_secrets = True
+    assert isinstance(oncehub.dialect, OncehubApi)
+    oncehub.dialect.subscriptions.shows_secrets = True
     load(pipeline, oncehub.open(), "webhooks")
     assert "secret" not in pipeline.default_schema.tables["webhooks"]["columns"]
     assert rows(pipeline, "select count(*) from webhooks") == [(1,)]
 
 
 def test_oncehub_refusing_its_webhook_events_for_another_reason_is_a_failure(oncehub: Side) -> None:
-    assert isinstance(oncehub.dialect, OncehubRest)
+    assert isinstance(oncehub.dialect, OncehubApi)
     events = source(oncehub.open()).resources["webhook_events"]
     assert list(events) == []
     oncehub.dialect.plan_allows = False
@@ -101,7 +101,7 @@ def test_oncehub_refusing_its_webhook_events_for_another_reason_is_a_failure(onc
 
 
 def test_appointedds_v2_is_loaded_as_it_is(appointedd: Side, pipeline: dlt.Pipeline) -> None:
-    assert isinstance(appointedd.dialect, AppointeddRest)
+    assert isinstance(appointedd.dialect, AppointeddApi)
     url = appointedd.server.api_url("sales").replace("/v1", "/v2")
     rest = appointedd.open(RetryBudget(5, 2, 5), api="v2", api_url=url, **appointedd.dialect.v2.settings())
     load(pipeline, rest)

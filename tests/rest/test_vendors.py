@@ -12,13 +12,13 @@ from starlette.responses import JSONResponse, Response
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import Rate, RetryBudget
 from ingest.rest.cache import ListCache
-from ingest.simulator.api import Allowed
-from ingest.simulator.appointedd.api import AppointeddRest
-from ingest.simulator.oncehub.api import OncehubRest
+from ingest.simulator.api import RateLimit
+from ingest.simulator.appointedd.api import AppointeddApi
+from ingest.simulator.oncehub.api import OncehubApi
 from ingest.vendors.incremental import split
 from ingest.vendors.rest import Window
 from tests.rest.rig import ALL, END, Side, listed, read, simulated
-from tests.simulator.story import BEGINNING, DIALECTS
+from tests.simulator.accounts import BEGINNING, SIMULATED
 
 
 def paths(side: Side) -> list[str]:
@@ -35,7 +35,7 @@ def paths(side: Side) -> list[str]:
 
 @pytest.mark.parametrize("vendor", ["appointedd", "bookeo", "calendly", "oncehub"])
 def test_a_vendors_limit_is_waited_for(vendor: str, tmp_path: Path) -> None:
-    with simulated(vendor, tmp_path, {"sales": Allowed(2, 0.2)}) as side:
+    with simulated(vendor, tmp_path, {"sales": RateLimit(2, 0.2)}) as side:
         rest = side.open(RetryBudget(60, 10, 10))
         for _ in range(6):
             rest.ping()
@@ -48,7 +48,7 @@ def test_oncehub_staff_has_a_name_though_lists_have_ids_and_users_are_read_once(
     entries = listed(rest)
     assert all(isinstance(entry["owner"], str) for entry in entries)
     hosts = {
-        DIALECTS["oncehub"].expected(meeting)["booking_id"]: meeting.host
+        SIMULATED["oncehub"].expected(meeting)["booking_id"]: meeting.host
         for meeting in oncehub.meetings.values()
     }
     for entry in entries:
@@ -83,7 +83,7 @@ def test_oncehub_staff_that_is_gone_has_an_id_only(oncehub: Side) -> None:
 def test_oncehubs_customers_are_read_by_whatever_it_expands(
     oncehub: Side, prefix: str, expandable: set[str], asked: list[str]
 ) -> None:
-    assert isinstance(oncehub.dialect, OncehubRest)
+    assert isinstance(oncehub.dialect, OncehubApi)
     oncehub.dialect.prefix, oncehub.dialect.expandable = prefix, frozenset(expandable)
     tried: list[str] = []
 
@@ -94,7 +94,7 @@ def test_oncehubs_customers_are_read_by_whatever_it_expands(
 
     oncehub.server.faults.append(note)
     rest = oncehub.open()
-    truth = {row["booking_id"]: row for row in map(DIALECTS["oncehub"].expected, oncehub.meetings.values())}
+    truth = {row["booking_id"]: row for row in map(SIMULATED["oncehub"].expected, oncehub.meetings.values())}
     for entry in [*listed(rest)[:40], *listed(rest)[:40]]:
         booking = read(rest, rest.complete(entry)[0])
         for name in ("customer_name", "customer_email", "customer_phone"):
@@ -106,7 +106,7 @@ def test_oncehubs_customers_are_read_by_whatever_it_expands(
 def test_oncehubs_contacts_are_asked_for_once_and_only_where_nothing_else_tells_who_booked(
     oncehub: Side,
 ) -> None:
-    assert isinstance(oncehub.dialect, OncehubRest)
+    assert isinstance(oncehub.dialect, OncehubApi)
     oncehub.dialect.expandable = frozenset()
     rest = oncehub.open()
     entries = listed(rest)[:40]
@@ -121,7 +121,7 @@ def test_oncehubs_contacts_are_asked_for_once_and_only_where_nothing_else_tells_
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_an_oncehub_contact_that_cannot_be_read_leaves_the_booking(oncehub: Side, status: int) -> None:
-    assert isinstance(oncehub.dialect, OncehubRest)
+    assert isinstance(oncehub.dialect, OncehubApi)
     oncehub.dialect.expandable = frozenset()
     oncehub.server.faults.append(
         lambda _, request: Response(status_code=status) if "/contacts/" in request.url.path else None
@@ -189,13 +189,13 @@ def test_oncehubs_time_slots_that_are_no_array_are_told(oncehub: Side, body: obj
 
 
 def test_oncehub_pages_by_its_older_answers_too(oncehub: Side) -> None:
-    assert isinstance(oncehub.dialect, OncehubRest)
-    oncehub.dialect.tells_more = False
+    assert isinstance(oncehub.dialect, OncehubApi)
+    oncehub.dialect.lists_have_more = False
     assert len({entry["id"] for entry in listed(oncehub.open())}) == len(oncehub.meetings)
 
 
 def test_oncehub_without_the_plan_says_so(oncehub: Side) -> None:
-    assert isinstance(oncehub.dialect, OncehubRest)
+    assert isinstance(oncehub.dialect, OncehubApi)
     oncehub.dialect.plan_allows = False
     with pytest.raises(VendorRefused, match=r"403 .*plan does not include the API"):
         oncehub.open().ping()
@@ -205,7 +205,7 @@ def test_oncehub_without_the_plan_says_so(oncehub: Side) -> None:
 def test_appointedds_cancelled_bookings_are_listed_whether_asked_for_or_not(
     appointedd: Side, lists_cancelled: bool
 ) -> None:
-    assert isinstance(appointedd.dialect, AppointeddRest)
+    assert isinstance(appointedd.dialect, AppointeddApi)
     appointedd.dialect.lists_cancelled = lists_cancelled
     apart: list[str] = []
     appointedd.server.faults.append(lambda _, request: apart.extend(request.query_params.getlist("statuses")))
@@ -329,7 +329,7 @@ def test_appointedd_is_doubted_once(appointedd: Side) -> None:
 
 
 def test_appointedds_bookings_of_v2_are_compared_with_nothing(appointedd: Side) -> None:
-    assert isinstance(appointedd.dialect, AppointeddRest)
+    assert isinstance(appointedd.dialect, AppointeddApi)
     rest = appointedd.open(api="v2", **appointedd.dialect.v2.settings())
     for compare in (lambda: rest.bookings(ALL), lambda: rest.key({}), lambda: rest.fetch("x")):
         with pytest.raises(

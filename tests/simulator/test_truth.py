@@ -1,4 +1,4 @@
-"""The judgement finds every kind of fault, so that finding none means something."""
+"""The comparison finds every kind of fault, so that finding none means something."""
 
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -7,28 +7,28 @@ from typing import Any
 import pytest
 
 from ingest.simulator.truth import Difference, differences
-from tests.simulator.story import BEGINNING, DIALECTS, live, new_world
+from tests.simulator.accounts import BEGINNING, SIMULATED, advance, new_world
 
 WORLD = new_world(3)
-live(WORLD, [timedelta(minutes=10)] * 600)
+advance(WORLD, [timedelta(minutes=10)] * 600)
 
 Rows = list[dict[str, Any]]
 
 
 def right_rows() -> Rows:
-    """What a right warehouse has."""
+    """Return the rows of a right warehouse."""
     return [
-        {"vendor": DIALECTS[account].vendor, "account": account, **DIALECTS[account].expected(meeting)}
+        {"vendor": SIMULATED[account].vendor, "account": account, **SIMULATED[account].expected(meeting)}
         for account, meeting in WORLD.truth()
     ]
 
 
-def judged(rows: Rows) -> list[Difference]:
-    return differences(WORLD, DIALECTS, rows)
+def differences_in(rows: Rows) -> list[Difference]:
+    return differences(WORLD, SIMULATED, rows)
 
 
 def wrong_value(value: Any) -> Any:
-    """The smallest wrong one of its kind."""
+    """Return a wrong value that differs as little as possible."""
     if isinstance(value, datetime):
         return value + timedelta(microseconds=1)
     if isinstance(value, Decimal):
@@ -39,7 +39,7 @@ def wrong_value(value: Any) -> Any:
 
 
 def every_column() -> list[tuple[str, str]]:
-    """Of every account, each column that it is judged by."""
+    """Return every column that is compared, of every account."""
     return sorted(
         {
             (row["account"], column)
@@ -52,7 +52,7 @@ def every_column() -> list[tuple[str, str]]:
 
 def test_a_right_warehouse_has_no_differences_in_any_order_of_rows() -> None:
     assert len(right_rows()) > 100
-    assert judged(right_rows()) == judged(right_rows()[::-1]) == []
+    assert differences_in(right_rows()) == differences_in(right_rows()[::-1]) == []
 
 
 def test_the_same_amount_and_the_same_instant_written_otherwise_are_no_difference() -> None:
@@ -60,22 +60,22 @@ def test_the_same_amount_and_the_same_instant_written_otherwise_are_no_differenc
     for row in rows:
         row["price"] = row["price"] and row["price"].quantize(Decimal("1e-9"))
         row["starts_at"] = row["starts_at"].astimezone(timezone(timedelta(hours=5, minutes=30)))
-    assert judged(rows) == []
+    assert differences_in(rows) == []
 
 
 def test_a_missing_booking_is_found() -> None:
     rows = right_rows()
     gone = rows.pop(5)
-    assert judged(rows) == [Difference(gone["account"], gone["booking_id"], "", "a booking", "")]
+    assert differences_in(rows) == [Difference(gone["account"], gone["booking_id"], "", "a booking", "")]
 
 
 def test_an_empty_warehouse_misses_them_all() -> None:
-    assert len(judged([])) == len(WORLD.truth())
+    assert len(differences_in([])) == len(WORLD.truth())
 
 
 def test_a_booking_too_many_is_found() -> None:
     never = right_rows()[5] | {"booking_id": "never-was"}
-    assert judged([*right_rows(), never]) == [
+    assert differences_in([*right_rows(), never]) == [
         Difference(never["account"], "never-was", "", "", "a booking that never was")
     ]
 
@@ -83,9 +83,9 @@ def test_a_booking_too_many_is_found() -> None:
 def test_a_booking_marked_gone_is_right_when_it_is_no_longer_in_the_world() -> None:
     rows = [row | {"gone_at": None} for row in right_rows()]
     gone = right_rows()[5] | {"booking_id": "deleted-by-its-vendor", "gone_at": BEGINNING}
-    assert judged([*rows, gone]) == []
+    assert differences_in([*rows, gone]) == []
     gone["gone_at"] = None
-    assert judged([*rows, gone]) == [
+    assert differences_in([*rows, gone]) == [
         Difference(gone["account"], gone["booking_id"], "", "", "a booking that never was")
     ]
 
@@ -93,14 +93,14 @@ def test_a_booking_marked_gone_is_right_when_it_is_no_longer_in_the_world() -> N
 def test_a_booking_marked_gone_is_wrong_while_it_is_in_the_world() -> None:
     rows = right_rows()
     rows[5]["gone_at"] = BEGINNING
-    assert judged(rows) == [
+    assert differences_in(rows) == [
         Difference(rows[5]["account"], rows[5]["booking_id"], "gone_at", "None", str(BEGINNING))
     ]
 
 
 def test_a_booking_with_two_rows_is_found() -> None:
     rows = right_rows()
-    assert judged([*rows, rows[5]]) == [
+    assert differences_in([*rows, rows[5]]) == [
         Difference(rows[5]["account"], rows[5]["booking_id"], "", "one row", "2 rows")
     ]
 
@@ -109,7 +109,7 @@ def test_a_booking_with_two_rows_is_found() -> None:
 def test_a_booking_under_another_name_is_both_missing_and_too_many(column: str) -> None:
     rows = right_rows()
     rows[5][column] = "other"
-    assert [wrong.found for wrong in judged(rows)] == ["", "a booking that never was"]
+    assert [difference.actual for difference in differences_in(rows)] == ["", "a booking that never was"]
 
 
 @pytest.mark.parametrize(("account", "column"), every_column())
@@ -119,7 +119,9 @@ def test_a_wrong_value_is_found_in_every_column(account: str, column: str) -> No
     if row is None:
         row = next(row for row in rows if row["account"] == account)
     right, row[column] = row[column], "something" if row[column] is None else wrong_value(row[column])
-    assert judged(rows) == [Difference(account, row["booking_id"], column, str(right), str(row[column]))]
+    assert differences_in(rows) == [
+        Difference(account, row["booking_id"], column, str(right), str(row[column]))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -136,13 +138,13 @@ def test_a_value_that_was_lost_is_found_whatever_its_kind(column: str, kind: typ
     rows = right_rows()
     row = next(row for row in rows if isinstance(row.get(column), kind))
     right, row[column] = row[column], None
-    assert judged(rows) == [Difference(row["account"], row["booking_id"], column, str(right), "None")]
+    assert differences_in(rows) == [Difference(row["account"], row["booking_id"], column, str(right), "None")]
 
 
 def test_every_difference_of_every_booking_is_told() -> None:
     rows = right_rows()
     rows[3]["status"] = rows[3]["customer_name"] = rows[4]["status"] = "wrong"
-    assert [(wrong.booking_id, wrong.column) for wrong in judged(rows)] == [
+    assert [(difference.booking_id, difference.column) for difference in differences_in(rows)] == [
         (rows[3]["booking_id"], "status"),
         (rows[3]["booking_id"], "customer_name"),
         (rows[4]["booking_id"], "status"),

@@ -17,12 +17,13 @@ from dlt.sources.rest_api import rest_api_resources
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingest.errors import VendorRefused, VendorUnavailable
-from ingest.simulator.api import RestDialect, load_rest_dialect
+from ingest.simulator.api import SimulatedApi
 from ingest.simulator.server import RestServer
+from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change
 from ingest.vendors.rest import AnyRest
 from tests.rest.rig import Side, listed, read
-from tests.simulator.story import DIALECTS, VENDORS, delivered, live, new_world
+from tests.simulator.accounts import ACCOUNTS, SIMULATED, advance, delivery_of, new_world
 from tests.vendors.specification import (
     Specification,
     load_specification,
@@ -55,7 +56,7 @@ class Recorder:
     """An ASGI application that keeps what another one answers."""
 
     app: ASGIApp
-    dialect: RestDialect
+    dialect: SimulatedApi
     answers: list[Answer] = field(default_factory=list)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +77,7 @@ class Recorder:
 @pytest.fixture(scope="module")
 def changes() -> list[Change]:
     """Some days of all vendors, in which everything happens that they tell of."""
-    return live(new_world(11), [timedelta(minutes=5, microseconds=317_011)] * STEPS)
+    return advance(new_world(11), [timedelta(minutes=5, microseconds=317_011)] * STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,8 @@ def webhooks(changes: list[Change]) -> Mapping[str, list[tuple[str, Any]]]:
     """By vendor, what is sent: its type, in the vendor's word, and its body."""
     sent: dict[str, list[tuple[str, Any]]] = {}
     for change in changes:
-        account = VENDORS[change.account]
-        delivery = delivered(change, change.meeting.changed_at)
+        account = ACCOUNTS[change.account]
+        delivery = delivery_of(change, change.meeting.changed_at)
         kind = account.parse(account.verify(delivery, delivery.received_at)).type.removeprefix(
             f"{account.vendor}."
         )
@@ -106,7 +107,7 @@ def answers(changes: list[Change], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def asked(vendor: str, meetings: dict[int, Any], tokens: Path) -> list[Answer]:
-    dialect = load_rest_dialect(vendor)(DIALECTS[vendor], meetings)
+    dialect = load_simulated_vendor(vendor).api(SIMULATED[vendor], meetings)
     server = RestServer({"sales": dialect})
     recorder = Recorder(server.app, dialect)
     server.app = recorder  # type: ignore[assignment]
@@ -164,7 +165,7 @@ def address(side: Side, path: str) -> str:
     return f"http://127.0.0.1:{side.server.port}/sales{side.dialect.base_path}{path}"
 
 
-def paths(dialect: RestDialect) -> list[str]:
+def paths(dialect: SimulatedApi) -> list[str]:
     """What can be read."""
     return [route.path for route in dialect.routes() if "GET" in (route.methods or ())]
 

@@ -1,4 +1,4 @@
-"""`demo`: the whole product against simulated vendors, in a folder of its own, checked at the end against the truth."""
+"""The command `demo`: runs the product against simulated vendors and checks the warehouse against the truth."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,7 @@ from ingest.cli.options import AsJson
 from ingest.cli.output import print_json
 
 _DEFAULT_FOLDER = Path(".demo")
-_AROUND_OUTAGE = 10.0  # seconds of bookings before and after
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(demo)
+_AROUND_OUTAGE = 10.0  # seconds of bookings before and after the outage, together
 
 
 def demo(
@@ -48,16 +43,17 @@ def demo(
         ingest demo --seconds 120 --rate 50
         ingest demo --log kafka://localhost:9092
     """
-    from ingest.cli.demo.report import Plan
+    from ingest.cli.demo.report import DemoOptions
     from ingest.cli.demo.run import run_demo
     from ingest.cli.demo.view import show_summary
-    from ingest.simulator.rehearsal import Pace
+    from ingest.simulator.simulation import Pace
 
     pace = Pace(rate, max(seconds, outage + _AROUND_OUTAGE) if outage else seconds)
-    outcome = uvloop.run(run_demo(Plan(folder, pace, log, seed, workers, outage), quiet=as_json))
+    options = DemoOptions(folder, pace, log, seed, workers, outage)
+    report = uvloop.run(run_demo(options, quiet=as_json))
     if as_json:
-        print_json(outcome.summary())
+        print_json(report.summary())
     else:
-        show_summary(outcome)
-    if not outcome.right:
+        show_summary(report)
+    if not report.right:
         raise typer.Exit(1)

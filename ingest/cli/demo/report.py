@@ -1,19 +1,30 @@
-"""What a demo was asked for, and what came of it."""
+"""The options of a demo, what is measured while it runs, and its report."""
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ingest.cli.demo.sandbox import Stage
-from ingest.cli.demo.watch import Watch
-from ingest.simulator.rehearsal import Pace
-from ingest.simulator.sender import Sent
+from ingest.cli.demo.sandbox import Sandbox
+from ingest.errors import IngestError
+from ingest.settings import Settings
+from ingest.simulator.sender import DeliveryStats
+from ingest.simulator.simulation import Pace
 from ingest.simulator.truth import Difference
+from ingest.warehouse.query import query, query_all
+from ingest.warehouse.values import QueryResult
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_STATUS_COUNTS = "select account, status, count(*) from bookings group by all"
+_NEWEST_ROWS = """\
+select vendor, status, starts_at, customer_name, service_name, price from bookings order by loaded_at desc limit 8"""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What was asked for; `outage` is for how many seconds of the pace the receiver is down."""
+class DemoOptions:
+    """The options of a demo; `outage` is for how many seconds of the pace the receiver is down."""
 
     folder: Path
     pace: Pace
@@ -23,85 +34,146 @@ class Plan:
     outage: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """What reconciliation said after an outage: its reports, and of how many bookings a webhook that tells their final state was never accepted."""
+@dataclass(slots=True)
+class WarehouseMonitor:
+    """Polls the warehouse as any reader would.
 
-    reports: list[dict[str, Any]]
+    `freshness` has the seconds from an event's receipt to the first poll that returned its row, so it never flatters.
+    """
+
+    settings: Settings
+    events: int = 0
+    bookings: int = 0
+    freshness: list[float] = field(default_factory=list)
+    statuses: dict[str, dict[str, int]] = field(default_factory=dict)
+    newest: list[tuple[Any, ...]] = field(default_factory=list)
+    first_row_at: datetime | None = None
+    _loaded_until: datetime = _EPOCH
+
+    async def poll(self, *, details: bool = True) -> None:
+        """Update the figures; a warehouse that does not exist yet has no rows."""
+        try:
+            await asyncio.to_thread(self._poll, details)
+        except IngestError:
+            return
+
+    def _poll(self, details: bool) -> None:
+        new_events = f"select received_at, loaded_at from booking_events where loaded_at > timestamptz '{self._loaded_until.isoformat()}'"  # noqa: S608 - a time of ours
+        events, *answers = query_all(
+            self.settings, [new_events, *((_STATUS_COUNTS, _NEWEST_ROWS) if details else ())]
+        )
+        now = datetime.now(UTC)
+        if events.rows:
+            self.first_row_at = self.first_row_at or now
+            self._loaded_until = max(loaded for _, loaded in events.rows)
+            self.freshness += [(now - received).total_seconds() for received, _ in events.rows]
+            self.events += len(events.rows)
+        if answers:
+            self._update_details(*answers)
+
+    def _update_details(self, counts: QueryResult, newest: QueryResult) -> None:
+        self.statuses = {}
+        for account, status, count in counts.rows:
+            self.statuses.setdefault(account, {})[status] = count
+        self.bookings = sum(count for _, _, count in counts.rows)
+        self.newest = list(newest.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """The reports of `ingest reconcile` after an outage, and how many bookings were lost in the outage.
+
+    A booking is lost when a webhook that describes its final state was never accepted.
+    """
+
+    reports: Sequence[dict[str, Any]]
     lost: int
 
     def total(self, column: str) -> int:
-        """Over all accounts."""
+        """Return the sum over all accounts."""
         return sum(report[column] for report in self.reports)
 
     @property
     def right(self) -> bool:
-        """All that was lost was found missing, nothing else was, and all of it was repaired."""
+        """Whether exactly the lost bookings were found missing, and all of them were repaired."""
         complete = all(report["outcome"] == "complete" for report in self.reports)
         return complete and self.total("missed") == self.total("repaired") == self.lost
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of it. `webhook_events` are the warehouse's that came by webhook, `truth` how many bookings there should be."""
+class DemoReport:
+    """The result of a demo.
 
-    plan: Plan
-    stage: Stage
-    sent: Sent
-    watch: Watch
-    wrong: list[Difference]
-    truth: int
+    `webhook_events` are the events in the warehouse that came by webhook, `expected_bookings` is how many bookings the
+    warehouse should have.
+    """
+
+    options: DemoOptions
+    sandbox: Sandbox
+    stats: DeliveryStats
+    monitor: WarehouseMonitor
+    differences: list[Difference]
+    expected_bookings: int
     dead_letters: int
     webhook_events: int
     first_row_seconds: float | None
-    repair: Repair | None = None
+    reconciliation: Reconciliation | None = None
 
     @property
     def right(self) -> bool:
-        """Every booking as it truly is, every webhook one event, nothing set aside; nothing given up, or all of that found and repaired."""
+        """Whether the warehouse equals the truth and every webhook is one event, or was repaired."""
         return not self.faults()
 
     def faults(self) -> list[str]:
-        """What is not right, in words."""
-        found = {
-            f"{len(self.wrong)} differences": self.wrong,
-            f"{self.webhook_events} events of {self.sent.webhooks} webhooks": self.webhook_events
-            != self.sent.webhooks,
-            f"{self.dead_letters} dead letters": self.dead_letters,
-            f"{self.sent.given_up} webhooks given up": self.sent.given_up and not self.repair,
-            "reconciliation did not find just what was lost, and repair it": self.repair
-            and not self.repair.right,
-        }
-        return [fault for fault, there in found.items() if there]
+        """Describe what is not right."""
+        stats, reconciliation = self.stats, self.reconciliation
+        faults = []
+        if self.differences:
+            faults.append(f"{len(self.differences)} differences")
+        if self.webhook_events != stats.webhooks:
+            faults.append(f"{self.webhook_events} events of {stats.webhooks} webhooks")
+        if self.dead_letters:
+            faults.append(f"{self.dead_letters} dead letters")
+        if stats.given_up and not reconciliation:
+            faults.append(f"{stats.given_up} webhooks given up")
+        if reconciliation and not reconciliation.right:
+            faults.append("reconciliation did not find just what was lost, and repair it")
+        return faults
 
     def summary(self) -> dict[str, Any]:
-        """For scripts."""
+        """Return the figures for scripts."""
         return {
             "right": self.right,
-            "seconds": self.plan.pace.seconds,
-            "webhooks": self.sent.webhooks,
-            "answers": {str(answer): count for answer, count in self.sent.answers.items()},
-            "given_up": self.sent.given_up,
-            "bookings_expected": self.truth,
-            "bookings": self.watch.bookings,
+            "seconds": self.options.pace.seconds,
+            "webhooks": self.stats.webhooks,
+            "answers": {str(answer): count for answer, count in self.stats.answers.items()},
+            "given_up": self.stats.given_up,
+            "bookings_expected": self.expected_bookings,
+            "bookings": self.monitor.bookings,
             "events": self.webhook_events,
             "dead_letters": self.dead_letters,
-            "differences": len(self.wrong),
+            "differences": len(self.differences),
             "first_row_seconds": self.first_row_seconds,
-            "answer_seconds": percentiles(self.sent.latencies),
-            "row_visible_seconds": percentiles(self.watch.freshness),
-            "lost": self.repair and self.repair.lost,
-            "reconciliations": self.repair and self.repair.reports,
+            "answer_seconds": percentiles(self.stats.latencies),
+            "row_visible_seconds": percentiles(self.monitor.freshness),
+            "lost": self.reconciliation and self.reconciliation.lost,
+            "reconciliations": self.reconciliation and self.reconciliation.reports,
         }
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
-    """p50, p95, p99 and max; empty for no values."""
+    """Return p50, p95, p99 and max, or nothing for no values."""
     ordered = sorted(values)
     if not ordered:
         return {}
-    at = {
-        name: ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+    shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+    chosen = {
+        name: ordered[min(len(ordered) - 1, int(len(ordered) * share))] for name, share in shares.items()
     }
-    return {name: round(value, 4) for name, value in (at | {"max": ordered[-1]}).items()}
+    return {name: round(value, 4) for name, value in (chosen | {"max": ordered[-1]}).items()}
+
+
+def rows_as_dicts(settings: Settings, sql: str) -> list[dict[str, Any]]:
+    """Return the rows of a query by column name."""
+    answer = query(settings, sql)
+    return answer.dicts()

@@ -1,4 +1,4 @@
-"""One demo from start to verdict."""
+"""Runs a demo from its start to its report."""
 
 import asyncio
 import contextlib
@@ -9,98 +9,117 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from ingest.cli.demo.report import Outcome, Plan, Repair
-from ingest.cli.demo.sandbox import Processes, Stage
-from ingest.cli.demo.view import View
-from ingest.cli.demo.watch import Watch, rows_as_dicts
+from ingest.cli.demo.report import DemoOptions, DemoReport, Reconciliation, WarehouseMonitor, rows_as_dicts
+from ingest.cli.demo.sandbox import Processes, Sandbox
+from ingest.cli.demo.view import DemoView
 from ingest.errors import VendorUnavailable
-from ingest.simulator.rehearsal import REACH, rehearse
-from ingest.simulator.sender import Chaos, Patience, Sender, Sent
+from ingest.simulator.sender import Chaos, DeliveryStats, RetryPolicy, Sender
+from ingest.simulator.simulation import LOOKBACK, run_simulation
 from ingest.simulator.truth import differences
+from ingest.simulator.vendor import load_simulated_vendor
+from ingest.vendors import vendor_names
 
-# In an outage vendors give up, or none of it would be lost.
-_IMPATIENT = Patience(attempts=4, first_pause=0.3, longest_pause=1.5)
-_LOOK_SECONDS = 0.25
+# In an outage vendors have to give up, or no webhook would be lost.
+_IMPATIENT = RetryPolicy(attempts=4, first_pause=0.3, longest_pause=1.5)
+_POLL_SECONDS = 0.25
 _SETTLE_SECONDS = 60.0
 
 
-async def run_demo(plan: Plan, *, quiet: bool = False, chaos: Chaos = Chaos()) -> Outcome:
-    """Raises ConfigurationError, WarehouseUnavailable."""
+async def run_demo(options: DemoOptions, *, quiet: bool = False, chaos: Chaos = Chaos()) -> DemoReport:
+    """Run a demo and check the warehouse. Raises ConfigurationError and WarehouseUnavailable."""
     began = datetime.now(UTC)
-    stage = Stage(plan.folder, plan.log, workers=plan.workers, seed=plan.seed)
-    sender = Sender(chaos, plan.seed, _IMPATIENT if plan.outage else Patience())
-    watch, repair = Watch(stage.settings), None
-    with View(plan, stage, sender.sent, watch, quiet=quiet) as view, stage.running() as processes:
-        looking = asyncio.create_task(_keep_looking(watch, view))
-        breaking = asyncio.create_task(_outage(plan, processes, view))
-        telling = await rehearse(stage.world, stage.dialects, sender, plan.pace, _told_to_finish())
-        await breaking
-        await _settle(watch, sender.sent)
-        if plan.outage:
-            lost = sum(not webhooks <= sender.sent.accepted for webhooks in telling.values())
-            view.say(f"the vendors gave up {sender.sent.given_up} webhooks: asking their REST sides …")
-            repair = Repair(await asyncio.to_thread(_reconcile, processes), lost)
-        looking.cancel()
+    vendors = vendor_names()
+    if options.outage:
+        vendors = [name for name in vendors if load_simulated_vendor(name).has_api]
+    sandbox = Sandbox(
+        options.folder, options.log, workers=options.workers, seed=options.seed, vendors=vendors
+    )
+    sender = Sender(chaos, options.seed, _IMPATIENT if options.outage else RetryPolicy())
+    monitor, reconciliation = WarehouseMonitor(sandbox.settings), None
+    with (
+        DemoView(options, sandbox, sender.stats, monitor, quiet=quiet) as view,
+        sandbox.running() as processes,
+    ):
+        polling = asyncio.create_task(_keep_polling(monitor, view))
+        outage = asyncio.create_task(_interrupt_receiver(options, processes, view))
+        essential = await run_simulation(
+            sandbox.world, sandbox.accounts, sender, options.pace, _until_sigterm()
+        )
+        await outage
+        await _wait_until_visible(monitor, sender.stats)
+        if options.outage:
+            lost = sum(not webhooks <= sender.stats.accepted for webhooks in essential.values())
+            view.note(f"the vendors gave up {sender.stats.given_up} webhooks: asking their REST sides …")
+            reconciliation = Reconciliation(await asyncio.to_thread(_reconcile, processes), lost)
+        polling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await looking
-        await watch.look()
+            await polling
+        await monitor.poll()
         view.update()
     await sender.close()
-    first_row = (watch.first_row_at - began).total_seconds() if watch.first_row_at else None
-    rows = rows_as_dicts(stage.settings, "select * from bookings")
-    dead = rows_as_dicts(stage.settings, "select count(*) as n from dead_letters")[0]["n"]
-    by_webhook = rows_as_dicts(
-        stage.settings, "select count(*) as n from booking_events where via = 'webhook'"
-    )[0]["n"]
-    wrong = differences(stage.world, stage.dialects, rows)
-    return Outcome(
-        plan, stage, sender.sent, watch, wrong, len(stage.world.truth()), dead, by_webhook, first_row, repair
+    settings, world = sandbox.settings, sandbox.world
+    [dead_letters] = rows_as_dicts(settings, "select count(*) as n from dead_letters")
+    [events] = rows_as_dicts(settings, "select count(*) as n from booking_events where via = 'webhook'")
+    return DemoReport(
+        options,
+        sandbox,
+        sender.stats,
+        monitor,
+        differences(world, sandbox.accounts, rows_as_dicts(settings, "select * from bookings")),
+        expected_bookings=len(world.truth()),
+        dead_letters=dead_letters["n"],
+        webhook_events=events["n"],
+        first_row_seconds=(monitor.first_row_at - began).total_seconds() if monitor.first_row_at else None,
+        reconciliation=reconciliation,
     )
 
 
-async def _outage(plan: Plan, processes: Processes, view: View) -> None:
-    """In the middle of it all the receiver stops for a while."""
-    if not plan.outage:
+async def _interrupt_receiver(options: DemoOptions, processes: Processes, view: DemoView) -> None:
+    """Stop the receiver for the outage, in the middle of the demo."""
+    if not options.outage:
         return
-    await asyncio.sleep((plan.pace.seconds - plan.outage) / 2)
-    view.say(
-        f"the receiver is down for {plan.outage:g} s; bookings go on, and the vendors give up after a few tries …"
+    await asyncio.sleep((options.pace.seconds - options.outage) / 2)
+    view.note(
+        f"the receiver is down for {options.outage:g} s; bookings go on, and the vendors give up after a few tries …"
     )
     await asyncio.to_thread(processes.stop, "receive")
-    await asyncio.sleep(plan.outage)
+    await asyncio.sleep(options.outage)
     processes.start("receive")
     await asyncio.to_thread(processes.wait_until_accepting)
-    view.say("the receiver is back")
+    view.note("the receiver is back")
 
 
 def _reconcile(processes: Processes) -> list[dict[str, Any]]:
-    """Raises VendorUnavailable when it says nothing that can be read."""
-    done = processes.run("reconcile", "--since", REACH, "--json")
+    """Run `ingest reconcile` and return its reports. Raises VendorUnavailable when they cannot be read."""
+    process = processes.run("reconcile", "--since", LOOKBACK, "--json")
     try:
-        reports: list[dict[str, Any]] = json.loads(done.stdout)
+        reports: list[dict[str, Any]] = json.loads(process.stdout)
     except ValueError:
         raise VendorUnavailable(
-            f"ingest reconcile failed with exit code {done.returncode}: {done.stderr[-300:]}"
+            f"ingest reconcile failed with exit code {process.returncode}: {process.stderr[-300:]}"
         ) from None
     return reports
 
 
-def _told_to_finish() -> Callable[[], bool]:
-    """Whether SIGTERM came: no more bookings then, and the check of those that were made. Ctrl-C ends the demo without one."""
+def _until_sigterm() -> Callable[[], bool]:
+    """Return a function that says whether SIGTERM came: then no more bookings are made, and the check follows.
+
+    Ctrl-C, in contrast, ends the demo without a check.
+    """
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     return stop.is_set
 
 
-async def _keep_looking(watch: Watch, view: View) -> None:
+async def _keep_polling(monitor: WarehouseMonitor, view: DemoView) -> None:
     while True:
-        await watch.look(details=view.shown)
+        await monitor.poll(details=view.visible)
         view.update()
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _settle(watch: Watch, sent: Sent) -> None:
-    """Until what was accepted is visible; a loss shows as the time limit and a difference."""
+async def _wait_until_visible(monitor: WarehouseMonitor, stats: DeliveryStats) -> None:
+    """Wait until every accepted webhook is in the warehouse; after the time limit, a loss shows as a difference."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    while watch.events < sent.webhooks and time.monotonic() < deadline:  # noqa: ASYNC110 - another process makes it true
-        await asyncio.sleep(_LOOK_SECONDS)
+    while monitor.events < stats.webhooks and time.monotonic() < deadline:  # noqa: ASYNC110 - another process makes it true
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Sets the stage: a folder with settings for four accounts, the world their vendors tell of, and `ingest` running in it."""
+"""Prepares a folder with settings for simulated accounts and the world behind them, and runs `ingest` in it."""
 
 import os
 import secrets
@@ -12,89 +12,90 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import httpx
 import tomlkit
-from filelock import FileLock, Timeout
 
 from ingest.errors import ConfigurationError, WarehouseUnavailable
+from ingest.locks import HeldLock, exclusive
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
-from ingest.simulator.api import load_rest_dialect
-from ingest.simulator.dialect import Dialect, load_dialect
+from ingest.simulator.account import SimulatedAccount
 from ingest.simulator.server import RestServer
+from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 
-_MARK, _LOCK = "made-by-ingest-demo", "lock"
+_MARKER, _LOCK = "made-by-ingest-demo", "lock"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 40.0
 _PRIVATE = 0o600
 
 
-class Stage:
-    """One account per vendor, named after it; ports and secrets of its own, so that demos do not meet."""
+class Sandbox:
+    """One account per vendor, named after it, with ports and secrets of its own, so that demos do not conflict."""
 
     def __init__(
         self, folder: Path, log: str = "", *, workers: int = 1, seed: int = 1, vendors: Sequence[str] = ()
     ) -> None:
-        """Accounts of these vendors, or of all. Raises ConfigurationError when the folder is somebody else's."""
+        """Take the vendors to simulate, or all. Raises ConfigurationError when the folder has other files."""
         self.folder = folder.absolute()
         self._lock = _claim(self.folder)  # held until this process ends
         port, admin_port, consumer_port, reconcile_port, vendors_port = _free_ports(5)
         url = f"http://127.0.0.1:{port}"
-        self.dialects: Mapping[str, Dialect] = {
-            vendor: load_dialect(vendor)(f"{url}/webhooks/{vendor}/{vendor}", secrets.token_urlsafe(24))
-            for vendor in vendors or vendor_names()
+        simulated = {name: load_simulated_vendor(name) for name in vendors or vendor_names()}
+        self.accounts: Mapping[str, SimulatedAccount] = {
+            name: vendor.account(f"{url}/webhooks/{name}/{name}", secrets.token_urlsafe(24))
+            for name, vendor in simulated.items()
         }
-        self.world = World({name: dialect.habits for name, dialect in self.dialects.items()}, seed)
-        self.vendors = RestServer(
-            {
-                name: load_rest_dialect(name)(dialect, self.world.meetings[name])
-                for name, dialect in self.dialects.items()
-            },
-            port=vendors_port,
-        )
+        self.world = World({name: account.capabilities for name, account in self.accounts.items()}, seed)
+        apis = {
+            name: vendor.api(self.accounts[name], self.world.meetings[name])
+            for name, vendor in simulated.items()
+        }
+        self.server = RestServer(apis, port=vendors_port)
         self.config = self.folder / "ingest.toml"
         run = secrets.token_hex(4)
-        self._write(
-            {
-                "public_url": url,
-                "log": log or f"sqlite:///{self.folder}/log.db",
-                "topic_prefix": f"demo-{run}",
-                "receiver": {
-                    "port": port,
-                    "admin_port": admin_port,
-                    "workers": workers,
-                    "spool_dir": f"{self.folder}/spool",
-                },
-                "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
-                "warehouse": {
-                    "credentials": f"{self.folder}/warehouse.duckdb",
-                    "work_dir": f"{self.folder}/dlt",
-                },
-                "reconcile": {
-                    "lag": "0s",
-                    "admin_port": reconcile_port,
-                    "state_dir": f"{self.folder}/reconcile",
-                },
-                "accounts": {
-                    name: {**dialect.settings(), "api_url": self.vendors.api_url(name)}
-                    for name, dialect in self.dialects.items()
-                },
-            }
+        self.config.write_text(
+            tomlkit.dumps(
+                {
+                    "public_url": url,
+                    "log": log or f"sqlite:///{self.folder}/log.db",
+                    "topic_prefix": f"demo-{run}",
+                    "receiver": {
+                        "port": port,
+                        "admin_port": admin_port,
+                        "workers": workers,
+                        "spool_dir": f"{self.folder}/spool",
+                    },
+                    "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
+                    "warehouse": {
+                        "credentials": f"{self.folder}/warehouse.duckdb",
+                        "work_dir": f"{self.folder}/dlt",
+                    },
+                    "reconcile": {
+                        "lag": "0s",
+                        "admin_port": reconcile_port,
+                        "state_dir": f"{self.folder}/reconcile",
+                    },
+                    "accounts": self._account_tables(),
+                }
+            ),
+            encoding="utf-8",
         )
+        self._write_secrets()
         self.settings: Settings = load_settings(str(self.config), environ={})
-        if strays := [
+        if outside := [
             name for name, path in self.settings.paths().items() if not path.is_relative_to(self.folder)
         ]:
-            raise ConfigurationError(f"the demo would use files outside of its folder: {', '.join(strays)}")
+            raise ConfigurationError(f"the demo would use files outside of its folder: {', '.join(outside)}")
 
     @contextmanager
     def running(self) -> Iterator["Processes"]:
-        """The vendors' REST sides, a consumer and a receiver, from accepting webhooks to a clean stop."""
+        """Run the REST APIs, a consumer and a receiver, which accepts webhooks on entry and is stopped on exit."""
         processes = Processes(self.config, self.settings.public_url)
-        with self.vendors.serving():
+        with self.server.serving():
             try:
                 processes.start("consume")
                 processes.start("receive")
@@ -106,19 +107,24 @@ class Stage:
             processes.stop("receive")
             processes.stop("consume")
 
-    def _write(self, settings: Mapping[str, object]) -> None:
-        own = {
-            name: {"webhook_secrets": [dialect.secret], **self.vendors.accounts[name].settings()}
-            for name, dialect in self.dialects.items()
+    def _account_tables(self) -> dict[str, Mapping[str, Any]]:
+        return {
+            name: {**account.settings(), "api_url": self.server.api_url(name)}
+            for name, account in self.accounts.items()
         }
-        self.config.write_text(tomlkit.dumps(settings), encoding="utf-8")
-        private = secrets_path(self.config)
-        private.touch(_PRIVATE)
-        private.write_text(tomlkit.dumps({"accounts": own}), encoding="utf-8")
+
+    def _write_secrets(self) -> None:
+        tables = {
+            name: {"webhook_secrets": [account.secret], **self.server.apis[name].settings()}
+            for name, account in self.accounts.items()
+        }
+        path = secrets_path(self.config)
+        path.touch(_PRIVATE)
+        path.write_text(tomlkit.dumps({"accounts": tables}), encoding="utf-8")
 
 
 class Processes:
-    """`ingest` commands with one settings file; what they log goes to `<command>.log` beside it."""
+    """Runs `ingest` commands with one settings file; each logs to `<command>.log` beside it."""
 
     def __init__(self, config: Path, url: str) -> None:
         self._config = config
@@ -126,25 +132,25 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, command: str) -> None:
-        """Returns at once. It ends with us, whatever becomes of us."""
-        with (self._config.parent / f"{command}.log").open("ab") as lines:
+        """Start a command, which ends with this process, however this process ends."""
+        with (self._config.parent / f"{command}.log").open("ab") as log:
             self._running[command] = subprocess.Popen(
-                self._line(command, "--with-parent"),
+                self._command_line(command, "--with-parent"),
                 stdin=subprocess.PIPE,
-                stdout=lines,
-                stderr=lines,
+                stdout=log,
+                stderr=log,
                 env=_environment(),
                 start_new_session=True,
             )
 
     def stop(self, command: str) -> None:
-        """A clean stop, waited for."""
+        """Stop a command cleanly and wait until it has ended."""
         if process := self._running.pop(command, None):
             process.send_signal(signal.SIGTERM)
             process.wait(_STOP_SECONDS)
 
     def kill(self) -> None:
-        """End all of them at once: a demo that is given up has nothing to keep."""
+        """Kill all commands, because a demo that is given up has nothing to save."""
         for process in self._running.values():
             process.kill()
         for process in self._running.values():
@@ -152,9 +158,9 @@ class Processes:
         self._running.clear()
 
     def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
-        """To its end; what it says is in the result."""
+        """Run a command until it ends, and return its output."""
         return subprocess.run(
-            self._line(*command),
+            self._command_line(*command),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -163,7 +169,7 @@ class Processes:
         )
 
     def wait_until_accepting(self) -> None:
-        """Raises WarehouseUnavailable when one of them did not start."""
+        """Wait until the receiver accepts webhooks. Raises WarehouseUnavailable when a command did not start."""
         deadline = time.monotonic() + _START_SECONDS
         while (
             all(process.poll() is None for process in self._running.values()) and time.monotonic() < deadline
@@ -177,7 +183,7 @@ class Processes:
             f"the receiver or the consumer did not start; the logs in {self._config.parent} say why"
         )
 
-    def _line(self, *command: str) -> list[str]:
+    def _command_line(self, *command: str) -> list[str]:
         return [sys.executable, "-m", "ingest", *command, "--config", str(self._config)]
 
 
@@ -185,29 +191,35 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
 
 
-def _claim(folder: Path) -> FileLock:
-    """Empty a demo's folder and keep it for this process. Raises ConfigurationError for a folder of anybody else's, another demo's included."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).exists():
+def _claim(folder: Path) -> HeldLock:
+    """Empty a demo's folder and lock it for this process.
+
+    Raises ConfigurationError for a folder that is not a demo's, and for one that another demo is using.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
         raise ConfigurationError(f"{folder} is not a demo's folder: name an empty one with --folder")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = FileLock(folder / _LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise ConfigurationError(
+    lock = exclusive(
+        folder / _LOCK,
+        0,
+        lambda _: ConfigurationError(
             f"another demo is running in {folder}: wait until it ends, or name another folder with --folder"
-        ) from None
-    (folder / _MARK).touch()
+        ),
+    )
+    (folder / _MARKER).touch()
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif entry.name not in {_MARK, _LOCK}:
+        elif entry.name not in {_MARKER, _LOCK}:
             entry.unlink()
     return lock
 
 
 def _free_ports(count: int) -> list[int]:
-    """Below those the system gives to connections: one with the port of a receiver that is away would not let it come back."""
+    """Return free ports below those that the system gives to connections.
+
+    A connection with the port of a receiver that is stopped would not let the receiver start again.
+    """
     ports = secrets.SystemRandom().sample(range(10_000, 20_000), 10_000)
     return list(islice(filter(_is_free, ports), count))
 

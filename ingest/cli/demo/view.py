@@ -1,4 +1,4 @@
-"""What a person sees: a live picture on a terminal, a line now and then elsewhere, a summary at the end."""
+"""The output of a demo for people: live on a terminal, a line now and then elsewhere, and a summary at the end."""
 
 import shutil
 import sys
@@ -12,32 +12,40 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from ingest.booking import BookingStatus
-from ingest.cli.demo.report import Outcome, Plan, Repair
-from ingest.cli.demo.sandbox import Stage
-from ingest.cli.demo.watch import Watch
+from ingest.cli.demo.report import DemoOptions, DemoReport, Reconciliation, WarehouseMonitor
+from ingest.cli.demo.sandbox import Sandbox
 from ingest.cli.output import Console, message, new_table, print_line
-from ingest.simulator.sender import Sent
+from ingest.simulator.sender import DeliveryStats
 
 _LINE_SECONDS = 2.0
 _SHOWN_DIFFERENCES = 10
+_RECENT_ROWS = 500
 _COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
 
 
-class View:
-    """A context: live from entry to exit."""
+class DemoView:
+    """Shows the progress of a demo, from entry to exit."""
 
-    def __init__(self, plan: Plan, stage: Stage, sent: Sent, watch: Watch, *, quiet: bool) -> None:
-        self._plan, self._stage, self._sent, self._watch = plan, stage, sent, watch
+    def __init__(
+        self,
+        options: DemoOptions,
+        sandbox: Sandbox,
+        stats: DeliveryStats,
+        monitor: WarehouseMonitor,
+        *,
+        quiet: bool,
+    ) -> None:
+        self._options, self._sandbox, self._stats, self._monitor = options, sandbox, stats, monitor
         self._console = Console(stderr=True, quiet=quiet)
         self._live = (
             Live(console=self._console, auto_refresh=False)
             if self._console.is_terminal and not quiet
             else None
         )
-        self._began = self._line_at = time.monotonic()
+        self._began = self._next_line_at = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._console.print(f"starting in {self._stage.folder} …")
+        self._console.print(f"starting in {self._sandbox.folder} …")
         if self._live:
             self._live.start()
         return self
@@ -49,58 +57,61 @@ class View:
             self._live.stop()
 
     @property
-    def shown(self) -> bool:
-        """Whether anybody looks: else the details need not be asked for."""
+    def visible(self) -> bool:
+        """Whether there is output, for which the details have to be queried."""
         return not self._console.quiet
 
-    def say(self, line: str) -> None:
-        """Something happened that is worth a line."""
+    def note(self, line: str) -> None:
+        """Print a line about an event."""
         self._console.print(f"{self._elapsed():5.1f} s  {line}")
 
     def update(self) -> None:
-        """Show what is known now."""
+        """Show the current figures."""
         if self._live:
-            self._live.update(self._picture(), refresh=True)
-        elif time.monotonic() >= self._line_at:
-            self._line_at = time.monotonic() + _LINE_SECONDS
+            self._live.update(self._live_view(), refresh=True)
+        elif time.monotonic() >= self._next_line_at:
+            self._next_line_at = time.monotonic() + _LINE_SECONDS
             self._console.print(self._line())
 
     def _line(self) -> str:
-        accepted = self._sent.answers[202]
-        return f"{self._elapsed():5.1f} s  accepted {accepted}  events {self._watch.events}  bookings {self._watch.bookings}  {self._fresh()}"
+        accepted = self._stats.answers[202]
+        figures = f"events {self._monitor.events}  bookings {self._monitor.bookings}  {self._freshness()}"
+        return f"{self._elapsed():5.1f} s  accepted {accepted}  {figures}"
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began
 
-    def _fresh(self) -> str:
-        recent = sorted(self._watch.freshness[-500:])
-        return (
-            f"webhook to row {recent[len(recent) // 2]:.2f} s (median)"
-            if recent
-            else "waiting for the first row"
-        )
+    def _freshness(self) -> str:
+        recent = sorted(self._monitor.freshness[-_RECENT_ROWS:])
+        if not recent:
+            return "waiting for the first row"
+        return f"webhook to row {recent[len(recent) // 2]:.2f} s (median)"
 
-    def _picture(self) -> Table:
-        answers = self._sent.answers
-        figures = (
-            f"accepted {answers[202]}  rejected {answers[401]}  events {self._watch.events}  {self._fresh()}"
+    def _live_view(self) -> Table:
+        answers = self._stats.answers
+        figures = f"accepted {answers[202]}  rejected {answers[401]}  events {self._monitor.events}  {self._freshness()}"
+        grid = Table.grid()
+        grid.add_row(
+            ProgressBar(
+                self._options.pace.seconds, min(self._elapsed(), self._options.pace.seconds), width=80
+            )
         )
-        picture = Table.grid()
-        picture.add_row(
-            ProgressBar(self._plan.pace.seconds, min(self._elapsed(), self._plan.pace.seconds), width=80)
-        )
-        for part in (message(("bookings, live  ", "bold"), figures), self._counts(), self._newest()):
-            picture.add_row(part)
-        return picture
+        for part in (
+            message(("bookings, live  ", "bold"), figures),
+            self._status_table(),
+            self._newest_rows(),
+        ):
+            grid.add_row(part)
+        return grid
 
-    def _counts(self) -> Table:
+    def _status_table(self) -> Table:
         table = new_table("account", *BookingStatus, "all")
-        for account, counts in sorted(self._watch.statuses.items()):
+        for account, counts in sorted(self._monitor.statuses.items()):
             cells = [str(counts.get(status, "")) for status in BookingStatus]
             table.add_row(account, *cells, str(sum(counts.values())))
         return table
 
-    def _newest(self) -> Table:
+    def _newest_rows(self) -> Table:
         table = new_table(
             "vendor",
             "status",
@@ -110,7 +121,7 @@ class View:
             "price",
             title="newest rows of `bookings`",
         )
-        for vendor, status, starts_at, customer, service, price in self._watch.newest:
+        for vendor, status, starts_at, customer, service, price in self._monitor.newest:
             table.add_row(
                 vendor,
                 status,
@@ -122,41 +133,42 @@ class View:
         return table
 
 
-def show_summary(outcome: Outcome) -> None:
-    """The figures and the verdict, and where to look next."""
+def show_summary(report: DemoReport) -> None:
+    """Print the figures, the verdict, and a query to run next."""
     console = Console()
     table = Table(show_header=False, box=None)
-    for name, value in _figures(outcome):
+    for name, value in _figures(report):
         table.add_row(name, str(value))
     console.print(table)
-    if outcome.repair:
-        console.print(_repairs(outcome.repair))
-    for wrong in outcome.wrong[:_SHOWN_DIFFERENCES]:
-        where = f"{wrong.account} {wrong.booking_id} {wrong.column}"
-        print_line(("differs", "red"), f" {where}: expected {wrong.expected!r}, found {wrong.found!r}")
-    verdict, why = (
-        (("right", "green"), "the warehouse equals the truth")
-        if outcome.right
-        else (("WRONG", "red"), ", ".join(outcome.faults()))
-    )
-    print_line(verdict, f": {why} ({outcome.truth} bookings checked, {len(outcome.wrong)} differences)")
-    ours = "ingest" if shutil.which("ingest") else sys.argv[0]
-    command = f"{ours} query --config {outcome.stage.config}"
+    if report.reconciliation:
+        console.print(_reconciliation_table(report.reconciliation))
+    for difference in report.differences[:_SHOWN_DIFFERENCES]:
+        value = f"{difference.account} {difference.booking_id} {difference.column}"
+        expected, actual = difference.expected, difference.actual
+        print_line(("differs", "red"), f" {value}: expected {expected!r}, found {actual!r}")
+    verdict, reason = ("right", "green"), "the warehouse equals the truth"
+    if not report.right:
+        verdict, reason = ("WRONG", "red"), ", ".join(report.faults())
+    counts = f"{report.expected_bookings} bookings checked, {len(report.differences)} differences"
+    print_line(verdict, f": {reason} ({counts})")
+    program = "ingest" if shutil.which("ingest") else sys.argv[0]
+    command = f"{program} query --config {report.sandbox.config}"
     print_line(f'look around: {command} "select vendor, status, starts_at, customer_name from bookings"')  # noqa: S608 - to be typed
 
 
-def _repairs(repair: Repair) -> Table:
-    title = f"reconciliation found {repair.total('missed')} bookings whose last change was missed, of {repair.lost} that were lost"
-    table = new_table("account", *_COLUMNS, title=title, whole=["account"])
-    for report in repair.reports:
+def _reconciliation_table(reconciliation: Reconciliation) -> Table:
+    missed, lost = reconciliation.total("missed"), reconciliation.lost
+    title = f"reconciliation found {missed} bookings whose last change was missed, of {lost} that were lost"
+    table = new_table("account", *_COLUMNS, title=title, unfolded=["account"])
+    for report in reconciliation.reports:
         table.add_row(report["account"], *(str(report[column]) for column in _COLUMNS))
-    table.add_row("all", *(str(repair.total(column)) for column in _COLUMNS), style="bold")
+    table.add_row("all", *(str(reconciliation.total(column)) for column in _COLUMNS), style="bold")
     return table
 
 
-def _figures(outcome: Outcome) -> list[tuple[str, Any]]:
-    summary = outcome.summary()
-    first = outcome.watch.first_row_at
+def _figures(report: DemoReport) -> list[tuple[str, Any]]:
+    summary = report.summary()
+    first = report.monitor.first_row_at
     answers = ", ".join(f"{answer}: {count}" for answer, count in summary["answers"].items())
     return [
         (
@@ -175,8 +187,8 @@ def _figures(outcome: Outcome) -> list[tuple[str, Any]]:
             "warehouse",
             f"{summary['bookings']} bookings, {summary['events']} events by webhook, {summary['dead_letters']} dead letters",
         ),
-        ("log", outcome.stage.settings.log),
-        ("topics", ", ".join(outcome.stage.settings.topics())),
+        ("log", report.sandbox.settings.log),
+        ("topics", ", ".join(report.sandbox.settings.topics())),
     ]
 
 

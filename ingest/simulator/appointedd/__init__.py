@@ -1,1 +1,10 @@
-"""Simulates Appointedd: its webhooks and its REST API."""
+"""The simulated Appointedd. Its documentation.
+
+https://developers.appointedd.com/
+"""
+
+from ingest.simulator.appointedd.api import AppointeddApi
+from ingest.simulator.appointedd.webhooks import SimulatedAppointedd
+from ingest.simulator.vendor import SimulatedVendor
+
+VENDOR = SimulatedVendor(SimulatedAppointedd, AppointeddApi)

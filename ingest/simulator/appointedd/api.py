@@ -1,4 +1,7 @@
-"""Appointedd's REST sides: v1 here, and beside it v2. https://api.appointedd.com/docs/reference/"""
+"""Appointedd's REST APIs: v1 in this module, v2 beside it.
+
+https://api.appointedd.com/docs/reference/
+"""
 
 import hashlib
 import hmac
@@ -15,139 +18,146 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ingest.simulator.api import Answered, RestDialect, answer
-from ingest.simulator.appointedd.api_v2 import JsonApi, errors, missing
+from ingest.simulator.account import SimulatedAccount
+from ingest.simulator.api import ApiError, SimulatedApi, json_response
+from ingest.simulator.appointedd.api_v2 import ApiV2, error_document, not_found_document
 from ingest.simulator.appointedd.records import (
     CATEGORIES,
     CATEGORY,
     GROUP,
     GROUPS,
-    Numbered,
-    Things,
+    ByNumber,
+    Collection,
     booking,
     customer,
     customers_of,
     hosts_of,
     known_since,
-    number_of,
+    parse_id,
     resource,
     service,
     services_of,
     status,
 )
 from ingest.simulator.appointedd.webhooks import BOOKING, CUSTOMER, RESOURCE, SERVICE, object_id, updated_at
-from ingest.simulator.dialect import Dialect
 from ingest.simulator.world import Meeting
 
 _MOST = 100
 _SIGNS = {"ascending": 1, "descending": -1}
 _TOKENS = "/v2/oauth/tokens"
-_NOTHING, _MILLISECOND = timedelta(0), timedelta(milliseconds=1)
+_ZERO, _MILLISECOND = timedelta(0), timedelta(milliseconds=1)
 
-# What lists are sorted and asked by. By nature they are in order of creation, as their numbers are.
+# The times by which lists are sorted and filtered. The natural order is that of creation, which is that of
+# the numbers.
 Moment = Callable[[Any], datetime]
-Rank = tuple[float, int]
+SortKey = tuple[float, int]
 _BOOKING_TIMES: Mapping[str, Moment] = {"updated": updated_at, "created": lambda meeting: meeting.created_at}
 _CUSTOMER_TIMES: Mapping[str, Moment] = {"updated": known_since, "created": known_since}
 
 
-class AppointeddRest(RestDialect):
-    """An account has both APIs, below `/v1` and `/v2`; the server's address for it is that of v1.
+class AppointeddApi(SimulatedApi):
+    """Both APIs of one account, below `/v1` and `/v2`; the account's API URL is that of v1.
 
-    `api`: whose credentials `settings` tells. `lists_cancelled`: whether v1 lists cancelled bookings unless it is asked for others.
+    `version` is the API whose credentials `settings` returns. `lists_cancelled`: whether v1 lists cancelled
+    bookings when the request names no statuses.
     """
 
-    vendor = "appointedd"
     base_path = ""
     api_path = "/v1"
 
-    def __init__(self, dialect: Dialect, meetings: Mapping[int, Meeting]) -> None:
-        super().__init__(dialect, meetings)
-        self.api: Literal["v1", "v2"] = "v1"
+    def __init__(self, account: SimulatedAccount, meetings: Mapping[int, Meeting]) -> None:
+        super().__init__(account, meetings)
+        self.version: Literal["v1", "v2"] = "v1"
         self.lists_cancelled = True
-        self.v2 = JsonApi(dialect, meetings)
-        self._api_key = b64encode(
-            hashlib.sha512(f"API key {dialect.url} {dialect.secret}".encode()).digest()
-        ).decode()
+        self.v2 = ApiV2(account, meetings)
+        digest = hashlib.sha512(f"API key {account.url} {account.secret}".encode()).digest()
+        self._api_key = b64encode(digest).decode()
 
     def settings(self) -> Mapping[str, Any]:
-        return {"api_key": self._api_key} if self.api == "v1" else self.v2.settings()
+        return {"api_key": self._api_key} if self.version == "v1" else self.v2.settings()
 
-    def is_open(self, request: Request) -> bool:
+    def auth_headers(self) -> Mapping[str, str]:
+        """Return the header for v1; v2 needs a token from its own endpoint."""
+        return {"X-API-KEY": self._api_key}
+
+    def is_public(self, request: Request) -> bool:
         return _path(request.scope) == _TOKENS
 
-    def authentic(self, request: Request) -> bool:
-        if _speaks_v2(request.scope):
-            return self.v2.authentic(request)
+    def is_authentic(self, request: Request) -> bool:
+        if _is_v2(request.scope):
+            return self.v2.is_authentic(request)
         return hmac.compare_digest(request.headers.get("X-API-KEY", "").encode(), self._api_key.encode())
 
     def unauthorized(self) -> Response:
         challenge = {"WWW-Authenticate": "Bearer"}
-        return _Either(
-            answer({"message": "Forbidden"}, 403),
-            errors(401, "Unauthorized", "The access token is wrong or expired", challenge),
+        return _ResponseByVersion(
+            json_response({"message": "Forbidden"}, 403),
+            error_document(401, "Unauthorized", "The access token is wrong or expired", challenge),
         )
 
     def too_many(self, seconds: float) -> Response:
-        later = {"Retry-After": str(math.ceil(seconds))}
-        return _Either(
-            answer({"message": "Too Many Requests"}, 429, later),
-            errors(429, "Too Many Requests", "Try again later", later),
+        headers = {"Retry-After": str(math.ceil(seconds))}
+        return _ResponseByVersion(
+            json_response({"message": "Too Many Requests"}, 429, headers),
+            error_document(429, "Too Many Requests", "Try again later", headers),
         )
 
-    def missing(self) -> Response:
-        return _Either(answer({"message": "Not Found"}, 404), missing())
+    def not_found(self) -> Response:
+        return _ResponseByVersion(json_response({"message": "Not Found"}, 404), not_found_document())
 
     def routes(self) -> Sequence[Route]:
-        """v1's, then v2's."""
+        """Return the endpoints of v1 and v2."""
         return [
             Route("/v1/bookings", self._bookings),
             Route(
-                "/v1/bookings/{id}", lambda request: _single(request, Things(BOOKING, self._now(), booking))
+                "/v1/bookings/{id}",
+                lambda request: _get(request, Collection(BOOKING, self._meetings(), booking)),
             ),
             Route("/v1/customers", self._customers),
             Route(
                 "/v1/customers/{id}",
-                lambda request: _single(request, Things(CUSTOMER, customers_of(self._now()), customer)),
+                lambda request: _get(request, Collection(CUSTOMER, customers_of(self._meetings()), customer)),
             ),
             Route(
                 "/v1/services",
-                lambda request: _listed(request, Things(SERVICE, services_of(self._now()), service)),
+                lambda request: _list(request, Collection(SERVICE, services_of(self._meetings()), service)),
             ),
             Route(
                 "/v1/services/categories",
-                lambda request: _listed(request, Things(CATEGORY, CATEGORIES, dict)),
+                lambda request: _list(request, Collection(CATEGORY, CATEGORIES, dict)),
             ),
             Route(
                 "/v1/resources",
-                lambda request: _listed(request, Things(RESOURCE, hosts_of(self._now()), resource)),
+                lambda request: _list(request, Collection(RESOURCE, hosts_of(self._meetings()), resource)),
             ),
-            Route("/v1/resources/groups", lambda request: _listed(request, Things(GROUP, GROUPS, dict))),
+            Route("/v1/resources/groups", lambda request: _list(request, Collection(GROUP, GROUPS, dict))),
             *self.v2.routes(),
         ]
 
     def _bookings(self, request: Request) -> Response:
-        asked, found = request.query_params, self._now()
-        if words := _words(asked, "statuses") or (set() if self.lists_cancelled else {"confirmed"}):
-            found = {number: meeting for number, meeting in found.items() if status(meeting) in words}
-        if wanted := {number_of(given, CUSTOMER) for given in _words(asked, "customers")}:
-            found = {
-                number: meeting for number, meeting in found.items() if meeting.customer.number in wanted
+        query, meetings = request.query_params, self._meetings()
+        if words := _words(query, "statuses") or (set() if self.lists_cancelled else {"confirmed"}):
+            meetings = {number: meeting for number, meeting in meetings.items() if status(meeting) in words}
+        if customers := {parse_id(word, CUSTOMER) for word in _words(query, "customers")}:
+            meetings = {
+                number: meeting
+                for number, meeting in meetings.items()
+                if meeting.customer.number in customers
             }
-        return _listed(
-            request, Things(BOOKING, _within(asked, found, _BOOKING_TIMES), booking), _BOOKING_TIMES
-        )
+        filtered = _filter_by_time(query, meetings, _BOOKING_TIMES)
+        return _list(request, Collection(BOOKING, filtered, booking), _BOOKING_TIMES)
 
     def _customers(self, request: Request) -> Response:
-        found = _within(request.query_params, customers_of(self._now()), _CUSTOMER_TIMES)
-        return _listed(request, Things(CUSTOMER, found, customer), _CUSTOMER_TIMES)
+        filtered = _filter_by_time(request.query_params, customers_of(self._meetings()), _CUSTOMER_TIMES)
+        return _list(request, Collection(CUSTOMER, filtered, customer), _CUSTOMER_TIMES)
 
-    def _now(self) -> dict[int, Meeting]:
+    def _meetings(self) -> dict[int, Meeting]:
+        """Return a copy, because another thread may change the world."""
         return dict(self.meetings)
 
 
-class _Either(Response):
-    """Each API refuses in its own form, and the path tells which is spoken."""
+class _ResponseByVersion(Response):
+    """An error in the form of the API whose path was requested."""
 
     def __init__(self, v1: Response, v2: Response) -> None:
         super().__init__(status_code=v1.status_code)
@@ -155,113 +165,126 @@ class _Either(Response):
         self._v2 = v2
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self._v2 if _speaks_v2(scope) else self._v1)(scope, receive, send)
+        await (self._v2 if _is_v2(scope) else self._v1)(scope, receive, send)
 
 
 def _path(scope: Scope) -> str:
     return str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
 
 
-def _speaks_v2(scope: Scope) -> bool:
+def _is_v2(scope: Scope) -> bool:
     return _path(scope).startswith("/v2/")
 
 
-def _single(request: Request, things: Things) -> Response:
-    found = things.one(request.path_params["id"])
-    if found is None:
-        raise _refused("Not Found", 404)
-    return answer({"data": found})
+def _get(request: Request, collection: Collection) -> Response:
+    record = collection.find(request.path_params["id"])
+    if record is None:
+        raise _error("Not Found", 404)
+    return json_response({"data": record})
 
 
-def _listed(request: Request, things: Things, times: Mapping[str, Moment] | None = None) -> Response:
-    """https://developers.appointedd.com/docs/pagination"""
-    rank = _rank(request.query_params, things, times or {})
-    ranks = sorted(map(rank, things.numbered))
-    since, until = _bounds(request.query_params, things, ranks, rank)
-    chosen = [abs(number) for _, number in ranks[since:until]]
-    neighbours = {"next": ranks[until : until + 1], "prev": ranks[max(0, since - 1) : since]}
+def _list(request: Request, collection: Collection, times: Mapping[str, Moment] | None = None) -> Response:
+    """Return a page with the ids of the pages beside it.
+
+    https://developers.appointedd.com/docs/pagination
+    """
+    sort_key = _sort_key(request.query_params, collection, times or {})
+    ordered = sorted(map(sort_key, collection.entries))
+    start, end = _bounds(request.query_params, collection, ordered, sort_key)
+    neighbours = {"next": ordered[end : end + 1], "prev": ordered[max(0, start - 1) : start]}
     cursors = {
-        name: object_id(abs(found[0][1]), things.prefix) if found else None
-        for name, found in neighbours.items()
+        name: object_id(abs(keys[0][1]), collection.prefix) if keys else None
+        for name, keys in neighbours.items()
     }
-    return answer({"data": things.told(chosen), "total": len(ranks), **cursors})
+    records = collection.records(abs(number) for _, number in ordered[start:end])
+    return json_response({"data": records, "total": len(ordered), **cursors})
 
 
-def _rank(asked: QueryParams, things: Things, times: Mapping[str, Moment]) -> Callable[[int], Rank]:
-    """A number's place in the order that was asked for: smaller comes first."""
-    by, direction = asked.get("sort_by", "natural"), asked.get("order_by", "descending")
+def _sort_key(
+    query: QueryParams, collection: Collection, times: Mapping[str, Moment]
+) -> Callable[[int], SortKey]:
+    """Return a function from an entry's number to its key in the requested order, smaller keys first."""
+    by, direction = query.get("sort_by", "natural"), query.get("order_by", "descending")
     if by not in {"natural", *times}:
-        raise _refused(f"sort_by cannot be {by}")
+        raise _error(f"sort_by cannot be {by}")
     if direction not in _SIGNS:
-        raise _refused(f"order_by cannot be {direction}")
+        raise _error(f"order_by cannot be {direction}")
     sign, moment = _SIGNS[direction], times.get(by)
     if moment is None:
         return lambda number: (0.0, sign * number)
-    return lambda number: (sign * moment(things.numbered[number]).timestamp(), sign * number)
+    return lambda number: (sign * moment(collection.entries[number]).timestamp(), sign * number)
 
 
 def _bounds(
-    asked: QueryParams, things: Things, ranks: Sequence[Rank], rank: Callable[[int], Rank]
+    query: QueryParams,
+    collection: Collection,
+    ordered: Sequence[SortKey],
+    sort_key: Callable[[int], SortKey],
 ) -> tuple[int, int]:
-    """`start` is the id of the first thing on a page, as `next` told it; `end` of the last, as `prev` did.
+    """Return the indices of the page's first entry and of the one after its last.
 
-    Where they are is looked up anew: whoever sorts by what changes finds them elsewhere, or, gone from the list, nowhere.
+    `start` is the id of the first entry, from an earlier page's `next`; `end` is that of the last, from a
+    `prev`. Their positions are looked up anew: in an order by a time that changes they may have moved or left
+    the list.
     """
-    limit = asked.get("limit", "10")
+    limit = query.get("limit", "10")
     if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit) <= _MOST):
-        raise _refused(f"limit must be a number from 1 to {_MOST}")
-    if "end" in asked:
-        until = bisect_right(ranks, _rank_of(asked["end"], things, rank))
-        return max(0, until - int(limit)), until
-    since = bisect_left(ranks, _rank_of(asked["start"], things, rank)) if "start" in asked else 0
-    return since, since + int(limit)
+        raise _error(f"limit must be a number from 1 to {_MOST}")
+    if "end" in query:
+        end = bisect_right(ordered, _key_of_cursor(query["end"], collection, sort_key))
+        return max(0, end - int(limit)), end
+    start = 0
+    if "start" in query:
+        start = bisect_left(ordered, _key_of_cursor(query["start"], collection, sort_key))
+    return start, start + int(limit)
 
 
-def _rank_of(cursor: str, things: Things, rank: Callable[[int], Rank]) -> Rank:
-    number = number_of(cursor, things.prefix)
+def _key_of_cursor(cursor: str, collection: Collection, sort_key: Callable[[int], SortKey]) -> SortKey:
+    number = parse_id(cursor, collection.prefix)
     try:
         if number is not None:
-            return rank(number)
+            return sort_key(number)
     except KeyError:
         pass
-    raise _refused(f"no such page: {cursor}")
+    raise _error(f"no such page: {cursor}")
 
 
-def _within(asked: QueryParams, found: Numbered, times: Mapping[str, Moment]) -> Numbered:
-    """Bounds included, by the milliseconds that records tell: a bound is moved once, rather than every time cut."""
+def _filter_by_time(query: QueryParams, entries: ByNumber, times: Mapping[str, Moment]) -> ByNumber:
+    """Keep the entries between the bounds, inclusive and in milliseconds, as records have them.
+
+    A bound is moved once, which is cheaper than to cut the time of every entry.
+    """
     for name, moment in times.items():
-        after, before = _instant(asked, f"{name}_after"), _instant(asked, f"{name}_before")
+        after, before = _instant(query, f"{name}_after"), _instant(query, f"{name}_before")
         if after:
-            first = _milliseconds(after) + (_NOTHING if after == _milliseconds(after) else _MILLISECOND)
-            found = {number: thing for number, thing in found.items() if moment(thing) >= first}
+            first = _cut_to_millisecond(after)
+            first += _ZERO if after == first else _MILLISECOND
+            entries = {number: entry for number, entry in entries.items() if moment(entry) >= first}
         if before:
-            end = _milliseconds(before) + _MILLISECOND
-            found = {number: thing for number, thing in found.items() if moment(thing) < end}
-    return found
+            end = _cut_to_millisecond(before) + _MILLISECOND
+            entries = {number: entry for number, entry in entries.items() if moment(entry) < end}
+    return entries
 
 
-def _milliseconds(moment: datetime) -> datetime:
+def _cut_to_millisecond(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def _instant(asked: QueryParams, name: str) -> datetime | None:
-    if name not in asked:
+def _instant(query: QueryParams, name: str) -> datetime | None:
+    if name not in query:
         return None
     try:
-        given = datetime.fromisoformat(asked[name])
-        given + _MILLISECOND
+        instant = datetime.fromisoformat(query[name])
+        instant + _MILLISECOND  # overflows at the end of time
     except (ValueError, OverflowError):
-        raise _refused(f"{name} is not an ISO 8601 date") from None
-    return given if given.tzinfo else given.replace(tzinfo=UTC)
+        raise _error(f"{name} is not an ISO 8601 date") from None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
-def _words(asked: QueryParams, name: str) -> set[str]:
-    """Repeated, or with commas between."""
-    return {word for given in asked.getlist(name) for word in given.split(",") if word}
+def _words(query: QueryParams, name: str) -> set[str]:
+    """Return the values of a parameter that may be repeated or contain commas."""
+    return {word for value in query.getlist(name) for word in value.split(",") if word}
 
 
-def _refused(message: str, status_code: int = 400) -> Answered:
-    return Answered(answer({"message": message}, status_code))
-
-
-REST = AppointeddRest
+def _error(message: str, status_code: int = 400) -> ApiError:
+    return ApiError(json_response({"message": message}, status_code))

@@ -1,4 +1,4 @@
-"""What Appointedd's REST sides tell of each thing: v1 in its own JSON, v2 as JSON:API, of the same facts.
+"""The records of Appointedd's REST APIs: v1 has JSON of its own, v2 has the same facts as JSON:API.
 
 https://developers.appointedd.com/reference/booking-entity
 """
@@ -19,25 +19,25 @@ from ingest.simulator.appointedd.webhooks import (
     questions,
     updated_at,
 )
-from ingest.simulator.world import Kind, Meeting, Person, Service
+from ingest.simulator.world import ChangeKind, Meeting, Person, Service
 
-Object = dict[str, Any]
+Record = dict[str, Any]
 
-# By the numbers in their ids.
-Numbered = Mapping[int, Any]
+# Entries of the world, by the numbers in their ids.
+ByNumber = Mapping[int, Any]
 
-# First digits of ids that webhooks do not have.
+# The first digits of ids that are not in webhooks.
 CATEGORY = "5a"
 GROUP = "5c"
 LOCATION = "60"
 WEBHOOK = "61"
 AVAILABILITY = "62"
 
-# The world does not say since when it knows a person.
+# The world does not say when a person was created.
 _BEGINNING = datetime(2025, 1, 1, tzinfo=UTC)
 
-CATEGORIES: Mapping[int, Object] = {1: {"id": object_id(1, CATEGORY), "name": "Everything"}}
-GROUPS: Mapping[int, Object] = {1: {"id": object_id(1, GROUP), "name": "Everybody"}}
+CATEGORIES: Mapping[int, Record] = {1: {"id": object_id(1, CATEGORY), "name": "Everything"}}
+GROUPS: Mapping[int, Record] = {1: {"id": object_id(1, GROUP), "name": "Everybody"}}
 _ADDRESS = {
     "house_no": "1",
     "address_1": "Example Street",
@@ -48,60 +48,65 @@ _ADDRESS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Things:
-    """All of one kind, the first digits of their ids, and how one is told."""
+class Collection:
+    """The entries of one kind, the first digits of their ids, and the function that makes their records."""
 
     prefix: str
-    numbered: Numbered
-    write: Callable[[Any], Object]
+    entries: ByNumber
+    make_record: Callable[[Any], Record]
 
-    def told(self, numbers: Iterable[int]) -> list[Object]:
-        """Those of these numbers."""
-        return [self.write(self.numbered[number]) for number in numbers]
+    def records(self, numbers: Iterable[int]) -> list[Record]:
+        """Return the records of these entries."""
+        return [self.make_record(self.entries[number]) for number in numbers]
 
-    def one(self, given: str) -> Object | None:
-        """By its id; None when there is none."""
-        number = number_of(given, self.prefix)
-        return None if number is None or number not in self.numbered else self.write(self.numbered[number])
+    def find(self, id_: str) -> Record | None:
+        """Return the record with this id, or None when there is none."""
+        number = parse_id(id_, self.prefix)
+        if number is None or number not in self.entries:
+            return None
+        return self.make_record(self.entries[number])
 
 
-def number_of(given: str, prefix: str = BOOKING) -> int | None:
-    """The number in an id; None when it is no id of this kind."""
+def parse_id(id_: str, prefix: str = BOOKING) -> int | None:
+    """Return the number in an id, or None when it is not an id of this kind."""
     try:
-        number = int(given.removeprefix(prefix), 16)
+        number = int(id_.removeprefix(prefix), 16)
     except ValueError:
         return None
-    return number if object_id(number, prefix) == given else None
+    return number if object_id(number, prefix) == id_ else None
 
 
-def customers_of(meetings: Numbered) -> Numbered:
-    """Whoever has a booking."""
+def customers_of(meetings: ByNumber) -> ByNumber:
+    """Return the customers of the meetings."""
     return {meeting.customer.number: meeting.customer for meeting in meetings.values()}
 
 
-def services_of(meetings: Numbered) -> Numbered:
-    """Whatever was booked."""
+def services_of(meetings: ByNumber) -> ByNumber:
+    """Return the services of the meetings."""
     return {meeting.service.number: meeting.service for meeting in meetings.values()}
 
 
-def hosts_of(meetings: Numbered) -> Numbered:
-    """Whoever was booked."""
+def hosts_of(meetings: ByNumber) -> ByNumber:
+    """Return the hosts of the meetings."""
     return {meeting.host.number: meeting.host for meeting in meetings.values()}
 
 
 def status(meeting: Meeting) -> str:
-    """Lower-case, where webhooks have a capital."""
-    return "cancelled" if meeting.last is Kind.CANCELLED else "confirmed"
+    """Return the status in lower case, where webhooks have a capital."""
+    return "cancelled" if meeting.last_change is ChangeKind.CANCELLED else "confirmed"
 
 
-def booking(meeting: Meeting) -> Object:
-    """Service, resource and customers are ids; nobody's name, and no time, reason or actor of a cancellation."""
+def booking(meeting: Meeting) -> Record:
+    """Return a booking of v1.
+
+    Service, resource and customers are ids without names; a cancellation has no time, reason or actor.
+    """
     price = float(meeting.service.price)
     return {
         "id": object_id(meeting.number),
         "service": object_id(meeting.service.number, SERVICE),
         "resource": object_id(meeting.host.number, RESOURCE),
-        "customers": [_part(meeting, price)],
+        "customers": [_participation(meeting, price)],
         "start": _instant(meeting.starts_at),
         "end": _instant(meeting.ends_at),
         "start_buffer": _instant(meeting.starts_at - timedelta(minutes=5)),
@@ -115,11 +120,9 @@ def booking(meeting: Meeting) -> Object:
     }
 
 
-def _part(meeting: Meeting, price: float) -> Object:
-    customer_id, added = (
-        object_id(meeting.customer.number, CUSTOMER),
-        _instant(meeting.created_at.replace(microsecond=0)),
-    )
+def _participation(meeting: Meeting, price: float) -> Record:
+    customer_id = object_id(meeting.customer.number, CUSTOMER)
+    added = _instant(meeting.created_at.replace(microsecond=0))
     return {
         "id": customer_id,
         "customer_id": customer_id,
@@ -141,12 +144,12 @@ def _part(meeting: Meeting, price: float) -> Object:
 
 
 def known_since(person: Person) -> datetime:
-    """In the order of their numbers."""
+    """Return when a person was created; the order is that of their numbers."""
     return _BEGINNING + timedelta(minutes=person.number)
 
 
-def customer(person: Person) -> Object:
-    """What is absent is an empty string."""
+def customer(person: Person) -> Record:
+    """Return a customer; absent values are empty strings."""
     known = _instant(known_since(person))
     profile = {
         "firstname": person.first_name,
@@ -155,19 +158,29 @@ def customer(person: Person) -> Object:
         "phone": "",
         "email": person.email,
     }
-    own = {"id": object_id(person.number, CUSTOMER), "tags": [], "profile": profile}
-    return {**own, "marketing_opt_in": False, "created": known, "updated": known}
+    return {
+        "id": object_id(person.number, CUSTOMER),
+        "tags": [],
+        "profile": profile,
+        "marketing_opt_in": False,
+        "created": known,
+        "updated": known,
+    }
 
 
-def service(offered: Service) -> Object:
-    """What can be booked."""
-    kind = {"type": "Hourly", "durations": [offered.minutes]}
-    own = {"id": object_id(offered.number, SERVICE), "name": offered.name, "description": ""}
-    return {**own, "category_id": object_id(1, CATEGORY), "booking": kind}
+def service(service: Service) -> Record:
+    """Return a service."""
+    return {
+        "id": object_id(service.number, SERVICE),
+        "name": service.name,
+        "description": "",
+        "category_id": object_id(1, CATEGORY),
+        "booking": {"type": "Hourly", "durations": [service.minutes]},
+    }
 
 
-def resource(host: Person) -> Object:
-    """Staff, as v1 calls them."""
+def resource(host: Person) -> Record:
+    """Return a host, whom v1 calls a resource."""
     profile = {"name": host.name, "email": host.email, "phone": host.phone, "address": _ADDRESS}
     return {
         "id": object_id(host.number, RESOURCE),
@@ -177,54 +190,58 @@ def resource(host: Person) -> Object:
     }
 
 
-def booking_v2(meeting: Meeting) -> Object:
-    """Nothing public tells its attributes: v1's facts under v1's names, ids as relationships."""
-    whole = booking(meeting)
-    related = {
-        "service": {"data": {"type": "services", "id": whole.pop("service")}},
-        "staff": {"data": {"type": "staff", "id": whole.pop("resource")}},
+def booking_v2(meeting: Meeting) -> Record:
+    """Return a booking of v2, which is not documented: the fields of v1, with ids as relationships."""
+    record = booking(meeting)
+    relationships = {
+        "service": {"data": {"type": "services", "id": record.pop("service")}},
+        "staff": {"data": {"type": "staff", "id": record.pop("resource")}},
         "customers": {
-            "data": [{"type": "customers", "id": part["customer_id"]} for part in whole.pop("customers")]
+            "data": [{"type": "customers", "id": part["customer_id"]} for part in record.pop("customers")]
         },
         "account": {"data": {"type": "accounts", "id": object_id(1, ORGANISATION)}},
     }
-    return jsonapi("bookings", whole) | {"relationships": related}
+    return resource_object("bookings", record) | {"relationships": relationships}
 
 
-def customer_v2(person: Person) -> Object:
-    """The profile's fields are attributes."""
-    whole = customer(person)
-    return jsonapi("customers", whole | whole.pop("profile"))
+def customer_v2(person: Person) -> Record:
+    """Return a customer of v2, with the fields of the profile as attributes."""
+    record = customer(person)
+    return resource_object("customers", record | record.pop("profile"))
 
 
-def service_v2(offered: Service) -> Object:
-    """What can be booked."""
-    return jsonapi("services", service(offered))
+def service_v2(entry: Service) -> Record:
+    """Return a service of v2."""
+    return resource_object("services", service(entry))
 
 
-def staff_v2(host: Person) -> Object:
-    """A host."""
-    return jsonapi("staff", {"id": object_id(host.number, RESOURCE), "name": host.name, "email": host.email})
+def staff_v2(host: Person) -> Record:
+    """Return a host of v2."""
+    return resource_object(
+        "staff", {"id": object_id(host.number, RESOURCE), "name": host.name, "email": host.email}
+    )
 
 
-def availability_v2(last: Meeting) -> Object:
-    """The host is free in the hour after the last meeting."""
+def availability_v2(last: Meeting) -> Record:
+    """Return the availability of a host, who is free in the hour after the last meeting."""
     free = {"start": _instant(last.ends_at), "end": _instant(last.ends_at + timedelta(hours=1))}
-    related = {"staff": {"data": {"type": "staff", "id": object_id(last.host.number, RESOURCE)}}}
-    return jsonapi("availability", {"id": object_id(last.host.number, AVAILABILITY), **free}) | {
-        "relationships": related
-    }
+    staff = {"data": {"type": "staff", "id": object_id(last.host.number, RESOURCE)}}
+    record = {"id": object_id(last.host.number, AVAILABILITY), **free}
+    return resource_object("availability", record) | {"relationships": {"staff": staff}}
 
 
-def jsonapi(kind: str, whole: Object) -> Object:
-    """https://jsonapi.org/format/#document-resource-objects"""
+def resource_object(kind: str, record: Record) -> Record:
+    """Return a JSON:API resource object.
+
+    https://jsonapi.org/format/#document-resource-objects
+    """
     return {
         "type": kind,
-        "id": whole["id"],
-        "attributes": {name: value for name, value in whole.items() if name != "id"},
+        "id": record["id"],
+        "attributes": {name: value for name, value in record.items() if name != "id"},
     }
 
 
 def _instant(moment: datetime) -> str:
-    """`2024-02-09T15:00:00.000+00:00`, where webhooks have a `Z`."""
+    """Format an instant as `2024-02-09T15:00:00.000+00:00`, where webhooks have a `Z`."""
     return moment.isoformat(timespec="milliseconds")

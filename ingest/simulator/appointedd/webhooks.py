@@ -1,4 +1,7 @@
-"""Appointedd's webhooks (v1). https://developers.appointedd.com/docs/what-data-is-sent-with-a-webhook"""
+"""Appointedd's webhooks (v1).
+
+https://developers.appointedd.com/docs/what-data-is-sent-with-a-webhook
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,13 +9,17 @@ from typing import Any
 
 import orjson
 
-from ingest.simulator.dialect import Dialect, Webhook, milliseconds
-from ingest.simulator.world import Change, Habits, Kind, Meeting
+from ingest.simulator.account import SimulatedAccount, Webhook, format_milliseconds
+from ingest.simulator.world import Capabilities, Change, ChangeKind, Meeting
 
-_TYPES = {Kind.CREATED: "booking_created", Kind.MOVED: "booking_updated", Kind.CANCELLED: "booking_cancelled"}
+_TYPES = {
+    ChangeKind.CREATED: "booking_created",
+    ChangeKind.MOVED: "booking_updated",
+    ChangeKind.CANCELLED: "booking_cancelled",
+}
 _HEADER = "X-Webhook-Token"
 
-# The first digits of ids.
+# The first digits of ids, by kind.
 ORGANISATION = "5b"
 SERVICE = "5d"
 RESOURCE = "5f"
@@ -22,27 +29,29 @@ PARTICIPATION = "65"
 QUESTION = "66"
 
 
-class AppointeddDialect(Dialect):
-    """Nothing is signed: a header holds the secret. After a change `updated` has whole seconds only."""
+class SimulatedAppointedd(SimulatedAccount):
+    """An Appointedd account, whose webhooks are not signed: a header has the secret.
+
+    After a change `updated` has whole seconds only.
+    """
 
     vendor = "appointedd"
-    habits = Habits(replaces_when_moved=False, reports=frozenset({Kind.CANCELLED}))
+    capabilities = Capabilities(replaces_when_moved=False, reports=frozenset({ChangeKind.CANCELLED}))
 
     def settings(self) -> Mapping[str, Any]:
         return {"vendor": self.vendor, "webhook_header": _HEADER}
 
     def webhook(self, change: Change) -> Webhook:
-        return Webhook(
-            "", orjson.dumps({"event_type": _TYPES[change.kind], "event_data": _data(change.meeting)})
-        )
+        body = {"event_type": _TYPES[change.kind], "event_data": _event_data(change.meeting)}
+        return Webhook("", orjson.dumps(body))
 
-    def headers(self, webhook: Webhook, at: datetime) -> Mapping[str, str]:
+    def headers(self, webhook: Webhook, sent_at: datetime) -> Mapping[str, str]:
         return {_HEADER: self.secret}
 
     def expected(self, meeting: Meeting) -> Mapping[str, Any]:
         return {
             "booking_id": object_id(meeting.number),
-            "status": "cancelled" if meeting.last is Kind.CANCELLED else "confirmed",
+            "status": "cancelled" if meeting.last_change is ChangeKind.CANCELLED else "confirmed",
             "starts_at": meeting.starts_at,
             "ends_at": meeting.ends_at,
             "timezone": meeting.customer.timezone,
@@ -55,7 +64,9 @@ class AppointeddDialect(Dialect):
             "currency": None,
             "cancel_reason": None,
             "participants": 1,
-            "answers": [{"question": label, "answer": _written(value)} for label, value in _answers(meeting)],
+            "answers": [
+                {"question": label, "answer": _expected_answer(value)} for label, value in _answers(meeting)
+            ],
             "tracking": None,
             "guests": [],
             "cancelled_at": None,
@@ -64,50 +75,54 @@ class AppointeddDialect(Dialect):
 
 
 def object_id(number: int, prefix: str = BOOKING) -> str:
-    """24 hexadecimal digits; the first two say of what."""
+    """Return an id of 24 hexadecimal digits, of which the first two are the kind."""
     return f"{prefix}{number:022x}"
 
 
 def updated_at(meeting: Meeting) -> datetime:
-    """To the millisecond on creation, whole seconds after a change."""
-    return meeting.changed_at if meeting.last is Kind.CREATED else meeting.changed_at.replace(microsecond=0)
+    """Return the time of the latest change, which has whole seconds only unless it is the creation."""
+    return (
+        meeting.changed_at
+        if meeting.last_change is ChangeKind.CREATED
+        else meeting.changed_at.replace(microsecond=0)
+    )
 
 
 def questions(meeting: Meeting) -> list[dict[str, Any]]:
-    """The form's questions with their answers, of a customer in webhooks and REST alike."""
+    """Return the form's questions with their answers, which webhooks and the API have alike."""
     return [
-        {"label": label, "value": value, "id": object_id(place, QUESTION)}
-        for place, (label, value) in enumerate(_answers(meeting), 1)
+        {"label": label, "value": value, "id": object_id(position, QUESTION)}
+        for position, (label, value) in enumerate(_answers(meeting), 1)
     ]
 
 
 def _answers(meeting: Meeting) -> list[tuple[str, str | bool]]:
-    """Text, "" where nothing was answered, or a boolean, which a box to tick has."""
+    """Return the questions and answers: text, "" for no answer, or a boolean for a checkbox."""
     return [*meeting.answers, ("First visit?", meeting.number % 2 == 0), ("Anything else?", "")]
 
 
-def _written(value: str | bool) -> str | None:
-    """As the warehouse has it."""
+def _expected_answer(value: str | bool) -> str | None:
+    """Return an answer as the warehouse should have it."""
     return str(value).lower() if isinstance(value, bool) else value or None
 
 
-def _data(meeting: Meeting) -> dict[str, Any]:
+def _event_data(meeting: Meeting) -> dict[str, Any]:
     host = meeting.host
     return {
         "organisation": {"id": object_id(1, ORGANISATION), "name": "Example Clinic"},
         "booking": {
             "id": object_id(meeting.number),
-            "start_time": milliseconds(meeting.starts_at),
-            "end_time": milliseconds(meeting.ends_at),
+            "start_time": format_milliseconds(meeting.starts_at),
+            "end_time": format_milliseconds(meeting.ends_at),
             "price": float(meeting.service.price),
-            "created": milliseconds(meeting.created_at),
-            "status": "Cancelled" if meeting.last is Kind.CANCELLED else "Confirmed",
+            "created": format_milliseconds(meeting.created_at),
+            "status": "Cancelled" if meeting.last_change is ChangeKind.CANCELLED else "Confirmed",
             "type": "Hourly",
             "timezone": "Europe/London",
             "allow_online_group": False,
             "max_occupancy": 1,
             "last_modified_source": "appointment_screen",
-            "updated": milliseconds(updated_at(meeting)),
+            "updated": format_milliseconds(updated_at(meeting)),
         },
         "participants": [_participant(meeting)],
         "bookables": [{"id": object_id(host.number, RESOURCE), "name": host.name, "email": host.email}],
@@ -136,6 +151,3 @@ def _participant(meeting: Meeting) -> dict[str, Any]:
         "cancellation_url": f"https://book.example.com/cancel/{meeting.number:032x}",
         "reschedule_url": f"https://reschedule.example.com?token={meeting.number:032x}",
     }
-
-
-DIALECT = AppointeddDialect

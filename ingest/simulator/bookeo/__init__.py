@@ -1,1 +1,10 @@
-"""Simulates Bookeo: its webhooks and its REST API."""
+"""The simulated Bookeo. Its documentation.
+
+https://www.bookeo.com/api/
+"""
+
+from ingest.simulator.bookeo.api import BookeoApi
+from ingest.simulator.bookeo.webhooks import SimulatedBookeo
+from ingest.simulator.vendor import SimulatedVendor
+
+VENDOR = SimulatedVendor(SimulatedBookeo, BookeoApi)

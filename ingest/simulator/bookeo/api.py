@@ -1,47 +1,49 @@
-"""Bookeo's REST side. https://www.bookeo.com/apiref/
+"""Bookeo's REST API.
 
-Times are cut to the minute, those that `lastUpdated…` is compared with too. Without asking there are no canceled bookings,
-no customers and no participants.
+https://www.bookeo.com/apiref/
+
+Times are cut to the minute, including those that `lastUpdatedStartTime` and `lastUpdatedEndTime` are compared
+with. Canceled bookings, customers and participants are left out unless they are requested.
 """
 
 import math
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.simulator.api import Answered, RestDialect, answer, credential
-from ingest.simulator.bookeo.answers import error, missing
-from ingest.simulator.bookeo.pages import DEFAULT, Found, Searches
+from ingest.simulator.account import SimulatedAccount, Webhook
+from ingest.simulator.api import ApiError, SimulatedApi, derive_credential, json_response
 from ingest.simulator.bookeo.records import (
     LANGUAGES,
+    api_booking,
+    api_key_info,
     customer,
+    error,
     hold,
-    key,
     linked_people,
+    not_found,
     payment,
     product,
-    read,
-    resources,
+    resource_types,
 )
+from ingest.simulator.bookeo.searches import DEFAULT_PER_PAGE, Result, Searches
 from ingest.simulator.bookeo.subscriptions import BookeoSubscriptions, event_of_query
-from ingest.simulator.bookeo.webhooks import booking_number, customer_id, product_id
-from ingest.simulator.dialect import Dialect, Webhook
+from ingest.simulator.bookeo.webhooks import booking_number, customer_id, cut_to_minute, product_id
 from ingest.simulator.subscriptions import Recipient
-from ingest.simulator.world import Kind, Meeting
+from ingest.simulator.world import ChangeKind, Meeting
 
-_LONGEST = timedelta(days=31)
+_LONGEST_WINDOW = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """Both ends are in it."""
+    """A span of time that includes both of its ends."""
 
     since: datetime
     until: datetime
@@ -53,24 +55,26 @@ class _Window:
 _ALWAYS = _Window(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
-class BookeoRest(RestDialect):
-    """Two keys open it: the application's, which signs webhooks too, and the account's.
+class BookeoApi(SimulatedApi):
+    """The API of one account, which needs the account's key and the application's, which also signs webhooks.
 
-    `tells_pause`: where an answer over the limit says for how long, in its "header" or its "body".
+    `retry_after_in` is where a response over the limit says how long to wait.
     """
 
-    vendor = "bookeo"
     base_path = "/v2"
 
-    def __init__(self, dialect: Dialect, meetings: Mapping[int, Meeting]) -> None:
-        super().__init__(dialect, meetings)
-        self.api_key = credential(dialect, "api_key")
-        self.subscriptions = BookeoSubscriptions(dialect)
-        self.tells_pause = "header"
+    def __init__(self, account: SimulatedAccount, meetings: Mapping[int, Meeting]) -> None:
+        super().__init__(account, meetings)
+        self.api_key = derive_credential(account, "api_key")
+        self.subscriptions = BookeoSubscriptions(account)
+        self.retry_after_in: Literal["header", "body"] = "header"
         self._searches = Searches()
 
     def settings(self) -> Mapping[str, Any]:
-        return {"secret_key": self.dialect.secret, "api_key": self.api_key}
+        return {"secret_key": self.account.secret, "api_key": self.api_key}
+
+    def auth_headers(self) -> Mapping[str, str]:
+        return {"X-Bookeo-secretKey": self.account.secret, "X-Bookeo-apiKey": self.api_key}
 
     def routes(self) -> Sequence[Route]:
         return [
@@ -83,224 +87,199 @@ class BookeoRest(RestDialect):
             Route("/holds/{id}", self._hold),
             Route("/settings/products", self._products),
             Route("/settings/resources", self._resources),
-            Route("/settings/languages", self._languages),
-            Route("/settings/apikeyinfo", self._key),
-            Route("/webhooks", self._webhooks),
+            Route("/settings/languages", lambda request: self._list(request, _unfiltered(LANGUAGES))),
+            Route("/settings/apikeyinfo", self._api_key_info),
+            Route(
+                "/webhooks", lambda request: self._list(request, _unfiltered(self.subscriptions.records()))
+            ),
             *self.subscriptions.routes(),
         ]
 
-    def authentic(self, request: Request) -> bool:
-        """In headers or in the query. https://www.bookeo.com/api/protocol/"""
-        sent = [
+    def is_authentic(self, request: Request) -> bool:
+        """Look for the keys in the headers and in the query.
+
+        https://www.bookeo.com/api/protocol/
+        """
+        keys = [
             request.headers.get(f"X-Bookeo-{name}", request.query_params.get(name))
             for name in ("secretKey", "apiKey")
         ]
-        return sent == [self.dialect.secret, self.api_key]
+        return keys == [self.account.secret, self.api_key]
 
     def unauthorized(self) -> Response:
         return error(403, "Invalid secret key or API key")
 
     def too_many(self, seconds: float) -> Response:
         pause = math.ceil(seconds)
-        if self.tells_pause == "body":
-            return answer(
-                {
-                    "httpStatus": 429,
-                    "message": "Too many requests",
-                    "errorId": uuid.uuid4().hex,
-                    "retryAfter": pause,
-                },
-                429,
-            )
+        if self.retry_after_in == "body":
+            return error(429, "Too many requests", retryAfter=pause)
         return error(429, "Too many requests", {"Retry-After": str(pause)})
 
-    def missing(self) -> Response:
-        return missing()
+    def not_found(self) -> Response:
+        return not_found()
 
     def event_of(self, webhook: Webhook) -> str:
-        """`bookings.created`, though Bookeo has two words for it."""
+        """Return a single word such as `bookings.created`, where Bookeo has a domain and a type."""
         return event_of_query(webhook.query)
 
     def recipients(self, event: str, meeting: Meeting | None = None) -> Sequence[Recipient]:
-        return [kept.recipient for kept in self.subscriptions.hearing(event)]
+        return [subscription.recipient for subscription in self.subscriptions.active(event)]
 
     async def _bookings(self, request: Request) -> Response:
-        return self._listed(request, self._search)
+        return self._list(request, self._find_bookings)
 
     async def _booking(self, request: Request) -> Response:
         number = request.path_params["number"]
         meeting = self.meetings.get(int(number[4:])) if number[4:].isdecimal() else None
         if meeting is None or number != booking_number(meeting.number):
-            raise Answered(missing())
-        return answer(read(meeting, **_expanded(request.query_params)))
+            raise ApiError(not_found())
+        return json_response(api_booking(meeting, **_expansions(request.query_params)))
 
     async def _customers(self, request: Request) -> Response:
-        def told(numbers: Sequence[int]) -> list[dict[str, Any]]:
-            booked = self._booked()
-            return [customer(booked[number]) for number in numbers if number in booked]
+        def records(numbers: Sequence[int]) -> list[dict[str, Any]]:
+            meetings = self._meetings_by_customer()
+            return [customer(meetings[number]) for number in numbers if number in meetings]
 
-        return self._listed(request, lambda _: (list(self._booked()), told))
+        return self._list(request, lambda _: (list(self._meetings_by_customer()), records))
 
     async def _customer(self, request: Request) -> Response:
-        return answer(customer(self._booked_by(request)))
+        return json_response(customer(self._meetings_of_customer(request)))
 
     async def _linked_people(self, request: Request) -> Response:
-        return self._listed(request, _all(linked_people(self._booked_by(request)[0].customer)))
+        people = linked_people(self._meetings_of_customer(request)[0].customer)
+        return self._list(request, _unfiltered(people))
 
     async def _payments(self, request: Request) -> Response:
-        def search(query: QueryParams) -> Found:
+        def find(query: QueryParams) -> Result:
             window = _window(query, "startTime", "endTime")
             if window is None:
-                raise Answered(error(400, "startTime and endTime are required"))
-            missed = [
-                meeting for meeting in self._all() if meeting.last is Kind.NO_SHOW and meeting.service.price
+                raise ApiError(error(400, "startTime and endTime are required"))
+            paid = [
+                meeting.number
+                for meeting in self._all_meetings()
+                if meeting.last_change is ChangeKind.NO_SHOW
+                and meeting.service.price
+                and cut_to_minute(meeting.changed_at) in window
             ]
-            paid = [meeting.number for meeting in missed if _minute(meeting.changed_at) in window]
-            return paid, lambda some: [payment(meeting) for meeting in self._still(some)]
+            return paid, lambda numbers: [payment(meeting) for meeting in self._remaining(numbers)]
 
-        return self._listed(request, search, most=300)
+        return self._list(request, find, most=300)
 
     async def _hold(self, request: Request) -> Response:
-        """There is no list of them. Each is of a meeting, by its number; all others are gone by now."""
-        given = request.path_params["id"]
-        meeting = (
-            self.meetings.get(int(given[4:])) if given.startswith("HOLD") and given[4:].isdecimal() else None
-        )
+        """Return the hold of the meeting with this number; all others have expired, and there is no list."""
+        hold_id = request.path_params["id"]
+        is_hold = hold_id.startswith("HOLD") and hold_id[4:].isdecimal()
+        meeting = self.meetings.get(int(hold_id[4:])) if is_hold else None
         if meeting is None:
-            raise Answered(missing())
-        return answer(hold(meeting, given))
+            raise ApiError(not_found())
+        return json_response(hold(meeting, hold_id))
 
     async def _products(self, request: Request) -> Response:
-        services = {meeting.service.number: meeting.service for meeting in self._all()}
+        services = {meeting.service.number: meeting.service for meeting in self._all_meetings()}
         fixed = request.query_params.get("type", "fixed") == "fixed"
-        return self._listed(request, _all([product(service) for service in services.values() if fixed]))
+        return self._list(request, _unfiltered([product(service) for service in services.values() if fixed]))
 
     async def _resources(self, request: Request) -> Response:
-        hosts = {meeting.host.number: meeting.host for meeting in self._all()}
-        return self._listed(request, _all(resources(hosts.values())))
+        hosts = {meeting.host.number: meeting.host for meeting in self._all_meetings()}
+        return self._list(request, _unfiltered(resource_types(hosts.values())))
 
-    async def _languages(self, request: Request) -> Response:
-        return self._listed(request, _all(LANGUAGES))
+    async def _api_key_info(self, _: Request) -> Response:
+        return json_response(api_key_info(derive_credential(self.account, "accountId")[:14].upper()))
 
-    async def _key(self, _: Request) -> Response:
-        return answer(key(credential(self.dialect, "accountId")[:14].upper()))
-
-    async def _webhooks(self, request: Request) -> Response:
-        return self._listed(request, _all(self.subscriptions.told()))
-
-    def _all(self) -> list[Meeting]:
-        """Copied at once: the world may go on in another thread."""
+    def _all_meetings(self) -> list[Meeting]:
+        """Return a copy, because another thread may change the world."""
         return list(self.meetings.values())
 
-    def _still(self, numbers: Iterable[int]) -> list[Meeting]:
-        """Those that are there, as they are by now."""
+    def _remaining(self, numbers: Iterable[int]) -> list[Meeting]:
+        """Return those of the meetings that still exist, in their current state."""
         return [meeting for number in numbers if (meeting := self.meetings.get(number))]
 
-    def _booked(self) -> dict[int, list[Meeting]]:
-        """Meetings by customer."""
-        found: dict[int, list[Meeting]] = {}
-        for meeting in self._all():
-            found.setdefault(meeting.customer.number, []).append(meeting)
-        return found
+    def _meetings_by_customer(self) -> dict[int, list[Meeting]]:
+        by_customer: dict[int, list[Meeting]] = {}
+        for meeting in self._all_meetings():
+            by_customer.setdefault(meeting.customer.number, []).append(meeting)
+        return by_customer
 
-    def _booked_by(self, request: Request) -> list[Meeting]:
-        found = next(
-            (
-                every
-                for every in self._booked().values()
-                if customer_id(every[0].customer) == request.path_params["id"]
-            ),
-            None,
-        )
-        if found is None:
-            raise Answered(missing())
-        return found
+    def _meetings_of_customer(self, request: Request) -> list[Meeting]:
+        for meetings in self._meetings_by_customer().values():
+            if customer_id(meetings[0].customer) == request.path_params["id"]:
+                return meetings
+        raise ApiError(not_found())
 
-    def _search(self, query: QueryParams) -> Found:
-        starts, updated = (
-            _window(query, "startTime", "endTime"),
-            _window(query, "lastUpdatedStartTime", "lastUpdatedEndTime"),
-        )
-        if starts is None and updated is None:
-            raise Answered(
-                error(
-                    400, "startTime and endTime, or lastUpdatedStartTime and lastUpdatedEndTime, are required"
-                )
-            )
-        starts, updated = starts or _ALWAYS, updated or _ALWAYS
-        canceled, of, expanded = _flag(query, "includeCanceled"), query.get("productId"), _expanded(query)
+    def _find_bookings(self, query: QueryParams) -> Result:
+        starts = _window(query, "startTime", "endTime")
+        updates = _window(query, "lastUpdatedStartTime", "lastUpdatedEndTime")
+        if starts is None and updates is None:
+            message = "startTime and endTime, or lastUpdatedStartTime and lastUpdatedEndTime, are required"
+            raise ApiError(error(400, message))
+        starts, updates = starts or _ALWAYS, updates or _ALWAYS
+        include_canceled, expansions = _flag(query, "includeCanceled"), _expansions(query)
         numbers = [
             meeting.number
-            for meeting in self._all()
+            for meeting in self._all_meetings()
             if meeting.starts_at in starts
-            and _minute(meeting.changed_at) in updated
-            and (canceled or meeting.last is not Kind.CANCELLED)
-            and of in {None, product_id(meeting.service)}
+            and cut_to_minute(meeting.changed_at) in updates
+            and (include_canceled or meeting.last_change is not ChangeKind.CANCELLED)
+            and query.get("productId") in {None, product_id(meeting.service)}
         ]
-        return numbers, lambda some: [read(meeting, **expanded) for meeting in self._still(some)]
+        return numbers, lambda keys: [api_booking(meeting, **expansions) for meeting in self._remaining(keys)]
 
-    def _listed(self, request: Request, search: Callable[[QueryParams], Found], most: int = 100) -> Response:
-        """With a page's token no search is needed, and whatever there is of one is not looked at."""
+    def _list(self, request: Request, find: Callable[[QueryParams], Result], most: int = 100) -> Response:
+        """Return a page of a new search or, with a token, of a stored one.
+
+        The other parameters of a request with a token are not read.
+        """
         query = request.query_params
-        number, token = _number(query, "pageNumber", 1), query.get("pageNavigationToken")
+        number, token = _positive(query, "pageNumber", 1), query.get("pageNavigationToken")
         if token is None:
-            per_page = _number(query, "itemsPerPage", DEFAULT)
+            per_page = _positive(query, "itemsPerPage", DEFAULT_PER_PAGE)
             if per_page > most or number > 1:
-                raise Answered(
-                    error(400, f"itemsPerPage is at most {most}, and pageNumber needs pageNavigationToken")
-                )
-            return answer(self._searches.first(request.url.path, search(query), per_page))
-        body = self._searches.page(request.url.path, token, number)
-        if body is None:
-            raise Answered(error(400, "Invalid pageNavigationToken or pageNumber"))
-        return answer(body)
+                message = f"itemsPerPage is at most {most}, and pageNumber needs pageNavigationToken"
+                raise ApiError(error(400, message))
+            return json_response(self._searches.first_page(request.url.path, find(query), per_page))
+        page = self._searches.page(request.url.path, token, number)
+        if page is None:
+            raise ApiError(error(400, "Invalid pageNavigationToken or pageNumber"))
+        return json_response(page)
 
 
-def _all(records: Sequence[Mapping[str, Any]]) -> Callable[[QueryParams], Found]:
-    """A list that cannot be searched, and is short."""
-    return lambda _: (range(len(records)), lambda places: [records[place] for place in places])
+def _unfiltered(records: Sequence[Mapping[str, Any]]) -> Callable[[QueryParams], Result]:
+    """Return a search that finds all of these records."""
+    return lambda _: (range(len(records)), lambda indices: [records[index] for index in indices])
 
 
 def _window(query: QueryParams, since: str, until: str) -> _Window | None:
-    given = [query[name] for name in (since, until) if name in query]
-    if not given:
+    values = [query[name] for name in (since, until) if name in query]
+    if not values:
         return None
     try:
-        begin, end = (datetime.fromisoformat(text) for text in given)
-        too_long = not timedelta(0) <= end - begin <= _LONGEST
+        begin, end = (datetime.fromisoformat(value) for value in values)
+        is_too_long = not timedelta(0) <= end - begin <= _LONGEST_WINDOW
         window = _Window(begin.astimezone(UTC), end.astimezone(UTC))
     except (ValueError, TypeError):
-        raise Answered(
-            error(400, f"{since} and {until} must be given together, as times with an offset")
-        ) from None
-    if too_long or begin.tzinfo is None:
-        raise Answered(error(400, f"{since} must be before {until}, by at most {_LONGEST.days} days"))
+        message = f"{since} and {until} must be given together, as times with an offset"
+        raise ApiError(error(400, message)) from None
+    if is_too_long or begin.tzinfo is None:
+        raise ApiError(error(400, f"{since} must be before {until}, by at most {_LONGEST_WINDOW.days} days"))
     return window
 
 
-def _minute(moment: datetime) -> datetime:
-    return moment.replace(second=0, microsecond=0)
-
-
 def _flag(query: QueryParams, name: str) -> bool:
-    given = query.get(name, "false")
-    if given not in {"true", "false"}:
-        raise Answered(error(400, f"{name} must be true or false"))
-    return given == "true"
+    value = query.get(name, "false")
+    if value not in {"true", "false"}:
+        raise ApiError(error(400, f"{name} must be true or false"))
+    return value == "true"
 
 
-def _expanded(query: QueryParams) -> dict[str, bool]:
+def _expansions(query: QueryParams) -> dict[str, bool]:
     return {
         "with_customer": _flag(query, "expandCustomer"),
         "with_participants": _flag(query, "expandParticipants"),
     }
 
 
-def _number(query: QueryParams, name: str, default: int) -> int:
-    given = query.get(name, str(default))
-    if not given.isdecimal() or int(given) < 1:
-        raise Answered(error(400, f"{name} must be a number, from 1"))
-    return int(given)
-
-
-REST = BookeoRest
+def _positive(query: QueryParams, name: str, default: int) -> int:
+    value = query.get(name, str(default))
+    if not value.isdecimal() or int(value) < 1:
+        raise ApiError(error(400, f"{name} must be a number, from 1"))
+    return int(value)

@@ -1,58 +1,87 @@
-"""What Bookeo's REST side tells, record by record. https://www.bookeo.com/apiref/"""
+"""The records and errors of Bookeo's REST API.
 
-from collections.abc import Iterable, Sequence
+https://www.bookeo.com/apiref/
+"""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ingest.simulator.bookeo.webhooks import booking, booking_number, customer_id, minute, product_id
+from starlette.responses import Response
+
+from ingest.simulator.api import json_response
+from ingest.simulator.bookeo.webhooks import booking, booking_number, customer_id, format_minute, product_id
 from ingest.simulator.bookeo.webhooks import customer as customer_of_booking
-from ingest.simulator.world import Kind, Meeting, Person, Service
+from ingest.simulator.world import ChangeKind, Meeting, Person, Service
 
 LANGUAGES = [
     {"tag": "en-US", "name": "English (US)", "customersDefault": True},
     {"tag": "de-DE", "name": "Deutsch", "customersDefault": False},
 ]
-_ONCE = "2025-01-07T10:20:00-05:00"
-_LINKED = 4  # one customer in so many books for somebody else too
+_CREATED = "2025-01-07T10:20:00-05:00"
+_LINKED_EVERY = 4  # every fourth customer books for somebody else too
 
 
-def read(meeting: Meeting, *, with_customer: bool, with_participants: bool) -> dict[str, Any]:
-    """A booking with what was asked for and no more; webhooks have it always."""
-    told = booking(meeting)
-    person, details = told.pop("customer"), told["participants"].pop("details")
+def error(status: int, message: str, headers: Mapping[str, str] | None = None, **fields: object) -> Response:
+    """Return an error with its id.
+
+    https://www.bookeo.com/api/protocol/
+    """
+    body = {"httpStatus": status, "message": message, "errorId": uuid.uuid4().hex}
+    return json_response(body | fields, status, headers)
+
+
+def not_found() -> Response:
+    """Return the error for an endpoint or a record that does not exist."""
+    return error(404, "Not found")
+
+
+def api_booking(meeting: Meeting, *, with_customer: bool, with_participants: bool) -> dict[str, Any]:
+    """Return a booking with the details that were requested; webhooks always have all of them."""
+    record = booking(meeting)
+    person, details = record.pop("customer"), record["participants"].pop("details")
     if with_participants:
-        told["participants"]["details"] = [{"personDetails": person, **one} for one in details]
-    return told | ({"customer": person} if with_customer else {})
+        record["participants"]["details"] = [{"personDetails": person, **entry} for entry in details]
+    return record | ({"customer": person} if with_customer else {})
 
 
 def customer(meetings: Sequence[Meeting]) -> dict[str, Any]:
-    """Who booked these, with what customers have beyond what bookings tell of them."""
-    last = [meeting.last for meeting in meetings]
+    """Return the customer of these meetings, with the fields that bookings lack."""
+    changes = [meeting.last_change for meeting in meetings]
     return customer_of_booking(meetings[0].customer) | {
         "streetAddress": {"countryCode": "US"},
-        "creationTime": minute(meetings[0].created_at),
+        "creationTime": format_minute(meetings[0].created_at),
         "customFields": [],
         "gender": "unknown",
         "credit": {"amount": "0", "currency": meetings[0].service.currency},
         "languageCode": "en_US",
         "acceptSmsReminders": False,
-        "numBookings": len(last),
-        "numCancelations": last.count(Kind.CANCELLED),
-        "numNoShows": last.count(Kind.NO_SHOW),
+        "numBookings": len(changes),
+        "numCancelations": changes.count(ChangeKind.CANCELLED),
+        "numNoShows": changes.count(ChangeKind.NO_SHOW),
         "member": False,
     }
 
 
 def linked_people(person: Person) -> list[dict[str, Any]]:
-    """Whom the customer books for."""
-    if person.number % _LINKED:
+    """Return the people for whom a customer books."""
+    if person.number % _LINKED_EVERY:
         return []
-    own = {"customerId": customer_id(person), "creationTime": _ONCE, "gender": "unknown"}
-    return [{"id": f"2857{person.number:08d}", "firstName": "Junior", "lastName": person.last_name, **own}]
+    return [
+        {
+            "id": f"2857{person.number:08d}",
+            "firstName": "Junior",
+            "lastName": person.last_name,
+            "customerId": customer_id(person),
+            "creationTime": _CREATED,
+            "gender": "unknown",
+        }
+    ]
 
 
 def payment(meeting: Meeting) -> dict[str, Any]:
-    """A fee for not turning up, which is no part of the booking's price. The description alone names the booking."""
-    paid_at = minute(meeting.changed_at)
+    """Return the no-show fee, which is not in the booking's price; only its description names the booking."""
+    paid_at = format_minute(meeting.changed_at)
     return {
         "id": f"2858{meeting.number:010d}",
         "creationTime": paid_at,
@@ -66,7 +95,7 @@ def payment(meeting: Meeting) -> dict[str, Any]:
 
 
 def product(service: Service) -> dict[str, Any]:
-    """A service."""
+    """Return a service."""
     hours, minutes = divmod(service.minutes, 60)
     return {
         "productId": product_id(service),
@@ -84,26 +113,26 @@ def product(service: Service) -> dict[str, Any]:
 
 
 def hold(meeting: Meeting, hold_id: str) -> dict[str, Any]:
-    """Places kept for a booking that is not finished."""
+    """Return a hold, which reserves places for a booking that is not finished."""
     price = booking(meeting)["price"]
     return {
         "id": hold_id,
         "price": price,
         "totalPayable": price["totalGross"],
-        "expiration": minute(meeting.starts_at),
+        "expiration": format_minute(meeting.starts_at),
     }
 
 
-def resources(hosts: Iterable[Person]) -> list[dict[str, Any]]:
-    """Types of resources: there is one, the hosts'."""
+def resource_types(hosts: Iterable[Person]) -> list[dict[str, Any]]:
+    """Return the types of resources, of which there is one: the hosts."""
     staff = [{"id": f"2859{host.number:06d}", "name": host.name} for host in hosts]
     return [{"id": "RTSTAFF", "name": "Staff", "isPublic": True, "resources": staff}]
 
 
-def key(account_id: str) -> dict[str, Any]:
-    """What the account's key may do; the account's id stays when the key is another."""
+def api_key_info(account_id: str) -> dict[str, Any]:
+    """Return the permissions of the account's key; the account's id stays the same when the key changes."""
     return {
         "accountId": account_id,
         "permissions": ["bookings_r_all", "customers_r_all", "payments_r_all"],
-        "creationTime": _ONCE,
+        "creationTime": _CREATED,
     }

@@ -1,4 +1,7 @@
-"""Bookeo's webhooks. https://www.bookeo.com/api/webhooks/"""
+"""Bookeo's webhooks.
+
+https://www.bookeo.com/api/webhooks/
+"""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
@@ -6,20 +9,30 @@ from typing import Any
 
 import orjson
 
-from ingest.simulator.dialect import Dialect, Webhook
-from ingest.simulator.world import Change, Habits, Kind, Meeting, Person, Service
+from ingest.simulator.account import SimulatedAccount, Webhook
+from ingest.simulator.world import Capabilities, Change, ChangeKind, Meeting, Person, Service
 from ingest.vendors.bookeo import sign
 
-_TYPES = {Kind.CREATED: "created", Kind.MOVED: "updated", Kind.CANCELLED: "deleted", Kind.NO_SHOW: "updated"}
-# Times are told in the account's zone, as offsets.
+_TYPES = {
+    ChangeKind.CREATED: "created",
+    ChangeKind.MOVED: "updated",
+    ChangeKind.CANCELLED: "deleted",
+    ChangeKind.NO_SHOW: "updated",
+}
+# Times have the offset of the account's time zone.
 LOCAL = timezone(timedelta(hours=-5))
 
 
-class BookeoDialect(Dialect):
-    """Three webhooks, told apart by their URLs' queries. Times are cut to the minute; message ids end in milliseconds."""
+class SimulatedBookeo(SimulatedAccount):
+    """A Bookeo account: three webhooks that differ in their URLs' queries.
+
+    Times are cut to the minute; message ids end in milliseconds.
+    """
 
     vendor = "bookeo"
-    habits = Habits(replaces_when_moved=False, reports=frozenset({Kind.CANCELLED, Kind.NO_SHOW}))
+    capabilities = Capabilities(
+        replaces_when_moved=False, reports=frozenset({ChangeKind.CANCELLED, ChangeKind.NO_SHOW})
+    )
 
     def settings(self) -> Mapping[str, Any]:
         return {"vendor": self.vendor, "timezone": "America/Panama"}
@@ -28,7 +41,7 @@ class BookeoDialect(Dialect):
         meeting = change.meeting
         body = {
             "itemId": booking_number(meeting.number),
-            "timestamp": minute(meeting.changed_at),
+            "timestamp": format_minute(meeting.changed_at),
             "item": booking(meeting),
         }
         message_id = (
@@ -36,12 +49,14 @@ class BookeoDialect(Dialect):
         )
         return Webhook(f"domain=bookings&type={_TYPES[change.kind]}", orjson.dumps(body), message_id)
 
-    def headers(self, webhook: Webhook, at: datetime) -> Mapping[str, str]:
+    def headers(self, webhook: Webhook, sent_at: datetime) -> Mapping[str, str]:
         url = f"{self.url}?{webhook.query}" if webhook.query else self.url
-        return sign(self.secret, url, webhook.body, webhook.message_id, at)
+        return sign(self.secret, url, webhook.body, webhook.message_id, sent_at)
 
     def expected(self, meeting: Meeting) -> Mapping[str, Any]:
-        status = {Kind.CANCELLED: "cancelled", Kind.NO_SHOW: "no_show"}.get(meeting.last, "confirmed")
+        status = {ChangeKind.CANCELLED: "cancelled", ChangeKind.NO_SHOW: "no_show"}.get(
+            meeting.last_change, "confirmed"
+        )
         return {
             "booking_id": booking_number(meeting.number),
             "status": status,
@@ -56,7 +71,7 @@ class BookeoDialect(Dialect):
             "currency": meeting.service.currency,
             "cancel_reason": None,
             "cancelled_by": _canceled_by(meeting),
-            "cancelled_at": _cut(meeting.changed_at) if status == "cancelled" else None,
+            "cancelled_at": cut_to_minute(meeting.changed_at) if status == "cancelled" else None,
             "participants": 1 + len(meeting.guests),
             "guests": [*meeting.guests],
             "answers": [{"question": question, "answer": answer} for question, answer in meeting.answers],
@@ -64,55 +79,56 @@ class BookeoDialect(Dialect):
 
 
 def booking_number(number: int) -> str:
-    """Of a meeting."""
+    """Return the id of a booking by the meeting's number."""
     return f"2570{number:010d}"
 
 
 def customer_id(person: Person) -> str:
-    """Of a customer."""
+    """Return the id of a customer."""
     return f"2856{person.number:08d}"
 
 
 def product_id(service: Service) -> str:
-    """Of a service."""
+    """Return the id of a service."""
     return f"PROD{service.number:08d}"
 
 
-def guest_id(meeting: Meeting, place: int) -> str:
-    """Of somebody who comes along."""
-    return f"2857{meeting.number:08d}{place}"
+def guest_id(meeting: Meeting, position: int) -> str:
+    """Return the id of a guest by the position in the list."""
+    return f"2857{meeting.number:08d}{position}"
 
 
-def minute(moment: datetime) -> str:
-    """Local time, cut to the minute."""
-    return _cut(moment).astimezone(LOCAL).isoformat()
+def format_minute(moment: datetime) -> str:
+    """Format an instant as local time, cut to the minute."""
+    return cut_to_minute(moment).astimezone(LOCAL).isoformat()
 
 
-def _cut(moment: datetime) -> datetime:
+def cut_to_minute(moment: datetime) -> datetime:
+    """Cut an instant to the minute."""
     return moment.replace(second=0, microsecond=0)
 
 
-def _agent(meeting: Meeting) -> str:
-    """Who cancels: in one of three meetings the host, by name."""
+def _canceling_agent(meeting: Meeting) -> str:
+    """Return who cancels a meeting: the host in one of three, by name."""
     return meeting.customer.name if meeting.number % 3 else meeting.host.name
 
 
 def _canceled_by(meeting: Meeting) -> str | None:
-    """A host of the customer's name cannot be told from the customer."""
-    if meeting.last is not Kind.CANCELLED:
+    """Return who cancelled; a host with the customer's name cannot be distinguished from the customer."""
+    if meeting.last_change is not ChangeKind.CANCELLED:
         return None
-    return "customer" if _agent(meeting) == meeting.customer.name else _agent(meeting)
+    return "customer" if _canceling_agent(meeting) == meeting.customer.name else _canceling_agent(meeting)
 
 
 def booking(meeting: Meeting) -> dict[str, Any]:
-    """As webhooks have it."""
+    """Return the booking as webhooks have it."""
     price = {"amount": str(meeting.service.price), "currency": meeting.service.currency}
-    nothing = {"amount": "0", "currency": meeting.service.currency}
-    told = {
+    zero = {"amount": "0", "currency": meeting.service.currency}
+    record = {
         "bookingNumber": booking_number(meeting.number),
         "eventId": f"296PJ9JHM12EB2FFCF43_{meeting.starts_at:%Y-%m-%d}",
-        "startTime": minute(meeting.starts_at),
-        "endTime": minute(meeting.ends_at),
+        "startTime": format_minute(meeting.starts_at),
+        "endTime": format_minute(meeting.ends_at),
         "customerId": customer_id(meeting.customer),
         "customer": customer(meeting.customer),
         "title": meeting.customer.name,
@@ -123,60 +139,63 @@ def booking(meeting: Meeting) -> dict[str, Any]:
                 *_guests(meeting),
             ],
         },
-        "canceled": meeting.last is Kind.CANCELLED,
+        "canceled": meeting.last_change is ChangeKind.CANCELLED,
         "accepted": True,
-        "creationTime": minute(meeting.created_at),
+        "creationTime": format_minute(meeting.created_at),
         "creationAgent": "Online",
         "productName": meeting.service.name,
         "productId": product_id(meeting.service),
         "price": {
             "totalGross": price,
             "totalNet": price,
-            "totalTaxes": nothing,
-            "totalPaid": nothing,
+            "totalTaxes": zero,
+            "totalPaid": zero,
             "taxes": [],
         },
         "options": [
-            {"id": f"OPT{place}", "name": name, "value": value}
-            for place, (name, value) in enumerate(meeting.answers)
+            {"id": f"OPT{position}", "name": name, "value": value}
+            for position, (name, value) in enumerate(meeting.answers)
         ],
         "privateEvent": False,
     }
-    return told | _later(meeting)
+    return record | _changes(meeting)
 
 
-def _later(meeting: Meeting) -> dict[str, Any]:
-    """What is absent until something happened."""
-    if meeting.last is Kind.CREATED:
+def _changes(meeting: Meeting) -> dict[str, Any]:
+    """Return the fields that are absent until the booking changes."""
+    if meeting.last_change is ChangeKind.CREATED:
         return {}
-    changed = {"lastChangeTime": minute(meeting.changed_at), "lastChangeAgent": meeting.host.name}
-    if meeting.last is Kind.NO_SHOW:
+    changed = {"lastChangeTime": format_minute(meeting.changed_at), "lastChangeAgent": meeting.host.name}
+    if meeting.last_change is ChangeKind.NO_SHOW:
         return changed | {"noShow": True}
-    cancelled = {"cancelationTime": minute(meeting.changed_at), "cancelationAgent": _agent(meeting)}
-    return changed | (cancelled if meeting.last is Kind.CANCELLED else {})
+    cancelled = {
+        "cancelationTime": format_minute(meeting.changed_at),
+        "cancelationAgent": _canceling_agent(meeting),
+    }
+    return changed | (cancelled if meeting.last_change is ChangeKind.CANCELLED else {})
 
 
 def _guests(meeting: Meeting) -> list[dict[str, Any]]:
-    """Those who come along, whom the customer has named."""
+    """Return the guests whom the customer has named."""
     return [
         {
-            "personId": guest_id(meeting, place),
+            "personId": guest_id(meeting, position),
             "peopleCategoryId": "Cadults",
-            "categoryIndex": place + 2,
+            "categoryIndex": position + 2,
             "personDetails": {
-                "id": guest_id(meeting, place),
+                "id": guest_id(meeting, position),
                 "customerId": customer_id(meeting.customer),
-                "firstName": f"Guest {place + 1}",
+                "firstName": f"Guest {position + 1}",
                 "emailAddress": address,
-                "creationTime": minute(meeting.created_at),
+                "creationTime": format_minute(meeting.created_at),
             },
         }
-        for place, address in enumerate(meeting.guests)
+        for position, address in enumerate(meeting.guests)
     ]
 
 
 def customer(person: Person) -> dict[str, Any]:
-    """As bookings have it."""
+    """Return the customer as bookings have it."""
     return {
         "id": customer_id(person),
         "firstName": person.first_name,
@@ -184,6 +203,3 @@ def customer(person: Person) -> dict[str, Any]:
         "emailAddress": person.email,
         "phoneNumbers": [{"number": person.phone, "type": "mobile"}],
     }
-
-
-DIALECT = BookeoDialect

@@ -1,11 +1,14 @@
-"""What Calendly's REST side tells, record by record. https://developer.calendly.com/api-docs/calendly-api"""
+"""The records of Calendly's REST API.
+
+https://developer.calendly.com/api-docs/calendly-api
+"""
 
 from typing import Any
 
 from ingest.simulator.calendly.webhooks import (
     API,
     event_type_uri,
-    instant,
+    format_instant,
     invitee,
     invitee_uri,
     scheduled_event,
@@ -18,23 +21,23 @@ GROUP = f"{API}/groups/GR00000000000001"
 _QUESTION = "5f0c3a1e-7d2b-4c8f-9a6e-000000000001"
 FORM = f"{API}/routing_forms/RF00000000000001"
 OWNER = Person(1, "Account", "Owner", "Europe/London")
-ONCE = {"created_at": "2025-01-07T10:20:30.405060Z", "updated_at": "2025-01-07T10:20:30.405060Z"}
+_TIMES = {"created_at": "2025-01-07T10:20:30.405060Z", "updated_at": "2025-01-07T10:20:30.405060Z"}
 
 
 def event(meeting: Meeting) -> dict[str, Any]:
-    """As webhooks have it inside the invitee, and the calendar's."""
+    """Return an event as webhooks have it inside the invitee, with the calendar's event."""
     return scheduled_event(meeting) | {
         "calendar_event": {"kind": "google", "external_id": f"cal{meeting.number:08d}"}
     }
 
 
-def alone(meeting: Meeting) -> dict[str, Any]:
-    """The invitee without the event that webhooks put in."""
+def invitee_record(meeting: Meeting) -> dict[str, Any]:
+    """Return the invitee without the event that webhooks put into it."""
     return {name: value for name, value in invitee(meeting).items() if name != "scheduled_event"}
 
 
 def user(host: Person) -> dict[str, Any]:
-    """One of the organization."""
+    """Return a user of the organization."""
     slug = f"host-{host.number}"
     return {
         "uri": user_uri(host),
@@ -44,19 +47,19 @@ def user(host: Person) -> dict[str, Any]:
         "scheduling_url": f"https://calendly.com/{slug}",
         "timezone": host.timezone,
         "avatar_url": None,
-        **ONCE,
+        **_TIMES,
     }
 
 
 def membership(host: Person) -> dict[str, Any]:
-    """A user's place in the organization."""
+    """Return a user's membership of the organization."""
     role = "owner" if host.number == OWNER.number else "user"
     uri = f"{API}/organization_memberships/OM{host.number:014d}"
-    return {"uri": uri, "role": role, "user": user(host), "organization": ORGANIZATION, **ONCE}
+    return {"uri": uri, "role": role, "user": user(host), "organization": ORGANIZATION, **_TIMES}
 
 
 def event_type(service: Service) -> dict[str, Any]:
-    """A service."""
+    """Return a service."""
     slug = service.name.lower().replace(" ", "-")
     return {
         "uri": event_type_uri(service),
@@ -74,22 +77,28 @@ def event_type(service: Service) -> dict[str, Any]:
         "description_html": None,
         "profile": {"type": "User", "name": OWNER.name, "owner": user_uri(OWNER)},
         "secret": False,
-        "booking_method": "instant",
+        "booking_method": "format_instant",
         "custom_questions": [],
         "deleted_at": None,
         "admin_managed": False,
         "is_paid": bool(service.price),
-        **ONCE,
+        **_TIMES,
     }
 
 
 def group(members: int) -> dict[str, Any]:
-    """The only one: everybody."""
-    return {"uri": GROUP, "name": "Everybody", "organization": ORGANIZATION, "member_count": members, **ONCE}
+    """Return the only group, of which everybody is a member."""
+    return {
+        "uri": GROUP,
+        "name": "Everybody",
+        "organization": ORGANIZATION,
+        "member_count": members,
+        **_TIMES,
+    }
 
 
 def routing_form() -> dict[str, Any]:
-    """The only one."""
+    """Return the only routing form."""
     question = {
         "uuid": _QUESTION,
         "name": "What is it about?",
@@ -103,13 +112,13 @@ def routing_form() -> dict[str, Any]:
         "status": "published",
         "organization": ORGANIZATION,
         "questions": [question],
-        **ONCE,
+        **_TIMES,
     }
 
 
 def contact(meeting: Meeting) -> dict[str, Any]:
-    """The customer of the first meeting they booked."""
-    customer, created_at = meeting.customer, instant(meeting.created_at)
+    """Return the customer of the first meeting that the customer booked."""
+    customer, created_at = meeting.customer, format_instant(meeting.created_at)
     return {
         "uri": f"{API}/contacts/CO{customer.number:014d}",
         "name": customer.name,
@@ -122,8 +131,8 @@ def contact(meeting: Meeting) -> dict[str, Any]:
 
 
 def submission(meeting: Meeting) -> dict[str, Any]:
-    """A routing form that led to a meeting. Its submitter's URI has the other host."""
-    created_at = instant(meeting.created_at)
+    """Return the submission of the routing form before a meeting; its submitter's URI has another host."""
+    created_at = format_instant(meeting.created_at)
     return {
         "uri": f"{API}/routing_form_submissions/RS{meeting.number:014d}",
         "routing_form": FORM,

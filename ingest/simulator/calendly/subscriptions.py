@@ -1,211 +1,211 @@
-"""Calendly's webhook subscriptions. https://developer.calendly.com/api-docs/calendly-api/webhooks"""
+"""Calendly's webhook subscriptions.
+
+https://developer.calendly.com/api-docs/calendly-api/webhooks
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from json import JSONDecodeError
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.simulator.api import Answered, answer
-from ingest.simulator.calendly.pages import Place
+from ingest.simulator.account import SimulatedAccount
+from ingest.simulator.api import ApiError, json_response, read_json_object
 from ingest.simulator.calendly.records import ORGANIZATION
 from ingest.simulator.calendly.responses import (
-    check_whose,
+    SortKey,
+    check_owner,
+    choice,
     error,
     invalid,
-    listed,
-    missing,
-    one_of,
+    list_response,
+    not_found,
+    permission_denied,
     required,
 )
-from ingest.simulator.calendly.webhooks import API, instant, user_uri
-from ingest.simulator.dialect import Dialect
-from ingest.simulator.subscriptions import Subscription, Subscriptions, are_words, is_url
+from ingest.simulator.calendly.webhooks import API, format_instant, user_uri
+from ingest.simulator.subscriptions import Subscription, Subscriptions, is_list_of, is_webhook_url
 from ingest.simulator.world import Meeting
 
-_HAPPENING = ("created", "updated", "deleted")
+_CHANGES = ("created", "updated", "deleted")
 _BOOKINGS = ("invitee.created", "invitee.canceled", "invitee_no_show.created", "invitee_no_show.deleted")
 _FORM = "routing_form_submission.created"
 _EVENTS = {
     *_BOOKINGS,
     _FORM,
-    *(
-        f"{family}.{happened}"
-        for family in ("event_type", "contact", "meeting_recap")
-        for happened in _HAPPENING
-    ),
+    *(f"{family}.{change}" for family in ("event_type", "contact", "meeting_recap") for change in _CHANGES),
 }
-# Told by one scope alone.
+# The events that only one scope gets, by family.
 _ONLY_SCOPES = {"routing_form_submission": "organization", "meeting_recap": "user"}
 _SCOPES: Mapping[str | None, str] = {"organization": "organization", "user": "user", "group": "group"}
 _FIELDS = {"url", "events", "organization", "scope", "user", "group", "signing_key"}
 _ID = re.compile(r"WS(\d{14})")
-_TRIED = timedelta(hours=24)
+_RETRY_SPAN = timedelta(hours=24)
 
 
 class CalendlySubscriptions(Subscriptions):
-    """What the account's own webhook is, it is from the beginning.
+    """Starts with the account's own subscription.
 
-    An OAuth app has one key, here that of the account, and `by_app` tells its requests. Whoever else gives no key gets
-    webhooks signed with one that nobody tells. `is_admin`: whether the token's user may have some of the organization.
+    An OAuth app has one key, which is the account's; `is_from_app` recognises its requests. A subscription
+    made otherwise and without a key is signed with a key that no response contains. `is_admin`: whether the
+    token's user may subscribe to the whole organization.
     """
 
-    def __init__(self, dialect: Dialect, by_app: Callable[[Request], bool]) -> None:
+    def __init__(self, account: SimulatedAccount, is_from_app: Callable[[Request], bool]) -> None:
         super().__init__()
         self.is_admin = True
-        self._app_key = dialect.secret
-        self._by_app = by_app
-        self.add(dialect.url, _BOOKINGS, dialect.secret)
+        self._app_key = account.secret
+        self._is_from_app = is_from_app
+        self.add(account.url, _BOOKINGS, account.secret)
 
     def routes(self) -> Sequence[Route]:
-        """There is none to change one."""
+        """Return the endpoints; none changes a subscription."""
         return [
             Route("/webhook_subscriptions", self._list),
             Route("/webhook_subscriptions", self._create, methods=["POST"]),
-            Route("/webhook_subscriptions/{uuid}", self._one),
+            Route("/webhook_subscriptions/{uuid}", self._get),
             Route("/webhook_subscriptions/{uuid}", self._delete, methods=["DELETE"]),
         ]
 
-    def hearing_of(self, meeting: Meeting | None, event: str) -> list[Subscription]:
-        """Those of a user hear of that user's meetings, all others of everybody's."""
+    def active(self, event: str, meeting: Meeting | None = None) -> list[Subscription]:
+        """Return the active subscriptions to the event; those of a user get only that user's meetings."""
         return [
-            kept
-            for kept in self.hearing(event)
-            if meeting is None or _user(kept) in {None, user_uri(meeting.host)}
+            subscription
+            for subscription in super().active(event)
+            if meeting is None or _user(subscription) in {None, user_uri(meeting.host)}
         ]
 
     async def _list(self, request: Request) -> Response:
         required(request, "organization")
-        scope = one_of(request, "scope", _SCOPES)
-        whose = required(request, scope)
-        self._check_whose(request.query_params)
-        backwards = one_of(request, "sort", {None: False, "created_at:asc": False, "created_at:desc": True})
-        found = [
-            kept
-            for kept in self.all()
-            if _scope(kept) == scope and (scope == "organization" or kept.about[scope] == whose)
+        scope = choice(request, "scope", _SCOPES)
+        owner = required(request, scope)
+        self._check_owner(request.query_params)
+        descending = choice(request, "sort", {None: False, "created_at:asc": False, "created_at:desc": True})
+        subscriptions = [
+            subscription
+            for subscription in self.all()
+            if _scope(subscription) == scope
+            and (scope == "organization" or subscription.about[scope] == owner)
         ]
-        ordered = found[::-1] if backwards else found
-        return listed(request, ordered, _latest_first if backwards else _by_number, _told)
+        if descending:
+            return list_response(request, subscriptions[::-1], _newest_first, _record)
+        return list_response(request, subscriptions, _oldest_first, _record)
 
     async def _create(self, request: Request) -> Response:
-        """The key is in no answer, this one's included."""
-        given = await _body(request)
-        if problems := _problems(given):
-            raise Answered(invalid(**problems))
-        self._check_whose(given)
-        if any(kept.url == given["url"] for kept in self.all()):
-            raise Answered(error(409, "Already Exists", "Hook with this url already exists"))
-        about = {name: given[name] for name in ("scope", "user", "group") if name in given}
-        key = self._app_key if self._by_app(request) else given.get("signing_key")
-        added = self.add(given["url"], given["events"], key, **about)
+        """Create a subscription; no response contains its key, not even this one."""
+        fields = await _read_fields(request)
+        if problems := _problems(fields):
+            raise ApiError(invalid(**problems))
+        self._check_owner(fields)
+        if any(subscription.url == fields["url"] for subscription in self.all()):
+            raise ApiError(error(409, "Already Exists", "Hook with this url already exists"))
+        about = {name: fields[name] for name in ("scope", "user", "group") if name in fields}
+        key = self._app_key if self._is_from_app(request) else fields.get("signing_key")
+        subscription = self.add(fields["url"], fields["events"], key, **about)
         self.created += 1
-        return answer({"resource": _told(added)}, 201, {"Location": _uri(added)})
+        return json_response({"resource": _record(subscription)}, 201, {"Location": _uri(subscription)})
 
-    async def _one(self, request: Request) -> Response:
-        return answer({"resource": _told(self._found(request))})
+    async def _get(self, request: Request) -> Response:
+        return json_response({"resource": _record(self._requested(request))})
 
     async def _delete(self, request: Request) -> Response:
-        self.remove(self._found(request).number)
+        self.remove(self._requested(request).number)
         return Response(status_code=204)
 
-    def _check_whose(self, asked: Mapping[str, str]) -> None:
-        """https://developer.calendly.com/api-docs/overview/webhooks"""
-        check_whose(asked, "organization", "user", "group")
-        if asked["scope"] != "user" and not self.is_admin:
-            raise Answered(
-                error(403, "Permission Denied", "You do not have permission to access this resource.")
-            )
+    def _check_owner(self, fields: Mapping[str, str]) -> None:
+        """Check that the token's user may have subscriptions of this scope.
 
-    def _found(self, request: Request) -> Subscription:
+        https://developer.calendly.com/api-docs/overview/webhooks
+        """
+        check_owner(fields, "organization", "user", "group")
+        if fields["scope"] != "user" and not self.is_admin:
+            raise ApiError(permission_denied())
+
+    def _requested(self, request: Request) -> Subscription:
         match = _ID.fullmatch(request.path_params["uuid"])
-        found = self.find(int(match[1])) if match else None
-        if found is None:
-            raise Answered(missing())
-        return found
+        subscription = self.find(int(match[1])) if match else None
+        if subscription is None:
+            raise ApiError(not_found())
+        return subscription
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        given = await request.json()
-    except (JSONDecodeError, UnicodeDecodeError):
-        given = None
-    if not isinstance(given, dict):
-        raise Answered(error(400, "Invalid Argument", "The request body must be a JSON object."))
-    return given
+async def _read_fields(request: Request) -> dict[str, Any]:
+    fields = await read_json_object(request)
+    if fields is None:
+        raise ApiError(error(400, "Invalid Argument", "The request body must be a JSON object."))
+    return fields
 
 
-def _problems(given: Mapping[str, Any]) -> dict[str, str]:
-    """By field."""
-    scope, events = given.get("scope"), given.get("events", [])
-    problems = {name: "is unknown" for name in given if name not in _FIELDS}
+def _problems(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return the problems of a new subscription's fields, by field."""
+    scope, events = fields.get("scope"), fields.get("events", [])
+    problems = {name: "is unknown" for name in fields if name not in _FIELDS}
     problems |= {
         name: "must be a string"
         for name in _FIELDS - {"events"}
-        if name in given and not (isinstance(given[name], str) and given[name])
+        if name in fields and not (isinstance(fields[name], str) and fields[name])
     }
     checks = {
-        "url": (is_url(given.get("url")), "must be a URL"),
-        "events": (are_words(events, _EVENTS), "must be a list of known events"),
+        "url": (is_webhook_url(fields.get("url")), "must be a URL"),
+        "events": (is_list_of(events, _EVENTS), "must be a list of known events"),
         "scope": (scope in (*_SCOPES,), f"must be one of {', '.join(filter(None, _SCOPES))}"),
     }
-    problems |= {name: message for name, (right, message) in checks.items() if not right}
+    problems |= {name: message for name, (is_valid, message) in checks.items() if not is_valid}
     needed = {"url", "events", "organization", "scope"} | ({scope} if scope in ("user", "group") else set())
-    problems |= {name: "is missing" for name in needed if name not in given}
+    problems |= {name: "is missing" for name in needed if name not in fields}
     if "events" not in problems:
-        problems |= _misplaced(events, scope)
+        problems |= _scope_problems(events, scope)
     return problems
 
 
-def _misplaced(events: Sequence[str], scope: object) -> dict[str, str]:
-    """Events that another scope alone is told."""
-    needs = [
+def _scope_problems(events: Sequence[str], scope: object) -> dict[str, str]:
+    """Return the problem of events that only another scope gets."""
+    messages = [
         f"{event} needs the {only} scope"
         for event in events
         if (only := _ONLY_SCOPES.get(event.partition(".")[0], scope)) != scope
     ]
-    return {"events": "; ".join(needs)} if needs else {}
+    return {"events": "; ".join(messages)} if messages else {}
 
 
-def _told(kept: Subscription) -> dict[str, Any]:
-    """`retry_started_at` is when the attempts began that led to its end."""
-    disabled_at = kept.disabled_at
+def _record(subscription: Subscription) -> dict[str, Any]:
+    """Return a subscription; `retry_started_at` is when the attempts began whose failure disabled it."""
+    disabled_at = subscription.disabled_at
     return {
-        "uri": _uri(kept),
-        "callback_url": kept.url,
-        "created_at": instant(kept.created_at),
-        "updated_at": instant(disabled_at or kept.created_at),
-        "retry_started_at": instant(disabled_at - _TRIED) if disabled_at else None,
+        "uri": _uri(subscription),
+        "callback_url": subscription.url,
+        "created_at": format_instant(subscription.created_at),
+        "updated_at": format_instant(disabled_at or subscription.created_at),
+        "retry_started_at": format_instant(disabled_at - _RETRY_SPAN) if disabled_at else None,
         "state": "disabled" if disabled_at else "active",
-        "events": list(kept.events),
-        "scope": _scope(kept),
+        "events": list(subscription.events),
+        "scope": _scope(subscription),
         "organization": ORGANIZATION,
-        "user": kept.about.get("user"),
-        "group": kept.about.get("group"),
+        "user": subscription.about.get("user"),
+        "group": subscription.about.get("group"),
         "creator": f"{API}/users/SUBSCRIBER",
     }
 
 
-def _uri(kept: Subscription) -> str:
-    return f"{API}/webhook_subscriptions/WS{kept.number:014d}"
+def _uri(subscription: Subscription) -> str:
+    return f"{API}/webhook_subscriptions/WS{subscription.number:014d}"
 
 
-def _scope(kept: Subscription) -> str:
-    return str(kept.about.get("scope", "organization"))
+def _scope(subscription: Subscription) -> str:
+    return str(subscription.about.get("scope", "organization"))
 
 
-def _user(kept: Subscription) -> Any:
-    """Whose alone it is; None for everybody's. The only group is everybody."""
-    return kept.about["user"] if _scope(kept) == "user" else None
+def _user(subscription: Subscription) -> Any:
+    """Return the user whose meetings it gets; None for everybody's, as the only group has everybody."""
+    return subscription.about["user"] if _scope(subscription) == "user" else None
 
 
-def _by_number(kept: Subscription) -> Place:
-    return 0.0, kept.number
+def _oldest_first(subscription: Subscription) -> SortKey:
+    return 0.0, subscription.number
 
 
-def _latest_first(kept: Subscription) -> Place:
-    return 0.0, -kept.number
+def _newest_first(subscription: Subscription) -> SortKey:
+    return 0.0, -subscription.number

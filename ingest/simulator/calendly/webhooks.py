@@ -1,4 +1,7 @@
-"""Calendly's webhooks. https://developer.calendly.com/api-docs/calendly-api/webhooks"""
+"""Calendly's webhooks.
+
+https://developer.calendly.com/api-docs/calendly-api/webhooks
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,21 +9,25 @@ from typing import Any
 
 import orjson
 
-from ingest.simulator.dialect import Dialect, Webhook
-from ingest.simulator.world import Change, Habits, Kind, Meeting, Person, Service
+from ingest.simulator.account import SimulatedAccount, Webhook
+from ingest.simulator.world import Capabilities, Change, ChangeKind, Meeting, Person, Service
 from ingest.vendors.calendly import sign
 
 API = "https://api.calendly.com"
 _EVENTS = {
-    Kind.CREATED: "invitee.created",
-    Kind.CANCELLED: "invitee.canceled",
-    Kind.REPLACED: "invitee.canceled",
-    Kind.NO_SHOW: "invitee_no_show.created",
+    ChangeKind.CREATED: "invitee.created",
+    ChangeKind.CANCELLED: "invitee.canceled",
+    ChangeKind.REPLACED: "invitee.canceled",
+    ChangeKind.NO_SHOW: "invitee_no_show.created",
 }
-_STATUSES = {Kind.CANCELLED: "cancelled", Kind.REPLACED: "rescheduled", Kind.NO_SHOW: "no_show"}
+_STATUSES = {
+    ChangeKind.CANCELLED: "cancelled",
+    ChangeKind.REPLACED: "rescheduled",
+    ChangeKind.NO_SHOW: "no_show",
+}
 _PARAMETERS = ("utm_campaign", "utm_source", "utm_medium", "utm_content", "utm_term", "salesforce_uuid")
-# Fields of invitees that the first form did not have.
-_LATER = (
+# The fields of invitees that the old form of a webhook does not have.
+_NEW_FIELDS = (
     "routing_form_submission",
     "payment",
     "no_show",
@@ -28,15 +35,20 @@ _LATER = (
     "scheduling_method",
     "invitee_scheduled_by",
 )
-# What leaves invitee and event canceled.
-ENDED = {Kind.CANCELLED, Kind.REPLACED}
+# The changes that cancel both invitee and event.
+ENDED = {ChangeKind.CANCELLED, ChangeKind.REPLACED}
 
 
-class CalendlyDialect(Dialect):
-    """Moving a meeting cancels the invitee and makes another. A no-show leaves `updated_at` where it was."""
+class SimulatedCalendly(SimulatedAccount):
+    """A Calendly account: moving a meeting cancels the invitee and makes another.
+
+    A no-show leaves `updated_at` as it was.
+    """
 
     vendor = "calendly"
-    habits = Habits(replaces_when_moved=True, reports=frozenset({Kind.CANCELLED, Kind.NO_SHOW}))
+    capabilities = Capabilities(
+        replaces_when_moved=True, reports=frozenset({ChangeKind.CANCELLED, ChangeKind.NO_SHOW})
+    )
 
     def settings(self) -> Mapping[str, Any]:
         return {"vendor": self.vendor}
@@ -47,26 +59,27 @@ class CalendlyDialect(Dialect):
             "event": _EVENTS[change.kind],
             "created_at": meeting.changed_at.strftime("%Y-%m-%dT%H:%M:%S.000000Z"),
         }
-        if not self.tells_all(meeting):
-            return Webhook("", orjson.dumps(envelope | {"payload": _terse(invitee(meeting))}))
-        return Webhook(
-            "",
-            orjson.dumps(envelope | {"created_by": f"{API}/users/SUBSCRIBER", "payload": invitee(meeting)}),
-        )
+        if self.is_complete(meeting):
+            envelope |= {"created_by": f"{API}/users/SUBSCRIBER"}
+            return Webhook("", orjson.dumps(envelope | {"payload": invitee(meeting)}))
+        return Webhook("", orjson.dumps(envelope | {"payload": _in_old_form(invitee(meeting))}))
 
-    def tells_all(self, meeting: Meeting) -> bool:
-        """A cancellation in the old form, captured in 2020, leaves out the event: its time, service and hosts."""
-        return not (meeting.last in ENDED and meeting.number % 6 == 0)
+    def is_complete(self, meeting: Meeting) -> bool:
+        """Say no for a cancellation in the old form.
 
-    def headers(self, webhook: Webhook, at: datetime) -> Mapping[str, str]:
-        return sign(self.secret, webhook.body, at)
+        That form, captured in 2020, lacks the event and with it the time, the service and the hosts.
+        """
+        return not (meeting.last_change in ENDED and meeting.number % 6 == 0)
+
+    def headers(self, webhook: Webhook, sent_at: datetime) -> Mapping[str, str]:
+        return sign(self.secret, webhook.body, sent_at)
 
     def expected(self, meeting: Meeting) -> Mapping[str, Any]:
-        ended = meeting.last in ENDED
+        ended = meeting.last_change in ENDED
         return {
             "booking_id": invitee_uri(meeting.number),
             "group_id": event_uri(meeting.number),
-            "status": _STATUSES.get(meeting.last, "confirmed"),
+            "status": _STATUSES.get(meeting.last_change, "confirmed"),
             "starts_at": meeting.starts_at,
             "ends_at": meeting.ends_at,
             "timezone": meeting.customer.timezone,
@@ -93,42 +106,45 @@ class CalendlyDialect(Dialect):
 
 
 def event_uri(number: int) -> str:
-    """Of the event of a meeting."""
+    """Return the URI of a meeting's event."""
     return f"{API}/scheduled_events/EV{number:014d}"
 
 
 def invitee_uri(number: int) -> str:
-    """Of the one invitee of a meeting: the booking's id."""
+    """Return the URI of a meeting's only invitee, which is the booking's id."""
     return f"{event_uri(number)}/invitees/IN{number:014d}"
 
 
 def user_uri(host: Person) -> str:
-    """Of a host."""
+    """Return the URI of a host."""
     return f"{API}/users/US{host.number:014d}"
 
 
 def event_type_uri(service: Service) -> str:
-    """Of a service."""
+    """Return the URI of a service."""
     return f"{API}/event_types/ET{service.number:014d}"
 
 
-def instant(moment: datetime) -> str:
-    """`2026-06-10T06:30:00.000000Z`."""
+def format_instant(moment: datetime) -> str:
+    """Format an instant as `2026-06-10T06:30:00.000000Z`."""
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def invitee(meeting: Meeting) -> dict[str, Any]:
-    """As webhooks have it, its event inside."""
-    ended = meeting.last in ENDED
-    paid = {
+    """Return the invitee as webhooks have it, with the event inside."""
+    ended = meeting.last_change in ENDED
+    payment = {
         "external_id": "ch_1",
         "provider": "stripe",
         "currency": meeting.service.currency,
         "terms": None,
         "successful": True,
     }
-    no_show = {"uri": f"{API}/invitee_no_shows/{meeting.number}", "created_at": instant(meeting.changed_at)}
-    told: dict[str, Any] = {
+    no_show = {
+        "uri": f"{API}/invitee_no_shows/{meeting.number}",
+        "created_at": format_instant(meeting.changed_at),
+    }
+    record: dict[str, Any] = {
         "uri": invitee_uri(meeting.number),
         "event": event_uri(meeting.number),
         "email": meeting.customer.email,
@@ -137,9 +153,9 @@ def invitee(meeting: Meeting) -> dict[str, Any]:
         "last_name": meeting.customer.last_name if _has_two_names(meeting) else None,
         "status": "canceled" if ended else "active",
         "timezone": meeting.customer.timezone,
-        "created_at": instant(meeting.created_at),
-        "updated_at": instant(meeting.changed_at if ended else meeting.created_at),
-        "rescheduled": meeting.last is Kind.REPLACED,
+        "created_at": format_instant(meeting.created_at),
+        "updated_at": format_instant(meeting.changed_at if ended else meeting.created_at),
+        "rescheduled": meeting.last_change is ChangeKind.REPLACED,
         "old_invitee": invitee_uri(meeting.replaces) if meeting.replaces else None,
         "new_invitee": invitee_uri(meeting.replaced_by) if meeting.replaced_by else None,
         "cancel_url": f"https://calendly.com/cancellations/IN{meeting.number:014d}",
@@ -151,26 +167,26 @@ def invitee(meeting: Meeting) -> dict[str, Any]:
         ],
         "tracking": dict.fromkeys(_PARAMETERS) | dict(meeting.campaign),
         "routing_form_submission": None,
-        "payment": {**paid, "amount": float(meeting.service.price)} if meeting.service.price else None,
-        "no_show": no_show if meeting.last is Kind.NO_SHOW else None,
+        "payment": {**payment, "amount": float(meeting.service.price)} if meeting.service.price else None,
+        "no_show": no_show if meeting.last_change is ChangeKind.NO_SHOW else None,
         "reconfirmation": None,
         "scheduling_method": None,
         "invitee_scheduled_by": None,
         "scheduled_event": scheduled_event(meeting),
     }
-    return told | ({"cancellation": _cancellation(meeting)} if ended else {})
+    return record | ({"cancellation": _cancellation(meeting)} if ended else {})
 
 
 def scheduled_event(meeting: Meeting) -> dict[str, Any]:
-    """The event that a meeting's one invitee has; REST tells it apart from the invitee."""
-    ended, created_at = meeting.last in ENDED, instant(meeting.created_at)
+    """Return the event of a meeting, which the API has apart from the invitee."""
+    ended, created_at = meeting.last_change in ENDED, format_instant(meeting.created_at)
     host = {"user": user_uri(meeting.host), "user_email": meeting.host.email, "user_name": meeting.host.name}
     event = {
         "uri": event_uri(meeting.number),
         "name": meeting.service.name,
         "status": "canceled" if ended else "active",
-        "start_time": instant(meeting.starts_at),
-        "end_time": instant(meeting.ends_at),
+        "start_time": format_instant(meeting.starts_at),
+        "end_time": format_instant(meeting.ends_at),
         "event_type": event_type_uri(meeting.service),
         "location": _location(meeting),
         "invitees_counter": {"total": 1, "active": 0 if ended else 1, "limit": 1},
@@ -181,13 +197,13 @@ def scheduled_event(meeting: Meeting) -> dict[str, Any]:
         "meeting_notes_plain": None,
         "meeting_notes_html": None,
         "created_at": created_at,
-        "updated_at": instant(meeting.changed_at) if ended else created_at,
+        "updated_at": format_instant(meeting.changed_at) if ended else created_at,
     }
     return event | ({"cancellation": _cancellation(meeting)} if ended else {})
 
 
 def _location(meeting: Meeting) -> dict[str, Any]:
-    """A call by one of two systems, or the customer is called."""
+    """Return the location: a call by one of two systems, or a call to the customer."""
     conference = {"status": "pushed", "join_url": f"https://meet.example.com/j/{meeting.number}"}
     kinds: tuple[dict[str, Any], ...] = (
         {"type": "zoom", **conference, "data": {}},
@@ -198,37 +214,32 @@ def _location(meeting: Meeting) -> dict[str, Any]:
 
 
 def _answers(meeting: Meeting) -> list[tuple[str, str]]:
-    """The form's, and the customer's number where the form asks for it."""
-    asked = (
-        [("Unter welcher Nummer erreichen wir Sie?", meeting.customer.phone)]
-        if _is_asked_for_phone(meeting)
-        else []
-    )
-    return [*meeting.answers, *asked]
+    """Return the form's answers, with the customer's number where the form asks for it."""
+    if _is_asked_for_phone(meeting):
+        return [*meeting.answers, ("Unter welcher Nummer erreichen wir Sie?", meeting.customer.phone)]
+    return [*meeting.answers]
 
 
 def _is_asked_for_phone(meeting: Meeting) -> bool:
-    """By a question of the form, where others are asked for a number for text messages."""
+    """Say whether a question of the form asks for the number; other forms have a field for text messages."""
     return meeting.number % 2 == 0
 
 
 def _has_two_names(meeting: Meeting) -> bool:
-    """Some event types ask for first and last name apart."""
+    """Say whether the event type asks for the first and the last name separately."""
     return meeting.number % 5 == 0
 
 
 def _lists_host_twice(meeting: Meeting) -> bool:
-    """Seen in a captured payload."""
+    """Say whether the event lists its host twice, as in a captured payload."""
     return meeting.number % 7 == 0
 
 
-def _terse(whole: dict[str, Any]) -> dict[str, Any]:
-    """Without the meeting and what was added to invitees later, and the name null."""
-    left_out = ("first_name", "last_name", "scheduled_event", *_LATER)
-    return {name: value for name, value in whole.items() if name not in left_out} | {
-        "name": None,
-        "canceled": True,
-    }
+def _in_old_form(record: dict[str, Any]) -> dict[str, Any]:
+    """Return an invitee without the event and the fields that were added later, and without a name."""
+    absent = ("first_name", "last_name", "scheduled_event", *_NEW_FIELDS)
+    present = {name: value for name, value in record.items() if name not in absent}
+    return present | {"name": None, "canceled": True}
 
 
 def _cancellation(meeting: Meeting) -> dict[str, Any]:
@@ -236,8 +247,5 @@ def _cancellation(meeting: Meeting) -> dict[str, Any]:
         "canceled_by": meeting.customer.name,
         "canceler_type": "invitee",
         "reason": meeting.reason,
-        "created_at": instant(meeting.changed_at),
+        "created_at": format_instant(meeting.changed_at),
     }
-
-
-DIALECT = CalendlyDialect

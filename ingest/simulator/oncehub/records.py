@@ -1,4 +1,7 @@
-"""What OnceHub's REST side tells of each thing. https://help.oncehub.com/developers/api/"""
+"""The records of OnceHub's REST API.
+
+https://help.oncehub.com/developers/api/
+"""
 
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
@@ -17,25 +20,26 @@ from ingest.simulator.oncehub.webhooks import contact as contact_of_conversation
 from ingest.simulator.oncehub.webhooks import user as expanded_owner
 from ingest.simulator.world import Meeting, Person, Service
 
-Object = dict[str, Any]
+Record = dict[str, Any]
 
-# The world does not say since when it knows a person.
-BEGINNING = datetime(2025, 1, 1, tzinfo=UTC)
+# The world does not say when a person was created.
+_BEGINNING = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-def record(meeting: Meeting, expanded: AbstractSet[str]) -> Object:
-    """As webhooks have it, but for other objects as ids unless they are expanded, absence as null, and some fields more and less."""
+def record(meeting: Meeting, expanded: AbstractSet[str]) -> Record:
+    """Return a booking as webhooks have it, with a few differences.
+
+    Some fields differ, absent values are null, and objects that are not in `expanded` are ids.
+    """
     webhook = booking(meeting)
     del webhook["cancel_reschedule_url"]
     customer, host, number = meeting.customer, meeting.host, meeting.number
     return webhook | {
         "owner": user(host) if "owner" in expanded else user_id(host.number),
-        "contact": contact(customer, meeting.changed_at)
-        if "contact" in expanded
-        else contact_id(customer.number),
-        "conversation": _conversation(meeting, whole="conversation" in expanded)
-        if by_conversation(meeting)
-        else None,
+        "contact": (
+            contact(customer, meeting.changed_at) if "contact" in expanded else contact_id(customer.number)
+        ),
+        "conversation": _conversation(meeting, expanded),
         "booking_calendar": webhook["booking_calendar"]["id"],
         "event_type": None,
         "rescheduled_booking_id": None,
@@ -47,21 +51,25 @@ def record(meeting: Meeting, expanded: AbstractSet[str]) -> Object:
     }
 
 
-def utm_params(meeting: Meeting) -> Object | None:
-    """The campaign, which REST alone tells; all five are there, or none."""
+def utm_params(meeting: Meeting) -> Record | None:
+    """Return the campaign, which only the API has: all five parameters, or None."""
     names = ("source", "medium", "campaign", "term", "content")
     return {name: meeting.campaign.get(f"utm_{name}") for name in names} if meeting.campaign else None
 
 
-def _conversation(meeting: Meeting, *, whole: bool) -> Object | str:
-    """What is in an expanded conversation is not expanded."""
+def _conversation(meeting: Meeting, expanded: AbstractSet[str]) -> Record | str | None:
+    """Return the conversation or its id; the objects in an expanded conversation are ids."""
+    if not by_conversation(meeting):
+        return None
+    if "conversation" not in expanded:
+        return conversation_id(meeting.number)
     customer, host = contact_id(meeting.customer.number), user_id(meeting.host.number)
     parts = {"contact": customer, "owner": host, "bot": "BOT-00000001", "website": "WEB-00000001"}
-    return conversation(meeting) | parts if whole else conversation_id(meeting.number)
+    return conversation(meeting) | parts
 
 
-def user(host: Person) -> Object:
-    """A host."""
+def user(host: Person) -> Record:
+    """Return a host."""
     return expanded_owner(host) | {
         "email": host.email,
         "role_name": "Member",
@@ -71,17 +79,17 @@ def user(host: Person) -> Object:
 
 
 def known_since(person: Person) -> datetime:
-    """In the order of their numbers."""
-    return BEGINNING + timedelta(minutes=person.number)
+    """Return when a person was created; the order is that of their numbers."""
+    return _BEGINNING + timedelta(minutes=person.number)
 
 
-def contact(person: Person, updated: datetime) -> Object:
-    """A customer."""
+def contact(person: Person, updated: datetime) -> Record:
+    """Return a customer."""
     return contact_of_conversation(person, known_since(person), updated)
 
 
-def calendar(service: Service, host: Person) -> Object:
-    """A service, and who holds it."""
+def calendar(service: Service, host: Person) -> Record:
+    """Return a service with its host."""
     return {
         "object": "booking_calendar",
         "id": calendar_id(service.number),

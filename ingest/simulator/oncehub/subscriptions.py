@@ -1,20 +1,22 @@
-"""OnceHub's webhook subscriptions, which it calls webhooks. https://help.oncehub.com/developers/api/"""
+"""OnceHub's webhook subscriptions, which it calls webhooks.
+
+https://help.oncehub.com/developers/api/
+"""
 
 from collections.abc import Mapping, Sequence
-from json import JSONDecodeError
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.simulator.api import answer
-from ingest.simulator.dialect import Dialect, milliseconds
-from ingest.simulator.oncehub.answers import number_of, refused
-from ingest.simulator.oncehub.records import Object
-from ingest.simulator.subscriptions import Subscription, Subscriptions, are_words, is_url
+from ingest.simulator.account import SimulatedAccount, format_milliseconds
+from ingest.simulator.api import json_response, read_json_object
+from ingest.simulator.oncehub.records import Record
+from ingest.simulator.oncehub.responses import invalid_request, parse_id
+from ingest.simulator.subscriptions import Subscription, Subscriptions, is_list_of, is_webhook_url
 
-_BOOKINGS = (
+_BOOKING_EVENTS = (
     "scheduled",
     "rescheduled",
     "reassigned",
@@ -24,121 +26,118 @@ _BOOKINGS = (
     "completed",
     "no_show",
 )
-_FAMILIES = {"booking": _BOOKINGS, "conversation": ("started", "closed", "abandoned")}
-_EVENTS = {*_FAMILIES, *(f"{family}.{happened}" for family, words in _FAMILIES.items() for happened in words)}
+_FAMILIES = {"booking": _BOOKING_EVENTS, "conversation": ("started", "closed", "abandoned")}
+_EVENTS = {*_FAMILIES, *(f"{family}.{event}" for family, events in _FAMILIES.items() for event in events)}
 _FIELDS = ("name", "url", "events")
 
 
 class OncehubSubscriptions(Subscriptions):
-    """What the account's own webhook is, it is from the beginning.
+    """Starts with the account's own subscription. No response says that a subscription is disabled.
 
-    `tells_secrets`: whether lists and single webhooks have the secret, as the newest specification says; older pages say
-    that only the answer to its creation has it. `secret_name`: the reference says `secret`, the introduction `signing_secret`.
-    Nothing tells that one is disabled.
+    `shows_secrets`: whether lists and single webhooks contain the secret, as the newest specification says;
+    older pages say that only the response to the creation does. `secret_name`: the reference says `secret`,
+    the introduction `signing_secret`.
     """
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, account: SimulatedAccount) -> None:
         super().__init__()
-        self.tells_secrets = False
+        self.shows_secrets = False
         self.secret_name = "secret"  # noqa: S105 - the name of a field
-        self.add(
-            dialect.url, [f"booking.{happened}" for happened in _BOOKINGS], dialect.secret, name="Bookings"
-        )
+        events = [f"booking.{event}" for event in _BOOKING_EVENTS]
+        self.add(account.url, events, account.secret, name="Bookings")
 
     def routes(self) -> Sequence[Route]:
-        """But for the list; there is none to change one."""
+        """Return the endpoints except the list; none changes a subscription."""
         return [
             Route("/webhooks", self._create, methods=["POST"]),
-            Route("/webhooks/{id}", self._one),
+            Route("/webhooks/{id}", self._get),
             Route("/webhooks/{id}", self._delete, methods=["DELETE"]),
         ]
 
-    def hearing(self, event: str) -> list[Subscription]:
-        """By the event's own word or its family's."""
+    def active(self, event: str) -> list[Subscription]:
+        """Return the active subscriptions to the event or to its family."""
         family = event.partition(".")[0]
-        return [kept for kept in self.all() if {event, family} & {*kept.events} and kept.disabled_at is None]
+        return [
+            subscription
+            for subscription in self.all()
+            if {event, family} & {*subscription.events} and subscription.disabled_at is None
+        ]
 
-    def told(self, kept: Subscription) -> Object:
-        """As lists have it."""
-        webhook = self._whole(kept)
-        return (
-            webhook
-            if self.tells_secrets
-            else {name: value for name, value in webhook.items() if name != self.secret_name}
-        )
+    def record(self, subscription: Subscription) -> Record:
+        """Return a subscription as lists have it."""
+        record = self._record_with_secret(subscription)
+        if not self.shows_secrets:
+            del record[self.secret_name]
+        return record
 
     async def _create(self, request: Request) -> Response:
-        """Names are one account's only once; URLs may be the same."""
-        given = await _body(request)
-        _check(given)
-        if any(_name(kept) == given["name"] for kept in self.all()):
-            raise refused(
-                f"A webhook subscription with this name already exists: '{given['name']}'", "name", 409
-            )
+        """Create a subscription, whose name must be new to the account; its URL need not be."""
+        fields = await read_json_object(request)
+        if fields is None:
+            raise invalid_request("The request body must be a JSON object")
+        _check_fields(fields)
+        if any(_name(subscription) == fields["name"] for subscription in self.all()):
+            message = f"A webhook subscription with this name already exists: '{fields['name']}'"
+            raise invalid_request(message, "name", 409)
         self.created += 1
-        return answer(self._whole(self.add(given["url"], given["events"], name=given["name"])))
+        subscription = self.add(fields["url"], fields["events"], name=fields["name"])
+        return json_response(self._record_with_secret(subscription))
 
-    async def _one(self, request: Request) -> Response:
-        """Of a deleted one only that is told. https://help.oncehub.com/developers/overview/deleted-resources/"""
-        given = request.path_params["id"]
-        number = number_of(given, webhook_id)
-        if number is not None and self.find(number) is None and self.known(number):
-            return answer({"id": given, "object": "webhook", "deleted": True})
-        return answer(self.told(self._found(given)))
+    async def _get(self, request: Request) -> Response:
+        """Return a webhook, or its id and `deleted`.
+
+        https://help.oncehub.com/developers/overview/deleted-resources/
+        """
+        id_ = request.path_params["id"]
+        number = parse_id(id_, webhook_id)
+        if number is not None and self.find(number) is None and self.existed(number):
+            return json_response({"id": id_, "object": "webhook", "deleted": True})
+        return json_response(self.record(self._requested(id_)))
 
     async def _delete(self, request: Request) -> Response:
-        given = request.path_params["id"]
-        self.remove(self._found(given).number)
-        return answer({"id": given, "deleted": True})
+        id_ = request.path_params["id"]
+        self.remove(self._requested(id_).number)
+        return json_response({"id": id_, "deleted": True})
 
-    def _whole(self, kept: Subscription) -> Object:
+    def _record_with_secret(self, subscription: Subscription) -> Record:
         return {
             "object": "webhook",
-            "id": webhook_id(kept.number),
+            "id": webhook_id(subscription.number),
             "api_version": "v2",
-            "name": _name(kept),
-            "url": kept.url,
-            "events": list(kept.events),
-            "creation_time": milliseconds(kept.created_at),
-            self.secret_name: kept.secret,
+            "name": _name(subscription),
+            "url": subscription.url,
+            "events": list(subscription.events),
+            "creation_time": format_milliseconds(subscription.created_at),
+            self.secret_name: subscription.secret,
         }
 
-    def _found(self, given: str) -> Subscription:
-        found = self.find(number_of(given, webhook_id))
-        if found is None:
-            raise refused(f"No such webhook: {given}", "id", 404)
-        return found
+    def _requested(self, id_: str) -> Subscription:
+        subscription = self.find(parse_id(id_, webhook_id))
+        if subscription is None:
+            raise invalid_request(f"No such webhook: {id_}", "id", 404)
+        return subscription
 
 
 def webhook_id(number: int) -> str:
-    """Of a subscription."""
+    """Return the id of a subscription."""
     return f"WHK-{number:08d}"
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        given = await request.json()
-    except (JSONDecodeError, UnicodeDecodeError):
-        given = None
-    if not isinstance(given, dict):
-        raise refused("The request body must be a JSON object")
-    return given
-
-
-def _check(given: Mapping[str, Any]) -> None:
-    """What is wrong first."""
-    name = given.get("name")
+def _check_fields(fields: Mapping[str, Any]) -> None:
+    """Raise ApiError for the first invalid field of a new subscription."""
+    name = fields.get("name")
     checks = {
         "name": isinstance(name, str) and any(map(str.isalnum, name)),
-        "url": is_url(given.get("url"), only_https=True),
-        "events": are_words(given.get("events"), _EVENTS),
+        "url": is_webhook_url(fields.get("url"), only_https=True),
+        "events": is_list_of(fields.get("events"), _EVENTS),
     }
-    for param in (*_FIELDS, *given):
+    for param in (*_FIELDS, *fields):
         if param not in checks:
-            raise refused(f"Unknown parameter: {param}", param)
+            raise invalid_request(f"Unknown parameter: {param}", param)
         if not checks[param]:
-            raise refused(f"Invalid {param}: {given[param]}" if param in given else f"Missing {param}", param)
+            message = f"Invalid {param}: {fields[param]}" if param in fields else f"Missing {param}"
+            raise invalid_request(message, param)
 
 
-def _name(kept: Subscription) -> str:
-    return str(kept.about.get("name", f"Somebody's {kept.number}"))
+def _name(subscription: Subscription) -> str:
+    return str(subscription.about.get("name", f"Somebody's {subscription.number}"))

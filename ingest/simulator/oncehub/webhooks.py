@@ -1,4 +1,7 @@
-"""OnceHub's webhooks (v2, booking calendars). https://help.oncehub.com/developers/api/"""
+"""OnceHub's webhooks (v2, booking calendars).
+
+https://help.oncehub.com/developers/api/
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,38 +9,37 @@ from typing import Any
 
 import orjson
 
-from ingest.simulator.dialect import Dialect, Webhook, milliseconds
-from ingest.simulator.world import Change, Habits, Kind, Meeting, Person
+from ingest.simulator.account import SimulatedAccount, Webhook, format_milliseconds
+from ingest.simulator.world import Capabilities, Change, ChangeKind, Meeting, Person
 from ingest.vendors.oncehub import sign
 
-_TYPES = {
-    Kind.CREATED: "booking.scheduled",
-    Kind.MOVED: "booking.rescheduled",
-    Kind.CANCELLED: "booking.canceled",
-    Kind.COMPLETED: "booking.completed",
-    Kind.NO_SHOW: "booking.no_show",
-}
-_WORDS = {
-    Kind.CREATED: "scheduled",
-    Kind.MOVED: "rescheduled",
-    Kind.CANCELLED: "canceled",
-    Kind.COMPLETED: "completed",
-    Kind.NO_SHOW: "no_show",
+_STATUSES = {
+    ChangeKind.CREATED: "scheduled",
+    ChangeKind.MOVED: "rescheduled",
+    ChangeKind.CANCELLED: "canceled",
+    ChangeKind.COMPLETED: "completed",
+    ChangeKind.NO_SHOW: "no_show",
 }
 _CALENDARS = ("google", "office365oauth", "icloud", "office_365", "exchange", "none")
-_PLACE = "Main office"
-_EXPECTED = {Kind.CANCELLED: "cancelled", Kind.COMPLETED: "completed", Kind.NO_SHOW: "no_show"}
+_LOCATION = "Main office"
+_EXPECTED_STATUSES = {
+    ChangeKind.CANCELLED: "cancelled",
+    ChangeKind.COMPLETED: "completed",
+    ChangeKind.NO_SHOW: "no_show",
+}
 
 
-class OncehubDialect(Dialect):
-    """A meeting keeps its id when it is moved, in status `rescheduled`, which stands. Owners are ids or whole objects.
+class SimulatedOncehub(SimulatedAccount):
+    """An OnceHub account: a meeting that is moved keeps its id and stays in status `rescheduled`.
 
-    One meeting in three is booked in a conversation, which tells the customer in the form's stead.
+    Owners are ids or whole objects. One meeting in three is booked in a conversation, which has the customer
+    in place of the form.
     """
 
     vendor = "oncehub"
-    habits = Habits(
-        replaces_when_moved=False, reports=frozenset({Kind.CANCELLED, Kind.COMPLETED, Kind.NO_SHOW})
+    capabilities = Capabilities(
+        replaces_when_moved=False,
+        reports=frozenset({ChangeKind.CANCELLED, ChangeKind.COMPLETED, ChangeKind.NO_SHOW}),
     )
 
     def settings(self) -> Mapping[str, Any]:
@@ -45,25 +47,26 @@ class OncehubDialect(Dialect):
 
     def webhook(self, change: Change) -> Webhook:
         meeting = change.meeting
+        milliseconds = int(meeting.changed_at.timestamp() * 1000)
         envelope = {
-            "id": f"EVNT-{meeting.number:08d}{change.kind.upper()}{int(meeting.changed_at.timestamp() * 1000):X}",
+            "id": f"EVNT-{meeting.number:08d}{change.kind.upper()}{milliseconds:X}",
             "object": "event",
-            "creation_time": milliseconds(meeting.changed_at),
-            "type": _TYPES[change.kind],
+            "creation_time": format_milliseconds(meeting.changed_at),
+            "type": f"booking.{_STATUSES[change.kind]}",
             "api_version": "v2",
             "data": booking(meeting),
         }
         return Webhook("", orjson.dumps(envelope))
 
-    def headers(self, webhook: Webhook, at: datetime) -> Mapping[str, str]:
-        return sign(self.secret, webhook.body, at)
+    def headers(self, webhook: Webhook, sent_at: datetime) -> Mapping[str, str]:
+        return sign(self.secret, webhook.body, sent_at)
 
     def expected(self, meeting: Meeting) -> Mapping[str, Any]:
-        ended, link = meeting.last is Kind.CANCELLED, _join_url(meeting)
-        own = {"customer_id": contact_id(meeting.customer.number)} if by_conversation(meeting) else {}
-        return own | {
+        ended, link = meeting.last_change is ChangeKind.CANCELLED, _join_url(meeting)
+        customer = {"customer_id": contact_id(meeting.customer.number)} if by_conversation(meeting) else {}
+        return customer | {
             "booking_id": booking_id(meeting.number),
-            "status": _EXPECTED.get(meeting.last, "confirmed"),
+            "status": _EXPECTED_STATUSES.get(meeting.last_change, "confirmed"),
             "starts_at": meeting.starts_at,
             "ends_at": meeting.ends_at,
             "timezone": meeting.customer.timezone,
@@ -72,7 +75,7 @@ class OncehubDialect(Dialect):
             ),
             "service_name": meeting.service.name,
             "staff": [user_id(meeting.host.number)],
-            "location": link or _PLACE,
+            "location": link or _LOCATION,
             "conference_url": link if link.startswith("https:") else None,
             "customer_name": meeting.customer.name,
             "customer_email": meeting.customer.email,
@@ -90,53 +93,53 @@ class OncehubDialect(Dialect):
 
 
 def booking_id(number: int) -> str:
-    """Of a meeting."""
+    """Return the id of a booking by the meeting's number."""
     return f"BKNG-{number:012d}"
 
 
 def user_id(number: int) -> str:
-    """Of a host."""
+    """Return the id of a host."""
     return f"USR-{number:08d}"
 
 
 def calendar_id(number: int) -> str:
-    """Of a service."""
+    """Return the id of a service."""
     return f"BKC-{number:08d}"
 
 
 def contact_id(number: int) -> str:
-    """Of a customer."""
+    """Return the id of a customer."""
     return f"CTC-{number:08d}"
 
 
 def conversation_id(number: int) -> str:
-    """Of the conversation in which a meeting was booked."""
+    """Return the id of the conversation in which a meeting was booked."""
     return f"CVR-{number:08d}"
 
 
 def by_conversation(meeting: Meeting) -> bool:
-    """Whether it was booked in a conversation with a chatbot: then there is no form, and nobody comes along."""
+    """Say whether the meeting was booked with a chatbot, and so has no form and no guests."""
     return not meeting.guests
 
 
 def status(meeting: Meeting) -> str:
-    """OnceHub's word for what became of it."""
-    return _WORDS[meeting.last]
+    """Return OnceHub's word for the meeting's latest change."""
+    return _STATUSES[meeting.last_change]
 
 
 def booking(meeting: Meeting) -> dict[str, Any]:
-    """As webhooks have it."""
+    """Return the booking as webhooks have it."""
     cents = int(meeting.service.price * 100)
-    paid = (
-        {
-            "amount_charged": cents,
-            "currency": meeting.service.currency,
-            "transaction_id": f"ch_{meeting.number}",
-        }
-        if cents
-        else None
-    )
-    why = {"reason": meeting.reason or "", "actioned_by": "customer" if meeting.reason else "", "user_id": ""}
+    payment = {
+        "amount_charged": cents,
+        "currency": meeting.service.currency,
+        "transaction_id": f"ch_{meeting.number}",
+    }
+    reason = {
+        "reason": meeting.reason or "",
+        "actioned_by": "customer" if meeting.reason else "",
+        "user_id": "",
+    }
     host, number = meeting.host, meeting.number
     return {
         "object": "booking",
@@ -145,17 +148,17 @@ def booking(meeting: Meeting) -> dict[str, Any]:
         "subject": meeting.service.name,
         "status": status(meeting),
         "in_trash": False,
-        "creation_time": milliseconds(meeting.created_at),
-        "starting_time": milliseconds(meeting.starts_at),
-        "last_updated_time": milliseconds(meeting.changed_at),
+        "creation_time": format_milliseconds(meeting.created_at),
+        "starting_time": format_milliseconds(meeting.starts_at),
+        "last_updated_time": format_milliseconds(meeting.changed_at),
         "customer_timezone": meeting.customer.timezone,
         "duration_minutes": meeting.service.minutes,
         "owner": _owner(meeting),
         "virtual_conferencing": {"join_url": _join_url(meeting)},
-        "location_description": _PLACE,
+        "location_description": _LOCATION,
         "rescheduled_booking_id": "",
         "cancel_reschedule_url": f"https://book.example.com/change/{number:032x}",
-        "cancel_reschedule_information": why,
+        "cancel_reschedule_information": reason,
         "attendees": [host.email, meeting.customer.email, *meeting.guests],
         "form_submission": None if by_conversation(meeting) else _form(meeting),
         "booking_page": None,
@@ -166,7 +169,7 @@ def booking(meeting: Meeting) -> dict[str, Any]:
             "object": "booking_calendar",
             "name": meeting.service.name,
         },
-        "payment_information": paid,
+        "payment_information": payment if cents else None,
         "external_calendar": {
             "type": _CALENDARS[number % len(_CALENDARS)],
             "name": host.email,
@@ -179,19 +182,19 @@ def booking(meeting: Meeting) -> dict[str, Any]:
 
 
 def conversation(meeting: Meeting) -> dict[str, Any]:
-    """The conversation in which it was booked, whole."""
-    said_at = milliseconds(meeting.created_at)
-    questions = [
-        {"id": f"INT-{place:08d}", "internal_label": "", "question": question, "value": value}
-        for place, question, value in _said(meeting)
+    """Return the conversation in which the meeting was booked, with all of its objects."""
+    created = format_milliseconds(meeting.created_at)
+    answers = [
+        {"id": f"INT-{number:08d}", "internal_label": "", "question": question, "value": value}
+        for number, (question, value) in enumerate(_chat_answers(meeting), 1)
     ]
     return {
         "id": conversation_id(meeting.number),
         "object": "conversation",
-        "creation_time": said_at,
+        "creation_time": created,
         "initiated_by": "contact",
-        "last_updated_time": said_at,
-        "last_interacted_time": said_at,
+        "last_updated_time": created,
+        "last_interacted_time": created,
         "contact": contact(meeting.customer, meeting.created_at, meeting.changed_at),
         "owner": user(meeting.host),
         "status": "closed",
@@ -203,19 +206,19 @@ def conversation(meeting: Meeting) -> dict[str, Any]:
             "url": "https://www.example.com",
         },
         "audience": None,
-        "answers": questions,
+        "answers": answers,
         "bookings": [booking_id(meeting.number)],
     }
 
 
 def contact(person: Person, created: datetime, updated: datetime) -> dict[str, Any]:
-    """A customer. Every other one has a mobile phone only."""
+    """Return a customer; every other one has a mobile phone only."""
     mobile = bool(person.number % 2)
     return {
         "object": "contact",
         "id": contact_id(person.number),
-        "creation_time": milliseconds(created),
-        "last_updated_time": milliseconds(updated),
+        "creation_time": format_milliseconds(created),
+        "last_updated_time": format_milliseconds(updated),
         "last_interacted_time": None,
         "status": None,
         "email": person.email,
@@ -230,44 +233,36 @@ def contact(person: Person, created: datetime, updated: datetime) -> dict[str, A
 
 
 def _join_url(meeting: Meeting) -> str:
-    """A link, a phone number, or nothing."""
+    """Return a link, a phone number, or an empty string."""
     return (f"https://meet.example.com/{meeting.number}", "+1 202 555 0100, PIN 4711", "", "")[
         meeting.number % 4
     ]
 
 
-def _said(meeting: Meeting) -> list[tuple[int, str, str]]:
-    return [(1, "Full name", meeting.customer.name), (2, "Email", meeting.customer.email)]
+def _chat_answers(meeting: Meeting) -> list[tuple[str, str]]:
+    return [("Full name", meeting.customer.name), ("Email", meeting.customer.email)]
 
 
 def _booking_fields(meeting: Meeting) -> list[tuple[str, Any, str]]:
-    """Custom fields of the booking: name, value, and the value as text."""
-    return (
-        [("seats", 3, "3"), ("topics", ["Prices", "Dates"], '["Prices", "Dates"]')]
-        if meeting.number % 7 == 0
-        else []
-    )
+    """Return the custom fields of the booking: name, value, and the value as text."""
+    if meeting.number % 7:
+        return []
+    return [("seats", 3, "3"), ("topics", ["Prices", "Dates"], '["Prices", "Dates"]')]
 
 
 def _expected_answers(meeting: Meeting) -> list[dict[str, str]]:
-    said = (
-        [(question, value) for _, question, value in _said(meeting)]
-        if by_conversation(meeting)
-        else meeting.answers
-    )
-    return [
-        {"question": question, "answer": text}
-        for question, text in (*said, *((name, text) for name, _, text in _booking_fields(meeting)))
-    ]
+    answers = _chat_answers(meeting) if by_conversation(meeting) else meeting.answers
+    fields = [(name, text) for name, _, text in _booking_fields(meeting)]
+    return [{"question": question, "answer": text} for question, text in (*answers, *fields)]
 
 
 def _owner(meeting: Meeting) -> Any:
-    """Both forms have been seen."""
+    """Return the owner as an id or as an object, both of which occur."""
     return user_id(meeting.host.number) if meeting.number % 2 else user(meeting.host)
 
 
 def user(host: Person) -> dict[str, Any]:
-    """A host as an expanded owner."""
+    """Return a host as an expanded owner."""
     return {
         "id": user_id(host.number),
         "object": "user",
@@ -289,6 +284,3 @@ def _form(meeting: Meeting) -> dict[str, Any]:
     }
     fields = [{"name": name, "value": value} for name, value in meeting.answers]
     return form | {"guests": [*meeting.guests], "custom_fields": fields}
-
-
-DIALECT = OncehubDialect

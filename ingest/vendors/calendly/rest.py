@@ -15,7 +15,7 @@ from dlt.sources.helpers.rest_client.paginators import BasePaginator, JSONRespon
 from dlt.sources.rest_api.typing import EndpointResource
 from requests import Response
 
-from ingest.booking import BookingStatus, Stored
+from ingest.booking import BookingStatus, StoredBooking
 from ingest.errors import PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
@@ -145,7 +145,7 @@ class CalendlyRest(Rest[CalendlySettings]):
             raise PayloadError("a scheduled event without a uri")
         return str(entry["uri"])
 
-    def is_unchanged(self, entry: Record, stored: Sequence[Stored]) -> bool:
+    def is_unchanged(self, entry: Record, stored: Sequence[StoredBooking]) -> bool:
         """Compare what an event says about its invitees: how many there are, how many are coming, where, when and with whom."""
         event = read_value(_ListEntry, entry)
         if self.settings.check_no_shows and _has_started(event, self.now()):

@@ -1,4 +1,4 @@
-"""Appointedd's simulated API v1, asked over HTTP, and compared with the world and with the webhooks."""
+"""Appointedd's simulated API v1, called over HTTP, and compared with the world and with the webhooks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,15 +7,24 @@ import httpx
 import orjson
 import pytest
 
-from ingest.simulator.api import load_rest_dialect
-from ingest.simulator.appointedd.api import AppointeddRest
+from ingest.simulator.appointedd.api import AppointeddApi
 from ingest.simulator.appointedd.webhooks import CUSTOMER, object_id, updated_at
 from ingest.simulator.server import RestServer
-from ingest.simulator.world import Kind, Meeting
-from tests.simulator.rest.clinic import LAST, MEETINGS, address, ids, ids_of, listed, v1_of
-from tests.simulator.story import DIALECTS, VENDORS, read
+from ingest.simulator.vendor import load_simulated_vendor
+from ingest.simulator.world import ChangeKind, Meeting
+from tests.simulator.accounts import ACCOUNTS, SIMULATED, candidate_of
+from tests.simulator.rest.appointedd import (
+    ACCOUNT,
+    LATEST,
+    MEETINGS,
+    base_url,
+    ids,
+    ids_of,
+    list_all,
+    open_v1,
+)
 
-TOLD_BY_BOTH = (
+IN_BOTH = (
     "booking_id",
     "version",
     "status",
@@ -27,7 +36,7 @@ TOLD_BY_BOTH = (
     "service_id",
     "staff",
 )
-LOOKED_UP = (
+JOINED = (
     "service_name",
     "staff_name",
     "customer_id",
@@ -44,20 +53,20 @@ def meetings() -> dict[int, Meeting]:
 
 
 @pytest.fixture
-def rest(meetings: dict[int, Meeting]) -> AppointeddRest:
-    return AppointeddRest(DIALECTS["appointedd"], meetings)
+def api(meetings: dict[int, Meeting]) -> AppointeddApi:
+    return AppointeddApi(SIMULATED["appointedd"], meetings)
 
 
 @pytest.fixture
-def server(rest: AppointeddRest) -> Iterator[RestServer]:
-    server = RestServer({"clinic": rest})
+def server(api: AppointeddApi) -> Iterator[RestServer]:
+    server = RestServer({ACCOUNT: api})
     with server.serving():
         yield server
 
 
 @pytest.fixture
-def client(server: RestServer, rest: AppointeddRest) -> Iterator[httpx.Client]:
-    with v1_of(server, rest) as client:
+def client(server: RestServer, api: AppointeddApi) -> Iterator[httpx.Client]:
+    with open_v1(server, api) as client:
         yield client
 
 
@@ -65,26 +74,30 @@ def number_of(record: dict[str, Any]) -> int:
     return int(record["id"].removeprefix("63"), 16)
 
 
-def told(meeting: Meeting) -> str:
+def updated(meeting: Meeting) -> str:
     return updated_at(meeting).isoformat(timespec="milliseconds")
 
 
 def test_it_is_found_by_its_vendors_name() -> None:
-    assert load_rest_dialect("appointedd") is AppointeddRest
+    assert load_simulated_vendor("appointedd").api is AppointeddApi
 
 
 def test_the_servers_address_is_that_of_v1(server: RestServer) -> None:
-    assert server.api_url("clinic") == address(server, "v1")
+    assert server.api_url(ACCOUNT) == base_url(server, "v1")
 
 
 def test_the_story_has_all_that_appointedd_tells_of() -> None:
-    assert {meeting.last for meeting in MEETINGS.values()} == {Kind.CREATED, Kind.MOVED, Kind.CANCELLED}
+    assert {meeting.last_change for meeting in MEETINGS.values()} == {
+        ChangeKind.CREATED,
+        ChangeKind.MOVED,
+        ChangeKind.CANCELLED,
+    }
     assert len(MEETINGS) > 150
 
 
 @pytest.mark.parametrize("limit", [7, 100])
 def test_pages_have_every_booking_once_newest_first(client: httpx.Client, limit: int) -> None:
-    assert ids(listed(client, limit=limit)) == ids_of(list(MEETINGS.values()))
+    assert ids(list_all(client, limit=limit)) == ids_of(list(MEETINGS.values()))
 
 
 @pytest.mark.parametrize("sort_by", ["natural", "created", "updated"])
@@ -92,10 +105,10 @@ def test_pages_have_every_booking_once_newest_first(client: httpx.Client, limit:
 def test_pages_have_every_booking_once_in_any_order(
     client: httpx.Client, sort_by: str, order_by: str
 ) -> None:
-    found = listed(client, limit=30, sort_by=sort_by, order_by=order_by)
-    assert sorted(ids(found)) == sorted(ids_of(list(MEETINGS.values())))
+    records = list_all(client, limit=30, sort_by=sort_by, order_by=order_by)
+    assert sorted(ids(records)) == sorted(ids_of(list(MEETINGS.values())))
     column = "updated" if sort_by == "updated" else "created"
-    moments = [record[column] for record in found]
+    moments = [record[column] for record in records]
     assert moments == sorted(moments, reverse=order_by == "descending")
 
 
@@ -128,49 +141,49 @@ def test_by_nature_paging_goes_on_where_the_next_one_was_deleted(
 def test_sorted_by_change_paging_loses_its_place_when_the_next_one_is_deleted(
     client: httpx.Client, meetings: dict[int, Meeting]
 ) -> None:
-    asked = {"sort_by": "updated", "order_by": "ascending"}
-    cursor = client.get("/bookings", params=asked).json()["next"]
+    params = {"sort_by": "updated", "order_by": "ascending"}
+    cursor = client.get("/bookings", params=params).json()["next"]
     del meetings[number_of({"id": cursor})]
-    assert client.get("/bookings", params={**asked, "start": cursor}).status_code == 400
+    assert client.get("/bookings", params={**params, "start": cursor}).status_code == 400
 
 
 def test_bounds_of_updated_are_in_and_by_what_is_told(client: httpx.Client) -> None:
-    moments = sorted(told(meeting) for meeting in MEETINGS.values())
+    moments = sorted(updated(meeting) for meeting in MEETINGS.values())
     low, high = moments[len(moments) // 3], moments[2 * len(moments) // 3]
-    wanted = [meeting for meeting in MEETINGS.values() if low <= told(meeting) <= high]
-    assert ids(listed(client, updated_after=low, updated_before=high)) == ids_of(wanted)
-    assert {low, high} <= {told(meeting) for meeting in wanted}
+    expected = [meeting for meeting in MEETINGS.values() if low <= updated(meeting) <= high]
+    assert ids(list_all(client, updated_after=low, updated_before=high)) == ids_of(expected)
+    assert {low, high} <= {updated(meeting) for meeting in expected}
 
 
 def test_bounds_of_created_are_in(client: httpx.Client) -> None:
-    records = listed(client)
+    records = list_all(client)
     low, high = records[-20]["created"], records[20]["created"]
-    assert listed(client, created_after=low, created_before=high) == records[20:-19]
+    assert list_all(client, created_after=low, created_before=high) == records[20:-19]
 
 
 def test_statuses_and_customers_choose(client: httpx.Client) -> None:
-    cancelled = [meeting for meeting in MEETINGS.values() if meeting.last is Kind.CANCELLED]
-    assert ids(listed(client, statuses="cancelled")) == ids_of(cancelled)
+    cancelled = [meeting for meeting in MEETINGS.values() if meeting.last_change is ChangeKind.CANCELLED]
+    assert ids(list_all(client, statuses="cancelled")) == ids_of(cancelled)
     assert (
-        len(listed(client, statuses="cancelled,confirmed"))
-        == len(listed(client, statuses=["cancelled", "confirmed"]))
+        len(list_all(client, statuses="cancelled,confirmed"))
+        == len(list_all(client, statuses=["cancelled", "confirmed"]))
         == len(MEETINGS)
     )
-    one = cancelled[0].customer
-    theirs = [meeting for meeting in MEETINGS.values() if meeting.customer == one]
-    assert ids(listed(client, customers=object_id(one.number, CUSTOMER))) == ids_of(theirs)
+    customer = cancelled[0].customer
+    meetings = [meeting for meeting in MEETINGS.values() if meeting.customer == customer]
+    assert ids(list_all(client, customers=object_id(customer.number, CUSTOMER))) == ids_of(meetings)
 
 
 def test_cancelled_bookings_may_be_listed_only_when_asked_for(
-    client: httpx.Client, rest: AppointeddRest
+    client: httpx.Client, api: AppointeddApi
 ) -> None:
-    rest.lists_cancelled = False
-    assert {record["status"] for record in listed(client)} == {"confirmed"}
-    assert {record["status"] for record in listed(client, statuses="cancelled")} == {"cancelled"}
+    api.lists_cancelled = False
+    assert {record["status"] for record in list_all(client)} == {"confirmed"}
+    assert {record["status"] for record in list_all(client, statuses="cancelled")} == {"cancelled"}
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "params",
     [
         {"limit": 0},
         {"limit": 101},
@@ -180,13 +193,13 @@ def test_cancelled_bookings_may_be_listed_only_when_asked_for(
         {"updated_after": "soon"},
     ],
 )
-def test_what_cannot_be_meant_is_refused(client: httpx.Client, asked: dict[str, Any]) -> None:
-    answer = client.get("/bookings", params=asked)
+def test_what_cannot_be_meant_is_refused(client: httpx.Client, params: dict[str, Any]) -> None:
+    answer = client.get("/bookings", params=params)
     assert (answer.status_code, set(answer.json())) == (400, {"message"})
 
 
 def test_one_booking_is_told_as_in_lists(client: httpx.Client) -> None:
-    for record in listed(client)[:20]:
+    for record in list_all(client)[:20]:
         assert client.get(f"/bookings/{record['id']}").json() == {"data": record}
 
 
@@ -197,32 +210,30 @@ def test_a_deleted_or_unknown_booking_is_not_found(
     del meetings[number]
     for gone in (object_id(number), object_id(10**9), "nonsense", "63"):
         assert client.get(f"/bookings/{gone}").status_code == 404
-    assert object_id(number) not in ids(listed(client))
+    assert object_id(number) not in ids(list_all(client))
 
 
 def test_times_have_an_offset_and_whole_seconds_after_a_change(client: httpx.Client) -> None:
-    for record in listed(client):
+    for record in list_all(client):
         meeting = MEETINGS[number_of(record)]
         assert all(record[name].endswith("+00:00") for name in ("start", "end", "created", "updated"))
-        assert (record["updated"] == record["created"]) == (meeting.last is Kind.CREATED)
-        assert record["updated"].endswith(".000+00:00") or meeting.last is Kind.CREATED
+        assert (record["updated"] == record["created"]) == (meeting.last_change is ChangeKind.CREATED)
+        assert record["updated"].endswith(".000+00:00") or meeting.last_change is ChangeKind.CREATED
 
 
 def test_rest_and_webhooks_tell_the_same_of_every_booking(client: httpx.Client) -> None:
-    for record in listed(client):
-        by_rest = VENDORS["appointedd"].booking_of_record(orjson.dumps(record))
+    for record in list_all(client):
+        by_rest = ACCOUNTS["appointedd"].booking_of_record(orjson.dumps(record))
         by_webhook = webhook_of(record)
-        assert [getattr(by_rest, name) for name in TOLD_BY_BOTH] == [
-            getattr(by_webhook, name) for name in TOLD_BY_BOTH
-        ]
+        assert [getattr(by_rest, name) for name in IN_BOTH] == [getattr(by_webhook, name) for name in IN_BOTH]
         assert by_rest.customer_email is None
 
 
 def test_with_what_is_looked_up_in_place_names_are_the_same_too(client: httpx.Client) -> None:
-    services = {entry["id"]: entry for entry in listed(client, "/services")}
-    resources = {entry["id"]: entry for entry in listed(client, "/resources")}
-    profiles = {entry["id"]: entry["profile"] for entry in listed(client, "/customers")}
-    for record in listed(client):
+    services = {entry["id"]: entry for entry in list_all(client, "/services")}
+    resources = {entry["id"]: entry for entry in list_all(client, "/resources")}
+    profiles = {entry["id"]: entry["profile"] for entry in list_all(client, "/customers")}
+    for record in list_all(client):
         parts = [{**part, "profile": profiles[part["customer_id"]]} for part in record["customers"]]
         whole = {
             **record,
@@ -230,33 +241,31 @@ def test_with_what_is_looked_up_in_place_names_are_the_same_too(client: httpx.Cl
             "resource": resources[record["resource"]],
             "customers": parts,
         }
-        by_rest = VENDORS["appointedd"].booking_of_record(orjson.dumps(whole))
+        by_rest = ACCOUNTS["appointedd"].booking_of_record(orjson.dumps(whole))
         by_webhook = webhook_of(record)
-        assert [getattr(by_rest, name) for name in LOOKED_UP] == [
-            getattr(by_webhook, name) for name in LOOKED_UP
-        ]
+        assert [getattr(by_rest, name) for name in JOINED] == [getattr(by_webhook, name) for name in JOINED]
         assert by_rest.customer_phone == MEETINGS[number_of(record)].customer.phone
 
 
 def webhook_of(record: dict[str, Any]) -> Any:
-    change = LAST[number_of(record)]
-    return read(change, change.meeting.changed_at).booking
+    change = LATEST[number_of(record)]
+    return candidate_of(change, change.meeting.changed_at).booking
 
 
 @pytest.mark.parametrize(
     "path", ["/customers", "/services", "/services/categories", "/resources", "/resources/groups"]
 )
 def test_every_other_list_has_its_things_once(client: httpx.Client, path: str) -> None:
-    found = ids(listed(client, path, limit=3))
-    assert found
-    assert len(set(found)) == len(found)
+    records = ids(list_all(client, path, limit=3))
+    assert records
+    assert len(set(records)) == len(records)
 
 
 def test_one_customer_is_told_as_in_lists(client: httpx.Client) -> None:
-    customer = listed(client, "/customers")[3]
+    customer = list_all(client, "/customers")[3]
     assert client.get(f"/customers/{customer['id']}").json() == {"data": customer}
     assert client.get(f"/customers/{object_id(99999, CUSTOMER)}").status_code == 404
-    assert customer in listed(client, "/customers", updated_after=customer["updated"])
+    assert customer in list_all(client, "/customers", updated_after=customer["updated"])
 
 
 @pytest.mark.parametrize("key", [b"", b"wrong", "schlüssel".encode()])

@@ -7,57 +7,61 @@ from typing import cast
 import httpx
 import pytest
 
-from ingest.simulator.calendly.api import CalendlyRest
+from ingest.simulator.calendly.api import CalendlyApi
 from ingest.simulator.calendly.records import ORGANIZATION
-from tests.simulator.rest.asking import Asking, asking, story_of
+from tests.simulator.rest.served import ServedAccount, history_of, served
 
 
-def rest_of(found: Asking) -> CalendlyRest:
-    return cast("CalendlyRest", found.rest)
+def calendly_api(account: ServedAccount) -> CalendlyApi:
+    return cast("CalendlyApi", account.api)
 
 
-def renewed(found: Asking, **instead: str) -> httpx.Response:
+def renewed(account: ServedAccount, **instead: str) -> httpx.Response:
     """The answer to a refresh token, without any other credential."""
-    form = {"grant_type": "refresh_token", **rest_of(found).oauth_settings(), **instead}
-    return httpx.post(f"{found.server.api_url('calendly')}/oauth/token", data=form)
+    form = {"grant_type": "refresh_token", **calendly_api(account).oauth_settings(), **instead}
+    return httpx.post(f"{account.server.api_url('calendly')}/oauth/token", data=form)
 
 
-def me(found: Asking, access_token: str) -> int:
-    return found.client.get("users/me", headers={"Authorization": f"Bearer {access_token}"}).status_code
+def me(account: ServedAccount, access_token: str) -> int:
+    return account.client.get("users/me", headers={"Authorization": f"Bearer {access_token}"}).status_code
 
 
 @pytest.fixture
-def oauth() -> Iterator[Asking]:
-    with asking(story_of("calendly", 3)) as found:
-        yield found
+def oauth() -> Iterator[ServedAccount]:
+    with served(history_of("calendly", 3)) as account:
+        yield account
 
 
-def test_a_refresh_token_gives_an_access_token_and_the_next_refresh_token(oauth: Asking) -> None:
-    first = rest_of(oauth).oauth_settings()["refresh_token"]
-    told = renewed(oauth).json()
-    assert me(oauth, told["access_token"]) == 200
-    assert told["refresh_token"] == rest_of(oauth).oauth_settings()["refresh_token"] != first
-    assert (told["token_type"], told["expires_in"], told["organization"]) == ("Bearer", 7200, ORGANIZATION)
+def test_a_refresh_token_gives_an_access_token_and_the_next_refresh_token(oauth: ServedAccount) -> None:
+    first = calendly_api(oauth).oauth_settings()["refresh_token"]
+    tokens = renewed(oauth).json()
+    assert me(oauth, tokens["access_token"]) == 200
+    assert tokens["refresh_token"] == calendly_api(oauth).oauth_settings()["refresh_token"] != first
+    assert (tokens["token_type"], tokens["expires_in"], tokens["organization"]) == (
+        "Bearer",
+        7200,
+        ORGANIZATION,
+    )
 
 
-def test_access_tokens_can_be_ended_early_and_the_next_is_good(oauth: Asking) -> None:
+def test_access_tokens_can_be_ended_early_and_the_next_is_good(oauth: ServedAccount) -> None:
     early = renewed(oauth).json()["access_token"]
-    rest_of(oauth).tokens.expire()
+    calendly_api(oauth).tokens.expire()
     assert (me(oauth, early), me(oauth, renewed(oauth).json()["access_token"])) == (401, 200)
 
 
-def test_a_refresh_token_is_good_once(oauth: Asking) -> None:
-    first = rest_of(oauth).oauth_settings()["refresh_token"]
+def test_a_refresh_token_is_good_once(oauth: ServedAccount) -> None:
+    first = calendly_api(oauth).oauth_settings()["refresh_token"]
     second = renewed(oauth).json()["refresh_token"]
     again = renewed(oauth, refresh_token=first)
     assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
     assert renewed(oauth, refresh_token=second).status_code == 200
 
 
-def test_an_access_token_is_good_until_its_time_is_over(oauth: Asking) -> None:
+def test_an_access_token_is_good_until_its_time_is_over(oauth: ServedAccount) -> None:
     tokens = [renewed(oauth).json()["access_token"] for _ in range(2)]
     assert [me(oauth, token) for token in tokens] == [200, 200]
-    rest_of(oauth).tokens.seconds = 0
+    calendly_api(oauth).tokens.seconds = 0
     assert [me(oauth, token) for token in tokens] == [401, 401]
     assert oauth.get("users/me"), "a personal access token lasts"
 
@@ -73,7 +77,7 @@ def test_an_access_token_is_good_until_its_time_is_over(oauth: Asking) -> None:
     ],
 )
 def test_oauth_refuses_in_its_own_words_and_uses_nothing_up(
-    oauth: Asking, instead: dict[str, str], status: int, error: str
+    oauth: ServedAccount, instead: dict[str, str], status: int, error: str
 ) -> None:
     refused = renewed(oauth, **instead)
     assert (refused.status_code, refused.json()["error"], set(refused.json())) == (
@@ -84,12 +88,12 @@ def test_oauth_refuses_in_its_own_words_and_uses_nothing_up(
     assert renewed(oauth).status_code == 200
 
 
-def test_more_than_eight_tokens_a_minute_are_too_many(oauth: Asking) -> None:
+def test_more_than_eight_tokens_a_minute_are_too_many(oauth: ServedAccount) -> None:
     answers = [renewed(oauth) for _ in range(9)]
     assert [answer.status_code for answer in answers] == [200] * 8 + [429]
     assert 0 < int(answers[-1].headers["X-RateLimit-Reset"]) <= timedelta(minutes=1).total_seconds()
 
 
-def test_tokens_are_made_by_posts_alone(oauth: Asking) -> None:
+def test_tokens_are_made_by_posts_alone(oauth: ServedAccount) -> None:
     assert oauth.client.get("oauth/token", headers={"Authorization": ""}).status_code == 401
     assert oauth.client.get("oauth/token").status_code == 404

@@ -8,12 +8,18 @@ import orjson
 import pytest
 
 from ingest.errors import VerificationError
-from ingest.simulator.calendly.api import CalendlyRest
+from ingest.simulator.calendly.api import CalendlyApi
 from ingest.simulator.calendly.webhooks import API, user_uri
-from ingest.simulator.world import Kind
-from tests.simulator.rest.asking import Asking
-from tests.simulator.rest.subscribing import a_change, event_read, kept_by, reached, story, subscribing
-from tests.simulator.story import DIALECTS
+from ingest.simulator.world import ChangeKind
+from tests.simulator.accounts import SIMULATED
+from tests.simulator.rest.served import ServedAccount
+from tests.simulator.rest.subscribers import (
+    cached_history,
+    parsed_event_type,
+    recipient_urls,
+    served_without_subscriptions,
+    subscriptions_of,
+)
 
 OWN = f"{API}/organizations/OR00000000000001"
 OTHER = f"{API}/organizations/OR00000000000002"
@@ -33,27 +39,27 @@ ASKED: dict[str, Any] = {
 
 
 @pytest.fixture
-def calendly() -> Iterator[Asking]:
-    with subscribing("calendly") as found:
-        yield found
+def calendly() -> Iterator[ServedAccount]:
+    with served_without_subscriptions("calendly") as account:
+        yield account
 
 
-def create(found: Asking, **fields: Any) -> httpx.Response:
+def create(account: ServedAccount, **fields: Any) -> httpx.Response:
     """None leaves a field out."""
     asked = {name: value for name, value in (ASKED | fields).items() if value is not None}
-    return found.client.post("webhook_subscriptions", json=asked)
+    return account.client.post("webhook_subscriptions", json=asked)
 
 
-def created(found: Asking, **fields: Any) -> dict[str, Any]:
-    response = create(found, **fields)
+def created(account: ServedAccount, **fields: Any) -> dict[str, Any]:
+    response = create(account, **fields)
     assert response.status_code == 201, response.text
     resource: dict[str, Any] = response.json()["resource"]
     return resource
 
 
-def listed(found: Asking, **params: Any) -> list[str]:
+def listed(account: ServedAccount, **params: Any) -> list[str]:
     """The URLs."""
-    page = found.get("webhook_subscriptions", organization=OWN, **{"scope": "organization", **params})
+    page = account.get("webhook_subscriptions", organization=OWN, **{"scope": "organization", **params})
     return [subscription["callback_url"] for subscription in page["collection"]]
 
 
@@ -61,7 +67,7 @@ def path_of(resource: dict[str, Any]) -> str:
     return "webhook_subscriptions/" + str(resource["uri"].rpartition("/")[2])
 
 
-def test_what_is_made_is_told_but_for_its_key(calendly: Asking) -> None:
+def test_what_is_made_is_told_but_for_its_key(calendly: ServedAccount) -> None:
     response = create(calendly)
     resource = response.json()["resource"]
     assert (response.status_code, response.headers["Location"]) == (201, resource["uri"])
@@ -112,45 +118,45 @@ def test_what_is_made_is_told_but_for_its_key(calendly: Asking) -> None:
     ],
 )
 def test_every_field_that_is_wrong_is_named(
-    calendly: Asking, fields: dict[str, Any], named: set[str]
+    calendly: ServedAccount, fields: dict[str, Any], named: set[str]
 ) -> None:
     response = create(calendly, **fields)
     assert (response.status_code, response.json()["title"]) == (400, "Invalid Argument")
     assert {detail["parameter"] for detail in response.json()["details"]} == named
-    assert (listed(calendly), kept_by(calendly.rest).created) == ([], 0)
+    assert (listed(calendly), subscriptions_of(calendly.api).created) == ([], 0)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"])
-def test_a_body_that_is_no_object_is_refused(calendly: Asking, body: bytes) -> None:
+def test_a_body_that_is_no_object_is_refused(calendly: ServedAccount, body: bytes) -> None:
     response = calendly.client.post(
         "webhook_subscriptions", content=body, headers={"Content-Type": "application/json"}
     )
     assert (response.status_code, response.json()["title"]) == (400, "Invalid Argument")
 
 
-def test_only_an_organization_hears_of_routing_forms(calendly: Asking) -> None:
+def test_only_an_organization_hears_of_routing_forms(calendly: ServedAccount) -> None:
     events = ["routing_form_submission.created"]
     response = create(calendly, events=events, scope="user", user=OWNER)
     assert [detail["parameter"] for detail in response.json()["details"]] == ["events"]
     assert created(calendly, events=events)["events"] == events
 
 
-def test_only_a_user_hears_of_meeting_recaps(calendly: Asking) -> None:
+def test_only_a_user_hears_of_meeting_recaps(calendly: ServedAccount) -> None:
     events = ["invitee.created", "meeting_recap.created"]
     response = create(calendly, events=events)
     assert [detail["parameter"] for detail in response.json()["details"]] == ["events"]
     assert created(calendly, events=events, scope="user", user=OWNER)["events"] == events
 
 
-def test_another_organization_is_not_the_tokens(calendly: Asking) -> None:
+def test_another_organization_is_not_the_tokens(calendly: ServedAccount) -> None:
     response = create(calendly, organization=OTHER)
     assert (response.status_code, response.json()["title"]) == (403, "Permission Denied")
 
 
-def test_a_url_is_taken_once_also_by_a_disabled_one(calendly: Asking) -> None:
+def test_a_url_is_taken_once_also_by_a_disabled_one(calendly: ServedAccount) -> None:
     first = created(calendly)
     again = [create(calendly, scope="user", user=OWNER)]
-    kept_by(calendly.rest).disable(URL)
+    subscriptions_of(calendly.api).disable(URL)
     again.append(create(calendly))
     assert [(response.status_code, response.json()["title"]) for response in again] == [
         (409, "Already Exists")
@@ -158,16 +164,16 @@ def test_a_url_is_taken_once_also_by_a_disabled_one(calendly: Asking) -> None:
     assert again[0].json()["message"] == "Hook with this url already exists"
     assert calendly.client.delete(path_of(first)).status_code == 204
     assert created(calendly)["uri"] != first["uri"]
-    assert kept_by(calendly.rest).created == 2
+    assert subscriptions_of(calendly.api).created == 2
 
 
-def test_the_same_url_with_a_query_is_another(calendly: Asking) -> None:
+def test_the_same_url_with_a_query_is_another(calendly: ServedAccount) -> None:
     created(calendly)
     created(calendly, url=f"{URL}?2")
     assert listed(calendly) == [URL, f"{URL}?2"]
 
 
-def test_what_was_deleted_is_gone(calendly: Asking) -> None:
+def test_what_was_deleted_is_gone(calendly: ServedAccount) -> None:
     path = path_of(created(calendly))
     response = calendly.client.delete(path)
     assert (response.status_code, response.content) == (204, b"")
@@ -176,19 +182,19 @@ def test_what_was_deleted_is_gone(calendly: Asking) -> None:
 
 
 @pytest.mark.parametrize("name", ["WS99999999999999", "nonsense", "WS1"])
-def test_an_unknown_one_is_not_found(calendly: Asking, name: str) -> None:
+def test_an_unknown_one_is_not_found(calendly: ServedAccount, name: str) -> None:
     response = calendly.client.delete(f"webhook_subscriptions/{name}")
     assert (response.status_code, response.json()["title"]) == (404, "Resource Not Found")
 
 
-def test_none_can_be_changed(calendly: Asking) -> None:
+def test_none_can_be_changed(calendly: ServedAccount) -> None:
     path = path_of(created(calendly))
     assert [
         calendly.client.request(method, path, json=ASKED).status_code for method in ("PUT", "PATCH", "POST")
     ] == [404] * 3
 
 
-def test_a_list_is_of_one_scope(calendly: Asking) -> None:
+def test_a_list_is_of_one_scope(calendly: ServedAccount) -> None:
     created(calendly)
     created(calendly, url=f"{URL}?owner", scope="user", user=OWNER)
     created(calendly, url=f"{URL}?other", scope="user", user=f"{API}/users/US00000000000002")
@@ -198,9 +204,9 @@ def test_a_list_is_of_one_scope(calendly: Asking) -> None:
     assert listed(calendly, scope="group", group=GROUP) == [f"{URL}?group"]
 
 
-def test_who_is_no_admin_has_only_their_own(calendly: Asking) -> None:
-    assert isinstance(calendly.rest, CalendlyRest)
-    calendly.rest.subscriptions.is_admin = False
+def test_who_is_no_admin_has_only_their_own(calendly: ServedAccount) -> None:
+    assert isinstance(calendly.api, CalendlyApi)
+    calendly.api.subscriptions.is_admin = False
     refused = [create(calendly), create(calendly, scope="group", group=GROUP)]
     refused.append(
         calendly.client.get("webhook_subscriptions", params={"organization": OWN, "scope": "organization"})
@@ -215,12 +221,12 @@ def test_who_is_no_admin_has_only_their_own(calendly: Asking) -> None:
 @pytest.mark.parametrize(
     "params", [{}, {"organization": OWN}, {"scope": "organization"}, {"organization": OWN, "scope": "user"}]
 )
-def test_a_list_must_be_told_whose(calendly: Asking, params: dict[str, str]) -> None:
+def test_a_list_must_be_told_whose(calendly: ServedAccount, params: dict[str, str]) -> None:
     assert calendly.client.get("webhook_subscriptions", params=params).status_code == 400
 
 
 @pytest.mark.parametrize("sort", ["created_at:asc", "created_at:desc"])
-def test_a_list_has_pages_in_either_order(calendly: Asking, sort: str) -> None:
+def test_a_list_has_pages_in_either_order(calendly: ServedAccount, sort: str) -> None:
     urls = [created(calendly, url=f"{URL}?{number}")["callback_url"] for number in range(5)]
     params: dict[str, Any] = {"organization": OWN, "scope": "organization", "count": 2, "sort": sort}
     found = []
@@ -231,62 +237,64 @@ def test_a_list_has_pages_in_either_order(calendly: Asking, sort: str) -> None:
     assert found == (urls if sort.endswith("asc") else urls[::-1])
 
 
-def test_a_disabled_one_says_so_and_gets_nothing(calendly: Asking) -> None:
-    path, change = path_of(created(calendly)), a_change(story("calendly", 60), Kind.CREATED)
-    assert reached(calendly.rest, change) == [URL]
-    kept_by(calendly.rest).disable(URL)
+def test_a_disabled_one_says_so_and_gets_nothing(calendly: ServedAccount) -> None:
+    path, change = path_of(created(calendly)), cached_history("calendly", 60).first(ChangeKind.CREATED)
+    assert recipient_urls(calendly.api, change) == [URL]
+    subscriptions_of(calendly.api).disable(URL)
     told = calendly.get(path)["resource"]
     assert told["state"] == "disabled"
     assert told["retry_started_at"] < told["updated_at"]
-    assert reached(calendly.rest, change) == []
+    assert recipient_urls(calendly.api, change) == []
     with pytest.raises(LookupError):
-        kept_by(calendly.rest).disable(URL)
+        subscriptions_of(calendly.api).disable(URL)
 
 
-def test_each_gets_what_it_asked_for(calendly: Asking) -> None:
+def test_each_gets_what_it_asked_for(calendly: ServedAccount) -> None:
     created(calendly, url=f"{URL}?created", events=["invitee.created"])
     created(calendly, url=f"{URL}?canceled", events=["invitee.canceled"])
-    kept_by(calendly.rest).add("https://other.example.org", BOOKINGS)
-    told = story("calendly", 200)
-    assert reached(calendly.rest, a_change(told, Kind.CREATED)) == [
+    subscriptions_of(calendly.api).add("https://other.example.org", BOOKINGS)
+    history = cached_history("calendly", 200)
+    assert recipient_urls(calendly.api, history.first(ChangeKind.CREATED)) == [
         f"{URL}?created",
         "https://other.example.org",
     ]
-    assert reached(calendly.rest, a_change(told, Kind.CANCELLED)) == [
+    assert recipient_urls(calendly.api, history.first(ChangeKind.CANCELLED)) == [
         f"{URL}?canceled",
         "https://other.example.org",
     ]
-    assert reached(calendly.rest, a_change(told, Kind.NO_SHOW)) == []
-    assert [recipient.url for recipient in calendly.rest.recipients("invitee.created")] == [
+    assert recipient_urls(calendly.api, history.first(ChangeKind.NO_SHOW)) == []
+    assert [recipient.url for recipient in calendly.api.recipients("invitee.created")] == [
         f"{URL}?created",
         "https://other.example.org",
     ]
 
 
-def test_a_users_is_of_their_meetings_alone(calendly: Asking) -> None:
-    told = story("calendly", 200)
-    host = a_change(told, Kind.CREATED).meeting.host
+def test_a_users_is_of_their_meetings_alone(calendly: ServedAccount) -> None:
+    history = cached_history("calendly", 200)
+    host = history.first(ChangeKind.CREATED).meeting.host
     created(calendly, scope="user", user=user_uri(host))
-    made = [change for change in told.changes if change.kind is Kind.CREATED]
-    heard = [change.meeting.host for change in made if reached(calendly.rest, change)]
-    assert set(heard) == {host}
-    assert len(heard) == [change.meeting.host for change in made].count(host) < len(made)
+    created_changes = [change for change in history.changes if change.kind is ChangeKind.CREATED]
+    hosts = [change.meeting.host for change in created_changes if recipient_urls(calendly.api, change)]
+    assert set(hosts) == {host}
+    assert (
+        len(hosts) == [change.meeting.host for change in created_changes].count(host) < len(created_changes)
+    )
 
 
-def test_a_webhook_is_signed_with_the_key_of_its_subscription(calendly: Asking) -> None:
-    change = a_change(story("calendly", 60), Kind.CREATED)
+def test_a_webhook_is_signed_with_the_key_of_its_subscription(calendly: ServedAccount) -> None:
+    change = cached_history("calendly", 60).first(ChangeKind.CREATED)
     created(calendly)
-    assert event_read(calendly.rest, change, PUBLIC, KEY) == "calendly.invitee.created"
+    assert parsed_event_type(calendly.api, change, PUBLIC, KEY) == "calendly.invitee.created"
     with pytest.raises(VerificationError):
-        event_read(calendly.rest, change, PUBLIC, DIALECTS["calendly"].secret)
+        parsed_event_type(calendly.api, change, PUBLIC, SIMULATED["calendly"].secret)
 
 
-def test_without_a_key_nobody_knows_what_it_is_signed_with(calendly: Asking) -> None:
+def test_without_a_key_nobody_knows_what_it_is_signed_with(calendly: ServedAccount) -> None:
     created(calendly, signing_key=None)
     created(calendly, signing_key=None, url=f"{URL}?2")
-    first, second = calendly.rest.recipients("invitee.created")
+    first, second = calendly.api.recipients("invitee.created")
     assert first.secret != second.secret
-    assert DIALECTS["calendly"].secret not in {first.secret, second.secret}
+    assert SIMULATED["calendly"].secret not in {first.secret, second.secret}
     assert (
         first.secret
         not in orjson.dumps(
@@ -295,13 +303,13 @@ def test_without_a_key_nobody_knows_what_it_is_signed_with(calendly: Asking) -> 
     )
 
 
-def test_an_apps_key_is_one_whatever_it_asks_for(calendly: Asking) -> None:
-    assert isinstance(calendly.rest, CalendlyRest)
-    grant = {"grant_type": "refresh_token", **calendly.rest.oauth_settings()}
+def test_an_apps_key_is_one_whatever_it_asks_for(calendly: ServedAccount) -> None:
+    assert isinstance(calendly.api, CalendlyApi)
+    grant = {"grant_type": "refresh_token", **calendly.api.oauth_settings()}
     token = calendly.client.post("oauth/token", data=grant).json()["access_token"]
     calendly.client.headers["Authorization"] = f"Bearer {token}"
     created(calendly)
     created(calendly, signing_key=None, url=f"{URL}?2")
-    assert {recipient.secret for recipient in calendly.rest.recipients("invitee.created")} == {
-        DIALECTS["calendly"].secret
+    assert {recipient.secret for recipient in calendly.api.recipients("invitee.created")} == {
+        SIMULATED["calendly"].secret
     }

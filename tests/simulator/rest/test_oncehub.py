@@ -1,4 +1,4 @@
-"""OnceHub's simulated REST side, asked over HTTP as its documentation says, and compared with the world and with the webhooks."""
+"""OnceHub's simulated REST side, params over HTTP as its documentation says, and compared with the world and with the webhooks."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -9,21 +9,22 @@ import orjson
 import pytest
 
 from ingest.booking import COLUMNS
-from ingest.simulator.api import Allowed, load_rest_dialect
-from ingest.simulator.oncehub.api import OncehubRest
+from ingest.simulator.api import RateLimit
+from ingest.simulator.oncehub.api import OncehubApi
 from ingest.simulator.oncehub.webhooks import booking_id, user_id
 from ingest.simulator.server import RestServer
-from ingest.simulator.world import Change, Kind, Meeting
-from tests.simulator.story import DIALECTS, VENDORS, live, new_world, read
+from ingest.simulator.vendor import load_simulated_vendor
+from ingest.simulator.world import Change, ChangeKind, Meeting
+from tests.simulator.accounts import ACCOUNTS, SIMULATED, advance, candidate_of, new_world
 
 A_MILLISECOND = timedelta(milliseconds=1)
 CHANGES = [
     change
-    for change in live(new_world(11), [timedelta(minutes=4, microseconds=700_137)] * 1200)
+    for change in advance(new_world(11), [timedelta(minutes=4, microseconds=700_137)] * 1200)
     if change.account == "oncehub"
 ]
-LAST: dict[int, Change] = {change.meeting.number: change for change in CHANGES}
-MEETINGS: dict[int, Meeting] = {number: change.meeting for number, change in LAST.items()}
+LATEST: dict[int, Change] = {change.meeting.number: change for change in CHANGES}
+MEETINGS: dict[int, Meeting] = {number: change.meeting for number, change in LATEST.items()}
 
 
 @pytest.fixture
@@ -32,34 +33,34 @@ def meetings() -> dict[int, Meeting]:
 
 
 @pytest.fixture
-def rest(meetings: dict[int, Meeting]) -> OncehubRest:
-    return OncehubRest(DIALECTS["oncehub"], meetings)
+def api(meetings: dict[int, Meeting]) -> OncehubApi:
+    return OncehubApi(SIMULATED["oncehub"], meetings)
 
 
 @pytest.fixture
-def client(rest: OncehubRest) -> Iterator[httpx.Client]:
-    server = RestServer({"sales": rest})
-    with server.serving(), client_of(server, rest) as client:
+def client(api: OncehubApi) -> Iterator[httpx.Client]:
+    server = RestServer({"sales": api})
+    with server.serving(), client_of(server, api) as client:
         yield client
 
 
-def client_of(server: RestServer, rest: OncehubRest) -> httpx.Client:
-    return httpx.Client(base_url=server.api_url("sales"), headers={"API-Key": rest.settings()["api_key"]})
+def client_of(server: RestServer, api: OncehubApi) -> httpx.Client:
+    return httpx.Client(base_url=server.api_url("sales"), headers={"API-Key": api.settings()["api_key"]})
 
 
-def listed(client: httpx.Client, path: str = "/bookings", **asked: Any) -> list[dict[str, Any]]:
+def list_all(client: httpx.Client, path: str = "/bookings", **params: Any) -> list[dict[str, Any]]:
     """All pages, by ids and `has_more`."""
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     while True:
-        page = client.get(path, params={"limit": 100, **asked}).raise_for_status().json()
-        found += page["data"]
+        page = client.get(path, params={"limit": 100, **params}).raise_for_status().json()
+        records += page["data"]
         if not page["has_more"]:
-            return found
-        asked["after"] = page["data"][-1]["id"]
+            return records
+        params["after"] = page["data"][-1]["id"]
 
 
-def ids(found: list[dict[str, Any]]) -> list[str]:
-    return [entry["id"] for entry in found]
+def ids(records: list[dict[str, Any]]) -> list[str]:
+    return [entry["id"] for entry in records]
 
 
 def ids_of(meetings: list[Meeting]) -> list[str]:
@@ -70,7 +71,7 @@ def ids_of(meetings: list[Meeting]) -> list[str]:
     ]
 
 
-def told(moment: datetime) -> datetime:
+def cut_to_millisecond(moment: datetime) -> datetime:
     """Cut to the millisecond."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
@@ -79,8 +80,8 @@ def iso(moment: Any) -> str:
     return str(moment.isoformat())
 
 
-def refusal(client: httpx.Client, path: str = "/bookings", **asked: Any) -> tuple[int, str, str | None]:
-    answer = client.get(path, params=asked)
+def refusal(client: httpx.Client, path: str = "/bookings", **params: Any) -> tuple[int, str, str | None]:
+    answer = client.get(path, params=params)
     body = answer.json()
     assert set(body) <= {"type", "message", "param"}
     assert body["type"] == "invalid_request_error"
@@ -88,17 +89,17 @@ def refusal(client: httpx.Client, path: str = "/bookings", **asked: Any) -> tupl
 
 
 def test_it_is_found_by_its_vendors_name() -> None:
-    assert load_rest_dialect("oncehub") is OncehubRest
+    assert load_simulated_vendor("oncehub").api is OncehubApi
 
 
 def test_the_story_has_all_that_can_become_of_a_meeting() -> None:
-    assert {meeting.last for meeting in MEETINGS.values()} == set(Kind) - {Kind.REPLACED}
+    assert {meeting.last_change for meeting in MEETINGS.values()} == set(ChangeKind) - {ChangeKind.REPLACED}
     assert len(MEETINGS) > 150
 
 
 @pytest.mark.parametrize("limit", [7, 100])
 def test_pages_have_every_booking_once_newest_first(client: httpx.Client, limit: int) -> None:
-    assert ids(listed(client, limit=limit)) == ids_of(list(MEETINGS.values()))
+    assert ids(list_all(client, limit=limit)) == ids_of(list(MEETINGS.values()))
 
 
 def test_ten_are_on_a_page_unless_told(client: httpx.Client) -> None:
@@ -135,9 +136,9 @@ def test_a_link_leads_nowhere_without_the_version_and_has_no_filter(client: http
 
 
 def test_older_answers_have_only_links_to_say_that_there_is_more(
-    client: httpx.Client, rest: OncehubRest
+    client: httpx.Client, api: OncehubApi
 ) -> None:
-    rest.tells_more = False
+    api.lists_have_more = False
     answer = client.get("/bookings", params={"limit": 5})
     assert "has_more" not in answer.json()
     assert "next" in answer.links
@@ -152,7 +153,7 @@ def test_paging_goes_on_where_the_last_of_a_page_was_deleted(
 ) -> None:
     first = client.get("/bookings").json()["data"]
     del meetings[int(first[-1]["id"].removeprefix("BKNG-"))]
-    rest_of_it = listed(client, after=first[-1]["id"])
+    rest_of_it = list_all(client, after=first[-1]["id"])
     assert ids(first + rest_of_it) == ids_of(list(MEETINGS.values()))
 
 
@@ -163,31 +164,37 @@ def test_paging_goes_on_where_the_last_of_a_page_was_deleted(
 def test_bounds_are_strict_and_by_the_milliseconds_that_are_told(
     client: httpx.Client, name: str, column: str
 ) -> None:
-    moments = sorted({told(getattr(meeting, column)) for meeting in MEETINGS.values()})
+    moments = sorted({cut_to_millisecond(getattr(meeting, column)) for meeting in MEETINGS.values()})
     low, high = moments[len(moments) // 3], moments[2 * len(moments) // 3]
-    wanted = [meeting for meeting in MEETINGS.values() if low < told(getattr(meeting, column)) < high]
-    assert ids(listed(client, **{f"{name}.gt": iso(low), f"{name}.lt": iso(high)})) == ids_of(wanted)
-    wider = [meeting for meeting in MEETINGS.values() if low <= told(getattr(meeting, column)) <= high]
+    expected = [
+        meeting for meeting in MEETINGS.values() if low < cut_to_millisecond(getattr(meeting, column)) < high
+    ]
+    assert ids(list_all(client, **{f"{name}.gt": iso(low), f"{name}.lt": iso(high)})) == ids_of(expected)
+    wider = [
+        meeting
+        for meeting in MEETINGS.values()
+        if low <= cut_to_millisecond(getattr(meeting, column)) <= high
+    ]
     assert ids(
-        listed(client, **{f"{name}.gt": iso(low - A_MILLISECOND), f"{name}.lt": iso(high + A_MILLISECOND)})
+        list_all(client, **{f"{name}.gt": iso(low - A_MILLISECOND), f"{name}.lt": iso(high + A_MILLISECOND)})
     ) == ids_of(wider)
-    assert len(wider) > len(wanted) > 10
+    assert len(wider) > len(expected) > 10
 
 
 def test_a_bound_in_the_far_future_leaves_nothing(client: httpx.Client) -> None:
-    assert listed(client, **{"last_updated_time.gt": "2099-01-01"}) == []
+    assert list_all(client, **{"last_updated_time.gt": "2099-01-01"}) == []
 
 
 def test_words_choose_too(client: httpx.Client) -> None:
-    cancelled = [meeting for meeting in MEETINGS.values() if meeting.last is Kind.CANCELLED]
-    assert ids(listed(client, status="canceled")) == ids_of(cancelled)
+    cancelled = [meeting for meeting in MEETINGS.values() if meeting.last_change is ChangeKind.CANCELLED]
+    assert ids(list_all(client, status="canceled")) == ids_of(cancelled)
     hers = [meeting for meeting in cancelled if meeting.host.number == 2]
-    assert ids(listed(client, status="canceled", owner=user_id(2))) == ids_of(hers)
+    assert ids(list_all(client, status="canceled", owner=user_id(2))) == ids_of(hers)
     assert hers
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("params", "error"),
     [
         ({"last_updated_time.gt": "soon"}, (400, "Invalid date: soon", "last_updated_time.gt")),
         (
@@ -209,13 +216,13 @@ def test_words_choose_too(client: httpx.Client) -> None:
     ],
 )
 def test_what_cannot_be_meant_is_refused(
-    client: httpx.Client, asked: dict[str, str], told: tuple[int, str, str | None]
+    client: httpx.Client, params: dict[str, str], error: tuple[int, str, str | None]
 ) -> None:
-    assert refusal(client, **asked) == told
+    assert refusal(client, **params) == error
 
 
 def test_one_booking_is_told_as_in_lists(client: httpx.Client) -> None:
-    for record in listed(client)[:20]:
+    for record in list_all(client)[:20]:
         assert client.get(f"/bookings/{record['id']}").json() == record
 
 
@@ -227,10 +234,10 @@ def test_an_unknown_booking_is_not_found(client: httpx.Client, unknown: str) -> 
 def test_a_deleted_booking_is_in_no_list_and_by_its_id_only_said_to_be_deleted(
     client: httpx.Client, meetings: dict[int, Meeting]
 ) -> None:
-    listed(client)
+    list_all(client)
     number = min(meetings)
     del meetings[number]
-    assert booking_id(number) not in ids(listed(client))
+    assert booking_id(number) not in ids(list_all(client))
     assert client.get(f"/bookings/{booking_id(number)}").json() == {
         "id": booking_id(number),
         "object": "booking",
@@ -238,10 +245,10 @@ def test_a_deleted_booking_is_in_no_list_and_by_its_id_only_said_to_be_deleted(
     }
 
 
-def test_other_things_are_ids_until_expanded(client: httpx.Client, rest: OncehubRest) -> None:
+def test_other_things_are_ids_until_expanded(client: httpx.Client, api: OncehubApi) -> None:
     plain = client.get("/bookings").json()["data"]
     for prefix in ("", "data."):
-        rest.prefix = prefix
+        api.prefix = prefix
         whole = client.get(
             "/bookings", params={"expand": f"{prefix}owner,{prefix}contact,{prefix}conversation"}
         ).json()["data"]
@@ -255,19 +262,19 @@ def test_other_things_are_ids_until_expanded(client: httpx.Client, rest: Oncehub
     )
 
 
-def test_what_lists_may_expand_may_be_less(client: httpx.Client, rest: OncehubRest) -> None:
-    rest.expandable = frozenset({"owner"})
+def test_what_lists_may_expand_may_be_less(client: httpx.Client, api: OncehubApi) -> None:
+    api.expandable = frozenset({"owner"})
     assert refusal(client, expand="owner,contact") == (
         400,
         "This property cannot be expanded: contact",
         "expand",
     )
-    rest.prefix = "data."
+    api.prefix = "data."
     assert refusal(client, expand="owner") == (400, "This property cannot be expanded: owner", "expand")
 
 
 def test_records_have_milliseconds_and_what_only_rest_tells(client: httpx.Client) -> None:
-    for record in listed(client):
+    for record in list_all(client):
         for name in ("creation_time", "starting_time", "last_updated_time"):
             assert len(record[name]) == len("2026-06-10T06:30:00.000Z")
         assert {"contact", "utm_params", "ics_url", "cancel_url"} <= set(record)
@@ -275,7 +282,7 @@ def test_records_have_milliseconds_and_what_only_rest_tells(client: httpx.Client
 
 
 def test_a_booking_of_a_conversation_has_no_form(client: httpx.Client) -> None:
-    records = listed(client)
+    records = list_all(client)
     assert {record["form_submission"] is None for record in records} == {True, False}
     assert all(
         (record["form_submission"] is None) == (record["conversation"] is not None) for record in records
@@ -283,11 +290,11 @@ def test_a_booking_of_a_conversation_has_no_form(client: httpx.Client) -> None:
 
 
 def test_rest_and_webhooks_tell_the_same_of_every_booking_where_both_tell(client: httpx.Client) -> None:
-    account = VENDORS["oncehub"]
-    for record in listed(client, expand="contact,conversation"):
-        change = LAST[int(record["id"].removeprefix("BKNG-"))]
+    account = ACCOUNTS["oncehub"]
+    for record in list_all(client, expand="contact,conversation"):
+        change = LATEST[int(record["id"].removeprefix("BKNG-"))]
         by_rest = account.booking_of_record(orjson.dumps(record))
-        by_webhook = read(change, change.meeting.changed_at).booking
+        by_webhook = candidate_of(change, change.meeting.changed_at).booking
         both = set(COLUMNS) - by_rest.untold - by_webhook.untold
         assert {name: getattr(by_rest, name) for name in both} == {
             name: getattr(by_webhook, name) for name in both
@@ -297,8 +304,8 @@ def test_rest_and_webhooks_tell_the_same_of_every_booking_where_both_tell(client
 
 
 def test_an_expanded_owner_has_the_name_that_webhooks_tell(client: httpx.Client) -> None:
-    for record in listed(client, expand="owner"):
-        booking = VENDORS["oncehub"].booking_of_record(orjson.dumps(record))
+    for record in list_all(client, expand="owner"):
+        booking = ACCOUNTS["oncehub"].booking_of_record(orjson.dumps(record))
         assert booking.staff_name == MEETINGS[int(record["id"].removeprefix("BKNG-"))].host.name
 
 
@@ -316,30 +323,30 @@ def test_an_expanded_owner_has_the_name_that_webhooks_tell(client: httpx.Client)
     ],
 )
 def test_every_other_list_has_its_things_once(client: httpx.Client, name: str) -> None:
-    found = ids(listed(client, f"/{name}", limit=3))
-    assert found
-    assert len(set(found)) == len(found)
+    records = ids(list_all(client, f"/{name}", limit=3))
+    assert records
+    assert len(set(records)) == len(records)
 
 
 def test_everybody_in_a_booking_can_be_looked_up(client: httpx.Client) -> None:
-    records = listed(client)
-    assert {record["owner"] for record in records} == set(ids(listed(client, "/users")))
-    assert {record["contact"] for record in records} == set(ids(listed(client, "/contacts")))
+    records = list_all(client)
+    assert {record["owner"] for record in records} == set(ids(list_all(client, "/users")))
+    assert {record["contact"] for record in records} == set(ids(list_all(client, "/contacts")))
     assert {record["booking_calendar"] for record in records} == set(
-        ids(listed(client, "/booking-calendars"))
+        ids(list_all(client, "/booking-calendars"))
     )
 
 
 def test_contacts_are_found_by_address_and_by_time_of_change(client: httpx.Client) -> None:
-    contact = listed(client, "/contacts")[5]
-    assert listed(client, "/contacts", email=contact["email"]) == [contact]
-    later = listed(client, "/contacts", **{"last_updated_time.gt": contact["last_updated_time"]})
+    contact = list_all(client, "/contacts")[5]
+    assert list_all(client, "/contacts", email=contact["email"]) == [contact]
+    later = list_all(client, "/contacts", **{"last_updated_time.gt": contact["last_updated_time"]})
     assert contact not in later
     assert all(other["last_updated_time"] > contact["last_updated_time"] for other in later)
 
 
 def test_a_calendar_and_its_free_times(client: httpx.Client) -> None:
-    calendar = listed(client, "/booking-calendars")[0]
+    calendar = list_all(client, "/booking-calendars")[0]
     assert client.get(f"/booking-calendars/{calendar['id']}").json() == calendar
     starts = [
         slot["start_time"] for slot in client.get(f"/booking-calendars/{calendar['id']}/time-slots").json()
@@ -348,11 +355,11 @@ def test_a_calendar_and_its_free_times(client: httpx.Client) -> None:
     assert refusal(client, "/booking-calendars/BKC-9/time-slots")[0] == 404
 
 
-def test_the_webhook_may_be_listed_with_its_secret(client: httpx.Client, rest: OncehubRest) -> None:
+def test_the_webhook_may_be_listed_with_its_secret(client: httpx.Client, api: OncehubApi) -> None:
     """Whoever stores this list stores the secret, unless they leave it out."""
-    rest.subscriptions.tells_secrets = True
-    (webhook,) = listed(client, "/webhooks")
-    assert (webhook["url"], webhook["secret"]) == (DIALECTS["oncehub"].url, DIALECTS["oncehub"].secret)
+    api.subscriptions.shows_secrets = True
+    (webhook,) = list_all(client, "/webhooks")
+    assert (webhook["url"], webhook["secret"]) == (SIMULATED["oncehub"].url, SIMULATED["oncehub"].secret)
 
 
 def test_there_are_no_webhook_events(client: httpx.Client) -> None:
@@ -375,18 +382,18 @@ def test_a_wrong_key_is_refused(client: httpx.Client, key: str) -> None:
     assert (answer.status_code, answer.json()["type"]) == (401, "authentication_error")
 
 
-def test_a_plan_without_the_api_is_refused(client: httpx.Client, rest: OncehubRest) -> None:
-    rest.plan_allows = False
+def test_a_plan_without_the_api_is_refused(client: httpx.Client, api: OncehubApi) -> None:
+    api.plan_allows = False
     answer = client.get("/bookings")
     assert (answer.status_code, answer.json()["type"]) == (403, "authentication_error")
 
 
 @pytest.mark.parametrize("kind", ["account", "address"])
-def test_over_either_limit_nothing_says_for_how_long(rest: OncehubRest, kind: str) -> None:
-    allowed = Allowed(2, 3600)
+def test_over_either_limit_nothing_says_for_how_long(api: OncehubApi, kind: str) -> None:
+    allowed = RateLimit(2, 3600)
     limits, addresses = ({"sales": allowed}, {}) if kind == "account" else ({}, {"oncehub": allowed})
-    server = RestServer({"sales": rest}, limits, addresses)
-    with server.serving(), client_of(server, rest) as client:
+    server = RestServer({"sales": api}, limits, addresses)
+    with server.serving(), client_of(server, api) as client:
         answers = [client.get("/test") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert answers[-1].json() == {"type": "rate_limit_error", "message": "Request rate limit exceeded"}

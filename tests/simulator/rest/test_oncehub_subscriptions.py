@@ -7,10 +7,16 @@ import httpx
 import pytest
 
 from ingest.errors import VerificationError
-from ingest.simulator.oncehub.api import OncehubRest
-from ingest.simulator.world import Kind
-from tests.simulator.rest.asking import Asking
-from tests.simulator.rest.subscribing import a_change, event_read, kept_by, reached, story, subscribing
+from ingest.simulator.oncehub.api import OncehubApi
+from ingest.simulator.world import ChangeKind
+from tests.simulator.rest.served import ServedAccount
+from tests.simulator.rest.subscribers import (
+    cached_history,
+    parsed_event_type,
+    recipient_urls,
+    served_without_subscriptions,
+    subscriptions_of,
+)
 
 PUBLIC = "https://hooks.example.com"
 URL = f"{PUBLIC}/webhooks/oncehub/oncehub"
@@ -19,30 +25,30 @@ ASKED: dict[str, Any] = {"name": "Ours", "url": URL, "events": EVENTS}
 
 
 @pytest.fixture
-def oncehub() -> Iterator[Asking]:
-    with subscribing("oncehub") as found:
-        yield found
+def oncehub() -> Iterator[ServedAccount]:
+    with served_without_subscriptions("oncehub") as account:
+        yield account
 
 
-def create(found: Asking, **fields: Any) -> httpx.Response:
+def create(account: ServedAccount, **fields: Any) -> httpx.Response:
     """None leaves a field out."""
-    return found.client.post(
+    return account.client.post(
         "webhooks", json={name: value for name, value in (ASKED | fields).items() if value is not None}
     )
 
 
-def created(found: Asking, **fields: Any) -> dict[str, Any]:
-    response = create(found, **fields)
+def created(account: ServedAccount, **fields: Any) -> dict[str, Any]:
+    response = create(account, **fields)
     assert response.status_code == 200, response.text
     webhook: dict[str, Any] = response.json()
     return webhook
 
 
-def names(found: Asking, **params: Any) -> list[str]:
-    return [webhook["name"] for webhook in found.get("webhooks", **params)["data"]]
+def names(account: ServedAccount, **params: Any) -> list[str]:
+    return [webhook["name"] for webhook in account.get("webhooks", **params)["data"]]
 
 
-def test_its_secret_is_told_once(oncehub: Asking) -> None:
+def test_its_secret_is_told_once(oncehub: ServedAccount) -> None:
     webhook = created(oncehub)
     assert webhook | ASKED | {"object": "webhook", "api_version": "v2"} == webhook
     without = {name: value for name, value in webhook.items() if name != "secret"}
@@ -51,14 +57,14 @@ def test_its_secret_is_told_once(oncehub: Asking) -> None:
     assert oncehub.get("webhooks") == {"object": "list", "data": [without], "has_more": False}
 
 
-def test_it_may_be_told_always(oncehub: Asking) -> None:
-    assert isinstance(oncehub.rest, OncehubRest)
+def test_it_may_be_told_always(oncehub: ServedAccount) -> None:
+    assert isinstance(oncehub.api, OncehubApi)
     webhook = created(oncehub)
-    oncehub.rest.subscriptions.tells_secrets = True
+    oncehub.api.subscriptions.shows_secrets = True
     assert oncehub.get(f"webhooks/{webhook['id']}") == webhook == oncehub.get("webhooks")["data"][0]
 
 
-def test_every_webhook_has_a_secret_of_its_own(oncehub: Asking) -> None:
+def test_every_webhook_has_a_secret_of_its_own(oncehub: ServedAccount) -> None:
     assert created(oncehub)["secret"] != created(oncehub, name="Another")["secret"]
 
 
@@ -77,22 +83,22 @@ def test_every_webhook_has_a_secret_of_its_own(oncehub: Asking) -> None:
         ({"secret": "mine"}, "secret"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(oncehub: Asking, fields: dict[str, Any], param: str) -> None:
+def test_what_cannot_be_meant_is_refused(oncehub: ServedAccount, fields: dict[str, Any], param: str) -> None:
     response = create(oncehub, **fields)
     assert (response.status_code, response.json()["type"], response.json()["param"]) == (
         400,
         "invalid_request_error",
         param,
     )
-    assert (names(oncehub), kept_by(oncehub.rest).created) == ([], 0)
+    assert (names(oncehub), subscriptions_of(oncehub.api).created) == ([], 0)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"])
-def test_a_body_that_is_no_object_is_refused(oncehub: Asking, body: bytes) -> None:
+def test_a_body_that_is_no_object_is_refused(oncehub: ServedAccount, body: bytes) -> None:
     assert oncehub.client.post("webhooks", content=body).json()["type"] == "invalid_request_error"
 
 
-def test_names_are_taken_once_and_urls_are_not(oncehub: Asking) -> None:
+def test_names_are_taken_once_and_urls_are_not(oncehub: ServedAccount) -> None:
     first = created(oncehub)
     response = create(oncehub, url=f"{URL}?2")
     assert (response.status_code, response.json()) == (
@@ -106,10 +112,10 @@ def test_names_are_taken_once_and_urls_are_not(oncehub: Asking) -> None:
     created(oncehub, name="Another")
     oncehub.client.delete(f"webhooks/{first['id']}")
     assert created(oncehub)["id"] != first["id"]
-    assert kept_by(oncehub.rest).created == 3
+    assert subscriptions_of(oncehub.api).created == 3
 
 
-def test_the_newest_comes_first_and_pages_go_by_ids(oncehub: Asking) -> None:
+def test_the_newest_comes_first_and_pages_go_by_ids(oncehub: ServedAccount) -> None:
     ids = [created(oncehub, name=f"Number {number}")["id"] for number in range(4)]
     first = oncehub.get("webhooks", limit=3)
     assert ([webhook["id"] for webhook in first["data"]], first["has_more"]) == (ids[:0:-1], True)
@@ -117,7 +123,7 @@ def test_the_newest_comes_first_and_pages_go_by_ids(oncehub: Asking) -> None:
     assert names(oncehub, before=ids[2]) == ["Number 3"]
 
 
-def test_what_was_deleted_is_in_no_list_and_by_its_id_only_said_to_be_deleted(oncehub: Asking) -> None:
+def test_what_was_deleted_is_in_no_list_and_by_its_id_only_said_to_be_deleted(oncehub: ServedAccount) -> None:
     name = created(oncehub)["id"]
     response = oncehub.client.delete(f"webhooks/{name}")
     assert (response.status_code, response.json()) == (200, {"id": name, "deleted": True})
@@ -129,41 +135,47 @@ def test_what_was_deleted_is_in_no_list_and_by_its_id_only_said_to_be_deleted(on
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 @pytest.mark.parametrize("name", ["WHK-99999999", "WHK-00000000", "nonsense"])
-def test_an_unknown_one_is_not_found(oncehub: Asking, method: str, name: str) -> None:
+def test_an_unknown_one_is_not_found(oncehub: ServedAccount, method: str, name: str) -> None:
     response = oncehub.client.request(method, f"webhooks/{name}")
     assert (response.status_code, response.json()["param"]) == (404, "id")
 
 
-def test_none_can_be_changed(oncehub: Asking) -> None:
+def test_none_can_be_changed(oncehub: ServedAccount) -> None:
     path = f"webhooks/{created(oncehub)['id']}"
     assert [
         oncehub.client.request(method, path, json=ASKED).status_code for method in ("PUT", "PATCH", "POST")
     ] == [404] * 3
 
 
-def test_a_disabled_one_looks_as_before_and_gets_nothing(oncehub: Asking) -> None:
-    path, change = f"webhooks/{created(oncehub)['id']}", a_change(story("oncehub", 60), Kind.CREATED)
+def test_a_disabled_one_looks_as_before_and_gets_nothing(oncehub: ServedAccount) -> None:
+    path, change = (
+        f"webhooks/{created(oncehub)['id']}",
+        cached_history("oncehub", 60).first(ChangeKind.CREATED),
+    )
     before = oncehub.get(path), oncehub.get("webhooks")
-    assert reached(oncehub.rest, change) == [URL]
-    kept_by(oncehub.rest).disable(URL)
+    assert recipient_urls(oncehub.api, change) == [URL]
+    subscriptions_of(oncehub.api).disable(URL)
     assert (oncehub.get(path), oncehub.get("webhooks")) == before
-    assert reached(oncehub.rest, change) == []
+    assert recipient_urls(oncehub.api, change) == []
 
 
-def test_each_gets_what_it_asked_for_by_event_or_by_family(oncehub: Asking) -> None:
+def test_each_gets_what_it_asked_for_by_event_or_by_family(oncehub: ServedAccount) -> None:
     created(oncehub, events=["booking.scheduled", "booking"])
     created(oncehub, name="Ends", url=f"{URL}?ends", events=["booking.canceled"])
     created(oncehub, name="Talk", url=f"{URL}?talk", events=["conversation"])
-    kept_by(oncehub.rest).add("https://other.example.org", ["booking.scheduled"])
-    told = story("oncehub", 200)
-    assert reached(oncehub.rest, a_change(told, Kind.CREATED)) == [URL, "https://other.example.org"]
-    assert reached(oncehub.rest, a_change(told, Kind.CANCELLED)) == [URL, f"{URL}?ends"]
+    subscriptions_of(oncehub.api).add("https://other.example.org", ["booking.scheduled"])
+    history = cached_history("oncehub", 200)
+    assert recipient_urls(oncehub.api, history.first(ChangeKind.CREATED)) == [
+        URL,
+        "https://other.example.org",
+    ]
+    assert recipient_urls(oncehub.api, history.first(ChangeKind.CANCELLED)) == [URL, f"{URL}?ends"]
     assert len(oncehub.get("webhooks")["data"]) == 4
 
 
-def test_a_webhook_is_signed_with_the_secret_of_its_subscription(oncehub: Asking) -> None:
-    change = a_change(story("oncehub", 60), Kind.CREATED)
+def test_a_webhook_is_signed_with_the_secret_of_its_subscription(oncehub: ServedAccount) -> None:
+    change = cached_history("oncehub", 60).first(ChangeKind.CREATED)
     secret = created(oncehub)["secret"]
-    assert event_read(oncehub.rest, change, PUBLIC, secret) == "oncehub.booking.scheduled"
+    assert parsed_event_type(oncehub.api, change, PUBLIC, secret) == "oncehub.booking.scheduled"
     with pytest.raises(VerificationError):
-        event_read(oncehub.rest, change, PUBLIC, "another")
+        parsed_event_type(oncehub.api, change, PUBLIC, "another")
