@@ -8,7 +8,10 @@ from enum import StrEnum
 
 
 class BookingStatus(StrEnum):
-    """The status of a booking. `RESCHEDULED` is one that was replaced by another; a booking that was moved stays `CONFIRMED`."""
+    """The status of a booking.
+
+    `RESCHEDULED` is one that was replaced by another; a booking that was moved stays `CONFIRMED`.
+    """
 
     PENDING = "pending"
     CONFIRMED = "confirmed"
@@ -21,7 +24,10 @@ class BookingStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A question of the booking form with the customer's answer, both as text; other values are written as JSON."""
+    """A question of the booking form with the customer's answer, both as text.
+
+    Other values are written as JSON.
+    """
 
     question: str | None
     answer: str | None
@@ -33,13 +39,18 @@ class Booking:
 
     `version` is text that sorts like the vendor's versions; each vendor's module states its rule and source.
     `staff` are the vendor's ids of the people or resources booked, `staff_name` is the name of the first one.
-    `cancelled_by` is `customer` or `host` where the vendor says so. `price` is in major units of `currency` (ISO 4217).
-    `answers` are those of the booking form, `tracking` the campaign parameters (`utm_source` and the like), `guests` the e-mail addresses
-    of people invited beside the customer, and `conference_url` the link of the video call.
-    `gone_at` is when reconciliation found that the vendor no longer has the booking; all other columns stay as they were.
-    `untold` are the columns that this message says nothing about, although other messages of the vendor do. Their values here are empty,
-    or guesses, and must not replace those of another message. A column that the vendor has cleared is not among them.
-    `column_versions` are only set on a booking from the warehouse: the versions that wrote the columns in its newest message's `untold`.
+    `cancelled_by` is `customer` or `host` where the vendor says so. `price` is in major units of `currency`
+    (ISO 4217).
+    `answers` are those of the booking form, `tracking` the campaign parameters (`utm_source` and the like),
+    `guests` the e-mail addresses of people invited beside the customer, and `conference_url` the link of the
+    video call.
+    `gone_at` is when reconciliation found that the vendor no longer has the booking; all other columns stay
+    as they were.
+    `untold` are the columns that this message says nothing about, although other messages of the vendor do.
+    Their values here are empty, or guesses, and must not replace those of another message. A column that the
+    vendor has cleared is not among them.
+    `column_versions` are only set on a booking from the warehouse: the versions that wrote the columns in its
+    newest message's `untold`.
     """
 
     booking_id: str
@@ -95,7 +106,8 @@ EMPTY: tuple[object, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 class StoredBooking:
     """A booking as the warehouse has it.
 
-    The booking's `version` is only the vendor's part; `row_version` is the full version of the row, or "" where it is not known.
+    The booking's `version` is only the vendor's part; `row_version` is the full version of the row, or ""
+    where it is not known.
     `loaded_at` is when the row was made.
     """
 

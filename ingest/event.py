@@ -15,26 +15,33 @@ from ingest.errors import PayloadError
 from ingest.instant import format_instant, parse_instant
 from ingest.log import Record
 
-# The type of the event that a reconciliation appends to the audit topic at its end; its data is a row of `reconciliations`.
+# The type of the event that a reconciliation appends to the audit topic at its end; its data is a row of
+# `reconciliations`.
 RECONCILED = "ingest.reconciliation.finished"
-# The type of the event by which a process learns whether the audit topic takes records; nothing is made of it.
+# The type of the event by which a process learns whether the audit topic takes records; nothing is made of
+# it.
 PROBE = "ingest.log.probe"
 _OWN_TYPES = "ingest."
 
-# How far the clocks of a vendor's own machines may differ: the one that makes an event, and the one that signs and sends it.
+# How far the clocks of a vendor's own machines may differ: the one that makes an event, and the one that
+# signs and sends it.
 _VENDORS_SKEW = timedelta(seconds=10)
-# How far a receiver's clock may be behind, if it was not compared with a vendor's. Beyond that the vendor's time counts as wrong.
+# How far a receiver's clock may be behind, if it was not compared with a vendor's. Beyond that the vendor's
+# time counts as wrong.
 _UNCHECKED_SKEW = timedelta(days=400)
 
-# The most bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the key and headers of a record,
-# whose size Kafka limits together with the largest body. Vendors' own ids have 200 bytes at most.
+# The most bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the
+# key and headers of a record, whose size Kafka limits together with the largest body. Vendors' own ids have
+# 200 bytes at most.
 LONGEST_ID = 1024
 
 # The prefix of an event's headers on the log.
 OUR_HEADERS = "ce_"
-# The header with the time when the vendor signed. The receiver's dead letters have it too, because they do not keep the signature.
+# The header with the time when the vendor signed. The receiver's dead letters have it too, because they do
+# not keep the signature.
 SENT_AT = "ce_sentat"
-# The header with the time of receipt by a clock that was compared with a vendor's. The receiver's dead letters have it too.
+# The header with the time of receipt by a clock that was compared with a vendor's. The receiver's dead
+# letters have it too.
 RECEIVED_BY = "ce_receivedby"
 
 # The additional header of a replayed record: the position of the original in the log.
@@ -59,13 +66,16 @@ class Via(StrEnum):
 class Event:
     """Something that happened to a booking, or to another entity of a vendor.
 
-    `source` is `/vendor/account`, `subject` the id of the booking or the other entity, and `time` when it happened or was seen.
+    `source` is `/vendor/account`, `subject` the id of the booking or the other entity, and `time` when it
+    happened or was seen.
 
-    `sent_at` is when the vendor signed the delivery, by its own clock; None where it does not say. `received_at` is by the receiver's
-    clock. `received_by` is the same, corrected after a comparison with a vendor's clock; None where there was none lately.
+    `sent_at` is when the vendor signed the delivery, by its own clock; None where it does not say.
+    `received_at` is by the receiver's clock. `received_by` is the same, corrected after a comparison with a
+    vendor's clock; None where there was none lately.
 
-    `supersedes` is set on a record that was read by REST and differs from a stored state, although its version is not newer. It is the
-    version of the stored row, and the event counts as the successor of that version.
+    `supersedes` is set on a record that was read by REST and differs from a stored state, although its
+    version is not newer. It is the version of the stored row, and the event counts as the successor of that
+    version.
     """
 
     id: str
@@ -83,7 +93,10 @@ class Event:
 
     @property
     def happened_by(self) -> datetime:
-        """Return the time by which everything in the event had happened: when it was sent, or else received."""
+        """Return the time by which everything in the event had happened.
+
+        When it was sent, or else received.
+        """
         return self.sent_at or self.received_by or self.received_at
 
     @property
@@ -91,7 +104,8 @@ class Event:
         """Return the latest time that the event can contain; a later one cannot be right."""
         if self.sent_at:
             return add_span(self.sent_at, _VENDORS_SKEW)
-        # REST records have a time by the vendor's clock. A receiver's clock alone may be wrong, and must not make a newer state an older one.
+        # REST records have a time by the vendor's clock. A receiver's clock alone may be wrong, and must not
+        # make a newer state an older one.
         is_checked = self.received_by is not None or self.type.startswith(_OWN_TYPES)
         return add_span(self.happened_by, CLOCK_SKEW if is_checked else _UNCHECKED_SKEW)
 
@@ -106,7 +120,10 @@ class Event:
         return self.source.split("/")[2]
 
     def to_record(self) -> Record:
-        """Return the event as a record, whose key has vendor, account and subject, so that the events of one booking stay in order."""
+        """Return the event as a record.
+
+        Its key has vendor, account and subject, so that the events of one booking stay in order.
+        """
         return Record(
             key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=self._headers()
         )

@@ -7,7 +7,7 @@ from ingest.errors import VerificationError
 
 
 def hmac_sha256_hex(secret: str, *parts: bytes) -> str:
-    """Return HMAC-SHA256 over the concatenated parts in lower-case hex, keyed with the secret's UTF-8 bytes."""
+    """Return HMAC-SHA256 over the concatenated parts in lower-case hex; the key is the secret in UTF-8."""
     mac = hmac.new(secret.encode(), digestmod="sha256")
     for part in parts:
         mac.update(part)
@@ -15,7 +15,9 @@ def hmac_sha256_hex(secret: str, *parts: bytes) -> str:
 
 
 def which_matches(signatures: Iterable[str], expected: Sequence[str]) -> str:
-    """Return the position ("1" is the first) of the expected value that any signature equals. Raises VerificationError.
+    """Return the position ("1" is the first) of the expected value that any signature equals.
+
+    Raises VerificationError.
 
     Every pair is compared, so that the time taken does not reveal where a match was.
     """
@@ -36,15 +38,21 @@ def which_matches(signatures: Iterable[str], expected: Sequence[str]) -> str:
 
 
 def timestamped_hmac(secret: str, sent: str, body: bytes) -> str:
-    """Return the signature for `timestamped_signature`: the HMAC over the digits of t, a point and the raw body."""
+    """Return the signature for `timestamped_signature`.
+
+    The HMAC over the digits of t, a point and the raw body.
+    """
     return hmac_sha256_hex(secret, sent.encode(), b".", body)
 
 
 def timestamped_signature(header: str, key: str) -> tuple[str, list[str]]:
-    """Return the digits of t and all signatures of `t=<unix seconds>,<key>=<hex>[,…]`. Raises VerificationError.
+    """Return the digits of t and all signatures of `t=<unix seconds>,<key>=<hex>[,…]`.
 
-    Parts may come in any order; those of other schemes are ignored. Blanks around a part do not count: a proxy that joins or rewrites a
-    list may put one after each comma (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.1). No blank is signed.
+    Raises VerificationError.
+
+    Parts may come in any order; those of other schemes are ignored. Blanks around a part do not count: a
+    proxy that joins or rewrites a list may put one after each comma
+    (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.1). No blank is signed.
     """
     pairs = [part.strip(" \t").split("=", 1) for part in header.split(",")]
     if any(len(pair) != 2 for pair in pairs):  # noqa: PLR2004 - name and value

@@ -1,10 +1,11 @@
 """The vendors' REST resources as dlt sources, for pipelines that are not this project's own.
 
-Every vendor with a `source.py` in its folder has one, named `<vendor>_source`: `from ingest.sources import calendly_source`.
+Every vendor with a `source.py` in its folder has one, named `<vendor>_source`: `from ingest.sources import
+calendly_source`.
 
-Tables are named as the resources are, and later rows replace those of the same key. Credentials are arguments, or come from where dlt
-looks for them: `sources.calendly.api_token` in its secrets, `SOURCES__CALENDLY__API_TOKEN` in the environment. `api_url` is another base
-URL, for tests and proxies.
+Tables are named as the resources are, and later rows replace those of the same key. Credentials are
+arguments, or come from where dlt looks for them: `sources.calendly.api_token` in its secrets,
+`SOURCES__CALENDLY__API_TOKEN` in the environment. `api_url` is another base URL, for tests and proxies.
 """
 
 from typing import Any

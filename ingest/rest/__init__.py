@@ -1,4 +1,7 @@
-"""REST requests to vendors: within their limits, tried again where that is safe, and with errors that say what to do."""
+"""REST requests to vendors.
+
+Within their limits, tried again where that is safe, and with errors that say what to do.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +36,8 @@ class Limits:
 class RetryBudget:
     """How many seconds a request may take.
 
-    `busy` and `failing` are for all attempts together while the vendor is too busy, or fails; `answer` is for one response.
+    `busy` and `failing` are for all attempts together while the vendor is too busy, or fails; `answer` is for
+    one response.
     """
 
     busy: float = 900.0
@@ -56,15 +60,24 @@ class Credential(AuthBase):
         return f"{type(self).__name__}(…)"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return this object itself: dlt copies a source's configuration, and an account's tokens are renewed in one place only."""
+        """Return this object itself.
+
+        Dlt copies a source's configuration, and an account's tokens are renewed in one place only.
+        """
         return self
 
     def headers(self) -> Mapping[str, str]:
-        """Return the headers to send now. A subclass that does I/O for them raises VendorUnavailable and VendorRefused."""
+        """Return the headers to send now.
+
+        A subclass that does I/O for them raises VendorUnavailable and VendorRefused.
+        """
         return self._headers
 
     def renew(self, refused: PreparedRequest) -> bool:  # noqa: ARG002 - for credentials that can be renewed
-        """Get another credential after the vendor refused this request's. Return False when there is no other."""
+        """Get another credential after the vendor refused this request's.
+
+        Return False when there is no other.
+        """
         return False
 
     def redact(self, text: str) -> str:
@@ -75,7 +88,8 @@ class Credential(AuthBase):
         return text
 
 
-# Methods that can be sent again when the result of an attempt is unknown, because sending them twice changes nothing.
+# Methods that can be sent again when the result of an attempt is unknown, because sending them twice changes
+# nothing.
 RETRIED_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
@@ -83,9 +97,10 @@ RETRIED_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 class RequestPolicy:
     """How the requests of one account are sent and tried again. `label` names the account in messages.
 
-    `describe_error` says what an error response means and what to do. `retry_after` returns for how many seconds a response, of any
-    status, asks us to wait, or None. `retried_methods` are tried again after an attempt with an unknown result; a request for which
-    the vendor was too busy is tried again whatever its method is.
+    `describe_error` says what an error response means and what to do. `retry_after` returns for how many
+    seconds a response, of any status, asks us to wait, or None. `retried_methods` are tried again after an
+    attempt with an unknown result; a request for which the vendor was too busy is tried again whatever its
+    method is.
     """
 
     label: str

@@ -1,4 +1,7 @@
-"""The transport under every REST request: it keeps to the limits, checks the response, and tries again where that is safe."""
+"""The transport under every REST request.
+
+It keeps to the limits, checks the response, and tries again where that is safe.
+"""
 
 import math
 import threading
@@ -42,7 +45,10 @@ _backoff = wait_random_exponential(multiplier=0.5, max=30)
 
 @dataclass(slots=True)
 class _Call:
-    """One request with all its attempts. Attempts and the pauses after them spend the budget; waiting for a rate limit does not."""
+    """One request with all its attempts.
+
+    Attempts and the pauses after them spend the budget; waiting for a rate limit does not.
+    """
 
     request: PreparedRequest
     options: Mapping[str, Any]
@@ -52,7 +58,10 @@ class _Call:
     failing_seconds: float = 0.0
 
     def spend(self, state: RetryCallState, budget: RetryBudget) -> bool:
-        """Count an attempt and the pause after it. Return whether the budget is spent, so that no further attempt is made."""
+        """Count an attempt and the pause after it.
+
+        Return whether the budget is spent, so that no further attempt is made.
+        """
         error = _error(state)
         seconds = self.attempt_seconds + state.upcoming_sleep
         if isinstance(error, VendorBusy):
@@ -147,7 +156,10 @@ class VendorAdapter(HTTPAdapter):
         )
 
     def _announce_retry(self, state: RetryCallState) -> None:
-        """Tell the user about the first failure at once: trying again may take a minute, or a quarter of an hour."""
+        """Tell the user about the first failure at once.
+
+        Trying again may take a minute, or a quarter of an hour.
+        """
         error = _error(state)
         if state.attempt_number == 1 or state.upcoming_sleep >= _LONG_PAUSE_SECONDS:
             budget = self._policy.budget
@@ -184,7 +196,10 @@ class VendorAdapter(HTTPAdapter):
         return response
 
     def _read_body(self, response: Response, deadline: float) -> bytes:
-        """Read the body as it comes: one that only drips would never end, although each of its bytes came in time."""
+        """Read the body as it comes.
+
+        One that only drips would never end, although each of its bytes came in time.
+        """
         body = bytearray()
         try:
             while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
@@ -208,17 +223,24 @@ class VendorAdapter(HTTPAdapter):
             self.requests += 1
 
     def _wait_for_pause(self) -> None:
-        """Wait for the end of a pause. Raises VendorBusy when the vendor asked for a longer one than the budget allows."""
+        """Wait for the end of a pause.
+
+        Raises VendorBusy when the vendor asked for a longer one than the budget allows.
+        """
         while (remaining := self._not_before - time.monotonic()) > 0:
             if remaining > self._policy.budget.busy:
                 raise VendorBusy(
-                    f"{self._policy.label}: the vendor wants no request for {remaining:.0f} seconds; run it again then",
+                    f"{self._policy.label}: the vendor wants no request for {remaining:.0f} seconds; run it "
+                    "again then",
                     remaining,
                 )
             sleep(remaining, f"{self._policy.label} asked for a pause until its limit allows more requests")
 
     def _check(self, response: Response) -> Response:
-        """Return a successful response with JSON in it. Raises VendorBusy, VendorUnavailable and VendorRefused for all others."""
+        """Return a successful response with JSON in it.
+
+        Raises VendorBusy, VendorUnavailable and VendorRefused for all others.
+        """
         label, status = self._policy.label, response.status_code
         if status == _TOO_MANY:
             pause = self._policy.retry_after(response)
@@ -245,7 +267,10 @@ class VendorAdapter(HTTPAdapter):
 
 
 def open_session(policy: RequestPolicy, url: str) -> tuple[Session, VendorAdapter]:
-    """Return a session whose requests all go through one adapter, and that adapter. Proxies and certificates are those for `url`."""
+    """Return a session whose requests all go through one adapter, and that adapter.
+
+    Proxies and certificates are those for `url`.
+    """
     session, adapter = Session(), VendorAdapter(policy)
     session.auth = policy.credential
     # Read once: requests would look through the environment for every request, which costs a fifth of one.
@@ -265,7 +290,10 @@ def _error(state: RetryCallState) -> BaseException | None:
 
 
 def _pause(state: RetryCallState) -> float:
-    """Return the pause that the vendor asked for, with some jitter so that several do not return at once; else one that grows."""
+    """Return the pause that the vendor asked for, with some jitter so that several do not return at once.
+
+    Otherwise return one that grows.
+    """
     error = _error(state)
     requested = error.retry_after if isinstance(error, VendorUnavailable) else None
     return _backoff(state) if requested is None else requested + min(_backoff(state), 1.0)
@@ -284,7 +312,7 @@ _address_limiters_lock = threading.Lock()
 
 
 def _address_limiter(request: PreparedRequest, rates: tuple[Rate, ...]) -> Limiter | None:
-    """Return the limiter that all accounts of this process share which talk to the same host under the same rule."""
+    """Return the limiter that all accounts of this process share for the same host and rates."""
     key = (_host(request), rates)
     with _address_limiters_lock:
         if key not in _address_limiters:

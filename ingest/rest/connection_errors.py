@@ -17,7 +17,10 @@ from ingest.tls import explain_tls_error
 _NAME_SECONDS = 10.0
 _UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 _NO_ROUTE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
-_CERTIFICATE_REMEDY = "is api_url right, and this machine's clock? Behind a proxy that opens TLS, set REQUESTS_CA_BUNDLE to a file with its certificate"
+_CERTIFICATE_REMEDY = (
+    "is api_url right, and this machine's clock? Behind a proxy that opens TLS, set REQUESTS_CA_BUNDLE to a "
+    "file with its certificate"
+)
 _PORT_REMEDY = "is api_url right, and its port?"
 _PROXY_REMEDY = "look at HTTPS_PROXY and NO_PROXY"
 
@@ -48,7 +51,10 @@ def explain(error: BaseException, host: str) -> ConnectionProblem:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and all errors that led to it; urllib3 has those in `reason`, or among the arguments."""
+    """Yield the error and all errors that led to it.
+
+    Urllib3 has those in `reason`, or among the arguments.
+    """
     pending, visited = [error], set[int]()
     while pending:
         cause = pending.pop(0)

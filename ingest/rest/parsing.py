@@ -1,4 +1,9 @@
-"""Parses vendors' JSON so that a warehouse can hold every value; what it could not hold as it is becomes text. Pure."""
+"""Parses vendors' JSON so that a warehouse can hold every value.
+
+What it could not hold as it is becomes text.
+
+Pure.
+"""
 
 import json
 import re
@@ -19,8 +24,8 @@ _LONG_NUMBER = re.compile(rb"\d{19}")
 def parse_json(content: bytes) -> Any:
     """Return the value of a JSON document. Raises ValueError for what is not JSON.
 
-    Half a character, which programs write that cut texts at some length, becomes a replacement character. A whole number beyond 64 bits,
-    and whatever is nested too deeply, become text.
+    Half a character, which programs write that cut texts at some length, becomes a replacement character. A
+    whole number beyond 64 bits, and whatever is nested too deeply, become text.
     """
     if not _LONG_NUMBER.search(content):  # orjson would round it
         try:
@@ -43,7 +48,8 @@ def json_object(response: Response) -> dict[str, Any]:
 
 
 def _parse_int(digits: str) -> int | str:
-    # A number of thousands of digits would raise. https://docs.python.org/3/library/stdtypes.html#int-max-str-length
+    # A number of thousands of digits would raise.
+    # https://docs.python.org/3/library/stdtypes.html#int-max-str-length
     if len(digits) > len(str(_SMALLEST)):
         return digits
     value = int(digits)

@@ -1,4 +1,7 @@
-"""The settings, one frozen value that is read from `ingest.toml`, a secrets file, mounted secret files and the environment."""
+"""The settings, one frozen value.
+
+They are read from `ingest.toml`, a secrets file, mounted secret files and the environment.
+"""
 
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
@@ -70,7 +73,10 @@ def _brokers(text: str) -> list[str]:
 
 
 def _check_body_limit(info: ValidationInfo) -> None:
-    """Raise ValueError for a larger body than Kafka takes: it would be refused however often it is delivered."""
+    """Raise ValueError for a larger body than Kafka takes.
+
+    It would be refused however often it is delivered.
+    """
     receiver = info.data.get("receiver")
     if receiver and receiver.body_limit > LARGEST_BODY:
         raise ValueError(
@@ -84,12 +90,16 @@ def _fits_largest_body(consumer: ConsumerSettings, info: ValidationInfo) -> Cons
     least = CONSUMER_BASE_BYTES + RECORD_FACTOR * receiver.body_limit if receiver else 0
     if consumer.memory < least:
         raise ValueError(
-            f"memory is too little for the largest bodies: raise consumer.memory to {least} at least, or lower receiver.body_limit"
+            f"memory is too little for the largest bodies: raise consumer.memory to {least} at least, or "
+            "lower receiver.body_limit"
         )
     return consumer
 
 
-NO_ACCOUNT = "no account is configured: `ingest init` writes an example of each vendor's, and --config names settings that are elsewhere"
+NO_ACCOUNT = (
+    "no account is configured: `ingest init` writes an example of each vendor's, and --config names "
+    "settings that are elsewhere"
+)
 NO_CREDENTIALS = (
     "no account has what its vendor's REST side needs: api_token, api_key and so on; see docs/settings.md"
 )
@@ -105,7 +115,8 @@ class Settings(Section):
     )
     log: Annotated[str, AfterValidator(_log_url)] = Field(
         "sqlite:///data/log.db",
-        description="The log: `sqlite:///` and a path, or `kafka://` and brokers separated by commas, with port 9092 unless one is given.",
+        description="The log: `sqlite:///` and a path, or `kafka://` and brokers separated by commas, with "
+        "port 9092 unless one is given.",
     )
     log_retention: Duration = Field(
         timedelta(days=14),
@@ -133,7 +144,10 @@ class Settings(Section):
         }
 
     def choose_accounts(self, chosen: Iterable[str]) -> list[AnyAccount]:
-        """Return the accounts with these names, or all without any. Raises ConfigurationError for an unknown name."""
+        """Return the accounts with these names, or all without any.
+
+        Raises ConfigurationError for an unknown name.
+        """
         names = list(chosen)
         if unknown := [name for name in names if name not in self.accounts]:
             known = ", ".join(sorted(self.accounts)) or "none"
@@ -148,13 +162,17 @@ class Settings(Section):
 
     @property
     def uses_spool(self) -> bool:
-        """Whether receivers keep a spool: Kafka may be away, while the embedded log is as near and as durable as a spool."""
+        """Whether receivers keep a spool.
+
+        Kafka may be away, while the embedded log is as near and as durable as a spool.
+        """
         return self.build_log().file is None
 
     def sharing_secrets(self) -> list[tuple[str, ...]]:
-        """Return the names of accounts that accept each other's deliveries, because they share a webhook secret.
+        """Return names of accounts that accept each other's deliveries, because they share a webhook secret.
 
-        Accounts of a vendor that signs the URL too do not, such as Bookeo's, of which all in an application have the same secret.
+        Accounts of a vendor that signs the URL too do not, such as Bookeo's, of which all in an application
+        have the same secret.
         """
         by_secret: dict[str, list[AccountSettings]] = {}
         for settings in self.accounts.values():
@@ -207,7 +225,10 @@ class Settings(Section):
         return folders
 
     def topics(self) -> list[str]:
-        """Return all topics that a consumer reads. Those of vendors without an account are among them, because the log may have their records."""
+        """Return all topics that a consumer reads.
+
+        Those of vendors without an account are among them, because the log may have their records.
+        """
         return [*map(self.topic, vendor_names()), self.dead_letter_topic, self.audit_topic]
 
 
@@ -235,13 +256,16 @@ def section_models() -> dict[str, type[BaseModel]]:
 
 
 def account_model(table: dict[str, Any]) -> type[AccountSettings]:
-    """Return the account model of a table's vendor, or the common one without a vendor. Raises ConfigurationError."""
+    """Return the account model of a table's vendor, or the common one without a vendor.
+
+    Raises ConfigurationError.
+    """
     vendor = table.get("vendor")
     return load_account_class(vendor).settings_model if isinstance(vendor, str) else AccountSettings
 
 
 def nearest_account_model(table: dict[str, Any]) -> type[AccountSettings]:
-    """Return the account model of a table's vendor, or the common one where it is missing or unknown, which validation reports."""
+    """Return the account model of a table's vendor, or the common one for a missing or unknown vendor."""
     return account_model(table) if table.get("vendor") in vendor_names() else AccountSettings
 
 

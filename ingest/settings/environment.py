@@ -1,4 +1,4 @@
-"""Reads settings from variables of the environment, and from mounted secret files that are named like variables."""
+"""Reads settings from variables of the environment, and from mounted files named like variables."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -29,7 +29,10 @@ class Variable:
 
 
 def variable_name(*path: str) -> str:
-    """Return the variable of a setting that a shell can export: `INGEST_ACCOUNTS__MY_SALES__API_KEY` for accounts, my-sales, api_key."""
+    """Return the variable of a setting that a shell can export.
+
+    `INGEST_ACCOUNTS__MY_SALES__API_KEY` for accounts, my-sales, api_key.
+    """
     return PREFIX + "__".join(path).upper().replace("-", "_")
 
 
@@ -75,7 +78,10 @@ def merge(*trees: Tree) -> Tree:
 
 
 def _set_in(source: Mapping[str, str]) -> dict[str, str]:
-    """Return our variables that are not empty: an empty one, as `${NAME:-}` leaves it in a compose file, counts as not set."""
+    """Return our variables that are not empty.
+
+    It is an empty one, as `${NAME:-}` leaves it in a compose file, counts as not set.
+    """
     return {name: value.strip() for name, value in source.items() if _is_ours(name) and value.strip()}
 
 
@@ -84,7 +90,10 @@ def _is_ours(name: str) -> bool:
 
 
 def _mounted(folder: str | None) -> dict[str, str]:
-    """Return the contents of files by name. Other files are ignored, such as `..data`, by which Kubernetes swaps all files at once."""
+    """Return the contents of files by name.
+
+    Other files are ignored, such as `..data`, by which Kubernetes swaps all files at once.
+    """
     if not folder:
         return {}
     try:
@@ -108,7 +117,10 @@ def _hyphenated(names: Iterable[str]) -> list[str]:
 
 
 def _path(name: str, accounts: Collection[str]) -> tuple[str, ...]:
-    """Split a variable's name at two underscores, except inside an account's name. Raises ConfigurationError for an ambiguous account."""
+    """Split a variable's name at two underscores, except inside an account's name.
+
+    Raises ConfigurationError for an ambiguous account.
+    """
     text = name.removeprefix(PREFIX).lower()
     section, _, rest = text.partition("__")
     account = _account_in(name, rest, accounts) if section == _ACCOUNTS else None
@@ -149,9 +161,10 @@ def _matches(pattern: str) -> Callable[[str], bool]:
 _is_port = _matches(r"\d{1,5}")
 _is_link_name = _matches(r"/[\w.-]+/[\w.-]+")
 _is_port_url = _matches(r"(tcp|udp|sctp)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}")
-# What follows the name of a Service, and what its value looks like. Kubernetes puts these into every pod of the Service's namespace,
-# and Docker's links into a container: https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
-# and https://docs.docker.com/engine/network/links/#environment-variables
+# What follows the name of a Service, and what its value looks like. Kubernetes puts these into every pod of
+# the Service's namespace, and Docker's links into a container:
+# https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables and
+# https://docs.docker.com/engine/network/links/#environment-variables
 _SERVICE_FORMS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     (r"SERVICE_HOST", is_ip),
     (r"SERVICE_PORT(_[A-Z0-9_]+)?", _is_port),
@@ -166,7 +179,10 @@ _SERVICE_FORMS: tuple[tuple[str, Callable[[str], bool]], ...] = (
 
 
 def _is_service_variable(name: str, value: str) -> bool:
-    """Return whether a variable announces a Service called `ingest` or `ingest-…`; none that is named like a setting does."""
+    """Return whether a variable announces a Service called `ingest` or `ingest-…`.
+
+    None that is named like a setting does.
+    """
     if _is_setting(name.removeprefix(PREFIX).lower().split("__")):
         return False
     service = r"INGEST(_[A-Z0-9_]*[A-Z0-9])?_"
@@ -174,7 +190,10 @@ def _is_service_variable(name: str, value: str) -> bool:
 
 
 def _is_linked(name: str, environ: Mapping[str, str]) -> bool:
-    """Return whether Docker copied a variable from a linked container, as `<link>_ENV_<its name>` beside `<link>_NAME`."""
+    """Return whether Docker copied a variable from a linked container.
+
+    It is called `<link>_ENV_<its name>` then, and there is `<link>_NAME` too.
+    """
     parts = name.split("_ENV_")
     links = ("_ENV_".join(parts[:count]) for count in range(1, len(parts)))
     return any(_is_link_name(environ.get(f"{link}_NAME", "")) for link in links)

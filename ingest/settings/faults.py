@@ -1,4 +1,7 @@
-"""Explains what is wrong with settings: the name as it was written, the fault and the remedy, and never a value."""
+"""Explains what is wrong with settings.
+
+The name as it was written, the fault and the remedy, and never a value.
+"""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -62,7 +65,7 @@ def _near(path: list[str], tree: Tree, *, by_variable: bool) -> str | None:
 
 
 def _one_underscore_short(key: str, tree: Tree) -> str | None:
-    """Return the variable that was meant where two levels are joined by one underscore, like `receiver_port`."""
+    """Return the variable that was meant where one underscore joins two levels, like `receiver_port`."""
     paths = {"_".join(path): path for path in _all_paths(tree)}
     near = difflib.get_close_matches(key, paths, n=1, cutoff=0.9)
     return f"{variable_name(*paths[near[0]])}, with two underscores between levels" if near else None

@@ -13,7 +13,9 @@ DEFAULT_CONFIG = "ingest.toml"
 
 
 def config_file(name: str | None) -> Path | None:
-    """Return the path of this settings file; without a name that of `./ingest.toml`, or None. Parent folders are not searched.
+    """Return the path of this settings file; without a name that of `./ingest.toml`, or None.
+
+    Parent folders are not searched.
 
     Raises ConfigurationError when the named file is not there.
     """
@@ -27,7 +29,8 @@ def config_file(name: str | None) -> Path | None:
         )
     if not stat.S_ISREG(mode):
         raise ConfigurationError(
-            f"{path}{_in_full(path)} is not a file: name the settings file, for example {path / DEFAULT_CONFIG}"
+            f"{path}{_in_full(path)} is not a file: name the settings file, for example "
+            f"{path / DEFAULT_CONFIG}"
         )
     return path
 
@@ -38,7 +41,10 @@ def secrets_path(config: Path) -> Path:
 
 
 def read_secrets(path: Path) -> dict[str, Any]:
-    """Read the secrets file; return an empty tree without one. Raises ConfigurationError, also when others may read it."""
+    """Read the secrets file; return an empty tree without one.
+
+    Raises ConfigurationError, also when others may read it.
+    """
     mode = file_mode(path)
     if mode is None:
         return {}
@@ -77,7 +83,10 @@ def decode(path: Path, content: bytes) -> str:
 
 
 def file_mode(path: Path) -> int | None:
-    """Return a file's mode; None where there is no file. Raises ConfigurationError when it cannot be determined."""
+    """Return a file's mode; None where there is no file.
+
+    Raises ConfigurationError when it cannot be determined.
+    """
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -87,7 +96,9 @@ def file_mode(path: Path) -> int | None:
 
 
 def _is_kubernetes_mount(path: Path) -> bool:
-    """Return whether Kubernetes mounted a file, as a link through the folder `..data`; the pod determines its mode.
+    """Return whether Kubernetes mounted a file, as a link through the folder `..data`.
+
+    The pod determines its mode.
 
     https://kubernetes.io/docs/concepts/configuration/secret/#using-secrets-as-files-from-a-pod
     """

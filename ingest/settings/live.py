@@ -17,7 +17,8 @@ T = TypeVar("T")
 Stamp = tuple[str, int, int, int]
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
-# Callers wait for small files, so that a new secret is live at once. They do not wait for large ones, because a caller may be an event loop.
+# Callers wait for small files, so that a new secret is live at once. They do not wait for large ones, because
+# a caller may be an event loop.
 _QUICK_SECONDS, _WAIT_SECONDS = 0.25, 0.5
 # Checking many files takes a hundredth of the time at most.
 _CHEAP_SECONDS, _LOOK_SHARE = 0.001, 100
@@ -26,13 +27,17 @@ _CHEAP_SECONDS, _LOOK_SHARE = 0.001, 100
 class Live(Generic[T]):
     """A value that is read from files.
 
-    `current` checks the files, which takes some microseconds, and lets a thread read them when one has changed. Whatever goes wrong in
-    reading leaves the value as it is, because a mistake in a file must not stop a running process. Files that could not be read are read
-    again when they change, and seldom otherwise. `trouble` says what is wrong, and is "" as long as nothing is.
+    `current` checks the files, which takes some microseconds, and lets a thread read them when one has
+    changed. Whatever goes wrong in reading leaves the value as it is, because a mistake in a file must not
+    stop a running process. Files that could not be read are read again when they change, and seldom
+    otherwise. `trouble` says what is wrong, and is "" as long as nothing is.
     """
 
     def __init__(self, read: Callable[[], T], paths: Sequence[Path], first: T | None = None) -> None:
-        """Watch these files, and all files in those of them that are folders. Without a `first` value, `read` is called here and may raise."""
+        """Watch these files, and all files in those of them that are folders.
+
+        Without a `first` value, `read` is called here and may raise.
+        """
         self._read, self._paths = read, paths
         self._lock = threading.Lock()
         self._reader: threading.Thread | None = None
@@ -58,7 +63,10 @@ class Live(Generic[T]):
         return self._value
 
     def _start_reading(self) -> threading.Thread | None:
-        """Start a thread when a file has changed, unless one is reading already; the next call then sees later changes."""
+        """Start a thread when a file has changed, unless one is reading already.
+
+        The next call then sees later changes.
+        """
         stamps = self._stamps()
         if stamps == self._seen:
             self.trouble = ""  # a mistake was taken back
@@ -99,7 +107,8 @@ class Live(Generic[T]):
         return [
             warning(
                 "settings",
-                f"the files cannot be used, so this process goes on with the settings as they were: {self.trouble}",
+                "the files cannot be used, so this process goes on with the settings as they were: "
+                f"{self.trouble}",
             )
         ]
 
@@ -114,8 +123,8 @@ class Live(Generic[T]):
 def _stamps(path: Path) -> list[Stamp | None]:
     """Return values that change when a file does, or a folder or a file in it.
 
-    A link counts as the file that it leads to in the end: Kubernetes changes mounted files by pointing the link `..data`, which all of
-    them lead through, to another folder.
+    A link counts as the file that it leads to in the end: Kubernetes changes mounted files by pointing the
+    link `..data`, which all of them lead through, to another folder.
     """
     try:
         below = sorted(path.iterdir()) if path.is_dir() else []

@@ -17,7 +17,8 @@ from ingest.vendors import load_account_class, vendor_names
 Schema = dict[str, Any]
 
 TITLE = "Settings of bookings-ingest"
-_DIALECT = "http://json-schema.org/draft-07/schema#"  # what Taplo, the TOML language server of many editors, understands
+# what Taplo, the TOML language server of many editors, understands
+_DIALECT = "http://json-schema.org/draft-07/schema#"
 _ACCOUNT_NAME = "^[a-z0-9][a-z0-9_-]*$"
 # Where the models take one text for a list too.
 _LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
@@ -65,7 +66,10 @@ def _accounts() -> Schema:
 
 
 def _table(model: type[BaseModel], **constants: str) -> Schema:
-    """Return the schema of a table: the model's fields without secrets, and without the name that an account has from its table."""
+    """Return the schema of a table.
+
+    The model's fields without secrets, and without the name that an account has from its table.
+    """
     schema = model.model_json_schema(schema_generator=_SchemaGenerator)
     hidden = {*secret_fields(model), *(["name"] if constants else [])}
     properties = {
@@ -83,7 +87,10 @@ def _table(model: type[BaseModel], **constants: str) -> Schema:
 
 
 def _property(schema: Schema, constant: str | None) -> Schema:
-    """Return a property without pydantic's titles and without null, which TOML does not have; a list may also be text."""
+    """Return a property without pydantic's titles and without null, which TOML does not have.
+
+    A list may also be text.
+    """
     plain = {
         key: value
         for key, value in schema.items()

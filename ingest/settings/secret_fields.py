@@ -10,7 +10,10 @@ _SECRETS = (SecretStr, SecretBytes, Secret)
 
 
 def secret_fields(model: type[BaseModel]) -> list[str]:
-    """Return the names of a model's secrets, without `warehouse.credentials`, which is only secret with a password in it."""
+    """Return the names of a model's secrets.
+
+    `warehouse.credentials` is not among them, because it is only secret with a password in it.
+    """
     names = [name for name, field in model.model_fields.items() if _is_secret(field.annotation)]
     return [name for name in names if (model, name) != (WarehouseSettings, "credentials")]
 

@@ -35,7 +35,10 @@ class SecretsFile:
         return self._listed(self._table(self._tree(self._read()), account))
 
     def add(self, account: str, secret: str, beside: Sequence[str]) -> None:
-        """Add a secret as the newest one, before those of the file, else before `beside`. It is durable when this returns."""
+        """Add a secret as the newest one, before those of the file, else before `beside`.
+
+        It is durable when this returns.
+        """
         self._change(account, lambda listed: [secret, *(old for old in (listed or beside) if old != secret)])
 
     def drop(self, account: str, secrets: Sequence[str]) -> None:
@@ -54,7 +57,10 @@ class SecretsFile:
             self._write(self._changed(self._read(), account, change))
 
     def _changed(self, text: str, account: str, change: Change) -> str:
-        """Return the text with only this change. Raises where it is written in a way that cannot be edited safely."""
+        """Return the text with only this change.
+
+        Raises where it is written in a way that cannot be edited safely.
+        """
         intended = self._tree(text)
         table = self._table(intended, account)
         table[_KEY] = change(self._listed(table))
@@ -65,7 +71,8 @@ class SecretsFile:
             parsed = None
         if parsed != intended:
             raise ConfigurationError(
-                f"{self.path}: the way accounts are written there cannot be changed safely for {account}; nothing was changed. "
+                f"{self.path}: the way accounts are written there cannot be changed safely for {account}; "
+                "nothing was changed. "
                 f"Write each as a table, below a line like [accounts.{account}], or use --print-secrets"
             )
         return changed
@@ -131,7 +138,8 @@ class SecretsFile:
 
     def _cannot(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(
-            f"{self.path} cannot be written ({error.strerror}): make it so, or use --print-secrets and keep them elsewhere"
+            f"{self.path} cannot be written ({error.strerror}): make it so, or use --print-secrets and keep "
+            "them elsewhere"
         )
 
 

@@ -1,7 +1,7 @@
 """Loads settings from all sources: `ingest.toml` < secrets file < mounted secret files < environment.
 
-Written here instead of taken from pydantic-settings, whose environment source turns a secret that looks like a number
-into one, and does not see an unknown name at the top level.
+Written here instead of taken from pydantic-settings, whose environment source turns a secret that looks like
+a number into one, and does not see an unknown name at the top level.
 """
 
 import json
@@ -33,7 +33,10 @@ from ingest.settings.secret_fields import secret_fields
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All settings, merged and validated, and the folder of relative paths, for `up` to pass to its children. It contains secrets."""
+    """All settings, merged and validated, and the folder of relative paths, for `up` to pass to its children.
+
+    It contains secrets.
+    """
 
     tree: Tree = field(repr=False)
     folder: str
@@ -56,15 +59,19 @@ class Snapshot:
 def load_settings(config: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read, merge and validate all settings, with absolute paths. Raises ConfigurationError.
 
-    Without `config` and INGEST_CONFIG, `./ingest.toml` is read where it exists. Secrets may be in `<config>` with
-    `.secrets.toml` for `.toml` (0600), or one to a file, named like the variables, in the folder INGEST_SECRETS_DIR.
-    Relative paths belong to the folder of the settings file, and to the working folder where there is none.
+    Without `config` and INGEST_CONFIG, `./ingest.toml` is read where it exists. Secrets may be in `<config>`
+    with `.secrets.toml` for `.toml` (0600), or one to a file, named like the variables, in the folder
+    INGEST_SECRETS_DIR. Relative paths belong to the folder of the settings file, and to the working folder
+    where there is none.
     """
     return _load(config, environ)[0]
 
 
 def load_snapshot(config: str | None = None, environ: Mapping[str, str] = os.environ) -> Snapshot:
-    """Load settings as `load_settings` does, in the form that can be passed to another process. Raises ConfigurationError."""
+    """Load settings as `load_settings` does, in the form that can be passed to another process.
+
+    Raises ConfigurationError.
+    """
     return _load(config, environ)[1]
 
 
@@ -103,7 +110,7 @@ def watched_paths(environ: Mapping[str, str] = os.environ) -> list[Path]:
 
 
 def is_above_file(*path: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether a value is in the environment or a mounted file, which the secrets file cannot override."""
+    """Return whether a value is in the environment or a mounted file, which override the secrets file."""
     accounts = [path[1]] if path[0] == "accounts" else []
     return any(variable.path[: len(path)] == path for variable in read_variables(environ, accounts))
 
@@ -120,14 +127,19 @@ def _no_settings(environ: Mapping[str, str]) -> str:
         else f"{SECRETS_PATH} is not set"
     )
     return (
-        f"there are no settings: no file {Path(DEFAULT_CONFIG).absolute()}, neither --config nor {CONFIG} names another one, no INGEST_ variable"
-        f" has a setting, and {mounted}. `ingest init` writes a file; or go to its folder, or name it with --config"
+        f"there are no settings: no file {Path(DEFAULT_CONFIG).absolute()}, neither --config nor {CONFIG} "
+        "names another one, no INGEST_ variable"
+        f" has a setting, and {mounted}. `ingest init` writes a file; or go to its folder, or name it with "
+        "--config"
     )
 
 
 def _misplaced(where: Sequence[str], path: Path | None) -> str:
     file = secrets_path(path or Path(DEFAULT_CONFIG))
-    return f"{'.'.join(where)} is a secret and does not belong in {path}: set {variable_name(*where)}, or put it in a 0600 file {file}"
+    return (
+        f"{'.'.join(where)} is a secret and does not belong in {path}:"
+        f" set {variable_name(*where)}, or put it in a 0600 file {file}"
+    )
 
 
 def _secrets_in(plain: Tree, tree: Tree) -> Iterator[tuple[str, ...]]:

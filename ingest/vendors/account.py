@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from ingest.vendors.rest import Rest
     from ingest.vendors.subscriptions import Subscriptions
 
-# Types of events that reconciliation makes: a booking that was read by REST, and one that the vendor no longer has. The types of webhooks
-# begin with their vendor's name, so no webhook can pretend to be one of these.
+# Types of events that reconciliation makes: a booking that was read by REST, and one that the vendor no
+# longer has. The types of webhooks begin with their vendor's name, so no webhook can pretend to be one of
+# these.
 OBSERVED = "ingest.booking.observed"
 GONE = "ingest.booking.gone"
 
-# The type of a test delivery, after its vendor's name. No vendor has it, so the delivery becomes a row of `booking_events` and no booking.
+# The type of a test delivery, after its vendor's name. No vendor has it, so the delivery becomes a row of
+# `booking_events` and no booking.
 TEST_EVENT = "ingest.test"
 
 _BOOKING_JSON = TypeAdapter(Booking)
@@ -51,9 +53,12 @@ class EventIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An example account for `ingest init`: its name, and lines of TOML for the settings file and the secrets file.
+    """An example account for `ingest init`.
 
-    The example of the first vendor is active, all others are comments. `GENERATED` in a secret stands for a new random secret.
+    Its name, and lines of TOML for the settings file and the secrets file.
+
+    The example of the first vendor is active, all others are comments. `GENERATED` in a secret stands for a
+    new random secret.
     """
 
     account: str
@@ -62,13 +67,16 @@ class Example:
 
 
 class Account(ABC, Generic[A]):
-    """One account of a vendor. A vendor's subclass checks, identifies and maps what the vendor sends, without any I/O.
+    """One account of a vendor.
 
-    `vendor` is the name of the vendor's folder, and `title` the name as people write it. Where people see a list of vendors, it is in the
-    order of `rank`.
-    `event_headers` (in lower case) and `event_parameters` (of the URL's query) are what `identify` needs beside the body; dead letters
-    keep their values.
-    `signs_url` is true where a signature is only valid for the account's own URL, so that accounts may share a secret.
+    A vendor's subclass checks, identifies and maps what the vendor sends, without any I/O.
+
+    `vendor` is the name of the vendor's folder, and `title` the name as people write it. Where people see a
+    list of vendors, it is in the order of `rank`.
+    `event_headers` (in lower case) and `event_parameters` (of the URL's query) are what `identify` needs
+    beside the body; dead letters keep their values.
+    `signs_url` is true where a signature is only valid for the account's own URL, so that accounts may share
+    a secret.
     `signs_time` is true where a signature covers the time of sending.
     """
 
@@ -108,15 +116,24 @@ class Account(ABC, Generic[A]):
 
     @property
     def credential_header(self) -> str | None:
-        """Return the name of the header whose value is itself a secret, so that nobody keeps it; None for signatures."""
+        """Return the name of the header whose value is itself a secret, so that nobody keeps it.
+
+        It is None for signatures.
+        """
         return None
 
     def webhook_queries(self) -> list[str]:
-        """Return the query of each URL to register with the vendor. Most vendors need one URL without a query."""
+        """Return the query of each URL to register with the vendor.
+
+        Most vendors need one URL without a query.
+        """
         return [""]
 
     def verify(self, delivery: Delivery, now: datetime) -> VerifiedDelivery:
-        """Check a delivery. Raises VerificationError, and nothing else, when it is not authentic, too old, or from the future."""
+        """Check a delivery.
+
+        Raises VerificationError, and nothing else, when it is not authentic, too old, or from the future.
+        """
         proof = self.authenticate(delivery)
         self._check_age(proof.sent_at, now)
         return VerifiedDelivery(delivery, proof)
@@ -144,7 +161,10 @@ class Account(ABC, Generic[A]):
         )
 
     def observe(self, record: Mapping[str, object], seen: datetime, supersedes: str = "") -> Event:
-        """Return a REST record that was read at `seen` as an event. The same record gives the same event. Raises PayloadError."""
+        """Return a REST record that was read at `seen` as an event. The same record gives the same event.
+
+        Raises PayloadError.
+        """
         try:
             data = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
         except TypeError as error:
@@ -166,8 +186,8 @@ class Account(ABC, Generic[A]):
     def gone(self, booking: Booking, seen: datetime, supersedes: str = "") -> Event:
         """Return an event which says that the vendor, asked at `seen`, no longer has this booking.
 
-        The event contains the booking as it was last known, because no vendor will send it again. `supersedes` is the version of the
-        warehouse's row, and the booking's own version by default.
+        The event contains the booking as it was last known, because no vendor will send it again.
+        `supersedes` is the version of the warehouse's row, and the booking's own version by default.
         """
         data = _BOOKING_JSON.dump_json(booking)
         return Event(
@@ -183,7 +203,10 @@ class Account(ABC, Generic[A]):
         )
 
     def booking(self, event: Event) -> Booking | None:
-        """Return the booking that an event is about; None when it is about something else. Raises PayloadError."""
+        """Return the booking that an event is about; None when it is about something else.
+
+        Raises PayloadError.
+        """
         if event.type == OBSERVED:
             return self.booking_of_record(event.data)
         if event.type != GONE:
@@ -203,27 +226,37 @@ class Account(ABC, Generic[A]):
 
     @abstractmethod
     def booking_of_webhook(self, event: Event) -> Booking | None:
-        """Map a webhook's payload to a booking; return None where it is about something else. Raises PayloadError."""
+        """Map a webhook's payload to a booking; return None where it is about something else.
+
+        Raises PayloadError.
+        """
 
     def booking_of_record(self, data: bytes) -> Booking:  # noqa: ARG002 - for vendors with a REST side
         """Map a REST record to a booking. Raises PayloadError."""
         raise PayloadError(f"{self.vendor} has no REST side here")
 
     def reports_loss(self, delivery: VerifiedDelivery) -> bool:  # noqa: ARG002 - most vendors never do
-        """Return whether the vendor says with this delivery that it gave up an earlier one, so that one is missing."""
+        """Return whether this delivery says that the vendor gave up an earlier one, which is missing now."""
         return False
 
     def test_delivery(self) -> Delivery:
-        """Return a new, harmless delivery, signed with the account's first secret. Raises ConfigurationError when it has no secret."""
+        """Return a new, harmless delivery, signed with the account's first secret.
+
+        Raises ConfigurationError when it has no secret.
+        """
         secret = next(iter(self.settings.live_secrets()), "")
         if not secret:
             raise ConfigurationError(
-                f"account {self.name} has no webhook secret: run `ingest webhooks apply {self.name}`, or set accounts.{self.name}.webhook_secrets"
+                f"account {self.name} has no webhook secret: run `ingest webhooks apply {self.name}`, or "
+                f"set accounts.{self.name}.webhook_secrets"
             )
         return self.compose_test(secret, f"test-{token_hex(_TEST_ID_BYTES)}", datetime.now(UTC))
 
     def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:  # noqa: ARG002 - for vendors that have one
-        """Return a delivery of type TEST_EVENT as the vendor would send it at this time; `name` makes it unique."""
+        """Return a delivery of type TEST_EVENT as the vendor would send it at this time.
+
+        `name` makes it unique.
+        """
         raise ConfigurationError(f"there is no test delivery for {self.vendor}: make a test booking")
 
     # What follows needs the vendor's optional modules, which are imported when they are first used.
@@ -240,9 +273,12 @@ class Account(ABC, Generic[A]):
         return module.REST if module else None
 
     def rest(self, state_dir: Path, budget: "RetryBudget | None" = None) -> "Rest[A]":
-        """Open the account's REST side. Raises ConfigurationError when the vendor has none, or the settings lack its credential.
+        """Open the account's REST side.
 
-        Access tokens that are renewed are kept in `state_dir`. `budget` limits for how long a request is tried again.
+        Raises ConfigurationError when the vendor has none, or the settings lack its credential.
+
+        Access tokens that are renewed are kept in `state_dir`. `budget` limits for how long a request is
+        tried again.
         """
         rest_class = self.rest_class
         if rest_class is None:
@@ -251,41 +287,51 @@ class Account(ABC, Generic[A]):
 
     @property
     def subscriptions_class(self) -> "type[Subscriptions[A]] | None":
-        """Return the class that manages webhook subscriptions by the vendor's API; None where they are made by hand."""
+        """Return the class that manages webhook subscriptions by the vendor's API.
+
+        It is None where they are made by hand.
+        """
         module = load_module(self.vendor, "subscriptions")
         return getattr(module, "SUBSCRIPTIONS", None)
 
     def subscriptions(self, state_dir: Path, budget: "RetryBudget", timeout: float) -> "Subscriptions[A]":
-        """Open the vendor's API for webhook subscriptions; creating one may take `timeout` seconds. The rest is as for `rest`.
+        """Open the vendor's API for webhook subscriptions; creating one may take `timeout` seconds.
+
+        The rest is as for `rest`.
 
         Raises ConfigurationError when the vendor has no such API, or the settings lack its credential.
         """
         subscriptions_class = self.subscriptions_class
         if subscriptions_class is None:
             raise ConfigurationError(
-                f"{self.vendor} has no API for webhooks: `ingest webhooks plan {self.name}` shows what to do by hand"
+                f"{self.vendor} has no API for webhooks: `ingest webhooks plan {self.name}` shows what to "
+                "do by hand"
             )
         if not self.settings.can_read():
             raise ConfigurationError(
-                f"account {self.name}: its webhooks can be registered with its REST credential only: set {self.settings.rest_needs()}"
+                f"account {self.name}: its webhooks can be registered with its REST credential only: set "
+                f"{self.settings.rest_needs()}"
             )
         return subscriptions_class(self.rest(state_dir, budget), timeout)
 
     def manual_steps(self, *, show_secret: bool) -> list[str]:
-        """Return lines to follow by hand, where the vendor has no API for subscriptions, or the account no credential for it."""
+        """Return steps to follow by hand, where there is no API for webhooks, or no credential for it."""
         name, numbered = self.name, enumerate(self.webhook_urls, 1)
         if module := load_module(self.vendor, "subscriptions"):
             if hasattr(module, "manual_steps"):
                 steps: list[str] = module.manual_steps(self, show_secret=show_secret)
                 return steps
-            reason = f"no REST credential is set; with accounts.{name}.{self.settings.rest_needs()}, `ingest webhooks apply {name}` does this. By hand:"
+            setting = f"accounts.{name}.{self.settings.rest_needs()}"
+            apply = f"with {setting}, `ingest webhooks apply {name}` does this"
+            reason = f"no REST credential is set; {apply}. By hand:"
         else:
             reason = f"{self.vendor} has no API for webhooks. By hand:"
-        keep_first = " (some are set: keep it the first)" if self.settings.live_secrets() else ""
+        last = len(self.webhook_urls) + 1
+        note = " (some are set: keep it the first)" if self.settings.live_secrets() else ""
         return [
             reason,
             *(f"{number}. have a webhook made at {self.vendor} with URL {url}" for number, url in numbered),
-            f"{len(self.webhook_urls) + 1}. set accounts.{name}.webhook_secrets to the secret that signs it{keep_first}",
+            f"{last}. set accounts.{name}.webhook_secrets to the secret that signs it{note}",
         ]
 
     def _check_age(self, sent_at: datetime | None, now: datetime) -> None:

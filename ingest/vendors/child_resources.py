@@ -1,4 +1,6 @@
-"""Resources that take a request for each object of another list; objects that the vendor has deleted meanwhile are left out.
+"""Resources that take a request for each object of another list.
+
+Objects that the vendor has deleted meanwhile are left out.
 
 dlt's `rest_api` ends such a request without rows when its session raises IgnoreResponseException.
 """
@@ -16,7 +18,8 @@ from ingest.errors import VendorRefused
 
 log = structlog.get_logger()
 
-# Marks such a request between dlt's client and our session, and is not sent. Its value says where the parent object is named.
+# Marks such a request between dlt's client and our session, and is not sent. Its value says where the parent
+# object is named.
 _CHILD_HEADER = "X-Parts-Of"
 _LONGEST_NAME = 200
 
@@ -34,7 +37,10 @@ class ChildSession(Session):
         self.absent: list[str] = []
 
     def send(self, request: PreparedRequest, **options: Any) -> Response:
-        """Send a request. Raises IgnoreResponseException when its parent object is gone, and what the session raises."""
+        """Send a request.
+
+        Raises IgnoreResponseException when its parent object is gone, and what the session raises.
+        """
         parent_in = request.headers.pop(_CHILD_HEADER, None)
         try:
             return super().send(request, **options)

@@ -9,7 +9,10 @@ from ingest.errors import VerificationError
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """HTTP header lines with lower-case names and values decoded as ISO 8859-1; a header may be there several times."""
+    """HTTP header lines with lower-case names and values decoded as ISO 8859-1.
+
+    A header may be there several times.
+    """
 
     lines: tuple[tuple[str, str], ...]
 
@@ -34,7 +37,7 @@ class Headers:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One POST: the raw query of its URL, its headers, its raw body, and when it was received by this machine's clock.
+    """One POST: raw query, headers, raw body, and when it was received by this machine's clock.
 
     `received_by` is the same by a clock that was compared with a vendor's; None where none was lately.
     """
@@ -48,7 +51,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The result of a verification: which of the live secrets signed ("1" is the first), and when the delivery says it was sent."""
+    """The result of a verification.
+
+    Which of the live secrets signed ("1" is the first), and when the delivery says it was sent.
+    """
 
     signed_by: str
     sent_at: datetime | None = None
@@ -56,7 +62,10 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedDelivery:
-    """A delivery that `Account.verify` found authentic. Only `verify` makes one of a request, and only `from_log` of a dead letter."""
+    """A delivery that `Account.verify` found authentic.
+
+    Only `verify` makes one of a request, and only `from_log` of a dead letter.
+    """
 
     delivery: Delivery
     proof: Proof
@@ -65,10 +74,12 @@ class VerifiedDelivery:
     def from_log(
         cls, delivery: Delivery, signed_by: str, sent_at: datetime | None = None
     ) -> "VerifiedDelivery":
-        """Make one of a delivery that was verified when it arrived. Only the log may be its origin, which has no others.
+        """Make one of a delivery that was verified when it arrived.
 
-        It cannot be verified again: a dead letter keeps no credentials, and secrets change. `signed_by` is the result of the
-        verification then, and "" where an older letter does not have it.
+        Only the log may be its origin, which has no others.
+
+        It cannot be verified again: a dead letter keeps no credentials, and secrets change. `signed_by` is
+        the result of the verification then, and "" where an older letter does not have it.
         """
         return cls(delivery, Proof(signed_by, sent_at))
 

@@ -15,7 +15,10 @@ _WRITE_DISPOSITION: Any = {"disposition": "merge", "strategy": "delete-insert"}
 def rest_resources(
     account_class: type[Any], api_url: str | None, ids: Sequence[str] = (), /, **settings: Any
 ) -> Iterator[DltResource]:
-    """Yield the resources of an account with these settings. `ids` are the objects to read of a resource that has no list."""
+    """Yield the resources of an account with these settings.
+
+    `ids` are the objects to read of a resource that has no list.
+    """
     vendor = account_class.vendor
     account_settings = account_class.settings_model.model_validate(
         {"name": "source", "vendor": vendor, "api_url": api_url, **settings}

@@ -19,7 +19,8 @@ from ingest.errors import PayloadError
 from ingest.event import LONGEST_ID
 from ingest.instant import parse_rare_form, utc
 
-# The most digits that the warehouse's decimal(38, 9) has before the point, and an exponent below which a number is no price but an attack.
+# The most digits that the warehouse's decimal(38, 9) has before the point, and an exponent below which a
+# number is no price but an attack.
 _PRICE_DIGITS = 29
 _FINEST_EXPONENT = -30
 
@@ -27,7 +28,10 @@ _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 
 
 def _text(value: object) -> str | None:
-    """Return text that only describes: a number is its digits; "", null and anything else count as absent and are no error."""
+    """Return text that only describes: a number is its digits.
+
+    "", null and anything else count as absent and are no error.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     if isinstance(value, float) and not math.isfinite(value):
@@ -56,7 +60,10 @@ def _parameters(value: object) -> dict[str, str] | None:
 
 
 def plain_word(text: str) -> str:
-    """Return a word's letters in lower case, with one l in canceled, because vendors write one state in several ways."""
+    """Return a word's letters in lower case, with one l in canceled.
+
+    Vendors write one state in several ways.
+    """
     return "".join(filter(str.isalpha, text)).lower().replace("cancelled", "canceled")
 
 
@@ -107,7 +114,8 @@ def _price(value: Decimal) -> Decimal:
     return value
 
 
-# For objects that the booking depends on, so that another kind of value is an error: `Annotated[Payment | None, ABSENT] = None`.
+# For objects that the booking depends on, so that another kind of value is an error: `Annotated[Payment |
+# None, ABSENT] = None`.
 ABSENT = BeforeValidator(_absent)
 Text = Annotated[str | None, BeforeValidator(_text)]
 Id = Annotated[str, AfterValidator(_identity)]
@@ -128,7 +136,10 @@ OBJECTS = BeforeValidator(_objects)
 
 
 def object_or(field: str) -> BeforeValidator:
-    """Return a validator like OBJECT for a value that may also be text, which becomes the object's `field`, such as the id."""
+    """Return a validator like OBJECT for a value that may also be text, such as an id.
+
+    The text becomes the object's `field`.
+    """
     return BeforeValidator(partial(_object, field=field))
 
 
@@ -141,7 +152,10 @@ REFERENCE = object_or("id")
 
 
 class Payload(BaseModel):
-    """A part of a vendor's JSON. Fields that are not named are ignored, because the vendor may add some at any time."""
+    """A part of a vendor's JSON.
+
+    Fields that are not named are ignored, because the vendor may add some at any time.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -150,9 +164,12 @@ P = TypeVar("P", bound=Payload)
 
 
 def read_json(shape: type[P], raw: bytes) -> P:
-    """Read a JSON document. Raises PayloadError with the names of the fields that are wrong, never their values.
+    """Read a JSON document.
 
-    What a strict parser refuses is read by a lenient one, because a single odd value is no reason to lose a booking.
+    Raises PayloadError with the names of the fields that are wrong, never their values.
+
+    What a strict parser refuses is read by a lenient one, because a single odd value is no reason to lose a
+    booking.
     """
     with _payload_errors():
         try:
@@ -193,7 +210,8 @@ def _payload_errors() -> Iterator[None]:
         raise PayloadError(f"not the documented shape: {type(error).__name__}") from None
 
 
-# Columns of `bookings`, each with the payload's fields that it is read from, as dotted paths of a `Payload`'s field names.
+# Columns of `bookings`, each with the payload's fields that it is read from, as dotted paths of a `Payload`'s
+# field names.
 Sources = Mapping[str, tuple[str, ...]]
 
 # Every booking has a value in these columns, so that null says nothing about them.
@@ -201,12 +219,13 @@ _NEVER_CLEARED = {"status"}
 
 
 def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[str]:
-    """Return the columns of `booking` that are only empty because `message` lacks a field, as needed for `Booking.untold`.
+    """Return the columns that are only empty because `message` lacks a field, for `Booking.untold`.
 
-    These are the empty columns of which at least one source field is absent. A field that is there with null, "" or an empty list was
-    cleared by the vendor, unless every booking has a value there. In a list of objects the first one counts.
-    `sources` should only have columns that some message of the vendor fills, for instance
-    `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
+    These are the empty columns of which at least one source field is absent. A field that is there with null,
+    "" or an empty list was cleared by the vendor, unless every booking has a value there. In a list of
+    objects the first one counts.
+    `sources` should only have columns that some message of the vendor fills, for instance `{"customer_name":
+    ("name", "first_name"), "starts_at": ("event.start_time",)}`.
     """
     empty = (column for column in sources if getattr(booking, column) in EMPTY)
     return frozenset(

@@ -1,4 +1,7 @@
-"""The base of vendors' paginators. A page that makes no sense ends a list with an error, never as if it were complete."""
+"""The base of vendors' paginators.
+
+A page that makes no sense ends a list with an error, never as if it were complete.
+"""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -13,7 +16,10 @@ from ingest.vendors.rest import AnyRest
 
 
 class VendorPaginator(BasePaginator):
-    """Reads from each page which parameters ask for the next one. `container` is the name of the list in a page."""
+    """Reads from each page which parameters ask for the next one.
+
+    `container` is the name of the list in a page.
+    """
 
     container: ClassVar[str] = "data"
 
@@ -45,4 +51,7 @@ class VendorPaginator(BasePaginator):
 
     @abstractmethod
     def next_params(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:
-        """Return the parameters that ask for the next page; None after the last one. Raises VendorUnavailable."""
+        """Return the parameters that ask for the next page; None after the last one.
+
+        Raises VendorUnavailable.
+        """

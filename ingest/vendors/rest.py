@@ -1,4 +1,6 @@
-"""A vendor's REST side: declared once, and used for dlt's `rest_api` source and for comparing bookings with the warehouse.
+"""A vendor's REST side.
+
+Declared once, and used for dlt's `rest_api` source and for comparing bookings with the warehouse.
 
 It is apart from the vendor's webhooks because it needs dlt's client, which the receiver never imports.
 """
@@ -79,7 +81,10 @@ class Rest(ABC, Generic[A]):
     resources_by_id: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, account: Account[A], state_dir: Path, budget: RetryBudget | None = None) -> None:
-        """Open the REST side, as `Account.rest` describes it. Raises ConfigurationError when the settings lack the credential."""
+        """Open the REST side, as `Account.rest` describes it.
+
+        Raises ConfigurationError when the settings lack the credential.
+        """
         self.account = account
         self.settings = account.settings
         self.requested_ids: Sequence[str] = ()
@@ -112,7 +117,10 @@ class Rest(ABC, Generic[A]):
         return self._adapter.requests
 
     def _limits(self) -> Limits:
-        """Return the vendor's published limits, or those of the settings: an account's depend on its plan, an IP address's do not."""
+        """Return the vendor's published limits, or those of the settings.
+
+        An account's depend on its plan, an IP address's do not.
+        """
         per_minute = self.settings.rate_limit
         if per_minute is None:
             return self.limits
@@ -122,7 +130,10 @@ class Rest(ABC, Generic[A]):
 
     @property
     def last_request_at(self) -> datetime:
-        """Return when this thread's last request was sent, by the vendor's clock: its response is not older."""
+        """Return when this thread's last request was sent, by the vendor's clock.
+
+        Its response is not older.
+        """
         return self._adapter.sent_at()
 
     @property
@@ -161,12 +172,15 @@ class Rest(ABC, Generic[A]):
         return ChildSession(self._session, self.label)
 
     def record_absence(self, path: str, status: int) -> None:
-        """Record that a resource lacks the object at this path, because the vendor answered with this status."""
+        """Record that the object at this path is left out, because the vendor answered with this status."""
         self.child_session.record_absence(urlsplit(f"{self.base_url}{path}").path, status)
 
     @abstractmethod
     def credential(self) -> Credential:
-        """Return the credential of the account's settings. Raises ConfigurationError that names the missing one."""
+        """Return the credential of the account's settings.
+
+        Raises ConfigurationError that names the missing one.
+        """
 
     @abstractmethod
     def paginator(self) -> BasePaginator:
@@ -174,19 +188,28 @@ class Rest(ABC, Generic[A]):
 
     @abstractmethod
     def resources(self) -> Sequence[Resource]:
-        """Return all that can be synced, with primary keys. The names of tables and the account's column are added later."""
+        """Return all that can be synced, with primary keys.
+
+        The names of tables and the account's column are added later.
+        """
 
     @abstractmethod
     def ping(self) -> None:
         """Make one cheap request that needs the credential."""
 
     def owner(self) -> str | None:
-        """Return the vendor's id of the account that the credential belongs to; None where the vendor does not tell."""
+        """Return the vendor's id of the account that the credential belongs to.
+
+        It is None where the vendor does not tell.
+        """
         return None
 
     @abstractmethod
     def bookings(self, window: Window) -> Iterator[list[Record]]:
-        """Yield pages of entries whose `window_column` is in the window. The vendor may be asked for a wider one, but not for less."""
+        """Yield pages of entries whose `window_column` is in the window.
+
+        The vendor may be asked for a wider one, but not for less.
+        """
 
     @abstractmethod
     def key(self, entry: Record) -> str:
@@ -194,7 +217,10 @@ class Rest(ABC, Generic[A]):
 
     @abstractmethod
     def fetch(self, booking_id: str) -> Record | None:
-        """Return one booking in the form that `Account.observe` reads; None when the vendor has none. Raises PayloadError."""
+        """Return one booking in the form that `Account.observe` reads; None when the vendor has none.
+
+        Raises PayloadError.
+        """
 
     def is_unchanged(self, entry: Record, stored: Sequence[StoredBooking]) -> bool:
         """Return whether an entry shows that its bookings are as they are stored. Raises PayloadError.
@@ -208,7 +234,7 @@ class Rest(ABC, Generic[A]):
         return set()
 
     def complete(self, entry: Record) -> list[Record]:
-        """Return the bookings of an entry, with all that takes further requests, in the form that `Account.observe` reads."""
+        """Return the complete bookings of an entry, in the form for `Account.observe`."""
         return [entry]
 
     def get(self, path: str, **params: Any) -> Any:
@@ -225,7 +251,10 @@ class Rest(ABC, Generic[A]):
             raise
 
     def find(self, path: str, *names: str, **params: Any) -> Record | None:
-        """Return the object in the response to one request, as `extract` does; None when the vendor has no such object."""
+        """Return the object in the response to one request, as `extract` does.
+
+        It is None when the vendor has no such object.
+        """
         response = self.get_optional(path, **params)
         return None if response is None else self.extract(response, dict, *names)
 
@@ -250,16 +279,23 @@ class Rest(ABC, Generic[A]):
             yield list(page)
 
     def entries(self, response: Response, container: str) -> list[Record]:
-        """Return the list in a page. Raises VendorUnavailable when there is none: nonsense must not be taken for an empty list."""
+        """Return the list in a page.
+
+        Raises VendorUnavailable when there is none: nonsense must not be taken for an empty list.
+        """
         entries = json_object(response).get(container)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise VendorUnavailable(
-                f"{self.label}: the page has no list of objects `{container}`. {self.describe_error(response)}"
+                f"{self.label}: the page has no list of objects `{container}`. "
+                f"{self.describe_error(response)}"
             )
         return entries
 
     def describe_error(self, response: Response, remedy: str = "") -> str:
-        """Return `403 Permission Denied (request 5f1c): <what to do>`: one line that contains no body and no secret."""
+        """Return `403 Permission Denied (request 5f1c): <what to do>`.
+
+        One line that contains no body and no secret.
+        """
         body = json_object(response)
         request_id = _one_line(self.request_id(response) or "")
         parts = [self.error_message(body), "; ".join(self.error_details(body))]
@@ -279,9 +315,12 @@ class Rest(ABC, Generic[A]):
         return str(body.get("message") or body.get("title") or "")
 
     def error_details(self, body: Record) -> list[str]:
-        """Return what else the body of an error says: scopes that the key lacks, and which parameter is wrong and why.
+        """Return what else the body of an error says.
 
-        https://developer.calendly.com/api-docs/overview/errors; other vendors that say as much use the same or similar names.
+        Scopes that the key lacks, and which parameter is wrong and why.
+
+        Other vendors that say as much use the same names as Calendly, or similar ones.
+        https://developer.calendly.com/api-docs/overview/errors
         """
         scopes = [scope for scope in _as_list(body.get("required_scopes")) if isinstance(scope, str)]
         details = [_describe_detail(entry) for entry in _as_list(body.get("details"))]
@@ -311,7 +350,10 @@ class Rest(ABC, Generic[A]):
         return None
 
     def secret(self, name: str) -> str:
-        """Return a secret of the account's settings. Raises ConfigurationError when it is not set, or cannot be sent in a header."""
+        """Return a secret of the account's settings.
+
+        Raises ConfigurationError when it is not set, or cannot be sent in a header.
+        """
         setting = f"accounts.{self.settings.name}.{name}"
         value = getattr(self.settings, name)
         if value is None:
@@ -328,7 +370,10 @@ class Rest(ABC, Generic[A]):
 AnyRest = Rest[Any]
 
 _REMEDIES = {
-    400: "the vendor did not take this request; correct what it names, or run it again if a page's token was too old",
+    400: (
+        "the vendor did not take this request;"
+        " correct what it names, or run it again if a page's token was too old"
+    ),
     401: "the key is wrong, expired or revoked; put a new one into the secrets file or the environment",
     402: "the vendor's plan does not include this",
     403: "the key may not read this: look at its scopes or permissions, its user's role, and the plan",
@@ -345,7 +390,7 @@ def _as_list(value: object) -> list[Any]:
 
 
 def _describe_detail(entry: object) -> str:
-    """Return `events: scheduled_events:read is required` for an object that names a parameter and says what is wrong with it."""
+    """Return a detail of an error in words, like `events: scheduled_events:read is required`."""
     if not isinstance(entry, dict):
         return entry if isinstance(entry, str) else ""
     parts = (
@@ -356,5 +401,5 @@ def _describe_detail(entry: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a vendor's text as one line of limited length, without anything that moves a terminal's cursor."""
+    """Return a vendor's text as one line of limited length that is safe for a terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:_LONGEST_LINE]

@@ -1,8 +1,10 @@
-"""A vendor's webhook subscriptions: which ones an account needs, which ones it has, and the requests that change them.
+"""A vendor's webhook subscriptions.
 
-A vendor with an API for them has a class `SUBSCRIPTIONS` in its folder's `subscriptions.py`. It uses the account's REST side, with its
-credential and its limits. A request that creates something is sent once, whatever its result.
-A vendor without such an API may have a function `manual_steps` there instead.
+Which ones an account needs, which ones it has, and the requests that change them.
+
+A vendor with an API for them has a class `SUBSCRIPTIONS` in its folder's `subscriptions.py`. It uses the
+account's REST side, with its credential and its limits. A request that creates something is sent once,
+whatever its result. A vendor without such an API may have a function `manual_steps` there instead.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +27,10 @@ _CONNECT_SECONDS = 10.0
 
 
 class SecretFrom(Enum):
-    """Who makes the secret of a new subscription. FIXED is one secret for all subscriptions, which the settings have."""
+    """Who makes the secret of a new subscription.
+
+    FIXED is one secret for all subscriptions, which the settings have.
+    """
 
     US = auto()
     VENDOR = auto()
@@ -48,8 +53,9 @@ class SubscriptionSpec:
 class Subscription:
     """A subscription that the vendor has.
 
-    `stopped` says why nothing is delivered any more; it is "" as long as something is. `mark` is the fingerprint of its secret, where
-    the vendor's list shows one; `secret` is the secret itself, where the list has it.
+    `stopped` says why nothing is delivered any more; it is "" as long as something is. `mark` is the
+    fingerprint of its secret, where the vendor's list shows one; `secret` is the secret itself, where the
+    list has it.
     """
 
     id: str
@@ -78,9 +84,11 @@ def fingerprint(secret: str) -> str:
 class Subscriptions(ABC, Generic[A]):
     """The webhook subscriptions of one account.
 
-    Every method that does I/O raises VendorUnavailable, after which it is unknown what was done, and VendorRefused.
-    `replaces` is true where creating a subscription replaces the one in its slot. `tells_state` is true where the vendor's list says
-    that a subscription was stopped. `retried` is how long the vendor may retry a delivery, signed with the secret of its time.
+    Every method that does I/O raises VendorUnavailable, after which it is unknown what was done, and
+    VendorRefused.
+    `replaces` is true where creating a subscription replaces the one in its slot. `tells_state` is true where
+    the vendor's list says that a subscription was stopped. `retried` is how long the vendor may retry a
+    delivery, signed with the secret of its time.
     """
 
     replaces: ClassVar[bool] = False
@@ -88,7 +96,10 @@ class Subscriptions(ABC, Generic[A]):
     retried: ClassVar[timedelta] = timedelta(days=3)
 
     def __init__(self, rest: Rest[A], timeout: float) -> None:
-        """Use this REST side. `timeout` is the number of seconds that a request may take which creates something."""
+        """Use this REST side.
+
+        `timeout` is the number of seconds that a request may take which creates something.
+        """
         self.rest = rest
         self.account = rest.account
         self.settings = rest.settings

@@ -1,9 +1,11 @@
-"""Appointedd (webhooks and API v1). A booking has any number of participants, or none; nothing that Appointedd sends is signed.
+"""Appointedd (webhooks and API v1).
 
-Webhooks: https://developers.appointedd.com/docs/webhooks
-Payloads: https://developers.appointedd.com/docs/what-data-is-sent-with-a-webhook
-Set-up:   https://support.appointedd.com/en/articles/1361736-how-to-set-up-webhooks
-REST:     https://developers.appointedd.com/reference/booking-entity
+A booking has any number of participants, or none; nothing that Appointedd sends is signed.
+
+Webhooks: https://developers.appointedd.com/docs/webhooks Payloads:
+https://developers.appointedd.com/docs/what-data-is-sent-with-a-webhook Set-up:
+https://support.appointedd.com/en/articles/1361736-how-to-set-up-webhooks REST:
+https://developers.appointedd.com/reference/booking-entity
 """
 
 import re
@@ -35,7 +37,8 @@ from ingest.vendors.fields import Id, Payload, Text, read_json
 # What a header can carry unchanged. How Appointedd would encode anything else is not documented.
 _HEADER_SAFE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
-# Only `booking_created` is documented exactly; the others follow its pattern and the prose, in both spellings.
+# Only `booking_created` is documented exactly; the others follow its pattern and the prose, in both
+# spellings.
 _CANCELLATIONS = {"booking_cancelled", "booking_canceled", "booking_deleted"}
 _BOOKING_EVENTS = _CANCELLATIONS | {"booking_created", "booking_updated"}
 
@@ -43,8 +46,9 @@ _BOOKING_EVENTS = _CANCELLATIONS | {"booking_created", "booking_updated"}
 class AppointeddSettings(AccountSettings):
     """The settings of an Appointedd account.
 
-    Appointedd's webhook form offers a custom header or basic authentication; the settings say which of them was filled in.
-    The REST side needs `api_key` with `api = "v1"`, and `client_id` and `client_secret` with `"v2"`.
+    Appointedd's webhook form offers a custom header or basic authentication; the settings say which of them
+    was filled in. The REST side needs `api_key` with `api = "v1"`, and `client_id` and `client_secret` with
+    `"v2"`.
     """
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_key",), ("client_id", "client_secret"))
@@ -52,12 +56,14 @@ class AppointeddSettings(AccountSettings):
     webhook_header: str | None = Field(
         None,
         pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
-        description="Name of the custom header in Appointedd's webhook form. Its value is one of `webhook_secrets`.",
+        description="Name of the custom header in Appointedd's webhook form. Its value is one of "
+        "`webhook_secrets`.",
     )
     webhook_user: str | None = Field(
         None,
         pattern=r"^[ -9;-~]+$",
-        description="User of basic authentication, instead of `webhook_header`. The password is one of `webhook_secrets`.",
+        description="User of basic authentication, instead of `webhook_header`. The password is one of "
+        "`webhook_secrets`.",
     )
     api: Literal["v1", "v2"] = Field(
         "v1", description="Version of the REST API: `v1`, or `v2`, which only `ingest sync` can use."
@@ -70,11 +76,13 @@ class AppointeddSettings(AccountSettings):
     def _check_webhook_credential(self) -> Self:
         if self.webhook_header and self.webhook_user:
             raise ValueError(
-                "webhook_header and webhook_user are both set; keep the one that Appointedd's webhook form has"
+                "webhook_header and webhook_user are both set; keep the one that Appointedd's webhook form "
+                "has"
             )
         if self.webhook_secrets and not self.credential_header:
             raise ValueError(
-                "webhook_secrets is set, but not how Appointedd sends them: set webhook_header to the custom header's name, "
+                "webhook_secrets is set, but not how Appointedd sends them: set webhook_header to the "
+                "custom header's name, "
                 "or webhook_user to the user of basic authentication"
             )
         if not all(map(_HEADER_SAFE.fullmatch, self.live_secrets())):
@@ -85,7 +93,10 @@ class AppointeddSettings(AccountSettings):
 
     @property
     def credential_header(self) -> str | None:
-        """Return the lower-case name of the header that contains the secret; None when neither kind is configured."""
+        """Return the lower-case name of the header that contains the secret.
+
+        It is None when neither kind is configured.
+        """
         if self.webhook_user:
             return "authorization"
         return self.webhook_header.lower() if self.webhook_header else None
@@ -129,7 +140,10 @@ class _Envelope(Payload):
     event_data: Annotated[_Data, BeforeValidator(_object)] = _Data()
 
     def has_booking(self) -> bool:
-        """Return whether this is about a booking: always for the known types, and for others that are named like them where it has one."""
+        """Return whether this is about a booking.
+
+        Always for the known types, and for others that are named like them where it has one.
+        """
         named_alike = self.event_type.startswith("booking_") and self.event_data.booking.id is not None
         return named_alike or self.event_type in _BOOKING_EVENTS
 
@@ -142,7 +156,8 @@ class _BookingEnvelope(Payload):
 class Appointedd(Account[AppointeddSettings]):
     """An account of Appointedd.
 
-    A shared secret in a header proves the sender. There is no signature, delivery id, event time or attempt counter.
+    A shared secret in a header proves the sender. There is no signature, delivery id, event time or attempt
+    counter.
     """
 
     vendor = "appointedd"
@@ -180,9 +195,10 @@ class Appointedd(Account[AppointeddSettings]):
         return Proof(which_matches([credential], expected))
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
-        """Identify a delivery by its raw body, in which organisation, type, booking and `updated` tell two deliveries apart.
+        """Identify a delivery by its raw body, which has organisation, type, booking and `updated`.
 
-        No payload says when its event happened, so the time is that of receipt: of two versions that tie, the later received wins.
+        No payload says when its event happened, so the time is that of receipt: of two versions that tie, the
+        later received wins.
         """
         envelope = read_json(_Envelope, delivery.body)
         return EventIdentity(
@@ -199,10 +215,13 @@ class Appointedd(Account[AppointeddSettings]):
         return booking_of_data(envelope.event_data, cancelled=envelope.event_type in _CANCELLATIONS)
 
     def booking_of_record(self, data: bytes) -> Booking:
-        """Map a booking of GET /bookings, which has ids where webhooks have names. Objects may have been put in the place of ids.
+        """Map a booking of GET /bookings, which has ids where webhooks have names.
 
-        `service` is its id, or the object of GET /services; `resource` is its id, or the object of GET /resources (`profile.name`);
-        `customers[]` are as they are, or each with the `profile` of GET /customers/{id} (firstname, lastname, email, phone, mobile).
+        Objects may have been put in the place of ids.
+
+        `service` is its id, or the object of GET /services; `resource` is its id, or the object of GET
+        /resources (`profile.name`); `customers[]` are as they are, or each with the `profile` of GET
+        /customers/{id} (firstname, lastname, email, phone, mobile).
         """
         return booking_of_data(read_json(Record, data).as_data(), cancelled=False)
 
@@ -222,7 +241,10 @@ class Appointedd(Account[AppointeddSettings]):
 
 
 def sign(settings: AppointeddSettings, secret: str) -> dict[str, str]:
-    """Return the headers that Appointedd would send, for the simulator and tests; none where none is configured."""
+    """Return the headers that Appointedd would send, for the simulator and tests.
+
+    None where none is configured.
+    """
     return {settings.credential_header: settings.credential(secret)} if settings.credential_header else {}
 
 

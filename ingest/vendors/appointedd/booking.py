@@ -54,7 +54,10 @@ class _Question(Payload):
 
 
 class _Participant(Payload):
-    """A customer's part in a booking: `participants[]` of a webhook, `customers[]` of REST with the `profile` put in."""
+    """A customer's part in a booking.
+
+    `participants[]` of a webhook, `customers[]` of REST with the `profile` put in.
+    """
 
     customer_id: Annotated[Text, _either("customer_id", "id")] = None
     status: Annotated[Word, _either("booking_status", "status")] = None
@@ -135,7 +138,8 @@ class Record(_Booking):
         )
 
 
-# The form of 2017 lacks some fields, webhooks have no telephone numbers, and records only have names where they were looked up.
+# The form of 2017 lacks some fields, webhooks have no telephone numbers, and records only have names where
+# they were looked up.
 _SOURCES: Sources = {
     "status": ("booking.status",),
     "starts_at": ("booking.starts_at",),
@@ -186,7 +190,10 @@ def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
 
 
 def _places(data: BookingData) -> int | None:
-    """Return the places taken, none where nobody takes part; None where the message does not tell who does."""
+    """Return the places taken, none where nobody takes part.
+
+    It is None where the message does not tell who does.
+    """
     return (
         sum(participant.places() for participant in data.participants)
         if "participants" in data.model_fields_set
@@ -197,10 +204,11 @@ def _places(data: BookingData) -> int | None:
 def _version(booking: _Booking, status: BookingStatus) -> str:
     """Return the second of `updated`, and the rank of what happened in it: 0 created, 1 changed, 2 cancelled.
 
-    `updated` equals `created`, to the millisecond, until the first change. A change sets it to a whole second, and it is not documented
-    whether that is cut or rounded. So a change at 10:00:00.9 of what was created at 10:00:00.742 may look *older* than the creation.
-    Cut to the second, a change never sorts before what came earlier. The rank, which webhooks and REST both allow to compute, orders
-    creation, change and cancellation within a second; two changes within a second tie.
+    `updated` equals `created`, to the millisecond, until the first change. A change sets it to a whole
+    second, and it is not documented whether that is cut or rounded. So a change at 10:00:00.9 of what was
+    created at 10:00:00.742 may look *older* than the creation. Cut to the second, a change never sorts before
+    what came earlier. The rank, which webhooks and REST both allow to compute, orders creation, change and
+    cancellation within a second; two changes within a second tie.
     """
     changed = 0 if booking.updated == booking.created else 1
     rank = 2 if status is BookingStatus.CANCELLED else changed
@@ -208,7 +216,10 @@ def _version(booking: _Booking, status: BookingStatus) -> str:
 
 
 def _status(data: BookingData) -> BookingStatus:
-    """Return the status: `no_show` where it is not cancelled and every participant is marked so (that word is not documented)."""
+    """Return the status.
+
+    `no_show` where it is not cancelled and every participant is marked so (that word is not documented).
+    """
     status = _STATUSES.get(data.booking.status or "", BookingStatus.UNKNOWN)
     marks = [participant.status for participant in data.participants]
     if status is not BookingStatus.CANCELLED and marks and all(mark == "noshow" for mark in marks):

@@ -31,7 +31,9 @@ _OVERLAP = timedelta(minutes=5)
 
 
 class _Paginator(VendorPaginator):
-    """Pages begin at the booking that the page before names as `next`. `total` may change while pages are read.
+    """Pages begin at the booking that the page before names as `next`.
+
+    `total` may change while pages are read.
 
     https://developers.appointedd.com/docs/pagination
     """
@@ -44,8 +46,8 @@ class _Paginator(VendorPaginator):
 class AppointeddV1(Rest[AppointeddSettings]):
     """The REST side with API v1.
 
-    Appointedd publishes no limits; these are ours. It has no longest window either, and one long window costs least if Appointedd
-    should ignore a filter.
+    Appointedd publishes no limits; these are ours. It has no longest window either, and one long window costs
+    least if Appointedd should ignore a filter.
     """
 
     url = "https://api.appointedd.com/v1"
@@ -74,10 +76,10 @@ class AppointeddV1(Rest[AppointeddSettings]):
         self.get("resources/groups", limit=1)
 
     def bookings(self, window: Window) -> Iterator[list[Record]]:
-        """Yield bookings in the natural order, in which a booking that changes while pages are read keeps its place.
+        """Yield bookings in natural order, in which one that changes while pages are read keeps its place.
 
-        Whether the list has cancelled bookings by default is not documented. They are asked for apart, with one more request, until
-        one of them was in the list.
+        Whether the list has cancelled bookings by default is not documented. They are asked for apart, with
+        one more request, until one of them was in the list.
         https://developers.appointedd.com/reference/get-bookings
         """
         listed: set[str] = set()
@@ -92,8 +94,8 @@ class AppointeddV1(Rest[AppointeddSettings]):
     def _updated_in(self, window: Window, **filters: str) -> Iterator[list[Record]]:
         """Yield bookings that were updated in the window.
 
-        The name of `updated_before` is not documented. If Appointedd ignores it, that costs pages but no booking, because the times are
-        checked here.
+        The name of `updated_before` is not documented. If Appointedd ignores it, that costs pages but no
+        booking, because the times are checked here.
         """
         wide = Window(window.since - _SECOND, window.until and window.until + _SECOND)
         bounds = {"updated_after": format_instant(wide.since)} | (
@@ -112,7 +114,10 @@ class AppointeddV1(Rest[AppointeddSettings]):
         return set(filter(None, map(_customer_id, customers))) if isinstance(customers, list) else set()
 
     def complete(self, entry: Record) -> list[Record]:
-        """Return a booking with the objects that webhooks have by name: see `Appointedd.booking_of_record`."""
+        """Return a booking with the objects that webhooks have by name.
+
+        See `Appointedd.booking_of_record`.
+        """
         record = dict(entry)
         for name, cache in (("service", self._services), ("resource", self._resources)):
             if isinstance(entry.get(name), str):
@@ -122,10 +127,12 @@ class AppointeddV1(Rest[AppointeddSettings]):
         return [record]
 
     def fetch(self, booking_id: str) -> Record | None:
-        """Return one booking. Raises VendorRefused when no single booking can be read: else every booking would seem gone.
+        """Return one booking.
 
-        The path of single bookings is not documented and follows the pattern of other objects. So at the first 404 a booking is read
-        that is in the list.
+        Raises VendorRefused when no single booking can be read: else every booking would seem gone.
+
+        The path of single bookings is not documented and follows the pattern of other objects. So at the
+        first 404 a booking is read that is in the list.
         """
         record = self.find(f"bookings/{quote(booking_id, safe='')}", "data")
         if record is None and not self._single_reads_work:
@@ -147,7 +154,10 @@ class AppointeddV1(Rest[AppointeddSettings]):
         return super().remedy(status)
 
     def resources(self) -> Sequence[Resource]:
-        """Return all lists; v2 alone has accounts, locations, availability and webhooks. What the pages call staff are v1's resources."""
+        """Return all lists; v2 alone has accounts, locations, availability and webhooks.
+
+        What the pages call staff are v1's resources.
+        """
         span = Span(_HISTORY, _OVERLAP, self.longest_window)
         return [
             incremental_resource("bookings", "id", self.settings.name, span, self.bookings),
@@ -160,7 +170,7 @@ class AppointeddV1(Rest[AppointeddSettings]):
         return ListCache(lambda: chain.from_iterable(self.pages(path, "data", limit=_PAGE)))
 
     def _with_profile(self, customer: Any) -> Any:
-        """Return a customer of a booking with its profile, or unchanged where it was deleted or has another form."""
+        """Return a customer with its profile, or unchanged where it was deleted or has another form."""
         name = _customer_id(customer)
         profile = self._profiles.find(name) if name else None
         fields = {"id": customer} if isinstance(customer, str) else customer
@@ -191,7 +201,10 @@ def _customer_id(customer: Any) -> str:
 
 
 def _within(entry: Record, window: Window) -> bool:
-    """Return whether a booking was updated in the window, or has no readable time, which is reported when it is mapped."""
+    """Return whether a booking was updated in the window.
+
+    One without a readable time counts too; that is reported when it is mapped.
+    """
     try:
         updated = parse_instant(str(entry.get("updated")))
     except PayloadError:

@@ -89,7 +89,10 @@ class AppointeddV2(Rest[AppointeddSettings]):
         return ": ".join(str(word) for word in words if word) or super().error_message(body)
 
     def resources(self) -> Sequence[Resource]:
-        """Return all lists, in pages of the vendor's size: the parameter that would change it is not public."""
+        """Return all lists, in pages of the vendor's size.
+
+        The parameter that would change it is not public.
+        """
         return [
             {"name": name, "primary_key": "id", "endpoint": {"path": name, "data_selector": "data"}}
             for name in _LISTS
@@ -98,7 +101,8 @@ class AppointeddV2(Rest[AppointeddSettings]):
     def _only_v1(self) -> ConfigurationError:
         name = self.settings.name
         return ConfigurationError(
-            f'{self.label}: bookings can be compared by API v1 only; set accounts.{name}.api = "v1" and accounts.{name}.api_key'
+            f"{self.label}: bookings can be compared by API v1 only;"
+            f' set accounts.{name}.api = "v1" and accounts.{name}.api_key'
         )
 
 

@@ -1,6 +1,7 @@
 """The steps to make Appointedd's webhooks by hand, because Appointedd has no API for them.
 
-API v1: https://developers.appointedd.com/docs/webhooks. For API v2, the Enterprise Management Console has them.
+API v1: https://developers.appointedd.com/docs/webhooks. For API v2, the Enterprise Management Console has
+them.
 """
 
 from ingest.vendors import Account

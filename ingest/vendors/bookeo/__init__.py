@@ -38,8 +38,9 @@ MESSAGE_ID = "x-bookeo-messageid"
 SIGNATURE = "x-bookeo-signature"
 PREVIOUS_LOST = "x-bookeo-previousmessagelost"
 
-# The signed parts are joined without separators. A fixed number of digits (right until 2286) makes sure that a delivery is refused in which
-# a byte was moved from the timestamp into the message id, under the same signature.
+# The signed parts are joined without separators. A fixed number of digits (right until 2286) makes sure that
+# a delivery is refused in which a byte was moved from the timestamp into the message id, under the same
+# signature.
 _MILLISECONDS = re.compile(r"[0-9]{13}")
 _MESSAGE_ID = re.compile(r"[!-~]{1,200}")
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -128,7 +129,8 @@ class _BookingEnvelope(Part):
 class Bookeo(Account[BookeoSettings]):
     """An account of Bookeo.
 
-    Deliveries are signed with HMAC-SHA256 over timestamp, message id, registered URL and body. The message id is the event's id.
+    Deliveries are signed with HMAC-SHA256 over timestamp, message id, registered URL and body. The message id
+    is the event's id.
     """
 
     vendor = "bookeo"
@@ -147,11 +149,17 @@ class Bookeo(Account[BookeoSettings]):
     signs_url = True
 
     def webhook_queries(self) -> list[str]:
-        """Return a query for each event: neither body nor headers say what happened, so each event has a webhook and a URL."""
+        """Return a query for each event.
+
+        Neither body nor headers say what happened, so each event has a webhook and a URL.
+        """
         return ["domain={}&type={}".format(*event.split("/")) for event in self.settings.events]
 
     def registered_url(self, query: str) -> str:
-        """Return the URL that Bookeo signs: the configured one, never the one that a proxy shows, and the query as it came."""
+        """Return the URL that Bookeo signs.
+
+        The configured one, never the one that a proxy shows, and the query as it came.
+        """
         return f"{self.webhook_url}?{query}" if query else self.webhook_url
 
     def authenticate(self, delivery: Delivery) -> Proof:
@@ -246,11 +254,12 @@ def _single_word(fields: dict[str, list[str]], name: str) -> str:
 
 
 def _happened_at(message_id: str, sent_at: datetime) -> datetime:
-    """Return when the message was made, which orders two events of one booking whose versions are the same minute.
+    """Return when the message was made, which orders two events of a booking in the same minute.
 
-    The header has the time of the attempt, so a retried older message would look newer. The message id stays the same, and Bookeo's ids
-    end with the time they were made, as eleven hexadecimal digits of milliseconds. That is observed and not documented (in the published
-    example the body's minute, the ids' times and the header's time follow each other), so it must be plausible beside the header.
+    The header has the time of the attempt, so a retried older message would look newer. The message id stays
+    the same, and Bookeo's ids end with the time they were made, as eleven hexadecimal digits of milliseconds.
+    That is observed and not documented (in the published example the body's minute, the ids' times and the
+    header's time follow each other), so it must be plausible beside the header.
     """
     clock = message_id[-11:]
     if not _ID_CLOCK.fullmatch(clock):

@@ -1,8 +1,8 @@
 """Maps Bookeo's booking.
 
-A webhook's `item` is the object that REST returns. Bookeo leaves out what is empty: a customer without an e-mail address has no
-`emailAddress`, and a booking that was never changed has no `lastChangeTime`. So an object that is there has all of its fields that are
-not empty.
+A webhook's `item` is the object that REST returns. Bookeo leaves out what is empty: a customer without an
+e-mail address has no `emailAddress`, and a booking that was never changed has no `lastChangeTime`. So an
+object that is there has all of its fields that are not empty.
 https://www.bookeo.com/apiref/
 """
 
@@ -55,7 +55,10 @@ _SELF, _UNKNOWN = "PSELF", "PUNKNOWN"
 
 
 def _number(value: object) -> object:
-    """Return a booking number as text, even if it is a number in JSON: Bookeo asks to treat it always as text."""
+    """Return a booking number as text, even if it is a number in JSON.
+
+    Bookeo asks to treat it always as text.
+    """
     if value == "":
         return None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -143,7 +146,10 @@ class _Participants(Part):
         )
 
     def are_known(self) -> bool:
-        """Return whether the message says who takes part: a key without the right to read customers only gets ids."""
+        """Return whether the message says who takes part.
+
+        A key without the right to read customers only gets ids.
+        """
         named = [
             participant for participant in self.details if participant.person_id not in {_SELF, _UNKNOWN}
         ]
@@ -191,7 +197,10 @@ class Item(Part):
     price: Annotated[_Price | None, ABSENT] = None
 
     def changed_at(self) -> datetime | None:
-        """Return the time of the last change. `lastChangeTime` is absent until the first one; these times look cut to the minute."""
+        """Return the time of the last change.
+
+        `lastChangeTime` is absent until the first one; these times look cut to the minute.
+        """
         moments = (self.last_change_time or self.creation_time, self.cancelation_time)
         return max((moment for moment in moments if moment), default=None)
 
@@ -209,7 +218,10 @@ class Item(Part):
         return (None, None) if money.amount is None else (money.amount, money.currency)
 
     def person(self) -> _Person | None:
-        """Return who booked; None where the message does not say, because of missing rights or a missing parameter."""
+        """Return who booked.
+
+        It is None where the message does not say, because of missing rights or a missing parameter.
+        """
         return self.customer or (self.participants.customer() if self.participants else None)
 
     def answers(self) -> tuple[Answer, ...]:
@@ -228,7 +240,10 @@ class Item(Part):
         return tuple(address for address in addresses if not customer or address != customer.email_address)
 
     def canceler(self) -> str | None:
-        """Return `customer`, or the name of whoever cancelled: Bookeo names a person, and not on which side."""
+        """Return `customer`, or the name of whoever cancelled.
+
+        Bookeo names a person, and not on which side.
+        """
         agent, customer = self.cancelation_agent, self.person()
         return "customer" if agent and customer and customer.is_called(agent) else agent
 
@@ -242,7 +257,8 @@ class Record(Item):
 def mark_deleted(item: Item | None, at: datetime | None) -> Item:
     """Return the item of a deletion at this time as cancelled.
 
-    A deletion is either a cancellation, and the item says so, or a hard deletion, which only the envelope shows, perhaps without an item.
+    A deletion is either a cancellation, and the item says so, or a hard deletion, which only the envelope
+    shows, perhaps without an item.
     """
     item = item or Item()
     if item.canceled:
@@ -251,7 +267,10 @@ def mark_deleted(item: Item | None, at: datetime | None) -> Item:
 
 
 def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezone: str | None) -> Booking:
-    """Map a booking; `timezone` is the account's. Raises PayloadError when nothing says when it was changed."""
+    """Map a booking; `timezone` is the account's.
+
+    Raises PayloadError when nothing says when it was changed.
+    """
     if changed_at is None:
         raise PayloadError("not the documented shape: no time of change")
     status, customer, (price, currency) = item.status(), item.person() or _Person(), item.gross()
@@ -285,7 +304,10 @@ def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezon
 
 
 def _untold(item: Item, booking: Booking) -> frozenset[str]:
-    """Return the columns that this message says nothing about, and those that are only a guess, which any other message corrects."""
+    """Return the columns that this message says nothing about, or only allows a guess at.
+
+    Any other message corrects a guess.
+    """
     guesses = set()
     if item.person() is None:
         guesses |= {"customer_name", "customer_email", "customer_phone"}

@@ -35,7 +35,7 @@ _OVERLAP = timedelta(minutes=5)
 
 
 class _Paginator(VendorPaginator):
-    """Pages have a number, and a token that is the same on every page and absent where there is only one page.
+    """Pages have a number, and a token that is the same on all pages and absent on a single page.
 
     https://www.bookeo.com/api/protocol/
     """
@@ -59,7 +59,8 @@ class _Paginator(VendorPaginator):
 class BookeoRest(Rest[BookeoSettings]):
     """The REST side. Bookeo publishes no limits, and asks not to be polled; these are ours.
 
-    Windows have 31 days at most, both ends included. Without `lang`, names are in the account's own language, as in webhooks.
+    Windows have 31 days at most, both ends included. Without `lang`, names are in the account's own language,
+    as in webhooks.
     """
 
     url = "https://api.bookeo.com/v2"
@@ -97,7 +98,10 @@ class BookeoRest(Rest[BookeoSettings]):
         return self.extract(self.client.get("settings/apikeyinfo"), str, "accountId")
 
     def bookings(self, window: Window) -> Iterator[list[Record]]:
-        """Yield bookings, with cancelled ones and names, which both must be asked for. The bounds are whole minutes, as bookings' times are."""
+        """Yield bookings, with cancelled ones and names, which both must be asked for.
+
+        The bounds are whole minutes, as bookings' times are.
+        """
         until = window.until or self.now()
         bounds = {
             "lastUpdatedStartTime": _minute(window.since),
@@ -124,7 +128,10 @@ class BookeoRest(Rest[BookeoSettings]):
         return str(error_id) if error_id else None
 
     def retry_after(self, response: Response) -> float | None:
-        """Return the seconds of `Retry-After`, else those in an error's `retryAfter`, which clients of the live API have seen."""
+        """Return the seconds of `Retry-After`, else those of `retryAfter` in the body of an error.
+
+        Clients of the live API have seen the latter.
+        """
         seconds = super().retry_after(response)
         if seconds is None and not response.ok:
             return _to_seconds(json_object(response).get("retryAfter"))
@@ -132,11 +139,17 @@ class BookeoRest(Rest[BookeoSettings]):
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden, which Bookeo answers to wrong keys too
-            return "a key is wrong or revoked (api_key is the account's, secret_key the application's), or it may not read this"
+            return (
+                "a key is wrong or revoked (api_key is the account's, secret_key the application's),"
+                " or it may not read this"
+            )
         return super().remedy(status)
 
     def resources(self) -> Sequence[Resource]:
-        """Return all resources. Only bookings can be filtered by time of change; `customers_people` takes a request for each customer."""
+        """Return all resources.
+
+        Only bookings can be filtered by time of change; `customers_people` takes a request for each customer.
+        """
         span = Span(_HISTORY, _OVERLAP, self.longest_window)
         return [
             incremental_resource("bookings", "bookingNumber", self.settings.name, span, self.bookings),
@@ -151,13 +164,16 @@ class BookeoRest(Rest[BookeoSettings]):
         ]
 
     def _holds(self) -> Iterator[Record]:
-        """Yield the holds in `requested_ids` that still exist: Bookeo lists none, and deletes each after a while.
+        """Yield the holds in `requested_ids` that still exist.
+
+        Bookeo lists none, and deletes each after a while.
 
         Raises ConfigurationError when there are no such ids.
         """
         if not self.requested_ids:
             raise ConfigurationError(
-                f"{self.label}: Bookeo has no list of holds; name the ids of those you want, for instance with --id"
+                f"{self.label}: Bookeo has no list of holds; name the ids of those you want, for instance "
+                "with --id"
             )
         for hold_id in self.requested_ids:
             path = f"holds/{quote(hold_id, safe='')}"

@@ -1,7 +1,7 @@
 """Bookeo's webhooks: one for each domain and type, of each API key.
 
-Creating a webhook silently replaces the one in its place, even if somebody else created that. All are signed with the application's
-secret key.
+Creating a webhook silently replaces the one in its place, even if somebody else created that. All are signed
+with the application's secret key.
 https://www.bookeo.com/apiref/
 """
 
@@ -16,7 +16,10 @@ _PAGE = 100
 
 
 class BookeoSubscriptions(Subscriptions[BookeoSettings]):
-    """The webhooks of one account, whose slots are `domain/type`, as events are. A blocked one stays blocked until it is created again."""
+    """The webhooks of one account, whose slots are `domain/type`, as events are.
+
+    A blocked one stays blocked until it is created again.
+    """
 
     replaces: ClassVar[bool] = True
 

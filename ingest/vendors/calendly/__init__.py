@@ -40,7 +40,10 @@ _BOOKING_EVENTS = (
 
 
 class CalendlySettings(AccountSettings):
-    """The settings of a Calendly account. The REST side needs a personal access token, or the credentials of an OAuth app."""
+    """The settings of a Calendly account.
+
+    The REST side needs a personal access token, or the credentials of an OAuth app.
+    """
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("api_token",),
@@ -55,11 +58,13 @@ class CalendlySettings(AccountSettings):
     )
     scope: Literal["organization", "user"] = Field(
         "organization",
-        description="Whose bookings REST reads: `organization` (the token's user must be owner or admin) or `user`.",
+        description="Whose bookings REST reads: `organization` (the token's user must be owner or admin) or "
+        "`user`.",
     )
     check_no_shows: bool = Field(
         True,
-        description="Whether reconciliation looks at every held meeting, one request each, because no list has its no-show.",
+        description="Whether reconciliation looks at every held meeting, one request each, because no list "
+        "has its no-show.",
     )
     events: Words = Field(_BOOKING_EVENTS, description=EVENTS_DESCRIPTION)
 
@@ -93,7 +98,8 @@ class _BookingEnvelope(Payload):
 
     def changed_at(self) -> datetime:
         """Return the time of the last change."""
-        # Taking back a no-show changes only the envelope's time, which is cut to the second: the end of that second counts.
+        # Taking back a no-show changes only the envelope's time, which is cut to the second: the end of that
+        # second counts.
         if self.event == "invitee_no_show.deleted":
             return latest(self.payload.changed_at(), self.created_at.replace(microsecond=999_999))
         return self.payload.changed_at()
@@ -102,8 +108,8 @@ class _BookingEnvelope(Payload):
 class Calendly(Account[CalendlySettings]):
     """An account of Calendly.
 
-    Deliveries are signed with HMAC-SHA256 over `t.body`. They have no id, so an event is identified by what happened to whom at which
-    version.
+    Deliveries are signed with HMAC-SHA256 over `t.body`. They have no id, so an event is identified by what
+    happened to whom at which version.
     """
 
     vendor = "calendly"
@@ -112,8 +118,14 @@ class Calendly(Account[CalendlySettings]):
     example = Example(
         account="sales",
         secrets=(
-            'webhook_secrets = ["GENERATED"]   # the signing_key you give Calendly when you create the subscription',
-            '# api_token = "a personal access token"   # this and the keys below: to find what webhooks missed, and to sync',
+            (
+                'webhook_secrets = ["GENERATED"]   '
+                "# the signing_key you give Calendly when you create the subscription"
+            ),
+            (
+                '# api_token = "a personal access token"   '
+                "# this and the keys below: to find what webhooks missed, and to sync"
+            ),
         ),
     )
     settings_model = CalendlySettings
@@ -139,7 +151,10 @@ class Calendly(Account[CalendlySettings]):
         return booking_of_invitee(envelope.invitee(), envelope.changed_at())
 
     def booking_of_record(self, data: bytes) -> Booking:
-        """Map an invitee of GET /scheduled_events/{uuid}/invitees, with its event added as `scheduled_event`, as webhooks have it."""
+        """Map an invitee of GET /scheduled_events/{uuid}/invitees.
+
+        Its event was added as `scheduled_event`, as webhooks have it.
+        """
         invitee = read_json(Invitee, data)
         return booking_of_invitee(invitee, invitee.changed_at())
 
@@ -158,7 +173,8 @@ def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
 def _id_parts(envelope: _Envelope, body: bytes) -> tuple[str | bytes, ...]:
     """Return what an event's id is made of.
 
-    Two overlapping subscriptions deliver one change in bodies that differ in `created_by`, and it must be one event.
+    Two overlapping subscriptions deliver one change in bodies that differ in `created_by`, and it must be one
+    event.
     """
     if envelope.event in _BOOKING_EVENTS:
         booking = read_json(_BookingEnvelope, body)

@@ -1,6 +1,7 @@
 """Maps Calendly's invitee to a booking.
 
-The invitee is the same object in webhooks and in REST. `scheduled_event`, which its invitees share, is inside it in webhooks only.
+The invitee is the same object in webhooks and in REST. `scheduled_event`, which its invitees share, is inside
+it in webhooks only.
 https://developer.calendly.com/api-docs/calendly-api/scheduled-events
 """
 
@@ -150,7 +151,10 @@ class ScheduledEvent(Payload):
 
 
 def _event(event: object) -> object:
-    """Return the event; a URI in its place is read as its `uri`, and anything else as an event without fields."""
+    """Return the event.
+
+    A URI in its place is read as its `uri`, and anything else as an event without fields.
+    """
     if isinstance(event, str) and event:
         return {"uri": event}
     return event if isinstance(event, dict | Payload) else {}
@@ -182,7 +186,10 @@ class Invitee(Payload):
     scheduled_event: Annotated[ScheduledEvent, BeforeValidator(_event)] = ScheduledEvent()
 
     def changed_at(self) -> datetime:
-        """Return the time of the last change. A no-show does not change `updated_at`, so the times of the parts count too."""
+        """Return the time of the last change.
+
+        A no-show does not change `updated_at`, so the times of the parts count too.
+        """
         return latest(
             self.updated_at,
             self.cancellation.created_at if self.cancellation else None,
@@ -200,7 +207,7 @@ class Invitee(Payload):
         return tuple(Answer(question, answer) for question, answer in pairs if question or answer)
 
     def phone(self) -> str | None:
-        """Return the number for text messages, else one from the answers, else the one that the host calls."""
+        """Return the number for text messages, else one from the answers, else the one to call."""
         location = self.scheduled_event.location
         called = location.location if location and location.type == "outbound_call" else None
         return self.text_reminder_number or answered_phone(self.answers()) or called
@@ -264,7 +271,8 @@ def booking_of_invitee(invitee: Invitee, changed_at: datetime) -> Booking:
 def _untold(invitee: Invitee, booking: Booking) -> frozenset[str]:
     """Return the columns that this message says nothing about.
 
-    Everybody who books has a name. So null, which an old form of cancellation has in its place, does not clear a name.
+    Everybody who books has a name. So null, which an old form of cancellation has in its place, does not
+    clear a name.
     """
     nameless = frozenset() if booking.customer_name else frozenset({"customer_name"})
     return nameless | untold(

@@ -1,8 +1,9 @@
 """Finds the customer's telephone number among the answers of a Calendly booking form.
 
-An answer has no kind, only question, answer and position; the kind `phone_number` is a property of event types.
-Calendly writes what was entered in its field for telephone numbers in international form (`+1 234-567-8910`), so a number in that form
-counts under any question. Other numbers look like national telephone numbers too, so those only count where the question asks for one.
+An answer has no kind, only question, answer and position; the kind `phone_number` is a property of event
+types. Calendly writes what was entered in its field for telephone numbers in international form (`+1
+234-567-8910`), so a number in that form counts under any question. Other numbers look like national telephone
+numbers too, so those only count where the question asks for one.
 https://developer.calendly.com/api-docs/calendly-api/scheduled-events
 """
 
@@ -31,7 +32,10 @@ _TELEPHONE = re.compile(
 
 
 def answered_phone(answers: Iterable[Answer]) -> str | None:
-    """Return the first answer that is wholly a telephone number, answers to questions for a telephone first; None without one."""
+    """Return the first answer that is wholly a telephone number, answers to questions for a telephone first.
+
+    It is None without one.
+    """
     numbers = [answer for answer in answers if answer.answer and _is_number(answer.answer, _FEWEST_DIGITS)]
     asked = (answer.answer for answer in numbers if _TELEPHONE.search(answer.question or ""))
     international = (
@@ -50,6 +54,6 @@ def _is_number(text: str, fewest: int) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return text with characters of usual width, and without the invisible ones that are copied from address books."""
+    """Return text without invisible characters, as address books have them, and in usual width."""
     visible = (char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
     return "".join(visible).strip().lower()

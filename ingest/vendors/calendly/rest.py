@@ -1,7 +1,8 @@
 """Calendly's REST side.
 
-There is no filter by time of change. So events are listed by their start, into the future. The invitees of an event are only read
-where the event shows that one of them differs, or cannot show it: a no-show changes nothing in its event.
+There is no filter by time of change. So events are listed by their start, into the future. The invitees of an
+event are only read where the event shows that one of them differs, or cannot show it: a no-show changes
+nothing in its event.
 https://developer.calendly.com/api-docs
 """
 
@@ -82,7 +83,7 @@ class CalendlyRest(Rest[CalendlySettings]):
     )
 
     def credential(self) -> Credential:
-        """Return the personal access token, or tokens of the OAuth app where the settings have its refresh token.
+        """Return the personal access token, or the OAuth app's tokens with a refresh token in the settings.
 
         https://developer.calendly.com/api-docs/overview/authentication
         """
@@ -146,7 +147,10 @@ class CalendlyRest(Rest[CalendlySettings]):
         return str(entry["uri"])
 
     def is_unchanged(self, entry: Record, stored: Sequence[StoredBooking]) -> bool:
-        """Compare what an event says about its invitees: how many there are, how many are coming, where, when and with whom."""
+        """Compare what an event says about its invitees.
+
+        How many there are, how many are coming, where, when and with whom.
+        """
         event = read_value(_ListEntry, entry)
         if self.settings.check_no_shows and _has_started(event, self.now()):
             return False
@@ -209,13 +213,19 @@ class CalendlyRest(Rest[CalendlySettings]):
         return ": ".join(str(word) for word in words if word)
 
     def describe_error(self, response: Response, remedy: str = "") -> str:
-        """Describe an error. A scope that is missing for an event is answered 400, and not 403 as one for reading."""
+        """Describe an error.
+
+        A scope that is missing for an event is answered 400, and not 403 as one for reading.
+        """
         details = "; ".join(self.error_details(json_object(response))) if response.status_code == 400 else ""  # noqa: PLR2004 - bad request
         return super().describe_error(response, remedy or (_GIVE_SCOPES if _SCOPE.search(details) else ""))
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden
-            return f'{_GIVE_SCOPES}; for scope "organization" its user must be owner or admin, else set scope = "user"'
+            return (
+                f'{_GIVE_SCOPES}; for scope "organization" its user must be owner or admin,'
+                ' else set scope = "user"'
+            )
         return super().remedy(status)
 
     def retry_after(self, response: Response) -> float | None:

@@ -1,7 +1,8 @@
 """Calendly's webhook subscriptions.
 
-They cannot be changed, only deleted and created again, and no two may have the same URL. So each has the fingerprint of its signing key
-in the query of its URL. That shows which key signs which subscription, although no response contains the key.
+They cannot be changed, only deleted and created again, and no two may have the same URL. So each has the
+fingerprint of its signing key in the query of its URL. That shows which key signs which subscription,
+although no response contains the key.
 https://developer.calendly.com/api-docs/calendly-api/webhooks
 """
 
@@ -26,7 +27,8 @@ from ingest.vendors.subscriptions import (
 
 _PATH = "webhook_subscriptions"
 _PAGE = 100
-# Families of events that are sent to subscriptions of one scope only. https://developer.calendly.com/api-docs/calendly-api/webhooks
+# Families of events that are sent to subscriptions of one scope only.
+# https://developer.calendly.com/api-docs/calendly-api/webhooks
 _SCOPE_OF_FAMILY = {"routing_form_submission": "organization", "meeting_recap": "user"}
 _MARK_PARAMETER = "v"
 _CONFLICT = 409
@@ -62,7 +64,10 @@ class CalendlySubscriptions(Subscriptions[CalendlySettings]):
         ]
 
     def registered(self) -> list[Subscription]:
-        """Return those in both scopes. A user who is no admin may not see the organization's, and then has none there."""
+        """Return those in both scopes.
+
+        A user who is no admin may not see the organization's, and then has none there.
+        """
         me = self._me()
         of_user = self._list("user", me)
         try:
@@ -88,7 +93,10 @@ class CalendlySubscriptions(Subscriptions[CalendlySettings]):
         return NewSubscription(str(subscription["uri"]))
 
     def _post_to_free_url(self, url: str, body: dict[str, Any]) -> Record:
-        """Create a subscription with a URL that is free: one that no list shows us, such as a group's, may already have it."""
+        """Create a subscription with a URL that is free.
+
+        One that no list shows us, such as a group's, may already have it.
+        """
         for suffix in ("", *(f"&n={secrets.token_hex(6)}" for _ in range(_MORE_ATTEMPTS))):
             try:
                 response = self._post(_PATH, {**body, "url": url + suffix})

@@ -30,7 +30,8 @@ from ingest.vendors.fields import OBJECT, Id, Instant, Payload, Text, read_json
 from ingest.vendors.oncehub.booking import Booked, booking_of_record, booking_of_webhook
 
 SIGNATURE = "oncehub-signature"
-# Names of the field with the secret of a webhook: the first one is in the API's reference, the second one in its introduction.
+# Names of the field with the secret of a webhook: the first one is in the API's reference, the second one in
+# its introduction.
 SECRET_NAMES = ("secret", "signing_secret")
 
 # All events but the chatbot's. The composite `booking` may not include those that were added after it.
@@ -75,7 +76,8 @@ class _BookingEnvelope(Payload):
 class Oncehub(Account[OncehubSettings]):
     """An account of OnceHub.
 
-    Deliveries of v2 webhooks are signed with HMAC-SHA256 over `t.body`. Those of v1 webhooks are not signed, and so never authentic.
+    Deliveries of v2 webhooks are signed with HMAC-SHA256 over `t.body`. Those of v1 webhooks are not signed,
+    and so never authentic.
     """
 
     vendor = "oncehub"
@@ -105,7 +107,10 @@ class Oncehub(Account[OncehubSettings]):
         )
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
-        """Map any event whose type begins with `booking.`: OnceHub adds such types, with the same `data` as the others."""
+        """Map any event whose type begins with `booking.`.
+
+        OnceHub adds such types, with the same `data` as the others.
+        """
         if not event.type.startswith("oncehub.booking."):
             return None
         reassigned = event.type == "oncehub.booking.reassigned"

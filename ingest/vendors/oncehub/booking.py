@@ -1,7 +1,8 @@
 """Maps OnceHub's booking.
 
-It is the same object in webhooks and in REST, with two differences: webhooks have the whole conversation that made the booking, and lack
-`contact` and `utm_params`; REST has `contact` and `utm_params`, and ids of what is not expanded.
+It is the same object in webhooks and in REST, with two differences: webhooks have the whole conversation that
+made the booking, and lack `contact` and `utm_params`; REST has `contact` and `utm_params`, and ids of what is
+not expanded.
 https://help.oncehub.com/developers/api/
 """
 
@@ -147,8 +148,8 @@ class Booked(Payload):
     def _without_idle_nulls(cls, value: object) -> object:
         """Drop nulls that clear nothing.
 
-        A booking of a conversation has `form_submission` null. Every booking has a contact, which is null in captured webhooks, beside the
-        conversation's. An empty form counts as none.
+        A booking of a conversation has `form_submission` null. Every booking has a contact, which is null in
+        captured webhooks, beside the conversation's. An empty form counts as none.
         """
         if not isinstance(value, dict):
             return value
@@ -171,7 +172,7 @@ class Booked(Payload):
             raise PayloadError("duration_minutes leads out of the calendar") from None
 
     def customer(self) -> _Customer:
-        """Return who filled in the form, else whom the conversation was with, else the contact, else who attends beside the host."""
+        """Return who filled in the form, else who is in the conversation, else the contact or attendee."""
         contact = self.conversation.contact if self.conversation else None
         people = [
             _Customer(_OF_FORM, form.name, form.email, form.phone or form.mobile_phone)
@@ -199,7 +200,10 @@ class Booked(Payload):
         return next((contact.id for contact in contacts if contact and contact.id), None)
 
     def attendee(self) -> str | None:
-        """Return the address of the only person who attends beside the host; None where the host's address is unknown, or several attend."""
+        """Return the address of the only person who attends beside the host.
+
+        It is None where the host's address is unknown, or several attend.
+        """
         calendar = self.external_calendar or Calendar()
         owners = (self.owner, self.conversation.owner if self.conversation else None)
         addresses = [*(owner.email for owner in owners if owner), calendar.id, calendar.name]
@@ -218,7 +222,7 @@ class Booked(Payload):
         return 1 if self.conversation or self.customer().is_known else None
 
     def answers(self) -> tuple[Answer, ...]:
-        """Return the questions of the conversation, then the custom fields of the form and of the booking, with their answers."""
+        """Return the answers of the conversation, then the custom fields of the form and of the booking."""
         questions = (
             [(entry.question, entry.value) for entry in self.conversation.answers]
             if self.conversation
@@ -235,7 +239,10 @@ class Booked(Payload):
         }
 
     def link(self) -> str | None:
-        """Return the link of the video call. `join_url` may be a phone number instead, and the location's description only a link."""
+        """Return the link of the video call.
+
+        `join_url` may be a phone number instead, and the location's description only a link.
+        """
         return web_link(
             self.virtual_conferencing.join_url if self.virtual_conferencing else None,
             self.location_description,
@@ -291,7 +298,8 @@ def booking_of_record(data: Booked) -> Booking:
 def booking_of_webhook(data: Booked, *, reassigned: bool) -> Booking:
     """Map a booking as webhooks have it. Raises PayloadError.
 
-    Webhooks leave out `utm_params`, so null in its place says nothing. After a reassignment the name of an earlier owner would be wrong.
+    Webhooks leave out `utm_params`, so null in its place says nothing. After a reassignment the name of an
+    earlier owner would be wrong.
     """
     booking = booking_of_record(data)
     without_tracking = frozenset() if booking.tracking else frozenset({"tracking"})
@@ -301,7 +309,10 @@ def booking_of_webhook(data: Booked, *, reassigned: bool) -> Booking:
 
 
 def _untold(data: Booked, booking: Booking, customer: _Customer) -> frozenset[str]:
-    """Return the columns that this message says nothing about, and those that are only a guess, which any other message corrects."""
+    """Return the columns that this message says nothing about, or only allows a guess at.
+
+    Any other message corrects a guess.
+    """
     sources = {
         **_SOURCES,
         **customer.sources,

@@ -34,14 +34,17 @@ log = structlog.get_logger()
 _PAGE = 100
 _SECOND = timedelta(seconds=1)
 _BEGINNING = "2000-01-01T00:00:00Z"
-# A sync reads so many seconds again, because it may have missed bookings that changed while the last one was reading.
+# A sync reads so many seconds again, because it may have missed bookings that changed while the last one was
+# reading.
 _OVERLAP_SECONDS = 300
 _BAD_REQUEST = 400
-# Statuses for calendars whose host has no seat, and that are not published. https://help.oncehub.com/developers/api/
+# Statuses for calendars whose host has no seat, and that are not published.
+# https://help.oncehub.com/developers/api/
 _WITHOUT_SLOTS = {402, 422}
 
-# Values of `expand`, the best first. The specification allows contact and conversation in its description of a booking, and names neither
-# in its description of lists; the guide wants `data.` before the names for lists.
+# Values of `expand`, the best first. The specification allows contact and conversation in its description of
+# a booking, and names neither in its description of lists; the guide wants `data.` before the names for
+# lists.
 # https://help.oncehub.com/developers/overview/expanding-responses/
 _EXPANSIONS_OF_LISTS = (
     "contact,conversation",
@@ -56,7 +59,8 @@ _EXPANSIONS = ("contact,conversation", "contact", "")
 class _Paginator(VendorPaginator):
     """Pages begin after the last id of the page before.
 
-    `has_more` was added in 2025. The Link header says that there are more pages, but its URL has neither the version nor the filters.
+    `has_more` was added in 2025. The Link header says that there are more pages, but its URL has neither the
+    version nor the filters.
     https://help.oncehub.com/developers/overview/pagination/
     """
 
@@ -102,7 +106,10 @@ class OncehubRest(Rest[OncehubSettings]):
         self.get("test")
 
     def bookings(self, window: Window) -> Iterator[list[Record]]:
-        """Yield bookings by the time of their last update. The bounds are exclusive, so the window is wider by a second."""
+        """Yield bookings by the time of their last update.
+
+        The bounds are exclusive, so the window is wider by a second.
+        """
         bounds = {"last_updated_time.gt": _second(window.since - _SECOND)}
         if window.until:
             bounds["last_updated_time.lt"] = _second(window.until + _SECOND)
@@ -169,7 +176,10 @@ class OncehubRest(Rest[OncehubSettings]):
         return super().remedy(status)
 
     def resources(self) -> Sequence[Resource]:
-        """Return all resources. `booking` and `booking_calendar` take a request for each object, so they are only read when named."""
+        """Return all resources.
+
+        `booking` and `booking_calendar` take a request for each object, so they are only read when named.
+        """
         return [
             _bookings_resource(),
             _object_resource("booking", "bookings/{resources.bookings.id}"),
@@ -230,10 +240,14 @@ def _bookings_resource() -> EndpointResource:
 
     https://help.oncehub.com/developers/recipes/fetch-bookings-periodically/
     """
-    started = f"{format_instant(datetime.now(UTC))[:23]}Z"  # with milliseconds, as records have it: it is compared as text
+    # with milliseconds, as records have it: it is compared as text
+    started = f"{format_instant(datetime.now(UTC))[:23]}Z"
 
     def newest(times: Sequence[str]) -> str:
-        """Return the latest time, but none after this sync began: from a time in 2099 on, nothing would ever be read again."""
+        """Return the latest time, but none after this sync began.
+
+        From a time in 2099 on, nothing would ever be read again.
+        """
         return max(min(time, started) for time in times)
 
     return {
@@ -272,7 +286,10 @@ def _without_secret(webhook: dict[str, Any]) -> dict[str, Any]:
 
 
 def _webhook_events_resource(read: Callable[[], Iterator[list[Record]]], label: str) -> DltResource:
-    """Return a resource that OnceHub's guides name and its specification does not; where it does not exist, nothing is loaded."""
+    """Return a resource that OnceHub's guides name and its specification does not.
+
+    Where it does not exist, nothing is loaded.
+    """
 
     def events() -> Iterator[list[Record]]:
         try:

@@ -1,7 +1,7 @@
 """OnceHub's webhooks.
 
-OnceHub makes the secret and returns it when a webhook is created; its pages disagree whether lists have it too. A webhook cannot be
-changed, no two may have the same name, and none says that it was switched off.
+OnceHub makes the secret and returns it when a webhook is created; its pages disagree whether lists have it
+too. A webhook cannot be changed, no two may have the same name, and none says that it was switched off.
 https://help.oncehub.com/developers/api/
 """
 
