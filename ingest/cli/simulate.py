@@ -60,9 +60,8 @@ def simulate(
         load_account_class(vendor)  # raises ConfigurationError with the names that are known
     sandbox = Sandbox(folder, seed=seed, vendors=vendors or ())
     config = os.path.relpath(sandbox.config)
-    print_note(
-        f"simulating {', '.join(sandbox.accounts)}; webhooks go to {sandbox.settings.public_url}. In another terminal:"
-    )
+    names, url = ", ".join(sandbox.accounts), sandbox.settings.public_url
+    print_note(f"simulating {names}; webhooks go to {url}. In another terminal:")
     for command in (
         "up",
         "status",

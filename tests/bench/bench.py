@@ -1,7 +1,7 @@
 """The main job under load: `python -m tests.bench.bench [--rate 500 --seconds 60 --log kafka://…]`.
 
-Runs simulated vendors against `ingest up`, samples the memory of its processes, and prints one table. The sender shares
-the machine with what it measures.
+Runs simulated vendors against `ingest up`, samples the memory of its processes, and prints one table. The
+sender shares the machine with what it measures.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _MIB = 1024 * 1024
 
 @dataclass(slots=True)
 class ResourceUsage:
-    """The largest resident memory and the processor time of `ingest receive` and `ingest consume`, by command."""
+    """The largest resident memory and the processor time of `ingest` processes, by command."""
 
     rss: dict[str, int] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)

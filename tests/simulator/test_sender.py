@@ -1,4 +1,4 @@
-"""Webhooks are delivered over real HTTP as vendors do it: again until they are taken, signed anew, and counted."""
+"""Webhooks are delivered over HTTP as vendors do: retried, signed anew, and counted."""
 
 import asyncio
 from collections.abc import Callable

@@ -17,8 +17,10 @@ from ingest.warehouse.query import Answer, query, query_all
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _STATUS_COUNTS = "select account, status, count(*) from bookings group by all"
-_NEWEST_ROWS = """\
-select vendor, status, starts_at, customer_name, service_name, price from bookings order by loaded_at desc limit 8"""
+_NEWEST_ROWS = (
+    "select vendor, status, starts_at, customer_name, service_name, price"
+    " from bookings order by loaded_at desc limit 8"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class DemoOptions:
 class WarehouseMonitor:
     """Polls the warehouse as any reader would.
 
-    `freshness` has the seconds from an event's receipt to the first poll that returned its row, so it never flatters.
+    `freshness` has the seconds from an event's receipt to the first poll that returned its row, so it never
+    flatters.
     """
 
     settings: Settings
@@ -57,7 +60,8 @@ class WarehouseMonitor:
             return
 
     def _poll(self, details: bool) -> None:
-        new_events = f"select received_at, loaded_at from booking_events where loaded_at > timestamptz '{self._loaded_until.isoformat()}'"  # noqa: S608 - a time of ours
+        since = f"timestamptz '{self._loaded_until.isoformat()}'"
+        new_events = f"select received_at, loaded_at from booking_events where loaded_at > {since}"  # noqa: S608
         events, *answers = query_all(
             self.settings, [new_events, *((_STATUS_COUNTS, _NEWEST_ROWS) if details else ())]
         )
@@ -103,8 +107,8 @@ class Reconciliation:
 class DemoReport:
     """The result of a demo.
 
-    `webhook_events` are the events in the warehouse that came by webhook, `expected_bookings` is how many bookings the
-    warehouse should have.
+    `webhook_events` are the events in the warehouse that came by webhook, `expected_bookings` is how many
+    bookings the warehouse should have.
     """
 
     options: DemoOptions

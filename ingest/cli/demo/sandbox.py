@@ -1,4 +1,4 @@
-"""Prepares a folder with settings for simulated accounts and the world behind them, and runs `ingest` in it."""
+"""Prepares a folder with settings for simulated accounts, and runs `ingest` in it."""
 
 import os
 import secrets
@@ -34,7 +34,7 @@ _PRIVATE = 0o600
 
 
 class Sandbox:
-    """One account per vendor, named after it, with ports and secrets of its own, so that demos do not conflict."""
+    """The settings of a demo: one account per vendor, named after it, on free ports."""
 
     def __init__(
         self, folder: Path, log: str = "", *, workers: int = 1, seed: int = 1, vendors: Sequence[str] = ()
@@ -93,7 +93,7 @@ class Sandbox:
 
     @contextmanager
     def running(self) -> Iterator["Processes"]:
-        """Run the REST APIs, a consumer and a receiver, which accepts webhooks on entry and is stopped on exit."""
+        """Run the REST APIs, a consumer and a receiver; on entry webhooks are accepted."""
         processes = Processes(self.config, self.settings.public_url)
         with self.server.serving():
             try:
@@ -169,7 +169,7 @@ class Processes:
         )
 
     def wait_until_accepting(self) -> None:
-        """Wait until the receiver accepts webhooks. Raises WarehouseUnavailable when a command did not start."""
+        """Wait until webhooks are accepted. Raises WarehouseUnavailable when a command did not start."""
         deadline = time.monotonic() + _START_SECONDS
         while (
             all(process.poll() is None for process in self._running.values()) and time.monotonic() < deadline

@@ -31,14 +31,14 @@ def bookeo() -> Iterator[ServedAccount]:
 
 
 def create(account: ServedAccount, **fields: Any) -> httpx.Response:
-    """None leaves a field out."""
+    """Create a subscription; a field that is None is left out."""
     return account.client.post(
         "webhooks", json={name: value for name, value in (ASKED | fields).items() if value is not None}
     )
 
 
 def created(account: ServedAccount, **fields: Any) -> str:
-    """Its address."""
+    """Create a subscription and return its URL."""
     response = create(account, **fields)
     assert (response.status_code, response.content) == (201, b"")
     return response.headers["Location"]

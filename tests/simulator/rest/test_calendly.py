@@ -1,4 +1,4 @@
-"""Calendly's simulated REST side: its paging, filters and refusals, and that it tells what its webhooks tell."""
+"""Calendly's simulated REST API: pages, filters and errors, and records that equal its webhooks."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -39,12 +39,12 @@ def calendly(history: AccountHistory) -> Iterator[ServedAccount]:
 
 
 def events(account: ServedAccount, **params: Any) -> list[dict[str, Any]]:
-    """Of all pages."""
+    """Return the events of all pages."""
     return [event for page in pages(account, **params) for event in page["collection"]]
 
 
 def pages(account: ServedAccount, **params: Any) -> Iterator[dict[str, Any]]:
-    """By tokens, with the same filters."""
+    """Return all pages, following the tokens with the same filters."""
     params = {"organization": OWN, **params}
     while True:
         page = account.get("scheduled_events", **params)
@@ -76,7 +76,7 @@ def invitee_path(meeting: Meeting) -> str:
 
 
 def bad_request(account: ServedAccount, path: str, **params: Any) -> str:
-    """The parameter that the refusal names."""
+    """Return the parameter that the error names."""
     response = account.client.get(path, params=params)
     assert (response.status_code, response.json()["title"]) == (400, "Invalid Argument")
     return str(response.json()["details"][0]["parameter"])

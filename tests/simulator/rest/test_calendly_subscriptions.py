@@ -45,7 +45,7 @@ def calendly() -> Iterator[ServedAccount]:
 
 
 def create(account: ServedAccount, **fields: Any) -> httpx.Response:
-    """None leaves a field out."""
+    """Create a subscription; a field that is None is left out."""
     asked = {name: value for name, value in (ASKED | fields).items() if value is not None}
     return account.client.post("webhook_subscriptions", json=asked)
 
@@ -58,7 +58,7 @@ def created(account: ServedAccount, **fields: Any) -> dict[str, Any]:
 
 
 def listed(account: ServedAccount, **params: Any) -> list[str]:
-    """The URLs."""
+    """Return the URLs of the subscriptions."""
     page = account.get("webhook_subscriptions", organization=OWN, **{"scope": "organization", **params})
     return [subscription["callback_url"] for subscription in page["collection"]]
 

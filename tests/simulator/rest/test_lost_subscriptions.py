@@ -47,7 +47,7 @@ def urls(account: ServedAccount) -> list[str]:
 
 
 def lose(account: ServedAccount, lost: LostResponse) -> None:
-    """The answers of all creations."""
+    """Lose the responses of all creations."""
 
     def loss(name: str, request: Request) -> LostResponse | None:
         return lost if (name, request.method) == (account.api.vendor, "POST") else None

@@ -31,7 +31,7 @@ def oncehub() -> Iterator[ServedAccount]:
 
 
 def create(account: ServedAccount, **fields: Any) -> httpx.Response:
-    """None leaves a field out."""
+    """Create a subscription; a field that is None is left out."""
     return account.client.post(
         "webhooks", json={name: value for name, value in (ASKED | fields).items() if value is not None}
     )

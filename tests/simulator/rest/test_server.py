@@ -1,4 +1,4 @@
-"""The server of the simulated vendors: accounts side by side, limits, faults, and a world that goes on meanwhile."""
+"""The server of the simulated vendors: several accounts, limits, faults, and a world that changes."""
 
 import threading
 from datetime import timedelta
@@ -26,7 +26,7 @@ def new_world() -> World:
 
 
 def apis_of(world: World) -> dict[str, SimulatedApi]:
-    """Two of one vendor, and one of another."""
+    """Return the APIs of two accounts of one vendor, and one of another."""
     return {
         name: load_simulated_vendor(vendor).api(
             load_simulated_vendor(vendor).account(f"https://hooks.example.com/{name}", "secret"),
@@ -42,7 +42,7 @@ def apis() -> dict[str, SimulatedApi]:
 
 
 def ask(server: RestServer, name: str, credential: dict[str, str] | None = None) -> httpx.Response:
-    """A request that any account takes."""
+    """Send a request that any account accepts."""
     api = server.apis[name]
     headers = dict(api.auth_headers()) if credential is None else credential
     return httpx.get(server.api_url(name) + PATHS[api.vendor], headers=headers)
