@@ -44,10 +44,11 @@ def simulate(
         Path, typer.Option(help="Where the settings for the product are written; emptied first.")
     ] = _DEFAULT_FOLDER,
 ) -> None:
-    """Run simulated vendors by hand: bookings, signed webhooks, and the REST APIs that reconcile, sync and webhooks ask.
+    """Run simulated vendors by hand: bookings, signed webhooks, and REST APIs for the other commands.
 
-    Writes settings with an account of each vendor into the folder, so that the product can be run against them in
-    another terminal. Deliveries are tried again while no receiver listens, as vendors do, and then given up.
+    Writes settings with an account of each vendor into the folder, so that the product can be run against
+    them in another terminal. Deliveries are tried again while no receiver listens, as vendors do, and then
+    given up.
 
     Examples:
         ingest simulate
@@ -98,8 +99,7 @@ async def _print_progress(sender: "Sender") -> None:
 
 
 def _progress(stats: "DeliveryStats") -> str:
-    answers = (
-        ", ".join(f"{answer} {count} times" for answer, count in sorted(stats.answers.items(), key=str))
-        or "none yet"
-    )
-    return f"webhooks accepted: {stats.webhooks}, given up: {stats.given_up}, lost on purpose: {stats.lost}; answers: {answers}"
+    counts = f"given up: {stats.given_up}, lost on purpose: {stats.lost}"
+    answers = sorted(stats.answers.items(), key=str)
+    listed = ", ".join(f"{answer} {count} times" for answer, count in answers) or "none yet"
+    return f"webhooks accepted: {stats.webhooks}, {counts}; answers: {listed}"

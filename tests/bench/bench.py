@@ -78,11 +78,9 @@ def _print(report: DemoReport, usage: ResourceUsage, seconds: float) -> None:
     summary = report.summary()
     pace = report.options.pace
     responses = sum(report.stats.answers.values())
-    table = Table(
-        "measure",
-        "value",
-        title=f"{pace.rate:g} webhooks/s for {pace.seconds:g} s, {os.cpu_count()} cores, Python {platform.python_version()}",
-    )
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    title = f"{pace.rate:g} webhooks/s for {pace.seconds:g} s, {machine}"
+    table = Table("measure", "value", title=title)
     table.add_row("log", report.options.log or "embedded (SQLite)")
     table.add_row("distinct webhooks accepted", str(summary["webhooks"]))
     table.add_row(
@@ -101,10 +99,8 @@ def _print(report: DemoReport, usage: ResourceUsage, seconds: float) -> None:
         "simulator and watcher: processor",
         f"{cpu_seconds:.1f} s, {cpu_seconds / responses * 1e6:.0f} µs a request",
     )
-    table.add_row(
-        "bookings right",
-        f"{report.expected_bookings - len({difference.booking_id for difference in report.differences})} of {report.expected_bookings}",
-    )
+    wrong, expected = {difference.booking_id for difference in report.differences}, report.expected_bookings
+    table.add_row("bookings right", f"{expected - len(wrong)} of {expected}")
     table.add_row("whole run", f"{seconds:.1f} s")
     Console(width=120).print(table)
 

@@ -169,10 +169,8 @@ def _request(booking: int, change: int) -> bytes:
         f'"updated_at":"{moment}","status":"active","padding":"{_PADDING}"}}}}'
     ).encode()
     lines = "".join(f"{name}: {value}\r\n" for name, value in signed(body).headers)
-    return (
-        f"POST {SALES} HTTP/1.1\r\nhost: hooks.example.com\r\ncontent-length: {len(body)}\r\n{lines}\r\n".encode()
-        + body
-    )
+    head = f"POST {SALES} HTTP/1.1\r\nhost: hooks.example.com\r\ncontent-length: {len(body)}\r\n{lines}\r\n"
+    return head.encode() + body
 
 
 def _read(broker: Broker, deliveries: int, readback: Readback) -> None:
@@ -203,11 +201,9 @@ def _follow(progress: Progress, name: str, count: Callable[[], int], total: int)
 
 def _print(load: Load, readback: Readback, memory: Memory, figures: dict[str, float]) -> None:
     spooled, sent, drained = figures["spooled"], figures["sent"], figures["drained"]
-    table = Table(
-        "measure",
-        "value",
-        title=f"{load.deliveries} deliveries while Kafka is away ({load.deliveries / 500 / 60:.0f} minutes at 500/s)",
-    )
+    minutes = f"{load.deliveries / 500 / 60:.0f} minutes at 500/s"
+    title = f"{load.deliveries} deliveries while Kafka is away ({minutes})"
+    table = Table("measure", "value", title=title)
     table.add_row(
         "answers", ", ".join(f"{status}: {count}" for status, count in sorted(load.answers.items()))
     )

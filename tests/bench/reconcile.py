@@ -32,9 +32,8 @@ def main() -> None:
     parser.add_argument("--bookings", type=int, default=20_000)
     bookings = parser.parse_args().bookings
     console = Console(highlight=False, width=150)
-    console.print(
-        f"{platform.machine()}, Python {platform.python_version()}: a month, {bookings} bookings, a tenth of the webhooks lost"
-    )
+    machine = f"{platform.machine()}, Python {platform.python_version()}"
+    console.print(f"{machine}: a month, {bookings} bookings, a tenth of the webhooks lost")
     console.print(
         _table(
             [
@@ -45,7 +44,8 @@ def main() -> None:
     )
     small, large = (_month(share, **_NO_CHECK).runs[1].memory for share in (bookings // 10, bookings))
     console.print(
-        f"memory: {small / _MIB:.0f} MiB for {bookings // 10} bookings, {large / _MIB:.0f} MiB for {bookings}: {large / small:.2f} times"
+        f"memory: {small / _MIB:.0f} MiB for {bookings // 10} bookings,"
+        f" {large / _MIB:.0f} MiB for {bookings}: {large / small:.2f} times"
     )
     _limited(console)
 
@@ -102,7 +102,8 @@ def _limited(console: Console) -> None:
         fewest = (report["requests"] - 1) // _LIMIT.requests * _LIMIT.seconds
         share = fewest / report["duration_seconds"]
         console.print(
-            f"limit of {_LIMIT.requests} requests a minute, {method}: {report['requests']} requests in {report['duration_seconds']:.1f} s,"
+            f"limit of {_LIMIT.requests} requests a minute, {method}:"
+            f" {report['requests']} requests in {report['duration_seconds']:.1f} s,"
             f" at least {fewest:.0f} s by the limit: {share:.0%} of the speed it allows"
         )
 

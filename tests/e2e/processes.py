@@ -24,7 +24,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs; a zombie does not."""
+        """Say whether it runs; a zombie does not."""
         process = _read(self.pid)
         return process is not None and process.started == self.started
 

@@ -145,9 +145,9 @@ def change(settings: Settings, booking_ids: list[str]) -> list[str]:
         warehouse_lock(settings.warehouse, PATIENCE),
         duckdb.connect(str(settings.warehouse.duckdb_file)) as connection,
     ):
+        table = f"{settings.warehouse.dataset}.bookings"
         connection.execute(
-            f"update {settings.warehouse.dataset}.bookings set customer_name = 'Somebody Else' where booking_id in ?",
-            [booking_ids],
+            f"update {table} set customer_name = 'Somebody Else' where booking_id in ?", [booking_ids]
         )
     return booking_ids
 

@@ -179,18 +179,20 @@ def is_receiving(product: Product) -> bool:
 
 
 @pytest.mark.parametrize("mistake", ["not toml", "unknown name", "mode"])
-def test_a_mistake_in_the_settings_stops_nothing_and_children_that_die_come_back_with_the_last_that_were_whole(
+def test_a_mistake_in_the_settings_stops_nothing_and_children_come_back_with_the_last_that_were_whole(
     tmp_path: Path, mistake: str
 ) -> None:
     product = Product(tmp_path, workers=2)
     changes = bookings_of(product)
     config, secrets = tmp_path / "ingest.toml", tmp_path / "ingest.secrets.toml"
-    whole = config.read_text()
+    valid_config = config.read_text()
     with product.running() as up:
         if mistake == "mode":
             secrets.chmod(0o644)
         else:
-            config.write_text(f"{whole}[accounts.sale" if mistake == "not toml" else f"reciever = 1\n{whole}")
+            config.write_text(
+                f"{valid_config}[accounts.sale" if mistake == "not toml" else f"reciever = 1\n{valid_config}"
+            )
         for command in ("consume", "receive"):
             kill_and_see_it_come_back(up, command)
         eventually(lambda: is_receiving(product), "the receiver is back")
@@ -204,7 +206,7 @@ def test_a_mistake_in_the_settings_stops_nothing_and_children_that_die_come_back
         assert SECRET not in up.log_tail()
         if mistake == "mode":
             secrets.chmod(0o600)
-        config.write_text(whole.replace(CALENDLY, "more"))
+        config.write_text(valid_config.replace(CALENDLY, "more"))
         secrets.write_text(secrets.read_text().replace(CALENDLY, "more"))
         eventually(
             lambda: post(product, changes[CALENDLY], path="/webhooks/calendly/more") == 202,
@@ -224,14 +226,14 @@ def test_reconciliation_starts_with_the_first_account_that_has_a_key_and_again_a
             f"[accounts.{CALENDLY}]", f'[accounts.{CALENDLY}]\napi_token = "no-such-token"'
         )
         config = tmp_path / "ingest.toml"
-        whole = config.read_text().replace(
+        valid_config = config.read_text().replace(
             f"[accounts.{CALENDLY}]", f'[accounts.{CALENDLY}]\napi_url = "http://127.0.0.1:9"'
         )
-        whole = whole.replace("[consumer]", "[reconcile]\nadmin_port = 0\n[consumer]", 1)
-        config.write_text(whole)
+        valid_config = valid_config.replace("[consumer]", "[reconcile]\nadmin_port = 0\n[consumer]", 1)
+        config.write_text(valid_config)
         secrets.write_text(text)
         eventually(lambda: up.child("reconcile"), "reconciliation starts")
         config.write_text("[recon")
         kill_and_see_it_come_back(up, "reconcile")
-        config.write_text(whole)
+        config.write_text(valid_config)
         kill_and_see_it_come_back(up, "reconcile")

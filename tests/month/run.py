@@ -57,19 +57,19 @@ def run_month(
     limits: Mapping[str, RateLimit] | None = None,
     **accounts: Mapping[str, Any],
 ) -> MonthReport:
-    """Run a month; `limits` are the simulated vendors' and `accounts` the product's settings, both by account."""
+    """Run a month; by account, `limits` are the vendors' and `accounts` further settings of the product."""
     month = Month(plan)
     with serving(plan, limits) as tables:
         settings = _write_settings(folder, tables, accounts)
         deliver(month, settings)
         with _consuming(folder):
             _wait_until_loaded(settings)
-            found = [_differences(month, settings)]
+            remaining = [_differences(month, settings)]
             runs = []
             for _ in range(2):
                 runs.append(_reconcile(folder, plan))
-                found.append(_differences(month, settings))
-    return MonthReport(month, runs, found)
+                remaining.append(_differences(month, settings))
+    return MonthReport(month, runs, remaining)
 
 
 def deliver(month: Month, settings: Settings) -> None:

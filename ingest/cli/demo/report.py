@@ -13,7 +13,7 @@ from ingest.settings import Settings
 from ingest.simulator.sender import DeliveryStats
 from ingest.simulator.simulation import Pace
 from ingest.simulator.truth import Difference
-from ingest.warehouse.query import Answer, query, query_all
+from ingest.warehouse.query import query, query_all
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _STATUS_COUNTS = "select account, status, count(*) from bookings group by all"
@@ -71,15 +71,13 @@ class WarehouseMonitor:
             self._loaded_until = max(loaded for _, loaded in events.rows)
             self.freshness += [(now - received).total_seconds() for received, _ in events.rows]
             self.events += len(events.rows)
-        if answers:
-            self._update_details(*answers)
-
-    def _update_details(self, counts: Answer, newest: Answer) -> None:
-        self.statuses = {}
-        for account, status, count in counts.rows:
-            self.statuses.setdefault(account, {})[status] = count
-        self.bookings = sum(count for _, _, count in counts.rows)
-        self.newest = list(newest.rows)
+        if details:
+            counts, newest = answers
+            self.statuses = {}
+            for account, status, count in counts.rows:
+                self.statuses.setdefault(account, {})[status] = count
+            self.bookings = sum(count for _, _, count in counts.rows)
+            self.newest = list(newest.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Reconciliation:
 
     @property
     def right(self) -> bool:
-        """Whether exactly the lost bookings were found missing, and all of them were repaired."""
+        """Say whether exactly the lost bookings were found missing, and all of them were repaired."""
         complete = all(report["outcome"] == "complete" for report in self.reports)
         return complete and self.total("missed") == self.total("repaired") == self.lost
 
@@ -124,7 +122,7 @@ class DemoReport:
 
     @property
     def right(self) -> bool:
-        """Whether the warehouse equals the truth and every webhook is one event, or was repaired."""
+        """Say whether the warehouse equals the truth and every webhook is one event, or was repaired."""
         return not self.faults()
 
     def faults(self) -> list[str]:

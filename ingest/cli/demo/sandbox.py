@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import httpx
 import tomlkit
@@ -57,33 +56,32 @@ class Sandbox:
         self.server = RestServer(apis, port=vendors_port)
         self.config = self.folder / "ingest.toml"
         run = secrets.token_hex(4)
-        self.config.write_text(
-            tomlkit.dumps(
-                {
-                    "public_url": url,
-                    "log": log or f"sqlite:///{self.folder}/log.db",
-                    "topic_prefix": f"demo-{run}",
-                    "receiver": {
-                        "port": port,
-                        "admin_port": admin_port,
-                        "workers": workers,
-                        "spool_dir": f"{self.folder}/spool",
-                    },
-                    "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
-                    "warehouse": {
-                        "credentials": f"{self.folder}/warehouse.duckdb",
-                        "work_dir": f"{self.folder}/dlt",
-                    },
-                    "reconcile": {
-                        "lag": "0s",
-                        "admin_port": reconcile_port,
-                        "state_dir": f"{self.folder}/reconcile",
-                    },
-                    "accounts": self._account_tables(),
-                }
-            ),
-            encoding="utf-8",
-        )
+        tree: Mapping[str, object] = {
+            "public_url": url,
+            "log": log or f"sqlite:///{self.folder}/log.db",
+            "topic_prefix": f"demo-{run}",
+            "receiver": {
+                "port": port,
+                "admin_port": admin_port,
+                "workers": workers,
+                "spool_dir": f"{self.folder}/spool",
+            },
+            "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
+            "warehouse": {
+                "credentials": f"{self.folder}/warehouse.duckdb",
+                "work_dir": f"{self.folder}/dlt",
+            },
+            "reconcile": {
+                "lag": "0s",
+                "admin_port": reconcile_port,
+                "state_dir": f"{self.folder}/reconcile",
+            },
+            "accounts": {
+                name: {**account.settings(), "api_url": self.server.api_url(name)}
+                for name, account in self.accounts.items()
+            },
+        }
+        self.config.write_text(tomlkit.dumps(tree), encoding="utf-8")
         self._write_secrets()
         self.settings: Settings = load_settings(str(self.config), environ={})
         if outside := [
@@ -106,12 +104,6 @@ class Sandbox:
                 raise
             processes.stop("receive")
             processes.stop("consume")
-
-    def _account_tables(self) -> dict[str, Mapping[str, Any]]:
-        return {
-            name: {**account.settings(), "api_url": self.server.api_url(name)}
-            for name, account in self.accounts.items()
-        }
 
     def _write_secrets(self) -> None:
         tables = {

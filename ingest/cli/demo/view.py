@@ -58,7 +58,7 @@ class DemoView:
 
     @property
     def visible(self) -> bool:
-        """Whether there is output, for which the details have to be queried."""
+        """Say whether there is output, for which the details have to be queried."""
         return not self._console.quiet
 
     def note(self, line: str) -> None:

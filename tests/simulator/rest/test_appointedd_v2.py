@@ -99,7 +99,7 @@ def test_v2_tells_the_same_facts_as_v1(client: httpx.Client, client_v2: httpx.Cl
         assert entry["type"] == "bookings"
         assert entry["id"] == record["id"]
         assert {name: record[name] for name in entry["attributes"]} == entry["attributes"]
-        related = {name: whole["data"] for name, whole in entry["relationships"].items()}
+        related = {name: resource["data"] for name, resource in entry["relationships"].items()}
         assert (related["service"]["id"], related["staff"]["id"]) == (record["service"], record["resource"])
         assert ids(related["customers"]) == ids(record["customers"])
 

@@ -249,11 +249,11 @@ def test_other_things_are_ids_until_expanded(client: httpx.Client, api: OncehubA
     plain = client.get("/bookings").json()["data"]
     for prefix in ("", "data."):
         api.prefix = prefix
-        whole = client.get(
+        resource = client.get(
             "/bookings", params={"expand": f"{prefix}owner,{prefix}contact,{prefix}conversation"}
         ).json()["data"]
         for name in ("owner", "contact", "conversation"):
-            assert [record[name] and record[name]["id"] for record in whole] == [
+            assert [record[name] and record[name]["id"] for record in resource] == [
                 record[name] for record in plain
             ]
     assert all(
