@@ -1,4 +1,4 @@
-"""`python -m ingest` is `ingest`."""
+"""Run `ingest` as `python -m ingest`."""
 
 from ingest.cli import main
 

@@ -1,4 +1,7 @@
-"""Network addresses in settings: hosts, hosts with a port, and web addresses; IPv6 is written in brackets where a port may follow."""
+"""Network addresses in settings: hosts, hosts with a port, and web addresses.
+
+IPv6 addresses are written in brackets where a port may follow.
+"""
 
 import re
 from ipaddress import ip_address
@@ -15,25 +18,28 @@ _LARGEST_PORT = 65535
 
 
 class Address(NamedTuple):
-    """A host and a port; as text, an IPv6 host is in brackets."""
+    """A host and a port."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
-        """`host:port`, or `[::1]:port`."""
+        """Return `host:port`, or `[::1]:port` for IPv6."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def local_address(host: str, port: int) -> Address:
-    """Where this machine reaches what listens on `host`: what listens on every address is on loopback too."""
+    """Return the address at which this machine reaches a listener on `host`.
+
+    A listener on all addresses is reached on loopback.
+    """
     if is_ip(host) and ip_address(host).is_unspecified:
         return Address("::1" if ":" in host else "127.0.0.1", port)
     return Address(host, port)
 
 
 def parse_host(text: str) -> str:
-    """A host name or an IP address, IPv6 with or without brackets; returned without. Raises ValueError."""
+    """Return a host name or an IP address without brackets, which IPv6 may have. Raises ValueError."""
     host = text.strip()
     if _HOST_NAME.fullmatch(host) and _can_be_resolved(host):
         return host
@@ -45,7 +51,7 @@ def parse_host(text: str) -> str:
 
 
 def parse_address(text: str, default_port: int) -> Address:
-    """`host`, `host:port`, `[::1]`, `[::1]:port` or `::1`. Raises ValueError."""
+    """Parse `host`, `host:port`, `[::1]`, `[::1]:port` or `::1`. Raises ValueError."""
     address = text.strip()
     if _is_ipv6(address):
         return Address(address, default_port)
@@ -54,13 +60,17 @@ def parse_address(text: str, default_port: int) -> Address:
         return Address(parse_host(address), default_port)
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= _LARGEST_PORT):
         raise ValueError(
-            f"has a port that is not a number from 1 to {_LARGEST_PORT}: write host:{default_port} or [::1]:{default_port}"
+            f"has a port that is not a number from 1 to {_LARGEST_PORT}: write host:{default_port} or"
+            f" [::1]:{default_port}"
         )
     return Address(parse_host(host), int(port))
 
 
 def parse_web_address(text: str) -> str:
-    """An http or https URL without user, password, query and fragment: it is shown and logged. Raises ValueError."""
+    """Check that a URL is http or https, without user, password, query and fragment: it is shown and logged.
+
+    Raises ValueError when it is not.
+    """
     url = text.strip()
     if not re.match(r"https?://", url, re.IGNORECASE):
         raise ValueError(
@@ -68,7 +78,8 @@ def parse_web_address(text: str) -> str:
         )
     if re.search(r"[?#\s]", url):
         raise ValueError(
-            "must not contain blanks, a query (?) or a fragment (#): write for example https://hooks.example.com/path"
+            "must not contain blanks, a query (?) or a fragment (#): write for example"
+            " https://hooks.example.com/path"
         )
     try:
         parts = urlsplit(url)
@@ -77,17 +88,19 @@ def parse_web_address(text: str) -> str:
         has_host = False
     if "@" in url.split("/")[2]:
         raise ValueError(
-            "must not contain a user or a password, because it is shown in logs: write for example https://hooks.example.com"
+            "must not contain a user or a password, because it is shown in logs: write for example"
+            " https://hooks.example.com"
         )
     if not has_host:
         raise ValueError(
-            "has no valid host and port: write for example https://hooks.example.com, or http://[::1]:8080 with IPv6"
+            "has no valid host and port: write for example https://hooks.example.com, or http://[::1]:8080"
+            " with IPv6"
         )
     return url
 
 
 def is_ip(text: str) -> bool:
-    """Whether it is an IPv4 or IPv6 address."""
+    """Return whether a text is an IPv4 or IPv6 address."""
     try:
         ip_address(text)
     except ValueError:
@@ -96,9 +109,10 @@ def is_ip(text: str) -> bool:
 
 
 def _can_be_resolved(host: str) -> bool:
-    """Whether its form is that of a host name: no empty part, and none of more than 63 bytes.
+    """Return whether a text has the form of a host name: no empty part, and none of more than 63 bytes.
 
-    Python's resolver raises no OSError for others: https://docs.python.org/3/library/codecs.html#module-encodings.idna
+    Python's resolver raises another error than OSError for others:
+    https://docs.python.org/3/library/codecs.html#module-encodings.idna
     """
     try:
         host.encode("idna")

@@ -1,4 +1,4 @@
-"""The admin listener: readiness and metrics, on loopback, or anywhere with a token."""
+"""The admin listener, with readiness and metrics, on loopback or protected by a token."""
 
 import hmac
 import os
@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from ingest.allowed_hosts import AllowedHosts
 from ingest.errors import ConfigurationError
-from ingest.finding import Finding, readiness
+from ingest.finding import Finding, readiness_body
 from ingest.readiness import Probe, Readiness
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings
 from ingest.sockets import bind
@@ -27,7 +27,10 @@ Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
 
 
 def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None) -> Starlette:
-    """`ready` says what works and what does not. With a token, callers need `Authorization: Bearer <token>`."""
+    """Build the application; `ready` returns its findings.
+
+    With a token, callers need `Authorization: Bearer <token>`.
+    """
 
     def guarded(request: Request, answer: Callable[[], Response]) -> Response:
         if token and not _authorized(request, token):
@@ -37,7 +40,11 @@ def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None)
         return answer()
 
     def readyz(request: Request) -> Response:
-        return guarded(request, lambda: _readiness(ready))
+        def answer() -> Response:
+            body = readiness_body(ready())
+            return JSONResponse(body, 200 if body["ready"] else 503)
+
+        return guarded(request, answer)
 
     def metrics(request: Request) -> Response:
         return guarded(request, lambda: Response(generate_latest(registry()), media_type=CONTENT_TYPE_LATEST))
@@ -48,7 +55,10 @@ def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None)
 
 
 def serve_admin(settings: Listener, section: str, probes: Mapping[str, Probe]) -> int:
-    """Serves from a thread until the process ends; returns the port. Raises ConfigurationError where others could reach it without a token."""
+    """Serve from a thread until the process ends, and return the port.
+
+    Raises ConfigurationError when other machines could reach the listener without a token.
+    """
     host, port, token = settings.admin_host, settings.admin_port, settings.admin_token
     check_admin(settings, section)
     config = uvicorn.Config(
@@ -68,21 +78,17 @@ def serve_admin(settings: Listener, section: str, probes: Mapping[str, Probe]) -
     )
     sock = bind(host, port, f"{section}.admin_port")
     threading.Thread(target=uvicorn.Server(config).run, args=([sock],), name="admin", daemon=True).start()
-    taken: int = sock.getsockname()[1]
-    return taken
+    bound_port: int = sock.getsockname()[1]
+    return bound_port
 
 
 def check_admin(settings: Listener, section: str) -> None:
-    """Raises ConfigurationError where others could reach it without a token."""
+    """Raise ConfigurationError when other machines could reach the listener without a token."""
     if not settings.admin_token and not _is_loopback(settings.admin_host):
         raise ConfigurationError(
-            f"the admin listener on {settings.admin_host} needs {section}.admin_token: set it, or use {section}.admin_host = 127.0.0.1"
+            f"the admin listener on {settings.admin_host} needs {section}.admin_token: set it, or use"
+            f" {section}.admin_host = 127.0.0.1"
         )
-
-
-def _readiness(ready: Callable[[], Sequence[Finding]]) -> Response:
-    body = readiness(ready())
-    return JSONResponse(body, 200 if body["ready"] else 503)
 
 
 def registry() -> CollectorRegistry:
@@ -96,7 +102,7 @@ def registry() -> CollectorRegistry:
 
 
 def _forget_dead_workers(folder: Path) -> None:
-    """What a killed worker's gauges said last is not so any more; what it counted is."""
+    """Remove the gauges of killed workers, which are out of date; their counters stay."""
     for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}:
         try:
             os.kill(pid, 0)
@@ -105,8 +111,8 @@ def _forget_dead_workers(folder: Path) -> None:
 
 
 def _authorized(request: Request, token: SecretStr) -> bool:
-    given = request.headers.get("authorization", "")
-    return hmac.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode())
+    header = request.headers.get("authorization", "")
+    return hmac.compare_digest(header.encode(), f"Bearer {token.get_secret_value()}".encode())
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Requests of a listener by their `Host`, so that no page in a browser reaches it by a name that its owner lets point here (DNS rebinding)."""
+"""Middleware that refuses requests for other host names, against DNS rebinding by web pages."""
 
 from collections.abc import Collection
 
@@ -13,17 +13,20 @@ _MISDIRECTED = 421
 
 
 class AllowedHosts:
-    """Answers 421 to a request for another host name. IP addresses are allowed: nobody can let one point here, and probes use them."""
+    """ASGI middleware that answers 421 to a request for another host name.
+
+    IP addresses are allowed: nobody can make one point here, and probes use them.
+    """
 
     def __init__(self, app: ASGIApp, names: Collection[str], setting: str) -> None:
-        """`setting` is the one to add a name to."""
+        """Allow `names`; the answer to others names `setting` as the one to add a host name to."""
         self._app, self._names = app, {"localhost", *map(_normalized, names)}
         self._refusal = PlainTextResponse(
             f"the host name in the URL is not allowed here: add it to {setting}\n", _MISDIRECTED
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is for an allowed host; HTTP/1.0 may leave the host out, which no browser does."""
+        """Pass on a request for an allowed host; HTTP/1.0 may leave the host out, which no browser does."""
         if scope["type"] != "http" or all(map(self._is_allowed, Headers(scope=scope).getlist("host"))):
             await self._app(scope, receive, send)
         else:

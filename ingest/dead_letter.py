@@ -1,4 +1,4 @@
-"""A dead letter: what could not be read, kept whole, with why and where it was."""
+"""Dead letters: deliveries and records that could not be read, with the reason."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ import orjson
 
 from ingest.event import digest
 from ingest.instant import format_instant
-from ingest.log import Producer, Record, append_apart
+from ingest.log import Producer, Record, append_records
 
-# Why something is set aside, in a word and for a person.
+# Reasons, in a word and for people.
 REASONS: Mapping[str, str] = {
     "unreadable_payload": "the receiver could not read the delivery",
     "parse_crashed": "a bug of ours while the receiver read it",
@@ -22,31 +22,33 @@ REASONS: Mapping[str, str] = {
     "log_refused": "the log refused what a reconciliation found",
 }
 
-# Of a letter that the log does not take whole, so many bytes are tried.
-_SHORTER = (64 * 1024, 0)
+_SHORTER_BYTES = (64 * 1024, 0)  # lengths that are tried when the log refuses a letter as too large
 
-# What a value is replaced by that may be a credential, or somebody's.
+# Replaces values that may be a credential or personal.
 REMOVED = "[removed]"
-# Headers whose values say how a delivery came and hold no credential. Any other may: proxies copy credentials under names of their own.
+# Headers whose values say how a delivery came and hold no credential. Any other may: proxies copy credentials
+# under names of their own.
 _HARMLESS = frozenset(
     {
-        "accept", "accept-encoding", "cf-ray", "connection", "content-encoding", "content-length", "content-type", "date", "expect", "host",
-        "traceparent", "transfer-encoding", "user-agent", "via", "x-amzn-trace-id", "x-cloud-trace-context", "x-correlation-id",
-        "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip", "x-request-id",
+        "accept", "accept-encoding", "cf-ray", "connection", "content-encoding", "content-length",
+        "content-type", "date", "expect", "host", "traceparent", "transfer-encoding", "user-agent", "via",
+        "x-amzn-trace-id", "x-cloud-trace-context", "x-correlation-id", "x-forwarded-for", "x-forwarded-host",
+        "x-forwarded-port", "x-forwarded-proto", "x-real-ip", "x-request-id",
     }
 )  # fmt: skip
-_LONGEST_HEADER = 1000
-_MOST = 200  # headers, and parameters, beside those that tell what happened
-# A shorter secret may be in a value by chance.
-_SHORTEST_SECRET = 6
+_MAX_HEADER_LENGTH = 1000
+_MAX_HEADERS = 200  # and parameters, beside those that are needed
+_MIN_SECRET_LENGTH = 6  # a shorter one may be in a value by chance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """`reason` is one word to group by, `detail` one line for a person. `headers` are the original's, and `query` is, without what may be a credential.
+    """A delivery or record that could not be read.
 
-    `position` is where the record was in the log, "" when it never got there (a webhook that could not be parsed).
-    `signed_by` is which of the live secrets had signed such a webhook: once its credentials are left out, nobody could find that again.
+    `reason` is one word to group by, `detail` one line for people. `headers` and `query` are those of the
+    original, without what may be a credential. `position` is that of the record in the log, "" when it never
+    got there, as a webhook that could not be parsed. `signed_by` is the live secret that such a webhook was
+    signed with: without its credentials, nobody could find that out again.
     """
 
     source: str
@@ -61,19 +63,23 @@ class DeadLetter:
 
     @property
     def id(self) -> str:
-        """Identify the delivery or record: set aside again it is the same letter, and two deliveries with one body are two letters."""
-        return digest(self.source, self.reason, *self._origin(), sha256(self.data).digest())
+        """Return the id of the delivery or record.
+
+        It is the same for every letter of it, and differs for two deliveries of the same body.
+        """
+        return digest(self.source, self.reason, *self._identity(), sha256(self.data).digest())
 
     @property
     def former_id(self) -> str:
-        """Return the id that this letter had when an id was a digest of source, reason, position and bytes."""
+        """Return the id that this letter had when ids were digests of source, reason, position and bytes."""
         return digest(self.source, self.reason, self.position, self.data)
 
-    def _origin(self) -> tuple[str, ...]:
-        """Return what tells this letter from another one with the same bytes.
+    def _identity(self) -> tuple[str, ...]:
+        """Return what distinguishes this letter from another one with the same bytes.
 
-        That is a record's place in the log, with the event's id, since a log that was made anew has the same places. It is a delivery's
-        query, headers and time of receipt, since they may carry its meaning. A record of REST has neither: each run lists it again.
+        For a record of the log that is its position with the event's id, since a new log has the same
+        positions. For a delivery it is query, headers and time of receipt, which may carry its meaning. A
+        record of an API has neither: each run lists it again.
         """
         if self.position:
             return self.position, self.headers.get("ce_id", "")
@@ -81,9 +87,12 @@ class DeadLetter:
             return ()
         return self.query, _json(self.headers), format_instant(self.happened_at)
 
-    def to_record(self, longest: int | None = None) -> Record:
-        """Make a record of the dead-letter topic, with the original bytes as its value; with `longest` only so many of them, and no headers."""
-        if longest is None:
+    def to_record(self, length: int | None = None) -> Record:
+        """Return a record for the dead-letter topic, whose value is the original bytes.
+
+        With `length` these are cut, and there are no headers.
+        """
+        if length is None:
             return Record(key=self.source, value=self.data, headers=self._headers())
         cut = {
             "dl_bytes": str(len(self.data)),
@@ -91,7 +100,7 @@ class DeadLetter:
             "dl_headers": "{}",
             "dl_query": "",
         }
-        return Record(key=self.source, value=self.data[:longest], headers=self._headers() | cut)
+        return Record(key=self.source, value=self.data[:length], headers=self._headers() | cut)
 
     def _headers(self) -> dict[str, str]:
         return {
@@ -113,49 +122,60 @@ def _json(headers: Mapping[str, str]) -> str:
     return orjson.dumps(dict(headers), option=orjson.OPT_SORT_KEYS).decode()
 
 
-def append_letters(producer: Producer, topic: str, letters: Sequence[DeadLetter], seconds: float) -> None:
-    """Append them and return when they are durable, each shortened where the log takes it no longer. Raises LogUnavailable."""
-    whole = {letter.id: letter for letter in letters}
-    refused = append_apart(
+def append_dead_letters(
+    producer: Producer, topic: str, letters: Sequence[DeadLetter], seconds: float
+) -> None:
+    """Append dead letters, and wait until they are durable.
+
+    Letters that the log refuses as too large are shortened.
+
+    Raises LogUnavailable.
+    """
+    by_id = {letter.id: letter for letter in letters}
+    refused = append_records(
         producer, topic, [letter.to_record() for letter in letters], seconds, "the dead letters"
     )
-    for longest in _SHORTER:
-        shorter = [whole[record.headers["ce_id"]].to_record(longest) for record, _ in refused]
-        refused = append_apart(producer, topic, shorter, seconds, "the dead letters") if shorter else []
+    for length in _SHORTER_BYTES:
+        shorter = [by_id[record.headers["ce_id"]].to_record(length) for record, _ in refused]
+        refused = append_records(producer, topic, shorter, seconds, "the dead letters") if shorter else []
     for _, refusal in refused:
         raise refusal
 
 
-def kept_headers(
+def redact_headers(
     lines: Iterable[tuple[str, str]], needed: Collection[str], secrets: Sequence[str] = ()
 ) -> dict[str, str]:
     """Return headers, by lower-case name, with every value replaced that is not known to be harmless.
 
-    `needed` are those that tell what happened. `secrets` are the account's own, which no value may hold, whatever its header is called.
+    `needed` are the headers that tell what happened. `secrets` are those of the account, which no value may
+    contain, whatever the name of its header.
     """
-    hidden = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
-    kept: dict[str, str] = {}
+    hidden = [secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH]
+    redacted: dict[str, str] = {}
     for name, value in lines:
         is_kept = (name in needed or name in _HARMLESS) and not any(secret in value for secret in hidden)
-        if len(kept) < _MOST or name in needed:
-            kept[name[:_LONGEST_HEADER]] = (
-                (value if name in needed else value[:_LONGEST_HEADER]) if is_kept else REMOVED
+        if len(redacted) < _MAX_HEADERS or name in needed:
+            redacted[name[:_MAX_HEADER_LENGTH]] = (
+                (value if name in needed else value[:_MAX_HEADER_LENGTH]) if is_kept else REMOVED
             )
-    return kept
+    return redacted
 
 
-def kept_query(query: str, needed: Collection[str]) -> str:
-    """Return a URL's query with the value of every parameter replaced that is not `needed`; what has no name is a value."""
+def redact_query(query: str, needed: Collection[str]) -> str:
+    """Return the query of a URL with every value replaced that is not of a `needed` parameter.
+
+    A part without a name is a value.
+    """
     parts = (
         [(part, unquote_plus(part.partition("=")[0]) in needed) for part in query.split("&")] if query else []
     )
     return "&".join(
-        part if is_needed else _hidden(part)
+        part if is_needed else _redact(part)
         for number, (part, is_needed) in enumerate(parts)
-        if is_needed or number < _MOST
+        if is_needed or number < _MAX_HEADERS
     )
 
 
-def _hidden(parameter: str) -> str:
+def _redact(parameter: str) -> str:
     name, separator, _ = parameter.partition("=")
     return f"{name}={REMOVED}" if separator else REMOVED

@@ -1,4 +1,4 @@
-"""Durations in settings: `250ms`, `90`, `"90s"`, `"15m"`, `"2h"`, `"3d"`, `"15 minutes"`; and in messages: `2 h 5 min`."""
+"""Durations: `250ms`, `90`, `"15m"` or `"15 minutes"` in settings, `2 h 5 min` in messages."""
 
 import re
 from datetime import timedelta
@@ -29,7 +29,7 @@ _SHORT = {
 
 
 def parse_duration(value: object) -> timedelta:
-    """The duration; a number alone is seconds. Raises ValueError."""
+    """Parse a duration; a number alone is seconds. Raises ValueError."""
     if isinstance(value, timedelta):
         return value
     match = _FORM.fullmatch(str(value).strip().lower())
@@ -43,18 +43,18 @@ def parse_duration(value: object) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """The shortest form that `parse_duration` reads as the same duration: `90s`, `15m`, `250ms`."""
+    """Return the shortest form that `parse_duration` reads as the same duration: `90s`, `15m`, `250ms`."""
     unit = next((unit for unit, length in _SHORT.items() if duration and not duration % length), "s")
     return f"{duration // _SHORT[unit]}{unit}"
 
 
 def describe_skew(ahead: timedelta) -> str:
-    """Write how far a clock differs from another one: `2 min ahead of`, or `behind` where the span is negative."""
+    """Describe how far a clock differs from another one: `2 min ahead of`, or `2 min behind` if negative."""
     return f"{describe_duration(ahead)} {'ahead of' if ahead > timedelta(0) else 'behind'}"
 
 
 def describe_duration(span: timedelta) -> str:
-    """Write a duration of a second or more in its two largest units, without its sign, the rest cut off: `3 d 4 h`, `2 min`, `45 s`; a shorter one in ms."""
+    """Describe a duration without its sign in its two largest units: `3 d 4 h`, `2 min`, `120 ms`."""
     if abs(span) < timedelta(seconds=1):
         return f"{abs(span) / timedelta(milliseconds=1):.0f} ms"
     seconds = int(abs(span).total_seconds())
@@ -62,7 +62,7 @@ def describe_duration(span: timedelta) -> str:
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
         count, seconds = divmod(seconds, size)
         parts.append((count, unit))
-    first = next(place for place, (count, _) in enumerate(parts) if count)
+    first = next(index for index, (count, _) in enumerate(parts) if count)
     return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
 
 

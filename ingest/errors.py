@@ -1,23 +1,23 @@
-"""Every error the project raises on purpose.
+"""The errors that this project raises on purpose.
 
 IngestError
 ├── VerificationError      the delivery is not authentic                    401
-│   └── WrongTime          it is, but was sent too long ago, or in the future
+│   └── WrongTime          the signature is right, but not its time
 ├── PayloadError           authentic, but not what the vendor documents     (dead-lettered)
 ├── LogUnavailable         the log did not take or give records in time     503, retryable
-│   ├── LogDenied          it was reached, and does not let us in, or not do this
-│   ├── LogRefused         it was reached, and refuses these very records
+│   ├── LogDenied          a login, certificate or right is missing
+│   ├── LogRefused         the log refuses these very records
 │   └── LogHeld            another consumer has the embedded log
 ├── CommitFailed           the consumer no longer owns what it read         retryable
-├── VendorUnavailable      a vendor's REST side does not answer, or not with sense   retryable
-│   ├── VendorBusy         it asks us to wait, and longer than we would
+├── VendorUnavailable      a vendor's API fails, or its answer makes no sense   retryable
+│   ├── VendorBusy         the vendor asks for a longer pause than is allowed
 │   └── VendorUnreachable  there is no connection, or no answer on it
-├── VendorRefused          it answers no: a key, a scope, a plan, a request of ours
+├── VendorRefused          a vendor's API refuses a key, scope, plan or request
 ├── WarehouseUnavailable   the destination cannot be reached or is locked   retryable
-│   ├── NothingLoaded      it has no dataset yet
+│   ├── NothingLoaded      the destination has no dataset yet
 │   └── OutOfMemory        there is not enough memory for these rows; fewer may fit
-│       └── RowsTooLarge   they need more than the limit that the settings give DuckDB
-├── UnreadableValue        the destination answered what Python has no value for
+│       └── RowsTooLarge   the rows need more memory than the settings give DuckDB
+├── UnreadableValue        the destination answered a value that Python lacks
 ├── LoadRefused            the destination refuses these very rows
 ├── DeadLetterLimit        too many bad records
 └── ConfigurationError     a setting is missing or wrong
@@ -33,17 +33,17 @@ _ABSENT = frozenset({404, 410})
 
 
 class IngestError(Exception):
-    """Base of all. `retryable` means the same call may succeed later."""
+    """The base of all these errors; `retryable` tells that the same call may succeed later."""
 
     retryable: ClassVar[bool] = False
 
 
 class VerificationError(IngestError):
-    """The signature or credential is missing, malformed or wrong. The caller is not told which."""
+    """A signature or credential is missing, malformed or wrong; the caller is not told which."""
 
 
 class WrongTime(VerificationError):
-    """The signature is right, but the delivery, which was signed at `sent_at`, is older than the account's tolerance, or from the future."""
+    """A delivery signed at `sent_at` is older than the account's tolerance, or from the future."""
 
     def __init__(self, message: str, sent_at: datetime) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class WrongTime(VerificationError):
 
 
 class PayloadError(IngestError):
-    """An authentic delivery that cannot be read as what the vendor documents; it is kept as a dead letter."""
+    """An authentic delivery is not what the vendor documents; it is kept as a dead letter."""
 
 
 class LogUnavailable(IngestError):
@@ -61,29 +61,32 @@ class LogUnavailable(IngestError):
 
 
 class LogDenied(LogUnavailable):
-    """The log was reached and does not let us in, or not do this: a login, a certificate or a right has to be mended first."""
+    """The log refuses access until somebody corrects a login, a certificate or a right."""
 
     retryable = False
 
 
 class LogRefused(LogUnavailable):
-    """The log was reached and refuses these records, as it would again: they are larger than it takes."""
+    """The log refuses these records, and would again: they are too large."""
 
     retryable = False
 
 
 class LogHeld(LogUnavailable):
-    """Another consumer of the group has the embedded log, which takes one at a time."""
+    """Another consumer of the group has the embedded log, which admits one at a time."""
 
 
 class CommitFailed(IngestError):
-    """Partitions moved to another consumer; what was loaded but not committed is read again, by whoever has them."""
+    """Partitions moved to another consumer, which reads again what was loaded but not committed."""
 
     retryable = True
 
 
 class VendorUnavailable(IngestError):
-    """A vendor's REST side cannot be reached, fails, or answers what nobody can read. `retry_after`: seconds it asked us to wait."""
+    """A vendor's API cannot be reached, fails, or sends a response that makes no sense.
+
+    `retry_after` is the number of seconds that the vendor asks to wait.
+    """
 
     retryable = True
 
@@ -93,11 +96,14 @@ class VendorUnavailable(IngestError):
 
 
 class VendorBusy(VendorUnavailable):
-    """Too many requests, says the vendor, its own or everybody's from this address."""
+    """The vendor counts too many requests, of this account or of this address."""
 
 
 class VendorUnreachable(VendorUnavailable):
-    """No answer came at all. `worth`: seconds after which trying again is of no use, 0 where it is of none at all."""
+    """The vendor sent no response.
+
+    `worth` is the number of seconds for which trying again makes sense; 0 when it makes none.
+    """
 
     def __init__(self, message: str, worth: float) -> None:
         super().__init__(message)
@@ -105,7 +111,10 @@ class VendorUnreachable(VendorUnavailable):
 
 
 class VendorRefused(IngestError):
-    """A vendor's REST side answers no; `status_code` is its HTTP status. The message tells account, request id and remedy."""
+    """A vendor's API refuses a request, with the HTTP status `status_code`.
+
+    The message has account, request id and remedy.
+    """
 
     def __init__(self, message: str, status_code: int) -> None:
         super().__init__(message)
@@ -113,7 +122,7 @@ class VendorRefused(IngestError):
 
     @property
     def is_absent(self) -> bool:
-        """Whether the vendor has no such thing, or no longer (404, 410)."""
+        """Return whether the vendor has no such resource, or no longer (404, 410)."""
         return self.status_code in _ABSENT
 
 
@@ -124,27 +133,30 @@ class WarehouseUnavailable(IngestError):
 
 
 class NothingLoaded(WarehouseUnavailable):
-    """There is no dataset yet."""
+    """The destination has no dataset yet."""
 
 
 class OutOfMemory(WarehouseUnavailable):
-    """The destination, or this process, has not enough memory for these rows; fewer of them may fit."""
+    """The destination, or this process, has too little memory for these rows; fewer may fit."""
 
 
 class RowsTooLarge(OutOfMemory):
-    """These rows need more memory than DuckDB's limit, which is ours: what else runs on the machine is not the reason."""
+    """These rows need more memory than the settings give DuckDB, whatever else runs on the machine."""
 
 
 class UnreadableValue(IngestError):
-    """The destination was reached, and a value of its answer cannot be read; it would answer the same again."""
+    """The destination answered a value that cannot be read, and would again."""
 
 
 class LoadRefused(IngestError):
-    """The destination was reached and refuses these rows; loading the same rows again would fail the same way."""
+    """The destination refuses these rows, and would again."""
 
 
 class DeadLetterLimit(IngestError):
-    """So many records were bad, in a row or among the last, that the cause is probably ours; the consumer stops before draining the log."""
+    """So many records were bad, in a row or among the last, that this project is probably the cause.
+
+    The consumer stops before it turns the whole log into dead letters.
+    """
 
 
 class ConfigurationError(IngestError):
@@ -152,4 +164,4 @@ class ConfigurationError(IngestError):
 
 
 class NoSuchTable(ConfigurationError):
-    """The dataset is there, but not the table, nor a view of its name."""
+    """A query names a table or view that the dataset does not have."""

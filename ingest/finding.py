@@ -1,4 +1,4 @@
-"""What a check found: shown by `ingest check`, and as JSON by `/readyz`."""
+"""Findings of checks, which `ingest check` shows and `/readyz` returns as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ingest.errors import IngestError
 
 
 class State(StrEnum):
-    """`skipped`: not checked, because the settings do not ask for it."""
+    """The result of a check; `skipped` when the settings do not ask for it."""
 
     OK = "ok"
     WARNING = "warning"
@@ -19,7 +19,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`check` names what was looked at, `remedy` says what to do. `unreachable`: it may be well again later, with nothing changed here."""
+    """The result of the check named `check`, with a `remedy`.
+
+    `unreachable` tells that the next check may succeed with nothing changed here.
+    """
 
     check: str
     state: State
@@ -29,16 +32,16 @@ class Finding:
 
     @property
     def failed(self) -> bool:
-        """Whether something does not work."""
+        """Return whether the check failed."""
         return self.state is State.FAILED
 
     @property
     def sentence(self) -> str:
-        """Detail and remedy in one line."""
+        """Return detail and remedy in one line."""
         return "; ".join(filter(None, (self.detail, self.remedy)))
 
     def to_json(self) -> dict[str, Any]:
-        """For scripts. `ok` is false for a failure only."""
+        """Return the finding for scripts; `ok` is false for a failure only."""
         return {
             "check": self.check,
             "state": str(self.state),
@@ -50,26 +53,26 @@ class Finding:
 
 
 def ok(check: str, detail: str) -> Finding:
-    """It works."""
+    """Return the finding that something works."""
     return Finding(check, State.OK, detail)
 
 
 def warning(check: str, detail: str, remedy: str = "") -> Finding:
-    """It works, and will or may not for long."""
+    """Return the finding that something works, but perhaps not for long."""
     return Finding(check, State.WARNING, detail, remedy)
 
 
 def failed(check: str, detail: str, remedy: str = "") -> Finding:
-    """It does not work until somebody does something."""
+    """Return the finding that something does not work."""
     return Finding(check, State.FAILED, detail, remedy)
 
 
 def failure(check: str, error: IngestError) -> Finding:
-    """What an error says; its message has the remedy in it."""
+    """Return a finding from an error, whose message has the remedy in it."""
     return Finding(check, State.FAILED, str(error), unreachable=error.retryable)
 
 
-def readiness(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The body of `/readyz`."""
+def readiness_body(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the body of `/readyz`."""
     reasons = [f"{finding.check}: {finding.sentence}" for finding in findings if finding.failed]
     return {"ready": not reasons, "reasons": reasons, "checks": [finding.to_json() for finding in findings]}

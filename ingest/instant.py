@@ -1,11 +1,12 @@
-"""Instants: text to aware UTC datetimes and back, in one fixed-width form that sorts as time does."""
+"""Instants, as aware UTC datetimes and as text of one fixed width, which sorts as time does."""
 
 import re
 from datetime import UTC, datetime, timedelta
 
 from ingest.errors import PayloadError
 
-# What the standard has and Python does not: midnight as the end of a day, and leap seconds. https://www.rfc-editor.org/rfc/rfc3339#section-5.7
+# Forms of the standard that Python does not read: midnight as the end of a day, and leap seconds.
+# https://www.rfc-editor.org/rfc/rfc3339#section-5.7
 _END_OF_DAY = re.compile(r"(?<=[T ])24(?=:00(?::00(?:[.,]0+)?)?(?:Z|[+-]|$))")
 _LEAP_SECOND = re.compile(r"(?<=:[25]9:)60(?=[.,]|Z|[+-]|$)")
 _LAST = datetime.max.replace(tzinfo=UTC)
@@ -13,15 +14,21 @@ _FIRST = datetime.min.replace(tzinfo=UTC)
 
 
 def parse_instant(text: str) -> datetime:
-    """ISO 8601 with a zone -> UTC datetime. Raises PayloadError: a time without a zone, or outside the years 1 to 9999, is not an instant."""
+    """Parse ISO 8601 with a zone.
+
+    Raises PayloadError for anything else, such as a time without a zone or outside the years 1 to 9999.
+    """
     try:
-        return utc(read_rare(text) or datetime.fromisoformat(text))
+        return utc(parse_rare_form(text) or datetime.fromisoformat(text))
     except (ValueError, OverflowError) as error:
         raise PayloadError(f"not an ISO 8601 instant: {text[:40]!r}") from error
 
 
-def read_rare(text: str) -> datetime | None:
-    """Read 24:00 and leap seconds; None where the text has neither. Raises ValueError, and OverflowError beyond the year 9999."""
+def parse_rare_form(text: str) -> datetime | None:
+    """Parse a time with 24:00 or a leap second; None when the text has neither.
+
+    Raises ValueError, and OverflowError beyond the year 9999.
+    """
     if _END_OF_DAY.search(text):
         return datetime.fromisoformat(_END_OF_DAY.sub("00", text)) + timedelta(days=1)
     if _LEAP_SECOND.search(text):
@@ -30,7 +37,10 @@ def read_rare(text: str) -> datetime | None:
 
 
 def utc(moment: datetime) -> datetime:
-    """The same instant in UTC. Raises ValueError for a naive datetime, and for what is in UTC outside the years 1 to 9999."""
+    """Return the instant in UTC.
+
+    Raises ValueError for a naive datetime, and when it is outside the years 1 to 9999 in UTC.
+    """
     if moment.tzinfo is None:
         raise ValueError("a time without a zone is not an instant")
     try:
@@ -39,8 +49,12 @@ def utc(moment: datetime) -> datetime:
         raise ValueError("an instant outside the years 1 to 9999 cannot be kept") from None
 
 
-def as_utc(moment: datetime | str) -> datetime:
-    """Read what a warehouse gave back: there a time without a zone is in UTC, and text is a time outside the years 1 to 9999."""
+def parse_stored_instant(moment: datetime | str) -> datetime:
+    """Return a warehouse's value as an instant.
+
+    A time without a zone is in UTC there, and text is a time outside the years 1 to 9999, which becomes the
+    first or the last instant.
+    """
     if isinstance(moment, str):
         return (
             _FIRST
@@ -51,5 +65,5 @@ def as_utc(moment: datetime | str) -> datetime:
 
 
 def format_instant(moment: datetime) -> str:
-    """27 characters, microseconds, `Z`: comparing two such texts compares the instants."""
+    """Format an instant in 27 characters, with microseconds and `Z`, which sort as instants do."""
     return f"{utc(moment).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

@@ -1,17 +1,22 @@
-"""Bound how deep JSON is nested before it is read: a parser that recurses gives up, or ends its process, at some depth. Pure."""
+"""A bound on how deep JSON is nested, for parsers that recurse and fail, or end their process, at some depth.
+
+Pure.
+"""
 
 import re
 from collections.abc import Callable
 
-# A string that is not closed runs to the end: looking for its end again from each quote inside it would take hours.
+# A string that is not closed runs to the end of the text: to look for its end again from each quote inside
+# would take hours.
 STRING = r'"(?:[^"\\]++|\\.)*+"?'
 _STRING_OR_BRACKET = re.compile(rf"{STRING}|[\[\]{{}}]", re.DOTALL)
 
 
 def replace_deep(text: str, deepest: int, replacement: Callable[[str], str]) -> str:
-    """Put `replacement` of its text in place of each array and object that `deepest` others surround.
+    """Replace the text of each array and object that is nested in `deepest` others.
 
-    The rest is left as it is, JSON or not, but for such an array or object that is not closed: it is cut off, so that no parser meets it.
+    The rest is left as it is, JSON or not. An array or object of that depth that is not closed is cut off, so
+    that no parser meets it.
     """
     parts: list[str] = []
     depth, copied, start = 0, 0, 0

@@ -1,4 +1,4 @@
-"""Paths in settings: relative ones belong to the folder of the settings file, wherever a command is started."""
+"""Paths in settings, which are relative to the folder of the settings file, wherever a command is started."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,12 @@ FOLDER = "folder"
 
 
 def absolute_path(path: str, info: ValidationInfo) -> str:
-    """The path below the folder of the validation context, `~` being the user's home; unchanged without a context. Raises ValueError."""
+    """Return a path as absolute, below the folder of the validation context.
+
+    `~` is the user's home. Without a context the path is unchanged.
+
+    Raises ValueError when it is empty, or the user has no home.
+    """
     if not path.strip():
         raise ValueError("is empty: write a path, or leave the setting out")
     folder = (info.context or {}).get(FOLDER)
@@ -27,7 +32,10 @@ def absolute_path(path: str, info: ValidationInfo) -> str:
 
 
 def absolute_url(url: str, scheme: str, info: ValidationInfo) -> str:
-    """`sqlite:///data/x.db` with its path made absolute; `scheme` is `sqlite:///` then. Raises ValueError."""
+    """Return a URL such as `sqlite:///data/x.db` with its path made absolute, where `scheme` is `sqlite:///`.
+
+    Raises ValueError.
+    """
     return scheme + absolute_path(url.removeprefix(scheme), info)
 
 
@@ -35,7 +43,7 @@ LocalPath = Annotated[str, AfterValidator(absolute_path)]
 
 
 def is_local_path(field: FieldInfo) -> bool:
-    """Whether the type of a setting is `LocalPath`, or one among several."""
+    """Return whether the type of a setting is `LocalPath`, or a union with it."""
     marks = [
         *field.metadata,
         *(mark for kind in get_args(field.annotation) for mark in getattr(kind, "__metadata__", ())),

@@ -1,4 +1,6 @@
-"""What may be missing of an account, as noted in the audit topic: reconciliation reads it there, and compares the account at once.
+"""Notes in the audit topic that deliveries of an account may be missing.
+
+Reconciliation reads them, and compares the account at once.
 
 Receivers, consumers and reconciliation may run on different machines; the log is what they share.
 """
@@ -10,14 +12,17 @@ import orjson
 from ingest.event import Event, digest
 from ingest.instant import format_instant
 
-# The type of a note; its data says when it became known.
+# The type of such a note; its data says when the loss became known.
 LOST = "ingest.delivery.lost"
 
 
-def loss_note(source: str, known_at: datetime, *what: str | bytes) -> Event:
-    """Make the note that something of this account may be missing; `what` tells it from other notes of that moment."""
+def build_loss_note(source: str, known_at: datetime, *details: str | bytes) -> Event:
+    """Make the note that deliveries of a source may be missing.
+
+    `details` distinguish it from other notes of that moment.
+    """
     return Event(
-        id=digest(source, LOST, format_instant(known_at), *what),
+        id=digest(source, LOST, format_instant(known_at), *details),
         source=source,
         type=LOST,
         subject=source,

@@ -1,4 +1,4 @@
-"""Files that only their owner reads, written whole or not at all, whenever the power goes."""
+"""Private files, which are written as a whole or not at all, even in a power failure."""
 
 import fcntl
 import os
@@ -10,12 +10,14 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 from ingest.errors import ConfigurationError
+from ingest.locks import lock_orphan
 
 
 def replace_private(file: Path, content: bytes) -> None:
-    """As 0600, as temporary files are, for the owner and group of what it replaces. Raises OSError, ConfigurationError.
+    """Write a file with mode 0600, for the owner and group of the one that it replaces.
 
-    What a writer that was killed left of this file before is removed.
+    Copies that writers left unfinished are removed. Raises OSError, and ConfigurationError when the owner
+    cannot be kept.
     """
     remove_left_copies(file)
     with _new_copy(file) as new:
@@ -36,19 +38,23 @@ def replace_private(file: Path, content: bytes) -> None:
 
 
 def remove_left_copies(file: Path) -> None:
-    """Remove the unfinished copies of a file, whose writers were killed: each may hold all of its secrets. What cannot be removed is left."""
+    """Remove unfinished copies of a file whose writers were killed, which may hold all of its secrets.
+
+    Copies that cannot be removed are left.
+    """
     # Temporary files end in eight characters. https://docs.python.org/3/library/tempfile.html
     name = re.compile(rf"\.{re.escape(file.name)}-[a-z0-9_]{{8}}")
     with suppress(OSError):
         for copy in [path for path in file.parent.iterdir() if name.fullmatch(path.name)]:
-            with suppress(OSError), copy.open("rb") as left:
-                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+            with suppress(OSError), lock_orphan(copy):
                 copy.unlink()
 
 
 @contextmanager
 def _new_copy(file: Path) -> Iterator[IO[bytes]]:
-    """Locked as long as its writer lives. One that another process took for a left one, before it was locked, is made anew."""
+    """Make a copy that is locked while its writer lives."""
+    # Another process may take the copy for an orphan before it is locked, and remove it: then make another
+    # one.
     while True:
         with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as new:
             fcntl.flock(new, fcntl.LOCK_EX)
@@ -58,17 +64,21 @@ def _new_copy(file: Path) -> Iterator[IO[bytes]]:
 
 
 def _give_to_owner_of(file: Path, new: int) -> None:
-    """Else a command that an administrator ran would take the file from the service that reads it."""
+    """Give the new file to the owner and group of the old one.
+
+    A command that an administrator runs would otherwise take the file away from the service that reads it.
+    """
     try:
         old = file.stat()
     except FileNotFoundError:
         return
-    made = os.fstat(new)
-    if (old.st_uid, old.st_gid) == (made.st_uid, made.st_gid):
+    current = os.fstat(new)
+    if (old.st_uid, old.st_gid) == (current.st_uid, current.st_gid):
         return
     try:
         os.fchown(new, old.st_uid, old.st_gid)
     except PermissionError:
         raise ConfigurationError(
-            f"{file} belongs to user {old.st_uid}, group {old.st_gid}, and would not any more: run this command as that user"
+            f"{file} belongs to user {old.st_uid}, group {old.st_gid}, and would not any more: run this"
+            " command as that user"
         ) from None

@@ -1,4 +1,7 @@
-"""Whether a process can do its work now, asked by anybody as often as they like: probes run seldom, one at a time, and nobody waits long."""
+"""Readiness of a process, found out by probes.
+
+Anybody may ask as often as they like: probes run seldom and one at a time, and nobody waits long.
+"""
 
 import threading
 import time
@@ -7,52 +10,55 @@ from collections.abc import Callable, Mapping, Sequence
 from ingest.errors import IngestError
 from ingest.finding import Finding, failed, failure, ok
 
-# Returns findings, or nothing when all is well; may raise an IngestError instead.
+# Returns findings, or nothing when all is well, or raises IngestError.
 Probe = Callable[[], Sequence[Finding] | None]
 
-_FRESH_SECONDS = 5.0
-_PATIENCE_SECONDS = 3.0
+_MAX_AGE_SECONDS = 5.0
+_TIMEOUT_SECONDS = 3.0
 
 
 class Readiness:
-    """Any number of threads may ask."""
+    """The findings of probes, for any number of threads."""
 
     def __init__(
-        self, probes: Mapping[str, Probe], fresh: float = _FRESH_SECONDS, patience: float = _PATIENCE_SECONDS
+        self,
+        probes: Mapping[str, Probe],
+        max_age: float = _MAX_AGE_SECONDS,
+        timeout: float = _TIMEOUT_SECONDS,
     ) -> None:
-        """An answer is used again for `fresh` seconds; who asks waits for a new one for `patience` seconds at most."""
+        """Set for how many seconds findings are valid, and how long a caller waits for new ones."""
         self._probes = probes
-        self._fresh, self._patience = fresh, patience
+        self._max_age, self._timeout = max_age, timeout
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._done.set()
         self._findings: list[Finding] = []
-        self._until = 0.0
+        self._valid_until = 0.0
         self._current = ""
 
     def findings(self) -> list[Finding]:
-        """What the probes found; while one of them hangs, that it does."""
+        """Return what the probes found, or a failure of the one that hangs."""
         with self._lock:
-            if self._done.is_set() and time.monotonic() >= self._until:
+            if self._done.is_set() and time.monotonic() >= self._valid_until:
                 self._done.clear()
-                threading.Thread(target=self._look, name="readiness", daemon=True).start()
-        if not self._done.wait(self._patience):
-            return [failed(self._current, f"no answer within {self._patience:.0f} s")]
+                threading.Thread(target=self._run_probes, name="readiness", daemon=True).start()
+        if not self._done.wait(self._timeout):
+            return [failed(self._current, f"no answer within {self._timeout:.0f} s")]
         return self._findings
 
-    def _look(self) -> None:
-        found: list[Finding] = []
+    def _run_probes(self) -> None:
+        findings: list[Finding] = []
         try:
             for name, probe in self._probes.items():
                 self._current = name
-                found += _probe(name, probe)
+                findings += _run_probe(name, probe)
         finally:
-            self._findings = found
-            self._until = time.monotonic() + self._fresh
+            self._findings = findings
+            self._valid_until = time.monotonic() + self._max_age
             self._done.set()
 
 
-def _probe(name: str, probe: Probe) -> Sequence[Finding]:
+def _run_probe(name: str, probe: Probe) -> Sequence[Finding]:
     try:
         return probe() or [ok(name, "ready")]
     except IngestError as error:

@@ -1,4 +1,4 @@
-"""Folders for what is needed only while a process runs."""
+"""Temporary folders, which are removed at the latest by the next process."""
 
 import fcntl
 import os
@@ -9,31 +9,36 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
 from ingest.errors import ConfigurationError
+from ingest.locks import lock_orphan
 
 _LOCK = "in-use"
 
 
 def check_scratch() -> None:
-    """Raises ConfigurationError where there is no folder for temporary files, which libraries need too."""
+    """Raise ConfigurationError when there is no folder for temporary files, which libraries need too."""
     try:
         gettempdir()
     except FileNotFoundError as error:
-        raise ConfigurationError(_remedy(error)) from None
+        raise ConfigurationError(_describe_failure(error)) from None
 
 
 @contextmanager
 def scratch_folder(prefix: str) -> Iterator[Path]:
-    """A new folder, removed at the end; and so are those of this prefix whose processes were killed.
+    """Make a temporary folder for a `with` block.
 
-    Raises ConfigurationError where it cannot be made.
+    Folders with this prefix whose processes were killed are removed.
+
+    Raises ConfigurationError when it cannot be made.
     """
     check_scratch()
-    _remove_left(prefix)
+    for orphan in Path(gettempdir()).glob(f"{prefix}*"):
+        with suppress(OSError), lock_orphan(orphan / _LOCK):  # fails for the folders of other users too
+            shutil.rmtree(orphan)
     try:
         folder = TemporaryDirectory(prefix=prefix)
         lock = _lock(Path(folder.name))
     except OSError as error:
-        raise ConfigurationError(_remedy(error)) from None
+        raise ConfigurationError(_describe_failure(error)) from None
     try:
         with folder as path:
             yield Path(path)
@@ -42,7 +47,8 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
 
 
 def _lock(folder: Path) -> int:
-    """Held by the process, and by nobody when that is gone. It has its name only when it is held: a folder without it is not looked at."""
+    """Lock a file in the folder for as long as the process lives, and return its descriptor."""
+    # The file gets its name when it is locked: until then the folder must not look like an orphan.
     new = folder / f".{_LOCK}"
     lock = os.open(new, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -50,12 +56,8 @@ def _lock(folder: Path) -> int:
     return lock
 
 
-def _remove_left(prefix: str) -> None:
-    for folder in Path(gettempdir()).glob(f"{prefix}*"):
-        with suppress(OSError), (folder / _LOCK).open("rb") as lock:  # another user's cannot be opened
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-            shutil.rmtree(folder)
-
-
-def _remedy(error: OSError) -> str:
-    return f"no folder takes temporary files: {error.strerror}; mount a writable one of a few megabytes, and set TMPDIR to it if it is not /tmp"
+def _describe_failure(error: OSError) -> str:
+    return (
+        f"no folder takes temporary files: {error.strerror}; mount a writable one of a few megabytes,"
+        " and set TMPDIR to it if it is not /tmp"
+    )

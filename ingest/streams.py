@@ -1,4 +1,4 @@
-"""Standard input, output and error that can be used, whatever they were when the process started."""
+"""Repair of standard input, output and error, which may be closed when the process starts."""
 
 import os
 import sys
@@ -14,10 +14,10 @@ _STREAMS = ("stdin", "stdout", "stderr")
 
 
 def repair_streams() -> None:
-    """Open streams that are closed on the null device, and have characters that an encoding lacks, and strangers' texts in tracebacks, written as escapes.
+    """Open closed streams on the null device, and escape what strangers or encodings could break.
 
-    A closed one is more than silence: the next file that is opened would get its number, and whatever is written to "standard error"
-    would go into that file, a database for instance. To be called before any file is opened.
+    Call it before any file is opened: the first one would otherwise get the number of a closed stream, and
+    whatever is written to "standard error" would go into that file, a database for instance.
     """
     for number, name in enumerate(_STREAMS):
         if _is_closed(number):
@@ -32,7 +32,7 @@ def repair_streams() -> None:
 
 
 def _write_traceback(_: type[BaseException], error: BaseException | None, __: TracebackType | None) -> None:
-    """As Python would, but its message may quote what somebody wrote to drive a terminal."""
+    """Write a traceback as Python does, but escaped, since it may quote what drives a terminal."""
     with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(visible("".join(traceback.format_exception(error)), "\n\t"))
 
@@ -58,5 +58,5 @@ def _open_null(number: int) -> None:
 
 
 def _null_stream(mode: str) -> IO[str]:
-    """Not the number itself: where that is open all the same, it is somebody's file."""
+    """Open the null device anew: the number of the stream may have become somebody's file."""
     return open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123 - for as long as the process lives

@@ -1,11 +1,16 @@
-"""Metrics, each named once with its meaning, and structured logs.
+"""Metrics, each with its name and meaning in one place, and structured logs.
 
-With several receiver workers PROMETHEUS_MULTIPROC_DIR is set before this module is imported, and metrics add up over workers.
+With several receiver workers PROMETHEUS_MULTIPROC_DIR is set before this module is imported, and metrics add
+up over workers.
 """
 
 import logging
+import math
+import re
 import select
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -20,8 +25,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no
 
 _ACCOUNT = ("vendor", "account")
 
-# How long a line of the log may wait for its reader.
-_PATIENCE_MILLISECONDS = 20
+_WRITE_MILLISECONDS = 20  # for which a line of the log may wait for its reader
+_THROTTLE_SECONDS = 10.0
+_MOST_KINDS = 1000  # of throttled lines that are remembered; there are a few for each account
 
 DELIVERIES = Counter("ingest_deliveries_total", "Webhook deliveries by answer.", (*_ACCOUNT, "outcome"))
 REFUSED_REQUESTS = Counter(
@@ -65,7 +71,8 @@ EVENTS_STALE = Counter(
 )
 EVENTS_IMPLAUSIBLE = Counter(
     "ingest_events_implausible_time_total",
-    "Events with a time that cannot be right: later than they were sent or received, or before their booking was made.",
+    "Events with a time that cannot be right: later than they were sent or received, or before their booking"
+    " was made.",
     _ACCOUNT,
 )
 UNKNOWN_STATUS = Counter(
@@ -88,7 +95,8 @@ FRESHNESS_SECONDS = Histogram(
 )
 CLOCK_SKEW_SECONDS = Gauge(
     "ingest_clock_skew_seconds",
-    "How far this machine's clock is ahead of a vendor's, negative when behind: by its signatures, or by the Date of its REST answers.",
+    "How far this machine's clock is ahead of a vendor's, negative when behind: by its signatures, or by the"
+    " Date of its REST answers.",
     _ACCOUNT,
     multiprocess_mode="livemostrecent",
 )
@@ -119,27 +127,68 @@ DELETED_UNREAD = Counter(
 )
 READ_AGAIN = Counter(
     "ingest_read_again_total",
-    "Times that a partition was read again from an earlier record, because its log or the warehouse was not the one that its position belonged to.",
+    "Times that a partition was read again from an earlier record, because its log or the warehouse was not"
+    " the one that its position belonged to.",
     ("topic", "partition", "because"),
 )
 SUBSCRIPTION_STATE = Gauge(
     "ingest_subscription_state",
-    "Subscriptions at the vendor by what they need: keep, create, replace, remove and so on; unknown is 1 where it could not be asked.",
+    "Subscriptions at the vendor by what they need: keep, create, replace, remove and so on; unknown is 1"
+    " where it could not be asked.",
     (*_ACCOUNT, "state"),
 )
 
 
+class Throttle:
+    """A structlog processor that drops repetitions of what strangers can have logged as often as they like.
+
+    It looks at lines that are logged with `throttle=True`. Those with the same event, source and reason are
+    of one kind, whatever numbers are in the reason. The first of a kind passes, and then one in ten seconds,
+    which says how many were dropped: in the field `unreported`, or in the message of a library.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kinds: dict[
+            tuple[object, ...], tuple[float, int]
+        ] = {}  # when one passed, and how many were dropped since
+
+    def __call__(self, _logger: Any, _method: str, fields: EventDict) -> EventDict:
+        """Return the fields of a line that passes. Raises DropEvent for others."""
+        if not fields.pop("throttle", False):
+            return fields
+        reason = re.sub(r"\d+", "0", str(fields.get("why", fields.get("message"))))
+        kind = (fields["event"], fields.get("reason"), fields.get("source"), reason)
+        now = self._clock()
+        passed_at, dropped = self._kinds.get(kind, (-math.inf, 0))
+        if now < passed_at + _THROTTLE_SECONDS:
+            self._kinds[kind] = passed_at, dropped + 1
+            raise structlog.DropEvent
+        if len(self._kinds) >= _MOST_KINDS:
+            self._kinds.clear()
+        self._kinds[kind] = now, 0
+        if "message" not in fields:
+            fields["unreported"] = dropped
+        elif dropped:
+            fields["message"] += f" ({dropped} more were not reported)"
+        return fields
+
+
+_throttle = Throttle()  # one for all loggers of the process
+
+
 def configure_logging(service: str, *, level: int = logging.INFO) -> None:
-    """JSON lines on standard error; a person's form when that is a terminal. Never bodies, never secrets."""
+    """Log JSON lines to standard error, or lines for people if it is a terminal."""
     repair_streams()
     renderers = (
-        [_cleaned, structlog.dev.ConsoleRenderer()]
+        [_escape_control_characters, structlog.dev.ConsoleRenderer()]
         if sys.stderr.isatty()
         else [structlog.processors.JSONRenderer()]
     )
-    logging.basicConfig(handlers=[_Structured()], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[LibraryHandler()], level=logging.WARNING, force=True)
     structlog.configure(
         processors=[
+            _throttle,
             lambda _, __, fields: {"service": service, **fields},
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -147,47 +196,54 @@ def configure_logging(service: str, *, level: int = logging.INFO) -> None:
             *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _Unfailing(sys.stderr),
+        logger_factory=lambda *_: _BestEffortLogger(sys.stderr),
         cache_logger_on_first_use=True,
     )
 
 
-def _cleaned(_logger: Any, _method: str, fields: EventDict) -> EventDict:
-    """For people: no value drives the terminal. JSON escapes by itself."""
+def _escape_control_characters(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+    """Return fields that cannot drive a terminal; JSON needs no such care."""
     return {
         visible(name): visible(str(value), "\n\t" if name == "exception" else "")
         for name, value in fields.items()
     }
 
 
-class _Unfailing(structlog.PrintLogger):
-    """What cannot be told, for a full disk or because nobody reads it, is no reason to stop working."""
+class _BestEffortLogger(structlog.PrintLogger):
+    """A logger that leaves out lines which it cannot write, as on a full disk or a pipe that nobody reads."""
 
     def msg(self, message: str) -> None:
-        """Raises nothing, and waits for nobody: a line that a full pipe would not take is left out."""
+        """Write a line, unless that fails or would block."""
         with suppress(OSError, ValueError):
-            if _takes_a_line(self._file):
+            if _accepts_line(self._file):
                 super().msg(message)
 
     log = debug = info = warn = warning = err = error = critical = exception = fatal = failure = msg
 
 
-def _takes_a_line(file: TextIO) -> bool:
-    """Whether a write of a few KiB would not block, as it would on a pipe that is full or a terminal that was stopped."""
+def _accepts_line(file: TextIO) -> bool:
+    """Return whether a write of a few KiB would not block, unlike on a full pipe or a stopped terminal."""
     try:
         number = file.fileno()
     except (OSError, ValueError):
         return True  # it is in memory
-    waiting = select.poll()
-    waiting.register(number, select.POLLOUT)
-    return bool(waiting.poll(_PATIENCE_MILLISECONDS))
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return bool(poll.poll(_WRITE_MILLISECONDS))
 
 
-class _Structured(logging.Handler):
-    """What libraries log, uvicorn above all, as lines of the same form."""
+class LibraryHandler(logging.Handler):
+    """A logging handler that passes on what libraries log, uvicorn above all, to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Log a record as the event `library.<logger>`.
+
+        Warnings of uvicorn are throttled: its clients cause them.
+        """
         try:
-            structlog.get_logger().log(record.levelno, f"library.{record.name}", message=record.getMessage())
+            throttle = record.name == "uvicorn.error" and record.levelno <= logging.WARNING
+            structlog.get_logger().log(
+                record.levelno, f"library.{record.name}", message=record.getMessage(), throttle=throttle
+            )
         except Exception:  # noqa: BLE001 - a library that logs badly goes on, as with any handler
             self.handleError(record)

@@ -1,4 +1,4 @@
-"""What a TLS error means, in words that name the certificate at fault."""
+"""Explanations of TLS errors that name the certificate at fault."""
 
 import ssl
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ _SELF_SIGNED = {18, 19}
 _UNKNOWN_ISSUER = {2, 20, 21}
 _OTHER_HOST = {62, 64}
 
-# Parts of OpenSSL's reasons for alerts, which the server sends: https://www.rfc-editor.org/rfc/rfc8446#section-6.2
+# Parts of OpenSSL's reasons for alerts, which the server sends:
+# https://www.rfc-editor.org/rfc/rfc8446#section-6.2
 _ALERTS = {
     "CERTIFICATE_REQUIRED": "the server wants a client certificate, and none is set",
     "ALERT_HANDSHAKE_FAILURE": "the server refused the handshake; it may want a client certificate",
@@ -25,63 +26,67 @@ _ALERTS = {
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 
 
-class Kind(Enum):
-    """Whose certificate is at fault, or what else is."""
+class TlsFault(Enum):
+    """The certificate, or the other thing, that is at fault."""
 
     EXPIRED = auto()
     OTHER_HOST = auto()
     UNTRUSTED = auto()
-    OURS = auto()
+    CLIENT_CERTIFICATE = auto()
     NOT_TLS = auto()
     OTHER = auto()
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """`text` is a clause for people."""
+class TlsExplanation:
+    """Why a TLS connection failed; `text` is a clause for people."""
 
-    kind: Kind
+    fault: TlsFault
     text: str
 
     @property
     def is_certificate(self) -> bool:
-        """Whether the server's certificate is at fault."""
-        return self.kind in {Kind.EXPIRED, Kind.OTHER_HOST, Kind.UNTRUSTED}
+        """Return whether the server's certificate is at fault."""
+        return self.fault in {TlsFault.EXPIRED, TlsFault.OTHER_HOST, TlsFault.UNTRUSTED}
 
 
-def fault(error: ssl.SSLError, host: str) -> Fault:
-    """Why a connection to `host` failed."""
+def explain_tls_error(error: ssl.SSLError, host: str) -> TlsExplanation:
+    """Explain why a connection to `host` failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _distrust(error, host)
+        return _explain_distrust(error, host)
     reason = error.reason or ""
     for part, meaning in _ALERTS.items():
         if part in reason:
-            return Fault(Kind.OURS if "client certificate" in meaning else Kind.OTHER, meaning)
+            is_ours = "client certificate" in meaning
+            return TlsExplanation(TlsFault.CLIENT_CERTIFICATE if is_ours else TlsFault.OTHER, meaning)
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or any(
         part in reason for part in _NOT_TLS
     ):
-        return Fault(Kind.NOT_TLS, "the port does not answer with TLS")
-    return Fault(Kind.OTHER, f"TLS failed ({reason or type(error).__name__})")
+        return TlsExplanation(TlsFault.NOT_TLS, "the port does not answer with TLS")
+    return TlsExplanation(TlsFault.OTHER, f"TLS failed ({reason or type(error).__name__})")
 
 
-def _distrust(error: ssl.SSLCertVerificationError, host: str) -> Fault:
+def _explain_distrust(error: ssl.SSLCertVerificationError, host: str) -> TlsExplanation:
     code = error.verify_code
     if code == _EXPIRED:
-        return Fault(Kind.EXPIRED, "the server's certificate has expired")
+        return TlsExplanation(TlsFault.EXPIRED, "the server's certificate has expired")
     if code == _NOT_YET_VALID:
-        return Fault(
-            Kind.EXPIRED, "the server's certificate is not valid yet, or this machine's clock is behind"
+        return TlsExplanation(
+            TlsFault.EXPIRED, "the server's certificate is not valid yet, or this machine's clock is behind"
         )
     if code in _OTHER_HOST:
-        return Fault(Kind.OTHER_HOST, f"the server's certificate is not for {host}")
+        return TlsExplanation(TlsFault.OTHER_HOST, f"the server's certificate is not for {host}")
     if code in _SELF_SIGNED:
-        return Fault(
-            Kind.UNTRUSTED,
+        return TlsExplanation(
+            TlsFault.UNTRUSTED,
             "the server's certificate is signed by itself, or by an authority that is not trusted here",
         )
     if code in _UNKNOWN_ISSUER:
-        return Fault(
-            Kind.UNTRUSTED,
-            "the server's certificate is signed by an authority that is not trusted here, or its chain is not sent",
+        return TlsExplanation(
+            TlsFault.UNTRUSTED,
+            "the server's certificate is signed by an authority that is not trusted here, or its chain is not"
+            " sent",
         )
-    return Fault(Kind.UNTRUSTED, f"the server's certificate is not trusted: {error.verify_message}")
+    return TlsExplanation(
+        TlsFault.UNTRUSTED, f"the server's certificate is not trusted: {error.verify_message}"
+    )

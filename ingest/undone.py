@@ -1,4 +1,4 @@
-"""The oldest work that a process has begun and not finished: for `/readyz`, for metrics, and for a line in the log while it lasts."""
+"""The oldest unfinished work of a process, for `/readyz`, metrics and the log."""
 
 import threading
 import time
@@ -13,77 +13,80 @@ from ingest.telemetry import OLDEST_UNDONE_SECONDS
 
 log = structlog.get_logger()
 
-_QUIET_SECONDS = 10.0  # shorter work is nobody's concern
-_LOOK_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 300.0
+_QUIET_SECONDS = 10.0  # shorter work is neither logged nor explained
+_CHECK_SECONDS = 1.0
+_MAX_PAUSE_SECONDS = 300.0
 
 
-class Undone:
-    """One piece of work at a time, of one part of the product. Any thread may ask."""
+class UndoneWork:
+    """The work under way in a part of the product, one piece at a time. Threads may share it."""
 
     def __init__(self, part: str, limit: timedelta, cause: Callable[[], str] = str) -> None:
-        """A part whose work takes longer than `limit` is not ready. `cause` says what the work waits for, "" where nobody knows."""
+        """Make the part not ready when its work takes longer than `limit`.
+
+        `cause` returns what the work waits for, "" when that is not known.
+        """
         self._part, self._limit, self._cause = part, limit, cause
         self._work: tuple[float, str] | None = None
-        self._known_cause = ""
+        self._last_cause = ""
 
     def begin(self, what: str) -> None:
-        """Note the work under way. What was begun before and not finished is the same work, tried again."""
+        """Note the work under way. After work that has not ended, it is the same work, tried again."""
         since = self._work[0] if self._work else time.monotonic()
         self._work = (since, what)
 
     def end(self) -> None:
-        """Note that the work is finished."""
-        self._work, self._known_cause = None, ""
+        """Note that the work has ended."""
+        self._work, self._last_cause = None, ""
 
     @property
     def seconds(self) -> float:
-        """Return how long ago the work began; 0 where there is none."""
+        """Return how long ago the work began; 0 when there is none."""
         work = self._work
         return time.monotonic() - work[0] if work else 0.0
 
     def probe(self) -> Sequence[Finding]:
-        """Return a failure where the work takes longer than the limit."""
+        """Return a failure when the work takes longer than the limit."""
         work, seconds = self._work, self.seconds
         if not work:
             return [ok("undone", "nothing waits")]
         age = timedelta(seconds=seconds)
         return [
             judge_undone(
-                self._part, self._sentence(work[1], seconds), age, self._limit, "see what holds it up"
+                self._part, self._describe(work[1], seconds), age, self._limit, "see what holds it up"
             )
         ]
 
     def watch(self) -> None:
-        """Keep the metric and log work that takes long, at first soon and then seldom, for as long as the process lives."""
+        """Set the metric, and log work that takes long, from a thread until the process ends."""
         OLDEST_UNDONE_SECONDS.set_function(lambda: self.seconds)
         threading.Thread(target=self._watch, name="undone", daemon=True).start()
 
     def _watch(self) -> None:
         due = _QUIET_SECONDS
         while True:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_CHECK_SECONDS)
             work, seconds = self._work, self.seconds
             if not work or seconds < _QUIET_SECONDS:
                 due = _QUIET_SECONDS
                 continue
-            self._known_cause = self._cause()
+            self._last_cause = self._cause()
             if seconds >= due:
-                due = seconds + min(due, _LONGEST_PAUSE_SECONDS)
+                due = seconds + min(due, _MAX_PAUSE_SECONDS)
                 log.warning(
                     "work.undone",
                     part=self._part,
-                    why=self._sentence(work[1], seconds),
+                    why=self._describe(work[1], seconds),
                     seconds=round(seconds),
                 )
 
-    def _sentence(self, what: str, seconds: float) -> str:
-        cause = f"; it waits for {self._known_cause}" if self._known_cause else ""
+    def _describe(self, what: str, seconds: float) -> str:
+        cause = f"; it waits for {self._last_cause}" if self._last_cause else ""
         return f"{what}, for {describe_duration(timedelta(seconds=seconds))} now{cause}"
 
 
 def judge_undone(part: str, detail: str, age: timedelta, limit: timedelta, remedy: str) -> Finding:
-    """Say for `/readyz` whether the oldest work of a part has waited for longer than its `undone_limit`."""
+    """Return for `/readyz` whether the oldest work of a part has taken longer than its `undone_limit`."""
     if age > limit:
         return failed(
             "undone", f"{part}: {detail}", f"{remedy}; {part}.undone_limit is {describe_duration(limit)}"

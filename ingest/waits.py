@@ -1,35 +1,39 @@
-"""Waits that a person watches: one line when one begins, then one now and then, each with what is waited for and how long.
+"""Waits that are announced to the person who watches a command: what is waited for, and for how long already.
 
-Code that waits uses `sleep` or `Wait`, and does not know who listens. A command listens with `announcing`; where nobody does,
-nothing is told.
+Code that waits calls `sleep`, `wait_while` or `Wait`, and does not know who listens. A command listens with
+`announcing`.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-_QUIET_SECONDS = 2.0  # a shorter wait is nobody's concern
-_EVERY_SECONDS = 15.0
+T = TypeVar("T")
+
+STALLED_SECONDS = 60.0
+_QUIET_SECONDS = 2.0  # a shorter wait is not announced
+_ANNOUNCE_EVERY_SECONDS = 15.0
 _SLICE_SECONDS = 1.0
+_POLL_SECONDS = 0.1
 
 Announce = Callable[[str], None]
 
 _listeners: list[Announce] = []
-_speaking = threading.Lock()
+_announcing = threading.Lock()
 
 
 class Pause(Protocol):
-    """How a thread sleeps, so that tests need not."""
+    """A function that sleeps; tests give one that only moves their clock."""
 
     def __call__(self, seconds: float, /) -> None:
-        """Returns when that many seconds have passed."""
+        """Return when so many seconds have passed."""
 
 
 @contextmanager
 def announcing(announce: Announce) -> Iterator[None]:
-    """Has every wait of this process told to `announce`, one line at a time."""
+    """Call `announce` with a line of text for every wait in this process, one at a time."""
     _listeners.append(announce)
     try:
         yield
@@ -38,40 +42,66 @@ def announcing(announce: Announce) -> Iterator[None]:
 
 
 def announce(line: str) -> None:
-    """Tells it to whoever listens."""
-    with _speaking:
+    """Pass a line to every listener."""
+    with _announcing:
         for listener in _listeners:
             listener(line)
 
 
 class Wait:
-    """One wait of unknown length, in a loop that looks again and again: call `look` in each round."""
+    """A wait of unknown length, in a loop that calls `announce_if_due` in each round."""
 
     def __init__(self, reason: str, longest: float | None = None) -> None:
-        """`longest`: seconds after which it is given up."""
+        """`longest` is the number of seconds after which the caller gives up."""
         self._reason = reason
-        self._longest = longest
-        self._began = time.monotonic()
-        self._due = self._began + _QUIET_SECONDS
+        self._limit = f" (at most {longest:.0f} s)" if longest else ""
+        self._started = time.monotonic()
+        self._due = self._started + _QUIET_SECONDS
 
-    def look(self, reason: str = "") -> None:
-        """Tells it when that is due; `reason` where it is another one by now."""
+    def announce_if_due(self, reason: str = "") -> None:
+        """Announce the wait, at first soon and then every 15 seconds; `reason` replaces the one before."""
         self._reason = reason or self._reason
         now = time.monotonic()
         if now >= self._due:
-            self._due = now + _EVERY_SECONDS
-            announce(f"still waiting after {(now - self._began):.0f} s{self._limit()}: {self._reason}")
-
-    def _limit(self) -> str:
-        return f" (at most {self._longest:.0f} s)" if self._longest else ""
+            self._due = now + _ANNOUNCE_EVERY_SECONDS
+            announce(f"still waiting after {(now - self._started):.0f} s{self._limit}: {self._reason}")
 
 
 def sleep(seconds: float, reason: str, pause: Pause = time.sleep) -> None:
-    """Sleeps, and tells how much of it is left."""
+    """Sleep, and announce how much of the time is left."""
     end = time.monotonic() + seconds
     due = time.monotonic()
-    while (left := end - time.monotonic()) > 0:
-        if left >= _QUIET_SECONDS and time.monotonic() >= due:
-            announce(f"waiting {left:.0f} s: {reason}")
-            due = time.monotonic() + _EVERY_SECONDS
-        pause(min(left, _SLICE_SECONDS))
+    while (remaining := end - time.monotonic()) > 0:
+        if remaining >= _QUIET_SECONDS and time.monotonic() >= due:
+            announce(f"waiting {remaining:.0f} s: {reason}")
+            due = time.monotonic() + _ANNOUNCE_EVERY_SECONDS
+        pause(min(remaining, _SLICE_SECONDS))
+
+
+def ignore(_seconds: float) -> None:
+    """Follow a wait without doing anything."""
+
+
+def wait_while(
+    pending: Callable[[], T | None],
+    stalled: Callable[[T], Exception],
+    reason: str,
+    follow: Callable[[float], None] = ignore,
+) -> None:
+    """Wait until `pending` returns None.
+
+    `reason` is announced. `follow` is called meanwhile with the seconds since `pending` last returned
+    something else. When these are more than STALLED_SECONDS, the error is raised that `stalled` makes of what
+    is pending.
+    """
+    previous, changed_at = None, time.monotonic()
+    wait = Wait(f"{reason}; gives up when nothing moves for {STALLED_SECONDS:.0f} s")
+    while (state := pending()) is not None:
+        wait.announce_if_due()
+        if state != previous:
+            previous, changed_at = state, time.monotonic()
+        unchanged_seconds = time.monotonic() - changed_at
+        follow(unchanged_seconds)
+        if unchanged_seconds > STALLED_SECONDS:
+            raise stalled(state)
+        time.sleep(_POLL_SECONDS)

@@ -20,7 +20,7 @@ settings.load_profile("beside others")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """kafka-python leaves a socket open for each failed connection: those tests let that pass, and no others."""
+    """Ignore, in tests of failed connections, the sockets that kafka-python leaves open."""
     for item in items:
         if item.get_closest_marker("kafka"):
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning"))
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def collected(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What kafka-python leaves open, while that is let pass."""
+    """Collect what kafka-python leaves open, while its warnings are ignored."""
     yield
     if request.node.get_closest_marker("kafka"):
         gc.collect()
@@ -45,7 +45,10 @@ def _need(missing: list[str], message: str, required: str) -> None:
 @pytest.fixture(scope="session")
 def kafka_tools() -> None:
     missing = missing_tools()
-    message = f"no Kafka to test with: install {' and '.join(missing)}, or name a running one in INGEST_TEST_KAFKA=host:port"
+    programs = " and ".join(missing)
+    message = (
+        f"no Kafka to test with: install {programs}, or name a running one in INGEST_TEST_KAFKA=host:port"
+    )
     _need(missing, message, "INGEST_TEST_REQUIRE_KAFKA")
 
 
@@ -58,9 +61,9 @@ def postgres_programs() -> None:
 
 @pytest.fixture(scope="session")
 def kafka_servers(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """The brokers in INGEST_TEST_KAFKA, else one started for this run."""
-    if named := os.environ.get("INGEST_TEST_KAFKA"):
-        yield named.split(",")
+    """Return the brokers in INGEST_TEST_KAFKA, or one that is started for this run."""
+    if servers := os.environ.get("INGEST_TEST_KAFKA"):
+        yield servers.split(",")
         return
     request.getfixturevalue("kafka_tools")
     with running_broker() as broker:

@@ -1,4 +1,4 @@
-"""What the long forms of some tests share as commands: a folder that stays when something was wrong, and a table, or JSON, of what came out."""
+"""The commands of long tests: a folder that stays after a failure, and results as table or JSON."""
 
 import argparse
 import json
@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def carry_out(name: str, asked: argparse.Namespace, run: Callable[[Path], Outcome]) -> int:
-    """The exit code; 1 when something was wrong."""
+    """Return the exit code; 1 when something was wrong."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="ingest-long-run-"))
     right = False

@@ -1,4 +1,4 @@
-"""What docs/metrics.md lists is what the processes have: every metric, and log events by their right names."""
+"""docs/metrics.md lists every metric, and log events by their right names."""
 
 import re
 from pathlib import Path

@@ -33,7 +33,8 @@ class TestEdges:
         too_large = {"INGEST_RECEIVER__BODY_LIMIT": str(LARGEST_BODY + 1)}
         assert load_settings(environ=too_large).receiver.body_limit == LARGEST_BODY + 1
         assert fault(INGEST_LOG="kafka://127.0.0.1:9092", **too_large) == (
-            f"INGEST_LOG: Kafka's topics take no larger body than {LARGEST_BODY} bytes: lower receiver.body_limit"
+            f"INGEST_LOG: Kafka's topics take no larger body than {LARGEST_BODY} bytes: lower"
+            " receiver.body_limit"
         )
 
     def test_a_body_that_just_fits_is_fine_with_kafka(self) -> None:
@@ -43,7 +44,8 @@ class TestEdges:
     @pytest.mark.parametrize("factor", ["0", "-2"])
     def test_a_number_of_copies_that_cannot_be_is_refused(self, factor: str) -> None:
         assert fault(INGEST_KAFKA__REPLICATION_FACTOR=factor) == (
-            "INGEST_KAFKA__REPLICATION_FACTOR: is to be 1 or more, or -1: as many copies as the brokers make by default"
+            "INGEST_KAFKA__REPLICATION_FACTOR: is to be 1 or more, or -1: as many copies as the brokers make"
+            " by default"
         )
 
     @pytest.mark.parametrize("name", ["ingest.toml", "ingest.secrets.toml"])

@@ -9,12 +9,12 @@ from structlog.testing import capture_logs
 
 from ingest import undone
 from ingest.finding import State
-from ingest.undone import Undone
+from ingest.undone import UndoneWork
 
 PATIENCE = 60.0
 
 
-def begun_ago(work: Undone, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def begun_ago(work: UndoneWork, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin work, as it was so many seconds ago."""
     work.begin("3 records are being loaded")
     now = time.monotonic()
@@ -22,12 +22,12 @@ def begun_ago(work: Undone, seconds: float, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_work_nothing_is_undone() -> None:
-    work = Undone("consumer", timedelta(seconds=30))
+    work = UndoneWork("consumer", timedelta(seconds=30))
     assert (work.seconds, work.probe()[0].state) == (0.0, State.OK)
 
 
 def test_work_within_the_limit_is_told_and_beyond_it_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    work = Undone("consumer", timedelta(seconds=30))
+    work = UndoneWork("consumer", timedelta(seconds=30))
     begun_ago(work, 29, monkeypatch)
     assert (work.probe()[0].state, work.probe()[0].detail) == (
         State.OK,
@@ -39,7 +39,7 @@ def test_work_within_the_limit_is_told_and_beyond_it_is_a_failure(monkeypatch: p
 
 
 def test_work_that_is_tried_again_is_as_old_as_its_first_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    work = Undone("consumer", timedelta(seconds=30))
+    work = UndoneWork("consumer", timedelta(seconds=30))
     begun_ago(work, 50, monkeypatch)
     work.begin("2 records are being loaded")
     assert work.seconds == pytest.approx(50, abs=5)
@@ -52,8 +52,8 @@ def test_work_that_takes_long_is_logged_with_its_cause_while_it_lasts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(undone, "_QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(undone, "_LOOK_SECONDS", 0.01)
-    work = Undone("consumer", timedelta(seconds=30), lambda: "a lock of somebody's session")
+    monkeypatch.setattr(undone, "_CHECK_SECONDS", 0.01)
+    work = UndoneWork("consumer", timedelta(seconds=30), lambda: "a lock of somebody's session")
     with capture_logs() as lines:
         work.watch()
         work.begin("3 records are being loaded")

@@ -1,14 +1,16 @@
-"""The log: an append-only sequence of records by topic and partition, behind one small interface.
+"""The log: append-only sequences of records by topic and partition, behind one small interface.
 
-Two implementations pass one contract suite: `ingest.log.sqlite` (embedded, one file) and `ingest.log.kafka`.
-An offset always names the next record to read.
-A position is more than an offset: `ingest.log.bookmarks` tells whether the log is still the one that it was taken in.
+Two implementations pass one contract suite: `ingest.log.sqlite`, embedded in one file, and
+`ingest.log.kafka`; `ingest.log.backend` opens either. An offset always names the next record to read. A
+position needs a bookmark too (`ingest.log.bookmarks`), which tells whether the log is still the one in which
+the offset was taken.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from ingest.errors import LogRefused, LogUnavailable
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is appended: the key decides the partition, so records of one key stay in order."""
+    """A record to append. Its key determines the partition, so records of one key stay in order."""
 
     key: str
     value: bytes
@@ -27,7 +29,7 @@ class Record:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes."""
+        """Return about how many bytes the record takes."""
         return (
             len(self.key)
             + len(self.value)
@@ -37,7 +39,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A topic's partition; records are ordered within it and nowhere else."""
+    """A partition of a topic. Records are ordered within it and nowhere else."""
 
     topic: str
     number: int = 0
@@ -45,7 +47,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record with the place it has in the log, and the `timestamp` of its appending, in Unix seconds by the log's clock."""
+    """A record in the log, with its offset and the Unix time of its appending by the log's clock."""
 
     record: Record
     partition: Partition
@@ -54,20 +56,22 @@ class StoredRecord:
 
     @property
     def position(self) -> str:
-        """`topic/partition/offset`, for people and for dead letters."""
+        """Return `topic/partition/offset`, for people and for dead letters."""
         return f"{self.partition.topic}/{self.partition.number}/{self.offset}"
 
     @property
     def appended_at(self) -> datetime:
-        """When it was appended, by the log's clock."""
+        """Return when the record was appended, by the log's clock."""
         return datetime.fromtimestamp(self.timestamp, UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How far a group has read one partition: `next` is the next offset to be written, `committed` the next to be read.
+    """How far a group has read a partition.
 
-    `waiting_since` is when the record at `committed` was appended; None without such a record, and where nobody looked.
+    `next` is the next offset to be written, `committed` the next to be read.
+
+    `waiting_since` is when the record at `committed` was appended; None when there is none, or nobody looked.
     """
 
     partition: Partition
@@ -77,111 +81,126 @@ class Backlog:
 
     @property
     def lag(self) -> int:
-        """Records written and not yet committed."""
+        """Return the number of records written and not yet committed."""
         return max(0, self.next - self.committed)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A partition whose log is another than it was: the offset that was next, and the one that is next now."""
+class PositionChange:
+    """A partition whose log was cut, restored or made anew, and the next offset before and now."""
 
     partition: Partition
     before: int
     now: int
 
 
-MOST_BYTES = 8 * 1024 * 1024
-"""What one poll gives at most, unless its caller says otherwise."""
+MAX_POLL_BYTES = 8 * 1024 * 1024  # of one poll, unless its caller says otherwise
+APPEND_SECONDS = 30.0  # for an append to become durable, where no vendor waits for an answer
 
 
 class Producer(Protocol):
-    """Appends. Safe to call from several threads."""
+    """Appends records. Threads may share it."""
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
-        """Resolves when every record is durable; fails with LogUnavailable when that cannot be promised."""
+        """Append records.
+
+        The future resolves when all are durable, and fails with LogUnavailable when that is not certain.
+        """
 
     def close(self) -> None:
-        """Waits for what was appended, then frees everything."""
+        """Wait for records under way, and free all resources."""
 
 
 class Consumer(Protocol):
-    """Reads on behalf of a group. Used from one thread."""
+    """Reads records as a member of a group, from one thread."""
 
-    def poll(self, limit: int, timeout: float, most_bytes: int = MOST_BYTES) -> list[StoredRecord]:
-        """Up to `limit` next records; waits at most `timeout` seconds for the first. Raises LogUnavailable.
+    def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
+        """Return up to `limit` records, and wait at most `timeout` seconds for the first.
 
-        They are no larger than `most_bytes` together and one record more, so that each record comes some day, however large it is.
+        Together they are no larger than `max_bytes` and one record more, so that a record of any size is
+        returned some time. Raises LogUnavailable.
         """
 
     def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
-        """These and all before them are done with; `load` is the id of the newest load that they needed, "" for none.
+        """Commit these records and all before them.
 
-        Raises CommitFailed when their partitions were lost meanwhile, or the log is no longer the one they were read from.
+        `load` is the id of the newest load that they needed, "" for none.
+
+        Raises CommitFailed when their partitions moved to another consumer, or the log is no longer the one
+        they were read from.
         """
 
     def bookmarks(self) -> "Mapping[Partition, Bookmarks]":
-        """Return those kept with the last commit of each of this consumer's partitions that has any."""
+        """Return the bookmarks of the last commit, for each partition of this consumer that has any."""
 
     def read_again(self, after: "Mapping[Partition, Bookmark | None]") -> Mapping[Partition, int]:
-        """Goes back, and commits that: to the record after each bookmark, or to the partition's beginning for None.
+        """Go back to the record after each bookmark, or to the beginning for None, and commit that.
 
-        Returns how many of the records to read again are no longer in the log, where there are any. Raises LogUnavailable, CommitFailed.
+        Returns how many of the records to read again the log no longer has, for partitions where it lacks
+        any. Raises LogUnavailable, CommitFailed.
         """
 
-    def changes(self) -> list[Change]:
-        """Return which partitions are read again, since the last call, because their log was cut, restored or made anew."""
+    def changes(self) -> list[PositionChange]:
+        """Return which positions have changed since the last call, because the log is another one."""
 
     def rewind(self) -> None:
-        """Forget what was polled and not committed: it is read again."""
+        """Go back to what was committed, so that what was only polled is read again."""
 
     def generation(self) -> int:
-        """Changes whenever partitions may have moved: what was polled before may be another consumer's now."""
+        """Return a number that changes whenever partitions may have moved to another consumer."""
 
     def backlog(self) -> list[Backlog]:
-        """Where the group stands in every partition of its topics. Raises LogUnavailable."""
+        """Return the position of the group in every partition of its topics. Raises LogUnavailable."""
 
     def close(self) -> None:
-        """Leaves the group."""
+        """Leave the group."""
 
 
 class Reader(Protocol):
-    """Reads what the log had when it was opened, for no group: nothing is committed. Used from one thread."""
+    """Reads what the log has when the reader is opened, without a group or commits, from one thread."""
 
     def total(self) -> int:
-        """About how many records there are to read."""
+        """Return about how many records there are to read."""
 
-    def begins(self) -> datetime | None:
-        """When the oldest record that the log still has was appended; None where it has none."""
+    def begins_at(self) -> datetime | None:
+        """Return when the oldest record in the log was appended; None when there is none."""
 
-    def first(self, partition: Partition) -> int:
-        """The oldest offset that the partition still had; 0 where it had none."""
+    def first_offset(self, partition: Partition) -> int:
+        """Return the oldest offset in the partition; 0 when it has no record."""
 
     def records(self) -> Iterator[StoredRecord]:
-        """Each partition in its own order, and all of them together by when they were appended. Raises LogUnavailable."""
+        """Iterate over the records by the time they were appended, and within each partition by offset.
+
+        Raises LogUnavailable.
+        """
 
     def close(self) -> None:
-        """Frees everything."""
+        """Free all resources."""
 
 
-def append_apart(
+def append_records(
     producer: Producer, topic: str, records: Sequence[Record], seconds: float, what: str
 ) -> list[tuple[Record, LogRefused]]:
-    """Append records, and return when they are durable those that the log refuses: they hold up no other. Raises LogUnavailable."""
+    """Append records, wait until they are durable, and return those that the log refuses.
+
+    `what` names the records in the message of LogUnavailable, which is raised when the log needs longer than
+    `seconds`.
+    """
     try:
-        durable(producer.append(topic, records), seconds, what)
+        wait_until_durable(producer.append(topic, records), seconds, what)
     except LogRefused as refusal:
         if len(records) == 1:
             return [(records[0], refusal)]
-        return [
-            refused
-            for record in records
-            for refused in append_apart(producer, topic, [record], seconds, what)
-        ]
+        refused = (append_records(producer, topic, [record], seconds, what) for record in records)
+        return list(chain.from_iterable(refused))
     return []
 
 
-def durable(future: "Future[None]", seconds: float, what: str) -> None:
-    """Returns when what was appended is. Raises LogUnavailable, which names it, when the log needs longer."""
+def wait_until_durable(future: "Future[None]", seconds: float, what: str) -> None:
+    """Wait until an append is durable.
+
+    Raises LogUnavailable, which names `what` was appended, when the log needs longer.
+    """
     try:
         future.result(timeout=seconds)
     except TimeoutError:

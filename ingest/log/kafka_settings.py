@@ -1,4 +1,4 @@
-"""How to reach Kafka; apart from the Kafka log itself, so that reading settings imports no Kafka client."""
+"""Settings of Kafka, apart from the Kafka log, so that no Kafka client is imported with them."""
 
 from typing import Annotated, Literal
 
@@ -6,15 +6,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from ingest.local_path import LocalPath
 
-KAFKA_PORT = 9092  # where a broker listens when the settings name none
+KAFKA_PORT = 9092  # the default of brokers
 LARGEST_RECORD = 2 * 1024 * 1024
-LARGEST_BODY = LARGEST_RECORD - 256 * 1024  # a dead letter keeps a request's head, of 64 KiB at most, as JSON
+LARGEST_BODY = (
+    LARGEST_RECORD - 256 * 1024
+)  # a dead letter also has the request's head as JSON, of 64 KiB at most
 
-AS_THE_BROKERS_HAVE_IT = -1  # Kafka's own word for it, since 2.4
+BROKER_DEFAULT = -1  # Kafka's own notation, since 2.4
 
 
-def _a_number_of_copies(factor: int) -> int:
-    if factor < 1 and factor != AS_THE_BROKERS_HAVE_IT:
+def _check_replication_factor(factor: int) -> int:
+    if factor < 1 and factor != BROKER_DEFAULT:
         raise ValueError("is to be 1 or more, or -1: as many copies as the brokers make by default")
     return factor
 
@@ -38,9 +40,11 @@ class KafkaSettings(BaseModel):
     sasl_username: str | None = Field(None, description="SASL user.")
     sasl_password: SecretStr | None = Field(None, description="SASL password.")
     partitions: int = Field(6, ge=1, description="Partitions of a topic that has to be created.")
-    replication_factor: Annotated[int, AfterValidator(_a_number_of_copies)] = Field(
-        AS_THE_BROKERS_HAVE_IT,
-        description="Replicas of a topic that has to be created. `-1` uses the brokers' `default.replication.factor` and"
-        " `min.insync.replicas` (Kafka 2.4 or newer). With `3` or more, topics get `min.insync.replicas=2`: a delivery is acknowledged when"
+    replication_factor: Annotated[int, AfterValidator(_check_replication_factor)] = Field(
+        BROKER_DEFAULT,
+        description="Replicas of a topic that has to be created. `-1` uses the brokers'"
+        " `default.replication.factor` and"
+        " `min.insync.replicas` (Kafka 2.4 or newer). With `3` or more, topics get `min.insync.replicas=2`: a"
+        " delivery is acknowledged when"
         " two brokers have it, and one broker may be down.",
     )

@@ -11,6 +11,7 @@ from ingest.address import WebAddress, parse_address
 from ingest.duration import Duration
 from ingest.errors import ConfigurationError
 from ingest.local_path import absolute_url, is_local_path
+from ingest.log.backend import Log, build_log
 from ingest.log.kafka_settings import KAFKA_PORT, LARGEST_BODY, KafkaSettings
 from ingest.settings.sections import (
     CONSUMER_BASE_BYTES,
@@ -139,6 +140,17 @@ class Settings(Section):
             raise ConfigurationError(f"no account is called {unknown[0]}; the settings have {known}")
         return [account for (_, name), account in self.build_accounts().items() if not names or name in names]
 
+    def build_log(self) -> Log:
+        """Return the log that `log` names; nothing is opened yet."""
+        return build_log(
+            self.log, self.kafka, self.topics(), group=self.consumer.group, retention=self.log_retention
+        )
+
+    @property
+    def uses_spool(self) -> bool:
+        """Whether receivers keep a spool: Kafka may be away, while the embedded log is as near and as durable as a spool."""
+        return self.build_log().file is None
+
     def sharing_secrets(self) -> list[tuple[str, ...]]:
         """Names of accounts that accept each other's deliveries, because they have a webhook secret in common.
 
@@ -179,6 +191,20 @@ class Settings(Section):
         if self.warehouse.duckdb_file:
             found["warehouse.credentials"] = self.warehouse.duckdb_file
         return found
+
+    def store_folders(self) -> dict[str, Path]:
+        """Return the folder of everything that grows on this machine, by the name of its setting."""
+        folders = {
+            "reconcile.state_dir": Path(self.reconcile.state_dir),
+            "warehouse.work_dir": Path(self.warehouse.work_dir),
+        }
+        if file := self.build_log().file:
+            folders["log"] = file.parent
+        else:
+            folders["receiver.spool_dir"] = Path(self.receiver.spool_dir)
+        if file := self.warehouse.duckdb_file:
+            folders["warehouse"] = file.parent
+        return folders
 
     def topics(self) -> list[str]:
         """All that a consumer reads: every known vendor's, so that what is in the log outlives an account's settings."""

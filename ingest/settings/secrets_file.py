@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
-from filelock import FileLock
-from filelock import Timeout as LockTimeout
 from tomlkit.exceptions import TOMLKitError
 
 from ingest.errors import ConfigurationError
+from ingest.locks import exclusive
 from ingest.private_file import replace_private
 from ingest.settings.files import decode
 from ingest.vendors import split_list
@@ -74,18 +73,16 @@ class SecretsFile:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         try:
-            lock = FileLock(f"{self.path}.lock", timeout=_LOCK_SECONDS, mode=_PRIVATE)
-            lock.acquire()
-        except LockTimeout:
-            raise ConfigurationError(
-                f"{self.path} is being changed by another process for too long"
-            ) from None
+            lock = exclusive(
+                self.path.with_name(f"{self.path.name}.lock"),
+                _LOCK_SECONDS,
+                lambda _: ConfigurationError(f"{self.path} is being changed by another process for too long"),
+                private=True,
+            )
         except OSError as error:
             raise self._cannot(error) from None
-        try:
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def _read(self) -> str:
         try:

@@ -1,24 +1,21 @@
-"""Turns at a DuckDB file: one process may have it open at a time, so loader and readers take turns instead of failing."""
+"""Turns at a DuckDB file: only one process may have it open, so consumer and readers wait for each other."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ingest.errors import WarehouseUnavailable
-from ingest.lock_file import acquire, holder
+from ingest.locks import exclusive
 from ingest.settings import WarehouseSettings
 
-_POLL_SECONDS = 0.005
 READER_SECONDS = 60.0
 
 
 @contextmanager
 def reading_turn(settings: WarehouseSettings, patience: float = READER_SECONDS) -> Iterator[None]:
-    """A reader's turn at the file. It makes no lock where no loader ever made one: a reader leaves nothing behind.
+    """Take a reader's turn at the file. Raises WarehouseUnavailable after `patience` seconds.
 
-    Raises WarehouseUnavailable after `patience` seconds.
+    A reader leaves no files behind: where no consumer has made the lock file, it takes no lock.
     """
     if settings.duckdb_file is None or not _lock_file(settings.duckdb_file).exists():
         yield
@@ -33,21 +30,24 @@ def _lock_file(database: Path) -> Path:
 
 @contextmanager
 def warehouse_lock(settings: WarehouseSettings, patience: float) -> Iterator[None]:
-    """Held while the file is open. Nothing to take turns at for other destinations. Raises WarehouseUnavailable after `patience` seconds."""
+    """Lock DuckDB's file while it is open; do nothing at other destinations.
+
+    Raises WarehouseUnavailable after `patience` seconds.
+    """
     if settings.duckdb_file is None:
         yield
         return
-    lock = FileLock(_lock_file(settings.duckdb_file), poll_interval=_POLL_SECONDS)
+    file = _lock_file(settings.duckdb_file)
+
+    def busy(holder: str) -> WarehouseUnavailable:
+        return WarehouseUnavailable(
+            f"another process has {settings.duckdb_file} open, for longer than {patience:.0f} s now{holder}"
+        )
+
+    purpose = f"the warehouse file {settings.duckdb_file} is in use"
     try:
-        acquire(lock, patience, f"the warehouse file {settings.duckdb_file} is in use")
-    except Timeout:
-        who = holder(Path(lock.lock_file))
-        raise WarehouseUnavailable(
-            f"another process has {settings.duckdb_file} open, for longer than {patience:.0f} s now{who}"
-        ) from None
+        lock = exclusive(file, patience, busy, purpose=purpose)
     except OSError as error:
-        raise WarehouseUnavailable(f"{lock.lock_file} cannot be made: {error.strerror}") from None
-    try:
+        raise WarehouseUnavailable(f"{file} cannot be made: {error.strerror}") from None
+    with lock:
         yield
-    finally:
-        lock.release()

@@ -1,4 +1,4 @@
-"""A load that waits says so while it waits, and for whom; and a disk without room is no disk to write to."""
+"""Tests that a waiting load says so, and for whom it waits, and that a full disk cannot be written to."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ import psycopg2
 import pytest
 
 from ingest import undone
-from ingest.disk import write_trouble
+from ingest.disk import explain_unwritable
 from ingest.errors import LogUnavailable
 from ingest.finding import Finding
 from ingest.log import Record
 from ingest.log.sqlite.producer import SqliteProducer
-from ingest.probing import probe_append, probe_loaded, probe_read
+from ingest.log_probes import probe_loaded
 from ingest.settings import Settings
+from tests.consumers.harness import ConsumerHarness, Tree, changed, opened, until
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.rig import Rig, Tree, changed, opened, until
 from tests.consumers.samples import sample
 from tests.faults.disk import Disk, can_mount
 
@@ -28,26 +28,28 @@ def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
     postgres_tree: Tree, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(undone, "_QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(undone, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(undone, "_CHECK_SECONDS", 0.05)
 
-    def failure(rig: Rig) -> Finding | None:
-        return next((finding for finding in rig.loader.undone.probe() if finding.failed), None)
+    def failure(harness: ConsumerHarness) -> Finding | None:
+        return next((finding for finding in harness.loader.undone.probe() if finding.failed), None)
 
-    with opened(changed(postgres_tree, "consumer", undone_limit="300ms")) as rig:
-        rig.load(sample(1))
-        rig.loader.undone.watch()
+    with opened(changed(postgres_tree, "consumer", undone_limit="300ms")) as harness:
+        harness.load(sample(1))
+        harness.loader.undone.watch()
         with (
             closing(psycopg2.connect(postgres.url, application_name="report")) as other,
             other.cursor() as cursor,
         ):
-            cursor.execute(f"LOCK TABLE {rig.settings.warehouse.dataset}.bookings IN ACCESS EXCLUSIVE MODE")
-            with rig.running():
-                rig.append(sample(2, "B2"))
+            cursor.execute(
+                f"LOCK TABLE {harness.settings.warehouse.dataset}.bookings IN ACCESS EXCLUSIVE MODE"
+            )
+            with harness.running():
+                harness.append(sample(2, "B2"))
                 until(
-                    lambda: (found := failure(rig)) and "lock of PostgreSQL's session" in found.detail,
+                    lambda: (found := failure(harness)) and "lock of PostgreSQL's session" in found.detail,
                     "the wait is told",
                 )
-                found = failure(rig)
+                found = failure(harness)
                 assert found
                 assert (
                     f"session {other.get_backend_pid()} (user ingest, report, idle in transaction"
@@ -55,20 +57,20 @@ def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
                 )
                 assert "1 records from bookings.oncehub/0/1" in found.detail
                 other.rollback()
-                until(lambda: rig.lag_outside() == 0, "everything loaded")
-                until(lambda: rig.loader.undone.seconds == 0, "nothing is undone")
-        assert failure(rig) is None
+                until(lambda: harness.lag_outside() == 0, "everything loaded")
+                until(lambda: harness.loader.undone.seconds == 0, "nothing is undone")
+        assert failure(harness) is None
 
 
-def test_reconciliation_knows_how_long_the_oldest_record_waits_to_be_loaded(rig: Rig) -> None:
-    assert not probe_loaded(rig.settings, timedelta())[0].failed
-    rig.append(sample(1))
-    assert not probe_loaded(rig.settings, timedelta(hours=1))[0].failed
-    found = probe_loaded(rig.settings, timedelta())[0]
+def test_reconciliation_knows_how_long_the_oldest_record_waits_to_be_loaded(harness: ConsumerHarness) -> None:
+    assert not probe_loaded(harness.settings.build_log(), timedelta())[0].failed
+    harness.append(sample(1))
+    assert not probe_loaded(harness.settings.build_log(), timedelta(hours=1))[0].failed
+    found = probe_loaded(harness.settings.build_log(), timedelta())[0]
     assert found.failed
     assert "wait to be loaded" in found.detail
-    rig.load()
-    assert not probe_loaded(rig.settings, timedelta())[0].failed
+    harness.load()
+    assert not probe_loaded(harness.settings.build_log(), timedelta())[0].failed
 
 
 @pytest.fixture
@@ -97,28 +99,28 @@ def test_a_log_on_a_full_disk_takes_no_records_and_the_probes_know(
         if linked:
             (tmp_path / "log.db").symlink_to(folder / "log.db")
         settings = settings_with((tmp_path if linked else folder) / "log.db")
-        probe_append(settings)
+        settings.build_log().probe_append()
         spare = folder / "spare"
         spare.write_bytes(bytes(left))
         mounted.fill()
         spare.unlink()
-        for probe in (probe_append, probe_read):
+        for probe in (settings.build_log().probe_append, settings.build_log().probe_read):
             with pytest.raises(LogUnavailable, match="No space left"):
-                probe(settings)
-        assert "No space left" in write_trouble(folder)
+                probe()
+        assert "No space left" in explain_unwritable(folder)
         mounted.empty()
-        probe_append(settings)
+        settings.build_log().probe_append()
         producer.append("topic", [Record("key", b"")]).result(60)
 
 
 def test_a_probe_leaves_nothing_in_the_log(tmp_path: Path) -> None:
     settings = settings_with(tmp_path / "log.db")
     (tmp_path / "log.db").touch()
-    probe_append(settings)
+    settings.build_log().probe_append()
     assert (tmp_path / "log.db").stat().st_size == 0
     with closing(SqliteProducer(tmp_path / "log.db")) as producer:
         producer.append("topic", [Record("key", b"value")]).result(60)
         with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
             before = list(connection.iterdump())
-            probe_append(settings)
+            settings.build_log().probe_append()
             assert list(connection.iterdump()) == before

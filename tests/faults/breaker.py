@@ -13,7 +13,6 @@ from typing import TypeVar
 from kafka.errors import KafkaError
 
 from ingest.errors import LogUnavailable, WarehouseUnavailable
-from ingest.opening import sqlite_path
 from ingest.vendors import vendor_names
 from tests.e2e.processes import Process
 from tests.faults.child import Child, signal_to
@@ -264,7 +263,7 @@ class Breaker:
 
     async def restore_log(self, fault: Fault) -> bool:
         """Under all that use it."""
-        path = sqlite_path(self._stand.settings)
+        path = self._stand.settings.build_log().file
         async with self._turns["log's file"]:
             try:
                 kept = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
@@ -278,7 +277,7 @@ class Breaker:
 
     async def overwrite_log(self, fault: Fault) -> bool:
         """In place, under all that use it; whoever did it then deletes the -wal and -shm, as the log's error tells them."""
-        path = sqlite_path(self._stand.settings)
+        path = self._stand.settings.build_log().file
         async with self._turns["log"], self._turns["log's file"]:  # a full disk would leave half a copy
             try:
                 kept = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
@@ -300,7 +299,7 @@ class Breaker:
 
     async def delete_wal(self, _: Fault) -> bool:
         """Under all that use it."""
-        path = sqlite_path(self._stand.settings)
+        path = self._stand.settings.build_log().file
         async with self._turns["log's file"]:
             wal = path.with_name(f"{path.name}-wal") if path else None
             if wal is None or not wal.exists():

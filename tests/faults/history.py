@@ -10,7 +10,6 @@ from pathlib import Path
 from kafka import KafkaAdminClient
 from kafka.errors import UnknownTopicOrPartitionError
 
-from ingest.opening import open_reader
 from ingest.settings import Settings
 from ingest.vendors import vendor_names
 from ingest.warehouse.lock import warehouse_lock
@@ -77,7 +76,7 @@ def delete_topic(servers: Sequence[str], topic: str) -> bool:
 def events_in_log(settings: Settings) -> frozenset[EventKey]:
     """Raises LogUnavailable."""
     with closing(
-        open_reader(settings, None, [settings.topic(vendor) for vendor in vendor_names()])
+        settings.build_log().reader(None, [settings.topic(vendor) for vendor in vendor_names()])
     ) as reader:
         headers = [stored.record.headers for stored in reader.records()]
     return frozenset((each["ce_source"], each["ce_id"]) for each in headers if "ce_id" in each)

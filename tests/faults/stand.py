@@ -12,7 +12,6 @@ import tomlkit
 
 from ingest.cli.demo.sandbox import Sandbox
 from ingest.errors import LogUnavailable
-from ingest.opening import read_backlog
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
 from receivers.spool.folder import spool_states
@@ -89,7 +88,7 @@ class Stand:
 
     def lag(self) -> int:
         """Records in the log that are not loaded. Raises LogUnavailable."""
-        return sum(entry.lag for entry in read_backlog(self.settings))
+        return sum(entry.lag for entry in self.settings.build_log().backlog())
 
     def spooled(self) -> int:
         """Records that wait in the receiver's spools. Raises LogUnavailable."""

@@ -1,4 +1,7 @@
-"""Fetches Apache Kafka with Maven and runs one node of it: `python -m tests.kafka.broker [port]` prints its address, runs until stopped."""
+"""A node of Apache Kafka, fetched with Maven.
+
+`python -m tests.kafka.broker [port]` prints its address, and runs until it is stopped.
+"""
 
 import base64
 import itertools
@@ -60,12 +63,12 @@ auto.create.topics.enable=false
 
 
 def missing_tools() -> list[str]:
-    """What has to be installed before a broker can run here."""
+    """Return the programs that have to be installed before a broker can run."""
     return [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
 
 
 def fetch() -> Path:
-    """The folder with Kafka's jars, filled by Maven the first time."""
+    """Return the folder with Kafka's jars, which Maven fills the first time."""
     version: str = re.findall("<kafka.version>(.+)</kafka.version>", _POM.read_text())[0]
     libs = _CACHE / version / "libs"
     libs.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +91,10 @@ def fetch() -> Path:
 
 
 def free_port() -> int:
-    """A port nobody listens on, and that nobody else gets meanwhile: neither from the system nor in another of pytest's processes."""
+    """Return a port that nobody listens on, and that no other test gets meanwhile.
+
+    Neither the system nor another process of pytest hands it out.
+    """
     while True:
         port = next(_PORTS)
         with closing(socket.socket()) as listener, suppress(OSError):
@@ -97,7 +103,7 @@ def free_port() -> int:
 
 
 def _own_ports() -> Iterator[int]:
-    """Again and again those of this process of pytest, below all that the system gives to whoever asks for any (from 32768)."""
+    """Cycle through the ports of this process of pytest, below those of the system (from 32768)."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = 20_000 + worker % _WORKERS * _PORTS_EACH
     start = random.randrange(_PORTS_EACH)  # not where the run before began: its connections may still linger
@@ -121,7 +127,7 @@ class Broker:
     def __init__(
         self, libs: Path, home: Path, port: int | None = None, *, overrides: str = "", cluster_id: str = ""
     ) -> None:
-        """`overrides` are properties that count before those of a node by itself; where they name listeners, there is no secure one."""
+        """Make a node; `overrides` replace its properties, and drop TLS if they name listeners."""
         self.port, secure_port = port or free_port(), free_port()
         self.servers = [f"127.0.0.1:{self.port}"]
         self.secure_servers, self.cafile = [f"127.0.0.1:{secure_port}"], home / "ca.pem"
@@ -136,7 +142,7 @@ class Broker:
         self._format_storage(cluster_id or new_cluster_id())
 
     def start(self) -> None:
-        """Returns when it answers; at once if it runs already."""
+        """Start the broker unless it runs, and wait until it answers."""
         if self._process is None:
             self._process = self._java("-Xms128m", "-Xmx512m", "kafka.Kafka", str(self._properties))
             deadline = time.monotonic() + _START_SECONDS
@@ -164,7 +170,10 @@ class Broker:
             self._process = None
 
     def lose_tail(self, topics: Iterable[str], share: float) -> None:
-        """Of the newest segment of each of their partitions, as with a disk that had not synced it. It is not running."""
+        """Of the newest segment of each of their partitions, as with a disk that had not synced it.
+
+        It is not running.
+        """
         for folder in (
             folder for topic in topics for folder in sorted((self._home / "data").glob(f"{topic}-*"))
         ):
@@ -172,12 +181,12 @@ class Broker:
                 os.truncate(newest, int(newest.stat().st_size * (1 - share)))
 
     def freeze(self) -> None:
-        """It keeps its connections and answers nothing any more."""
+        """Stop the process, which keeps its connections and does not answer."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """It goes on where it was frozen."""
+        """Let the frozen process go on."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
@@ -221,7 +230,7 @@ class Broker:
 
 @contextmanager
 def running_broker(port: int | None = None) -> Iterator[Broker]:
-    """A broker of one's own in a temporary folder, stopped and removed at the end."""
+    """Run a broker in a temporary folder, and stop and remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="ingest-kafka-") as home:
         broker = Broker(fetch(), Path(home), port)
         broker.start()

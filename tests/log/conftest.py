@@ -9,25 +9,25 @@ from pathlib import Path
 import pytest
 
 from tests.kafka.broker import Broker, fetch
-from tests.log.harness import PATIENCE, KafkaLog, Log, SqliteLog
+from tests.log.harness import PATIENCE, KafkaFixture, LogFixture, SqliteFixture
 
 
 @pytest.fixture
-def sqlite_log(tmp_path: Path) -> Iterator[SqliteLog]:
-    with closing(SqliteLog(tmp_path / "log.db")) as log:
+def sqlite_log(tmp_path: Path) -> Iterator[SqliteFixture]:
+    with closing(SqliteFixture(tmp_path / "log.db")) as log:
         yield log
 
 
 @pytest.fixture
-def kafka_log(kafka_servers: list[str]) -> Iterator[KafkaLog]:
-    with closing(KafkaLog(kafka_servers)) as log:
+def kafka_log(kafka_servers: list[str]) -> Iterator[KafkaFixture]:
+    with closing(KafkaFixture(kafka_servers)) as log:
         yield log
 
 
 @pytest.fixture(params=["sqlite_log", pytest.param("kafka_log", marks=pytest.mark.kafka)])
-def log(request: pytest.FixtureRequest) -> Log:
-    found: Log = request.getfixturevalue(request.param)
-    return found
+def log(request: pytest.FixtureRequest) -> LogFixture:
+    fixture: LogFixture = request.getfixturevalue(request.param)
+    return fixture
 
 
 @pytest.fixture(scope="package")
@@ -41,7 +41,8 @@ def own_broker(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> I
 def broker(own_broker: Broker, caplog: pytest.LogCaptureFixture) -> Iterator[Broker]:
     """One that tests may stop, and that each of them finds running.
 
-    What kafka-python leaves open must be collected before a test ends: nothing may hold it, neither log records nor producers on their way out.
+    What kafka-python leaves open must be collected before a test ends: nothing may hold it, neither log
+    records nor producers on their way out.
     """
     caplog.set_level(logging.CRITICAL, logger="kafka")
     own_broker.start()

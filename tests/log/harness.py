@@ -1,4 +1,4 @@
-"""The two logs as the tests see them: opened by name, closed at the end, everything unique to one test."""
+"""Both logs as fixtures, with topics and groups unique to one test."""
 
 import sqlite3
 import time
@@ -10,19 +10,17 @@ from datetime import timedelta
 from pathlib import Path
 
 from ingest.log import Backlog, Consumer, Producer, Record, StoredRecord
-from ingest.log import sqlite as sqlite_log
-from ingest.log.kafka import KafkaLogConsumer, KafkaLogProducer
-from ingest.log.kafka import backlog as kafka_backlog
+from ingest.log.backend import KafkaLog, Log, SqliteLog
 from ingest.log.kafka_settings import KafkaSettings
-from ingest.log.sqlite import SqliteConsumer, SqliteProducer
 from tests.kafka.broker import free_port
 
 PATIENCE = 60.0  # long, for a slow machine; a test that passes never waits for it
-QUICKLY = 6.0  # how soon an append has an outcome, whatever happens; the receiver's limit is 4, this machine may be slow
+# How soon an append has an outcome, whatever happens; the receiver's limit is 4, this machine may be slow.
+QUICKLY = 6.0
 
 
-class Log(ABC):
-    """One log with a topic and a group that no other test has."""
+class LogFixture(ABC):
+    """A log with a topic and a group that no other test has; what a test opens is closed at its end."""
 
     def __init__(self) -> None:
         name = uuid.uuid4().hex[:12]
@@ -34,13 +32,25 @@ class Log(ABC):
         self._producers: list[Producer] = []
         self._consumers: list[Consumer] = []
 
+    @abstractmethod
+    def log(self, *topics: str) -> Log:
+        """Return the log with these topics, or both."""
+
+    @abstractmethod
+    def unavailable_producer(self) -> Producer:
+        """Open a producer of a log that cannot take anything."""
+
     def producer(self) -> Producer:
-        self._producers.append(self._open_producer())
+        # The other topic is for the producer to find out.
+        self._producers.append(self.log(self.topic).producer())
         return self._producers[-1]
 
     def consumer(self) -> Consumer:
-        self._consumers.append(self._open_consumer())
+        self._consumers.append(self.log().consumer())
         return self._consumers[-1]
+
+    def backlog(self) -> list[Backlog]:
+        return self.log().backlog()
 
     def leave(self, consumer: Consumer) -> None:
         self._consumers.remove(consumer)
@@ -52,27 +62,16 @@ class Log(ABC):
         for consumer in self._consumers:
             consumer.close()
 
-    @abstractmethod
-    def unavailable_producer(self) -> Producer:
-        """Of a log that cannot take anything."""
 
-    @abstractmethod
-    def backlog(self) -> list[Backlog]:
-        """As seen from outside the group."""
-
-    @abstractmethod
-    def _open_producer(self) -> Producer: ...
-
-    @abstractmethod
-    def _open_consumer(self) -> Consumer: ...
-
-
-class SqliteLog(Log):
-    """In a file of its own."""
+class SqliteFixture(LogFixture):
+    """The embedded log in a file of its own."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+
+    def log(self, *topics: str) -> Log:
+        return SqliteLog(self.path, topics or (self.topic, self.other_topic), self.group, timedelta(days=14))
 
     def unavailable_producer(self) -> Producer:
         producer = self.producer()
@@ -80,60 +79,43 @@ class SqliteLog(Log):
             connection.execute("DROP TABLE records")
         return producer
 
-    def backlog(self) -> list[Backlog]:
-        return sqlite_log.backlog(self.path, self.group, [self.topic, self.other_topic])
 
-    def _open_producer(self) -> Producer:
-        return SqliteProducer(self.path)
-
-    def _open_consumer(self) -> Consumer:
-        return SqliteConsumer(self.path, self.group, [self.topic, self.other_topic], timedelta(days=14))
-
-
-class KafkaLog(Log):
-    """On brokers that other tests use too."""
+class KafkaFixture(LogFixture):
+    """Topics on brokers that other tests use too."""
 
     def __init__(self, servers: list[str], partitions: int = 3) -> None:
         super().__init__()
         self.servers, self.settings = servers, KafkaSettings(partitions=partitions, replication_factor=1)
 
+    def log(self, *topics: str) -> Log:
+        return KafkaLog(self.servers, self.settings, topics or (self.topic, self.other_topic), self.group)
+
     def unavailable_producer(self) -> Producer:
-        producer = KafkaLogProducer([f"127.0.0.1:{free_port()}"], self.settings, [self.topic])
-        self._producers.append(producer)
-        return producer
-
-    def backlog(self) -> list[Backlog]:
-        return kafka_backlog(self.servers, self.settings, self.group, [self.topic, self.other_topic])
-
-    def _open_producer(self) -> Producer:
-        return KafkaLogProducer(
-            self.servers, self.settings, [self.topic]
-        )  # the other topic is for it to find out
-
-    def _open_consumer(self) -> Consumer:
-        return KafkaLogConsumer(self.servers, self.settings, self.group, [self.topic, self.other_topic])
+        unreachable = KafkaLog([f"127.0.0.1:{free_port()}"], self.settings, [self.topic], self.group)
+        self._producers.append(unreachable.producer())
+        return self._producers[-1]
 
 
 def append(producer: Producer, topic: str, *records: Record) -> None:
-    """Returns when they are durable."""
+    """Append records, and wait until they are durable."""
     producer.append(topic, records).result(PATIENCE)
 
 
 def numbered(count: int, key: str = "booking-1", start: int = 0) -> list[Record]:
-    """Records of one key whose values are their numbers."""
+    """Return records of one key whose values are their numbers."""
     return [Record(key, str(number).encode()) for number in range(start, start + count)]
 
 
 def read(consumer: Consumer, count: int) -> list[StoredRecord]:
-    """So many next records, and no more."""
-    found: list[StoredRecord] = []
+    """Read so many next records, and no more."""
+    records: list[StoredRecord] = []
     deadline = time.monotonic() + PATIENCE
-    while len(found) < count:
-        assert time.monotonic() < deadline, f"{len(found)} of {count} records after {PATIENCE} s"
-        found += consumer.poll(count - len(found), 1.0)
-    return found
+    while len(records) < count:
+        assert time.monotonic() < deadline, f"{len(records)} of {count} records after {PATIENCE} s"
+        records += consumer.poll(count - len(records), 1.0)
+    return records
 
 
 def values(records: Sequence[StoredRecord]) -> list[bytes]:
-    """What they hold, in order."""
+    """Return the values of records."""
     return [stored.record.value for stored in records]

@@ -8,7 +8,7 @@ from ingest.log import Record
 
 
 class SmallLog:
-    """`taken` are the records by topic, in order; an append with one that is too large is refused as a whole."""
+    """A log whose records are in `taken`, by topic. An append with a record that is too large is refused."""
 
     def __init__(self, largest: int) -> None:
         self.largest = largest

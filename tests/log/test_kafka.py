@@ -1,4 +1,4 @@
-"""What only Kafka can do to us: partitions that move, records it refuses or got by other hands, TLS and SASL."""
+"""The log on Kafka: partitions that move, records that it refuses or others appended, TLS and SASL."""
 
 import os
 import time
@@ -16,18 +16,18 @@ from ingest.log.kafka import KafkaLogConsumer
 from ingest.log.kafka import consumer as consumer_module
 from ingest.log.kafka_settings import LARGEST_BODY, KafkaSettings
 from tests.kafka.broker import Broker
-from tests.log.harness import PATIENCE, QUICKLY, KafkaLog, append, numbered, read, values
+from tests.log.harness import PATIENCE, QUICKLY, KafkaFixture, append, numbered, read, values
 
 pytestmark = pytest.mark.kafka
 
 
-def test_topics_are_made_as_the_settings_say(kafka_log: KafkaLog) -> None:
+def test_topics_are_made_as_the_settings_say(kafka_log: KafkaFixture) -> None:
     kafka_log.settings = KafkaSettings(partitions=5)
     append(kafka_log.producer(), kafka_log.topic, *numbered(1))
     assert [entry.partition.number for entry in kafka_log.backlog()] == [0, 1, 2, 3, 4]
 
 
-def test_a_topic_that_cannot_be_made_is_named(kafka_log: KafkaLog) -> None:
+def test_a_topic_that_cannot_be_made_is_named(kafka_log: KafkaFixture) -> None:
     kafka_log.settings = KafkaSettings(replication_factor=3)
     error = kafka_log.producer().append(kafka_log.topic, numbered(1)).exception(PATIENCE)
     assert isinstance(error, LogUnavailable)
@@ -35,7 +35,7 @@ def test_a_topic_that_cannot_be_made_is_named(kafka_log: KafkaLog) -> None:
     assert "kafka.replication_factor" in str(error)
 
 
-def test_a_record_the_broker_refuses_fails_alone(kafka_log: KafkaLog) -> None:
+def test_a_record_the_broker_refuses_fails_alone(kafka_log: KafkaFixture) -> None:
     with closing(KafkaAdminClient(bootstrap_servers=kafka_log.servers)) as admin:
         small = {"num_partitions": 1, "replication_factor": 1, "configs": {"max.message.bytes": "100000"}}
         admin.create_topics({kafka_log.topic: small}, wait_for_metadata=True)
@@ -47,7 +47,7 @@ def test_a_record_the_broker_refuses_fails_alone(kafka_log: KafkaLog) -> None:
     assert values(read(kafka_log.consumer(), 3)) == [b"0", b"1", b"2"]
 
 
-def test_a_record_no_broker_could_take_fails_alone(kafka_log: KafkaLog) -> None:
+def test_a_record_no_broker_could_take_fails_alone(kafka_log: KafkaFixture) -> None:
     producer = kafka_log.producer()
     append(producer, kafka_log.topic, *numbered(1))
     refused = producer.append(
@@ -57,7 +57,7 @@ def test_a_record_no_broker_could_take_fails_alone(kafka_log: KafkaLog) -> None:
     append(producer, kafka_log.topic, *numbered(1, start=1))
 
 
-def test_the_largest_body_fits_with_the_largest_head_as_a_dead_letter_too(kafka_log: KafkaLog) -> None:
+def test_the_largest_body_fits_with_the_largest_head_as_a_dead_letter_too(kafka_log: KafkaFixture) -> None:
     head, now = {"x-quotes": '"' * 64 * 1024}, datetime.now(UTC)
     letter = DeadLetter(
         source="sales",
@@ -70,7 +70,7 @@ def test_the_largest_body_fits_with_the_largest_head_as_a_dead_letter_too(kafka_
     append(kafka_log.producer(), kafka_log.topic, letter.to_record())
 
 
-def test_records_by_other_hands_are_readable(kafka_log: KafkaLog) -> None:
+def test_records_by_other_hands_are_readable(kafka_log: KafkaFixture) -> None:
     append(kafka_log.producer(), kafka_log.topic, Record("booking-1", b"ours"))
     foreign = KafkaProducer(bootstrap_servers=kafka_log.servers)
     for key, value, headers in (
@@ -100,7 +100,7 @@ def secured(broker: Broker, password: str) -> KafkaSettings:
 
 
 def test_tls_and_sasl_settings_reach_the_brokers(broker: Broker) -> None:
-    log = KafkaLog(broker.secure_servers)
+    log = KafkaFixture(broker.secure_servers)
     log.settings = secured(broker, broker.password)
     with closing(log):
         append(log.producer(), log.topic, *numbered(2))
@@ -110,7 +110,7 @@ def test_tls_and_sasl_settings_reach_the_brokers(broker: Broker) -> None:
 
 
 def test_a_wrong_password_is_told_without_the_password(broker: Broker) -> None:
-    log = KafkaLog(broker.secure_servers)
+    log = KafkaFixture(broker.secure_servers)
     log.settings = secured(broker, "wrong-password")
     with closing(log):
         error = log.producer().append(log.topic, numbered(1)).exception(QUICKLY)
@@ -120,28 +120,28 @@ def test_a_wrong_password_is_told_without_the_password(broker: Broker) -> None:
 
 
 def test_a_broker_whose_certificate_is_not_trusted_is_refused(broker: Broker) -> None:
-    log = KafkaLog(broker.secure_servers)
+    log = KafkaFixture(broker.secure_servers)
     log.settings = secured(broker, broker.password).model_copy(update={"ssl_cafile": None})
     with closing(log):
         assert isinstance(log.producer().append(log.topic, numbered(1)).exception(QUICKLY), LogUnavailable)
 
 
-def test_two_consumers_share_the_partitions_and_handle_every_record(kafka_log: KafkaLog) -> None:
+def test_two_consumers_share_the_partitions_and_handle_every_record(kafka_log: KafkaFixture) -> None:
     producer, first = kafka_log.producer(), kafka_log.consumer()
     keys = [f"booking-{number}" for number in range(40)]
     append(producer, kafka_log.topic, *(Record(key, b"before") for key in keys))
     before = read(first, 40)
     second = kafka_log.consumer()
     by_second = poll_until_shared(first, second)
-    kept = [stored for stored in before if stored.partition in assigned(first)]
+    retained = [stored for stored in before if stored.partition in assigned(first)]
     moved = [stored for stored in before if stored.partition in assigned(second)]
-    assert kept
+    assert retained
     assert moved
-    assert len(kept) + len(moved) == 40
+    assert len(retained) + len(moved) == 40
 
     with pytest.raises(CommitFailed, match=kafka_log.group):
         first.commit(before)
-    first.commit(kept)
+    first.commit(retained)
     first.rewind()
     append(producer, kafka_log.topic, *(Record(key, b"after") for key in keys))
     by_first: list[StoredRecord] = []
@@ -160,7 +160,7 @@ def test_two_consumers_share_the_partitions_and_handle_every_record(kafka_log: K
     assert sum(entry.lag for entry in kafka_log.backlog()) == 0
 
 
-def test_a_consumer_that_leaves_hands_what_it_did_not_commit_to_the_other(kafka_log: KafkaLog) -> None:
+def test_a_consumer_that_leaves_hands_what_it_did_not_commit_to_the_other(kafka_log: KafkaFixture) -> None:
     producer, first = kafka_log.producer(), kafka_log.consumer()
     append(producer, kafka_log.topic, *(Record(f"booking-{number}", b"") for number in range(40)))
     first.commit(read(first, 40))
@@ -179,7 +179,7 @@ def test_a_consumer_that_leaves_hands_what_it_did_not_commit_to_the_other(kafka_
 
 
 def test_a_consumer_that_was_away_too_long_cannot_commit(
-    kafka_log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+    kafka_log: KafkaFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(consumer_module._OPTIONS, "max_poll_interval_ms", 1_000)
     monkeypatch.setitem(consumer_module._OPTIONS, "session_timeout_ms", 6_000)
@@ -196,7 +196,7 @@ def test_a_consumer_that_was_away_too_long_cannot_commit(
 
 
 def poll_until_shared(first: Consumer, second: Consumer) -> list[StoredRecord]:
-    """What the second got meanwhile; for the first there is nothing new to read."""
+    """Return what the second consumer polls until both have partitions; the first has nothing to read."""
     generation, by_second = first.generation(), []
     deadline = time.monotonic() + PATIENCE
     while first.generation() == generation or not assigned(second):
@@ -208,7 +208,7 @@ def poll_until_shared(first: Consumer, second: Consumer) -> list[StoredRecord]:
 
 def assigned(consumer: Consumer) -> set[Partition]:
     assert isinstance(consumer, KafkaLogConsumer)
-    return {Partition(*each) for each in consumer._consumer.assignment()}
+    return {Partition(*partition) for partition in consumer._consumer.assignment()}
 
 
 def is_member(consumer: Consumer) -> bool:

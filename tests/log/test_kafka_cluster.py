@@ -1,4 +1,4 @@
-"""What takes several brokers: how many copies there are of what we append, and how many of them an acknowledgement promises."""
+"""A cluster of several brokers: the copies of a record, and how many an acknowledgement promises."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,14 +10,14 @@ from kafka.admin import ConfigResource
 from ingest.log.kafka_settings import KafkaSettings
 from tests.kafka.broker import fetch, free_port
 from tests.kafka.cluster import make_cluster, start_all
-from tests.log.harness import KafkaLog, append, numbered
+from tests.log.harness import KafkaFixture, append, numbered
 
 pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture(scope="module")
 def three(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:  # noqa: ARG001  it skips
-    """The addresses of three nodes that make three copies by default, of which one is enough for them."""
+    """Return the addresses of three nodes that make three replicas by default and need one."""
     ports = [free_port() for _ in range(3)]
     nodes = make_cluster(fetch(), tmp_path_factory.mktemp("cluster"), ports, ports)
     try:
@@ -40,7 +40,7 @@ def three(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_of_three_copies_two_are_needed_to_acknowledge(
     three: list[str], settings: KafkaSettings, copies: int, needed: str
 ) -> None:
-    with closing(KafkaLog(three)) as log:
+    with closing(KafkaFixture(three)) as log:
         log.settings = settings
         append(log.producer(), log.topic, *numbered(1))
         with closing(KafkaAdminClient(bootstrap_servers=three)) as admin:

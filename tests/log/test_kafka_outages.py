@@ -1,4 +1,4 @@
-"""Brokers that are late, frozen, killed or gone: appends have an outcome in time, and nothing acknowledged is lost."""
+"""Brokers that are slow, frozen or killed: appends end in time, and nothing acknowledged is lost."""
 
 import itertools
 import threading
@@ -18,12 +18,12 @@ from ingest.log.kafka import KafkaLogConsumer, KafkaLogProducer, backlog
 from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka_settings import KafkaSettings
 from tests.kafka.broker import Broker, free_port, running_broker
-from tests.log.harness import PATIENCE, QUICKLY, KafkaLog, append, numbered, read, values
+from tests.log.harness import PATIENCE, QUICKLY, KafkaFixture, append, numbered, read, values
 
 pytestmark = pytest.mark.kafka
 
 
-def append_until_it_works(producer: Producer, log: KafkaLog, value: bytes) -> None:
+def append_until_it_works(producer: Producer, log: KafkaFixture, value: bytes) -> None:
     """Each attempt has an outcome in time."""
     deadline = time.monotonic() + PATIENCE
     while (error := producer.append(log.topic, [Record("booking-1", value)]).exception(QUICKLY)) is not None:
@@ -32,7 +32,7 @@ def append_until_it_works(producer: Producer, log: KafkaLog, value: bytes) -> No
 
 
 class Traffic:
-    """Appends a record every few milliseconds, whatever became of those before, and knows the outcome of each."""
+    """Appends a record every few milliseconds, and knows the outcome of each."""
 
     def __init__(self, producer: Producer, topic: str) -> None:
         self.acknowledged: list[bytes] = []
@@ -43,8 +43,8 @@ class Traffic:
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
-    def wait_for(self, outcome: list[bytes], more: int) -> None:
-        deadline, enough = time.monotonic() + PATIENCE, len(outcome) + more
+    def wait_for(self, outcome: list[bytes], polled: int) -> None:
+        deadline, enough = time.monotonic() + PATIENCE, len(outcome) + polled
         while len(outcome) < enough:
             assert time.monotonic() < deadline
             assert not self._stopped.wait(0.02)
@@ -75,7 +75,7 @@ def wait_until_gone(threads: set[threading.Thread]) -> None:
 
 
 def test_a_producer_starts_before_its_broker(broker: Broker) -> None:
-    log = KafkaLog(broker.servers)
+    log = KafkaFixture(broker.servers)
     broker.kill()
     with closing(KafkaLogProducer(broker.servers, log.settings, [log.topic])) as producer:
         started = time.monotonic()
@@ -104,7 +104,7 @@ def test_append_returns_at_once_while_there_is_no_broker() -> None:
 def test_an_append_for_which_connecting_took_too_long_leaves_the_connection_to_the_next(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, connected = KafkaLog(broker.servers), Counter[Any]()
+    log, connected = KafkaFixture(broker.servers), Counter[Any]()
     connect = Cluster.open
 
     def slowly(cluster: Cluster, client: Any, **options: Any) -> Any:
@@ -143,7 +143,7 @@ def test_a_broker_that_accepts_and_does_not_answer_is_no_broker(broker: Broker) 
 
 
 def test_a_broker_frozen_while_appending_fails_appends_in_time_and_loses_none(broker: Broker) -> None:
-    log = KafkaLog(broker.servers)
+    log = KafkaFixture(broker.servers)
     with closing(log), closing(KafkaLogProducer(broker.servers, log.settings, [log.topic])) as producer:
         traffic = Traffic(producer, log.topic)
         traffic.wait_for(traffic.acknowledged, 50)
@@ -160,7 +160,7 @@ def test_a_broker_frozen_while_appending_fails_appends_in_time_and_loses_none(br
 
 
 def test_a_broker_killed_while_appending_loses_nothing_that_was_acknowledged(broker: Broker) -> None:
-    log = KafkaLog(broker.servers)
+    log = KafkaFixture(broker.servers)
     with closing(log), closing(KafkaLogProducer(broker.servers, log.settings, [log.topic])) as producer:
         traffic = Traffic(producer, log.topic)
         for _ in range(2):
@@ -177,7 +177,7 @@ def test_a_broker_killed_while_appending_loses_nothing_that_was_acknowledged(bro
 
 
 def test_a_broker_that_lost_everything_gets_its_topics_again(broker: Broker) -> None:
-    log = KafkaLog(broker.servers)
+    log = KafkaFixture(broker.servers)
     with closing(KafkaLogProducer(broker.servers, log.settings, [log.topic])) as producer:
         append(producer, log.topic, Record("booking-1", b"lost"))
         broker.kill()
@@ -187,7 +187,7 @@ def test_a_broker_that_lost_everything_gets_its_topics_again(broker: Broker) -> 
 
 
 def test_close_does_not_hang_while_the_broker_is_frozen(broker: Broker) -> None:
-    log, before = KafkaLog(broker.servers), set(threading.enumerate())
+    log, before = KafkaFixture(broker.servers), set(threading.enumerate())
     producer, consumer = log.producer(), log.consumer()
     append(producer, log.topic, *numbered(3))
     read(consumer, 3)
@@ -206,7 +206,7 @@ def test_close_does_not_hang_while_the_broker_is_frozen(broker: Broker) -> None:
 
 
 def test_a_consumer_reads_on_after_its_broker_was_away(broker: Broker) -> None:
-    log = KafkaLog(broker.servers)
+    log = KafkaFixture(broker.servers)
     with closing(log):
         producer, consumer = log.producer(), log.consumer()
         append(producer, log.topic, *numbered(3))
@@ -227,7 +227,7 @@ def test_a_consumer_without_a_broker_says_where_it_looked() -> None:
 
 
 def test_a_commit_without_a_broker_is_no_commit(broker: Broker) -> None:
-    log = KafkaLog(broker.servers)
+    log = KafkaFixture(broker.servers)
     with closing(log):
         consumer = log.consumer()
         append(log.producer(), log.topic, *numbered(3))

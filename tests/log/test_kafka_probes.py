@@ -10,10 +10,9 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from ingest.errors import LogUnavailable
 from ingest.event import PROBE
-from ingest.opening import open_producer, open_reader
-from ingest.probing import AppendProbe, probe_append
+from ingest.log_probes import AppendProbe
 from ingest.settings import Settings
-from tests.consumers.rig import PATIENCE, until
+from tests.consumers.harness import PATIENCE, until
 
 pytestmark = pytest.mark.kafka
 
@@ -28,9 +27,9 @@ def settings(kafka_servers: list[str]) -> Settings:
             "kafka": {"partitions": 1, "replication_factor": 1},
         }
     )
-    with closing(open_producer(settings)) as producer:
+    with closing(settings.build_log().producer()) as producer:
         producer.append(settings.audit_topic, []).result(PATIENCE)
-        until(lambda: passes(lambda: probe_append(settings)), "the topics are there")
+        until(lambda: passes(lambda: settings.build_log().probe_append()), "the topics are there")
     return settings
 
 
@@ -44,7 +43,7 @@ def passes(probe: Callable[[], None]) -> bool:
 
 @contextmanager
 def no_room_for_records(settings: Settings, servers: list[str]) -> Iterator[None]:
-    """The audit topic takes no record, however small; all else is as it was."""
+    """Make the audit topic refuse every record."""
     with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
 
         def allow(record_bytes: int) -> None:
@@ -57,7 +56,7 @@ def no_room_for_records(settings: Settings, servers: list[str]) -> Iterator[None
 
 
 def probes(settings: Settings) -> int:
-    with closing(open_reader(settings, None, [settings.audit_topic])) as reader:
+    with closing(settings.build_log().reader(None, [settings.audit_topic])) as reader:
         return sum(stored.record.headers["ce_type"] == PROBE for stored in reader.records())
 
 
@@ -66,7 +65,7 @@ def test_a_kafka_that_answers_and_takes_no_record_is_not_ready_until_it_does(
 ) -> None:
     probe = AppendProbe(settings)
     with no_room_for_records(settings, kafka_servers):
-        probe_append(settings)
+        settings.build_log().probe_append()
         for _ in range(3):
             with pytest.raises(LogUnavailable):
                 probe()

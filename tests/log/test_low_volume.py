@@ -1,4 +1,4 @@
-"""One event now and then: long after a broker has closed the idle connections, a lone record is taken at the first try, and read."""
+"""A single record is appended and read at the first try, long after idle connections were closed."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kafka.broker import Broker, fetch
-from tests.log.harness import PATIENCE, KafkaLog, append, numbered, read, values
+from tests.log.harness import PATIENCE, KafkaFixture, append, numbered, read, values
 
 pytestmark = pytest.mark.kafka
 ESTABLISHED = "01"
@@ -16,7 +16,7 @@ ESTABLISHED = "01"
 
 @pytest.fixture
 def forgetful(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:  # noqa: ARG001  it skips
-    """A broker that closes after a second what others close after ten minutes."""
+    """Run a broker that closes idle connections after a second instead of ten minutes."""
     broker = Broker(fetch(), tmp_path_factory.mktemp("kafka"), overrides="connections.max.idle.ms=1000\n")
     broker.start()
     yield broker
@@ -30,7 +30,7 @@ def connections(broker: Broker) -> set[str]:
 
 
 def test_a_lone_record_is_taken_and_read_after_idle_connections_were_closed(forgetful: Broker) -> None:
-    with closing(KafkaLog(forgetful.servers)) as log:
+    with closing(KafkaFixture(forgetful.servers)) as log:
         producer, consumer = log.producer(), log.consumer()
         for number in range(3):
             append(producer, log.topic, *numbered(1, start=number))

@@ -1,4 +1,4 @@
-"""What only the embedded log can suffer: crashes in the middle of a write, other processes, and its own retention."""
+"""The embedded log: crashes in the middle of a write, several processes, and retention."""
 
 import sqlite3
 import stat
@@ -17,7 +17,7 @@ from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog
 from ingest.log.sqlite import consumer as consumer_module
-from tests.log.harness import PATIENCE, SqliteLog, append, numbered, read, values
+from tests.log.harness import PATIENCE, SqliteFixture, append, numbered, read, values
 
 _WRITER = """
 import sys
@@ -28,7 +28,8 @@ from ingest.log.sqlite import SqliteProducer
 path, topic, name, count = sys.argv[1:]
 producer = SqliteProducer(Path(path))
 for number in range(int(count)):
-    producer.append(topic, [Record(name, f"{name}/{number}/{part}".encode()) for part in range(10)]).result(60)
+    records = [Record(name, f"{name}/{number}/{part}".encode()) for part in range(10)]
+    producer.append(topic, records).result(60)
     print(number, flush=True)
 producer.close()
 """
@@ -55,7 +56,7 @@ def run(program: str, *arguments: str) -> subprocess.Popen[bytes]:
     )
 
 
-def start_writer(log: SqliteLog, name: str, count: int) -> subprocess.Popen[bytes]:
+def start_writer(log: SqliteFixture, name: str, count: int) -> subprocess.Popen[bytes]:
     """Another process that appends, and says so once it was told that a record is durable."""
     return run(_WRITER, str(log.path), log.topic, name, str(count))
 
@@ -64,13 +65,13 @@ def prune_all(consumer: SqliteConsumer) -> None:
     consumer.prune(time.time() + 1)
 
 
-def sqlite_consumer(log: SqliteLog) -> SqliteConsumer:
+def sqlite_consumer(log: SqliteFixture) -> SqliteConsumer:
     consumer = log.consumer()
     assert isinstance(consumer, SqliteConsumer)
     return consumer
 
 
-def kill_writer(log: SqliteLog, name: str) -> int:
+def kill_writer(log: SqliteFixture, name: str) -> int:
     """Kills it in the middle of its work; how many appends it was told are durable."""
     acknowledged = 0
     with start_writer(log, name, 1_000_000) as writer:
@@ -82,18 +83,20 @@ def kill_writer(log: SqliteLog, name: str) -> int:
     return acknowledged
 
 
-def test_a_killed_process_loses_nothing_that_was_acknowledged(sqlite_log: SqliteLog) -> None:
+def test_a_killed_process_loses_nothing_that_was_acknowledged(sqlite_log: SqliteFixture) -> None:
     acknowledged = {f"writer-{number}": kill_writer(sqlite_log, f"writer-{number}") for number in range(3)}
     written = sum(entry.next for entry in sqlite_log.backlog())
     found = values(read(sqlite_log.consumer(), written))
     for name, count in acknowledged.items():
-        mine = [value.decode() for value in found if value.startswith(f"{name}/".encode())]
+        values_of_name = [value.decode() for value in found if value.startswith(f"{name}/".encode())]
         assert count >= 100
-        assert len(mine) in (
+        assert len(values_of_name) in (
             10 * count,
             10 * (count + 1),
         )  # the append it was killed in is there as a whole, or not at all
-        assert mine == [f"{name}/{number}/{part}" for number in range(len(mine) // 10) for part in range(10)]
+        assert values_of_name == [
+            f"{name}/{number}/{part}" for number in range(len(values_of_name) // 10) for part in range(10)
+        ]
 
 
 def test_several_processes_may_open_a_new_log_at_the_same_moment(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_several_processes_may_open_a_new_log_at_the_same_moment(tmp_path: Path)
     assert answers == {b"opened\n"}
 
 
-def test_several_processes_append_at_once(sqlite_log: SqliteLog) -> None:
+def test_several_processes_append_at_once(sqlite_log: SqliteFixture) -> None:
     writers = [start_writer(sqlite_log, f"writer-{number}", 50) for number in range(4)]
     for writer in writers:
         with writer:
@@ -129,7 +132,7 @@ def test_several_processes_append_at_once(sqlite_log: SqliteLog) -> None:
     assert [stored.offset for stored in found] == list(range(2000))
 
 
-def test_retention_never_deletes_what_is_not_committed(sqlite_log: SqliteLog) -> None:
+def test_retention_never_deletes_what_is_not_committed(sqlite_log: SqliteFixture) -> None:
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(5))
     consumer = sqlite_consumer(sqlite_log)
     prune_all(consumer)
@@ -139,7 +142,7 @@ def test_retention_never_deletes_what_is_not_committed(sqlite_log: SqliteLog) ->
     assert values(read(consumer, 2)) == [b"3", b"4"]
 
 
-def test_retention_waits_for_every_group(sqlite_log: SqliteLog) -> None:
+def test_retention_waits_for_every_group(sqlite_log: SqliteFixture) -> None:
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(5))
     consumer = sqlite_consumer(sqlite_log)
     with closing(SqliteConsumer(sqlite_log.path, "slower", [sqlite_log.topic], timedelta(days=14))) as slower:
@@ -150,7 +153,7 @@ def test_retention_waits_for_every_group(sqlite_log: SqliteLog) -> None:
         assert values(read(slower, 4)) == [b"1", b"2", b"3", b"4"]
 
 
-def test_retention_keeps_what_is_too_young(sqlite_log: SqliteLog) -> None:
+def test_retention_keeps_what_is_too_young(sqlite_log: SqliteFixture) -> None:
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(5))
     consumer = sqlite_consumer(sqlite_log)
     consumer.commit(read(consumer, 5))
@@ -163,7 +166,7 @@ def test_retention_keeps_what_is_too_young(sqlite_log: SqliteLog) -> None:
 YEAR = 365 * 86400.0
 
 
-def aged(log: SqliteLog, *ages: float) -> None:
+def aged(log: SqliteFixture, *ages: float) -> None:
     """As many records, appended so many seconds ago by whatever clock; negative is of the future."""
     append(log.producer(), log.topic, *numbered(len(ages)))
     with closing(sqlite3.connect(log.path)) as connection, connection:
@@ -174,7 +177,7 @@ def aged(log: SqliteLog, *ages: float) -> None:
         )
 
 
-def left(log: SqliteLog) -> list[int]:
+def remaining(log: SqliteFixture) -> list[int]:
     with closing(sqlite3.connect(log.path)) as connection:
         return [offset for (offset,) in connection.execute("SELECT offset FROM records ORDER BY offset")]
 
@@ -190,18 +193,18 @@ def left(log: SqliteLog) -> list[int]:
     ],
 )
 def test_a_record_of_a_clock_that_was_ahead_does_not_stop_retention(
-    sqlite_log: SqliteLog, ages: tuple[float, ...], expected: list[int]
+    sqlite_log: SqliteFixture, ages: tuple[float, ...], expected: list[int]
 ) -> None:
     aged(sqlite_log, *ages)
     consumer = sqlite_consumer(sqlite_log)
     consumer.commit(read(consumer, len(ages)))
     consumer.prune(time.time() - 3600)
-    assert left(sqlite_log) == expected
+    assert remaining(sqlite_log) == expected
 
 
 @pytest.mark.parametrize("ahead", [3600 * 24 * 20, YEAR])
 def test_a_consumer_whose_clock_is_ahead_deletes_nothing_that_is_young(
-    sqlite_log: SqliteLog, monkeypatch: pytest.MonkeyPatch, ahead: float
+    sqlite_log: SqliteFixture, monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
     monkeypatch.setattr(consumer_module, "_PRUNE_EVERY_SECONDS", 0.0)
     aged(sqlite_log, 15 * 86400, 86400, 10)
@@ -212,17 +215,17 @@ def test_a_consumer_whose_clock_is_ahead_deletes_nothing_that_is_young(
         records = read(consumer, 3)
         monkeypatch.setattr("ingest.log.sqlite.consumer.time.time", lambda: right() + ahead)
         consumer.commit(records)
-    assert left(sqlite_log) == [1, 2]
+    assert remaining(sqlite_log) == [1, 2]
 
 
-def test_the_age_of_the_backlog_is_that_which_the_order_of_the_log_shows(sqlite_log: SqliteLog) -> None:
+def test_the_age_of_the_backlog_is_that_which_the_order_of_the_log_shows(sqlite_log: SqliteFixture) -> None:
     aged(sqlite_log, -YEAR, 50, 10)
     [entry] = backlog(sqlite_log.path, sqlite_log.group)
     assert entry.waiting_since is not None
     assert entry.waiting_since.timestamp() < time.time() - 40
 
 
-def test_retention_never_lets_an_offset_be_used_again(sqlite_log: SqliteLog) -> None:
+def test_retention_never_lets_an_offset_be_used_again(sqlite_log: SqliteFixture) -> None:
     producer, consumer = sqlite_log.producer(), sqlite_consumer(sqlite_log)
     append(producer, sqlite_log.topic, *numbered(5))
     consumer.commit(read(consumer, 5))
@@ -233,7 +236,7 @@ def test_retention_never_lets_an_offset_be_used_again(sqlite_log: SqliteLog) -> 
 
 
 def test_a_commit_prunes_by_itself_when_it_is_time(
-    sqlite_log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+    sqlite_log: SqliteFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer_module, "_PRUNE_EVERY_SECONDS", 0.0)
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(5))
@@ -245,7 +248,7 @@ def test_a_commit_prunes_by_itself_when_it_is_time(
 
 
 def test_much_is_pruned_in_parts_so_that_writers_get_in_between(
-    sqlite_log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+    sqlite_log: SqliteFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer_module, "_PRUNE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(consumer_module, "_PRUNED_AT_ONCE", 2)
@@ -254,14 +257,14 @@ def test_much_is_pruned_in_parts_so_that_writers_get_in_between(
         SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(seconds=-1))
     ) as consumer:
         found = read(consumer, 7)
-        left = []
-        for some in (found[:3], found[3:5], found[5:], found):
-            consumer.commit(some)
-            left.append(count_of_rows(sqlite_log.path))
-    assert left == [5, 3, 1, 0]
+        remaining = []
+        for batch in (found[:3], found[3:5], found[5:], found):
+            consumer.commit(batch)
+            remaining.append(count_of_rows(sqlite_log.path))
+    assert remaining == [5, 3, 1, 0]
 
 
-def test_only_its_owner_can_read_the_file(sqlite_log: SqliteLog) -> None:
+def test_only_its_owner_can_read_the_file(sqlite_log: SqliteFixture) -> None:
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(1))
     sqlite_log.consumer()
     files = [*sqlite_log.path.parent.glob(f"{sqlite_log.path.name}*")]
@@ -276,7 +279,7 @@ def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
-def test_a_second_consumer_of_a_group_is_refused_and_told_why(sqlite_log: SqliteLog) -> None:
+def test_a_second_consumer_of_a_group_is_refused_and_told_why(sqlite_log: SqliteFixture) -> None:
     first = sqlite_log.consumer()
     with pytest.raises(LogUnavailable, match=f"another consumer of group '{sqlite_log.group}'"):
         SqliteConsumer(
@@ -286,7 +289,7 @@ def test_a_second_consumer_of_a_group_is_refused_and_told_why(sqlite_log: Sqlite
     first.commit(read(first, 1))
 
 
-def test_consumers_of_two_groups_each_read_everything(sqlite_log: SqliteLog) -> None:
+def test_consumers_of_two_groups_each_read_everything(sqlite_log: SqliteFixture) -> None:
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(3))
     with closing(SqliteConsumer(sqlite_log.path, "another", [sqlite_log.topic], timedelta(days=14))) as other:
         consumer = sqlite_log.consumer()
@@ -294,7 +297,7 @@ def test_consumers_of_two_groups_each_read_everything(sqlite_log: SqliteLog) -> 
         assert values(read(other, 3)) == [b"0", b"1", b"2"]
 
 
-def test_a_small_limit_starves_no_topic(sqlite_log: SqliteLog) -> None:
+def test_a_small_limit_starves_no_topic(sqlite_log: SqliteFixture) -> None:
     producer, consumer = sqlite_log.producer(), sqlite_log.consumer()
     append(producer, sqlite_log.topic, *numbered(100))
     append(producer, sqlite_log.other_topic, *numbered(2))
@@ -304,7 +307,7 @@ def test_a_small_limit_starves_no_topic(sqlite_log: SqliteLog) -> None:
     }
 
 
-def test_a_record_that_cannot_be_stored_fails_and_the_next_one_does_not(sqlite_log: SqliteLog) -> None:
+def test_a_record_that_cannot_be_stored_fails_and_the_next_one_does_not(sqlite_log: SqliteFixture) -> None:
     producer = sqlite_log.producer()
     broken = producer.append(sqlite_log.topic, [Record("half a character: \ud83c", b"")])
     assert isinstance(broken.exception(PATIENCE), LogUnavailable)
@@ -312,7 +315,7 @@ def test_a_record_that_cannot_be_stored_fails_and_the_next_one_does_not(sqlite_l
     assert values(read(sqlite_log.consumer(), 1)) == [b"fine"]
 
 
-def test_a_log_that_broke_and_was_repaired_takes_records_again(sqlite_log: SqliteLog) -> None:
+def test_a_log_that_broke_and_was_repaired_takes_records_again(sqlite_log: SqliteFixture) -> None:
     producer = sqlite_log.producer()
     with closing(sqlite3.connect(sqlite_log.path)) as connection:
         connection.execute("ALTER TABLE records RENAME TO elsewhere")
@@ -324,14 +327,14 @@ def test_a_log_that_broke_and_was_repaired_takes_records_again(sqlite_log: Sqlit
     assert (stored.record.value, stored.offset) == (b"after", 0)
 
 
-def test_a_consumer_of_a_broken_log_says_so(sqlite_log: SqliteLog) -> None:
+def test_a_consumer_of_a_broken_log_says_so(sqlite_log: SqliteFixture) -> None:
     consumer = sqlite_log.consumer()
     sqlite_log.unavailable_producer()
     with pytest.raises(LogUnavailable, match=str(sqlite_log.path)):
         consumer.poll(1, 0)
 
 
-def test_after_a_rewind_that_failed_nothing_is_passed_over(sqlite_log: SqliteLog) -> None:
+def test_after_a_rewind_that_failed_nothing_is_passed_over(sqlite_log: SqliteFixture) -> None:
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(3))
     consumer = sqlite_consumer(sqlite_log)
     polled = read(consumer, 2)
@@ -395,15 +398,15 @@ def test_whoever_finds_that_another_file_is_there_it_is_read_from_its_beginning(
 
 
 def test_a_file_that_was_away_and_comes_back_is_written_to_again(tmp_path: Path) -> None:
-    path, kept = tmp_path / "log.db", tmp_path / "kept.db"
+    path, moved_path = tmp_path / "log.db", tmp_path / "kept.db"
     with closing(SqliteProducer(path)) as producer:
         producer.append("topic", [Record("key", b"before")]).result(PATIENCE)
-        path.rename(kept)
+        path.rename(moved_path)
         path.mkdir()
         with pytest.raises(LogUnavailable):
             producer.append("topic", [Record("key", b"lost")]).result(PATIENCE)
         path.rmdir()
-        kept.rename(path)
+        moved_path.rename(path)
         producer.append("topic", [Record("key", b"after")]).result(PATIENCE)
     assert [entry.next for entry in backlog(path, "group", ["topic"])] == [2]
 

@@ -1,4 +1,7 @@
-"""An embedded log whose files are taken away, restored or replaced while it is used: nothing is acknowledged that the log does not have."""
+"""An embedded log whose files are deleted, restored or replaced while it is used.
+
+Nothing is acknowledged that the log does not have.
+"""
 
 import shutil
 import sqlite3
@@ -14,7 +17,7 @@ import pytest
 import structlog
 
 from ingest.errors import CommitFailed, LogUnavailable
-from ingest.log import Change, Partition, Record
+from ingest.log import Partition, PositionChange, Record
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, SqliteReader, backlog
 from ingest.log.sqlite.probe import try_append
 from tests.log.harness import PATIENCE, append, numbered, read, values
@@ -51,7 +54,7 @@ class Writer:
         self.acknowledged: list[bytes] = []
 
     def append(self, *texts: str) -> None:
-        """Notes those that were acknowledged."""
+        """Note the records that were acknowledged."""
         assert self._process.stdin
         assert self._process.stdout
         for text in texts:
@@ -111,15 +114,15 @@ def checkpoint(path: Path, kind: str) -> None:
         assert connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()[0] == 0
 
 
-def copy(path: Path, kept: Path) -> None:
-    """A whole copy, as SQLite's own backup makes it."""
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(kept)) as target:
+def copy(path: Path, copied: Path) -> None:
+    """Make a whole copy, as SQLite's backup does."""
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copied)) as target:
         source.backup(target)
 
 
-def rename_over(kept: Path, path: Path) -> None:
+def rename_over(copied: Path, path: Path) -> None:
     restored = path.with_name("restored")
-    shutil.copy(kept, restored)
+    shutil.copy(copied, restored)
     restored.rename(path)
 
 
@@ -260,11 +263,11 @@ def test_a_consumer_reads_what_a_restored_log_got_below_its_position(
         found = read(consumer, 20)
         assert values(found)[5:] == [record.value for record in numbered(15, start=100)]
         assert consumer.generation() != generation
-        assert consumer.changes() == [Change(Partition(TOPIC), committed, 0)]
+        assert consumer.changes() == [PositionChange(Partition(TOPIC), committed, 0)]
 
 
 def change_in_place(path: Path, *statements: str) -> None:
-    """What a copy put over the file is like, to those that have it open: older, and the same file."""
+    """Change the open file, which then is like an older copy that was written over it."""
     with closing(sqlite3.connect(path)) as connection, connection:
         for statement in statements:
             connection.execute(statement)
@@ -345,7 +348,7 @@ def test_nothing_is_acknowledged_into_a_copy_that_is_written_over_the_file_until
         acknowledged = {*writer.acknowledged, *other.acknowledged}
         assert len(acknowledged) >= 10
         assert len(read_all(consumer, acknowledged)) == 20 + len(acknowledged)
-        assert consumer.changes() == [Change(Partition(TOPIC), 100, 0)]
+        assert consumer.changes() == [PositionChange(Partition(TOPIC), 100, 0)]
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -396,7 +399,7 @@ def test_records_that_a_restored_log_lacks_are_told_though_nothing_was_committed
             append(producer, TOPIC, *numbered(1, start=100))
         assert [(line["event"], line["records"]) for line in lines] == [("log.records_gone", 5)]
         assert values(read(consumer, 1)) == [b"100"]
-        assert consumer.changes() == [Change(Partition(TOPIC), 5, 5)]
+        assert consumer.changes() == [PositionChange(Partition(TOPIC), 5, 5)]
 
 
 @pytest.mark.parametrize("version", [2**31 - 3, -1])

@@ -15,7 +15,6 @@ import tomlkit
 
 from ingest.instant import format_instant
 from ingest.log import Record
-from ingest.opening import open_producer, read_backlog
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
 from ingest.simulator.api import RateLimit
@@ -75,7 +74,7 @@ def run_month(
 def deliver(month: Month, settings: Settings) -> None:
     """Verify and parse all webhooks that arrive, and append them to the log."""
     accounts = settings.build_accounts()
-    producer = open_producer(settings)
+    producer = settings.build_log().producer()
     try:
         by_topic: dict[str, list[Record]] = {}
         for arrival in month.arrivals():
@@ -131,7 +130,7 @@ def _consuming(folder: Path) -> Iterator[None]:
 
 def _wait_until_loaded(settings: Settings) -> None:
     deadline, pause = time.monotonic() + _LOAD_SECONDS, threading.Event()
-    while any(entry.lag for entry in read_backlog(settings)):
+    while any(entry.lag for entry in settings.build_log().backlog()):
         assert time.monotonic() < deadline, "the consumer did not load the month"
         pause.wait(0.1)
 
@@ -154,6 +153,4 @@ def _reconcile(folder: Path, plan: MonthPlan) -> ReconcileRun:
 
 def _differences(month: Month, settings: Settings) -> list[Difference]:
     answer = query(settings, "select * from bookings")
-    return differences(
-        month.world, month.accounts, [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
-    )
+    return differences(month.world, month.accounts, answer.dicts())

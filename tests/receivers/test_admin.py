@@ -1,4 +1,4 @@
-"""The admin listener: readiness, and metrics that add up, for those who may see them."""
+"""The admin listener: readiness and metrics, for those who may see them."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from ingest.admin import build_admin, serve_admin
 from ingest.errors import ConfigurationError
-from ingest.probing import AppendProbe
+from ingest.log_probes import AppendProbe
 from ingest.settings import ReceiverSettings
 from receivers.spool.folder import readiness
 from tests.receivers.conftest import Start

@@ -29,23 +29,23 @@ def test_an_installation_recognises_its_own_receiver(start: Start) -> None:
 @on_linux
 def test_a_port_of_our_own_is_no_trouble(start: Start) -> None:
     receiver = start()
-    given = settings(
+    used = settings(
         receiver={"port": receiver.port, "admin_port": receiver.admin_port},
         consumer={"admin_port": 0},
         reconcile={"admin_port": 0},
     )
-    [found] = check_listeners(given)
-    assert found.state is State.OK
-    assert f"{receiver.port} by pid {receiver.process.pid}" in found.detail
+    [finding] = check_listeners(used)
+    assert finding.state is State.OK
+    assert f"{receiver.port} by pid {receiver.process.pid}" in finding.detail
 
 
 @on_linux
 def test_the_workers_of_a_receiver_are_recognised(start: Start) -> None:
     receiver = start(INGEST_RECEIVER__WORKERS="2")
-    owner = port_owner.owner_of(receiver.port)
+    owner = port_owner.find_port_owner(receiver.port)
     assert owner is not None
     assert owner.is_ingest
     for pid in receiver.children():
-        worker = port_owner._owner(pid)
+        worker = port_owner._process(pid)
         assert worker is not None
         assert worker.is_ingest

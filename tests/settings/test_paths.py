@@ -7,7 +7,6 @@ from typing import NamedTuple
 import pytest
 
 from ingest.errors import ConfigurationError
-from ingest.opening import sqlite_path
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
 
@@ -21,7 +20,7 @@ class PathSetting(NamedTuple):
 
 
 PATHS = [
-    PathSetting("log", "data/log.db", sqlite_path),
+    PathSetting("log", "data/log.db", lambda settings: settings.build_log().file),
     PathSetting("receiver.spool_dir", "data/spool", lambda settings: settings.receiver.spool_dir),
     PathSetting(
         "warehouse.credentials", "data/warehouse.duckdb", lambda settings: settings.warehouse.duckdb_file

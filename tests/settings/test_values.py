@@ -9,7 +9,7 @@ from dlt.destinations.impl.postgres.configuration import PostgresCredentials
 from pydantic import SecretStr
 
 from ingest.address import local_address
-from ingest.opening import kafka_servers
+from ingest.log.backend import KafkaLog
 from ingest.vendors import split_list
 from tests.test_settings import SALES, account, fault, load, write
 
@@ -70,7 +70,9 @@ class TestBrokers:
         ],
     )
     def test_every_broker_has_a_port(self, text: str, servers: list[str]) -> None:
-        assert kafka_servers(load(INGEST_LOG=text)) == servers
+        log = load(INGEST_LOG=text).build_log()
+        assert isinstance(log, KafkaLog)
+        assert log.servers == servers
 
     @pytest.mark.parametrize(
         "text", ["kafka://", "kafka://,", "kafka://host:port", "kafka://host:0", "kafka://host:65536", "kafka://[::1", "kafka://a:9092;b:9092",

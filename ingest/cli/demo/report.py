@@ -176,5 +176,4 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 def rows_as_dicts(settings: Settings, sql: str) -> list[dict[str, Any]]:
     """Return the rows of a query by column name."""
-    answer = query(settings, sql)
-    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    return query(settings, sql).dicts()

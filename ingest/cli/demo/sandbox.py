@@ -15,9 +15,9 @@ from pathlib import Path
 
 import httpx
 import tomlkit
-from filelock import FileLock, Timeout
 
 from ingest.errors import ConfigurationError, WarehouseUnavailable
+from ingest.locks import HeldLock, exclusive
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
 from ingest.simulator.account import SimulatedAccount
@@ -183,7 +183,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
 
 
-def _claim(folder: Path) -> FileLock:
+def _claim(folder: Path) -> HeldLock:
     """Empty a demo's folder and lock it for this process.
 
     Raises ConfigurationError for a folder that is not a demo's, and for one that another demo is using.
@@ -191,13 +191,13 @@ def _claim(folder: Path) -> FileLock:
     if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
         raise ConfigurationError(f"{folder} is not a demo's folder: name an empty one with --folder")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = FileLock(folder / _LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise ConfigurationError(
+    lock = exclusive(
+        folder / _LOCK,
+        0,
+        lambda _: ConfigurationError(
             f"another demo is running in {folder}: wait until it ends, or name another folder with --folder"
-        ) from None
+        ),
+    )
     (folder / _MARKER).touch()
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():

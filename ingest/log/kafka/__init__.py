@@ -1,4 +1,4 @@
-"""The log on Apache Kafka; nothing outside this package knows kafka-python."""
+"""The log on Apache Kafka. Nothing outside this package uses kafka-python."""
 
 from ingest.log.kafka.consumer import KafkaLogConsumer, backlog
 from ingest.log.kafka.producer import KafkaLogProducer

@@ -1,4 +1,4 @@
-"""What producer and consumer have in common: reaching the brokers, the topics there, and our words for their errors."""
+"""The Kafka cluster of the settings: connections, topics and errors."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -8,12 +8,12 @@ from kafka import KafkaAdminClient, errors
 from kafka.net.compat import KafkaNetClient
 
 from ingest.errors import CommitFailed, LogDenied, LogRefused, LogUnavailable
-from ingest.log.kafka.knock import knock
+from ingest.log.kafka.handshake import handshake
 from ingest.log.kafka.tls import tls_context
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 CONNECT_SECONDS = 2.0
-_ENOUGH_TO_SPARE_ONE = 3
+_REPLICAS_TO_SPARE_ONE = 3
 
 _NOT_A_MEMBER = (
     errors.CommitFailedError,
@@ -21,38 +21,49 @@ _NOT_A_MEMBER = (
     errors.RebalanceInProgressError,
     errors.UnknownMemberIdError,
 )
-# What each error of an authorizer means, and what to grant. https://kafka.apache.org/documentation/#security_authz
+# Errors of an authorizer: what they mean, and what to grant.
+# https://kafka.apache.org/documentation/#security_authz
 _NOT_ALLOWED = {
-    errors.TopicAuthorizationFailedError: "a right to a topic is missing: grant READ and WRITE on the topics of topic_prefix",
-    errors.GroupAuthorizationFailedError: "the right to the consumer group is missing: grant READ on the group consumer.group",
-    errors.ClusterAuthorizationFailedError: "a right to the cluster is missing: grant IDEMPOTENT_WRITE on the cluster, and CREATE if topics are to be made",
+    errors.TopicAuthorizationFailedError: (
+        "a right to a topic is missing: grant READ and WRITE on the topics of topic_prefix"
+    ),
+    errors.GroupAuthorizationFailedError: (
+        "the right to the consumer group is missing: grant READ on the group consumer.group"
+    ),
+    errors.ClusterAuthorizationFailedError: (
+        "a right to the cluster is missing: grant IDEMPOTENT_WRITE on the cluster,"
+        " and CREATE if topics are to be made"
+    ),
 }
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
-_THERE = (errors.NoError, errors.TopicAlreadyExistsError)
+_EXISTING = (errors.NoError, errors.TopicAlreadyExistsError)
 
 
 class Cluster:
-    """The brokers of the settings, and how to talk to them."""
+    """The brokers of the settings, and how to connect to them."""
 
     def __init__(self, servers: list[str], settings: KafkaSettings) -> None:
         self._servers, self._settings = servers, settings
 
     @property
     def address(self) -> str:
-        """The brokers, in messages."""
+        """Return the names of the brokers, for messages."""
         return ", ".join(self._servers)
 
     @property
     def principal(self) -> str:
-        """Whom rights are granted to, as far as it is known here."""
+        """Return whom rights are granted to, as far as it is known here."""
         name = self._settings.sasl_username
         return (
             f"User:{name}" if name and self._settings.security_protocol.startswith("SASL_") else "this client"
         )
 
     def open(self, client: Any, **options: Any) -> Any:
-        """A client of kafka-python. Where its constructor fails, it leaves a thread and sockets behind: those are closed here."""
+        """Make a client of kafka-python.
+
+        When its constructor fails, the thread and the sockets that it leaves behind are closed.
+        """
         opened: list[Any] = []
 
         def remember(**configs: Any) -> Any:
@@ -62,49 +73,49 @@ class Cluster:
         try:
             return client(**self._connection(), **options, kafka_client=remember)
         except BaseException:
-            for each in opened:
-                each.close()
+            for connection in opened:
+                connection.close()
             raise
 
     def admin(self) -> Any:
-        """A KafkaAdminClient, to be closed soon: it would never notice that a group has moved to another broker.
+        """Make a KafkaAdminClient. Close it soon: it never notices that a group has moved to another broker.
 
-        Raises LogUnavailable, at once where no broker can be reached or all refuse us; KafkaError.
+        Raises LogUnavailable, at once when no broker can be reached or all refuse the login, and KafkaError.
         """
-        knock(self._servers, self._settings)
+        handshake(self._servers, self._settings)
         milliseconds = int(CONNECT_SECONDS * 1000)
         return self.open(KafkaAdminClient, request_timeout_ms=milliseconds, bootstrap_timeout_ms=milliseconds)
 
     def ensure_topics(self, topics: Sequence[str]) -> None:
-        """Creates those that are missing. Raises LogUnavailable, KafkaError."""
+        """Create the topics that are missing. Raises LogUnavailable, KafkaError."""
         with closing(self.admin()) as admin:
-            described = admin.describe_topics(list(topics))
+            descriptions = admin.describe_topics(list(topics))
             missing = [
                 topic["name"]
-                for topic in described
+                for topic in descriptions
                 if topic["error_code"] == errors.UnknownTopicOrPartitionError.errno
             ]
             if missing:
                 self._create(admin, missing)
 
     def refusals(self, admin: Any, topics: Sequence[str]) -> dict[str, str]:
-        """Why each of these topics could not be created now; nothing is created. Raises KafkaError."""
+        """Return why topics could not be created now, and create nothing. Raises KafkaError."""
         answers = admin.create_topics(
             dict.fromkeys(topics, self._new_topic()), raise_errors=False, validate_only=True
         )["topics"]
         return {
-            answer["name"]: _why_not_created(answer)
+            answer["name"]: _explain_refusal(answer)
             for answer in answers
-            if errors.for_code(answer["error_code"]) not in _THERE
+            if errors.for_code(answer["error_code"]) not in _EXISTING
         }
 
     def _create(self, admin: Any, topics: list[str]) -> None:
         for topic in admin.create_topics(dict.fromkeys(topics, self._new_topic()), raise_errors=False)[
             "topics"
         ]:
-            if errors.for_code(topic["error_code"]) not in _THERE:
+            if errors.for_code(topic["error_code"]) not in _EXISTING:
                 raise LogUnavailable(
-                    f"topic {topic['name']!r} is missing and could not be created: {_why_not_created(topic)}"
+                    f"topic {topic['name']!r} is missing and could not be created: {_explain_refusal(topic)}"
                 )
         admin.wait_for_topics(topics, timeout_ms=CONNECT_SECONDS * 1000)
 
@@ -116,9 +127,10 @@ class Cluster:
         }
 
     def _topic_configs(self) -> dict[str, str]:
-        # With the appender's time, one whose clock is wrong would be refused, or have its records deleted as old.
+        # With the appender's time, one whose clock is wrong would be refused, or have its records deleted as
+        # old.
         configs = {"max.message.bytes": str(LARGEST_RECORD), "message.timestamp.type": "LogAppendTime"}
-        if self._settings.replication_factor >= _ENOUGH_TO_SPARE_ONE:
+        if self._settings.replication_factor >= _REPLICAS_TO_SPARE_ONE:
             configs["min.insync.replicas"] = (
                 "2"  # Kafka's 1 acknowledges what a single broker has, and that perhaps in memory only
             )
@@ -126,7 +138,7 @@ class Cluster:
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
-        """kafka-python's errors as ours."""
+        """Raise the errors of this project for those of kafka-python."""
         try:
             yield
         except _NOT_A_MEMBER as error:
@@ -137,10 +149,11 @@ class Cluster:
             raise self.unavailable(error) from error
 
     def unavailable(self, error: Exception) -> LogUnavailable:
-        """Names the brokers and what to look at."""
+        """Return the error that names the brokers and what to look at."""
         if isinstance(error, _TOO_LARGE):
             return LogRefused(
-                f"Kafka at {','.join(self._servers)} refused a record ({error!r}): raise max.message.bytes of its topic above receiver.body_limit"
+                f"Kafka at {','.join(self._servers)} refused a record ({error!r}): raise max.message.bytes of"
+                " its topic above receiver.body_limit"
             )
         if meaning := _NOT_ALLOWED.get(type(error)):
             return LogDenied(f"Kafka at {','.join(self._servers)}: {meaning} (`ingest check` says which)")
@@ -165,8 +178,9 @@ class Cluster:
         }
 
 
-def _why_not_created(answer: Mapping[str, Any]) -> str:
+def _explain_refusal(answer: Mapping[str, Any]) -> str:
     error = errors.for_code(answer["error_code"])
     if error in (errors.TopicAuthorizationFailedError, errors.ClusterAuthorizationFailedError):
         return "the right is missing; create it, or grant CREATE on the cluster"
-    return f"{error.__name__}, {answer['error_message']}; create it, or correct kafka.partitions and kafka.replication_factor"
+    reason = f"{error.__name__}, {answer['error_message']}"
+    return f"{reason}; create it, or correct kafka.partitions and kafka.replication_factor"

@@ -1,4 +1,4 @@
-"""Reads single records back from Kafka, to tell whether the log still has them where they were read."""
+"""Comparison of single records with their bookmarks, to tell whether the log still has what was read."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -13,9 +13,9 @@ from ingest.log import Partition, Record, StoredRecord
 from ingest.log.bookmarks import Bookmark, digest_of
 from ingest.log.kafka.cluster import Cluster
 
-_PATIENCE_SECONDS = 30.0
+_COMPARE_SECONDS = 30.0
 _POLL_MILLISECONDS = 100
-_ASK_MILLISECONDS = 2_000
+_OFFSETS_MILLISECONDS = 2_000
 _OPTIONS = {
     "group_id": None,
     "enable_auto_commit": False,
@@ -33,51 +33,58 @@ class Match(Enum):
     """What the log has at a bookmark's offset."""
 
     SAME = auto()
-    OTHER = auto()  # another record, or none because the log ends before
-    DELETED = auto()  # the log begins after it
+    OTHER = auto()  # another record, or none, as the log ends before
+    DELETED = auto()  # none, as the log begins after it
 
 
 class RecordComparer:
-    """A client beside a consumer's, which is connected when it is first needed. Everything raises KafkaError, LogUnavailable."""
+    """A client beside that of a consumer, connected when it is first needed.
+
+    Its methods raise KafkaError, LogUnavailable.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._client: Any = None
 
     def compare(self, marks: Mapping[TopicPartition, Bookmark]) -> dict[TopicPartition, Match]:
-        """Compare each bookmark with the record that is at its offset now. Raises KafkaTimeoutError where some partition does not answer."""
-        found = self.compare_within(marks, _PATIENCE_SECONDS)
-        if waiting := marks.keys() - found.keys():
+        """Compare each bookmark with the record at its offset.
+
+        Raises KafkaTimeoutError when a partition does not answer.
+        """
+        matches = self.compare_within(marks, _COMPARE_SECONDS)
+        if waiting := marks.keys() - matches.keys():
             names = ", ".join(sorted(f"{partition.topic}/{partition.partition}" for partition in waiting))
-            raise KafkaTimeoutError(f"{names} gave no record within {_PATIENCE_SECONDS:.0f} s")
-        return found
+            raise KafkaTimeoutError(f"{names} gave no record within {_COMPARE_SECONDS:.0f} s")
+        return matches
 
     def compare_within(
         self, marks: Mapping[TopicPartition, Bookmark], seconds: float
     ) -> dict[TopicPartition, Match]:
-        """The same; leaves out partitions that do not answer in time."""
-        found: dict[TopicPartition, Match] = {}
+        """Compare as `compare` does, but leave out partitions that do not answer in time."""
+        matches: dict[TopicPartition, Match] = {}
         if not marks:
-            return found
+            return matches
         client = self._connected()
         client.assign(list(marks))
         for partition, mark in marks.items():
             client.seek(partition, mark.offset)
         deadline = time.monotonic() + seconds
-        while (waiting := marks.keys() - found.keys()) and time.monotonic() < deadline:
-            client.assign(
-                list(waiting)
-            )  # to pause the others instead would park what was fetched of them, and delay the next comparison
-            fetched = client.poll(
-                timeout_ms=_POLL_MILLISECONDS, max_records=1
-            )  # the others that were fetched need not be unpacked
-            found |= {
-                partition: _compared(messages[0], marks[partition]) for partition, messages in fetched.items()
+        while (waiting := marks.keys() - matches.keys()) and time.monotonic() < deadline:
+            # To pause the other partitions instead would keep what was fetched of them, and delay the next
+            # comparison.
+            client.assign(list(waiting))
+            # With max_records the other records that were fetched are not unpacked.
+            fetched = client.poll(timeout_ms=_POLL_MILLISECONDS, max_records=1)
+            matches |= {
+                partition: _compare(messages[0], marks[partition]) for partition, messages in fetched.items()
             }
             if not fetched:
                 with suppress(KafkaTimeoutError, UnknownTopicOrPartitionError):
-                    found |= _beyond(client, {partition: marks[partition] for partition in waiting})
-        return found
+                    matches |= _compare_outside(
+                        client, {partition: marks[partition] for partition in waiting}
+                    )
+        return matches
 
     def close(self) -> None:
         if self._client is not None:
@@ -89,17 +96,21 @@ class RecordComparer:
         return self._client
 
 
-def _compared(message: Any, mark: Bookmark) -> Match:
-    """Kafka gives the first record there is instead of one that is beyond the log's end or before its beginning."""
+def _compare(message: Any, mark: Bookmark) -> Match:
+    """Compare a message with a bookmark.
+
+    Instead of a record before its beginning Kafka returns the first that the log has.
+    """
     if message.offset > mark.offset:
         return Match.DELETED
     return Match.SAME if digest_of(stored_record(message)) == mark.digest else Match.OTHER
 
 
-def _beyond(client: Any, marks: Mapping[TopicPartition, Bookmark]) -> dict[TopicPartition, Match]:
-    """Those whose log ends before the bookmark, or has nothing any more."""
+def _compare_outside(client: Any, marks: Mapping[TopicPartition, Bookmark]) -> dict[TopicPartition, Match]:
+    """Return the matches of partitions whose log ends before the bookmark, or has no record any more."""
     first, after_last = (
-        offsets_of(ask, marks, _ASK_MILLISECONDS) for ask in (client.beginning_offsets, client.end_offsets)
+        offsets_of(query, marks, _OFFSETS_MILLISECONDS)
+        for query in (client.beginning_offsets, client.end_offsets)
     )
     ended = {
         partition: Match.OTHER for partition, mark in marks.items() if after_last[partition] <= mark.offset
@@ -112,24 +123,27 @@ def _beyond(client: Any, marks: Mapping[TopicPartition, Bookmark]) -> dict[Topic
 
 
 def offsets_of(
-    ask: Any, partitions: Iterable[TopicPartition], milliseconds: int
+    query: Any, partitions: Iterable[TopicPartition], milliseconds: int
 ) -> dict[TopicPartition, int]:
-    """What kafka-python's `beginning_offsets` or `end_offsets` answers, whose error for a topic that is gone is a KeyError. Raises KafkaError."""
+    """Call `beginning_offsets` or `end_offsets` of kafka-python.
+
+    Raises KafkaError, where these raise KeyError for a deleted topic.
+    """
     try:
-        return dict(ask(list(partitions), timeout_ms=milliseconds))
+        return dict(query(list(partitions), timeout_ms=milliseconds))
     except KeyError as error:
         raise UnknownTopicOrPartitionError(f"{error.args[0]} is not there just now") from None
 
 
 def stored_record(message: Any) -> StoredRecord:
-    """Make a record of a message of kafka-python, with its place in the log."""
+    """Return a message of kafka-python as a stored record."""
     record = Record(
-        _text(message.key), message.value or b"", {name: _text(value) for name, value in message.headers}
+        _decode(message.key), message.value or b"", {name: _decode(value) for name, value in message.headers}
     )
     return StoredRecord(
         record, Partition(message.topic, message.partition), message.offset, message.timestamp / 1000
     )
 
 
-def _text(raw: bytes | None) -> str:
+def _decode(raw: bytes | None) -> str:
     return (raw or b"").decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Reads from Kafka as one of a group's consumers, and tells where a group stands."""
+"""A consumer of the log on Kafka, and the position of a group."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,20 @@ from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import KafkaError, RetriableError
 
 from ingest.errors import CommitFailed, LogUnavailable
-from ingest.log import MOST_BYTES, Backlog, Change, Partition, StoredRecord
+from ingest.log import MAX_POLL_BYTES, Backlog, Partition, PositionChange, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka.comparer import stored_record
-from ingest.log.kafka.deleted import DeletedUnread, Fetched, Tell
+from ingest.log.kafka.deleted import DeletedUnread, Fetched, OnDeleted, report_deleted
 from ingest.log.kafka.history import History
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 _COMMIT_MILLISECONDS = 10_000
-_GROUPS_READY_SECONDS = 5.0
-_ASK_AGAIN_SECONDS = 0.1
-_LOOK_SECONDS = 5.0
-_LOOK_MILLISECONDS = 500
-_LOOK_OPTIONS = {
+_GROUP_READY_SECONDS = 5.0
+_RETRY_SECONDS = 0.1
+_TIMESTAMPS_SECONDS = 5.0
+_POLL_MILLISECONDS = 500
+_TIMESTAMPS_OPTIONS = {
     "group_id": None,
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
@@ -44,22 +44,23 @@ _LOOK_OPTIONS = {
 _OPTIONS = {
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
-    "max_poll_interval_ms": 600_000,  # a load happens between two polls
+    "max_poll_interval_ms": 600_000,  # between two polls there is a load
     "session_timeout_ms": 10_000,  # how long the partitions of a killed consumer wait for another
-    "heartbeat_interval_ms": 1_000,  # how soon the others notice that one joined or left
+    "heartbeat_interval_ms": 1_000,  # how soon the others notice that a consumer joined or left
     "bootstrap_timeout_ms": 10_000,
     "request_timeout_ms": 10_000,
     "metadata_max_age_ms": 60_000,
-    "fetch_max_bytes": MOST_BYTES,  # of each broker; compressed, and unpacked only when polled
+    "fetch_max_bytes": MAX_POLL_BYTES,  # of each broker; compressed, and unpacked only when polled
     "partition_assignment_strategy": [RoundRobinPartitionAssignor],
     "metrics_enabled": False,
 }
 
 
 class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    """Which partitions were polled while they were ours, and from where each is read again unless that is committed.
+    """The partitions that were polled since they were assigned, with their first uncommitted offset.
 
-    Kafka itself checks that a commit comes from a member of the group, not that the partition is still that member's.
+    Kafka only checks that a commit comes from a member of the group, not that the partition is still assigned
+    to it.
     """
 
     def __init__(self) -> None:
@@ -67,18 +68,20 @@ class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
         self.unread_from: dict[TopicPartition, int] = {}
 
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Every rebalance begins with this; which ones are ours afterwards, the next call tells."""
+        """Do nothing: the next call of every rebalance tells which partitions are assigned."""
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Forget the partitions that are not assigned any more."""
         self.generation += 1
         self._forget(self.unread_from.keys() - assigned)
 
     def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
+        """Forget the partitions that were lost."""
         self.generation += 1
         self._forget(lost)
 
     def go_back(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """These are read from there; what was polled before may be of another history."""
+        """Read these partitions from other offsets; what was polled before may be of another history."""
         self.generation += 1
         self.unread_from |= offsets
 
@@ -88,7 +91,10 @@ class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
 
 
 class KafkaLogConsumer:
-    """A group's consumers share out the partitions. One that stays away from `poll` for longer than `max_poll_interval_ms` loses its own."""
+    """A member of a group, whose consumers share the partitions.
+
+    It loses its partitions when it does not call `poll` for longer than `max_poll_interval_ms`.
+    """
 
     def __init__(
         self,
@@ -96,9 +102,9 @@ class KafkaLogConsumer:
         settings: KafkaSettings,
         group: str,
         topics: Sequence[str],
-        tell_deleted: Tell = lambda *_: None,
+        on_deleted: OnDeleted = report_deleted,
     ) -> None:
-        """`tell_deleted` hears, once, how many records of a partition were deleted before the group had read them."""
+        """Join the group; call `on_deleted` once for records that are deleted before they are read."""
         self._cluster, self._group, self._topics = Cluster(servers, settings), group, list(topics)
         self._ownership = _Ownership()
         with self._cluster.translated_errors():
@@ -106,20 +112,21 @@ class KafkaLogConsumer:
             self._consumer = self._cluster.open(KafkaConsumer, group_id=group, **_OPTIONS)
             self._consumer.subscribe(self._topics, listener=self._ownership)
         self._history = History(self._cluster, self._consumer)
-        self._deleted = DeletedUnread(self._consumer, self._history.commit_position, tell_deleted)
+        self._deleted = DeletedUnread(self._consumer, self._history.commit_position, on_deleted)
 
-    def poll(self, limit: int, timeout: float, most_bytes: int = MOST_BYTES) -> list[StoredRecord]:
-        """Few at a time, because what was fetched is unpacked as it is polled, and a small fetch may unpack to gigabytes."""
-        found: list[StoredRecord] = []
+    def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
+        # Few at a time: what was fetched is unpacked when it is polled, and a small fetch may unpack to
+        # gigabytes.
+        records: list[StoredRecord] = []
         size = 0
-        while len(found) < limit and size < most_bytes:
-            some = min(limit - len(found), max(1, (most_bytes - size) // LARGEST_RECORD))
-            more = self._poll(some, 0.0 if found else timeout)
-            if not more:
+        while len(records) < limit and size < max_bytes:
+            count = min(limit - len(records), max(1, (max_bytes - size) // LARGEST_RECORD))
+            polled = self._poll(count, 0.0 if records else timeout)
+            if not polled:
                 break
-            found += more
-            size += sum(each.record.size for each in more)
-        return found
+            records += polled
+            size += sum(stored.record.size for stored in polled)
+        return records
 
     def _poll(self, limit: int, timeout: float) -> list[StoredRecord]:
         with self._cluster.translated_errors():
@@ -131,44 +138,52 @@ class KafkaLogConsumer:
         return [stored_record(message) for messages in fetched.values() for message in messages]
 
     def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
-        done: dict[TopicPartition, StoredRecord] = {}
-        for record in sorted(records, key=lambda each: each.offset):
-            done[TopicPartition(record.partition.topic, record.partition.number)] = record
-        if lost := done.keys() - self._ownership.unread_from.keys():
+        newest: dict[TopicPartition, StoredRecord] = {}
+        for stored in sorted(records, key=lambda stored: stored.offset):
+            newest[TopicPartition(stored.partition.topic, stored.partition.number)] = stored
+        if lost := newest.keys() - self._ownership.unread_from.keys():
             names = ", ".join(sorted(f"{topic}/{number}" for topic, number in lost))
             raise CommitFailed(
                 f"{names} went to another consumer of group {self._group!r}, which reads the records again"
             )
         with self._cluster.translated_errors():
-            if not self._history.is_same(done):
+            if not self._history.is_same(newest):
                 raise CommitFailed(
-                    "the log is not the one that these records were read from: it is read again from where both agree"
+                    "the log is not the one that these records were read from: it is read again from where"
+                    " both agree"
                 )
-            self._history.commit(done, load)
+            self._history.commit(newest, load)
         self._ownership.unread_from.update(
-            {partition: record.offset + 1 for partition, record in done.items()}
+            {partition: record.offset + 1 for partition, record in newest.items()}
         )
 
     def bookmarks(self) -> Mapping[Partition, Bookmarks]:
-        return {Partition(*each): kept for each, kept in self._history.bookmarks().items() if kept.marks}
+        return {
+            Partition(*partition): bookmarks
+            for partition, bookmarks in self._history.bookmarks().items()
+            if bookmarks.marks
+        }
 
     def read_again(self, after: Mapping[Partition, Bookmark | None]) -> Mapping[Partition, int]:
-        wanted = {TopicPartition(each.topic, each.number): mark for each, mark in after.items()}
+        marks = {TopicPartition(partition.topic, partition.number): mark for partition, mark in after.items()}
         with self._cluster.translated_errors():
-            offsets = self._history.go_back(wanted)
+            offsets = self._history.go_back(marks)
         self._ownership.go_back(offsets)
         self.rewind()
-        gone = {each: offsets[each] - (mark.offset + 1 if mark else 0) for each, mark in wanted.items()}
-        return {Partition(*each): count for each, count in gone.items() if count}
+        return {
+            Partition(*partition): missing
+            for partition, mark in marks.items()
+            if (missing := offsets[partition] - (mark.offset + 1 if mark else 0))
+        }
 
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[PositionChange]:
         return self._history.changes()
 
     def rewind(self) -> None:
         for partition, offset in self._ownership.unread_from.items():
             self._consumer.seek(partition, offset)
-        self._deleted.rewound(self._ownership.unread_from)
-        self._history.rewound()
+        self._deleted.rewind(self._ownership.unread_from)
+        self._history.rewind()
 
     def generation(self) -> int:
         return self._ownership.generation
@@ -179,27 +194,27 @@ class KafkaLogConsumer:
     def close(self) -> None:
         with suppress(KafkaError):
             self._history.close()
-        with suppress(KafkaError):  # the group finds out by itself
+        with suppress(KafkaError):  # the group finds out without it
             self._consumer.close(autocommit=False, timeout_ms=_COMMIT_MILLISECONDS)
 
     def _continues(self, fetched: Fetched) -> bool:
-        """Whether what was fetched follows what was read before; where it does not, all that is not committed is read again."""
+        """Return whether records follow those read before; otherwise go back to what is committed."""
         try:
             with self._cluster.translated_errors():
-                back = self._history.look(fetched, self._ownership.generation)
-                if back is None:
-                    self._deleted.look(fetched, self._ownership.generation)
+                offsets = self._history.check(fetched, self._ownership.generation)
+                if offsets is None:
+                    self._deleted.check(fetched, self._ownership.generation)
         except (LogUnavailable, CommitFailed):
-            self.rewind()  # nobody got what was fetched
+            self.rewind()  # the records fetched were not returned
             raise
-        if back is not None:
-            self._ownership.go_back(back)
+        if offsets is not None:
+            self._ownership.go_back(offsets)
             self.rewind()
-        return back is None
+        return offsets is None
 
 
 def backlog(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> list[Backlog]:
-    """Where a group stands, without joining it; nothing for topics that are not there. Raises LogUnavailable."""
+    """Return the position of a group without joining it, for the topics that exist. Raises LogUnavailable."""
     cluster = Cluster(servers, settings)
     entries = _backlog(cluster, group, topics)
     since = _appended_at(cluster, {entry.partition: entry.committed for entry in entries if entry.lag})
@@ -207,21 +222,23 @@ def backlog(servers: list[str], settings: KafkaSettings, group: str, topics: Seq
 
 
 def _appended_at(cluster: Cluster, offsets: Mapping[Partition, int]) -> dict[Partition, datetime]:
-    """When the first record at or after each offset was appended; left out for those that the brokers do not give in time."""
-    found: dict[Partition, datetime] = {}
+    """Return when the first record at or after each offset was appended, if the brokers answer in time."""
+    appended_at: dict[Partition, datetime] = {}
     if not offsets:
-        return found
+        return appended_at
     partitions = {TopicPartition(partition.topic, partition.number): partition for partition in offsets}
-    deadline = time.monotonic() + _LOOK_SECONDS
-    with cluster.translated_errors(), closing(cluster.open(KafkaConsumer, **_LOOK_OPTIONS)) as consumer:
+    deadline = time.monotonic() + _TIMESTAMPS_SECONDS
+    with cluster.translated_errors(), closing(cluster.open(KafkaConsumer, **_TIMESTAMPS_OPTIONS)) as consumer:
         consumer.assign(list(partitions))
         for kafka_partition, partition in partitions.items():
             consumer.seek(kafka_partition, offsets[partition])
-        while len(found) < len(offsets) and time.monotonic() < deadline:
-            for kafka_partition, messages in consumer.poll(timeout_ms=_LOOK_MILLISECONDS).items():
-                found[partitions[kafka_partition]] = datetime.fromtimestamp(messages[0].timestamp / 1000, UTC)
+        while len(appended_at) < len(offsets) and time.monotonic() < deadline:
+            for kafka_partition, messages in consumer.poll(timeout_ms=_POLL_MILLISECONDS).items():
+                appended_at[partitions[kafka_partition]] = datetime.fromtimestamp(
+                    messages[0].timestamp / 1000, UTC
+                )
                 consumer.pause(kafka_partition)
-    return found
+    return appended_at
 
 
 def _backlog(cluster: Cluster, group: str, topics: Sequence[str]) -> list[Backlog]:
@@ -231,17 +248,19 @@ def _backlog(cluster: Cluster, group: str, topics: Sequence[str]) -> list[Backlo
             return []
         first = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
         after_last = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
-        committed = _committed(admin, group, partitions)
+        committed = _committed_offsets(admin, group, partitions)
         return [
             Backlog(
-                Partition(*each), after_last[each].offset, max(first[each].offset, committed[each].offset)
+                Partition(*partition),
+                after_last[partition].offset,
+                max(first[partition].offset, committed[partition].offset),
             )
-            for each in partitions
+            for partition in partitions
         ]
 
 
 def partitions_of(admin: Any, topics: Sequence[str]) -> list[TopicPartition]:
-    """Of those topics that are there."""
+    """Return the partitions of those topics that exist."""
     return sorted(
         TopicPartition(topic["name"], partition["partition_index"])
         for topic in admin.describe_topics(list(topics))
@@ -249,11 +268,14 @@ def partitions_of(admin: Any, topics: Sequence[str]) -> list[TopicPartition]:
     )
 
 
-def _committed(
+def _committed_offsets(
     admin: Any, group: str, partitions: list[TopicPartition]
 ) -> dict[TopicPartition, OffsetAndMetadata]:
-    """A cluster's first question about a group has it make the topic where groups are kept, and is refused meanwhile."""
-    deadline = time.monotonic() + _GROUPS_READY_SECONDS
+    """Return the offsets of a group.
+
+    The first such request makes the cluster create a topic for groups, and fails meanwhile.
+    """
+    deadline = time.monotonic() + _GROUP_READY_SECONDS
     while True:
         try:
             offsets: dict[TopicPartition, OffsetAndMetadata] = admin.list_group_offsets({group: partitions})[
@@ -262,6 +284,6 @@ def _committed(
         except RetriableError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(_ASK_AGAIN_SECONDS)
+            time.sleep(_RETRY_SECONDS)
         else:
             return offsets

@@ -1,4 +1,4 @@
-"""Appends to Kafka: `acks=all`, idempotent, a key's records in one partition (murmur2, as every Kafka client has it)."""
+"""The producer of the log on Kafka: idempotent, with `acks=all` and the usual partitioner (murmur2)."""
 
 import itertools
 import queue
@@ -18,9 +18,9 @@ from ingest.log import Record
 from ingest.log.kafka.cluster import CONNECT_SECONDS, Cluster
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
-_DELIVERY_SECONDS = 3.5  # the receiver answers 503 at 4
+_DELIVERY_SECONDS = 3.5  # the receiver answers 503 after 4
 _CLOSE_SECONDS = 10.0
-_LOOK_FOR_OVERDUE_SECONDS = 0.25
+_CHECK_OVERDUE_SECONDS = 0.25
 
 _OPTIONS = {
     "acks": "all",
@@ -39,12 +39,13 @@ _OPTIONS = {
 
 
 class _Append:
-    """Records appended together, and the one future their caller waits for."""
+    """Records that are appended together, and the future that their caller waits for."""
 
     def __init__(self, topic: str, records: Sequence[Record]) -> None:
         self.topic, self.records = topic, records
         self.future: Future[None] = Future()
-        self.future.set_running_or_notify_cancel()  # a caller that gives up waiting cannot cancel what may already be written
+        # A caller that gives up waiting cannot cancel what may already be written.
+        self.future.set_running_or_notify_cancel()
         self.deadline = time.monotonic() + _DELIVERY_SECONDS
         self.producer: Any = None
         self._countdown = itertools.count(len(records) - 1, -1)  # next() is atomic, and two threads get here
@@ -52,22 +53,23 @@ class _Append:
             self.future.set_result(None)
 
     def acknowledge(self, _metadata: object) -> None:
-        """One more record is durable."""
+        """Count one more durable record."""
         if next(self._countdown) == 0:
-            with suppress(InvalidStateError):  # overdue, and the caller was told so
+            with suppress(InvalidStateError):  # it was overdue, and has failed
                 self.future.set_result(None)
 
     def fail(self, error: LogUnavailable) -> None:
-        """Only the first outcome counts."""
+        """Fail the append, unless it has an outcome already."""
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 
 
 class KafkaLogProducer:
-    """Starts without a broker. A thread of its own calls kafka-python, whose constructor and `send` may block.
+    """A producer that starts without a broker, and calls kafka-python, which may block, in its own thread.
 
-    Whatever goes wrong with a delivery, the next append gets a new kafka-python producer: an idempotent one that lost its place, or was
-    refused one record, fails all that come after it. What the old one has in flight may still arrive.
+    Whatever goes wrong with an append, the next one gets a new producer of kafka-python: an idempotent one
+    that lost its sequence, or had one record refused, fails all that come after it. What the old one has in
+    flight may still arrive.
     """
 
     def __init__(self, servers: list[str], settings: KafkaSettings, topics: Sequence[str]) -> None:
@@ -98,9 +100,9 @@ class KafkaLogProducer:
 
     def _run(self) -> None:
         with suppress(Exception):
-            self._connect()  # before it is needed; if that fails, the next append tries again and says why
+            self._connect()  # early; if that fails, the next append tries again and fails with the reason
         while (append := self._next()) is not None:
-            self._hand_over(append)
+            self._deliver(append)
         if self._producer is not None:
             _close(self._producer)
         for append in self._sent:
@@ -108,43 +110,43 @@ class KafkaLogProducer:
 
     def _next(self) -> _Append | None:
         while True:
-            self._give_up_overdue()
+            self._fail_overdue()
             with suppress(queue.Empty):
-                return self._waiting.get(timeout=_LOOK_FOR_OVERDUE_SECONDS if self._sent else None)
+                return self._waiting.get(timeout=_CHECK_OVERDUE_SECONDS if self._sent else None)
 
-    def _give_up_overdue(self) -> None:
-        """kafka-python's own time-out stands still while it cannot get a producer id."""
+    def _fail_overdue(self) -> None:
+        """Fail overdue appends: kafka-python's timeout does not run while it cannot get a producer id."""
         now = time.monotonic()
         while self._sent and (self._sent[0].future.done() or self._sent[0].deadline < now):
             append = self._sent.popleft()
             if not append.future.done():
                 self._fail(append, KafkaTimeoutError(f"not acknowledged within {_DELIVERY_SECONDS} s"))
 
-    def _hand_over(self, append: _Append) -> None:
+    def _deliver(self, append: _Append) -> None:
         try:
-            ready = self._ready(append.topic)
-        except Exception as error:  # noqa: BLE001  whatever it is, callers must hear of it and this thread must live
-            for each in (append, *self._others()):  # they would queue up for the same failure
-                self._fail(each, error)
+            producer = self._producer_for(append.topic)
+        except Exception as error:  # noqa: BLE001  callers must get any error, and this thread must go on
+            for failed in (append, *self._waiting_appends()):  # they would wait for the same failure
+                self._fail(failed, error)
             return
         if (
             append.deadline < time.monotonic()
-        ):  # connecting took all its time; that is no fault of the new producer's
+        ):  # connecting took all the time, which the new producer is not to blame for
             self._fail(append, KafkaTimeoutError(f"not connected within {_DELIVERY_SECONDS} s"))
             return
-        append.producer = ready
+        append.producer = producer
         try:
             self._send(append)
         except Exception as error:  # noqa: BLE001  as above
             self._fail(append, error)
 
-    def _others(self) -> Iterator[_Append]:
+    def _waiting_appends(self) -> Iterator[_Append]:
         with suppress(queue.Empty):
             while (append := self._waiting.get_nowait()) is not None:
                 yield append
-            self._waiting.put(None)  # the sign to stop, seen too early: leave it for the loop
+            self._waiting.put(None)  # the end comes after these: leave it for the loop
 
-    def _ready(self, topic: str) -> Any:
+    def _producer_for(self, topic: str) -> Any:
         if self._spoiled and self._producer is not None:
             threading.Thread(
                 target=_close, args=(self._producer,), name="log-sender-before", daemon=True
@@ -167,9 +169,9 @@ class KafkaLogProducer:
         for record in append.records:
             headers = [(name, value.encode("utf-8", "replace")) for name, value in record.headers.items()]
             key = record.key.encode("utf-8", "replace")
-            sent = append.producer.send(append.topic, key=key, value=record.value, headers=headers)
-            sent.add_callback(append.acknowledge)
-            sent.add_errback(self._fail, append)
+            future = append.producer.send(append.topic, key=key, value=record.value, headers=headers)
+            future.add_callback(append.acknowledge)
+            future.add_errback(self._fail, append)
 
     def _fail(self, append: _Append, error: Exception) -> None:
         self._spoiled = self._spoiled or append.producer is self._producer
@@ -177,7 +179,7 @@ class KafkaLogProducer:
 
 
 def _close(producer: Any) -> None:
-    """kafka-python's `close` gives up when records are stuck, and would leave its thread running for ever."""
+    """Close a producer of kafka-python, and stop its thread even when records are stuck."""
     try:
         producer.close(timeout=_DELIVERY_SECONDS)
     except KafkaError:

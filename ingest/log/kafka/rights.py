@@ -1,4 +1,4 @@
-"""What these settings may do at the brokers, asked without leaving anything there: nothing is written, no group is joined."""
+"""The rights of these settings at the brokers, found out without writing anything or joining a group."""
 
 import time
 import uuid
@@ -16,64 +16,78 @@ from kafka.protocol.producer import InitProducerIdRequest
 from ingest.errors import CommitFailed, LogDenied, LogUnavailable
 from ingest.finding import Finding, failed, failure, ok, warning
 from ingest.log.kafka.cluster import Cluster
-from ingest.log.kafka.knock import Welcome, connect, knock
+from ingest.log.kafka.handshake import Handshake, connect, handshake
 from ingest.log.kafka_settings import KafkaSettings
 
 T = TypeVar("T")
 
-_PATIENCE_SECONDS = 5.0
-_ASK_AGAIN_SECONDS = 0.1
+_READY_SECONDS = 5.0
+_RETRY_SECONDS = 0.1
 _RENEW_WITHIN = timedelta(days=14)
-_LOADING = {14, 15, 16, 51}  # a coordinator that is not ready yet
+_LOADING = {14, 15, 16, 51}  # error codes of a coordinator that is not ready yet
 
 
 @dataclass(frozen=True, slots=True)
-class Topics:
-    """Of the topics that are needed: which are hidden from us, missing, without a leader, behind in a replica, and which rights lack where."""
+class TopicFlaws:
+    """Names of topics by what is wrong with them."""
 
-    hidden: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()  # without the right to see them
     missing: tuple[str, ...] = ()
     leaderless: tuple[str, ...] = ()
-    behind: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()  # in a replica
     unreadable: tuple[str, ...] = ()
     unwritable: tuple[str, ...] = ()
 
 
-def look(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> list[Finding]:
-    """Everything that receiver, consumer and reconciliation need of Kafka; one finding where it cannot be reached at all."""
+def check_rights(
+    servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]
+) -> list[Finding]:
+    """Check all that the commands need of Kafka; return one finding when it cannot be reached at all."""
     cluster = Cluster(servers, settings)
     try:
-        first = _brokers(cluster.address, knock(servers, settings))
-        if first.failed:
-            return [first]
+        brokers = _check_brokers(cluster.address, handshake(servers, settings))
+        if brokers.failed:
+            return [brokers]
         with cluster.translated_errors(), closing(cluster.admin()) as admin:
-            return [first, *_look(cluster, admin, group, topics)]
+            flaws = find_flaws(admin.describe_topics(list(topics)))
+            principal = cluster.principal
+            refusals = cluster.refusals(admin, flaws.missing) if flaws.missing else {}
+            return [
+                brokers,
+                _check_topics(flaws, topics, refusals),
+                _check_right(
+                    "log write", principal, "WRITE", (*flaws.hidden, *flaws.unwritable), "append to"
+                ),
+                _check_right("log read", principal, "READ", (*flaws.hidden, *flaws.unreadable), "read"),
+                _check_idempotence(admin, principal),
+                _check_group(admin, principal, group),
+            ]
     except (LogUnavailable, CommitFailed) as error:
         return [failure("log", error)]
 
 
-def may_write(servers: list[str], settings: KafkaSettings, topics: Sequence[str]) -> None:
-    """Whether Kafka would take a record of each topic now. Raises LogUnavailable."""
+def require_write(servers: list[str], settings: KafkaSettings, topics: Sequence[str]) -> None:
+    """Raise LogUnavailable when Kafka would not take a record for each topic now."""
     cluster = Cluster(servers, settings)
     with cluster.translated_errors(), closing(cluster.admin()) as admin:
-        found = sort_topics(admin.describe_topics(list(topics)))
-        _insist(cluster, "WRITE", found.hidden, found.unwritable, found.leaderless)
-        if found.missing and (refusals := cluster.refusals(admin, found.missing)):
+        flaws = find_flaws(admin.describe_topics(list(topics)))
+        _require_right(cluster, "WRITE", flaws.hidden, flaws.unwritable, flaws.leaderless)
+        if flaws.missing and (refusals := cluster.refusals(admin, flaws.missing)):
             raise LogDenied(
                 f"topics are missing: {'; '.join(f'{name}: {reason}' for name, reason in refusals.items())}"
             )
 
 
-def may_read(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> None:
-    """Whether Kafka would give this group the records of each topic now. Raises LogUnavailable."""
+def require_read(servers: list[str], settings: KafkaSettings, group: str, topics: Sequence[str]) -> None:
+    """Raise LogUnavailable when Kafka would not give this group the records of each topic now."""
     cluster = Cluster(servers, settings)
     with cluster.translated_errors(), closing(cluster.admin()) as admin:
-        found = sort_topics(admin.describe_topics(list(topics)))
-        _insist(cluster, "READ", found.hidden, found.unreadable, found.leaderless)
+        flaws = find_flaws(admin.describe_topics(list(topics)))
+        _require_right(cluster, "READ", flaws.hidden, flaws.unreadable, flaws.leaderless)
         _probe_group(admin, group)
 
 
-def _insist(
+def _require_right(
     cluster: Cluster, right: str, hidden: Sequence[str], without: Sequence[str], leaderless: Sequence[str]
 ) -> None:
     if hidden or without:
@@ -83,26 +97,27 @@ def _insist(
         )
     if leaderless:
         raise LogUnavailable(
-            f"Kafka at {cluster.address}: no broker leads a partition of {', '.join(leaderless)}; start those that have it"
+            f"Kafka at {cluster.address}: no broker leads a partition of {', '.join(leaderless)}; start those"
+            " that have it"
         )
 
 
-def sort_topics(described: Iterable[Mapping[str, Any]]) -> Topics:
-    """Old brokers do not tell rights: those are taken as granted."""
-    sorted_: dict[str, list[str]] = {}
-    for topic in described:
-        name, error, rights = topic["name"], topic["error_code"], topic.get("authorized_operations")
+def find_flaws(descriptions: Iterable[Mapping[str, Any]]) -> TopicFlaws:
+    """Return what is wrong with topics. Old brokers do not tell rights; those count as granted."""
+    names: dict[str, list[str]] = {}
+    for topic in descriptions:
+        name, error = topic["name"], topic["error_code"]
         if error == errors.TopicAuthorizationFailedError.errno:
-            sorted_.setdefault("hidden", []).append(name)
+            names.setdefault("hidden", []).append(name)
             continue
         if error == errors.UnknownTopicOrPartitionError.errno:
-            sorted_.setdefault("missing", []).append(name)
-        for flaw in _flaws(topic["partitions"], rights):
-            sorted_.setdefault(flaw, []).append(name)
-    return Topics(**{flaw: tuple(sorted(names)) for flaw, names in sorted_.items()})
+            names.setdefault("missing", []).append(name)
+        for flaw in _flaws_of(topic["partitions"], topic.get("authorized_operations")):
+            names.setdefault(flaw, []).append(name)
+    return TopicFlaws(**{flaw: tuple(sorted(topics)) for flaw, topics in names.items()})
 
 
-def _flaws(partitions: Sequence[Mapping[str, Any]], rights: Sequence[str] | None) -> Iterator[str]:
+def _flaws_of(partitions: Sequence[Mapping[str, Any]], rights: Sequence[str] | None) -> Iterator[str]:
     if any(partition["leader_id"] < 0 for partition in partitions):
         yield "leaderless"
     elif any(len(partition["isr_nodes"]) < len(partition["replica_nodes"]) for partition in partitions):
@@ -113,23 +128,13 @@ def _flaws(partitions: Sequence[Mapping[str, Any]], rights: Sequence[str] | None
         yield "unwritable"
 
 
-def _look(cluster: Cluster, admin: Any, group: str, topics: Sequence[str]) -> Iterator[Finding]:
-    found = sort_topics(admin.describe_topics(list(topics)))
-    who = cluster.principal
-    yield _topics(found, topics, cluster.refusals(admin, found.missing) if found.missing else {})
-    yield _right("log write", who, "WRITE", (*found.hidden, *found.unwritable), "append to")
-    yield _right("log read", who, "READ", (*found.hidden, *found.unreadable), "read")
-    yield _idempotence(admin, who)
-    yield _group(admin, who, group)
-
-
-def _brokers(address: str, welcome: Welcome) -> Finding:
-    """Clients are sent on to the addresses that the brokers name: these must be reachable too."""
-    with ThreadPoolExecutor(len(welcome.brokers) or 1) as threads:
+def _check_brokers(address: str, login: Handshake) -> Finding:
+    """Check that the addresses are reachable that the brokers name, to which clients are sent on."""
+    with ThreadPoolExecutor(len(login.brokers) or 1) as threads:
         problems = dict(
             zip(
-                welcome.brokers,
-                threads.map(lambda broker: _unreachable(*broker), welcome.brokers),
+                login.brokers,
+                threads.map(lambda broker: _unreachable(*broker), login.brokers),
                 strict=True,
             )
         )
@@ -140,10 +145,10 @@ def _brokers(address: str, welcome: Welcome) -> Finding:
             f"Kafka at {address} sends us on to what cannot be reached from here: {', '.join(names)}",
             remedy,
         )
-    if welcome.expires and welcome.expires - datetime.now(UTC) < _RENEW_WITHIN:
+    if login.certificate_expires_at and login.certificate_expires_at - datetime.now(UTC) < _RENEW_WITHIN:
         return warning(
             "log",
-            f"the certificate of {welcome.server} expires on {welcome.expires:%Y-%m-%d}",
+            f"the certificate of {login.server} expires on {login.certificate_expires_at:%Y-%m-%d}",
             "renew it at the broker",
         )
     count = len(problems)
@@ -158,98 +163,108 @@ def _unreachable(host: str, port: int) -> str:
     return ""
 
 
-def _topics(found: Topics, topics: Sequence[str], refusals: Mapping[str, str]) -> Finding:
+def _check_topics(flaws: TopicFlaws, topics: Sequence[str], refusals: Mapping[str, str]) -> Finding:
     if refusals:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
         return failed("log topics", f"missing topics that could not be created: {reasons}")
-    if found.hidden:
+    if flaws.hidden:
         return failed(
             "log topics",
-            f"the rights to see {', '.join(found.hidden)} are missing",
+            f"the rights to see {', '.join(flaws.hidden)} are missing",
             "grant READ and WRITE on them; CREATE too if missing",
         )
-    if found.leaderless:
+    if flaws.leaderless:
         return failed(
             "log topics",
-            f"no broker leads a partition of {', '.join(found.leaderless)}",
+            f"no broker leads a partition of {', '.join(flaws.leaderless)}",
             "start the brokers that have its replicas",
         )
-    if found.behind:
+    if flaws.behind:
         return warning(
             "log topics",
-            f"a replica is behind in {', '.join(found.behind)}",
+            f"a replica is behind in {', '.join(flaws.behind)}",
             "look at the broker that has it",
         )
-    if found.missing:
+    if flaws.missing:
         return ok(
             "log topics",
-            f"{', '.join(found.missing)} will be created at the first start; {len(topics) - len(found.missing)} exist",
+            f"{', '.join(flaws.missing)} will be created at the first start;"
+            f" {len(topics) - len(flaws.missing)} exist",
         )
     return ok("log topics", f"all {len(topics)} exist")
 
 
-def _right(check: str, who: str, right: str, without: Sequence[str], what: str) -> Finding:
+def _check_right(check: str, principal: str, right: str, without: Sequence[str], what: str) -> Finding:
     if without:
         names = ", ".join(sorted(without))
-        return failed(check, f"{who} may not {what} {names}", f"grant {who} {right} on these topics")
-    return ok(check, f"{who} may {what} every topic")
+        return failed(
+            check, f"{principal} may not {what} {names}", f"grant {principal} {right} on these topics"
+        )
+    return ok(check, f"{principal} may {what} every topic")
 
 
-def _idempotence(admin: Any, who: str) -> Finding:
-    """A producer gets such a number when it starts; one more leaves nothing behind."""
+def _check_idempotence(admin: Any, principal: str) -> Finding:
+    """Check that Kafka gives a producer id, as to every producer that starts; this leaves nothing behind."""
     request = InitProducerIdRequest(
         transactional_id=None, transaction_timeout_ms=1000, producer_id=-1, producer_epoch=-1
     )
 
-    def ask() -> int:
+    def request_id() -> int:
         code: int = admin._manager.run(admin._manager.send, request).error_code  # noqa: SLF001 - kafka-python has no other way
         if code in _LOADING:
             raise errors.CoordinatorLoadInProgressError
         return code
 
-    code = _patiently(ask)
+    code = _retry_until_ready(request_id)
     if code == errors.ClusterAuthorizationFailedError.errno:
-        remedy = f"grant {who} IDEMPOTENT_WRITE on the cluster; since Kafka 2.8 WRITE on a topic is enough"
-        return failed("log idempotence", f"{who} may not write idempotently", remedy)
+        remedy = (
+            f"grant {principal} IDEMPOTENT_WRITE on the cluster; since Kafka 2.8 WRITE on a topic is enough"
+        )
+        return failed("log idempotence", f"{principal} may not write idempotently", remedy)
     if code:
         return failed(
             "log idempotence",
             f"Kafka gives no producer id: {errors.for_code(code).__name__}",
             "look at the brokers' logs",
         )
-    return ok("log idempotence", f"{who} may write idempotently")
+    return ok("log idempotence", f"{principal} may write idempotently")
 
 
-def _group(admin: Any, who: str, group: str) -> Finding:
+def _check_group(admin: Any, principal: str, group: str) -> Finding:
     try:
         _probe_group(admin, group)
     except errors.GroupAuthorizationFailedError:
         return failed(
-            "log group", f"{who} may not use the consumer group {group}", f"grant {who} READ on group {group}"
+            "log group",
+            f"{principal} may not use the consumer group {group}",
+            f"grant {principal} READ on group {group}",
         )
-    return ok("log group", f"{who} may use the consumer group {group}")
+    return ok("log group", f"{principal} may use the consumer group {group}")
 
 
 def _probe_group(admin: Any, group: str) -> None:
-    """Takes out a member that was never in it, which needs the same right as to join. Raises KafkaError."""
-    nobody = [MemberToRemove(member_id=f"ingest-check-{uuid.uuid4()}")]
+    """Remove a member that the group never had, which needs the right to join. Raises KafkaError."""
+    stranger = [MemberToRemove(member_id=f"ingest-check-{uuid.uuid4()}")]
 
-    def ask() -> None:
+    def remove() -> None:
         try:
-            admin.remove_group_members(group, nobody)
+            admin.remove_group_members(group, stranger)
         except errors.UnknownMemberIdError:
             return
 
-    _patiently(ask)
+    _retry_until_ready(remove)
 
 
-def _patiently(ask: Callable[[], T]) -> T:
-    """A cluster's first question about groups or producers has it make the topic for them, and is refused meanwhile."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+def _retry_until_ready(request: Callable[[], T]) -> T:
+    """Repeat a request while the cluster makes its topic for groups or producers.
+
+    The first such request makes it do so.
+    """
+    deadline = time.monotonic() + _READY_SECONDS
     while True:
         try:
-            return ask()
+            return request()
         except errors.RetriableError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(_ASK_AGAIN_SECONDS)
+            time.sleep(_RETRY_SECONDS)

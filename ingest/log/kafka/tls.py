@@ -1,4 +1,4 @@
-"""The TLS files of the settings, read here so that an error names the file and the setting."""
+"""The TLS context of the settings, with errors that name the file and the setting."""
 
 import ssl
 from pathlib import Path
@@ -8,20 +8,23 @@ from ingest.log.kafka_settings import KafkaSettings
 
 
 def tls_context(settings: KafkaSettings) -> ssl.SSLContext | None:
-    """None where `security_protocol` has no TLS. Raises LogDenied: a file may be in the middle of its renewal."""
+    """Return the TLS context; None when `security_protocol` has no TLS.
+
+    Raises LogDenied for files that cannot be used, which may be in the middle of a renewal.
+    """
     if settings.security_protocol not in {"SSL", "SASL_SSL"}:
         return None
     if settings.ssl_keyfile and not settings.ssl_certfile:
         raise LogDenied("kafka.ssl_keyfile is set without kafka.ssl_certfile: set both, or neither")
     for setting in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-        _read(setting, getattr(settings, setting))
-    context = _trusting(settings.ssl_cafile)
+        _require_readable(setting, getattr(settings, setting))
+    context = _create_context(settings.ssl_cafile)
     if settings.ssl_certfile:
-        _identify(context, settings.ssl_certfile, settings.ssl_keyfile)
+        _load_certificate(context, settings.ssl_certfile, settings.ssl_keyfile)
     return context
 
 
-def _read(setting: str, file: str | None) -> None:
+def _require_readable(setting: str, file: str | None) -> None:
     try:
         if file is not None:
             Path(file).read_bytes()
@@ -29,7 +32,7 @@ def _read(setting: str, file: str | None) -> None:
         raise LogDenied(f"kafka.{setting} {file} cannot be read: {error.strerror}") from None
 
 
-def _trusting(cafile: str | None) -> ssl.SSLContext:
+def _create_context(cafile: str | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=cafile)
     except ssl.SSLError:
@@ -38,20 +41,20 @@ def _trusting(cafile: str | None) -> ssl.SSLContext:
     return context
 
 
-def _identify(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
+def _load_certificate(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
     key = f"kafka.ssl_keyfile {keyfile}" if keyfile else f"the key in kafka.ssl_certfile {certfile}"
-    asked = False
+    is_encrypted = False
 
     def no_passphrase() -> bytes:
-        """OpenSSL would ask on the terminal, and wait for ever."""
-        nonlocal asked
-        asked = True
+        """Return an empty passphrase: OpenSSL would otherwise ask on the terminal and wait for ever."""
+        nonlocal is_encrypted
+        is_encrypted = True
         return b""
 
     try:
         context.load_cert_chain(certfile, keyfile, no_passphrase)
     except ssl.SSLError as error:
-        if asked:
+        if is_encrypted:
             raise LogDenied(
                 f"{key} is encrypted: give one without a pass phrase, readable by this user alone"
             ) from None

@@ -1,8 +1,9 @@
-"""Tells whether the main file was written over from outside: by a copy of another time, while its -wal is in use.
+"""Detection of a main file that was written over by a copy of another time while its -wal is in use.
 
-SQLite does not notice that, and the file's inode stays the same. Every transaction of ours raises `user_version`, which is on the first page.
-So the -wal tells which versions the main file may have: what a checkpoint copied into it, or what it had when the -wal began, and nothing newer
-than SQLite shows. Formats: https://www.sqlite.org/fileformat2.html#the_database_header and https://www.sqlite.org/walformat.html
+SQLite does not notice that, and the file keeps its inode. Every transaction of this project raises
+`user_version`, which is on the first page. So the -wal tells which versions the main file may have: the one
+that a checkpoint copied into it, or the one it had when the -wal began, and nothing newer than SQLite shows.
+Formats: https://www.sqlite.org/fileformat2.html#the_database_header and https://www.sqlite.org/walformat.html
 """
 
 import os
@@ -13,14 +14,12 @@ from pathlib import Path
 
 _HEADER = struct.Struct(">16x H 10x I 28x i")  # of the main file: page size, pages, user_version
 _INDEX_BYTES = 136  # of the -shm: all that is not a table of pages
-_INDEX = struct.Struct(
-    "=14x H I 12x 8s 56x I"
-)  # page size, frames, the -wal's salts, frames in the main file
+_INDEX = struct.Struct("=14x H I 12x 8s 56x I")  # page size, frames, salts of the -wal, frames copied
 _WAL_HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
 _SALTS = slice(16, 24)  # in the -wal's header
 _VERSION_AT = 60  # on the first page
-_LOOKS = 10
+_MAX_LOOKS = 10
 
 
 def beside(path: Path, kind: str) -> Path:
@@ -40,7 +39,7 @@ def raise_version(connection: sqlite3.Connection) -> None:
 
 
 def _signed(number: int) -> int:
-    """As SQLite keeps versions, which start anew after the highest: in 32 bits."""
+    """Return a version as SQLite stores it, in 32 bits with overflow."""
     return (number + 2**31) % 2**32 - 2**31
 
 
@@ -49,64 +48,68 @@ def _at_least(version: int, other: int) -> bool:
 
 
 @dataclass(slots=True)
-class _Known:
-    """What was read from a -wal, which does not change while its salts are the same."""
+class _WalVersions:
+    """Versions that were read from a -wal, which do not change while its salts are the same."""
 
     salts: bytes = b""
-    looked_at: int = 0  # frames
-    first: int | None = None  # the version that the first of them with a first page has
-    copied: tuple[int, int | None] = (0, None)  # frames in the main file, and the version that they have
+    frames_read: int = 0
+    first: int | None = None  # the version of the first frame that has a first page
+    copied: tuple[int, int | None] = (0, None)  # frames in the main file, and their version
 
 
 @dataclass(slots=True)
 class RawFiles:
     """The three files of a log, read without SQLite.
 
-    To close any of them drops all locks of this process on it (POSIX), so they are closed only when nobody in this process has the log open.
+    Closing any of them drops all locks of this process on it (POSIX), so they are closed only when nobody in
+    this process has the log open.
     """
 
     main: int | None
     wal: int | None
     shm: int | None
-    _known: _Known = field(default_factory=_Known)
+    _versions: _WalVersions = field(default_factory=_WalVersions)
 
     @classmethod
     def at(cls, path: Path) -> "RawFiles":
-        """Open what there is. Raises OSError for what is there and cannot be read."""
-        return cls(_opened(path), _opened(beside(path, "wal")), _opened(beside(path, "shm")))
+        """Open the files that exist. Raises OSError when one cannot be read."""
+        return cls(_open(path), _open(beside(path, "wal")), _open(beside(path, "shm")))
 
     def inodes(self) -> list[tuple[int, int] | None]:
-        """Return device and number of each, None of those that are not there."""
-        files = [fd if fd is None else os.fstat(fd) for fd in (self.main, self.wal, self.shm)]
-        return [file if file is None else (file.st_dev, file.st_ino) for file in files]
+        """Return device and inode of each file; None for one that is not there."""
+        statuses = [fd if fd is None else os.fstat(fd) for fd in (self.main, self.wal, self.shm)]
+        return [status if status is None else (status.st_dev, status.st_ino) for status in statuses]
 
     def close(self) -> None:
-        """Close them all."""
+        """Close the files."""
         for fd in (self.main, self.wal, self.shm):
             if fd is not None:
                 os.close(fd)
 
     def is_overwritten(self, connection: sqlite3.Connection) -> bool:
-        """Whether the main file is of another time than the -wal. Raises sqlite3.Error, OSError.
+        """Return whether the main file is of another time than the -wal. Raises sqlite3.Error, OSError.
 
-        Others go on meanwhile, so a look counts only where the -shm stayed the same, and two must agree on trouble.
+        Other processes go on meanwhile. So a look counts only if the -shm stayed the same, and two looks must
+        agree on a difference.
         """
         if self.main is None or self.wal is None or self.shm is None:
             return False
-        suspicious = 0
-        for _ in range(_LOOKS):
+        differences = 0
+        for _ in range(_MAX_LOOKS):
             index = os.pread(self.shm, _INDEX_BYTES, 0)
-            fits = len(index) < _INDEX_BYTES or self._fits(connection, index)
-            if fits:
+            if len(index) < _INDEX_BYTES or self._fits(connection, index):
                 return False
             if index == os.pread(self.shm, _INDEX_BYTES, 0):
-                suspicious += 1
-            if suspicious > 1:
+                differences += 1
+            if differences > 1:
                 return True
         return False
 
     def is_whole(self) -> bool:
-        """Whether the main file has all pages that its header counts: false while a copy is being written. Raises OSError."""
+        """Return whether the main file has all pages that its header counts, unlike while a copy is written.
+
+        Raises OSError.
+        """
         if self.main is None or (header := self._main_header()) is None:
             return False
         page, pages, _ = header
@@ -124,37 +127,37 @@ class RawFiles:
         return _at_least(newest, header[2]) and (oldest is None or _at_least(header[2], oldest))
 
     def _main_header(self) -> tuple[int, int, int] | None:
-        """Page size, pages and version; None of a file that has no header."""
+        """Return page size, pages and version; None for a file without a header."""
         data = b"" if self.main is None else os.pread(self.main, _HEADER.size, 0)
         return None if len(data) < _HEADER.size else _HEADER.unpack(data)
 
     def _oldest(self, page: int, frames: int, salts: bytes, copied: int) -> int | None:
-        """Return the lowest version that the main file may have; None where the -wal does not tell."""
+        """Return the lowest version that the main file may have; None when the -wal does not tell."""
         if self.wal is None or not frames or os.pread(self.wal, _WAL_HEADER_BYTES, 0)[_SALTS] != salts:
             return None
-        if self._known.salts != salts:
-            self._known = _Known(salts)
-        known = self._known
-        if known.first is None:
-            known.first = _first_version(self.wal, page, range(known.looked_at, frames))
-            known.looked_at = frames
-        if copied != known.copied[0]:
-            known.copied = copied, _first_version(self.wal, page, range(copied - 1, -1, -1))
-        if known.copied[1] is not None:
-            return known.copied[1]
-        return None if known.first is None else _signed(known.first - 1)
+        if self._versions.salts != salts:
+            self._versions = _WalVersions(salts)
+        versions = self._versions
+        if versions.first is None:
+            versions.first = _first_version(self.wal, page, range(versions.frames_read, frames))
+            versions.frames_read = frames
+        if copied != versions.copied[0]:
+            versions.copied = copied, _first_version(self.wal, page, range(copied - 1, -1, -1))
+        if versions.copied[1] is not None:
+            return versions.copied[1]
+        return None if versions.first is None else _signed(versions.first - 1)
 
 
 def _first_version(wal: int, page: int, frames: range) -> int | None:
-    """Return that of the first of these frames that has a first page."""
+    """Return the version of the first of these frames that has a first page."""
     for frame in frames:
-        at = _WAL_HEADER_BYTES + frame * (_FRAME_HEADER_BYTES + page)
-        if int.from_bytes(os.pread(wal, 4, at)) == 1:
-            return int.from_bytes(os.pread(wal, 4, at + _FRAME_HEADER_BYTES + _VERSION_AT), signed=True)
+        start = _WAL_HEADER_BYTES + frame * (_FRAME_HEADER_BYTES + page)
+        if int.from_bytes(os.pread(wal, 4, start)) == 1:
+            return int.from_bytes(os.pread(wal, 4, start + _FRAME_HEADER_BYTES + _VERSION_AT), signed=True)
     return None
 
 
-def _opened(path: Path) -> int | None:
+def _open(path: Path) -> int | None:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Appends to the embedded log."""
+"""A producer of the embedded log."""
 
 import json
 import queue
@@ -14,26 +14,26 @@ import structlog
 
 from ingest.errors import LogUnavailable
 from ingest.log import Record
-from ingest.log.sqlite.file import LogFile, unavailable
+from ingest.log.sqlite.file import LogFile, next_offsets, unavailable
 
 log = structlog.get_logger()
 
-_MOST_IN_ONE_TRANSACTION = 1000
-_LOOK_SECONDS = 0.5  # how soon an idle producer lets go of a file that is no longer there
+_MAX_APPENDS = 1000
+_IDLE_SECONDS = 0.5  # after which an idle producer closes a file that was replaced
 
 Append = tuple[str, Sequence[Record], "Future[None]"]
 
 
 class SqliteProducer:
-    """One writer thread that commits everything waiting in one transaction: as durable as one at a time, far faster."""
+    """A producer whose thread commits all waiting appends in one transaction, for speed."""
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
-        """`limit` bounds the file's size in bytes: appends fail where it would grow beyond."""
+        """`limit` is the maximum size of the file in bytes, beyond which appends fail."""
         self._path = path
         self._waiting: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
         self._closed, self._closing = False, threading.Lock()
-        self._after_last: dict[str, int] = {}  # by topic, the offset after what was appended here
-        self._after_last_of = 0  # which opening of the file these are offsets of
+        self._after_last: dict[str, int] = {}  # by topic, the offset after the last record appended here
+        self._after_last_of = 0  # the number of the opening of the file in which these offsets were taken
         with unavailable(path):
             self._file = LogFile(path, limit)
         self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
@@ -41,7 +41,8 @@ class SqliteProducer:
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
         future: Future[None] = Future()
-        future.set_running_or_notify_cancel()  # a caller that gives up waiting cannot cancel what may already be written
+        # A caller that gives up waiting cannot cancel what may already be written.
+        future.set_running_or_notify_cancel()
         with self._closing:
             if self._closed:
                 future.set_exception(
@@ -61,11 +62,11 @@ class SqliteProducer:
 
     def _write(self) -> None:
         while (first := self._next()) is not None:
-            appends = [first, *self._others()]
+            appends = [first, *self._waiting_appends()]
             try:
                 with unavailable(self._path):
                     self._commit(appends)
-            except Exception as error:  # noqa: BLE001  whatever it is, callers must hear of it and this thread must live
+            except Exception as error:  # noqa: BLE001  callers must get any error, and this thread must go on
                 failure = (
                     error
                     if isinstance(error, LogUnavailable)
@@ -80,18 +81,21 @@ class SqliteProducer:
     def _next(self) -> Append | None:
         while True:
             try:
-                return self._waiting.get(timeout=_LOOK_SECONDS)
+                return self._waiting.get(timeout=_IDLE_SECONDS)
             except queue.Empty:
-                with suppress(sqlite3.Error, OSError):  # the next append says so
-                    self._file.let_go()
+                with suppress(sqlite3.Error, OSError):  # the next append fails for the same reason
+                    self._file.close_if_replaced()
 
     def _commit(self, appends: Sequence[Append]) -> None:
-        """Raises sqlite3.Error, OSError; then nothing of it is known to be durable."""
+        """Commit appends in one transaction.
+
+        Raises sqlite3.Error, OSError; then none of them is certain to be durable.
+        """
         after_last: dict[str, int] = {}
         try:
             with self._file.transaction() as connection:
                 if self._file.opened != self._after_last_of:
-                    self._tell_gone(connection)
+                    self._log_missing(connection)
                     self._after_last, self._after_last_of = {}, self._file.opened
                 for topic, records, _ in appends:
                     after_last[topic] = _insert(connection, topic, records, self._after_last.get(topic, 0))
@@ -100,49 +104,54 @@ class SqliteProducer:
             raise
         self._after_last |= after_last
 
-    def _tell_gone(self, connection: sqlite3.Connection) -> None:
-        """Log what was appended here and is not in the file that is there now. Raises sqlite3.Error."""
-        written = dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
+    def _log_missing(self, connection: sqlite3.Connection) -> None:
+        """Log how many records that were appended here the file lacks now. Raises sqlite3.Error."""
+        written = next_offsets(connection)
         for topic, offset in self._after_last.items():
-            if (gone := offset - written.get(topic, 0)) > 0:
+            if (missing := offset - written.get(topic, 0)) > 0:
                 log.error(
                     "log.records_gone",
                     topic=topic,
-                    records=gone,
-                    why=f"{self._path} is an older copy, or another file; what was acknowledged and not loaded before that"
+                    records=missing,
+                    why=f"{self._path} is an older copy, or another file; what was acknowledged and not"
+                    " loaded before that"
                     " is found by `ingest reconcile`",
                 )
 
-    def _others(self) -> Iterator[Append]:
-        for _ in range(_MOST_IN_ONE_TRANSACTION):
+    def _waiting_appends(self) -> Iterator[Append]:
+        for _ in range(_MAX_APPENDS):
             try:
                 append = self._waiting.get_nowait()
             except queue.Empty:
                 return
             if append is None:
-                self._waiting.put(None)  # seen too early: leave it for the loop
+                self._waiting.put(None)  # the end comes after these: leave it for the loop
                 return
             yield append
 
 
 class _OlderCopy(sqlite3.OperationalError):
-    """A copy was put over the file, which has no longer what was appended to it."""
+    """The file was replaced by an older copy, which lacks what was appended before."""
 
 
 def _insert(connection: sqlite3.Connection, topic: str, records: Sequence[Record], at_least: int) -> int:
-    """Return the offset after them. Raises sqlite3.Error, of it _OlderCopy where theirs would be less than `at_least`."""
-    last: int = connection.execute(
-        "INSERT INTO topics VALUES (?, ?) ON CONFLICT DO UPDATE SET next_offset = next_offset + excluded.next_offset RETURNING next_offset",
+    """Insert records, and return the offset after them.
+
+    Raises _OlderCopy when their offsets would be less than `at_least`, and other errors of sqlite3.
+    """
+    after_last: int = connection.execute(
+        "INSERT INTO topics VALUES (?, ?) ON CONFLICT DO UPDATE SET next_offset = next_offset +"
+        " excluded.next_offset RETURNING next_offset",
         (topic, len(records)),
     ).fetchone()[0]
-    if last - len(records) < at_least:
+    if after_last - len(records) < at_least:
         raise _OlderCopy(f"it is an older copy: it no longer has what was appended to {topic} before")
     now = time.time()
     connection.executemany(
         "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
         [
             (topic, offset, record.key, record.value, json.dumps(dict(record.headers)), now)
-            for offset, record in enumerate(records, start=last - len(records))
+            for offset, record in enumerate(records, start=after_last - len(records))
         ],
     )
-    return last
+    return after_last

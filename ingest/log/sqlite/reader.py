@@ -1,4 +1,4 @@
-"""Reads the embedded log from some instant on, for no group."""
+"""A reader of the embedded log, from some instant on and without a group."""
 
 import heapq
 from collections.abc import Iterator, Sequence
@@ -9,15 +9,20 @@ from ingest.errors import LogUnavailable
 from ingest.log import Partition, StoredRecord
 from ingest.log.sqlite.file import read_only, read_records, unavailable
 
-_AT_A_TIME = 100  # of each topic
-_BYTES_AT_A_TIME = 1024 * 1024
+_FETCH_RECORDS = 100  # of each topic
+_FETCH_BYTES = 1024 * 1024
 
 
 class SqliteReader:
-    """Looks on while others append, consume and delete: what is deleted before its turn is left out."""
+    """Reads while others append, consume and delete. Records deleted meanwhile are left out."""
 
     def __init__(self, path: Path, topics: Sequence[str], since: datetime | None) -> None:
-        """From the first record of each topic that was appended then or later; without `since`, from the first there is. Raises LogUnavailable."""
+        """Begin with the first record of each topic that was appended at `since` or later.
+
+        Without `since`, begin with the first record.
+
+        Raises LogUnavailable.
+        """
         self._path = path
         if not path.exists():
             raise LogUnavailable(
@@ -25,7 +30,11 @@ class SqliteReader:
             )
         with unavailable(path):
             self._connection = read_only(path)
-            self._oldest = [at for topic in topics if (at := self._first(topic)) is not None]
+            oldest = (
+                self._value("SELECT appended_at FROM records WHERE topic = ? ORDER BY offset LIMIT 1", topic)
+                for topic in topics
+            )
+            self._oldest = [appended_at for appended_at in oldest if appended_at is not None]
             self._firsts = {
                 topic: self._value("SELECT MIN(offset) FROM records WHERE topic = ?", topic)
                 for topic in topics
@@ -35,31 +44,28 @@ class SqliteReader:
     def total(self) -> int:
         return sum(map(len, self._spans.values()))
 
-    def begins(self) -> datetime | None:
+    def begins_at(self) -> datetime | None:
         return datetime.fromtimestamp(min(self._oldest), UTC) if self._oldest else None
 
-    def first(self, partition: Partition) -> int:
+    def first_offset(self, partition: Partition) -> int:
         return int(self._firsts.get(partition.topic) or 0)
 
     def records(self) -> Iterator[StoredRecord]:
         return heapq.merge(
-            *(self._of(topic, span) for topic, span in self._spans.items()),
+            *(self._records_of(topic, span) for topic, span in self._spans.items()),
             key=lambda stored: stored.timestamp,
         )
 
     def close(self) -> None:
         self._connection.close()
 
-    def _of(self, topic: str, span: range) -> Iterator[StoredRecord]:
+    def _records_of(self, topic: str, span: range) -> Iterator[StoredRecord]:
         while span:
             with unavailable(self._path):
                 self._connection.check()
-                found = read_records(self._connection, topic, span, _AT_A_TIME, _BYTES_AT_A_TIME)
-            yield from found
-            span = range(found[-1].offset + 1 if found else span.stop, span.stop)
-
-    def _first(self, topic: str) -> float | None:
-        return self._value("SELECT appended_at FROM records WHERE topic = ? ORDER BY offset LIMIT 1", topic)
+                records = read_records(self._connection, topic, span, _FETCH_RECORDS, _FETCH_BYTES)
+            yield from records
+            span = range(records[-1].offset + 1 if records else span.stop, span.stop)
 
     def _span(self, topic: str, since: float) -> range:
         first = self._value(

@@ -1,0 +1,161 @@
+"""The log as a thing that one opens: `SqliteLog`, embedded in one file, or `KafkaLog`.
+
+Neither imports its implementation before it is used: a command with the embedded log starts without a Kafka
+client.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from ingest.errors import LogUnavailable
+from ingest.finding import Finding, failure, ok
+from ingest.log import Backlog, Consumer, Producer, Reader
+from ingest.log.kafka_settings import KafkaSettings
+
+_SQLITE = "sqlite:///"
+_KAFKA = "kafka://"
+
+
+class Log(Protocol):
+    """One log, with its topics and the group that consumes them. Making it opens nothing."""
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the embedded log; None for Kafka, where receivers keep a spool."""
+
+    def producer(self) -> Producer:
+        """Open a producer. Raises LogUnavailable."""
+
+    def consumer(self) -> Consumer:
+        """Join the group. Raises LogUnavailable."""
+
+    def reader(self, since: datetime | None, topics: Sequence[str] = ()) -> Reader:
+        """Open a reader of these topics, or of all.
+
+        It begins with what was appended at `since` or later, or with the oldest record.
+
+        Raises LogUnavailable.
+        """
+
+    def backlog(self) -> list[Backlog]:
+        """Return the position of the group in each partition, without joining it. Raises LogUnavailable."""
+
+    def check(self) -> list[Finding]:
+        """Check for `ingest check` that everything works which the commands need of the log."""
+
+    def probe_append(self) -> None:
+        """Raise LogUnavailable when the log would take no record now; leave nothing in it."""
+
+    def probe_read(self) -> None:
+        """Raise LogUnavailable when the group could not read records, or not commit them."""
+
+
+class SqliteLog:
+    """The embedded log."""
+
+    def __init__(self, path: Path, topics: Sequence[str], group: str, retention: timedelta) -> None:
+        self._path, self._topics, self._group, self._retention = path, topics, group, retention
+
+    @property
+    def file(self) -> Path:
+        return self._path
+
+    def producer(self) -> Producer:
+        from ingest.log.sqlite import SqliteProducer
+
+        return SqliteProducer(self._path)
+
+    def consumer(self) -> Consumer:
+        from ingest.log.sqlite import SqliteConsumer
+
+        return SqliteConsumer(self._path, self._group, self._topics, self._retention)
+
+    def reader(self, since: datetime | None, topics: Sequence[str] = ()) -> Reader:
+        from ingest.log.sqlite import SqliteReader
+
+        return SqliteReader(self._path, topics or self._topics, since)
+
+    def backlog(self) -> list[Backlog]:
+        from ingest.log import sqlite
+
+        return sqlite.backlog(self._path, self._group, self._topics)
+
+    def check(self) -> list[Finding]:
+        try:
+            self.probe_append()
+        except LogUnavailable as error:
+            return [failure("log", error)]
+        if self._path.exists():
+            return [ok("log", f"{self._path} can be written to")]
+        return [ok("log", f"{self._path} will be created at the first start")]
+
+    def probe_append(self) -> None:
+        from ingest.log.sqlite.probe import try_append
+
+        try_append(self._path)
+
+    def probe_read(self) -> None:
+        self.probe_append()  # committing writes to the same file
+
+
+class KafkaLog:
+    """A log on Kafka brokers, each named `host:port`."""
+
+    def __init__(
+        self, servers: list[str], settings: KafkaSettings, topics: Sequence[str], group: str
+    ) -> None:
+        self.servers = servers
+        self._settings, self._topics, self._group = settings, topics, group
+
+    @property
+    def file(self) -> None:
+        return None
+
+    def producer(self) -> Producer:
+        from ingest.log.kafka import KafkaLogProducer
+
+        return KafkaLogProducer(self.servers, self._settings, self._topics)
+
+    def consumer(self) -> Consumer:
+        from ingest.log.kafka import KafkaLogConsumer
+
+        return KafkaLogConsumer(self.servers, self._settings, self._group, self._topics)
+
+    def reader(self, since: datetime | None, topics: Sequence[str] = ()) -> Reader:
+        from ingest.log.kafka import KafkaLogReader
+
+        return KafkaLogReader(self.servers, self._settings, topics or self._topics, since)
+
+    def backlog(self) -> list[Backlog]:
+        from ingest.log import kafka
+
+        return kafka.backlog(self.servers, self._settings, self._group, self._topics)
+
+    def check(self) -> list[Finding]:
+        from ingest.log.kafka import rights
+
+        return rights.check_rights(self.servers, self._settings, self._group, self._topics)
+
+    def probe_append(self) -> None:
+        from ingest.log.kafka import rights
+
+        rights.require_write(self.servers, self._settings, self._topics)
+
+    def probe_read(self) -> None:
+        from ingest.log.kafka import rights
+
+        rights.require_read(self.servers, self._settings, self._group, self._topics)
+
+
+def build_log(
+    url: str, kafka: KafkaSettings, topics: Sequence[str], *, group: str, retention: timedelta
+) -> SqliteLog | KafkaLog:
+    """Return the log that a URL names: `sqlite:///data/log.db`, or `kafka://host:9092,host2:9092`.
+
+    `retention` is how long the embedded log keeps records that every group has committed.
+    """
+    if url.startswith(_SQLITE):
+        return SqliteLog(Path(url.removeprefix(_SQLITE)), topics, group, retention)
+    return KafkaLog(url.removeprefix(_KAFKA).split(","), kafka, topics, group)
