@@ -1,4 +1,4 @@
-"""`webhooks test`: is a delivery taken, and does it reach the warehouse?"""
+"""`webhooks test`: a delivery of our own, followed to the warehouse."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -6,47 +6,47 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingest.cli.options import AsJson, Config, complete_account, settings_of
-from ingest.cli.output import print_json, print_line
-from ingest.cli.waits import showing_waits
+from ingest.cli.options import AsJson, Config, complete_account, read_settings
+from ingest.cli.output import print_json, print_line, show_waits
 from ingest.event import Event
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyAccount
 
 if TYPE_CHECKING:
-    from ingest.cli.doctor import Step
+    from ingest.cli.delivery_trace import Step
 
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until a consumer has loaded it.")]
 
 
-@showing_waits()
+@show_waits()
 def trial(
     name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
     wait: Wait = 60.0,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Send a harmless signed delivery to the account's public URL and follow it to the warehouse; say where it stops, and why.
+    """Send a harmless signed delivery to the account's public URL, and say where it stops, and why.
 
-    Nothing is asked of the vendor, and no booking is made: the delivery is a row of booking_events of type <vendor>.ingest.test.
+    It is followed to the warehouse. Nothing is asked of the vendor, and no booking is made: the delivery is a
+    row of booking_events of type <vendor>.ingest.test.
 
-    Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something cannot be reached, or does not run.
+    Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something
+    cannot be reached, or does not run.
 
     Examples:
         ingest webhooks test sales
         ingest webhooks test sales --json
     """
-    from ingest.cli.doctor import Doctor
-    from ingest.vendors.trial import trial_delivery
+    from ingest.cli.delivery_trace import DeliveryTrace
 
-    settings = settings_of(config)
+    settings = read_settings(config)
     configure_logging("webhooks")
     (account,) = settings.choose_accounts([name])
-    doctor = Doctor(settings, account, trial_delivery(account), partial(_has_event, settings), wait)
-    steps = list(_shown(doctor.steps(), quiet=as_json))
+    trace = DeliveryTrace(settings, account, account.test_delivery(), partial(_has_event, settings), wait)
+    steps = list(_shown(trace.steps(), quiet=as_json))
     if as_json:
-        print_json(_report(account, doctor.event, steps))
+        print_json(_report(account, trace.event, steps))
     raise typer.Exit(_code(steps))
 
 

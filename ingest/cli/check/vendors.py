@@ -1,13 +1,13 @@
-"""What the vendors say: whether they take the REST credentials, and which webhook subscriptions they have."""
+"""Checks at the vendors: REST credentials and webhook subscriptions."""
 
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingest.cli.webhooks_view import arrived, has_api
+from ingest.cli.webhooks_view import describe_arrivals, has_api
 from ingest.finding import Finding, State, ok, warning
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 
@@ -18,29 +18,30 @@ _SECONDS = 10.0
 
 
 def check_rest(settings: Settings, account: AnyAccount) -> list[Finding]:
-    """One request with the credential. An account may do without; then what its vendor fails to deliver is never found."""
+    """Try the REST credential with one request.
+
+    An account may have none; then missed webhooks are never found.
+    """
     name = f"REST {account.name}"
     if not account.settings.can_read():
+        left_out = "reconcile and sync leave this account out, and missed webhooks are not found"
+        if account.rest_class is None:
+            return [Finding(name, State.SKIPPED, f"{account.settings.without_rest()}: {left_out}")]
         needed = account.settings.rest_needs()
-        without = f"not configured: reconcile and sync leave this account out, and missed webhooks are not found; to change that, set its {needed}"
-        return [Finding(name, State.SKIPPED, without)]
-    from ingest.vendors.rest import load_rest
-
-    rest = load_rest(account.vendor)(
-        account, Path(settings.reconcile.state_dir), Patience(failing=_SECONDS, busy=_SECONDS)
-    )
+        return [Finding(name, State.SKIPPED, f"not configured: {left_out}; to change that, set its {needed}")]
+    rest = account.rest(Path(settings.reconcile.state_dir), RetryBudget(failing=_SECONDS, busy=_SECONDS))
     rest.ping()
     _require_own_key(settings, rest)
-    only = (
+    sync_only = (
         ""
         if account.settings.can_reconcile()
         else ", for sync only: reconcile leaves this account out, and missed webhooks are not found"
     )
-    return [ok(name, f"{account.vendor} takes the credentials{only}")]
+    return [ok(name, f"{account.vendor} takes the credentials{sync_only}")]
 
 
 def _require_own_key(settings: Settings, rest: "AnyRest") -> None:
-    """Raise ConfigurationError where the vendor tells that the key is another account's than the one that reconciliation has used."""
+    """Raise ConfigurationError where the key is not of the account that reconciliation has used."""
     from receivers.reconcile.checkpoint import Checkpoint
     from receivers.reconcile.ownership import require_same_owner
 
@@ -51,23 +52,20 @@ def _require_own_key(settings: Settings, rest: "AnyRest") -> None:
 
 
 def check_webhooks(settings: Settings, account: AnyAccount) -> list[Finding]:
-    """What `webhooks plan` would change; what arrived, where the vendor cannot be asked."""
+    """Find what `webhooks plan` would change, or what has arrived where the vendor cannot be asked."""
     name = f"webhooks {account.name}"
     if not has_api(account) or not account.settings.can_read():
         return [_by_hand(name, settings, account)]
-    from ingest.cli.webhooks import heard_from
-    from receivers.subscriptions.check import check_url, open_registrar
+    from receivers.subscriptions.check import check_url, open_manager
 
     check_url(account)
     hasty = settings.reconcile.model_copy(update={"patience": timedelta(seconds=_SECONDS)})
-    registrar = open_registrar(
-        settings.model_copy(update={"reconcile": hasty}), account, heard_from(settings)
-    )
+    manager = open_manager(settings.model_copy(update={"reconcile": hasty}), account)
     try:
-        steps = registrar.look()
+        steps = manager.plan()
     finally:
-        registrar.close()
-    changes = Counter(step.kind.value.replace("_", " ") for step in steps if step.is_change)
+        manager.close()
+    changes = Counter(step.action.value.replace("_", " ") for step in steps if step.is_change)
     if not changes:
         return [ok(name, f"{account.vendor} has the subscriptions that the settings want")]
     differences = ", ".join(f"{count} to {kind}" for kind, count in changes.items())
@@ -81,5 +79,5 @@ def check_webhooks(settings: Settings, account: AnyAccount) -> list[Finding]:
 
 
 def _by_hand(name: str, settings: Settings, account: AnyAccount) -> Finding:
-    said = arrived(settings, account)
+    said = describe_arrivals(settings, account)
     return ok(name, said) if said.startswith("arrived") else warning(name, said)
