@@ -161,7 +161,7 @@ def check_clock(settings: Settings) -> list[Finding]:
 
 
 def _api_address(account: AnyAccount) -> str:
-    """Without opening its REST side, which a wrong credential would prevent."""
+    """Return the address of an account's REST side, also where its credential is wrong."""
     from ingest.vendors.rest import load_rest
 
     side: Any = load_rest(account.vendor)
