@@ -93,7 +93,7 @@ def sign(account: str, query: str, body: bytes, message_id: str, secret: str = S
     """Return the headers with which the account's vendor would send this body."""
     built = build_account(account)
     known: Mapping[str, Any] = {
-        "account": built.settings,
+        "settings": built.settings,
         "secret": secret,
         "url": f"{built.webhook_url}?{query}" if query else built.webhook_url,
         "body": body,
