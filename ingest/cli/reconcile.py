@@ -29,9 +29,8 @@ from ingest.waits import announcing
 
 if TYPE_CHECKING:
     from ingest.readiness import Probe
-    from receivers.reconcile.account import Follow
     from receivers.reconcile.report import Counts, Report
-    from receivers.reconcile.run import Reconciler
+    from receivers.reconcile.run import Follow, Reconciler
 
 log = structlog.get_logger()
 
@@ -106,8 +105,7 @@ def reconcile(
         ingest reconcile --since 2026-11-01 --account sales --json
         ingest reconcile --account sales --confirm-key --dry-run
     """
-    from receivers.reconcile.account import Wanted
-    from receivers.reconcile.run import readable
+    from receivers.reconcile.run import choose_accounts
 
     settings = receive_settings(config, with_settings)
     configure_logging("reconcile")
@@ -125,17 +123,15 @@ def reconcile(
             "--confirm-key needs --account: name the account whose key you have looked at"
         )
     now = datetime.now(UTC)
-    wanted = Wanted(
-        *parse_span(since, until, now, now - settings.reconcile.lookback), dry_run, confirm_key=confirm_key
-    )
-    accounts = readable(settings, account or [])
+    start, end = parse_span(since, until, now, now - settings.reconcile.lookback)
+    accounts = choose_accounts(settings, account or [])
     try:
         with (
             show_waits(),
             _show_progress(quiet=as_json) as on_progress,
             _open_reconciler(settings, on_progress, dry_run=dry_run) as reconciler,
         ):
-            reports = reconciler.run(accounts, wanted)
+            reports = reconciler.run(accounts, start, end, confirm_key=confirm_key)
     except KeyboardInterrupt:
         raise Stopped(
             "stopped: what was appended will be loaded; run it again with the same --since and "
@@ -148,23 +144,22 @@ def reconcile(
 
 def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     from ingest.admin import serve_admin
-    from ingest.cli.webhooks import heard_from
-    from receivers.reconcile.run import readable
-    from receivers.schedule import Watch
+    from receivers.reconcile.run import choose_accounts
+    from receivers.schedule import Schedule
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    readable(settings, accounts)  # raises ConfigurationError where there is none
+    choose_accounts(settings, accounts)  # raises ConfigurationError where there is none
     live = LiveSettings(load_settings, watched_paths(), first=settings)
     serve_admin(settings.reconcile, "reconcile", {**_probes(settings), "settings": live.findings})
     with (
         announcing(lambda line: log.info("reconcile.waiting", why=line)),
         _open_reconciler(settings, lambda *_: None, stop=stop) as reconciler,
     ):
-        watch = Watch(settings, live.current, accounts, reconciler, heard_from(settings))
-        # In a thread that a stop may cut off, which loses nothing: a vendor may have it wait for minutes.
-        worker = threading.Thread(target=watch.run, args=(stop,), name="watch", daemon=True)
+        schedule = Schedule(settings, live.current, accounts, reconciler)
+        # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
+        worker = threading.Thread(target=schedule.run, args=(stop,), name="watch", daemon=True)
         worker.start()
         while worker.is_alive() and not stop.wait(_POLL_SECONDS):
             pass
@@ -179,12 +174,12 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
     A vendor's own trouble is in the metrics instead.
     """
     from ingest.log_probes import AppendProbe, probe_loaded
-    from ingest.warehouse.reach import reach
+    from ingest.warehouse.reach import check_reachable
 
     return {
         "log": AppendProbe(settings),
         "undone": lambda: probe_loaded(settings.build_log(), settings.reconcile.undone_limit),
-        "warehouse": lambda: reach(settings.warehouse),
+        "warehouse": lambda: check_reachable(settings.warehouse),
         "state_dir": lambda: require_writable(Path(settings.reconcile.state_dir), "reconcile.state_dir"),
     }
 
@@ -193,11 +188,11 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
 def _open_reconciler(
     settings: Settings, on_progress: "Follow", *, dry_run: bool = False, stop: threading.Event | None = None
 ) -> "Iterator[Reconciler]":
-    from ingest.warehouse.bookings import StoredBookings
+    from ingest.warehouse.bookings import BookingsTable
     from receivers.reconcile.run import Reconciler
 
     with nullcontext() if dry_run else closing(settings.build_log().producer()) as producer:
-        yield Reconciler(settings, StoredBookings(settings), producer, on_progress, stop or threading.Event())
+        yield Reconciler(settings, BookingsTable(settings), producer, on_progress, stop or threading.Event())
 
 
 def _exit_code(report: "Report") -> int:

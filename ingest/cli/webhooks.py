@@ -1,34 +1,31 @@
 """`webhooks`: which URLs the vendors have, which the settings want, and making the two the same."""
 
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import partial
-from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ingest.cli import webhooks_trial
-from ingest.cli import webhooks_view as shown
+from ingest.cli import webhooks_view as view
 from ingest.cli.exit_codes import ExitCode
 from ingest.cli.options import AsJson, Config, complete_account, read_settings
 from ingest.cli.output import confirm, print_line, show_waits
-from ingest.errors import ConfigurationError
+from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyAccount
 from ingest.waits import announce
 
 if TYPE_CHECKING:
-    from receivers.subscriptions.apply import Registrar
-    from receivers.subscriptions.check import HeardFrom
-    from receivers.subscriptions.plan import Heard
-    from receivers.subscriptions.secret_store import Keyring
+    from receivers.reconcile.report import Report
+    from receivers.subscriptions.apply import SubscriptionManager
+    from receivers.subscriptions.gaps import Gap
+    from receivers.subscriptions.secret_store import SecretStore
 
 _DIFFERENT = 2
-_SECRET_BYTES = 32
 
 Accounts = Annotated[
     list[str] | None, typer.Argument(help="Accounts.", show_default="all", autocompletion=complete_account)
@@ -63,18 +60,19 @@ def plan(
 ) -> None:
     """Show what each vendor has, what the settings want, and what `apply` would do; nothing is changed.
 
-    Exit code 0: as wanted; 2: there is a difference, or, where things are done by hand, nothing is known to arrive; 3: a vendor could not be asked.
+    Exit code 0: as wanted; 2: there is a difference, or, where things are done by hand, nothing is known to
+    arrive; 3: a vendor could not be asked.
 
     Examples:
         ingest webhooks plan
         ingest webhooks plan sales --json
     """
     settings = _settings(config)
-    views = _planned(settings, accounts, secrets=print_secrets)
-    shown.tell_plan(views, as_json=as_json)
-    if any(view.failed for view in views):
+    plans = _make_plans(settings, accounts, show_secrets=print_secrets)
+    view.print_plans(plans, as_json=as_json)
+    if any(plan.failure for plan in plans):
         raise typer.Exit(ExitCode.UNAVAILABLE)
-    if any(view.differs for view in views):
+    if any(plan.differs for plan in plans):
         raise typer.Exit(_DIFFERENT)
 
 
@@ -87,7 +85,8 @@ def apply(
         bool,
         typer.Option(
             "--take-over",
-            help="Also replace what may not be ours: a URL in Bookeo's only place, or what another machine may have made.",
+            help="Also replace what may not be ours: a URL in Bookeo's only place,"
+            " or what another machine may have made.",
         ),
     ] = False,
     print_secrets: PrintSecrets = False,
@@ -96,33 +95,38 @@ def apply(
 ) -> None:
     """Do what `plan` shows: create, replace, remove ours that are stale; others' are left alone.
 
-    What may have been missed before something was made anew is reconciled at once; a consumer must be running for that.
+    What may have been missed before something was made anew is reconciled at once; a consumer must be running
+    for that.
 
-    Exit code 0: all is as wanted; 1: something still differs, or was not reconciled; 3: something could not be reached.
+    Exit code 0: all is as wanted; 1: something still differs, or was not reconciled; 3: something could
+    not be reached.
 
     Examples:
         ingest webhooks apply
         ingest webhooks apply sales --yes
     """
-    from receivers.subscriptions.apply import Allowed
+    from receivers.subscriptions.apply import Permissions
 
     settings = _settings(config)
-    views = _planned(settings, accounts, secrets=print_secrets)
-    shown.tell_plan(views, as_json=False)
-    todo = [view for view in views if view.differs and not view.by_hand]
-    keyrings = {view.name: _keyring(view.account, print_secrets=print_secrets) for view in views}
-    if todo:
-        _ask(yes, "Do this?")
-    for view in todo:
-        with view.caught(), _registrar(settings, view.account, keyrings[view.name]) as registrar:
-            view.done = registrar.apply(Allowed(elsewhere=True, take_over=take_over)).done
-    whole = no_reconcile or _close_holes(settings, [view.account for view in views])
-    for view in views if todo else ():
-        _look_again(settings, view, keyrings[view.name])
-    shown.tell_outcome(todo)
-    if any(view.failed for view in views):
+    plans = _make_plans(settings, accounts, show_secrets=print_secrets)
+    view.print_plans(plans, as_json=False)
+    changed = [plan for plan in plans if plan.differs and not plan.by_hand]
+    stores = {plan.name: _secret_store(plan.account, print_secrets=print_secrets) for plan in plans}
+    if changed:
+        _confirm(yes, "Do this?")
+    permissions = Permissions(elsewhere=True, take_over=take_over)
+    for plan in changed:
+        with plan.noting_failure(), _manager(settings, plan.account, stores[plan.name]) as manager:
+            plan.done = manager.apply(permissions).done
+    are_filled = no_reconcile or _fill_gaps(settings, [plan.account for plan in plans])
+    if changed:
+        # What was done for one account may be in another's way.
+        for plan in plans:
+            _ask_vendor(settings, plan, stores[plan.name])
+    view.print_applied(changed)
+    if any(plan.failure for plan in plans):
         raise typer.Exit(ExitCode.UNAVAILABLE)
-    if not whole or any(view.differs for view in views):
+    if not are_filled or any(plan.differs for plan in plans):
         raise typer.Exit(1)
 
 
@@ -136,9 +140,10 @@ def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = N
         ingest webhooks list sales --json
     """
     settings = _settings(config)
-    views = [_view(settings, account, secrets=False) for account in _chosen(settings, accounts)]
-    shown.tell_list(views, as_json=as_json)
-    if any(view.failed for view in views):
+    chosen = _choose_accounts(settings, accounts)
+    plans = [_make_plan(settings, account, show_secrets=False) for account in chosen]
+    view.print_subscriptions(plans, as_json=as_json)
+    if any(plan.failure for plan in plans):
         raise typer.Exit(ExitCode.UNAVAILABLE)
 
 
@@ -159,17 +164,15 @@ def remove(
         ingest webhooks remove sales
     """
     settings = _settings(config)
-    chosen = _chosen(settings, accounts)
-    _ask(
-        yes,
-        f"Remove {'these' if ids else 'all our'} subscriptions of {', '.join(account.name for account in chosen)}?",
-    )
+    chosen = _choose_accounts(settings, accounts)
+    names = ", ".join(account.name for account in chosen)
+    _confirm(yes, f"Remove {'these' if ids else 'all our'} subscriptions of {names}?")
     _refuse_unknown(settings, chosen, ids or [])
     for account in chosen:
-        with _registrar(settings, account) as registrar:
-            removed = registrar.remove(ids or [])
-        for said in [f"removed {one.id}" for one in removed] or ["there is none of ours"]:
-            print_line(f"{account.name}: {said}")
+        with _manager(settings, account) as manager:
+            removed = manager.remove(ids or [])
+        for line in [f"removed {subscription.id}" for subscription in removed] or ["there is none of ours"]:
+            print_line(f"{account.name}: {line}")
 
 
 @group.command()
@@ -189,73 +192,58 @@ def rotate(
 ) -> None:
     """Give an account another webhook secret. The old one stays live beside it until `--finish`.
 
-    Exit code 0: done; 1: not all of it; 2: not possible, or, with `--finish`, not yet; 3: something could not be reached.
+    Exit code 0: done; 1: not all of it; 2: not possible, or, with `--finish`, not yet; 3: something could not
+    be reached.
 
     Examples:
         ingest webhooks rotate sales
         ingest webhooks rotate sales --finish
     """
     settings = _settings(config)
-    (account,) = _chosen(settings, [name])
+    (account,) = _choose_accounts(settings, [name])
+    store = _secret_store(account, print_secrets=print_secrets)
     if finish:
-        _ask(yes, f"Drop the old webhook secrets of {name}?")
-        _finish(settings, account, print_secrets=print_secrets, force=force)
+        _confirm(yes, f"Drop the old webhook secrets of {name}?")
+        _finish_rotation(settings, account, store, force=force)
         return
-    _ask(yes, f"Give {name} another webhook secret?")
-    why = ""
-    if shown.has_api(account):
-        why = _rotate(settings, account, print_secrets=print_secrets)
+    _confirm(yes, f"Give {name} another webhook secret?")
+    trouble = ""
+    if view.has_api(account):
+        trouble = _rotate(settings, account, store)
     else:
-        _rotate_by_hand(settings, account, print_secrets=print_secrets)
-        shown.tell_steps(settings, *_chosen(read_settings(config), [name]))
-    said = f"a new secret is live, and the old one too; later: ingest webhooks rotate {name} --finish"
-    print_line(f"{name}: {why or said}")
-    if not (no_reconcile or _close_holes(settings, [account])) or why:
+        from receivers.subscriptions.rotation import Rotation
+
+        Rotation(settings, account, store).begin_by_hand()
+        view.print_steps(settings, *_choose_accounts(read_settings(config), [name]))
+    done = f"a new secret is live, and the old one too; later: ingest webhooks rotate {name} --finish"
+    print_line(f"{name}: {trouble or done}")
+    if not (no_reconcile or _fill_gaps(settings, [account])) or trouble:
         raise typer.Exit(1)
 
 
-def _rotate(settings: Settings, account: AnyAccount, *, print_secrets: bool) -> str:
-    """Why something has no new secret; "" when all has."""
-    from receivers.subscriptions.apply import changed
+def _rotate(settings: Settings, account: AnyAccount, store: "SecretStore") -> str:
+    """Give an account's subscriptions a new secret; return why some have none, "" when all have one."""
     from receivers.subscriptions.check import check_url
 
     check_url(account)
-    with _registrar(settings, account, _keyring(account, print_secrets=print_secrets)) as registrar:
-        outcome = registrar.rotate()
-    left = [step.why for step in outcome.now if step.is_change]
-    if changed(outcome) and not left:
+    with _manager(settings, account, store) as manager:
+        applied = manager.rotate()
+    remaining = [step.why for step in applied.plan if step.is_change]
+    if applied.created and not remaining:
         return ""
-    what = "not everything has another secret" if changed(outcome) else "nothing was changed"
-    return "; ".join([what, *left, f"look at `ingest webhooks plan {account.name}`"])
+    trouble = "not everything has another secret" if applied.created else "nothing was changed"
+    return "; ".join([trouble, *remaining, f"look at `ingest webhooks plan {account.name}`"])
 
 
-def _finish(settings: Settings, account: AnyAccount, *, print_secrets: bool, force: bool) -> None:
-    from ingest.vendors.subscriptions import Subscriptions
-    from ingest.warehouse.deliveries import last_signed
-    from receivers.subscriptions.check import state_of
-    from receivers.subscriptions.rotation import Waiting, end
-
-    signed = partial(last_signed, settings, account.vendor, account.name)
-    keyring = _keyring(account, print_secrets=print_secrets)
-    if shown.has_api(account):
-        with _registrar(settings, account, keyring) as registrar:
-            old = registrar.finish(signed, force=force)
+def _finish_rotation(settings: Settings, account: AnyAccount, store: "SecretStore", *, force: bool) -> None:
+    if view.has_api(account):
+        with _manager(settings, account, store) as manager:
+            dropped = manager.finish_rotation(force=force)
     else:
-        file = state_of(settings, account)
-        with file.alone():
-            old = end(keyring, file, (), Waiting(signed, Subscriptions.retried, force), datetime.now(UTC))
-    print_line(f"{account.name}: {len(old) or 'no'} old secret{'' if len(old) == 1 else 's'} dropped")
+        from receivers.subscriptions.rotation import Rotation
 
-
-def _rotate_by_hand(settings: Settings, account: AnyAccount, *, print_secrets: bool) -> None:
-    from ingest.vendors.subscriptions import fingerprint
-    from receivers.subscriptions.check import state_of
-
-    secret = token_urlsafe(_SECRET_BYTES)
-    file = state_of(settings, account)
-    with file.alone():
-        _keyring(account, print_secrets=print_secrets).add(secret)
-        file.write(file.read().with_first(fingerprint(secret)))
+        dropped = Rotation(settings, account, store).finish_by_hand(force=force)
+    print_line(f"{account.name}: {len(dropped) or 'no'} old secret{'' if len(dropped) == 1 else 's'} dropped")
 
 
 def _settings(config: str | None) -> Settings:
@@ -263,14 +251,14 @@ def _settings(config: str | None) -> Settings:
     return read_settings(config)
 
 
-def _chosen(settings: Settings, accounts: Sequence[str] | None) -> list[AnyAccount]:
-    found = settings.choose_accounts(accounts or ())
-    if not found:
+def _choose_accounts(settings: Settings, names: Sequence[str] | None) -> list[AnyAccount]:
+    accounts = settings.choose_accounts(names or ())
+    if not accounts:
         raise ConfigurationError(NO_ACCOUNT)
-    return found
+    return accounts
 
 
-def _ask(yes: bool, question: str) -> None:
+def _confirm(yes: bool, question: str) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
@@ -280,99 +268,111 @@ def _ask(yes: bool, question: str) -> None:
     confirm(question)
 
 
-def _planned(settings: Settings, accounts: Sequence[str] | None, *, secrets: bool) -> list[shown.View]:
-    from receivers.subscriptions.check import check_url, sharing
+def _make_plans(
+    settings: Settings, names: Sequence[str] | None, *, show_secrets: bool
+) -> list[view.AccountPlan]:
+    from receivers.subscriptions.check import check_url, find_shared_credentials
 
-    chosen = _chosen(settings, accounts)
-    for account in chosen:
+    accounts = _choose_accounts(settings, names)
+    for account in accounts:
         check_url(account)
-    views = [_view(settings, account, secrets=secrets) for account in chosen]
-    shared = sharing(settings.build_accounts().values())
-    for view in views:
-        if others := shared.get(view.account.name):
-            view.note = f"has the same REST credential as {', '.join(others)}: what is made for one may replace the other's"
-    return views
+    plans = [_make_plan(settings, account, show_secrets=show_secrets) for account in accounts]
+    shared = find_shared_credentials(settings.build_accounts().values())
+    for plan in plans:
+        if others := shared.get(plan.account.name):
+            plan.note = (
+                f"has the same REST credential as {', '.join(others)}:"
+                " what is made for one may replace the other's"
+            )
+    return plans
 
 
-def _view(settings: Settings, account: AnyAccount, *, secrets: bool) -> shown.View:
-    """Of one account: what differs, what is to be done by hand, or why neither is known."""
-    if not shown.has_api(account) or not account.settings.can_read():
-        return shown.by_hand(settings, account, secrets=secrets)
-    view = shown.View(account)
-    _look_again(settings, view)
-    return view
+def _make_plan(settings: Settings, account: AnyAccount, *, show_secrets: bool) -> view.AccountPlan:
+    """Return what differs for an account, what is to be done by hand, or why neither is known."""
+    if not view.has_api(account) or not account.settings.can_read():
+        return view.plan_by_hand(settings, account, show_secrets=show_secrets)
+    plan = view.AccountPlan(account)
+    _ask_vendor(settings, plan)
+    return plan
 
 
-def _look_again(settings: Settings, view: shown.View, keyring: "Keyring | None" = None) -> None:
-    """What one account's apply did may be in another's way."""
-    if view.by_hand or view.failed:
+def _ask_vendor(settings: Settings, plan: view.AccountPlan, store: "SecretStore | None" = None) -> None:
+    """Bring a plan up to date, unless it is a person's or has failed."""
+    if plan.by_hand or plan.failure:
         return
-    announce(f"asking {view.name} …")
-    with view.caught(), _registrar(settings, view.account, keyring) as registrar:
-        view.steps = registrar.look()
+    announce(f"asking {plan.name} …")
+    with plan.noting_failure(), _manager(settings, plan.account, store) as manager:
+        plan.steps = manager.plan()
 
 
 def _refuse_unknown(settings: Settings, accounts: Sequence[AnyAccount], ids: Sequence[str]) -> None:
-    """Before anything is removed."""
-    left = set(ids)
+    """Raise ConfigurationError for ids that no subscription of ours has, before anything is removed."""
+    unknown = set(ids)
     for account in accounts if ids else ():
-        with _registrar(settings, account) as registrar:
-            left -= {one.id for one in registrar.ours()}
-    if left:
+        with _manager(settings, account) as manager:
+            unknown -= {subscription.id for subscription in manager.ours()}
+    if unknown:
         raise ConfigurationError(
-            f"no subscription of ours has the id {', '.join(sorted(left))}; `ingest webhooks list` shows those that are"
+            f"no subscription of ours has the id {', '.join(sorted(unknown))};"
+            " `ingest webhooks list` shows those that are"
         )
 
 
 @contextmanager
-def _registrar(
-    settings: Settings, account: AnyAccount, keyring: "Keyring | None" = None
-) -> "Iterator[Registrar]":
-    from receivers.subscriptions.check import open_registrar
+def _manager(
+    settings: Settings, account: AnyAccount, store: "SecretStore | None" = None
+) -> "Iterator[SubscriptionManager]":
+    from receivers.subscriptions.check import open_manager
 
-    registrar = open_registrar(
-        settings, account, heard_from(settings), keyring or _keyring(account, print_secrets=False)
-    )
+    manager = open_manager(settings, account, store)
     try:
-        yield registrar
+        yield manager
     finally:
-        registrar.close()
+        manager.close()
 
 
-def _keyring(account: AnyAccount, *, print_secrets: bool) -> "Keyring":
-    from ingest.settings.secrets_file import SecretsFile
-    from ingest.settings.sources import current_secrets_path
-    from receivers.subscriptions.secret_store import FileKeyring, PrintedKeyring
+def _secret_store(account: AnyAccount, *, print_secrets: bool) -> "SecretStore":
+    from receivers.subscriptions.secret_store import FileSecretStore, PrintedSecretStore
 
     if print_secrets:
-        return PrintedKeyring(account.settings, lambda variable, value: print_line(f"{variable}={value}"))
-    return FileKeyring(account.settings, SecretsFile(current_secrets_path()))
+        return PrintedSecretStore(account.settings, lambda variable, value: print_line(f"{variable}={value}"))
+    return FileSecretStore(account.settings)
 
 
-def heard_from(settings: Settings) -> "HeardFrom":
-    """What the warehouse knows of an account's webhooks. Raises WarehouseUnavailable when called."""
-    from ingest.warehouse.deliveries import arrivals
-    from receivers.subscriptions.plan import Heard
+def _fill_gaps(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
+    """Reconcile what webhooks may have missed; return whether nothing is missing any more."""
+    from receivers.subscriptions.gaps import open_gaps
 
-    def heard(account: AnyAccount) -> "Heard":
-        found = arrivals(settings, account.vendor, account.name)
-        return Heard(found.last, found.missed)
+    gaps = open_gaps(settings, [account for account in accounts if view.has_api(account)])
+    troubles = []
+    for gap in gaps:
+        view.print_gap(gap)
+        try:
+            trouble = view.print_filled(gap, _fill_gap(settings, gap))
+        except IngestError as error:
+            trouble = str(error)
+        if trouble:
+            troubles.append(trouble)
+            view.print_unfilled(gap, trouble)
+    return not troubles
 
-    return heard
 
+def _fill_gap(settings: Settings, gap: "Gap") -> "Report":
+    from ingest.warehouse.bookings import BookingsTable
+    from receivers.reconcile.run import Reconciler
+    from receivers.subscriptions.gaps import fill_gap
 
-def _close_holes(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
-    """Reconciles what may have been missed; False where that did not come to its end."""
-    from ingest.cli.holes import reconcile_since
-    from receivers.subscriptions.check import holes, settled
-
-    closed = True
-    for hole in holes(settings, [account for account in accounts if shown.has_api(account)]):
-        if reconcile_since(settings, hole.account, hole.since):
-            settled(settings, hole)
-        else:
-            closed = False
-    return closed
+    producer = settings.build_log().producer()
+    try:
+        reconciler = Reconciler(
+            settings, BookingsTable(settings), producer, lambda *_: None, threading.Event()
+        )
+        report = fill_gap(settings, gap, reconciler)
+    finally:
+        producer.close()
+    if report is None:
+        raise AssertionError("nobody stops this reconciler")
+    return report
 
 
 group.command("test")(webhooks_trial.trial)

@@ -1,4 +1,4 @@
-"""`webhooks test`: is a delivery taken, and does it reach the warehouse?"""
+"""`webhooks test`: a delivery of our own, followed to the warehouse."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -26,23 +26,24 @@ def trial(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Send a harmless signed delivery to the account's public URL and follow it to the warehouse; say where it stops, and why.
+    """Send a harmless signed delivery to the account's public URL, and say where it stops, and why.
 
-    Nothing is asked of the vendor, and no booking is made: the delivery is a row of booking_events of type <vendor>.ingest.test.
+    It is followed to the warehouse. Nothing is asked of the vendor, and no booking is made: the delivery is a
+    row of booking_events of type <vendor>.ingest.test.
 
-    Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something cannot be reached, or does not run.
+    Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something
+    cannot be reached, or does not run.
 
     Examples:
         ingest webhooks test sales
         ingest webhooks test sales --json
     """
     from ingest.cli.delivery_trace import DeliveryTrace
-    from ingest.vendors.trial import trial_delivery
 
     settings = read_settings(config)
     configure_logging("webhooks")
     (account,) = settings.choose_accounts([name])
-    trace = DeliveryTrace(settings, account, trial_delivery(account), partial(_has_event, settings), wait)
+    trace = DeliveryTrace(settings, account, account.test_delivery(), partial(_has_event, settings), wait)
     steps = list(_shown(trace.steps(), quiet=as_json))
     if as_json:
         print_json(_report(account, trace.event, steps))

@@ -1,17 +1,19 @@
-"""What `webhooks` shows of each account: tables for people, JSON for scripts."""
+"""The output of `webhooks`: tables and lines for people, JSON for scripts."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ingest.cli.output import print_json, print_line, print_table, styled
+from ingest.cli.output import counted, print_json, print_line, print_note, print_table, styled
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 
 if TYPE_CHECKING:
-    from ingest.vendors.subscriptions import Registered
+    from ingest.vendors.subscriptions import Subscription
+    from receivers.reconcile.report import Report
+    from receivers.subscriptions.gaps import Gap
     from receivers.subscriptions.plan import Step
 
 _WORDS = {
@@ -34,62 +36,61 @@ _ARRIVED = "arrived so far: "
 
 
 @dataclass(slots=True)
-class View:
-    """One account: its steps, and those that were done; or what to do by hand; or why neither is known. `waits`: nothing is known to arrive."""
+class AccountPlan:
+    """What is to be done for one account: steps, or lines for a person to follow, or neither after a failure.
+
+    `done` are the steps that were done. `awaits_delivery`: what is done by hand has not shown any effect yet.
+    """
 
     account: AnyAccount
     steps: "list[Step]" = field(default_factory=list)
     done: "list[Step]" = field(default_factory=list)
     by_hand: list[str] = field(default_factory=list)
-    waits: bool = False
+    awaits_delivery: bool = False
     note: str = ""
-    failed: IngestError | None = None
+    failure: IngestError | None = None
 
     @property
     def name(self) -> str:
-        """Vendor and account."""
+        """The vendor and the account."""
         return f"{self.account.vendor}/{self.account.name}"
 
     @property
     def differs(self) -> bool:
         """Whether something is to be done, by us or by hand."""
-        return self.waits or any(step.is_change for step in self.steps)
+        return self.awaits_delivery or any(step.is_change for step in self.steps)
 
     @contextmanager
-    def caught(self) -> Iterator[None]:
-        """One account's trouble is shown, and does not stop the others."""
+    def noting_failure(self) -> Iterator[None]:
+        """Note a failure, which does not stop the other accounts."""
         try:
             yield
         except IngestError as error:
-            self.failed = error
+            self.failure = error
 
 
 def has_api(account: AnyAccount) -> bool:
-    """Whether the vendor's webhooks can be registered from here."""
-    from ingest.vendors.subscriptions import load_subscriptions
-
-    return load_subscriptions(account.vendor) is not None
+    """Return whether the vendor has an API by which webhooks are registered."""
+    return account.subscriptions_class is not None
 
 
 def state_in_words(state: str) -> str:
-    """Return the words that `plan` has for a state of a subscription, or `unknown` where the vendor could not be asked."""
+    """Return the words that `plan` has for a state of a subscription, or the state itself."""
     return _WORDS[state][0] if state in _WORDS else state
 
 
-def by_hand(settings: Settings, account: AnyAccount, *, secrets: bool) -> View:
-    """What to do, and what came of it so far."""
-    from ingest.vendors.subscriptions import manual_steps
-
-    came = arrived(settings, account)
-    return View(
+def plan_by_hand(settings: Settings, account: AnyAccount, *, show_secrets: bool) -> AccountPlan:
+    """Return what a person has to do, and what came of it so far."""
+    arrived = describe_arrivals(settings, account)
+    return AccountPlan(
         account,
-        by_hand=[*manual_steps(account, show_secret=secrets), came],
-        waits=not came.startswith(_ARRIVED),
+        by_hand=[*account.manual_steps(show_secret=show_secrets), arrived],
+        awaits_delivery=not arrived.startswith(_ARRIVED),
     )
 
 
-def arrived(settings: Settings, account: AnyAccount) -> str:
-    """What the warehouse has of its webhooks: the only proof where the vendor cannot be asked."""
+def describe_arrivals(settings: Settings, account: AnyAccount) -> str:
+    """Say which webhooks the warehouse has: the only proof where the vendor cannot be asked."""
     from ingest.warehouse.deliveries import arrived_types
 
     try:
@@ -103,59 +104,55 @@ def arrived(settings: Settings, account: AnyAccount) -> str:
     )
 
 
-def tell_steps(settings: Settings, account: AnyAccount) -> None:
-    """What to do by hand."""
-    view = by_hand(settings, account, secrets=False)
-    _print_lines(view.name, view.by_hand)
+def print_steps(settings: Settings, account: AnyAccount) -> None:
+    """Print what is to be done by hand."""
+    plan = plan_by_hand(settings, account, show_secrets=False)
+    _print_lines(plan.name, plan.by_hand)
 
 
-def tell_plan(views: Sequence[View], *, as_json: bool) -> None:
-    """Every account, in the order of the settings."""
+def print_plans(plans: Sequence[AccountPlan], *, as_json: bool) -> None:
+    """Print the plan of every account, in the order of the settings."""
     if as_json:
-        print_json([_view_json(view) for view in views])
+        print_json([_plan_json(plan) for plan in plans])
         return
     print_table(
         [
             {
-                "account": view.name,
-                "do": styled(*_WORDS[step.kind.value]),
-                "what": _what(step),
+                "account": plan.name,
+                "do": styled(*_WORDS[step.action.value]),
+                "what": _urls(step),
                 "for": _events(step),
                 "why": step.why,
             }
-            for view in views
-            for step in view.steps
+            for plan in plans
+            for step in plan.steps
         ]
     )
-    for view in views:
-        _print_lines(view.name, view.by_hand)
-        for said in filter(None, (view.note, view.failed)):
-            print_line(f"{view.name}: {said}")
-    if not any(view.differs or view.failed for view in views):
+    for plan in plans:
+        _print_lines(plan.name, plan.by_hand)
+        for line in filter(None, (plan.note, plan.failure)):
+            print_line(f"{plan.name}: {line}")
+    if not any(plan.differs or plan.failure for plan in plans):
         print_line("nothing to change: the vendors have what the settings want")
 
 
-def tell_outcome(views: Iterable[View]) -> None:
-    """After `apply`."""
-    for view in views:
-        for step in view.done:
-            print_line(f"{view.name}: {_PAST[step.kind.value]} {_what(step)}")
-        left = [step for step in view.steps if step.is_change]
-        if view.failed:
-            print_line(("failed", "red"), f" {view.name}: {view.failed}")
-        elif left:
-            print_line(f"{view.name}: left as it is: {'; '.join(map(_why_left, left))}")
+def print_applied(plans: Iterable[AccountPlan]) -> None:
+    """Print what `apply` has done, and what is left to do."""
+    for plan in plans:
+        for step in plan.done:
+            print_line(f"{plan.name}: {_PAST[step.action.value]} {_urls(step)}")
+        remaining = [step for step in plan.steps if step.is_change]
+        if plan.failure:
+            print_line(("failed", "red"), f" {plan.name}: {plan.failure}")
+        elif remaining:
+            print_line(f"{plan.name}: left as it is: {'; '.join(map(_why_left, remaining))}")
         else:
-            print_line(("done", "green"), f" {view.name}: as wanted")
+            print_line(("done", "green"), f" {plan.name}: as wanted")
 
 
-def _why_left(step: "Step") -> str:
-    return f"{step.why} (--take-over replaces it)" if step.kind.value == "take_over" else step.why
-
-
-def tell_list(views: Sequence[View], *, as_json: bool) -> None:
-    """What the vendors have."""
-    rows = [_row(view, step, one) for view in views for step in view.steps for one in step.old]
+def print_subscriptions(plans: Sequence[AccountPlan], *, as_json: bool) -> None:
+    """Print which subscriptions the vendors have."""
+    rows = [_row(plan, step, old) for plan in plans for step in plan.steps for old in step.old]
     if as_json:
         print_json(rows)
         return
@@ -172,56 +169,98 @@ def tell_list(views: Sequence[View], *, as_json: bool) -> None:
             for row in rows
         ]
     )
-    for view in views:
-        if view.failed or view.by_hand:
-            why = view.failed or "its vendor cannot be asked: `ingest webhooks plan` shows what to do by hand"
-            print_line(f"{view.name}: {why}")
+    for plan in plans:
+        if plan.failure or plan.by_hand:
+            by_hand = "its vendor cannot be asked: `ingest webhooks plan` shows what to do by hand"
+            print_line(f"{plan.name}: {plan.failure or by_hand}")
+
+
+def print_gap(gap: "Gap") -> None:
+    """Print that bookings are looked for which webhooks missed."""
+    name = gap.account.name
+    print_note(f"{name}: looking for bookings that webhooks missed since {gap.since:%Y-%m-%d %H:%M} UTC")
+    print_note(f"{name}: needs a running consumer (`ingest up`); otherwise it stops after 1 minute")
+
+
+def print_filled(gap: "Gap", report: "Report") -> str:
+    """Print what was repaired; return why the gap is not filled, "" when it is."""
+    if report.failure:
+        return str(report.failure)
+    counts = report.counts
+    summary = f"{counted(counts.seen, 'booking')} compared, none was missing"
+    if counts.missed or counts.gone:
+        gone = f", {counts.gone} no longer at the vendor" if counts.gone else ""
+        summary = (
+            f"{counted(counts.seen, 'booking')} compared, {counts.missed} were missing or out of date,"
+            f" {counts.repaired} of these repaired{gone}"
+        )
+    print_line(f"{gap.account.name}: {summary}")
+    if report.unproven:
+        return report.unproven
+    if report.settled:
+        return ""
+    if counts.unreadable:
+        return f"{counted(counts.unreadable, 'booking')} not readable (see the table dead_letters)"
+    return f"{counted(counts.missed - counts.repaired, 'booking')} not repaired yet"
+
+
+def print_unfilled(gap: "Gap", trouble: str) -> None:
+    """Print why a gap is not filled, and how to go on."""
+    print_note(
+        f"{gap.account.name}: not finished: {trouble}. Run `ingest webhooks apply` again;"
+        " `ingest up` goes on by itself"
+    )
+
+
+def _why_left(step: "Step") -> str:
+    return f"{step.why} (--take-over replaces it)" if step.action.value == "take_over" else step.why
 
 
 def _print_lines(name: str, lines: Sequence[str]) -> None:
-    for at, line in enumerate(lines):
-        print_line(f"{name if not at else ' ' * len(name)}  {line}")
+    """Print lines behind a name, which only the first one shows."""
+    for number, line in enumerate(lines):
+        print_line(f"{' ' * len(name) if number else name}  {line}")
 
 
-def _what(step: "Step") -> str:
-    return step.wanted.url if step.wanted else ", ".join(one.url for one in step.old)
+def _urls(step: "Step") -> str:
+    return step.wanted.url if step.wanted else ", ".join(old.url for old in step.old)
 
 
 def _events(step: "Step") -> str:
-    events = step.wanted.events if step.wanted else frozenset[str]().union(*(one.events for one in step.old))
+    events = step.wanted.events if step.wanted else frozenset[str]().union(*(old.events for old in step.old))
     return ", ".join(sorted(events))
 
 
-def _view_json(view: View) -> dict[str, Any]:
+def _plan_json(plan: AccountPlan) -> dict[str, Any]:
     return {
-        "vendor": view.account.vendor,
-        "account": view.account.name,
-        "steps": [_step_json(step) for step in view.steps],
-        "by_hand": view.by_hand,
-        "note": view.note,
-        "error": str(view.failed) if view.failed else None,
+        "vendor": plan.account.vendor,
+        "account": plan.account.name,
+        "steps": [_step_json(step) for step in plan.steps],
+        "by_hand": plan.by_hand,
+        "note": plan.note,
+        "error": str(plan.failure) if plan.failure else None,
     }
 
 
 def _step_json(step: "Step") -> dict[str, Any]:
     return {
-        "do": step.kind.value,
+        "do": step.action.value,
         "difference": step.is_change,
         "url": step.wanted.url if step.wanted else None,
         "events": sorted(step.wanted.events) if step.wanted else None,
-        "at_vendor": [{"id": one.id, "url": one.url} for one in step.old],
+        "at_vendor": [{"id": old.id, "url": old.url} for old in step.old],
         "why": step.why,
     }
 
 
-def _row(view: View, step: "Step", one: "Registered") -> dict[str, Any]:
+def _row(plan: AccountPlan, step: "Step", subscription: "Subscription") -> dict[str, Any]:
     return {
-        "vendor": view.account.vendor,
-        "account": view.account.name,
-        "id": one.id,
-        "url": one.url,
-        "events": sorted(one.events),
-        "created_at": one.created_at.isoformat() if one.created_at else None,
-        "ours": step.kind.value not in {"leave", "take_over"},
-        "stopped": one.stopped,
+        "vendor": plan.account.vendor,
+        "account": plan.account.name,
+        "id": subscription.id,
+        "url": subscription.url,
+        "events": sorted(subscription.events),
+        "created_at": subscription.created_at.isoformat() if subscription.created_at else None,
+        "ours": step.action.value not in {"leave", "take_over"},
+        "stopped": subscription.stopped,
     }

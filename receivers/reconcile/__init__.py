@@ -1,1 +1,1 @@
-"""Reconciliation: what a vendor's REST side says, compared with the warehouse; what was missed goes through the log like a webhook."""
+"""Reconciliation: what a vendor has, compared with the warehouse; what was missed goes through the log."""

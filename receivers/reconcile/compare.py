@@ -1,20 +1,23 @@
-"""Whether what a vendor says of a booking is what the warehouse has, and which span of time to ask for. Pure."""
+"""The comparison of a booking as its vendor has it with the row in the warehouse. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum, auto
 from typing import Any
 
-from ingest.booking import Booking, Stored, rounded
+from ingest.booking import Booking, BookingStatus, StoredBooking, rounded
 from ingest.clock import is_future, is_future_version, is_recent
 from ingest.vendors.rest import Window
+from receivers.reconcile.report import Counts
 
 
 class Verdict(Enum):
-    """`MISSED`: the warehouse lacks it or has an older state. `NEWER_HERE`: it has one so young that REST may not show it yet.
+    """What a comparison says of a booking.
 
-    `YOUNG`: the vendor changed it so lately that its webhook may be on the way.
+    `MISSED`: the warehouse lacks it, or has an older state of it.
+    `NEWER_HERE`: the warehouse has another state, which is so young that REST may not show it yet.
+    `YOUNG`: the vendor changed it so recently that its webhook may be on the way.
     """
 
     MATCHED = auto()
@@ -24,67 +27,125 @@ class Verdict(Enum):
 
 
 def compare(
-    told: Booking, stored: Stored | None, columns: Sequence[str], now: datetime, lag: timedelta
+    observed: Booking, stored: StoredBooking | None, columns: Sequence[str], now: datetime, lag: timedelta
 ) -> Verdict:
-    """By version; and within one, or where the stored one claims to be newer, by those of `columns` that this record tells.
+    """Compare the state that REST shows with the stored one, and return the verdict.
 
-    REST tells the state of now. So what differs from it is not right, whatever its version says, unless it came so late
-    that the vendor's REST side may be behind: rows made within `lag` are left for the next time. So is what the
-    vendor changed within it: whoever blames a webhook has to give it the time to arrive.
-
-    A time that has not come yet orders nothing. Where the row has one that REST does not tell, it is missed, so that the repair takes it away.
+    Two states are compared by their versions. States of one version, and a stored one that claims to be
+    newer, are compared by those of `columns` that the record tells.
     """
-    if stored is None or _is_newer(told, stored, now):
-        return Verdict.YOUNG if told.updated_at and is_recent(told.updated_at, now, lag) else Verdict.MISSED
+    if stored is None or _is_newer(observed, stored, now):
+        # Whoever blames a webhook has to give it the time to arrive.
+        is_young = observed.updated_at is not None and is_recent(observed.updated_at, now, lag)
+        return Verdict.YOUNG if is_young else Verdict.MISSED
+    # A time that has not come orders nothing. The repair of such a row takes the time away.
     if is_of_future(stored, now) and (
         is_future_version(row_version(stored), now)
-        or told.updated_at not in {None, stored.booking.updated_at}
+        or observed.updated_at not in {None, stored.booking.updated_at}
     ):
         return Verdict.MISSED
-    compared = [name for name in columns if name not in told.untold]
+    compared = [name for name in columns if name not in observed.untold]
     if stored.booking.gone_at is None and all(
-        _held(told, name) == _held(stored.booking, name) for name in compared
+        _stored_value(observed, name) == _stored_value(stored.booking, name) for name in compared
     ):
         return Verdict.MATCHED
+    # REST shows the present state. A row that differs is wrong whatever its version says, unless it is so
+    # young that the vendor's REST side may be behind it.
     return Verdict.NEWER_HERE if is_recent(stored.loaded_at, now, lag) else Verdict.MISSED
 
 
-def is_of_future(stored: Stored, now: datetime) -> bool:
-    """Say whether a row has a version, or a time of its last change, that has not come yet."""
+def is_of_future(stored: StoredBooking, now: datetime) -> bool:
+    """Return whether a row has a version, or a time of its last change, that has not come yet."""
     changed_at = stored.booking.updated_at
     return is_future_version(row_version(stored), now) or (
         changed_at is not None and is_future(changed_at, now)
     )
 
 
-def row_version(stored: Stored) -> str:
-    """Return the version of the row, or what is known of it."""
+def row_version(stored: StoredBooking) -> str:
+    """Return the version of the row, or the vendor's part of it where no more is known."""
     return stored.row_version or stored.booking.version
 
 
-def _held(booking: Booking, name: str) -> Any:
-    """Return the column as the warehouse holds it: a finer price would differ for ever from what was made of it."""
-    value = getattr(booking, name)
-    return rounded(value) if isinstance(value, Decimal) else value
+def superseded_version(observed: Booking, stored: StoredBooking | None, now: datetime) -> str:
+    """Return the stored version that a repair has to replace although its own is not above it.
+
+    It is "" where the order of versions is enough.
+    """
+    return "" if stored is None or _is_newer(observed, stored, now) else row_version(stored)
 
 
-def supersedes(told: Booking, stored: Stored | None, now: datetime) -> str:
-    """The version that a missed state has to replace although it is not above it; "" where the order of versions is enough."""
-    return "" if stored is None or _is_newer(told, stored, now) else row_version(stored)
+class Tally:
+    """Counts each booking once, although windows overlap and lists shift while they are read."""
+
+    def __init__(self, counts: Counts, untold: Collection[BookingStatus]) -> None:
+        """Add to `counts`. `untold` are the states that no webhook of the vendor tells of."""
+        self._counts = counts
+        self._untold = untold
+        self._listed: set[str] = set()
+        self._listed_before: set[str] = set()
+        self._missed: set[int] = set()  # hashes, because a run may miss a great many
+
+    @property
+    def listed(self) -> set[str]:
+        """The bookings that the vendor has listed in this window and in the one before."""
+        return self._listed | self._listed_before
+
+    def begin_window(self) -> None:
+        """Forget what was listed in the window before the last one."""
+        self._listed, self._listed_before = set(), self._listed
+
+    def note_listed(self, booking_id: str) -> None:
+        """Note that the vendor has a booking, without counting it."""
+        self._listed.add(booking_id)
+
+    def count(self, booking_id: str, verdict: Verdict) -> None:
+        """Count a booking that is not missed, unless it was counted already."""
+        was_listed = booking_id in self._listed or booking_id in self._listed_before
+        self._listed.add(booking_id)
+        if was_listed or verdict is Verdict.YOUNG:
+            return
+        self._counts.seen += 1
+        if verdict is Verdict.MATCHED:
+            self._counts.matched += 1
+        else:
+            self._counts.newer_here += 1
+
+    def count_missed(self, booking: Booking) -> bool:
+        """Count a booking whose state is missed, and return whether this state was not missed before."""
+        state = hash((booking.booking_id, booking.version))
+        if state in self._missed:
+            return False
+        self._missed.add(state)
+        self._listed.add(booking.booking_id)
+        self._counts.seen += 1
+        if booking.status in self._untold:
+            self._counts.untold += 1
+        else:
+            self._counts.missed += 1
+        return True
 
 
-def _is_newer(told: Booking, stored: Stored, now: datetime) -> bool:
-    return told.version > stored.booking.version and not is_future_version(told.version, now)
-
-
-def windows(since: datetime, until: datetime, longest: timedelta, *, open_ended: bool) -> Iterator[Window]:
-    """One after the other, half open; the last has no end where the future counts too."""
+def cut_windows(
+    since: datetime, until: datetime, longest: timedelta, *, open_ended: bool
+) -> Iterator[Window]:
+    """Cut a span of time into half-open windows; the last one has no end if `open_ended`."""
     while until - since > longest:
         yield Window(since, since + longest)
         since += longest
     yield Window(since, None if open_ended else until)
 
 
-def widened(window: Window, by: timedelta) -> Window:
-    """With an overlap on both sides: clocks differ, vendors cut times, and some bounds are exclusive."""
+def widen(window: Window, by: timedelta) -> Window:
+    """Extend a window on both sides: clocks differ, vendors cut times, and some bounds are exclusive."""
     return Window(window.since - by, window.until and window.until + by)
+
+
+def _stored_value(booking: Booking, name: str) -> Any:
+    """Return a column's value as the warehouse stores it: a finer price would differ for ever."""
+    value = getattr(booking, name)
+    return rounded(value) if isinstance(value, Decimal) else value
+
+
+def _is_newer(observed: Booking, stored: StoredBooking, now: datetime) -> bool:
+    return observed.version > stored.booking.version and not is_future_version(observed.version, now)

@@ -1,6 +1,7 @@
-"""What may be missing, read from the audit topic: which accounts are to be compared at once. Vendors said that they gave it up, or the log was cut.
+"""Losses that were reported in the audit topic: the accounts that are to be reconciled at once.
 
-A note that nobody read for a day is not needed any more, because the timed comparison goes back to where the last one ended.
+A vendor said that it gave up a delivery, or records were lost from the log. A note that nobody read for a day
+is not needed any more, because the timed comparison goes back to where the last one ended.
 """
 
 import time
@@ -23,16 +24,16 @@ from receivers.reconcile.checkpoint import Checkpoint
 log = structlog.get_logger()
 
 _OLDEST = timedelta(days=1)
-# Machines' clocks differ, and a note may wait in a spool.
-_OVERLAP = timedelta(minutes=10)
-_AGAIN_SECONDS = 60.0
+_OVERLAP = timedelta(minutes=10)  # machines' clocks differ, and a note may wait in a spool
+_RETRY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """An account whose vendor gave up a delivery; `reported_at` is the newest report. Bookings may be missing from `since` on.
+    """An account that lost something, as last reported at `reported_at`.
 
-    How long a vendor tries before it gives up is not published, so that is `reconcile.lookback` before the report.
+    Bookings may be missing from `since` on. How long a vendor tries before it gives up is not published, so
+    that is `reconcile.lookback` before the report.
     """
 
     account: AnyAccount
@@ -41,7 +42,7 @@ class Loss:
 
 
 class Losses:
-    """Those that nobody has looked into. What a run has answered is remembered here, and by its checkpoint on disk."""
+    """The losses that no run has looked into. Checkpoints on disk tell of those before this process began."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -49,50 +50,46 @@ class Losses:
         self._is_blind = False
         self._reported: dict[str, datetime] = {}
         self._answered: dict[str, datetime] = {}
-        self._due: dict[str, float] = {}
-        self._of_the_future: dict[str, datetime] = {}  # notes by id, and when they were first read
+        self._retry_at: dict[str, float] = {}
+        self._of_the_future: dict[str, datetime] = {}  # when notes were first read, by their ids
 
-    def look(self, accounts: Sequence[AnyAccount]) -> list[Loss]:
-        """One for each of these accounts that is to be reconciled now, however many notes there are."""
+    def due(self, accounts: Sequence[AnyAccount]) -> list[Loss]:
+        """Return one loss for each of these accounts that is to be reconciled now."""
         began = datetime.now(UTC)
         try:
-            for source, noted_at in self._notes().items():
-                self._reported[source] = max(noted_at, self._reported.get(source, noted_at))
+            for source, reported_at in self._read_notes().items():
+                self._reported[source] = max(reported_at, self._reported.get(source, reported_at))
             self._since, self._is_blind = began - _OVERLAP, False
         except LogUnavailable as error:
             if not self._is_blind:  # once for each outage
                 log.warning("reconcile.losses_unknown", why=str(error))
             self._is_blind = True
         return [
-            Loss(account, at, at - self._settings.reconcile.lookback)
+            Loss(account, reported, reported - self._settings.reconcile.lookback)
             for account in accounts
-            if (at := self._reported.get(account.source)) and self._is_open(account, at)
+            if (reported := self._reported.get(account.source)) and self._is_open(account, reported)
         ]
 
     def answer(self, loss: Loss, started_at: datetime | None) -> None:
-        """A run over the loss began then; without a time it failed, and is tried again in a while."""
+        """Close a loss by a run that began at `started_at`; None if the run failed and is to be repeated."""
         source = loss.account.source
-        self._due[source] = time.monotonic() + _AGAIN_SECONDS
+        self._retry_at[source] = time.monotonic() + _RETRY_SECONDS
         if started_at:
             self._answered[source] = started_at
 
     def _is_open(self, account: AnyAccount, reported_at: datetime) -> bool:
         source = account.source
-        if time.monotonic() < self._due.get(source, 0.0):
+        if time.monotonic() < self._retry_at.get(source, 0.0):
             return False
-        if source not in self._answered and (covered := self._covered(account)):
-            self._answered[source] = covered
+        if source not in self._answered:
+            with suppress(IngestError):
+                checkpoint = Checkpoint(Path(self._settings.reconcile.state_dir), account.name)
+                if covered := checkpoint.covered():
+                    self._answered[source] = covered
         return source not in self._answered or reported_at > self._answered[source]
 
-    def _covered(self, account: AnyAccount) -> datetime | None:
-        """Until when runs have compared everything, before this process began."""
-        try:
-            return Checkpoint(Path(self._settings.reconcile.state_dir), account.name).covered()
-        except IngestError:
-            return None
-
-    def _notes(self) -> Mapping[str, datetime]:
-        """By source, when the newest loss was reported. Raises LogUnavailable."""
+    def _read_notes(self) -> Mapping[str, datetime]:
+        """Return when the newest loss of each source was reported. Raises LogUnavailable."""
         newest: dict[str, datetime] = {}
         reader = self._settings.build_log().reader(self._since, [self._settings.audit_topic])
         try:
@@ -100,12 +97,10 @@ class Losses:
                 with suppress(PayloadError):  # not one of ours
                     note = Event.from_record(stored.record)
                     if note.type == LOST:
-                        at = self._reported_at(note, datetime.now(UTC))
-                        newest[note.source] = max(at, newest.get(note.source, at))
+                        reported_at, now = note.time, datetime.now(UTC)
+                        if is_future(reported_at, now):  # of a receiver whose clock is ahead
+                            reported_at = self._of_the_future.setdefault(note.id, now)
+                        newest[note.source] = max(reported_at, newest.get(note.source, reported_at))
         finally:
             reader.close()
         return newest
-
-    def _reported_at(self, note: Event, now: datetime) -> datetime:
-        """Return the note's time; one of the future is of a receiver whose clock is ahead, and counts as of when it was first read."""
-        return self._of_the_future.setdefault(note.id, now) if is_future(note.time, now) else note.time

@@ -1,107 +1,160 @@
-"""What was missed: appended many at a time, loaded by whoever consumes the log, and then looked for in the warehouse again."""
+"""The repairs of one account: gathered, appended to the log, loaded, and verified in the warehouse."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from datetime import datetime
 
-from ingest.booking import Booking, Stored
-from ingest.dead_letter import DeadLetter
+import structlog
+
+from ingest.booking import Booking
+from ingest.dead_letter import DeadLetter, append_dead_letters
+from ingest.errors import LogRefused, LogUnavailable
 from ingest.event import Event
-from ingest.log import Record
+from ingest.log import APPEND_SECONDS, Producer, append_records
+from ingest.log.consumption import wait_until_consumed
+from ingest.settings import Settings
 from ingest.vendors import GONE
 from ingest.vendors.rest import AnyRest
+from ingest.waits import STALLED_SECONDS, wait_while
+from ingest.warehouse.bookings import BookingsTable
+from receivers.reconcile.checkpoint import ProgressRecorder
 from receivers.reconcile.compare import Verdict, compare
-from receivers.reconcile.report import Counts
+from receivers.spool.folder import SpoolState, spool_states
 
-_MANY = 5000
-_MANY_BYTES = 8 * 1024 * 1024
+log = structlog.get_logger()
+
+_MOST_EVENTS = 5000
+_MOST_BYTES = 8 * 1024 * 1024
 
 
-class Warehouse(Protocol):
-    """What the warehouse has. Raises WarehouseUnavailable."""
+class Repairs:
+    """The events that repair one account's rows. Without a producer, in a dry run, none is appended.
 
-    def by(
-        self, column: Literal["booking_id", "group_id"], vendor: str, account: str, keys: Sequence[str]
-    ) -> Mapping[str, Sequence[Stored]]:
-        """Rows by the value of a column."""
+    They are gathered before they are appended, because each load holds up the reading of the warehouse.
+    """
 
-    def within(
+    def __init__(
         self,
-        column: Literal["updated_at", "starts_at"],
-        vendor: str,
-        account: str,
-        since: datetime,
-        until: datetime | None,
-    ) -> Iterator[Sequence[tuple[str, datetime]]]:
-        """Booking ids and when their rows were made, by an instant in [since, until); those already marked as gone are left out."""
-
-    def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> Sequence[Stored]:
-        """The bookings loaded last that are neither cancelled nor gone; `by_webhook`: whose row no reconciliation made."""
-
-
-class Log(Protocol):
-    """Where repairs go; a dry run's goes nowhere. Raises LogUnavailable."""
-
-    def append(self, records: Sequence[Record]) -> None:
-        """Returns when they are durable."""
-
-    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
-        """As dead letters."""
-
-    def wait(self) -> bool:
-        """Returns when all that was appended is loaded; False where nothing ever is."""
-
-
-class Proof:
-    """Each load holds up the reading of the warehouse, so repairs are gathered before they are appended."""
-
-    def __init__(self, rest: AnyRest, warehouse: Warehouse, log: Log, lag: timedelta, counts: Counts) -> None:
-        """`counts.repaired` grows with every booking that is seen to be right."""
+        settings: Settings,
+        producer: Producer | None,
+        rest: AnyRest,
+        warehouse: BookingsTable,
+        recorder: ProgressRecorder,
+    ) -> None:
+        self._settings = settings
+        self._producer = producer
         self._rest = rest
         self._warehouse = warehouse
-        self._log = log
-        self.lag = lag
-        self.counts = counts
+        self._recorder = recorder
+        self.lag = settings.reconcile.lag
+        self._topic = settings.topic(rest.account.vendor)
         self._gathered: list[tuple[Event, Booking]] = []
         self._gathered_bytes = 0
 
-    def wait(self) -> bool:
-        """Until all that is in the log is loaded; False where nobody would. Raises LogUnavailable."""
-        return self._log.wait()
+    def wait_until_loaded(self) -> bool:
+        """Wait until all that was acknowledged is loaded, and return True; return False in a dry run.
 
-    def set_aside(self, letter: DeadLetter) -> None:
-        """At once. Raises LogUnavailable."""
-        self._log.set_aside([letter])
+        Raises LogUnavailable when nothing is loaded for a minute.
+        """
+        if self._producer is None:
+            return False
+        wait_for_spools(self._settings)
+        wait_until_consumed(self._settings.build_log(), [self._topic])
+        return True
 
     def add(self, event: Event, booking: Booking) -> None:
-        """Raises LogUnavailable, WarehouseUnavailable, once there are many, or large ones."""
+        """Gather an event, and complete all when there are many, or large ones. Raises as `complete`."""
         self._gathered.append((event, booking))
         self._gathered_bytes += len(event.data)
-        if len(self._gathered) >= _MANY or self._gathered_bytes >= _MANY_BYTES:
+        if len(self._gathered) >= _MOST_EVENTS or self._gathered_bytes >= _MOST_BYTES:
             self.complete()
 
     def append(self) -> list[tuple[Event, Booking]]:
-        """All that was gathered, without waiting until it is loaded. Raises LogUnavailable."""
+        """Append what was gathered, and return it before it is loaded. Raises LogUnavailable."""
         appended, self._gathered, self._gathered_bytes = self._gathered, [], 0
         if appended:
-            self._log.append([event.to_record() for event, _ in appended])
+            if self._producer:
+                append_events(self._settings, self._producer, self._topic, [event for event, _ in appended])
+            self._recorder.note_appended()
         return appended
 
     def complete(self) -> None:
-        """One counts as repaired when the warehouse, asked again, has it or something newer. Raises LogUnavailable, WarehouseUnavailable."""
+        """Append what was gathered, wait until it is loaded, and count the bookings that are repaired.
+
+        A booking is repaired when the warehouse has the state of the event, or a newer one.
+        Raises LogUnavailable and WarehouseUnavailable.
+        """
         appended = self.append()
-        if not appended or not self.wait():
+        if not appended or not self.wait_until_loaded():
             return
         missed = [
             booking
             for event, booking in appended
-            if event.type != GONE and booking.status not in self._rest.untold
+            if event.type != GONE and booking.status not in self._rest.silent_statuses
         ]
         vendor, account = self._rest.account.vendor, self._rest.account.name
-        stored = self._warehouse.by("booking_id", vendor, account, [booking.booking_id for booking in missed])
+        rows = self._warehouse.by("booking_id", vendor, account, [booking.booking_id for booking in missed])
         now = self._rest.now()
         for booking in missed:
-            held = next(iter(stored.get(booking.booking_id, ())), None)
-            self.counts.repaired += (
-                compare(booking, held, self._rest.compared, now, self.lag) is not Verdict.MISSED
-            )
+            row = next(iter(rows.get(booking.booking_id, ())), None)
+            if compare(booking, row, self._rest.compared_columns, now, self.lag) is not Verdict.MISSED:
+                self._recorder.counts.repaired += 1
+
+    def set_aside(self, letter: DeadLetter) -> None:
+        """Append a dead letter at once. Raises LogUnavailable."""
+        if self._producer:
+            append_dead_letters(self._producer, self._settings.dead_letter_topic, [letter], APPEND_SECONDS)
+
+
+def append_events(settings: Settings, producer: Producer, topic: str, events: Sequence[Event]) -> None:
+    """Append events, and return when they are durable. Raises LogUnavailable.
+
+    An event that the log refuses, because it is too large, becomes a dead letter and holds up no other.
+    """
+    records = [event.to_record() for event in events]
+    refused = append_records(producer, topic, records, APPEND_SECONDS, "what was found")
+    if refused:
+        letters = [_refused_letter(Event.from_record(record), refusal) for record, refusal in refused]
+        append_dead_letters(producer, settings.dead_letter_topic, letters, APPEND_SECONDS)
+
+
+def _refused_letter(event: Event, refusal: LogRefused) -> DeadLetter:
+    """Return the dead letter of an event, the same again when the next run finds the booking again."""
+    log.warning(
+        "reconcile.refused",
+        source=event.source,
+        subject=event.subject,
+        bytes=len(event.data),
+        why=str(refusal),
+    )
+    return DeadLetter(
+        source=event.source,
+        reason="log_refused",
+        detail=str(refusal),
+        happened_at=event.received_at,
+        data=event.data,
+        headers={},
+    )
+
+
+def wait_for_spools(settings: Settings) -> None:
+    """Wait until this machine's spools are empty: what is in them was acknowledged, and would look missing.
+
+    Raises LogUnavailable when nothing moves for a minute.
+    """
+
+    def filled() -> list[SpoolState]:
+        return [state for state in spool_states(settings) if state.records]
+
+    def pending() -> dict[str, datetime | None] | None:
+        # The oldest record of each file: the number of records may grow while a spool is drained.
+        return {state.file: state.oldest for state in filled()} or None
+
+    def stalled(_: object) -> LogUnavailable:
+        waiting = sum(state.records for state in filled())
+        return LogUnavailable(
+            f"{waiting} deliveries wait in the spool {settings.receiver.spool_dir}, and none was handed on"
+            f" for {STALLED_SECONDS:.0f} s; they would be counted as missed. Is `ingest up` or"
+            " `ingest receive` running, and can it reach Kafka? Run this again when they are in the log"
+        )
+
+    wait_while(pending, stalled, "this machine's spooled deliveries are not in the log yet")

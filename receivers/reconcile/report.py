@@ -1,4 +1,4 @@
-"""What a reconciliation found, for people, for scripts, and as the row of `reconciliations`."""
+"""The result of a reconciliation, for people, for scripts, and as the row of `reconciliations`."""
 
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -13,10 +13,12 @@ from ingest.instant import format_instant
 
 @dataclass(slots=True)
 class Counts:
-    """Bookings, but for `requests`: those sent, and the fewest that could have shown as much.
+    """Numbers of bookings, and of the requests that were sent.
 
-    `seen` at the vendor; of these `matched`, `missed` (lacking or older here), `untold` (the same, but no webhook tells of
-    them), `newer_here`. `repaired` of the missed are loaded. `gone` are here, and no longer at the vendor.
+    The vendor has `seen` bookings. Of these, `matched` are the same in the warehouse, `missed` are lacking
+    or older there, `untold` are so too but in a state that no webhook tells of, and `newer_here` are newer
+    there. `repaired` is how many of the missed are loaded by now. `gone` are in the warehouse, and no longer
+    at the vendor. `least_requests` is the fewest requests that could have shown as much as those sent.
     """
 
     seen: int = 0
@@ -33,11 +35,12 @@ class Counts:
 
 @dataclass(slots=True)
 class Report:
-    """One account's run. `until` is None where it reached into the future; `unrecorded` tells why no row tells of it yet.
+    """The report of one account's run.
 
-    `unproven` tells of bookings that were not marked as gone, because the key proves nothing, and what to do.
-
-    Times are the vendor's; `clock_ahead` is how far this machine's clock was found to be ahead of that, None where it could not be compared.
+    Times are by the vendor's clock. `until` is None for a run that reached into the future. `clock_ahead` is
+    how far this machine's clock is ahead of the vendor's, None where they could not be compared.
+    `unproven` tells of bookings that were not marked as gone because nothing proves the key, and what to do.
+    `unrecorded` is why the report is not in the log yet.
     """
 
     vendor: str
@@ -54,13 +57,13 @@ class Report:
 
     @property
     def settled(self) -> bool:
-        """Nothing is missing any more, all could be read, and what is gone is marked."""
-        is_whole = not (self.failure or self.unproven or self.counts.unreadable)
-        return is_whole and self.counts.missed == self.counts.repaired
+        """Whether nothing is missing any more, all could be read, and what is gone is marked."""
+        has_trouble = self.failure or self.unproven or self.counts.unreadable
+        return not has_trouble and self.counts.missed == self.counts.repaired
 
     @property
     def id(self) -> str:
-        """A run that was stopped and one that went on from there are two."""
+        """The id of the row: a run that was stopped and the one that resumed it are two rows."""
         return digest(
             f"/{self.vendor}/{self.account}",
             RECONCILED,
@@ -69,7 +72,7 @@ class Report:
         )
 
     def columns(self) -> dict[str, Any]:
-        """As in `reconciliations`."""
+        """Return the columns of the row in `reconciliations`."""
         return {
             "id": self.id,
             "vendor": self.vendor,
@@ -85,7 +88,7 @@ class Report:
         }
 
     def event(self) -> Event:
-        """For the audit topic."""
+        """Return the event that carries the report in the audit topic."""
         source = f"/{self.vendor}/{self.account}"
         return Event(
             id=self.id,

@@ -1,96 +1,339 @@
-"""Runs over accounts: side by side, each alone with its account, each ending as a report."""
+"""Reconciliation: accounts side by side, each in a run of its own that ends as a report in the log."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from statistics import median_low
 
 import structlog
 
-from ingest.clock_file import write_clock_ahead
-from ingest.errors import ConfigurationError, LogUnavailable
-from ingest.log import Producer
+from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
+from ingest.clock_file import read_clock_ahead, write_clock_ahead
+from ingest.duration import describe_skew
+from ingest.errors import ConfigurationError, IngestError, LogUnavailable, VendorUnavailable
+from ingest.log import APPEND_SECONDS, Producer, wait_until_durable
 from ingest.log.consumption import wait_until_consumed
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.settings import NO_CREDENTIALS, Settings
+from ingest.telemetry import CLOCK_SKEW_SECONDS
 from ingest.vendors import AnyAccount
-from receivers.reconcile.account import AccountRun, Around, Follow, Wanted
-from receivers.reconcile.outlets import Outlet
-from receivers.reconcile.repairs import Warehouse
-from receivers.reconcile.report import Report
+from ingest.vendors.rest import AnyRest, Window
+from ingest.warehouse.bookings import BookingsTable
+from receivers.reconcile.checkpoint import Checkpoint, End, Progress, ProgressRecorder
+from receivers.reconcile.compare import cut_windows
+from receivers.reconcile.ownership import Ownership
+from receivers.reconcile.repairs import Repairs
+from receivers.reconcile.report import Counts, Report
+from receivers.reconcile.sweep import Sweep
 
 log = structlog.get_logger()
 
-_SIDE_BY_SIDE = 8
-_LOOK_SECONDS = 0.2
+Follow = Callable[[str, Counts, str], None]  # called with the account, its counts, and what is being done
+
+_ACCOUNTS_AT_ONCE = 8
+_POLL_SECONDS = 0.2
+_LONGEST_WINDOW = timedelta(days=31)  # so that memory does not grow with the span
 
 
 class Reconciler:
-    """`follow` is told an account's counts, and what of the window is done, whenever they grew."""
+    """Compares accounts with their vendors, and repairs what is missing. Without a producer runs are dry."""
 
     def __init__(
         self,
         settings: Settings,
-        warehouse: Warehouse,
+        warehouse: BookingsTable,
         producer: Producer | None,
         follow: Follow,
         stop: threading.Event,
     ) -> None:
-        """Without a producer every run is a dry one."""
-        self._stop = stop
+        """Call `follow` whenever an account's counts grew. `stop` ends a run early."""
         self._settings = settings
+        self._warehouse = warehouse
         self._producer = producer
-        self._around = Around(
-            settings, warehouse, follow, Patience(failing=settings.reconcile.patience.total_seconds())
-        )
+        self._follow = follow
+        self._stop = stop
 
-    def run(self, accounts: Sequence[AnyAccount], wanted: Wanted) -> list[Report]:
-        """A report per account, failed ones too: one that fails does not stop the others. Of those that ended, when it was stopped."""
-        pool = ThreadPoolExecutor(min(_SIDE_BY_SIDE, max(1, len(accounts))), thread_name_prefix="reconcile")
+    def run(
+        self,
+        accounts: Sequence[AnyAccount],
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        confirm_key: bool = False,
+    ) -> list[Report]:
+        """Reconcile accounts, and return a report of each, also of those that failed.
+
+        Without `since` a run begins `reconcile.lookback` ago, or earlier, where the last complete run ended.
+        Without `until` it ends now, or never, where the vendor lists bookings by when they start.
+        `confirm_key`: a person says that the credentials are those of the accounts, and that what their
+        vendors no longer have is gone. When `stop` is set, the accounts that are not done have no report.
+        """
+        runs = [
+            AccountRun(
+                self._settings,
+                self._warehouse,
+                self._producer,
+                self._follow,
+                account,
+                since,
+                until,
+                confirm_key=confirm_key,
+            )
+            for account in accounts
+        ]
+        workers = min(_ACCOUNTS_AT_ONCE, max(1, len(accounts)))
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="reconcile")
         try:
-            running = [pool.submit(self._account, account, wanted) for account in accounts]
-            while not self._stop.is_set() and wait(running, _LOOK_SECONDS).not_done:
+            futures = [pool.submit(run.run) for run in runs]
+            while not self._stop.is_set() and wait(futures, _POLL_SECONDS).not_done:
                 pass
         finally:
-            pool.shutdown(
-                wait=False, cancel_futures=True
-            )  # a request may wait minutes for its turn; to be cut off loses nothing
-        reports = [future.result() for future in running if future.done() and not future.cancelled()]
-        compared = [report.clock_ahead for report in reports if report.clock_ahead is not None]
-        if compared and not wanted.dry_run:
-            write_clock_ahead(Path(self._settings.reconcile.state_dir), median_low(compared))
-        if not self._stop.is_set() and not wanted.dry_run:
-            self._wait_for_rows(reports)
+            # A request may wait minutes for its turn, and nothing is lost when it is cut off.
+            pool.shutdown(wait=False, cancel_futures=True)
+        reports = [future.result() for future in futures if future.done() and not future.cancelled()]
+        if self._producer:
+            self._finish(reports)
         return reports
 
-    def _account(self, account: AnyAccount, wanted: Wanted) -> Report:
-        outlet = None
-        if self._producer and not wanted.dry_run:
-            outlet = Outlet(self._settings, self._producer, self._settings.topic(account.vendor))
-        return AccountRun(self._around, account, outlet, wanted).run()
-
-    def _wait_for_rows(self, reports: Sequence[Report]) -> None:
-        """They are in the log by now, and are loaded whenever a consumer runs; to see them is worth some patience."""
-        if self._producer is None or all(report.unrecorded for report in reports):
+    def _finish(self, reports: Sequence[Report]) -> None:
+        """Store what the vendors' clocks showed, and wait until the reports are loaded."""
+        measured = [report.clock_ahead for report in reports if report.clock_ahead is not None]
+        if measured:
+            write_clock_ahead(Path(self._settings.reconcile.state_dir), median_low(measured))
+        if self._stop.is_set() or all(report.unrecorded for report in reports):
             return
         try:
             wait_until_consumed(self._settings.build_log(), [self._settings.audit_topic])
-        except LogUnavailable as error:
+        except LogUnavailable as error:  # they are in the log, and are loaded whenever a consumer runs
             log.warning("reconcile.not_loaded", why=str(error))
 
 
-def readable(settings: Settings, named: Iterable[str]) -> list[AnyAccount]:
-    """The accounts named, or all whose settings have what their vendor's REST side needs. Raises ConfigurationError."""
-    names = list(named)
+def choose_accounts(settings: Settings, names: Iterable[str]) -> list[AnyAccount]:
+    """Return the named accounts, or all vendor_and_account settings suffice to reconcile them.
+
+    Raises ConfigurationError when a named one's do not, or there is none.
+    """
+    names = list(names)
     accounts = [
         account for account in settings.choose_accounts(names) if names or account.settings.can_reconcile()
     ]
     for account in accounts:
         if not account.settings.can_reconcile():
-            raise ConfigurationError(
-                f"account {account.name} cannot be reconciled: set {account.settings.reconcile_needs()}"
-            )
+            needed = account.settings.reconcile_needs()
+            remedy = f"set {needed}" if needed else account.settings.without_rest()
+            raise ConfigurationError(f"account {account.name} cannot be reconciled: {remedy}")
     if not accounts:
         raise ConfigurationError(NO_CREDENTIALS)
     return accounts
+
+
+@dataclass
+class AccountRun:
+    """A run over one account, by the arguments of `Reconciler.run`. Used once."""
+
+    settings: Settings
+    warehouse: BookingsTable
+    producer: Producer | None
+    follow: Follow
+    account: AnyAccount
+    since: datetime | None
+    until: datetime | None
+    confirm_key: bool
+    report: Report = field(init=False)
+    _clock_ahead: timedelta = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._state_dir = Path(self.settings.reconcile.state_dir)
+        self._begin(timedelta(0))
+
+    def run(self) -> Report:
+        """Compare and repair the account, and return the report, which tells of any failure."""
+        with self._reporting_failure():
+            self._begin(read_clock_ahead(self._state_dir) or timedelta(0))
+            checkpoint = Checkpoint(self._state_dir, self.account.name, dry_run=self.producer is None)
+            # A lock would be a file, which a dry run does not write.
+            with checkpoint.lock() if self.producer else nullcontext():
+                self._run_locked(checkpoint)
+                return self.report
+        # The checkpoint cannot be used, or another process has it.
+        self.report.finished_at = self._now()
+        with self._noting_unrecorded():
+            self._append(self.report)
+        return self.report
+
+    def _begin(self, clock_ahead: timedelta) -> None:
+        """Begin by the vendor's time, of which this machine's clock is ahead, or behind if it is negative."""
+        self._clock_ahead = clock_ahead if abs(clock_ahead) > CLOCK_SKEW else timedelta(0)
+        now = self._now()
+        since = self.since or now - self.settings.reconcile.lookback
+        self.report = Report(self.account.vendor, self.account.name, since, self.until or now, now, now)
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC) - self._clock_ahead
+
+    @cached_property
+    def _rest(self) -> AnyRest:
+        """The vendor's REST side. Raises ConfigurationError."""
+        patience = RetryBudget(failing=self.settings.reconcile.patience.total_seconds())
+        return self.account.rest(self._state_dir, patience)
+
+    def _run_locked(self, checkpoint: Checkpoint) -> None:
+        """Compare, once more if the clock was wrong, and record the report."""
+        recorder = self._compare(checkpoint)
+        clock_ahead = self._measure_clock()
+        if abs(clock_ahead - self._clock_ahead) > CLOCK_SKEW:
+            # The windows were those of another time, and would leave out what was missed.
+            checkpoint.clear(self.report.since, self.until)
+            self._begin(clock_ahead)
+            recorder = self._compare(checkpoint)
+            self._measure_clock()
+        with self._noting_unrecorded():
+            counts, end = replace(self.report.counts), self._end()
+            progress = replace(recorder.progress, counts=counts, written_at=end.finished_at)
+            self._record(checkpoint, progress, end)
+
+    def _compare(self, checkpoint: Checkpoint) -> ProgressRecorder:
+        """Compare everything that is asked for; a failure is in the report."""
+        report = self.report
+        if self.since is None:
+            report.since = min(report.since, checkpoint.covered(self._now()) or report.since)
+        if self.producer:
+            for progress in checkpoint.unpublished(report.since, self.until):
+                self._record(checkpoint, progress, progress.end or _interrupted(progress))
+        recorder = checkpoint.start(report.since, self.until, report.started_at)
+        report.counts, report.started_at = recorder.counts, recorder.progress.started_at
+        with self._reporting_failure():
+            self._sweep(checkpoint, recorder)
+        report.finished_at = self._now()
+        return recorder
+
+    def _sweep(self, checkpoint: Checkpoint, recorder: ProgressRecorder) -> None:
+        rest, report = self._rest, self.report
+        open_ended = rest.window_column == "starts_at" and self.until is None
+        until = self.until or self._now()
+        report.until = None if open_ended else until
+        ownership = Ownership(rest, self.warehouse, checkpoint, is_confirmed=self.confirm_key)
+        repairs = Repairs(self.settings, self.producer, rest, self.warehouse, recorder)
+        longest = min(rest.longest_window, _LONGEST_WINDOW)
+        windows = cut_windows(recorder.progress.done, until, longest, open_ended=open_ended)
+        Sweep(rest, self.warehouse, repairs, ownership, recorder).run(windows, self._follow_window)
+        report.unproven = ownership.unproven()
+
+    def _follow_window(self, window: Window, doing: str) -> None:
+        span = f"{window.since:%Y-%m-%d} …{f' {window.until:%Y-%m-%d}' if window.until else ''}"
+        self.follow(self.account.name, self.report.counts, doing or span)
+
+    def _measure_clock(self) -> timedelta:
+        """Return how far this machine's clock is ahead by the vendor's answers, and put it into the report.
+
+        It is as far ahead as the run took it to be where no answer told.
+        """
+        try:
+            clock_ahead = self._rest.clock_ahead
+        except ConfigurationError:  # then nothing was asked, and the report says why
+            clock_ahead = None
+        if clock_ahead is None:
+            return self._clock_ahead
+        self.report.clock_ahead = clock_ahead
+        CLOCK_SKEW_SECONDS.labels(self.account.vendor, self.account.name).set(clock_ahead.total_seconds())
+        if abs(clock_ahead) > CLOCK_SKEW:
+            why = (
+                f"this machine's clock is {describe_skew(clock_ahead)} that of {self._rest.base_url},"
+                f" which counts for this run: {CLOCK_REMEDY}"
+            )
+            log.warning("reconcile.clock_wrong", account=self.account.name, why=why)
+        return clock_ahead
+
+    def _end(self) -> End:
+        """Return how the run ended."""
+        report = self.report
+        if report.failure is not None:
+            # What was compared with a wrong key, for example, is nothing to resume from.
+            resumable = not isinstance(report.failure, ConfigurationError)
+            return End(report.finished_at, report.until, str(report.failure), resumable)
+        # The next run looks at what changed too recently to be missed by this one.
+        covers = None if self.until else report.started_at - self.settings.reconcile.lag
+        return End(report.finished_at, report.until, None, covers=covers, unproven=report.unproven)
+
+    def _record(self, checkpoint: Checkpoint, progress: Progress, end: End) -> None:
+        """Append a run's report to the log; its progress is kept until it is there, and settled then.
+
+        A process that dies meanwhile leaves what the next one appends once more, with the same id.
+        Raises LogUnavailable; then the next run appends the report.
+        """
+        if self.producer is None:
+            return
+        try:
+            checkpoint.write(replace(progress, end=end))
+            is_kept = True
+        except IngestError as error:  # a full disk is one more reason to append the report
+            log.warning("reconcile.not_noted", account=self.account.name, why=str(error))
+            is_kept = False
+        self._append(
+            Report(
+                self.account.vendor,
+                self.account.name,
+                progress.since,
+                end.reached,
+                progress.started_at,
+                end.finished_at,
+                progress.counts,
+                failure=None if end.error is None else LogUnavailable(end.error),
+                unproven=end.unproven,
+            )
+        )
+        if is_kept:
+            checkpoint.settle(progress, end)
+        else:
+            checkpoint.clear(progress.since, progress.until)  # who resumes it must not report the same again
+
+    def _append(self, report: Report) -> None:
+        """Append a report to the log, and return when it is durable. Raises LogUnavailable."""
+        if self.producer:
+            records = [report.event().to_record()]
+            appended = self.producer.append(self.settings.audit_topic, records)
+            wait_until_durable(appended, APPEND_SECONDS, "what was found")
+
+    @contextmanager
+    def _reporting_failure(self) -> Iterator[None]:
+        """Put a failure into the report, so that the other accounts go on."""
+        vendor, account = self.account.vendor, self.account.name
+        try:
+            yield
+        except IngestError as error:
+            self.report.failure = error
+            log.warning("reconcile.failed", vendor=vendor, account=account, why=str(error))
+        except Exception as error:  # our bug, or an answer that nobody thought of
+            self.report.failure = VendorUnavailable(
+                f"{vendor} account {account}: an answer that is not understood: {type(error).__name__}"
+            )
+            log.exception("reconcile.crashed", vendor=vendor, account=account)
+
+    @contextmanager
+    def _noting_unrecorded(self) -> Iterator[None]:
+        """Note in the report that it is not in the log."""
+        try:
+            yield
+        except IngestError as error:
+            self.report.unrecorded = error
+            log.warning(
+                "reconcile.not_recorded",
+                vendor=self.account.vendor,
+                account=self.account.name,
+                why=str(error),
+            )
+
+
+def _interrupted(progress: Progress) -> End:
+    """Return the end of a run that was stopped before it had one."""
+    return End(
+        progress.written_at,
+        progress.until,
+        "the run was stopped; what it had found until then is repaired",
+        resumable=True,
+    )

@@ -1,326 +1,339 @@
-"""One window of one account: read what the vendor has, compare, append what was missed, wait until it is loaded, look again."""
+"""The comparison of one account: what its vendor lists, window by window, and what no window listed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal, TypeVar
 
 import orjson
 import structlog
 
-from ingest.booking import Booking, BookingStatus, Stored
+from ingest.booking import Booking, StoredBooking
 from ingest.clock import is_recent
 from ingest.dead_letter import DeadLetter
 from ingest.errors import ConfigurationError, IngestError, PayloadError
-from ingest.rest import Record as Entry
+from ingest.rest import Record
 from ingest.vendors.rest import AnyRest, Window
-from receivers.reconcile.compare import Verdict, compare, is_of_future, row_version, supersedes, widened
+from ingest.warehouse.bookings import BookingsTable
+from receivers.reconcile.checkpoint import ProgressRecorder
+from receivers.reconcile.compare import (
+    Tally,
+    Verdict,
+    compare,
+    is_of_future,
+    row_version,
+    superseded_version,
+    widen,
+)
 from receivers.reconcile.ownership import Ownership
-from receivers.reconcile.repairs import Proof, Warehouse
+from receivers.reconcile.repairs import Repairs
+from receivers.reconcile.report import Counts
 
-log = structlog.get_logger()
 T = TypeVar("T")
 Result = TypeVar("Result")
 
+log = structlog.get_logger()
+
+Follow = Callable[[Window, str], None]  # called with the window and what is being done, "" for comparing
+
 _OVERLAP = timedelta(minutes=5)
-_BLOCK = 1000  # entries compared with the warehouse in one query
+_BLOCK = 1000  # entries that are compared with the warehouse in one query
 _BLOCK_BYTES = 8 * 1024 * 1024  # of their JSON, and of the bookings that are read of them
 _AHEAD = 2  # requests that may be done before their answers are compared, for each that is sent at once
-_SOME = 100  # bookings asked for one by one, before looking how many of them are gone
-# Of more than so many, more than half gone at once is likelier to be a key of another account than the truth.
+_FETCHED_TOGETHER = 100  # bookings that are fetched one by one before the absent ones are counted
+# When more than these and more than half are absent, the key is likelier to be another account's.
 _FEW = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A record of the vendor's, None for one that it no longer has, and when it was asked for."""
+class _Answer:
+    """What the vendor has of a booking, or of a list's entry: None if it has nothing. It was asked `at`."""
 
-    record: Entry | None
+    record: Record | None
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """A record that could be read as a booking."""
+class _Observation:
+    """A booking as read from a vendor's record, for which the vendor was asked `at`."""
 
     booking: Booking
-    record: Entry
+    record: Record
     at: datetime
 
 
 class Sweep:
-    """Of one account: window after window, then what none of them had. `counts` grows while it runs.
+    """One comparison of an account with its vendor. Used once."""
 
-    So do `unlisted`, the ids that the windows until now should have had, and `rows`: a run that goes on takes them over.
-    """
-
-    def __init__(self, rest: AnyRest, warehouse: Warehouse, proof: Proof, ownership: Ownership) -> None:
-        """`proof` has the vendor's lag and the run's counts too."""
+    def __init__(
+        self,
+        rest: AnyRest,
+        warehouse: BookingsTable,
+        repairs: Repairs,
+        ownership: Ownership,
+        recorder: ProgressRecorder,
+    ) -> None:
         self._rest = rest
+        self._account = rest.account
         self._warehouse = warehouse
-        self._proof = proof
+        self._repairs = repairs
         self._ownership = ownership
-        self._lag = proof.lag
-        self.counts = proof.counts
-        self._ids: set[str] = set()
-        self._ids_before: set[str] = set()
-        self._missed: set[int] = set()
-        self._children: set[str] = set()
-        self.unlisted: set[str] = set()
-        self.rows = 0
+        self._recorder = recorder
+        self._tally = Tally(recorder.counts, rest.silent_statuses)
+        self._unlisted = set(recorder.progress.unlisted)
+        self._rows_seen = recorder.progress.rows
+        self._parts_counted: set[str] = set()
+        self._pool = ThreadPoolExecutor(rest.concurrency, thread_name_prefix=rest.account.name)
 
-    def window(self, window: Window, progress: Callable[[str], None]) -> None:
-        """Raises VendorUnavailable, VendorRefused, WarehouseUnavailable, LogUnavailable; what was appended by then is right."""
-        self._ids, self._ids_before = set(), self._ids
-        progress("waiting for the consumer")
-        self._proof.wait()  # or what is in the log and not loaded would look missing
-        with (
-            self._keeping_what_was_found(),
-            ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool,
-        ):
-            for block in self._blocks(widened(window, _OVERLAP)):
-                self._compare_block(block, pool)
-                progress("")
-            self._note_unlisted(window)
-        progress("waiting for the consumer")
-        self._proof.complete()
-        progress("")
+    def run(self, windows: Iterable[Window], follow: Follow) -> Counts:
+        """Compare windows one after the other, then what none of them listed; return what was counted.
 
-    def finish(self) -> None:
-        """What the warehouse has in the windows and the vendor listed in none: gone, or moved out of them. Raises as `window`."""
-        with (
-            self._keeping_what_was_found(),
-            ThreadPoolExecutor(self._rest.parallel, thread_name_prefix=self._rest.account.name) as pool,
-        ):
-            absent, others_were_read = self._ask_for(sorted(self.unlisted), pool)
-            if absent and self._ownership.confirm_absence(absent, others_were_read=others_were_read):
-                self._mark_gone(absent)
-        self._proof.complete()
-
-    @contextmanager
-    def _keeping_what_was_found(self) -> Iterator[None]:
-        """Whatever the trouble: what was found until then need not be found again."""
+        Raises VendorUnavailable, VendorRefused, ConfigurationError, WarehouseUnavailable and LogUnavailable.
+        Repairs that were found until then are appended all the same.
+        """
+        counts = self._recorder.counts
+        requests_before = counts.requests
         try:
-            yield
+            with self._pool:
+                self._repairs.wait_until_loaded()  # what is in the log helps to tell vendor_and_account key it is
+                self._ownership.check()
+                for window in windows:
+                    self._recorder.begin_window(window.since, self._unlisted, self._rows_seen)
+                    self._sweep_window(window, partial(follow, window))
+                    counts.requests = requests_before + self._rest.requests
+                absent, others_were_read = self._fetch_unlisted()
+                if absent and self._ownership.confirm_absence(absent, others_were_read=others_were_read):
+                    self._mark_gone(absent)
+                self._repairs.complete()
         except IngestError:
             with suppress(IngestError):
-                self._proof.append()
+                self._repairs.append()
             raise
+        finally:
+            counts.requests = requests_before + self._rest.requests
+        return counts
 
-    def _blocks(self, window: Window) -> Iterator[list[_Asked]]:
-        """The vendor's list, so much at a time as is compared with the warehouse in one query."""
-        block: list[_Asked] = []
+    def _sweep_window(self, window: Window, follow: Callable[[str], None]) -> None:
+        """Compare one window, and return when its repairs are loaded."""
+        self._tally.begin_window()
+        follow("waiting for the consumer")
+        self._repairs.wait_until_loaded()  # what is in the log and not loaded would look missing
+        for block in self._blocks(widen(window, _OVERLAP)):
+            self._compare_block(block)
+            follow("")
+        self._note_unlisted(window)
+        follow("waiting for the consumer")
+        self._repairs.complete()
+        follow("")
+
+    def _blocks(self, window: Window) -> Iterator[list[_Answer]]:
+        """Read the vendor's list of a window, in blocks that are compared in one query each."""
+        block: list[_Answer] = []
         size = 0
         for page in self._rest.bookings(window):
-            self.counts.least_requests += 1
-            at = self._rest.asked_at
+            self._recorder.counts.least_requests += 1
+            at = self._rest.last_request_at
             for entry in page:
-                block.append(_Asked(entry, at))
+                block.append(_Answer(entry, at))
                 size += _json_bytes(entry)
                 if len(block) >= _BLOCK or size >= _BLOCK_BYTES:
                     yield block
                     block, size = [], 0
         yield block
 
-    def _compare_block(self, block: Sequence[_Asked], pool: ThreadPoolExecutor) -> None:
-        keyed = [(key, asked) for asked in block if (key := self._readable(asked, self._rest.key))]
-        stored = self._stored(self._rest.listed_by, [key for key, _ in keyed])
-        differing = [asked for key, asked in keyed if not self._alike(asked, stored.get(key, ()))]
-        part: list[tuple[_Asked, list[_Read]]] = []
+    def _compare_block(self, block: Sequence[_Answer]) -> None:
+        """Compare a block of the list, and complete the entries that show a difference."""
+        keyed = [(key, entry) for entry in block if (key := self._parse(entry, self._rest.key))]
+        rows = self._rows(self._rest.key_column, [key for key, _ in keyed])
+        differing = [entry for key, entry in keyed if not self._is_unchanged(entry, rows.get(key, ()))]
+        completed: list[tuple[_Answer, list[_Observation]]] = []
         size = 0
-        for asked, some in zip(differing, self._map(pool, self._complete, differing), strict=True):
-            part.append((asked, [read for one in some if (read := self._read(one))]))
-            size += sum(_json_bytes(one.record) for one in some)
+        for entry, answers in zip(differing, self._map(self._complete, differing), strict=True):
+            observations = [read for answer in answers if (read := self._observe(answer))]
+            completed.append((entry, observations))
+            size += sum(_json_bytes(answer.record) for answer in answers)
             if size >= _BLOCK_BYTES:
-                self._take_completed(part)
-                part, size = [], 0
-        self._take_completed(part)
+                self._repair_completed(completed)
+                completed, size = [], 0
+        self._repair_completed(completed)
 
-    def _take_completed(self, completed: Sequence[tuple[_Asked, Sequence[_Read]]]) -> None:
-        """Take the bookings of entries, and count the requests that those took that were missed."""
-        missed = self._take([read for _, some in completed for read in some])
-        for asked, some in completed:
-            if any(read.booking.booking_id in missed for read in some):
-                self._count_children(asked.record or {})
+    def _is_unchanged(self, entry: _Answer, rows: Sequence[StoredBooking]) -> bool:
+        """Return whether an entry alone shows that its rows are right, and count these then.
 
-    def _map(
-        self, pool: ThreadPoolExecutor, work: Callable[[T], Result], items: Iterable[T]
-    ) -> Iterator[Result]:
-        """Yield results in order, few of them waiting at any time: `ThreadPoolExecutor.map` would gather all that come meanwhile."""
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= _AHEAD * self._rest.parallel:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    def _count_children(self, entry: Entry) -> None:
-        """What several have in common, such as a customer, need be asked for once."""
-        children = self._rest.children(entry) - self._children
-        self._children |= children
-        self.counts.least_requests += len(children)
-
-    def _alike(self, asked: _Asked, stored: Sequence[Stored]) -> bool:
-        """Whether nothing more need be read of an entry; then its bookings are counted here."""
-        if any(is_of_future(one, asked.at) for one in stored):
+        An entry that cannot be read is set aside, and is not completed either.
+        """
+        if any(is_of_future(row, entry.at) for row in rows):
             return False
-        if self._rest.listed_by == "group_id":
-            same = self._readable(asked, lambda entry: self._rest.alike(entry, stored))
+        if self._rest.key_column == "group_id":
+            is_same = self._parse(entry, lambda record: self._rest.is_unchanged(record, rows))
         else:
-            read = self._read(asked)
-            same = None if read is None else self._verdict(read, next(iter(stored), None)) is Verdict.MATCHED
-        for one in stored if same else ():
-            if one.booking.gone_at is None:
-                self._count(one.booking.booking_id, Verdict.MATCHED)
-        return same is not False  # None was set aside
+            observation = self._observe(entry)
+            row = next(iter(rows), None)
+            is_same = None if observation is None else self._compare(observation, row) is Verdict.MATCHED
+        for row in rows if is_same else ():
+            if row.booking.gone_at is None:
+                self._tally.count(row.booking.booking_id, Verdict.MATCHED)
+        return is_same is not False
 
-    def _complete(self, asked: _Asked) -> list[_Asked]:
-        """In a thread of the pool. What was listed whole is as old as its page; what cannot be completed is set aside as it was listed."""
+    def _complete(self, entry: _Answer) -> list[_Answer]:
+        """Fetch what the list leaves out; return an entry as it is when it cannot be completed."""
         try:
-            records = self._rest.complete(asked.record or {})
+            records = self._rest.complete(entry.record or {})
         except PayloadError:
-            return [asked]
-        at = asked.at if self._rest.listed_by == "booking_id" else self._rest.asked_at
-        return [_Asked(record, at) for record in records]
+            return [entry]
+        # An entry that is a booking is as old as its page.
+        at = entry.at if self._rest.key_column == "booking_id" else self._rest.last_request_at
+        return [_Answer(record, at) for record in records]
 
-    def _take(self, read: Sequence[_Read]) -> set[str]:
-        """Compares each with its own row, and appends what the warehouse lacks or has older: returns the ids of those."""
-        stored = self._stored("booking_id", [one.booking.booking_id for one in read])
+    def _repair_completed(self, completed: Sequence[tuple[_Answer, Sequence[_Observation]]]) -> None:
+        """Repair the bookings of entries, and count the requests that completing the missed ones took."""
+        missed = self._repair([observation for _, observations in completed for observation in observations])
+        for entry, observations in completed:
+            if any(observation.booking.booking_id in missed for observation in observations):
+                # What several entries share, such as a customer, has to be asked for once.
+                parts = self._rest.detail_keys(entry.record or {}) - self._parts_counted
+                self._parts_counted |= parts
+                self._recorder.counts.least_requests += len(parts)
+
+    def _repair(self, observations: Sequence[_Observation]) -> set[str]:
+        """Compare bookings with their rows, repair the missed ones, and return their ids."""
+        rows = self._rows("booking_id", [read.booking.booking_id for read in observations])
         missed: set[str] = set()
-        for one in read:
-            booking = one.booking
-            held = next(iter(stored.get(booking.booking_id, ())), None)
-            verdict = self._verdict(one, held)
+        for observation in observations:
+            booking, at = observation.booking, observation.at
+            row = next(iter(rows.get(booking.booking_id, ())), None)
+            verdict = self._compare(observation, row)
             if verdict is not Verdict.MISSED:
-                self._count(booking.booking_id, verdict)
-            elif (state := hash((booking.booking_id, booking.version))) not in self._missed:
-                self._missed.add(state)
+                self._tally.count(booking.booking_id, verdict)
+            elif self._tally.count_missed(booking):
                 missed.add(booking.booking_id)
-                self._count(booking.booking_id, verdict, booking.status)
-                self._proof.add(
-                    self._rest.account.observe(one.record, one.at, supersedes(booking, held, one.at)), booking
-                )
+                superseded = superseded_version(booking, row, at)
+                self._repairs.add(self._account.observe(observation.record, at, superseded), booking)
         return missed
 
     def _note_unlisted(self, window: Window) -> None:
-        """A row younger than the vendor's lag is not doubted; one that a later window lists is not gone."""
+        """Note the rows of a window that the vendor has not listed, unless they may be newer than that."""
         now = self._rest.now()
-        for some in self._warehouse.within(self._rest.swept_by, *self._whose, window.since, window.until):
-            self.rows += len(some)
-            self.unlisted |= {
-                booking_id for booking_id, loaded_at in some if not is_recent(loaded_at, now, self._lag)
+        vendor, account = self._account.vendor, self._account.name
+        for part in self._warehouse.within(
+            self._rest.window_column, vendor, account, window.since, window.until
+        ):
+            self._rows_seen += len(part)
+            self._unlisted |= {
+                booking_id
+                for booking_id, loaded_at in part
+                if not is_recent(loaded_at, now, self._repairs.lag)
             }
-        self.unlisted -= self._ids | self._ids_before
+        self._unlisted -= self._tally.listed
 
-    def _ask_for(
-        self, booking_ids: Sequence[str], pool: ThreadPoolExecutor
-    ) -> tuple[dict[str, datetime], bool]:
-        """Ask for bookings one by one, and take those that are there; return when each other was asked for, and whether any could be read.
+    def _fetch_unlisted(self) -> tuple[dict[str, datetime], bool]:
+        """Fetch the unlisted bookings and repair those that the vendor has.
 
-        Raises ConfigurationError when so many are gone that the key is likelier to be another account's.
+        Returns when each absent one was asked for, and whether any other could be read. Raises
+        ConfigurationError when so many are absent that the key is likelier to be another account's.
         """
         absent: dict[str, datetime] = {}
         others_were_read = False
-        for some in (booking_ids[at : at + _SOME] for at in range(0, len(booking_ids), _SOME)):
-            there: list[_Asked] = []
-            for booking_id, asked in zip(some, self._map(pool, self._fetch, some), strict=True):
-                if asked.record is None:
-                    absent[booking_id] = asked.at
+        unlisted = sorted(self._unlisted)
+        for start in range(0, len(unlisted), _FETCHED_TOGETHER):
+            booking_ids = unlisted[start : start + _FETCHED_TOGETHER]
+            present: list[_Answer] = []
+            for booking_id, answer in zip(booking_ids, self._map(self._fetch, booking_ids), strict=True):
+                if answer.record is None:
+                    absent[booking_id] = answer.at
                 else:
-                    there.append(asked)
-            self.counts.least_requests += len(some)
-            gone = len(absent)
-            too_many = gone > _FEW and gone > min(self.rows, 2 * _SOME) / 2
-            if too_many and not self._ownership.is_confirmed:
-                raise ConfigurationError(
-                    f"{self._rest.label}: at least {gone} of {self.rows} bookings here are not at the vendor. Is the key another account's?"
-                    f" None was marked as gone. {self._ownership.way_on}"
-                )
-            others_were_read = others_were_read or any(asked.record for asked in there)
-            self._take([read for asked in there if (read := self._read(asked))])
+                    present.append(answer)
+            self._recorder.counts.least_requests += len(booking_ids)
+            self._refuse_too_many(len(absent))
+            others_were_read = others_were_read or any(answer.record for answer in present)
+            self._repair([read for answer in present if (read := self._observe(answer))])
         return absent, others_were_read
 
-    def _fetch(self, booking_id: str) -> _Asked:
-        """In a thread of the pool. An id that cannot be asked for is no record that can be read, and not gone."""
+    def _refuse_too_many(self, absent: int) -> None:
+        """Raise ConfigurationError if so many bookings are absent that the key may be another account's."""
+        too_many = absent > _FEW and absent > min(self._rows_seen, 2 * _FETCHED_TOGETHER) / 2
+        if too_many and not self._ownership.is_confirmed:
+            raise ConfigurationError(
+                f"{self._rest.label}: at least {absent} of {self._rows_seen} bookings here are not at the"
+                f" vendor. Is the key another account's? None was marked as gone. {self._ownership.way_on}"
+            )
+
+    def _fetch(self, booking_id: str) -> _Answer:
+        """Fetch a booking. One vendor_and_account id cannot be asked for is unreadable, not gone."""
         try:
             record = self._rest.fetch(booking_id)
         except PayloadError:
             record = {}
-        return _Asked(record, self._rest.asked_at)
+        return _Answer(record, self._rest.last_request_at)
 
-    def _mark_gone(self, asked_at: Mapping[str, datetime]) -> None:
-        """What it was comes along, from its row: nobody else can tell any more. A row that came after it was asked for is no older news.
+    def _mark_gone(self, absent: Mapping[str, datetime]) -> None:
+        """Mark bookings as gone vendor_and_account absence is confirmed, each with what its row says of it."""
+        for rows in self._rows("booking_id", absent).values():
+            for row in rows:
+                at = absent[row.booking.booking_id]
+                # A younger row is newer than the vendor's answer. A run that was stopped has marked others.
+                is_doubted = row.booking.gone_at is None and not is_recent(
+                    row.loaded_at, at, self._repairs.lag
+                )
+                if is_doubted and self._ownership.covers(row):
+                    self._recorder.counts.gone += 1
+                    self._repairs.add(self._account.gone(row.booking, at, row_version(row)), row.booking)
 
-        Nor is one news that is marked already, by a run that was stopped at this and went on.
-        """
-        rows = [one for some in self._stored("booking_id", asked_at).values() for one in some]
-        for one in rows:
-            at = asked_at[one.booking.booking_id]
-            if (
-                one.booking.gone_at is None
-                and not is_recent(one.loaded_at, at, self._lag)
-                and self._ownership.covers(one)
-            ):
-                self.counts.gone += 1
-                self._proof.add(self._rest.account.gone(one.booking, at, row_version(one)), one.booking)
-
-    def _stored(
+    def _rows(
         self, column: Literal["booking_id", "group_id"], keys: Iterable[str]
-    ) -> Mapping[str, Sequence[Stored]]:
-        wanted = list(dict.fromkeys(keys))
-        return self._warehouse.by(column, *self._whose, wanted) if wanted else {}
+    ) -> Mapping[str, Sequence[StoredBooking]]:
+        distinct = list(dict.fromkeys(keys))
+        if not distinct:
+            return {}
+        return self._warehouse.by(column, self._account.vendor, self._account.name, distinct)
 
-    @property
-    def _whose(self) -> tuple[str, str]:
-        return self._rest.account.vendor, self._rest.account.name
-
-    def _verdict(self, read: _Read, held: Stored | None) -> Verdict:
-        return compare(read.booking, held, self._rest.compared, read.at, self._lag)
-
-    def _count(self, booking_id: str, verdict: Verdict, status: BookingStatus | None = None) -> None:
-        """Windows overlap, and lists shift while they are read: what is seen again counts only when it was missed again."""
-        again = booking_id in self._ids or booking_id in self._ids_before
-        self._ids.add(booking_id)
-        if verdict is not Verdict.YOUNG and (verdict is Verdict.MISSED or not again):
-            self.counts.seen += 1
-            self.counts.matched += verdict is Verdict.MATCHED
-            told = status not in self._rest.untold
-            self.counts.missed += verdict is Verdict.MISSED and told
-            self.counts.untold += verdict is Verdict.MISSED and not told
-            self.counts.newer_here += verdict is Verdict.NEWER_HERE
-
-    def _read(self, asked: _Asked) -> _Read | None:
-        booking = self._readable(
-            asked, lambda record: self._rest.account.booking_of_record(orjson.dumps(record))
+    def _compare(self, observation: _Observation, row: StoredBooking | None) -> Verdict:
+        return compare(
+            observation.booking, row, self._rest.compared_columns, observation.at, self._repairs.lag
         )
-        return _Read(booking, asked.record or {}, asked.at) if booking else None
 
-    def _readable(self, asked: _Asked, read: Callable[[Entry], T]) -> T | None:
-        """None for what is not as the vendor documents it; it is counted and set aside, and stops nothing."""
+    def _map(self, function: Callable[[T], Result], items: Iterable[T]) -> Iterator[Result]:
+        """Call a function in the pool, and yield its results in order.
+
+        Few results wait at any time: `ThreadPoolExecutor.map` would gather all that come meanwhile.
+        """
+        pending: deque[Future[Result]] = deque()
+        for item in items:
+            pending.append(self._pool.submit(function, item))
+            if len(pending) >= _AHEAD * self._rest.concurrency:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+    def _observe(self, answer: _Answer) -> _Observation | None:
+        """Read a record as a booking; return None for one that is set aside."""
+        booking = self._parse(answer, lambda record: self._account.booking_of_record(orjson.dumps(record)))
+        return _Observation(booking, answer.record or {}, answer.at) if booking else None
+
+    def _parse(self, answer: _Answer, parse: Callable[[Record], T]) -> T | None:
+        """Parse a record. One that is not as the vendor documents it is set aside, and None is returned."""
         try:
-            return read(asked.record or {})
+            return parse(answer.record or {})
         except PayloadError as error:
-            self.counts.unreadable += 1
+            self._recorder.counts.unreadable += 1
             with suppress(PayloadError):
-                self._ids.add(self._rest.key(asked.record or {}))  # it is there, whatever it is
-            log.warning("reconcile.unreadable", source=self._rest.account.source, detail=str(error))
-            data = orjson.dumps(asked.record)
-            source = self._rest.account.source
+                self._tally.note_listed(self._rest.key(answer.record or {}))  # the vendor has it
+            log.warning("reconcile.unreadable", source=self._account.source, detail=str(error))
             letter = DeadLetter(
-                source=source,
+                source=self._account.source,
                 reason="unreadable_record",
                 detail=str(error),
-                happened_at=asked.at,
-                data=data,
+                happened_at=answer.at,
+                data=orjson.dumps(answer.record),
                 headers={},
             )
-            self._proof.set_aside(letter)
+            self._repairs.set_aside(letter)
             return None
 
 
-def _json_bytes(entry: Entry | None) -> int:
-    return len(orjson.dumps(entry))
+def _json_bytes(record: Record | None) -> int:
+    return len(orjson.dumps(record))

@@ -1,1 +1,1 @@
-"""Webhook URLs as declared state: what the settings want, compared with what each vendor has, and put right."""
+"""Webhook subscriptions as declared state: what the settings want is made of what each vendor has."""

@@ -1,324 +1,333 @@
-"""One account's subscriptions put right: look, do what differs, and look again, until nothing does."""
+"""The manager of one account's subscriptions: plan, do, and plan again, until nothing is left to do."""
 
 import random
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import structlog
 
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable, WarehouseUnavailable
-from ingest.vendors.subscriptions import AnySubscriptions, Registered, SecretFrom, fingerprint
-from receivers.subscriptions.plan import CREATING, Facts, Heard, Kind, Step, hides_secret, is_at, plan
-from receivers.subscriptions.rotation import Signed, Waiting, end
-from receivers.subscriptions.secret_store import Keyring
-from receivers.subscriptions.state import State, StateFile
+from ingest.settings import Settings
+from ingest.vendors.subscriptions import AnySubscriptions, SecretFrom, Subscription, fingerprint
+from ingest.warehouse.deliveries import Arrivals, arrivals
+from receivers.subscriptions.plan import CREATING, Action, Facts, Step, hides_secret, is_at, plan
+from receivers.subscriptions.rotation import SECRET_BYTES, Rotation
+from receivers.subscriptions.secret_store import SecretStore
+from receivers.subscriptions.state import SubscriptionState, open_state
 
 log = structlog.get_logger()
 
 _ROUNDS = 5
-_PAUSE = 0.1
-# A shorter secret is somebody's own, whose fingerprint would tell too much.
-_OURS = 32
+_PAUSE_SECONDS = 0.1
+# A shorter secret is somebody's own, vendor_and_account fingerprint would tell too much.
+_SHORTEST_OF_OURS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
-    """`elsewhere`: change what goes to another public URL. `take_over`: take the only place from a URL that is not ours."""
+class Permissions:
+    """What may be changed beside what is clearly ours.
+
+    `elsewhere`: what goes to another public URL. `take_over`: what may be somebody else's.
+    """
 
     elsewhere: bool = False
     take_over: bool = False
 
-    def covers(self, step: Step) -> bool:
-        """Whether it may be done."""
-        if step.kind is Kind.TAKE_OVER:
+    def allow(self, step: Step) -> bool:
+        """Return whether a step may be done."""
+        if step.action is Action.TAKE_OVER:
             return self.take_over
         return step.is_change and (self.elsewhere or not step.by_hand)
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What was done, and how it is now: differences are those that were not allowed."""
+class Applied:
+    """The steps that were done, and the plan after that: its changes were not allowed."""
 
     done: list[Step] = field(default_factory=list)
-    now: list[Step] = field(default_factory=list)
+    plan: list[Step] = field(default_factory=list)
+
+    @property
+    def created(self) -> bool:
+        """Whether something was made anew."""
+        return any(step.action in CREATING for step in self.done)
 
 
-class Registrar:
-    """Everything raises VendorUnavailable, VendorRefused, ConfigurationError; then whatever is half done is put right the next time."""
+class SubscriptionManager:
+    """Brings the subscriptions of one account into the state that the settings want.
 
-    def __init__(
-        self,
-        side: AnySubscriptions,
-        keyring: Keyring,
-        state: StateFile,
-        lookback: timedelta,
-        heard: Callable[[], Heard],
-    ) -> None:
-        """`lookback`: how far back webhooks may have been missed where none ever came."""
-        self.side = side
-        self.state = state
-        self._keyring = keyring
-        self._lookback = lookback
-        self._heard = heard
-        self._registered: list[Registered] = []
-        self._before: set[str] = set()
-        self._fresh: dict[str, str] = {}
-        self._doubtful: set[str] = set()
+    Methods raise VendorUnavailable, VendorRefused and ConfigurationError. What is half done then is put right
+    the next time.
+    """
+
+    def __init__(self, settings: Settings, subscriptions: AnySubscriptions, store: SecretStore) -> None:
+        self.account = subscriptions.account
+        self.state = open_state(settings, self.account)
+        self._settings = settings
+        self._subscriptions = subscriptions
+        self._store = store
+        self._has_fixed_secret = subscriptions.secret_from is SecretFrom.FIXED
+        self._registered: list[Subscription] = []
+        self._ids_before: set[str] = set()
+        self._new_secrets: dict[str, str] = {}  # by slot
+        self._doubtful_secrets: set[str] = set()  # those of creations vendor_and_account answer was lost
         self._trouble = ""
-        self._strange: tuple[str, ...] | None = None
+        self._preexisting: tuple[str, ...] | None = None
 
-    def look(self, renew: frozenset[str] = frozenset()) -> list[Step]:
-        """What differs; nothing is changed. `renew`: ids of those that are to have another secret."""
-        self._registered = self.side.registered()
-        self._meet()
-        fixed = self.side.secret_from is SecretFrom.FIXED
-        made = self.state.read().made
-        asks_arrivals = not self.side.tells_state or (
-            not fixed and any(hides_secret(one, made) for one in self._registered)
+    def plan(self, renew: frozenset[str] = frozenset()) -> list[Step]:
+        """Return what is to be done, and do nothing. `renew`: ids of those to have another secret."""
+        self._registered = self._subscriptions.registered()
+        self._note_preexisting()
+        fingerprints = self.state.read().fingerprints
+        needs_arrivals = not self._subscriptions.tells_state or (
+            not self._has_fixed_secret
+            and any(hides_secret(subscription, fingerprints) for subscription in self._registered)
         )
         facts = Facts(
-            url=self.side.account.webhook_url,
-            made=made,
-            live=None if fixed else frozenset(map(fingerprint, self._keyring.live())),
-            heard=self._arrivals() if asks_arrivals else Heard(),
-            replaces=self.side.replaces,
-            tells_state=self.side.tells_state,
+            url=self.account.webhook_url,
+            fingerprints=fingerprints,
+            live=None if self._has_fixed_secret else frozenset(map(fingerprint, self._store.live())),
+            arrivals=self._read_arrivals() if needs_arrivals else Arrivals(),
+            replaces=self._subscriptions.replaces,
+            tells_state=self._subscriptions.tells_state,
             renew=renew,
-            strange=frozenset(self._strange or ()),
+            preexisting=frozenset(self._preexisting or ()),
         )
-        return plan(self.side.wanted(), self._registered, facts)
+        return plan(self._subscriptions.needed(), self._registered, facts)
 
-    def _meet(self) -> None:
-        """What is there at the very first look may be what another machine made, and lives by."""
-        if self.state.is_known():
-            self._strange = self.state.read().strange
-        elif self._strange is None:
-            self._strange = tuple(
-                one.id for one in self._registered if is_at(self.side.account.webhook_url, one)
-            )
+    def apply(self, permissions: Permissions) -> Applied:
+        """Do what is planned and allowed. Other processes of this machine wait meanwhile."""
+        with self.state.lock():
+            return self._apply(permissions)
 
-    def close(self) -> None:
-        """Its connections."""
-        self.side.close()
-
-    def apply(self, allowed: Allowed) -> Outcome:
-        """Alone with the account on this machine; what somebody elsewhere does meanwhile is seen in the next look."""
-        with self.state.alone():
-            return self._settle(allowed)
-
-    def rotate(self) -> Outcome:
-        """All of ours anew, with a new secret beside the old, which stays live."""
-        if self.side.secret_from is SecretFrom.FIXED:
+    def rotate(self) -> Applied:
+        """Make all of ours anew, with a new secret beside the old one, which stays live."""
+        name = self.account.name
+        if self._has_fixed_secret:
             raise ConfigurationError(
-                f"{self.side.rest.label}: {self.side.account.vendor} signs with the application's secret key. First set "
-                f'accounts.{self.side.account.name}.webhook_secrets = ["new", "old"], then change the key at the vendor.'
+                f"{self._subscriptions.rest.label}: {self.account.vendor} signs with the application's secret"
+                f' key. First set accounts.{name}.webhook_secrets = ["new", "old"], then change the key'
+                " at the vendor."
             )
-        with self.state.alone():
-            old = frozenset(
-                one.id for step in self.look() if step.kind in {Kind.KEEP, Kind.ADOPT} for one in step.old
-            )
-            return self._settle(Allowed(), old, renewing=True)
+        with self.state.lock():
+            renewed = {Action.KEEP, Action.ADOPT}
+            renew = frozenset(old.id for step in self.plan() if step.action in renewed for old in step.old)
+            return self._apply(Permissions(), renew, rotating=True)
 
-    def finish(self, signed: Signed, *, force: bool) -> list[str]:
-        """The end of a rotation: the secrets that went. `force` skips the waiting, and nothing else."""
-        with self.state.alone():
-            used = self._in_use()  # the vendor's answers tell its time
-            return end(
-                self._keyring,
-                self.state,
-                used,
-                Waiting(signed, self.side.retried, force),
-                self.side.rest.now(),
-            )
+    def finish_rotation(self, *, force: bool) -> list[str]:
+        """Drop the secrets that no subscription has, and return them.
 
-    def _in_use(self) -> set[str]:
-        """Fingerprints of the secrets that sign. Raises ConfigurationError where it is not known of all: the old ones may be those."""
-        if self.side.secret_from is SecretFrom.FIXED:
-            return set()  # one is for all, and the settings say which
-        steps = self.look()
-        if odd := next((step for step in steps if step.is_change), None):
-            raise ConfigurationError(
-                f"{self.side.rest.label}: not everything there is as wanted ({odd.why}), so no secret is safe to drop: "
-                f"`ingest webhooks apply {self.side.account.name}` first"
-            )
-        made = self.state.read().made
-        if hidden := next(
-            (one for step in steps if step.kind is Kind.KEEP for one in step.old if hides_secret(one, made)),
-            None,
-        ):
-            raise ConfigurationError(
-                f"{self.side.rest.label}: {hidden.id} was made by hand, and which secret it has is not to be seen, so none is safe to drop: "
-                f"`ingest webhooks rotate {self.side.account.name}` first, which makes it anew"
-            )
-        return {
-            mark
-            for step in steps
-            if step.kind is Kind.KEEP
-            for one in step.old
-            for mark in (one.mark, made.get(one.id, ""))
-            if mark
-        }
+        `force` does not wait until deliveries show that they are not seen any more.
+        """
+        with self.state.lock():
+            used = self._fingerprints_in_use()
+            # The vendor's answers have told its time by now.
+            now = self._subscriptions.rest.now()
+            rotation = Rotation(self._settings, self.account, self._store)
+            return rotation.drop_old(used, self._subscriptions.retried, now, force=force)
 
-    def ours(self) -> list[Registered]:
-        """What the vendor has of us."""
-        return [
-            one for step in self.look() if step.kind not in {Kind.LEAVE, Kind.TAKE_OVER} for one in step.old
-        ]
+    def ours(self) -> list[Subscription]:
+        """Return the subscriptions at the vendor that are ours."""
+        not_ours = {Action.LEAVE, Action.TAKE_OVER}
+        return [old for step in self.plan() if step.action not in not_ours for old in step.old]
 
-    def remove(self, ids: Collection[str]) -> list[Registered]:
-        """Of ours, those with these ids, or all of them; what was removed."""
-        with self.state.alone():
-            ours = self.ours()
-            chosen = [one for one in ours if not ids or one.id in ids]
+    def remove(self, ids: Collection[str]) -> list[Subscription]:
+        """Remove those of ours that have these ids, or all of ours without any, and return them."""
+        with self.state.lock():
+            chosen = [subscription for subscription in self.ours() if not ids or subscription.id in ids]
             self._delete(chosen)
-            state, gone = self.state.read(), {one.id for one in chosen}
-            self._write(
-                replace(state, made={name: mark for name, mark in state.made.items() if name not in gone})
-            )
+            removed = {subscription.id for subscription in chosen}
+            state = self.state.read()
+            fingerprints = {
+                name: secret for name, secret in state.fingerprints.items() if name not in removed
+            }
+            self._write(replace(state, fingerprints=fingerprints))
         return chosen
 
-    def _settle(
-        self, allowed: Allowed, renew: frozenset[str] = frozenset(), *, renewing: bool = False
-    ) -> Outcome:
-        outcome = Outcome()
+    def close(self) -> None:
+        """Close the connections to the vendor."""
+        self._subscriptions.close()
+
+    def _note_preexisting(self) -> None:
+        """Note what is there at the very first look: another machine may have made it, and depend on it."""
+        if self.state.exists():
+            self._preexisting = self.state.read().preexisting
+        elif self._preexisting is None:
+            self._preexisting = tuple(
+                subscription.id
+                for subscription in self._registered
+                if is_at(self.account.webhook_url, subscription)
+            )
+
+    def _fingerprints_in_use(self) -> set[str]:
+        """Return the fingerprints of the secrets that sign.
+
+        Raises ConfigurationError where one is not known: it may be an old one.
+        """
+        if self._has_fixed_secret:
+            return set()  # one secret is for all, and the settings say which
+        label, name = self._subscriptions.rest.label, self.account.name
+        steps = self.plan()
+        if change := next((step for step in steps if step.is_change), None):
+            raise ConfigurationError(
+                f"{label}: not everything there is as wanted ({change.why}), so no secret is safe to drop:"
+                f" `ingest webhooks apply {name}` first"
+            )
+        fingerprints = self.state.read().fingerprints
+        used: set[str] = set()
+        for subscription in [old for step in steps if step.action is Action.KEEP for old in step.old]:
+            if hides_secret(subscription, fingerprints):
+                raise ConfigurationError(
+                    f"{label}: {subscription.id} was made by hand, and which secret it has is not to be seen,"
+                    f" so none is safe to drop: `ingest webhooks rotate {name}` first, which makes it anew"
+                )
+            used |= {subscription.mark, fingerprints.get(subscription.id, "")} - {""}
+        return used
+
+    def _apply(
+        self, permissions: Permissions, renew: frozenset[str] = frozenset(), *, rotating: bool = False
+    ) -> Applied:
+        """Plan and do, until nothing that is allowed is left to do."""
+        applied = Applied()
         for attempt in range(_ROUNDS + 1):
             if attempt > 1:
-                time.sleep(random.uniform(0, _PAUSE * 2**attempt))  # noqa: S311 - so that two that undo each other's work fall out of step
-            outcome.now = self.look(renew)
-            self._before = self._before if attempt else {one.id for one in self._registered}
-            todo = [step for step in outcome.now if allowed.covers(step)]
-            if not todo:
-                self._remember(outcome.now)
-                return outcome
-            for step in todo if attempt < _ROUNDS else ():
-                self._do(step, renewing=renewing)
-                outcome.done.append(step)
+                # Two processes that undo each other's work have to fall out of step.
+                time.sleep(random.uniform(0, _PAUSE_SECONDS * 2**attempt))  # noqa: S311 - as above
+            applied.plan = self.plan(renew)
+            if attempt == 0:
+                self._ids_before = {subscription.id for subscription in self._registered}
+            allowed = [step for step in applied.plan if permissions.allow(step)]
+            if not allowed:
+                self._remember(applied.plan)
+                return applied
+            for step in allowed if attempt < _ROUNDS else ():
+                self._do(step, rotating=rotating)
+                applied.done.append(step)
         trouble = f" ({self._trouble})" if self._trouble else ": is somebody else changing it?"
         raise VendorUnavailable(
-            f"{self.side.rest.label}: the subscriptions are not as wanted after {_ROUNDS} attempts{trouble}"
+            f"{self._subscriptions.rest.label}: the subscriptions are not as wanted after {_ROUNDS} attempts"
+            f"{trouble}"
         )
 
-    def _do(self, step: Step, *, renewing: bool) -> None:
-        log.info("subscription.change", source=self.side.account.source, kind=step.kind.value, why=step.why)
-        if step.kind is Kind.ADOPT:
-            self._keep(step.old[0].id, step.old[0].secret)
-        elif step.kind is Kind.REMOVE:
+    def _do(self, step: Step, *, rotating: bool) -> None:
+        log.info("subscription.change", source=self.account.source, kind=step.action.value, why=step.why)
+        if step.action is Action.ADOPT:
+            self._store_secret(step.old[0].id, step.old[0].secret)
+        elif step.action is Action.REMOVE:
             self._delete(step.old)
         else:
             # What came up since the first look is ours of a lost answer, and nobody knows its secret.
-            strays = [old for old in step.old if old.id not in self._before]
+            strays = [old for old in step.old if old.id not in self._ids_before]
             self._delete(strays)
             # Where a new one replaces the old, the two may have one id.
-            if self._create(step, renewing=renewing) and not self.side.replaces:
+            if self._create(step, rotating=rotating) and not self._subscriptions.replaces:
                 self._delete([old for old in step.old if old not in strays])
 
-    def _delete(self, old: Sequence[Registered]) -> None:
-        for one in old:
-            self.side.delete(one.id)
+    def _delete(self, subscriptions: Sequence[Subscription]) -> None:
+        for subscription in subscriptions:
+            self._subscriptions.delete(subscription.id)
 
-    def _create(self, step: Step, *, renewing: bool) -> bool:
-        """False when nobody knows whether it was made: the next look tells."""
+    def _create(self, step: Step, *, rotating: bool) -> bool:
+        """Create a subscription; return False if it is unknown whether it was made."""
         if step.wanted is None:
-            raise AssertionError(step.kind)
-        self._open_hole()
-        secret = self._secret(step.wanted.slot, renewing=renewing)
+            raise AssertionError(step.action)
+        self._open_gap()
+        secret = self._choose_secret(step.wanted.slot, rotating=rotating)
         try:
-            made = self.side.create(step.wanted, secret)
+            created = self._subscriptions.create(step.wanted, secret)
         except VendorUnavailable as error:
             self._trouble = str(error)
-            self._doubtful.add(secret)
+            self._doubtful_secrets.add(secret)
             return False
         except VendorRefused:
             self._take_back(secret)
             raise
-        self._keep(made.id, made.secret, known=secret)
+        self._store_secret(created.id, created.secret, chosen=secret)
         return True
 
-    def _secret(self, slot: str, *, renewing: bool) -> str:
-        """One that is live before it is used, if it is ours to make; of a creation that came to nothing, the same again."""
-        if self.side.secret_from is SecretFrom.VENDOR:
-            self._keyring.check()
-        if self.side.secret_from is not SecretFrom.US:
-            return ""
-        newest = next(iter(self._keyring.live()), "")
-        unused = len(newest) >= _OURS and fingerprint(newest) not in self._used()
-        if slot not in self._fresh and unused and not renewing:
-            return newest
-        if slot not in self._fresh:
-            made = secrets.token_urlsafe(_OURS)
-            self._keyring.add(made)
-            self._fresh[slot] = made
-        return self._fresh[slot]
+    def _choose_secret(self, slot: str, *, rotating: bool) -> str:
+        """Return a secret that is live before it is used, "" where it is not ours to make.
 
-    def _used(self) -> set[str]:
-        """Fingerprints of the secrets of what the vendor has."""
-        return {one.mark for one in self._registered} | set(self.state.read().made.values())
+        A creation that came to nothing is repeated with the same secret.
+        """
+        if self._subscriptions.secret_from is SecretFrom.VENDOR:
+            self._store.check()
+        if self._subscriptions.secret_from is not SecretFrom.US:
+            return ""
+        if slot not in self._new_secrets:
+            newest = next(iter(self._store.live()), "")
+            used = {subscription.mark for subscription in self._registered}
+            used |= set(self.state.read().fingerprints.values())
+            if len(newest) >= _SHORTEST_OF_OURS and fingerprint(newest) not in used and not rotating:
+                return newest
+            secret = secrets.token_urlsafe(SECRET_BYTES)
+            self._store.add(secret)
+            self._new_secrets[slot] = secret
+        return self._new_secrets[slot]
 
     def _take_back(self, secret: str) -> None:
-        """A secret of this run that the vendor did not take, unless something may have been made with it by a call whose answer was lost."""
-        if secret in self._fresh.values() and secret not in self._doubtful:
-            self._keyring.drop([secret])
-            self._fresh = {slot: kept for slot, kept in self._fresh.items() if kept != secret}
+        """Drop a new secret that the vendor refused, unless a call vendor_and_account answer was lost may have used it."""
+        if secret in self._new_secrets.values() and secret not in self._doubtful_secrets:
+            self._store.drop([secret])
+            self._new_secrets = {slot: new for slot, new in self._new_secrets.items() if new != secret}
 
-    def _keep(self, name: str, told: str, known: str = "") -> None:
-        """The secret first: a subscription that is remembered has one that is stored."""
-        if told and told not in self._keyring.live():
-            self._keyring.add(told)
-        secret = told or known
+    def _store_secret(self, subscription_id: str, from_vendor: str, chosen: str = "") -> None:
+        """Store the secret of a subscription, and then that the subscription is ours."""
+        if from_vendor and from_vendor not in self._store.live():
+            self._store.add(from_vendor)
+        secret = from_vendor or chosen
         state = self.state.read()
-        if name:
-            state = replace(state, made={**state.made, name: fingerprint(secret) if secret else ""})
-        self._write(self._dated(state))
+        if subscription_id:
+            mark = fingerprint(secret) if secret else ""
+            state = replace(state, fingerprints={**state.fingerprints, subscription_id: mark})
+        self._write(self._with_newest(state))
 
-    def _write(self, state: State) -> None:
-        self.state.write(replace(state, strange=self._strange or ()))
+    def _write(self, state: SubscriptionState) -> None:
+        self.state.write(replace(state, preexisting=self._preexisting or ()))
 
-    def _dated(self, state: State) -> State:
-        """Deliveries that the first secret signed prove something of it only since it is the first."""
-        live = self._keyring.live()
-        return state.with_first(fingerprint(live[0])) if live else state
+    def _with_newest(self, state: SubscriptionState) -> SubscriptionState:
+        """Note the newest secret: what it has signed proves something of it only since it is the newest."""
+        live = self._store.live()
+        return state.with_newest(fingerprint(live[0])) if live else state
 
-    def _remember(self, now: Sequence[Step]) -> None:
-        """What is there is ours from now on, also when public_url should change; what is gone is forgotten."""
+    def _remember(self, steps: Sequence[Step]) -> None:
+        """Store which subscriptions are ours, even if public_url changes; forget those that are gone."""
         state = self.state.read()
-        ours = [
-            one
-            for step in now
-            if step.kind is not Kind.LEAVE
-            for one in step.old
-            if step.kind is not Kind.TAKE_OVER
-        ]
-        made = {one.id: state.made.get(one.id) or one.mark or self._proven_mark(one, now) for one in ours}
-        if made != state.made:
-            self._write(self._dated(replace(state, made=made)))
+        not_ours = {Action.LEAVE, Action.TAKE_OVER}
+        fingerprints = {
+            old.id: state.fingerprints.get(old.id) or old.mark or self._proven_fingerprint(step)
+            for step in steps
+            if step.action not in not_ours
+            for old in step.old
+        }
+        if fingerprints != state.fingerprints:
+            self._write(self._with_newest(replace(state, fingerprints=fingerprints)))
 
-    def _proven_mark(self, one: Registered, now: Sequence[Step]) -> str:
-        """The fingerprint of the only live secret, for one that was made by hand and delivers; "" where several are live."""
-        live = self._keyring.live()
-        proven = (
-            any(step.kind is Kind.KEEP and one in step.old for step in now)
-            and self.side.secret_from is not SecretFrom.FIXED
-        )
-        return fingerprint(live[0]) if proven and len(live) == 1 else ""
+    def _proven_fingerprint(self, step: Step) -> str:
+        """Return the fingerprint of the only live secret if the step shows that the subscription has it.
 
-    def _open_hole(self) -> None:
-        """Before anything changes: whatever happens then, from the last delivery on all is looked through again."""
+        That is so for one that was made by hand and delivers. It is "" where several secrets are live.
+        """
+        live = self._store.live()
+        is_proven = step.action is Action.KEEP and not self._has_fixed_secret
+        return fingerprint(live[0]) if is_proven and len(live) == 1 else ""
+
+    def _open_gap(self) -> None:
+        """Note, before anything changes, that all since the last delivery is to be reconciled."""
         state = self.state.read()
-        since = self._arrivals().last or datetime.now(UTC) - self._lookback
-        self._write(replace(state, hole_since=min(filter(None, (state.hole_since, since)))))
+        since = self._read_arrivals().last or datetime.now(UTC) - self._settings.reconcile.lookback
+        self._write(replace(state, gap_since=min(filter(None, (state.gap_since, since)))))
 
-    def _arrivals(self) -> Heard:
-        """Nothing must stay unregistered because the warehouse cannot be asked: then it is as if nothing had come."""
+    def _read_arrivals(self) -> Arrivals:
+        """Return what came of the account's webhooks, nothing if the warehouse cannot be asked.
+
+        That must not keep a subscription from being registered.
+        """
         try:
-            return self._heard()
+            return arrivals(self._settings, self.account.vendor, self.account.name)
         except WarehouseUnavailable as error:
-            log.warning("subscription.arrivals_unknown", source=self.side.account.source, why=str(error))
-            return Heard()
-
-
-def changed(outcome: Outcome) -> bool:
-    """Whether something was made anew."""
-    return any(step.kind in CREATING for step in outcome.done)
+            log.warning("subscription.arrivals_unknown", source=self.account.source, why=str(error))
+            return Arrivals()

@@ -1,23 +1,29 @@
-"""What is to be done so that an account's subscriptions are as the settings want them. Pure."""
+"""The plan: what is to be done so that an account's subscriptions are as the settings want them. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from ingest.vendors.subscriptions import Registered, Wanted
+from ingest.vendors.subscriptions import Subscription, SubscriptionSpec
+from ingest.warehouse.deliveries import Arrivals
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
-# A booking that changed while a subscription was being made may be missed by it.
+# A new subscription may miss a booking that changed while it was being made.
 _SETTLING = timedelta(minutes=10)
 
-_NOTHING_KNOWN = "nothing here shows that its secret is one of webhook_secrets: another machine may have it; made by hand, it is known by its first delivery"
+_NOT_SHOWN_TO_BE_OURS = (
+    "nothing here shows that its secret is one of webhook_secrets: another machine may have it; made by hand,"
+    " it is known by its first delivery"
+)
 
 
-class Kind(StrEnum):
-    """`adopt`: the vendor tells a secret that we have not stored.
+class Action(StrEnum):
+    """What is to be done about a subscription.
 
-    `take_over`: the only place for it has a URL that is not ours, or what is there may work for another machine.
+    `ADOPT`: store its secret, which the vendor tells and which is not stored yet.
+    `TAKE_OVER`: replace what may not be ours: what has the only place but another URL, or may serve another
+    machine.
     """
 
     KEEP = "keep"
@@ -29,201 +35,201 @@ class Kind(StrEnum):
     LEAVE = "leave"
 
 
-QUIET = {Kind.KEEP, Kind.LEAVE}
-CREATING = {Kind.CREATE, Kind.REPLACE, Kind.TAKE_OVER}
+UNCHANGED = {Action.KEEP, Action.LEAVE}
+CREATING = {Action.CREATE, Action.REPLACE, Action.TAKE_OVER}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`old` is what it is about at the vendor. `by_hand`: only when a person says so."""
+    """One step of a plan, for the `old` subscriptions at the vendor. `by_hand`: only if a person says so."""
 
-    kind: Kind
-    wanted: Wanted | None = None
-    old: tuple[Registered, ...] = ()
+    action: Action
+    wanted: SubscriptionSpec | None = None
+    old: tuple[Subscription, ...] = ()
     why: str = ""
     by_hand: bool = False
 
     @property
     def is_change(self) -> bool:
-        """Whether it is a difference."""
-        return self.kind not in QUIET
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """When the newest webhook came, and when the newest change happened that none told of."""
-
-    last: datetime | None = None
-    missed: datetime | None = None
+        """Whether the vendor differs from the settings here."""
+        return self.action not in UNCHANGED
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of an account besides what its vendor lists.
+    """What is known of an account besides the list of its vendor.
 
-    `url` is what our URLs begin with; `made` the subscriptions made from here, by id, with their secrets' fingerprints; `live`
-    the fingerprints of the live secrets, None where one secret is for all. `replaces` and `tells_state` are the vendor's
-    ways. `renew`: ids of those that are to have another secret. `strange`: ids of those that
-    were there before anything of the account was remembered here. `proven`: ids of those whose secret is a live one, as
-    deliveries show; `plan` finds them.
+    `url`: what our URLs begin with. `fingerprints`: those of the secrets of the subscriptions made here, by
+    subscription id. `live`: those of the live secrets, None where all subscriptions share one.
+    `arrivals`: what came of the account's webhooks. `replaces` and `tells_state`: how the vendor behaves.
+    `renew`: ids of those that are to have another secret. `preexisting`: ids of those that were there before
+    anything of the account was stored here. `proven`: ids of those vendor_and_account secret is a live one, as deliveries
+    show; `plan` sets them.
     """
 
     url: str
-    made: Mapping[str, str]
+    fingerprints: Mapping[str, str]
     live: frozenset[str] | None
-    heard: Heard = Heard()
+    arrivals: Arrivals = field(default_factory=Arrivals)
     replaces: bool = False
     tells_state: bool = True
     renew: frozenset[str] = frozenset()
-    strange: frozenset[str] = frozenset()
+    preexisting: frozenset[str] = frozenset()
     proven: frozenset[str] = frozenset()
 
 
-def plan(wanted: Sequence[Wanted], registered: Sequence[Registered], facts: Facts) -> list[Step]:
-    """A step for each that is wanted, and for each other that is there: ours are removed, others' left alone."""
-    ours = [one for one in registered if is_at(facts.url, one) or one.id in facts.made]
-    others = [one for one in registered if one not in ours]
-    facts = replace(facts, proven=_proven(ours, facts))
-    steps = [
-        step
-        for want in wanted
-        for step in _slot(want, [one for one in ours if one.slot == want.slot], others, facts)
+def plan(wanted: Sequence[SubscriptionSpec], registered: Sequence[Subscription], facts: Facts) -> list[Step]:
+    """Plan what to do with each subscription that is wanted or registered. Others' are left alone."""
+    ours = [
+        subscription
+        for subscription in registered
+        if is_at(facts.url, subscription) or subscription.id in facts.fingerprints
     ]
-    slots = {want.slot for want in wanted}
+    others = [subscription for subscription in registered if subscription not in ours]
+    facts = replace(facts, proven=_find_proven(ours, facts))
+    steps: list[Step] = []
+    for spec in wanted:
+        in_slot = [subscription for subscription in ours if subscription.slot == spec.slot]
+        steps += _plan_slot(spec, in_slot, others, facts)
+    slots = {spec.slot for spec in wanted}
     steps += [
-        _step(Kind.REMOVE, None, [one], "the settings do not want it", facts)
-        for one in ours
-        if one.slot not in slots
+        _step(Action.REMOVE, None, [subscription], "the settings do not want it", facts)
+        for subscription in ours
+        if subscription.slot not in slots
     ]
-    taken = {one.id for step in steps if step.kind is Kind.TAKE_OVER for one in step.old}
-    return steps + [Step(Kind.LEAVE, old=(one,), why="not ours") for one in others if one.id not in taken]
+    replaced = {old.id for step in steps if step.action is Action.TAKE_OVER for old in step.old}
+    steps += [
+        Step(Action.LEAVE, old=(subscription,), why="not ours")
+        for subscription in others
+        if subscription.id not in replaced
+    ]
+    return steps
 
 
-def hides_secret(one: Registered, made: Mapping[str, str]) -> bool:
-    """Whether nothing says which secret it has: it was made by hand, or on another machine."""
-    return not (one.mark or one.secret or made.get(one.id))
+def hides_secret(subscription: Subscription, fingerprints: Mapping[str, str]) -> bool:
+    """Return whether nothing says which secret it has: it was made by hand, or on another machine."""
+    return not (subscription.mark or subscription.secret or fingerprints.get(subscription.id))
 
 
-def _proven(ours: Sequence[Registered], facts: Facts) -> frozenset[str]:
-    """Return the id of our only working subscription if it hides its secret and deliveries came since it was made.
+def is_at(url: str, subscription: Subscription) -> bool:
+    """Return whether a subscription goes to our URL; a path below it is somebody else's."""
+    return subscription.url.startswith(url) and subscription.url[len(url) : len(url) + 1] in {"", "?", "#"}
 
-    A delivery is loaded only if a live secret had signed it, and nothing else of ours can have sent these. One that appeared
-    later than what is remembered here may be of a creation whose answer was lost, while the vendor still sends what its
-    predecessor signed: that is no proof.
+
+def _find_proven(ours: Sequence[Subscription], facts: Facts) -> frozenset[str]:
+    """Return the id of our only working subscription if it hides its secret and delivers.
+
+    A delivery is loaded only if a live secret had signed it, and nothing else of ours can have caused those
+    that came since it was made. One that appeared after the first look may be of a creation vendor_and_account answer was
+    lost, while the vendor still sends what its predecessor signed: that is no proof.
     """
-    working = [one for one in ours if not one.stopped]
-    last = facts.heard.last
+    working = [subscription for subscription in ours if not subscription.stopped]
+    last = facts.arrivals.last
     if len(working) != 1 or last is None:
         return frozenset()
-    sole = working[0]
-    hidden = sole.id in facts.strange and hides_secret(sole, facts.made)
-    return (
-        frozenset({sole.id})
-        if hidden and sole.created_at is not None and last > sole.created_at
-        else frozenset()
-    )
+    (only,) = working
+    is_hidden = only.id in facts.preexisting and hides_secret(only, facts.fingerprints)
+    is_proven = is_hidden and only.created_at is not None and last > only.created_at
+    return frozenset({only.id}) if is_proven else frozenset()
 
 
-def _slot(
-    want: Wanted, mine: Sequence[Registered], others: Sequence[Registered], facts: Facts
+def _plan_slot(
+    spec: SubscriptionSpec, ours: Sequence[Subscription], others: Sequence[Subscription], facts: Facts
 ) -> Iterator[Step]:
-    newest_first = sorted(mine, key=lambda one: one.created_at or _LONG_AGO, reverse=True)
-    flaws = {one.id: _flaw(want, one, facts) for one in newest_first}
-    best = next((one for one in newest_first if not flaws[one.id]), None)
+    """Plan the steps for one slot: the newest flawless subscription stays, and the other ones of ours go."""
+    newest_first = sorted(ours, key=lambda old: old.created_at or _LONG_AGO, reverse=True)
+    flaws = {old.id: _find_flaw(spec, old, facts) for old in newest_first}
+    best = next((old for old in newest_first if not flaws[old.id]), None)
     if best is None:
-        yield _start(want, newest_first, others, flaws, facts)
+        yield _plan_creation(spec, newest_first, others, flaws, facts)
         return
-    if _unstored(best, facts):
-        yield Step(Kind.ADOPT, want, (best,), "its secret is not stored here")
+    if best.secret and not _is_known(best, facts):
+        yield Step(Action.ADOPT, spec, (best,), "its secret is not stored here")
     else:
-        yield Step(
-            Kind.KEEP, want, (best,), "made by hand, and it delivers" if best.id in facts.proven else ""
-        )
-    for one in newest_first:
-        if one is not best:
-            yield _step(Kind.REMOVE, None, [one], flaws[one.id] or "there is another one for the same", facts)
+        why = "made by hand, and it delivers" if best.id in facts.proven else ""
+        yield Step(Action.KEEP, spec, (best,), why)
+    for old in newest_first:
+        if old is not best:
+            why = flaws[old.id] or "there is another one for the same"
+            yield _step(Action.REMOVE, None, [old], why, facts)
 
 
-def _start(
-    want: Wanted,
-    mine: Sequence[Registered],
-    others: Sequence[Registered],
+def _plan_creation(
+    spec: SubscriptionSpec,
+    ours: Sequence[Subscription],
+    others: Sequence[Subscription],
     flaws: Mapping[str, str],
     facts: Facts,
 ) -> Step:
-    if any(_works_elsewhere(one, facts) for one in mine):
-        return Step(Kind.TAKE_OVER, want, tuple(mine), _NOTHING_KNOWN, by_hand=True)
-    if mine:
-        return _step(Kind.REPLACE, want, mine, flaws[mine[0].id], facts)
-    in_its_place = tuple(one for one in others if one.slot == want.slot) if facts.replaces else ()
-    if in_its_place:
-        return Step(
-            Kind.TAKE_OVER,
-            want,
-            in_its_place,
-            f"this key's only place for {want.slot} has a URL that is not ours",
-            by_hand=True,
-        )
-    return Step(Kind.CREATE, want, why="there is none")
+    """Plan the creation of a subscription, in the place of what has its slot now."""
+    if any(_may_serve_another(old, facts) for old in ours):
+        return Step(Action.TAKE_OVER, spec, tuple(ours), _NOT_SHOWN_TO_BE_OURS, by_hand=True)
+    if ours:
+        return _step(Action.REPLACE, spec, ours, flaws[ours[0].id], facts)
+    in_place = tuple(old for old in others if old.slot == spec.slot) if facts.replaces else ()
+    if in_place:
+        why = f"this key's only place for {spec.slot} has a URL that is not ours"
+        return Step(Action.TAKE_OVER, spec, in_place, why, by_hand=True)
+    return Step(Action.CREATE, spec, why="there is none")
 
 
-def _step(kind: Kind, want: Wanted | None, old: Sequence[Registered], why: str, facts: Facts) -> Step:
-    """What goes to another public URL may be another installation's, that this one was copied from."""
-    elsewhere = any(not is_at(facts.url, one) or _works_elsewhere(one, facts) for one in old)
-    return Step(kind, want, tuple(old), why, by_hand=elsewhere)
+def _step(
+    action: Action, spec: SubscriptionSpec | None, old: Sequence[Subscription], why: str, facts: Facts
+) -> Step:
+    """Return a step, which is left to a person where the old ones may be another installation's.
+
+    What goes to another public URL may be of the installation that this one was copied from.
+    """
+    by_hand = any(
+        not is_at(facts.url, subscription) or _may_serve_another(subscription, facts) for subscription in old
+    )
+    return Step(action, spec, tuple(old), why, by_hand=by_hand)
 
 
-def _works_elsewhere(one: Registered, facts: Facts) -> bool:
-    """Whether it may be the one that an installation on another machine lives by."""
-    return one.id in facts.strange and not one.stopped and not one.secret and not _known(one, facts)
+def _may_serve_another(subscription: Subscription, facts: Facts) -> bool:
+    """Return whether an installation on another machine may depend on it."""
+    is_preexisting = subscription.id in facts.preexisting and not subscription.stopped
+    return is_preexisting and not subscription.secret and not _is_known(subscription, facts)
 
 
-def is_at(url: str, one: Registered) -> bool:
-    """A path below ours is somebody else's."""
-    return one.url.startswith(url) and one.url[len(url) : len(url) + 1] in {"", "?", "#"}
-
-
-def _flaw(want: Wanted, one: Registered, facts: Facts) -> str:
-    """Why it has to be replaced; "" when it need not be."""
-    if one.id in facts.renew:
+def _find_flaw(spec: SubscriptionSpec, subscription: Subscription, facts: Facts) -> str:
+    """Return why a subscription has to be replaced, "" when it need not be."""
+    if subscription.id in facts.renew:
         return "its secret is to be another"
-    if one.stopped:
-        return one.stopped
-    if not _right_url(want.url, one.url):
-        return f"it goes to {one.url}"
-    if one.events != want.events and not (
-        one.id in facts.proven and one.events > want.events
-    ):  # by hand one may ask for more
-        return f"it is for {', '.join(sorted(one.events)) or 'nothing'}"
-    if not _known(one, facts) and not one.secret:
+    if subscription.stopped:
+        return subscription.stopped
+    if not _is_right_url(spec.url, subscription.url):
+        return f"it goes to {subscription.url}"
+    # Who made it by hand may have asked for more.
+    has_more = subscription.id in facts.proven and subscription.events > spec.events
+    if subscription.events != spec.events and not has_more:
+        return f"it is for {', '.join(sorted(subscription.events)) or 'nothing'}"
+    if not _is_known(subscription, facts) and not subscription.secret:
         return "nobody here knows its secret"
-    return _silence(one, facts)
+    return _find_silence(subscription, facts)
 
 
-def _right_url(wanted: str, found: str) -> bool:
-    """A query of the vendor's choice, or one that only makes it unique, changes nothing where none is wanted."""
-    return found == wanted or ("?" not in wanted and found.partition("?")[0] == wanted)
+def _is_right_url(wanted: str, registered: str) -> bool:
+    """Return whether a URL is the wanted one; a query that the vendor, or we, added to it changes nothing."""
+    return registered == wanted or ("?" not in wanted and registered.partition("?")[0] == wanted)
 
 
-def _known(one: Registered, facts: Facts) -> bool:
-    live = facts.live is None or bool({one.mark, facts.made.get(one.id, "")} & facts.live)
-    return live or one.id in facts.proven
+def _is_known(subscription: Subscription, facts: Facts) -> bool:
+    """Return whether the secret of a subscription is a live one."""
+    if facts.live is None or subscription.id in facts.proven:
+        return True
+    return bool({subscription.mark, facts.fingerprints.get(subscription.id, "")} & facts.live)
 
 
-def _unstored(one: Registered, facts: Facts) -> bool:
-    return bool(one.secret) and not _known(one, facts)
+def _find_silence(subscription: Subscription, facts: Facts) -> str:
+    """Return that a subscription stopped, "" where nothing shows it.
 
-
-def _silence(one: Registered, facts: Facts) -> str:
-    """Where the vendor does not tell that it stopped, what reconciliation had to repair does."""
-    heard = facts.heard
-    if facts.tells_state or heard.missed is None:
+    Where the vendor does not tell, a later change that reconciliation had to repair does.
+    """
+    missed = facts.arrivals.missed
+    if facts.tells_state or missed is None:
         return ""
-    known_since = max(
-        filter(None, (heard.last, one.created_at and one.created_at + _SETTLING)), default=_LONG_AGO
-    )
-    return (
-        f"a change of {heard.missed:%Y-%m-%d %H:%M} UTC never came: it is probably switched off"
-        if heard.missed > known_since
-        else ""
-    )
+    made_at = subscription.created_at and subscription.created_at + _SETTLING
+    if missed <= max(filter(None, (facts.arrivals.last, made_at)), default=_LONG_AGO):
+        return ""
+    return f"a change of {missed:%Y-%m-%d %H:%M} UTC never came: it is probably switched off"

@@ -1,66 +1,95 @@
-"""The end of a rotation: when the old secrets may go, and which those are."""
+"""The rotation of webhook secrets: when old ones may go, and both steps by hand for vendors without API."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from ingest.clock import is_future
 from ingest.errors import ConfigurationError
-from ingest.vendors.subscriptions import fingerprint
-from receivers.subscriptions.secret_store import Keyring
-from receivers.subscriptions.state import StateFile
+from ingest.settings import Settings
+from ingest.vendors import AnyAccount
+from ingest.vendors.subscriptions import Subscriptions, fingerprint
+from ingest.warehouse.deliveries import last_signed
+from receivers.subscriptions.secret_store import SecretStore
+from receivers.subscriptions.state import open_state
 
-# When the newest deliveries since then came: that none of these had signed, and that one of them had; by their places, from "1" on.
-Signed = Callable[[datetime, Sequence[str]], tuple[datetime | None, datetime | None]]
+SECRET_BYTES = 32
 
 
-def spent(live: Sequence[str], used: Collection[str]) -> list[str]:
-    """Of the live secrets, newest first, those that no subscription has (`used`: fingerprints); the newest never is."""
+def unused_secrets(live: Sequence[str], used: Collection[str]) -> list[str]:
+    """Return the live secrets, the newest first, that no subscription has; the newest is never among them.
+
+    `used` are fingerprints.
+    """
     return [secret for secret in live[1:] if fingerprint(secret) not in used]
 
 
-def obstacle(
-    since: datetime, by_new: datetime | None, by_old: datetime | None, retried: timedelta, now: datetime
+def reason_to_wait(
+    since: datetime,
+    signed_by_new: datetime | None,
+    signed_by_old: datetime | None,
+    retried: timedelta,
+    now: datetime,
 ) -> str:
-    """Why not yet, "" when nothing speaks against it: by whose deliveries came since the newest secret is that.
+    """Return why the old secrets may not go yet, "" when they may.
 
-    What an old one has signed may come again for as long as the vendor tries it (`retried`).
+    `since` is since when the newest secret is the newest. The other times are when the last delivery came
+    that it, or an old one, had signed. What an old one has signed is `retried` for so long.
     """
-    quiet = max(filter(None, (since, by_old))) + retried
-    if now < quiet:
-        return f"until {quiet:%Y-%m-%d %H:%M} UTC the vendor may send again what an old secret signed"
-    if by_new is None:
+    quiet_at = max(filter(None, (since, signed_by_old))) + retried
+    if now < quiet_at:
+        return f"until {quiet_at:%Y-%m-%d %H:%M} UTC the vendor may send again what an old secret signed"
+    if signed_by_new is None:
         return "no delivery signed with the new secret was loaded since the rotation"
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What is waited for: that nothing an old secret signed comes any more. `force` does not wait."""
+class Rotation:
+    """The rotation of one account's webhook secrets. All methods raise ConfigurationError."""
 
-    signed: Signed
-    retried: timedelta
-    force: bool
+    def __init__(self, settings: Settings, account: AnyAccount, store: SecretStore) -> None:
+        self._settings = settings
+        self._account = account
+        self._store = store
+        self._file = open_state(settings, account)
 
+    def begin_by_hand(self) -> None:
+        """Make a new secret live, which a person then sets at the vendor."""
+        secret = secrets.token_urlsafe(SECRET_BYTES)
+        with self._file.lock():
+            self._store.add(secret)
+            self._file.write(self._file.read().with_newest(fingerprint(secret)))
 
-def end(
-    keyring: Keyring, file: StateFile, used: Collection[str], waiting: Waiting, now: datetime
-) -> list[str]:
-    """Drops the old secrets and returns them; `now` is by the vendor's clock. Hold the account's lock. Raises ConfigurationError."""
-    live = keyring.live()
-    old = spent(live, used)
-    if not old:
-        return []
-    state, first = file.read(), fingerprint(live[0])
-    since = state.first_since(first)
-    if since is None or is_future(since, now):
-        file.write(replace(state, first=first, rotated_at=now))
-        raise ConfigurationError(
-            f"account {file.account}: it was not known since when the newest secret is the first; from now on it is, so come back later"
-        )
-    places = [str(place) for place, secret in enumerate(live, 1) if secret in old]
-    why_not = "" if waiting.force else obstacle(since, *waiting.signed(since, places), waiting.retried, now)
-    if why_not:
-        raise ConfigurationError(f"account {file.account}: {why_not}; wait, or use --force")
-    keyring.drop(old)
-    return old
+    def finish_by_hand(self, *, force: bool) -> list[str]:
+        """Drop all secrets but the newest, and return them."""
+        with self._file.lock():
+            return self.drop_old((), Subscriptions.retried, datetime.now(UTC), force=force)
+
+    def drop_old(self, used: Collection[str], retried: timedelta, now: datetime, *, force: bool) -> list[str]:
+        """Drop the secrets that no subscription has, and return them. Hold the lock of the account's state.
+
+        `used` are the fingerprints of those that subscriptions have. `retried` is for how long the vendor
+        retries a delivery, `now` the time by its clock. Raises ConfigurationError while an old secret may
+        still be seen; `force` does not wait for that.
+        """
+        live = self._store.live()
+        old = unused_secrets(live, used)
+        if not old:
+            return []
+        state, newest = self._file.read(), fingerprint(live[0])
+        since = state.newest_since(newest)
+        if since is None or is_future(since, now):
+            self._file.write(replace(state, newest_secret=newest, rotated_at=now))
+            raise ConfigurationError(
+                f"account {self._account.name}: it was not known since when the newest secret is the first;"
+                " from now on it is, so come back later"
+            )
+        # Rows tell secrets by their places among the account's secrets, from 1 on.
+        places = [str(place) for place, secret in enumerate(live, 1) if secret in old]
+        if not force:
+            signed = last_signed(self._settings, self._account.vendor, self._account.name, since, places)
+            if reason := reason_to_wait(since, *signed, retried, now):
+                raise ConfigurationError(f"account {self._account.name}: {reason}; wait, or use --force")
+        self._store.drop(old)
+        return old

@@ -1,55 +1,63 @@
-"""What is remembered of an account's subscriptions, on disk: which were made here, and since when webhooks may have been missed."""
+"""The state of an account's subscriptions on disk: which were made here, and what may be missing."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
-import orjson
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
-from ingest.errors import ConfigurationError, PayloadError, VendorUnavailable
-from ingest.instant import format_instant, parse_instant
+from ingest.errors import ConfigurationError, VendorUnavailable
 from ingest.locks import exclusive
 from ingest.private_file import replace_private
+from ingest.settings import Settings
+from ingest.vendors import AnyAccount
 
 _LOCK_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """`made`: by id, the fingerprint of its secret, "" where it has none of its own. `hole_since`: not reconciled from then on.
+class SubscriptionState:
+    """What is stored of an account's subscriptions. In the file the fields have the names of their aliases.
 
-    `first`: the newest secret's fingerprint, `rotated_at` since when it is that. `strange`: ids of what
-    was there before anything was remembered.
+    `fingerprints` are those of the secrets of the subscriptions made here, by subscription id; "" where one
+    has no secret of its own. Webhooks may have been missed since `gap_since`, and that is not reconciled yet.
+    `newest_secret` is the fingerprint of the newest secret, which is the newest since `rotated_at`.
+    `preexisting` are the ids of subscriptions that were there before anything was stored here.
     """
 
-    made: Mapping[str, str] = field(default_factory=dict)
-    hole_since: datetime | None = None
-    rotated_at: datetime | None = None
-    first: str = ""
-    strange: tuple[str, ...] = ()
+    fingerprints: Annotated[Mapping[str, str], Field(alias="made")] = field(default_factory=dict)
+    gap_since: Annotated[AwareDatetime | None, Field(alias="hole_since")] = None
+    rotated_at: AwareDatetime | None = None
+    newest_secret: Annotated[str, Field(alias="first")] = ""
+    preexisting: Annotated[tuple[str, ...], Field(alias="strange")] = ()
 
-    def first_since(self, first: str) -> datetime | None:
-        """Since when the secret with this fingerprint is the newest; None when nobody knows."""
-        return self.rotated_at if first == self.first else None
+    def newest_since(self, secret: str) -> datetime | None:
+        """Return since when the secret with this fingerprint is the newest; None where that is not known."""
+        return self.rotated_at if secret == self.newest_secret else None
 
-    def with_first(self, first: str) -> "State":
-        """As of now, if it is another one."""
-        return self if self.first_since(first) else replace(self, first=first, rotated_at=datetime.now(UTC))
+    def with_newest(self, secret: str) -> "SubscriptionState":
+        """Return the state in which the secret with this fingerprint is the newest one."""
+        if self.newest_since(secret):
+            return self
+        return replace(self, newest_secret=secret, rotated_at=datetime.now(UTC))
+
+
+_STATE = TypeAdapter(SubscriptionState)
 
 
 class StateFile:
-    """One account's, beside the checkpoints of reconciliation."""
+    """The file of one account, beside the checkpoints of reconciliation. Its folder is made when needed."""
 
     def __init__(self, folder: Path, account: str) -> None:
-        """The folder is made with the first thing that is remembered."""
         self._file = folder / f"{account}.subscriptions.json"
         self.account = account
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Waits for other processes that change the account's subscriptions.
+    def lock(self) -> Iterator[None]:
+        """Wait for other processes that change the account's subscriptions, and keep them waiting.
 
         Raises VendorUnavailable when that takes too long, ConfigurationError when the folder cannot be made.
         """
@@ -57,72 +65,55 @@ class StateFile:
 
         def busy(holder: str) -> VendorUnavailable:
             return VendorUnavailable(
-                f"another process has been changing the subscriptions of account {self.account} for too long{holder}"
+                f"another process has been changing the subscriptions of account {self.account}"
+                f" for too long{holder}"
             )
 
         purpose = f"another process is changing the subscriptions of account {self.account}"
         with exclusive(self._file.with_suffix(".lock"), _LOCK_SECONDS, busy, purpose=purpose):
             yield
 
-    def read(self) -> State:
-        """What makes no sense is not remembered. Raises ConfigurationError."""
-        return self._load() or State()
+    def read(self) -> SubscriptionState:
+        """Return the state, an empty one where nothing sensible is stored. Raises ConfigurationError."""
+        return self._load() or SubscriptionState()
 
-    def is_known(self) -> bool:
-        """Whether anything is remembered."""
+    def exists(self) -> bool:
+        """Return whether a state is stored. Raises ConfigurationError."""
         return self._load() is not None
 
-    def _load(self) -> State | None:
+    def write(self, state: SubscriptionState) -> None:
+        """Store the state durably. Raises ConfigurationError."""
+        self._make_folder()
         try:
-            raw = orjson.loads(self._file.read_bytes())
-            made = {str(name): str(mark) for name, mark in raw["made"].items()}
-            return State(
-                made,
-                _moment(raw["hole_since"]),
-                _moment(raw["rotated_at"]),
-                str(raw.get("first", "")),
-                tuple(raw.get("strange", ())),
-            )
-        except (FileNotFoundError, PayloadError, ValueError, KeyError, TypeError, AttributeError):
+            replace_private(self._file, _STATE.dump_json(state, by_alias=True, indent=2))
+        except OSError as error:
+            raise ConfigurationError(f"{self._file} cannot be written: {error.strerror}") from None
+
+    def close_gap(self, since: datetime) -> None:
+        """Store that all since then is reconciled, unless the gap reaches farther back by now."""
+        with self.lock():
+            state = self.read()
+            if state.gap_since and state.gap_since >= since:
+                self.write(replace(state, gap_since=None))
+
+    def _load(self) -> SubscriptionState | None:
+        try:
+            return _STATE.validate_json(self._file.read_bytes(), strict=True)
+        except (FileNotFoundError, ValidationError):
             return None
         except OSError as error:
             raise ConfigurationError(f"{self._file} cannot be read: {error.strerror}") from None
 
-    def write(self, state: State) -> State:
-        """Durable when it returns. Raises ConfigurationError."""
-        raw = {
-            "made": dict(state.made),
-            "hole_since": _text(state.hole_since),
-            "rotated_at": _text(state.rotated_at),
-            "first": state.first,
-            "strange": state.strange,
-        }
-        self._make_folder()
-        try:
-            replace_private(self._file, orjson.dumps(raw, option=orjson.OPT_INDENT_2))
-        except OSError as error:
-            raise ConfigurationError(f"{self._file} cannot be written: {error.strerror}") from None
-        return state
-
     def _make_folder(self) -> None:
+        folder = self._file.parent
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(
-                f"reconcile.state_dir {self._file.parent} cannot be made: {error.strerror}"
+                f"reconcile.state_dir {folder} cannot be made: {error.strerror}"
             ) from None
 
-    def close_hole(self, since: datetime) -> None:
-        """It was reconciled from `since` on; one that was found to reach further back meanwhile stays."""
-        with self.alone():
-            state = self.read()
-            if state.hole_since and state.hole_since >= since:
-                self.write(replace(state, hole_since=None))
 
-
-def _moment(text: str | None) -> datetime | None:
-    return parse_instant(text) if text else None
-
-
-def _text(moment: datetime | None) -> str | None:
-    return format_instant(moment) if moment else None
+def open_state(settings: Settings, account: AnyAccount) -> StateFile:
+    """Return the state file of an account."""
+    return StateFile(Path(settings.reconcile.state_dir), account.name)

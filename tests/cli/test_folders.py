@@ -15,7 +15,7 @@ from ingest.cli.commands import app
 from ingest.errors import ConfigurationError
 from tests.cli.command import PATIENCE, environment, ingest, refused
 from tests.cli.folder_tree import tree
-from tests.subscriptions.desk import Desk, opened
+from tests.subscriptions.installation import Installation, opened
 
 # Commands that only read, with the exit codes they may have in a product that has not run yet.
 READING = {
@@ -52,10 +52,10 @@ _ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def product(tmp_path: Path) -> Iterator[Desk]:
-    """Return a folder with settings of an account that REST can read, in which nothing has run."""
-    with opened(tmp_path / "product", "oncehub") as desk:
-        yield desk
+def product(tmp_path: Path) -> Iterator[Installation]:
+    """Settings with an account that can be read by REST; nothing has run."""
+    with opened(tmp_path / "product", "oncehub") as installation:
+        yield installation
 
 
 def arguments(command: str) -> list[str]:
@@ -85,7 +85,7 @@ def make_warehouse(folder: Path) -> None:
         connection.execute(BOOKINGS)
 
 
-def test_run_commands_make_no_file_where_nothing_has_run(product: Desk) -> None:
+def test_reading_commands_make_no_file_where_nothing_has_run(product: Installation) -> None:
     before = tree(product.folder)
     for command, answer in zip(READING, run_all(product.folder, list(READING)), strict=True):
         assert answer["tree"] == before, command

@@ -21,29 +21,29 @@ from ingest.vendors.delivery import Headers
 from receivers.losses import report_loss
 from receivers.reconcile.losses import Loss, Losses
 from receivers.reconcile.report import Report
-from receivers.schedule import Watch
-from tests.consumers.rig import until
+from receivers.schedule import Schedule
+from tests.consumers.harness import until
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
-from tests.reconcile.shop import Shop
+from tests.reconcile.pipeline import Pipeline
 from tests.reconcile.test_periodic import rows, up
 
 LOST_HEADER = {"X-Bookeo-PreviousMessageLost": "true"}
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    shop = Shop(tmp_path, ["bookeo", "oncehub"], reconcile={"every": "1h", "jitter": "0s"})
-    with shop.server.serving(), shop.opened():
-        yield shop
+def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+    pipeline = Pipeline(tmp_path, ["bookeo", "oncehub"], reconcile={"every": "1h", "jitter": "0s"})
+    with pipeline.server.serving(), pipeline.opened():
+        yield pipeline
 
 
-def delivery(shop: Shop, **more: str) -> tuple[AnyAccount, VerifiedDelivery]:
-    """Bookeo's next one, with these headers too."""
-    (change, *_) = [change for change in shop.live(8) if change.account == "bookeo"]
+def delivery(pipeline: Pipeline, **more: str) -> tuple[AnyAccount, VerifiedDelivery]:
+    """Return Bookeo's next delivery, with these headers too."""
+    (change, *_) = [change for change in pipeline.simulate(8) if change.account == "bookeo"]
     account, dialect, now = (
-        shop.rig.settings.build_accounts()["bookeo", "bookeo"],
-        shop.dialects["bookeo"],
+        pipeline.rig.settings.build_accounts()["bookeo", "bookeo"],
+        pipeline.accounts["bookeo"],
         datetime.now(UTC),
     )
     webhook = dialect.webhook(change)
@@ -51,17 +51,17 @@ def delivery(shop: Shop, **more: str) -> tuple[AnyAccount, VerifiedDelivery]:
     return account, account.verify(Delivery(webhook.query, headers, webhook.body, now), now)
 
 
-def report(shop: Shop) -> datetime:
-    """When a delivery came that told of a loss; its note is in the log."""
-    account, verified = delivery(shop, **LOST_HEADER)
-    before = len(notes(shop))
-    report_loss(account, verified, shop.rig.producer, shop.rig.settings.audit_topic)
-    until(lambda: len(notes(shop)) > before, "the note is in the log")
+def report(pipeline: Pipeline) -> datetime:
+    """Report a loss by a delivery, and return when that came."""
+    account, verified = delivery(pipeline, **LOST_HEADER)
+    before = len(notes(pipeline))
+    report_loss(account, verified, pipeline.rig.producer, pipeline.rig.settings.audit_topic)
+    until(lambda: len(notes(pipeline)) > before, "the note is in the log")
     return verified.received_at
 
 
-def notes(shop: Shop) -> list[Event]:
-    reader = shop.rig.settings.build_log().reader(None, [shop.rig.settings.audit_topic])
+def notes(pipeline: Pipeline) -> list[Event]:
+    reader = pipeline.rig.settings.build_log().reader(None, [pipeline.rig.settings.audit_topic])
     try:
         events = [Event.from_record(stored.record) for stored in reader.records()]
     finally:
@@ -72,57 +72,59 @@ def notes(shop: Shop) -> list[Event]:
 class Watched:
     """The losses of some accounts."""
 
-    def __init__(self, shop: Shop, *accounts: str) -> None:
+    def __init__(self, pipeline: Pipeline, *accounts: str) -> None:
         self._accounts = [
-            account for account in shop.rig.settings.build_accounts().values() if account.name in accounts
+            account for account in pipeline.rig.settings.build_accounts().values() if account.name in accounts
         ]
-        self._losses = Losses(shop.rig.settings)
+        self._losses = Losses(pipeline.rig.settings)
         self.answer = self._losses.answer
 
     def look(self) -> list[Loss]:
-        return self._losses.look(self._accounts)
+        return self._losses.due(self._accounts)
 
 
-def test_a_delivery_that_tells_of_a_loss_leaves_one_note_and_any_other_none(shop: Shop) -> None:
+def test_a_delivery_that_tells_of_a_loss_leaves_one_note_and_any_other_none(pipeline: Pipeline) -> None:
     for headers in ({}, {"X-Bookeo-PreviousMessageLost": "false"}):
-        account, verified = delivery(shop, **headers)
-        report_loss(account, verified, shop.rig.producer, shop.rig.settings.audit_topic)
-    reported_at = report(shop)
-    (note,) = notes(shop)
+        account, verified = delivery(pipeline, **headers)
+        report_loss(account, verified, pipeline.rig.producer, pipeline.rig.settings.audit_topic)
+    reported_at = report(pipeline)
+    (note,) = notes(pipeline)
     assert (note.source, note.time) == ("/bookeo/bookeo", reported_at)
 
 
-def test_many_notes_are_one_run_and_an_answered_one_is_none(shop: Shop) -> None:
-    watched = Watched(shop, "bookeo", "oncehub")
+def test_many_notes_are_one_run_and_an_answered_one_is_none(pipeline: Pipeline) -> None:
+    watched = Watched(pipeline, "bookeo", "oncehub")
     assert watched.look() == []
-    report(shop)
-    newest = report(shop)
+    report(pipeline)
+    newest = report(pipeline)
     (loss,) = watched.look()
     assert (loss.account.name, loss.reported_at) == ("bookeo", newest)
     watched.answer(loss, datetime.now(UTC))
     assert watched.look() == []
 
 
-def test_a_loss_of_an_account_that_somebody_else_reconciles_is_theirs(shop: Shop) -> None:
-    report(shop)
-    assert Watched(shop, "oncehub").look() == []
+def test_a_loss_of_an_account_that_somebody_else_reconciles_is_theirs(pipeline: Pipeline) -> None:
+    report(pipeline)
+    assert Watched(pipeline, "oncehub").look() == []
 
 
-def test_after_a_restart_a_loss_is_open_until_a_run_over_it_came_to_its_end(shop: Shop) -> None:
-    report(shop)
-    assert len(Watched(shop, "bookeo").look()) == 1
-    with shop.rig.running():
-        shop.reconcile("bookeo", since=timedelta(days=1))
-    assert Watched(shop, "bookeo").look() == []
+def test_after_a_restart_a_loss_is_open_until_a_run_over_it_came_to_its_end(pipeline: Pipeline) -> None:
+    report(pipeline)
+    assert len(Watched(pipeline, "bookeo").look()) == 1
+    with pipeline.rig.running():
+        pipeline.reconcile("bookeo", since=timedelta(days=1))
+    assert Watched(pipeline, "bookeo").look() == []
 
 
-def test_a_run_that_failed_is_repeated_but_not_at_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = Watched(shop, "bookeo")
-    report(shop)
+def test_a_run_that_failed_is_repeated_but_not_at_once(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(pipeline, "bookeo")
+    report(pipeline)
     (loss,) = watched.look()
     watched.answer(loss, None)
     assert watched.look() == []
-    monkeypatch.setattr("receivers.reconcile.losses._AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("receivers.reconcile.losses._RETRY_SECONDS", 0.0)
     watched.answer(loss, None)
     assert len(watched.look()) == 1
 
@@ -146,30 +148,30 @@ class Broken(Producer):
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("error", [LogUnavailable("away"), RuntimeError("a defect")])
-def test_a_note_that_cannot_be_written_is_no_reason_to_fail(shop: Shop, error: Exception, late: bool) -> None:
-    account, verified = delivery(shop, **LOST_HEADER)
-    report_loss(account, verified, Broken(error, late=late), shop.rig.settings.audit_topic)
+def test_a_note_that_cannot_be_written_is_no_reason_to_fail(
+    pipeline: Pipeline, error: Exception, late: bool
+) -> None:
+    account, verified = delivery(pipeline, **LOST_HEADER)
+    report_loss(account, verified, Broken(error, late=late), pipeline.rig.settings.audit_topic)
 
 
-def test_the_watch_runs_the_account_that_lost_something_and_no_other(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+def test_the_schedule_runs_the_account_that_lost_something_and_no_other(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
-    reconciler = shop.reconciler()
+    reconciler = pipeline.reconciler()
 
     def run(accounts: Sequence[AnyAccount], _: object) -> list[Report]:
         ran.extend(account.name for account in accounts)
         return []
 
     monkeypatch.setattr(reconciler, "run", run)
-    monkeypatch.setattr("receivers.schedule.Watch._compare", lambda _: None)
-    report(shop)
+    monkeypatch.setattr("receivers.schedule.Schedule._compare", lambda _: None)
+    report(pipeline)
     stop = threading.Event()
-    watch = Watch(
-        shop.rig.settings, lambda: shop.rig.settings, [], reconciler, lambda _: pytest.fail("no look is due")
-    )
-    monkeypatch.setattr(watch, "_look", lambda: None)
-    thread = threading.Thread(target=watch.run, args=(stop,), daemon=True)
+    schedule = Schedule(pipeline.rig.settings, lambda: pipeline.rig.settings, [], reconciler)
+    monkeypatch.setattr(schedule, "_check_subscriptions", lambda: None)
+    thread = threading.Thread(target=schedule.run, args=(stop,), daemon=True)
     thread.start()
     try:
         until(lambda: ran == ["bookeo"], "it runs")
@@ -180,35 +182,37 @@ def test_the_watch_runs_the_account_that_lost_something_and_no_other(
 
 def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> None:
     port = free_port()
-    shop = Shop(tmp_path, ["bookeo"], reconcile={"every": "1h", "jitter": "0s", "lookback": "5d"})
-    with shop.server.serving():
-        tree: dict[str, Any] = shop.tree()
+    pipeline = Pipeline(tmp_path, ["bookeo"], reconcile={"every": "1h", "jitter": "0s", "lookback": "5d"})
+    with pipeline.server.serving():
+        tree: dict[str, Any] = pipeline.tree()
         with up(tmp_path, tree, port=port):
             eventually(
                 lambda: len(rows(tree, "select * from reconciliations")) == 1, "the first comparison is done"
             )
-            changes = shop.live(5)
-            webhook = shop.dialects["bookeo"].webhook(changes[-1])
-            headers = {**shop.dialects["bookeo"].headers(webhook, datetime.now(UTC)), **LOST_HEADER}
+            changes = pipeline.simulate(5)
+            webhook = pipeline.accounts["bookeo"].webhook(changes[-1])
+            headers = {**pipeline.accounts["bookeo"].headers(webhook, datetime.now(UTC)), **LOST_HEADER}
             url = f"http://127.0.0.1:{port}/webhooks/bookeo/bookeo?{webhook.query}"
             assert httpx.post(url, content=webhook.body, headers=headers).status_code == 202
             eventually(
-                lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [],
+                lambda: (
+                    differences(pipeline.world, pipeline.accounts, rows(tree, "select * from bookings")) == []
+                ),
                 "all is repaired",
             )
 
 
-def test_a_report_of_the_future_is_answered_once(shop: Shop) -> None:
+def test_a_report_of_the_future_is_answered_once(pipeline: Pipeline) -> None:
     """The receiver's clock was a year ahead."""
-    account, verified = delivery(shop, **LOST_HEADER)
+    account, verified = delivery(pipeline, **LOST_HEADER)
     ahead = replace(
         verified, delivery=replace(verified.delivery, received_at=datetime.now(UTC) + timedelta(days=365))
     )
-    report_loss(account, ahead, shop.rig.producer, shop.rig.settings.audit_topic)
-    until(lambda: notes(shop), "the note is in the log")
-    losses = Losses(shop.rig.settings)
-    [loss] = losses.look([account])
+    report_loss(account, ahead, pipeline.rig.producer, pipeline.rig.settings.audit_topic)
+    until(lambda: notes(pipeline), "the note is in the log")
+    losses = Losses(pipeline.rig.settings)
+    [loss] = losses.due([account])
     assert loss.since < datetime.now(UTC)
     losses.answer(loss, datetime.now(UTC))
-    losses._due.clear()
-    assert losses.look([account]) == []
+    losses._retry_at.clear()
+    assert losses.due([account]) == []

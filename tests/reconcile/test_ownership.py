@@ -1,4 +1,4 @@
-"""A key that is not the account's own loads nothing and marks nothing as gone; the account's own marks what is gone."""
+"""The account's own key marks what is gone; any other key loads nothing and marks nothing."""
 
 import re
 from collections.abc import Collection
@@ -20,15 +20,15 @@ from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from receivers.reconcile.report import Report
-from tests.reconcile.shop import Shop
+from tests.reconcile.pipeline import Pipeline
 from tests.simulator.accounts import simulated_accounts
 
 TELL_THE_OWNER = ("bookeo", "calendly")
 ABSENT = {"message": "Not found"}
 
 
-class TwoAccounts(Shop):
-    """A shop at a vendor that has a second account, whose key is as good, and whose bookings have the same numbers."""
+class TwoAccounts(Pipeline):
+    """A pipeline whose vendor has a second account, whose bookings have the same numbers."""
 
     def __init__(self, folder: Path, vendor: str) -> None:
         super().__init__(folder, [vendor])
@@ -41,7 +41,7 @@ class TwoAccounts(Shop):
         self.server = RestServer({**self.rest, "another": self.another})
 
     def use_key(self, *, of_another: bool) -> None:
-        """What the other account's key opens is the other account, so its address tells whose key it is."""
+        """Set the key, and with it the address: the other account's key opens the other account."""
         tree = self.tree()
         if of_another:
             tree["accounts"][self.vendor] |= {
@@ -51,14 +51,14 @@ class TwoAccounts(Shop):
         self.rig.settings = Settings.model_validate(tree)
 
     def book(self, bookings: int) -> None:
-        """With numbers of which the second account has some too."""
-        self.deliver(self.live(bookings))
+        """Deliver bookings with numbers of which the second account has some too."""
+        self.deliver(self.simulate(bookings))
 
     def run(self) -> Report:
         return self.reconcile()[self.vendor]
 
     def forget(self) -> None:
-        """The vendor deletes the first booking that is not cancelled."""
+        """Let the vendor delete the first booking that is not cancelled."""
         self.world.delete(self.vendor, min(self.world.meetings[self.vendor]))
 
     def is_as_delivered(self, bookings: int) -> bool:
@@ -74,52 +74,52 @@ class TwoAccounts(Shop):
 def test_another_accounts_key_loads_nothing_and_marks_nothing_as_gone(
     tmp_path: Path, vendor: str, proven: bool
 ) -> None:
-    with TwoAccounts(tmp_path, vendor).open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(1)
-        bookings = shop.count()
+    with TwoAccounts(tmp_path, vendor).open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(1)
+        bookings = pipeline.count()
         if proven:
-            assert shop.run().failure is None
-        shop.use_key(of_another=True)
-        refused = shop.run()
+            assert pipeline.run().failure is None
+        pipeline.use_key(of_another=True)
+        refused = pipeline.run()
         assert isinstance(refused.failure, ConfigurationError)
         assert "none was marked as gone" in str(refused.failure)
-        assert shop.is_as_delivered(bookings)
-        shop.use_key(of_another=False)
-        assert shop.run().failure is None
+        assert pipeline.is_as_delivered(bookings)
+        pipeline.use_key(of_another=False)
+        assert pipeline.run().failure is None
 
 
 @pytest.mark.parametrize("vendor", vendor_names())
 def test_a_new_key_of_the_same_account_is_taken_and_marks_what_is_gone(tmp_path: Path, vendor: str) -> None:
-    with TwoAccounts(tmp_path, vendor).open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(4)
-        assert shop.run().failure is None
+    with TwoAccounts(tmp_path, vendor).open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(4)
+        assert pipeline.run().failure is None
         key_file = tmp_path / "reconcile" / f"{vendor}.reconciled.key"
         key_file.write_text(key_file.read_text().replace('"fingerprint":"', '"fingerprint":"of a key before'))
-        shop.forget()
-        found = shop.run()
+        pipeline.forget()
+        found = pipeline.run()
         assert (found.failure, found.counts.gone) == (None, 1)
-        assert shop.wrong() == []
+        assert pipeline.differences() == []
 
 
 @pytest.mark.parametrize("vendor", TELL_THE_OWNER)
 def test_check_tells_that_the_key_belongs_to_another_account(tmp_path: Path, vendor: str) -> None:
-    with TwoAccounts(tmp_path, vendor).open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(2)
-        assert shop.run().failure is None
-        (known,) = shop.rig.settings.choose_accounts([vendor])
-        assert [found.state for found in check_rest(shop.rig.settings, known)] == [State.OK]
+    with TwoAccounts(tmp_path, vendor).open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(2)
+        assert pipeline.run().failure is None
+        (known,) = pipeline.rig.settings.choose_accounts([vendor])
+        assert [found.state for found in check_rest(pipeline.rig.settings, known)] == [State.OK]
         key_file = tmp_path / "reconcile" / f"{vendor}.reconciled.key"
         noted = orjson.loads(key_file.read_bytes())
         key_file.write_bytes(orjson.dumps(noted | {"owner": "of-another-account"}))
         with pytest.raises(ConfigurationError, match=f"the key belongs to {re.escape(noted['owner'])}"):
-            check_rest(shop.rig.settings, known)
+            check_rest(pipeline.rig.settings, known)
 
 
 def answering(path_part: str, status: int) -> Fault:
-    """Answers this wherever the path has these words."""
+    """Answer this wherever the path has these words."""
 
     def fault(_: str, request: Request) -> Response | None:
         return JSONResponse(ABSENT, status) if path_part in request.url.path else None
@@ -132,18 +132,18 @@ def answering(path_part: str, status: int) -> Fault:
 def test_a_vendor_that_answers_the_same_to_everything_proves_nothing(
     tmp_path: Path, vendor: str, status: int
 ) -> None:
-    with TwoAccounts(tmp_path, vendor).open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(3)
-        bookings = shop.count()
-        assert shop.run().failure is None
-        shop.server.faults.append(answering("", status))
-        assert isinstance(shop.run().failure, VendorRefused)
-        assert shop.is_as_delivered(bookings)
+    with TwoAccounts(tmp_path, vendor).open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(3)
+        bookings = pipeline.count()
+        assert pipeline.run().failure is None
+        pipeline.server.faults.append(answering("", status))
+        assert isinstance(pipeline.run().failure, VendorRefused)
+        assert pipeline.is_as_delivered(bookings)
 
 
 def empty_lists(_: str, request: Request) -> Response | None:
-    """What a proxy may make of another account: lists that are empty, and single bookings that are not found."""
+    """Answer as a proxy may: with empty lists, and without any single booking."""
     if request.url.path.endswith(("/bookings", "/scheduled_events")):
         body = {
             "object": "list",
@@ -163,111 +163,111 @@ def test_empty_lists_and_404_for_every_booking_prove_nothing_while_another_booki
     tmp_path: Path, vendor: str
 ) -> None:
     """In the window there are too few for a share of them to say anything; the others are outside of it."""
-    with TwoAccounts(tmp_path, vendor).open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(6)
-        bookings = shop.count()
-        assert shop.run().failure is None
-        shop.server.faults.append(empty_lists)
+    with TwoAccounts(tmp_path, vendor).open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(6)
+        bookings = pipeline.count()
+        assert pipeline.run().failure is None
+        pipeline.server.faults.append(empty_lists)
         column = "starts_at" if vendor == "calendly" else "updated_at"
-        (newest,) = shop.rig.column(f"select max({column}) from bookings")
-        found = shop.reconcile(start=newest - timedelta(seconds=90), until=newest + timedelta(seconds=90))[
-            vendor
-        ]
+        (newest,) = pipeline.rig.column(f"select max({column}) from bookings")
+        found = pipeline.reconcile(
+            start=newest - timedelta(seconds=90), until=newest + timedelta(seconds=90)
+        )[vendor]
         assert isinstance(found.failure, ConfigurationError)
-        assert shop.is_as_delivered(bookings)
+        assert pipeline.is_as_delivered(bookings)
 
 
 @pytest.mark.parametrize("vendor", vendor_names())
 def test_the_only_booking_is_gone_where_the_vendor_tells_whose_key_it_is(tmp_path: Path, vendor: str) -> None:
-    with TwoAccounts(tmp_path, vendor).open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(1)
-        if shop.count() > 1:
+    with TwoAccounts(tmp_path, vendor).open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(1)
+        if pipeline.count() > 1:
             pytest.skip("the first booking was moved at once")
-        assert shop.run().failure is None
-        shop.forget()
-        found = shop.run()
+        assert pipeline.run().failure is None
+        pipeline.forget()
+        found = pipeline.run()
         assert (found.failure, found.counts.gone) == (None, int(vendor in TELL_THE_OWNER))
 
 
 def test_a_key_that_sees_less_than_half_of_what_is_known_is_refused(tmp_path: Path) -> None:
-    with TwoAccounts(tmp_path, "oncehub").open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(9)
-        bookings = shop.count()
+    with TwoAccounts(tmp_path, "oncehub").open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(9)
+        bookings = pipeline.count()
         for _ in range(6):
-            shop.forget()  # from this key's view
-        refused = shop.run()
+            pipeline.forget()  # from this key's view
+        refused = pipeline.run()
         assert isinstance(refused.failure, ConfigurationError)
-        assert shop.is_as_delivered(bookings)
+        assert pipeline.is_as_delivered(bookings)
 
 
-def forget_all(shop: TwoAccounts, numbers: Collection[int]) -> None:
+def forget_all(pipeline: TwoAccounts, numbers: Collection[int]) -> None:
     for number in numbers:
-        shop.world.delete(shop.vendor, number)
+        pipeline.world.delete(pipeline.vendor, number)
 
 
 @pytest.mark.parametrize("vendor", ["appointedd", "oncehub"])
 def test_a_new_key_that_finds_none_of_the_newest_bookings_is_proven_by_older_ones(
     tmp_path: Path, vendor: str
 ) -> None:
-    with TwoAccounts(tmp_path, vendor).open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(30)
-        older = set(shop.world.meetings[vendor])
-        shop.book(14)
-        forget_all(shop, set(shop.world.meetings[vendor]) - older)
-        found = shop.run()
+    with TwoAccounts(tmp_path, vendor).open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(30)
+        older = set(pipeline.world.meetings[vendor])
+        pipeline.book(14)
+        forget_all(pipeline, set(pipeline.world.meetings[vendor]) - older)
+        found = pipeline.run()
         assert found.failure is None
         assert found.counts.gone >= 14
-        assert shop.wrong() == []
+        assert pipeline.differences() == []
 
 
 @pytest.mark.parametrize("vendor", vendor_names())
 def test_a_key_none_of_whose_bookings_are_left_marks_them_once_somebody_confirms_it(
     tmp_path: Path, vendor: str
 ) -> None:
-    with TwoAccounts(tmp_path, vendor).open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(6)
-        bookings = shop.count()
-        forget_all(shop, list(shop.world.meetings[vendor]))
-        refused = shop.run()
+    with TwoAccounts(tmp_path, vendor).open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(6)
+        bookings = pipeline.count()
+        forget_all(pipeline, list(pipeline.world.meetings[vendor]))
+        refused = pipeline.run()
         assert isinstance(refused.failure, ConfigurationError)
         assert f"ingest reconcile --account {vendor} --confirm-key" in str(refused.failure)
-        looked_at = shop.reconcile(vendor, confirm_key=True, dry_run=True)[vendor]
+        looked_at = pipeline.reconcile(vendor, confirm_key=True, dry_run=True)[vendor]
         assert (looked_at.failure, looked_at.counts.gone) == (None, bookings)
-        assert shop.is_as_delivered(bookings)
-        assert isinstance(shop.run().failure, ConfigurationError)
-        confirmed = shop.reconcile(vendor, confirm_key=True)[vendor]
+        assert pipeline.is_as_delivered(bookings)
+        assert isinstance(pipeline.run().failure, ConfigurationError)
+        confirmed = pipeline.reconcile(vendor, confirm_key=True)[vendor]
         assert (confirmed.failure, confirmed.counts.gone) == (None, bookings)
-        assert shop.rig.column("select count(*) from bookings where gone_at is null") == [0]
+        assert pipeline.rig.column("select count(*) from bookings where gone_at is null") == [0]
         key_file = (tmp_path / "reconcile" / f"{vendor}.reconciled.key").read_text()
         assert orjson.loads(key_file)["proven"]
-        assert not [secret for secret in shop.rest[vendor].settings().values() if secret in key_file]
-        again = shop.run()
+        assert not [secret for secret in pipeline.rest[vendor].settings().values() if secret in key_file]
+        again = pipeline.run()
         assert (again.failure, again.unproven, again.counts.gone) == (None, None, 0)
 
 
 def test_nobody_confirms_a_key_of_which_the_vendor_says_that_it_is_anothers(tmp_path: Path) -> None:
-    with TwoAccounts(tmp_path, "bookeo").open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(2)
-        bookings = shop.count()
-        assert shop.run().failure is None
-        shop.use_key(of_another=True)
-        refused = shop.reconcile("bookeo", confirm_key=True)["bookeo"]
+    with TwoAccounts(tmp_path, "bookeo").open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(2)
+        bookings = pipeline.count()
+        assert pipeline.run().failure is None
+        pipeline.use_key(of_another=True)
+        refused = pipeline.reconcile("bookeo", confirm_key=True)["bookeo"]
         assert isinstance(refused.failure, ConfigurationError)
-        assert shop.is_as_delivered(bookings)
+        assert pipeline.is_as_delivered(bookings)
 
 
 def test_a_key_that_the_vendor_refuses_is_not_kept_as_confirmed(tmp_path: Path) -> None:
-    with TwoAccounts(tmp_path, "oncehub").open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(2)
-        shop.server.faults.append(answering("", 401))
-        assert isinstance(shop.reconcile("oncehub", confirm_key=True)["oncehub"].failure, VendorRefused)
+    with TwoAccounts(tmp_path, "oncehub").open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(2)
+        pipeline.server.faults.append(answering("", 401))
+        assert isinstance(pipeline.reconcile("oncehub", confirm_key=True)["oncehub"].failure, VendorRefused)
         assert not (tmp_path / "reconcile" / "oncehub.reconciled.key").exists()
 
 
@@ -275,22 +275,22 @@ def test_a_key_that_the_vendor_refuses_is_not_kept_as_confirmed(tmp_path: Path) 
 def test_a_booking_that_is_not_marked_because_nothing_proves_the_key_is_told_in_the_report(
     tmp_path: Path, vendor: str
 ) -> None:
-    with TwoAccounts(tmp_path, vendor).open() as shop:
-        assert isinstance(shop, TwoAccounts)
-        shop.book(1)
-        assert shop.run().failure is None
-        forget_all(shop, list(shop.world.meetings[vendor]))
+    with TwoAccounts(tmp_path, vendor).open() as pipeline:
+        assert isinstance(pipeline, TwoAccounts)
+        pipeline.book(1)
+        assert pipeline.run().failure is None
+        forget_all(pipeline, list(pipeline.world.meetings[vendor]))
         with capture_logs() as lines:
-            found = shop.run()
+            found = pipeline.run()
         assert found.failure is None
         assert not found.settled
         assert f"ingest reconcile --account {vendor} --confirm-key" in str(found.unproven)
         assert [line["why"] for line in lines if line["event"] == "reconcile.gone_unproven"] == [
             found.unproven
         ]
-        shop.settle()
+        pipeline.settle()
         sql = "select outcome, error from reconciliations order by finished_at desc limit 1"
-        assert shop.rig.rows(sql) == [{"outcome": "complete", "error": found.unproven}]
-        confirmed = shop.reconcile(vendor, confirm_key=True)[vendor]
+        assert pipeline.rig.rows(sql) == [{"outcome": "complete", "error": found.unproven}]
+        confirmed = pipeline.reconcile(vendor, confirm_key=True)[vendor]
         assert (confirmed.failure, confirmed.unproven) == (None, None)
-        assert shop.rig.column("select count(*) from bookings where gone_at is null") == [0]
+        assert pipeline.rig.column("select count(*) from bookings where gone_at is null") == [0]

@@ -18,7 +18,7 @@ from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, PATIENCE, environment
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
-from tests.reconcile.shop import Shop
+from tests.reconcile.pipeline import Pipeline
 from tests.reconcile.test_command import configured
 
 pytestmark = pytest.mark.skipif(
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 @contextmanager
 def up(folder: Path, tree: dict[str, Any], port: int = 0) -> Iterator["subprocess.Popen[bytes]"]:
-    """From start to a clean stop, which is checked."""
+    """Run `ingest up` until a clean stop, which is checked."""
     configured(folder, tree | {"receiver": {"port": port, "admin_port": 0}})
     with (folder / "up.log").open("wb") as lines:
         process = subprocess.Popen(
@@ -53,33 +53,39 @@ def rows(tree: dict[str, Any], sql: str) -> list[dict[str, Any]]:
         answer = query(Settings.model_validate(tree), sql)
     except IngestError:
         return []
-    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    return answer.dicts()
 
 
 def test_what_no_webhook_told_is_repaired_again_and_again(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, ["bookeo", "oncehub"], reconcile={"every": "1s", "jitter": "0s", "lookback": "5d"})
-    with shop.server.serving():
-        shop.live(5)
-        tree = shop.tree()
+    pipeline = Pipeline(
+        tmp_path, ["bookeo", "oncehub"], reconcile={"every": "1s", "jitter": "0s", "lookback": "5d"}
+    )
+    with pipeline.server.serving():
+        pipeline.simulate(5)
+        tree = pipeline.tree()
         with up(tmp_path, tree):
             eventually(
-                lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [],
+                lambda: (
+                    differences(pipeline.world, pipeline.accounts, rows(tree, "select * from bookings")) == []
+                ),
                 "all is repaired",
             )
-            shop.live(5)
+            pipeline.simulate(5)
             eventually(
-                lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [],
+                lambda: (
+                    differences(pipeline.world, pipeline.accounts, rows(tree, "select * from bookings")) == []
+                ),
                 "and once more",
             )
             eventually(lambda: len(rows(tree, "select * from reconciliations")) > 2, "every run is a row")
 
 
 def test_a_vendor_that_refuses_does_not_take_the_receiver_down(tmp_path: Path) -> None:
-    shop = Shop(
+    pipeline = Pipeline(
         tmp_path, ["bookeo"], reconcile={"every": "1s", "jitter": "0s"}, bookeo={"api_key": "not-this-one"}
     )
-    with shop.server.serving():
-        tree = shop.tree()
+    with pipeline.server.serving():
+        tree = pipeline.tree()
         with up(tmp_path, tree) as process:
             eventually(
                 lambda: len(rows(tree, "select * from reconciliations where outcome = 'failed'")) > 1,
@@ -93,12 +99,12 @@ def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen
     tmp_path: Path,
 ) -> None:
     port = free_port()
-    shop = Shop(tmp_path, ["calendly"], reconcile={"every": "1h", "jitter": "0s", "admin_port": port})
-    with shop.server.serving():
-        calendly = shop.rest["calendly"]
+    pipeline = Pipeline(tmp_path, ["calendly"], reconcile={"every": "1h", "jitter": "0s", "admin_port": port})
+    with pipeline.server.serving():
+        calendly = pipeline.rest["calendly"]
         assert isinstance(calendly, CalendlyApi)
         calendly.subscriptions.clear()
-        tree = shop.tree() | {"webhooks": {"every": "1s"}}
+        tree = pipeline.tree() | {"webhooks": {"every": "1s"}}
         metric = 'ingest_subscription_state{account="calendly",state="%s",vendor="calendly"} 1.0'
         with up(tmp_path, tree):
             eventually(lambda: metric % "create" in told(port), "it is seen")
@@ -111,10 +117,12 @@ def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen
 
 
 def test_a_new_account_and_a_new_key_are_taken_while_it_runs(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, ["bookeo", "oncehub"], reconcile={"every": "1s", "jitter": "0s", "lookback": "5d"})
-    with shop.server.serving():
-        shop.live(6)
-        tree = shop.tree()
+    pipeline = Pipeline(
+        tmp_path, ["bookeo", "oncehub"], reconcile={"every": "1s", "jitter": "0s", "lookback": "5d"}
+    )
+    with pipeline.server.serving():
+        pipeline.simulate(6)
+        tree = pipeline.tree()
         oncehub = tree["accounts"].pop("oncehub")
         key = tree["accounts"]["bookeo"]["api_key"]
         tree["accounts"]["bookeo"]["api_key"] = "not-this-one"
@@ -126,7 +134,9 @@ def test_a_new_account_and_a_new_key_are_taken_while_it_runs(tmp_path: Path) -> 
             tree["accounts"] |= {"bookeo": tree["accounts"]["bookeo"] | {"api_key": key}, "oncehub": oncehub}
             configured(tmp_path, tree | {"receiver": {"port": 0, "admin_port": 0}})
             eventually(
-                lambda: differences(shop.world, shop.dialects, rows(tree, "select * from bookings")) == [],
+                lambda: (
+                    differences(pipeline.world, pipeline.accounts, rows(tree, "select * from bookings")) == []
+                ),
                 "all is repaired",
             )
 

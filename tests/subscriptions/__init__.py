@@ -1,1 +1,1 @@
-"""Registering webhook URLs: the plan, what carries it out, and the command line, against the simulated vendors."""
+"""Webhook subscriptions: the plan, its execution and the command line, with the simulated vendors."""

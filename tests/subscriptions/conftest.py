@@ -1,15 +1,15 @@
-"""A desk at each vendor."""
+"""An installation for each vendor."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.subscriptions.desk import WITH_API, Desk, opened
+from tests.subscriptions.installation import WITH_API, Installation, opened
 
 
 @pytest.fixture(params=WITH_API)
-def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
-    """At every vendor that has an API for it."""
-    with opened(tmp_path / "operator", request.param) as found:
-        yield found
+def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
+    """Yield an installation for each vendor that has an API for webhooks."""
+    with opened(tmp_path / "operator", request.param) as installation:
+        yield installation

@@ -10,7 +10,7 @@ from ingest.errors import ConfigurationError
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings, watched_paths
 from receivers.accounts import ReloadingAccounts, accounts_with_secrets
-from tests.consumers.rig import until
+from tests.consumers.harness import until
 
 ONE = '[accounts.sales]\nvendor = "calendly"\n'
 TWO = ONE + '[accounts.support]\nvendor = "oncehub"\n'
@@ -110,7 +110,7 @@ def test_files_without_any_secret_change_nothing(folder: Path) -> None:
 
 
 class TestMounted:
-    """A folder of mounted secrets, as Kubernetes has it: links through `..data`, which is swapped by one rename."""
+    """A folder of mounted secrets as in Kubernetes: links through `..data`, which one rename swaps."""
 
     VARIABLE = "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS"
 

@@ -9,62 +9,64 @@ import pytest
 
 from ingest.simulator.subscriptions import Subscription
 from tests.cli.command import COMMAND, Result, environment, ingest, refused
-from tests.consumers.rig import until
-from tests.subscriptions.desk import SOMEBODY, Desk, opened
+from tests.consumers.harness import until
+from tests.subscriptions.installation import SOMEBODY, Installation, opened
 
 SIGNED = ("calendly", "oncehub")
 APPLY = ("webhooks", "apply", "--yes", "--no-reconcile")
 
 
 @pytest.fixture
-def oncehub(tmp_path: Path) -> Iterator[Desk]:
-    """For what is the same at every vendor: a process takes seconds."""
+def oncehub(tmp_path: Path) -> Iterator[Installation]:
+    """Yield an installation for what is the same with every vendor: a process takes seconds."""
     with opened(tmp_path / "operator", "oncehub") as found:
         yield found
 
 
-def run(desk: Desk, *arguments: str, **environ: str) -> Result:
-    return ingest(desk.folder, *arguments, **environ)
+def run(installation: Installation, *arguments: str, **environ: str) -> Result:
+    return ingest(installation.folder, *arguments, **environ)
 
 
-def secrets_of(desk: Desk) -> set[str]:
-    """All that nobody may see: webhooks' and the credentials."""
-    return {*desk.live, *(str(value) for value in desk.counter.rest.settings().values())}
+def secrets_of(installation: Installation) -> set[str]:
+    """Return all that nobody may see: webhook secrets and credentials."""
+    return {*installation.live, *(str(value) for value in installation.vendor.rest.settings().values())}
 
 
-def assert_no_secret_in(desk: Desk, *results: Result) -> None:
+def assert_no_secret_in(installation: Installation, *results: Result) -> None:
     for result in results:
-        assert not any(secret in result.out + result.err for secret in secrets_of(desk))
+        assert not any(secret in result.out + result.err for secret in secrets_of(installation))
 
 
-def test_from_nothing_to_as_wanted_with_exit_codes_that_say_so(desk: Desk) -> None:
-    before = run(desk, "webhooks", "plan", "--json")
+def test_from_nothing_to_as_wanted_with_exit_codes_that_say_so(installation: Installation) -> None:
+    before = run(installation, "webhooks", "plan", "--json")
     assert before.code == 2
     assert {step["do"] for step in before.json[0]["steps"]} == {"create"}
-    applied = run(desk, *APPLY)
-    assert (applied.code, desk.is_settled()) == (0, True), applied
-    assert applied.out.count(f"{desk.counter.vendor}/sales: created ") == len(desk.counter.ours)
-    after = run(desk, "webhooks", "plan")
+    applied = run(installation, *APPLY)
+    assert (applied.code, installation.is_settled()) == (0, True), applied
+    assert applied.out.count(f"{installation.vendor.name}/sales: created ") == len(installation.vendor.ours)
+    after = run(installation, "webhooks", "plan")
     assert after.code == 0, after
     assert "as wanted" in after.out
-    listed = run(desk, "webhooks", "list", "--json")
-    assert sorted(row["url"] for row in listed.json) == sorted(kept.url for kept in desk.counter.ours)
+    listed = run(installation, "webhooks", "list", "--json")
+    assert sorted(row["url"] for row in listed.json) == sorted(
+        subscription.url for subscription in installation.vendor.ours
+    )
     assert all(row["ours"] for row in listed.json)
-    assert_no_secret_in(desk, before, applied, after, listed)
+    assert_no_secret_in(installation, before, applied, after, listed)
 
 
-def test_others_are_shown_and_left_alone(oncehub: Desk) -> None:
-    oncehub.counter.subscriptions.add(SOMEBODY, ["customers.deleted"])
+def test_others_are_shown_and_left_alone(oncehub: Installation) -> None:
+    oncehub.vendor.subscriptions.add(SOMEBODY, ["customers.deleted"])
     assert run(oncehub, *APPLY).code == 0
     rows = run(oncehub, "webhooks", "list", "--json").json
     assert [row["url"] for row in rows if not row["ours"]] == [SOMEBODY]
     assert "leave alone" in run(oncehub, "webhooks", "plan").out
 
 
-def test_the_last_one_of_ours_can_be_removed_by_its_id(oncehub: Desk) -> None:
+def test_the_last_one_of_ours_can_be_removed_by_its_id(oncehub: Installation) -> None:
     run(oncehub, *APPLY)
     rows = run(oncehub, "webhooks", "list", "--json").json
-    theirs = oncehub.counter.subscriptions.add(SOMEBODY, ["customers.deleted"])
+    theirs = oncehub.vendor.subscriptions.add(SOMEBODY, ["customers.deleted"])
     foreign = next(
         row["id"] for row in run(oncehub, "webhooks", "list", "--json").json if row["url"] == SOMEBODY
     )
@@ -73,47 +75,50 @@ def test_the_last_one_of_ours_can_be_removed_by_its_id(oncehub: Desk) -> None:
             run(oncehub, "webhooks", "remove", "sales", "--yes", "--id", rows[0]["id"], "--id", wrong)
         )
         assert f"no subscription of ours has the id {wrong}" in said
-    assert len(oncehub.counter.ours) == 1
+    assert len(oncehub.vendor.ours) == 1
     assert run(oncehub, "webhooks", "remove", "sales", "--yes", "--id", rows[0]["id"]).code == 0
-    assert oncehub.counter.subscriptions.all() == [theirs]
+    assert oncehub.vendor.subscriptions.all() == [theirs]
 
 
-def test_where_nobody_can_be_asked_nothing_is_done_without_yes(oncehub: Desk) -> None:
+def test_where_nobody_can_be_asked_nothing_is_done_without_yes(oncehub: Installation) -> None:
     result = run(oncehub, "webhooks", "apply", "--no-reconcile")
     assert result.code == 2
     assert "--yes" in result.err
-    assert oncehub.counter.subscriptions.created == 0
+    assert oncehub.vendor.subscriptions.created == 0
     assert "--yes" in refused(run(oncehub, "webhooks", "remove", "sales"))
 
 
-def test_a_vendor_that_cannot_be_asked_is_exit_code_3_and_one_that_refuses_too(desk: Desk) -> None:
-    (desk.folder / "ingest.secrets.toml").write_text('[accounts.sales]\napi_token = "wrong"\n' if desk.counter.vendor == "calendly" else
-        '[accounts.sales]\napi_key = "wrong"\n' + ('secret_key = "wrong"\n' if desk.counter.vendor == "bookeo" else ""))  # fmt: skip
-    result = run(desk, "webhooks", "plan", "--json")
+def test_a_vendor_that_cannot_be_asked_is_exit_code_3_and_one_that_refuses_too(
+    installation: Installation,
+) -> None:
+    names = {"calendly": ["api_token"], "bookeo": ["api_key", "secret_key"]}
+    wrong = "".join(f'{name} = "wrong"\n' for name in names.get(installation.vendor.name, ["api_key"]))
+    (installation.folder / "ingest.secrets.toml").write_text(f"[accounts.sales]\n{wrong}")
+    result = run(installation, "webhooks", "plan", "--json")
     assert result.code == 3
     assert "account sales" in result.json[0]["error"]
 
 
 @pytest.fixture(params=SIGNED)
-def signed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
-    """Where each subscription has a secret of its own."""
+def signed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
+    """Yield an installation in which each subscription has a secret of its own."""
     with opened(tmp_path / "operator", request.param) as found:
         yield found
 
 
-def test_the_secrets_file_stays_private_and_keeps_its_comments(signed: Desk) -> None:
+def test_the_secrets_file_stays_private_and_keeps_its_comments(signed: Installation) -> None:
     run(signed, *APPLY)
     file = signed.folder / "ingest.secrets.toml"
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.read_text().startswith("# keep this\n")
-    assert {kept.secret for kept in signed.counter.ours} == set(signed.live)
+    assert {subscription.secret for subscription in signed.vendor.ours} == set(signed.live)
 
 
-def test_secrets_for_a_secret_manager_are_printed_and_in_no_file(signed: Desk) -> None:
+def test_secrets_for_a_secret_manager_are_printed_and_in_no_file(signed: Installation) -> None:
     before = (signed.folder / "ingest.secrets.toml").read_text()
     result = run(signed, *APPLY, "--print-secrets")
     assert result.code == 0, result
-    (made,) = signed.counter.ours
+    (made,) = signed.vendor.ours
     assert f"INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS={made.secret}\n" in result.out
     assert made.secret not in result.err
     assert (signed.folder / "ingest.secrets.toml").read_text() == before
@@ -121,15 +126,15 @@ def test_secrets_for_a_secret_manager_are_printed_and_in_no_file(signed: Desk) -
     assert run(signed, "webhooks", "plan", INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS=made.secret).code == 0
 
 
-def test_secrets_that_come_from_the_environment_cannot_be_changed_in_the_file(signed: Desk) -> None:
+def test_secrets_that_come_from_the_environment_cannot_be_changed_in_the_file(signed: Installation) -> None:
     result = run(signed, *APPLY, INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS="of-the-environment")
     assert result.code == 3
     assert "--print-secrets" in result.out
-    assert signed.counter.subscriptions.created == 0
+    assert signed.vendor.subscriptions.created == 0
 
 
-def test_killed_between_creating_and_storing(signed: Desk) -> None:
-    signed.counter.lose, signed.counter.hang = 1, True
+def test_killed_between_creating_and_storing(signed: Installation) -> None:
+    signed.vendor.lose, signed.vendor.hang = 1, True
     signed.write()
     text = signed.config.read_text().replace('timeout = "3s"', 'timeout = "120s"')
     signed.config.write_text(text)
@@ -142,12 +147,12 @@ def test_killed_between_creating_and_storing(signed: Desk) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: signed.counter.subscriptions.created == 1, "the vendor has created it")
+        until(lambda: signed.vendor.subscriptions.created == 1, "the vendor has created it")
     finally:
         process.kill()
         process.wait()
-    signed.counter.released.set()
-    expected = {"calendly": 0, "oncehub": 2}[signed.counter.vendor]
+    signed.vendor.released.set()
+    expected = {"calendly": 0, "oncehub": 2}[signed.vendor.name]
     assert run(signed, "webhooks", "plan").code == expected, (
         "Calendly's secret was stored before, OnceHub's nobody knows"
     )
@@ -156,24 +161,24 @@ def test_killed_between_creating_and_storing(signed: Desk) -> None:
     assert run(signed, "webhooks", "plan").code == 0
 
 
-def test_two_operators_at_once(oncehub: Desk) -> None:
+def test_two_operators_at_once(oncehub: Installation) -> None:
     with ThreadPoolExecutor(2) as threads:
         results = list(threads.map(lambda _: run(oncehub, *APPLY), range(2)))
     assert [result.code for result in results] == [0, 0], results
     assert oncehub.is_settled()
-    assert oncehub.counter.subscriptions.created == len(oncehub.counter.ours), (
+    assert oncehub.vendor.subscriptions.created == len(oncehub.vendor.ours), (
         "the second one found what the first had made"
     )
 
 
-def test_a_rotation_has_both_secrets_live_until_it_is_finished(signed: Desk) -> None:
+def test_a_rotation_has_both_secrets_live_until_it_is_finished(signed: Installation) -> None:
     run(signed, *APPLY)
     (old,) = signed.live
     rotated = run(signed, "webhooks", "rotate", "sales", "--yes", "--no-reconcile")
     assert rotated.code == 0, rotated
     new, *rest = signed.live
     assert rest == [old]
-    (made,) = signed.counter.ours
+    (made,) = signed.vendor.ours
     assert made.secret == new
     assert signed.is_settled()
     assert "--yes" in refused(run(signed, "webhooks", "rotate", "sales", "--finish", "--force"))
@@ -189,9 +194,9 @@ def test_a_rotation_has_both_secrets_live_until_it_is_finished(signed: Desk) -> 
 
 
 def test_where_the_secret_is_not_of_a_subscription_rotation_says_what_to_do(tmp_path: Path) -> None:
-    with opened(tmp_path, "bookeo") as desk:
-        run(desk, *APPLY)
-        result = run(desk, "webhooks", "rotate", "sales", "--yes")
+    with opened(tmp_path, "bookeo") as installation:
+        run(installation, *APPLY)
+        result = run(installation, "webhooks", "rotate", "sales", "--yes")
         assert result.code == 2
         assert (
             'First set accounts.sales.webhook_secrets = ["new", "old"], then change the key at the vendor.'
@@ -200,38 +205,40 @@ def test_where_the_secret_is_not_of_a_subscription_rotation_says_what_to_do(tmp_
 
 
 def test_bookeos_place_of_somebody_else_is_a_difference_that_stays(tmp_path: Path) -> None:
-    with opened(tmp_path, "bookeo") as desk:
-        theirs: Subscription = desk.counter.subscriptions.add(SOMEBODY, ["bookings.created"])
-        result = run(desk, *APPLY)
+    with opened(tmp_path, "bookeo") as installation:
+        theirs: Subscription = installation.vendor.subscriptions.add(SOMEBODY, ["bookings.created"])
+        result = run(installation, *APPLY)
         assert result.code == 1
-        assert SOMEBODY in run(desk, "webhooks", "list").out
-        assert theirs in desk.counter.subscriptions.all()
-        assert run(desk, *APPLY, "--take-over").code == 0
-        assert desk.is_settled()
+        assert SOMEBODY in run(installation, "webhooks", "list").out
+        assert theirs in installation.vendor.subscriptions.all()
+        assert run(installation, *APPLY, "--take-over").code == 0
+        assert installation.is_settled()
 
 
 def test_two_accounts_with_one_key_are_told_so_and_are_never_both_as_wanted(tmp_path: Path) -> None:
-    with opened(tmp_path, "bookeo") as desk:
-        for file in (desk.config, desk.folder / "ingest.secrets.toml"):
+    with opened(tmp_path, "bookeo") as installation:
+        for file in (installation.config, installation.folder / "ingest.secrets.toml"):
             own = file.read_text().partition("[accounts.sales]")[2]
             file.write_text(f"{file.read_text()}\n[accounts.again]{own}")
         for command in (APPLY, (*APPLY, "--take-over")):
-            result = run(desk, *command)
+            result = run(installation, *command)
             assert result.code == 1, result
             assert "the same REST credential as again" in result.out
-        assert run(desk, "webhooks", "plan").code == 2
+        assert run(installation, "webhooks", "plan").code == 2
 
 
 def test_urls_and_ids_are_shown_whole_on_a_narrow_screen(tmp_path: Path) -> None:
-    with opened(tmp_path, "calendly") as desk:
-        run(desk, *APPLY)
+    with opened(tmp_path, "calendly") as installation:
+        run(installation, *APPLY)
         for command in ("plan", "list"):
-            shown = run(desk, "webhooks", command, COLUMNS="80").out
+            shown = run(installation, "webhooks", command, COLUMNS="80").out
             assert "…" not in shown
         assert "https://api" in shown
 
 
-def test_what_could_not_be_reconciled_is_a_failure_and_said_before_it_is_waited_for(oncehub: Desk) -> None:
+def test_what_could_not_be_reconciled_is_a_failure_and_said_before_it_is_waited_for(
+    oncehub: Installation,
+) -> None:
     oncehub.config.write_text(
         oncehub.config.read_text().replace(f"{oncehub.folder}/log.db", "/dev/null/log.db")
     )
@@ -241,7 +248,7 @@ def test_what_could_not_be_reconciled_is_a_failure_and_said_before_it_is_waited_
     assert oncehub.is_settled()
 
 
-def test_a_rotation_that_changed_nothing_says_so(oncehub: Desk) -> None:
+def test_a_rotation_that_changed_nothing_says_so(oncehub: Installation) -> None:
     run(oncehub, *APPLY)
     oncehub.write(public_url="https://new.example.com")
     result = run(oncehub, "webhooks", "rotate", "sales", "--yes", "--no-reconcile")
@@ -260,7 +267,7 @@ webhook_header = "X-Salon"
 
 @pytest.fixture
 def salon(tmp_path: Path) -> Path:
-    """An account whose vendor has no API for it."""
+    """Make the settings of an account whose vendor has no API for webhooks."""
     (tmp_path / "ingest.toml").write_text(APPOINTEDD)
     secrets = tmp_path / "ingest.secrets.toml"
     secrets.touch(0o600)

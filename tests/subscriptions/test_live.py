@@ -24,7 +24,7 @@ vendor = "calendly"
 
 @pytest.fixture(params=["1", "2"], ids=["one process", "two workers"])
 def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Receiver]:
-    """With its secrets in a file, and none in the environment."""
+    """Yield a receiver with its secrets in a file, and none in the environment."""
     (tmp_path / "ingest.toml").write_text(CONFIG)
     SecretsFile(tmp_path / "ingest.secrets.toml").add("sales", OLD, ())
     command = ["env", "-u", "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS", *command_line("receive")]
@@ -34,7 +34,7 @@ def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Receive
 
 
 def delivered(receiver: Receiver, secret: str) -> int:
-    """What a delivery signed with this is answered; a connection of its own, so that it may reach any worker."""
+    """Return the status of a delivery signed with this, over a new connection, so to any worker."""
     body = booking(1).body
     url = f"http://127.0.0.1:{receiver.port}/webhooks/calendly/sales"
     return httpx.post(

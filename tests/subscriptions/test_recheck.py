@@ -1,4 +1,4 @@
-"""What a process that nobody looks at does every hour: look, repair if it may, and say what is to be reconciled."""
+"""The periodic check: it looks, repairs where it may, and returns the gaps that are to be filled."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,27 +10,37 @@ from ingest.errors import ConfigurationError
 from ingest.settings import Settings
 from ingest.telemetry import SUBSCRIPTION_STATE
 from ingest.vendors import load_account_class
-from receivers.subscriptions.check import check_url, recheck, settled
-from receivers.subscriptions.plan import Heard
-from tests.subscriptions.desk import SECRET, SOMEBODY, Desk, opened
+from ingest.warehouse.deliveries import Arrivals
+from receivers.subscriptions.check import check_subscriptions, check_url
+from receivers.subscriptions.gaps import Gap
+from receivers.subscriptions.state import open_state
+from tests.subscriptions.installation import SECRET, SOMEBODY, Installation, arriving, opened
 
 LAST = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def _settings_are_found(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INGEST_CONFIG", str(desk.config))
+def _settings_are_found(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGEST_CONFIG", str(installation.config))
 
 
-def allowed(desk: Desk, *, repair: bool) -> Settings:
-    text = desk.config.read_text()
-    desk.config.write_text(text.replace("[webhooks]\n", f"[webhooks]\nrepair = {str(repair).lower()}\n"))
-    return desk.settings
+def check(settings: Settings, arrivals: Arrivals = Arrivals(last=LAST)) -> list[Gap]:  # noqa: B008 - it is frozen
+    """Check, while the warehouse says this of the webhooks."""
+    with arriving(arrivals):
+        return check_subscriptions(settings)
 
 
-def state(desk: Desk, account: str = "sales") -> dict[str, float]:
-    """The metric, without what is 0."""
-    labels = {"vendor": desk.counter.vendor, "account": account}
+def allowed(installation: Installation, *, repair: bool) -> Settings:
+    text = installation.config.read_text()
+    installation.config.write_text(
+        text.replace("[webhooks]\n", f"[webhooks]\nrepair = {str(repair).lower()}\n")
+    )
+    return installation.settings
+
+
+def state(installation: Installation, account: str = "sales") -> dict[str, float]:
+    """Return the metric, without what is 0."""
+    labels = {"vendor": installation.vendor.name, "account": account}
     samples = [sample for metric in SUBSCRIPTION_STATE.collect() for sample in metric.samples]
     return {
         sample.labels["state"]: sample.value
@@ -39,58 +49,54 @@ def state(desk: Desk, account: str = "sales") -> dict[str, float]:
     }
 
 
-def heard(_: object) -> Heard:
-    return Heard(last=LAST)
+def test_without_leave_it_only_looks_and_tells(installation: Installation) -> None:
+    assert check(allowed(installation, repair=False)) == []
+    number = 3 if installation.vendor.name == "bookeo" else 1
+    assert state(installation) == {"create": number}
+    assert installation.vendor.subscriptions.created == 0
 
 
-def test_without_leave_it_only_looks_and_tells(desk: Desk) -> None:
-    assert recheck(allowed(desk, repair=False), heard) == []
-    number = 3 if desk.counter.vendor == "bookeo" else 1
-    assert state(desk) == {"create": number}
-    assert desk.counter.subscriptions.created == 0
+def test_with_leave_it_repairs_and_says_since_when_to_reconcile_until_that_was_done(
+    installation: Installation,
+) -> None:
+    settings = allowed(installation, repair=True)
+    (gap,) = check(settings)
+    assert (gap.account.name, gap.since) == ("sales", LAST)
+    assert installation.is_settled()
+    assert state(installation) == {"keep": 3 if installation.vendor.name == "bookeo" else 1}
+    assert [again.since for again in check(settings)] == [LAST], "as long as nobody has reconciled it"
+    open_state(settings, gap.account).close_gap(gap.since)
+    assert check(settings) == []
 
 
-def test_with_leave_it_repairs_and_says_since_when_to_reconcile_until_that_was_done(desk: Desk) -> None:
-    settings = allowed(desk, repair=True)
-    (hole,) = recheck(settings, heard)
-    assert (hole.account.name, hole.since) == ("sales", LAST)
-    assert desk.is_settled()
-    assert state(desk) == {"keep": 3 if desk.counter.vendor == "bookeo" else 1}
-    assert [again.since for again in recheck(settings, heard)] == [LAST], (
-        "as long as nobody has reconciled it"
-    )
-    settled(settings, hole)
-    assert recheck(settings, heard) == []
+def test_what_may_be_another_installations_is_left_to_a_person(installation: Installation) -> None:
+    installation.apply()
+    before = installation.vendor.subscriptions.all()
+    installation.write(public_url="https://copy.example.com")
+    check(allowed(installation, repair=True))
+    assert installation.vendor.subscriptions.all() == before
+    assert set(state(installation)) == {"replace"}
 
 
-def test_what_may_be_another_installations_is_left_to_a_person(desk: Desk) -> None:
-    desk.apply()
-    before = desk.counter.subscriptions.all()
-    desk.write(public_url="https://copy.example.com")
-    recheck(allowed(desk, repair=True), heard)
-    assert desk.counter.subscriptions.all() == before
-    assert set(state(desk)) == {"replace"}
-
-
-def test_a_vendor_that_does_not_answer_is_unknown_and_stops_nothing(desk: Desk) -> None:
-    other = desk.config.read_text().partition("[accounts.sales]")[2].replace("/sales", "/nobody")
-    desk.config.write_text(desk.config.read_text() + "\n[accounts.other]\n" + other)
-    secrets = desk.folder / "ingest.secrets.toml"
+def test_a_vendor_that_does_not_answer_is_unknown_and_stops_nothing(installation: Installation) -> None:
+    other = installation.config.read_text().partition("[accounts.sales]")[2].replace("/sales", "/nobody")
+    installation.config.write_text(installation.config.read_text() + "\n[accounts.other]\n" + other)
+    secrets = installation.folder / "ingest.secrets.toml"
     secrets.write_text(
         secrets.read_text()
         + secrets.read_text().partition("\n")[2].replace("accounts.sales", "accounts.other")
     )
-    recheck(allowed(desk, repair=True), heard)
-    assert state(desk, "other") == {"unknown": 1}
-    assert "unknown" not in state(desk)
-    assert desk.counter.ours
+    check(allowed(installation, repair=True))
+    assert state(installation, "other") == {"unknown": 1}
+    assert "unknown" not in state(installation)
+    assert installation.vendor.ours
 
 
-def test_others_are_counted_and_left_alone(desk: Desk) -> None:
-    theirs = desk.counter.subscriptions.add(SOMEBODY, ["customers.deleted"])
-    recheck(allowed(desk, repair=True), lambda _: Heard(last=LAST + timedelta(days=1)))
-    assert theirs in desk.counter.subscriptions.all()
-    assert state(desk)["leave"] == 1
+def test_others_are_counted_and_left_alone(installation: Installation) -> None:
+    theirs = installation.vendor.subscriptions.add(SOMEBODY, ["customers.deleted"])
+    check(allowed(installation, repair=True), Arrivals(last=LAST + timedelta(days=1)))
+    assert theirs in installation.vendor.subscriptions.all()
+    assert state(installation)["leave"] == 1
 
 
 def test_what_another_machine_made_is_left_to_a_person(
@@ -98,9 +104,9 @@ def test_what_another_machine_made_is_left_to_a_person(
 ) -> None:
     with opened(tmp_path / "production", "oncehub") as production:
         production.apply()
-        laptop = Desk(tmp_path / "laptop", production.counter)
+        laptop = Installation(tmp_path / "laptop", production.vendor)
         monkeypatch.setenv("INGEST_CONFIG", str(laptop.config))
-        recheck(allowed(laptop, repair=True), heard)
+        check(allowed(laptop, repair=True))
         assert production.is_settled()
         assert state(laptop) == {"take_over": 1}
 
@@ -108,20 +114,22 @@ def test_what_another_machine_made_is_left_to_a_person(
 def test_what_was_made_by_hand_is_as_wanted_once_it_delivers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with opened(tmp_path / "by-hand", "calendly") as desk:
-        desk.believe(SECRET)
-        monkeypatch.setenv("INGEST_CONFIG", str(desk.config))
-        made = desk.counter.subscriptions.add(desk.counter.url, desk.account.settings.events, SECRET)  # type: ignore[attr-defined]
-        settings = allowed(desk, repair=True)
-        recheck(settings, lambda _: Heard())
-        assert state(desk) == {"take_over": 1}
+    with opened(tmp_path / "by-hand", "calendly") as installation:
+        installation.believe(SECRET)
+        monkeypatch.setenv("INGEST_CONFIG", str(installation.config))
+        made = installation.vendor.subscriptions.add(installation.vendor.url, installation.events, SECRET)
+        settings = allowed(installation, repair=True)
+        check(settings, Arrivals())
+        assert state(installation) == {"take_over": 1}
         with capture_logs() as logs:
-            recheck(settings, lambda _: Heard(last=made.created_at + timedelta(seconds=1)))
-        assert state(desk) == {"keep": 1}
+            check(settings, Arrivals(last=made.created_at + timedelta(seconds=1)))
+        assert state(installation) == {"keep": 1}
         assert not [line for line in logs if line["log_level"] == "warning"]
-        recheck(settings, lambda _: Heard())
-        assert state(desk) == {"keep": 1}, "it is remembered, whether the warehouse can be asked or not"
-        assert desk.counter.ours == [made]
+        check(settings, Arrivals())
+        assert state(installation) == {"keep": 1}, (
+            "it is remembered, whether the warehouse can be asked or not"
+        )
+        assert installation.vendor.ours == [made]
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,15 @@ def test_where_an_account_cannot_be_added_safely_that_is_said_before_and_nothing
     assert path.read_text() == text
 
 
-@pytest.mark.parametrize("text", ['accounts = "x"\n', "[accounts]\nsales = 3\n", "[accounts.sales]\nwebhook_secrets = 3\n",
-                                  "[accounts.sales]\nwebhook_secrets = [1]\n"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        'accounts = "x"\n',
+        "[accounts]\nsales = 3\n",
+        "[accounts.sales]\nwebhook_secrets = 3\n",
+        "[accounts.sales]\nwebhook_secrets = [1]\n",
+    ],
+)
 def test_what_is_not_what_it_should_be_is_said_and_left(path: Path, text: str) -> None:
     path.write_text(text)
     file = SecretsFile(path)

@@ -16,12 +16,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingest.settings import Settings
-from ingest.vendors import load_account_class, vendor_names
-from ingest.vendors.trial import TRIAL, trial_delivery
+from ingest.vendors import TEST_EVENT, load_account_class, vendor_names
 from ingest.warehouse.deliveries import arrivals
 from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest
-from tests.consumers.rig import tree_for
+from tests.consumers.harness import tree_for
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
 from tests.rest.answering import Answer, Answers
@@ -41,14 +40,14 @@ def test_a_trial_is_authentic_new_each_time_and_no_booking(name: str) -> None:
     vendor = vendor_class(vendor_class.settings_model.model_validate(account), "https://hooks.example.com")
     events = []
     for _ in range(2):
-        delivery = trial_delivery(vendor)
+        delivery = vendor.test_delivery()
         events.append(vendor.parse(vendor.verify(delivery, delivery.received_at)))
     assert [vendor.booking(event) for event in events] == [None, None]
     assert len({event.id for event in events}) == 2
-    assert {event.type for event in events} == {f"{name}.{TRIAL}"}
+    assert {event.type for event in events} == {f"{name}.{TEST_EVENT}"}
 
 
-class Place:
+class Deployment:
     """A folder with settings of an account of each vendor; its public URL may lead anywhere."""
 
     def __init__(self, folder: Path) -> None:
@@ -58,7 +57,7 @@ class Place:
         self.write(f"http://127.0.0.1:{self.port}")
 
     def write(self, public_url: str) -> None:
-        """The settings, and secrets in a file of their own."""
+        """Write the settings, and the secrets into a file of their own."""
         headers = {"appointedd": {"webhook_header": "X-Token"}}
         accounts = {name: {"vendor": name, **headers.get(name, {})} for name in vendor_names()}
         secrets = {name: {"webhook_secrets": [SECRET]} for name in accounts}
@@ -70,13 +69,13 @@ class Place:
         file.chmod(0o600)
 
     def run(self, account: str = "calendly", **environ: str) -> tuple[Result, dict[str, bool]]:
-        """The command, and by step whether it went well."""
+        """Run the command, and return its result and whether each step went well."""
         result = ingest(self.folder, "webhooks", "test", account, "--json", "--wait", "1", **environ)
         return result, {step["step"]: step["ok"] for step in result.json["steps"]}
 
     @contextmanager
     def running(self, command: str) -> Iterator[None]:
-        """With a process of ours whose receiver listens."""
+        """Run a command whose receiver listens."""
         with (self.folder / f"{command}.log").open("wb") as lines:
             process = subprocess.Popen(
                 [*COMMAND, command],
@@ -100,14 +99,14 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def deployment(tmp_path: Path) -> Deployment:
+    return Deployment(tmp_path)
 
 
-def test_every_vendors_delivery_reaches_the_warehouse_of_a_running_product(place: Place) -> None:
-    with place.running("up"):
+def test_every_vendors_delivery_reaches_the_warehouse_of_a_running_product(deployment: Deployment) -> None:
+    with deployment.running("up"):
         for name in vendor_names():
-            result = ingest(place.folder, "webhooks", "test", name)
+            result = ingest(deployment.folder, "webhooks", "test", name)
             assert result.code == 0, result
             assert [line.split()[1] for line in result.out.splitlines()] == [
                 "dns:",
@@ -117,7 +116,7 @@ def test_every_vendors_delivery_reaches_the_warehouse_of_a_running_product(place
                 "consumer:",
                 "warehouse:",
             ]
-    settings = Settings.model_validate(place.tree)
+    settings = Settings.model_validate(deployment.tree)
     assert query(settings, "select count(*) from bookings").rows[0][0] == 0
     assert query(settings, "select count(*) from booking_events").rows[0][0] == len(vendor_names())
     assert arrivals(settings, "calendly", "calendly").last is None, (
@@ -125,15 +124,15 @@ def test_every_vendors_delivery_reaches_the_warehouse_of_a_running_product(place
     )
 
 
-def test_without_a_receiver_it_says_to_start_one(place: Place) -> None:
-    result, steps = place.run()
+def test_without_a_receiver_it_says_to_start_one(deployment: Deployment) -> None:
+    result, steps = deployment.run()
     assert (result.code, steps) == (3, {"dns": True, "connection": False, "receiver": False})
     assert "ingest up" in result.json["steps"][-1]["remedy"]
 
 
-def test_without_a_consumer_it_is_in_the_log(place: Place) -> None:
-    with place.running("receive"):
-        result, steps = place.run()
+def test_without_a_consumer_it_is_in_the_log(deployment: Deployment) -> None:
+    with deployment.running("receive"):
+        result, steps = deployment.run()
     assert (result.code, steps) == (
         3,
         {"dns": True, "connection": True, "answer": True, "log": True, "consumer": False},
@@ -141,26 +140,28 @@ def test_without_a_consumer_it_is_in_the_log(place: Place) -> None:
     assert "ingest consume" in result.json["steps"][-1]["remedy"]
 
 
-def test_a_receiver_with_another_secret_is_found_beside_one_whose_proxy_is_to_blame(place: Place) -> None:
+def test_a_receiver_with_another_secret_is_found_beside_one_whose_proxy_is_to_blame(
+    deployment: Deployment,
+) -> None:
     proxy = Answers()
-    with place.running("receive"), proxy.serving():
-        result, steps = place.run(INGEST_ACCOUNTS__CALENDLY__WEBHOOK_SECRETS="another-one-than-there")
+    with deployment.running("receive"), proxy.serving():
+        result, steps = deployment.run(INGEST_ACCOUNTS__CALENDLY__WEBHOOK_SECRETS="another-one-than-there")
         assert (result.code, steps) == (
             1,
             {"dns": True, "connection": True, "answer": False, "receiver": False},
         )
         assert "another secret" in result.json["steps"][-1]["detail"]
         assert "another-one-than-there" not in result.out + result.err
-        place.write(proxy.url)
+        deployment.write(proxy.url)
         for answer, code in (
-            (altering(proxy, place.port), 1),
+            (altering(proxy, deployment.port), 1),
             (status(502), 3),
             (status(301), 1),
             (status(200), 1),
             (status(404), 1),
         ):
             proxy.answers = [answer]
-            result, steps = place.run()
+            result, steps = deployment.run()
             assert (result.code, steps) == (
                 code,
                 {"dns": True, "connection": True, "answer": False, "receiver": True},
@@ -169,47 +170,47 @@ def test_a_receiver_with_another_secret_is_found_beside_one_whose_proxy_is_to_bl
 
 
 def status(number: int) -> Answer:
-    """A proxy that hands nothing on."""
+    """Return the answer of a proxy that forwards nothing."""
     return lambda _: Response(status_code=number)
 
 
 def altering(proxy: Answers, port: int) -> Answer:
-    """A proxy that writes JSON anew, as some do."""
+    """Return the answer of a proxy that writes JSON anew, as some do."""
 
     def answer(request: Request) -> Response:
         body = json.dumps(json.loads(proxy.bodies[-1]), indent=1)
-        kept = {name: value for name, value in request.headers.items() if name != "content-length"}
+        subscription = {name: value for name, value in request.headers.items() if name != "content-length"}
         return Response(
             status_code=httpx.post(
-                f"http://127.0.0.1:{port}{request.url.path}", content=body, headers=kept
+                f"http://127.0.0.1:{port}{request.url.path}", content=body, headers=subscription
             ).status_code
         )
 
     return answer
 
 
-def test_a_host_without_a_name_is_told_as_such(place: Place) -> None:
-    place.write("https://no-such-host.invalid")
-    result, steps = place.run()
+def test_a_host_without_a_name_is_told_as_such(deployment: Deployment) -> None:
+    deployment.write("https://no-such-host.invalid")
+    result, steps = deployment.run()
     assert steps["dns"] is False
     assert "DNS" in result.json["steps"][0]["detail"]
     assert result.code in {1, 3}
 
 
-def test_a_certificate_that_nobody_trusts_is_told_with_what_to_do(place: Place) -> None:
+def test_a_certificate_that_nobody_trusts_is_told_with_what_to_do(deployment: Deployment) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(SELF_SIGNED)
     with listening(Serve(context)) as port:
-        place.write(f"https://127.0.0.1:{port}")
-        result, steps = place.run()
+        deployment.write(f"https://127.0.0.1:{port}")
+        result, steps = deployment.run()
     assert steps == {"dns": True, "connection": False, "receiver": False}
     step = result.json["steps"][1]
     assert f"127.0.0.1:{port}: the server's certificate is signed by itself" in step["detail"]
     assert "certificate for this name that everybody trusts" in step["remedy"]
 
 
-def test_an_account_without_a_secret_is_a_settings_error(place: Place) -> None:
-    (place.folder / "ingest.secrets.toml").unlink()
-    result = ingest(place.folder, "webhooks", "test", "calendly")
+def test_an_account_without_a_secret_is_a_settings_error(deployment: Deployment) -> None:
+    (deployment.folder / "ingest.secrets.toml").unlink()
+    result = ingest(deployment.folder, "webhooks", "test", "calendly")
     assert result.code == 2
     assert "ingest webhooks apply calendly" in result.err

@@ -9,16 +9,16 @@ from starlette.responses import JSONResponse, Response
 
 from tests.cli.command import ingest
 from tests.kafka.broker import free_port
-from tests.subscriptions.desk import Desk, opened
+from tests.subscriptions.installation import Installation, opened
 
 
 @pytest.fixture
-def calendly(tmp_path: Path) -> Iterator[Desk]:
-    with opened(tmp_path / "operator", "calendly") as desk:
-        yield desk
+def calendly(tmp_path: Path) -> Iterator[Installation]:
+    with opened(tmp_path / "operator", "calendly") as installation:
+        yield installation
 
 
-def test_a_vendor_that_is_busy_is_waited_for_in_lines_that_say_how_long(calendly: Desk) -> None:
+def test_a_vendor_that_is_busy_is_waited_for_in_lines_that_say_how_long(calendly: Installation) -> None:
     busy: list[str] = []
 
     def fault(_: str, request: Request) -> Response | None:
@@ -29,7 +29,7 @@ def test_a_vendor_that_is_busy_is_waited_for_in_lines_that_say_how_long(calendly
             else None
         )
 
-    calendly.counter.server.faults[:] = [fault]
+    calendly.vendor.server.faults[:] = [fault]
     result = ingest(calendly.folder, "webhooks", "plan", "--json")
     assert result.json[0]["error"] is None
     asking, told, waiting, *_ = result.err.splitlines()
@@ -40,7 +40,7 @@ def test_a_vendor_that_is_busy_is_waited_for_in_lines_that_say_how_long(calendly
     assert waiting.startswith("waiting 3 s: calendly account sales ")
 
 
-def test_a_vendor_that_is_down_is_told_before_it_is_tried_again(calendly: Desk) -> None:
+def test_a_vendor_that_is_down_is_told_before_it_is_tried_again(calendly: Installation) -> None:
     port = free_port()
     result = ingest(
         calendly.folder,
@@ -52,6 +52,6 @@ def test_a_vendor_that_is_down_is_told_before_it_is_tried_again(calendly: Desk) 
     assert result.code == 3
     lines = result.err.splitlines()
     assert (
-        lines[1]
-        == f"calendly account sales: 127.0.0.1:{port} refuses the connection: nothing listens there. Trying again, for up to 1 s"
+        lines[1] == f"calendly account sales: 127.0.0.1:{port} refuses the connection: nothing listens there."
+        " Trying again, for up to 1 s"
     )

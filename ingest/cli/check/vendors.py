@@ -5,9 +5,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingest.cli.webhooks_view import arrived, has_api
+from ingest.cli.webhooks_view import describe_arrivals, has_api
 from ingest.finding import Finding, State, ok, warning
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 
@@ -24,17 +24,12 @@ def check_rest(settings: Settings, account: AnyAccount) -> list[Finding]:
     """
     name = f"REST {account.name}"
     if not account.settings.can_read():
+        left_out = "reconcile and sync leave this account out, and missed webhooks are not found"
+        if account.rest_class is None:
+            return [Finding(name, State.SKIPPED, f"{account.settings.without_rest()}: {left_out}")]
         needed = account.settings.rest_needs()
-        detail = (
-            "not configured: reconcile and sync leave this account out, and missed webhooks are not "
-            f"found; to change that, set its {needed}"
-        )
-        return [Finding(name, State.SKIPPED, detail)]
-    from ingest.vendors.rest import load_rest
-
-    rest = load_rest(account.vendor)(
-        account, Path(settings.reconcile.state_dir), Patience(failing=_SECONDS, busy=_SECONDS)
-    )
+        return [Finding(name, State.SKIPPED, f"not configured: {left_out}; to change that, set its {needed}")]
+    rest = account.rest(Path(settings.reconcile.state_dir), RetryBudget(failing=_SECONDS, busy=_SECONDS))
     rest.ping()
     _require_own_key(settings, rest)
     sync_only = (
@@ -60,21 +55,17 @@ def check_webhooks(settings: Settings, account: AnyAccount) -> list[Finding]:
     """Find what `webhooks plan` would change, or what has arrived where the vendor cannot be asked."""
     name = f"webhooks {account.name}"
     if not has_api(account) or not account.settings.can_read():
-        arrival = arrived(settings, account)
-        return [ok(name, arrival) if arrival.startswith("arrived") else warning(name, arrival)]
-    from ingest.cli.webhooks import heard_from
-    from receivers.subscriptions.check import check_url, open_registrar
+        return [_by_hand(name, settings, account)]
+    from receivers.subscriptions.check import check_url, open_manager
 
     check_url(account)
-    impatient = settings.reconcile.model_copy(update={"patience": timedelta(seconds=_SECONDS)})
-    registrar = open_registrar(
-        settings.model_copy(update={"reconcile": impatient}), account, heard_from(settings)
-    )
+    hasty = settings.reconcile.model_copy(update={"patience": timedelta(seconds=_SECONDS)})
+    manager = open_manager(settings.model_copy(update={"reconcile": hasty}), account)
     try:
-        steps = registrar.look()
+        steps = manager.plan()
     finally:
-        registrar.close()
-    changes = Counter(step.kind.value.replace("_", " ") for step in steps if step.is_change)
+        manager.close()
+    changes = Counter(step.action.value.replace("_", " ") for step in steps if step.is_change)
     if not changes:
         return [ok(name, f"{account.vendor} has the subscriptions that the settings want")]
     differences = ", ".join(f"{count} to {kind}" for kind, count in changes.items())
@@ -85,3 +76,8 @@ def check_webhooks(settings: Settings, account: AnyAccount) -> list[Finding]:
             f"ingest webhooks plan {account.name}, then ingest webhooks apply {account.name}",
         )
     ]
+
+
+def _by_hand(name: str, settings: Settings, account: AnyAccount) -> Finding:
+    said = describe_arrivals(settings, account)
+    return ok(name, said) if said.startswith("arrived") else warning(name, said)

@@ -1,4 +1,4 @@
-"""Simulated vendors with a REST side, a warehouse and a consumer: everything that a reconciliation meets, in one process."""
+"""The whole pipeline in one process: simulated vendors with their APIs, log, consumer and warehouse."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,19 +18,18 @@ from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers
-from ingest.warehouse.bookings import StoredBookings
-from receivers.reconcile.account import Wanted
+from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.report import Report
-from receivers.reconcile.run import Reconciler, readable
-from tests.consumers.rig import Rig, tree_for, until
+from receivers.reconcile.run import Reconciler, choose_accounts
+from tests.consumers.harness import ConsumerHarness, tree_for, until
 from tests.simulator.accounts import SECRET, simulated_accounts
 
 URL = "https://hooks.example.com"
 SPAN = timedelta(days=4)
 
 
-class Shop:
-    """The world's clock starts some days ago, so that what happens in it is of the past, as vendors tell it."""
+class Pipeline:
+    """The pipeline of some accounts, each named like its vendor. Its world begins some days ago."""
 
     def __init__(
         self,
@@ -39,13 +38,13 @@ class Shop:
         limits: Mapping[str, RateLimit] | None = None,
         **settings: Any,
     ) -> None:
-        self.dialects: Mapping[str, SimulatedAccount] = {
-            name: dialect for name, dialect in simulated_accounts(URL).items() if name in accounts
+        self.accounts: Mapping[str, SimulatedAccount] = {
+            name: account for name, account in simulated_accounts(URL).items() if name in accounts
         }
-        self.world = World({name: dialect.capabilities for name, dialect in self.dialects.items()})
+        self.world = World({name: account.capabilities for name, account in self.accounts.items()})
         self.rest = {
-            name: load_simulated_vendor(name).api(dialect, self.world.meetings[name])
-            for name, dialect in self.dialects.items()
+            name: load_simulated_vendor(name).api(account, self.world.meetings[name])
+            for name, account in self.accounts.items()
         }
         self.server = RestServer(self.rest, limits)
         self._folder = folder
@@ -53,16 +52,16 @@ class Shop:
         self._clock = datetime.now(UTC) - SPAN
 
     @contextmanager
-    def open(self) -> Iterator["Shop"]:
-        """The vendors' servers run, and a consumer loads."""
+    def open(self) -> Iterator["Pipeline"]:
+        """Start the vendors' servers and a consumer."""
         with self.server.serving(), self.opened(), self.rig.running():
             until(self._tables_are_there, "the consumer has made its tables")
             yield self
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Log and warehouse, without anybody who loads."""
-        self.rig = Rig(self.tree())
+        """Open log and warehouse, without a consumer."""
+        self.rig = ConsumerHarness(self.tree())
         try:
             yield
         finally:
@@ -75,8 +74,8 @@ class Shop:
             return False
 
     def tree(self) -> dict[str, Any]:
-        """Settings, secrets included."""
-        accounts = {name: self._account(name) for name in self.dialects}
+        """Return the settings, secrets included."""
+        accounts = {name: self._account(name) for name in self.accounts}
         return {
             **tree_for(self._folder),
             "public_url": URL,
@@ -92,7 +91,7 @@ class Shop:
         }
 
     def _account(self, name: str) -> dict[str, Any]:
-        own = {**self.dialects[name].settings(), **self.rest[name].settings()}
+        own = {**self.accounts[name].settings(), **self.rest[name].settings()}
         return {
             **own,
             "webhook_secrets": [SECRET],
@@ -101,8 +100,8 @@ class Shop:
             **self._settings.get(name, {}),
         }
 
-    def live(self, bookings: int) -> list[Change]:
-        """Until there are so many more bookings; the changes, in order."""
+    def simulate(self, bookings: int) -> list[Change]:
+        """Let the world go on until it has so many more bookings, and return the changes in order."""
         changes: list[Change] = []
         enough = self.count() + bookings
         while self.count() < enough:
@@ -111,34 +110,33 @@ class Shop:
         return changes
 
     def count(self) -> int:
-        """Bookings in the world."""
+        """Return the number of bookings in the world."""
         return sum(map(len, self.world.meetings.values()))
 
     def deliver(self, changes: Sequence[Change]) -> None:
-        """Their webhooks, through the log; returns when they are loaded."""
+        """Append the webhooks of changes to the log, and wait until they are loaded."""
         self.append(changes)
         self.settle()
 
     def append(
         self, changes: Sequence[Change], altered: Callable[[Event], Event] = lambda event: event
     ) -> None:
-        """The same, without waiting; `altered` makes another event of each."""
+        """Append the webhooks of changes to the log, each event altered by a function."""
         accounts = self.rig.settings.build_accounts()
         records: dict[str, list[Record]] = {}
         for change in changes:
-            dialect = self.dialects[change.account]
-            webhook, at = dialect.webhook(change), change.meeting.changed_at + timedelta(seconds=1)
-            account = accounts[dialect.vendor, change.account]
-            delivery = Delivery(
-                webhook.query, Headers.of(dialect.headers(webhook, at).items()), webhook.body, at
-            )
+            simulated = self.accounts[change.account]
+            webhook, at = simulated.webhook(change), change.meeting.changed_at + timedelta(seconds=1)
+            headers = Headers.of(simulated.headers(webhook, at).items())
+            delivery = Delivery(webhook.query, headers, webhook.body, at)
+            account = accounts[simulated.vendor, change.account]
             event = altered(account.parse(account.verify(delivery, at)))
             records.setdefault(self.rig.settings.topic(account.vendor), []).append(event.to_record())
         for topic, of_topic in records.items():
             self.rig.append_records(topic, *of_topic)
 
     def settle(self) -> None:
-        """Until all that is in the log is loaded."""
+        """Wait until all that is in the log is loaded."""
         until(lambda: self.rig.lag_outside() == 0, "everything is loaded")
 
     def reconcile(
@@ -148,20 +146,19 @@ class Shop:
         dry_run: bool = False,
         **wanted: Any,
     ) -> dict[str, Report]:
-        """By account."""
+        """Reconcile accounts, or all, and return the reports by account."""
         reconciler = self.reconciler(dry_run=dry_run)
-        vendors = readable(self.rig.settings, accounts)
-        start, confirm_key = wanted.pop("start", datetime.now(UTC) - since), wanted.pop("confirm_key", False)
-        asked = Wanted(start, wanted.pop("until", None), dry_run, confirm_key=confirm_key)
-        return {report.account: report for report in reconciler.run(vendors, asked)}
+        start = wanted.pop("start", datetime.now(UTC) - since)
+        chosen = choose_accounts(self.rig.settings, accounts)
+        return {report.account: report for report in reconciler.run(chosen, start, **wanted)}
 
     def reconciler(self, *, dry_run: bool = False) -> Reconciler:
-        """As the command makes it."""
+        """Return a reconciler like that of the command."""
         producer = None if dry_run else self.rig.producer
         return Reconciler(
-            self.rig.settings, StoredBookings(self.rig.settings), producer, lambda *_: None, threading.Event()
+            self.rig.settings, BookingsTable(self.rig.settings), producer, lambda *_: None, threading.Event()
         )
 
-    def wrong(self) -> list[Difference]:
-        """What the warehouse has wrong."""
-        return differences(self.world, self.dialects, self.rig.rows("select * from bookings"))
+    def differences(self) -> list[Difference]:
+        """Return what the warehouse has wrong."""
+        return differences(self.world, self.accounts, self.rig.rows("select * from bookings"))

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from ingest.cli.webhooks import _close_holes, heard_from
+from ingest.cli.webhooks import _fill_gaps
 from ingest.settings.secrets_file import SecretsFile
 from ingest.warehouse.deliveries import arrivals, arrived_types, last_signed
-from receivers.subscriptions.apply import Allowed
-from receivers.subscriptions.check import holes, open_registrar
-from receivers.subscriptions.plan import Kind
-from receivers.subscriptions.secret_store import FileKeyring
-from tests.reconcile.shop import Shop
+from receivers.subscriptions.apply import Permissions
+from receivers.subscriptions.check import open_manager
+from receivers.subscriptions.gaps import open_gaps
+from receivers.subscriptions.plan import Action
+from receivers.subscriptions.secret_store import FileSecretStore
+from tests.reconcile.pipeline import Pipeline
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -22,39 +23,39 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_plan_is_empty(
     tmp_path: Path, vendor: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Shop(tmp_path, [vendor]).open() as shop:
-        shop.rest[vendor].subscriptions.clear()  # type: ignore[attr-defined]  # those with an API have them
-        shop.deliver(shop.live(5))
-        shop.live(10)
-        assert shop.wrong(), "webhooks missed something"
-        settings = shop.rig.settings
+    with Pipeline(tmp_path, [vendor]).open() as pipeline:
+        pipeline.rest[vendor].subscriptions.clear()  # type: ignore[attr-defined]  # those with an API have them
+        pipeline.deliver(pipeline.simulate(5))
+        pipeline.simulate(10)
+        assert pipeline.differences(), "webhooks missed something"
+        settings = pipeline.rig.settings
         (account,) = settings.build_accounts().values()
-        newest = max(shop.rig.column("select received_at from booking_events"))
-        keyring = FileKeyring(account.settings, SecretsFile(tmp_path / "ingest.secrets.toml"))
-        registrar = open_registrar(settings, account, heard_from(settings), keyring)
-        registrar.apply(Allowed())
-        (hole,) = holes(settings, [account])
-        assert hole.since == newest
-        assert _close_holes(settings, [account])
+        newest = max(pipeline.rig.column("select received_at from booking_events"))
+        store = FileSecretStore(account.settings, SecretsFile(tmp_path / "ingest.secrets.toml"))
+        manager = open_manager(settings, account, store)
+        manager.apply(Permissions())
+        (gap,) = open_gaps(settings, [account])
+        assert gap.since == newest
+        assert _fill_gaps(settings, [account])
         assert re.search(
             rf"(?m)^{vendor}: \d+ bookings compared, (\d+) were missing or out of date, \1 of these repaired",
             capsys.readouterr().out,
         )
-        assert shop.wrong() == []
-        assert holes(settings, [account]) == []
-        assert {step.kind for step in registrar.look()} == {Kind.KEEP}, (
+        assert pipeline.differences() == []
+        assert open_gaps(settings, [account]) == []
+        assert {step.action for step in manager.plan()} == {Action.KEEP}, (
             "what reconciliation found does not speak against a new one"
         )
-        registrar.close()
+        manager.close()
 
 
 def test_what_came_is_told_by_type_and_by_which_secret(tmp_path: Path) -> None:
-    with Shop(tmp_path, ["appointedd"]).open() as shop:
-        settings = shop.rig.settings
+    with Pipeline(tmp_path, ["appointedd"]).open() as pipeline:
+        settings = pipeline.rig.settings
         assert arrivals(settings, "appointedd", "appointedd").last is None
         assert last_signed(settings, "appointedd", "appointedd", BEGINNING, ["2", "3"]) == (None, None)
-        shop.deliver(shop.live(5))
-        newest = max(shop.rig.column("select received_at from booking_events"))
+        pipeline.deliver(pipeline.simulate(5))
+        newest = max(pipeline.rig.column("select received_at from booking_events"))
         assert arrivals(settings, "appointedd", "appointedd").last == newest
         assert arrived_types(settings, "appointedd", "appointedd")["appointedd.booking_created"] <= newest
         assert last_signed(settings, "appointedd", "appointedd", BEGINNING, ["2", "3"]) == (newest, None)
