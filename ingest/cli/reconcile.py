@@ -158,7 +158,7 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
         _open_reconciler(settings, lambda *_: None, stop=stop) as reconciler,
     ):
         schedule = Schedule(settings, live.current, accounts, reconciler)
-        # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
+        # In a thread that a stop may cut off, which loses nothing: a vendor may have it wait for minutes.
         worker = threading.Thread(target=schedule.run, args=(stop,), name="watch", daemon=True)
         worker.start()
         while worker.is_alive() and not stop.wait(_POLL_SECONDS):
