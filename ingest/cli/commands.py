@@ -36,7 +36,7 @@ class InterruptibleGroup(TyperGroup):
             return super().make_context(*args, **options)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Show help, with the vendors by name: their modules take time to load, so they are loaded only here."""
+        """Show help with the vendors' names. Their modules are loaded only here, because that takes time."""
         from ingest.vendors import vendor_titles
 
         *others, last = vendor_titles()

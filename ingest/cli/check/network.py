@@ -101,7 +101,7 @@ def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
     return warning(
         name,
         f"{url} answers {answer.status_code} for /healthz, not as a receiver does",
-        "let the proxy hand on /healthz too, or see that the name leads to it",
+        "let the proxy pass on /healthz too, or see that the name leads to it",
     )
 
 
