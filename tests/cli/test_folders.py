@@ -53,7 +53,7 @@ _ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def product(tmp_path: Path) -> Iterator[Installation]:
-    """Settings with an account that can be read by REST; nothing has run."""
+    """Return an installation with an account that REST can read, in which nothing has run."""
     with opened(tmp_path / "product", "oncehub") as installation:
         yield installation
 

@@ -22,7 +22,7 @@ from ingest.settings import Settings
 from ingest.telemetry import Throttle
 from ingest.vendors import AnyAccount, Delivery
 from ingest.vendors.delivery import Headers
-from receivers import webhook
+from receivers import diagnosis
 from receivers.diagnosis import diagnose
 from tests.fuzz.accounts import Sample, booking_sample
 from tests.receivers.in_process import InProcess
@@ -302,7 +302,7 @@ def test_the_cause_is_logged_after_an_answer_that_has_no_hint(receiver: InProces
 def test_noise_that_was_refused_just_before_hides_no_cause(
     receiver: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook, "monotonic", partial(next, count(0.0, 0.2)))
+    monkeypatch.setattr(diagnosis, "monotonic", partial(next, count(0.0, 0.2)))
     noise = [
         Request("/webhooks/calendly/sales", (("Calendly-Webhook-Signature", "x" * number),) * (number % 3))
         for number in range(9)
@@ -330,8 +330,8 @@ def test_a_flood_is_not_diagnosed_request_by_request(
         calls.append(arguments)
         now[0] += 1.0
 
-    monkeypatch.setattr(webhook, "diagnose", slow)
-    monkeypatch.setattr(webhook, "monotonic", lambda: now[0])
+    monkeypatch.setattr(diagnosis, "diagnose", slow)
+    monkeypatch.setattr(diagnosis, "monotonic", lambda: now[0])
     for second, expected in ((0.0, 1), (9.9, 1), (10.0, 2), (10.1, 2)):
         now[0] = max(now[0], second)
         for _ in range(10):
@@ -345,7 +345,7 @@ def test_a_fault_of_ours_in_explaining_is_told_and_stops_nothing(
     def fail(*_: object) -> None:
         raise ZeroDivisionError(SECRET)
 
-    monkeypatch.setattr(webhook, "diagnose", fail)
+    monkeypatch.setattr(diagnosis, "diagnose", fail)
     with capture_logs([Throttle()]) as logged:
         assert receiver.ask(signed(b"{}", secret="nobody's")).status == 401
     assert [line["event"] for line in logged] == ["delivery.rejected", "delivery.diagnosis_failed"]
