@@ -37,7 +37,8 @@ def find_port_owner(port: int) -> PortOwner | None:
     inodes = set(_listening_inodes(port))
     if not inodes:
         return None
-    return next((owner for pid in _pids() if inodes & _socket_inodes(pid) and (owner := _process(pid))), None)
+    pids = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return next((owner for pid in pids if inodes & _socket_inodes(pid) and (owner := _process(pid))), None)
 
 
 def _listening_inodes(port: int) -> Iterator[str]:
@@ -47,11 +48,6 @@ def _listening_inodes(port: int) -> Iterator[str]:
                 fields = line.split()
                 if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
                     yield fields[9]
-
-
-def _pids() -> Iterator[int]:
-    with suppress(OSError):
-        yield from sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def _socket_inodes(pid: int) -> set[str]:

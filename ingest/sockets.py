@@ -9,6 +9,8 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 from ingest.address import Address
 from ingest.errors import ConfigurationError
 
+_HOST_ERRORS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+
 
 def bind(host: str, port: int, setting: str) -> socket.socket:
     """Return a listening socket that worker processes may inherit.
@@ -18,7 +20,8 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
     try:
         sock = _listen(host, port)
     except OSError as error:
-        where = setting.removesuffix("port") + "host" if _is_about_the_host(error) else setting
+        is_host_wrong = isinstance(error, socket.gaierror) or error.errno in _HOST_ERRORS
+        where = setting.removesuffix("port") + "host" if is_host_wrong else setting
         raise ConfigurationError(
             f"cannot listen on {Address(host, port)}: {_describe(error)}; choose another {where}"
         ) from None
@@ -39,10 +42,6 @@ def is_taken(host: str, port: int) -> bool:
 
 def _describe(error: OSError) -> str:
     return str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-
-
-def _is_about_the_host(error: OSError) -> bool:
-    return isinstance(error, socket.gaierror) or error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 def _is_taken_error(error: BaseException) -> bool:

@@ -1,17 +1,21 @@
-"""Whether this machine's clock is right, by the times at which vendors signed what they deliver.
+"""Judges whether this machine's clock is right, by the times at which vendors signed their deliveries.
 
-What convinces, and what does not:
+The rules:
 
-- Only deliveries with a right signature count. Such a time may be old, by a retry or because somebody sends a captured delivery again; it is
-  never younger than the moment, unless the clock of whoever has the secret is wrong. So somebody who replays can make this machine look
-  ahead, never behind, and of an account's deliveries the youngest signatures count.
-- One delivery, however often it comes, convinces nobody: an account is a witness after three different ones that agree.
-- One account convinces nobody: more than half of the accounts that were heard have to agree, and at least two. Where the settings have but one
-  account with signed times, that one may say that this machine is behind, as nobody can replay that.
-- Where reconciliation has lately compared this machine's clock with a vendor's by HTTPS, that alone decides.
+- Only deliveries with a right signature count. Their time may be old, because of a retry or because somebody
+  sends a captured delivery again, but it is never in the future unless the signer's clock is wrong. So a
+  replay can make this machine look ahead, never behind, and of an account's deliveries the youngest
+  signatures count.
+- One delivery, however often it comes, proves nothing: an account votes after three different deliveries that
+  agree.
+- One account proves nothing: more than half of the voting accounts have to agree, and at least two. Where the
+  settings have only one account with signed times, its vote that this machine is behind counts, because
+  nobody can produce that by a replay.
+- Where reconciliation has lately compared this machine's clock with a vendor's over HTTPS, that alone
+  decides.
 
-Being convinced makes no delivery accepted. One that would be in time by the right clock is answered 503, so that the vendor tries again and
-does not switch the webhook off; any other stays refused.
+The verdict makes no delivery accepted. A delivery that would be in time by the right clock is answered 503,
+so that the vendor tries again and does not switch the webhook off; any other is refused.
 """
 
 import time
@@ -28,125 +32,135 @@ from ingest.finding import Finding, ok, warning
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 
-_WITNESSES = 3  # different deliveries of one account
-_REMEMBERED = 20  # deliveries of one account
-_VALID_SECONDS = 6 * 3600.0  # for which a delivery tells something of the clock
-_AGREEING = timedelta(seconds=60)
-# By less than this nothing is said of a clock: vendors queue what they have signed.
-PLAINLY = timedelta(seconds=60)
+_VOTING_DELIVERIES = 3  # different deliveries of one account
+_MAX_DELIVERIES = 20  # remembered of one account
+_VALID_SECONDS = 6 * 3600.0  # for which a delivery counts
+_TOLERANCE = timedelta(seconds=60)
+# A smaller difference proves nothing: vendors queue what they have signed.
+SIGNIFICANT = timedelta(seconds=60)
 
-# So often the file is read in which reconciliation keeps what it has measured.
-_READ_AGAIN_SECONDS = 5.0
+# How often the file is read in which reconciliation keeps its measurement.
+_REREAD_SECONDS = 5.0
 
 _METRIC = "ingest_clock_skew_seconds"
 
 
 class SignatureClock:
-    """What deliveries have shown to this process. `monotonic` is a clock in seconds that nobody sets.
+    """The vendors' time by the signatures of their deliveries.
 
-    The vendors' time is kept beside that clock, so that what was heard still holds when the wall clock is set, or jumps.
+    `monotonic` is a clock in seconds that nobody sets.
+
+    The vendors' time is kept relative to that clock, so that it stays right when the wall clock is set, or
+    jumps.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        # By account: when a delivery came, and when by the vendor's clock the monotonic one was at zero; by what tells it from others.
-        self._heard: dict[str, dict[int, tuple[float, datetime]]] = {}
+        # By account and a hash of the delivery: when it came, and the vendor's time at which the monotonic
+        # clock was zero.
+        self._deliveries: dict[str, dict[int, tuple[float, datetime]]] = {}
         self._votes: dict[str, tuple[float, datetime]] = {}
 
     def note(self, source: str, sent_at: datetime, body: bytes) -> None:
         """Take note of a delivery with a right signature."""
-        now, heard = self._monotonic(), self._heard.setdefault(source, {})
-        heard.setdefault(hash((sent_at, body)), (now, sent_at - timedelta(seconds=now)))
-        if len(heard) > _REMEMBERED:
-            del heard[next(iter(heard))]
-        agreed = _agreed([zero for at, zero in heard.values() if now - at <= _VALID_SECONDS])
+        now, deliveries = self._monotonic(), self._deliveries.setdefault(source, {})
+        deliveries.setdefault(hash((sent_at, body)), (now, sent_at - timedelta(seconds=now)))
+        if len(deliveries) > _MAX_DELIVERIES:
+            del deliveries[next(iter(deliveries))]
+        agreed = _agreed([zero for came_at, zero in deliveries.values() if now - came_at <= _VALID_SECONDS])
         if agreed is not None:
             self._votes[source] = now, agreed
 
     def vote(self, source: str, now: datetime) -> timedelta | None:
-        """Return how far this machine, whose clock says `now`, is ahead by an account, negative when behind; None if it was no witness lately."""
-        passed = self._monotonic()
-        at, zero = self._votes.get(source, (float("-inf"), now))
-        return now - zero - timedelta(seconds=passed) if passed - at <= _VALID_SECONDS else None
+        """Return how far this machine is ahead at `now` by an account's vote; None without a recent vote.
+
+        The vote is negative when this machine is behind.
+        """
+        monotonic = self._monotonic()
+        voted_at, zero = self._votes.get(source, (float("-inf"), now))
+        return now - zero - timedelta(seconds=monotonic) if monotonic - voted_at <= _VALID_SECONDS else None
 
     def votes(self, now: datetime) -> dict[str, timedelta]:
-        """Return the votes of all accounts that were witnesses lately."""
+        """Return the recent votes of all accounts."""
         return {source: vote for source in self._votes if (vote := self.vote(source, now)) is not None}
 
 
 class MeasuredClock:
-    """The vendors' time, as reconciliation has measured it on this machine. `monotonic` is a clock in seconds that nobody sets."""
+    """The vendors' time, as reconciliation has measured it on this machine.
+
+    `monotonic` is a clock in seconds that nobody sets.
+    """
 
     def __init__(self, folder: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """`folder` is `reconcile.state_dir`."""
+        """Read from `folder`, which is `reconcile.state_dir`."""
         self._folder = folder
         self._monotonic = monotonic
         self._read_at = float("-inf")
-        self._time_then: datetime | None = None
+        self._time_when_read: datetime | None = None
 
     def now(self) -> datetime | None:
         """Return the vendors' time; None where it was not measured lately."""
         passed = self._monotonic() - self._read_at
-        if passed > _READ_AGAIN_SECONDS:
+        if passed > _REREAD_SECONDS:
             ahead, passed = read_clock_ahead(self._folder), 0.0
-            self._time_then = None if ahead is None else datetime.now(UTC) - ahead
+            self._time_when_read = None if ahead is None else datetime.now(UTC) - ahead
             self._read_at = self._monotonic()
-        return None if self._time_then is None else self._time_then + timedelta(seconds=passed)
+        return None if self._time_when_read is None else self._time_when_read + timedelta(seconds=passed)
 
 
 def _agreed(zeros: list[datetime]) -> datetime | None:
-    """Return the latest that three agree on: the others' signatures were older when they came."""
+    """Return the latest moment that three deliveries agree on. Others were signed longer before they came."""
     ordered = sorted(zeros, reverse=True)
-    triples = zip(ordered, ordered[_WITNESSES - 1 :], strict=False)
-    return next((latest for latest, earliest in triples if latest - earliest <= _AGREEING), None)
+    triples = zip(ordered, ordered[_VOTING_DELIVERIES - 1 :], strict=False)
+    return next((latest for latest, earliest in triples if latest - earliest <= _TOLERANCE), None)
 
 
 def verdict(votes: Mapping[str, timedelta], accounts: int, measured: timedelta | None) -> timedelta:
-    """Return how far this machine's clock is plainly ahead, negative when behind; zero while nothing convinces.
+    """Return how far this machine's clock is ahead, negative when behind; zero while nothing is proven.
 
-    `accounts`: how many accounts of the settings have signed times. `measured`: what reconciliation found, None where it did not look lately.
+    `accounts`: how many accounts of the settings have signed times. `measured`: what reconciliation found,
+    None where it did not look lately.
     """
     if measured is not None:
-        return measured if abs(measured) >= PLAINLY else timedelta(0)
+        return measured if abs(measured) >= SIGNIFICANT else timedelta(0)
     if not votes:
         return timedelta(0)
     middle = median_low(votes.values())
-    agreeing = [ahead for ahead in votes.values() if abs(ahead - middle) <= _AGREEING]
+    agreeing = [ahead for ahead in votes.values() if abs(ahead - middle) <= _TOLERANCE]
     is_shown = len(agreeing) > max(1, len(votes) / 2) or (accounts == 1 and middle < timedelta(0))
-    return middle if is_shown and abs(middle) >= PLAINLY else timedelta(0)
+    return middle if is_shown and abs(middle) >= SIGNIFICANT else timedelta(0)
 
 
 def finding(ahead: timedelta) -> Finding:
-    """For `/readyz`. It is no failure: where the clocks of all receivers are wrong, none would be left to answer."""
+    """Return the finding of `/readyz`.
+
+    A wrong clock is no failure: if all receivers' clocks were wrong, none would be left to answer.
+    """
     if not ahead:
         return ok("clock", "nothing shows that it is wrong")
     return warning(
         "clock",
-        f"this machine's clock is {describe_skew(ahead)} the vendors': deliveries are answered 503 or refused",
+        f"this machine's clock is {describe_skew(ahead)} the vendors': deliveries are answered "
+        "503 or refused",
         CLOCK_REMEDY,
     )
 
 
 def judge(settings: Settings, accounts: Iterable[AnyAccount], votes: Mapping[str, timedelta]) -> timedelta:
-    """Return the verdict by the votes of these accounts, and by what reconciliation has measured on this machine."""
+    """Return the verdict by the votes of the accounts and by what reconciliation has measured."""
     voters = sum(account.signs_time for account in accounts)
     return verdict(votes, voters, read_clock_ahead(Path(settings.reconcile.state_dir)))
 
 
 def readiness(settings: Settings) -> Finding:
-    """What all workers' deliveries have shown, as their metric has it."""
+    """Return the finding by the deliveries of all workers, which their metric has."""
     accounts = settings.build_accounts().values()
     samples = (
         sample for metric in registry().collect() if metric.name == _METRIC for sample in metric.samples
     )
-    shown = {
+    votes = {
         f"/{sample.labels['vendor']}/{sample.labels['account']}": timedelta(seconds=sample.value)
         for sample in samples
     }
-    return finding(
-        judge(
-            settings,
-            accounts,
-            {account.source: shown[account.source] for account in accounts if account.source in shown},
-        )
-    )
+    votes = {account.source: votes[account.source] for account in accounts if account.source in votes}
+    return finding(judge(settings, accounts, votes))

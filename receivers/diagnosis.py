@@ -1,20 +1,34 @@
-"""Why a delivery was refused, where that can be proven: by finding what its signature does fit.
+"""Finds out why the signature of a refused delivery is wrong, by finding what it does fit.
 
-Nothing here makes a delivery accepted. The vendors' own `authenticate` is asked again, with one thing changed at a time.
+The vendor's own `authenticate` is tried again with one thing changed at a time. Nothing here makes a delivery
+accepted.
 """
 
+import asyncio
 import json
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice, product
+from time import monotonic
 from urllib.parse import urlsplit
 
+import structlog
 from pydantic import SecretStr
+from starlette.background import BackgroundTask
 
 from ingest.errors import VerificationError
 from ingest.vendors import AnyAccount, Delivery
+from receivers.accounts import Accounts
+
+log = structlog.get_logger()
+
+# A diagnosis takes far more than a refusal, and anybody can be refused as often as they like: it may take a
+# tenth of a core.
+_MIN_PAUSE_SECONDS = 0.1
+_PAUSE_FACTOR = 9
 
 # Each try takes about a millisecond for a body of 1 MiB.
 _MOST_ACCOUNTS = 100
@@ -33,10 +47,39 @@ _SECRET_FORMS: dict[str, Callable[[str], str]] = {
 }
 
 
-def diagnose(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyAccount]) -> str | None:
-    """Find out in a sentence why its signature does not fit, None where nothing can be proven.
+class Diagnoser:
+    """Diagnoses refused deliveries in the background and logs the result, one at a time and with pauses."""
 
-    The sentence names settings, accounts and headers, and has no header's value in it but a URL that a signature proves.
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._next = -math.inf
+
+    def task(self, account: AnyAccount, delivery: Delivery) -> BackgroundTask | None:
+        """Return the task that diagnoses a delivery; None during another diagnosis and the pause after it."""
+        if monotonic() < self._next:
+            return None
+        self._next = math.inf
+        return BackgroundTask(self._diagnose, account, delivery)
+
+    async def _diagnose(self, account: AnyAccount, delivery: Delivery) -> None:
+        started = monotonic()
+        try:
+            cause = await asyncio.to_thread(diagnose, account, delivery, list(self._accounts.values()))
+            if cause:
+                log.warning("delivery.diagnosed", source=account.source, why=cause, throttle=True)
+        except Exception as error:  # noqa: BLE001 - a bug in the diagnosis must not stop the receiver
+            why = type(error).__name__  # its message may quote the body
+            log.error("delivery.diagnosis_failed", source=account.source, why=why, throttle=True)  # noqa: TRY400 - for the same reason
+        finally:
+            now = monotonic()
+            self._next = now + max(_MIN_PAUSE_SECONDS, _PAUSE_FACTOR * (now - started))
+
+
+def diagnose(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyAccount]) -> str | None:
+    """Return a sentence that says why the signature does not fit; None where nothing can be proven.
+
+    It names settings, accounts and headers. The only value of a header in it is a URL that a signature
+    proves.
     """
     causes = chain(
         _by_secret(account, delivery),
@@ -72,7 +115,10 @@ def _by_secret(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
             and value.get_secret_value()
             and _fits(_with_secrets(account, value.get_secret_value()), delivery)
         ):
-            yield f"it is signed with the account's {name}, which is not among its webhook_secrets: add it there"
+            yield (
+                f"it is signed with the account's {name}, which is not among its webhook_secrets: add "
+                "it there"
+            )
 
 
 def _by_account(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyAccount]) -> Iterator[str]:
@@ -82,7 +128,8 @@ def _by_account(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyA
         same_kind = other.vendor == account.vendor and _with_secrets(account, *other.settings.live_secrets())
         if _fits(other, delivery) or (same_kind and _fits(same_kind, delivery)):
             yield (
-                f"it is signed with a webhook secret of the account {other.name} ({other.vendor}): the vendor has the wrong URL"
+                f"it is signed with a webhook secret of the account {other.name} "
+                f"({other.vendor}): the vendor has the wrong URL"
                 " for one of the two, or their secrets are exchanged"
             )
 
@@ -90,11 +137,14 @@ def _by_account(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyA
 def _by_body(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
     for how, body in _other_bodies(delivery.body):
         if body != delivery.body and _fits(account, replace(delivery, body=body)):
-            yield f"the body was changed on the way: its signature fits the body {how}. Have the proxy pass the body on as it is"
+            yield (
+                f"the body was changed on the way: its signature fits the body {how}. Have the proxy "
+                "pass the body on as it is"
+            )
 
 
 def _other_bodies(body: bytes) -> Iterator[tuple[str, bytes]]:
-    """What it may have been before a proxy changed it, with how it differs."""
+    """Yield what the body may have been before a proxy changed it, with how that differs."""
     yield "without the line end after it", body.rstrip(b"\r\n")
     yield "with a line end after it", body + b"\n"
     yield "with other line ends", body.replace(b"\r\n", b"\n")
@@ -115,7 +165,7 @@ def _unpacked(body: bytes) -> bytes:
 
 
 def _other_json(body: bytes) -> Iterator[bytes]:
-    """The same values as the usual libraries of JavaScript, Python, Ruby, PHP and Go write them, some with a line end."""
+    """Yield the same JSON as JavaScript, Python, Ruby, PHP and Go write it, without and with a line end."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -124,27 +174,30 @@ def _other_json(body: bytes) -> Iterator[bytes]:
         (False, True), (((",", ":"), None), ((", ", ": "), None), ((",", ": "), 2), ((",", ": "), 4))
     ):
         text = json.dumps(value, ensure_ascii=ascii_only, separators=separators, indent=indent)
-        html_safe = re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+        html_safe = re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
         for other in (text, text.replace("/", "\\/"), html_safe):
-            yield (written := other.encode(errors="surrogatepass"))
-            yield written + b"\n"
+            yield (encoded := other.encode(errors="surrogatepass"))
+            yield encoded + b"\n"
 
 
 def _by_address(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
-    """For a vendor that signs the URL it has."""
+    """Try other URLs for a vendor that signs the one it was given."""
     for url in _other_addresses(account.public_url, delivery):
         if _fits(type(account)(account.settings, url), delivery):
-            yield f"the vendor has its URL with {url}, and public_url is {account.public_url}: set public_url to that, or register the URL anew"
+            yield (
+                f"the vendor has its URL with {url}, and public_url is {account.public_url}: set "
+                "public_url to that, or register the URL anew"
+            )
 
 
 def _other_addresses(public_url: str, delivery: Delivery) -> Sequence[str]:
     configured = urlsplit(public_url)
-    named = (
+    hosts_sent = (
         value.split(",")[0].strip()
         for name, value in delivery.headers.lines
         if name in {"host", "x-forwarded-host"}
     )
-    hosts = dict.fromkeys([configured.netloc, *islice(filter(_HOST.fullmatch, named), 3)])
+    hosts = dict.fromkeys([configured.netloc, *islice(filter(_HOST.fullmatch, hosts_sent), 3)])
     urls = (
         f"{scheme}://{host}{path}"
         for scheme, host, path in product(("https", "http"), hosts, (configured.path, ""))
@@ -153,14 +206,20 @@ def _other_addresses(public_url: str, delivery: Delivery) -> Sequence[str]:
 
 
 def _by_header_names(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
-    """No proof, but a trace."""
+    """Yield what the names of the headers suggest, which is no proof."""
     if delivery.headers.has("content-encoding"):
-        yield "it has a header content-encoding: something on the way may compress the body, and vendors sign it as it was"
+        yield (
+            "it has a header content-encoding: something on the way may compress the body, and "
+            "vendors sign it as it was"
+        )
     names = {name for name, _ in delivery.headers.lines if _SIGNATURE_NAME.fullmatch(name)}
-    own = {
+    vendor_names = {
         name
         for name in names
         if name.partition("-signature")[0].removeprefix("x-").startswith(account.vendor)
     }
-    if names and not own and account.credential_header not in names:
-        yield f"the only signature came in {', '.join(sorted(names)[:3])}: another sender has this URL, or a proxy renames headers"
+    if names and not vendor_names and account.credential_header not in names:
+        yield (
+            f"the only signature came in {', '.join(sorted(names)[:3])}: another sender has this URL, "
+            "or a proxy renames headers"
+        )

@@ -1,4 +1,4 @@
-"""What vendors say they gave up, as the receiver notes it in the audit topic; `receivers.reconcile.losses` reads it there."""
+"""Notes in the audit topic that a vendor gave up a delivery, for `receivers.reconcile.losses` to read."""
 
 from concurrent.futures import Future
 
@@ -13,7 +13,10 @@ log = structlog.get_logger()
 
 
 def report_loss(account: AnyAccount, verified: VerifiedDelivery, producer: Producer, topic: str) -> None:
-    """Notes a loss that the delivery tells of. Raises nothing and waits for nothing: the delivery is acknowledged whatever happens here."""
+    """Append a note of the loss that a delivery reports, if it does.
+
+    Raises nothing: the delivery is acknowledged whatever happens here.
+    """
     try:
         if not account.reports_loss(verified):
             return
@@ -25,11 +28,11 @@ def report_loss(account: AnyAccount, verified: VerifiedDelivery, producer: Produ
         )
         producer.append(
             topic, [build_loss_note(account.source, verified.received_at, verified.body).to_record()]
-        ).add_done_callback(lambda future: _tell_failure(account.source, future))
-    except Exception as error:  # noqa: BLE001 - the timed comparison finds what was lost, too
+        ).add_done_callback(lambda future: _log_failure(account.source, future))
+    except Exception as error:  # noqa: BLE001 - reconciliation finds what was lost by itself, only later
         log.warning("delivery.loss_not_noted", source=account.source, why=type(error).__name__)
 
 
-def _tell_failure(source: str, future: "Future[None]") -> None:
+def _log_failure(source: str, future: "Future[None]") -> None:
     if error := future.exception():
         log.warning("delivery.loss_not_noted", source=source, why=str(error))

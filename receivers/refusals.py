@@ -1,4 +1,4 @@
-"""Requests that are refused before their account is known: counted, and logged so that whoever set the address or the proxy can act."""
+"""Answers requests for which there is no route, and logs what is probably wrong with the URL or the proxy."""
 
 import re
 from collections.abc import Collection
@@ -20,7 +20,11 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`reason` is one of a few words, a metric's label. `source` is the account that was probably meant, "" where none was."""
+    """Why a request was refused.
+
+    `reason` is one of a few words, a metric's label. `source` is the account that was probably meant, ""
+    where none was.
+    """
 
     reason: str
     why: str
@@ -28,13 +32,16 @@ class Refusal:
 
 
 class Refusals:
-    """The application's answer to 404 and 405."""
+    """The application's handler of 404 and 405."""
 
     def __init__(self, accounts: Collection[AccountKey], public_path: str) -> None:
         self._accounts, self._public_path = accounts, public_path
 
     async def answer(self, request: Request, error: Exception) -> Response:
-        """Answer as Starlette does. A caller learns nothing from it; the log never has the path, which may hold a secret."""
+        """Answer as Starlette does, which tells the caller nothing.
+
+        The path is not logged, because it may hold a secret.
+        """
         if not isinstance(error, HTTPException):
             raise error
         refusal = explain(request.method, request.scope["path"], set(self._accounts), self._public_path)
@@ -46,20 +53,21 @@ class Refusals:
 
 
 def explain(method: str, path: str, accounts: Collection[AccountKey], public_path: str = "") -> Refusal:
-    """Find what is wrong with a request that no route takes: `path` is the decoded one, which comes from anybody."""
+    """Explain what is wrong with a request that no route takes. `path` is decoded."""
     parts, prefix = _parts(path), _parts(public_path)
     if prefix and parts[: len(prefix) + 1] == [*prefix, "webhooks"]:
         parts = parts[len(prefix) :]
-    for place, part in enumerate(parts):
-        account = tuple(parts[place + 1 : place + 3])
+    for index, part in enumerate(parts):
+        account = tuple(parts[index + 1 : index + 3])
         if part == "webhooks" and account in accounts:
             source = f"/{'/'.join(account)}"
-            reason, why = _what_is_wrong(
-                method, path, f"/webhooks{source}", before=place > 0, after=len(parts) > place + 3
+            has_suffix = len(parts) > index + 3
+            reason, why = _explain_account_path(
+                method, path, f"/webhooks{source}", has_prefix=index > 0, has_suffix=has_suffix
             )
             return Refusal(reason, why, source)
     if parts[:1] == ["webhooks"] and len(parts) == len(("webhooks", "vendor", "account")):
-        return Refusal("unknown_account", _no_such_account(parts[1], parts[2], accounts))
+        return Refusal("unknown_account", _explain_unknown_account(parts[1], parts[2], accounts))
     return Refusal(
         "unknown_path",
         "there is nothing at its path: health checks ask for /healthz, deliveries are posted to /webhooks/…",
@@ -70,31 +78,42 @@ def _parts(path: str) -> list[str]:
     return [part.strip() for part in re.split("/|%2f", path.lower()) if part]
 
 
-def _what_is_wrong(method: str, path: str, right: str, *, before: bool, after: bool) -> tuple[str, str]:
-    """A path with an account's in it: the reason and what to do."""
-    if path.endswith(right) and method != "POST":
+def _explain_account_path(
+    method: str, path: str, expected: str, *, has_prefix: bool, has_suffix: bool
+) -> tuple[str, str]:
+    """Explain a request whose path has that of an account in it. Returns the reason and what to do."""
+    if path.endswith(expected) and method != "POST":
         return "method", (
-            f"a {method if method in _METHODS else 'request of another method'} came where deliveries are posted: a redirect on the way"
-            " (to https, to another host, to a slash at the end) makes a GET of a POST, without its body. Give the vendor the address"
+            f"a {method if method in _METHODS else 'request of another method'} came where "
+            "deliveries are posted: a redirect on the way"
+            " (to https, to another host, to a slash at the end) makes a GET of a POST, without "
+            "its body. Give the vendor the address"
             " that the redirect leads to"
         )
-    if before:
+    if has_prefix:
         return "path_prefix", (
-            f"something stands before {right} in the path: a proxy passes on a prefix of its own. Put the prefix into public_url,"
+            f"something stands before {expected} in the path: a proxy passes on a prefix of its "
+            "own. Put the prefix into public_url,"
             " or have the proxy strip it"
         )
-    what = (
+    difference = (
         "with something after it"
-        if after
+        if has_suffix
         else "with another slash, an encoded slash, a blank or capital letter"
     )
-    return "path_form", f"the path is {right} {what}: register the URL exactly as `ingest check` prints it"
+    return (
+        "path_form",
+        f"the path is {expected} {difference}: register the URL exactly as `ingest check` prints it",
+    )
 
 
-def _no_such_account(vendor: str, account: str, accounts: Collection[AccountKey]) -> str:
+def _explain_unknown_account(vendor: str, account: str, accounts: Collection[AccountKey]) -> str:
     others = [other for other, name in accounts if name == account]
     if others:
-        return f"no account has its URL: an account of that name is {others[0]}'s, not another vendor's. `ingest check` prints the URLs"
+        return (
+            f"no account has its URL: an account of that name is {others[0]}'s, not another vendor's. "
+            "`ingest check` prints the URLs"
+        )
     known = (
         "only the vendor is known"
         if vendor in {other for other, _ in accounts}

@@ -1,4 +1,4 @@
-"""The receiver's processes: one, or several workers sharing a socket, and the admin listener beside them."""
+"""The receiver's processes: one, or several workers that share a socket, and the admin listener."""
 
 import multiprocessing
 import os
@@ -27,25 +27,29 @@ from ingest.settings.live import Live
 from ingest.settings.sources import load_settings, watched_paths
 from ingest.sockets import bind
 from receivers import clock
-from receivers.app import create_app, ready_accounts
+from receivers.accounts import ready_accounts
+from receivers.app import create_app
 from receivers.http_protocol import HttpConfig
-from receivers.spool.folder import readiness
-from receivers.spool.left import hand_on
+from receivers.spool.folder import drain_leftovers, readiness
 from receivers.spool.owner import require_own_spool
 
 log = structlog.get_logger()
 
-# Longer than a delivery may wait for the log, so that a stop never cuts one off; shorter than orchestrators wait to kill.
+# Longer than a delivery may wait for the log, so that a stop never cuts one off; shorter than orchestrators
+# wait to kill.
 _GRACEFUL_SECONDS = 15
 _WORKER_START_SECONDS = 10
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT, then finishes what was accepted. Raises ConfigurationError, LogUnavailable."""
+    """Serve until SIGTERM or SIGINT, then finish what was accepted.
+
+    Raises ConfigurationError, LogUnavailable.
+    """
+    # What cannot work is reported once, here, and not by every worker.
     ready_accounts(settings)
-    require_own_spool(settings)  # said once, here, and not by every worker
+    require_own_spool(settings)
     if not settings.uses_spool:
-        # A file that cannot be opened is said once, here, and not by every worker.
         settings.build_log().producer().close()
     receiver = settings.receiver
     listening = threading.Event()
@@ -57,7 +61,7 @@ def serve(settings: Settings) -> None:
         {"receiver": lambda: [*_readiness(settings, probe, listening), *live.findings()]},
     )
     if not settings.uses_spool:
-        hand_on(settings)
+        drain_leftovers(settings)
     sock = bind(receiver.host, receiver.port, "receiver.port")
     listening.set()
     port: int = sock.getsockname()[1]
@@ -69,35 +73,35 @@ def serve(settings: Settings) -> None:
         if receiver.workers > 1:
             _run_workers(settings, WorkerApp(live), sock)
         else:
-            uvicorn.Server(_config(settings, partial(create_app, settings))).run([sock])
-    finally:  # a single process leaves uvicorn by the signal that it raises again
+            uvicorn.Server(_http_config(settings, partial(create_app, settings))).run([sock])
+    finally:  # a single process leaves uvicorn by a signal that uvicorn raises again
         log.info("receiver.stopped")
 
 
 class WorkerApp:
-    """Makes the application in a worker, with the last settings that were whole when that was started.
+    """The factory of a worker's application, with the settings as they were when the worker started.
 
-    So a worker that dies comes back also while a file has a mistake in it.
+    So a worker that dies comes back even while a file has a mistake in it.
     """
 
     def __init__(self, live: Live[Settings]) -> None:
         self._live = live
 
     def __reduce__(self) -> tuple[Callable[[Settings], Callable[[], Starlette]], tuple[Settings]]:
-        """As it goes to a new process, through a pipe."""
-        return _worker_app, (self._live.current(),)
+        """Pickle the current settings for a new process."""
+        return _worker_factory, (self._live.current(),)
 
     def __call__(self) -> Starlette:
-        """Here, in the process that starts the workers."""
+        """Create the application in the process that starts the workers."""
         return create_app(self._live.current())
 
 
-def _worker_app(settings: Settings) -> Callable[[], Starlette]:
-    return partial(_create_worker, settings)
+def _worker_factory(settings: Settings) -> Callable[[], Starlette]:
+    return partial(_create_worker_app, settings)
 
 
-def _create_worker(settings: Settings) -> Starlette:
-    """A worker stops when the process that started it is gone: it would go on holding the port."""
+def _create_worker_app(settings: Settings) -> Starlette:
+    # A worker stops with the process that started it: it would go on holding the port.
     threading.Thread(target=_stop_after_parent, name="parent", daemon=True).start()
     return create_app(settings)
 
@@ -110,11 +114,11 @@ def _readiness(settings: Settings, probe: AppendProbe, listening: threading.Even
                 "records that wait in the spool are moved into the log before anything newer is taken",
             )
         ]
-    return [*readiness(settings, probe), *_acknowledged(settings), clock.readiness(settings)]
+    return [*readiness(settings, probe), *_judge_unacknowledged(settings), clock.readiness(settings)]
 
 
-def _acknowledged(settings: Settings) -> list[Finding]:
-    """Return a failure where appends of any worker have waited, or failed, for longer than a delivery may take."""
+def _judge_unacknowledged(settings: Settings) -> list[Finding]:
+    """Return a failure where appends have waited, or failed, for longer than a delivery may take."""
     seconds = registry().get_sample_value("ingest_oldest_undone_seconds") or 0.0
     if seconds <= settings.receiver.append_timeout.total_seconds():
         return []
@@ -131,10 +135,10 @@ def _acknowledged(settings: Settings) -> list[Finding]:
 def _run_workers(settings: Settings, app: WorkerApp, sock: socket) -> None:
     with scratch_folder("ingest-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-        Multiprocess(_config(settings, app), [sock]).run()
+        Multiprocess(_http_config(settings, app), [sock]).run()
 
 
-def _config(settings: Settings, app: Callable[[], Starlette]) -> HttpConfig:
+def _http_config(settings: Settings, app: Callable[[], Starlette]) -> HttpConfig:
     receiver = settings.receiver
     return HttpConfig(
         app,
@@ -147,7 +151,8 @@ def _config(settings: Settings, app: Callable[[], Starlette]) -> HttpConfig:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # X-Forwarded-* is whatever a caller writes there, and nothing here depends on it
+        # X-Forwarded-* is whatever a caller writes there, and nothing here depends on it
+        proxy_headers=False,
         limit_concurrency=receiver.connection_limit,
         head_timeout=receiver.head_timeout.total_seconds(),
         timeout_keep_alive=ceil(receiver.keep_alive.total_seconds()),
@@ -157,11 +162,13 @@ def _config(settings: Settings, app: Callable[[], Starlette]) -> HttpConfig:
 
 
 def _stop_after_parent() -> None:
+    """Wait for the process that started this worker, then stop."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _exit_cleanly(_: int, __: FrameType | None) -> None:
-    """Uvicorn raises the signal once more after its graceful stop; that is a success, not a death by signal."""
+    # Uvicorn raises the signal once more after its graceful stop, which is a success and not a death by
+    # signal.
     sys.exit(0)

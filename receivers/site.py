@@ -1,4 +1,4 @@
-"""By what `ingest check` recognises its own installation's receiver behind the public URL."""
+"""The header by which `ingest check` recognises a receiver of its own installation behind the public URL."""
 
 from hashlib import sha256
 
@@ -8,5 +8,8 @@ SITE_HEADER = "x-ingest-site"
 
 
 def site_of(settings: Settings) -> str:
-    """The same for all receivers of one installation; it holds nothing that the vendors' URLs do not show."""
+    """Return the id of an installation, the same for all its receivers.
+
+    It reveals nothing that the vendors' URLs do not show.
+    """
     return sha256(f"{settings.public_url}\n{settings.topic_prefix}".encode()).hexdigest()[:16]

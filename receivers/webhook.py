@@ -1,18 +1,17 @@
-"""The one endpoint: every vendor's webhook is verified, read, made durable in the log, and only then acknowledged."""
+"""The webhook endpoint, which verifies, parses and appends a delivery, and only then acknowledges it."""
 
 import asyncio
-import math
 import traceback
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import perf_counter
 
 import structlog
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from ingest.clock import CLOCK_REMEDY
 from ingest.dead_letter import DeadLetter, redact_headers, redact_query
@@ -31,15 +30,16 @@ from ingest.telemetry import (
 )
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
+from receivers.accounts import Accounts
 from receivers.clock import MeasuredClock, SignatureClock, judge
-from receivers.diagnosis import diagnose
+from receivers.diagnosis import Diagnoser
 from receivers.http_protocol import note_verified
-from receivers.in_flight import Held, InFlight
+from receivers.in_flight import InFlight, Reservation
 from receivers.losses import report_loss
 
 log = structlog.get_logger()
 
-# What each outcome is answered with: acknowledged means durable.
+# The answer to each outcome. Acknowledged means durable.
 _STATUS = {
     "accepted": 202,
     "dead_lettered": 202,
@@ -50,173 +50,159 @@ _STATUS = {
     "unavailable": 503,
 }
 _RETRY_AFTER_SECONDS = "10"
-# Diagnosing takes far more than refusing does, and anybody can be refused as often as they like: it is to take a tenth of a core at most.
-_DIAGNOSIS_PAUSE_SECONDS = 0.1
-_DIAGNOSIS_PAUSE_FACTOR = 9
+
+Result = tuple[str, BackgroundTask | None]
+"""The outcome of a delivery, a key of `_STATUS`, and what is left to do after the answer."""
 
 
 class Webhooks:
-    """Answers `POST /webhooks/{vendor}/{account}` for the accounts of the settings."""
+    """The endpoint `POST /webhooks/{vendor}/{account}` for the accounts of the settings."""
 
-    def __init__(
-        self, settings: Settings, accounts: Mapping[tuple[str, str], AnyAccount], producer: Producer
-    ) -> None:
+    def __init__(self, settings: Settings, accounts: Accounts, producer: Producer) -> None:
         self._settings = settings
         self._accounts = accounts
         self._producer = producer
         self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
-        self._clock = SignatureClock()
-        self._measured = MeasuredClock(Path(settings.reconcile.state_dir))
-        self._next_diagnosis = -math.inf
+        self._signature_clock = SignatureClock()
+        self._measured_clock = MeasuredClock(Path(settings.reconcile.state_dir))
+        self._diagnoser = Diagnoser(accounts)
 
     async def endpoint(self, request: Request) -> Response:
-        """Raises HTTPException where no account has the URL; an error that escapes otherwise is ours, answered 500 and retried by the vendor."""
+        """Answer a request. Raises HTTPException where no account has the URL.
+
+        Any other error that escapes is a bug: it is answered 500, and the vendor tries again.
+        """
         account = self._accounts.get((request.path_params["vendor"], request.path_params["account"]))
         if account is None:
             raise HTTPException(404, "unknown vendor or account")
         started = perf_counter()
-        outcome, afterwards = await self._handle(account, request)
+        outcome, background = await self._handle(account, request)
         labels = (account.vendor, account.name)
         DELIVERIES.labels(*labels, outcome).inc()
         DELIVERY_SECONDS.labels(*labels).observe(perf_counter() - started)
-        retry = {"Retry-After": _RETRY_AFTER_SECONDS} if outcome == "unavailable" else None
-        return Response(status_code=_STATUS[outcome], headers=retry, background=afterwards)
+        headers = {"Retry-After": _RETRY_AFTER_SECONDS} if outcome == "unavailable" else None
+        return Response(status_code=_STATUS[outcome], headers=headers, background=background)
 
-    async def _handle(self, account: AnyAccount, request: Request) -> tuple[str, BackgroundTask | None]:
-        """The outcome, and what is left to do once it is answered."""
+    async def _handle(self, account: AnyAccount, request: Request) -> Result:
+        """Read and accept one delivery.
+
+        Returns the outcome also of a request that cannot be read, or not be made durable.
+        """
         try:
-            with self._in_flight.request(account.source) as held:
-                delivery = await self._delivery(request, held)
-                try:
-                    verified = account.verify(delivery, delivery.received_at)
-                except VerificationError as error:
-                    return self._refused(account, delivery, error)
-                note_verified(request.scope)
-                self._note_time(account, delivery, verified.proof.sent_at)
-                SIGNED_BY.labels(account.vendor, account.name, verified.proof.signed_by).inc()
-                topic, record, dead = self._record(account, verified)
-                await self._append(topic, record, held)
-                report_loss(account, verified, self._producer, self._settings.audit_topic)
+            with self._in_flight.reserve(account.source) as reservation:
+                delivery = await self._read(request, reservation)
+                return await self._accept(account, delivery, request.scope, reservation)
         except LogUnavailable as error:
             log.warning("delivery.unavailable", source=account.source, why=str(error), throttle=True)
             return "unavailable", None
         except ClientDisconnect:
             return "disconnected", None
         except TimeoutError:
-            log.warning(
-                "delivery.slow_body",
-                source=account.source,
-                why="its body did not come within receiver.body_timeout",
-                throttle=True,
-            )
+            why = "its body did not come within receiver.body_timeout"
+            log.warning("delivery.slow_body", source=account.source, why=why, throttle=True)
             return "slow_body", None
-        except HTTPException:  # all that Starlette raises while a body is read: receiver.body_limit is passed
-            log.warning(
-                "delivery.too_large",
-                source=account.source,
-                why="it is larger than receiver.body_limit",
-                throttle=True,
-            )
+        except (
+            HTTPException
+        ):  # all that Starlette raises while it reads a body: receiver.body_limit is exceeded
+            why = "it is larger than receiver.body_limit"
+            log.warning("delivery.too_large", source=account.source, why=why, throttle=True)
             return "too_large", None
-        return self._set_aside(account, dead) if dead else "accepted", None
 
-    def _note_time(self, account: AnyAccount, delivery: Delivery, sent_at: datetime | None) -> None:
-        if sent_at is None:
-            return
-        self._clock.note(account.source, sent_at, delivery.body)
-        ahead = self._clock.vote(account.source, delivery.received_at)
-        if ahead is not None:
-            CLOCK_SKEW_SECONDS.labels(account.vendor, account.name).set(ahead.total_seconds())
+    async def _accept(
+        self, account: AnyAccount, delivery: Delivery, scope: Scope, reservation: Reservation
+    ) -> Result:
+        """Verify and parse a delivery, and append it to the log.
 
-    def _refused(
-        self, account: AnyAccount, delivery: Delivery, refusal: VerificationError
-    ) -> tuple[str, BackgroundTask | None]:
-        if isinstance(refusal, WrongTime):
-            return self._at_wrong_time(account, delivery, refusal), None
-        return "rejected", self._rejected(account, delivery, refusal)
-
-    def _at_wrong_time(self, account: AnyAccount, delivery: Delivery, refusal: WrongTime) -> str:
-        """The outcome of a delivery whose signature is right: the vendor is to try again where it is in time by the right clock."""
-        self._note_time(account, delivery, refusal.sent_at)
-        ahead = judge(self._settings, self._accounts.values(), self._clock.votes(delivery.received_at))
+        Raises LogUnavailable when that does not make it durable.
+        """
         try:
-            account.verify(delivery, delivery.received_at - ahead)
-        except VerificationError:
-            log.info("delivery.rejected", source=account.source, why=str(refusal), throttle=True)
-            return "rejected"
-        log.error(
-            "delivery.clock_wrong",
-            source=account.source,
-            why=f"this machine's clock is {describe_skew(ahead)} the vendors': {CLOCK_REMEDY}",
-            throttle=True,
-        )
-        return "unavailable"
+            verified = account.verify(delivery, delivery.received_at)
+        except WrongTime as error:
+            return self._judge_wrong_time(account, delivery, error), None
+        except VerificationError as error:
+            log.info("delivery.rejected", source=account.source, why=str(error), throttle=True)
+            # The diagnosis comes after the answer, so that the time of the answer says nothing about it.
+            return "rejected", self._diagnoser.task(account, delivery)
+        note_verified(scope)
+        self._note_time(account, delivery, verified.proof.sent_at)
+        SIGNED_BY.labels(account.vendor, account.name, verified.proof.signed_by).inc()
+        topic, record, dead_letter = self._to_record(account, verified)
+        await self._append(topic, record, reservation)
+        report_loss(account, verified, self._producer, self._settings.audit_topic)
+        if dead_letter is None:
+            return "accepted", None
+        reason, detail = dead_letter.reason, dead_letter.detail
+        DEAD_LETTERS.labels(account.vendor, account.name, reason).inc()
+        log.warning("delivery.dead_lettered", source=account.source, reason=reason, detail=detail)
+        return "dead_lettered", None
 
-    def _rejected(
-        self, account: AnyAccount, delivery: Delivery, refusal: VerificationError
-    ) -> BackgroundTask | None:
-        """The diagnosis comes after the answer, so that the time of the answer tells nothing of it."""
-        log.info("delivery.rejected", source=account.source, why=str(refusal), throttle=True)
-        if monotonic() < self._next_diagnosis:
-            return None
-        self._next_diagnosis = math.inf
-        return BackgroundTask(self._diagnose, account, delivery)
+    async def _read(self, request: Request, reservation: Reservation) -> Delivery:
+        """Read a request.
 
-    async def _diagnose(self, account: AnyAccount, delivery: Delivery) -> None:
-        began = monotonic()
-        try:
-            cause = await asyncio.to_thread(diagnose, account, delivery, list(self._accounts.values()))
-            if cause:
-                log.warning("delivery.diagnosed", source=account.source, why=cause, throttle=True)
-        except Exception as error:  # noqa: BLE001 - a fault of ours in explaining is none in receiving
-            why = type(error).__name__  # its message may quote the body
-            log.error("delivery.diagnosis_failed", source=account.source, why=why, throttle=True)  # noqa: TRY400 - for the same reason
-        finally:
-            now = monotonic()
-            self._next_diagnosis = now + max(
-                _DIAGNOSIS_PAUSE_SECONDS, _DIAGNOSIS_PAUSE_FACTOR * (now - began)
-            )
-
-    async def _delivery(self, request: Request, held: Held) -> Delivery:
-        received_at, received_by = datetime.now(UTC), self._measured.now()
+        Raises LogUnavailable, ClientDisconnect, TimeoutError, and HTTPException for a body that is too large.
+        """
+        received_at, received_by = datetime.now(UTC), self._measured_clock.now()
         parts = []
-        async with held.arriving(self._settings.receiver.body_timeout.total_seconds()):
+        async with reservation.reading_body(self._settings.receiver.body_timeout.total_seconds()):
             async for part in request.stream():
-                if part:  # the end is an empty one
-                    held.take(len(part))
+                if part:  # the last one is empty
+                    reservation.add(len(part))
                     parts.append(part)
         lines = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
         query: bytes = request.scope["query_string"]
         return Delivery(query.decode("latin-1"), Headers.of(lines), b"".join(parts), received_at, received_by)
 
-    def _set_aside(self, account: AnyAccount, dead: DeadLetter) -> str:
-        DEAD_LETTERS.labels(account.vendor, account.name, dead.reason).inc()
-        log.warning("delivery.dead_lettered", source=account.source, reason=dead.reason, detail=dead.detail)
-        return "dead_lettered"
-
-    def _record(
+    def _to_record(
         self, account: AnyAccount, verified: VerifiedDelivery
     ) -> tuple[str, Record, DeadLetter | None]:
+        """Return the topic and the record of an event, or of a dead letter where that cannot be parsed."""
         try:
             return self._settings.topic(account.vendor), account.parse(verified).to_record(), None
         except PayloadError as error:
             reason, detail = "unreadable_payload", str(error)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong in reading, the delivery is kept
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong in parsing, the delivery is kept
             reason, detail = "parse_crashed", type(error).__name__
             where = traceback.format_tb(error.__traceback__)
             log.error("delivery.parse_crashed", source=account.source, where=where)  # noqa: TRY400 - the message may quote the body
-        dead = _dead_letter(account, verified, reason, detail)
-        return self._settings.dead_letter_topic, dead.to_record(), dead
+        dead_letter = _dead_letter(account, verified, reason, detail)
+        return self._settings.dead_letter_topic, dead_letter.to_record(), dead_letter
 
-    async def _append(self, topic: str, record: Record, held: Held) -> None:
-        """Returns once durable. Raises LogUnavailable when that is not so within the time limit."""
+    async def _append(self, topic: str, record: Record, reservation: Reservation) -> None:
+        """Append a record, and return once it is durable. Raises LogUnavailable when that takes too long."""
         future = self._producer.append(topic, [record])
-        held.until(future)
+        reservation.release_bytes_after(future)
         try:
             async with asyncio.timeout(self._settings.receiver.append_timeout.total_seconds()):
                 await asyncio.wrap_future(future)
         except TimeoutError:
             raise LogUnavailable("the log did not acknowledge within receiver.append_timeout") from None
+
+    def _judge_wrong_time(self, account: AnyAccount, delivery: Delivery, refusal: WrongTime) -> str:
+        """Return the outcome of a delivery that is signed well, but at a wrong time.
+
+        Where this machine's clock is wrong, and the delivery is in time by the right one, the vendor has to
+        try again.
+        """
+        self._note_time(account, delivery, refusal.sent_at)
+        votes = self._signature_clock.votes(delivery.received_at)
+        ahead = judge(self._settings, self._accounts.values(), votes)
+        try:
+            account.verify(delivery, delivery.received_at - ahead)
+        except VerificationError:
+            log.info("delivery.rejected", source=account.source, why=str(refusal), throttle=True)
+            return "rejected"
+        why = f"this machine's clock is {describe_skew(ahead)} the vendors': {CLOCK_REMEDY}"
+        log.error("delivery.clock_wrong", source=account.source, why=why, throttle=True)
+        return "unavailable"
+
+    def _note_time(self, account: AnyAccount, delivery: Delivery, sent_at: datetime | None) -> None:
+        """Note when the vendor signed a delivery, and how far this machine's clock is ahead by that."""
+        if sent_at is None:
+            return
+        self._signature_clock.note(account.source, sent_at, delivery.body)
+        ahead = self._signature_clock.vote(account.source, delivery.received_at)
+        if ahead is not None:
+            CLOCK_SKEW_SECONDS.labels(account.vendor, account.name).set(ahead.total_seconds())
 
 
 def _dead_letter(account: AnyAccount, verified: VerifiedDelivery, reason: str, detail: str) -> DeadLetter:

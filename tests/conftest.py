@@ -62,8 +62,8 @@ def postgres_programs() -> None:
 @pytest.fixture(scope="session")
 def kafka_servers(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """Return the brokers in INGEST_TEST_KAFKA, or one that is started for this run."""
-    if named := os.environ.get("INGEST_TEST_KAFKA"):
-        yield named.split(",")
+    if servers := os.environ.get("INGEST_TEST_KAFKA"):
+        yield servers.split(",")
         return
     request.getfixturevalue("kafka_tools")
     with running_broker() as broker:

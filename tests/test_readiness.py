@@ -26,28 +26,28 @@ class Probe:
 
 def test_an_answer_is_used_again_while_it_is_fresh() -> None:
     probe = Probe()
-    found = Readiness({"log": probe}, max_age=3600)
-    assert [found.findings() for _ in range(5)] == [[ok("log", "ready")]] * 5
+    readiness = Readiness({"log": probe}, max_age=3600)
+    assert [readiness.findings() for _ in range(5)] == [[ok("log", "ready")]] * 5
     assert probe.asked == 1
 
 
 def test_an_answer_that_is_no_longer_fresh_is_had_anew() -> None:
     probe = Probe()
-    found = Readiness({"log": probe}, max_age=0)
-    assert not found.findings()[0].failed
+    readiness = Readiness({"log": probe}, max_age=0)
+    assert not readiness.findings()[0].failed
     probe.error = LogUnavailable("the log is away")
-    assert found.findings()[0].detail == "the log is away"
+    assert readiness.findings()[0].detail == "the log is away"
     probe.error = None
-    assert not found.findings()[0].failed
+    assert not readiness.findings()[0].failed
 
 
 def test_every_probe_has_its_say() -> None:
     log, warehouse = Probe(), Probe()
     log.error, warehouse.error = LogUnavailable("no log"), WarehouseUnavailable("no warehouse")
-    found = Readiness(
+    findings = Readiness(
         {"log": log, "warehouse": warehouse, "disk": lambda: [warning("disk", "little room")]}
     ).findings()
-    assert [(each.check, each.state) for each in found] == [
+    assert [(finding.check, finding.state) for finding in findings] == [
         ("log", State.FAILED),
         ("warehouse", State.FAILED),
         ("disk", State.WARNING),
@@ -57,24 +57,24 @@ def test_every_probe_has_its_say() -> None:
 def test_an_error_nobody_thought_of_is_no_readiness_and_its_text_is_not_shown() -> None:
     probe = Probe()
     probe.error = ValueError("it may quote a secret")
-    [found] = Readiness({"log": probe}).findings()
-    assert (found.state, found.detail) == (State.FAILED, "ValueError")
+    [finding] = Readiness({"log": probe}).findings()
+    assert (finding.state, finding.detail) == (State.FAILED, "ValueError")
 
 
 def test_one_that_hangs_is_named_asked_once_and_believed_when_it_comes_back() -> None:
-    go_on, asked = threading.Event(), []
+    go_on, calls = threading.Event(), []
 
     def hang() -> None:
-        asked.append(1)
+        calls.append(1)
         go_on.wait()
 
-    found = Readiness({"quick": Probe(), "warehouse": hang}, max_age=3600, timeout=0.01)
+    readiness = Readiness({"quick": Probe(), "warehouse": hang}, max_age=3600, timeout=0.01)
     for _ in range(3):
-        assert found.findings() == [failed("warehouse", "no answer within 0 s")]
-    assert asked == [1]
+        assert readiness.findings() == [failed("warehouse", "no answer within 0 s")]
+    assert calls == [1]
     go_on.set()
-    found._done.wait()
-    assert not any(each.failed for each in found.findings())
+    readiness._done.wait()
+    assert not any(finding.failed for finding in readiness.findings())
 
 
 def test_the_body_has_the_reasons_and_what_to_do() -> None:
@@ -82,7 +82,7 @@ def test_the_body_has_the_reasons_and_what_to_do() -> None:
         [ok("log", "fine"), failed("spool", "full", "empty it"), warning("disk", "little room")]
     )
     assert (body["ready"], body["reasons"]) == (False, ["spool: full; empty it"])
-    assert [(each["check"], each["state"]) for each in body["checks"]] == [
+    assert [(finding["check"], finding["state"]) for finding in body["checks"]] == [
         ("log", "ok"),
         ("spool", "failed"),
         ("disk", "warning"),

@@ -29,10 +29,10 @@ class TestHmac:
         assert hmac_sha256_hex(secret, *parts) == hmac_sha256_hex(secret, b"".join(parts))
 
     @given(st.text(max_size=30), st.text(max_size=30), st.binary())
-    def test_another_secret_gives_another_result(self, one: str, other: str, body: bytes) -> None:
+    def test_another_secret_gives_another_result(self, first: str, other: str, body: bytes) -> None:
         # HMAC fills short keys up with NUL, so that keys which differ in those at their end are one key.
-        assume(one.rstrip("\x00") != other.rstrip("\x00"))
-        assert hmac_sha256_hex(one, body) != hmac_sha256_hex(other, body)
+        assume(first.rstrip("\x00") != other.rstrip("\x00"))
+        assert hmac_sha256_hex(first, body) != hmac_sha256_hex(other, body)
 
 
 class TestMatching:
@@ -40,10 +40,10 @@ class TestMatching:
 
     @given(st.lists(st.text(), min_size=1, unique=True), st.data())
     def test_it_tells_which_secret_signed(self, expected: list[str], data: st.DataObject) -> None:
-        place = data.draw(st.integers(0, len(expected) - 1))
+        index = data.draw(st.integers(0, len(expected) - 1))
         wrong = data.draw(st.lists(st.text().filter(lambda text: text not in expected)))
-        given_ones = data.draw(st.permutations([*wrong, expected[place]]))
-        assert which_matches(given_ones, expected) == str(place + 1)
+        given_ones = data.draw(st.permutations([*wrong, expected[index]]))
+        assert which_matches(given_ones, expected) == str(index + 1)
 
     @given(st.sets(st.text()), st.sets(st.text()))
     def test_what_matches_nothing_is_refused(self, given_ones: set[str], expected: set[str]) -> None:

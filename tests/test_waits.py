@@ -36,42 +36,42 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def told() -> Iterator[list[str]]:
+def lines() -> Iterator[list[str]]:
     lines: list[str] = []
     with announcing(lines.append):
         yield lines
 
 
 def test_a_long_pause_is_told_at_its_start_and_then_now_and_then_with_what_is_left(
-    clock: Clock, told: list[str]
+    clock: Clock, lines: list[str]
 ) -> None:
     sleep(300, "sales is asked again then", clock.pass_by)
     assert clock.now == pytest.approx(300)
-    assert told[0] == "waiting 300 s: sales is asked again then"
-    left = [int(line.split()[1]) for line in told]
-    assert left == sorted(left, reverse=True)
-    assert 10 < len(told) < 30
+    assert lines[0] == "waiting 300 s: sales is asked again then"
+    remaining = [int(line.split()[1]) for line in lines]
+    assert remaining == sorted(remaining, reverse=True)
+    assert 10 < len(lines) < 30
 
 
-def test_a_short_pause_is_nobodys_concern(clock: Clock, told: list[str]) -> None:
+def test_a_short_pause_is_nobodys_concern(clock: Clock, lines: list[str]) -> None:
     sleep(1.5, "soon", clock.pass_by)
-    assert told == []
+    assert lines == []
 
 
 def test_a_wait_of_unknown_length_says_how_long_it_has_been_and_what_for(
-    clock: Clock, told: list[str]
+    clock: Clock, lines: list[str]
 ) -> None:
     wait = Wait("a consumer has to load it", 60)
     for second in range(31):
         wait.announce_if_due("it still has to" if second > 20 else "")
         clock.pass_by(1)
-    assert told == [
+    assert lines == [
         "still waiting after 2 s (at most 60 s): a consumer has to load it",
         "still waiting after 17 s (at most 60 s): a consumer has to load it",
     ]
     clock.pass_by(5)
     wait.announce_if_due()
-    assert told[2:] == ["still waiting after 36 s (at most 60 s): it still has to"]
+    assert lines[2:] == ["still waiting after 36 s (at most 60 s): it still has to"]
 
 
 def test_where_nobody_listens_nothing_is_told(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
@@ -81,7 +81,7 @@ def test_where_nobody_listens_nothing_is_told(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux tells who has a lock")
 def test_who_has_a_lock_is_told_while_it_is_waited_for(
-    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "x.lock"
     monkeypatch.setattr(waits, "_QUIET_SECONDS", 0.0)
@@ -97,7 +97,7 @@ def test_who_has_a_lock_is_told_while_it_is_waited_for(
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(TimeoutError):
             exclusive(file, 0.2, TimeoutError, purpose="another process has it")
-        assert f"another process has it (process {holder.pid})" in told[0]
+        assert f"another process has it (process {holder.pid})" in lines[0]
         letting_go = threading.Timer(0.1, partial(print, file=holder.stdin, flush=True))
         letting_go.start()
         exclusive(file, 60.0, TimeoutError, purpose="another process has it").release()

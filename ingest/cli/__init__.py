@@ -1,4 +1,7 @@
-"""The command line: one module per group of commands. Here is how it starts and ends, so nothing large is imported here."""
+"""The command line: a module for each command.
+
+This one starts and ends the process, so it imports nothing large.
+"""
 
 import errno
 import os
@@ -10,43 +13,47 @@ import traceback
 from contextlib import suppress
 from time import sleep
 
+from ingest.cli.exit_codes import ExitCode
 from ingest.streams import repair_streams
 from ingest.visible import visible
 
-INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 # A command that handles Ctrl-C itself, or is about to end by it, has this long before it is ended.
 _GRACE_SECONDS = 1.0
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 class Stopped(Exception):
-    """A command was stopped by Ctrl-C; its text says what that means for what it had begun."""
+    """Ctrl-C stopped a command. The text says what that means for the work it had begun."""
 
 
 def main() -> None:
-    """Run a command; flush what it wrote, and leave at once with its exit code."""
+    """Run a command, flush what it wrote, and leave at once with its exit code."""
     repair_streams()
     os.umask(0o077)  # what we write holds personal data
     interrupt = watch_for_interrupt()
     try:
-        code = _run()
-    except KeyboardInterrupt:  # also while the commands are imported, which takes a moment
-        code = INTERRUPTED
+        from ingest.cli.commands import run  # takes a moment, in which Ctrl-C may come already
+
+        code = run()
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
         _write_stopped()
     except Exception as error:  # noqa: BLE001 - whatever it is, the command has ended
         code = _report_crash(error)
     if code == 0 and interrupt.is_set():  # a server that was stopped in order, by Ctrl-C
-        code = INTERRUPTED
-    # A full exit would join threads that may be sitting out a vendor's pause of a quarter of an hour, and have DuckDB's binding
-    # list what it calls leaks. Everything that has to be closed is closed by now.
+        code = ExitCode.INTERRUPTED
+    # A full exit would join threads that may be waiting out a vendor's pause of a quarter of an hour, and
+    # DuckDB's binding would list what it calls leaks. All that has to be closed is closed by now.
     os._exit(_flush() or code)
 
 
 def watch_for_interrupt() -> threading.Event:
-    """Have Ctrl-C end the process even inside a library that does not look for signals; the event says whether it was pressed.
+    """Have Ctrl-C end the process, even inside a library that does not check for signals.
 
-    Python raises KeyboardInterrupt between two of its own instructions only, but tells this thread at once:
-    https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
+    The event is set once it was pressed.
+
+    Python raises KeyboardInterrupt between two of its own instructions only, but writes to this socket at
+    once: https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
     """
     pressed = threading.Event()
     ends = socket.socketpair()
@@ -57,14 +64,14 @@ def watch_for_interrupt() -> threading.Event:
 
 
 def _end_on_interrupt(ends: tuple[socket.socket, socket.socket], pressed: threading.Event) -> None:
-    """Give a command a moment to end by itself; leave one alone that has a handler of its own."""
+    """End the process a moment after Ctrl-C, unless the command has ended by itself or handles the signal."""
     while numbers := ends[0].recv(64):
         if signal.SIGINT in numbers:
             pressed.set()
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 sleep(_GRACE_SECONDS)
                 _write_stopped()
-                os._exit(INTERRUPTED)
+                os._exit(ExitCode.INTERRUPTED)
 
 
 def _write_stopped() -> None:
@@ -74,17 +81,23 @@ def _write_stopped() -> None:
 
 
 def _report_crash(error: Exception) -> int:
-    """Write a traceback, as Python would; but one line for an output that cannot be written."""
+    """Write a traceback, as Python would, or one line for an output that cannot be written.
+
+    Returns the exit code.
+    """
     with suppress(OSError, ValueError, AttributeError):
         if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
             sys.stderr.write(f"error: the output cannot be written: {error.strerror}\n")
         else:
             sys.stderr.write(visible("".join(traceback.format_exception(error)), "\n"))
-    return 1
+    return ExitCode.FAILED
 
 
 def _flush() -> int:
-    """Write what is buffered; return an exit code when that is impossible. A reader that is gone wants no more."""
+    """Write what is buffered.
+
+    Returns an exit code where that fails, else 0; a reader that is gone is no failure.
+    """
     failed = 0
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -97,9 +110,3 @@ def _flush() -> int:
         except ValueError:  # closed
             pass
     return failed
-
-
-def _run() -> int:
-    from ingest.cli.commands import run
-
-    return run()

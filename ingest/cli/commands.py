@@ -1,40 +1,34 @@
-"""All commands in one application, and the meaning of exit codes.
-
-0 done, 1 done but something differs, 2 a setting or argument is wrong, 3 something needed cannot be reached right now,
-4 the consumer stopped itself at its dead-letter limit.
-"""
+"""The application that holds all commands, and how a run of one ends."""
 
 import inspect
 import os
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from ingest.cli import (
-    INTERRUPTED,
-    Stopped,
-    check,
-    dead_letters,
-    demo,
-    init,
-    processes,
-    query,
-    reconcile,
-    replay,
-    simulate,
-    status,
-    sync,
-    webhooks,
-)
-from ingest.cli.options import UNAVAILABLE
+from ingest.cli import Stopped, dead_letters, webhooks
+from ingest.cli.check import check
+from ingest.cli.consume import consume
+from ingest.cli.demo import demo
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.init import init
 from ingest.cli.output import ending_without_reader, print_error, print_line, print_note, visible_refusals
+from ingest.cli.query import query
+from ingest.cli.receive import receive
+from ingest.cli.reconcile import reconcile
+from ingest.cli.replay import replay
+from ingest.cli.simulate import simulate
+from ingest.cli.status import status
+from ingest.cli.sync import sync
+from ingest.cli.up import up
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
 
-class Stoppable(TyperGroup):
-    """Commands that end with one line when Ctrl-C stops them, and quietly when nobody reads what they print."""
+class InterruptibleGroup(TyperGroup):
+    """A group whose commands end with one line after Ctrl-C, and quietly when nobody reads their output."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Read the arguments, and show help where they ask for it."""
@@ -52,56 +46,59 @@ class Stoppable(TyperGroup):
 
 app = typer.Typer(
     name="ingest",
-    cls=Stoppable,
+    cls=InterruptibleGroup,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, complete, provably.\n\n"
-    "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest check[/bold], [bold]ingest up[/bold].",
+    help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, "
+    "complete, provably.\n\n"
+    "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest "
+    "check[/bold], [bold]ingest up[/bold].",
 )
-for module in (
+_COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which the help lists them
     init,
     check,
-    processes,
+    up,
+    receive,
+    consume,
     status,
     query,
     reconcile,
-    webhooks,
-    dead_letters,
     replay,
     sync,
     demo,
     simulate,
-):
-    module.register(app)
+)
+for _command in _COMMANDS:
+    app.command()(_command)
+app.add_typer(webhooks.group, name="webhooks")
+app.add_typer(dead_letters.group, name="dead-letters")
 
 
-def _lay_out_help(group: typer.Typer) -> None:
+def _format_help(group: typer.Typer) -> None:
     """Have typer wrap a docstring's paragraphs to the terminal, and keep one example to a line."""
     for command in group.registered_commands:
         paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
-        command.help = "\n\n".join(map(_laid_out, paragraphs))
+        command.help = "\n\n".join(map(_format_paragraph, paragraphs))
     for inner in group.registered_groups:
         if inner.typer_instance:
-            _lay_out_help(inner.typer_instance)
+            _format_help(inner.typer_instance)
 
 
-def _laid_out(paragraph: str) -> str:
-    """Keep the lines of examples: a paragraph that begins with a backspace is not wrapped by typer."""
+def _format_paragraph(paragraph: str) -> str:
     title, *lines = paragraph.splitlines()
     if not title.startswith("Example"):
         return " ".join([title, *lines])
+    # Typer does not wrap a paragraph that begins with a backspace.
     return "\n".join(["\b", title, *(f"[bold]{line}[/bold]" for line in lines)])
 
 
-_lay_out_help(app)
-
-_EXIT_CODES: dict[type[IngestError], int] = {ConfigurationError: 2, DeadLetterLimit: 4}
+_format_help(app)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print_line(f"ingest {version('bookings-ingest')}")
         raise typer.Exit
 
@@ -112,25 +109,36 @@ def _global(
         None, "--config", envvar="INGEST_CONFIG", help="Settings file.", show_default="ingest.toml"
     ),
     _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """What stands before the command."""
+    """Take the options that stand before the command."""
     if config:
         os.environ["INGEST_CONFIG"] = config
 
 
 def run() -> int:
-    """Run the command that the arguments name and return its exit code; an error raised on purpose is one line on standard error."""
+    """Run the command that the arguments name, and return its exit code.
+
+    An error raised on purpose is one line on standard error.
+    """
     try:
         app()
     except Stopped as stopped:
         print_note(str(stopped))
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except IngestError as error:
         print_error(str(error))
-        meant = (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
-        return next(meant, UNAVAILABLE if error.retryable else 1)
-    except SystemExit as done:  # how typer ends
-        return done.code if isinstance(done.code, int) else int(done.code is not None)
-    return 0
+        return _exit_code(error)
+    except SystemExit as end:  # how typer ends
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return ExitCode.OK
+
+
+def _exit_code(error: IngestError) -> ExitCode:
+    if isinstance(error, ConfigurationError):
+        return ExitCode.REFUSED
+    if isinstance(error, DeadLetterLimit):
+        return ExitCode.DEAD_LETTER_LIMIT
+    return ExitCode.UNAVAILABLE if error.retryable else ExitCode.FAILED

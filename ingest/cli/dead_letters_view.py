@@ -1,4 +1,4 @@
-"""What `dead-letters` shows: tables for people, JSON for scripts."""
+"""The output of `dead-letters`: tables for people, JSON for scripts."""
 
 import json
 from base64 import b64encode
@@ -9,26 +9,28 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from ingest.cli.output import Console, print_json, print_line, print_note
+from ingest.cli.output import Console, counted, print_json, print_line, print_note
 from ingest.instant import format_instant
 
 if TYPE_CHECKING:
     from consumers.dead_letters.listing import Listed
     from consumers.dead_letters.redrive import Redriven
 
-_DIGEST = 64  # as long as our ids are; so much of their beginning is told as nobody has twice
-_SHORT = 12
+_ID_LENGTH = 64  # of a digest, as our ids are
+_PREFIX_LENGTH = 12  # so much of it is shown as no two letters share
 
-# In the order of what somebody has to know first.
-_WORDS = {
-    "redriven": "appended to the log; a consumer loads them, and `ingest dead-letters list --open` shows what is left",
+# What an outcome says of letters, in the order of what somebody has to know first.
+_OUTCOMES = {
+    "redriven": "appended to the log; a consumer loads them, and `ingest dead-letters list --open` shows "
+    "what is left",
     "readable": "can be read, and would be appended to the log",
     "repeated": "tell the same event as another one",
     "already_loaded": "are in the warehouse already",
     "still_bad": "still cannot be read, and stay where they are",
     "unknown_account": "are of an account that the settings do not have, and stay where they are",
 }
-_NOW = {
+# What an outcome says of one letter.
+_OUTCOME_OF_LETTER = {
     "readable": "it can be read: ingest dead-letters redrive {id}",
     "already_loaded": "its event is in the warehouse",
     "still_bad": "it still cannot be read: {reason}: {detail}",
@@ -36,47 +38,68 @@ _NOW = {
 }
 
 
-def tell_list(found: "Sequence[Listed]", limit: int, *, as_json: bool) -> None:
-    """How many there are of each kind, and the newest one by one."""
+def print_listing(letters: "Sequence[Listed]", limit: int, *, as_json: bool) -> None:
+    """Print how many letters there are of each kind, and the first `limit` one by one."""
     if as_json:
-        print_json([_listed_json(one) for one in found[:limit]])
+        print_json([_listed_json(letter) for letter in letters[:limit]])
     else:
-        _tell_kinds(found)
-        _tell_each(found[:limit])
-    if more := len(found) - limit if len(found) > limit else 0:
-        print_note(f"{more} older ones are not shown: --limit {len(found)} shows all")
+        _print_kinds(letters)
+        table = _table("id", "when", "account", "why", "loaded")
+        for letter in letters[:limit]:
+            why = f"{letter.reason}: {letter.detail}" + (f"\n{letter.position}" if letter.position else "")
+            when, loaded = f"{letter.happened_at:%Y-%m-%d %H:%MZ}", "yes" if letter.loaded else "no"
+            table.add_row(_short(letter.id), when, _source(letter.vendor, letter.account), why, loaded)
+        Console().print(table)
+    if len(letters) > limit:
+        print_note(f"{len(letters) - limit} older ones are not shown: --limit {len(letters)} shows all")
 
 
-def tell_none(all_there_are: int) -> None:
-    """To people, when there is nothing to list or to redrive: whether their options are why."""
-    are = "is 1" if all_there_are == 1 else f"are {all_there_are}"
-    print_line(
-        f"no dead letter matches these options; without them there {are}"
-        if all_there_are
-        else "no dead letters"
+def _print_kinds(letters: "Sequence[Listed]") -> None:
+    total = Counter((_source(letter.vendor, letter.account), letter.reason) for letter in letters)
+    still_open = Counter(
+        (_source(letter.vendor, letter.account), letter.reason) for letter in letters if not letter.loaded
     )
+    kinds = (
+        f"{account} {reason} {number} ({still_open[account, reason]} open)"
+        for (account, reason), number in sorted(total.items())
+    )
+    count = counted(len(letters), "dead letter")
+    print_line(f"{count}, {still_open.total()} open: {', '.join(kinds)}")
 
 
-def tell_letter(now: "Redriven", *, as_json: bool) -> None:
-    """All of one letter, and what today's code makes of it."""
-    if as_json:
-        print_json(_letter_json(now))
+def print_no_match(total: int) -> None:
+    """Print that there is nothing to list or to redrive, and whether that is because of the options.
+
+    `total`: letters without them.
+    """
+    if not total:
+        print_line("no dead letters")
         return
-    letter = now.letter.letter
+    there_are = "there is 1" if total == 1 else f"there are {total}"
+    print_line(f"no dead letter matches these options; without them {there_are}")
+
+
+def print_letter(attempt: "Redriven", *, as_json: bool) -> None:
+    """Print all of one letter, and what today's code makes of it."""
+    if as_json:
+        print_json(_letter_json(attempt))
+        return
+    stored = attempt.letter
+    letter = stored.letter
+    digest = f"{stored.data_bytes} bytes, SHA-256 {stored.data_sha256}" if stored.data_sha256 else ""
     lines = {
-        "id": now.letter.id,
+        "id": stored.id,
         "when": format_instant(letter.happened_at),
-        "from": _from(now.letter.vendor, now.letter.account),
+        "from": _source(stored.vendor, stored.account),
         "reason": f"{letter.reason}: {letter.detail}",
         "position": letter.position or "it was set aside before it was in the log",
         "signed by": letter.signed_by and f"secret {letter.signed_by}",
-        "size": f"{now.letter.data_bytes} bytes, SHA-256 {now.letter.data_sha256}"
-        if now.letter.data_sha256
-        else "",
-        "cut": now.letter.cut
-        and f"the table and the log have only the beginning, or nothing, of {now.letter.cut}",
+        "size": digest,
+        "cut": stored.cut and f"the table and the log have only the beginning, or nothing, of {stored.cut}",
         "query": letter.query,
-        "now": _NOW[now.outcome].format(id=_short(now.letter.id), reason=now.reason, detail=now.detail),
+        "now": _OUTCOME_OF_LETTER[attempt.outcome].format(
+            id=_short(stored.id), reason=attempt.reason, detail=attempt.detail
+        ),
     }
     for name, value in lines.items():
         if value:
@@ -86,74 +109,57 @@ def tell_letter(now: "Redriven", *, as_json: bool) -> None:
     Console().print(f"\n{_pretty(letter.data)}", soft_wrap=True)
 
 
-def tell_redriven(done: "Sequence[Redriven]", *, dry_run: bool, as_json: bool) -> None:
-    """Which stay and why, and how many became what."""
+def print_attempts(attempts: "Sequence[Redriven]", *, dry_run: bool, as_json: bool) -> None:
+    """Print which letters stay and why, and how many had which outcome."""
     if as_json:
-        print_json([{**_redriven_json(one), "dry_run": dry_run} for one in done])
+        print_json([{**_attempt_json(attempt), "dry_run": dry_run} for attempt in attempts])
         return
-    if staying := [one for one in done if one.stays]:
+    if staying := [attempt for attempt in attempts if attempt.stays]:
         table = _table("id", "account", "why")
-        for one in staying:
-            letter = one.letter
-            table.add_row(
-                _short(letter.id), _from(letter.vendor, letter.account), f"{one.reason}: {one.detail}"
-            )
+        for attempt in staying:
+            letter = attempt.letter
+            why = f"{attempt.reason}: {attempt.detail}"
+            table.add_row(_short(letter.id), _source(letter.vendor, letter.account), why)
         Console().print(table)
-    counts = Counter(one.outcome.value for one in done)
-    for outcome, meaning in _WORDS.items():
+    counts = Counter(attempt.outcome.value for attempt in attempts)
+    for outcome, meaning in _OUTCOMES.items():
         if counts[outcome]:
             print_line(f"{counts[outcome]} {meaning}")
 
 
-def _tell_kinds(found: "Sequence[Listed]") -> None:
-    all_of = Counter((_from(one.vendor, one.account), one.reason) for one in found)
-    still = Counter((_from(one.vendor, one.account), one.reason) for one in found if not one.loaded)
-    kinds = (
-        f"{account} {reason} {number} ({still[account, reason]} open)"
-        for (account, reason), number in sorted(all_of.items())
-    )
-    letters = "1 dead letter" if len(found) == 1 else f"{len(found)} dead letters"
-    print_line(f"{letters}, {still.total()} open: {', '.join(kinds)}")
-
-
-def _tell_each(found: "Sequence[Listed]") -> None:
-    table = _table("id", "when", "account", "why", "loaded")
-    for one in found:
-        why = f"{one.reason}: {one.detail}" + (f"\n{one.position}" if one.position else "")
-        when, loaded = f"{one.happened_at:%Y-%m-%d %H:%MZ}", "yes" if one.loaded else "no"
-        table.add_row(_short(one.id), when, _from(one.vendor, one.account), why, loaded)
-    Console().print(table)
-
-
 def _table(*columns: str) -> Table:
-    """Without lines between its columns, for narrow terminals; what is copied from is never folded."""
+    """Return a table without lines between its columns, for narrow terminals.
+
+    Ids and times, which people copy, are not folded.
+    """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in {"id", "when"})
     return table
 
 
-def _listed_json(one: "Listed") -> dict[str, Any]:
+def _listed_json(letter: "Listed") -> dict[str, Any]:
     return {
-        "id": one.id,
-        "happened_at": format_instant(one.happened_at),
-        "vendor": one.vendor,
-        "account": one.account,
-        "reason": one.reason,
-        "detail": one.detail,
-        "position": one.position or None,
-        "loaded": one.loaded,
+        "id": letter.id,
+        "happened_at": format_instant(letter.happened_at),
+        "vendor": letter.vendor,
+        "account": letter.account,
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "position": letter.position or None,
+        "loaded": letter.loaded,
     }
 
 
-def _letter_json(now: "Redriven") -> dict[str, Any]:
-    """`data_base64` is null where the very bytes are not known."""
-    letter = now.letter.letter
+def _letter_json(attempt: "Redriven") -> dict[str, Any]:
+    """Return a letter for scripts. `data_base64` is null where the exact bytes are not known."""
+    stored = attempt.letter
+    letter = stored.letter
     return {
-        "id": now.letter.id,
+        "id": stored.id,
         "happened_at": format_instant(letter.happened_at),
-        "vendor": now.letter.vendor,
-        "account": now.letter.account,
+        "vendor": stored.vendor,
+        "account": stored.account,
         "reason": letter.reason,
         "detail": letter.detail,
         "position": letter.position or None,
@@ -161,33 +167,33 @@ def _letter_json(now: "Redriven") -> dict[str, Any]:
         "query": letter.query,
         "headers": dict(letter.headers),
         "data": letter.data.decode(errors="backslashreplace"),
-        "data_base64": b64encode(letter.data).decode() if now.letter.exact else None,
-        "data_sha256": now.letter.data_sha256 or None,
-        "data_bytes": now.letter.data_bytes if now.letter.data_sha256 else None,
-        "letter_position": now.letter.kept_at or None,
-        "cut": now.letter.cut or None,
-        "now": {"outcome": now.outcome.value, "reason": now.reason, "detail": now.detail},
+        "data_base64": b64encode(letter.data).decode() if stored.exact else None,
+        "data_sha256": stored.data_sha256 or None,
+        "data_bytes": stored.data_bytes if stored.data_sha256 else None,
+        "letter_position": stored.kept_at or None,
+        "cut": stored.cut or None,
+        "now": {"outcome": attempt.outcome.value, "reason": attempt.reason, "detail": attempt.detail},
     }
 
 
-def _redriven_json(one: "Redriven") -> dict[str, Any]:
-    letter = one.letter
+def _attempt_json(attempt: "Redriven") -> dict[str, Any]:
+    letter = attempt.letter
     return {
         "id": letter.id,
         "vendor": letter.vendor,
         "account": letter.account,
-        "outcome": one.outcome.value,
-        "reason": one.reason,
-        "detail": one.detail,
+        "outcome": attempt.outcome.value,
+        "reason": attempt.reason,
+        "detail": attempt.detail,
     }
 
 
-def _from(vendor: str, account: str) -> str:
+def _source(vendor: str, account: str) -> str:
     return f"{vendor}/{account}" if vendor else "unknown"
 
 
-def _short(one: str) -> str:
-    return one[:_SHORT] if len(one) == _DIGEST else one
+def _short(letter_id: str) -> str:
+    return letter_id[:_PREFIX_LENGTH] if len(letter_id) == _ID_LENGTH else letter_id
 
 
 def _pretty(data: bytes) -> str:

@@ -17,11 +17,6 @@ _PRIVATE = 0o600
 _SCHEMA_FILE = "ingest.schema.json"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(init)
-
-
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write the settings.")] = Path(DEFAULT_CONFIG),
     public_url: Annotated[

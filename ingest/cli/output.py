@@ -1,84 +1,96 @@
-"""The only place that prints. People see every stranger's text with what would drive a terminal made visible; JSON and CSV are exact.
+"""The only module that prints.
 
-`Console` is rich's, for tables, progress and status lines: a `str` is data, shown as it is. `print_line` and `print_note` print one message,
-`print_json`, `print_csv` and `print_text` what scripts read. Style is given apart from text: `print_line(("failed", "red"), f" {name}: {error}")`.
+People see every stranger's text with what would drive a terminal made visible; JSON and CSV are exact.
+
+`Console` is rich's, for tables, progress and status lines: a `str` is data, shown as it is. `print_line` and
+`print_note` print one message, `print_json`, `print_csv` and `print_text` what scripts read. Style is given
+apart from text: `print_line(("failed", "red"), f" {name}: {error}")`.
 """
 
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import rich.console
 import simplejson
 import typer
+from rich.progress import Progress, ProgressColumn
 from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
-from ingest.cli.layout import rows_for_people
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.text_table import text_table
 from ingest.errors import IngestError
 from ingest.visible import replace_hidden, visible
+from ingest.waits import announcing
 
-# What a shell reports of a program that SIGPIPE ended: https://www.gnu.org/software/bash/manual/html_node/Exit-Status.html
-READER_GONE = 141
+T = TypeVar("T")
 # A message, or part of one: its text, or the text with a style.
 Part = str | tuple[str, str]
-_LINES = "\n\t"
+_LAYOUT = "\n\t"  # the control characters that stay as they are
 
 
 class Console(rich.console.Console):
-    """Rich's console without markup and highlighting: nothing in a text is an instruction, and nothing of it reaches the terminal unseen."""
+    """Rich's console without markup and highlighting, which cleans every text."""
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
         super().__init__(stderr=stderr, quiet=quiet, markup=False, highlight=False, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Clean before the layout, so that columns are as wide as what is shown."""
-        return super().render_str(visible(text, _LINES), **options)
+        """Clean a text before it is laid out, so that columns are as wide as what is shown."""
+        return super().render_str(visible(text, _LAYOUT), **options)
 
     def render(
         self, renderable: rich.console.RenderableType, options: rich.console.ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Clean whatever did not come as a `str`."""
+        """Clean what did not come as a `str`."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=visible(segment.text, _LINES))
+            yield segment if segment.control else segment._replace(text=visible(segment.text, _LAYOUT))
 
     def on_broken_pipe(self) -> None:
-        """End quietly when nobody reads the output; go on without the messages when nobody reads those."""
+        """End quietly when nobody reads standard output; go on without messages when nobody reads those."""
         self.quiet = True
         if not self.stderr:
             _leave_stdout()
 
 
 def styled(text: str, style: str = "") -> Text:
-    """A cleaned text of one style, for a cell of a table."""
-    return Text(visible(text, _LINES), style)
+    """Return a cleaned text in one style, for a cell of a table."""
+    return Text(visible(text, _LAYOUT), style)
 
 
 def message(*parts: Part) -> Text:
-    """Put a message together; its further lines are indented, so that none passes for a message of its own."""
+    """Put a message together.
+
+    Its further lines are indented, so that none passes for a message of its own.
+    """
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
     return Text.assemble(*(styled(text.replace("\n", "\n  "), style) for text, style in pairs))
 
 
-def new_table(*columns: str, title: str = "", whole: Sequence[str] = ()) -> Table:
-    """A table in which nothing is cut: cells are folded, but for the columns in `whole`."""
+def new_table(*columns: str, title: str = "", unfolded: Collection[str] = ()) -> Table:
+    """Return a table in which nothing is cut: cells are folded, except in the columns `unfolded`."""
     table = Table(title=title or None, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in whole)
+        table.add_column(column, overflow="fold", no_wrap=column in unfolded)
     return table
 
 
 def full_width(console: Console, table: Table) -> int:
-    """Measure how many columns a table takes with nothing cut or folded."""
+    """Return how many columns a table takes with nothing cut or folded."""
     return table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
-    """Print rows with the same columns as a table, or, where that is too wide for the terminal, below each other with their first column as heading."""
+    """Print rows with the same columns as a table.
+
+    Where that is too wide for the terminal, rows stand below each other, each under the value of its first
+    column.
+    """
     if not rows:
         return
     console = Console()
@@ -113,13 +125,16 @@ def print_line(*parts: Part) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print a text of our own, such as a file's content, exactly."""
+    """Print a text of our own exactly, such as a file's content."""
     with _to_stdout() as stream:
         stream.write(text)
 
 
 def print_note(*parts: Part) -> None:
-    """Print one message to standard error, as `print_line`: what is not the command's result, so nothing fails when it cannot be written."""
+    """Print one message that is not the command's result to standard error.
+
+    Nothing fails when it cannot be written.
+    """
     with suppress(OSError, ValueError):
         Console(stderr=True).print(message(*parts), soft_wrap=True)
 
@@ -130,60 +145,103 @@ def print_error(message: str) -> None:
 
 
 def print_json(value: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Print one JSON document on one line; `default` is given what JSON has no word for."""
+    """Print one JSON document on one line. `default` converts what JSON has no word for."""
     with _to_stdout() as stream:
         stream.write(json_text(value, default, ascii_only=not _is_utf8(stream)) + "\n")
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print any number of rows for people, as a grid where it fits the terminal."""
+    """Print any number of rows for people, as a grid where that fits the terminal."""
     with _to_stdout() as stream:
-        for line in rows_for_people(columns, rows, Console().width, ascii_only=not _is_utf8(stream)):
+        for line in text_table(columns, rows, Console().width, ascii_only=not _is_utf8(stream)):
             stream.write(f"{line}\n")
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a header line and rows in UTF-8; exact, except on a terminal, where texts are made visible."""
+    """Print a header line and rows in UTF-8, exactly except on a terminal, where texts are made visible."""
     with _to_stdout() as stream:
         if stream.isatty():
             columns, rows = _visible_cells(columns), map(_visible_cells, rows)
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8")
-        # A terminal makes CR LF of a line's end by itself: https://www.rfc-editor.org/rfc/rfc4180#section-2 wants it in a file.
+        # A terminal makes CR LF of a line's end by itself: https://www.rfc-editor.org/rfc/rfc4180#section-2
+        # wants it in a file.
         writer = csv.writer(stream, lineterminator="\n" if stream.isatty() else "\r\n")
         writer.writerow(columns)
         writer.writerows(rows)
 
 
 def print_bytes(data: bytes) -> None:
-    """Print these very bytes. Raises IngestError on a terminal, which they could drive."""
+    """Print bytes as they are. Raises IngestError on a terminal, which they could drive."""
     with _to_stdout() as stream:
         if stream.isatty():
             raise IngestError(
-                "the very bytes may hold what drives a terminal: send them to a file or another program, for example with > body"
+                "the very bytes may hold what drives a terminal: send them to a file or another "
+                "program, for example with > body"
             )
         stream.buffer.write(data)
 
 
+@contextmanager
+def show_waits() -> Iterator[None]:
+    """Print what the command waits for, and how long, to standard error: standard output is the answer's."""
+    with announcing(print_note):
+        yield
+
+
+@contextmanager
+def progress_bars(
+    *columns: ProgressColumn, quiet: bool = False, transient: bool = True
+) -> Iterator[Progress | None]:
+    """Show progress bars on standard error.
+
+    Yields None, and shows nothing, when `quiet` or where that is no terminal.
+    """
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    with Progress(*columns, console=console, transient=transient) as progress:
+        yield progress
+
+
+def track(items: Iterable[T], description: str, total: int, *, quiet: bool = False) -> Iterator[T]:
+    """Yield the items, with a progress bar on standard error where that is a terminal."""
+    with progress_bars(quiet=quiet) as progress:
+        task = progress.add_task(description, total=total) if progress else None
+        for item in items:
+            yield item
+            if progress and task is not None:
+                progress.advance(task)
+
+
 def confirm(question: str) -> None:
-    """Ask on the terminal; anything but yes ends the command."""
+    """Ask a question on the terminal. Any answer but yes ends the command."""
     typer.confirm(visible(question), abort=True)
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Write a number with its noun: `1 booking`, `1,200 bookings`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def json_text(value: Any, default: Callable[[Any], Any] | None = None, *, ascii_only: bool = False) -> str:
-    """JSON on one line with every hidden character as an escape, so that it is exact and safe to look at; NaN and infinities are null, Decimals exact."""
+    """Return JSON on one line. It is exact, and safe to look at: every hidden character is an escape.
+
+    NaN and infinities are null; decimals keep all their digits.
+    """
     text = simplejson.dumps(value, default=default, ensure_ascii=ascii_only, ignore_nan=True)
     return replace_hidden(text, _json_escape)
 
 
 def _visible_cells(cells: Iterable[str]) -> list[str]:
-    return [visible(cell, _LINES) for cell in cells]
+    return [visible(cell, _LAYOUT) for cell in cells]
 
 
 def _json_escape(character: str) -> str:
-    """A UTF-16 code unit each, as JSON has it: https://www.rfc-editor.org/rfc/rfc8259#section-7"""
+    # An escape for each UTF-16 code unit: https://www.rfc-editor.org/rfc/rfc8259#section-7
     units = character.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    return "".join(f"\\u{units[index : index + 4]}" for index in range(0, len(units), 4))
 
 
 def _is_utf8(stream: TextIO) -> bool:
@@ -192,7 +250,10 @@ def _is_utf8(stream: TextIO) -> bool:
 
 @contextmanager
 def _to_stdout() -> Iterator[TextIO]:
-    """Standard output, flushed. Ends the command quietly when its reader is gone; raises IngestError when it cannot be written."""
+    """Yield standard output and flush it. Ends the command quietly when its reader is gone.
+
+    Raises IngestError when it cannot be written.
+    """
     try:
         yield sys.stdout
         sys.stdout.flush()
@@ -204,29 +265,33 @@ def _to_stdout() -> Iterator[TextIO]:
 
 @contextmanager
 def ending_without_reader() -> Iterator[None]:
-    """End the command quietly when the reader of standard output is gone, also where typer or rich print, which would fail with exit code 1."""
+    """End the command quietly when the reader of standard output is gone.
+
+    Where typer or rich print, it would otherwise end with exit code 1.
+    """
     try:
         yield
     except BrokenPipeError:
         _leave_stdout()
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):
-            raise typer.Exit(READER_GONE) from None
+            raise typer.Exit(ExitCode.READER_GONE) from None
         raise
 
 
 @contextmanager
 def visible_refusals() -> Iterator[None]:
-    """Make visible what typer quotes of an argument that it refuses, which it prints itself; its errors' class is private."""
+    """Make visible what typer quotes, and prints itself, of an argument that it refuses."""
     try:
         yield
     except Exception as error:
+        # The class of typer's errors is private.
         if hasattr(error, "format_message") and hasattr(error, "message"):
-            error.message = visible(str(error.message), _LINES)
+            error.message = visible(str(error.message), _LAYOUT)
         raise
 
 
 def _leave_stdout() -> None:
-    """What is still buffered goes nowhere: https://docs.python.org/3/library/signal.html#note-on-sigpipe"""
+    # What is still buffered goes nowhere: https://docs.python.org/3/library/signal.html#note-on-sigpipe
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise typer.Exit(READER_GONE)
+    raise typer.Exit(ExitCode.READER_GONE)

@@ -1,4 +1,4 @@
-"""`query`: ask the warehouse one question, and print the answer for people or scripts."""
+"""`query`: run one statement in the warehouse, and print the answer for people or scripts."""
 
 import sys
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest.cli.options import AsJson, Config, settings_of
+from ingest.cli.formats import json_value, text_value
+from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import print_csv, print_json, print_line, print_rows
-from ingest.cli.values import json_value, text_value
 from ingest.duration import parse_duration
 from ingest.errors import ConfigurationError
 
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from ingest.warehouse.query import Answer
 
 _STDIN = "-"
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(query)
 
 
 def query(
@@ -53,7 +48,8 @@ def query(
 ) -> None:
     """Ask the warehouse, also while the consumer loads. It reads the tables, and no files.
 
-    Instants are in UTC. Of columns with the same name the second is called `<name>_2`. In JSON numbers are exact, NaN and infinities null.
+    Instants are in UTC. Of columns with the same name the second is called `<name>_2`. In JSON numbers are
+    exact, NaN and infinities null.
 
     Examples:
         ingest query "select status, count(*) from bookings group by status"
@@ -65,12 +61,13 @@ def query(
 
     if as_json and as_csv:
         raise ConfigurationError("Use either --json or --csv.")
-    statement = _statement(sql, file)
-    bounds = Bounds(_seconds(timeout), limit)
-    _print(query_bounded(settings_of(config), statement, bounds), as_json=as_json, as_csv=as_csv)
+    statement = _read_statement(sql, file)
+    bounds = Bounds(_parse_timeout(timeout), limit)
+    _print_answer(query_bounded(read_settings(config), statement, bounds), as_json=as_json, as_csv=as_csv)
 
 
-def _seconds(timeout: str) -> float:
+def _parse_timeout(timeout: str) -> float:
+    """Return the seconds that --timeout allows. Raises ConfigurationError."""
     try:
         seconds = parse_duration(timeout).total_seconds()
     except ValueError as error:
@@ -80,7 +77,8 @@ def _seconds(timeout: str) -> float:
     return seconds
 
 
-def _statement(sql: str, file: Path | None) -> str:
+def _read_statement(sql: str, file: Path | None) -> str:
+    """Return the statement of the argument, of standard input or of a file. Raises ConfigurationError."""
     if bool(sql) == bool(file):
         raise ConfigurationError(
             'Give one statement: as the argument, as "-" on standard input, or in a --file.'
@@ -96,7 +94,7 @@ def _statement(sql: str, file: Path | None) -> str:
         raise ConfigurationError(f"{file or 'standard input'} is not UTF-8 text") from None
 
 
-def _print(answer: "Answer", *, as_json: bool, as_csv: bool) -> None:
+def _print_answer(answer: "Answer", *, as_json: bool, as_csv: bool) -> None:
     if as_json:
         print_json([dict(zip(answer.columns, map(json_value, row), strict=True)) for row in answer.rows])
     elif as_csv:

@@ -1,10 +1,10 @@
-"""`reconcile`: what the vendors have, compared with the warehouse, and repaired; shown while it runs and when it is done."""
+"""`reconcile`: compare what the vendors have with the warehouse, repair the differences, and print them."""
 
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,12 +15,10 @@ from rich.live import Live
 from rich.table import Table
 
 from ingest.cli import Stopped
-from ingest.cli.instants import span_of
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account
-from ingest.cli.output import Console, new_table, print_json, print_line
-from ingest.cli.parent import WithParent, WithSettings, follow_parent, handed_settings
-from ingest.cli.plural import counted
-from ingest.cli.waits import showing_waits
+from ingest.cli.child_process import WithParent, WithSettings, receive_settings, stop_with_parent
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.options import AsJson, Config, complete_account, parse_span
+from ingest.cli.output import Console, counted, new_table, print_json, print_line, show_waits
 from ingest.disk import require_writable
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.settings import Settings
@@ -37,20 +35,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LINE_SECONDS = 5.0
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 _STOP_SECONDS = 10.0
 _COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
-# What is worth a line when there is any.
-_RARE = {
+# Counts that get a line of their own where they are not zero.
+_REMARKS = {
     "untold": "in a state that the vendor sends no webhook for, loaded too",
     "newer_here": "newer here than in the vendor's list, not changed",
     "unreadable": "not readable, see the table dead_letters",
 }
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(reconcile)
 
 
 def reconcile(
@@ -75,14 +68,16 @@ def reconcile(
         bool,
         typer.Option(
             "--watch",
-            help="Again and again, every reconcile.every; at once when a vendor says that it gave up a delivery.",
+            help="Again and again, every reconcile.every; at once when a vendor says that it gave up a "
+            "delivery.",
         ),
     ] = False,
     confirm_key: Annotated[
         bool,
         typer.Option(
             "--confirm-key",
-            help="With --account: the key is that account's although it finds few of the bookings here, and what it does not find is gone.",
+            help="With --account: the key is that account's although it finds few of the bookings "
+            "here, and what it does not find is gone.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -92,14 +87,17 @@ def reconcile(
 ) -> None:
     """Find by REST what webhooks missed, repair it through the log, and say how many there were.
 
-    Vendors are asked what changed in the window; Calendly, which cannot be asked that, what starts in it, and without --until
-    also in the future. Whole days ago begin at midnight UTC. A run that was stopped goes on where it was, within a day, when the
-    same --since and --until are given. A consumer must be running (`ingest up`, or `ingest consume`): repairs go through the log.
+    Vendors are asked what changed in the window; Calendly, which cannot be asked that, what starts in it, and
+    without --until also in the future. Whole days ago begin at midnight UTC. A run that was stopped goes on
+    where it was, within a day, when the same --since and --until are given. A consumer must be running
+    (`ingest up`, or `ingest consume`): repairs go through the log.
 
-    A key is refused when it finds less than half of the bookings here: it may be another account's. Where the vendor has deleted them, confirm
-    the key once, after a look at what would be marked as gone. Nothing secret is kept of it.
+    A key is refused when it finds less than half of the bookings here: it may be another account's. Where the
+    vendor has deleted them, confirm the key once, after a look at what would be marked as gone. Nothing
+    secret is kept of it.
 
-    Exit code 0: nothing is missing any more; 1: something is; 2: a key or an argument is refused; 3: something could not be reached.
+    Exit code 0: nothing is missing any more; 1: something is; 2: a key or an argument is refused; 3:
+    something could not be reached.
 
     Examples:
         ingest reconcile
@@ -109,13 +107,14 @@ def reconcile(
     """
     from receivers.reconcile.run import choose_accounts
 
-    settings = handed_settings(config, with_settings)
+    settings = receive_settings(config, with_settings)
     configure_logging("reconcile")
-    follow_parent(with_parent)
+    stop_with_parent(with_parent)
     if watch:
         if since or until or dry_run or as_json or confirm_key:
             raise ConfigurationError(
-                "--watch goes with --account only: what it compares is in the settings, what it finds in reconciliations"
+                "--watch goes with --account only: what it compares is in the settings, what it "
+                "finds in reconciliations"
             )
         _watch(settings, account or [])
         return
@@ -124,20 +123,21 @@ def reconcile(
             "--confirm-key needs --account: name the account whose key you have looked at"
         )
     now = datetime.now(UTC)
-    start, end = span_of(since, until, now, now - settings.reconcile.lookback)
+    start, end = parse_span(since, until, now, now - settings.reconcile.lookback)
     accounts = choose_accounts(settings, account or [])
     try:
         with (
-            showing_waits(),
-            _shown(as_json) as follow,
-            _reconciler(settings, follow, dry_run=dry_run) as reconciler,
+            show_waits(),
+            _show_progress(quiet=as_json) as on_progress,
+            _open_reconciler(settings, on_progress, dry_run=dry_run) as reconciler,
         ):
             reports = reconciler.run(accounts, start, end, confirm_key=confirm_key)
     except KeyboardInterrupt:
         raise Stopped(
-            "stopped: what was appended will be loaded; run it again with the same --since and --until to go on from here"
+            "stopped: what was appended will be loaded; run it again with the same --since and "
+            "--until to go on from here"
         ) from None
-    _tell(reports, dry_run, as_json)
+    _print_reports(reports, dry_run=dry_run, as_json=as_json)
     if code := max(map(_exit_code, reports), default=0):
         raise typer.Exit(code)
 
@@ -155,21 +155,24 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     serve_admin(settings.reconcile, "reconcile", {**_probes(settings), "settings": live.findings})
     with (
         announcing(lambda line: log.info("reconcile.waiting", why=line)),
-        _reconciler(settings, lambda *_: None, stop=stop) as reconciler,
+        _open_reconciler(settings, lambda *_: None, stop=stop) as reconciler,
     ):
         schedule = Schedule(settings, live.current, accounts, reconciler)
-        # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
-        work = threading.Thread(target=schedule.run, args=(stop,), name="watch", daemon=True)
-        work.start()
-        while work.is_alive() and not stop.wait(_LOOK_SECONDS):
+        # In a thread that a stop may cut off, which loses nothing: a vendor may have it wait for minutes.
+        worker = threading.Thread(target=schedule.run, args=(stop,), name="watch", daemon=True)
+        worker.start()
+        while worker.is_alive() and not stop.wait(_POLL_SECONDS):
             pass
-        work.join(_STOP_SECONDS)
-    if not stop.is_set():
-        raise typer.Exit(1)  # it died, and its traceback is in the log; `ingest up` starts it again
+        worker.join(_STOP_SECONDS)
+    if not stop.is_set():  # it died, and its traceback is in the log; `ingest up` starts it again
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _probes(settings: Settings) -> "dict[str, Probe]":
-    """What a comparison and its repairs need; each vendor's own trouble is in the metrics."""
+    """Return probes of what a comparison and its repairs need.
+
+    A vendor's own trouble is in the metrics instead.
+    """
     from ingest.log_probes import AppendProbe, probe_loaded
     from ingest.warehouse.reach import reach
 
@@ -182,62 +185,65 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
 
 
 @contextmanager
-def _reconciler(
-    settings: Settings, follow: "Follow", *, dry_run: bool = False, stop: threading.Event | None = None
+def _open_reconciler(
+    settings: Settings, on_progress: "Follow", *, dry_run: bool = False, stop: threading.Event | None = None
 ) -> "Iterator[Reconciler]":
     from ingest.warehouse.bookings import StoredBookings
     from receivers.reconcile.run import Reconciler
 
-    producer = None if dry_run else settings.build_log().producer()
-    try:
-        yield Reconciler(settings, StoredBookings(settings), producer, follow, stop or threading.Event())
-    finally:
-        if producer:
-            producer.close()
+    with nullcontext() if dry_run else closing(settings.build_log().producer()) as producer:
+        yield Reconciler(settings, StoredBookings(settings), producer, on_progress, stop or threading.Event())
 
 
 def _exit_code(report: "Report") -> int:
     if report.failure:
-        return 2 if isinstance(report.failure, VendorRefused | ConfigurationError) else UNAVAILABLE
+        is_refused = isinstance(report.failure, VendorRefused | ConfigurationError)
+        return ExitCode.REFUSED if is_refused else ExitCode.UNAVAILABLE
     if report.unrecorded:
-        return UNAVAILABLE
-    return 0 if report.settled else 1
+        return ExitCode.UNAVAILABLE
+    return ExitCode.OK if report.settled else ExitCode.FAILED
 
 
 @contextmanager
-def _shown(quiet: bool) -> "Iterator[Follow]":
-    """A live table on a terminal, a line per account now and then elsewhere."""
+def _show_progress(*, quiet: bool) -> "Iterator[Follow]":
+    """Show a live table on a terminal, a line for each account now and then elsewhere.
+
+    Yields what is to be called with an account's progress.
+    """
     console = Console(stderr=True, quiet=quiet)
-    latest: dict[str, tuple[Counts, str]] = {}
-    lock, line_at = threading.Lock(), time.monotonic()
+    progress: dict[str, tuple[Counts, str]] = {}
+    lock, next_line = threading.Lock(), time.monotonic()
 
-    def follow(account: str, counts: "Counts", reach: str) -> None:
-        nonlocal line_at
+    def show_live(account: str, counts: "Counts", reach: str) -> None:
         with lock:
-            latest[account] = (counts, reach)
-            if live:
-                live.update(_progress(latest))
-            elif time.monotonic() >= line_at:
-                line_at = time.monotonic() + _LINE_SECONDS
-                for name, (one, at) in latest.items():
-                    console.print(f"{name}: {one.seen} seen, {one.missed} missed, {at}", soft_wrap=True)
+            progress[account] = (counts, reach)
+            live.update(_progress_table(progress))
 
-    live = Live(console=console, transient=True) if console.is_terminal and not quiet else None
-    if not live:
-        yield follow
+    def print_lines(account: str, counts: "Counts", reach: str) -> None:
+        nonlocal next_line
+        with lock:
+            progress[account] = (counts, reach)
+            if time.monotonic() < next_line:
+                return
+            next_line = time.monotonic() + _LINE_SECONDS
+            for name, (latest, until) in progress.items():
+                console.print(f"{name}: {latest.seen} seen, {latest.missed} missed, {until}", soft_wrap=True)
+
+    if not console.is_terminal or quiet:
+        yield print_lines
         return
-    with live:
-        yield follow
+    with Live(console=console, transient=True) as live:
+        yield show_live
 
 
-def _progress(latest: "dict[str, tuple[Counts, str]]") -> Table:
+def _progress_table(progress: "Mapping[str, tuple[Counts, str]]") -> Table:
     table = new_table("account", "window", "seen", "missed", "repaired", title="reconciling")
-    for account, (counts, reach) in sorted(latest.items()):
+    for account, (counts, reach) in sorted(progress.items()):
         table.add_row(account, reach, *map(str, (counts.seen, counts.missed, counts.repaired)))
     return table
 
 
-def _tell(reports: "Sequence[Report]", dry_run: bool, as_json: bool) -> None:
+def _print_reports(reports: "Sequence[Report]", *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json(
             [
@@ -246,32 +252,30 @@ def _tell(reports: "Sequence[Report]", dry_run: bool, as_json: bool) -> None:
             ]
         )
         return
-    table = new_table("account", *_COLUMNS, "seconds", whole=["account"])
+    table = new_table("account", *_COLUMNS, "seconds", unfolded=["account"])
     for report in reports:
         row = report.columns()
-        table.add_row(
-            report.account, *(str(row[name]) for name in _COLUMNS), f"{row['duration_seconds']:.1f}"
-        )
+        counts = (str(row[name]) for name in _COLUMNS)
+        table.add_row(report.account, *counts, f"{row['duration_seconds']:.1f}")
     Console().print(table)
     for report in reports:
-        _remark(report, dry_run)
+        _print_remarks(report, dry_run=dry_run)
 
 
-def _remark(report: "Report", dry_run: bool) -> None:
-    """What is not in the table."""
-    row, named = report.columns(), f"{report.vendor}/{report.account}"
-    for name, meaning in _RARE.items():
+def _print_remarks(report: "Report", *, dry_run: bool) -> None:
+    """Print what the table does not say."""
+    row, source = report.columns(), f"{report.vendor}/{report.account}"
+    for name, meaning in _REMARKS.items():
         if row[name]:
             print_line(f"{report.account}: {counted(row[name], 'booking')} {meaning}")
     if report.unproven:
-        print_line(("not marked as gone", "red"), f" {named}: {report.unproven}")
+        print_line(("not marked as gone", "red"), f" {source}: {report.unproven}")
     if report.failure:
-        print_line(("failed", "red"), f" {named}: {report.failure}")
+        print_line(("failed", "red"), f" {source}: {report.failure}")
     elif missing := report.counts.missed - report.counts.repaired:
-        print_line(
-            f"{named}: {counted(missing, 'booking')} {'to repair' if dry_run else 'not repaired yet: run it again'}"
-        )
+        what = "to repair" if dry_run else "not repaired yet: run it again"
+        print_line(f"{source}: {counted(missing, 'booking')} {what}")
     if report.unrecorded:
         print_line(
-            ("not recorded yet", "red"), f" {named}: {report.unrecorded}; the next run tells what was found"
+            ("not recorded yet", "red"), f" {source}: {report.unrecorded}; the next run tells what was found"
         )

@@ -19,11 +19,6 @@ _DEFAULT_FOLDER = Path(".simulated")
 _LINE_SECONDS = 5.0
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(simulate)
-
-
 def simulate(
     vendors: Annotated[
         list[str] | None,

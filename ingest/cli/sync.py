@@ -1,29 +1,31 @@
-"""`sync`: the vendors' REST resources into tables of their own."""
+"""`sync`: load the vendors' REST resources into tables of their own."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
-from ingest.cli.output import Console, new_table, print_json, print_line, print_note
-from ingest.cli.plural import counted
-from ingest.cli.waits import showing_waits
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.options import AsJson, Config, complete_account, read_settings
+from ingest.cli.output import (
+    Console,
+    counted,
+    new_table,
+    print_json,
+    print_line,
+    print_note,
+    progress_bars,
+    show_waits,
+)
 from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from consumers.sync import Follow, Synced
 
-REFUSED = 2
-_NAMED = 5
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(sync)
+_LISTED = 5
 
 
 def sync(
@@ -46,120 +48,129 @@ def sync(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Load what the vendors' REST sides have, each resource into its own table: bookings, customers, event types and the rest.
+    """Load what the vendors' REST sides have: bookings, customers, event types and the rest.
 
-    Exit code 0: all loaded; 1: records were left out that have no key or that the warehouse refuses; 2: something was refused; 3: something could not be reached.
-    The other resources are still loaded.
+    Each resource gets its own table.
+
+
+    Exit code 0: all loaded; 1: records were left out that have no key or that the warehouse refuses; 2:
+    something was refused; 3: something could not be reached. The other resources are still loaded.
 
     Example:
         ingest sync sales event_types users_me
     """
-    settings = settings_of(config)
+    settings = read_settings(config)
     configure_logging("sync")
-    from consumers.sync import sync as run
+    from consumers.sync import sync as run_sync
 
-    done: list[Synced] = []
-    with showing_waits(), _told(quiet=as_json) as (follow, tell):
-        for one in run(settings, account, resources or [], follow, ids or []):
-            tell(one)
-            done.append(one)
+    results: list[Synced] = []
+    with show_waits(), _show_progress(quiet=as_json) as (on_rows, on_end):
+        for result in run_sync(settings, account, resources or [], on_rows, ids or []):
+            on_end(result)
+            results.append(result)
     if as_json:
-        print_json([_plain(one) for one in done])
+        print_json([_to_json(result) for result in results])
     else:
-        _show(done)
-    raise typer.Exit(_code(done))
+        _print_results(results)
+    raise typer.Exit(_exit_code(results))
 
 
-def _code(done: "Sequence[Synced]") -> int:
-    problems = [one.problem for one in done if one.problem]
+def _exit_code(results: "Sequence[Synced]") -> int:
+    problems = [result.problem for result in results if result.problem]
     if any(not problem.retryable for problem in problems):
-        return REFUSED
+        return ExitCode.REFUSED
     if problems:
-        return UNAVAILABLE
-    return int(any(one.keyless or one.refused for one in done))
+        return ExitCode.UNAVAILABLE
+    return ExitCode.FAILED if any(result.keyless or result.refused for result in results) else ExitCode.OK
 
 
 @contextmanager
-def _told(quiet: bool) -> "Iterator[tuple[Follow, Any]]":
-    """Progress on a terminal, else a line on standard error where each resource begins and ends."""
-    if quiet or not sys.stderr.isatty():
-        yield (lambda *_: None, lambda _: None) if quiet else (_began, _ended)
-        return
+def _show_progress(*, quiet: bool) -> "Iterator[tuple[Follow, Callable[[Synced], None]]]":
+    """Show progress on a terminal, else print a line to standard error where each resource begins and ends.
+
+    Yields what is to be called with the rows read so far, and with the result of each resource.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         TextColumn("{task.completed:.0f} rows"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        tasks: dict[str, Any] = {}
+    quiet_bars = quiet or not sys.stderr.isatty()
+    with progress_bars(*columns, quiet=quiet_bars, transient=False) as progress:
+        if quiet:
+            yield (lambda *_: None), (lambda _: None)
+            return
+        if progress is None:
+            yield _print_begin, _print_end
+            return
+        tasks: dict[str, TaskID] = {}
 
-        def follow(account: str, resource: str, rows: int) -> None:
+        def show_rows(account: str, resource: str, rows: int) -> None:
             name = f"{account} {resource}"
             if name not in tasks:
                 tasks[name] = progress.add_task(name, total=None)
             progress.update(tasks[name], completed=rows)
 
-        def tell(one: "Synced") -> None:
-            follow(one.account, one.resource or "", one.rows)
-            progress.update(tasks[f"{one.account} {one.resource or ''}"], total=one.rows)
+        def show_end(result: "Synced") -> None:
+            resource = result.resource or ""
+            show_rows(result.account, resource, result.rows)
+            progress.update(tasks[f"{result.account} {resource}"], total=result.rows)
 
-        yield follow, tell
+        yield show_rows, show_end
 
 
-def _began(account: str, resource: str, rows: int) -> None:
+def _print_begin(account: str, resource: str, rows: int) -> None:
     if not rows:
         print_note(f"{account} {resource}: reading")
 
 
-def _ended(one: "Synced") -> None:
-    how = f"failed: {one.problem}" if one.problem else f"{counted(one.rows, 'row')} in {one.seconds:.1f} s"
-    print_note(f"{_name(one)}: {how}")
+def _print_end(result: "Synced") -> None:
+    loaded = f"{counted(result.rows, 'row')} in {result.seconds:.1f} s"
+    print_note(f"{_name(result)}: {f'failed: {result.problem}' if result.problem else loaded}")
 
 
-def _name(one: "Synced") -> str:
-    return f"{one.account} {one.resource or 'all'}"
-
-
-def _left_out(one: "Synced") -> "Iterator[str]":
-    """A line for each kind of what was left out: how many, and which."""
-    if one.absent:
-        yield f"{_name(one)}: {len(one.absent)} left out, which the vendor no longer has (404 or 410): {_some(one.absent)}"
-    if one.keyless:
-        yield f"{_name(one)}: {len(one.keyless)} left out, which cannot be stored without a key: {_some(one.keyless)}"
-    if one.refused:
-        yield f"{_name(one)}: {len(one.refused)} left out, which the warehouse refuses: {_some(one.refused)}"
-
-
-def _some(names: "Sequence[str]") -> str:
-    """The first ones; `--json` has all."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _plain(one: "Synced") -> dict[str, Any]:
+def _to_json(result: "Synced") -> dict[str, Any]:
     return {
-        "account": one.account,
-        "vendor": one.vendor,
-        "resource": one.resource,
-        "table": one.table,
-        "rows": one.rows,
-        "seconds": round(one.seconds, 3),
-        "problem": str(one.problem) if one.problem else None,
-        "absent": list(one.absent),
-        "keyless": list(one.keyless),
-        "refused": list(one.refused),
+        "account": result.account,
+        "vendor": result.vendor,
+        "resource": result.resource,
+        "table": result.table,
+        "rows": result.rows,
+        "seconds": round(result.seconds, 3),
+        "problem": str(result.problem) if result.problem else None,
+        "absent": list(result.absent),
+        "keyless": list(result.keyless),
+        "refused": list(result.refused),
     }
 
 
-def _show(done: "Sequence[Synced]") -> None:
-    """Nothing of it is cut, however narrow the terminal is."""
+def _print_results(results: "Sequence[Synced]") -> None:
     table = new_table("account", "resource", "table", "rows", "seconds")
-    for one in done:
-        table.add_row(
-            one.account, one.resource or "all", one.table or "", str(one.rows), f"{one.seconds:.1f}"
-        )
+    for result in results:
+        resource, seconds = result.resource or "all", f"{result.seconds:.1f}"
+        table.add_row(result.account, resource, result.table or "", str(result.rows), seconds)
     Console().print(table)
-    for one in done:
-        for line in [f"{_name(one)}: {one.problem}"] if one.problem else _left_out(one):
-            print_line(line)
+    # Below the table, because nothing of these lines is cut, however narrow the terminal is.
+    for result in results:
+        lines = [str(result.problem)] if result.problem else _omissions(result)
+        for line in lines:
+            print_line(f"{_name(result)}: {line}")
+
+
+def _omissions(result: "Synced") -> "Iterator[str]":
+    """Describe each kind of record that was left out: how many there are, and which."""
+    reasons = {
+        "which the vendor no longer has (404 or 410)": result.absent,
+        "which cannot be stored without a key": result.keyless,
+        "which the warehouse refuses": result.refused,
+    }
+    for reason, names in reasons.items():
+        if names:
+            unlisted = len(names) - _LISTED
+            rest = f" and {unlisted} more" if unlisted > 0 else ""  # `--json` has them all
+            yield f"{len(names)} left out, {reason}: {', '.join(names[:_LISTED])}{rest}"
+
+
+def _name(result: "Synced") -> str:
+    return f"{result.account} {result.resource or 'all'}"

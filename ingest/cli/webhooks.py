@@ -10,9 +10,9 @@ import typer
 
 from ingest.cli import webhooks_trial
 from ingest.cli import webhooks_view as view
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, complete_account, settings_of
-from ingest.cli.output import confirm, print_line
-from ingest.cli.waits import showing_waits
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.options import AsJson, Config, complete_account, read_settings
+from ingest.cli.output import confirm, print_line, show_waits
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.telemetry import configure_logging
@@ -50,14 +50,8 @@ group = typer.Typer(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the group of commands."""
-    group.command("test")(webhooks_trial.trial)
-    app.add_typer(group, name="webhooks")
-
-
 @group.command()
-@showing_waits()
+@show_waits()
 def plan(
     accounts: Accounts = None,
     print_secrets: PrintSecrets = False,
@@ -77,13 +71,13 @@ def plan(
     plans = _make_plans(settings, accounts, show_secrets=print_secrets)
     view.print_plans(plans, as_json=as_json)
     if any(plan.failure for plan in plans):
-        raise typer.Exit(UNAVAILABLE)
+        raise typer.Exit(ExitCode.UNAVAILABLE)
     if any(plan.differs for plan in plans):
         raise typer.Exit(_DIFFERENT)
 
 
 @group.command()
-@showing_waits()
+@show_waits()
 def apply(
     accounts: Accounts = None,
     yes: Yes = False,
@@ -131,13 +125,13 @@ def apply(
             _ask_vendor(settings, plan, stores[plan.name])
     view.print_applied(changed)
     if any(plan.failure for plan in plans):
-        raise typer.Exit(UNAVAILABLE)
+        raise typer.Exit(ExitCode.UNAVAILABLE)
     if not are_filled or any(plan.differs for plan in plans):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @group.command("list")
-@showing_waits()
+@show_waits()
 def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = None) -> None:
     """List what the vendors have, ours and others'.
 
@@ -150,11 +144,11 @@ def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = N
     plans = [_make_plan(settings, account, show_secrets=False) for account in chosen]
     view.print_subscriptions(plans, as_json=as_json)
     if any(plan.failure for plan in plans):
-        raise typer.Exit(UNAVAILABLE)
+        raise typer.Exit(ExitCode.UNAVAILABLE)
 
 
 @group.command()
-@showing_waits()
+@show_waits()
 def remove(
     accounts: Annotated[list[str], typer.Argument(help="Accounts.", autocompletion=complete_account)],
     ids: Annotated[
@@ -182,7 +176,7 @@ def remove(
 
 
 @group.command()
-@showing_waits()
+@show_waits()
 def rotate(
     name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
     finish: Annotated[
@@ -220,11 +214,11 @@ def rotate(
         from receivers.subscriptions.rotation import Rotation
 
         Rotation(settings, account, store).begin_by_hand()
-        view.print_steps(settings, *_choose_accounts(settings_of(config), [name]))
+        view.print_steps(settings, *_choose_accounts(read_settings(config), [name]))
     done = f"a new secret is live, and the old one too; later: ingest webhooks rotate {name} --finish"
     print_line(f"{name}: {trouble or done}")
     if not (no_reconcile or _fill_gaps(settings, [account])) or trouble:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _rotate(settings: Settings, account: AnyAccount, store: "SecretStore") -> str:
@@ -254,7 +248,7 @@ def _finish_rotation(settings: Settings, account: AnyAccount, store: "SecretStor
 
 def _settings(config: str | None) -> Settings:
     configure_logging("webhooks")
-    return settings_of(config)
+    return read_settings(config)
 
 
 def _choose_accounts(settings: Settings, names: Sequence[str] | None) -> list[AnyAccount]:
@@ -379,3 +373,6 @@ def _fill_gap(settings: Settings, gap: "Gap") -> "Report":
     if report is None:
         raise AssertionError("nobody stops this reconciler")
     return report
+
+
+group.command("test")(webhooks_trial.trial)

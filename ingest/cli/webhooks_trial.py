@@ -6,21 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingest.cli.options import AsJson, Config, complete_account, settings_of
-from ingest.cli.output import print_json, print_line
-from ingest.cli.waits import showing_waits
+from ingest.cli.options import AsJson, Config, complete_account, read_settings
+from ingest.cli.output import print_json, print_line, show_waits
 from ingest.event import Event
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyAccount
 
 if TYPE_CHECKING:
-    from ingest.cli.doctor import Step
+    from ingest.cli.delivery_trace import Step
 
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until a consumer has loaded it.")]
 
 
-@showing_waits()
+@show_waits()
 def trial(
     name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
     wait: Wait = 60.0,
@@ -39,16 +38,16 @@ def trial(
         ingest webhooks test sales
         ingest webhooks test sales --json
     """
-    from ingest.cli.doctor import Doctor
+    from ingest.cli.delivery_trace import DeliveryTrace
     from ingest.vendors.trial import trial_delivery
 
-    settings = settings_of(config)
+    settings = read_settings(config)
     configure_logging("webhooks")
     (account,) = settings.choose_accounts([name])
-    doctor = Doctor(settings, account, trial_delivery(account), partial(_has_event, settings), wait)
-    steps = list(_shown(doctor.steps(), quiet=as_json))
+    trace = DeliveryTrace(settings, account, trial_delivery(account), partial(_has_event, settings), wait)
+    steps = list(_shown(trace.steps(), quiet=as_json))
     if as_json:
-        print_json(_report(account, doctor.event, steps))
+        print_json(_report(account, trace.event, steps))
     raise typer.Exit(_code(steps))
 
 

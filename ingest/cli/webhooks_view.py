@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ingest.cli.output import print_json, print_line, print_note, print_table, styled
-from ingest.cli.plural import counted
+from ingest.cli.output import counted, print_json, print_line, print_note, print_table, styled
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -10,12 +10,10 @@ import structlog
 
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, warning
-from ingest.vendors import AnyAccount
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
-Accounts = Mapping[tuple[str, str], AnyAccount]
 Stamp = tuple[str, int, int, int]
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
@@ -110,25 +108,6 @@ class Live(Generic[T]):
         took = time.thread_time() - began
         self._next_look = time.monotonic() + took * _LOOK_SHARE if took > _CHEAP_SECONDS else 0.0
         return stamps
-
-
-class LiveAccounts(Accounts):
-    """The accounts of a process that runs, as a mapping that changes when the files do."""
-
-    def __init__(
-        self, read: Callable[[], Accounts], paths: Sequence[Path], first: Accounts | None = None
-    ) -> None:
-        """As `Live`."""
-        self._live = Live(read, paths, first)
-
-    def __getitem__(self, name: tuple[str, str]) -> AnyAccount:
-        return self._live.current()[name]
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._live.current())
-
-    def __len__(self) -> int:
-        return len(self._live.current())
 
 
 def _stamps(path: Path) -> list[Stamp | None]:

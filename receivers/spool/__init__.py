@@ -1,4 +1,4 @@
-"""The second rung of the ladder: what Kafka does not acknowledge in time is fsynced beside the receiver, and handed on in order later."""
+"""The spool, which keeps on disk what Kafka does not acknowledge in time, and appends it to Kafka later."""
 
 import threading
 import time
@@ -13,12 +13,12 @@ import structlog
 from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Producer, Record
 from ingest.telemetry import SPOOL_OLDEST_SECONDS, SPOOL_RECORDS, SPOOLED
-from receivers.spool.file import SpoolFile
+from receivers.spool.file import SpoolFile, oldest_seconds
 
 log = structlog.get_logger()
 
-_LOOK_SECONDS = 0.1
-_TELL_SECONDS = 1.0
+_IDLE_SECONDS = 0.1
+_METRICS_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
 _CLOSE_SECONDS = 15.0
@@ -32,53 +32,62 @@ class _Append:
     future: "Future[None]" = field(default_factory=Future)
 
     def __post_init__(self) -> None:
-        self.future.set_running_or_notify_cancel()  # a caller that gives up waiting cannot cancel what may already be written
+        # A caller that gives up waiting cannot cancel what may already be written
+        self.future.set_running_or_notify_cancel()
 
 
 class SpoolingProducer:
-    """Appends to the log; what it does not acknowledge within `after` seconds, or fails, goes to the spool, with all that was handed over since.
+    """A producer that appends to the log, or to the spool what the log fails or does not acknowledge in time.
 
-    While anything is in the spool, all that comes goes there too: nothing overtakes an older record of its booking.
+    While anything is in the spool, everything goes there, so that nothing overtakes an older record of its
+    booking.
     """
 
-    def __init__(self, log_: Producer, spools: Sequence[SpoolFile], after: float) -> None:
-        """The first of `spools` is written to; the others are only emptied."""
-        self._log, self._spools, self._after = log_, spools, after
-        self._lock = threading.RLock()  # a future may be resolved in the thread that asked for it
-        self._unacknowledged: dict[_Append, None] = {}  # in the order they came
-        self._waiting = sum(spool.waiting() for spool in spools)
-        self._writing = 0  # appends to the spool that are not there yet
+    def __init__(self, producer: Producer, files: Sequence[SpoolFile], after: float) -> None:
+        """Take the log's producer and the files: the first is written to, the others are only drained.
+
+        `after` so many seconds an append goes to the spool, together with all later ones.
+        """
+        self._producer, self._files, self._after = producer, files, after
+        self._lock = threading.RLock()  # a future may be resolved by the thread that appends
+        self._unacknowledged: dict[_Append, None] = {}  # in the order in which they came
+        self._spooled = sum(file.record_count() for file in files)  # records
+        self._writing = 0  # appends to the spool that are not fsynced yet
         self._shrinking = False
         self._closing = threading.Event()
-        self._drainer = threading.Thread(target=self._run, name="spool", daemon=True)
+        self._drainer = threading.Thread(target=self._drain_until_closed, name="spool", daemon=True)
         self._drainer.start()
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
-        """Resolves when every record is durable, in the log or in the spool; fails with LogUnavailable when in neither."""
+        """Append records.
+
+        The future resolves when all are durable in the log or in the spool; it fails with LogUnavailable
+        otherwise.
+        """
         append = _Append(topic, records)
         with self._lock:
-            if self._waiting:
-                self._keep([append])
+            if self._spooled:
+                self._spool([append])
             else:
                 self._unacknowledged[append] = None
-                self._log.append(topic, records).add_done_callback(partial(self._answered, append))
+                self._producer.append(topic, records).add_done_callback(partial(self._on_log_answer, append))
         return append.future
 
     def close(self) -> None:
-        """What waits in the spool is handed on by whoever opens it next."""
+        """Close the log and the spool. Whoever opens the spool next drains it."""
         self._closing.set()
         self._drainer.join(_CLOSE_SECONDS)
-        self._log.close()
+        self._producer.close()
         with self._lock:
             self._fall_back()
-        for spool in self._spools:
-            spool.close()
+        for file in self._files:
+            file.close()
 
-    def _answered(self, append: _Append, answer: "Future[None]") -> None:
+    def _on_log_answer(self, append: _Append, answer: "Future[None]") -> None:
         error = answer.exception()
         with self._lock:
             if append not in self._unacknowledged:
-                return  # it is in the spool, and the log may get it twice
+                return  # it is in the spool already, and the log may get it twice
             if error is not None and not isinstance(error, LogRefused):
                 log.warning("spool.used", why=str(error))
                 self._fall_back()
@@ -87,79 +96,76 @@ class SpoolingProducer:
         _resolve(append.future, error)
 
     def _fall_back(self) -> None:
-        """All of them, so that what came later does not get there first. The lock is held."""
+        """Move all unacknowledged appends to the spool, so that none gets there after a later one.
+
+        The caller holds the lock.
+        """
         appends, self._unacknowledged = list(self._unacknowledged), {}
-        self._keep(appends)
+        self._spool(appends)
 
-    def _keep(self, appends: Iterable[_Append]) -> None:
-        """The lock is held."""
+    def _spool(self, appends: Iterable[_Append]) -> None:
+        """Append to the spool. The caller holds the lock."""
         for append in appends:
-            self._waiting += len(append.records)
+            self._spooled += len(append.records)
             self._writing += 1
-            self._spools[0].append(append.topic, append.records).add_done_callback(
-                partial(self._kept, append)
-            )
+            future = self._files[0].append(append.topic, append.records)
+            future.add_done_callback(partial(self._on_spool_answer, append))
 
-    def _kept(self, append: _Append, answer: "Future[None]") -> None:
+    def _on_spool_answer(self, append: _Append, answer: "Future[None]") -> None:
         error = answer.exception()
         with self._lock:
             self._writing -= 1
-            self._waiting -= len(append.records) if error else 0
+            self._spooled -= len(append.records) if error else 0
         if error is None:
             SPOOLED.inc(len(append.records))
         _resolve(append.future, error)
 
-    def _run(self) -> None:
+    def _drain_until_closed(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
-        told = 0.0
+        next_metrics = 0.0
         while not self._closing.is_set():
             try:
-                if time.monotonic() >= told:
-                    told = time.monotonic() + _TELL_SECONDS
-                    self._tell()
+                if time.monotonic() >= next_metrics:
+                    next_metrics = time.monotonic() + _METRICS_SECONDS
+                    self._set_metrics()
                 moved = self._drain()
                 pause = _FIRST_PAUSE_SECONDS
-            except Exception as error:  # noqa: BLE001 - whatever it is, this thread must live, or nothing would ever be handed on
+            except Exception as error:  # noqa: BLE001 - whatever it is, this thread must live, or nothing would ever leave the spool
                 why = str(error) if isinstance(error, LogUnavailable) else repr(error)
-                log.warning("spool.waiting", records=self._waiting, why=why, seconds=round(pause, 1))
+                log.warning("spool.waiting", records=self._spooled, why=why, seconds=round(pause, 1))
                 self._closing.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 continue
             if not moved:
-                self._closing.wait(_LOOK_SECONDS)
+                self._closing.wait(_IDLE_SECONDS)
 
     def _drain(self) -> int:
-        """How many records went on to the log. Raises LogUnavailable."""
-        self._give_up_overdue()
-        if not self._waiting:
-            self._shrinking = self._shrinking and any(spool.shrink() for spool in self._spools)
+        """Append some of the spool to the log. Returns how many records those were. Raises LogUnavailable."""
+        self._spool_overdue()
+        if not self._spooled:
+            self._shrinking = self._shrinking and any(file.shrink() for file in self._files)
             return 0
-        moved = next(filter(None, (spool.drain(self._log) for spool in reversed(self._spools))), 0)
+        moved = next(filter(None, (file.drain(self._producer) for file in reversed(self._files))), 0)
         with self._lock:
-            self._waiting -= moved
-            if not moved and not self._writing:  # somebody took the file away, and what was in it
-                self._waiting = sum(spool.waiting() for spool in self._spools)
-            if not self._waiting:
+            self._spooled -= moved
+            if not moved and not self._writing:  # somebody took the file away, with what was in it
+                self._spooled = sum(file.record_count() for file in self._files)
+            if not self._spooled:
                 log.info("spool.empty")
                 self._shrinking = True
         return moved
 
-    def _give_up_overdue(self) -> None:
+    def _spool_overdue(self) -> None:
         with self._lock:
             oldest = next(iter(self._unacknowledged), None)
             if oldest and oldest.begun < time.monotonic() - self._after:
                 log.warning("spool.used", why=f"the log did not acknowledge within {self._after:g} s")
                 self._fall_back()
 
-    def _tell(self) -> None:
-        SPOOL_RECORDS.set(self._waiting)
+    def _set_metrics(self) -> None:
+        SPOOL_RECORDS.set(self._spooled)
         with suppress(LogUnavailable):
-            oldest = (
-                [at for at in (spool.oldest() for spool in self._spools) if at is not None]
-                if self._waiting
-                else []
-            )
-            SPOOL_OLDEST_SECONDS.set(time.time() - min(oldest) if oldest else 0.0)
+            SPOOL_OLDEST_SECONDS.set(oldest_seconds(self._files) if self._spooled else 0.0)
 
 
 def _resolve(future: "Future[None]", error: BaseException | None) -> None:

@@ -1,18 +1,17 @@
-"""One worker's spool: an embedded log of its own, written and drained by this process alone."""
+"""A spool file of one worker: an embedded log that this process alone writes and drains."""
 
 import base64
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import orjson
 import structlog
 
-from ingest.errors import CommitFailed, LogHeld, LogRefused, LogUnavailable
+from ingest.errors import CommitFailed, LogRefused, LogUnavailable
 from ingest.locks import lock_orphan
 from ingest.log import Producer, Record, StoredRecord
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog, extent, group_lock
@@ -21,21 +20,25 @@ from ingest.private_file import replace_private
 log = structlog.get_logger()
 
 _GROUP = "drain"
-_MOST = 100  # receiver.workers is at most 64
-_SOME = 100  # at a time: of the largest bodies more would fill the memory
+_BATCH_RECORDS = 100  # more of the largest bodies would fill the memory
 _ACKNOWLEDGED_SECONDS = 5.0
 
 
 class SpoolFile:
-    """Raises LogUnavailable, from every call, when the file cannot be used; so it does while another process has it."""
+    """An open spool file.
+
+    Every call raises LogUnavailable when it cannot be used, for example while another process has it.
+    """
 
     def __init__(self, path: Path, topics: Sequence[str], limit: int) -> None:
-        """`limit` is in bytes."""
-        left = [entry.partition.topic for entry in backlog(path, _GROUP)]
+        """Open or make a file for at most `limit` bytes.
+
+        It also reads topics that an earlier process left in it.
+        """
+        earlier_topics = [entry.partition.topic for entry in backlog(path, _GROUP)]
+        all_topics = list(dict.fromkeys([*topics, *earlier_topics]))
         self.path = path
-        self._reader = SqliteConsumer(
-            path, _GROUP, list(dict.fromkeys([*topics, *left])), timedelta.max, patience=0
-        )
+        self._reader = SqliteConsumer(path, _GROUP, all_topics, timedelta.max, patience=0)
         try:
             self._writer = SqliteProducer(path, limit)
         except LogUnavailable:
@@ -44,27 +47,34 @@ class SpoolFile:
         self._refused: set[str] = set()
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
-        """Resolves when they are fsynced; fails with LogUnavailable, above all when the spool or the disk is full."""
+        """Append records.
+
+        The future resolves when they are fsynced, or fails with LogUnavailable, above all when the disk is
+        full.
+        """
         return self._writer.append(topic, records)
 
-    def waiting(self) -> int:
-        """Records in it."""
+    def record_count(self) -> int:
+        """Return how many records are in the file."""
         return sum(entry.lag for entry in self._reader.backlog())
 
-    def oldest(self) -> float | None:
-        """When the record that waits longest came, in Unix time."""
+    def oldest_at(self) -> float | None:
+        """Return when the oldest record came, in Unix time."""
         return extent(self.path)[0]
 
-    def drain(self, to: Producer) -> int:
-        """Hands on the oldest, and forgets them once they are durable there: how many."""
-        records = self._reader.poll(_SOME, 0)
+    def drain(self, producer: Producer) -> int:
+        """Append the oldest records to a log, and forget them once they are durable there.
+
+        Returns how many they were.
+        """
+        records = self._reader.poll(_BATCH_RECORDS, 0)
         if records:
             try:
-                self._hand_on(to, records)
+                self._append_all(producer, records)
                 self._reader.commit(records)
             except CommitFailed as error:
                 raise LogUnavailable(str(error)) from error
-            except BaseException:  # whatever it is, these were not handed on
+            except BaseException:  # whatever it is, these were not appended
                 self._reader.rewind()
                 raise
             self._reader.prune(math.inf)
@@ -72,47 +82,45 @@ class SpoolFile:
         return len(records)
 
     def shrink(self) -> bool:
-        """Once it is empty, to give the disk back, some at a time; whether there is more."""
+        """Return some of an empty file's space to the disk. Returns whether there is more to return."""
         return self._reader.shrink()
 
     def close(self) -> None:
-        """What waits in it waits on."""
+        """Close the file. What is in it stays there for whoever opens it next."""
         self._writer.close()
         self._reader.close()
 
-    def _hand_on(self, to: Producer, records: Sequence[StoredRecord]) -> None:
-        """A topic's together: of single ones, a log that comes back meanwhile would take a newer one and have failed the one before it."""
-        topics: dict[str, list[StoredRecord]] = {}
+    def _append_all(self, producer: Producer, records: Sequence[StoredRecord]) -> None:
+        # The records of a topic go together: one by one, a log that comes back meanwhile might take a record
+        # after it failed the one before.
+        by_topic: dict[str, list[StoredRecord]] = {}
         for stored in records:
             if stored.position not in self._refused:
-                topics.setdefault(stored.partition.topic, []).append(stored)
-        handed = [
-            (some, to.append(topic, [stored.record for stored in some])) for topic, some in topics.items()
+                by_topic.setdefault(stored.partition.topic, []).append(stored)
+        futures = [
+            (batch, producer.append(topic, [stored.record for stored in batch]))
+            for topic, batch in by_topic.items()
         ]
         deadline = time.monotonic() + _ACKNOWLEDGED_SECONDS
-        for some, future in handed:
+        for batch, future in futures:
             try:
                 future.result(max(0.0, deadline - time.monotonic()))
             except LogRefused as refusal:
-                self._find_refused(to, some, refusal)
+                if len(batch) == 1:
+                    self._set_aside(batch[0], refusal)
+                else:  # find the one that is refused
+                    for stored in batch:
+                        self._append_all(producer, [stored])
             except TimeoutError:
                 raise LogUnavailable("the log did not acknowledge") from None
 
-    def _find_refused(self, to: Producer, records: Sequence[StoredRecord], refusal: LogRefused) -> None:
-        if len(records) == 1:
-            self._set_aside(records[0], refusal)
-        else:
-            for stored in records:
-                self._hand_on(to, [stored])
-
     def _set_aside(self, stored: StoredRecord, refusal: LogRefused) -> None:
-        """It would hold up all others for ever. The log takes it neither as it is nor as a dead letter, so it is kept as a file."""
+        """Write a record that the log refuses to a file of its own: it would hold up all others for ever."""
         folder = self.path.parent / "refused"
-        file = (
-            folder / f"{time.time_ns()}-{self.path.stem}-{stored.offset}.json"
-        )  # two workers may set aside at once
+        # The name has the worker's file in it, because two workers may do this at once.
+        file = folder / f"{time.time_ns()}-{self.path.stem}-{stored.offset}.json"
         record = stored.record
-        told = {
+        document = {
             "topic": stored.partition.topic,
             "key": record.key,
             "headers": dict(record.headers),
@@ -120,7 +128,7 @@ class SpoolFile:
         }
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            replace_private(file, orjson.dumps(told))
+            replace_private(file, orjson.dumps(document))
         except OSError as error:
             raise LogUnavailable(f"{file} cannot be written: {error}") from error
         self._refused.add(stored.position)
@@ -128,47 +136,28 @@ class SpoolFile:
 
 
 def spool_files(folder: Path) -> list[Path]:
-    """All files of a spool, whoever has them; none where there is no folder."""
+    """Return all files of a spool, whichever process has them; none where there is no folder."""
     return sorted(folder.glob("spool-*.db"))
 
 
-def claim(folder: Path, topics: Sequence[str], limit: int) -> list[SpoolFile]:
-    """One for this process to write to, the first, and all in which processes that are gone left something. Empty where none can be used."""
-    existing = spool_files(folder)
-    fresh = (folder / f"spool-{number:03}.db" for number in range(_MOST))
-    own = next(
-        filter(None, (_open(path, topics, limit) for path in dict.fromkeys((*existing, *fresh)))), None
-    )
-    if own is None:
-        return []
-    left = (_open(path, topics, limit) for path in existing if path != own.path and _holds_some(path))
-    return [own, *filter(None, left)]
+def count_records(path: Path) -> int:
+    """Return how many records are in a file, whichever process has it. Raises LogUnavailable."""
+    return sum(entry.lag for entry in backlog(path, _GROUP))
 
 
-def _open(path: Path, topics: Sequence[str], limit: int) -> SpoolFile | None:
-    """None where another process has it, or nobody can."""
-    try:
-        return SpoolFile(path, topics, limit)
-    except LogHeld:
-        return None
-    except (LogUnavailable, OSError) as error:
-        log.error("spool.passed_over", file=str(path), why=str(error))  # noqa: TRY400 - where it was raised is of no use
-        return None
-
-
-def _holds_some(path: Path) -> bool:
-    with suppress(LogUnavailable):
-        return records_in(path) > 0
-    return False
-
-
-def waiting_topics(path: Path) -> list[str]:
-    """The topics of the records that wait in a file, whoever has it. Raises LogUnavailable."""
+def record_topics(path: Path) -> list[str]:
+    """Return the topics of the records in a file, whichever process has it. Raises LogUnavailable."""
     return [entry.partition.topic for entry in backlog(path, _GROUP) if entry.lag]
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process that runs has the file."""
+def oldest_seconds(files: Iterable[SpoolFile]) -> float:
+    """Return how long ago the oldest record in the files came, 0 without any. Raises LogUnavailable."""
+    moments = [moment for file in files if (moment := file.oldest_at()) is not None]
+    return time.time() - min(moments) if moments else 0.0
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a running process has the file."""
     try:
         with lock_orphan(group_lock(path, _GROUP)):
             return False
@@ -176,8 +165,3 @@ def is_held(path: Path) -> bool:
         return True
     except OSError:
         return False
-
-
-def records_in(path: Path) -> int:
-    """That wait in a file, whoever has it. Raises LogUnavailable."""
-    return sum(entry.lag for entry in backlog(path, _GROUP))

@@ -1,6 +1,7 @@
-"""The spool that the settings ask for, as a receiver opens it and as others see it."""
+"""The folder of a spool: its files, the producer over them, and whether they can take records."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,22 +10,25 @@ import structlog
 
 from ingest.disk import explain_unwritable
 from ingest.duration import describe_duration
-from ingest.errors import LogUnavailable
+from ingest.errors import LogHeld, LogUnavailable
 from ingest.finding import Finding, State, failure, ok, warning
 from ingest.log import Producer
 from ingest.log.sqlite import extent
 from ingest.settings import Settings
+from ingest.telemetry import SPOOL_OLDEST_SECONDS, SPOOL_RECORDS
 from ingest.undone import judge_undone
 from receivers.spool import SpoolingProducer
-from receivers.spool.file import claim, records_in, spool_files
+from receivers.spool.file import SpoolFile, count_records, oldest_seconds, spool_files
 from receivers.spool.owner import mark_spool, require_own_spool
 
 log = structlog.get_logger()
 
+_MAX_FILES = 100  # receiver.workers is at most 64
+
 
 @dataclass(frozen=True, slots=True)
 class SpoolState:
-    """A worker's file: records that wait, since when and for how long the oldest of them does, and the bytes they take."""
+    """The state of a worker's file: its records, when the oldest came and how long ago, and their bytes."""
 
     file: str
     records: int
@@ -33,10 +37,13 @@ class SpoolState:
     bytes: int
 
 
-def open_spooling(settings: Settings) -> Producer:
-    """Without a spool where the log is embedded: it is as near, and as durable. Raises LogUnavailable, only for that one.
+def open_producer(settings: Settings) -> Producer:
+    """Open the producer of a worker, with a spool where the log is Kafka.
 
-    Raises ConfigurationError where the spool is another receiver's. A spool that cannot be used is no reason to refuse what Kafka would take.
+    The embedded log is as near and as durable as a spool.
+
+    Raises LogUnavailable where an embedded log cannot be opened, and ConfigurationError where the spool is
+    another receiver's.
     """
     producer = settings.build_log().producer()
     if not settings.uses_spool:
@@ -44,8 +51,8 @@ def open_spooling(settings: Settings) -> Producer:
     receiver = settings.receiver
     require_own_spool(settings)
     mark_spool(settings)
-    spools = claim(Path(receiver.spool_dir), settings.topics(), receiver.spool_limit)
-    if not spools:
+    files = claim_files(Path(receiver.spool_dir), settings.topics(), receiver.spool_limit)
+    if not files:  # which is no reason to refuse what Kafka would take
         log.error(
             "spool.unusable",
             folder=receiver.spool_dir,
@@ -53,38 +60,122 @@ def open_spooling(settings: Settings) -> Producer:
         )
         return producer
     after = min(receiver.spool_after, receiver.append_timeout / 2)  # there must be time left to spool
-    return SpoolingProducer(producer, spools, after.total_seconds())
+    return SpoolingProducer(producer, files, after.total_seconds())
+
+
+def claim_files(folder: Path, topics: Sequence[str], limit: int) -> list[SpoolFile]:
+    """Open the files of a worker: the first is written to, the others hold what processes that ended left.
+
+    None where none can be used.
+    """
+    existing = spool_files(folder)
+    new = (folder / f"spool-{number:03}.db" for number in range(_MAX_FILES))
+    candidates = (_open_file(path, topics, limit) for path in dict.fromkeys((*existing, *new)))
+    own = next(filter(None, candidates), None)
+    if own is None:
+        return []
+    others = (_open_file(path, topics, limit) for path in existing if path != own.path and _has_records(path))
+    return [own, *filter(None, others)]
+
+
+def _open_file(path: Path, topics: Sequence[str], limit: int) -> SpoolFile | None:
+    """Open a file. Returns None where another process has it, or nobody can open it."""
+    try:
+        return SpoolFile(path, topics, limit)
+    except LogHeld:
+        return None
+    except (LogUnavailable, OSError) as error:
+        log.error("spool.passed_over", file=str(path), why=str(error))  # noqa: TRY400 - where it was raised is of no use
+        return None
+
+
+def _has_records(path: Path) -> bool:
+    try:
+        return count_records(path) > 0
+    except LogUnavailable:
+        return False
+
+
+def drain_leftovers(settings: Settings) -> None:
+    """Move what is left in the spool, from when the log was Kafka, into an embedded log.
+
+    This comes before any newer delivery, so that nothing overtakes an older record of its booking.
+
+    Raises ConfigurationError where the spool is another receiver's, and LogUnavailable where not everything
+    can be moved, above all while another receiver has one of the files. What was moved stays so.
+    """
+    folder = settings.receiver.spool_dir
+    try:
+        require_own_spool(settings)
+        if paths := [state.file for state in spool_states(settings) if state.records]:
+            log.info("spool.draining", folder=folder, files=len(paths), why="the log is no longer Kafka")
+            _drain(paths, settings)
+            log.info("spool.empty")
+    except LogUnavailable as error:
+        raise LogUnavailable(
+            f"records that were accepted while the log was Kafka wait in {folder}, are to be in "
+            "the log before any newer one, and cannot"
+            f" be handed on: {error}. Mend that, or move the file away to do without what it holds"
+        ) from error
+
+
+def _drain(paths: Sequence[str], settings: Settings) -> None:
+    topics, limit = settings.topics(), settings.receiver.spool_limit
+    with ExitStack() as stack:
+        files = [stack.enter_context(closing(SpoolFile(Path(path), topics, limit))) for path in paths]
+        producer = stack.enter_context(closing(settings.build_log().producer()))
+        _set_metrics(files)
+        for file in files:
+            while file.drain(producer):
+                _set_metrics(files)
+            while file.shrink():
+                pass
+
+
+def _set_metrics(files: Sequence[SpoolFile]) -> None:
+    SPOOL_RECORDS.set(sum(file.record_count() for file in files))
+    SPOOL_OLDEST_SECONDS.set(oldest_seconds(files))
+
+
+def spool_states(settings: Settings) -> list[SpoolState]:
+    """Return the state of every spool file on this machine, also with an embedded log.
+
+    Raises LogUnavailable.
+    """
+    return [_state(path) for path in spool_files(Path(settings.receiver.spool_dir))]
+
+
+def _state(path: Path) -> SpoolState:
+    oldest, size = extent(path)
+    since = datetime.fromtimestamp(oldest, UTC) if oldest else None
+    age = (datetime.now(UTC) - since).total_seconds() if since else 0.0
+    return SpoolState(str(path), count_records(path), since, round(age, 1), size)
 
 
 def check_spool(settings: Settings) -> list[Finding]:
-    """Whether the spool could be used, and what waits in it; nothing is left there."""
+    """Check whether the spool can be used, and what is in it. Leaves nothing behind."""
     folder = Path(settings.receiver.spool_dir)
     try:
-        waiting = sum(state.records for state in spool_states(settings))
+        records = sum(state.records for state in spool_states(settings))
         if settings.uses_spool:
-            _room(settings)
+            _require_space(settings)
     except LogUnavailable as error:
         return [failure("spool", error)]
     if settings.uses_spool:
-        return [ok("spool", f"{folder} can be written to, {waiting} records wait there")]
-    if waiting:
+        return [ok("spool", f"{folder} can be written to, {records} records wait there")]
+    if records:
         return [
             warning(
                 "spool",
-                f"{waiting} records wait in {folder} from when the log was Kafka",
+                f"{records} records wait in {folder} from when the log was Kafka",
                 "start a receiver: it moves them into the log",
             )
         ]
     return [Finding("spool", State.SKIPPED, "not used: only needed with Kafka")]
 
 
-def spool_states(settings: Settings) -> list[SpoolState]:
-    """All on this machine; with an embedded log, those from when it was Kafka. Raises LogUnavailable."""
-    return [_state(path) for path in spool_files(Path(settings.receiver.spool_dir))]
-
-
 def readiness(settings: Settings, probe: Callable[[], None]) -> list[Finding]:
-    """A receiver is ready while it can keep a delivery: in the log, or in a spool that has room, if it has one.
+    """Return whether a receiver can keep a delivery: in the log, or in a spool that has space left.
 
     `probe` raises LogUnavailable where the log takes no records.
     """
@@ -93,12 +184,33 @@ def readiness(settings: Settings, probe: Callable[[], None]) -> list[Finding]:
     except LogUnavailable as error:
         if not settings.uses_spool:
             return [failure("log", error)]
-        return [*_without_log(settings, error), *_undone(settings)]
-    return [ok("log", f"{settings.log} takes records"), *_without_spool(settings), *_undone(settings)]
+        return [*_readiness_without_log(settings, error), *_judge_age(settings)]
+    return [ok("log", f"{settings.log} takes records"), *_warn_of_no_spool(settings), *_judge_age(settings)]
 
 
-def _undone(settings: Settings) -> list[Finding]:
-    """How long the oldest record has waited in the spool."""
+def _readiness_without_log(settings: Settings, log_error: LogUnavailable) -> list[Finding]:
+    try:
+        _require_file_with_space(settings)
+    except LogUnavailable as error:
+        return [failure("log", log_error), failure("spool", error)]
+    return [
+        warning("log", str(log_error), "deliveries are kept in the spool meanwhile"),
+        ok("spool", f"{settings.receiver.spool_dir} takes records"),
+    ]
+
+
+def _warn_of_no_spool(settings: Settings) -> list[Finding]:
+    if not settings.uses_spool:
+        return []
+    try:
+        _require_file_with_space(settings)
+    except LogUnavailable as error:
+        return [warning("spool", f"deliveries will be answered 503 when Kafka is away: {error}")]
+    return []
+
+
+def _judge_age(settings: Settings) -> list[Finding]:
+    """Return a finding about how long the oldest record has waited in the spool, none where it is empty."""
     try:
         ages = [state.oldest_seconds for state in spool_states(settings) if state.records]
     except LogUnavailable as error:
@@ -107,58 +219,30 @@ def _undone(settings: Settings) -> list[Finding]:
         return []
     age = timedelta(seconds=max(ages))
     detail = f"records wait in the spool, the oldest for {describe_duration(age)}"
-    found = judge_undone(
-        "receiver", detail, age, settings.receiver.undone_limit, "see why Kafka does not take them"
-    )
-    return [found if found.failed else warning("undone", found.detail)]
+    limit = settings.receiver.undone_limit
+    finding = judge_undone("receiver", detail, age, limit, "see why Kafka does not take them")
+    return [finding if finding.failed else warning("undone", finding.detail)]
 
 
-def _without_spool(settings: Settings) -> list[Finding]:
-    """What a receiver of Kafka's lacks that has no spool to fall back on."""
-    if not settings.uses_spool:
-        return []
-    try:
-        _room_in_file(settings)
-    except LogUnavailable as error:
-        return [warning("spool", f"deliveries will be answered 503 when Kafka is away: {error}")]
-    return []
-
-
-def _without_log(settings: Settings, away: LogUnavailable) -> list[Finding]:
-    try:
-        _room_in_file(settings)
-    except LogUnavailable as error:
-        return [failure("log", away), failure("spool", error)]
-    return [
-        warning("log", str(away), "deliveries are kept in the spool meanwhile"),
-        ok("spool", f"{settings.receiver.spool_dir} takes records"),
-    ]
-
-
-def _room_in_file(settings: Settings) -> None:
-    """Of a receiver that runs, and so has made a file. Raises LogUnavailable when no more records fit into its spool."""
-    if not _room(settings):
+def _require_file_with_space(settings: Settings) -> None:
+    """Raise LogUnavailable when no record fits into the spool of a running receiver."""
+    if not _require_space(settings):
         folder = settings.receiver.spool_dir
         raise LogUnavailable(
-            f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why (spool.unusable)"
+            f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why "
+            "(spool.unusable)"
         )
 
 
-def _room(settings: Settings) -> list[SpoolState]:
-    """The spool's files. Raises LogUnavailable when no more records fit into it."""
+def _require_space(settings: Settings) -> list[SpoolState]:
+    """Return the states of the spool's files. Raises LogUnavailable when no record fits into it."""
     folder = Path(settings.receiver.spool_dir)
-    if trouble := explain_unwritable(folder):
-        raise LogUnavailable(f"receiver.spool_dir {folder}: {trouble}")
+    if reason := explain_unwritable(folder):
+        raise LogUnavailable(f"receiver.spool_dir {folder}: {reason}")
     states = spool_states(settings)
     if states and all(state.bytes >= settings.receiver.spool_limit for state in states):
         raise LogUnavailable(
-            f"the spool {folder} is full: receiver.spool_limit is {settings.receiver.spool_limit} bytes; start what reads the log"
+            f"the spool {folder} is full: receiver.spool_limit is {settings.receiver.spool_limit} "
+            "bytes; start what reads the log"
         )
     return states
-
-
-def _state(path: Path) -> SpoolState:
-    oldest, used = extent(path)
-    since = datetime.fromtimestamp(oldest, UTC) if oldest else None
-    age = (datetime.now(UTC) - since).total_seconds() if since else 0.0
-    return SpoolState(str(path), records_in(path), since, round(age, 1), used)

@@ -1,1 +1,1 @@
-"""The command line as a user meets it: in a process of its own, by its output and exit codes."""
+"""Tests of the command line in processes of its own, by output and exit codes."""

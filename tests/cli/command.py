@@ -1,4 +1,4 @@
-"""`python -m ingest` in a folder and an environment of one's own."""
+"""Runs `python -m ingest` in a folder and an environment of its own."""
 
 import json
 import os
@@ -26,7 +26,7 @@ _NOT_OURS = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command said, where, and its exit code."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -34,19 +34,19 @@ class Result:
 
     @property
     def json(self) -> Any:
-        """Standard output, all of it, as one JSON document."""
+        """Standard output as one JSON document."""
         return json.loads(self.out)
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The surroundings of every command: nothing of ours, no colour, wide lines."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
-    return {**own, "COLUMNS": "250", **extra}
+    """Return the environment of every command: no settings of ours, no colour, wide lines."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
+    return {**variables, "COLUMNS": "250", **extra}
 
 
 def ingest(folder: Path, *arguments: str, **environ: str) -> Result:
-    """Runs a command to its end."""
-    done = subprocess.run(
+    """Run a command to its end."""
+    completed = subprocess.run(
         [*COMMAND, *arguments],
         cwd=folder,
         env=environment(**environ),
@@ -57,11 +57,11 @@ def ingest(folder: Path, *arguments: str, **environ: str) -> Result:
         timeout=PATIENCE,
         check=False,
     )
-    return Result(done.returncode, done.stdout, done.stderr)
+    return Result(completed.returncode, completed.stdout, completed.stderr)
 
 
 def refused(result: Result, code: int = 2) -> str:
-    """The one thing that is said when a command will not: a message, no traceback, nothing on standard output."""
+    """Return the only message of a command that refuses: no traceback, nothing on standard output."""
     assert result.code == code, result
     assert result.out == ""
     assert result.err.startswith("error: ")

@@ -1,4 +1,4 @@
-"""What `check` says of what is not as it should be."""
+"""The findings of `check` where something is wrong."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.cli.check.run import Check, run_lanes
+from ingest.cli.check.run import Check, run_groups
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, ok
 from tests.cli.command import ingest
@@ -25,13 +25,20 @@ PORTS = [
 def test_credentials_that_only_sync_can_use_are_no_promise_of_reconciliation(tmp_path: Path) -> None:
     with simulated("appointedd", tmp_path) as side:
         side.dialect.api = "v2"  # type: ignore[attr-defined] # Appointedd's alone has two
-        given = {
+        extra = {
             "api_url": side.server.api_url("sales").replace("/v1", "/v2"),
             "webhook_secrets": "only-for-tests",
             "api": "v2",
         }
-        told = {"vendor": "appointedd", **given, **side.dialect.account.settings(), **side.dialect.settings()}
-        environ = {f"INGEST_ACCOUNTS__SALES__{name.upper()}": str(value) for name, value in told.items()}
+        account_settings = {
+            "vendor": "appointedd",
+            **extra,
+            **side.dialect.account.settings(),
+            **side.dialect.settings(),
+        }
+        environ = {
+            f"INGEST_ACCOUNTS__SALES__{name.upper()}": str(value) for name, value in account_settings.items()
+        }
         result = ingest(tmp_path, "check", INGEST_PUBLIC_URL="https://hooks.example.com", **environ)
         refused = ingest(
             tmp_path,
@@ -65,8 +72,8 @@ def test_credentials_that_only_sync_can_use_are_no_promise_of_reconciliation(tmp
 def test_a_destination_that_cannot_be_used_is_told_with_the_remedy(
     tmp_path: Path, destination: str, credentials: str, remedy: str
 ) -> None:
-    given = {"INGEST_WAREHOUSE__CREDENTIALS": credentials} if credentials else {}
-    result = ingest(tmp_path, "check", "--json", INGEST_WAREHOUSE__DESTINATION=destination, **given)
+    extra = {"INGEST_WAREHOUSE__CREDENTIALS": credentials} if credentials else {}
+    result = ingest(tmp_path, "check", "--json", INGEST_WAREHOUSE__DESTINATION=destination, **extra)
     [found] = [finding for finding in result.json["checks"] if finding["check"] == "warehouse"]
     assert not found["ok"]
     assert remedy in found["detail"]
@@ -91,31 +98,32 @@ def test_what_alone_cannot_be_reached_has_the_exit_code_for_that(tmp_path: Path)
     }
     result = ingest(tmp_path, "check", **environ)
     assert result.code == 3, result
-    [said] = [line for line in result.out.splitlines() if line.startswith("FAIL")]
-    assert said.startswith(
-        f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection (Connection refused)"
+    [output] = [line for line in result.out.splitlines() if line.startswith("FAIL")]
+    assert output.startswith(
+        f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection "
+        "(Connection refused)"
     )
-    assert said.endswith("is the broker running, and is its address in log right?")
+    assert output.endswith("is the broker running, and is its address in log right?")
     assert "warn webhooks sales: nothing has arrived yet" in result.out
     assert list(tmp_path.iterdir()) == [], "it only looked"
 
 
-def names(lanes: list[list[Check]], limit: float = 60.0) -> dict[str, str]:
+def names(groups: list[list[Check]], limit: float = 60.0) -> dict[str, str]:
     return {
         check.name: "; ".join(finding.sentence for finding in findings)
-        for check, findings in run_lanes(lanes, limit)
+        for check, findings in run_groups(groups, limit)
     }
 
 
-def test_a_check_that_hangs_is_named_and_holds_up_its_lane_alone() -> None:
+def test_a_check_that_hangs_is_named_and_holds_up_its_group_alone() -> None:
     go_on = threading.Event()
     hangs = Check("warehouse", lambda: [ok("warehouse", str(go_on.wait()))])
-    lanes = [
+    groups = [
         [hangs, Check("webhooks", lambda: [ok("webhooks", "fine")])],
         [Check("log", lambda: [ok("log", "fine")])],
     ]
     try:
-        assert names(lanes, 0.05) == {
+        assert names(groups, 0.05) == {
             "warehouse": "no answer within 0 s",
             "webhooks": "not checked, because warehouse takes too long",
             "log": "fine",

@@ -1,4 +1,4 @@
-"""What `check` says of the public URL, of the clock, and of ports, disks and folders; against real servers where there is something to reach."""
+"""The findings of `check` about the public URL, the clock, ports, disks and folders, with real servers."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ def answer(status: int, text: str = "", **headers: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize(
-    ("heard", "state", "told"),
+    ("heard", "state", "expected"),
     [
         (
             answer(301, location="https://www.example.com/healthz"),
@@ -57,24 +57,24 @@ def answer(status: int, text: str = "", **headers: str) -> httpx.Response:
     ],
 )
 def test_what_another_answer_of_the_public_url_means_is_told(
-    heard: httpx.Response, state: State, told: str
+    heard: httpx.Response, state: State, expected: str
 ) -> None:
-    found = judge_answer(settings(), heard)
-    assert found.state is state
-    assert told in found.sentence
+    finding = judge_answer(settings(), heard)
+    assert finding.state is state
+    assert expected in finding.sentence
 
 
 def test_a_proxy_that_does_not_reach_a_receiver_that_runs_is_a_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as running:
         port = running.getsockname()[1]
-        found = judge_answer(settings(receiver={"port": port}), answer(502))
-    assert found.failed
-    assert f"let the proxy hand on to 127.0.0.1:{port}" in found.remedy
+        finding = judge_answer(settings(receiver={"port": port}), answer(502))
+    assert finding.failed
+    assert f"let the proxy hand on to 127.0.0.1:{port}" in finding.remedy
 
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """For 127.0.0.2, signed by itself."""
+    """Return a self-signed certificate for 127.0.0.2."""
     pem = tmp_path / "both.pem"
     names = ["-subj", "/CN=127.0.0.2", "-addext", "subjectAltName=IP:127.0.0.2"]
     command = [
@@ -102,21 +102,23 @@ def test_a_certificate_that_nobody_trusts_is_a_failure(certificate: Path) -> Non
 import http.server, ssl, sys
 server = http.server.ThreadingHTTPServer(("127.0.0.2", {port}), http.server.BaseHTTPRequestHandler)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain({str(certificate)!r})
-server.socket = context.wrap_socket(server.socket, server_side=True); print("there", flush=True); server.serve_forever()
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print("there", flush=True)
+server.serve_forever()
 """
     with subprocess.Popen(
         [sys.executable, "-c", server], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        [found] = check_public_url(settings(public_url=f"https://127.0.0.2:{port}"))
+        [finding] = check_public_url(settings(public_url=f"https://127.0.0.2:{port}"))
         process.kill()
-    assert found.failed
-    assert "signed by itself, or by an authority that is not trusted here" in found.detail
+    assert finding.failed
+    assert "signed by itself, or by an authority that is not trusted here" in finding.detail
 
 
 @pytest.mark.parametrize(
-    ("url", "state", "told"),
+    ("url", "state", "expected"),
     [
         ("https://127.0.0.2:{port}", State.WARNING, "cannot be reached from here"),
         ("https://nowhere.invalid", State.WARNING, "the name nowhere.invalid cannot be resolved here"),
@@ -124,14 +126,14 @@ server.socket = context.wrap_socket(server.socket, server_side=True); print("the
         ("http://127.0.0.1:8080", State.WARNING, "fine for a try on one machine"),
     ],
 )
-def test_a_public_url_that_cannot_be_reached_says_why(url: str, state: State, told: str) -> None:
-    [found] = check_public_url(settings(public_url=url.format(port=free_port())))
-    assert found.state is state
-    assert told in found.sentence
+def test_a_public_url_that_cannot_be_reached_says_why(url: str, state: State, expected: str) -> None:
+    [finding] = check_public_url(settings(public_url=url.format(port=free_port())))
+    assert finding.state is state
+    assert expected in finding.sentence
 
 
 @pytest.mark.parametrize(
-    ("ahead", "state", "told"),
+    ("ahead", "state", "expected"),
     [
         (0.0, State.OK, "agrees with api.example.com"),
         (42.0, State.WARNING, "42 s ahead of that of api.example.com"),
@@ -140,10 +142,10 @@ def test_a_public_url_that_cannot_be_reached_says_why(url: str, state: State, to
         (4000.0, State.FAILED, "look old"),
     ],
 )
-def test_how_far_the_clock_is_off_is_told(ahead: float, state: State, told: str) -> None:
-    found = judge_clock("api.example.com", timedelta(seconds=ahead))
-    assert found.state is state
-    assert told in found.detail
+def test_how_far_the_clock_is_off_is_told(ahead: float, state: State, expected: str) -> None:
+    finding = judge_clock("api.example.com", timedelta(seconds=ahead))
+    assert finding.state is state
+    assert expected in finding.detail
 
 
 def test_the_clock_is_compared_with_a_vendors(tmp_path: Path) -> None:
@@ -154,8 +156,8 @@ def test_the_clock_is_compared_with_a_vendors(tmp_path: Path) -> None:
             "api_token": "for tests",
             "webhook_secrets": ["for tests"],
         }
-        [found] = check_clock(settings(accounts={"sales": account}))
-    assert found == Finding("clock", State.OK, "it agrees with 127.0.0.1")
+        [finding] = check_clock(settings(accounts={"sales": account}))
+    assert finding == Finding("clock", State.OK, "it agrees with 127.0.0.1")
     assert check_clock(settings())[0].state is State.SKIPPED
 
 
@@ -168,12 +170,12 @@ def test_another_programs_port_is_named_with_its_command() -> None:
         try:
             while port_owner.find_port_owner(port) is None:
                 assert other.poll() is None
-            [found] = local.check_listeners(settings(receiver={"port": port}))
+            [finding] = local.check_listeners(settings(receiver={"port": port}))
         finally:
             other.kill()
-    assert found.failed
-    assert f"receiver.port {port} is used by pid {other.pid} (" in found.detail
-    assert f"-m http.server -b 127.0.0.1 {port})" in found.detail
+    assert finding.failed
+    assert f"receiver.port {port} is used by pid {other.pid} (" in finding.detail
+    assert f"-m http.server -b 127.0.0.1 {port})" in finding.detail
 
 
 def test_a_host_that_is_not_this_machines_is_told() -> None:
@@ -182,7 +184,7 @@ def test_a_host_that_is_not_this_machines_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("free", "state", "told"),
+    ("free", "state", "expected"),
     [
         (50 << 30, State.OK, "50.0 GiB free"),
         (500 << 20, State.WARNING, "500 MiB free"),
@@ -190,12 +192,12 @@ def test_a_host_that_is_not_this_machines_is_told() -> None:
     ],
 )
 def test_a_disk_that_is_nearly_full_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, state: State, told: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, state: State, expected: str
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    [found] = local.check_disk(settings(log=f"sqlite:///{tmp_path}/log.db"))
-    assert found.state is state
-    assert told in found.sentence
+    [finding] = local.check_disk(settings(log=f"sqlite:///{tmp_path}/log.db"))
+    assert finding.state is state
+    assert expected in finding.sentence
 
 
 def test_a_folder_that_cannot_be_used_is_named_with_its_setting(tmp_path: Path) -> None:
@@ -208,15 +210,15 @@ def test_a_folder_that_cannot_be_used_is_named_with_its_setting(tmp_path: Path) 
 def test_what_a_run_as_root_left_behind_is_told_to_who_runs_it_now() -> None:
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        left = Path(folder) / "sales.json"
-        left.touch(mode=0o600)
+        leftover = Path(folder) / "sales.json"
+        leftover.touch(mode=0o600)
         assert find_unusable_file(Path(folder)) is None
         os.seteuid(_NOBODY)
         try:
-            found = find_unusable_file(Path(folder))
+            finding = find_unusable_file(Path(folder))
         finally:
             os.seteuid(0)
-    assert found == left
+    assert finding == leftover
 
 
 def test_sites_differ_by_what_makes_them_one() -> None:

@@ -1,4 +1,4 @@
-"""Settings from the file, the environment, or both; and what is wrong with them is said by name."""
+"""Settings from the file, the environment, or both; their mistakes are named."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ BY_ENVIRONMENT = {
 
 
 def warehouse(name: str) -> str:
-    """Settings that can be told from others."""
+    """Return settings that differ from others by their warehouse."""
     return f'[warehouse]\ncredentials = "{name}.duckdb"\n'
 
 
 def which(result: Result) -> str:
-    """Whose settings a command read: `status` names the warehouse it does not find."""
+    """Return which settings a command read: `status` names the warehouse that it does not find."""
     assert result.code == 1, result  # nothing runs, which `status` reports
     error: str = result.json["warehouse"]["nothing"]
     return Path(error.rsplit(maxsplit=1)[-1]).stem
@@ -28,7 +28,7 @@ def which(result: Result) -> str:
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
-    """A folder with two settings files, one of them under the usual name."""
+    """Return a folder with two settings files, one of them under the usual name."""
     (tmp_path / "ingest.toml").write_text(warehouse("usual"))
     (tmp_path / "other.toml").write_text(warehouse("other"))
     return tmp_path
@@ -77,7 +77,7 @@ def test_a_file_that_is_not_there_is_refused_with_the_remedy(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("file", "environ", "named"),
+    ("file", "environ", "culprit"),
     [
         (
             SALES + 'tolerence = "5m"\n',
@@ -92,10 +92,10 @@ def test_a_file_that_is_not_there_is_refused_with_the_remedy(tmp_path: Path) -> 
     ],
 )
 def test_an_unknown_setting_is_refused_with_what_was_probably_meant(
-    tmp_path: Path, file: str, environ: dict[str, str], named: str
+    tmp_path: Path, file: str, environ: dict[str, str], culprit: str
 ) -> None:
     (tmp_path / "ingest.toml").write_text(file)
-    assert refused(ingest(tmp_path, "status", **environ)) == named
+    assert refused(ingest(tmp_path, "status", **environ)) == culprit
 
 
 @pytest.mark.parametrize("command", ["up", "receive"])

@@ -1,4 +1,4 @@
-"""Where commands look for settings and data: beside the settings file, wherever they are started, and reading makes nothing."""
+"""Where commands look for settings and data: beside the settings file. Reading makes no files."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from ingest.cli.commands import app
 from ingest.errors import ConfigurationError
 from tests.cli.command import PATIENCE, environment, ingest, refused
-from tests.cli.trees import tree
+from tests.cli.folder_tree import tree
 from tests.subscriptions.installation import Installation, opened
 
 # Commands that only read, with the exit codes they may have in a product that has not run yet.
@@ -43,7 +43,9 @@ NEEDS_SETTINGS = [
 SALES = '[accounts.sales]\nvendor = "calendly"\n'
 BOOKINGS = """
 create schema ingest;
-create table ingest.bookings (vendor text, account text, booking_id text, updated_at timestamptz, loaded_at timestamptz);
+create table ingest.bookings (
+  vendor text, account text, booking_id text, updated_at timestamptz, loaded_at timestamptz
+);
 insert into ingest.bookings (vendor, account, booking_id) values ('calendly', 'sales', 'one');
 """
 _ROOT = Path(__file__).parents[2]
@@ -51,7 +53,7 @@ _ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def product(tmp_path: Path) -> Iterator[Installation]:
-    """Settings with an account that can be read by REST; nothing has run."""
+    """Return a folder with settings of an account that REST can read, in which nothing has run."""
     with opened(tmp_path / "product", "oncehub") as installation:
         yield installation
 
@@ -61,9 +63,9 @@ def arguments(command: str) -> list[str]:
 
 
 def run_all(folder: Path, commands: list[str]) -> list[dict[str, Any]]:
-    """Each command's exit code, and the folder after it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.cli.reading_commands"],
+    """Return each command's exit code, and the folder after it."""
+    completed = subprocess.run(
+        [sys.executable, "-m", "tests.cli.run_commands"],
         cwd=folder,
         env=environment(PYTHONPATH=str(_ROOT)),
         input=json.dumps([arguments(command) for command in commands]),
@@ -72,25 +74,25 @@ def run_all(folder: Path, commands: list[str]) -> list[dict[str, Any]]:
         timeout=PATIENCE * 2,
         check=True,
     )
-    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    answers: list[dict[str, Any]] = json.loads(completed.stdout)
     return answers
 
 
 def make_warehouse(folder: Path) -> None:
-    """With one booking, as if it had been copied there: without locks."""
+    """Make a warehouse with one booking, as if it had been copied: without locks."""
     folder.mkdir(parents=True)
     with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
         connection.execute(BOOKINGS)
 
 
-def test_reading_commands_make_no_file_where_nothing_has_run(product: Installation) -> None:
+def test_run_commands_make_no_file_where_nothing_has_run(product: Installation) -> None:
     before = tree(product.folder)
     for command, answer in zip(READING, run_all(product.folder, list(READING)), strict=True):
         assert answer["tree"] == before, command
         assert answer["code"] in READING[command], command
 
 
-def test_reading_commands_make_no_file_beside_a_warehouse_that_was_copied_here(tmp_path: Path) -> None:
+def test_run_commands_make_no_file_beside_a_warehouse_that_was_copied_here(tmp_path: Path) -> None:
     (tmp_path / "ingest.toml").write_text(SALES)
     make_warehouse(tmp_path / "data")
     before = tree(tmp_path)
@@ -108,8 +110,8 @@ def test_without_settings_a_command_says_where_it_looked_and_makes_nothing(
     monkeypatch.delenv("INGEST_CONFIG", raising=False)
     error = CliRunner().invoke(app, arguments(command)).exception
     assert isinstance(error, ConfigurationError)
-    for named in (f"no file {tmp_path}/ingest.toml", "--config", "INGEST_CONFIG", "`ingest init`"):
-        assert named in str(error)
+    for part in (f"no file {tmp_path}/ingest.toml", "--config", "INGEST_CONFIG", "`ingest init`"):
+        assert part in str(error)
     assert tree(tmp_path) == {}
 
 

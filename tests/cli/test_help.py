@@ -1,4 +1,4 @@
-"""Whoever asks for help gets it, with an example to start from."""
+"""The help of every command, with an example to start from."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from tests.cli.command import Result, ingest
 
 
 def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
-    """Every command there is, also those of groups within groups."""
+    """Yield every command, also those of groups within groups."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, *path, name)
@@ -27,12 +27,12 @@ COMMANDS = sorted(commands(get_command(app)))
 
 @pytest.fixture(scope="module")
 def helped(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Result]:
-    """Asked side by side: most of the time goes into starting."""
+    """Return the help of every command; they run side by side, because starting takes most of the time."""
     folder = tmp_path_factory.mktemp("nothing-here")
     with ThreadPoolExecutor(4) as threads:
-        asked = {command: threads.submit(ingest, folder, *command, "--help") for command in [(), *COMMANDS]}
+        futures = {command: threads.submit(ingest, folder, *command, "--help") for command in [(), *COMMANDS]}
     assert list(folder.iterdir()) == [], "asking for help leaves nothing behind"
-    return {command: future.result() for command, future in asked.items()}
+    return {command: future.result() for command, future in futures.items()}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

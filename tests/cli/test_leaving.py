@@ -1,4 +1,4 @@
-"""However a command ends, it ends then: nothing that still waits holds it, and nobody is shown a traceback for Ctrl-C."""
+"""How commands end: at once, whatever still waits, and without a traceback after Ctrl-C."""
 
 import os
 import signal
@@ -64,7 +64,7 @@ main()
 )
 def test_a_thread_that_waits_holds_no_command(end: str, code: int, last: str, tmp_path: Path) -> None:
     program = [sys.executable, "-c", WAITING.format(end=end)]
-    done = subprocess.run(
+    completed = subprocess.run(
         program,
         cwd=tmp_path,
         env=surroundings(),
@@ -73,7 +73,11 @@ def test_a_thread_that_waits_holds_no_command(end: str, code: int, last: str, tm
         timeout=PATIENCE,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr.strip().rpartition("\n")[2]) == (code, "told", last)
+    assert (completed.returncode, completed.stdout, completed.stderr.strip().rpartition("\n")[2]) == (
+        code,
+        "told",
+        last,
+    )
 
 
 def test_an_interrupt_while_the_commands_are_imported_shows_no_traceback(tmp_path: Path) -> None:
@@ -85,8 +89,14 @@ def test_an_interrupt_while_the_commands_are_imported_shows_no_traceback(tmp_pat
     [
         "import time; print('busy', flush=True); time.sleep(300)",
         # a library that waits in its own code, and never comes back to Python to look for a signal
-        "import ctypes; print('busy', flush=True); ctypes.PyDLL(None).sleep(300); ctypes.CDLL(None).sleep(300)",
-        "import duckdb; print('busy', flush=True); duckdb.execute('select count(*) from range(100000000) a, range(100000000) b where a.range + b.range = 7').fetchall()",
+        (
+            "import ctypes; print('busy', flush=True); ctypes.PyDLL(None).sleep(300); "
+            "ctypes.CDLL(None).sleep(300)"
+        ),
+        (
+            "import duckdb; print('busy', flush=True); duckdb.execute('select count(*) from "
+            "range(100000000) a, range(100000000) b where a.range + b.range = 7').fetchall()"
+        ),
     ],
     ids=["sleeping", "in a library", "in a query"],
 )
@@ -97,7 +107,7 @@ def test_an_interrupt_ends_a_command_wherever_it_is(body: str, tmp_path: Path) -
 def test_what_cannot_be_written_is_one_line_and_a_failure(tmp_path: Path) -> None:
     for arguments in (["--version"], ["query", "--help"]):
         with Path("/dev/full").open("w") as full:
-            done = subprocess.run(
+            completed = subprocess.run(
                 [*COMMAND, *arguments],
                 cwd=tmp_path,
                 env=surroundings(),
@@ -107,9 +117,9 @@ def test_what_cannot_be_written_is_one_line_and_a_failure(tmp_path: Path) -> Non
                 timeout=PATIENCE,
                 check=False,
             )
-        assert done.returncode == 1
-        assert done.stderr.count("\n") == 1, done.stderr
-        assert "No space left on device" in done.stderr
+        assert completed.returncode == 1
+        assert completed.stderr.count("\n") == 1, completed.stderr
+        assert "No space left on device" in completed.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["query", "--help"], ["init", "--schema"], ["--version"]])
@@ -117,7 +127,7 @@ def test_help_and_the_like_end_quietly_when_nobody_reads_them(arguments: list[st
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             [*COMMAND, *arguments],
             cwd=tmp_path,
             env=surroundings(),
@@ -128,11 +138,11 @@ def test_help_and_the_like_end_quietly_when_nobody_reads_them(arguments: list[st
         )
     finally:
         os.close(writer)
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert (completed.returncode, completed.stderr) == (141, b"")
 
 
 def interrupted(program: str, word: str, folder: Path) -> tuple[int, str]:
-    """Exit code and standard error of a program that is interrupted once it has said the word."""
+    """Return exit code and standard error of a program that is interrupted once it has printed the word."""
     command = [sys.executable, "-c", program]
     with subprocess.Popen(
         command, cwd=folder, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -148,5 +158,5 @@ def interrupted(program: str, word: str, folder: Path) -> tuple[int, str]:
 
 
 def surroundings() -> dict[str, str]:
-    """With the project to import."""
+    """Return an environment in which the project can be imported."""
     return environment(PYTHONPATH=str(Path(__file__).parents[2]))

@@ -1,4 +1,4 @@
-"""Printing: what a stranger wrote never drives a terminal, and scripts get every value exactly."""
+"""Printing: strangers' text never drives a terminal, and scripts get every value exactly."""
 
 import ast
 import csv
@@ -19,22 +19,27 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.cli.formats import json_value, text_value
 from ingest.cli.output import json_text, print_bytes
-from ingest.cli.values import json_value, text_value
 from ingest.errors import IngestError
 from ingest.telemetry import configure_logging
 from ingest.visible import visible
 from tests.cli.command import COMMAND, PATIENCE, environment, ingest, refused
 
 ROOT = Path(__file__).parents[2]
-# A title, a screen, a colour, a cursor and a bell; C1's own; right-to-left; zero width; a tag; line separators; half a character's.
-EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[31mAnn\x1b[0m\x9b2J\x85\u202eevil\u200b\u2066\ufeff\U000e0041\u2028\r\x7f[red]x[/red] :smile:"
+# A title, a screen, a colour, a cursor and a bell; C1's own; right-to-left; zero width; a tag; line
+# separators; half a character's.
+EVIL = (
+    "\x1b]0;owned\x07\x1b[2J\x1b[31mAnn\x1b[0m\x9b2J\x85"
+    "\u202eevil\u200b\u2066\ufeff\U000e0041\u2028\r\x7f[red]x[/red] "
+    ":smile:"
+)
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]), max_size=20)
 
 
 def raw_controls(text: str) -> set[str]:
-    """Of an output without style, what would reach a terminal and act there."""
-    return {one for one in text if one != "\n" and visible(one) != one}
+    """Return what of an unstyled output would act on a terminal."""
+    return {character for character in text if character != "\n" and visible(character) != character}
 
 
 @given(ANY_TEXT)
@@ -60,18 +65,21 @@ def test_json_is_exact_and_safe_to_look_at(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in whose warehouse a stranger could write as much as vendors let him, and more."""
+    """Return a folder with a warehouse in which a stranger could write what vendors let them, and more."""
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "ingest.toml").touch()
     (folder / "data").mkdir()
     with duckdb.connect(str(folder / "data" / "warehouse.duckdb")) as connection:
         connection.execute(
             "create schema ingest; use ingest;"
-            "create table bookings (vendor text, account text, booking_id text, customer_name text, price decimal(38, 9), status text,"
+            "create table bookings (vendor text, account text, booking_id text, customer_name "
+            "text, price decimal(38, 9), status text,"
             " starts_at timestamptz, updated_at timestamptz, loaded_at timestamptz, last_via text);"
-            "create table booking_events (id text, source text, type text, vendor text, account text, received_at timestamptz, signed_by text,"
+            "create table booking_events (id text, source text, type text, vendor text, account "
+            "text, received_at timestamptz, signed_by text,"
             " data json);"
-            "create table dead_letters (id text, source text, reason text, detail text, happened_at timestamptz, position text, query text,"
+            "create table dead_letters (id text, source text, reason text, detail text, "
+            "happened_at timestamptz, position text, query text,"
             " headers text, data text, loaded_at timestamptz, signed_by text, data_base64 text);"
         )
         connection.execute(
@@ -82,7 +90,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         headers = json.dumps({EVIL: EVIL})
         connection.execute(
-            "insert into dead_letters select 'd1', '/calendly/' || $1, $1, $1, now(), $1, $1, $2, $1, now(), '1', null",
+            "insert into dead_letters select 'd1', '/calendly/' || $1, $1, $1, now(), $1, $1, $2, "
+            "$1, now(), '1', null",
             [EVIL, headers],
         )
     return folder
@@ -143,7 +152,7 @@ crash()
 
 
 def test_tracebacks_of_threads_and_of_a_whole_process_are_visible_text() -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", CRASH, EVIL],
         cwd=ROOT,
         capture_output=True,
@@ -151,17 +160,22 @@ def test_tracebacks_of_threads_and_of_a_whole_process_are_visible_text() -> None
         check=False,
         timeout=PATIENCE,
     )
-    assert done.returncode == 1
-    assert done.stderr.count("RuntimeError: \\x1b]0;owned") == 2
-    assert raw_controls(done.stderr) == set()
+    assert completed.returncode == 1
+    assert completed.stderr.count("RuntimeError: \\x1b]0;owned") == 2
+    assert raw_controls(completed.stderr) == set()
 
 
 def on_terminal(folder: Path, *arguments: str, **environ: str) -> str:
-    """All that reaches a terminal, which standard output and standard error are; without colours, as NO_COLOR and a plain TERM ask."""
+    """Return all that reaches a terminal from a command, without colours."""
     master, slave = pty.openpty()
-    own = environment(NO_COLOR="1", TERM="dumb", INGEST_ACCOUNTS__SALES__VENDOR="calendly", **environ)
+    variables = environment(NO_COLOR="1", TERM="dumb", INGEST_ACCOUNTS__SALES__VENDOR="calendly", **environ)
     with subprocess.Popen(
-        [*COMMAND, *arguments], cwd=folder, env=own, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=slave,
+        stderr=slave,
     ) as process:
         os.close(slave)
         chunks = []
@@ -180,11 +194,12 @@ def _read(terminal: int) -> bytes:
 
 
 def test_csv_in_a_pipe_is_exact(hostile: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "query", "--csv", "select customer_name, price from bookings"], cwd=hostile, env=environment(PYTHONIOENCODING="ascii"),
+    completed = subprocess.run(
+        [*COMMAND, "query", "--csv", "select customer_name, price from bookings"], cwd=hostile,
+        env=environment(PYTHONIOENCODING="ascii"),
         stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=PATIENCE,
     )  # fmt: skip
-    assert list(csv.reader(io.StringIO(done.stdout.decode(), newline=""))) == [
+    assert list(csv.reader(io.StringIO(completed.stdout.decode(), newline=""))) == [
         ["customer_name", "price"],
         [EVIL, "12.50"],
     ]
@@ -197,7 +212,7 @@ def test_json_on_an_ascii_stream_is_exact(hostile: Path) -> None:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is one."""
+    """A stream that says it is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -217,23 +232,51 @@ def test_a_reader_that_leaves_ends_a_query_quietly(hostile: Path, form: list[str
     os.close(reading)
     sql = "select range, repeat('x', 100) as text from range(20000)"
     with os.fdopen(writing, "wb") as stdout:
-        done = subprocess.run([*COMMAND, "query", *form, sql], cwd=hostile, env=environment(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=PATIENCE)  # fmt: skip
-    assert (done.returncode, done.stderr) == (141, b"")
+        completed = subprocess.run(
+            [*COMMAND, "query", *form, sql],
+            cwd=hostile,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=PATIENCE,
+        )
+    assert (completed.returncode, completed.stderr) == (141, b"")
 
 
 def test_a_reader_that_leaves_ends_the_printing_of_the_schema_quietly(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as stdout:
-        done = subprocess.run([*COMMAND, "init", "--schema"], cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=PATIENCE)  # fmt: skip
-    assert (done.returncode, done.stderr) == (141, b"")
+        completed = subprocess.run(
+            [*COMMAND, "init", "--schema"],
+            cwd=tmp_path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=PATIENCE,
+        )
+    assert (completed.returncode, completed.stderr) == (141, b"")
 
 
 def test_a_full_disk_is_one_line(hostile: Path) -> None:
     with Path("/dev/full").open("wb") as stdout:
-        done = subprocess.run([*COMMAND, "query", "--csv", "select 1"], cwd=hostile, env=environment(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr == "error: standard output cannot be written: No space left on device\n"
+        completed = subprocess.run(
+            [*COMMAND, "query", "--csv", "select 1"],
+            cwd=hostile,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    assert completed.returncode == 1
+    assert completed.stderr == "error: standard output cannot be written: No space left on device\n"
 
 
 def test_logs_on_a_terminal_are_visible_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,25 +306,25 @@ MAY = {"ingest/cli/output.py", "ingest/cli/__init__.py", "ingest/streams.py", "i
 
 
 def prints(tree: ast.AST) -> list[str]:
-    """Where a module prints by itself."""
-    found = []
+    """Return the lines in which a module prints by itself."""
+    offenders = []
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Name(id=name)) if name in PRINTS:
-                found.append(f"{node.lineno}: {name}()")
+                offenders.append(f"{node.lineno}: {name}()")
             case ast.Attribute(value=ast.Name(id="sys"), attr=name) if name in WRITES and not _asks_terminal(
                 tree, node
             ):
-                found.append(f"{node.lineno}: sys.{name}")
+                offenders.append(f"{node.lineno}: sys.{name}")
             case ast.Attribute(
                 value=ast.Name(id="typer" | "click"), attr="echo" | "secho" | "confirm" | "prompt" as name
             ):
-                found.append(f"{node.lineno}: {name}")
+                offenders.append(f"{node.lineno}: {name}")
             case ast.ImportFrom(module=module) if module in LIBRARIES and not {
                 alias.name for alias in node.names
             } <= {"RenderableType"}:
-                found.append(f"{node.lineno}: {module}")
-    return found
+                offenders.append(f"{node.lineno}: {module}")
+    return offenders
 
 
 def _asks_terminal(tree: ast.AST, stream: ast.Attribute) -> bool:
@@ -293,12 +336,12 @@ def _asks_terminal(tree: ast.AST, stream: ast.Attribute) -> bool:
 
 def test_no_other_module_prints_by_itself() -> None:
     modules = [path for part in ("ingest", "receivers", "consumers") for path in (ROOT / part).rglob("*.py")]
-    found = {
+    offenders = {
         name: prints(ast.parse(path.read_text()))
         for path in modules
         if (name := str(path.relative_to(ROOT))) not in MAY
     }
-    assert {name: lines for name, lines in found.items() if lines} == {}
+    assert {name: lines for name, lines in offenders.items() if lines} == {}
     assert len(modules) > 50
 
 
@@ -328,16 +371,23 @@ def test_decimals_are_written_as_people_write_money_and_exact_in_json(
 
 
 ODD_SQL = (
-    "select 1 as id, 2 as id, 'nan'::double as nan, '-inf'::double as inf, interval '1 month' as month, '\\xAA'::blob as bytes,"
-    " [1.50::decimal(9, 2)] as list, {'a': timestamptz '2026-05-09 10:00+02', 'b': null} as struct, map {1: 'x'} as pairs,"
-    " time '24:00' as midnight, '12:00:00+02'::timetz as zoned, '6d0c9a2e-0000-4000-8000-000000000001'::uuid as uuid,"
-    " 'a'::enum ('a', 'b') as word, 170141183460469231731687303715884105727::hugeint as huge, date '10000-01-01' as far, true as yes,"
+    "select 1 as id, 2 as id, 'nan'::double as nan, '-inf'::double as inf, interval '1 month' as "
+    "month, '\\xAA'::blob as bytes,"
+    " [1.50::decimal(9, 2)] as list, {'a': timestamptz '2026-05-09 10:00+02', 'b': null} as "
+    "struct, map {1: 'x'} as pairs,"
+    " time '24:00' as midnight, '12:00:00+02'::timetz as zoned, "
+    "'6d0c9a2e-0000-4000-8000-000000000001'::uuid as uuid,"
+    " 'a'::enum ('a', 'b') as word, 170141183460469231731687303715884105727::hugeint as huge, "
+    "date '10000-01-01' as far, true as yes,"
     ' \'{"n": 1e400, "d": 0.10}\'::json as document'
 )
 ODD: dict[str, Any] = {
-    "id": 1, "id_2": 2, "nan": None, "inf": None, "month": "30 days, 0:00:00", "bytes": "\\xaa", "list": [1.5],
-    "struct": {"a": "2026-05-09T08:00:00Z", "b": None}, "pairs": {"1": "x"}, "midnight": "24:00:00", "zoned": "12:00:00+02:00",
-    "uuid": "6d0c9a2e-0000-4000-8000-000000000001", "word": "a", "huge": 170141183460469231731687303715884105727, "far": "10000-01-01",
+    "id": 1, "id_2": 2, "nan": None, "inf": None, "month": "30 days, 0:00:00", "bytes": "\\xaa",
+    "list": [1.5],
+    "struct": {"a": "2026-05-09T08:00:00Z", "b": None}, "pairs": {"1": "x"}, "midnight": "24:00:00",
+    "zoned": "12:00:00+02:00",
+    "uuid": "6d0c9a2e-0000-4000-8000-000000000001", "word": "a",
+    "huge": 170141183460469231731687303715884105727, "far": "10000-01-01",
     "yes": True, "document": {"n": float("inf"), "d": 0.1},
 }  # fmt: skip
 
@@ -350,9 +400,9 @@ def test_every_type_is_written_in_every_form(hostile: Path) -> None:
     assert '"n": 1e400, "d": 0.10' in result.out
     assert result.json == [ODD]
     ((header, row)) = csv.reader(io.StringIO(ingest(hostile, "query", "--csv", ODD_SQL).out, newline=""))
-    told = dict(zip(header, row, strict=True))
+    cells = dict(zip(header, row, strict=True))
     assert header == list(ODD)
-    assert (told["nan"], told["inf"], told["list"], told["yes"], told["bytes"]) == (
+    assert (cells["nan"], cells["inf"], cells["list"], cells["yes"], cells["bytes"]) == (
         "NaN",
         "-Infinity",
         "[1.5]",
@@ -370,8 +420,17 @@ def test_a_statement_comes_from_a_file_or_standard_input(hostile: Path, tmp_path
     file = tmp_path / "report.sql"
     file.write_bytes(b"\xef\xbb\xbfselect 'from a file' as text;\n-- and a remark\n")
     assert ingest(hostile, "query", "--json", "--file", str(file)).json == [{"text": "from a file"}]
-    done = subprocess.run([*COMMAND, "query", "--json", "-"], cwd=hostile, env=environment(), input="select 'é' as text", capture_output=True, text=True, check=True, timeout=PATIENCE)  # fmt: skip
-    assert json.loads(done.stdout) == [{"text": "é"}]
+    completed = subprocess.run(
+        [*COMMAND, "query", "--json", "-"],
+        cwd=hostile,
+        env=environment(),
+        input="select 'é' as text",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert json.loads(completed.stdout) == [{"text": "é"}]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Asking the warehouse."""
+"""Commands that read the warehouse and the log."""
 
 import csv
 import io
@@ -15,12 +15,14 @@ from tests.cli.command import PATIENCE, ingest, refused
 TABLES = """
 create schema ingest;
 create table ingest.bookings (
-  vendor text, account text, booking_id text, customer_name text, staff json, price decimal(38, 9), starts_at timestamptz,
+  vendor text, account text, booking_id text, customer_name text, staff json,
+  price decimal(38, 9), starts_at timestamptz,
   updated_at timestamptz, loaded_at timestamptz);
 create table ingest.booking_events (id text);
 create table ingest.dead_letters (id text);
 insert into ingest.bookings values
-  ('calendly', 'sales', 'one', 'Ada [/b] [online] "Hopper", 美咲', '["a", "b"]', 120.5, '2026-06-09 21:37:18.25+02', '2026-06-01 00:00:00+00', '2026-06-01 00:00:01+00'),
+  ('calendly', 'sales', 'one', 'Ada [/b] [online] "Hopper", 美咲', '["a", "b"]', 120.5,
+   '2026-06-09 21:37:18.25+02', '2026-06-01 00:00:00+00', '2026-06-01 00:00:01+00'),
   ('bookeo', 'tours', 'two', null, '[]', 170, null, '2026-06-02 00:00:00+00', '2026-06-02 00:00:01+00');
 insert into ingest.booking_events values ('first'), ('second'), ('third');
 """
@@ -30,7 +32,7 @@ NAME = 'Ada [/b] [online] "Hopper", 美咲'
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a warehouse and a log in their usual places."""
+    """Return a folder with a warehouse and a log in their usual places."""
     folder = tmp_path_factory.mktemp("loaded")
     (folder / "ingest.toml").touch()
     (folder / "data").mkdir()

@@ -1,4 +1,4 @@
-"""`ingest simulate` gives a person vendors to try everything against: settings that work, webhooks, and REST APIs that know what was lost."""
+"""`ingest simulate`: settings that work, webhooks, and REST APIs that know what was lost."""
 
 import signal
 import subprocess
@@ -20,9 +20,9 @@ def test_the_other_commands_work_against_it_and_find_what_it_lost(tmp_path: Path
             assert lines[0].startswith("simulating oncehub, bookeo; webhooks go to http://127.0.0.1:")
             assert "  ingest up --config .simulated/ingest.toml\n" in lines
             config = ("--config", ".simulated/ingest.toml")
-            found = ingest(tmp_path, "reconcile", "--since", "5d", "--dry-run", "--json", *config)
-            assert {report["account"] for report in found.json} == {"oncehub", "bookeo"}
-            assert all(report["missed"] > 0 and report["outcome"] == "complete" for report in found.json)
+            result = ingest(tmp_path, "reconcile", "--since", "5d", "--dry-run", "--json", *config)
+            assert {report["account"] for report in result.json} == {"oncehub", "bookeo"}
+            assert all(report["missed"] > 0 and report["outcome"] == "complete" for report in result.json)
             process.send_signal(signal.SIGINT)
             _, rest = process.communicate(timeout=PATIENCE)
         finally:

@@ -1,4 +1,4 @@
-"""`ingest status` is a verdict: what needs a person, the worst first, and what that person is to do."""
+"""The verdict of `ingest status`: what needs a person, the worst first, and what to do."""
 
 import subprocess
 import threading
@@ -30,25 +30,31 @@ TABLES = """
 create schema ingest;
 create table ingest.bookings (
   vendor text, account text, booking_id text, updated_at timestamptz, loaded_at timestamptz);
-create table ingest.booking_events (id text, source text, type text, vendor text, account text, signed_by text, received_at timestamptz);
+create table ingest.booking_events (
+  id text, source text, type text, vendor text, account text, signed_by text, received_at timestamptz
+);
 create table ingest.dead_letters (
-  id text, source text, reason text, detail text, happened_at timestamptz, position text, query text, headers text, data text,
+  id text, source text, reason text, detail text, happened_at timestamptz, position text, query text,
+  headers text, data text,
   loaded_at timestamptz, signed_by text, data_base64 text);
 insert into ingest.bookings values
   ('calendly', 'sales', 'one', '2026-06-01 00:00:00+00', '2026-06-01 00:00:01+00'),
   ('bookeo', 'tours', 'two', '2026-06-02 00:00:00+00', '2026-06-02 00:00:01+00');
 insert into ingest.booking_events values
-  ('first', '/calendly/sales', 'calendly.invitee.created', 'calendly', 'sales', '1', '2026-06-01 00:00:00+00'),
-  ('second', '/calendly/sales', 'calendly.invitee.created', 'calendly', 'sales', '1', '2026-06-01 00:00:09+00'),
+  ('first', '/calendly/sales', 'calendly.invitee.created', 'calendly', 'sales', '1',
+   '2026-06-01 00:00:00+00'),
+  ('second', '/calendly/sales', 'calendly.invitee.created', 'calendly', 'sales', '1',
+   '2026-06-01 00:00:09+00'),
   ('trial', '/calendly/sales', 'calendly.ingest.test', 'calendly', 'sales', '1', '2026-06-03 00:00:00+00'),
   ('third', '/bookeo/tours', 'ingest.booking.observed', 'bookeo', 'tours', null, '2026-06-02 00:00:00+00');
 insert into ingest.dead_letters values
-  ('x', '/bookeo/tours', 'unreadable_payload', 'no booking number', '2026-06-02 00:00:00+00', null, null, '{}', '?', '2026-06-02 00:00:00+00', '1', null);
+  ('x', '/bookeo/tours', 'unreadable_payload', 'no booking number', '2026-06-02 00:00:00+00', null,
+   null, '{}', '?', '2026-06-02 00:00:00+00', '1', null);
 """
 
 
 def facts(**changes: Any) -> Facts:
-    """A product that is well, but for the changes."""
+    """Return the facts of a healthy product, with some changes."""
     row = {
         "vendor": "calendly",
         "account": "sales",
@@ -82,14 +88,14 @@ def facts(**changes: Any) -> Facts:
 
 
 def waiting(age: timedelta, lag: int = 3) -> dict[str, Any]:
-    """A log whose oldest record that is not loaded has this age."""
+    """Return the facts of a log whose oldest record that is not loaded has this age."""
     return {
         "topics": [{"topic": "bookings.calendly", "partition": 0, "lag": lag, "waiting_since": NOW - age}]
     }
 
 
 def judged(**changes: Any) -> tuple[int, list[Finding]]:
-    """The exit code, and what is not well."""
+    """Return the exit code and the findings that are not well."""
     findings = judge(facts(**changes), SETTINGS, NOW)
     order = [State.FAILED, State.WARNING, State.SKIPPED, State.OK]
     assert [finding.state for finding in findings] == sorted(
@@ -99,12 +105,12 @@ def judged(**changes: Any) -> tuple[int, list[Finding]]:
 
 
 def part(state: str, *reasons: str, samples: Any = ()) -> list[Part]:
-    """The three parts, the receiver in this state."""
+    """Return the three parts, with the receiver in this state."""
     return [Part("receiver", state, "127.0.0.1:8081", reasons, samples), *READY[1:]]
 
 
 def deliveries(**outcomes: float) -> Any:
-    """What the receiver counted of the account."""
+    """Return what the receiver counted of the account."""
     account = {"vendor": "calendly", "account": "sales"}
     return tuple(
         ("ingest_deliveries_total", {**account, "outcome": outcome}, value)
@@ -113,13 +119,13 @@ def deliveries(**outcomes: float) -> Any:
 
 
 def subscription(state: str) -> list[Part]:
-    """What reconciliation saw of the account's subscriptions."""
+    """Return what reconciliation saw of the account's subscriptions."""
     sample = ("ingest_subscription_state", {"vendor": "calendly", "account": "sales", "state": state}, 1.0)
     return [*READY[:2], Part("reconciliation", "ready", "127.0.0.1:8083", (), (sample,))]
 
 
 def read_again(because: str) -> list[Part]:
-    """A consumer that had to go back."""
+    """Return a consumer that had to read again."""
     sample = (
         "ingest_read_again_total",
         {"topic": "bookings.bookeo", "partition": "2", "because": because},
@@ -129,13 +135,13 @@ def read_again(because: str) -> list[Part]:
 
 
 def run(**changes: Any) -> dict[str, Any]:
-    """A warehouse with this last reconciliation."""
+    """Return a warehouse with this last reconciliation."""
     well = facts().warehouse
     return {**well, "reconciliations": [{**well["reconciliations"][0], **changes}]}
 
 
 def silent() -> dict[str, Any]:
-    """A warehouse in which one account has nothing."""
+    """Return a warehouse in which one account has nothing."""
     well = facts().warehouse
     return {**well, "accounts": [row for row in well["accounts"] if row["account"] != "sales"]}
 
@@ -155,7 +161,10 @@ def test_what_is_well_is_healthy() -> None:
             {"parts": part("foreign")},
             1,
             "receiver",
-            "another program listens on 127.0.0.1:8081; stop that program, or choose another receiver.admin_port",
+            (
+                "another program listens on 127.0.0.1:8081; stop that program, or choose another "
+                "receiver.admin_port"
+            ),
         ),
         ({"parts": part("unknown")}, 0, "receiver", "admin_port is 0"),
         ({"log": waiting(timedelta(minutes=2))}, 0, "log", "3 records not loaded yet, the oldest for 2 min"),
@@ -243,7 +252,7 @@ def test_with_kafka_a_part_may_run_on_another_machine() -> None:
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with settings, a warehouse and a log in their usual places, and nothing running."""
+    """Return a folder with settings, a warehouse and a log in their usual places, where nothing runs."""
     folder = tmp_path_factory.mktemp("loaded")
     (folder / "data").mkdir()
     accounts = '[accounts.quiet]\nvendor = "calendly"\n[accounts.tours]\nvendor = "bookeo"\n'
@@ -364,7 +373,7 @@ def test_another_program_on_an_admin_port_is_told_as_such(answer: bytes) -> None
 
 @contextmanager
 def answering(body: bytes) -> Iterator[int]:
-    """A web server that answers everything with this; yields its port."""
+    """Run a web server that gives every request this answer. Yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -374,7 +383,7 @@ def answering(body: bytes) -> Iterator[int]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Print nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -386,7 +395,7 @@ def answering(body: bytes) -> Iterator[int]:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Path]:
-    """Receiver and consumer in a folder of their own."""
+    """Run receiver and consumer in a folder of their own."""
     account = '[accounts.shop]\nvendor = "appointedd"\nwebhook_header = "X-Key"\n'
     (folder / "ingest.toml").write_text(free_ports() + account)
     environ = environment(INGEST_ACCOUNTS__SHOP__WEBHOOK_SECRETS="secret")
@@ -402,8 +411,11 @@ def running(folder: Path) -> Iterator[Path]:
 
 
 def free_ports() -> str:
-    """Settings of listeners that meet nobody else's."""
-    return f"[receiver]\nport = {free_port()}\nadmin_port = {free_port()}\n[consumer]\nadmin_port = {free_port()}\n"
+    """Return settings of listeners with free ports."""
+    return (
+        f"[receiver]\nport = {free_port()}\nadmin_port = {free_port()}\n[consumer]\nadmin_port = "
+        f"{free_port()}\n"
+    )
 
 
 def _until_healthy(folder: Path) -> Result:

@@ -31,7 +31,7 @@ STEPS = {
         "settle": "consumers.loader:Loader._settle",
     },
     "receive": {
-        "verify": "receivers.webhook:Webhooks._record",
+        "verify": "receivers.webhook:Webhooks._to_record",
         "append": "receivers.webhook:Webhooks._append",
     },
 }

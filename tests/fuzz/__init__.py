@@ -1,1 +1,1 @@
-"""Hostile requests by the million at a real receiver, and what it accepted of them through the real consumer."""
+"""Hostile requests by the million to a real receiver, and what a real consumer loads of those it accepts."""

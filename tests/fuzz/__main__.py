@@ -1,6 +1,7 @@
 """A million hostile requests: `python -m tests.fuzz --requests 1000000 --seed 1`.
 
-Prints a table, or with `--json` the same for scripts; exits with 1 when anything was answered wrongly, lost, not loaded, or grew.
+Prints a table, or with `--json` the same for scripts; exits with 1 when anything was answered wrongly, lost,
+not loaded, or grew.
 """
 
 import argparse
@@ -13,12 +14,12 @@ from typing import Any
 from rich.console import Console
 
 from tests.consumers.postgres import running_postgres
-from tests.fuzz.run import Asked, Report, run
+from tests.fuzz.run import Options, Report, run
 from tests.long_run import add_options, carry_out
 
 
 def main() -> int:
-    """The exit code."""
+    """Run the fuzzer, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -28,17 +29,17 @@ def main() -> int:
         "--postgres", action="store_true", help="load it into PostgreSQL too, which is to be installed"
     )
     add_options(parser)
-    asked = parser.parse_args()
-    return carry_out(f"fuzz, seed {asked.seed}", asked, lambda folder: _run(asked, folder))
+    options = parser.parse_args()
+    return carry_out(f"fuzz, seed {options.seed}", options, lambda folder: _run(options, folder))
 
 
-def _run(asked: argparse.Namespace, folder: Path) -> Report:
+def _run(options: argparse.Namespace, folder: Path) -> Report:
     with (
-        _warehouses(postgres=asked.postgres) as warehouses,
+        _warehouses(postgres=options.postgres) as warehouses,
         Console(stderr=True).status("starting …") as status,
     ):
         return run(
-            Asked(asked.requests, asked.seed, asked.connections, asked.workers, folder),
+            Options(options.requests, options.seed, options.connections, options.workers, folder),
             warehouses,
             status.update,
         )

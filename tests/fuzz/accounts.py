@@ -1,4 +1,4 @@
-"""One account of each vendor, and their samples signed with its secret, whatever became of the body."""
+"""One account of each vendor, and their samples signed with its secret, whatever the body is."""
 
 import importlib
 import json
@@ -29,24 +29,24 @@ Place = tuple[Any, ...]
 
 
 def environment() -> dict[str, str]:
-    """The accounts as a process gets them."""
-    told = {
+    """Return the accounts as environment variables."""
+    settings = {
         f"INGEST_ACCOUNTS__{name}__{key}".upper(): value
         for name, table in ACCOUNTS.items()
         for key, value in table.items()
     }
-    return {"INGEST_PUBLIC_URL": PUBLIC_URL, **told}
+    return {"INGEST_PUBLIC_URL": PUBLIC_URL, **settings}
 
 
 @cache
-def vendor_of(account: str) -> AnyAccount:
-    """The account's, with its secret."""
+def build_account(account: str) -> AnyAccount:
+    """Return an account with its secret."""
     settings = Settings.model_validate({"public_url": PUBLIC_URL, "accounts": ACCOUNTS})
-    return next(found for (_, name), found in settings.build_accounts().items() if name == account)
+    return next(built for (_, name), built in settings.build_accounts().items() if name == account)
 
 
 @dataclass(frozen=True, slots=True)
-class Original:
+class Sample:
     """A vendor's sample, the account it goes to, and every place in it."""
 
     case: str
@@ -58,15 +58,15 @@ class Original:
 
     @property
     def path(self) -> str:
-        """Of the account's webhook."""
+        """The path of the account's webhook."""
         return f"/webhooks/{self.vendor}/{self.account}"
 
 
 @cache
-def originals() -> tuple[Original, ...]:
-    """All samples of all vendors."""
+def samples() -> tuple[Sample, ...]:
+    """Return all samples of all vendors."""
     return tuple(
-        Original(
+        Sample(
             sample.case.name,
             account,
             table["vendor"],
@@ -80,30 +80,34 @@ def originals() -> tuple[Original, ...]:
 
 
 @cache
-def booked(vendor: str) -> Original:
-    """The vendor's plainest sample: somebody booked."""
-    return next(one for one in originals() if one.vendor == vendor and one.case in {"created", "scheduled"})
+def booking_sample(vendor: str) -> Sample:
+    """Return the vendor's plainest sample: somebody booked."""
+    return next(
+        candidate
+        for candidate in samples()
+        if candidate.vendor == vendor and candidate.case in {"created", "scheduled"}
+    )
 
 
 def sign(account: str, query: str, body: bytes, message_id: str, secret: str = SECRET) -> Headers:
-    """The headers with which the account's vendor would send this body."""
-    found = vendor_of(account)
+    """Return the headers with which the account's vendor would send this body."""
+    built = build_account(account)
     known: Mapping[str, Any] = {
-        "account": found.settings,
+        "settings": built.settings,
         "secret": secret,
-        "url": f"{found.webhook_url}?{query}" if query else found.webhook_url,
+        "url": f"{built.webhook_url}?{query}" if query else built.webhook_url,
         "body": body,
         "message_id": message_id,
         "at": SENT_AT,
     }
-    parts, function = _signer(found.vendor)
+    parts, function = _signer(built.vendor)
     return list(function(**{part: known[part] for part in parts}).items())
 
 
 @cache
 def signs_body(account: str) -> bool:
-    """Where a vendor does not, only the credential can be wrong."""
-    return "body" in signed_parts(vendor_of(account).vendor)
+    """Return whether the vendor signs the body. Where it does not, only the credential can be wrong."""
+    return "body" in signed_parts(build_account(account).vendor)
 
 
 @cache
@@ -112,8 +116,8 @@ def _signer(name: str) -> tuple[tuple[str, ...], Any]:
 
 
 def _places(value: Any, above: Place = ()) -> list[Place]:
-    """Every place in a document, as the keys that lead there."""
+    """Return every place in a document, as the keys that lead there."""
     keys = (
         list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
     )
-    return [place for key in keys for place in [(*above, key), *_places(value[key], (*above, key))]]
+    return [nested for key in keys for nested in [(*above, key), *_places(value[key], (*above, key))]]

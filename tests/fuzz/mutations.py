@@ -1,4 +1,4 @@
-"""A sample's body made hostile: what breaks readers of JSON, of numbers, of text and of times, put into a true payload or in its place."""
+"""Changes to a sample's body that break readers of JSON, numbers, text and times."""
 
 import json
 import zlib
@@ -7,24 +7,35 @@ from gzip import compress
 from random import Random
 from typing import Any
 
-from tests.fuzz.accounts import Original
+from tests.fuzz.accounts import Sample
 
 # Literals as they stand in the JSON text, some of which no writer of JSON would write.
 _LITERALS: Sequence[bytes] = (
-    b"1e400", b"-1e400", b"1E+999999999", b"-0", b"-0.0", b"0.1e-400", b"9" * 5000, b"-" + b"9" * 400, b"0." + b"3" * 5000,
+    b"1e400", b"-1e400", b"1E+999999999", b"-0", b"-0.0", b"0.1e-400", b"9" * 5000, b"-" + b"9" * 400,
+    b"0." + b"3" * 5000,
     b"1" + b"0" * 38,
-    b"9223372036854775807", b"9223372036854775808", b"-9223372036854775809", b"18446744073709551616", b"2147483648", b"1e309", b"4.9e-324",
-    b"NaN", b"Infinity", b"-Infinity", b"nan", b"0x10", b"01", b"+1", b"1.", b".5", b"1_000", b"True", b"None", b"undefined",
-    b"null", b"true", b"false", b"0", b"-1", b"1", b"1.5", b"[]", b"{}", b"[[]]", b"[null]", b'{"":""}', b'{"id":{"id":{}}}',
+    b"9223372036854775807", b"9223372036854775808", b"-9223372036854775809", b"18446744073709551616",
+    b"2147483648", b"1e309", b"4.9e-324",
+    b"NaN", b"Infinity", b"-Infinity", b"nan", b"0x10", b"01", b"+1", b"1.", b".5", b"1_000", b"True",
+    b"None", b"undefined",
+    b"null", b"true", b"false", b"0", b"-1", b"1", b"1.5", b"[]", b"{}", b"[[]]", b"[null]", b'{"":""}',
+    b'{"id":{"id":{}}}',
     b"[1,[2,[3]]]",
-    b'""', b'" "', b'"\\u0000"', b'"a\\u0000b"', b'"\x00"', b'"\\ud800"', b'"\\udc00\\ud800"', b'"\\ud83d\\ude00"', b'"\xff\xfe"',
+    b'""', b'" "', b'"\\u0000"', b'"a\\u0000b"', b'"\x00"', b'"\\ud800"', b'"\\udc00\\ud800"',
+    b'"\\ud83d\\ude00"', b'"\xff\xfe"',
     b'"\xc0\x80"',
-    b'"\xed\xa0\x80"', b'"\xf4\x90\x80\x80"', b'"\xe2\x80\xae"', b'"\\x41"', b'"\\"', b'"\n"', b'"\\u00"', b'"\xef\xbb\xbf"', b"'single'",
-    b'"0001-01-01T00:00:00+23:59"', b'"9999-12-31T23:59:59.999999Z"', b'"9999-12-31T23:59:59-23:59"', b'"2026-02-30T00:00:00Z"',
-    b'"2026-06-09"', b'"2026-06-09T21:37:17"', b'"+1000000-01-01T00:00:00Z"', b'"-0001-01-01T00:00:00Z"', b"253402300800", b"-62135596801",
-    b'"1e999"', b'"NaN"', b'"Infinity"', b'"99999999999999999999999999999999999999.99"', b'"1e-999999"', b'"-1"', b'"0x7f"', b'"\xd9\xa3"',
-    b'"\'; DROP TABLE bookings; --"', b'"%s%n{0}{__class__}"', b'"=1+1"', b'"../../../../etc/passwd"', b'"\\u202e\\ufeff\\uffff"',
-    b'"' + b"k" * 3000 + b'"', b'"' + b"\\u0000" * 200 + b'"', b'"' + b"\xf0\x9f\x98\x80" * 300 + b'"', b"[" * 300 + b"]" * 300,
+    b'"\xed\xa0\x80"', b'"\xf4\x90\x80\x80"', b'"\xe2\x80\xae"', b'"\\x41"', b'"\\"', b'"\n"', b'"\\u00"',
+    b'"\xef\xbb\xbf"', b"'single'",
+    b'"0001-01-01T00:00:00+23:59"', b'"9999-12-31T23:59:59.999999Z"', b'"9999-12-31T23:59:59-23:59"',
+    b'"2026-02-30T00:00:00Z"',
+    b'"2026-06-09"', b'"2026-06-09T21:37:17"', b'"+1000000-01-01T00:00:00Z"', b'"-0001-01-01T00:00:00Z"',
+    b"253402300800", b"-62135596801",
+    b'"1e999"', b'"NaN"', b'"Infinity"', b'"99999999999999999999999999999999999999.99"', b'"1e-999999"',
+    b'"-1"', b'"0x7f"', b'"\xd9\xa3"',
+    b'"\'; DROP TABLE bookings; --"', b'"%s%n{0}{__class__}"', b'"=1+1"', b'"../../../../etc/passwd"',
+    b'"\\u202e\\ufeff\\uffff"',
+    b'"' + b"k" * 3000 + b'"', b'"' + b"\\u0000" * 200 + b'"', b'"' + b"\xf0\x9f\x98\x80" * 300 + b'"',
+    b"[" * 300 + b"]" * 300,
     b'{"a":' * 300 + b"1" + b"}" * 300, b"[" + b"0," * 2000 + b"0]", b"[" * 3000,
 )  # fmt: skip
 # Rare, because each takes its time.
@@ -48,15 +59,13 @@ _ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def hostile(chance: Random, original: Original) -> bytes:
-    """One to three places changed, or the whole text."""
+def hostile(chance: Random, sample: Sample) -> bytes:
+    """Return a body with one to three places changed, or another text altogether."""
     if chance.random() < 0.25:
-        return chance.choice(_WHOLE)(chance, original.body)
-    document = json.loads(original.body)
+        return chance.choice(_WHOLE)(chance, sample.body)
+    document = json.loads(sample.body)
     literals = [
-        changed
-        for _ in range(chance.choice((1, 1, 2, 3)))
-        if (changed := _change(chance, document, original))
+        changed for _ in range(chance.choice((1, 1, 2, 3))) if (changed := _change(chance, document, sample))
     ]
     text = json.dumps(document).encode()
     for literal in literals:
@@ -65,14 +74,14 @@ def hostile(chance: Random, original: Original) -> bytes:
 
 
 def encoded(chance: Random, body: bytes) -> tuple[str, bytes]:
-    """A body, compressed, with what it says it is, which need not be so."""
+    """Return a compressed body with the encoding that it claims, which need not be the right one."""
     name = chance.choice(list(_ENCODINGS))
     return chance.choice((name, name, "gzip", "zstd", "gzip, gzip", "identity")), _ENCODINGS[name](body)
 
 
-def _change(chance: Random, document: Any, original: Original) -> bytes | None:
-    """The literal that is to stand at the mark, where one is."""
-    parent, key = _reach(document, chance.choice(original.places))
+def _change(chance: Random, document: Any, sample: Sample) -> bytes | None:
+    """Change a place in the document. Returns the literal to put at the mark, where there is one."""
+    parent, key = _reach(document, chance.choice(sample.places))
     if not isinstance(parent, dict | list) or (isinstance(parent, list) and key >= len(parent)):
         return None  # an earlier change took the place away
     how = chance.random()
@@ -88,15 +97,15 @@ def _change(chance: Random, document: Any, original: Original) -> bytes | None:
     return literal + (again if how < 0.4 and isinstance(parent, dict) else b"")  # the key twice
 
 
-def _reach(document: Any, place: tuple[Any, ...]) -> tuple[Any, Any]:
-    for key in place[:-1]:
-        there = (isinstance(document, dict) and key in document) or (
+def _reach(document: Any, path: tuple[Any, ...]) -> tuple[Any, Any]:
+    for key in path[:-1]:
+        is_there = (isinstance(document, dict) and key in document) or (
             isinstance(document, list) and isinstance(key, int) and key < len(document)
         )
-        if not there:
+        if not is_there:
             return None, None
         document = document[key]
-    return document, place[-1]
+    return document, path[-1]
 
 
 def _one_byte(chance: Random, body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The short form of `make fuzz`, as CI runs it, and that its checks can fail."""
+"""The short form of `make fuzz`, as CI runs it, and proof that its checks can fail."""
 
 from pathlib import Path
 
@@ -8,21 +8,23 @@ from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.rig import opened, tree_for
-from tests.fuzz.accounts import originals, sign
-from tests.fuzz.kept import loaded, logged
-from tests.fuzz.run import Asked, Report, run
+from tests.fuzz.accounts import samples, sign
+from tests.fuzz.run import Options, Report, run
 from tests.fuzz.tally import NO_ANSWER, Tally
-from tests.fuzz.traffic import ACCEPTED, REFUSED, Play, Shot, body_digest, plays
+from tests.fuzz.traffic import ACCEPTED, REFUSED, Exchange, Message, body_digest, exchanges
+from tests.fuzz.verification import verify_log, verify_warehouse
 from tests.receivers.running import on_linux
 
 BODY = b"{}"
-PLAY, SHOT = Play("good"), Shot((b"POST",), ACCEPTED, body_digest(BODY))
+EXCHANGE, MESSAGE = Exchange("good"), Message((b"POST",), ACCEPTED, body_digest(BODY))
 LETTERS = "bookings.dead-letters"
 
 
 def _run(folder: Path, requests: int, warehouses: dict[str, dict[str, str]]) -> Report:
     report = run(
-        Asked(requests, seed=1, connections=48, workers=2, folder=folder / "fuzz"), warehouses, lambda _: None
+        Options(requests, seed=1, connections=48, workers=2, folder=folder / "fuzz"),
+        warehouses,
+        lambda _: None,
     )
     assert report.faults() == []
     assert report.tally.requests >= requests
@@ -47,8 +49,8 @@ def test_twenty_thousand_hostile_requests_are_answered_rightly_and_what_is_accep
 ) -> None:
     report = _run(tmp_path, 20_000, {"duckdb": {}})
     (load,) = report.loads
-    assert report.kept
-    assert min(report.kept.events, report.kept.dead_letters, load.events, load.set_aside) > 100
+    assert report.log_result
+    assert min(report.log_result.events, report.log_result.dead_letters, load.events, load.set_aside) > 100
     assert load.dead_letters > load.set_aside
 
 
@@ -67,33 +69,33 @@ def test_what_is_accepted_of_hostile_requests_is_loaded_into_a_postgresql_too(
 
 
 def test_a_seed_decides_what_is_sent() -> None:
-    assert list(plays("1/1", 200)) == list(plays("1/1", 200)) != list(plays("2/1", 200))
+    assert list(exchanges("1/1", 200)) == list(exchanges("1/1", 200)) != list(exchanges("2/1", 200))
 
 
 def test_every_sample_is_among_what_is_sent_and_none_is_signed_as_another() -> None:
-    assert {original.vendor for original in originals()} == {"calendly", "oncehub", "appointedd", "bookeo"}
+    assert {sample.vendor for sample in samples()} == {"calendly", "oncehub", "appointedd", "bookeo"}
     signatures = [
-        tuple(sign(original.account, original.query, original.body, "m1"))
-        for original in originals()
-        if original.vendor != "appointedd"
+        tuple(sign(sample.account, sample.query, sample.body, "m1"))
+        for sample in samples()
+        if sample.vendor != "appointedd"
     ]
     assert len(set(signatures)) == len(
-        {(original.query, original.body) for original in originals() if original.vendor != "appointedd"}
+        {(sample.query, sample.body) for sample in samples() if sample.vendor != "appointedd"}
     )
 
 
 def test_a_wrong_answer_is_a_fault() -> None:
     tally = Tally()
-    tally.answered(PLAY, SHOT, 202)
-    tally.answered(Play("forged"), Shot((b"POST",), REFUSED), 401)
-    tally.tailed(Play("broken", tail=b"GET"), [400])
-    tally.tailed(Play("garbled", tail=b"GET", may_be_kept=body_digest(BODY)), [202])
+    tally.count_answer(EXCHANGE, MESSAGE, 202)
+    tally.count_answer(Exchange("forged"), Message((b"POST",), REFUSED), 401)
+    tally.count_tail(Exchange("broken", tail=b"GET"), [400])
+    tally.count_tail(Exchange("garbled", tail=b"GET", possible_digest=body_digest(BODY)), [202])
     assert (tally.wrong, tally.requests) == (0, 4)
-    tally.answered(PLAY, SHOT, 503)
-    tally.answered(PLAY, SHOT, NO_ANSWER)
-    tally.answered(Play("forged"), Shot((b"POST",), REFUSED), 202)
-    tally.tailed(Play("broken", tail=b"GET"), [202])
-    tally.tailed(Play("cut", tail=b"GET"), [400, 500])
+    tally.count_answer(EXCHANGE, MESSAGE, 503)
+    tally.count_answer(EXCHANGE, MESSAGE, NO_ANSWER)
+    tally.count_answer(Exchange("forged"), Message((b"POST",), REFUSED), 202)
+    tally.count_tail(Exchange("broken", tail=b"GET"), [202])
+    tally.count_tail(Exchange("cut", tail=b"GET"), [400, 500])
     assert (tally.wrong, len(tally.faults), tally.requests) == (5, 5, 9)
 
 
@@ -109,12 +111,12 @@ def test_what_was_acknowledged_and_is_not_in_the_log_is_a_fault_and_so_is_what_n
     log, tally = tmp_path / "log.db", Tally()
     _write(log, "bookings.calendly", BODY)
     _write(log, LETTERS, b"left")
-    tally.answered(PLAY, SHOT, 202)
-    assert "1 records that nobody signed so" in logged(log, LETTERS, tally).faults[0]
-    tally.let_go(PLAY, Shot((), ACCEPTED, body_digest(b"left")))
-    assert logged(log, LETTERS, tally).faults == []
-    tally.answered(PLAY, SHOT, 202)
-    assert logged(log, LETTERS, tally).faults == ["1 acknowledged deliveries are not in the log"]
+    tally.count_answer(EXCHANGE, MESSAGE, 202)
+    assert "1 records that nobody signed so" in verify_log(log, LETTERS, tally).faults[0]
+    tally.count_abandoned(EXCHANGE, Message((), ACCEPTED, body_digest(b"left")))
+    assert verify_log(log, LETTERS, tally).faults == []
+    tally.count_answer(EXCHANGE, MESSAGE, 202)
+    assert verify_log(log, LETTERS, tally).faults == ["1 acknowledged deliveries are not in the log"]
 
 
 def test_a_record_that_is_neither_a_row_nor_a_dead_letter_is_a_fault(tmp_path: Path) -> None:
@@ -123,12 +125,12 @@ def test_a_record_that_is_neither_a_row_nor_a_dead_letter_is_a_fault(tmp_path: P
         rig.warehouse.prepare()
         rig.append_records("bookings.calendly", Record("key", BODY))
         rig.load()
-        assert loaded(log, rig.settings, 0).faults == []
+        assert verify_warehouse(log, rig.settings, 0).faults == []
         rig.append_records(
             "bookings.calendly", Record("key", BODY, {"ce_source": "/calendly/sales", "ce_id": "1"})
         )
         rig.append_records(LETTERS, Record("key", BODY, {"ce_id": "2"}))
-        faults = loaded(log, rig.settings, 0).faults
+        faults = verify_warehouse(log, rig.settings, 0).faults
     assert faults == [
         "1 records are neither a row nor a dead letter",
         "1 dead letters are not both in the log and in the table",

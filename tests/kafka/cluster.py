@@ -25,14 +25,16 @@ controller.quorum.fetch.timeout.ms=1000
 """
 
 
-def make_cluster(libs: Path, home: Path, known: Sequence[int], own: Sequence[int] = ()) -> list[Broker]:
+def make_cluster(
+    libs: Path, home: Path, known: Sequence[int], node_ports: Sequence[int] = ()
+) -> list[Broker]:
     """Make a node for each port that clients are sent to, which may be that of a proxy.
 
     With `own` ports the nodes listen there. No node is started.
     """
     cluster_id, ports, controllers = (
         new_cluster_id(),
-        own or [free_port() for _ in known],
+        node_ports or [free_port() for _ in known],
         [free_port() for _ in known],
     )
     voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(controllers, 1))

@@ -34,7 +34,7 @@ class GuardedBroker(Broker):
 
     def settings(self, user: str, **other: object) -> KafkaSettings:
         """How that user gets in."""
-        given = KafkaSettings(
+        rights = KafkaSettings(
             security_protocol="SASL_SSL",
             ssl_cafile=str(self.cafile),
             sasl_mechanism="PLAIN",
@@ -42,7 +42,7 @@ class GuardedBroker(Broker):
             sasl_password=SecretStr(f"{user}-password"),
             partitions=1,
         )
-        return given.model_copy(update=other)
+        return rights.model_copy(update=other)
 
     def create(self, *topics: str) -> None:
         """With one partition each."""

@@ -26,8 +26,8 @@ def kafka_log(kafka_servers: list[str]) -> Iterator[KafkaFixture]:
 
 @pytest.fixture(params=["sqlite_log", pytest.param("kafka_log", marks=pytest.mark.kafka)])
 def log(request: pytest.FixtureRequest) -> LogFixture:
-    found: LogFixture = request.getfixturevalue(request.param)
-    return found
+    fixture: LogFixture = request.getfixturevalue(request.param)
+    return fixture
 
 
 @pytest.fixture(scope="package")

@@ -108,12 +108,12 @@ def numbered(count: int, key: str = "booking-1", start: int = 0) -> list[Record]
 
 def read(consumer: Consumer, count: int) -> list[StoredRecord]:
     """Read so many next records, and no more."""
-    found: list[StoredRecord] = []
+    records: list[StoredRecord] = []
     deadline = time.monotonic() + PATIENCE
-    while len(found) < count:
-        assert time.monotonic() < deadline, f"{len(found)} of {count} records after {PATIENCE} s"
-        found += consumer.poll(count - len(found), 1.0)
-    return found
+    while len(records) < count:
+        assert time.monotonic() < deadline, f"{len(records)} of {count} records after {PATIENCE} s"
+        records += consumer.poll(count - len(records), 1.0)
+    return records
 
 
 def values(records: Sequence[StoredRecord]) -> list[bytes]:

@@ -14,38 +14,38 @@ KAFKAS_LIMIT = 4096
 
 
 def kept_after(steps: list[int]) -> Bookmarks:
-    kept, offset = Bookmarks(), 0
+    bookmarks, offset = Bookmarks(), 0
     for number, step in enumerate(steps):
         offset += step
-        kept = kept.with_newest(
+        bookmarks = bookmarks.with_newest(
             Bookmark(offset, "0" * 24, f"1732886400.{number:07}"), "4f9c1a3e-7a2b-4c55-9a53-0d5c2f6f8a11"
         )
-    return kept
+    return bookmarks
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=300))
 def test_they_are_few_and_lie_at_growing_distances(steps: list[int]) -> None:
-    kept = kept_after(steps)
-    offsets = [mark.offset for mark in kept.marks]
+    bookmarks = kept_after(steps)
+    offsets = [mark.offset for mark in bookmarks.marks]
     assert offsets[0] == sum(steps)
     assert offsets == sorted(set(offsets), reverse=True)
     assert len(offsets) <= 2 + sum(steps).bit_length()
-    assert len(kept.encode()) < KAFKAS_LIMIT
-    assert Bookmarks.decode(kept.encode()) == kept
+    assert len(bookmarks.encode()) < KAFKAS_LIMIT
+    assert Bookmarks.decode(bookmarks.encode()) == bookmarks
 
 
 def test_they_fit_with_a_commit_however_long_the_log_is() -> None:
-    kept = Bookmarks()
+    bookmarks = Bookmarks()
     for power in range(62):
-        kept = kept.with_newest(
+        bookmarks = bookmarks.with_newest(
             Bookmark(2**power * 2, "0" * 24, "1732886400.1234567"), "4f9c1a3e-7a2b-4c55-9a53-0d5c2f6f8a11"
         )
-        kept = Bookmarks(
-            kept.log,
+        bookmarks = Bookmarks(
+            bookmarks.log,
             tuple(Bookmark(2**62 - 2**other, "0" * 24, "1732886400.1234567") for other in range(power)),
         )
     assert (
-        len(kept.with_newest(Bookmark(2**62, "0" * 24, "1732886400.1234567"), kept.log).encode())
+        len(bookmarks.with_newest(Bookmark(2**62, "0" * 24, "1732886400.1234567"), bookmarks.log).encode())
         < KAFKAS_LIMIT
     )
 
@@ -53,8 +53,8 @@ def test_they_fit_with_a_commit_however_long_the_log_is() -> None:
 @pytest.mark.parametrize("distance", [2, 10, 100, 500, 900])
 def test_what_is_read_again_is_at_most_some_times_what_is_needed(distance: int) -> None:
     newest = 1000
-    kept = kept_after([1] * newest)
-    nearest = next(mark.offset for mark in kept.marks if mark.offset <= newest - distance)
+    bookmarks = kept_after([1] * newest)
+    nearest = next(mark.offset for mark in bookmarks.marks if mark.offset <= newest - distance)
     assert newest - nearest <= 4 * distance
 
 
@@ -64,11 +64,11 @@ def test_none_is_read_of_a_text_that_is_not_theirs() -> None:
 
 
 def test_going_back_leaves_out_what_is_newer() -> None:
-    kept = kept_after([1, 1, 1])
-    newest, middle, oldest = kept.marks
-    assert kept.back_to(middle).marks == (middle, oldest)
-    assert kept.back_to(newest) == kept
-    assert kept.back_to(None).marks == ()
+    bookmarks = kept_after([1, 1, 1])
+    newest, middle, oldest = bookmarks.marks
+    assert bookmarks.back_to(middle).marks == (middle, oldest)
+    assert bookmarks.back_to(newest) == bookmarks
+    assert bookmarks.back_to(None).marks == ()
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ def test_records_of_one_key_keep_their_order(log: LogFixture) -> None:
 
 def test_records_of_one_key_share_a_partition_and_their_offsets_rise(log: LogFixture) -> None:
     append(log.producer(), log.topic, *numbered(50))
-    found = read(log.consumer(), 50)
-    assert len({stored.partition for stored in found}) == 1
-    assert [stored.offset for stored in found] == list(range(50))
+    polled = read(log.consumer(), 50)
+    assert len({stored.partition for stored in polled}) == 1
+    assert [stored.offset for stored in polled] == list(range(50))
 
 
 def test_an_append_of_several_records_resolves_when_all_are_there(log: LogFixture) -> None:
@@ -239,11 +239,11 @@ def test_backlog_says_what_is_left(log: LogFixture) -> None:
     append(log.producer(), log.topic, *numbered(8))
     consumer = log.consumer()
     consumer.commit(read(consumer, 8)[:3])
-    for seen in (log.backlog(), consumer.backlog()):
-        [entry] = [entry for entry in seen if entry.next]
+    for backlog in (log.backlog(), consumer.backlog()):
+        [entry] = [entry for entry in backlog if entry.next]
         assert entry.partition.topic == log.topic
         assert (entry.next, entry.committed, entry.lag) == (8, 3, 5)
-        assert {entry.partition.topic for entry in seen} == {log.topic, log.other_topic}
+        assert {entry.partition.topic for entry in backlog} == {log.topic, log.other_topic}
 
 
 def test_backlog_counts_all_when_the_group_never_read(log: LogFixture) -> None:

@@ -133,15 +133,15 @@ def test_two_consumers_share_the_partitions_and_handle_every_record(kafka_log: K
     before = read(first, 40)
     second = kafka_log.consumer()
     by_second = poll_until_shared(first, second)
-    kept = [stored for stored in before if stored.partition in assigned(first)]
+    retained = [stored for stored in before if stored.partition in assigned(first)]
     moved = [stored for stored in before if stored.partition in assigned(second)]
-    assert kept
+    assert retained
     assert moved
-    assert len(kept) + len(moved) == 40
+    assert len(retained) + len(moved) == 40
 
     with pytest.raises(CommitFailed, match=kafka_log.group):
         first.commit(before)
-    first.commit(kept)
+    first.commit(retained)
     first.rewind()
     append(producer, kafka_log.topic, *(Record(key, b"after") for key in keys))
     by_first: list[StoredRecord] = []
@@ -208,7 +208,7 @@ def poll_until_shared(first: Consumer, second: Consumer) -> list[StoredRecord]:
 
 def assigned(consumer: Consumer) -> set[Partition]:
     assert isinstance(consumer, KafkaLogConsumer)
-    return {Partition(*each) for each in consumer._consumer.assignment()}
+    return {Partition(*partition) for partition in consumer._consumer.assignment()}
 
 
 def is_member(consumer: Consumer) -> bool:

@@ -43,8 +43,8 @@ class Traffic:
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
-    def wait_for(self, outcome: list[bytes], more: int) -> None:
-        deadline, enough = time.monotonic() + PATIENCE, len(outcome) + more
+    def wait_for(self, outcome: list[bytes], polled: int) -> None:
+        deadline, enough = time.monotonic() + PATIENCE, len(outcome) + polled
         while len(outcome) < enough:
             assert time.monotonic() < deadline
             assert not self._stopped.wait(0.02)

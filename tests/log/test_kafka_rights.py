@@ -58,16 +58,18 @@ def settled(
     """Return the findings as soon as the broker knows the rights that were just granted."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        found = by_name(check_rights(broker.secure_servers, broker.settings(user), GROUP, topics))
-        if enough(found) or time.monotonic() > deadline:
-            return found
+        findings = by_name(check_rights(broker.secure_servers, broker.settings(user), GROUP, topics))
+        if enough(findings) or time.monotonic() > deadline:
+            return findings
 
 
 def test_a_user_with_every_right_is_told_so(guarded: GuardedBroker, user: str, topics: list[str]) -> None:
     guarded.grant(user, "TOPIC", topics, "READ", "WRITE")
     guarded.grant(user, "GROUP", [GROUP], "READ")
-    found = settled(guarded, user, topics, lambda found: not any(each.failed for each in found.values()))
-    assert {name: str(finding.state) for name, finding in found.items()} == dict.fromkeys(
+    findings = settled(
+        guarded, user, topics, lambda findings: not any(finding.failed for finding in findings.values())
+    )
+    assert {name: str(finding.state) for name, finding in findings.items()} == dict.fromkeys(
         ["log", "log topics", "log write", "log read", "log idempotence", "log group"], "ok"
     )
     require_write(guarded.secure_servers, guarded.settings(user), topics)
@@ -85,13 +87,13 @@ def test_a_user_with_every_right_is_told_so(guarded: GuardedBroker, user: str, t
 def test_a_user_without_rights_is_told_each_one_that_is_missing(
     guarded: GuardedBroker, user: str, topics: list[str]
 ) -> None:
-    found = by_name(check_rights(guarded.secure_servers, guarded.settings(user), GROUP, topics))
-    assert [name for name, finding in found.items() if not finding.failed] == ["log"]
-    assert topics[0] in found["log topics"].detail
-    assert found["log write"].remedy == f"grant User:{user} WRITE on these topics"
-    assert found["log read"].remedy == f"grant User:{user} READ on these topics"
-    assert f"grant User:{user} IDEMPOTENT_WRITE on the cluster" in found["log idempotence"].remedy
-    assert found["log group"].remedy == f"grant User:{user} READ on group {GROUP}"
+    findings = by_name(check_rights(guarded.secure_servers, guarded.settings(user), GROUP, topics))
+    assert [name for name, finding in findings.items() if not finding.failed] == ["log"]
+    assert topics[0] in findings["log topics"].detail
+    assert findings["log write"].remedy == f"grant User:{user} WRITE on these topics"
+    assert findings["log read"].remedy == f"grant User:{user} READ on these topics"
+    assert f"grant User:{user} IDEMPOTENT_WRITE on the cluster" in findings["log idempotence"].remedy
+    assert findings["log group"].remedy == f"grant User:{user} READ on group {GROUP}"
     with pytest.raises(LogDenied, match=rf"lacks the right WRITE on {', '.join(sorted(topics[:2]))}"):
         require_write(guarded.secure_servers, guarded.settings(user), topics)
     with pytest.raises(LogDenied, match=rf"lacks the right READ on {', '.join(sorted(topics[:2]))}"):
@@ -106,10 +108,13 @@ def test_the_right_of_one_side_is_not_the_others(
     guarded: GuardedBroker, user: str, topics: list[str], granted: str, failing: set[str]
 ) -> None:
     guarded.grant(user, "TOPIC", topics, granted)
-    found = settled(
-        guarded, user, topics, lambda found: {name for name, each in found.items() if each.failed} == failing
+    findings = settled(
+        guarded,
+        user,
+        topics,
+        lambda findings: {name for name, finding in findings.items() if finding.failed} == failing,
     )
-    assert {name for name, each in found.items() if each.failed} == failing
+    assert {name for name, finding in findings.items() if finding.failed} == failing
 
 
 def test_the_topic_without_a_right_is_the_one_that_is_named(
@@ -117,11 +122,14 @@ def test_the_topic_without_a_right_is_the_one_that_is_named(
 ) -> None:
     guarded.grant(user, "TOPIC", topics[:1], "READ", "WRITE")
     guarded.grant(user, "TOPIC", topics[1:], "READ")
-    found = settled(
-        guarded, user, topics, lambda found: not found["log topics"].failed and not found["log read"].failed
+    findings = settled(
+        guarded,
+        user,
+        topics,
+        lambda findings: not findings["log topics"].failed and not findings["log read"].failed,
     )
-    assert topics[1] in found["log write"].detail
-    assert topics[0] not in found["log write"].detail
+    assert topics[1] in findings["log write"].detail
+    assert topics[0] not in findings["log write"].detail
 
 
 def test_a_group_that_may_only_be_looked_at_is_not_enough(
@@ -129,13 +137,13 @@ def test_a_group_that_may_only_be_looked_at_is_not_enough(
 ) -> None:
     guarded.grant(user, "TOPIC", topics, "READ", "WRITE")
     guarded.grant(user, "GROUP", [GROUP], "DESCRIBE")
-    found = settled(
+    findings = settled(
         guarded,
         user,
         topics,
-        lambda found: {name for name, each in found.items() if each.failed} == {"log group"},
+        lambda findings: {name for name, finding in findings.items() if finding.failed} == {"log group"},
     )
-    assert {name for name, each in found.items() if each.failed} == {"log group"}
+    assert {name for name, finding in findings.items() if finding.failed} == {"log group"}
 
 
 def test_missing_topics_are_fine_for_who_may_create_them_and_are_not_created(
@@ -143,23 +151,23 @@ def test_missing_topics_are_fine_for_who_may_create_them_and_are_not_created(
 ) -> None:
     missing = f"bookings.{uuid4().hex[:12]}"
     guarded.grant(user, "TOPIC", [missing], "READ", "WRITE")
-    found = settled(
-        guarded, user, [missing], lambda found: "the right is missing" in found["log topics"].detail
+    findings = settled(
+        guarded, user, [missing], lambda findings: "the right is missing" in findings["log topics"].detail
     )
-    assert f"{missing}: the right is missing; create it, or grant CREATE" in found["log topics"].detail
+    assert f"{missing}: the right is missing; create it, or grant CREATE" in findings["log topics"].detail
     with pytest.raises(LogDenied, match="grant CREATE"):
         require_write(guarded.secure_servers, guarded.settings(user), [missing])
     guarded.grant(user, "CLUSTER", ["kafka-cluster"], "CREATE")
-    found = settled(guarded, user, [missing], lambda found: not found["log topics"].failed)
-    assert f"{missing} will be created at the first start" in found["log topics"].detail
+    findings = settled(guarded, user, [missing], lambda findings: not findings["log topics"].failed)
+    assert f"{missing} will be created at the first start" in findings["log topics"].detail
     assert missing not in guarded.topics()
 
 
 def test_copies_that_the_cluster_cannot_hold_are_told_before_the_start(guarded: GuardedBroker) -> None:
     missing = f"bookings.{uuid4().hex[:12]}"
-    found = by_name(check_rights(guarded.servers, KafkaSettings(replication_factor=3), GROUP, [missing]))
-    assert "InvalidReplicationFactorError" in found["log topics"].detail
-    assert "kafka.replication_factor" in found["log topics"].detail
+    findings = by_name(check_rights(guarded.servers, KafkaSettings(replication_factor=3), GROUP, [missing]))
+    assert "InvalidReplicationFactorError" in findings["log topics"].detail
+    assert "kafka.replication_factor" in findings["log topics"].detail
 
 
 def test_looking_leaves_nothing_in_the_topics_and_makes_no_group(
@@ -172,15 +180,15 @@ def test_looking_leaves_nothing_in_the_topics_and_makes_no_group(
     with closing(KafkaAdminClient(bootstrap_servers=guarded.servers)) as admin:
         ends = admin.list_partition_offsets({TopicPartition(topic, 0): OffsetSpec.LATEST for topic in topics})
         assert [end.offset for end in ends.values()] == [0, 0]
-        assert group not in {each["group_id"] for each in admin.list_groups()}
+        assert group not in {finding["group_id"] for finding in admin.list_groups()}
     assert guarded.topics() == before
 
 
 def only(findings: list[Finding]) -> Finding:
-    [found] = findings
-    assert found.failed
-    assert "-password" not in found.sentence
-    return found
+    [finding] = findings
+    assert finding.failed
+    assert "-password" not in finding.sentence
+    return finding
 
 
 @pytest.mark.parametrize(
@@ -220,16 +228,18 @@ def only(findings: list[Finding]) -> Finding:
     ],
 )
 def test_why_a_secure_broker_does_not_let_us_in_is_told(
-    guarded: GuardedBroker, change: dict[str, object], told: str
+    guarded: GuardedBroker, change: dict[str, object], message: str
 ) -> None:
     settings = guarded.settings("user0", **change)
-    found = only(check_rights(guarded.secure_servers, settings, GROUP, ["bookings.some"]))
-    assert told.format(user="user0") in found.detail
-    assert found.unreachable == ("closed the connection" in found.detail), "no waiting mends what was refused"
+    findings = only(check_rights(guarded.secure_servers, settings, GROUP, ["bookings.some"]))
+    assert message.format(user="user0") in findings.detail
+    assert findings.unreachable == ("closed the connection" in findings.detail), (
+        "no waiting mends what was refused"
+    )
     error = KafkaLogProducer(guarded.secure_servers, settings, ["bookings.some"])
     with closing(error):
         failure = error.append("bookings.some", numbered(1)).exception(PATIENCE)
-    assert told.format(user="user0") in str(failure), "the receiver says the same"
+    assert message.format(user="user0") in str(failure), "the receiver says the same"
 
 
 @pytest.mark.parametrize(
@@ -239,17 +249,17 @@ def test_why_a_secure_broker_does_not_let_us_in_is_told(
         ("SASL_PLAINTEXT", "this port takes no login: set kafka.security_protocol to PLAINTEXT"),
     ],
 )
-def test_a_secure_client_at_a_plain_port_is_told(guarded: GuardedBroker, protocol: str, told: str) -> None:
+def test_a_secure_client_at_a_plain_port_is_told(guarded: GuardedBroker, protocol: str, message: str) -> None:
     settings = guarded.settings("user0", security_protocol=protocol)
-    assert told in only(check_rights(guarded.servers, settings, GROUP, ["bookings.some"])).detail
+    assert message in only(check_rights(guarded.servers, settings, GROUP, ["bookings.some"])).detail
 
 
 def test_a_certificate_for_another_name_is_told(guarded: GuardedBroker) -> None:
     server = guarded.secure_servers[0].replace("127.0.0.1", "localhost")
-    found = only(check_rights([server], guarded.settings("user0"), GROUP, ["bookings.some"]))
+    findings = only(check_rights([server], guarded.settings("user0"), GROUP, ["bookings.some"]))
     assert (
         "the server's certificate is not for localhost: name the broker in log as its certificate does"
-        in found.detail
+        in findings.detail
     )
 
 
@@ -289,10 +299,12 @@ def test_a_key_with_a_pass_phrase_is_told_instead_of_asked_for(
         ("nowhere.invalid:9092", "the name nowhere.invalid cannot be resolved"),
     ],
 )
-def test_a_broker_that_is_not_there_is_told_and_may_come_back(server: str, told: str) -> None:
-    found = only(check_rights([server.format(port=free_port())], KafkaSettings(), GROUP, ["bookings.some"]))
-    assert told in found.detail
-    assert found.unreachable
+def test_a_broker_that_is_not_there_is_told_and_may_come_back(server: str, message: str) -> None:
+    findings = only(
+        check_rights([server.format(port=free_port())], KafkaSettings(), GROUP, ["bookings.some"])
+    )
+    assert message in findings.detail
+    assert findings.unreachable
 
 
 def test_a_port_that_is_not_kafka_is_told() -> None:
@@ -318,17 +330,17 @@ def test_a_broker_that_names_an_address_out_of_reach_is_told(kafka_tools: None, 
     broker = Broker(fetch(), tmp_path, port, overrides=overrides)
     broker.start()
     try:
-        found = check_rights(broker.servers, KafkaSettings(), GROUP, ["bookings.some"])
+        findings = check_rights(broker.servers, KafkaSettings(), GROUP, ["bookings.some"])
     finally:
         broker.stop()
-    assert found[0].failed
-    assert f"127.0.0.1:{elsewhere}" in found[0].detail
-    assert "advertised.listeners" in found[0].remedy
+    assert findings[0].failed
+    assert f"127.0.0.1:{elsewhere}" in findings[0].detail
+    assert "advertised.listeners" in findings[0].remedy
 
 
 def test_old_brokers_that_tell_no_rights_are_trusted() -> None:
     partition = {"leader_id": 1, "isr_nodes": [1], "replica_nodes": [1, 2]}
     topic = {"name": "a", "error_code": 0, "authorized_operations": None, "partitions": [partition]}
-    found = find_flaws([topic, {**topic, "name": "b", "partitions": [{**partition, "leader_id": -1}]}])
-    assert (found.behind, found.leaderless) == (("a",), ("b",))
-    assert found.unreadable == found.unwritable == ()
+    findings = find_flaws([topic, {**topic, "name": "b", "partitions": [{**partition, "leader_id": -1}]}])
+    assert (findings.behind, findings.leaderless) == (("a",), ("b",))
+    assert findings.unreadable == findings.unwritable == ()

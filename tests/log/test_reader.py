@@ -27,22 +27,23 @@ def opened(log: LogFixture, since: datetime | None) -> Reader:
 
 
 def values(reader: Reader) -> list[bytes]:
-    return [one.record.value for one in reader.records()]
+    return [stored.record.value for stored in reader.records()]
 
 
 def test_it_reads_every_record_of_every_topic_as_it_was_appended(log: LogFixture) -> None:
     producer = log.producer()
-    told = [
+    appended = [
         Record(f"booking-{number}", b"\xff" * number, {"ce_id": str(number), "unicode": "Zoë"})
         for number in range(20)
     ]
-    append(producer, log.topic, *told[:10])
-    append(producer, log.other_topic, *told[10:])
+    append(producer, log.topic, *appended[:10])
+    append(producer, log.other_topic, *appended[10:])
     with reading(log) as reader:
         assert reader.total() == 20
         found = list(reader.records())
     assert (
-        sorted((stored.record for stored in found), key=lambda record: int(record.headers["ce_id"])) == told
+        sorted((stored.record for stored in found), key=lambda record: int(record.headers["ce_id"]))
+        == appended
     )
     assert {stored.partition.topic for stored in found[:10]} == {log.topic}
     assert len({stored.position for stored in found}) == 20
@@ -58,10 +59,10 @@ def test_records_of_one_key_keep_their_order_and_all_come_by_time(log: LogFixtur
         )
     with reading(log) as reader:
         found = list(reader.records())
-    assert [one.appended_at for one in found] == sorted(one.appended_at for one in found)
+    assert [stored.appended_at for stored in found] == sorted(stored.appended_at for stored in found)
     by_key: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for one in found:
-        by_key[one.partition.topic, one.record.key].append(int(one.record.value))
+    for stored in found:
+        by_key[stored.partition.topic, stored.record.key].append(int(stored.record.value))
     assert all(numbers == sorted(numbers) for numbers in by_key.values())
     assert sorted(number for numbers in by_key.values() for number in numbers) == list(range(2400))
 

@@ -88,13 +88,15 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(sqlite_log: Sqlite
     written = sum(entry.next for entry in sqlite_log.backlog())
     found = values(read(sqlite_log.consumer(), written))
     for name, count in acknowledged.items():
-        mine = [value.decode() for value in found if value.startswith(f"{name}/".encode())]
+        values_of_name = [value.decode() for value in found if value.startswith(f"{name}/".encode())]
         assert count >= 100
-        assert len(mine) in (
+        assert len(values_of_name) in (
             10 * count,
             10 * (count + 1),
         )  # the append it was killed in is there as a whole, or not at all
-        assert mine == [f"{name}/{number}/{part}" for number in range(len(mine) // 10) for part in range(10)]
+        assert values_of_name == [
+            f"{name}/{number}/{part}" for number in range(len(values_of_name) // 10) for part in range(10)
+        ]
 
 
 def test_several_processes_may_open_a_new_log_at_the_same_moment(tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def aged(log: SqliteFixture, *ages: float) -> None:
         )
 
 
-def left(log: SqliteFixture) -> list[int]:
+def remaining(log: SqliteFixture) -> list[int]:
     with closing(sqlite3.connect(log.path)) as connection:
         return [offset for (offset,) in connection.execute("SELECT offset FROM records ORDER BY offset")]
 
@@ -197,7 +199,7 @@ def test_a_record_of_a_clock_that_was_ahead_does_not_stop_retention(
     consumer = sqlite_consumer(sqlite_log)
     consumer.commit(read(consumer, len(ages)))
     consumer.prune(time.time() - 3600)
-    assert left(sqlite_log) == expected
+    assert remaining(sqlite_log) == expected
 
 
 @pytest.mark.parametrize("ahead", [3600 * 24 * 20, YEAR])
@@ -213,7 +215,7 @@ def test_a_consumer_whose_clock_is_ahead_deletes_nothing_that_is_young(
         records = read(consumer, 3)
         monkeypatch.setattr("ingest.log.sqlite.consumer.time.time", lambda: right() + ahead)
         consumer.commit(records)
-    assert left(sqlite_log) == [1, 2]
+    assert remaining(sqlite_log) == [1, 2]
 
 
 def test_the_age_of_the_backlog_is_that_which_the_order_of_the_log_shows(sqlite_log: SqliteFixture) -> None:
@@ -255,11 +257,11 @@ def test_much_is_pruned_in_parts_so_that_writers_get_in_between(
         SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(seconds=-1))
     ) as consumer:
         found = read(consumer, 7)
-        left = []
-        for some in (found[:3], found[3:5], found[5:], found):
-            consumer.commit(some)
-            left.append(count_of_rows(sqlite_log.path))
-    assert left == [5, 3, 1, 0]
+        remaining = []
+        for batch in (found[:3], found[3:5], found[5:], found):
+            consumer.commit(batch)
+            remaining.append(count_of_rows(sqlite_log.path))
+    assert remaining == [5, 3, 1, 0]
 
 
 def test_only_its_owner_can_read_the_file(sqlite_log: SqliteFixture) -> None:
@@ -396,15 +398,15 @@ def test_whoever_finds_that_another_file_is_there_it_is_read_from_its_beginning(
 
 
 def test_a_file_that_was_away_and_comes_back_is_written_to_again(tmp_path: Path) -> None:
-    path, kept = tmp_path / "log.db", tmp_path / "kept.db"
+    path, moved_path = tmp_path / "log.db", tmp_path / "kept.db"
     with closing(SqliteProducer(path)) as producer:
         producer.append("topic", [Record("key", b"before")]).result(PATIENCE)
-        path.rename(kept)
+        path.rename(moved_path)
         path.mkdir()
         with pytest.raises(LogUnavailable):
             producer.append("topic", [Record("key", b"lost")]).result(PATIENCE)
         path.rmdir()
-        kept.rename(path)
+        moved_path.rename(path)
         producer.append("topic", [Record("key", b"after")]).result(PATIENCE)
     assert [entry.next for entry in backlog(path, "group", ["topic"])] == [2]
 

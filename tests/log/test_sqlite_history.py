@@ -114,15 +114,15 @@ def checkpoint(path: Path, kind: str) -> None:
         assert connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()[0] == 0
 
 
-def copy(path: Path, kept: Path) -> None:
+def copy(path: Path, copied: Path) -> None:
     """Make a whole copy, as SQLite's backup does."""
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(kept)) as target:
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copied)) as target:
         source.backup(target)
 
 
-def rename_over(kept: Path, path: Path) -> None:
+def rename_over(copied: Path, path: Path) -> None:
     restored = path.with_name("restored")
-    shutil.copy(kept, restored)
+    shutil.copy(copied, restored)
     restored.rename(path)
 
 

@@ -1,1 +1,1 @@
-"""The receiver: what it answers, what it keeps, and how its processes start, stop and die."""
+"""Tests of the receiver: what it answers and keeps, and how its processes start, stop and die."""

@@ -13,14 +13,14 @@ from tests.receivers.running import Receiver
 
 
 class Start(Protocol):
-    """Starts a receiver with these settings, which is gone when the test ends."""
+    """Starts receivers with settings of the test, and stops them when the test ends."""
 
     def __call__(self, command: list[str] | None = None, /, **settings: str) -> Receiver: ...
 
 
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[InProcess]:
-    """With a small limit for bodies and little patience, so that no test needs much of either; a disk has to have some time."""
+    """Return an application with a small limit for bodies and short time limits."""
     accounts = {"sales": {"vendor": "calendly", "webhook_secrets": [SECRET, "the-secret-before"]}}
     limits = {"body_limit": 4096, "body_timeout": "100ms", "append_timeout": "2s", "in_flight_limit": 8192}
     with closing(InProcess(tmp_path, accounts, receiver=limits)) as running:
@@ -31,7 +31,7 @@ def receiver(tmp_path: Path) -> Iterator[InProcess]:
 def start(tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as started:
 
-        def one(command: list[str] | None = None, /, **settings: str) -> Receiver:
+        def start_receiver(command: list[str] | None = None, /, **settings: str) -> Receiver:
             return started.enter_context(closing(Receiver(tmp_path, command, **settings)))
 
-        yield one
+        yield start_receiver

@@ -1,4 +1,4 @@
-"""The receiver's application in this process, over a real SQLite log, driven as an ASGI server drives it."""
+"""The receiver's application in this process, over a real SQLite log, driven as an ASGI server does."""
 
 import asyncio
 import sqlite3
@@ -19,7 +19,8 @@ from ingest.log import Record
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer
 from ingest.settings import Settings
 from ingest.vendors import Account
-from receivers.app import build_app, ready_accounts
+from receivers.accounts import ready_accounts
+from receivers.app import build_app
 from tests.receivers.requests import Request
 
 
@@ -33,7 +34,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; header names in lower case."""
+    """An answer; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,7 +42,7 @@ class Answer:
 
 
 async def ask(app: Starlette, request: Request, ending: Ending = Ending.COMPLETE) -> Answer:
-    """One request, as uvicorn would hand it on. What the application does not catch is raised here."""
+    """Send one request, as uvicorn would. Raises what the application does not catch."""
     arriving = deque[Message](
         {"type": "http.request", "body": chunk, "more_body": True} for chunk in request.chunks
     )
@@ -81,12 +82,12 @@ def _scope(request: Request) -> dict[str, Any]:
 
 
 def stored(log: Path, topic: str) -> list[Record]:
-    """Everything in a topic of an embedded log, in order."""
+    """Return everything in a topic of an embedded log, in order."""
     consumer = SqliteConsumer(log, uuid.uuid4().hex, [topic], retention=Settings().log_retention)
     try:
         records: list[Record] = []
-        while more := consumer.poll(1_000_000, 0.0):  # as many bytes at a time as a consumer may hold
-            records += [stored.record for stored in more]
+        while batch := consumer.poll(1_000_000, 0.0):  # as many bytes at a time as a consumer may hold
+            records += [stored.record for stored in batch]
         return records
     finally:
         consumer.close()
@@ -94,14 +95,14 @@ def stored(log: Path, topic: str) -> list[Record]:
 
 @contextmanager
 def writing_to(log: Path) -> Iterator[None]:
-    """Somebody else is writing to an embedded log, all the while."""
+    """Write to an embedded log as another process does, for the whole block."""
     with closing(sqlite3.connect(log, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
 
 
 class InProcess:
-    """An application with its log, and an event loop that lives as long."""
+    """An application with its log, and an event loop for as long."""
 
     def __init__(
         self,
@@ -123,25 +124,25 @@ class InProcess:
         self.open(ready_accounts(self.settings))
 
     def open(self, accounts: Mapping[tuple[str, str], Account[Any]]) -> None:
-        """The application over these vendors."""
+        """Open the application over these accounts."""
         self.producer = SqliteProducer(self.log)
         self.app = build_app(self.settings, accounts, self.producer)
         self._lifespan = self.app.router.lifespan_context(self.app)
         self.runner.run(self._lifespan.__aenter__())
 
     def ask(self, request: Request, ending: Ending = Ending.COMPLETE) -> Answer:
-        """One request, to its end."""
+        """Send one request, as uvicorn would. Raises what the application does not catch."""
         return self.runner.run(ask(self.app, request, ending))
 
     def events(self, vendor: str = "calendly") -> list[Record]:
-        """What was appended for a vendor."""
+        """Return what was appended for a vendor."""
         return stored(self.log, self.settings.topic(vendor))
 
     def dead_letters(self) -> list[Record]:
-        """What was set aside."""
+        """Return the dead letters."""
         return stored(self.log, self.settings.dead_letter_topic)
 
     def close(self) -> None:
-        """As the server stops it."""
+        """Close the application as the server does."""
         self.runner.run(self._lifespan.__aexit__(None, None, None))
         self.runner.close()

@@ -1,4 +1,4 @@
-"""Requests to send to the receiver: the samples, and as many distinct good ones as a test wants."""
+"""Requests to send to the receiver: the samples, and any number of distinct good ones."""
 
 import json
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ class Request:
 
     @property
     def body(self) -> bytes:
-        """All of it."""
+        """The body, complete."""
         return b"".join(self.chunks)
 
     @property
@@ -32,41 +32,41 @@ class Request:
         return f"{self.path}?{self.query}" if self.query else self.path
 
     def having(self, *headers: tuple[str, str]) -> "Request":
-        """With more headers."""
+        """Return the request with more headers."""
         return replace(self, headers=(*self.headers, *headers))
 
 
 def booking_body(number: int) -> bytes:
-    """What Calendly would say of invitee `number`, as short as it can be."""
+    """Return what Calendly would say of invitee `number`, as short as possible."""
     moment = "2026-06-09T21:37:18.000000Z"
     invitee = {"uri": subject(number), "created_at": moment, "updated_at": moment, "status": "active"}
     return json.dumps({"event": "invitee.created", "created_at": moment, "payload": invitee}).encode()
 
 
 def subject(number: int) -> str:
-    """The booking id of `booking_body(number)`."""
+    """Return the booking id of `booking_body(number)`."""
     return f"https://api.example.com/invitees/{number}"
 
 
 def signed(body: bytes, *, secret: str = SECRET, path: str = SALES) -> Request:
-    """Any body, as Calendly would sign it now."""
+    """Return any body, as Calendly would sign it now."""
     return Request(path, tuple(calendly.sign(secret, body, datetime.now(UTC)).items()), (body,))
 
 
 def booking(number: int) -> Request:
-    """A good delivery unlike any with another number."""
+    """Return a good delivery unlike any with another number."""
     return signed(booking_body(number))
 
 
 def from_sample(sample: Sample) -> Request:
-    """A sample as its vendor sent it."""
+    """Return a sample as its vendor sent it."""
     return Request(
         f"/webhooks/{sample.case.vendor}/sales", tuple(sample.headers), (sample.body,), sample.given["query"]
     )
 
 
 def raw(request: Request) -> bytes:
-    """As it goes over a connection."""
+    """Return the request as it goes over a connection."""
     lines = [
         f"{request.method} {request.target} HTTP/1.1",
         "Host: hooks.example.com",

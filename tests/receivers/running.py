@@ -1,4 +1,4 @@
-"""A real `ingest receive`, in a process of its own with a folder of its own."""
+"""A real `ingest receive`, in a process and a folder of its own."""
 
 import json
 import os
@@ -32,21 +32,21 @@ _SENDERS = 8
 
 
 def wait_for(look: Callable[[], Any], what: str) -> Any:
-    """What `look` gives as soon as it gives something."""
+    """Return what `look` returns as soon as that is something."""
     deadline = time.monotonic() + PATIENCE
-    while not (found := look()):
+    while not (result := look()):
         assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
         _LOOK_AGAIN.wait(0.01)
-    return found
+    return result
 
 
 def command_line(*arguments: str) -> list[str]:
-    """`ingest` with these arguments."""
+    """Return the command line of `ingest` with these arguments."""
     return [sys.executable, "-m", "ingest", *arguments]
 
 
 def environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """Ours without its settings, and these: one Calendly account `sales`, an embedded log, free ports."""
+    """Return the environment of a receiver: one Calendly account `sales`, an embedded log, free ports."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("INGEST_", "PROMETHEUS_"))
     }
@@ -62,7 +62,7 @@ def environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _command_line(pid: str) -> bytes:
-    """Empty for a process that is gone meanwhile."""
+    """Return the command line of a process, empty where it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -70,7 +70,7 @@ def _command_line(pid: str) -> bytes:
 
 
 class Receiver:
-    """Started in the constructor, ready for deliveries when it returns."""
+    """A receiver that is started by the constructor, and takes deliveries when that returns."""
 
     def __init__(self, folder: Path, command: list[str] | None = None, /, **settings: str) -> None:
         self.log, self._stdout, self._stderr = folder / "log.db", folder / "stdout", folder / "stderr"
@@ -98,57 +98,57 @@ class Receiver:
         return next((line for line in lines if line["event"] == "receiver.listening"), None)
 
     def send(self, request: Request) -> httpx.Response:
-        """One request, on a connection that is kept."""
+        """Send one request, on a connection that is kept."""
         return post(self.client, request)
 
     def written(self) -> str:
-        """All it wrote to standard output and standard error."""
+        """Return all it wrote to standard output and standard error."""
         return self._stdout.read_text() + self._stderr.read_text()
 
     def events(self) -> list[Record]:
-        """What is in the log for Calendly."""
+        """Return what is in the log for Calendly."""
         return stored(self.log, TOPIC)
 
     def dead_letters(self) -> list[Record]:
-        """What it set aside."""
+        """Return the dead letters."""
         return stored(self.log, DEAD_LETTERS)
 
     def children(self) -> list[int]:
-        """Its worker processes."""
+        """Return its worker processes."""
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return [int(pid) for pid in listed if b"spawn_main" in _command_line(pid)]
 
     def resident(self) -> int:
-        """Bytes of memory it has."""
+        """Return how many bytes of memory it has."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf(
             "SC_PAGE_SIZE"
         )
 
     def arguments(self) -> bytes:
-        """What `ps` shows of it and of its workers."""
+        """Return what `ps` shows of it and of its workers."""
         return b"\n".join(
             Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (self.process.pid, *self.children())
         )
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """Send SIGTERM, and return the exit code."""
         self.process.terminate()
         return self.process.wait(PATIENCE)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.process.kill()
         self.process.wait(PATIENCE)
 
     def close(self) -> None:
-        """Whatever became of it."""
+        """End it, whatever became of it."""
         self.client.close()
         self.admin.close()
         self.kill()
 
 
 def post(client: httpx.Client, request: Request) -> httpx.Response:
-    """As it stands."""
+    """Send a request as it is."""
     return client.request(request.method, request.target, headers=list(request.headers), content=request.body)
 
 
@@ -173,7 +173,7 @@ class Senders:
                     return
 
     def accepted(self) -> set[str]:
-        """The booking ids of the deliveries answered 202."""
+        """Return the booking ids of the deliveries answered 202."""
         return {
             subject(number)
             for number, status in self.answers.copy().items()
@@ -181,7 +181,7 @@ class Senders:
         }
 
     def finish(self) -> None:
-        """After the deliveries under way."""
+        """End after the deliveries under way."""
         self._done.set()
         for thread in self._threads:
             thread.join(PATIENCE)
@@ -189,7 +189,7 @@ class Senders:
 
 @contextmanager
 def delivering(receiver: Receiver) -> Iterator[Senders]:
-    """Deliveries are under way inside, at least 200 of them answered before it begins; finished after it."""
+    """Deliver without a pause inside the block, after at least 200 answers."""
     senders = Senders(receiver.port)
     try:
         wait_for(lambda: len(senders.accepted()) >= 200, "200 deliveries are accepted")
@@ -199,10 +199,10 @@ def delivering(receiver: Receiver) -> Iterator[Senders]:
 
 
 def subjects(records: list[Record]) -> list[str]:
-    """The booking ids, in order."""
+    """Return the booking ids, in order."""
     return [record.headers["ce_subject"] for record in records]
 
 
 def unused_port() -> str:
-    """As text, for a setting."""
+    """Return a free port as text, for a setting."""
     return str(free_port())

@@ -1,4 +1,4 @@
-"""The admin listener: readiness, and metrics that add up, for those who may see them."""
+"""The admin listener: readiness and metrics, for those who may see them."""
 
 import json
 from pathlib import Path

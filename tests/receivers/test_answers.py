@@ -1,4 +1,4 @@
-"""What a delivery is answered with, and what is in the log then: the application over a real SQLite log."""
+"""How deliveries are answered, and what is in the log then: the application over a real SQLite log."""
 
 import json
 from dataclasses import replace
@@ -143,9 +143,11 @@ def test_an_accepted_delivery_is_one_record_of_the_very_bytes_that_were_signed(r
 
 
 def test_a_body_in_pieces_is_the_same_delivery(receiver: InProcess) -> None:
-    whole = booking(1)
-    assert receiver.ask(replace(whole, chunks=tuple(bytes([byte]) for byte in whole.body))).status == 202
-    assert [record.value for record in receiver.events()] == [whole.body]
+    original = booking(1)
+    assert (
+        receiver.ask(replace(original, chunks=tuple(bytes([byte]) for byte in original.body))).status == 202
+    )
+    assert [record.value for record in receiver.events()] == [original.body]
 
 
 def test_the_secret_before_is_accepted_during_a_rotation_and_told_apart(receiver: InProcess) -> None:
@@ -174,10 +176,10 @@ def test_an_authentic_delivery_that_cannot_be_read_is_accepted_and_kept_whole(re
     assert letter.headers["dl_query"] == f"why={REMOVED}&x={REMOVED}"
     assert letter.headers["ce_source"] == "/calendly/sales"
     assert "somebody" not in letter.headers["dl_detail"]
-    kept = json.loads(letter.headers["dl_headers"])
-    assert parse_instant(kept.pop("ce_sentat")) <= parse_instant(letter.headers["ce_time"])
+    letter_headers = json.loads(letter.headers["dl_headers"])
+    assert parse_instant(letter_headers.pop("ce_sentat")) <= parse_instant(letter.headers["ce_time"])
     removed = dict.fromkeys((SIGNATURE, "authorization", "cookie", "proxy-authorization"), REMOVED)
-    assert kept == {**removed, "x-request-id": "kept"}
+    assert letter_headers == {**removed, "x-request-id": "kept"}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_what_strict_parsers_refuse_where_nobody_reads_it_keeps_no_booking_out_o
 
 
 class _Crashing(Calendly):
-    """Has a fault of its own."""
+    """A producer with a bug."""
 
     def read(self, delivery: VerifiedDelivery) -> Reading:
         raise ZeroDivisionError(delivery.body)

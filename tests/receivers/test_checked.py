@@ -29,14 +29,14 @@ def test_an_installation_recognises_its_own_receiver(start: Start) -> None:
 @on_linux
 def test_a_port_of_our_own_is_no_trouble(start: Start) -> None:
     receiver = start()
-    given = settings(
+    used = settings(
         receiver={"port": receiver.port, "admin_port": receiver.admin_port},
         consumer={"admin_port": 0},
         reconcile={"admin_port": 0},
     )
-    [found] = check_listeners(given)
-    assert found.state is State.OK
-    assert f"{receiver.port} by pid {receiver.process.pid}" in found.detail
+    [finding] = check_listeners(used)
+    assert finding.state is State.OK
+    assert f"{receiver.port} by pid {receiver.process.pid}" in finding.detail
 
 
 @on_linux

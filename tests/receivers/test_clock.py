@@ -1,4 +1,4 @@
-"""A clock of ours that is wrong is noticed by what vendors sign, and nobody can make a right one look wrong."""
+"""A wrong clock is noticed by what vendors sign, and nobody can make a right one look wrong."""
 
 import time
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Passing:
 
 
 def heard(*ages: timedelta, source: str = "a", clock: SignatureClock | None = None) -> SignatureClock:
-    """Different deliveries of an account, signed so long before they came at once; negative: signed in our future."""
+    """Note deliveries of an account that were signed so long before they came; negative: in our future."""
     clock = clock or SignatureClock(Passing())
     for number, age in enumerate(ages):
         clock.note(source, NOW - age, b"%d" % number)
@@ -103,7 +103,7 @@ def test_what_was_measured_decides_alone(votes: dict[str, timedelta], accounts: 
 
 @given(st.lists(st.timedeltas(ZERO, HOUR), max_size=12), st.integers(1, 3))
 def test_whoever_replays_can_never_make_us_look_behind(ages: list[timedelta], accounts: int) -> None:
-    """Every age of what somebody captured is positive."""
+    """The age of a captured delivery is always positive."""
     clock = heard(*ages, source="a", clock=heard(*reversed(ages), source="b"))
     assert verdict(clock.votes(NOW), accounts, None) >= ZERO
 
@@ -120,14 +120,14 @@ def test_what_was_measured_holds_though_the_clock_is_set_meanwhile(
     assert read_clock_ahead(tmp_path) is None
     monkeypatch.setattr("ingest.clock_file._boot", lambda: "this one")
     write_clock_ahead(tmp_path, ZERO)
-    found = read_clock_ahead(tmp_path)
-    assert found is not None
-    assert abs(found) < MINUTE
+    result = read_clock_ahead(tmp_path)
+    assert result is not None
+    assert abs(result) < MINUTE
     right = time.time
     monkeypatch.setattr("ingest.clock_file.time.time", lambda: right() + 3600)
-    found = read_clock_ahead(tmp_path)
-    assert found is not None
-    assert abs(found - HOUR) < MINUTE
+    result = read_clock_ahead(tmp_path)
+    assert result is not None
+    assert abs(result - HOUR) < MINUTE
     monkeypatch.setattr("ingest.clock_file._boot", lambda: "another one")
     assert read_clock_ahead(tmp_path) is None
     (tmp_path / "clock.json").write_bytes(b"[]")
@@ -144,11 +144,11 @@ def test_the_vendors_time_is_known_after_a_comparison_and_goes_on_by_a_clock_tha
     write_clock_ahead(tmp_path, -HOUR)
     assert clock.now() is None, "the file is not read for each delivery"
     passing.seconds = 6
-    found = clock.now()
-    assert found is not None
-    assert abs(found - datetime.now(UTC) - HOUR) < MINUTE
+    result = clock.now()
+    assert result is not None
+    assert abs(result - datetime.now(UTC) - HOUR) < MINUTE
     passing.seconds = 10
-    assert clock.now() == found + 4 * SECOND
+    assert clock.now() == result + 4 * SECOND
 
 
 class Late(datetime):
@@ -163,7 +163,7 @@ class Late(datetime):
 
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
-    """A receiver of two accounts, one of which takes nothing older than three minutes."""
+    """Return a receiver of two accounts, one of which takes nothing older than three minutes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("receivers.webhook.datetime", Late)
     monkeypatch.setattr(Late, "ahead", ZERO)
@@ -256,8 +256,8 @@ def test_what_was_measured_corrects_the_time_of_receipt_in_records_and_dead_lett
     assert receiver.ask(request).status == 202
     records, letters = receiver.events("appointedd"), receiver.dead_letters()
     receiver.close()
-    [kept] = [record.headers for record in records] + [
-        orjson.loads(one.headers["dl_headers"]) for one in letters
+    [stored_headers] = [record.headers for record in records] + [
+        orjson.loads(item.headers["dl_headers"]) for item in letters
     ]
-    assert abs(parse_instant(kept["ce_receivedby"]) - datetime.now(UTC)) < MINUTE
-    assert all(record.headers["ce_time"] == kept["ce_receivedby"] for record in records)
+    assert abs(parse_instant(stored_headers["ce_receivedby"]) - datetime.now(UTC)) < MINUTE
+    assert all(record.headers["ce_time"] == stored_headers["ce_receivedby"] for record in records)

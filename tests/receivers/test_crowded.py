@@ -1,4 +1,4 @@
-"""Too much at once: connections that dawdle are cut off, and an account that takes all it can leaves room for the others."""
+"""Overload: slow connections are cut off, and an account that takes all it can leaves room for the others."""
 
 import socket
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import LogUnavailable
-from receivers.in_flight import InFlight, Room, Shared
+from receivers.in_flight import Capacity, FairShare, InFlight
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import writing_to
 from tests.receivers.requests import SALES, SECRET, booking, raw, subject
@@ -27,8 +27,8 @@ def connection(receiver: Receiver) -> Iterator[socket.socket]:
 
 
 def drip(opened: socket.socket) -> bytes:
-    """What the receiver says until it hangs up, while a byte comes now and then."""
-    said = b""
+    """Return what the receiver says until it hangs up, while a byte is sent now and then."""
+    received = b""
     opened.settimeout(0.1)
     for _ in range(int(PATIENCE * 10)):
         try:
@@ -37,10 +37,10 @@ def drip(opened: socket.socket) -> bytes:
         except TimeoutError:
             continue
         except ConnectionError:
-            return said
+            return received
         if not part:
-            return said
-        said += part
+            return received
+        received += part
     raise AssertionError("it never hung up")
 
 
@@ -61,9 +61,9 @@ def test_a_head_that_trickles_in_is_cut_off_also_the_second_one_of_a_connection(
     receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
     with connection(receiver) as opened:
         opened.sendall(b"GET /healthz HTTP/1.1\r\nHost: hooks.example.com\r\n\r\n")
-        said = b""
-        while not said.endswith(b"ok\n"):
-            said += opened.recv(4096)
+        received = b""
+        while not received.endswith(b"ok\n"):
+            received += opened.recv(4096)
         opened.sendall(HEAD + b"X-Slow: ")
         assert drip(opened) == b""
 
@@ -96,10 +96,10 @@ def test_an_answered_connection_that_brings_something_but_no_request_is_not_kept
     receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__KEEP_ALIVE="1s")
     with connection(receiver) as opened:
         opened.sendall(idle)
-        said = opened.recv(4096)
+        received = opened.recv(4096)
         opened.sendall(b"\r\n")
-        said += b"".join(iter(lambda: opened.recv(4096), b""))
-    assert said.count(b"HTTP/1.1 ") == 1
+        received += b"".join(iter(lambda: opened.recv(4096), b""))
+    assert received.count(b"HTTP/1.1 ") == 1
 
 
 def test_a_delivery_that_takes_its_time_within_the_limits_is_accepted(start: Start) -> None:
@@ -109,11 +109,11 @@ def test_a_delivery_that_takes_its_time_within_the_limits_is_accepted(start: Sta
     with connection(receiver) as opened:
         opened.sendall(HEAD + lines.encode() + f"Content-Length: {len(request.body)}\r\n\r\n".encode())
         opened.settimeout(0.05)
-        for place in range(len(request.body)):  # longer in all than a head may take
-            opened.sendall(request.body[place : place + 1])
+        for index in range(len(request.body)):  # longer in all than a head may take
+            opened.sendall(request.body[index : index + 1])
             with pytest.raises(TimeoutError):
                 opened.recv(1)
-            if place == 40:
+            if index == 40:
                 break
         opened.settimeout(PATIENCE)
         opened.sendall(request.body[41:])
@@ -160,13 +160,13 @@ def test_what_trickles_in_behind_a_request_that_waits_for_the_log_is_cut_off_too
         with writing_to(receiver.log):
             opened.sendall(raw(booking(1)) + begun)
             assert silent_for(opened, 1)
-        said = drip(opened)
-    statuses = [line.split()[1] for line in said.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+        received = drip(opened)
+    statuses = [line.split()[1] for line in received.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
     assert statuses == ([b"202", b"408"] if b"Content-Length" in begun else [b"202"])
 
 
 def silent_for(opened: socket.socket, seconds: float) -> bool:
-    """Whether nothing is said and nobody hangs up; longer than a head may take, where a test wants that to have passed."""
+    """Return whether nothing comes and nobody hangs up for some seconds."""
     opened.settimeout(seconds)
     try:
         opened.recv(1)
@@ -186,8 +186,8 @@ def test_an_account_that_holds_all_it_can_get_leaves_room_for_another(start: Sta
     )
     with ExitStack() as opened:
         noisy = [opened.enter_context(connection(receiver)) for _ in range(30)]
-        for one in noisy:
-            one.sendall(UNFINISHED)
+        for socket_ in noisy:
+            socket_.sendall(UNFINISHED)
         wait_for(
             lambda: 'outcome="unavailable",vendor="calendly"} 10.0' in receiver.admin.get("/metrics").text,
             "what is beyond its share is refused",
@@ -203,52 +203,52 @@ def test_what_an_account_holds_is_there_again_when_it_is_done(start: Start) -> N
         wait_for(lambda: receiver.send(booking(1)).status_code == 202, "there is room again")
 
 
-@given(asked=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40)), max_size=60))
+@given(amounts=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40)), max_size=60))
 def test_however_much_is_asked_for_no_more_is_given_than_there_is_and_a_newcomer_finds_some(
-    asked: list[tuple[str, int]],
+    amounts: list[tuple[str, int]],
 ) -> None:
-    shared = Shared(1000)
-    held = {"a": 0, "b": 0, "c": 0}
-    for account, amount in asked:
-        if shared.take(account, amount):
-            held[account] += amount
-    assert shared.taken == sum(held.values()) <= 1000
-    assert shared.take("a newcomer", 1000 // 8), "four accounts: what is left is at least a part in eight"
-    for account, amount in held.items():
-        shared.give_back(account, amount)
-    assert shared.taken == 1000 // 8
+    shared = FairShare(1000)
+    used = {"a": 0, "b": 0, "c": 0}
+    for account, amount in amounts:
+        if shared.acquire(account, amount):
+            used[account] += amount
+    assert shared.used == sum(used.values()) <= 1000
+    assert shared.acquire("a newcomer", 1000 // 8), "four accounts: what is left is at least a part in eight"
+    for account, amount in used.items():
+        shared.release(account, amount)
+    assert shared.used == 1000 // 8
 
 
 @given(parts=st.lists(st.integers(1, 40), min_size=1, max_size=100))
 def test_half_of_it_is_there_for_an_account_that_is_alone_in_whatever_parts_it_is_asked_for(
     parts: list[int],
 ) -> None:
-    shared = Shared(2 * sum(parts) + 1)
-    assert all(shared.take("sales", part) for part in parts)
-    assert not shared.take("sales", 2), "and no more than that can be relied on"
+    shared = FairShare(2 * sum(parts) + 1)
+    assert all(shared.acquire("sales", part) for part in parts)
+    assert not shared.acquire("sales", 2), "and no more than that can be relied on"
 
 
 def test_bytes_that_wait_for_the_log_count_until_it_has_resolved_them() -> None:
     in_flight, waiting = InFlight(10, 1000), Future[None]()
-    with in_flight.request("sales") as held:
-        held.take(600)
-        held.until(waiting)
-    with in_flight.request("sales") as held, pytest.raises(LogUnavailable, match="in_flight_limit"):
-        held.take(600)
+    with in_flight.reserve("sales") as reservation:
+        reservation.add(600)
+        reservation.release_bytes_after(waiting)
+    with in_flight.reserve("sales") as reservation, pytest.raises(LogUnavailable, match="in_flight_limit"):
+        reservation.add(600)
     waiting.set_result(None)
-    with in_flight.request("sales") as held:
-        held.take(600)
+    with in_flight.reserve("sales") as reservation:
+        reservation.add(600)
 
 
 @contextmanager
 def holding(receiver: Receiver, number: int, begun: bytes) -> Iterator[list[socket.socket]]:
-    """So many connections that have said this and say nothing more."""
+    """Open so many connections that send this and nothing more."""
     with ExitStack() as opened:
-        held = [opened.enter_context(connection(receiver)) for _ in range(number)]
-        for one in held:
+        sockets = [opened.enter_context(connection(receiver)) for _ in range(number)]
+        for socket_ in sockets:
             with suppress(ConnectionError):  # it may have had to make room already
-                one.sendall(begun)
-        yield held
+                socket_.sendall(begun)
+        yield sockets
 
 
 def refused(receiver: Receiver, line: str) -> bool:
@@ -256,7 +256,7 @@ def refused(receiver: Receiver, line: str) -> bool:
 
 
 def post_anew(receiver: Receiver, number: int) -> bytes:
-    """The status of a delivery on a connection of its own."""
+    """Return the status of a delivery on a connection of its own."""
     with connection(receiver) as opened:
         opened.sendall(raw(booking(number)))
         return opened.recv(4096)[9:12]
@@ -301,13 +301,13 @@ def test_idle_connections_make_room_for_new_ones_and_those_that_delivered_do_las
     start: Start, begun: bytes
 ) -> None:
     receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="10", INGEST_RECEIVER__HEAD_TIMEOUT="5m")
-    with connection(receiver) as kept:
-        kept.sendall(raw(booking(0)))
-        assert kept.recv(4096).startswith(b"HTTP/1.1 202")
+    with connection(receiver) as persistent:
+        persistent.sendall(raw(booking(0)))
+        assert persistent.recv(4096).startswith(b"HTTP/1.1 202")
         with holding(receiver, 30, begun):
             assert [post_anew(receiver, number) for number in range(1, 6)] == [b"202"] * 5
-            kept.sendall(raw(booking(6)))
-            assert kept.recv(4096).startswith(b"HTTP/1.1 202")
+            persistent.sendall(raw(booking(6)))
+            assert persistent.recv(4096).startswith(b"HTTP/1.1 202")
     assert subjects(receiver.events()) == [subject(number) for number in range(7)]
 
 
@@ -328,27 +328,27 @@ def test_connections_with_requests_that_wait_for_the_log_do_not_make_room(start:
 
 def test_a_body_that_makes_progress_is_not_dropped_for_others_and_one_that_trickles_is() -> None:
     in_flight = InFlight(10, 20 * 16 * 1024)
-    with in_flight.request("sales") as steady, in_flight.request("sales") as trickling:
+    with in_flight.reserve("sales") as steady, in_flight.reserve("sales") as trickling:
         for _ in range(5):
-            trickling.take(1)
-            steady.take(16 * 1024)
-        with in_flight.request("sales") as another:
-            another.take(4 * 16 * 1024)
-            steady.take(16 * 1024)
+            trickling.add(1)
+            steady.add(16 * 1024)
+        with in_flight.reserve("sales") as another:
+            another.add(4 * 16 * 1024)
+            steady.add(16 * 1024)
             with pytest.raises(LogUnavailable, match="was not whole"):
-                trickling.take(1)
+                trickling.add(1)
 
 
 def test_a_whole_body_is_dropped_for_nobody_and_what_was_dropped_is_given_back_once() -> None:
     in_flight, waiting = InFlight(4, 1000), Future[None]()
-    with in_flight.request("sales") as whole, in_flight.request("sales") as unfinished:
-        unfinished.take(100)
-        whole.take(300)
-        whole.until(waiting)
-        with in_flight.request("sales") as another:
-            another.take(150)
+    with in_flight.reserve("sales") as complete, in_flight.reserve("sales") as unfinished:
+        unfinished.add(100)
+        complete.add(300)
+        complete.release_bytes_after(waiting)
+        with in_flight.reserve("sales") as another:
+            another.add(150)
     waiting.set_result(None)
-    assert in_flight.bytes.taken == 0
+    assert in_flight.bytes.used == 0
 
 
 _STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 400), st.booleans()), max_size=60)
@@ -358,24 +358,24 @@ _STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 400), st.bool
 def test_what_still_arrives_takes_half_at_most_and_never_keeps_an_account_from_what_it_could_have_without(
     steps: list[tuple[str, int, bool]],
 ) -> None:
-    room, alone = Room(1000), Shared(1000)
+    capacity, alone = Capacity(1000), FairShare(1000)
     arriving: dict[str, list[int]] = {}
 
     def drop(account: str) -> bool:
         if not arriving.get(account):
             return False
         amount = arriving[account].pop(0)
-        room.keep(account, amount)
-        room.give_back(account, amount)
+        capacity.complete(account, amount)
+        capacity.release(account, amount)
         return True
 
-    for account, amount, whole in steps:
-        took = room.take(account, amount, drop)
-        if took and whole:
-            room.keep(account, amount)
-            assert alone.take(account, amount)
+    for account, amount, complete in steps:
+        took = capacity.acquire(account, amount, drop)
+        if took and complete:
+            capacity.complete(account, amount)
+            assert alone.acquire(account, amount)
         elif took:
             arriving.setdefault(account, []).append(amount)
         unverified = sum(map(sum, arriving.values()))
         assert unverified <= max(500, amount)
-        assert room.taken == alone.taken + unverified <= 1000
+        assert capacity.used == alone.used + unverified <= 1000

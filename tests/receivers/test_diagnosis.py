@@ -1,4 +1,4 @@
-"""A refused delivery is told with its cause where that can be proven; the sender learns nothing of it."""
+"""The cause of a refusal is logged where it can be proven, and the sender learns nothing of it."""
 
 import gzip
 import importlib
@@ -23,7 +23,7 @@ from ingest.vendors import AnyAccount, Delivery
 from ingest.vendors.delivery import Headers
 from receivers import webhook
 from receivers.diagnosis import diagnose
-from tests.fuzz.accounts import Original, booked
+from tests.fuzz.accounts import Sample, booking_sample
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import SECRET, Request, booking, booking_body, signed
 from tests.vendors.anything import HEADER_VALUES, TEXT
@@ -66,22 +66,22 @@ every_signer = pytest.mark.parametrize("name", SIGNERS)
 
 
 def _vendors(**secrets: str) -> dict[str, AnyAccount]:
-    """All accounts by name; `secrets` are some accounts' second ones, in place of their own."""
+    """Return all accounts by name; `secrets` replaces the secrets of some."""
     tables = ACCOUNTS | OTHERS
     tables |= {
         name: tables[name] | {"webhook_secrets": ["another", secret]} for name, secret in secrets.items()
     }
     return {
-        name: found
-        for (_, name), found in Settings.model_validate({"public_url": PUBLIC_URL, "accounts": tables})
+        name: by_name
+        for (_, name), by_name in Settings.model_validate({"public_url": PUBLIC_URL, "accounts": tables})
         .build_accounts()
         .items()
     }
 
 
 def _sent(account: AnyAccount, secret: str, body: bytes, url: str = "") -> Delivery:
-    """As the vendor sends it which has this secret and this URL."""
-    original: Original = booked(account.vendor)
+    """Return a delivery of the vendor that has this secret and this URL."""
+    original: Sample = booking_sample(account.vendor)
     known = {
         "account": account.settings, "secret": secret, "body": body, "message_id": "m1", "at": NOW,
         "url": f"{url or account.webhook_url}?{original.query}",
@@ -92,8 +92,8 @@ def _sent(account: AnyAccount, secret: str, body: bytes, url: str = "") -> Deliv
 
 
 def _body(name: str) -> bytes:
-    """As the usual senders write JSON: compact, and with what some escape."""
-    document = json.loads(booked(name).body)
+    """Return JSON as the usual senders write it: compact, and with what some escape."""
+    document = json.loads(booking_sample(name).body)
     return json.dumps(
         document | {"note": "Grüße <b>&</b> a/b"}, separators=(",", ":"), ensure_ascii=False
     ).encode()
@@ -130,7 +130,7 @@ def test_a_delivery_at_the_url_of_another_vendors_account_names_the_account_that
 
 
 @pytest.mark.parametrize(
-    ("configured", "true", "told"),
+    ("configured", "true", "quoted"),
     [
         ("a-secret\n", "a-secret", "without the blanks or line ends"),
         (" a-secret", "a-secret", "without the blanks or line ends"),
@@ -142,12 +142,12 @@ def test_a_delivery_at_the_url_of_another_vendors_account_names_the_account_that
 )
 @every_signer
 def test_a_secret_that_differs_in_what_nobody_sees_is_told_with_its_position(
-    name: str, configured: str, true: str, told: str
+    name: str, configured: str, true: str, quoted: str
 ) -> None:
     account = _vendors(**{name: configured})[name]
     cause = _cause(account, _sent(account, true, _body(name)))
     assert "webhook secret 2 fits" in cause
-    assert told in cause
+    assert quoted in cause
     assert "a-secret" not in cause
 
 
@@ -322,11 +322,11 @@ def test_noise_that_was_refused_just_before_hides_no_cause(
 def test_a_flood_is_not_diagnosed_request_by_request(
     receiver: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[object] = []
+    calls: list[object] = []
     now = [0.0]
 
     def slow(*arguments: object) -> None:
-        asked.append(arguments)
+        calls.append(arguments)
         now[0] += 1.0
 
     monkeypatch.setattr(webhook, "diagnose", slow)
@@ -335,7 +335,7 @@ def test_a_flood_is_not_diagnosed_request_by_request(
         now[0] = max(now[0], second)
         for _ in range(10):
             receiver.ask(signed(b"{}", secret="nobody's"))
-        assert len(asked) == expected
+        assert len(calls) == expected
 
 
 def test_a_fault_of_ours_in_explaining_is_told_and_stops_nothing(

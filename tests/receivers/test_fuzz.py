@@ -1,4 +1,4 @@
-"""Anything at all, sent to the application: never a fault of ours, and good deliveries in between are all kept."""
+"""Arbitrary requests to the application: never an error of ours, and good deliveries in between are kept."""
 
 import json
 from collections.abc import Iterator
@@ -36,8 +36,10 @@ ACCOUNTS = {
 }
 PATHS = [f"/webhooks/{account['vendor']}/{name}" for name, account in ACCOUNTS.items()]
 HEADERS = [
-    "Calendly-Webhook-Signature", "Oncehub-Signature", "X-Token", "Authorization", "X-Bookeo-Signature", "X-Bookeo-Timestamp", "X-Bookeo-MessageId",
-    "Host", "Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding", "Expect", "Cookie", "X-Forwarded-For", "Accept", "Connection", "",
+    "Calendly-Webhook-Signature", "Oncehub-Signature", "X-Token", "Authorization", "X-Bookeo-Signature",
+    "X-Bookeo-Timestamp", "X-Bookeo-MessageId",
+    "Host", "Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding", "Expect", "Cookie",
+    "X-Forwarded-For", "Accept", "Connection", "",
 ]  # fmt: skip
 METHODS = ["POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "post", "\xff", ""]
 
@@ -87,7 +89,7 @@ NOISE = st.builds(
 
 @st.composite
 def nearly_right(draw: st.DrawFn) -> Request:
-    """A sample with other headers or another query."""
+    """Return a strategy of samples with other headers or another query."""
     sent = from_sample(load(draw(SAMPLES)))
     return Request(
         draw(st.sampled_from(PATHS)),
@@ -99,7 +101,7 @@ def nearly_right(draw: st.DrawFn) -> Request:
 
 @st.composite
 def readable_or_not(draw: st.DrawFn) -> bytes:
-    """What Calendly could have signed: a sample's body with parts of it replaced, or anything."""
+    """Return a strategy of what Calendly could have signed: a sample with parts replaced, or anything."""
     case: Case = draw(CALENDLY)
     nearly = altered(json.loads(load(case).body)).map(to_json)
     return draw((nearly | BODIES).filter(lambda body: len(body) <= LIMIT))
@@ -136,9 +138,9 @@ def test_no_request_makes_it_fail_and_good_deliveries_in_between_are_all_kept(re
             "request.refused",
         }
     )
-    kept = [record.value for record in receiver.events()]
-    assert kept == [booking_body(number) for number in range(next(numbers))]
-    assert len(kept) >= RUNS.max_examples
+    stored = [record.value for record in receiver.events()]
+    assert stored == [booking_body(number) for number in range(next(numbers))]
+    assert len(stored) >= RUNS.max_examples
 
 
 def test_whatever_is_rightly_signed_is_kept_once_untouched_as_an_event_or_a_dead_letter(

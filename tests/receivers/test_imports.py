@@ -1,4 +1,4 @@
-"""What the receiver's process loads: nothing of the consumer's, so that it starts quickly and stays small."""
+"""What the receiver's process imports: nothing of the consumer's, so that it is quick and small."""
 
 import json
 import sys

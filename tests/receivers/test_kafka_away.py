@@ -1,4 +1,4 @@
-"""A receiver whose Kafka is away, with real processes and a real broker: it answers 202, remembers over a kill, and catches up."""
+"""A receiver whose Kafka is away, with a real broker: it answers 202, survives a kill, and catches up."""
 
 import json
 import os
@@ -26,7 +26,7 @@ BOOKINGS = 5
 
 @pytest.fixture
 def broker(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:  # noqa: ARG001  it skips
-    """Not started yet."""
+    """Return a broker that is not started yet."""
     broker = Broker(fetch(), tmp_path_factory.mktemp("kafka"))
     yield broker
     broker.stop()
@@ -34,7 +34,7 @@ def broker(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def away(broker: Broker, start: Start, tmp_path: Path) -> Receiver:
-    """A receiver that started without its broker."""
+    """Return a receiver that started without its broker."""
     return start(**_kafka(broker, tmp_path))
 
 
@@ -48,23 +48,23 @@ def _kafka(broker: Broker, folder: Path) -> dict[str, str]:
 
 
 def _change(number: int) -> Request:
-    """The bookings take turns; each change of one is a second later than the one before."""
-    told = json.loads(booking_body(number % BOOKINGS))
-    told["created_at"] = told["payload"]["updated_at"] = (
+    """Return a change of one of the bookings in turn, a second later than the one before."""
+    document = json.loads(booking_body(number % BOOKINGS))
+    document["created_at"] = document["payload"]["updated_at"] = (
         f"2026-06-09T21:{number // 60:02}:{number % 60:02}.000000Z"
     )
-    return signed(json.dumps(told).encode())
+    return signed(json.dumps(document).encode())
 
 
 def _arrived(broker: Broker, least: int) -> list[Record]:
-    """All that is in the log once it has so many distinct events."""
-    found: list[Record] = []
+    """Return all that is in the log once it has so many distinct events."""
+    events: list[Record] = []
     with closing(KafkaLogConsumer(broker.servers, KafkaSettings(), "test", [TOPIC])) as consumer:
         deadline = time.monotonic() + PATIENCE
-        while len({record.headers["ce_id"] for record in found}) < least:
-            assert time.monotonic() < deadline, f"{len(found)} records of {least}"
-            found += [stored.record for stored in consumer.poll(500, 1.0)]
-    return found
+        while len({record.headers["ce_id"] for record in events}) < least:
+            assert time.monotonic() < deadline, f"{len(events)} records of {least}"
+            events += [stored.record for stored in consumer.poll(500, 1.0)]
+    return events
 
 
 def _metric(receiver: Receiver, name: str) -> float:
@@ -99,9 +99,9 @@ def test_it_is_ready_and_status_tells_what_waits_and_for_how_long(
 ) -> None:
     assert away.send(_change(0)).status_code == 202
     assert away.admin.get("/readyz").status_code == 200
-    told = ingest(tmp_path, "status", "--json", **_settings(broker, tmp_path))
-    assert told.code == 3, "the log itself is away"
-    [file] = told.json["spool"]["files"]
+    document = ingest(tmp_path, "status", "--json", **_settings(broker, tmp_path))
+    assert document.code == 3, "the log itself is away"
+    [file] = document.json["spool"]["files"]
     assert (file["records"], file["file"]) == (1, str(tmp_path / "spool" / "spool-000.db"))
     assert file["oldest"].endswith("Z")
     assert file["oldest_seconds"] >= 0
@@ -134,7 +134,7 @@ def test_without_a_spool_that_can_be_used_it_says_so_and_answers_503(
         "--json",
         **_settings(broker, tmp_path) | {"INGEST_RECEIVER__SPOOL_DIR": str(tmp_path / "occupied")},
     )
-    assert [one["ok"] for one in checked.json["checks"] if one["check"] == "spool"] == [False]
+    assert [event["ok"] for event in checked.json["checks"] if event["check"] == "spool"] == [False]
 
 
 def _settings(broker: Broker, folder: Path) -> dict[str, str]:

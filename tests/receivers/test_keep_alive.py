@@ -1,4 +1,4 @@
-"""How long a connection may be idle: longer than a proxy keeps one, apart from the time that a head may take."""
+"""How long a connection may be idle: longer than a proxy keeps one, and apart from the time for a head."""
 
 import socket
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ UNREAD = b"{}"
 
 @pytest.fixture(scope="module")
 def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
-    """A head may take a second, and a connection may be idle for as long as by default."""
+    """Return a receiver with a second for a head, and the default time for idle connections."""
     with closing(Receiver(tmp_path_factory.mktemp("idle"), INGEST_RECEIVER__HEAD_TIMEOUT="1s")) as running:
         yield running
 
@@ -29,7 +29,7 @@ def _deliver(opened: socket.socket, number: int) -> None:
 
 
 def _answer(opened: socket.socket, sent: bytes, body: bytes) -> bytes:
-    """The whole answer, which ends with this body."""
+    """Return the whole answer, which ends with this body."""
     opened.sendall(sent)
     answer = b""
     while not answer.endswith(body):
@@ -100,10 +100,10 @@ def test_a_connection_that_never_brought_a_request_has_the_time_of_a_head_only(r
 
 def test_idle_connections_make_room_where_more_than_half_of_all_are_taken(start: Start) -> None:
     receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="6", INGEST_RECEIVER__HEAD_TIMEOUT="1s")
-    with ExitStack() as kept:
+    with ExitStack() as stack:
         idle = []
         for _ in range(4):  # one after the other: what counts is how many there are when one is answered
-            opened = kept.enter_context(connection(receiver))
+            opened = stack.enter_context(connection(receiver))
             idle.append(opened)
             assert _answer(opened, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b"ok\n").startswith(
                 b"HTTP/1.1 200"

@@ -1,4 +1,4 @@
-"""A log that does not take records: the vendor is told to come again, and what was promised is kept."""
+"""A log that takes no records: the vendor is told to try again, and what was acknowledged is kept."""
 
 import re
 import resource
@@ -67,7 +67,7 @@ def test_what_waits_for_the_log_is_bounded(receiver: InProcess) -> None:
 
 @contextmanager
 def _full_disk(receiver: Receiver) -> Iterator[None]:
-    """No file of the process may grow beyond what the log has now."""
+    """Let no file of the process grow beyond the size of the log."""
     pid, limit = receiver.process.pid, resource.RLIMIT_FSIZE
     before = resource.prlimit(pid, limit)
     resource.prlimit(pid, limit, (receiver.log.with_name("log.db-wal").stat().st_size, before[1]))

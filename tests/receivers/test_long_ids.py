@@ -1,4 +1,4 @@
-"""Ids beyond all bounds: the delivery is kept as a dead letter and answered as accepted, and that letter fits into Kafka's largest record."""
+"""Ids without bounds: the delivery becomes a dead letter that fits into Kafka's largest record."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ HEAD = 64 * 1024
 
 
 def size_of(record: Record) -> int:
-    """As Kafka's own client computes it."""
+    """Return the size that Kafka's own client computes."""
     headers = [(name, value.encode()) for name, value in record.headers.items()]
     return int(DefaultRecordBatchBuilder.estimate_size_in_bytes(record.key.encode(), record.value, headers))
 
@@ -48,7 +48,8 @@ def test_no_vendor_takes_an_id_that_is_too_long(vendor: str) -> None:
     event = sample.vendor().parse(sample.verified())
     assert max(len(text.encode()) for text in (event.id, event.type, event.subject)) <= LONGEST_ID
     largest = Event(
-        id="\N{SNOWMAN}" * (LONGEST_ID // 3), source=event.source, type="t" * LONGEST_ID, subject="s" * LONGEST_ID, time=event.time,
+        id="\N{SNOWMAN}" * (LONGEST_ID // 3), source=event.source, type="t" * LONGEST_ID,
+        subject="s" * LONGEST_ID, time=event.time,
         received_at=event.received_at, data=bytes(LARGEST_BODY), supersedes="v" * LONGEST_ID, signed_by="2",
     )  # fmt: skip
     assert size_of(largest.to_record()) < LARGEST_RECORD
@@ -56,8 +57,10 @@ def test_no_vendor_takes_an_id_that_is_too_long(vendor: str) -> None:
 
 def letter_of(lines: list[tuple[str, str]], query: str) -> DeadLetter:
     return DeadLetter(
-        source=f"/calendly/{'a' * 64}", reason="unreadable_payload", detail="d" * 1000, happened_at=datetime(2026, 5, 1, tzinfo=UTC),
-        data=bytes(LARGEST_BODY), headers=redact_headers(lines, ()), query=redact_query(query, {"domain", "type"}),
+        source=f"/calendly/{'a' * 64}", reason="unreadable_payload", detail="d" * 1000,
+        happened_at=datetime(2026, 5, 1, tzinfo=UTC),
+        data=bytes(LARGEST_BODY), headers=redact_headers(lines, ()),
+        query=redact_query(query, {"domain", "type"}),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Deliveries through a real nginx, set as the README says."""
+"""Deliveries through a real nginx, configured as the README says."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fuzz.accounts import ACCOUNTS, Original, booked, environment, vendor_of
+from tests.fuzz.accounts import ACCOUNTS, Sample, booking_sample, build_account, environment
 from tests.receivers.in_process import stored
 from tests.receivers.requests import Request
 from tests.receivers.running import PATIENCE, Receiver, post, unused_port, wait_for
@@ -42,7 +42,7 @@ http {{
 
 @contextmanager
 def nginx(folder: Path, servers: str) -> Iterator[None]:
-    """Running with these servers, in a folder of its own."""
+    """Run nginx with these servers, in a folder of its own."""
     folder.mkdir()
     (folder / "nginx.conf").write_text(LIVE.format(servers=servers))
     assert NGINX
@@ -58,7 +58,7 @@ def nginx(folder: Path, servers: str) -> Iterator[None]:
 
 
 def from_readme(port: str, receiver: int) -> str:
-    """The README's example without TLS, with the ports of a test."""
+    """Return the README's example without TLS, with the ports of a test."""
     (example,) = re.findall(r"```nginx\n(.*?)```", README, re.DOTALL)
     example = re.sub(r" *ssl_certificate.*\n", "", example)
     return str(
@@ -75,7 +75,7 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
         yield running
 
 
-def _deliver(client: httpx.Client, original: Original, path: str, message_id: str) -> int:
+def _deliver(client: httpx.Client, original: Sample, path: str, message_id: str) -> int:
     headers = signed_for(
         f"{PUBLIC_URL}{original.path}", original.account, original.query, original.body, message_id
     )
@@ -107,7 +107,7 @@ def test_every_vendors_deliveries_arrive_whether_the_path_is_stripped_or_not(
         client.base_url = httpx.URL(f"http://127.0.0.1:{port}")
         wait_for(lambda: _listens(port), "nginx listens")
         for table in ACCOUNTS.values():
-            original = booked(table["vendor"])
+            original = booking_sample(table["vendor"])
             before = len(stored(receiver.log, f"bookings.{table['vendor']}"))
             assert (table["vendor"], _deliver(client, original, "/bookings", request.node.callspec.id)) == (
                 table["vendor"],
@@ -124,7 +124,7 @@ def test_a_connection_that_nginx_keeps_takes_a_delivery_after_the_time_that_a_he
     receiver: Receiver, tmp_path: Path
 ) -> None:
     port = unused_port()
-    original = booked("calendly")
+    original = booking_sample("calendly")
     with (
         nginx(tmp_path / "nginx", from_readme(port, receiver.port)),
         httpx.Client(timeout=PATIENCE) as client,
@@ -150,6 +150,6 @@ def test_a_proxy_that_joins_or_doubles_slashes_is_told(receiver: Receiver, tmp_p
     with nginx(tmp_path / "nginx", wrong), httpx.Client(timeout=PATIENCE) as client:
         client.base_url = httpx.URL(f"http://127.0.0.1:{port}")
         wait_for(lambda: _listens(port), "nginx listens")
-        assert _deliver(client, booked("oncehub"), "/bookings", "m1") == 404
-    assert vendor_of("support").source in receiver.written()
+        assert _deliver(client, booking_sample("oncehub"), "/bookings", "m1") == 404
+    assert build_account("support").source in receiver.written()
     assert "another slash" in receiver.written()

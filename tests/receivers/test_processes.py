@@ -33,8 +33,10 @@ def test_it_says_when_it_begins_and_when_it_has_ended(start: Start, workers: str
     receiver = start(INGEST_RECEIVER__WORKERS=workers)
     receiver.process.send_signal(number)
     receiver.process.wait(PATIENCE)
-    said = [json.loads(line)["event"] for line in receiver.written().splitlines() if line.startswith("{")]
-    assert [event for event in said if event.startswith("receiver.")] == [
+    stderr_text = [
+        json.loads(line)["event"] for line in receiver.written().splitlines() if line.startswith("{")
+    ]
+    assert [event for event in stderr_text if event.startswith("receiver.")] == [
         "receiver.listening",
         "receiver.stopped",
     ]

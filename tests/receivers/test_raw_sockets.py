@@ -1,4 +1,4 @@
-"""Bytes that are no HTTP, or bad HTTP, sent to a real receiver: it answers or hangs up, and goes on."""
+"""Bytes that are no HTTP, or bad HTTP, to a real receiver: it answers or hangs up, and goes on."""
 
 import random
 import re
@@ -57,7 +57,8 @@ NONSENSE = {
     "a wish to be asked to go on": POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
     "a wish nobody knows": POST + b"Expect: the unexpected\r\nContent-Length: 3\r\n\r\nabc",
     "an upgrade to websocket": GET
-    + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: \xff\r\nSec-WebSocket-Version: 13\r\n\r\n\x81\x00",
+    + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: \xff\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n\x81\x00",
     "an upgrade to HTTP/2": GET
     + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n\r\nPRI",
     "a delivery with an upgrade": POST
@@ -81,7 +82,7 @@ def _connected(receiver: Receiver, port: int = 0) -> socket.socket:
 
 
 def _answers(receiver: Receiver, sent: bytes) -> bytes:
-    """All that comes back until the receiver hangs up, which it does once we have said that we are done."""
+    """Return all that comes back until the receiver hangs up, after we have closed our side."""
     with _connected(receiver) as connection, suppress(ConnectionError):
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
@@ -118,12 +119,14 @@ def test_a_good_delivery_with_bytes_changed_lost_or_doubled_never_harms(receiver
     chance, good = random.Random(1), raw(booking(2))
     before = len(receiver.events())
     for _ in range(300):
-        place = chance.randrange(len(good))
-        changed = good[:place] + chance.randbytes(chance.randrange(4)) + good[place + chance.randrange(4) :]
+        position = chance.randrange(len(good))
+        changed = (
+            good[:position] + chance.randbytes(chance.randrange(4)) + good[position + chance.randrange(4) :]
+        )
         with _connected(receiver) as connection:
             connection.sendall(changed)  # and gone, mostly before there could be an answer
-    kept = {record.value for record in receiver.events()[before:]}
-    assert kept <= {booking_body(2)}
+    values = {record.value for record in receiver.events()[before:]}
+    assert values <= {booking_body(2)}
     _assert_well(receiver)
 
 
@@ -152,7 +155,7 @@ def test_deliveries_sent_without_waiting_for_answers_are_all_answered_in_order(r
 
 
 def _answers_to(receiver: Receiver, sent: bytes, count: int) -> list[bytes]:
-    """The status of each; we hang up."""
+    """Return the status of each answer, then hang up."""
     came = b""
     with _connected(receiver) as connection:
         connection.sendall(sent)
@@ -185,9 +188,9 @@ def test_a_body_that_comes_byte_by_byte_is_read_and_one_that_stops_is_given_up(r
     ids=["header", "headers", "path", "trailer", "chunk extension"],
 )
 def test_what_does_not_end_is_cut_off_before_it_fills_the_memory(receiver: Receiver, unending: bytes) -> None:
-    more = b"X-A: 1\r\n" * 2000 if unending.endswith(b"1\r\n") else b"a" * 16_000
+    filler = b"X-A: 1\r\n" * 2000 if unending.endswith(b"1\r\n") else b"a" * 16_000
     with _connected(receiver) as connection, pytest.raises(ConnectionError):
-        _send(connection, unending, *[more] * (64 * MIB // len(more)))
+        _send(connection, unending, *[filler] * (64 * MIB // len(filler)))
     _assert_well(receiver)
 
 

@@ -25,7 +25,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> Settings:
-    """With a log that exists."""
+    """Return settings with a log that exists."""
     (tmp_path / "data").mkdir()
     SqliteProducer(tmp_path / "data" / "log.db").close()
     return Settings.model_validate({"log": f"sqlite:///{tmp_path}/data/log.db"})
@@ -33,7 +33,7 @@ def embedded(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def away(tmp_path: Path) -> Settings:
-    """With a Kafka that nobody can reach."""
+    """Return settings with a Kafka that nobody can reach."""
     return Settings.model_validate(
         {
             "log": f"kafka://127.0.0.1:{free_port()}",
@@ -61,7 +61,7 @@ def fill_spool(settings: Settings, size: int = 1000) -> None:
 
 
 def refuse_writes(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """As a disk does that is full or read-only, or a folder of somebody else's."""
+    """Make writes fail, as on a full or read-only disk."""
 
     def refused(**_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -117,9 +117,9 @@ def test_an_embedded_log_that_another_writer_holds_for_too_long_is_not(
     path = embedded.log.removeprefix("sqlite:///")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        [found] = look(embedded)
-    assert found.failed
-    assert "database is locked" in found.detail
+        [findings] = look(embedded)
+    assert findings.failed
+    assert "database is locked" in findings.detail
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master WHERE name LIKE '%probe%'").fetchall() == []
 

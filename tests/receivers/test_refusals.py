@@ -1,4 +1,4 @@
-"""What is refused before its account is known is counted and logged, so that whoever set the address or the proxy can act."""
+"""Refusals before the account is known are counted, and logged so that somebody can act."""
 
 import socket
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ingest.telemetry import Throttle
 from receivers.refusals import explain
-from tests.fuzz.accounts import ACCOUNTS, booked, sign
+from tests.fuzz.accounts import ACCOUNTS, booking_sample, sign
 from tests.receivers.in_process import InProcess, writing_to
 from tests.receivers.requests import SALES, SECRET, Request, booking, booking_body, raw, signed, subject
 from tests.receivers.running import Receiver, subjects, wait_for
@@ -144,7 +144,7 @@ def test_a_public_url_with_a_path_works_behind_a_proxy_that_strips_it_and_behind
     with closing(InProcess(tmp_path, ACCOUNTS, f"https://hooks.example.com{public_path}")) as receiver:
         for number, before in enumerate(("", path)):
             for account in ACCOUNTS:
-                original = booked(ACCOUNTS[account]["vendor"])
+                original = booking_sample(ACCOUNTS[account]["vendor"])
                 url = f"https://hooks.example.com{path}{original.path}"
                 headers = signed_for(url, account, original.query, original.body, f"m{number}")
                 request = Request(before + original.path, tuple(headers), (original.body,), original.query)
@@ -167,7 +167,7 @@ def test_a_public_url_with_a_path_works_behind_a_proxy_that_strips_it_and_behind
 
 
 def signed_for(url: str, account: str, query: str, body: bytes, message_id: str) -> list[tuple[str, str]]:
-    """As the account's vendor signs, which has this URL."""
+    """Return headers as the account's vendor signs with this URL."""
     if ACCOUNTS[account]["vendor"] != "bookeo":
         return sign(account, query, body, message_id)
     from ingest.vendors.bookeo import sign as sign_url
@@ -220,12 +220,12 @@ def _of(process: Receiver, reason: str) -> float:
 def test_what_is_no_http_is_counted_and_what_a_wrongly_set_proxy_sends_is_named(
     process: Receiver, what: str
 ) -> None:
-    sent, told = NO_HTTP[what]
+    sent, why = NO_HTTP[what]
     before = _of(process, "bad_http")
     answers = exchange(process.port, sent)
     assert answers.statuses in ([400], [431], [])
     wait_for(lambda: _of(process, "bad_http") == before + 1, "it is counted")
-    wait_for(lambda: told in process.written(), "it is told")
+    wait_for(lambda: why in process.written(), "it is told")
     assert process.send(booking(2)).status_code == 202
     assert subject(2) in subjects(process.events())
 
@@ -241,7 +241,7 @@ def test_a_head_that_does_not_come_in_time_is_counted_and_a_connection_without_o
 
 
 def test_a_request_beyond_the_connection_limit_is_counted(tmp_path: Path) -> None:
-    asked = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    health_check = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     with (
         closing(
             Receiver(tmp_path, INGEST_RECEIVER__CONNECTION_LIMIT="2", INGEST_RECEIVER__APPEND_TIMEOUT="30s")
@@ -250,6 +250,6 @@ def test_a_request_beyond_the_connection_limit_is_counted(tmp_path: Path) -> Non
         writing_to(process.log),
     ):
         waiting.sendall(raw(booking(1)))
-        wait_for(lambda: exchange(process.port, asked).statuses == [503], "it is crowded")
+        wait_for(lambda: exchange(process.port, health_check).statuses == [503], "it is crowded")
         assert _of(process, "overloaded") >= 1
         assert "Exceeded concurrency limit" in process.written()

@@ -70,8 +70,8 @@ def test_a_changed_body_is_refused_or_where_the_vendor_signs_none_kept_without_t
         assert (status, letters) == (401, [])
     else:
         (letter,) = letters
-        kept = json.loads(letter.headers["dl_headers"])
+        letter_headers = json.loads(letter.headers["dl_headers"])
         secret = next(value for name, value in sample.headers if name.lower() == header)
         assert (status, letter.value) == (202, b"not JSON")
-        assert header not in kept
+        assert header not in letter_headers
         assert secret not in str(letter)

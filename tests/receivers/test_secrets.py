@@ -1,4 +1,4 @@
-"""Nothing that the receiver writes, and nothing that other users of the machine can see, holds a secret or a body."""
+"""Nothing that the receiver writes, or that other users of the machine see, holds a secret or a body."""
 
 from base64 import b64encode
 from pathlib import Path
@@ -30,16 +30,21 @@ PERSON = "canary.person@example.com"
 
 def _good(email: str) -> bytes:
     moment = "2026-06-09T21:37:18Z"
-    invitee = f'{{"uri": "https://api.example.com/invitees/1", "created_at": "{moment}", "updated_at": "{moment}", "email": "{email}"}}'
+    invitee = (
+        f'{{"uri": "https://api.example.com/invitees/1", "created_at": "{moment}", "updated_at": '
+        f'"{moment}", "email": "{email}"}}'
+    )
     return f'{{"event": "invitee.created", "created_at": "{moment}", "payload": {invitee}}}'.encode()
 
 
 def _unreadable(email: str) -> bytes:
-    return f'{{"event": ["{email}"], "created_at": "{email}", "payload": {{"uri": 1, "{email}": "{email}"}}}}'.encode()
+    return (
+        f'{{"event": ["{email}"], "created_at": "{email}", "payload": {{"uri": 1, "{email}": "{email}"}}}}'
+    ).encode()
 
 
 def _requests() -> list[tuple[Request, int]]:
-    """Every kind of delivery, with the answer it gets."""
+    """Return every kind of delivery, with the answer it gets."""
     salon, clinic = "/webhooks/appointedd/salon", "/webhooks/appointedd/clinic"
     extra = (
         ("Cookie", "session=canary-of-the-caller"),
@@ -75,8 +80,10 @@ def _requests() -> list[tuple[Request, int]]:
 @on_linux
 def test_no_secret_and_no_body_leaves_the_receiver_but_into_the_log(start: Start, tmp_path: Path) -> None:
     receiver = start(INGEST_RECEIVER__WORKERS="2", **ACCOUNTS, **SECRETS)
-    wanted = _requests()
-    assert [receiver.send(request).status_code for request, _ in wanted] == [status for _, status in wanted]
+    expected = _requests()
+    assert [receiver.send(request).status_code for request, _ in expected] == [
+        status for _, status in expected
+    ]
     shown = receiver.arguments().decode()
     metrics = receiver.admin.get(
         "/metrics", headers={"Authorization": f"Bearer {SECRETS['INGEST_RECEIVER__ADMIN_TOKEN']}"}
@@ -98,9 +105,9 @@ def _assert_written(receiver: Receiver, shown: str, metrics: str) -> None:
 
 
 def _assert_kept(folder: Path) -> None:
-    """The log holds bodies, which is what it is for, and no credential."""
-    kept = b"".join(path.read_bytes() for path in folder.glob("log.db*"))
-    assert PERSON.encode() in kept
+    """Assert that the log holds the bodies, which is what it is for, and no credential."""
+    stored = b"".join(path.read_bytes() for path in folder.glob("log.db*"))
+    assert PERSON.encode() in stored
     for secret in [*",".join(SECRETS.values()).split(","), *CREDENTIALS]:
-        assert secret.encode() not in kept
+        assert secret.encode() not in stored
     assert {path.stat().st_mode & 0o077 for path in folder.glob("log.db*")} == {0}

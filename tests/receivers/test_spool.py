@@ -1,4 +1,4 @@
-"""The spool: what the log does not acknowledge is kept, in order, over crashes, within bounds, and handed on."""
+"""The spool: what the log does not acknowledge is kept in order, within bounds, over crashes."""
 
 import stat
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,9 @@ from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import extent
 from receivers.spool import SpoolingProducer
-from receivers.spool.file import SpoolFile, claim, records_in
-from tests.receivers.gate import Gate
+from receivers.spool.file import SpoolFile, count_records
+from receivers.spool.folder import claim_files
+from tests.receivers.controlled_log import ControlledLog
 from tests.receivers.running import PATIENCE, wait_for
 
 TOPIC = "bookings.calendly"
@@ -27,14 +28,16 @@ SOON = 0.05
 
 
 class Open(Protocol):
-    """Opens a producer over a gate and this test's folder, closed when the test ends."""
+    """Opens producers over a log and this test's folder, and closes them when the test ends."""
 
-    def __call__(self, gate: Gate, after: float = SOON, limit: int = 64 * MIB) -> SpoolingProducer: ...
+    def __call__(
+        self, log: ControlledLog, after: float = SOON, limit: int = 64 * MIB
+    ) -> SpoolingProducer: ...
 
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A silent gate is silent for ever, where Kafka's client gives up."""
+    """Wait less for a log that is silent for ever; Kafka's client would give up."""
     monkeypatch.setattr("receivers.spool.file._ACKNOWLEDGED_SECONDS", SOON)
     monkeypatch.setattr("receivers.spool._LONGEST_PAUSE_SECONDS", SOON)
     monkeypatch.setattr("receivers.spool._FIRST_PAUSE_SECONDS", SOON)
@@ -44,12 +47,12 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 def spooling(tmp_path: Path) -> Iterator[Open]:
     with ExitStack() as opened:
 
-        def one(gate: Gate, after: float = SOON, limit: int = 64 * MIB) -> SpoolingProducer:
+        def open_producer(log: ControlledLog, after: float = SOON, limit: int = 64 * MIB) -> SpoolingProducer:
             return opened.enter_context(
-                closing(SpoolingProducer(gate, claim(tmp_path, [TOPIC], limit), after))
+                closing(SpoolingProducer(log, claim_files(tmp_path, [TOPIC], limit), after))
             )
 
-        yield one
+        yield open_producer
 
 
 def send(producer: SpoolingProducer, *numbers: int) -> None:
@@ -67,119 +70,121 @@ def values(*numbers: int) -> list[bytes]:
 
 def waiting(folder: Path) -> int:
     with closing(SpoolFile(folder / "spool-000.db", [TOPIC], MIB)) as spool:
-        return spool.waiting()
+        return spool.record_count()
 
 
 def test_what_the_log_acknowledges_never_touches_the_spool(spooling: Open, tmp_path: Path) -> None:
-    gate = Gate()
-    producer = spooling(gate)
+    log = ControlledLog()
+    producer = spooling(log)
     send(producer, 1, 2, 3)
-    assert gate.order() == values(1, 2, 3)
+    assert log.order() == values(1, 2, 3)
     producer.close()
     assert waiting(tmp_path) == 0
 
 
 def test_what_the_log_fails_is_kept_and_handed_on_when_it_is_back(spooling: Open, tmp_path: Path) -> None:
-    gate = Gate()
-    gate.state = "failing"
-    producer = spooling(gate)
+    log = ControlledLog()
+    log.state = "failing"
+    producer = spooling(log)
     send(producer, 1, 2, 3)
-    assert not gate.taken
-    gate.state = "open"
-    wait_for(lambda: gate.order() == values(1, 2, 3), "the spool is emptied")
-    assert gate.taken[0] == record(1), "key and headers come along"
+    assert not log.taken
+    log.state = "open"
+    wait_for(lambda: log.order() == values(1, 2, 3), "the spool is emptied")
+    assert log.taken[0] == record(1), "key and headers come along"
     producer.close()
     assert waiting(tmp_path) == 0
 
 
 def test_what_the_log_is_silent_about_is_kept_in_time(spooling: Open) -> None:
-    gate = Gate()
-    gate.state = "silent"
-    producer = spooling(gate)
+    log = ControlledLog()
+    log.state = "silent"
+    producer = spooling(log)
     send(producer, 1)
-    gate.state = "open"
-    wait_for(lambda: gate.order() == values(1), "the spool is emptied")
+    log.state = "open"
+    wait_for(lambda: log.order() == values(1), "the spool is emptied")
 
 
 def test_a_log_that_was_only_slow_gets_it_twice_and_in_order(spooling: Open) -> None:
-    gate = Gate()
-    gate.state = "silent"
-    producer = spooling(gate)
+    log = ControlledLog()
+    log.state = "silent"
+    producer = spooling(log)
     send(producer, 1, 2)
-    gate.take_silenced()
-    gate.state = "open"
-    wait_for(lambda: len(gate.taken) >= 3, "the spool is emptied as well")
-    assert gate.order() == values(1, 2)
+    log.take_silenced()
+    log.state = "open"
+    wait_for(lambda: len(log.taken) >= 3, "the spool is emptied as well")
+    assert log.order() == values(1, 2)
 
 
 def test_nothing_overtakes_what_waits(spooling: Open) -> None:
-    gate = Gate()
-    gate.state = "silent"
-    producer = spooling(gate, after=30)
+    log = ControlledLog()
+    log.state = "silent"
+    producer = spooling(log, after=30)
     first = producer.append(TOPIC, [record(1)])
-    gate.state = "failing"
+    log.state = "failing"
     second = producer.append(TOPIC, [record(2)])
-    gate.state = "open"
+    log.state = "open"
     third = producer.append(TOPIC, [record(3)])
     for future in (first, second, third):
         future.result(PATIENCE)
     wait_for(
-        lambda: gate.order() == values(1, 2, 3), "in the order they came, though only the second had failed"
+        lambda: log.order() == values(1, 2, 3), "in the order they came, though only the second had failed"
     )
 
 
 def test_while_something_waits_the_log_is_not_asked_for_each_that_comes(spooling: Open) -> None:
-    gate = Gate()
-    gate.state = "silent"
-    producer = spooling(gate, after=1)
+    log = ControlledLog()
+    log.state = "silent"
+    producer = spooling(log, after=1)
     send(producer, 1)
-    gate.state = "failing"
+    log.state = "failing"
     for number in range(2, 400):
         producer.append(TOPIC, [record(number)])
-    gate.state = "open"
-    wait_for(lambda: gate.order() == values(*range(1, 400)), "all are handed on, in order")
+    log.state = "open"
+    wait_for(lambda: log.order() == values(*range(1, 400)), "all are handed on, in order")
 
 
 def test_what_waits_survives_a_restart_while_the_log_is_still_away(spooling: Open) -> None:
-    gate = Gate()
-    gate.state = "failing"
-    spooling(gate).close()
-    producer = spooling(gate)
+    log = ControlledLog()
+    log.state = "failing"
+    spooling(log).close()
+    producer = spooling(log)
     send(producer, 1, 2)
     producer.close()
-    again = spooling(gate)
+    again = spooling(log)
     send(again, 3)
-    assert not gate.taken
-    gate.state = "open"
-    wait_for(lambda: gate.order() == values(1, 2, 3), "what was left comes first")
+    assert not log.taken
+    log.state = "open"
+    wait_for(lambda: log.order() == values(1, 2, 3), "what was left comes first")
 
 
 def test_a_full_spool_refuses_and_goes_on_once_it_is_emptied(spooling: Open, tmp_path: Path) -> None:
-    gate = Gate()
-    gate.state = "failing"
-    producer = spooling(gate, limit=MIB)
+    log = ControlledLog()
+    log.state = "failing"
+    producer = spooling(log, limit=MIB)
     large = [Record("calendly/sales/1", bytes([number]) * 100_000) for number in range(1, 30)]
-    outcomes = [producer.append(TOPIC, [one]).exception(PATIENCE) for one in large]
-    kept = [one.value for one, error in zip(large, outcomes, strict=True) if error is None]
-    assert 3 < len(kept) < 11
+    outcomes = [producer.append(TOPIC, [open_producer]).exception(PATIENCE) for open_producer in large]
+    files = [
+        open_producer.value for open_producer, error in zip(large, outcomes, strict=True) if error is None
+    ]
+    assert 3 < len(files) < 11
     assert all(isinstance(error, LogUnavailable) for error in outcomes if error)
     assert (tmp_path / "spool-000.db").stat().st_size <= MIB
-    gate.state = "open"
-    wait_for(lambda: gate.order() == kept, "what it had acknowledged is handed on, and nothing else")
+    log.state = "open"
+    wait_for(lambda: log.order() == files, "what it had acknowledged is handed on, and nothing else")
     wait_for(lambda: extent(tmp_path / "spool-000.db")[1] < MIB / 4, "the room is free again")
-    gate.state = "failing"
+    log.state = "failing"
     send(producer, 1)
 
 
 def test_a_record_that_the_log_will_never_take_holds_up_no_other(spooling: Open, tmp_path: Path) -> None:
-    gate = Gate()
-    gate.state = "failing"
-    producer = spooling(gate)
+    log = ControlledLog()
+    log.state = "failing"
+    producer = spooling(log)
     send(producer, 1)
-    producer.append(TOPIC, [Record("calendly/sales/2", gate.refused, {"ce_id": "2"})]).result(PATIENCE)
+    producer.append(TOPIC, [Record("calendly/sales/2", log.refused, {"ce_id": "2"})]).result(PATIENCE)
     send(producer, 3)
-    gate.state = "open"
-    wait_for(lambda: gate.order() == values(1, 3), "the others are handed on")
+    log.state = "open"
+    wait_for(lambda: log.order() == values(1, 3), "the others are handed on")
     [file] = (tmp_path / "refused").iterdir()
     assert orjson.loads(file.read_bytes()) == {
         "topic": TOPIC, "key": "calendly/sales/2", "headers": {"ce_id": "2"}, "value": "dG9vIGxhcmdl",
@@ -188,10 +193,10 @@ def test_a_record_that_the_log_will_never_take_holds_up_no_other(spooling: Open,
 
 
 def test_what_the_log_refuses_at_once_is_not_kept(spooling: Open, tmp_path: Path) -> None:
-    gate = Gate()
-    producer = spooling(gate)
+    log = ControlledLog()
+    producer = spooling(log)
     assert isinstance(
-        producer.append(TOPIC, [Record("calendly/sales/2", gate.refused)]).exception(PATIENCE), LogRefused
+        producer.append(TOPIC, [Record("calendly/sales/2", log.refused)]).exception(PATIENCE), LogRefused
     )
     producer.close()
     assert waiting(tmp_path) == 0
@@ -200,29 +205,29 @@ def test_what_the_log_refuses_at_once_is_not_kept(spooling: Open, tmp_path: Path
 def test_a_record_that_cannot_be_set_aside_is_tried_again_until_it_can(
     spooling: Open, tmp_path: Path
 ) -> None:
-    gate = Gate()
-    gate.state = "failing"
-    producer = spooling(gate)
+    log = ControlledLog()
+    log.state = "failing"
+    producer = spooling(log)
     (tmp_path / "refused").write_text("in the way")
-    producer.append(TOPIC, [Record("calendly/sales/2", gate.refused)]).result(PATIENCE)
+    producer.append(TOPIC, [Record("calendly/sales/2", log.refused)]).result(PATIENCE)
     send(producer, 3)
     with capture_logs() as logged:
-        gate.state = "open"
+        log.state = "open"
         wait_for(
             lambda: any("refused" in entry.get("why", "") for entry in logged), "it says what is in the way"
         )
         (tmp_path / "refused").unlink()
-        wait_for(lambda: gate.order() == values(3), "the other is handed on")
+        wait_for(lambda: log.order() == values(3), "the other is handed on")
 
 
 def test_a_spool_that_somebody_deletes_is_not_waited_for(spooling: Open, tmp_path: Path) -> None:
-    gate = Gate()
-    gate.state = "failing"
-    producer = spooling(gate)
+    log = ControlledLog()
+    log.state = "failing"
+    producer = spooling(log)
     send(producer, 1)
     for file in tmp_path.glob("spool-000.db*"):
         file.unlink()
-    gate.state = "open"
+    log.state = "open"
 
     def arrives_at_once() -> bool:
         append = producer.append(TOPIC, [record(2)])
@@ -233,19 +238,21 @@ def test_a_spool_that_somebody_deletes_is_not_waited_for(spooling: Open, tmp_pat
 
 def test_every_worker_has_a_file_of_its_own_and_takes_over_what_a_dead_one_left(tmp_path: Path) -> None:
     with ExitStack() as opened:
-        first, second = (opened.enter_context(closing(claim(tmp_path, [TOPIC], MIB)[0])) for _ in range(2))
+        first, second = (
+            opened.enter_context(closing(claim_files(tmp_path, [TOPIC], MIB)[0])) for _ in range(2)
+        )
         assert first.path != second.path
         second.append(TOPIC, [record(2)]).result(PATIENCE)
-    [own, left] = claim(tmp_path, [TOPIC], MIB)
-    assert (own.path, left.path) == (first.path, second.path)
-    gate = Gate()
-    with closing(SpoolingProducer(gate, [own, left], SOON)) as producer:
+    [own_file, leftover] = claim_files(tmp_path, [TOPIC], MIB)
+    assert (own_file.path, leftover.path) == (first.path, second.path)
+    log = ControlledLog()
+    with closing(SpoolingProducer(log, [own_file, leftover], SOON)) as producer:
         send(producer, 5)
-        wait_for(lambda: gate.order() == values(2, 5), "what was left comes first")
+        wait_for(lambda: log.order() == values(2, 5), "what was left comes first")
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    [spool] = claim(tmp_path / "spool", [TOPIC], MIB)
+    [spool] = claim_files(tmp_path / "spool", [TOPIC], MIB)
     with closing(spool):
         modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "spool").iterdir()}
         assert modes == {0o600}
@@ -254,21 +261,21 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 def test_a_broken_file_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "spool-000.db").write_bytes(b"no database at all " * 300)
-    [spool] = claim(tmp_path, [TOPIC], MIB)
+    [spool] = claim_files(tmp_path, [TOPIC], MIB)
     with closing(spool):
         assert spool.path.name == "spool-001.db"
 
 
 def leave_nine(folder: Path) -> None:
-    """In a spool, by a process whose log was away and that is gone."""
-    gate = Gate()
-    gate.state = "failing"
-    with closing(SpoolingProducer(gate, claim(folder, [TOPIC], MIB), SOON)) as producer:
+    """Leave nine records in a spool, as a process whose log was away and that has ended."""
+    log = ControlledLog()
+    log.state = "failing"
+    with closing(SpoolingProducer(log, claim_files(folder, [TOPIC], MIB), SOON)) as producer:
         send(producer, *range(9))
 
 
-class Flickering(Gate):
-    """Fails whatever is the first of a booking's records that it is asked to take, and is back at once."""
+class Flickering(ControlledLog):
+    """A log that fails the first of a booking's records, and works again at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -284,16 +291,16 @@ class Flickering(Gate):
 def test_a_log_that_comes_back_between_two_records_of_a_booking_gets_them_in_order(tmp_path: Path) -> None:
     leave_nine(tmp_path)
     back = Flickering()
-    with closing(SpoolingProducer(back, claim(tmp_path, [TOPIC], MIB), SOON)):
+    with closing(SpoolingProducer(back, claim_files(tmp_path, [TOPIC], MIB), SOON)):
         wait_for(lambda: len(back.order()) == 9, "the spool is emptied")
     for booking in range(3):
-        assert [one.value for one in back.taken if one.key.endswith(str(booking))] == values(
-            booking, booking + 3, booking + 6
-        )
+        assert [
+            open_producer.value for open_producer in back.taken if open_producer.key.endswith(str(booking))
+        ] == values(booking, booking + 3, booking + 6)
 
 
-class Crashing(Gate):
-    """Fails as nobody thought of, at first."""
+class Crashing(ControlledLog):
+    """A log that raises an unexpected error at first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -309,10 +316,10 @@ class Crashing(Gate):
 def test_an_error_that_nobody_thought_of_loses_nothing(tmp_path: Path) -> None:
     leave_nine(tmp_path)
     back = Crashing()
-    with closing(SpoolingProducer(back, claim(tmp_path, [TOPIC], MIB), SOON)) as producer:
+    with closing(SpoolingProducer(back, claim_files(tmp_path, [TOPIC], MIB), SOON)) as producer:
         wait_for(lambda: back.left < 2, "the first attempt")
         send(producer, 9)  # were it passed over, what comes after would be committed with it
-        wait_for(lambda: records_in(tmp_path / "spool-000.db") == 0, "the spool is emptied")
+        wait_for(lambda: count_records(tmp_path / "spool-000.db") == 0, "the spool is emptied")
     assert back.order() == values(*range(10))
 
 
@@ -324,8 +331,8 @@ STATES = st.sampled_from(["open", "failing", "silent"])
 def test_whatever_happens_nothing_acknowledged_is_lost_and_bookings_keep_their_order(
     story: list[str | int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    folder, gate, sent = tmp_path_factory.mktemp("spool"), Gate(), 0
-    producer = SpoolingProducer(gate, claim(folder, [TOPIC], MIB), SOON)
+    folder, log, sent = tmp_path_factory.mktemp("spool"), ControlledLog(), 0
+    producer = SpoolingProducer(log, claim_files(folder, [TOPIC], MIB), SOON)
     try:
         for step in story:
             if isinstance(step, int):
@@ -334,13 +341,17 @@ def test_whatever_happens_nothing_acknowledged_is_lost_and_bookings_keep_their_o
                     future.result(PATIENCE)
             elif step == "restart":
                 producer.close()
-                producer = SpoolingProducer(gate, claim(folder, [TOPIC], MIB), SOON)
+                producer = SpoolingProducer(log, claim_files(folder, [TOPIC], MIB), SOON)
             else:
-                gate.state = step  # type: ignore[assignment]  # the list's words are the gate's
-        gate.state = "open"
-        wait_for(lambda: set(gate.order()) == set(values(*range(sent))), "all arrives")
+                log.state = step  # type: ignore[assignment]  # the list's words are the gate's
+        log.state = "open"
+        wait_for(lambda: set(log.order()) == set(values(*range(sent))), "all arrives")
     finally:
         producer.close()
     for booking in range(3):
-        own = [int(one.value) for one in gate.taken if one.key.endswith(str(booking))]
-        assert list(dict.fromkeys(own)) == sorted(set(own)), "first occurrences are in order"
+        own_file = [
+            int(open_producer.value)
+            for open_producer in log.taken
+            if open_producer.key.endswith(str(booking))
+        ]
+        assert list(dict.fromkeys(own_file)) == sorted(set(own_file)), "first occurrences are in order"

@@ -1,4 +1,4 @@
-"""A spool is its own receiver's: nobody else's log gets what waits in it."""
+"""The owner of a spool: no other receiver's log gets what is in it."""
 
 from contextlib import closing
 from pathlib import Path
@@ -8,9 +8,7 @@ import pytest
 from ingest.errors import ConfigurationError
 from ingest.log import Record
 from ingest.settings import ReceiverSettings, Settings
-from receivers.spool.file import claim
-from receivers.spool.folder import spool_states
-from receivers.spool.left import hand_on
+from receivers.spool.folder import claim_files, drain_leftovers, spool_states
 from receivers.spool.owner import mark_spool, require_own_spool
 from tests.receivers.in_process import stored
 from tests.receivers.running import PATIENCE, TOPIC
@@ -20,14 +18,14 @@ KAFKA = "kafka://one:9092,two:9092"
 
 
 def settings_of(folder: Path, log: str = "", **other: str) -> Settings:
-    """All products here share the folder of the spool, as those do that are started in one folder with old settings."""
+    """Return settings of a product; all of them share the folder of the spool."""
     spool = ReceiverSettings(spool_dir=str(folder / "spool"))
     return Settings(log=log or f"sqlite:///{folder / 'log.db'}", receiver=spool, **other)
 
 
 def leave(folder: Path, topic: str = TOPIC) -> None:
-    """One delivery in the spool."""
-    (spool,) = claim(folder / "spool", [topic], MIB)
+    """Leave one delivery in the spool."""
+    (spool,) = claim_files(folder / "spool", [topic], MIB)
     spool.append(topic, [Record("calendly/sales/1", b"{}", {"ce_id": "1", "ce_subject": "left"})]).result(
         PATIENCE
     )
@@ -46,7 +44,7 @@ def test_a_receiver_of_another_log_does_not_take_what_waits(tmp_path: Path) -> N
     with pytest.raises(
         ConfigurationError, match=r"deliveries of another receiver \(log kafka://one:9092,two:9092"
     ):
-        hand_on(other)
+        drain_leftovers(other)
     assert [state.records for state in spool_states(other)] == [1]
     assert not (tmp_path / "log.db").exists()
 
@@ -55,7 +53,7 @@ def test_the_same_settings_file_takes_it_over_to_another_log(tmp_path: Path) -> 
     (tmp_path / "ingest.toml").touch()
     mark_spool(settings_of(tmp_path, KAFKA))
     leave(tmp_path)
-    hand_on(settings_of(tmp_path))
+    drain_leftovers(settings_of(tmp_path))
     assert len(stored(tmp_path / "log.db", TOPIC)) == 1
 
 
@@ -71,19 +69,19 @@ def test_a_folder_that_was_moved_and_a_broker_that_was_added_change_nothing(tmp_
 def test_without_a_mark_the_topics_tell_whose_it_is(tmp_path: Path) -> None:
     leave(tmp_path, "others.calendly")
     with pytest.raises(ConfigurationError, match=r"topic others\.calendly"):
-        hand_on(settings_of(tmp_path))
-    hand_on(settings_of(tmp_path, topic_prefix="others"))
+        drain_leftovers(settings_of(tmp_path))
+    drain_leftovers(settings_of(tmp_path, topic_prefix="others"))
 
 
 def test_a_spool_in_which_nothing_waits_is_taken_unless_its_receiver_runs(tmp_path: Path) -> None:
     mark_spool(settings_of(tmp_path, KAFKA))
     other = settings_of(tmp_path, "kafka://elsewhere:9092")
     with (
-        closing(claim(tmp_path / "spool", [TOPIC], MIB)[0]),
+        closing(claim_files(tmp_path / "spool", [TOPIC], MIB)[0]),
         pytest.raises(ConfigurationError, match="set another folder"),
     ):
         require_own_spool(other)
     require_own_spool(other)
     mark_spool(other)
-    with pytest.raises(ConfigurationError), closing(claim(tmp_path / "spool", [TOPIC], MIB)[0]):
+    with pytest.raises(ConfigurationError), closing(claim_files(tmp_path / "spool", [TOPIC], MIB)[0]):
         require_own_spool(settings_of(tmp_path, KAFKA))

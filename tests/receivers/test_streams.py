@@ -1,4 +1,4 @@
-"""Closed, full or ASCII-only standard streams: logging that cannot be done stops nothing, and no file is written to by mistake."""
+"""Closed, full or ASCII-only standard streams stop nothing, and no file is written to by mistake."""
 
 import os
 import subprocess
@@ -69,11 +69,11 @@ def _answers(client: httpx.Client) -> bool:
 def test_characters_that_an_encoding_lacks_are_written_as_escapes(encoding: str) -> None:
     program = TELLING + "structlog.get_logger().warning('told', why='\\u20ac'); print('\\u2192 \\ud800')"
     environ = os.environ | {"PYTHONIOENCODING": encoding}
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program], env=environ, capture_output=True, check=True, timeout=PATIENCE
     )
-    assert done.stdout == b"\\u2192 \\ud800\n"
-    assert b"\\u20ac" in done.stderr
+    assert completed.stdout == b"\\u2192 \\ud800\n"
+    assert b"\\u20ac" in completed.stderr
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", ">&-", "<&- >&- 2>&-"])
@@ -81,18 +81,22 @@ def test_a_file_that_is_opened_later_is_never_taken_for_a_stream(tmp_path: Path,
     file = tmp_path / "file"
     program = (
         f"{TELLING}file = open({str(file)!r}, 'w'); structlog.get_logger().error('told'); print('printed'); "
-        "import os, sys; os.write(2, b'raw'); sys.stderr.write('text'); sys.stdin.read(); file.write('its own'); file.close()"
+        "import os, sys; os.write(2, b'raw'); sys.stderr.write('text'); sys.stdin.read(); "
+        "file.write('its own'); file.close()"
     )
     command = _in_shell(redirection, sys.executable, "-c", program)
-    done = subprocess.run(
+    completed = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PATIENCE
     )
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     assert file.read_text() == "its own"
 
 
 def test_a_pipe_that_nobody_reads_stops_nothing_and_what_is_read_later_are_whole_lines() -> None:
-    lines = "log = structlog.get_logger(); [log.warning('told', number=number, more='x' * 1000) for number in range(100)]; "
+    lines = (
+        "log = structlog.get_logger(); [log.warning('told', number=number, more='x' * 1000) for "
+        "number in range(100)]; "
+    )
     program = f"{TELLING}{lines} print('all told'); import sys; sys.stdout.flush(); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", program],
@@ -103,18 +107,18 @@ def test_a_pipe_that_nobody_reads_stops_nothing_and_what_is_read_later_are_whole
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "all told\n"
-        _, told = process.communicate(timeout=PATIENCE)
+        _, output = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    assert 10 < told.count('"event": "told"') < 100
-    assert all(line.startswith("{") and line.endswith("}") for line in told.splitlines())
+    assert 10 < output.count('"event": "told"') < 100
+    assert all(line.startswith("{") and line.endswith("}") for line in output.splitlines())
 
 
 def test_a_command_with_everything_closed_ends_as_it_would() -> None:
     for redirection in ("2>&-", ">&-", "<&- >&- 2>&-"):
-        done = subprocess.run(
+        completed = subprocess.run(
             _in_shell(redirection, *command_line("--version")),
             capture_output=True,
             check=False,
             timeout=PATIENCE,
         )
-        assert (redirection, done.returncode) == (redirection, 0)
+        assert (redirection, completed.returncode) == (redirection, 0)

@@ -1,4 +1,4 @@
-"""A flood of bad requests is counted, and told of in a few lines."""
+"""A flood of bad requests is counted, and logged in a few lines."""
 
 import logging
 import socket
@@ -71,7 +71,7 @@ def test_a_flood_of_what_is_no_http_is_one_line_too(start: Start) -> None:
 
 
 class Clock:
-    """Stands still until a test moves it."""
+    """A clock that stands still until a test moves it."""
 
     now = 0.0
 

@@ -1,4 +1,4 @@
-"""For how long the log has taken nothing: kept over deliveries that are given up, until it takes records again."""
+"""For how long the log has taken nothing, also across deliveries that were given up."""
 
 import time
 
@@ -8,7 +8,7 @@ from ingest.errors import LogRefused
 from ingest.log import Record
 from receivers.unacknowledged import WatchedProducer
 from tests.receivers.conftest import Start
-from tests.receivers.gate import Gate
+from tests.receivers.controlled_log import ControlledLog
 from tests.receivers.in_process import writing_to
 from tests.receivers.requests import booking
 from tests.receivers.running import Receiver, wait_for
@@ -35,13 +35,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def gate() -> Gate:
-    return Gate()
+def log() -> ControlledLog:
+    return ControlledLog()
 
 
 @pytest.fixture
-def watched(gate: Gate) -> WatchedProducer:
-    return WatchedProducer(gate, "bookings.audit", lambda: [PROBE])
+def watched(log: ControlledLog) -> WatchedProducer:
+    return WatchedProducer(log, "bookings.audit", lambda: [PROBE])
 
 
 def test_what_is_acknowledged_at_once_has_no_age(watched: WatchedProducer, clock: Clock) -> None:
@@ -51,80 +51,82 @@ def test_what_is_acknowledged_at_once_has_no_age(watched: WatchedProducer, clock
 
 
 def test_a_log_that_is_silent_has_the_age_of_the_first_that_waits(
-    watched: WatchedProducer, gate: Gate, clock: Clock
+    watched: WatchedProducer, log: ControlledLog, clock: Clock
 ) -> None:
-    gate.state = "silent"
+    log.state = "silent"
     watched.append("topic", [RECORD])
     clock.now += 4
     watched.append("topic", [RECORD])
     clock.now += 4
     assert watched.seconds == 8
-    gate.take_silenced()
+    log.take_silenced()
     assert watched.seconds == 0
 
 
-def test_appends_that_fail_do_not_make_it_younger(watched: WatchedProducer, gate: Gate, clock: Clock) -> None:
-    gate.state = "failing"
+def test_appends_that_fail_do_not_make_it_younger(
+    watched: WatchedProducer, log: ControlledLog, clock: Clock
+) -> None:
+    log.state = "failing"
     for _ in range(3):
         watched.append("topic", [RECORD])
         clock.now += 4
     assert watched.seconds == 12
-    gate.state = "open"
+    log.state = "open"
     watched.append("topic", [RECORD])
     assert watched.seconds == 0
 
 
 def test_a_late_failure_does_not_count_from_before_the_log_took_something(
-    watched: WatchedProducer, gate: Gate, clock: Clock
+    watched: WatchedProducer, log: ControlledLog, clock: Clock
 ) -> None:
-    gate.state = "silent"
+    log.state = "silent"
     watched.append("topic", [RECORD])
     clock.now += 60
-    gate.state = "open"
+    log.state = "open"
     watched.append("topic", [RECORD])
     assert watched.seconds == 60, "the first one still waits"
     clock.now += 1
-    gate.close()
+    log.close()
     assert watched.seconds == 1
 
 
 def test_a_record_that_is_refused_says_nothing_of_the_log(
-    watched: WatchedProducer, gate: Gate, clock: Clock
+    watched: WatchedProducer, log: ControlledLog, clock: Clock
 ) -> None:
-    refused = watched.append("topic", [Record("key", gate.refused)])
+    refused = watched.append("topic", [Record("key", log.refused)])
     clock.now += 4
     assert isinstance(refused.exception(), LogRefused)
     assert watched.seconds == 0
 
 
 def test_a_log_that_failed_is_probed_until_it_takes_records_although_nobody_delivers(
-    watched: WatchedProducer, gate: Gate, clock: Clock
+    watched: WatchedProducer, log: ControlledLog, clock: Clock
 ) -> None:
-    watched.look()
-    assert gate.taken == [], "a log that works is not probed"
-    gate.state = "failing"
+    watched.update()
+    assert log.taken == [], "a log that works is not probed"
+    log.state = "failing"
     watched.append("topic", [RECORD])
     clock.now += 30
-    watched.look()
+    watched.update()
     assert watched.seconds == 30
-    gate.state = "open"
-    watched.look()
-    assert (watched.seconds, gate.taken) == (0, [PROBE])
-    watched.look()
-    assert gate.taken == [PROBE]
+    log.state = "open"
+    watched.update()
+    assert (watched.seconds, log.taken) == (0, [PROBE])
+    watched.update()
+    assert log.taken == [PROBE]
 
 
 def test_a_log_that_is_silent_gets_one_probe_at_a_time(
-    watched: WatchedProducer, gate: Gate, clock: Clock
+    watched: WatchedProducer, log: ControlledLog, clock: Clock
 ) -> None:
-    gate.state = "failing"
+    log.state = "failing"
     watched.append("topic", [RECORD])
-    gate.state = "silent"
+    log.state = "silent"
     for _ in range(3):
         clock.now += 10
-        watched.look()
-    gate.take_silenced()
-    assert gate.taken == [PROBE]
+        watched.update()
+    log.take_silenced()
+    assert log.taken == [PROBE]
 
 
 def _oldest_seconds(receiver: Receiver) -> float:
@@ -139,11 +141,11 @@ def test_deliveries_that_are_answered_503_one_after_the_other_do_not_hide_since_
     assert receiver.send(booking(0)).status_code == 202
     with writing_to(receiver.log):
 
-        def is_told() -> bool:
+        def is_reported() -> bool:
             assert receiver.send(booking(1)).status_code == 503
             return _oldest_seconds(receiver) > 3
 
-        wait_for(is_told, "the metric passes several time-outs")
+        wait_for(is_reported, "the metric passes several time-outs")
         wait_for(
             lambda: any(
                 "has not acknowledged" in reason for reason in receiver.admin.get("/readyz").json()["reasons"]

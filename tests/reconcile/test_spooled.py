@@ -37,7 +37,7 @@ def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
 
 def test_a_run_waits_until_the_spools_of_this_machine_are_empty(tmp_path: Path, pipeline: Pipeline) -> None:
     with spooled(pipeline, tmp_path / "spool") as spool:
-        assert spool.waiting() > 0
+        assert spool.record_count() > 0
         drained = threading.Timer(1.0, lambda: spool.drain(pipeline.rig.producer))
         drained.start()
         found = pipeline.reconcile()["bookeo"]
@@ -52,7 +52,7 @@ def test_a_spool_that_nobody_drains_fails_the_run_and_is_named(
     with spooled(pipeline, tmp_path / "spool") as spool:
         found = pipeline.reconcile()["bookeo"]
         assert isinstance(found.failure, LogUnavailable)
-        assert f"{spool.waiting()} deliveries wait in the spool {tmp_path}/spool" in str(found.failure)
+        assert f"{spool.record_count()} deliveries wait in the spool {tmp_path}/spool" in str(found.failure)
         assert "would be counted as missed" in str(found.failure)
         assert "can it reach Kafka?" in str(found.failure)
         assert found.counts.missed == 0

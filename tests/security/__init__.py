@@ -1,1 +1,1 @@
-"""What a stranger, a careless setting or another user of the machine may try, and must not get."""
+"""What strangers, careless settings or other users of the machine may try, and must not get."""

@@ -1,4 +1,4 @@
-"""Bytes to a receiver, and all that comes back until it hangs up."""
+"""Sends bytes to a receiver, and returns all that comes back until it hangs up."""
 
 import re
 import socket
@@ -12,17 +12,17 @@ LAST = b"GET /the-last-one HTTP/1.1\r\nHost: hooks.example.com\r\nConnection: cl
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Their statuses in order, and every byte."""
+    """The statuses of the answers in order, and every byte."""
 
     statuses: list[int]
     came: bytes
 
 
 def exchange(port: int, sent: bytes) -> Answers:
-    """`sent` must end with what makes the receiver hang up."""
+    """Send bytes, which must end with what makes the receiver hang up."""
     came = b""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, suppress(ConnectionError):
         connection.sendall(sent)
-        while more := connection.recv(65536):
-            came += more
+        while data := connection.recv(65536):
+            came += data
     return Answers([int(status) for status in _STATUS.findall(came)], came)

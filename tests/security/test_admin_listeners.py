@@ -26,7 +26,7 @@ LISTENERS = {"receiver": ["receive"], "consumer": ["consume"], "reconcile": ["re
 
 
 def _settings(folder: Path, section: str, port: int, **beside: str) -> dict[str, str]:
-    """An account that reconciliation can ask, in vain, and an admin listener that all can reach."""
+    """Return settings with an account that reconciliation can ask, in vain, and an open admin listener."""
     return environment(folder, {
         "INGEST_ACCOUNTS__SALES__API_TOKEN": SECRET,
         "INGEST_ACCOUNTS__SALES__API_URL": "http://127.0.0.1:9",
@@ -62,12 +62,13 @@ def _answers(base: str) -> bool:
 
 @pytest.mark.parametrize("section", LISTENERS)
 def test_it_does_not_start_where_others_reach_it_without_a_token(tmp_path: Path, section: str) -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         command_line(*LISTENERS[section]),
-        cwd=tmp_path, env=_settings(tmp_path, section, 0), capture_output=True, text=True, timeout=PATIENCE, check=False,
+        cwd=tmp_path, env=_settings(tmp_path, section, 0), capture_output=True, text=True, timeout=PATIENCE,
+        check=False,
     )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert f"error: the admin listener on {ANYWHERE} needs {section}.admin_token" in done.stderr
+    assert completed.returncode == 2, completed.stderr
+    assert f"error: the admin listener on {ANYWHERE} needs {section}.admin_token" in completed.stderr
 
 
 @pytest.mark.parametrize("section", LISTENERS)
@@ -153,21 +154,23 @@ LOOPBACK = [
     "[2001:db8::1]:8081",
 ]
 STRANGE = [
-    "elsewhere.example", "elsewhere.example:8081", "localhost.elsewhere.example", "127.0.0.1.elsewhere.example", "2130706433", "0x7f000001",
-    "127.1", "localhost@elsewhere.example", "localhost:80:80", "localhost,elsewhere.example", "", "[::1].elsewhere.example", "[localhost]",
+    "elsewhere.example", "elsewhere.example:8081", "localhost.elsewhere.example",
+    "127.0.0.1.elsewhere.example", "2130706433", "0x7f000001",
+    "127.1", "localhost@elsewhere.example", "localhost:80:80", "localhost,elsewhere.example", "",
+    "[::1].elsewhere.example", "[localhost]",
     "receiver", "a b", "1.2.3.4.5", "xn--localhost", "localhost/", "localhost:x",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("token", [None, TOKEN])
 def test_a_host_that_is_not_its_own_is_answered_421_and_told_nothing(token: str | None) -> None:
-    """A page in a browser reaches what listens on loopback by a name that its owner lets point there."""
+    """A page in a browser can reach a loopback listener through a name that points there."""
     app = _listener(token, ["monitoring.example.com"])
-    told = "the host name in the URL is not allowed here: add it to consumer.admin_hosts\n"
+    body = "the host name in the URL is not allowed here: add it to consumer.admin_hosts\n"
     for path in ("/readyz", "/metrics", "/"):
         answers = {host: _asked(app, path, host) for host in STRANGE}
-        assert answers == dict.fromkeys(STRANGE, (421, told))
-    assert _asked(app, "/readyz", "localhost", "elsewhere.example") == (421, told)
+        assert answers == dict.fromkeys(STRANGE, (421, body))
+    assert _asked(app, "/readyz", "localhost", "elsewhere.example") == (421, body)
 
 
 def test_its_own_names_any_address_and_those_of_the_settings_are_answered() -> None:
@@ -189,7 +192,7 @@ def _listener(token: str | None, names: list[str]) -> ASGIApp:
 
 
 def _asked(app: ASGIApp, path: str, *hosts: str) -> tuple[int, str]:
-    """Status and body, asked with the token."""
+    """Return status and body, asked with the token."""
     headers = [*(("Host", host) for host in hosts), ("Authorization", f"Bearer {TOKEN}")]
 
     async def ask() -> httpx.Response:

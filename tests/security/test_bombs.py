@@ -1,4 +1,4 @@
-"""Small bodies that are large to whoever unpacks or parses them carelessly; rightly signed, so only the reading of them is on trial."""
+"""Small, rightly signed bodies that are large to whoever unpacks or parses them carelessly."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from tests.consumers.rig import opened, tree_for
-from tests.fuzz.accounts import ACCOUNTS, Original, booked, environment, sign
+from tests.fuzz.accounts import ACCOUNTS, Sample, booking_sample, environment, sign
 from tests.receivers.in_process import stored
 from tests.receivers.requests import Request
 from tests.receivers.running import DEAD_LETTERS, Receiver, on_linux
@@ -46,27 +46,27 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
         yield running
 
 
-def _signed(original: Original, body: bytes, *beside: tuple[str, str]) -> Request:
+def _signed(original: Sample, body: bytes, *beside: tuple[str, str]) -> Request:
     return Request(
         original.path, (*sign(original.account, original.query, body, "m1"), *beside), (body,), original.query
     )
 
 
-def _bombs(original: Original) -> list[bytes]:
-    """Each literal as the whole body, and as deep in a true one as there is a place."""
+def _bombs(original: Sample) -> list[bytes]:
+    """Return each literal as the whole body, and as deep in a true one as there is a place."""
     places = [max(original.places, key=len)]
     return [
         bomb
         for literal in LITERALS.values()
-        for bomb in (literal, *(_with(original.body, place, literal) for place in places))
+        for bomb in (literal, *(_with(original.body, path, literal) for path in places))
     ]
 
 
-def _with(body: bytes, place: tuple[object, ...], literal: bytes) -> bytes:
+def _with(body: bytes, path: tuple[object, ...], literal: bytes) -> bytes:
     document = part = json.loads(body)
-    for key in place[:-1]:
+    for key in path[:-1]:
         part = part[key]
-    part[place[-1]] = MARK
+    part[path[-1]] = MARK
     return json.dumps(document).encode().replace(f'"{MARK}"'.encode(), literal)
 
 
@@ -74,7 +74,7 @@ def _with(body: bytes, place: tuple[object, ...], literal: bytes) -> bytes:
 def test_no_depth_and_no_number_keeps_a_signed_delivery_out_of_the_log_nor_the_record_out_of_the_warehouse(
     tmp_path: Path, vendor: str
 ) -> None:
-    original = booked(vendor)
+    original = booking_sample(vendor)
     with closing(Receiver(tmp_path, **environment())) as receiver:
         statuses = [receiver.send(_signed(original, bomb)).status_code for bomb in _bombs(original)]
         assert statuses == [202] * len(statuses)
@@ -99,7 +99,7 @@ def test_a_compressed_body_is_kept_as_it_came_and_nobody_unpacks_it(
     packed = {"deflate": zlib.compress(zeros * 64), "zstd": zstandard.compress(zeros * 256)}.get(
         encoding, gzip.compress(zeros) * 900
     )
-    original, before = booked("calendly"), receiver.resident()
+    original, before = booking_sample("calendly"), receiver.resident()
     for _ in range(3):
         assert receiver.send(_signed(original, packed, ("Content-Encoding", encoding))).status_code == 202
     assert receiver.resident() - before < 32 * MIB
@@ -109,8 +109,8 @@ def test_a_compressed_body_is_kept_as_it_came_and_nobody_unpacks_it(
 
 
 def test_a_true_payload_that_came_compressed_is_no_event_but_none_of_it_is_lost(receiver: Receiver) -> None:
-    """No vendor compresses; should one begin to, what it sent can be put back into the log once we can read it."""
-    original = booked("calendly")
+    """No vendor compresses. If one begins to, what it sent can be redriven once we can read it."""
+    original = booking_sample("calendly")
     packed = gzip.compress(original.body)
     events = len(receiver.events())
     assert receiver.send(_signed(original, packed, ("Content-Encoding", "gzip"))).status_code == 202

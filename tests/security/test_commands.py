@@ -1,4 +1,4 @@
-"""No command tells a secret: not when all is well, not when nothing can be reached, not by its arguments, and not by a setting's name."""
+"""No command reveals a secret, whether all is well or nothing can be reached."""
 
 import subprocess
 from base64 import b64encode
@@ -50,10 +50,13 @@ AWAY = {
 # With what each is waited for where it does not end by itself.
 COMMANDS = {
     "check": "", "status": "", "query 'select 1'": "", "webhooks plan": "",
-    "webhooks apply --yes": "", "webhooks list": "", "webhooks rotate sales": "", "webhooks remove sales --yes": "",
+    "webhooks apply --yes": "", "webhooks list": "", "webhooks rotate sales": "",
+    "webhooks remove sales --yes": "",
     "dead-letters list": "",
-    "dead-letters show ab": "", "dead-letters redrive --all": "", "replay --since 1d": "", "reconcile --since 1d": "", "sync": "",
-    "reconcile --watch": "reconcile.failed", "receive": "receiver.listening", "consume": "loader.waiting", "up": "receiver.listening",
+    "dead-letters show ab": "", "dead-letters redrive --all": "", "replay --since 1d": "",
+    "reconcile --since 1d": "", "sync": "",
+    "reconcile --watch": "reconcile.failed", "receive": "receiver.listening", "consume": "loader.waiting",
+    "up": "receiver.listening",
 }  # fmt: skip
 BROKEN = {
     "a port": {"INGEST_RECEIVER__PORT": "canary-port"},
@@ -61,7 +64,8 @@ BROKEN = {
     "a rate": {"INGEST_ACCOUNTS__SALES__RATE_LIMIT": "canary-rate"},
     "the log": {"INGEST_LOG": "canary-log"},
     "a header's secret": {"INGEST_ACCOUNTS__CLINIC__WEBHOOK_SECRETS": " canary-\u00e9 "},
-    "no database's address": {"INGEST_WAREHOUSE__DESTINATION": "postgres", "INGEST_WAREHOUSE__CREDENTIALS": "canary-address"},
+    "no database's address": {"INGEST_WAREHOUSE__DESTINATION": "postgres",
+    "INGEST_WAREHOUSE__CREDENTIALS": "canary-address"},
     "half a database's address": {"INGEST_WAREHOUSE__DESTINATION": "postgres",
     "INGEST_WAREHOUSE__CREDENTIALS": "postgresql://me:canary@x@[::1:5/db?canary"},
     "a destination that is not installed": {"INGEST_WAREHOUSE__DESTINATION": "snowflake",
@@ -69,21 +73,22 @@ BROKEN = {
 }  # fmt: skip
 
 
-def _environment(folder: Path, *more: Mapping[str, str]) -> dict[str, str]:
+def _environment(folder: Path, *extra: Mapping[str, str]) -> dict[str, str]:
     merged: dict[str, str] = {**SETTINGS, **SECRETS}
-    for some in more:
-        merged |= some
+    for chunk in extra:
+        merged |= chunk
     return environment(folder, merged)
 
 
 def _written(folder: Path, command: str, until: str, variables: Mapping[str, str]) -> str:
-    """All that it says until it ends, or, where it would not, has said that."""
+    """Return all that it writes until it ends, or until it has written that."""
     arguments = command.replace("'select 1'", "select@1").split()
     file = folder / "said"
-    with file.open("wb") as said:
+    with file.open("wb") as output:
         process = subprocess.Popen(
-            command_line(*(argument.replace("@", " ") for argument in arguments)), cwd=folder, env=dict(variables),
-            stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            command_line(*(argument.replace("@", " ") for argument in arguments)), cwd=folder,
+            env=dict(variables),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )  # fmt: skip
     try:
         wait_for(
@@ -98,11 +103,11 @@ def _written(folder: Path, command: str, until: str, variables: Mapping[str, str
     return file.read_text()
 
 
-def _tells_nothing(said: str) -> None:
-    assert said
-    assert CANARY not in said
-    assert BASIC not in said
-    assert "Traceback" not in said
+def _tells_nothing(output: str) -> None:
+    assert output
+    assert CANARY not in output
+    assert BASIC not in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -120,7 +125,7 @@ def test_none_does_when_a_setting_is_wrong(tmp_path: Path, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With dead letters of deliveries that came with every kind of credential."""
+    """Return an installation with dead letters of deliveries with every kind of credential."""
     folder = tmp_path_factory.mktemp("installation")
     beside = (
         ("Cookie", "session=canary-of-the-caller"),
@@ -170,14 +175,14 @@ def test_none_does_when_all_is_well(installation: Path) -> None:
         "webhooks plan",
         "replay --since 1d --dry-run",
     ]
-    for said in [listed, *(_written(installation, command, "", variables) for command in commands)]:
-        _tells_nothing(said)
+    for output in [listed, *(_written(installation, command, "", variables) for command in commands)]:
+        _tells_nothing(output)
 
 
 def test_nothing_that_is_kept_holds_a_credential(installation: Path) -> None:
-    kept = [path for path in installation.rglob("*") if path.is_file()]
-    assert {"log.db", "warehouse.duckdb"} <= {path.name for path in kept}
-    for path in kept:
+    stored = [path for path in installation.rglob("*") if path.is_file()]
+    assert {"log.db", "warehouse.duckdb"} <= {path.name for path in stored}
+    for path in stored:
         assert CANARY not in str(path.relative_to(installation))
         assert CANARY.encode() not in path.read_bytes(), path
         assert BASIC.encode() not in path.read_bytes(), path
@@ -185,14 +190,14 @@ def test_nothing_that_is_kept_holds_a_credential(installation: Path) -> None:
 
 @on_linux
 def test_no_process_shows_one_in_its_arguments(tmp_path: Path) -> None:
-    with (tmp_path / "said").open("wb") as said:
+    with (tmp_path / "said").open("wb") as output:
         up = subprocess.Popen(
             command_line("up"),
             cwd=tmp_path,
             env=_environment(tmp_path, {"INGEST_RECEIVER__WORKERS": "2"}),
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
         )
     family = []
     try:
@@ -218,12 +223,13 @@ def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def test_every_setting_that_is_a_secret_is_kept_as_one() -> None:
-    """By its name: a new one that is not would be told by the first message that quotes it."""
+    """A new secret setting is found by its name: the first message that quotes it would reveal it."""
     models = {*_models(Settings), *(load_account_class(name).settings_model for name in vendor_names())}
     sounds = ("secret", "token", "password", "api_key", "credentials")
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         f"{model.__name__}.{name}": field.annotation
-        for model in models for name, field in model.model_fields.items() if any(word in name for word in sounds)
+        for model in models for name,
+        field in model.model_fields.items() if any(word in name for word in sounds)
     }  # fmt: skip
-    assert len(found) >= 12
-    assert [name for name, kind in found.items() if SecretStr.__name__ not in str(kind)] == []
+    assert len(result) >= 12
+    assert [name for name, kind in result.items() if SecretStr.__name__ not in str(kind)] == []

@@ -1,4 +1,4 @@
-"""What strangers send is compared with secrets in constant time only: nothing that a listener runs does it in another way."""
+"""What strangers send is compared with secrets in constant time only, in all that a listener runs."""
 
 import ast
 import json
@@ -26,17 +26,26 @@ SECRET = (
 )
 # Named so, and no secret: what a header or a setting is called, or where it is.
 NO_SECRET = ("header", "names", "name", "file", "path", "position", "headers")
-# What is looked through after its sender proved to know the secret: a dead letter's headers, so that none of them holds it.
+# What is looked through after its sender proved to know the secret: a dead letter's headers, so that none of
+# them holds it.
 VERIFIED = {"ingest/dead_letter.py": ["secret in value"]}
 
 
 def _listening() -> list[Path]:
-    """Every module of ours that a process with a listener has, when it has all it needs to answer."""
+    """Return every module of ours in a process with a listener."""
     vendors = ", ".join(f"ingest.vendors.{name}" for name in vendor_names())
-    ours = "[module.__file__ for name, module in sys.modules.items() if name.split('.')[0] in ('ingest', 'receivers')]"
-    look = f"import json, sys, receivers.server, receivers.app, ingest.admin, {vendors}; print(json.dumps({ours}))"
-    done = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [Path(file) for file in json.loads(done.stdout)]
+    ours = (
+        "[module.__file__ for name, module in sys.modules.items() if name.split('.')[0] in ('ingest', "
+        "'receivers')]"
+    )
+    look = (
+        f"import json, sys, receivers.server, receivers.app, ingest.admin, {vendors}; "
+        f"print(json.dumps({ours}))"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [Path(file) for file in json.loads(completed.stdout)]
 
 
 def _compared_secrets(source: str) -> Iterator[str]:
@@ -47,7 +56,7 @@ def _compared_secrets(source: str) -> Iterator[str]:
 
 
 def _compared(node: ast.AST) -> list[ast.expr]:
-    """What is compared with what, by an operator or by a method of texts."""
+    """Return what is compared with what, by an operator or by a method of texts."""
     if isinstance(node, ast.Compare) and any(
         isinstance(operator, ast.Eq | ast.NotEq | ast.In | ast.NotIn) for operator in node.ops
     ):
@@ -62,7 +71,7 @@ def _compared(node: ast.AST) -> list[ast.expr]:
 
 
 def _is_secret(side: ast.expr) -> bool:
-    """By what it is called, or what is called to make it."""
+    """Return whether an expression is a secret by its name, or the name of what makes it."""
     return any(_sounds_secret(name) for part in ast.walk(side) for name in [_name(part)] if name)
 
 
@@ -75,7 +84,7 @@ def _sounds_secret(name: str) -> bool:
 
 
 def _is_known(side: ast.expr) -> bool:
-    """A constant of ours, or how many there are."""
+    """Return whether an expression is a constant of ours, or a length."""
     counted = isinstance(side, ast.Call) and isinstance(side.func, ast.Name) and side.func.id == "len"
     return isinstance(side, ast.Constant) or counted
 
@@ -84,22 +93,22 @@ def test_nothing_that_listens_compares_a_secret_but_in_constant_time() -> None:
     files = _listening()
     assert {"admin.py", "signing.py", "webhook.py", "live.py"} <= {file.name for file in files}
     assert {file.parent.name for file in files} >= set(vendor_names())
-    found = {
+    result = {
         str(file.relative_to(ROOT)): wrong
         for file in files
         if (wrong := list(_compared_secrets(file.read_text())))
     }
-    assert {file: [line.partition(": ")[2] for line in wrong] for file, wrong in found.items()} == VERIFIED
+    assert {file: [line.partition(": ")[2] for line in wrong] for file, wrong in result.items()} == VERIFIED
 
 
 def _called_in(file: Path, function: str) -> set[str]:
-    """The names of all that a function calls."""
-    (found,) = [
+    """Return the names of all that a function calls."""
+    (result,) = [
         node
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.FunctionDef) and node.name == function
     ]
-    return {_name(node.func) for node in ast.walk(found) if isinstance(node, ast.Call)}
+    return {_name(node.func) for node in ast.walk(result) if isinstance(node, ast.Call)}
 
 
 @pytest.mark.parametrize("vendor", vendor_names())
@@ -114,9 +123,11 @@ def test_an_admin_token_is_believed_by_a_comparison_in_constant_time() -> None:
 
 @pytest.mark.parametrize(
     "careless",
-    ["given == secret", "self.account.token != given", "given in account.live_secrets()", "if signature == expected: pass",
+    ["given == secret", "self.account.token != given", "given in account.live_secrets()",
+    "if signature == expected: pass",
     "header.startswith(password)",
-     "password.find(given)", "(user, password) == given", "hmac_sha256_hex(key, body) == given", "secret.get_secret_value() == given",
+     "password.find(given)", "(user, password) == given", "hmac_sha256_hex(key, body) == given",
+     "secret.get_secret_value() == given",
      "not given == api_key"],
 )  # fmt: skip
 def test_a_careless_comparison_would_be_found(careless: str) -> None:

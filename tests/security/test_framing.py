@@ -1,4 +1,4 @@
-"""Two readings of where a request ends let a second one through unseen: what can be read in two ways is refused, and the rest with it."""
+"""Requests whose end can be read in two ways are refused, and all that follows them."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -77,7 +77,7 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 
 
 def _sent(receiver: Receiver, request: bytes) -> tuple[Answers, list[bytes]]:
-    """The answers to it, and to what comes after it on the connection; what is in the log since."""
+    """Return the answers to it and to what follows on the connection, and what is in the log since."""
     before = len(receiver.events())
     answers = exchange(receiver.port, request + SECOND + LAST)
     assert receiver.dead_letters() == []
@@ -88,16 +88,16 @@ def _sent(receiver: Receiver, request: bytes) -> tuple[Answers, list[bytes]]:
 def test_what_can_be_read_in_two_ways_is_refused_signed_or_not_and_nothing_after_it_is_read(
     receiver: Receiver, what: str
 ) -> None:
-    answers, kept = _sent(receiver, HEAD + AMBIGUOUS[what])
-    assert (answers.statuses, kept) == ([400], [])
+    answers, records = _sent(receiver, HEAD + AMBIGUOUS[what])
+    assert (answers.statuses, records) == ([400], [])
 
 
 @pytest.mark.parametrize("what", UNDERSTOOD)
 def test_what_can_be_read_in_one_way_only_is_and_what_follows_is_a_request_of_its_own(
     receiver: Receiver, what: str
 ) -> None:
-    answers, kept = _sent(receiver, HEAD + UNDERSTOOD[what])
-    assert (answers.statuses, kept) == ([202, 401, 404], [BODY])
+    answers, records = _sent(receiver, HEAD + UNDERSTOOD[what])
+    assert (answers.statuses, records) == ([202, 401, 404], [BODY])
 
 
 def test_a_body_that_looks_like_a_request_is_a_body(receiver: Receiver) -> None:
@@ -108,14 +108,16 @@ def test_a_body_that_looks_like_a_request_is_a_body(receiver: Receiver) -> None:
     )
     nowhere = forged.replace(b"sales", b"nobody")
     for outer, status in ((get, 200), (forged, 401), (nowhere, 404)):
-        answers, kept = _sent(receiver, outer + inside)
-        assert (answers.statuses, kept) == ([status, 401, 404], [])
+        answers, records = _sent(receiver, outer + inside)
+        assert (answers.statuses, records) == ([status, 401, 404], [])
 
 
 def test_after_a_body_that_was_refused_unread_the_next_request_begins_where_it_ends(
     receiver: Receiver,
 ) -> None:
     inside = HEAD + UNDERSTOOD["a length"]
-    huge = f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: {2 * 1024 * 1024}\r\n\r\n".encode()
-    answers, kept = _sent(receiver, huge + inside.ljust(2 * 1024 * 1024, b"\n"))
-    assert (answers.statuses, kept) == ([413, 401, 404], [])
+    huge = (
+        f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: {2 * 1024 * 1024}\r\n\r\n"
+    ).encode()
+    answers, records = _sent(receiver, huge + inside.ljust(2 * 1024 * 1024, b"\n"))
+    assert (answers.statuses, records) == ([413, 401, 404], [])

@@ -1,4 +1,4 @@
-"""Whatever is written holds people's data or secrets: only its owner may read it, also where the umask would let everybody."""
+"""All files that are written may be read by their owner only, whatever the umask."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ from tests.receivers.running import Receiver, command_line, unused_port
 
 @contextmanager
 def anybody() -> Iterator[None]:
-    """What this process makes may be read and written by everybody, unless it says otherwise."""
+    """Set a umask with which everybody may read and write what this process makes."""
     before = os.umask(0)
     try:
         yield
@@ -28,22 +28,22 @@ def anybody() -> Iterator[None]:
 
 
 def _open_to_others(folder: Path) -> list[str]:
-    """Everything in it, at any depth, that others may do anything with; it must have something."""
-    found = [path for path in folder.rglob("*") if not path.is_symlink()]
-    assert found
+    """Return everything in a folder, at any depth, that others may use; it must have something."""
+    result = [path for path in folder.rglob("*") if not path.is_symlink()]
+    assert result
     return [
         f"{stat.filemode(path.stat().st_mode)} {path.relative_to(folder)}"
-        for path in found
+        for path in result
         if path.stat().st_mode & 0o077
     ]
 
 
 def test_all_that_a_whole_installation_writes_is_private(tmp_path: Path) -> None:
-    """Settings, secrets, log, dlt's folder, warehouse, locks, what reconciliation remembers."""
-    done = ingest(
+    """Settings, secrets, log, dlt's folder, warehouse, locks, the state of reconciliation."""
+    completed = ingest(
         tmp_path, "demo", "--seconds", "1", "--rate", "10", "--outage", "3", "--folder", "here", "--json"
     )
-    assert done.code in {0, 1}, done
+    assert completed.code in {0, 1}, completed
     names = {path.name for path in tmp_path.rglob("*")}
     assert {"ingest.toml", "ingest.secrets.toml", "log.db", "warehouse.duckdb", "dlt"} <= names
     assert _open_to_others(tmp_path) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ingest.vendors.bookeo import sign as sign_url
-from tests.fuzz.accounts import SECRET, SENT_AT, booked, environment, sign, vendor_of
+from tests.fuzz.accounts import SECRET, SENT_AT, booking_sample, build_account, environment, sign
 from tests.receivers.requests import SALES
 from tests.receivers.running import Receiver
 from tests.security.raw import Answers, exchange
@@ -39,31 +39,45 @@ DELIVERED = [
     f"http://elsewhere.example{SALES}",
 ]
 NOTHING = [
-    "/", "//", "/./", "/../", "/%2e%2e/", "/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/..%5c..%5c", "/healthz/", "/healthz/.", "//healthz",
+    "/", "//", "/./", "/../", "/%2e%2e/", "/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/..%5c..%5c", "/healthz/",
+    "/healthz/.", "//healthz",
     "/./healthz", "/x/../healthz",
-    "/healthz;a=1", "/;/healthz", "/HEALTHZ", "/healthz%00", "/healthz%20", "/healthz%2f", "/healthz%3f", "/healthz.json", "/metrics",
+    "/healthz;a=1", "/;/healthz", "/HEALTHZ", "/healthz%00", "/healthz%20", "/healthz%2f", "/healthz%3f",
+    "/healthz.json", "/metrics",
     "/readyz", "/status", "/docs",
-    "/redoc", "/openapi.json", "/admin", "/.env", "/.git/config", "/ingest.toml", "/ingest.secrets.toml", "/data/log.db", "/debug/pprof",
+    "/redoc", "/openapi.json", "/admin", "/.env", "/.git/config", "/ingest.toml", "/ingest.secrets.toml",
+    "/data/log.db", "/debug/pprof",
     "/server-status", "/favicon.ico",
-    "/webhooks/calendly%2fsales", "/webhooks%2Fcalendly%2Fsales", "/webhooks%2fcalendly/sales", "%2fwebhooks/calendly/sales",
-    "/webhooks/calendly/%2fsales", "/webhooks/calendly/%252fsales", "/webhooks/calendly%252fsales", "/webhooks/calendly%5csales",
-    "/webhooks/calendly/%2e/sales", "/webhooks/calendly/%2e%2e/calendly/sales", "/webhooks/calendly/%252e%252e/sales",
-    f"http://elsewhere.example{SALES}%2f", "http://elsewhere.example/webhooks/calendly%2fsales", "/healthz%23", "/healthz#", f"{SALES}#",
+    "/webhooks/calendly%2fsales", "/webhooks%2Fcalendly%2Fsales", "/webhooks%2fcalendly/sales",
+    "%2fwebhooks/calendly/sales",
+    "/webhooks/calendly/%2fsales", "/webhooks/calendly/%252fsales", "/webhooks/calendly%252fsales",
+    "/webhooks/calendly%5csales",
+    "/webhooks/calendly/%2e/sales", "/webhooks/calendly/%2e%2e/calendly/sales",
+    "/webhooks/calendly/%252e%252e/sales",
+    f"http://elsewhere.example{SALES}%2f", "http://elsewhere.example/webhooks/calendly%2fsales",
+    "/healthz%23", "/healthz#", f"{SALES}#",
     f"{SALES}#fragment", f"{SALES}%23fragment", f"{SALES}%3fa=1",
-    "/webhooks", "/webhooks/", "/webhooks/calendly", "/webhooks/calendly/", "/webhooks//sales", "/webhooks/calendly//sales",
+    "/webhooks", "/webhooks/", "/webhooks/calendly", "/webhooks/calendly/", "/webhooks//sales",
+    "/webhooks/calendly//sales",
     "//webhooks/calendly/sales", f"{SALES}/",
     f"{SALES}/.", f"{SALES}//", f"{SALES};a=1", f"{SALES}%00", f"{SALES}%20", f"{SALES}%2f", f"{SALES}%0d%0a",
-    "/webhooks/calendly/sales%2f..%2fsupport", "/webhooks/calendly/../calendly/sales", "/webhooks/./calendly/sales",
+    "/webhooks/calendly/sales%2f..%2fsupport", "/webhooks/calendly/../calendly/sales",
+    "/webhooks/./calendly/sales",
     "/x/../webhooks/calendly/sales",
-    "/webhooks/Calendly/sales", "/webhooks/calendly/SALES", "/WEBHOOKS/calendly/sales", "/webhooks/calendly/support",
+    "/webhooks/Calendly/sales", "/webhooks/calendly/SALES", "/WEBHOOKS/calendly/sales",
+    "/webhooks/calendly/support",
     "/webhooks/oncehub/sales", "/webhooks/calendly/%ff",
-    "/webhooks/calendly/..%2f..%2f..%2fetc%2fpasswd", "/webhooks/..%2f..%2fsimulator/sales", "/webhooks/%2e%2e/%2e%2e",
+    "/webhooks/calendly/..%2f..%2f..%2fetc%2fpasswd", "/webhooks/..%2f..%2fsimulator/sales",
+    "/webhooks/%2e%2e/%2e%2e",
     "/webhooks/__init__/__class__",
-    "/webhooks/os/path", "/webhooks/ingest.vendors.calendly/sales", "/webhooks/calendly/s\u0430les".encode().decode("latin-1"),
+    "/webhooks/os/path", "/webhooks/ingest.vendors.calendly/sales",
+    "/webhooks/calendly/s\u0430les".encode().decode("latin-1"),
     "/webhooks/calendly/sales%C0%AE",
-    "/webhooks/calendly/" + "a" * 8000, "/" + "a/" * 4000, "/webhooks/{vendor}/{account}", "/webhooks/*/*", "/%", "/%zz", "/%u002fhealthz",
+    "/webhooks/calendly/" + "a" * 8000, "/" + "a/" * 4000, "/webhooks/{vendor}/{account}", "/webhooks/*/*",
+    "/%", "/%zz", "/%u002fhealthz",
     "/?/healthz", "?/healthz",
-    "http://elsewhere.example", "http://elsewhere.example/", "http://elsewhere.example/metrics", "https://elsewhere.example:443/readyz",
+    "http://elsewhere.example", "http://elsewhere.example/", "http://elsewhere.example/metrics",
+    "https://elsewhere.example:443/readyz",
 ]  # fmt: skip
 SAID = {
     b"",
@@ -93,19 +107,25 @@ def _asked(receiver: Receiver, method: str, target: str, *headers: str, body: by
 
 def _says_nothing_more(answers: Answers) -> bool:
     head, _, body = answers.came.partition(b"\r\n\r\n")
-    told = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]}
-    return body in SAID and told <= {b"date", b"content-length", b"content-type", b"connection", b"allow"}
+    answer_status = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]}
+    return body in SAID and answer_status <= {
+        b"date",
+        b"content-length",
+        b"content-type",
+        b"connection",
+        b"allow",
+    }
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_there_is_nothing_else_by_whatever_path_and_method(receiver: Receiver, method: str) -> None:
-    """Whether there is such an account, only a POST could tell."""
+    """Only a POST could tell whether there is such an account."""
     refused = ([400], [404]) if method == "POST" else ([400], [404], [405])
-    found = {path: _asked(receiver, method, path) for path in NOTHING}
+    result = {path: _asked(receiver, method, path) for path in NOTHING}
     assert {
-        path: answers.statuses for path, answers in found.items() if answers.statuses not in refused
+        path: answers.statuses for path, answers in result.items() if answers.statuses not in refused
     } == {}
-    assert [path for path, answers in found.items() if not _says_nothing_more(answers)] == []
+    assert [path for path, answers in result.items() if not _says_nothing_more(answers)] == []
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -137,7 +157,8 @@ def test_no_header_makes_another_request_of_it(receiver: Receiver, name: str) ->
 @pytest.mark.parametrize(
     "headers",
     [
-        ["Host: elsewhere.example"], ["Host: elsewhere.example", "X-Forwarded-Host: elsewhere.example", "X-Forwarded-Proto: http"],
+        ["Host: elsewhere.example"],
+        ["Host: elsewhere.example", "X-Forwarded-Host: elsewhere.example", "X-Forwarded-Proto: http"],
         ["Host: "], ["Host: a", "Host: b"],
         ["Host: [::"], ["Host: a@b:99999"], ["Forwarded: host=elsewhere.example;proto=http"], ["Host: \xff",
         "X-Forwarded-Prefix: /elsewhere"],
@@ -146,10 +167,10 @@ def test_no_header_makes_another_request_of_it(receiver: Receiver, name: str) ->
 def test_a_vendor_that_signs_its_url_is_believed_by_the_configured_one_whatever_the_request_calls_itself(
     receiver: Receiver, headers: list[str]
 ) -> None:
-    one = booked("bookeo")
+    one = booking_sample("bookeo")
     right = sign(one.account, one.query, one.body, "m1")
-    found = vendor_of(one.account)
-    elsewhere = type(found)(found.settings, "https://elsewhere.example")
+    result = build_account(one.account)
+    elsewhere = type(result)(result.settings, "https://elsewhere.example")
     wrong = sign_url(SECRET, f"{elsewhere.webhook_url}?{one.query}", one.body, "m1", SENT_AT)
     for signature, status in ((dict(right), 202), (wrong, 401)):
         lines = [*headers, *(f"{name}: {value}" for name, value in signature.items())]
@@ -160,7 +181,7 @@ def test_a_vendor_that_signs_its_url_is_believed_by_the_configured_one_whatever_
     "after", ["#", "#fragment", "#&type=created", "%23fragment", "&type=created", ";a=1", "&", "?"]
 )
 def test_a_signed_url_with_anything_after_it_is_another_one(receiver: Receiver, after: str) -> None:
-    one = booked("bookeo")
+    one = booking_sample("bookeo")
     headers = [f"{name}: {value}" for name, value in sign(one.account, one.query, one.body, "m1")]
     assert _asked(
         receiver, "POST", f"{one.path}?{one.query}{after}", *headers, "Host: a", body=one.body
@@ -170,14 +191,16 @@ def test_a_signed_url_with_anything_after_it_is_another_one(receiver: Receiver, 
 @pytest.mark.parametrize(
     ("lines", "status"),
     [
-        (["a: b"] * 200, 202), (["a: b"] * 10_000, 431), ([f"X-{n}: 1" for n in range(300)], 431), (["X: " + "y" * 60_000], 202),
-        (["X: " + "y" * 70_000], 431), (["X" * 70_000 + ": y"], 431), (["X: " + "y" * 700] * 100, 431), (["a:"] * 300, 431),
+        (["a: b"] * 200, 202), (["a: b"] * 10_000, 431), ([f"X-{n}: 1" for n in range(300)], 431),
+        (["X: " + "y" * 60_000], 202),
+        (["X: " + "y" * 70_000], 431), (["X" * 70_000 + ": y"], 431), (["X: " + "y" * 700] * 100, 431),
+        (["a:"] * 300, 431),
     ],
 )  # fmt: skip
 def test_a_head_of_too_many_lines_or_bytes_is_refused_whoever_signed_the_delivery(
     receiver: Receiver, lines: list[str], status: int
 ) -> None:
-    one = booked("calendly")
+    one = booking_sample("calendly")
     signature = [f"{name}: {value}" for name, value in sign(one.account, one.query, one.body, "m1")]
     before = len(receiver.events())
     assert _asked(receiver, "POST", one.path, *signature, *lines, "Host: a", body=one.body).statuses == [
@@ -195,7 +218,7 @@ def test_a_target_that_is_too_long_is_refused(receiver: Receiver, target: str) -
 
 
 def test_a_trailer_is_no_header(receiver: Receiver) -> None:
-    one = booked("calendly")
+    one = booking_sample("calendly")
     signature = "".join(
         f"{name}: {value}\r\n" for name, value in sign(one.account, one.query, one.body, "m1")
     )

@@ -1,4 +1,4 @@
-"""Text that databases or terminals choke on, from a signed delivery through the log into the warehouse."""
+"""Text that breaks databases or terminals, from a signed delivery through the log into the warehouse."""
 
 import json
 from contextlib import closing
@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from tests.consumers.rig import Rig
-from tests.fuzz.accounts import ACCOUNTS, PUBLIC_URL, Original, booked, sign
+from tests.fuzz.accounts import ACCOUNTS, PUBLIC_URL, Sample, booking_sample, sign
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import Request
 
-# NUL, which PostgreSQL takes nowhere; beyond the first plane; a right-to-left mark; what spreadsheets and terminals act on.
+# NUL, which PostgreSQL takes nowhere; beyond the first plane; a right-to-left mark; what spreadsheets and
+# terminals act on.
 AWKWARD = "a\x00b \U0001f600 \u202e\ufeff\ufffe =1+1 \x1b[31m\x07 '); drop table bookings; --"
 HARMLESS = AWKWARD.replace("\x00", "\N{REPLACEMENT CHARACTER}")
 VENDORS = [table["vendor"] for table in ACCOUNTS.values()]
@@ -44,7 +45,7 @@ def receiver(tmp_path: Path, either_rig: Rig) -> Any:
 
 
 def _with_text(value: Any, text: str) -> Any:
-    """Every description replaced."""
+    """Return a payload with every description replaced."""
     if isinstance(value, dict):
         return {
             key: text if key in DESCRIBES and isinstance(inner, str) else _with_text(inner, text)
@@ -53,14 +54,14 @@ def _with_text(value: Any, text: str) -> Any:
     return [_with_text(inner, text) for inner in value] if isinstance(value, list) else value
 
 
-def _send(receiver: InProcess, original: Original, body: bytes) -> None:
+def _send(receiver: InProcess, original: Sample, body: bytes) -> None:
     headers = tuple(sign(original.account, original.query, body, "m1"))
     assert receiver.ask(Request(original.path, headers, (body,), original.query)).status == 202
 
 
 def test_awkward_text_is_in_the_row_with_nul_replaced(receiver: InProcess, either_rig: Rig) -> None:
     for vendor in VENDORS:
-        original = booked(vendor)
+        original = booking_sample(vendor)
         _send(receiver, original, json.dumps(_with_text(json.loads(original.body), AWKWARD)).encode())
     either_rig.load()
     assert either_rig.column("select count(*) from dead_letters") == [0]
@@ -73,15 +74,15 @@ def test_awkward_text_is_in_the_row_with_nul_replaced(receiver: InProcess, eithe
         assert any(HARMLESS in text for text in texts)
         assert not any("\x00" in text for text in texts)
     for data in either_rig.column("select data from booking_events"):
-        told = json.dumps(data if isinstance(data, dict) else json.loads(data))
-        assert "\\ufffd" in told
-        assert "\\u0000" not in told
+        payload = json.dumps(data if isinstance(data, dict) else json.loads(data))
+        assert "\\ufffd" in payload
+        assert "\\u0000" not in payload
 
 
 def test_half_a_character_in_a_text_costs_no_booking(receiver: InProcess, either_rig: Rig) -> None:
     sent = []
     for vendor, half in product(VENDORS, HALVES):
-        original = booked(vendor)
+        original = booking_sample(vendor)
         sent.append(
             json.dumps(_with_text(json.loads(original.body), "MARK")).encode().replace(b'"MARK"', half)
         )

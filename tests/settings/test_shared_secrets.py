@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from ingest.cli.check.local import check_accounts
 from ingest.finding import State
 from ingest.settings import Settings
-from receivers.app import ready_accounts
+from receivers.accounts import ready_accounts
 
 
 def settings(**accounts: str) -> Settings:

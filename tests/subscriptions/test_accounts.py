@@ -7,10 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingest.errors import ConfigurationError
-from ingest.settings.live import LiveAccounts
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings, watched_paths
-from receivers.app import with_secrets
+from receivers.accounts import ReloadingAccounts, accounts_with_secrets
 from tests.consumers.rig import until
 
 ONE = '[accounts.sales]\nvendor = "calendly"\n'
@@ -25,17 +24,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def accounts(folder: Path, read: Callable[[], None] = lambda: None) -> LiveAccounts:
+def accounts(folder: Path, read: Callable[[], None] = lambda: None) -> ReloadingAccounts:
     config = folder / "ingest.toml"
 
     def found() -> object:
         read()
-        return with_secrets(load_settings(str(config), environ={}))
+        return accounts_with_secrets(load_settings(str(config), environ={}))
 
-    return LiveAccounts(found, [config, folder / "ingest.secrets.toml"])  # type: ignore[arg-type]  # it is what with_secrets returns
+    return ReloadingAccounts(found, [config, folder / "ingest.secrets.toml"])  # type: ignore[arg-type]  # it is what accounts_with_secrets returns
 
 
-def live(found: LiveAccounts) -> tuple[str, ...]:
+def live(found: ReloadingAccounts) -> tuple[str, ...]:
     return found[SALES].settings.live_secrets()
 
 
@@ -132,9 +131,11 @@ class TestMounted:
         (folder / "..data_tmp").symlink_to("..2")
         (folder / "..data_tmp").rename(folder / "..data")
 
-    def found(self, folder: Path) -> LiveAccounts:
+    def found(self, folder: Path) -> ReloadingAccounts:
         environ = {"INGEST_CONFIG": str(folder.parent / "ingest.toml"), "INGEST_SECRETS_DIR": str(folder)}
-        return LiveAccounts(lambda: with_secrets(load_settings(environ=environ)), watched_paths(environ))
+        return ReloadingAccounts(
+            lambda: accounts_with_secrets(load_settings(environ=environ)), watched_paths(environ)
+        )
 
     def test_a_swapped_secret_is_live_at_the_next_look(self, mounted: Path) -> None:
         found = self.found(mounted)

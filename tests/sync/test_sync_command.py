@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consumers.sync import Synced
-from ingest.cli.sync import _code
+from ingest.cli.sync import _exit_code
 from ingest.errors import IngestError, LoadRefused, VendorRefused, VendorUnavailable, WarehouseUnavailable
 from tests.consumers.rig import Command, Tree
 from tests.sync.rig import SyncRig, syncing
@@ -111,7 +111,7 @@ def test_exit_codes_tell_what_waiting_cannot_mend_first(
     problems: list[IngestError | None], code: int
 ) -> None:
     assert (
-        _code(
+        _exit_code(
             [Synced("sales", "oncehub", "users", "oncehub__users", 0, 0.0, problem) for problem in problems]
         )
         == code

@@ -1,4 +1,4 @@
-"""`check`: tries what receiver, consumer, reconciliation and sync need, and leaves nothing behind."""
+"""`check`: try what receiver, consumer, reconciliation and sync need, and leave nothing behind."""
 
 import logging
 from collections.abc import Iterator
@@ -8,16 +8,17 @@ import typer
 
 from ingest.cli.check.local import check_accounts, check_disk, check_folders, check_listeners
 from ingest.cli.check.network import check_clock, check_public_url
-from ingest.cli.check.run import Check, run_lanes
+from ingest.cli.check.run import Check, run_groups
 from ingest.cli.check.vendors import check_rest, check_webhooks
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import Console, print_json, print_line
 from ingest.finding import Finding, State
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyAccount
 
-_WORDS = {
+_LABELS = {
     State.OK: ("ok  ", "green"),
     State.WARNING: ("warn", "yellow"),
     State.FAILED: ("FAIL", "red"),
@@ -25,70 +26,67 @@ _WORDS = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
-    app.command()(check)
-
-
 def check(as_json: AsJson = False, config: Config = None) -> None:
-    """Try everything that is needed to run, say what to do where something fails, and what to give each vendor.
+    """Try all that is needed to run, say what to do where something fails, and what to give each vendor.
 
     Nothing is written, created or changed: not on this machine, in Kafka, in the warehouse or at a vendor.
 
-    Exit code 0: all works, perhaps with warnings; 1: something fails; 2: the settings cannot be read; 3: all that fails cannot be reached right now.
+    Exit code 0: all works, perhaps with warnings; 1: something fails; 2: the settings cannot be read; 3: all
+    that fails cannot be reached right now.
 
     Examples:
         ingest check
         ingest check --json
     """
-    settings = settings_of(config)
-    configure_logging("check", level=logging.CRITICAL)  # the findings tell it all
+    settings = read_settings(config)
+    configure_logging("check", level=logging.CRITICAL)  # the findings say it all
     findings = []
-    for found in _findings(settings, quiet=as_json):
-        findings.append(found)
+    for finding in _run_checks(settings, quiet=as_json):
+        findings.append(finding)
         if not as_json:
-            _tell(found)
+            print_line(_LABELS[finding.state], " ", (finding.check, "bold"), f": {finding.sentence}")
     urls = {name: _webhook_urls(account) for (_, name), account in settings.build_accounts().items()}
     if as_json:
-        print_json({"checks": [found.to_json() for found in findings], "webhook_urls": urls})
+        print_json({"checks": [finding.to_json() for finding in findings], "webhook_urls": urls})
     else:
-        _tell_urls(urls)
-    if failures := [found for found in findings if found.failed]:
-        raise typer.Exit(UNAVAILABLE if all(found.unreachable for found in failures) else 1)
+        _print_urls(urls)
+    if failures := [finding for finding in findings if finding.failed]:
+        is_unavailable = all(finding.unreachable for finding in failures)
+        raise typer.Exit(ExitCode.UNAVAILABLE if is_unavailable else ExitCode.FAILED)
 
 
-def _findings(settings: Settings, *, quiet: bool) -> Iterator[Finding]:
-    """What can be looked at here comes first: it is there at once, while the rest is still being loaded."""
+def _run_checks(settings: Settings, *, quiet: bool) -> Iterator[Finding]:
+    """Run all checks and yield their findings.
+
+    Those of this machine come first: they are done before the modules of the others are imported.
+    """
     console = Console(stderr=True, quiet=quiet)
-    for lanes in (_local, _others):
+    for build_groups in (_local_checks, _other_checks):
         with console.status("checking …"):
-            checks = lanes(settings)
-        left = [check.name for lane in checks for check in lane]
-        results = run_lanes(checks)
-        while left:
-            with console.status(
-                f"checking {', '.join(left[:3])} …"
-            ):  # ends before anything is printed, which it would catch
-                done, findings = next(results)
-            left.remove(done.name)
+            groups = build_groups(settings)
+        pending = [check.name for group in groups for check in group]
+        results = run_groups(groups)
+        while pending:
+            # The status ends before the findings are printed: it would catch what is printed inside.
+            with console.status(f"checking {', '.join(pending[:3])} …"):
+                check, findings = next(results)
+            pending.remove(check.name)
             yield from findings
 
 
-def _local(settings: Settings) -> list[list[Check]]:
-    looks = {
-        "accounts": check_accounts,
-        "listeners": check_listeners,
-        "folders": check_folders,
-        "disk": check_disk,
-    }
-    return [[Check(name, partial(look, settings)) for name, look in looks.items()]]
+def _local_checks(settings: Settings) -> list[list[Check]]:
+    return [
+        [
+            Check("accounts", partial(check_accounts, settings)),
+            Check("listeners", partial(check_listeners, settings)),
+            Check("folders", partial(check_folders, settings)),
+            Check("disk", partial(check_disk, settings)),
+        ]
+    ]
 
 
-def _others(settings: Settings) -> list[list[Check]]:
-    """Those that ask the warehouse are one lane: DuckDB lets a process open a file in one way at a time.
-
-    All that needs dlt is imported here, because two threads cannot do it at once.
-    """
+def _other_checks(settings: Settings) -> list[list[Check]]:
+    # All that needs dlt is imported here, because two threads cannot do it at once.
     from consumers.table_check import check_tables
     from consumers.warehouse.rights import check_warehouse
     from ingest.vendors.rest import load_rest
@@ -102,7 +100,7 @@ def _others(settings: Settings) -> list[list[Check]]:
         [Check("clock", partial(check_clock, settings))],
         [Check("log", settings.build_log().check), Check("spool", partial(check_spool, settings))],
         *([Check(f"REST {account.name}", partial(check_rest, settings, account))] for account in accounts),
-        [
+        [  # one group, because DuckDB lets a process open a file in one way at a time
             Check("warehouse", partial(check_warehouse, settings)),
             Check("tables", partial(check_tables, settings)),
             *(
@@ -117,15 +115,11 @@ def _webhook_urls(account: AnyAccount) -> list[str]:
     return [account.webhook_url + (f"?{query}" if query else "") for query in account.webhook_queries()]
 
 
-def _tell(found: Finding) -> None:
-    print_line(_WORDS[found.state], " ", (found.check, "bold"), f": {found.sentence}")
-
-
-def _tell_urls(urls: dict[str, list[str]]) -> None:
+def _print_urls(urls_of_accounts: dict[str, list[str]]) -> None:
     print_line("")
     print_line(
         "Give each vendor its webhook URL (`ingest webhooks apply` does it, where the vendor has an API):"
     )
-    for name, lines in urls.items():
-        for line in lines:
-            print_line(f"  {name}: {line}")
+    for name, urls in urls_of_accounts.items():
+        for url in urls:
+            print_line(f"  {name}: {url}")

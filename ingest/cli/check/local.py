@@ -1,4 +1,4 @@
-"""What can be looked at on this machine alone: accounts, listeners, folders, disks."""
+"""Checks of this machine alone: accounts, listeners, folders, disks."""
 
 from pathlib import Path
 
@@ -22,19 +22,19 @@ Listener = tuple[str, str, int]
 
 
 def check_accounts(settings: Settings) -> list[Finding]:
-    """Whether each has what its webhooks are verified by."""
-    from receivers.app import RISK_OF_SHARING, ready_accounts
+    """Check that every account has a webhook secret, and one of its own."""
+    from receivers.accounts import RISK_OF_SHARING, ready_accounts
 
     names = [f"{vendor}/{name}" for vendor, name in ready_accounts(settings)]
     shared = [
-        warning("accounts", f"{', '.join(some)} have the same webhook secret", RISK_OF_SHARING)
-        for some in settings.sharing_secrets()
+        warning("accounts", f"{', '.join(accounts)} have the same webhook secret", RISK_OF_SHARING)
+        for accounts in settings.sharing_secrets()
     ]
     return [ok("accounts", f"{', '.join(names)}: every one has a webhook secret"), *shared]
 
 
 def check_listeners(settings: Settings) -> list[Finding]:
-    """Whether the ports differ, are safe, and can be listened on, or are this project's own already."""
+    """Check that the ports differ, are safe, and are free or in use by `ingest` itself."""
     from ingest.admin import check_admin
     from ingest.sockets import is_taken
 
@@ -49,7 +49,7 @@ def check_listeners(settings: Settings) -> list[Finding]:
     check_admin(settings.reconcile, "reconcile")
     taken = [listener for listener in listeners if listener[2] and is_taken(listener[1], listener[2])]
     if taken:
-        return [_taken(taken)]
+        return [_judge_taken(taken)]
     public, *admin = [str(Address(host, port)) for _, host, port in listeners]
     return [ok("listeners", f"webhooks on {public}, admin on {', '.join(admin)}: free")]
 
@@ -64,7 +64,7 @@ def _listeners(settings: Settings) -> list[Listener]:
     ]
 
 
-def _taken(taken: list[Listener]) -> Finding:
+def _judge_taken(taken: list[Listener]) -> Finding:
     from ingest.port_owner import find_port_owner
 
     owners = {(setting, port): find_port_owner(port) for setting, _, port in taken}
@@ -85,7 +85,7 @@ def _taken(taken: list[Listener]) -> Finding:
 
 
 def check_folders(settings: Settings) -> list[Finding]:
-    """The folders that no other check looks at, and the one for temporary files."""
+    """Check the folders that no other check tries, and the one for temporary files."""
     check_scratch()
     folders = {
         "reconcile.state_dir": Path(settings.reconcile.state_dir),
@@ -95,26 +95,27 @@ def check_folders(settings: Settings) -> list[Finding]:
         require_writable(folder, setting)
         if file := find_unusable_file(folder):
             raise ConfigurationError(
-                f"{setting}: {file} cannot be read and written by this user; change its owner (it may be left of a run as root)"
+                f"{setting}: {file} cannot be read and written by this user; change its owner (it "
+                "may be left of a run as root)"
             )
     return [ok("folders", f"{', '.join(map(str, folders.values()))} can be written to")]
 
 
 def check_disk(settings: Settings) -> list[Finding]:
-    """How much room there is for the log, the spool, the warehouse and the rest, on each disk once."""
+    """Check the free space for the log, the spool, the warehouse and the rest, once for each disk."""
     disks: dict[int, list[str]] = {}
     free: dict[int, int] = {}
     for name, folder in settings.store_folders().items():
         disk = nearest_existing(folder).stat().st_dev
         disks.setdefault(disk, []).append(name)
         free[disk] = free_bytes(folder)
-    rooms = "; ".join(f"{_size(free[disk])} free for {', '.join(names)}" for disk, names in disks.items())
+    space = "; ".join(f"{_size(free[disk])} free for {', '.join(names)}" for disk, names in disks.items())
     least = min(free.values())
     if least < FULL_BYTES:
-        return [failed("disk", rooms, "free some room: deliveries are refused when the disk is full")]
+        return [failed("disk", space, "free some room: deliveries are refused when the disk is full")]
     if least < LOW_BYTES:
-        return [warning("disk", rooms, "free some room, or move these folders")]
-    return [ok("disk", rooms)]
+        return [warning("disk", space, "free some room, or move these folders")]
+    return [ok("disk", space)]
 
 
 def _size(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Whether the public URL leads to this installation, and whether this machine's clock is right."""
+"""Checks of the public URL and of this machine's clock, over the network."""
 
 import socket
 import ssl
@@ -19,14 +19,17 @@ from ingest.tls import explain_tls_error
 from ingest.vendors import AnyAccount
 
 _SECONDS = 5.0
-_LOCAL = {"127.0.0.1", "localhost", "::1"}
-_FROM_ELSEWHERE = "some networks do not let a machine reach its own public address: look from elsewhere, or see that the first webhook arrives"
+_LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
+_TRY_FROM_ELSEWHERE = (
+    "some networks do not let a machine reach its own public address: look from elsewhere, or see "
+    "that the first webhook arrives"
+)
 
 
 def check_public_url(settings: Settings) -> list[Finding]:
-    """As a vendor would reach it, as far as that can be seen from here."""
+    """Check that the public URL leads to this installation, as far as that can be seen from here."""
     url = settings.public_url
-    if urlsplit(url).hostname in _LOCAL:
+    if urlsplit(url).hostname in _LOCAL_HOSTS:
         return [
             warning(
                 "public url",
@@ -42,21 +45,21 @@ def check_public_url(settings: Settings) -> list[Finding]:
                 "set public_url to the https address of your TLS proxy",
             )
         ]
-    return [_ask(settings, f"{url.rstrip('/')}/healthz")]
+    return [_request(settings, f"{url.rstrip('/')}/healthz")]
 
 
-def _ask(settings: Settings, address: str) -> Finding:
+def _request(settings: Settings, url: str) -> Finding:
     from receivers.site import SITE_HEADER
 
     try:
-        answer = httpx.get(address, headers={SITE_HEADER: "?"}, timeout=_SECONDS)
+        answer = httpx.get(url, headers={SITE_HEADER: "?"}, timeout=_SECONDS)
     except httpx.HTTPError as error:
-        return _unreached(error, settings.public_url)
+        return _explain_error(error, settings.public_url)
     return judge_answer(settings, answer)
 
 
 def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
-    """What the answer of the public URL's `/healthz` tells."""
+    """Return what the answer of the public URL's `/healthz` means."""
     from ingest.sockets import is_taken
     from receivers.site import SITE_HEADER, site_of
 
@@ -103,7 +106,7 @@ def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
     )
 
 
-def _unreached(error: httpx.HTTPError, url: str) -> Finding:
+def _explain_error(error: httpx.HTTPError, url: str) -> Finding:
     host = urlsplit(url).hostname or ""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError):
@@ -119,7 +122,9 @@ def _unreached(error: httpx.HTTPError, url: str) -> Finding:
                 "correct public_url, or add the name to the DNS",
             )
     return warning(
-        "public url", f"{url} cannot be reached from here ({error or type(error).__name__})", _FROM_ELSEWHERE
+        "public url",
+        f"{url} cannot be reached from here ({error or type(error).__name__})",
+        _TRY_FROM_ELSEWHERE,
     )
 
 
@@ -130,17 +135,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def check_clock(settings: Settings) -> list[Finding]:
-    """Against the `Date` of the vendors that are asked by REST, or of what answers at the public URL."""
+    """Compare this machine's clock with those of the vendors' REST sides, or of the public URL."""
     vendors = {
         _api_address(account) for account in settings.build_accounts().values() if account.settings.can_read()
     }
-    asked = [
+    answers = [
         (ahead, address)
         for address in sorted(vendors) or [settings.public_url]
-        if (ahead := _ahead_of(address)) is not None
+        if (ahead := _clock_ahead_of(address)) is not None
     ]
-    if asked:
-        ahead, address = median_low(asked)  # one whose own clock is wrong is outvoted
+    if answers:
+        ahead, address = median_low(answers)  # a vendor whose own clock is wrong is outvoted
         return [judge_clock(urlsplit(address).hostname or address, ahead)]
     if not vendors:
         return [
@@ -164,21 +169,21 @@ def _api_address(account: AnyAccount) -> str:
 
 
 def judge_clock(host: str, ahead: timedelta) -> Finding:
-    """Say what it means that this machine's clock is so far ahead of the host's; negative when behind."""
+    """Return what it means that this machine's clock is so far ahead of the host's; negative when behind."""
     if not ahead:
         return ok("clock", f"it agrees with {host}")
-    apart = f"this machine's clock is {describe_skew(ahead)} that of {host}"
+    difference = f"this machine's clock is {describe_skew(ahead)} that of {host}"
     if abs(ahead) < CLOCK_SKEW:
-        return warning("clock", apart, CLOCK_REMEDY)
-    looks = "old" if ahead > timedelta(0) else "as if sent in the future, and are refused"
-    return failed("clock", f"{apart}, so that signed deliveries look {looks}", CLOCK_REMEDY)
+        return warning("clock", difference, CLOCK_REMEDY)
+    appear = "old" if ahead > timedelta(0) else "as if sent in the future, and are refused"
+    return failed("clock", f"{difference}, so that signed deliveries look {appear}", CLOCK_REMEDY)
 
 
-def _ahead_of(address: str) -> timedelta | None:
-    """Return how far this machine's clock is ahead of the server's; None where it does not answer with its time."""
-    asked = datetime.now(UTC)
+def _clock_ahead_of(address: str) -> timedelta | None:
+    """Return how far this machine's clock is ahead of a server's; None where that sends no `Date`."""
+    requested_at = datetime.now(UTC)
     try:
         answer = httpx.get(address, timeout=_SECONDS)
     except httpx.HTTPError:
         return None
-    return clock_ahead(answer.headers, asked, datetime.now(UTC))
+    return clock_ahead(answer.headers, requested_at, datetime.now(UTC))

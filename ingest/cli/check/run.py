@@ -1,4 +1,7 @@
-"""Checks run side by side, in lanes: those of one lane one after the other, because they use the same thing. Each has a time limit."""
+"""Runs groups of checks side by side, and the checks of a group, which use the same thing, one by one.
+
+Each has a time limit.
+"""
 
 import threading
 import time
@@ -10,24 +13,24 @@ from ingest.finding import Finding, failed, failure
 
 _LIMIT_SECONDS = 30.0
 
-Look = Callable[[], Sequence[Finding]]
+RunCheck = Callable[[], Sequence[Finding]]
 
 
 @dataclass(slots=True)
 class Check:
-    """`name` is that of its finding; checks with several findings name those themselves."""
+    """One check. `name` is that of its finding; a check with several findings names them itself."""
 
     name: str
-    look: Look
+    find: RunCheck
     findings: Sequence[Finding] = ()
     started: float | None = None
-    done: threading.Event = field(default_factory=threading.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Whatever goes wrong is a finding."""
+        """Run the check. Whatever goes wrong becomes a finding."""
         self.started = time.monotonic()
         try:
-            self.findings = self.look()
+            self.findings = self.find()
         except IngestError as error:
             self.findings = [failure(self.name, error)]
         except Exception as error:  # noqa: BLE001 - one check that breaks must not hide the others; its text may quote a secret
@@ -35,22 +38,25 @@ class Check:
                 failed(self.name, f"the check itself failed ({type(error).__name__})", "report this as a bug")
             ]
         finally:
-            self.done.set()
+            self.finished.set()
 
     def is_late(self, limit: float) -> bool:
-        """Whether it began longer ago than `limit` seconds."""
+        """Return whether the check began more than `limit` seconds ago."""
         return self.started is not None and time.monotonic() - self.started > limit
 
 
-def run_lanes(
-    lanes: Sequence[Sequence[Check]], limit: float = _LIMIT_SECONDS
+def run_groups(
+    groups: Sequence[Sequence[Check]], limit: float = _LIMIT_SECONDS
 ) -> Iterator[tuple[Check, Sequence[Finding]]]:
-    """Every check with what it found, in the order given, each as soon as it and those before it are done."""
-    for lane in lanes:
-        threading.Thread(target=_run, args=(lane,), daemon=True).start()
-    for lane in lanes:
+    """Run the groups, and yield every check with its findings in the order given.
+
+    Each comes as soon as it and those before it are done.
+    """
+    for group in groups:
+        threading.Thread(target=_run_group, args=(group,), daemon=True).start()
+    for group in groups:
         late = ""
-        for check in lane:
+        for check in group:
             if late:
                 yield check, [failed(check.name, f"not checked, because {late} takes too long")]
             elif _wait(check, limit):
@@ -60,13 +66,14 @@ def run_lanes(
                 yield check, [failed(check.name, f"no answer within {limit:.0f} s")]
 
 
-def _run(lane: Sequence[Check]) -> None:
-    for check in lane:
+def _run_group(group: Sequence[Check]) -> None:
+    for check in group:
         check.run()
 
 
 def _wait(check: Check, limit: float) -> bool:
-    while not check.done.wait(0.05):
+    """Wait for a check. Returns False when it takes longer than `limit` seconds."""
+    while not check.finished.wait(0.05):
         if check.is_late(limit):
             return False
     return True

@@ -1,4 +1,4 @@
-"""What the vendors say: whether they take the REST credentials, and which webhook subscriptions they have."""
+"""Checks at the vendors: REST credentials and webhook subscriptions."""
 
 from collections import Counter
 from datetime import timedelta
@@ -18,12 +18,18 @@ _SECONDS = 10.0
 
 
 def check_rest(settings: Settings, account: AnyAccount) -> list[Finding]:
-    """One request with the credential. An account may do without; then what its vendor fails to deliver is never found."""
+    """Try the REST credential with one request.
+
+    An account may have none; then missed webhooks are never found.
+    """
     name = f"REST {account.name}"
     if not account.settings.can_read():
         needed = account.settings.rest_needs()
-        without = f"not configured: reconcile and sync leave this account out, and missed webhooks are not found; to change that, set its {needed}"
-        return [Finding(name, State.SKIPPED, without)]
+        detail = (
+            "not configured: reconcile and sync leave this account out, and missed webhooks are not "
+            f"found; to change that, set its {needed}"
+        )
+        return [Finding(name, State.SKIPPED, detail)]
     from ingest.vendors.rest import load_rest
 
     rest = load_rest(account.vendor)(
@@ -31,16 +37,16 @@ def check_rest(settings: Settings, account: AnyAccount) -> list[Finding]:
     )
     rest.ping()
     _require_own_key(settings, rest)
-    only = (
+    sync_only = (
         ""
         if account.settings.can_reconcile()
         else ", for sync only: reconcile leaves this account out, and missed webhooks are not found"
     )
-    return [ok(name, f"{account.vendor} takes the credentials{only}")]
+    return [ok(name, f"{account.vendor} takes the credentials{sync_only}")]
 
 
 def _require_own_key(settings: Settings, rest: "AnyRest") -> None:
-    """Raise ConfigurationError where the vendor tells that the key is another account's than the one that reconciliation has used."""
+    """Raise ConfigurationError where the key is not of the account that reconciliation has used."""
     from receivers.reconcile.checkpoint import Checkpoint
     from receivers.reconcile.ownership import require_same_owner
 
@@ -51,15 +57,16 @@ def _require_own_key(settings: Settings, rest: "AnyRest") -> None:
 
 
 def check_webhooks(settings: Settings, account: AnyAccount) -> list[Finding]:
-    """What `webhooks plan` would change; what arrived, where the vendor cannot be asked."""
+    """Find what `webhooks plan` would change, or what has arrived where the vendor cannot be asked."""
     name = f"webhooks {account.name}"
     if not has_api(account) or not account.settings.can_read():
-        return [_by_hand(name, settings, account)]
+        arrival = describe_arrivals(settings, account)
+        return [ok(name, arrival) if arrival.startswith("arrived") else warning(name, arrival)]
     from receivers.subscriptions.check import check_url, open_manager
 
     check_url(account)
-    hasty = settings.reconcile.model_copy(update={"patience": timedelta(seconds=_SECONDS)})
-    manager = open_manager(settings.model_copy(update={"reconcile": hasty}), account)
+    impatient = settings.reconcile.model_copy(update={"patience": timedelta(seconds=_SECONDS)})
+    manager = open_manager(settings.model_copy(update={"reconcile": impatient}), account)
     try:
         steps = manager.plan()
     finally:
@@ -75,8 +82,3 @@ def check_webhooks(settings: Settings, account: AnyAccount) -> list[Finding]:
             f"ingest webhooks plan {account.name}, then ingest webhooks apply {account.name}",
         )
     ]
-
-
-def _by_hand(name: str, settings: Settings, account: AnyAccount) -> Finding:
-    said = describe_arrivals(settings, account)
-    return ok(name, said) if said.startswith("arrived") else warning(name, said)

@@ -13,11 +13,6 @@ _DEFAULT_FOLDER = Path(".demo")
 _AROUND_OUTAGE = 10.0  # seconds of bookings before and after the outage, together
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(demo)
-
-
 def demo(
     seconds: Annotated[float, typer.Option(min=1, help="How long bookings are made.")] = 30,
     rate: Annotated[float, typer.Option(min=0.1, help="Webhooks per second, over all vendors.")] = 10,

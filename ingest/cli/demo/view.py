@@ -159,7 +159,7 @@ def show_summary(report: DemoReport) -> None:
 def _reconciliation_table(reconciliation: Reconciliation) -> Table:
     missed, lost = reconciliation.total("missed"), reconciliation.lost
     title = f"reconciliation found {missed} bookings whose last change was missed, of {lost} that were lost"
-    table = new_table("account", *_COLUMNS, title=title, whole=["account"])
+    table = new_table("account", *_COLUMNS, title=title, unfolded=["account"])
     for report in reconciliation.reports:
         table.add_row(report["account"], *(str(report[column]) for column in _COLUMNS))
     table.add_row("all", *(str(reconciliation.total(column)) for column in _COLUMNS), style="bold")

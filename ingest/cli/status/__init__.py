@@ -1,4 +1,4 @@
-"""`status`: a verdict on the whole product, the worst first."""
+"""`status`: a verdict on everything that runs and is stored, the worst first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,7 +8,8 @@ from typing import Any
 import typer
 from rich.table import Column, Table
 
-from ingest.cli.options import UNAVAILABLE, AsJson, Config, settings_of
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import Console, print_json, print_line, print_table, styled
 from ingest.cli.status.facts import Facts, gather
 from ingest.cli.status.verdict import exit_code, judge, outcomes, subscription_states
@@ -17,10 +18,10 @@ from ingest.clock import is_future
 from ingest.duration import describe_duration
 from ingest.finding import Finding, State
 
-_HEADLINES = {
-    0: ("healthy", "bold green"),
-    1: ("needs attention", "bold red"),
-    UNAVAILABLE: ("cannot be judged", "bold red"),
+_HEADLINES: dict[int, tuple[str, str]] = {
+    ExitCode.OK: ("healthy", "bold green"),
+    ExitCode.FAILED: ("needs attention", "bold red"),
+    ExitCode.UNAVAILABLE: ("cannot be judged", "bold red"),
 }
 _MARKS = {
     State.FAILED: ("FAILED ", "red"),
@@ -30,13 +31,10 @@ _MARKS = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(status)
-
-
 def status(as_json: AsJson = False, config: Config = None) -> None:
-    """Say whether everything is well: each part, each account, what waits to be loaded, dead letters, disks. The worst comes first.
+    """Say whether everything is well: each part, each account, what waits to be loaded, dead letters, disks.
+
+    The worst comes first.
 
     Exit code 0: healthy; 1: something needs a person; 3: the log or the warehouse could not be asked.
 
@@ -44,20 +42,20 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
         ingest status
         ingest status --json
     """
-    settings = settings_of(config)
+    settings = read_settings(config)
     now = datetime.now(UTC)
     facts = gather(settings)
     findings = judge(facts, settings, now)
     code = exit_code(findings)
     if as_json:
-        print_json(_document(facts, findings, code), _plain)
+        print_json(_to_json(facts, findings, code), _json_default)
     else:
-        _show(facts, findings, code, now)
+        _print_status(facts, findings, code, now)
     if code:
         raise typer.Exit(code)
 
 
-def _document(facts: Facts, findings: Sequence[Finding], code: int) -> dict[str, Any]:
+def _to_json(facts: Facts, findings: Sequence[Finding], code: int) -> dict[str, Any]:
     return {
         "healthy": code == 0,
         "verdict": _HEADLINES[code][0],
@@ -80,40 +78,39 @@ def _document(facts: Facts, findings: Sequence[Finding], code: int) -> dict[str,
     }
 
 
-def _plain(value: Any) -> Any:
+def _json_default(value: Any) -> Any:
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
 
 
-def _show(facts: Facts, findings: Sequence[Finding], code: int, now: datetime) -> None:
-    """Prose is wrapped between words; a table too wide for the terminal becomes a list of its rows."""
+def _print_status(facts: Facts, findings: Sequence[Finding], code: int, now: datetime) -> None:
     console = Console()
     print_line(_HEADLINES[code])
     verdict = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 1))
     for finding in findings:
         verdict.add_row(styled(*_MARKS[finding.state]), f"{finding.check}: {finding.sentence}")
     console.print(verdict)
-    _show_rows(console, "accounts", _account_rows(facts, now))
-    _show_rows(console, "waiting to be loaded", _topic_rows(facts, now))
-    _show_rows(
+    _print_section(console, "accounts", _account_rows(facts, now))
+    _print_section(console, "waiting to be loaded", _topic_rows(facts, now))
+    _print_section(
         console,
         "spool files",
         [{**file, "oldest": _ago(file["oldest"], now)} for file in facts.spool.get("files") or ()],
     )
     tables = [
-        {"table": row["table"], "rows": _or(row["rows"], "not there")}
+        {"table": row["table"], "rows": "not there" if row["rows"] is None else row["rows"]}
         for row in facts.warehouse.get("tables") or ()
     ]
-    _show_rows(console, "tables", tables)
+    _print_section(console, "tables", tables)
 
 
-def _show_rows(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _print_section(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         console.print()
         print_table(rows, title)
 
 
 def _account_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
-    """What is known of each account, from the warehouse, the receiver and reconciliation."""
+    """Return a row for each account, from what the warehouse, the receiver and reconciliation say of it."""
     answers, subscriptions = outcomes(facts), subscription_states(facts)
     runs = {(row["vendor"], row["account"]): row for row in facts.warehouse.get("reconciliations") or ()}
     letters = facts.warehouse.get("open_dead_letters") or {}
@@ -151,7 +148,3 @@ def _ago(moment: datetime | None, now: datetime) -> str:
     if moment is None:
         return "never"
     return "in the future" if is_future(moment, now) else f"{describe_duration(now - moment)} ago"
-
-
-def _or(value: Any, otherwise: str) -> Any:
-    return otherwise if value is None else value

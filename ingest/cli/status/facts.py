@@ -1,5 +1,6 @@
-"""What the parts, the log, the spools, the warehouse and the disks say of themselves, asked side by side."""
+"""Facts about the processes, the log, the spools, the warehouse and the disks, gathered side by side."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,16 +19,19 @@ from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSetting
 TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
 _ANSWER_SECONDS = 5.0  # longer than /readyz takes for its own probes
 _PER_ACCOUNT = (
-    "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, max(loaded_at) as last_load"
+    "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, "
+    "max(loaded_at) as last_load"
     " from bookings group by vendor, account"
 )
-# The newest of each account; one that a clock which was ahead has written would hide all that came since.
+# The newest run of each account that is not in the future: one written by a clock that was ahead would hide
+# all later ones.
 _LAST_RUNS = (
-    "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from reconciliations as run where finished_at ="
+    "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from "
+    "reconciliations as run where finished_at ="
     " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor"
     " and finished_at <= current_timestamp) order by vendor, account"
 )
-_LETTERS_READ = 5_000  # more are not told apart into open and closed ones: each has to be read
+_LETTERS_READ = 5_000  # of the newest letters; each has to be read to know whether it is still open
 
 Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
 Row = dict[str, Any]
@@ -35,10 +39,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A process of the product.
+    """A process of the product, as its admin listener describes it.
 
-    `state` is `ready`, `not ready`, `stopped` (nobody listens), `silent` (no answer), `refused` (the token is wrong), `foreign` (another
-    program listens) or `unknown` (no fixed port). `samples` are its metrics, each a name, labels and a value.
+    `state` is `ready`, `not ready`, `stopped` (nobody listens), `silent` (no answer), `refused` (the token is
+    wrong), `foreign` (another program listens) or `unknown` (no fixed port). `samples` are its metrics, each
+    a name, labels and a value.
     """
 
     name: str
@@ -48,17 +53,17 @@ class Part:
     samples: tuple[tuple[str, dict[str, str], float], ...] = field(default=(), repr=False)
 
     def by_account(self, metric: str, label: str) -> dict[tuple[str, str], dict[str, float]]:
-        """A metric of each account, by the values of one more label."""
-        found: dict[tuple[str, str], dict[str, float]] = {}
+        """Return a metric's values for each account, by the value of another label."""
+        values: dict[tuple[str, str], dict[str, float]] = {}
         for name, labels, value in self.samples:
             if name == metric and value and {"vendor", "account", label} <= labels.keys():
-                found.setdefault((labels["vendor"], labels["account"]), {})[labels[label]] = value
-        return found
+                values.setdefault((labels["vendor"], labels["account"]), {})[labels[label]] = value
+        return values
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Room on the disk of a folder, in bytes; `what` is the setting that names the folder."""
+    """Free bytes on the disk of a folder. `what` is the setting that names the folder."""
 
     what: str
     folder: str
@@ -67,7 +72,11 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that `status` knows. `log`, `spool` and `warehouse` have `error` where they could not be asked; the warehouse `nothing` before the first load."""
+    """All that `status` knows.
+
+    `log`, `spool` and `warehouse` have the key `error` where they could not be asked, the warehouse the key
+    `nothing` before the first load.
+    """
 
     parts: Sequence[Part]
     log: Row
@@ -77,7 +86,7 @@ class Facts:
 
 
 def gather(settings: Settings) -> Facts:
-    """Ask everything; whatever cannot be asked says why."""
+    """Gather all facts. Raises nothing: what cannot be asked has the reason instead."""
     listeners: dict[str, Listener] = {"receiver": settings.receiver, "consumer": settings.consumer}
     if any(account.can_reconcile() for account in settings.accounts.values()):
         listeners["reconciliation"] = settings.reconcile
@@ -122,31 +131,20 @@ def _ask_part(name: str, listener: Listener) -> Part:
 
 
 def _part_of(name: str, address: str, ready: httpx.Response, metrics: httpx.Response) -> Part:
-    """What a part tells of itself; whatever else listens there answers in another form."""
+    """Read what a process says of itself. Another program that listens there answers in another form."""
     if ready.status_code == httpx.codes.UNAUTHORIZED:
         return Part(name, "refused", address)
     try:
-        state = "ready" if _is_ready(ready) else "not ready"
-        return Part(name, state, address, _reasons(ready), _samples(metrics.raise_for_status().text))
+        readiness = ready.json()
+        state = "ready" if readiness["ready"] else "not ready"
+        reasons = tuple(map(str, readiness["reasons"]))
+        families = text_string_to_metric_families(metrics.raise_for_status().text)
+        samples = tuple(
+            (sample.name, sample.labels, sample.value) for family in families for sample in family.samples
+        )
+        return Part(name, state, address, reasons, samples)
     except (ValueError, KeyError, TypeError):
         return Part(name, "foreign", address)
-
-
-def _is_ready(ready: httpx.Response) -> bool:
-    """Raises ValueError, KeyError or TypeError for what is no answer of ours."""
-    return bool(ready.json()["ready"])
-
-
-def _reasons(ready: httpx.Response) -> tuple[str, ...]:
-    """Raises ValueError, KeyError or TypeError for what is no answer of ours."""
-    return tuple(map(str, ready.json()["reasons"]))
-
-
-def _samples(text: str) -> tuple[tuple[str, dict[str, str], float], ...]:
-    families = text_string_to_metric_families(text)
-    return tuple(
-        (sample.name, sample.labels, sample.value) for family in families for sample in family.samples
-    )
 
 
 def _ask_log(settings: Settings) -> Row:
@@ -166,14 +164,17 @@ def _ask_log(settings: Settings) -> Row:
 
 
 def _ask_spool(settings: Settings) -> Row:
-    """Of receivers on this machine; no files where none has run with these settings."""
+    """Return the spool files of the receivers on this machine."""
     from receivers.spool.folder import spool_states
 
     return {"files": [asdict(state) for state in spool_states(settings)]}
 
 
 def _ask_warehouse(settings: Settings) -> Row:
-    """None stands for what a table would say that is not there: it is no empty one."""
+    """Return what the warehouse has.
+
+    A value is None where its table is missing, which is not the same as empty.
+    """
     return {
         "accounts": _accounts(settings),
         "reconciliations": _rows(settings, _LAST_RUNS),
@@ -184,41 +185,35 @@ def _ask_warehouse(settings: Settings) -> Row:
 
 
 def _accounts(settings: Settings) -> list[Row] | None:
-    """Those that have bookings, and those of the settings that have none: nothing else says that an account is silent."""
+    """Return a row for each account of the warehouse, and of the settings: silent accounts must show."""
     from ingest.warehouse.deliveries import last_deliveries
 
-    loaded = _rows(settings, _PER_ACCOUNT)
-    if loaded is None:
+    rows = _rows(settings, _PER_ACCOUNT)
+    if rows is None:
         return None
-    last = last_deliveries(settings)
-    empty: Row = {"bookings": 0, "newest_change": None, "last_load": None}
-    rows = [
-        {"vendor": account.vendor, "account": name, **empty} for name, account in settings.accounts.items()
-    ] + loaded
-    by_account = {
-        key: {**row, "last_delivery": last.get(key)}
-        for row in rows
-        for key in [(row["vendor"], row["account"])]
+    last_delivery = last_deliveries(settings)
+    without_bookings = {"bookings": 0, "newest_change": None, "last_load": None}
+    by_account: dict[tuple[str, str], Row] = {
+        (account.vendor, name): {"vendor": account.vendor, "account": name, **without_bookings}
+        for name, account in settings.accounts.items()
     }
-    return [by_account[key] for key in sorted(by_account)]
+    by_account |= {(row["vendor"], row["account"]): row for row in rows}
+    return [{**row, "last_delivery": last_delivery.get(key)} for key, row in sorted(by_account.items())]
 
 
-def _open_letters(settings: Settings) -> dict[str, int] | None:
-    """How many of the newest dead letters are not loaded yet, by account; None where there is no table."""
+def _open_letters(settings: Settings) -> dict[str, int]:
+    """Count which of the newest dead letters are not loaded yet, by account."""
     from consumers.dead_letters.letters import Chosen, Letters
     from consumers.dead_letters.listing import listed
     from consumers.dead_letters.reading import Reader
 
     letters = Letters(settings)
-    counts: dict[str, int] = {}
-    for letter in listed(letters, Reader(settings), letters.ids(Chosen())[-_LETTERS_READ:]):
-        if not letter.loaded:
-            counts[letter.account] = counts.get(letter.account, 0) + 1
-    return counts
+    newest = listed(letters, Reader(settings), letters.ids(Chosen())[-_LETTERS_READ:])
+    return Counter(letter.account for letter in newest if not letter.loaded)
 
 
 def _changed_by_hand(settings: Settings) -> list[Row]:
-    """What is not as loads make it, in tables and rows; each as a finding in JSON."""
+    """Return findings, as JSON, of tables and rows that are not as loads make them."""
     from consumers.table_check import check_tables
 
     return [
@@ -234,7 +229,10 @@ def _count(settings: Settings, table: str) -> int | None:
 
 
 def _rows(settings: Settings, sql: str) -> list[Row] | None:
-    """None where the table is not there. Raises WarehouseUnavailable, of it NothingLoaded."""
+    """Query the warehouse.
+
+    Returns None where the table is missing. Raises WarehouseUnavailable, of it NothingLoaded.
+    """
     from ingest.warehouse.query import query
 
     try:
@@ -245,7 +243,7 @@ def _rows(settings: Settings, sql: str) -> list[Row] | None:
 
 
 def _ask_disks(settings: Settings) -> list[Disk]:
-    """Where this machine's files are."""
+    """Return the disks that hold this machine's files."""
     disks = []
     for what, folder in settings.store_folders().items():
         with suppress(OSError):

@@ -1,11 +1,11 @@
-"""What the facts mean: which of them are well, which need a person, and what that person is to do. Pure."""
+"""The meaning of the facts: what is well, what needs a person, and what that person can do. Pure."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from ingest.cli.options import UNAVAILABLE
-from ingest.cli.plural import counted
+from ingest.cli.exit_codes import ExitCode
+from ingest.cli.output import counted
 from ingest.cli.status.facts import Facts, Part
 from ingest.disk import FULL_BYTES, LOW_BYTES
 from ingest.duration import describe_duration
@@ -19,48 +19,47 @@ _COMMANDS = {
 }
 _SECTIONS = {"receiver": "receiver", "consumer": "consumer", "reconciliation": "reconcile"}
 _LATE, _TOO_LATE = timedelta(minutes=1), timedelta(minutes=5)
-_MISSED_RUNS = 3  # of reconcile.every, before an account counts as not reconciled
-_WELL = {"keep", "leave"}  # states of subscriptions that need nothing
+_MISSED_RUNS = 3  # after so many times reconcile.every an account counts as not reconciled
+_SUBSCRIPTION_OK = {"keep", "leave"}  # states of subscriptions that need nothing
 _ORDER = {State.FAILED: 0, State.WARNING: 1, State.SKIPPED: 2, State.OK: 3}
 
 
 def judge(facts: Facts, settings: Settings, now: datetime) -> list[Finding]:
-    """One finding for each thing that was looked at, the worst first."""
+    """Return a finding for each thing that was looked at, the worst first."""
     findings = [
-        *_parts(facts, settings),
-        *_log(facts, now),
-        *_read_again(facts),
-        *_spool(facts),
-        *_warehouse(facts),
-        *_accounts(facts, settings, now),
-        *_disks(facts),
+        *_judge_parts(facts, settings),
+        *_judge_log(facts, now),
+        *_judge_repeated_reads(facts),
+        *_judge_spool(facts),
+        *_judge_warehouse(facts),
+        *_judge_accounts(facts, settings, now),
+        *_judge_disks(facts),
     ]
     return sorted(findings, key=lambda finding: _ORDER[finding.state])
 
 
-def exit_code(findings: list[Finding]) -> int:
-    """0 healthy, 1 something needs a person, 3 what would tell could not be asked."""
-    bad = [finding for finding in findings if finding.failed]
-    if any(finding.unreachable for finding in bad):
-        return UNAVAILABLE
-    return 1 if bad else 0
+def exit_code(findings: list[Finding]) -> ExitCode:
+    """Return FAILED where something needs a person, UNAVAILABLE where something could not be asked."""
+    failures = [finding for finding in findings if finding.failed]
+    if any(finding.unreachable for finding in failures):
+        return ExitCode.UNAVAILABLE
+    return ExitCode.FAILED if failures else ExitCode.OK
 
 
-def _parts(facts: Facts, settings: Settings) -> Iterator[Finding]:
-    here = settings.log.startswith("sqlite")  # an embedded log's processes share a machine
+def _judge_parts(facts: Facts, settings: Settings) -> Iterator[Finding]:
+    is_embedded = settings.log.startswith("sqlite")  # its processes share a machine; with Kafka they need not
     for part in facts.parts:
-        yield _stopped(part, here) if part.state == "stopped" else _judged(part)
+        if part.state != "stopped":
+            yield _judge_part(part)
+        elif is_embedded:
+            detail = f"not running: nothing listens on {part.address}"
+            yield failed(part.name, detail, f"start it with `ingest up` or `{_COMMANDS[part.name]}`")
+        else:
+            detail = f"not on this machine: nothing listens on {part.address}"
+            yield Finding(part.name, State.SKIPPED, detail)
 
 
-def _stopped(part: Part, here: bool) -> Finding:
-    """With Kafka it may run on another machine."""
-    if not here:
-        return Finding(part.name, State.SKIPPED, f"not on this machine: nothing listens on {part.address}")
-    detail = f"not running: nothing listens on {part.address}"
-    return failed(part.name, detail, f"start it with `ingest up` or `{_COMMANDS[part.name]}`")
-
-
-def _judged(part: Part) -> Finding:
+def _judge_part(part: Part) -> Finding:
     port = f"{_SECTIONS[part.name]}.admin_port"
     match part.state:
         case "ready":
@@ -89,34 +88,34 @@ def _judged(part: Part) -> Finding:
             )
 
 
-def _log(facts: Facts, now: datetime) -> Iterator[Finding]:
+def _judge_log(facts: Facts, now: datetime) -> Iterator[Finding]:
     if error := facts.log.get("error"):
         yield Finding("log", State.FAILED, error, unreachable=True)
         return
-    if cut := [
-        f"{entry['topic']}/{entry['partition']}"
-        for entry in facts.log["topics"]
-        if "next" in entry and entry["committed"] > entry["next"]
+    topics = facts.log["topics"]
+    if truncated := [
+        f"{topic['topic']}/{topic['partition']}"
+        for topic in topics
+        if "next" in topic and topic["committed"] > topic["next"]
     ]:
-        detail = f"{', '.join(cut)} ends before what was loaded of it: the log was cut, restored or made anew"
+        detail = (
+            f"{', '.join(truncated)} ends before what was loaded of it: the log was cut, restored or "
+            "made anew"
+        )
         yield failed(
             "log",
             detail,
             "run the consumer, which reads it again by itself; `ingest reconcile --since` finds what is gone",
         )
         return
-    waiting = sum(entry["lag"] for entry in facts.log["topics"])
-    oldest = min(
-        (entry["waiting_since"] for entry in facts.log["topics"] if entry["lag"] and entry["waiting_since"]),
-        default=None,
-    )
+    waiting = sum(topic["lag"] for topic in topics)
     if not waiting:
         yield ok("log", "everything in it is loaded")
         return
-    age = max(now - oldest, timedelta()) if oldest else timedelta()
-    detail = f"{counted(waiting, 'record')} not loaded yet" + (
-        f", the oldest for {describe_duration(age)}" if oldest else ""
-    )
+    age, detail = timedelta(), f"{counted(waiting, 'record')} not loaded yet"
+    if since := [topic["waiting_since"] for topic in topics if topic["lag"] and topic["waiting_since"]]:
+        age = max(now - min(since), timedelta())
+        detail += f", the oldest for {describe_duration(age)}"
     if age < _LATE:
         yield ok("log", detail)
     elif age < _TOO_LATE:
@@ -127,8 +126,11 @@ def _log(facts: Facts, now: datetime) -> Iterator[Finding]:
         )
 
 
-def _read_again(facts: Facts) -> Iterator[Finding]:
-    """Which is over by itself; what caused it may have lost more than the log can give again."""
+def _judge_repeated_reads(facts: Facts) -> Iterator[Finding]:
+    """Warn of partitions that were read again.
+
+    The repetition needs nobody, but what caused it may have lost records that the log does not have any more.
+    """
     causes = {
         "log": "the log was cut, restored or made anew",
         "warehouse": "the warehouse was restored, or is another one",
@@ -151,7 +153,7 @@ def _read_again(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _spool(facts: Facts) -> Iterator[Finding]:
+def _judge_spool(facts: Facts) -> Iterator[Finding]:
     if error := facts.spool.get("error"):
         yield Finding("spool", State.FAILED, error, unreachable=True)
         return
@@ -169,15 +171,15 @@ def _spool(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _warehouse(facts: Facts) -> Iterator[Finding]:
+def _judge_warehouse(facts: Facts) -> Iterator[Finding]:
     if error := facts.warehouse.get("error"):
         yield Finding("warehouse", State.FAILED, error, unreachable=True)
     elif nothing := facts.warehouse.get("nothing"):
         yield Finding("warehouse", State.SKIPPED, nothing)
     else:
         yield ok("warehouse", "can be asked")
-        for changed in facts.warehouse.get("changed_by_hand") or ():
-            yield Finding(changed["check"], State(changed["state"]), changed["detail"], changed["remedy"])
+        for change in facts.warehouse.get("changed_by_hand") or ():
+            yield Finding(change["check"], State(change["state"]), change["detail"], change["remedy"])
         letters = facts.warehouse["open_dead_letters"]
         if letters:
             where = ", ".join(
@@ -191,25 +193,24 @@ def _warehouse(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _accounts(facts: Facts, settings: Settings, now: datetime) -> Iterator[Finding]:
+def _judge_accounts(facts: Facts, settings: Settings, now: datetime) -> Iterator[Finding]:
     answers, subscriptions = outcomes(facts), subscription_states(facts)
     stored = {(row["vendor"], row["account"]): row for row in facts.warehouse.get("accounts") or ()}
-    unknown = (
-        {"last_delivery": now} if "error" in facts.warehouse else None
-    )  # an account is not blamed for what nobody could look up
+    # An account is not blamed for what nobody could look up.
+    unknown = {"last_delivery": now} if "error" in facts.warehouse else None
     runs = {(row["vendor"], row["account"]): row for row in facts.warehouse.get("reconciliations") or ()}
     for name, account in settings.accounts.items():
         key = (account.vendor, name)
         problems = [
-            *_deliveries(name, answers.get(key, {}), stored.get(key, unknown)),
-            *_subscriptions(name, subscriptions.get(key, {})),
+            *_judge_deliveries(name, answers.get(key, {}), stored.get(key, unknown)),
+            *_judge_subscriptions(name, subscriptions.get(key, {})),
         ]
         if account.can_reconcile():
-            problems += _reconciled(name, runs.get(key), settings.reconcile.every, now)
+            problems += _judge_reconciliation(name, runs.get(key), settings.reconcile.every, now)
         yield from problems or [ok(name, "as it should be")]
 
 
-def _deliveries(
+def _judge_deliveries(
     name: str, answers: Mapping[str, float], stored: Mapping[str, Any] | None
 ) -> Iterator[Finding]:
     rejected, accepted = int(answers.get("rejected", 0)), answers.get("accepted", 0)
@@ -225,7 +226,8 @@ def _deliveries(
     elif rejected:
         yield warning(
             name,
-            f"{counted(rejected, 'delivery', 'deliveries')} refused since the receiver started, {accepted:.0f} accepted",
+            f"{counted(rejected, 'delivery', 'deliveries')} refused since the receiver started, "
+            f"{accepted:.0f} accepted",
         )
     if not (stored and stored["last_delivery"]) and not accepted:
         yield warning(
@@ -233,11 +235,11 @@ def _deliveries(
         )
 
 
-def _subscriptions(name: str, states: Mapping[str, float]) -> Iterator[Finding]:
-    if wrong := sorted(state for state in states if state not in _WELL | {"unknown"}):
+def _judge_subscriptions(name: str, states: Mapping[str, float]) -> Iterator[Finding]:
+    if needs := sorted(states.keys() - _SUBSCRIPTION_OK - {"unknown"}):
         yield failed(
             name,
-            f"webhook subscriptions need: {', '.join(wrong)}",
+            f"webhook subscriptions need: {', '.join(needs)}",
             f"`ingest webhooks plan {name}`, then apply",
         )
     elif "unknown" in states:
@@ -248,15 +250,16 @@ def _subscriptions(name: str, states: Mapping[str, float]) -> Iterator[Finding]:
         )
 
 
-def _reconciled(
+def _judge_reconciliation(
     name: str, run: Mapping[str, Any] | None, every: timedelta, now: datetime
 ) -> Iterator[Finding]:
     if run is None:
-        return  # a new account: the first run is on its way, or the part that is not running is told of above
+        return  # a new account, whose first run is still to come; that nothing runs is a finding of its own
+    age = describe_duration(now - run["finished_at"])
     if run["outcome"] != "complete":
         yield failed(
             name,
-            f"the last reconciliation failed, {describe_duration(now - run['finished_at'])} ago",
+            f"the last reconciliation failed, {age} ago",
             f"`ingest reconcile --account {name}` says why",
         )
     elif run["missed"] > run["repaired"]:
@@ -268,17 +271,18 @@ def _reconciled(
     elif now - run["finished_at"] > every * _MISSED_RUNS:
         yield warning(
             name,
-            f"not reconciled for {describe_duration(now - run['finished_at'])}",
+            f"not reconciled for {age}",
             "is `ingest reconcile --watch`, or `ingest up`, running?",
         )
     elif run["missed"]:
         yield warning(
             name,
-            f"the last reconciliation found {counted(run['missed'], 'booking')} that no webhook delivered, and repaired them",
+            f"the last reconciliation found {counted(run['missed'], 'booking')} that no webhook "
+            "delivered, and repaired them",
         )
 
 
-def _disks(facts: Facts) -> Iterator[Finding]:
+def _judge_disks(facts: Facts) -> Iterator[Finding]:
     for disk in facts.disks:
         if disk.free < LOW_BYTES:
             report = failed if disk.free < FULL_BYTES else warning
@@ -288,15 +292,14 @@ def _disks(facts: Facts) -> Iterator[Finding]:
 
 
 def outcomes(facts: Facts) -> dict[tuple[str, str], dict[str, float]]:
-    """How the receiver on this machine answered each account's deliveries since it started."""
+    """Return how the receiver on this machine answered each account's deliveries since it started."""
     return _metric(facts, "receiver", "ingest_deliveries_total", "outcome")
 
 
 def subscription_states(facts: Facts) -> dict[tuple[str, str], dict[str, float]]:
-    """What each account's subscriptions need, as reconciliation last saw them."""
+    """Return what each account's subscriptions need, as reconciliation last saw them."""
     return _metric(facts, "reconciliation", "ingest_subscription_state", "state")
 
 
 def _metric(facts: Facts, part: str, metric: str, label: str) -> dict[tuple[str, str], dict[str, float]]:
-    asked: Part | None = next((found for found in facts.parts if found.name == part), None)
-    return asked.by_account(metric, label) if asked else {}
+    return next((process.by_account(metric, label) for process in facts.parts if process.name == part), {})

@@ -177,7 +177,11 @@ class History:
         A bookmark whose record was deleted agrees if the topic has the same id.
         """
         agreed: dict[TopicPartition, Bookmark | None] = {}
-        remaining = {partition: list(kept.marks) for partition, kept in self._bookmarks.items() if kept.marks}
+        remaining = {
+            partition: list(bookmarks.marks)
+            for partition, bookmarks in self._bookmarks.items()
+            if bookmarks.marks
+        }
         while remaining:
             for partition in [*remaining]:
                 if not remaining[partition] or self._is_new_topic(partition):
@@ -235,7 +239,10 @@ class History:
 
     def _commit(self, positions: Mapping[TopicPartition, tuple[int, Bookmarks]]) -> None:
         """Commit offsets with their bookmarks, or without them when the brokers refuse so long a text."""
-        texts = {partition: kept.encode() if kept.marks else "" for partition, (_, kept) in positions.items()}
+        texts = {
+            partition: bookmarks.encode() if bookmarks.marks else ""
+            for partition, (_, bookmarks) in positions.items()
+        }
         try:
             self._send(
                 {
@@ -247,7 +254,7 @@ class History:
             self._send(
                 {partition: OffsetAndMetadata(offset, "", -1) for partition, (offset, _) in positions.items()}
             )
-        self._bookmarks |= {partition: kept for partition, (_, kept) in positions.items()}
+        self._bookmarks |= {partition: bookmarks for partition, (_, bookmarks) in positions.items()}
         for partition in positions:
             self._first.pop(partition, None)
 

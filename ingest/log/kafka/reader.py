@@ -79,8 +79,8 @@ class KafkaLogReader:
                 admin.list_partition_offsets(dict.fromkeys(partitions, spec)) if partitions else {}
                 for spec in (0, since, OffsetSpec.LATEST)
             )
-        self._firsts = {Partition(*partition): found.offset for partition, found in first.items()}
-        self._oldest = [found.timestamp for found in first.values() if found.offset >= 0]
+        self._firsts = {Partition(*partition): offset.offset for partition, offset in first.items()}
+        self._oldest = [offset.timestamp for offset in first.values() if offset.offset >= 0]
         self._spans = {
             partition: range(start[partition].offset, end[partition].offset)
             for partition in partitions

@@ -123,7 +123,13 @@ class SqliteConsumer:
             for topic, stored in newest.items()
         }
         with unavailable(self._path), self._file.transaction() as connection:
-            if self._file.opened != self._next_of or not self._is_same(connection):
+            # An older copy that replaced the file lacks commits, or has other records where these were
+            # polled.
+            if (
+                self._file.opened != self._next_of
+                or self._committed_in(connection) != self._committed
+                or self._topics_cut(connection)
+            ):
                 self._next_of = 0
                 raise CommitFailed(
                     f"{self._path} is no longer the file that these records were read from: it is read again"
@@ -242,10 +248,6 @@ class SqliteConsumer:
                     size += sum(stored.record.size for stored in topic_records)
                     records += topic_records
         return records
-
-    def _is_same(self, connection: sqlite3.Connection) -> bool:
-        """Return whether the file still has what was committed and polled, unlike an older copy."""
-        return self._committed_in(connection) == self._committed and not self._topics_cut(connection)
 
     def _topics_cut(self, connection: sqlite3.Connection) -> set[str]:
         """Return the topics that lack the last record of a poll."""

@@ -333,17 +333,16 @@ def read_records(
     return records
 
 
-def _busy_error(holder: str) -> TimeoutError:
-    return TimeoutError(f"another process holds its .lock file{holder}")
-
-
 def _connect(path: Path, wait: float) -> sqlite3.Connection:
+    def busy(holder: str) -> TimeoutError:
+        return TimeoutError(f"another process holds its .lock file{holder}")
+
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
     try:
         # To change to WAL does not wait for others, but fails.
-        with exclusive(path.with_name(f"{path.name}.lock"), wait, _busy_error, private=True):
+        with exclusive(path.with_name(f"{path.name}.lock"), wait, busy, private=True):
             if not connection.execute("PRAGMA page_count").fetchone()[0]:
                 connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # must come before the first table
             connection.execute("PRAGMA journal_mode=WAL")

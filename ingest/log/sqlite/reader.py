@@ -30,9 +30,11 @@ class SqliteReader:
             )
         with unavailable(path):
             self._connection = read_only(path)
-            self._oldest = [
-                appended_at for topic in topics if (appended_at := self._first_appended_at(topic)) is not None
-            ]
+            oldest = (
+                self._value("SELECT appended_at FROM records WHERE topic = ? ORDER BY offset LIMIT 1", topic)
+                for topic in topics
+            )
+            self._oldest = [appended_at for appended_at in oldest if appended_at is not None]
             self._firsts = {
                 topic: self._value("SELECT MIN(offset) FROM records WHERE topic = ?", topic)
                 for topic in topics
@@ -64,9 +66,6 @@ class SqliteReader:
                 records = read_records(self._connection, topic, span, _FETCH_RECORDS, _FETCH_BYTES)
             yield from records
             span = range(records[-1].offset + 1 if records else span.stop, span.stop)
-
-    def _first_appended_at(self, topic: str) -> float | None:
-        return self._value("SELECT appended_at FROM records WHERE topic = ? ORDER BY offset LIMIT 1", topic)
 
     def _span(self, topic: str, since: float) -> range:
         first = self._value(

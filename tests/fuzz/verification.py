@@ -1,4 +1,4 @@
-"""What the log has after it all, against what was acknowledged; and what the warehouse has, against the log."""
+"""Compares the log with what was acknowledged, and the warehouse with the log."""
 
 import json
 import sqlite3
@@ -15,7 +15,7 @@ from tests.fuzz.traffic import body_digest
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class LogResult:
     """What a receiver left in the log."""
 
     events: int
@@ -24,8 +24,8 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a consumer made of the log: `set_aside` are the records that became dead letters there."""
+class WarehouseResult:
+    """What a consumer loaded. `set_aside` are the records of the log that became dead letters."""
 
     destination: str
     events: int
@@ -43,45 +43,47 @@ class _Row:
     value: bytes
 
 
-def logged(log: Path, dead_letters: str, tally: Tally) -> Logged:
-    """Everything acknowledged is there as often as it was, to the byte, and nothing that nobody signed."""
-    found: Counter[bytes] = Counter()
+def verify_log(log: Path, dead_letters: str, tally: Tally) -> LogResult:
+    """Verify that the log has exactly what was acknowledged, to the byte, and nothing that nobody signed."""
+    digests: Counter[bytes] = Counter()
     topics: Counter[str] = Counter()
     for row in _rows(log):
-        found[body_digest(row.value)] += 1
+        digests[body_digest(row.value)] += 1
         topics[row.topic] += 1
-    lost = (tally.acknowledged - found).total()
-    strange = (found - tally.acknowledged - tally.perhaps).total()
+    lost = (tally.acknowledged - digests).total()
+    strange = (digests - tally.acknowledged - tally.possible).total()
     faults = [f"{lost} acknowledged deliveries are not in the log"] if lost else []
     faults += [f"{strange} records that nobody signed so, or not so often"] if strange else []
-    return Logged(topics.total() - topics[dead_letters], topics[dead_letters], faults)
+    return LogResult(topics.total() - topics[dead_letters], topics[dead_letters], faults)
 
 
-def loaded(log: Path, settings: Settings, seconds: float) -> Loaded:
-    """Every record is an event's row, or a dead letter with its position; every dead letter is a row, and there are no other rows."""
+def verify_warehouse(log: Path, settings: Settings, seconds: float) -> WarehouseResult:
+    """Verify that every record is a row or a dead letter with its position, and every row is of a record."""
     events = set(query(settings, "select source, id from booking_events").rows)
     letters = dict(query(settings, "select id, position from dead_letters").rows)
     positions = {position for position in letters.values() if position}
-    told, letters_told, missing = set(), set(), 0
+    log_events, log_letters, missing = set(), set(), 0
     for row in _rows(log):
         if row.topic == settings.dead_letter_topic:
-            letters_told.add(row.identity[1])
+            log_letters.add(row.identity[1])
         elif row.identity in events:
-            told.add(row.identity)
+            log_events.add(row.identity)
         else:
             missing += row.position not in positions
     faults = [f"{missing} records are neither a row nor a dead letter"] if missing else []
     faults += (
-        [f"{len(events - told)} rows of booking_events that the log does not tell of"]
-        if events - told
+        [f"{len(events - log_events)} rows of booking_events that the log does not tell of"]
+        if events - log_events
         else []
     )
     faults += (
-        [f"{len(letters.keys() ^ letters_told)} dead letters are not both in the log and in the table"]
-        if letters.keys() ^ letters_told
+        [f"{len(letters.keys() ^ log_letters)} dead letters are not both in the log and in the table"]
+        if letters.keys() ^ log_letters
         else []
     )
-    return Loaded(settings.warehouse.destination, len(events), len(letters), len(positions), seconds, faults)
+    return WarehouseResult(
+        settings.warehouse.destination, len(events), len(letters), len(positions), seconds, faults
+    )
 
 
 def _rows(log: Path) -> Iterator[_Row]:
@@ -89,7 +91,10 @@ def _rows(log: Path) -> Iterator[_Row]:
         for topic, offset, value, headers in connection.execute(
             "select topic, offset, value, headers from records order by topic, offset"
         ):
-            told = json.loads(headers)
+            settings = json.loads(headers)
             yield _Row(
-                topic, f"{topic}/0/{offset}", (told.get("ce_source", ""), told.get("ce_id", "")), value
+                topic,
+                f"{topic}/0/{offset}",
+                (settings.get("ce_source", ""), settings.get("ce_id", "")),
+                value,
             )

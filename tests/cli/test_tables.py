@@ -2,8 +2,7 @@
 
 import pytest
 
-from ingest.cli.output import print_table, styled
-from ingest.cli.plural import counted
+from ingest.cli.output import counted, print_table, styled
 
 URL = "http://127.0.0.1:8080/webhooks/bookeo/tours?domain=bookings&type=created"
 ROWS = [{"account": "bookeo/tours", "do": styled("as wanted", "green"), "what": URL, "why": ""}]

@@ -1,4 +1,4 @@
-"""How `up` starts its processes again: at once where the last settings that worked are there to go back to."""
+"""How `up` restarts its processes: at once where it can go back to settings that worked."""
 
 import subprocess
 import time
@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from ingest.cli.processes import Child
+from ingest.cli.child_process import ChildProcess
 from ingest.settings.live import Live
 from ingest.settings.sources import Snapshot
 
@@ -16,7 +16,7 @@ OLD, NEW = Snapshot({"topic_prefix": "old"}, ""), Snapshot({"topic_prefix": "new
 
 @dataclass
 class Files:
-    """What the files say now."""
+    """The settings files, with what they say now."""
 
     value: Snapshot = OLD
 
@@ -37,7 +37,7 @@ class Process:
 
 @dataclass
 class Machine:
-    """Its clock, and what was started there."""
+    """A machine with its clock and the processes that were started."""
 
     now: float = 1000.0
     started: list[Process] = field(default_factory=list)
@@ -49,30 +49,30 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine()
-    monkeypatch.setattr(time, "monotonic", lambda: made.now)
-    monkeypatch.setattr(subprocess, "Popen", made.start)
-    return made
+    fake_machine = Machine()
+    monkeypatch.setattr(time, "monotonic", lambda: fake_machine.now)
+    monkeypatch.setattr(subprocess, "Popen", fake_machine.start)
+    return fake_machine
 
 
 def test_a_child_that_refuses_changed_settings_is_started_with_the_old_ones_at_once(machine: Machine) -> None:
     files = Files()
-    child = Child(cast("Live[Snapshot]", files), "receive")
+    child = ChildProcess(cast("Live[Snapshot]", files), "receive")
     machine.now += 60  # it has worked with these settings
-    assert child.look() is None
+    assert child.poll() is None
     files.value = NEW
     for code, pause in ((-9, 60), (2, 0), (-9, 60), (2, 0)):
         before = len(machine.started)
         machine.started[-1].code = code
-        assert child.look() is None
+        assert child.poll() is None
         assert len(machine.started) == before
         machine.now += pause
-        assert child.look() is None
+        assert child.poll() is None
         assert len(machine.started) == before + 1
         assert child._started_with is (OLD if code == 2 else NEW)
 
 
 def test_a_child_that_refuses_the_only_settings_there_are_ends_all(machine: Machine) -> None:
-    child = Child(cast("Live[Snapshot]", Files()), "receive")
+    child = ChildProcess(cast("Live[Snapshot]", Files()), "receive")
     machine.started[-1].code = 2
-    assert child.look() == 2
+    assert child.poll() == 2

@@ -1,10 +1,10 @@
-"""What is in a folder, to be compared with what was there before."""
+"""What is in a folder, to compare it with what was there before."""
 
 from pathlib import Path
 
 
 def tree(folder: Path) -> dict[str, float | None]:
-    """Every path below a folder, and when a file there was changed."""
+    """Return every path below a folder, with the time of the last change of files."""
     return {
         str(path.relative_to(folder)): path.stat().st_mtime if path.is_file() else None
         for path in sorted(folder.rglob("*"))

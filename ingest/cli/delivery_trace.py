@@ -1,4 +1,4 @@
-"""Follows a delivery of our own from the public URL to the warehouse, and says at which step it stops, why, and what to do."""
+"""Traces a trial delivery from the public URL to the warehouse, and says where and why it stops."""
 
 import socket
 import ssl
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ingest.address import Address, local_address
-from ingest.cli.options import UNAVAILABLE
+from ingest.cli.exit_codes import ExitCode
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import IngestError, LogUnavailable
 from ingest.event import Event
@@ -26,15 +26,15 @@ from ingest.waits import Wait
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 20.0
 _APPEND_SECONDS = 15.0
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 _ACCEPTED, _UNAUTHORIZED, _NOT_FOUND, _TOO_LARGE = 202, 401, 404, 413
-_WRONG = 1
 _CERTIFICATE = (
     "give what ends TLS there a certificate for this name that everybody trusts, with its whole chain"
 )
 _NO_TLS = "let your proxy speak TLS at this port, or correct public_url"
 _UNREACHED = (
-    "start what listens there (your proxy, or `ingest up`), and open the firewall for it; some networks do not let a machine reach its own"
+    "start what listens there (your proxy, or `ingest up`), and open the firewall for it; some "
+    "networks do not let a machine reach its own"
     " public address: then try it from outside"
 )
 
@@ -44,7 +44,10 @@ HasRow = Callable[[Event], bool]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How one step went. `code`: 0, or the exit code that its failure means; `remedy`: what to do, where something is to be done."""
+    """The result of one step.
+
+    `code` is the exit code that it means; `remedy` says what to do, where something is to be done.
+    """
 
     name: str
     detail: str
@@ -52,13 +55,18 @@ class Step:
     remedy: str = ""
 
 
-class Doctor:
-    """One delivery's. `has_row` tells whether the warehouse has the event; it raises WarehouseUnavailable."""
+class DeliveryTrace:
+    """The way of one delivery, step by step."""
 
     def __init__(
         self, settings: Settings, account: AnyAccount, delivery: Delivery, has_row: HasRow, patience: float
     ) -> None:
-        """`patience`: seconds to wait for a consumer. Raises VerificationError, PayloadError where we would refuse the delivery ourselves."""
+        """Take the delivery to trace.
+
+        `has_row` says whether the warehouse has the event, and may raise WarehouseUnavailable; `patience` is
+        how many seconds to wait for a consumer. Raises VerificationError or PayloadError where a receiver
+        would refuse the delivery.
+        """
         self._settings = settings
         self._account = account
         self._delivery = delivery
@@ -67,41 +75,43 @@ class Doctor:
         self.event = account.parse(account.verify(delivery, delivery.received_at))
 
     def steps(self) -> Iterator[Step]:
-        """Each as soon as it is known; the last may be a failure, and then none of the following was tried."""
+        """Yield each step's result as soon as it is known. After a failure no further step is tried."""
         url = urlsplit(self._account.public_url)
         host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
-        outside: list[Callable[[], Step]] = [
-            partial(self._name, host, port),
-            partial(self._connection, host, port, tls=url.scheme == "https"),
-            self._public,
+        to_receiver: list[Callable[[], Step]] = [
+            partial(self._resolve, host, port),
+            partial(self._connect, host, port, tls=url.scheme == "https"),
+            self._post_to_public_url,
         ]
-        for attempt in outside:
-            step = attempt()
+        for take_step in to_receiver:
+            step = take_step()
             yield step
             if step.code:
-                yield self._local(step)
+                yield self._post_to_receiver(step)
                 return
-        for attempt in (self._log, self._consumer, self._warehouse):
-            step = attempt()
+        for take_step in (self._find_in_log, self._wait_for_consumer, self._find_in_warehouse):
+            step = take_step()
             yield step
             if step.code:
                 return
 
-    def _name(self, host: str, port: int) -> Step:
+    def _resolve(self, host: str, port: int) -> Step:
         try:
-            found = sorted(
+            addresses = sorted(
                 {str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
             )
         except (OSError, UnicodeError) as error:
             reason = (
                 explain(error, host).reason if isinstance(error, OSError) else f"{host} is no name of a host"
             )
-            return Step("dns", reason, _WRONG, f"make a DNS record for {host}, or correct public_url")
-        return Step(
-            "dns", f"{host} is an address" if found == [host] else f"{host} is {', '.join(found[:3])}"
-        )
+            return Step(
+                "dns", reason, ExitCode.FAILED, f"make a DNS record for {host}, or correct public_url"
+            )
+        if addresses == [host]:
+            return Step("dns", f"{host} is an address")
+        return Step("dns", f"{host} is {', '.join(addresses[:3])}")
 
-    def _connection(self, host: str, port: int, *, tls: bool) -> Step:
+    def _connect(self, host: str, port: int, *, tls: bool) -> Step:
         address = Address(host, port)
         try:
             with socket.create_connection((host, port), timeout=_CONNECT_SECONDS) as plain:
@@ -113,34 +123,30 @@ class Doctor:
                         f"{address} accepts connections, its certificate is valid ({secure.version()})",
                     )
         except ssl.SSLError as error:
-            found = explain_tls_error(error, host)
-            return Step(
-                "connection",
-                f"{address}: {found.text}",
-                _WRONG,
-                _CERTIFICATE if found.is_certificate else _NO_TLS,
-            )
+            explanation = explain_tls_error(error, host)
+            remedy = _CERTIFICATE if explanation.is_certificate else _NO_TLS
+            return Step("connection", f"{address}: {explanation.text}", ExitCode.FAILED, remedy)
         except TimeoutError:
             return Step(
                 "connection",
                 f"no connection to {address} within {_CONNECT_SECONDS:.0f} s",
-                UNAVAILABLE,
+                ExitCode.UNAVAILABLE,
                 _UNREACHED,
             )
         except OSError as error:
-            return Step("connection", explain(error, str(address)).reason, UNAVAILABLE, _UNREACHED)
+            return Step("connection", explain(error, str(address)).reason, ExitCode.UNAVAILABLE, _UNREACHED)
 
-    def _public(self) -> Step:
+    def _post_to_public_url(self) -> Step:
         status, trouble = self._post(self._account.webhook_url)
         if status is None:
-            return Step("answer", trouble, UNAVAILABLE, "look at your proxy's log")
+            return Step("answer", trouble, ExitCode.UNAVAILABLE, "look at your proxy's log")
         if status == _ACCEPTED:
             return Step("answer", f"{self._account.webhook_url} answered 202: the delivery was accepted")
-        code = UNAVAILABLE if status >= 500 else _WRONG  # noqa: PLR2004 - the server's errors
-        return Step("answer", f"{self._account.webhook_url} answered {status}", code, _meaning(status))
+        code = ExitCode.UNAVAILABLE if status >= 500 else ExitCode.FAILED  # noqa: PLR2004 - the server's errors
+        return Step("answer", f"{self._account.webhook_url} answered {status}", code, _explain_status(status))
 
-    def _local(self, failed: Step) -> Step:
-        """The same delivery past whatever is in front of the receiver, to see which of the two is to blame."""
+    def _post_to_receiver(self, failed: Step) -> Step:
+        """Send the same delivery to the receiver itself, to see whether the proxy is to blame."""
         receiver = self._settings.receiver
         path = f"/webhooks/{self._account.vendor}/{self._account.name}"
         url = f"http://{local_address(receiver.host, receiver.port)}"
@@ -149,29 +155,30 @@ class Doctor:
             return Step(
                 "receiver",
                 trouble,
-                UNAVAILABLE,
-                "start `ingest up`, or `ingest receive`; if the receiver is on another machine, run this there",
+                ExitCode.UNAVAILABLE,
+                "start `ingest up`, or `ingest receive`; if the receiver is on another machine, "
+                "run this there",
             )
         if status == _ACCEPTED:
-            return Step("receiver", f"{url} accepts the same delivery", remedy=_in_between(failed))
+            return Step("receiver", f"{url} accepts the same delivery", remedy=_blame_proxy(failed))
         if status == _UNAUTHORIZED:
             return Step(
                 "receiver",
-                f"{url} refuses the same delivery: the running receiver has another secret, or another public_url",
-                _WRONG,
-                "give the receiver the same settings and secrets as this command, or restart it; its log says why (delivery.rejected)",
+                f"{url} refuses the same delivery: the running receiver has another secret, or "
+                "another public_url",
+                ExitCode.FAILED,
+                "give the receiver the same settings and secrets as this command, or restart it; "
+                "its log says why (delivery.rejected)",
             )
-        return Step("receiver", f"{url} answered {status}", _WRONG, _meaning(status))
+        return Step("receiver", f"{url} answered {status}", ExitCode.FAILED, _explain_status(status))
 
     def _post(self, url: str) -> tuple[int | None, str]:
-        """The status, or why there is none."""
+        """Return the status, or None with the reason why there is none."""
         query = f"?{self._delivery.query}" if self._delivery.query else ""
         headers = {"Content-Type": "application/json", **dict(self._delivery.headers.lines)}
         try:
             with requests.Session() as session:
-                session.trust_env = (
-                    False  # as the steps before, and as vendors: not by this machine's way out
-                )
+                session.trust_env = False  # as the other steps and vendors: not through this machine's proxy
                 response = session.post(
                     url + query,
                     self._delivery.body,
@@ -183,21 +190,23 @@ class Doctor:
             return None, explain(error, urlsplit(url).netloc).reason
         return response.status_code, ""
 
-    def _log(self) -> Step:
+    def _find_in_log(self) -> Step:
         try:
-            place = self._until(self._place, _APPEND_SECONDS, "the delivery has to be in the log")
+            position = self._poll(self._position_in_log, _APPEND_SECONDS, "the delivery has to be in the log")
         except LogUnavailable as error:
-            return Step("log", str(error), UNAVAILABLE, "`ingest check` tries the log")
-        if place:
-            return Step("log", f"it is in the log, {place[0].topic}/{place[0].number}/{place[1]}")
+            return Step("log", str(error), ExitCode.UNAVAILABLE, "`ingest check` tries the log")
+        if position:
+            partition, offset = position
+            return Step("log", f"it is in the log, {partition.topic}/{partition.number}/{offset}")
         return Step(
             "log",
             "it was accepted, and is not in the log of these settings",
-            UNAVAILABLE,
-            "if Kafka is away it waits in the receiver's spool (`ingest status`); else the public URL leads to another installation",
+            ExitCode.UNAVAILABLE,
+            "if Kafka is away it waits in the receiver's spool (`ingest status`); else the public "
+            "URL leads to another installation",
         )
 
-    def _place(self) -> tuple[Partition, int] | None:
+    def _position_in_log(self) -> tuple[Partition, int] | None:
         topic = self._settings.topic(self._account.vendor)
         reader = self._settings.build_log().reader(self._delivery.received_at - CLOCK_SKEW, [topic])
         try:
@@ -209,18 +218,19 @@ class Doctor:
             reader.close()
         return None
 
-    def _consumer(self) -> Step:
+    def _wait_for_consumer(self) -> Step:
         try:
-            read = self._until(self._is_read, self._patience, "a consumer has to load the delivery")
+            read = self._poll(self._is_read, self._patience, "a consumer has to load the delivery")
         except LogUnavailable as error:
-            return Step("consumer", str(error), UNAVAILABLE, "`ingest check` tries the log")
+            return Step("consumer", str(error), ExitCode.UNAVAILABLE, "`ingest check` tries the log")
         if read:
             return Step("consumer", "a consumer has read it")
         return Step(
             "consumer",
             f"no consumer has read it for {self._patience:.0f} s",
-            UNAVAILABLE,
-            "start `ingest up`, or `ingest consume`; if one runs, its log says what it waits for (loader.waiting)",
+            ExitCode.UNAVAILABLE,
+            "start `ingest up`, or `ingest consume`; if one runs, its log says what it waits for "
+            "(loader.waiting)",
         )
 
     def _is_read(self) -> bool:
@@ -230,13 +240,13 @@ class Doctor:
             for entry in self._settings.build_log().backlog()
         )
 
-    def _warehouse(self) -> Step:
+    def _find_in_warehouse(self) -> Step:
         try:
-            loaded = self._until(
+            loaded = self._poll(
                 lambda: self._has_row(self.event), _APPEND_SECONDS, "the delivery has to be in the warehouse"
             )
         except IngestError as error:
-            return Step("warehouse", str(error), UNAVAILABLE, "`ingest check` tries the warehouse")
+            return Step("warehouse", str(error), ExitCode.UNAVAILABLE, "`ingest check` tries the warehouse")
         if loaded:
             seconds = (datetime.now(UTC) - self._delivery.received_at).total_seconds()
             return Step(
@@ -246,42 +256,48 @@ class Doctor:
         return Step(
             "warehouse",
             "a consumer has read it, and booking_events does not have it",
-            _WRONG,
-            "look whether that consumer has the same warehouse settings, and at `ingest dead-letters list --open`",
+            ExitCode.FAILED,
+            "look whether that consumer has the same warehouse settings, and at `ingest "
+            "dead-letters list --open`",
         )
 
-    def _until(self, look: Callable[[], T], seconds: float, reason: str) -> T:
-        """What `look` says at the end: as soon as it is something, or when the time is over."""
+    def _poll(self, look: Callable[[], T], seconds: float, reason: str) -> T:
+        """Poll until `look` returns something, or the time is over. Returns what it returned last."""
         wait, end = Wait(reason, seconds), time.monotonic() + seconds
-        while not (found := look()) and time.monotonic() < end:
+        while not (result := look()) and time.monotonic() < end:
             wait.announce_if_due()
-            time.sleep(_LOOK_SECONDS)
-        return found
+            time.sleep(_POLL_SECONDS)
+        return result
 
 
-def _meaning(status: int) -> str:
-    """What an answer that is not 202 means, seen from outside."""
+def _explain_status(status: int) -> str:
+    """Explain an answer other than 202."""
     if status in range(300, 400):
         return "the URL redirects, and vendors do not follow: set public_url to where it leads"
     if status in range(200, 300):
         return "something else than the receiver answers there: look at where your proxy leads"
     meanings = {
-        _UNAUTHORIZED: "the signature was refused: another secret, or something on the way changes the body, the URL or the headers",
-        _NOT_FOUND: "no receiver knows this path: does the proxy change it, or has the running receiver no such account?",
+        _UNAUTHORIZED: "the signature was refused: another secret, or something on the way changes the body, "
+        "the URL or the headers",
+        _NOT_FOUND: "no receiver knows this path: does the proxy change it, or has the running receiver no "
+        "such account?",
         405: "the request was not a POST any more when it arrived, or something else answers there",
         _TOO_LARGE: "the proxy's limit for bodies is too small; allow 1 MiB",
-        502: "the proxy does not reach the receiver: is `ingest up` running, and does the proxy lead to receiver.port?",
-        503: "the receiver cannot make deliveries durable (`ingest check` tries the log), or the proxy does not reach it",
+        502: "the proxy does not reach the receiver: is `ingest up` running, and does the proxy lead "
+        "to receiver.port?",
+        503: "the receiver cannot make deliveries durable (`ingest check` tries the log), or the proxy "
+        "does not reach it",
         504: "the proxy does not get an answer from the receiver in time",
     }
     return meanings.get(status, "look at your proxy's log and the receiver's")
 
 
-def _in_between(failed: Step) -> str:
-    """The receiver is right, so what is in front of it is not."""
+def _blame_proxy(failed: Step) -> str:
+    """Explain that the receiver accepts a delivery that failed at an earlier step."""
     if failed.name != "answer":
         return f"the receiver works; vendors cannot reach it as long as this is so: {failed.remedy}"
     return (
-        "the receiver works, so what is in front of it is to blame: a proxy must pass on body, path, query and headers as they"
+        "the receiver works, so what is in front of it is to blame: a proxy must pass on body, "
+        "path, query and headers as they"
         " came, and lead to this receiver"
     )

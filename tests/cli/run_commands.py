@@ -1,7 +1,7 @@
-"""Runs commands one after the other in one process: starting Python for each would be most of a test's time.
+"""Runs commands one after the other in one process, because starting Python for each would take too long.
 
-`python -m tests.cli.reading_commands`, with a JSON list of argument lists on standard input; prints, as JSON, each one's exit code and
-what it left in the working folder.
+`python -m tests.cli.run_commands` takes a JSON list of argument lists on standard input. It prints, as JSON,
+the exit code of each and what it left in the working folder.
 """
 
 import json
@@ -11,11 +11,11 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from ingest.cli.commands import run
-from tests.cli.trees import tree
+from tests.cli.folder_tree import tree
 
 
 def main() -> None:
-    """Whatever the commands print on standard output is dropped."""
+    """Run the commands, without what they print on standard output."""
     answers = []
     for arguments in json.load(sys.stdin):
         sys.argv = ["ingest", *arguments]

@@ -1,4 +1,4 @@
-"""How a value of the warehouse is written: as text in tables and CSV, and in JSON."""
+"""How values of the warehouse are written, as text in tables and CSV, and in JSON."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
@@ -11,12 +11,15 @@ from simplejson import RawJSON
 from ingest.cli.output import json_text
 from ingest.warehouse.values import JsonText
 
-_MONEY_EXPONENT = -2
+_MONEY_DIGITS = 2
 _SPACES = str.maketrans("\t\n\r", "   ")
 
 
 def text_value(value: Any) -> str:
-    """Write one value for people and CSV: nothing for null, decimals as people write money, nested values as JSON."""
+    """Format a value for people and CSV.
+
+    Null becomes nothing, decimals are written as people write money, and nested values as JSON.
+    """
     match value:
         case None:
             return ""
@@ -25,7 +28,7 @@ def text_value(value: Any) -> str:
         case str():
             return value
         case float() | Decimal():
-            return _decimal_text(value, _MONEY_EXPONENT) if isinstance(value, Decimal) else _float_text(value)
+            return _decimal_text(value, _MONEY_DIGITS) if isinstance(value, Decimal) else _float_text(value)
         case list() | tuple() | Mapping() | set():
             return json_text(json_value(value))
         case _:
@@ -33,12 +36,18 @@ def text_value(value: Any) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """Make one value such that JSON has a word for it: numbers stay exact, NaN and infinities become null, what else there is becomes text."""
+    """Convert a value to one that JSON can hold.
+
+    Numbers stay exact, NaN and infinities become null, and values of other types text.
+    """
     match value:
         case JsonText():
-            return RawJSON(value.translate(_SPACES))  # these stand between its values only
+            return RawJSON(
+                value.translate(_SPACES)
+            )  # line ends and tabs in JSON text stand between its values only
         case float() | Decimal():
-            return _json_number(value)
+            number = RawJSON(_decimal_text(value, 0)) if isinstance(value, Decimal) else value
+            return number if isfinite(value) else None
         case None | bool() | str() | int():
             return value
         case list() | tuple() | set():
@@ -49,14 +58,8 @@ def json_value(value: Any) -> Any:
             return _plain_text(value)
 
 
-def _json_number(value: float | Decimal) -> Any:
-    if not isfinite(value):
-        return None
-    return RawJSON(_decimal_text(value, 0)) if isinstance(value, Decimal) else value
-
-
 def _plain_text(value: Any) -> str:
-    """Instants in UTC as ISO 8601, bytes as PostgreSQL writes them."""
+    """Format instants as ISO 8601 in UTC, bytes as PostgreSQL does, and other values as Python does."""
     match value:
         case datetime() if value.tzinfo is not None:
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -69,19 +72,22 @@ def _plain_text(value: Any) -> str:
 
 
 def _float_text(value: float) -> str:
-    """What is no number is written as databases and JavaScript write it."""
+    """Format a float, and NaN and infinities as databases and JavaScript do."""
     if isfinite(value):
         return repr(value)
     return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _decimal_text(value: Decimal, shortest: int) -> str:
-    """Digits without an exponent: 12.50, not 1.25E+1 nor 12.500000000. Zeros at the end are left out down to the exponent `shortest`."""
+def _decimal_text(value: Decimal, min_digits: int) -> str:
+    """Format a decimal without an exponent: 12.50, not 1.25E+1 nor 12.500000000.
+
+    Zeros at the end are left out, but `min_digits` digits after the point are kept.
+    """
     if not value.is_finite():
         return _float_text(float(value))
     digits = f"{value:f}"
-    if value.as_tuple().exponent >= shortest:  # type: ignore[operator]  # a number, as it is finite
+    if value.as_tuple().exponent >= -min_digits:  # type: ignore[operator]  # a number, as it is finite
         return digits
-    whole, _, fraction = digits.partition(".")
-    fraction = fraction.rstrip("0").ljust(-shortest, "0")
-    return f"{whole}.{fraction}" if fraction else whole
+    integer, _, fraction = digits.partition(".")
+    fraction = fraction.rstrip("0").ljust(min_digits, "0")
+    return f"{integer}.{fraction}" if fraction else integer

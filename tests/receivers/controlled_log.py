@@ -1,4 +1,4 @@
-"""A log that takes, fails or keeps silent as a test wants, and remembers what it took."""
+"""A log that takes, fails or ignores records as a test wants."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -8,8 +8,11 @@ from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Record
 
 
-class Gate:
-    """Open at first. What came while it was silent can be taken or failed later. A value of `refused` it never takes."""
+class ControlledLog:
+    """A log that remembers what it took.
+
+    It ignores everything while `silent`, and always refuses the value `refused`.
+    """
 
     def __init__(self) -> None:
         self.state: Literal["open", "failing", "silent"] = "open"
@@ -31,7 +34,7 @@ class Gate:
         return future
 
     def take_silenced(self) -> None:
-        """It had only been slow."""
+        """Take what came while it was silent."""
         silenced, self._silenced = self._silenced, []
         for records, future in silenced:
             self.taken += records
@@ -43,5 +46,5 @@ class Gate:
             future.set_exception(LogUnavailable("closed"))
 
     def order(self) -> list[bytes]:
-        """What it took, first occurrences only."""
+        """Return the values that it took, first occurrences only."""
         return list(dict.fromkeys(record.value for record in self.taken))
