@@ -60,8 +60,9 @@ fuzz: $(VENV)/installed-dev ## a million hostile requests at a receiver, what it
 kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, until interrupted (needs Java and Maven)
 	@$(BIN)/python -m tests.kafka.broker
 
-docs: $(VENV)/installed-dev ## write the tables of docs/settings.md from the settings' models
+docs: $(VENV)/installed-dev ## write the tables of docs/settings.md and docs/sources.md from the code
 	@$(BIN)/python -m tests.settings.reference
+	@$(BIN)/python -m tests.sync.reference
 
 lock: $(VENV)/installed-dev ## pin the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hashes --no-header pyproject.toml -o requirements.lock --upgrade

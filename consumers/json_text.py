@@ -1,9 +1,10 @@
-"""Make a payload's bytes into JSON text that every destination takes. Pure.
+"""Turns a payload's bytes into JSON text that every destination takes. Pure.
 
-JSON allows more than databases hold: halves of surrogate pairs (DuckDB, PostgreSQL), NUL, numbers of any size and nesting of any depth
-(PostgreSQL: https://www.postgresql.org/docs/current/datatype-json.html). What reads payloads also lets pass some things that JSON does not
-have: a byte order mark, control characters in strings, NaN and Infinity. Such a part is replaced; everything else stays as it was written.
-The very bytes stay in the log.
+JSON allows more than databases hold: halves of surrogate pairs (DuckDB, PostgreSQL), NUL, numbers of any size
+and nesting of any depth (PostgreSQL: https://www.postgresql.org/docs/current/datatype-json.html). Programs
+that read payloads also accept some things that JSON does not have: a byte order mark, control characters in
+strings, NaN and Infinity. Such parts are replaced, and everything else stays as it was written. The exact
+bytes stay in the log.
 """
 
 import re
@@ -14,13 +15,13 @@ import orjson
 from ingest.errors import PayloadError
 from ingest.json_nesting import STRING, replace_deep
 
-# As deep as every reader follows: Python's own stops below 1000.
+# What every reader follows: Python's own stops below 1000.
 MAX_DEPTH = 500
-# A longer number is an attack, and PostgreSQL stops at 16383 digits behind the point.
+# A longer number is an attack, and PostgreSQL stops at 16383 digits after the point.
 _MAX_DIGITS = 400
 _TOKEN = re.compile(rf"{STRING}|-?[0-9][-+.0-9eE]*|NaN|-?Infinity|[][{{}}]", re.DOTALL)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-# What may be a number that does not fit; to look for it costs far less than to look at every token.
+# Finds what may be a number that does not fit, which costs far less than looking at every token.
 _LARGE_NUMBER = re.compile(rb"[:\[,\s]-?[0-9.]{1,400}[eE][-+]?[0-9]{3}|[0-9.]{401}")
 _SURROGATE_PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _NO_CHARACTER = r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\u0000"
@@ -29,31 +30,26 @@ _ESCAPE = re.compile(rf"{_SURROGATE_PAIR}|({_NO_CHARACTER})|\\.", re.DOTALL)
 
 
 def json_text(data: bytes) -> str:
-    """Return the payload as it is where it can be, else with parts replaced. Raises PayloadError when it is not JSON.
+    """Return the payload unchanged where every destination takes it, else with parts replaced.
 
-    NUL and halves of surrogate pairs become the replacement character; a number that a double cannot hold, or with more than 400
-    digits, becomes its text; what is nested deeper than 500 levels becomes its text.
+    NUL and halves of surrogate pairs become the replacement character. A number that a double cannot hold, or
+    with more than 400 digits, becomes its text, and so does what is nested deeper than 500 levels. Raises
+    PayloadError when the payload is not JSON.
     """
-    if _fits(data):
-        return data.decode()
-    text = data.decode("utf-8-sig", errors="replace")
-    text = replace_deep(
-        _TOKEN.sub(lambda token: _replaced(token[0]), text),
-        MAX_DEPTH,
-        lambda part: orjson.dumps(part).decode(),
-    )
-    if not _is_json(text):
-        raise PayloadError("the payload is not JSON")
-    return text
-
-
-def _fits(data: bytes) -> bool:
-    return (
+    is_fit = (
         _is_json(data)
         and b"\\u0000" not in data
         and data.count(b"[") + data.count(b"{") <= MAX_DEPTH
         and not _LARGE_NUMBER.search(data)
     )
+    if is_fit:
+        return data.decode()
+    text = data.decode("utf-8-sig", errors="replace")
+    text = _TOKEN.sub(lambda token: _replacement(token[0]), text)
+    text = replace_deep(text, MAX_DEPTH, lambda part: orjson.dumps(part).decode())
+    if not _is_json(text):
+        raise PayloadError("the payload is not JSON")
+    return text
 
 
 def _is_json(text: bytes | str) -> bool:
@@ -64,22 +60,17 @@ def _is_json(text: bytes | str) -> bool:
     return True
 
 
-def _replaced(token: str) -> str:
+def _replacement(token: str) -> str:
     if token.startswith('"'):
-        return _CONTROL.sub(
-            _escaped_control, _ESCAPE.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], token)
-        )
+        escaped = _ESCAPE.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], token)
+        return _CONTROL.sub(lambda control: f"\\u{ord(control[0]) or 0xFFFD:04x}", escaped)
     if token.endswith(("NaN", "Infinity")):
         return f'"{token}"'
-    return token if token in set("[]{}") or _is_number_for_all(token) else f'"{token}"'
+    return token if token in set("[]{}") or _fits_double(token) else f'"{token}"'
 
 
-def _escaped_control(control: re.Match[str]) -> str:
-    return f"\\u{ord(control[0]) or 0xFFFD:04x}"
-
-
-def _is_number_for_all(token: str) -> bool:
-    """Whether a double holds it, neither as infinity nor as zero."""
+def _fits_double(token: str) -> bool:
+    """Return whether a double holds a number, neither as infinity nor as zero."""
     if not _NUMBER.fullmatch(token):
         return True  # it is no JSON, and stays none
     value = float(token)

@@ -1,12 +1,11 @@
-"""What a consumer does where its positions are not true: its log is another than it was, or the warehouse is behind what was committed."""
+"""What a consumer does when its positions are wrong: the log has changed, or the warehouse is behind."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
 
 from consumers.warehouse import Warehouse
-from ingest.event import Event
 from ingest.log import APPEND_SECONDS, Consumer, Partition, PositionChange, Producer, wait_until_durable
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.loss import build_loss_note
@@ -16,13 +15,10 @@ from ingest.telemetry import READ_AGAIN
 log = structlog.get_logger()
 
 
-After = Mapping[Partition, Bookmark | None]
+def report_changes(changes: Sequence[PositionChange], settings: Settings, producer: Producer) -> None:
+    """Report changes of the log, and have reconciliation compare the accounts whose events may be lost.
 
-
-def note_changes(changes: Sequence[PositionChange], settings: Settings, producer: Producer) -> None:
-    """Tells of a changed log, and has reconciliation compare its accounts: what was lost before it was loaded only the vendors still have.
-
-    Raises LogUnavailable.
+    Only the vendors still have what the log lost before it was loaded. Raises LogUnavailable.
     """
     for change in changes:
         log.warning(
@@ -31,10 +27,20 @@ def note_changes(changes: Sequence[PositionChange], settings: Settings, producer
             partition=change.partition.number,
             before=change.before,
             read_again_from=change.now,
-            why="the log was cut, restored or made anew, and is read again from where it agrees with what was read before;"
+            why="the log was cut, restored or made anew, and is read again from where it agrees with what"
+            " was read before;"
             " what it lost before it was loaded is found by `ingest reconcile`",
         )
-    notes = [note.to_record() for change in changes for note in _loss_notes(change, settings)]
+    notes = [
+        build_loss_note(
+            f"/{account.vendor}/{name}",
+            datetime.now(UTC),
+            f"{change.partition.topic}/{change.partition.number}/{change.before}",
+        ).to_record()
+        for change in changes
+        for name, account in settings.accounts.items()
+        if settings.topic(account.vendor) == change.partition.topic
+    ]
     if notes:
         wait_until_durable(
             producer.append(settings.audit_topic, notes), APPEND_SECONDS, "what may be missing"
@@ -43,57 +49,61 @@ def note_changes(changes: Sequence[PositionChange], settings: Settings, producer
         READ_AGAIN.labels(change.partition.topic, change.partition.number, "log").inc()
 
 
-def newest_loads(kept: Mapping[Partition, Bookmarks]) -> frozenset[str]:
-    """Return those that the committed positions depend on."""
-    return frozenset(mark.load for bookmarks in kept.values() if (mark := bookmarks.newest) and mark.load)
+def committed_loads(bookmarks: Mapping[Partition, Bookmarks]) -> frozenset[str]:
+    """Return the newest load of each partition, on which its committed position depends."""
+    newest = (of_partition.newest for of_partition in bookmarks.values())
+    return frozenset(mark.load for mark in newest if mark and mark.load)
 
 
-def find_behind(warehouse: Warehouse, kept: Mapping[Partition, Bookmarks]) -> After:
-    """By partition whose newest load the warehouse does not have, the newest bookmark that it has all loads of. Raises WarehouseUnavailable."""
-    newest = newest_loads(kept)
+def find_behind(
+    warehouse: Warehouse, bookmarks: Mapping[Partition, Bookmarks]
+) -> dict[Partition, Bookmark | None]:
+    """Find the partitions whose newest load the warehouse does not have.
+
+    Returns for each the newest bookmark of which it has all loads, None where there is no such one.
+    Raises WarehouseUnavailable.
+    """
+    newest = committed_loads(bookmarks)
     if not newest:
         return {}
     with warehouse.turn():
         missing = newest - warehouse.loaded(newest)
         behind = {
-            partition: bookmarks.marks
-            for partition, bookmarks in kept.items()
-            if bookmarks.marks and bookmarks.marks[0].load in missing
+            partition: of_partition.marks
+            for partition, of_partition in bookmarks.items()
+            if of_partition.marks and of_partition.marks[0].load in missing
         }
-        there = warehouse.loaded({mark.load for marks in behind.values() for mark in marks})
+        loaded = warehouse.loaded({mark.load for marks in behind.values() for mark in marks})
     return {
-        partition: next((mark for mark in marks if not mark.load or mark.load in there), None)
+        partition: next((mark for mark in marks if not mark.load or mark.load in loaded), None)
         for partition, marks in behind.items()
     }
 
 
-def go_back(consumer: Consumer, after: After, *, is_new: bool) -> None:
-    """Reads again what the warehouse lacks; `is_new`: it has nothing yet. What it has already, loading does not change. Raises LogUnavailable."""
-    deleted = consumer.read_again(after)
-    for partition, mark in after.items():
+def read_again(consumer: Consumer, bookmarks: Mapping[Partition, Bookmark | None], *, is_new: bool) -> None:
+    """Read again what follows these bookmarks, which the warehouse lacks.
+
+    `is_new` says that it has nothing yet. Loading what it has already changes nothing. Raises LogUnavailable.
+    """
+    deleted = consumer.read_again(bookmarks)
+    for partition, mark in bookmarks.items():
         READ_AGAIN.labels(partition.topic, partition.number, "warehouse").inc()
-        gone = deleted.get(partition, 0)
-        tell = log.error if gone else log.info if is_new else log.warning
-        why = (
-            "it has nothing yet" if is_new else "it was restored, or is another one: it lacks what was loaded"
-        )
-        remedy = (
-            "; `ingest reconcile --since`, as far back as that reaches, finds what is no longer in the log either"
-            if gone
-            else ""
-        )
-        tell(
+        why = "it was restored, or is another one: it lacks what was loaded"
+        write = log.warning
+        if is_new:
+            why, write = "it has nothing yet", log.info
+        deleted_records = deleted.get(partition, 0)
+        if deleted_records:
+            write = log.error
+            why += (
+                "; `ingest reconcile --since`, as far back as that reaches,"
+                " finds what is no longer in the log either"
+            )
+        write(
             "warehouse.behind",
             topic=partition.topic,
             partition=partition.number,
             read_again_after=mark.offset if mark else None,
-            deleted=gone,
-            why=f"{why}{remedy}",
+            deleted=deleted_records,
+            why=why,
         )
-
-
-def _loss_notes(change: PositionChange, settings: Settings) -> Iterator[Event]:
-    what = f"{change.partition.topic}/{change.partition.number}/{change.before}"
-    for name, account in settings.accounts.items():
-        if settings.topic(account.vendor) == change.partition.topic:
-            yield build_loss_note(f"/{account.vendor}/{name}", datetime.now(UTC), what)

@@ -1,7 +1,7 @@
-"""Replay: what the log has is appended to it again, so that the consumers load it again, as today's mapping has it.
+"""Replays the log: appends its records again, so that consumers load them with today's mapping.
 
-Replayed records take the way of all others, marked as what they are, and one writer per booking decides: live events go on
-beside them, and in a warehouse that is right they change nothing.
+Replayed records are marked, and are loaded like all others by the one writer of each booking. Live events are
+loaded meanwhile, and in a warehouse that is right, replayed ones change nothing.
 """
 
 from collections import Counter
@@ -16,31 +16,26 @@ import structlog
 
 from ingest.clock import is_future
 from ingest.errors import PayloadError
-from ingest.event import PROBE, REPLAY_OF, Via, whose
+from ingest.event import PROBE, REPLAY_OF, Via, vendor_and_account
 from ingest.instant import format_instant, parse_instant
-from ingest.log import (
-    APPEND_SECONDS,
-    Partition,
-    Producer,
-    Reader,
-    Record,
-    StoredRecord,
-    append_records,
-)
+from ingest.log import APPEND_SECONDS, Partition, Producer, Reader, Record, StoredRecord, append_records
 from ingest.log.consumption import wait_for_room, wait_until_consumed
 from ingest.settings import Settings
 
 log = structlog.get_logger()
 
-_PART = 1000  # records that are read, whether they are replayed or not
+_PART_RECORDS = 1000  # read, whether they are replayed or not
 _PART_BYTES = 8 * 1024 * 1024
-_ROOM = 1000  # records that may wait for a consumer when the next part is appended: one part is loaded while another one waits
-# Before the place where a run was stopped; records may be appended long after they were received, from a spool for one.
+# Records that may wait for a consumer when the next part is appended: one part is loaded while another one
+# waits.
+_MOST_WAITING = 1000
+# How far before its end a stopped run is continued: records may be appended long after they were received, as
+# from a spool.
 _OVERLAP = timedelta(hours=1)
 
 
-class Skipped(StrEnum):
-    """Why a record is not appended again."""
+class SkipReason(StrEnum):
+    """Why a record is not replayed."""
 
     REPLAY = "replays"
     OTHER_ACCOUNT = "other_accounts"
@@ -50,8 +45,8 @@ class Skipped(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is received in [since, until), None being no bound, of these accounts (names), or of all."""
+class ReplayFilter:
+    """Which records are replayed: those received in [since, until), of these accounts or of all."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -59,18 +54,20 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Report:
-    """What came of it. `total` is about how many records there are to read; `first` and `last` were replayed, by when they were received.
+class ReplayReport:
+    """The progress of a run, and its result.
 
-    `appended`: all that is replayed is in the log again, and will be loaded, whatever becomes of this run; `loaded`: it is. While it
-    waits, no consumer has loaded anything for `still_seconds`.
+    `total` is about how many records there are to read. `first` and `last` are when the first and last
+    replayed record were received. `appended` says that all of them are in the log again, and will be loaded
+    whatever becomes of this run; `loaded` says that they are. While the run waits, `waiting` records of the
+    log are not loaded, and no consumer has loaded any for `still_seconds`.
     """
 
     total: int
     started_at: datetime
     read: int = 0
     replayed: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[Skipped] = field(default_factory=Counter)
+    skipped: Counter[SkipReason] = field(default_factory=Counter)
     first: datetime | None = None
     last: datetime | None = None
     appended: bool = False
@@ -78,11 +75,11 @@ class Report:
     still_seconds: float = 0.0
 
     def columns(self) -> dict[str, Any]:
-        """For scripts."""
+        """Return the result for scripts."""
         return {
             "read": self.read,
             "replayed": self.replayed.total(),
-            "skipped": {reason.value: self.skipped[reason] for reason in Skipped},
+            "skipped": {reason.value: self.skipped[reason] for reason in SkipReason},
             "accounts": dict(sorted(self.replayed.items())),
             "from": self.first and format_instant(self.first),
             "to": self.last and format_instant(self.last),
@@ -91,13 +88,13 @@ class Report:
         }
 
     def count(self, source: str, received: datetime) -> None:
-        """One more is replayed."""
+        """Count a replayed record."""
         self.replayed[source.strip("/")] += 1
         self.first, self.last = min(self.first or received, received), max(self.last or received, received)
 
 
-def again(stored: StoredRecord) -> Record:
-    """The record, marked as replayed, and with the place of the one that it repeats."""
+def as_replay(stored: StoredRecord) -> Record:
+    """Return a record that is marked as replayed, with the position of the one that it repeats."""
     headers = stored.record.headers
     return replace(
         stored.record,
@@ -106,7 +103,10 @@ def again(stored: StoredRecord) -> Record:
 
 
 def received_at(stored: StoredRecord) -> datetime:
-    """When we received it; of dead letters, when they were set aside; of what is not ours, or was received after that, when it was appended."""
+    """Return when a record was received, or a dead letter was set aside.
+
+    Returns when it was appended where the record does not say, or says a later time.
+    """
     headers = stored.record.headers
     try:
         received = parse_instant(headers.get("ce_receivedat") or headers["ce_time"])
@@ -115,49 +115,54 @@ def received_at(stored: StoredRecord) -> datetime:
     return stored.appended_at if is_future(received, stored.appended_at) else received
 
 
-def why_skipped(
-    stored: StoredRecord, wanted: Wanted, first: Callable[[Partition], int] = lambda _: 0
-) -> Skipped | None:
-    """None for one that is to be replayed; `first` tells a partition's oldest offset."""
+def skip_reason(
+    stored: StoredRecord, wanted: ReplayFilter, first_offset: Callable[[Partition], int] = lambda _: 0
+) -> SkipReason | None:
+    """Return why a record is not replayed, None where it is.
+
+    `first_offset` returns a partition's oldest offset.
+    """
     headers, received = stored.record.headers, received_at(stored)
     if headers.get("ce_type") == PROBE:
-        return Skipped.PROBE
-    if _came_by_replay(headers) and not _alone_is_left(headers, first):
-        return Skipped.REPLAY
-    if wanted.accounts and whose(headers.get("ce_source", ""))[1] not in wanted.accounts:
-        return Skipped.OTHER_ACCOUNT
+        return SkipReason.PROBE
+    if _came_by_replay(headers) and not _is_original_gone(headers, first_offset):
+        return SkipReason.REPLAY
+    if wanted.accounts and vendor_and_account(headers.get("ce_source", ""))[1] not in wanted.accounts:
+        return SkipReason.OTHER_ACCOUNT
     outside = (wanted.since and received < wanted.since) or (wanted.until and received >= wanted.until)
-    return Skipped.OUTSIDE if outside else None
+    return SkipReason.OUTSIDE if outside else None
 
 
-def _alone_is_left(headers: Mapping[str, str], first: Callable[[Partition], int]) -> bool:
-    """Of a record that was replayed before, and is no longer in the log itself."""
-    topic, _, place = headers.get(REPLAY_OF, "").partition("/")
-    number, _, offset = place.partition("/")
-    return number.isdecimal() and offset.isdecimal() and int(offset) < first(Partition(topic, int(number)))
+def _is_original_gone(headers: Mapping[str, str], first_offset: Callable[[Partition], int]) -> bool:
+    """Return whether the log no longer has the record that a replayed one repeats."""
+    topic, _, numbers = headers.get(REPLAY_OF, "").partition("/")
+    number, _, offset = numbers.partition("/")
+    if not (number.isdecimal() and offset.isdecimal()):
+        return False
+    return int(offset) < first_offset(Partition(topic, int(number)))
 
 
 def _came_by_replay(headers: Mapping[str, str]) -> bool:
-    """Itself, or as the dead letter of one: the record that it repeats is there to be replayed."""
+    """Return whether a record was replayed before, or is the dead letter of one that was."""
     if headers.get("ce_via") == Via.REPLAY:
         return True
     try:
-        told = orjson.loads(headers.get("dl_headers", "{}"))
+        original = orjson.loads(headers.get("dl_headers", "{}"))
     except ValueError:
         return False
-    return isinstance(told, dict) and told.get("ce_via") == Via.REPLAY
+    return isinstance(original, dict) and original.get("ce_via") == Via.REPLAY
 
 
 class Replay:
-    """One run. Without a producer it appends nothing, and only counts. `follow` is told the report as it grows."""
+    """One run. Without a producer it only counts. `follow` is called with the report as it grows."""
 
     def __init__(
         self,
         settings: Settings,
         reader: Reader,
         producer: Producer | None,
-        wanted: Wanted,
-        follow: Callable[[Report], None] = lambda _: None,
+        wanted: ReplayFilter,
+        follow: Callable[[ReplayReport], None] = lambda _: None,
     ) -> None:
         self._log = settings.build_log()
         self._reader = reader
@@ -166,19 +171,22 @@ class Replay:
         self._follow = follow
         self._reached: datetime | None = None
         self._overlap = _OVERLAP
-        self.report = Report(reader.total(), datetime.now(UTC))
+        self.report = ReplayReport(reader.total(), datetime.now(UTC))
 
     @property
     def go_on_since(self) -> datetime | None:
-        """Everything before it is in the log again when a run is stopped; a little more may be."""
-        place = self._reached and self._reached - self._overlap
-        return max(filter(None, (place, self._wanted.since)), default=None)
+        """The time from which to continue a stopped run: all that was received before is in the log again."""
+        reached = self._reached and self._reached - self._overlap
+        return max(filter(None, (reached, self._wanted.since)), default=None)
 
-    def run(self) -> Report:
-        """Until all is loaded. Raises LogUnavailable, also when no consumer gets on with it."""
+    def run(self) -> ReplayReport:
+        """Replay until all is loaded.
+
+        Raises LogUnavailable, also when no consumer loads anything for a minute.
+        """
         for part in self._parts():
             if self._producer:
-                wait_for_room(self._log, _ROOM, self._follow_wait)
+                wait_for_room(self._log, _MOST_WAITING, self._follow_wait)
                 self._append(self._producer, part)
             self._follow(self.report)
         if self._producer:
@@ -188,23 +196,23 @@ class Replay:
         return self.report
 
     def _parts(self) -> Iterator[list[StoredRecord]]:
-        """What is to be replayed, some at a time; an empty part now and then where there is nothing."""
+        """Yield the records to replay in parts, which may be empty, so that progress is shown."""
         part: list[StoredRecord] = []
-        size, fresh = 0, True
+        size, is_first = 0, True
         for number, stored in enumerate(self._reader.records(), start=1):
-            if fresh:
-                self._reached, fresh = stored.appended_at, False
-            if self._takes(stored):
+            if is_first:
+                self._reached, is_first = stored.appended_at, False
+            if self._is_wanted(stored):
                 part.append(stored)
                 size += len(stored.record.value)
-            if size >= _PART_BYTES or number % _PART == 0:
+            if size >= _PART_BYTES or number % _PART_RECORDS == 0:
                 yield part
-                part, size, fresh = [], 0, True
+                part, size, is_first = [], 0, True
         yield part
 
-    def _takes(self, stored: StoredRecord) -> bool:
+    def _is_wanted(self, stored: StoredRecord) -> bool:
         self.report.read += 1
-        if reason := why_skipped(stored, self._wanted, self._reader.first_offset):
+        if reason := skip_reason(stored, self._wanted, self._reader.first_offset):
             self.report.skipped[reason] += 1
             return False
         received = received_at(stored)
@@ -213,15 +221,15 @@ class Replay:
         return True
 
     def _append(self, producer: Producer, part: Sequence[StoredRecord]) -> None:
-        """In the order of the log; returns when they are durable."""
+        """Append records in the order of the log, and return when they are durable."""
         topics: dict[str, list[Record]] = {}
         for stored in part:
-            topics.setdefault(stored.partition.topic, []).append(again(stored))
+            topics.setdefault(stored.partition.topic, []).append(as_replay(stored))
         for topic, records in topics.items():
             for record, refusal in append_records(
                 producer, topic, records, APPEND_SECONDS, "what is replayed"
             ):
-                self.report.skipped[Skipped.REFUSED] += 1
+                self.report.skipped[SkipReason.REFUSED] += 1
                 log.warning("replay.refused", position=record.headers[REPLAY_OF], why=str(refusal))
 
     def _follow_wait(self, still_seconds: float) -> None:

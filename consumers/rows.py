@@ -1,6 +1,8 @@
-"""Rows of the four tables, as Arrow tables of a fixed schema: dlt takes those as they are, and no value can change a type.
+"""Rows of the four tables, and Arrow tables of them.
 
-An absent text is None, never "": some destinations take the two for the same, and rows are to be the same everywhere.
+dlt loads Arrow tables with their fixed schemas, so that no value can change a type.
+An absent text is None, never "": some destinations do not tell the two apart, and rows are to be the same
+everywhere.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +23,7 @@ from ingest.warehouse.values import is_instant, is_version, parsed_json
 Row = dict[str, Any]
 
 UNREADABLE_VERSION = "0"
-"""Below all that are versions, and above "", which means that no message wrote a column."""
+"""The version of a row whose own cannot be read: below all others, and above a column's without a message."""
 
 _TEXT, _INT, _REAL, _TIME, _PRICE = (
     pa.string(),
@@ -42,12 +44,13 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         received_at=_TIME, signed_by=_TEXT, position=_TEXT, data=_TEXT, loaded_at=_TIME,
     ),
     "bookings": _schema(
-        vendor=_TEXT, account=_TEXT, booking_id=_TEXT, group_id=_TEXT, status=_TEXT, starts_at=_TIME, ends_at=_TIME,
-        timezone=_TEXT, created_at=_TIME, updated_at=_TIME, version=_TEXT, service_id=_TEXT, service_name=_TEXT,
-        staff=_TEXT, staff_name=_TEXT, location=_TEXT, customer_id=_TEXT, customer_name=_TEXT, customer_email=_TEXT,
-        customer_phone=_TEXT, participants=_INT, price=_PRICE, currency=_TEXT, cancel_reason=_TEXT, cancelled_by=_TEXT,
-        rescheduled_from=_TEXT, rescheduled_to=_TEXT, first_seen_at=_TIME, last_event_id=_TEXT, last_via=_TEXT,
-        loaded_at=_TIME, gone_at=_TIME, answers=_TEXT, tracking=_TEXT, guests=_TEXT, cancelled_at=_TIME, conference_url=_TEXT,
+        vendor=_TEXT, account=_TEXT, booking_id=_TEXT, group_id=_TEXT, status=_TEXT, starts_at=_TIME,
+        ends_at=_TIME, timezone=_TEXT, created_at=_TIME, updated_at=_TIME, version=_TEXT, service_id=_TEXT,
+        service_name=_TEXT, staff=_TEXT, staff_name=_TEXT, location=_TEXT, customer_id=_TEXT,
+        customer_name=_TEXT, customer_email=_TEXT, customer_phone=_TEXT, participants=_INT, price=_PRICE,
+        currency=_TEXT, cancel_reason=_TEXT, cancelled_by=_TEXT, rescheduled_from=_TEXT, rescheduled_to=_TEXT,
+        first_seen_at=_TIME, last_event_id=_TEXT, last_via=_TEXT, loaded_at=_TIME, gone_at=_TIME,
+        answers=_TEXT, tracking=_TEXT, guests=_TEXT, cancelled_at=_TIME, conference_url=_TEXT,
         column_versions=_TEXT,
     ),
     "dead_letters": _schema(
@@ -57,15 +60,16 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "reconciliations": _schema(
         id=_TEXT, vendor=_TEXT, account=_TEXT, since=_TIME, until=_TIME, started_at=_TIME, finished_at=_TIME,
-        duration_seconds=_REAL, seen=_INT, matched=_INT, missed=_INT, repaired=_INT, untold=_INT, newer_here=_INT, gone=_INT,
-        unreadable=_INT, requests=_INT, least_requests=_INT, outcome=_TEXT, error=_TEXT, loaded_at=_TIME,
+        duration_seconds=_REAL, seen=_INT, matched=_INT, missed=_INT, repaired=_INT, untold=_INT,
+        newer_here=_INT, gone=_INT, unreadable=_INT, requests=_INT, least_requests=_INT, outcome=_TEXT,
+        error=_TEXT, loaded_at=_TIME,
     ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """How a table is kept: its key, its columns of JSON, and whether a later row of the same key replaces the first."""
+    """A table: its key, its JSON columns, and whether a later row of the same key replaces the first."""
 
     name: str
     key: tuple[str, ...]
@@ -74,28 +78,37 @@ class Table:
 
 
 # orjson sorts the keys of objects, and would leave the fields of a dataclass in their own order.
-_SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
-_JSON_OF_BOOKINGS = ("staff", "answers", "tracking", "guests", "column_versions")
+_SORTED_JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
+_BOOKINGS_JSON = ("staff", "answers", "tracking", "guests", "column_versions")
 _EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 
 TABLES = (
     Table("booking_events", ("source", "id", "type", "subject"), ("data",), replaces=False),
-    Table("bookings", ("vendor", "account", "booking_id"), _JSON_OF_BOOKINGS, replaces=True),
+    Table("bookings", ("vendor", "account", "booking_id"), _BOOKINGS_JSON, replaces=True),
     Table("dead_letters", ("id",), (), replaces=False),
     Table("reconciliations", ("id",), (), replaces=False),
 )
 _TABLES = {table.name: table for table in TABLES}
 
+# Columns of a booking that have no version of their own.
+UNVERSIONED_COLUMNS = {"booking_id", "version", "column_versions"}
+
 
 def how_to_fill(table: str) -> str:
-    """Say how columns that were made anew get values in the rows that are there."""
+    """Say how the existing rows of a table get values in columns that were made anew."""
     if _TABLES[table].replaces:
         return "`ingest replay` or a reconciliation fills them"
-    return "rows that are there are never written again and stay without; to have them whole, delete those that the log still has, then `ingest replay`"
+    return (
+        "rows that are there are never written again and stay without;"
+        " to have them whole, delete those that the log still has, then `ingest replay`"
+    )
 
 
-def arrow(name: str, rows: Iterable[Row]) -> pa.Table:
-    """Rows of one table. Raises LoadRefused for a value that its column cannot hold, MemoryError."""
+def arrow_table(name: str, rows: Iterable[Row]) -> pa.Table:
+    """Make an Arrow table of the rows of one table.
+
+    Raises LoadRefused for a value that its column cannot hold, and MemoryError.
+    """
     try:
         return pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
     except pa.ArrowMemoryError:
@@ -105,7 +118,10 @@ def arrow(name: str, rows: Iterable[Row]) -> pa.Table:
 
 
 def event_row(event: Event, position: str, now: datetime) -> Row:
-    """Raises PayloadError when the payload is not JSON text that a warehouse can hold."""
+    """Make the row of an event.
+
+    Raises PayloadError when the payload is not JSON that a warehouse can hold.
+    """
     return {
         "id": event.id,
         "source": event.source,
@@ -124,13 +140,17 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
 
 
 def booking_row(booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime) -> Row:
-    """`version` is the full one, by which rows are compared; `first_seen_at` is kept from the booking's first row."""
+    """Make the row of a booking.
+
+    `version` is the whole one, by which rows are compared; `first_seen_at` is kept from the booking's first
+    row.
+    """
     guessed = {name: guess_version(version) for name in booking.untold if getattr(booking, name) not in EMPTY}
-    column_versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
+    versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
     return {
         **{name: getattr(booking, name) for name in COLUMNS},
-        **{name: as_json(getattr(booking, name)) for name in _JSON_OF_BOOKINGS},
-        "column_versions": as_json(column_versions or None),
+        **{name: as_json(getattr(booking, name)) for name in _BOOKINGS_JSON},
+        "column_versions": as_json(versions or None),
         "vendor": event.vendor,
         "account": event.account,
         "status": booking.status.value,
@@ -143,51 +163,50 @@ def booking_row(booking: Booking, event: Event, version: str, first_seen_at: dat
     }
 
 
+def column_versions(row: Row) -> dict[str, str]:
+    """Return the versions of the columns that the newest message of a row of `bookings` does not have."""
+    versions: dict[str, str] = orjson.loads(row["column_versions"] or "{}")
+    return versions
+
+
 def guess_version(version: str) -> str:
-    """Return the version of a column that a message only guesses at: newer guesses are above older ones, and all below what is told."""
+    """Return the version of a column at which a message guesses: below all versions without a guess."""
     return f"(guess) {version}"  # versions begin with a digit, and "(" sorts before those
 
 
 def without_guess(version: str) -> str:
-    """Return the version of the message, whether it told the column or guessed at it."""
+    """Return the version of the message that wrote a column, whether it guessed or not."""
     return version.removeprefix("(guess) ")
 
 
 def empty_value(name: str) -> Any:
-    """Return what a column of `bookings` holds where no message told it."""
+    """Return the value of a column of `bookings` that no message has written."""
     value = getattr(_EMPTY_BOOKING, name)
-    return as_json(value) if name in _JSON_OF_BOOKINGS else value
+    return as_json(value) if name in _BOOKINGS_JSON else value
 
 
 def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
-    """What a warehouse gave back, as `booking_row` makes it: JSON as the same text, however it was stored, and instants in UTC.
+    """Make a row as `booking_row` does of what a warehouse returned: JSON as text, instants in UTC.
 
-    Somebody may have changed the row: a version that is none becomes `UNREADABLE_VERSION`, below all that are, so that the next message
-    replaces the row; versions of columns that cannot be read count as the row's, so that no older message does.
+    Somebody may have changed the row. A version that cannot be read becomes `UNREADABLE_VERSION`, so that the
+    next message replaces the row. Column versions that cannot be read count as the row's, so that no older
+    message wins.
     """
-    row = {
-        name: _instant_or_none(value) if is_instant(name) else value
-        for name, value in zip(columns, values, strict=True)
-    }
-    row |= {name: _json_or_none(row[name]) for name in _JSON_OF_BOOKINGS if name in row}
+    row = dict(zip(columns, values, strict=True))
+    for name, value in row.items():
+        if is_instant(name):
+            row[name] = parse_stored_instant(value) if isinstance(value, datetime | str) else None
+        elif name in _BOOKINGS_JSON:
+            try:
+                row[name] = as_json(parsed_json(value))
+            except ValueError:
+                row[name] = None
     if "version" in row and not is_version(row["version"]):
         return row | {"version": UNREADABLE_VERSION, "column_versions": None}
-    return row if are_column_versions(row.get("column_versions")) else row | {"column_versions": None}
+    return row if _are_column_versions(row.get("column_versions")) else row | {"column_versions": None}
 
 
-def _instant_or_none(value: Any) -> datetime | None:
-    return parse_stored_instant(value) if isinstance(value, datetime | str) else None
-
-
-def _json_or_none(value: Any) -> str | None:
-    try:
-        return as_json(parsed_json(value))
-    except ValueError:
-        return None
-
-
-def are_column_versions(text: Any) -> bool:
-    """Say whether this can be the versions of single columns."""
+def _are_column_versions(text: str | None) -> bool:
     versions = orjson.loads(text or "{}")
     return isinstance(versions, dict) and all(
         name in COLUMNS and isinstance(version, str) and (not version or is_version(without_guess(version)))
@@ -196,33 +215,38 @@ def are_column_versions(text: Any) -> bool:
 
 
 def as_json(value: Any) -> str | None:
-    """Return the text of a JSON column. Equal values make equal texts, whether they are dataclasses or were read as objects."""
-    return None if value is None else orjson.dumps(value, default=asdict, option=_SORTED).decode()
+    """Return the text of a JSON column.
+
+    Equal values make equal texts, be they dataclasses or parsed objects.
+    """
+    return None if value is None else orjson.dumps(value, default=asdict, option=_SORTED_JSON).decode()
 
 
 def reconciliation_row(event: Event, now: datetime) -> Row:
-    """From an object that is named as the table's columns are. Raises PayloadError for a value of another kind, or none where one must be."""
+    """Make a row of an event's payload, an object whose names are the table's columns.
+
+    Raises PayloadError for a value of another type, or a missing one.
+    """
     try:
-        told = orjson.loads(event.data)
+        report = orjson.loads(event.data)
     except ValueError as error:
         raise PayloadError("the payload is not JSON") from error
-    if not isinstance(told, dict):
+    if not isinstance(report, dict):
         raise PayloadError("the payload is not an object")
     columns = (column for column in SCHEMAS["reconciliations"] if column.name != "loaded_at")
-    return {column.name: _told(told.get(column.name), column.name, column.type) for column in columns} | {
-        "loaded_at": now
-    }
+    row = {column.name: _column_value(report.get(column.name), column) for column in columns}
+    return row | {"loaded_at": now}
 
 
-def _told(value: Any, name: str, kind: pa.DataType) -> Any:
-    if value is None and name in {"until", "error"}:
+# The types in which JSON has values of a column's type.
+_JSON_TYPES: Mapping[pa.DataType, set[type]] = {_TEXT: {str}, _INT: {int}, _REAL: {int, float}, _TIME: {str}}
+
+
+def _column_value(value: Any, column: "pa.Field[Any]") -> Any:
+    if value is None and column.name in {"until", "error"}:
         return None
-    if type(value) not in _KINDS[kind]:
-        raise PayloadError(f"{name} is not a value of type {kind}")
-    if kind == _TIME:
+    if type(value) not in _JSON_TYPES[column.type]:
+        raise PayloadError(f"{column.name} is not a value of type {column.type}")
+    if column.type == _TIME:
         return parse_instant(value)
-    return value.replace("\x00", "\N{REPLACEMENT CHARACTER}") if kind == _TEXT else value
-
-
-# How JSON tells a column's type.
-_KINDS: Mapping[pa.DataType, set[type]] = {_TEXT: {str}, _INT: {int}, _REAL: {int, float}, _TIME: {str}}
+    return value.replace("\x00", "\N{REPLACEMENT CHARACTER}") if column.type == _TEXT else value

@@ -1,4 +1,4 @@
-"""The consumer's process: log, warehouse, loop and admin listener, from start to clean stop."""
+"""The consumer's process: its log, warehouse, loop and admin listener."""
 
 import signal
 import threading
@@ -12,13 +12,16 @@ from ingest.readiness import Probe
 from ingest.settings import Settings
 from ingest.settings.live import Live
 from ingest.settings.sources import load_settings, watched_paths
-from ingest.warehouse.reach import reach
+from ingest.warehouse.reach import check_reachable
 
 log = structlog.get_logger()
 
 
 def consume(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT; the batch under way is finished. Raises ConfigurationError, LogUnavailable, DeadLetterLimit."""
+    """Load events until SIGTERM or SIGINT, and then finish the current batch.
+
+    Raises ConfigurationError, LogUnavailable, DeadLetterLimit.
+    """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -43,12 +46,13 @@ def consume(settings: Settings) -> None:
 
 def _probes(settings: Settings, loader: Loader) -> dict[str, Probe]:
     def loading() -> None:
-        if trouble := loader.trouble:  # once: the loop clears it
+        trouble = loader.trouble  # read once, since the loop clears it
+        if trouble:
             raise trouble
 
     return {
         "loading": loading,
         "undone": loader.undone.probe,
         "log": settings.build_log().probe_read,
-        "warehouse": lambda: reach(settings.warehouse),
+        "warehouse": lambda: check_reachable(settings.warehouse),
     }

@@ -1,4 +1,4 @@
-"""The canonical booking: what four vendors' words become."""
+"""The canonical booking, to which the bookings of all vendors are mapped."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class BookingStatus(StrEnum):
-    """`RESCHEDULED` marks a booking replaced by another one; a booking moved in place stays `CONFIRMED`."""
+    """The status of a booking. `RESCHEDULED` is one that was replaced by another; a booking that was moved stays `CONFIRMED`."""
 
     PENDING = "pending"
     CONFIRMED = "confirmed"
@@ -21,7 +21,7 @@ class BookingStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One question of the booking form with the customer's answer, both as text; a value that is not text is written as JSON."""
+    """A question of the booking form with the customer's answer, both as text; other values are written as JSON."""
 
     question: str | None
     answer: str | None
@@ -29,17 +29,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booking:
-    """One booking as its vendor last described it. Absent values are None, never "".
+    """One booking as its vendor last described it. Absent values are None, never "". Instants are UTC.
 
-    `version` is text that sorts as the vendor's own idea of newer (each vendor's module states its rule and source).
-    `staff` are the vendor's ids of the people or resources booked, `staff_name` the first one's name.
-    `cancelled_by` is `customer` or `host` where the vendor tells. Instants are UTC. `price` is in major units of `currency` (ISO 4217).
-    `answers` are the booking form's, `tracking` the campaign parameters (`utm_source` and the like), `guests` e-mail addresses of those
-    invited beside the customer, `conference_url` the link of the video call.
-    `gone_at`: when reconciliation found that the vendor no longer has the booking; the rest is what it was before.
-    `untold` names the columns that this message of the vendor says nothing about, although other messages of the vendor do: their values
-    here are empty, or guesses, and must not erase what another message told. A column that the vendor explicitly empties is not among them.
-    `column_versions` is of a booking as the warehouse has it: which version wrote the columns that its newest message does not tell.
+    `version` is text that sorts like the vendor's versions; each vendor's module states its rule and source.
+    `staff` are the vendor's ids of the people or resources booked, `staff_name` is the name of the first one.
+    `cancelled_by` is `customer` or `host` where the vendor says so. `price` is in major units of `currency` (ISO 4217).
+    `answers` are those of the booking form, `tracking` the campaign parameters (`utm_source` and the like), `guests` the e-mail addresses
+    of people invited beside the customer, and `conference_url` the link of the video call.
+    `gone_at` is when reconciliation found that the vendor no longer has the booking; all other columns stay as they were.
+    `untold` are the columns that this message says nothing about, although other messages of the vendor do. Their values here are empty,
+    or guesses, and must not replace those of another message. A column that the vendor has cleared is not among them.
+    `column_versions` are only set on a booking from the warehouse: the versions that wrote the columns in its newest message's `untold`.
     """
 
     booking_id: str
@@ -78,7 +78,7 @@ class Booking:
 
 
 _FINEST = Decimal("1e-9")
-_EXACT = Context(prec=60)  # the default's 28 digits are fewer than the column holds
+_EXACT = Context(prec=60)  # the default of 28 digits is less than the column holds
 
 
 def rounded(price: Decimal) -> Decimal:
@@ -87,15 +87,16 @@ def rounded(price: Decimal) -> Decimal:
 
 
 COLUMNS = tuple(field.name for field in fields(Booking) if field.name != "untold")
-# What a column holds where the vendor tells nothing, or that there is nothing.
+# Values of a column about which the vendor says nothing, or that there is nothing.
 EMPTY: tuple[object, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A booking as the warehouse has it. Its `version` is the vendor's part alone; `loaded_at` is when its row was made.
+class StoredBooking:
+    """A booking as the warehouse has it.
 
-    `row_version` is the whole version of the row, "" where it is not known.
+    The booking's `version` is only the vendor's part; `row_version` is the full version of the row, or "" where it is not known.
+    `loaded_at` is when the row was made.
     """
 
     booking: Booking

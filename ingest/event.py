@@ -1,4 +1,4 @@
-"""An event: CloudEvents 1.0 attributes around a vendor's untouched bytes, and its form on the log.
+"""Events, with CloudEvents 1.0 attributes around a vendor's untouched bytes, and their form on the log.
 
 The form is the CloudEvents Kafka binding in binary mode: `ce_*` headers, the payload as the value.
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
@@ -15,40 +15,40 @@ from ingest.errors import PayloadError
 from ingest.instant import format_instant, parse_instant
 from ingest.log import Record
 
-# What a reconciliation appends to the audit topic when it ends; its data is a row of `reconciliations`.
+# The type of the event that a reconciliation appends to the audit topic at its end; its data is a row of `reconciliations`.
 RECONCILED = "ingest.reconciliation.finished"
-# What a process appends to the audit topic to learn whether the log takes records; nothing is made of it.
+# The type of the event by which a process learns whether the audit topic takes records; nothing is made of it.
 PROBE = "ingest.log.probe"
-_OF_OURS = "ingest."
+_OWN_TYPES = "ingest."
 
-# How far the clocks of a vendor's own machines may differ: that which makes an event, and that which signs and sends it.
+# How far the clocks of a vendor's own machines may differ: the one that makes an event, and the one that signs and sends it.
 _VENDORS_SKEW = timedelta(seconds=10)
-# How far a receiver's clock may be behind, where no vendor's was compared with it, before it is the vendor's time that is not believed.
+# How far a receiver's clock may be behind, if it was not compared with a vendor's. Beyond that the vendor's time counts as wrong.
 _UNCHECKED_SKEW = timedelta(days=400)
 
-# Most bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the key and headers of a record, which
-# has to stay below what Kafka takes with the largest body; vendors' own ids have 200 bytes at most.
+# The most bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the key and headers of a record,
+# whose size Kafka limits together with the largest body. Vendors' own ids have 200 bytes at most.
 LONGEST_ID = 1024
 
-# How the headers begin that an event has on the log.
+# The prefix of an event's headers on the log.
 OUR_HEADERS = "ce_"
-# When the vendor signed the delivery; a dead letter of the receiver has it among its headers, where the signature itself is not kept.
+# The header with the time when the vendor signed. The receiver's dead letters have it too, because they do not keep the signature.
 SENT_AT = "ce_sentat"
-# By when it was received at the latest, by a clock that was checked with a vendor's; likewise.
+# The header with the time of receipt by a clock that was compared with a vendor's. The receiver's dead letters have it too.
 RECEIVED_BY = "ce_receivedby"
 
-# The header that a replayed record has beside its own: where the first one of it was in the log.
+# The additional header of a replayed record: the position of the original in the log.
 REPLAY_OF = "ce_replayof"
 
 
-def whose(source: str) -> tuple[str, str]:
-    """Vendor and account of a CloudEvents source, "" for what it does not tell."""
+def vendor_and_account(source: str) -> tuple[str, str]:
+    """Return vendor and account of a CloudEvents source, "" for a missing one."""
     vendor, _, account = source.strip("/").partition("/")
     return vendor, account
 
 
 class Via(StrEnum):
-    """How an event reached us."""
+    """How an event was received."""
 
     WEBHOOK = "webhook"
     RECONCILE = "reconcile"
@@ -57,13 +57,15 @@ class Via(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """`source` is `/vendor/account`, `subject` the booking id (or another entity's), `time` when it happened or was seen.
+    """Something that happened to a booking, or to another entity of a vendor.
 
-    `sent_at` is when the vendor signed the delivery, by its own clock; None where it tells no such time. `received_at` is by the receiver's
-    clock, and `received_by` by the same, corrected by what a comparison with a vendor's clock has shown; None where there was none lately.
+    `source` is `/vendor/account`, `subject` the id of the booking or the other entity, and `time` when it happened or was seen.
 
-    `supersedes` is set on what was read by REST and differs from a stored state that its version does not surpass: the
-    version of that row. The event then counts as that version's successor.
+    `sent_at` is when the vendor signed the delivery, by its own clock; None where it does not say. `received_at` is by the receiver's
+    clock. `received_by` is the same, corrected after a comparison with a vendor's clock; None where there was none lately.
+
+    `supersedes` is set on a record that was read by REST and differs from a stored state, although its version is not newer. It is the
+    version of the stored row, and the event counts as the successor of that version.
     """
 
     id: str
@@ -81,30 +83,30 @@ class Event:
 
     @property
     def happened_by(self) -> datetime:
-        """The time by which all had happened that the event tells: it was sent then, or else we received it."""
+        """Return the time by which everything in the event had happened: when it was sent, or else received."""
         return self.sent_at or self.received_by or self.received_at
 
     @property
     def latest_possible(self) -> datetime:
-        """The latest time that the event may tell of: what is later than that cannot be right."""
+        """Return the latest time that the event can contain; a later one cannot be right."""
         if self.sent_at:
             return add_span(self.sent_at, _VENDORS_SKEW)
-        # What REST told was read at a time by the vendor's clock; a receiver's clock alone may be wrong, and must make no newer state an older one.
-        is_checked = self.received_by is not None or self.type.startswith(_OF_OURS)
+        # REST records have a time by the vendor's clock. A receiver's clock alone may be wrong, and must not make a newer state an older one.
+        is_checked = self.received_by is not None or self.type.startswith(_OWN_TYPES)
         return add_span(self.happened_by, CLOCK_SKEW if is_checked else _UNCHECKED_SKEW)
 
     @property
     def vendor(self) -> str:
-        """`calendly`, …"""
+        """Return the vendor's name, such as `calendly`."""
         return self.source.split("/")[1]
 
     @property
     def account(self) -> str:
-        """The account's name in the settings."""
+        """Return the account's name in the settings."""
         return self.source.split("/")[2]
 
     def to_record(self) -> Record:
-        """Keyed by vendor, account and subject, so that one booking stays in order."""
+        """Return the event as a record, whose key has vendor, account and subject, so that the events of one booking stay in order."""
         return Record(
             key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=self._headers()
         )
@@ -130,7 +132,7 @@ class Event:
 
     @classmethod
     def from_record(cls, record: Record) -> "Event":
-        """Raises PayloadError when the record is not one of our events."""
+        """Make an event of a record. Raises PayloadError when the record is none of our events."""
         headers = record.headers
         return cls(
             id=_header(headers, "ce_id"),
@@ -157,7 +159,7 @@ def check_length(name: str, text: str) -> None:
 
 
 def digest(*parts: str | bytes) -> str:
-    """A deterministic event id for vendors that give none: SHA-256 over the length-prefixed parts."""
+    """Return a deterministic event id, for vendors that have none: SHA-256 over the length-prefixed parts."""
     mac = sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part

@@ -1,4 +1,4 @@
-"""HMAC over raw bytes, compared in constant time against every live secret."""
+"""HMAC over raw bytes, compared in constant time with every live secret."""
 
 import hmac
 from collections.abc import Iterable, Sequence
@@ -7,44 +7,44 @@ from ingest.errors import VerificationError
 
 
 def hmac_sha256_hex(secret: str, *parts: bytes) -> str:
-    """Lower-case hex of HMAC-SHA256 over the concatenated parts, keyed with the secret's UTF-8 bytes."""
+    """Return HMAC-SHA256 over the concatenated parts in lower-case hex, keyed with the secret's UTF-8 bytes."""
     mac = hmac.new(secret.encode(), digestmod="sha256")
     for part in parts:
         mac.update(part)
     return mac.hexdigest()
 
 
-def which_matches(given: Iterable[str], expected: Sequence[str]) -> str:
-    """The 1-based position, as text, of the expected value that any given one equals. Raises VerificationError.
+def which_matches(signatures: Iterable[str], expected: Sequence[str]) -> str:
+    """Return the position ("1" is the first) of the expected value that any signature equals. Raises VerificationError.
 
-    Every pair is compared, so that the time taken tells nothing about where a match was.
+    Every pair is compared, so that the time taken does not reveal where a match was.
     """
-    found = 0
-    for candidate in given:
-        raw = candidate.encode()
+    matching = 0
+    for signature in signatures:
+        raw = signature.encode()
         for position, value in enumerate(expected, start=1):
-            if hmac.compare_digest(raw, value.encode()) and not found:
-                found = position
-    if not found:
+            if hmac.compare_digest(raw, value.encode()) and not matching:
+                matching = position
+    if not matching:
         secrets = (
             "the account's webhook secret does not fit"
             if len(expected) == 1
             else f"none of the account's {len(expected)} webhook secrets fits"
         )
         raise VerificationError(secrets)
-    return str(found)
+    return str(matching)
 
 
 def timestamped_hmac(secret: str, sent: str, body: bytes) -> str:
-    """What `timestamped_signature` finds in an authentic header: the HMAC over the digits of t, a point and the raw body."""
+    """Return the signature for `timestamped_signature`: the HMAC over the digits of t, a point and the raw body."""
     return hmac_sha256_hex(secret, sent.encode(), b".", body)
 
 
 def timestamped_signature(header: str, key: str) -> tuple[str, list[str]]:
-    """`t=<unix seconds>,<key>=<hex>[,…]` -> the digits of t, and every signature. Raises VerificationError.
+    """Return the digits of t and all signatures of `t=<unix seconds>,<key>=<hex>[,…]`. Raises VerificationError.
 
-    Parts may come in any order; those of other schemes are passed over. Blanks around a part are no part of it: a proxy that joins
-    or rewrites a list may put one after each comma (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.1). No blank is signed.
+    Parts may come in any order; those of other schemes are ignored. Blanks around a part do not count: a proxy that joins or rewrites a
+    list may put one after each comma (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.1). No blank is signed.
     """
     pairs = [part.strip(" \t").split("=", 1) for part in header.split(",")]
     if any(len(pair) != 2 for pair in pairs):  # noqa: PLR2004 - name and value

@@ -1,1 +1,1 @@
-"""Dead letters: which there are, what today's code makes of them, and their second way into the log."""
+"""Dead letters: reading them, putting them into the log again, and limiting how many come at once."""

@@ -1,7 +1,8 @@
-"""Vendors' records in a form in which every field keeps a column of its own. Pure.
+"""Vendors' records in a form in which every field has a column of its own. Pure.
 
-dlt names columns in snake case: `fooBar` and `foo_bar`, `na!e` and `na%e`, two names in Japanese would be one column, and all values
-but one would be lost. https://dlthub.com/docs/general-usage/naming-convention
+dlt names columns in snake case: `fooBar` and `foo_bar`, `na!e` and `na%e`, or two names in Japanese would
+become one column, and all values but one would be lost.
+https://dlthub.com/docs/general-usage/naming-convention
 """
 
 import json
@@ -13,10 +14,10 @@ from dlt.common.normalizers.naming.snake_case import NamingConvention
 
 from ingest.event import digest
 
-# Deeper values become JSON text: each level is a part of a column's name, or a table.
+# Deeper values become JSON text: each level becomes a part of a column's name, or a table.
 _DEEPEST = 12
 _DIGEST_LENGTH = 6
-_EMPTY = "_empty"  # dlt's own name for it
+_EMPTY = "_empty"  # dlt's name of an empty name
 _LIST = "[]"
 
 _NAMING = NamingConvention()
@@ -25,63 +26,64 @@ Renamed = Callable[[str, str], None]
 
 
 class Fields:
-    """One table's. The first name seen of those that fall together owns the plain column, the others get one with a digest in its name.
+    """The fields of a table's records.
 
-    `owners` are the names by place and column, to be kept from one sync to the next, or columns would swap their meaning.
+    Of names that share a column the first one owns it, and the others get a digest. `owners` are the names by
+    path and column. They are stored from one sync to the next, or columns would swap their meaning.
     """
 
     def __init__(self, owners: MutableMapping[str, str], renamed: Renamed) -> None:
-        """`renamed` is told of each field that has another column than dlt would give it, once."""
+        """Call `renamed` once with each field that has another column than dlt would give it."""
         self._owners = owners
         self._renamed = renamed
         self._columns: dict[tuple[str, str], str] = {}
 
-    def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The record, its fields renamed where that is needed, and with values that every warehouse takes."""
+    def rename(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the record with fields renamed where needed, and with values that every warehouse takes."""
         return self._object("", record, 0)
 
-    def _object(self, place: str, fields: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    def _object(self, path: str, fields: Mapping[str, Any], depth: int) -> dict[str, Any]:
         # A name that already is as dlt has it goes first: keys are named so, and must stay what they are.
-        for name in sorted(fields, key=lambda name: _plain(name) != name):
-            if (place, name) not in self._columns:
-                self._columns[place, name] = self._column(place, name)
-        columns = {name: self._columns[place, name] for name in fields}
+        for name in sorted(fields, key=lambda name: _normalized(name) != name):
+            if (path, name) not in self._columns:
+                self._columns[path, name] = self._column(path, name)
+        columns = {name: self._columns[path, name] for name in fields}
         return {
-            column: self._value(f"{place}{_plain(column)}.", fields[name], depth + 1)
+            column: self._value(f"{path}{_normalized(column)}.", fields[name], depth + 1)
             for name, column in columns.items()
         }
 
-    def _column(self, place: str, name: str) -> str:
-        """The name itself, where dlt makes the right column of it."""
-        plain = _beside_ours(place, _plain(name))
-        owner = self._owners.setdefault(f"{place}{plain}", name)
-        column = plain if owner == name else f"{plain}_{digest(name)[:_DIGEST_LENGTH]}"
-        if column == _plain(name):
+    def _column(self, path: str, name: str) -> str:
+        """Return a field's column: its name, where dlt makes the right column of that."""
+        column = _not_reserved(path, _normalized(name))
+        if self._owners.setdefault(f"{path}{column}", name) != name:
+            column = f"{column}_{digest(name)[:_DIGEST_LENGTH]}"
+        if column == _normalized(name):
             return name
-        self._renamed(f"{place}{name}", f"{place}{column}")
+        self._renamed(f"{path}{name}", f"{path}{column}")
         return column
 
-    def _value(self, place: str, value: Any, depth: int) -> Any:
+    def _value(self, path: str, value: Any, depth: int) -> Any:
         if isinstance(value, str):
-            # PostgreSQL has no place for it. https://www.postgresql.org/docs/current/datatype-character.html
+            # PostgreSQL cannot hold NUL. https://www.postgresql.org/docs/current/datatype-character.html
             return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in value else value
         if not isinstance(value, dict | list):
             return value
         if depth > _DEEPEST:
             return json.dumps(value, ensure_ascii=False).replace("\\u0000", "\N{REPLACEMENT CHARACTER}")
         if isinstance(value, dict):
-            return self._object(place, value, depth)
-        return [self._value(f"{place}{_LIST}", entry, depth + 1) for entry in value]
+            return self._object(path, value, depth)
+        return [self._value(f"{path}{_LIST}", entry, depth + 1) for entry in value]
 
 
 @lru_cache(10_000)
-def _plain(name: str) -> str:
-    """The column that dlt would make of a name."""
+def _normalized(name: str) -> str:
+    """Return the column that dlt would make of a name."""
     return _NAMING.normalize_identifier(name) if name.strip() else _EMPTY
 
 
-def _beside_ours(place: str, column: str) -> str:
-    """A field of a vendor's whose column would be ours, or dlt's, gets another: rows of lists have dlt's columns, too."""
-    is_row = not place or place.endswith(_LIST)
-    is_ours = (column == "account" and not place) or (column.startswith("_dlt") and is_row)
-    return f"vendor_{column.lstrip('_')}" if is_ours else column
+def _not_reserved(path: str, column: str) -> str:
+    """Return another column for a field whose own would be ours or dlt's, which rows of lists have, too."""
+    is_row = not path or path.endswith(_LIST)
+    is_reserved = (column == "account" and not path) or (column.startswith("_dlt") and is_row)
+    return f"vendor_{column.lstrip('_')}" if is_reserved else column

@@ -1,4 +1,4 @@
-"""Whether the warehouse takes what consumer and sync do there, tried in transactions that are rolled back: nothing is left."""
+"""Checks whether consumer and sync may write to the warehouse, by transactions that are rolled back."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -12,36 +12,38 @@ from ingest.errors import IngestError, WarehouseUnavailable
 from ingest.finding import Finding, failed, failure, ok, warning
 from ingest.settings import Settings
 from ingest.warehouse.destination import POSTGRES, reading_client, staging_datasets, sync_pipeline
-from ingest.warehouse.errors import PERMISSION, is_one, translated
+from ingest.warehouse.errors import PERMISSION, has_type_named, translated
 from ingest.warehouse.lock import reading_turn
-from ingest.warehouse.reach import reach
+from ingest.warehouse.reach import check_reachable
 
 _LOCK_SECONDS = 5.0
-_OURS = {table.name for table in TABLES}
-# What dlt does to tables that exist, in the dataset and in the staging one.
+_TABLE_NAMES = {table.name for table in TABLES}
+# The rights that dlt needs on existing tables, by whether they are staging tables.
 _RIGHTS = {False: ("SELECT", "INSERT", "UPDATE", "DELETE"), True: ("SELECT", "INSERT", "TRUNCATE")}
 # https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-ACCESS
-_TABLES = """
-SELECT relname, ARRAY(SELECT name FROM unnest(%s::text[]) AS name WHERE NOT has_table_privilege(oid, name)), pg_has_role(relowner, 'USAGE')
+_TABLE_RIGHTS = """
+SELECT relname,
+       ARRAY(SELECT name FROM unnest(%s::text[]) AS name WHERE NOT has_table_privilege(oid, name)),
+       pg_has_role(relowner, 'USAGE')
 FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind IN ('r', 'p') ORDER BY relname
 """
 
 
 def check_warehouse(settings: Settings) -> list[Finding]:
-    """One finding for each thing that a load or a sync needs."""
+    """Return a finding for each right that a load or a sync needs."""
     try:
         if settings.warehouse.duckdb_file:
-            return [_duckdb(settings)]
+            return [_check_duckdb(settings)]
         if settings.warehouse.destination == POSTGRES:
-            return list(_postgres(settings))
-        return [_other(settings)]
+            return list(_check_postgres(settings))
+        return [_check_other(settings)]
     except IngestError as error:
         return [failure("warehouse", error)]
 
 
-def _duckdb(settings: Settings) -> Finding:
+def _check_duckdb(settings: Settings) -> Finding:
     file = settings.warehouse.duckdb_file
-    reach(settings.warehouse)
+    check_reachable(settings.warehouse)
     if file is None or not file.exists():
         return ok("warehouse", f"{file} will be created by the first load")
     with reading_turn(settings.warehouse, _LOCK_SECONDS):
@@ -60,87 +62,97 @@ def _duckdb(settings: Settings) -> Finding:
     return ok("warehouse", f"{file} can be written to, dataset {settings.warehouse.dataset}")
 
 
-def _other(settings: Settings) -> Finding:
+def _check_other(settings: Settings) -> Finding:
     with reading_client(settings) as client:
-        there = "exists" if client.has_dataset() else "will be created by the first load"
+        state = "exists" if client.has_dataset() else "will be created by the first load"
     destination, dataset = settings.warehouse.destination, settings.warehouse.dataset
     return ok(
         "warehouse",
-        f"{destination} can be reached, dataset {dataset} {there}; whether it may be written to, the first load shows",
+        f"{destination} can be reached, dataset {dataset} {state};"
+        " whether it may be written to, the first load shows",
     )
 
 
-def _postgres(settings: Settings) -> Iterator[Finding]:
+def _check_postgres(settings: Settings) -> Iterator[Finding]:
     dataset = settings.warehouse.dataset
     synced = [sync_pipeline(name) for name, account in settings.accounts.items() if account.can_read()]
-    own, *others = staging_datasets(settings, [settings.consumer.instance, *synced])
+    staging, *sync_staging = staging_datasets(settings, [settings.consumer.instance, *synced])
     with reading_client(settings) as client, closing(client.native_connection.cursor()) as cursor:
         with translated():
             cursor.execute(f"SET lock_timeout = '{_LOCK_SECONDS:.0f}s'")
             cursor.execute(
-                "SELECT current_user, current_database(), quote_ident(current_user), quote_ident(current_database())"
+                "SELECT current_user, current_database(), quote_ident(current_user),"
+                " quote_ident(current_database())"
             )
             user, database, *quoted = cursor.fetchone()
-        place = f"{user} in {database}"
+        user_in_database = f"{user} in {database}"
         for check, schema in (
             ("warehouse", dataset),
-            ("warehouse staging", own),
-            *(("warehouse sync", other) for other in others),
+            ("warehouse staging", staging),
+            *(("warehouse sync", other) for other in sync_staging),
         ):
             with translated():
-                yield _schema(cursor, check, schema, place, quoted)
+                yield _check_schema(cursor, check, schema, user_in_database, quoted)
         with translated():
-            yield from _tables(cursor, "warehouse tables", dataset, quoted[0])
-            yield from _tables(cursor, "warehouse staging tables", own, quoted[0], staging=True)
+            yield from _check_table_rights(cursor, "warehouse tables", dataset, quoted[0])
+            yield from _check_table_rights(
+                cursor, "warehouse staging tables", staging, quoted[0], staging=True
+            )
 
 
-def _schema(cursor: Any, check: str, schema: str, place: str, quoted: Sequence[str]) -> Finding:
-    """Makes a table there, and the schema where it is missing, and takes all back."""
+def _check_schema(
+    cursor: Any, check: str, schema: str, user_in_database: str, quoted: Sequence[str]
+) -> Finding:
+    """Make a table in the schema, and the schema where it is missing, and roll both back."""
     user, database = quoted
     cursor.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,))
-    there = cursor.fetchone() is not None
+    exists = cursor.fetchone() is not None
     remedy = (
         f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}"
-        if there
+        if exists
         else f"GRANT CREATE ON DATABASE {database} TO {user}"
     )
     table = f'"{schema}".{_probe_name()}'
     try:
         cursor.execute("BEGIN")
-        if not there:
+        if not exists:
             cursor.execute(f'CREATE SCHEMA "{schema}"')
         cursor.execute(f"CREATE TABLE {table} (value int)")
         cursor.execute(f"INSERT INTO {table} VALUES (1)")  # noqa: S608 - our own names
     except Exception as error:
-        if is_one(error, {"ReadOnlySqlTransaction"}):
+        if has_type_named(error, {"ReadOnlySqlTransaction"}):
             return failed(
                 check,
-                f"{place} is read-only",
+                f"{user_in_database} is read-only",
                 "connect to the primary server, without default_transaction_read_only",
             )
-        if is_one(error, PERMISSION):
-            may_not = f"make tables in schema {schema}" if there else f"create schema {schema}"
-            return failed(check, f"{place} may not {may_not}", remedy)
+        if has_type_named(error, PERMISSION):
+            may_not = f"make tables in schema {schema}" if exists else f"create schema {schema}"
+            return failed(check, f"{user_in_database} may not {may_not}", remedy)
         raise
     finally:
         cursor.execute("ROLLBACK")
     return ok(
-        check, f"{place} may write to schema {schema}{'' if there else ', which the first load creates'}"
+        check,
+        f"{user_in_database} may write to schema"
+        f" {schema}{'' if exists else ', which the first load creates'}",
     )
 
 
-def _tables(cursor: Any, check: str, schema: str, user: str, *, staging: bool = False) -> Iterator[Finding]:
-    """Those that a load writes to, if they are there."""
+def _check_table_rights(
+    cursor: Any, check: str, schema: str, user: str, *, staging: bool = False
+) -> Iterator[Finding]:
+    """Yield findings about existing tables of the schema that a load writes to."""
     cursor.execute(
         "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s", (schema,)
     )
     row = cursor.fetchone()
     if row is None or not row[0]:
         return
-    cursor.execute(_TABLES, (list(_RIGHTS[staging]), schema))
-    ours = [row for row in cursor.fetchall() if row[0] in _OURS or row[0].startswith("_dlt_")]
-    lacking = {name: missing for name, missing, _ in ours if missing}
-    foreign = [name for name, _, owned in ours if not owned]
+    cursor.execute(_TABLE_RIGHTS, (list(_RIGHTS[staging]), schema))
+    tables = [row for row in cursor.fetchall() if row[0] in _TABLE_NAMES or row[0].startswith("_dlt_")]
+    lacking = {name: missing for name, missing, _ in tables if missing}
+    foreign = [name for name, _, is_owned in tables if not is_owned]
     if lacking:
         rights = sorted({right for missing in lacking.values() for right in missing})
         grant = f"GRANT {', '.join(_RIGHTS[staging])} ON ALL TABLES IN SCHEMA {schema} TO {user}"
@@ -151,7 +163,8 @@ def _tables(cursor: Any, check: str, schema: str, user: str, *, staging: bool = 
         remedy = f"make {user} the owner of these tables, or a member of the role that owns them"
         yield warning(
             check,
-            f"{user} does not own {', '.join(foreign)} in schema {schema}, so new versions cannot add columns",
+            f"{user} does not own {', '.join(foreign)} in schema {schema}, so new versions cannot add"
+            " columns",
             remedy,
         )
 

@@ -35,6 +35,15 @@ class InterruptibleGroup(TyperGroup):
         with ending_without_reader(), visible_refusals():
             return super().make_context(*args, **options)
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Show help. The vendors' modules, which know how their names are written, take time to load and are only loaded here."""
+        from ingest.vendors import vendor_titles
+
+        *others, last = vendor_titles()
+        names = f"{', '.join(others)} and {last}" if others else last
+        self.help = (self.help or "").replace(_VENDORS, names)
+        super().format_help(ctx, formatter)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Raises Stopped for Ctrl-C, which typer would end without a word."""
         try:
@@ -44,6 +53,8 @@ class InterruptibleGroup(TyperGroup):
             raise Stopped("stopped") from None
 
 
+_VENDORS = "VENDORS"  # the place of the vendors' names in the help
+
 app = typer.Typer(
     name="ingest",
     cls=InterruptibleGroup,
@@ -51,8 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Bookings from Calendly, OnceHub, Appointedd and Bookeo in your warehouse within seconds, "
-    "complete, provably.\n\n"
+    help=f"Bookings from {_VENDORS} in your warehouse within seconds, complete, provably.\n\n"
     "Start with [bold]ingest demo[/bold], then [bold]ingest init[/bold], [bold]ingest "
     "check[/bold], [bold]ingest up[/bold].",
 )

@@ -13,8 +13,8 @@ from ingest.cli.output import print_bytes, track
 from ingest.errors import ConfigurationError, IngestError
 
 if TYPE_CHECKING:
-    from consumers.dead_letters.letters import Chosen
-    from consumers.dead_letters.redrive import Redriven
+    from consumers.dead_letters.letters import LetterFilter
+    from consumers.dead_letters.redrive import RedriveResult
 
 Reason = Annotated[
     list[str] | None, typer.Option("--reason", help="Only this reason; can be repeated.", show_default="all")
@@ -64,20 +64,21 @@ def list_(
         ingest dead-letters list --open
         ingest dead-letters list --reason load_refused --since 7d --json
     """
-    from consumers.dead_letters.letters import Chosen, Letters
-    from consumers.dead_letters.listing import listed
-    from consumers.dead_letters.reading import Reader
+    from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
+    from consumers.dead_letters.redrive import LetterReader, summarize
 
     settings = read_settings(config)
-    letters = Letters(settings)
+    letters = DeadLettersTable(settings)
     ids = letters.ids(_selection(reasons, accounts, since, until))
     listing = [
-        letter for letter in listed(letters, Reader(settings), ids[::-1]) if not (only_open and letter.loaded)
+        letter
+        for letter in summarize(letters, LetterReader(settings), ids[::-1])
+        if not (only_open and letter.loaded)
     ]
     if listing or as_json:
         view.print_listing(listing, limit, as_json=as_json)
     else:
-        view.print_no_match(len(letters.ids(Chosen())))
+        view.print_no_match(len(letters.ids(LetterFilter())))
 
 
 @group.command()
@@ -95,15 +96,14 @@ def show(
         ingest dead-letters show 3f9a
         ingest dead-letters show 3f9a --raw > body
     """
-    from consumers.dead_letters.letters import Letters
-    from consumers.dead_letters.reading import Reader
-    from consumers.dead_letters.redrive import Redrive
+    from consumers.dead_letters.letters import DeadLettersTable
+    from consumers.dead_letters.redrive import LetterReader, Redrive
 
     if raw and as_json:
         raise ConfigurationError("Use either --raw or --json.")
     settings = read_settings(config)
-    letters = Letters(settings)
-    (attempt,) = Redrive(letters, Reader(settings), None).run(letters.resolve([prefix]))
+    letters = DeadLettersTable(settings)
+    (attempt,) = Redrive(letters, LetterReader(settings), None).run(letters.resolve([prefix]))
     if raw and not attempt.letter.exact:
         raise ConfigurationError(
             "The exact bytes of this letter are not known, because an older version did not keep "
@@ -149,17 +149,16 @@ def redrive(
         ingest dead-letters redrive --reason mapping_crashed --since 2d
         ingest dead-letters redrive 3f9a
     """
-    from consumers.dead_letters.letters import Chosen, Letters
-    from consumers.dead_letters.reading import Reader
-    from consumers.dead_letters.redrive import Redrive
+    from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
+    from consumers.dead_letters.redrive import LetterReader, Redrive
 
     _require_one_way(bool(ids), bool(reasons or accounts or since or until), everything)
     settings = read_settings(config)
-    letters = Letters(settings)
+    letters = DeadLettersTable(settings)
     chosen = letters.resolve(ids) if ids else letters.ids(_selection(reasons, accounts, since, until))
-    attempts: list[Redriven] = []
+    attempts: list[RedriveResult] = []
     with nullcontext() if dry_run else closing(settings.build_log().producer()) as producer:
-        redriving = Redrive(letters, Reader(settings), producer).run(chosen)
+        redriving = Redrive(letters, LetterReader(settings), producer).run(chosen)
         try:
             for attempt in track(redriving, "dead letters", len(chosen), quiet=as_json):
                 attempts.append(attempt)  # noqa: PERF402 - those before an error are printed, too
@@ -170,7 +169,7 @@ def redrive(
     if attempts or as_json:
         view.print_attempts(attempts, dry_run=dry_run, as_json=as_json)
     else:
-        view.print_no_match(len(letters.ids(Chosen())))
+        view.print_no_match(len(letters.ids(LetterFilter())))
     if any(attempt.stays for attempt in attempts):
         raise typer.Exit(ExitCode.FAILED)
 
@@ -188,8 +187,10 @@ def _require_one_way(*ways: bool) -> None:
         )
 
 
-def _selection(reasons: list[str] | None, accounts: list[str] | None, since: str, until: str) -> "Chosen":
-    from consumers.dead_letters.letters import Chosen
+def _selection(
+    reasons: list[str] | None, accounts: list[str] | None, since: str, until: str
+) -> "LetterFilter":
+    from consumers.dead_letters.letters import LetterFilter
 
     begin, end = parse_span(since, until, datetime.now(UTC))
-    return Chosen(reasons=reasons or (), accounts=accounts or (), since=begin, until=end)
+    return LetterFilter(reasons=reasons or (), accounts=accounts or (), since=begin, until=end)

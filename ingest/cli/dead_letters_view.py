@@ -13,8 +13,7 @@ from ingest.cli.output import Console, counted, print_json, print_line, print_no
 from ingest.instant import format_instant
 
 if TYPE_CHECKING:
-    from consumers.dead_letters.listing import Listed
-    from consumers.dead_letters.redrive import Redriven
+    from consumers.dead_letters.redrive import LetterSummary, RedriveResult
 
 _ID_LENGTH = 64  # of a digest, as our ids are
 _PREFIX_LENGTH = 12  # so much of it is shown as no two letters share
@@ -38,7 +37,7 @@ _OUTCOME_OF_LETTER = {
 }
 
 
-def print_listing(letters: "Sequence[Listed]", limit: int, *, as_json: bool) -> None:
+def print_listing(letters: "Sequence[LetterSummary]", limit: int, *, as_json: bool) -> None:
     """Print how many letters there are of each kind, and the first `limit` one by one."""
     if as_json:
         print_json([_listed_json(letter) for letter in letters[:limit]])
@@ -54,7 +53,7 @@ def print_listing(letters: "Sequence[Listed]", limit: int, *, as_json: bool) -> 
         print_note(f"{len(letters) - limit} older ones are not shown: --limit {len(letters)} shows all")
 
 
-def _print_kinds(letters: "Sequence[Listed]") -> None:
+def _print_kinds(letters: "Sequence[LetterSummary]") -> None:
     total = Counter((_source(letter.vendor, letter.account), letter.reason) for letter in letters)
     still_open = Counter(
         (_source(letter.vendor, letter.account), letter.reason) for letter in letters if not letter.loaded
@@ -79,7 +78,7 @@ def print_no_match(total: int) -> None:
     print_line(f"no dead letter matches these options; without them {there_are}")
 
 
-def print_letter(attempt: "Redriven", *, as_json: bool) -> None:
+def print_letter(attempt: "RedriveResult", *, as_json: bool) -> None:
     """Print all of one letter, and what today's code makes of it."""
     if as_json:
         print_json(_letter_json(attempt))
@@ -109,7 +108,7 @@ def print_letter(attempt: "Redriven", *, as_json: bool) -> None:
     Console().print(f"\n{_pretty(letter.data)}", soft_wrap=True)
 
 
-def print_attempts(attempts: "Sequence[Redriven]", *, dry_run: bool, as_json: bool) -> None:
+def print_attempts(attempts: "Sequence[RedriveResult]", *, dry_run: bool, as_json: bool) -> None:
     """Print which letters stay and why, and how many had which outcome."""
     if as_json:
         print_json([{**_attempt_json(attempt), "dry_run": dry_run} for attempt in attempts])
@@ -138,7 +137,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _listed_json(letter: "Listed") -> dict[str, Any]:
+def _listed_json(letter: "LetterSummary") -> dict[str, Any]:
     return {
         "id": letter.id,
         "happened_at": format_instant(letter.happened_at),
@@ -151,7 +150,7 @@ def _listed_json(letter: "Listed") -> dict[str, Any]:
     }
 
 
-def _letter_json(attempt: "Redriven") -> dict[str, Any]:
+def _letter_json(attempt: "RedriveResult") -> dict[str, Any]:
     """Return a letter for scripts. `data_base64` is null where the exact bytes are not known."""
     stored = attempt.letter
     letter = stored.letter
@@ -170,13 +169,13 @@ def _letter_json(attempt: "Redriven") -> dict[str, Any]:
         "data_base64": b64encode(letter.data).decode() if stored.exact else None,
         "data_sha256": stored.data_sha256 or None,
         "data_bytes": stored.data_bytes if stored.data_sha256 else None,
-        "letter_position": stored.kept_at or None,
+        "letter_position": stored.letter_position or None,
         "cut": stored.cut or None,
         "now": {"outcome": attempt.outcome.value, "reason": attempt.reason, "detail": attempt.detail},
     }
 
 
-def _attempt_json(attempt: "Redriven") -> dict[str, Any]:
+def _attempt_json(attempt: "RedriveResult") -> dict[str, Any]:
     letter = attempt.letter
     return {
         "id": letter.id,

@@ -18,7 +18,7 @@ from ingest.clock import CLOCK_SKEW
 from ingest.errors import IngestError, LogUnavailable
 from ingest.event import Event
 from ingest.log import Partition
-from ingest.rest.reaching import explain
+from ingest.rest.connection_errors import explain
 from ingest.settings import Settings
 from ingest.tls import explain_tls_error
 from ingest.vendors import AnyAccount, Delivery

@@ -1,8 +1,9 @@
-"""`init`: from nothing to settings that work."""
+"""`init`: write settings that work as they are."""
 
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,9 @@ from ingest.address import parse_web_address
 from ingest.cli.output import print_line, print_text
 from ingest.errors import ConfigurationError
 from ingest.settings.sources import DEFAULT_CONFIG, secrets_path
+from ingest.vendors import Example, ranked_account_classes
 
-_PRIVATE = 0o600
+_PRIVATE_MODE = 0o600
 _SCHEMA_FILE = "ingest.schema.json"
 
 
@@ -42,22 +44,52 @@ def init(
         public_url = parse_web_address(public_url)
     except ValueError as error:
         raise ConfigurationError(f"--public-url {error}") from None
-    private, described = secrets_path(path), path.with_name(_SCHEMA_FILE)
-    _refuse_existing([path, private, *([] if _is_schema(described) else [described])], force=force)
+    secrets_file, schema_file = secrets_path(path), path.with_name(_SCHEMA_FILE)
+    _refuse_existing([path, secrets_file, *([] if _is_schema(schema_file) else [schema_file])], force=force)
     try:
-        path.write_text(
-            _CONFIG.replace("PUBLIC_URL", public_url).replace("SCHEMA_FILE", _SCHEMA_FILE), encoding="utf-8"
-        )
-        described.write_text(_schema(), encoding="utf-8")
-        ignored = _ignore(path.absolute().parent, [f"/{private.name}*", "/data/"])
-        _write_private(private, _SECRETS.replace("GENERATED", secrets.token_urlsafe(32)))
+        path.write_text(_config(public_url), encoding="utf-8")
+        schema_file.write_text(_schema(), encoding="utf-8")
+        ignored = _ignore(path.absolute().parent, [f"/{secrets_file.name}*", "/data/"])
+        _write_private(secrets_file, _secrets())
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}") from None
     option = "" if path == Path(DEFAULT_CONFIG) else f" --config {path}"
     also = " and .gitignore" if ignored else ""
     print_line(
-        f"wrote {path}, {private} (only you can read it), {described}{also}. Edit the first two, then run: ingest check{option}"
+        f"wrote {path}, {secrets_file} (only you can read it), {schema_file}{also}. Edit the first two, then run: ingest check{option}"
     )
+
+
+def _config(public_url: str) -> str:
+    examples = _examples()
+    vendor, first = examples[0]
+    text = _CONFIG.replace("PUBLIC_URL", public_url).replace("SCHEMA_FILE", _SCHEMA_FILE)
+    text = text.replace("WEBHOOK_PATH", f"/webhooks/{vendor}/{first.account}")
+    tables = [(example.account, (f'vendor = "{vendor}"', *example.settings)) for vendor, example in examples]
+    return text + _account_tables(tables)
+
+
+def _secrets() -> str:
+    tables = [(example.account, example.secrets) for _, example in _examples()]
+    return _SECRETS + _account_tables(tables).replace("GENERATED", secrets.token_urlsafe(32))
+
+
+def _examples() -> list[tuple[str, Example]]:
+    """Return each vendor's name with its example account."""
+    return [
+        (account_class.vendor, account_class.example or Example(account_class.vendor))
+        for account_class in ranked_account_classes()
+    ]
+
+
+def _account_tables(tables: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Return a TOML table for each account. All but the first one are comments."""
+    (account, lines), *others = tables
+    blocks = [
+        [f"[accounts.{account}]", *lines],
+        *([f"# {line}" for line in (f"[accounts.{account}]", *lines)] for account, lines in others),
+    ]
+    return "\n".join("\n".join([*block, ""]) for block in blocks)
 
 
 def _refuse_existing(files: list[Path], *, force: bool) -> None:
@@ -75,7 +107,7 @@ def _schema() -> str:
 
 
 def _is_schema(file: Path) -> bool:
-    """Whether an earlier `init` wrote it: then it may be replaced."""
+    """Return whether an earlier `init` wrote this file, which may then be replaced."""
     from ingest.settings.schema import TITLE
 
     try:
@@ -85,8 +117,8 @@ def _is_schema(file: Path) -> bool:
 
 
 def _ignore(folder: Path, patterns: list[str]) -> bool:
-    """Adds to the folder's `.gitignore` what it lacks; whether it did. Outside of a git repository there is nothing to do."""
-    if not any((place / ".git").exists() for place in (folder, *folder.parents)):
+    """Add to the folder's `.gitignore` what it lacks; return whether it did. Outside of a git repository there is nothing to do."""
+    if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
         return False
     file = folder / ".gitignore"
     text = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -101,10 +133,10 @@ def _ignore(folder: Path, patterns: list[str]) -> bool:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """A new file: one that was there may be readable by others, or be open."""
+    """Write a new file, because an existing one may be readable by others, or open."""
     path.unlink(missing_ok=True)
     with os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "w", encoding="utf-8"
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_MODE), "w", encoding="utf-8"
     ) as file:
         file.write(text)
 
@@ -129,38 +161,11 @@ destination = "duckdb"
 credentials = "data/warehouse.duckdb"            # for a database with a password: INGEST_WAREHOUSE__CREDENTIALS
 dataset = "ingest"
 
-# One table per account; its name is part of its webhook URL: /webhooks/calendly/sales. Delete what you do not use.
-[accounts.sales]
-vendor = "calendly"
-
-# [accounts.support]
-# vendor = "oncehub"
-
-# [accounts.salon]
-# vendor = "appointedd"
-# webhook_header = "X-Webhook-Token"             # or webhook_user = "…" for basic authentication
-
-# [accounts.tours]
-# vendor = "bookeo"
+# One table per account; its name is part of its webhook URL: WEBHOOK_PATH. Delete what you do not use.
 """
 
 _SECRETS = """\
 # Secrets, in the same shape as the settings. Keep this file readable by you alone (0600).
 # Several secrets of one account may be live at once, during a rotation: ["new", "old"].
 
-[accounts.sales]
-webhook_secrets = ["GENERATED"]   # the signing_key you give Calendly when you create the subscription
-# api_token = "a personal access token"   # this and the keys below: to find what webhooks missed, and to sync
-
-# [accounts.support]
-# webhook_secrets = ["the secret OnceHub shows when the webhook is created"]
-# api_key = "an API key"
-
-# [accounts.salon]
-# webhook_secrets = ["the value of the header you set in Appointedd, long and random"]
-# api_key = "the organisation's API key"
-
-# [accounts.tours]
-# secret_key = "your Bookeo application's secret key"
-# api_key = "the account's API key"
 """

@@ -13,7 +13,7 @@ from ingest.duration import parse_duration
 from ingest.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ingest.warehouse.query import Answer
+    from ingest.warehouse.values import QueryResult
 
 _STDIN = "-"
 
@@ -94,7 +94,7 @@ def _read_statement(sql: str, file: Path | None) -> str:
         raise ConfigurationError(f"{file or 'standard input'} is not UTF-8 text") from None
 
 
-def _print_answer(answer: "Answer", *, as_json: bool, as_csv: bool) -> None:
+def _print_answer(answer: "QueryResult", *, as_json: bool, as_csv: bool) -> None:
     if as_json:
         print_json([dict(zip(answer.columns, map(json_value, row), strict=True)) for row in answer.rows])
     elif as_csv:

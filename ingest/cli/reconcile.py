@@ -174,12 +174,12 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
     A vendor's own trouble is in the metrics instead.
     """
     from ingest.log_probes import AppendProbe, probe_loaded
-    from ingest.warehouse.reach import reach
+    from ingest.warehouse.reach import check_reachable
 
     return {
         "log": AppendProbe(settings),
         "undone": lambda: probe_loaded(settings.build_log(), settings.reconcile.undone_limit),
-        "warehouse": lambda: reach(settings.warehouse),
+        "warehouse": lambda: check_reachable(settings.warehouse),
         "state_dir": lambda: require_writable(Path(settings.reconcile.state_dir), "reconcile.state_dir"),
     }
 
@@ -188,11 +188,11 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
 def _open_reconciler(
     settings: Settings, on_progress: "Follow", *, dry_run: bool = False, stop: threading.Event | None = None
 ) -> "Iterator[Reconciler]":
-    from ingest.warehouse.bookings import StoredBookings
+    from ingest.warehouse.bookings import BookingsTable
     from receivers.reconcile.run import Reconciler
 
     with nullcontext() if dry_run else closing(settings.build_log().producer()) as producer:
-        yield Reconciler(settings, StoredBookings(settings), producer, on_progress, stop or threading.Event())
+        yield Reconciler(settings, BookingsTable(settings), producer, on_progress, stop or threading.Event())
 
 
 def _exit_code(report: "Report") -> int:

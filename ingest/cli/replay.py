@@ -18,7 +18,7 @@ from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
-    from consumers.replay import Replay, Report, Wanted
+    from consumers.replay import Replay, ReplayFilter, ReplayReport
 
 _LINE_RECORDS = 10_000  # a line of progress for each so many
 _REPLAYING = "replaying"
@@ -88,18 +88,18 @@ def replay(
         _print_report(report, dry_run=dry_run)
 
 
-def _selection(settings: Settings, since: str, until: str, accounts: list[str]) -> "Wanted":
-    from consumers.replay import Wanted
+def _selection(settings: Settings, since: str, until: str, accounts: list[str]) -> "ReplayFilter":
+    from consumers.replay import ReplayFilter
 
     begin, end = parse_span(since, until, datetime.now(UTC))
     for name in set(accounts) - settings.accounts.keys():
         print_note(f"the settings have no account {name}; its records in the log are replayed anyway")
-    return Wanted(begin, end, frozenset(accounts))
+    return ReplayFilter(begin, end, frozenset(accounts))
 
 
 @contextmanager
 def _open_replay(
-    settings: Settings, selection: "Wanted", *, dry_run: bool, quiet: bool
+    settings: Settings, selection: "ReplayFilter", *, dry_run: bool, quiet: bool
 ) -> "Iterator[Replay]":
     from consumers.replay import Replay
 
@@ -129,7 +129,7 @@ def _how_to_continue(run: "Replay") -> str:
 
 
 @contextmanager
-def _show_progress(total: int, *, quiet: bool) -> "Iterator[Callable[[Report], None]]":
+def _show_progress(total: int, *, quiet: bool) -> "Iterator[Callable[[ReplayReport], None]]":
     """Show a progress bar on a terminal, a line now and then elsewhere.
 
     Yields what is to be called with the report.
@@ -148,7 +148,7 @@ def _show_progress(total: int, *, quiet: bool) -> "Iterator[Callable[[Report], N
             return
         printed = (_REPLAYING, 0)
 
-        def print_progress(report: "Report") -> None:
+        def print_progress(report: "ReplayReport") -> None:
             nonlocal printed
             phase = _phase(report)
             if not quiet and (phase, report.read // _LINE_RECORDS) != printed:
@@ -159,13 +159,13 @@ def _show_progress(total: int, *, quiet: bool) -> "Iterator[Callable[[Report], N
         yield print_progress
 
 
-def _phase(report: "Report") -> str:
+def _phase(report: "ReplayReport") -> str:
     if report.still_seconds > _STALLED_SECONDS:
         return "waiting for a consumer: is `ingest up` or `ingest consume` running?"
     return "everything is in the log again, waiting to be loaded" if report.appended else _REPLAYING
 
 
-def _print_report(report: "Report", *, dry_run: bool) -> None:
+def _print_report(report: "ReplayReport", *, dry_run: bool) -> None:
     columns = report.columns()
     span = f", received from {columns['from']} to {columns['to']}" if report.first else ""
     print_line(f"{columns['replayed']} records {'would be' if dry_run else 'were'} replayed{span}")

@@ -23,7 +23,7 @@ from ingest.cli.output import (
 from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
-    from consumers.sync import Follow, Synced
+    from consumers.sync import Follow, SyncResult
 
 _LISTED = 5
 
@@ -63,7 +63,7 @@ def sync(
     configure_logging("sync")
     from consumers.sync import sync as run_sync
 
-    results: list[Synced] = []
+    results: list[SyncResult] = []
     with show_waits(), _show_progress(quiet=as_json) as (on_rows, on_end):
         for result in run_sync(settings, account, resources or [], on_rows, ids or []):
             on_end(result)
@@ -75,7 +75,7 @@ def sync(
     raise typer.Exit(_exit_code(results))
 
 
-def _exit_code(results: "Sequence[Synced]") -> int:
+def _exit_code(results: "Sequence[SyncResult]") -> int:
     problems = [result.problem for result in results if result.problem]
     if any(not problem.retryable for problem in problems):
         return ExitCode.REFUSED
@@ -85,7 +85,7 @@ def _exit_code(results: "Sequence[Synced]") -> int:
 
 
 @contextmanager
-def _show_progress(*, quiet: bool) -> "Iterator[tuple[Follow, Callable[[Synced], None]]]":
+def _show_progress(*, quiet: bool) -> "Iterator[tuple[Follow, Callable[[SyncResult], None]]]":
     """Show progress on a terminal, else print a line to standard error where each resource begins and ends.
 
     Yields what is to be called with the rows read so far, and with the result of each resource.
@@ -112,7 +112,7 @@ def _show_progress(*, quiet: bool) -> "Iterator[tuple[Follow, Callable[[Synced],
                 tasks[name] = progress.add_task(name, total=None)
             progress.update(tasks[name], completed=rows)
 
-        def show_end(result: "Synced") -> None:
+        def show_end(result: "SyncResult") -> None:
             resource = result.resource or ""
             show_rows(result.account, resource, result.rows)
             progress.update(tasks[f"{result.account} {resource}"], total=result.rows)
@@ -125,12 +125,12 @@ def _print_begin(account: str, resource: str, rows: int) -> None:
         print_note(f"{account} {resource}: reading")
 
 
-def _print_end(result: "Synced") -> None:
+def _print_end(result: "SyncResult") -> None:
     loaded = f"{counted(result.rows, 'row')} in {result.seconds:.1f} s"
     print_note(f"{_name(result)}: {f'failed: {result.problem}' if result.problem else loaded}")
 
 
-def _to_json(result: "Synced") -> dict[str, Any]:
+def _to_json(result: "SyncResult") -> dict[str, Any]:
     return {
         "account": result.account,
         "vendor": result.vendor,
@@ -145,7 +145,7 @@ def _to_json(result: "Synced") -> dict[str, Any]:
     }
 
 
-def _print_results(results: "Sequence[Synced]") -> None:
+def _print_results(results: "Sequence[SyncResult]") -> None:
     table = new_table("account", "resource", "table", "rows", "seconds")
     for result in results:
         resource, seconds = result.resource or "all", f"{result.seconds:.1f}"
@@ -158,7 +158,7 @@ def _print_results(results: "Sequence[Synced]") -> None:
             print_line(f"{_name(result)}: {line}")
 
 
-def _omissions(result: "Synced") -> "Iterator[str]":
+def _omissions(result: "SyncResult") -> "Iterator[str]":
     """Describe each kind of record that was left out: how many there are, and which."""
     reasons = {
         "which the vendor no longer has (404 or 410)": result.absent,
@@ -172,5 +172,5 @@ def _omissions(result: "Synced") -> "Iterator[str]":
             yield f"{len(names)} left out, {reason}: {', '.join(names[:_LISTED])}{rest}"
 
 
-def _name(result: "Synced") -> str:
+def _name(result: "SyncResult") -> str:
     return f"{result.account} {result.resource or 'all'}"

@@ -358,14 +358,14 @@ def _fill_gaps(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
 
 
 def _fill_gap(settings: Settings, gap: "Gap") -> "Report":
-    from ingest.warehouse.bookings import StoredBookings
+    from ingest.warehouse.bookings import BookingsTable
     from receivers.reconcile.run import Reconciler
     from receivers.subscriptions.gaps import fill_gap
 
     producer = settings.build_log().producer()
     try:
         reconciler = Reconciler(
-            settings, StoredBookings(settings), producer, lambda *_: None, threading.Event()
+            settings, BookingsTable(settings), producer, lambda *_: None, threading.Event()
         )
         report = fill_gap(settings, gap, reconciler)
     finally:

@@ -39,12 +39,11 @@ def trial(
         ingest webhooks test sales --json
     """
     from ingest.cli.delivery_trace import DeliveryTrace
-    from ingest.vendors.trial import trial_delivery
 
     settings = read_settings(config)
     configure_logging("webhooks")
     (account,) = settings.choose_accounts([name])
-    trace = DeliveryTrace(settings, account, trial_delivery(account), partial(_has_event, settings), wait)
+    trace = DeliveryTrace(settings, account, account.test_delivery(), partial(_has_event, settings), wait)
     steps = list(_print_steps(trace.steps(), quiet=as_json))
     if as_json:
         print_json(_trace_json(account, trace.event, steps))

@@ -11,7 +11,7 @@ from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 
 if TYPE_CHECKING:
-    from ingest.vendors.subscriptions import Registered
+    from ingest.vendors.subscriptions import Subscription
     from receivers.reconcile.report import Report
     from receivers.subscriptions.gaps import Gap
     from receivers.subscriptions.plan import Step
@@ -71,9 +71,7 @@ class AccountPlan:
 
 def has_api(account: AnyAccount) -> bool:
     """Return whether the vendor has an API by which webhooks are registered."""
-    from ingest.vendors.subscriptions import load_subscriptions
-
-    return load_subscriptions(account.vendor) is not None
+    return account.subscriptions_class is not None
 
 
 def state_in_words(state: str) -> str:
@@ -83,12 +81,10 @@ def state_in_words(state: str) -> str:
 
 def plan_by_hand(settings: Settings, account: AnyAccount, *, show_secrets: bool) -> AccountPlan:
     """Return what a person has to do, and what came of it so far."""
-    from ingest.vendors.subscriptions import manual_steps
-
     arrived = describe_arrivals(settings, account)
     return AccountPlan(
         account,
-        by_hand=[*manual_steps(account, show_secret=show_secrets), arrived],
+        by_hand=[*account.manual_steps(show_secret=show_secrets), arrived],
         awaits_delivery=not arrived.startswith(_ARRIVED),
     )
 
@@ -257,7 +253,7 @@ def _step_json(step: "Step") -> dict[str, Any]:
     }
 
 
-def _row(plan: AccountPlan, step: "Step", subscription: "Registered") -> dict[str, Any]:
+def _row(plan: AccountPlan, step: "Step", subscription: "Subscription") -> dict[str, Any]:
     return {
         "vendor": plan.account.vendor,
         "account": plan.account.name,

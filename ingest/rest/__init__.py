@@ -1,4 +1,4 @@
-"""Talking to a vendor's REST side as its guest: within its limits, patient with its trouble, clear about its refusals."""
+"""REST requests to vendors: within their limits, tried again where that is safe, and with errors that say what to do."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,12 +9,13 @@ from requests.auth import AuthBase
 
 Record = Mapping[str, Any]
 
-_SECRET_LENGTH = 8  # a shorter word of a header is a scheme, or could stand in any sentence
+# A shorter word of a header is the name of a scheme, or could occur in any sentence.
+_SECRET_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests in any span of so many seconds."""
+    """A number of requests that is allowed in any span of so many seconds."""
 
     requests: int
     seconds: float
@@ -22,15 +23,18 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a vendor allows: to each account, and to each IP address, whoever's accounts are behind it."""
+    """The rates that a vendor allows to each account, and to each IP address for all accounts behind it."""
 
     account: tuple[Rate, ...] = ()
     address: tuple[Rate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds: for one request, all its attempts together, while the vendor is `busy` and while it is `failing`; for one `answer`."""
+class RetryBudget:
+    """How many seconds a request may take.
+
+    `busy` and `failing` are for all attempts together while the vendor is too busy, or fails; `answer` is for one response.
+    """
 
     busy: float = 900.0
     failing: float = 60.0
@@ -44,7 +48,7 @@ class Credential(AuthBase):
         self._headers = dict(headers)
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """As `requests` calls it. Raises what `headers` raises."""
+        """Add the headers to a request, as `requests` expects it. Raises what `headers` raises."""
         request.headers.update(self.headers())
         return request
 
@@ -52,42 +56,42 @@ class Credential(AuthBase):
         return f"{type(self).__name__}(…)"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A source's configuration is copied by dlt, to look at it; there is only one account, and one renewal of its tokens at a time."""
+        """Return this object itself: dlt copies a source's configuration, and an account's tokens are renewed in one place only."""
         return self
 
     def headers(self) -> Mapping[str, str]:
-        """To be sent now. What does I/O for them raises VendorUnavailable and VendorRefused."""
+        """Return the headers to send now. A subclass that does I/O for them raises VendorUnavailable and VendorRefused."""
         return self._headers
 
-    def renew(self, refused: PreparedRequest) -> bool:  # noqa: ARG002 - for those that can
-        """Get another one after the vendor refused this request's; False when there is no other."""
+    def renew(self, refused: PreparedRequest) -> bool:  # noqa: ARG002 - for credentials that can be renewed
+        """Get another credential after the vendor refused this request's. Return False when there is no other."""
         return False
 
-    def hidden(self, text: str) -> str:
-        """The text without the secrets in it: some vendors' errors repeat what was sent."""
+    def redact(self, text: str) -> str:
+        """Return the text without the secrets in it, because some vendors' errors repeat what was sent."""
         for value in self._headers.values():
             for word in value.split():
                 text = text.replace(word, "…") if len(word) >= _SECRET_LENGTH else text
         return text
 
 
-# Sent again when nobody knows what became of them, without doing anything twice.
-REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+# Methods that can be sent again when the result of an attempt is unknown, because sending them twice changes nothing.
+RETRIED_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
-    """How one account's requests behave. `label` names the account in messages.
+class RequestPolicy:
+    """How the requests of one account are sent and tried again. `label` names the account in messages.
 
-    `refusal` tells what an answer that is an error means and what to do; `pause` how many seconds the vendor asks us to
-    wait, after whichever answer, None when it asks for nothing. `repeatable` are the methods that are tried again after
-    an attempt whose end nobody knows; what the vendor was too busy for is tried again whatever its method.
+    `describe_error` says what an error response means and what to do. `retry_after` returns for how many seconds a response, of any
+    status, asks us to wait, or None. `retried_methods` are tried again after an attempt with an unknown result; a request for which
+    the vendor was too busy is tried again whatever its method is.
     """
 
     label: str
     limits: Limits
     credential: Credential
-    refusal: Callable[[Response], str]
-    pause: Callable[[Response], float | None]
-    patience: Patience = field(default_factory=Patience)
-    repeatable: frozenset[str] = REPEATABLE
+    describe_error: Callable[[Response], str]
+    retry_after: Callable[[Response], float | None]
+    budget: RetryBudget = field(default_factory=RetryBudget)
+    retried_methods: frozenset[str] = RETRIED_METHODS

@@ -1,11 +1,11 @@
-"""The transport under every REST request: limits before it, judgement of the answer, and trying again where that is safe."""
+"""The transport under every REST request: it keeps to the limits, checks the response, and tries again where that is safe."""
 
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
@@ -21,18 +21,18 @@ from urllib3.exceptions import HTTPError
 
 from ingest.clock import clock_ahead
 from ingest.errors import VendorBusy, VendorRefused, VendorUnavailable, VendorUnreachable
-from ingest.rest import Manners, Patience, Rate
-from ingest.rest.parsing import parse
-from ingest.rest.reaching import explain
+from ingest.rest import Rate, RequestPolicy, RetryBudget
+from ingest.rest.connection_errors import explain
+from ingest.rest.parsing import parse_json
 from ingest.waits import Wait, announce, sleep
 
-_TIMEOUTS = (10.0, 30.0)  # seconds to connect, and between two bytes of an answer
+_TIMEOUTS = (10.0, 30.0)  # seconds to connect, and between two bytes of a response
 _TURN_SECONDS = 2.0
-_LONG_SECONDS = 10.0
-_CHUNK = 1 << 16
-_LARGEST = 64 << 20  # bytes of an answer; a page of any vendor's has a hundredth of that
+_LONG_PAUSE_SECONDS = 10.0
+_CHUNK_BYTES = 1 << 16
+_LARGEST_BYTES = 64 << 20  # of a response; a page of any vendor's has a hundredth of that
 _CONNECTIONS = 16
-_ANSWERS_COMPARED = 5
+_CLOCK_SAMPLES = 5
 _TIMED_OUT = 408
 _UNAUTHORIZED = 401
 _TOO_MANY = 429
@@ -41,59 +41,67 @@ _backoff = wait_random_exponential(multiplier=0.5, max=30)
 
 
 @dataclass(slots=True)
-class _Errand:
-    """One request until its final answer. Waiting for its turn costs no patience, attempts and the pauses after them do."""
+class _Call:
+    """One request with all its attempts. Attempts and the pauses after them spend the budget; waiting for a rate limit does not."""
 
     request: PreparedRequest
     options: Mapping[str, Any]
-    took: float = 0.0
-    spent: dict[bool, float] = field(default_factory=lambda: {True: 0.0, False: 0.0})
+    attempt_seconds: float = 0.0
+    # Being busy and failing have a budget each: a vendor that was busy for long may still fail for a while.
+    busy_seconds: float = 0.0
+    failing_seconds: float = 0.0
 
-    def is_over(self, state: RetryCallState, patience: Patience) -> bool:
-        """Each trouble has its own budget: a vendor that was busy for long may still fail for a while."""
+    def spend(self, state: RetryCallState, budget: RetryBudget) -> bool:
+        """Count an attempt and the pause after it. Return whether the budget is spent, so that no further attempt is made."""
         error = _error(state)
-        busy = isinstance(error, VendorBusy)
-        self.spent[busy] += self.took + state.upcoming_sleep
+        seconds = self.attempt_seconds + state.upcoming_sleep
+        if isinstance(error, VendorBusy):
+            self.busy_seconds += seconds
+            return self.busy_seconds > budget.busy
+        self.failing_seconds += seconds
         worth = error.worth if isinstance(error, VendorUnreachable) else math.inf
-        return self.spent[busy] > min(patience.busy if busy else patience.failing, worth)
+        return self.failing_seconds > min(budget.failing, worth)
 
 
-class _Answer(Response):
-    """Its JSON is parsed once, however many look at it."""
+class _JsonResponse(Response):
+    """A response whose JSON is parsed once, however often it is read."""
 
     _parsed: Any = None
 
     def json(self, **_: Any) -> Any:
-        """Raises ValueError."""
+        """Return the parsed body. Raises ValueError."""
         if self._parsed is None:
-            self._parsed = parse(self.content)
+            self._parsed = parse_json(self.content)
         return self._parsed
 
 
 class VendorAdapter(HTTPAdapter):
-    """For one account. Raises VendorUnavailable, VendorBusy, VendorRefused; what it returns is a success with JSON in it."""
+    """The transport of one account. It returns only successful responses with JSON in them.
 
-    def __init__(self, manners: Manners) -> None:
+    Raises VendorUnavailable, VendorBusy and VendorRefused.
+    """
+
+    def __init__(self, policy: RequestPolicy) -> None:
         super().__init__(pool_connections=_CONNECTIONS, pool_maxsize=_CONNECTIONS)
-        self._manners = manners
-        self._account = _limiter(manners.limits.account)
+        self._policy = policy
+        self._account_limiter = _limiter(policy.limits.account)
         self._lock = threading.Lock()
         self._not_before = 0.0
         self._sent = threading.local()
-        self._ahead: deque[timedelta] = deque(maxlen=_ANSWERS_COMPARED)
+        self._clock_samples: deque[timedelta] = deque(maxlen=_CLOCK_SAMPLES)
         self.requests = 0
 
     def send(  # noqa: PLR0913, PLR0917 - as `requests` has it
         self,
         request: PreparedRequest,
-        stream: bool = False,  # noqa: ARG002 - it is always read here, whole
+        stream: bool = False,  # noqa: ARG002 - the body is always read here, whole
         timeout: Any = None,
         verify: bool | str = True,
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
-        """Until an answer is final, or patience is at its end."""
-        errand = _Errand(
+        """Send a request until a response is final, or the budget is spent."""
+        call = _Call(
             request,
             {
                 "stream": True,
@@ -103,131 +111,121 @@ class VendorAdapter(HTTPAdapter):
                 "proxies": proxies,
             },
         )
-        trying = Retrying(
-            retry=retry_if_exception(lambda error: self._may_repeat(request, error)),
-            stop=lambda state: errand.is_over(state, self._manners.patience),
-            wait=_wait,
-            sleep=lambda seconds: sleep(seconds, f"{self._manners.label} is asked again then"),
-            before_sleep=self._tell_trouble,
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: self._may_retry(request, error)),
+            stop=lambda state: call.spend(state, self._policy.budget),
+            wait=_pause,
+            sleep=lambda seconds: sleep(seconds, f"{self._policy.label} is asked again then"),
+            before_sleep=self._announce_retry,
             reraise=True,
         )
-        return trying(self._try, errand)
+        return retrying(self._attempt, call)
 
     def build_response(self, req: PreparedRequest, resp: Any) -> Response:
-        """Of our own kind."""
-        answer = _Answer()
-        answer.__dict__ |= super().build_response(req, resp).__dict__
-        return answer
+        """Return the response as one whose JSON is parsed once."""
+        response = _JsonResponse()
+        response.__dict__ |= super().build_response(req, resp).__dict__
+        return response
 
     def sent_at(self) -> datetime:
-        """When this thread's last request left, after all waiting for its turn."""
+        """Return when this thread's last request was sent, after all waiting, by the vendor's clock."""
         at: datetime = getattr(self._sent, "at", None) or datetime.now(UTC)
         return at - (self.clock_ahead or timedelta(0))
 
     @property
     def clock_ahead(self) -> timedelta | None:
-        """How far this machine's clock is ahead of the vendor's, None while no answer has told.
+        """Return how far this machine's clock is ahead of the vendor's; None while no response had a time.
 
-        Of the last answers' differences the least, because a cached answer is an old one.
+        It is the smallest difference of the last responses, because a cached response is an old one.
         """
         with self._lock:
-            return min(self._ahead, key=abs, default=None)
+            return min(self._clock_samples, key=abs, default=None)
 
-    def _note_time(self, headers: Mapping[str, str], asked: datetime) -> None:
-        """Compare this machine's clock with the time that an answer tells."""
-        if (ahead := clock_ahead(headers, asked, datetime.now(UTC))) is not None:
-            with self._lock:
-                self._ahead.append(ahead)
-
-    def _may_repeat(self, request: PreparedRequest, error: BaseException) -> bool:
+    def _may_retry(self, request: PreparedRequest, error: BaseException) -> bool:
         return isinstance(error, VendorBusy) or (
-            isinstance(error, VendorUnavailable) and request.method in self._manners.repeatable
+            isinstance(error, VendorUnavailable) and request.method in self._policy.retried_methods
         )
 
-    def _tell_trouble(self, state: RetryCallState) -> None:
-        """A person hears of the first trouble at once: what follows may be a minute of trying again, or a quarter of an hour."""
+    def _announce_retry(self, state: RetryCallState) -> None:
+        """Tell the user about the first failure at once: trying again may take a minute, or a quarter of an hour."""
         error = _error(state)
-        if state.attempt_number == 1 or state.upcoming_sleep >= _LONG_SECONDS:
-            limit = (
-                self._manners.patience.busy
-                if isinstance(error, VendorBusy)
-                else self._manners.patience.failing
-            )
+        if state.attempt_number == 1 or state.upcoming_sleep >= _LONG_PAUSE_SECONDS:
+            budget = self._policy.budget
+            limit = budget.busy if isinstance(error, VendorBusy) else budget.failing
             announce(f"{error}. Trying again, for up to {limit:.0f} s")
 
-    def _try(self, errand: _Errand) -> Response:
-        response = self._once(errand)
-        if response.status_code == _UNAUTHORIZED and self._manners.credential.renew(errand.request):
-            self._manners.credential(errand.request)
-            response = self._once(errand)
-        return self._judge(response)
+    def _attempt(self, call: _Call) -> Response:
+        response = self._send_once(call)
+        if response.status_code == _UNAUTHORIZED and self._policy.credential.renew(call.request):
+            self._policy.credential(call.request)
+            response = self._send_once(call)
+        return self._check(response)
 
-    def _once(self, errand: _Errand) -> Response:
-        errand.took = 0.0
-        self._wait_for_turn(errand.request)
+    def _send_once(self, call: _Call) -> Response:
+        call.attempt_seconds = 0.0
+        self._wait_for_turn(call.request)
         began = time.monotonic()
-        asked = self._sent.at = datetime.now(UTC)
+        sent_at = self._sent.at = datetime.now(UTC)
         try:
-            response = super().send(errand.request, **errand.options)
-            self._note_time(response.headers, asked)
-            response.raw = BytesIO(self._read(response, began + self._manners.patience.answer))
+            response = super().send(call.request, **call.options)
+            if (ahead := clock_ahead(response.headers, sent_at, datetime.now(UTC))) is not None:
+                with self._lock:
+                    self._clock_samples.append(ahead)
+            response.raw = BytesIO(self._read_body(response, began + self._policy.budget.answer))
             response.content  # noqa: B018 - keeps it in the response
         except (RequestException, HTTPError, OSError) as error:
-            trouble = explain(error, _host(errand.request))
-            raise VendorUnreachable(f"{self._manners.label}: {trouble}", trouble.worth) from None
+            problem = explain(error, _host(call.request))
+            raise VendorUnreachable(f"{self._policy.label}: {problem}", problem.retry_seconds) from None
         finally:
-            errand.took = time.monotonic() - began
-        self._heed(response)
+            call.attempt_seconds = time.monotonic() - began
+        if pause := self._policy.retry_after(response):
+            with self._lock:  # for all of the account's requests
+                self._not_before = max(self._not_before, time.monotonic() + pause)
         return response
 
-    def _read(self, response: Response, deadline: float) -> bytes:
-        """As it comes: a body that only drips would never be over, were each of its bytes in time."""
+    def _read_body(self, response: Response, deadline: float) -> bytes:
+        """Read the body as it comes: one that only drips would never end, although each of its bytes came in time."""
         body = bytearray()
         try:
-            while chunk := response.raw.read1(_CHUNK, decode_content=True):
+            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
                 body += chunk
-                if time.monotonic() > deadline or len(body) > _LARGEST:
-                    raise VendorUnavailable(f"{self._manners.label}: the answer is too slow or too large")
+                if time.monotonic() > deadline or len(body) > _LARGEST_BYTES:
+                    raise VendorUnavailable(f"{self._policy.label}: the answer is too slow or too large")
         finally:
             response.raw.close()  # one that was read to its end has given its connection back
         return bytes(body)
 
     def _wait_for_turn(self, request: PreparedRequest) -> None:
-        self._sit_out_pause()
-        for limiter in (_address_limiter(request, self._manners.limits.address), self._account):
+        """Wait until limits and the vendor's pause allow a request. Raises VendorBusy."""
+        self._wait_for_pause()
+        for limiter in (_address_limiter(request, self._policy.limits.address), self._account_limiter):
             if limiter:
-                self._wait_for(limiter)
-        self._sit_out_pause()
+                wait = Wait(f"{self._policy.label} allows no more requests at the moment (its rate limit)")
+                while not limiter.try_acquire("request", timeout=_TURN_SECONDS):
+                    wait.announce_if_due()
+        self._wait_for_pause()
         with self._lock:
             self.requests += 1
 
-    def _wait_for(self, limiter: Limiter) -> None:
-        wait = Wait(f"{self._manners.label} allows no more requests at the moment (its rate limit)")
-        while not limiter.try_acquire("request", timeout=_TURN_SECONDS):
-            wait.announce_if_due()
-
-    def _sit_out_pause(self) -> None:
-        """Raises VendorBusy when the vendor asked for more than we have patience."""
-        while (left := self._not_before - time.monotonic()) > 0:
-            if left > self._manners.patience.busy:
+    def _wait_for_pause(self) -> None:
+        """Wait for the end of a pause. Raises VendorBusy when the vendor asked for a longer one than the budget allows."""
+        while (remaining := self._not_before - time.monotonic()) > 0:
+            if remaining > self._policy.budget.busy:
                 raise VendorBusy(
-                    f"{self._manners.label}: the vendor wants no request for {left:.0f} seconds; run it again then",
-                    left,
+                    f"{self._policy.label}: the vendor wants no request for {remaining:.0f} seconds; run it again then",
+                    remaining,
                 )
-            sleep(left, f"{self._manners.label} asked for a pause until its limit allows more requests")
+            sleep(remaining, f"{self._policy.label} asked for a pause until its limit allows more requests")
 
-    def _heed(self, response: Response) -> None:
-        """What one request was asked to wait holds for all of the account's."""
-        if pause := self._manners.pause(response):
-            with self._lock:
-                self._not_before = max(self._not_before, time.monotonic() + pause)
-
-    def _judge(self, response: Response) -> Response:
-        label, status = self._manners.label, response.status_code
+    def _check(self, response: Response) -> Response:
+        """Return a successful response with JSON in it. Raises VendorBusy, VendorUnavailable and VendorRefused for all others."""
+        label, status = self._policy.label, response.status_code
         if status == _TOO_MANY:
-            pause = self._manners.pause(response)
+            pause = self._policy.retry_after(response)
             again = f", the next one is allowed in {pause:.0f} s" if pause else ""
-            raise VendorBusy(f"{label}: too many requests{again}. {self._manners.refusal(response)}", pause)
+            raise VendorBusy(
+                f"{label}: too many requests{again}. {self._policy.describe_error(response)}", pause
+            )
         if status in _REDIRECTS:
             # Followed, it would take the credential to wherever it points.
             raise VendorRefused(
@@ -235,22 +233,28 @@ class VendorAdapter(HTTPAdapter):
             )
         if status >= 500 or status == _TIMED_OUT:  # noqa: PLR2004 - server errors
             raise VendorUnavailable(
-                f"{label}: {self._manners.refusal(response)}", self._manners.pause(response)
+                f"{label}: {self._policy.describe_error(response)}", self._policy.retry_after(response)
             )
         if not response.ok:
-            raise VendorRefused(f"{label}: {self._manners.refusal(response)}", status)
-        if not _has_sense(response):
-            raise VendorUnavailable(f"{label}: the answer is not JSON. {self._manners.refusal(response)}")
+            raise VendorRefused(f"{label}: {self._policy.describe_error(response)}", status)
+        if not _is_json(response):
+            raise VendorUnavailable(
+                f"{label}: the answer is not JSON. {self._policy.describe_error(response)}"
+            )
         return response
 
 
-def open_session(manners: Manners, url: str) -> tuple[Session, VendorAdapter]:
-    """A session all of whose requests go through an adapter with these manners; proxies and certificates are those for `url`."""
-    session, adapter = Session(), VendorAdapter(manners)
-    session.auth = manners.credential
-    # Asked once: requests would look through the environment for every request, which costs a fifth of one.
-    around = session.merge_environment_settings(url, {}, None, None, None)
-    session.trust_env, session.proxies, session.verify = False, around["proxies"], around["verify"]
+def open_session(policy: RequestPolicy, url: str) -> tuple[Session, VendorAdapter]:
+    """Return a session whose requests all go through one adapter, and that adapter. Proxies and certificates are those for `url`."""
+    session, adapter = Session(), VendorAdapter(policy)
+    session.auth = policy.credential
+    # Read once: requests would look through the environment for every request, which costs a fifth of one.
+    environment = session.merge_environment_settings(url, {}, None, None, None)
+    session.trust_env, session.proxies, session.verify = (
+        False,
+        environment["proxies"],
+        environment["verify"],
+    )
     for scheme in ("https://", "http://"):
         session.mount(scheme, adapter)
     return session, adapter
@@ -260,11 +264,11 @@ def _error(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
 
 
-def _wait(state: RetryCallState) -> float:
-    """What the vendor asked for, and a little jitter, so that several do not come back at once; else longer each time."""
+def _pause(state: RetryCallState) -> float:
+    """Return the pause that the vendor asked for, with some jitter so that several do not return at once; else one that grows."""
     error = _error(state)
-    asked = error.retry_after if isinstance(error, VendorUnavailable) else None
-    return _backoff(state) if asked is None else asked + min(_backoff(state), 1.0)
+    requested = error.retry_after if isinstance(error, VendorUnavailable) else None
+    return _backoff(state) if requested is None else requested + min(_backoff(state), 1.0)
 
 
 def _limiter(rates: tuple[Rate, ...]) -> Limiter | None:
@@ -275,25 +279,25 @@ def _limiter(rates: tuple[Rate, ...]) -> Limiter | None:
     )
 
 
-_addresses: dict[tuple[str, tuple[Rate, ...]], Limiter | None] = {}
-_addresses_lock = threading.Lock()
+_address_limiters: dict[tuple[str, tuple[Rate, ...]], Limiter | None] = {}
+_address_limiters_lock = threading.Lock()
 
 
 def _address_limiter(request: PreparedRequest, rates: tuple[Rate, ...]) -> Limiter | None:
-    """One for all accounts of this process that talk to the same host under the same rule."""
+    """Return the limiter that all accounts of this process share which talk to the same host under the same rule."""
     key = (_host(request), rates)
-    with _addresses_lock:
-        if key not in _addresses:
-            _addresses[key] = _limiter(rates)
-        return _addresses[key]
+    with _address_limiters_lock:
+        if key not in _address_limiters:
+            _address_limiters[key] = _limiter(rates)
+        return _address_limiters[key]
 
 
 def _host(request: PreparedRequest) -> str:
     return urlsplit(request.url or "").netloc.rpartition("@")[2]
 
 
-def _has_sense(response: Response) -> bool:
-    """Whether it is JSON; only what was not asked to be read may be empty."""
+def _is_json(response: Response) -> bool:
+    """Return whether the body is JSON; only the response to a request that reads nothing may be empty."""
     if not response.content:
         return response.request.method not in {"GET", None}
     try:

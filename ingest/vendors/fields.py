@@ -1,4 +1,4 @@
-"""Reading vendors' JSON: typed where we depend on it, forgiving where we only describe."""
+"""EventIdentity vendors' JSON: typed where we depend on it, forgiving where we only describe."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from ingest.errors import PayloadError
 from ingest.event import LONGEST_ID
 from ingest.instant import parse_rare_form, utc
 
-# The widest price the warehouse's decimal(38, 9) holds, and an exponent beyond which a number is no price but an attack.
+# The most digits that the warehouse's decimal(38, 9) has before the point, and an exponent below which a number is no price but an attack.
 _PRICE_DIGITS = 29
 _FINEST_EXPONENT = -30
 
@@ -27,19 +27,19 @@ _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 
 
 def _text(value: object) -> str | None:
-    """Descriptive text: "" and null are absent, a number is its digits, anything else is absent rather than an error."""
+    """Return text that only describes: a number is its digits; "", null and anything else count as absent and are no error."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return None
     try:
         return str(value).replace("\x00", "\N{REPLACEMENT CHARACTER}").strip() or None
-    except ValueError:  # a number of more digits than Python writes out
+    except ValueError:  # a number with more digits than Python writes out
         return None
 
 
 def _any_text(value: object) -> str | None:
-    """As `_text`, but true, false, lists and objects are written as JSON instead of being absent."""
+    """Return text as `_text` does, but true, false, lists and objects as JSON."""
     if value is None or isinstance(value, str):
         return _text(value)
     try:
@@ -49,14 +49,14 @@ def _any_text(value: object) -> str | None:
 
 
 def _parameters(value: object) -> dict[str, str] | None:
-    """Names with their text, those without text left out; None when nothing is left."""
+    """Return names with their text, without those that have no text; None when there are none."""
     pairs = value.items() if isinstance(value, dict) else ()
-    found = {name: text for key, item in pairs if (name := _text(key)) and (text := _any_text(item))}
-    return found or None
+    texts = {name: text for key, item in pairs if (name := _text(key)) and (text := _any_text(item))}
+    return texts or None
 
 
 def plain_word(text: str) -> str:
-    """Return a word's letters in lower case, with one l in canceled: vendors write one state in several ways."""
+    """Return a word's letters in lower case, with one l in canceled, because vendors write one state in several ways."""
     return "".join(filter(str.isalpha, text)).lower().replace("cancelled", "canceled")
 
 
@@ -88,12 +88,12 @@ def _identity(value: str) -> str:
 
 
 def _absent(value: object) -> object:
-    """None for "" and for an empty list, as which some languages write an object without fields."""
+    """Return None for "" and for an empty list, as which some languages write an object without fields."""
     return None if value in ("", [], ()) else value
 
 
 def _rare_instant(value: object) -> object:
-    """24:00 and leap seconds, which pydantic refuses; it reads everything else."""
+    """Read 24:00 and leap seconds, which pydantic refuses; return everything else as it is."""
     try:
         return parse_rare_form(value) or value if isinstance(value, str) else value
     except OverflowError:
@@ -107,7 +107,7 @@ def _price(value: Decimal) -> Decimal:
     return value
 
 
-# For what the booking depends on, so that another kind of value is an error: `Annotated[Payment | None, ABSENT] = None`.
+# For objects that the booking depends on, so that another kind of value is an error: `Annotated[Payment | None, ABSENT] = None`.
 ABSENT = BeforeValidator(_absent)
 Text = Annotated[str | None, BeforeValidator(_text)]
 Id = Annotated[str, AfterValidator(_identity)]
@@ -115,25 +115,25 @@ Instant = Annotated[AwareDatetime, BeforeValidator(_rare_instant), AfterValidato
 MaybeInstant = Annotated[Instant | None, ABSENT]
 MaybeAmount = Annotated[Annotated[Decimal, AfterValidator(_price)] | None, ABSENT]
 MaybeFlag = Annotated[bool | None, ABSENT]
-# Text of anything: an answer to a question may be true, or a list of choices.
+# Any value as text: an answer to a question may be true, or a list of choices.
 AnyText = Annotated[str | None, BeforeValidator(_any_text)]
 # Campaign parameters and the like.
 Parameters = Annotated[dict[str, str] | None, BeforeValidator(_parameters)]
-# One of a vendor's own words, as `plain_word` has it.
+# One of a vendor's own words, as `plain_word` returns it.
 Word = Annotated[str | None, BeforeValidator(_word)]
-# For what only describes: an object, and none where there is anything else.
+# For objects that only describe: anything else counts as absent.
 OBJECT = BeforeValidator(_object)
 # For lists of such objects: `Annotated[tuple[Host, ...], OBJECTS] = ()`.
 OBJECTS = BeforeValidator(_objects)
 
 
 def object_or(field: str) -> BeforeValidator:
-    """As OBJECT, for what may also be a text: that is then the object's `field`, such as the id of what was not expanded."""
+    """Return a validator like OBJECT for a value that may also be text, which becomes the object's `field`, such as the id."""
     return BeforeValidator(partial(_object, field=field))
 
 
 def objects_or(field: str) -> BeforeValidator:
-    """As OBJECTS, for a list whose entries may also be texts."""
+    """Return a validator like OBJECTS for a list whose entries may also be text."""
     return BeforeValidator(partial(_objects, field=field))
 
 
@@ -141,7 +141,7 @@ REFERENCE = object_or("id")
 
 
 class Payload(BaseModel):
-    """Part of a vendor's JSON. Fields may be added by the vendor at any time; those we do not name are left alone."""
+    """A part of a vendor's JSON. Fields that are not named are ignored, because the vendor may add some at any time."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -150,11 +150,11 @@ P = TypeVar("P", bound=Payload)
 
 
 def read_json(shape: type[P], raw: bytes) -> P:
-    """Raises PayloadError naming the fields that are wrong, never their values.
+    """Read a JSON document. Raises PayloadError with the names of the fields that are wrong, never their values.
 
-    One value that strict readers refuse is no reason to lose a booking: then the rest is read by a lenient one.
+    What a strict parser refuses is read by a lenient one, because a single odd value is no reason to lose a booking.
     """
-    with _documented():
+    with _payload_errors():
         try:
             return shape.model_validate_json(raw)
         except ValidationError as error:
@@ -173,13 +173,14 @@ def _read_leniently(raw: bytes) -> object:
 
 
 def read_value(shape: type[P], value: object) -> P:
-    """As `read_json`, of JSON that was parsed already."""
-    with _documented():
+    """Read JSON that was already parsed, otherwise as `read_json`."""
+    with _payload_errors():
         return shape.model_validate(value)
 
 
 @contextmanager
-def _documented() -> Iterator[None]:
+def _payload_errors() -> Iterator[None]:
+    """Raise PayloadError for what validation refuses."""
     try:
         yield
     except ValidationError as error:
@@ -192,36 +193,37 @@ def _documented() -> Iterator[None]:
         raise PayloadError(f"not the documented shape: {type(error).__name__}") from None
 
 
-# Column of `bookings` → the payload's fields that it is read from, as dotted paths of a `Payload`'s field names.
+# Columns of `bookings`, each with the payload's fields that it is read from, as dotted paths of a `Payload`'s field names.
 Sources = Mapping[str, tuple[str, ...]]
 
-# Every booking has these, so that null in their place says nothing.
+# Every booking has a value in these columns, so that null says nothing about them.
 _NEVER_CLEARED = {"status"}
 
 
 def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[str]:
-    """Name the columns of `booking` that are empty only because `message` lacks a field: the value for `Booking.untold`.
+    """Return the columns of `booking` that are only empty because `message` lacks a field, as needed for `Booking.untold`.
 
-    A column is among them when it is empty and at least one of the fields it is read from is absent. A field that is there with null,
-    "" or an empty list was told: the vendor cleared it, unless it is one that every booking has. Of a list of objects the first one is looked at. List in `sources` only columns
-    that some message of the vendor fills, for instance `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
+    These are the empty columns of which at least one source field is absent. A field that is there with null, "" or an empty list was
+    cleared by the vendor, unless every booking has a value there. In a list of objects the first one counts.
+    `sources` should only have columns that some message of the vendor fills, for instance
+    `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
     """
     empty = (column for column in sources if getattr(booking, column) in EMPTY)
     return frozenset(
         column
         for column in empty
         if not all(
-            _is_told(message, path, clearable=column not in _NEVER_CLEARED) for path in sources[column]
+            _is_present(message, path, clearable=column not in _NEVER_CLEARED) for path in sources[column]
         )
     )
 
 
-def _is_told(message: Payload, path: str, *, clearable: bool) -> bool:
+def _is_present(message: Payload, path: str, *, clearable: bool) -> bool:
     part: object = message
     for name in path.split("."):
         if isinstance(part, tuple):
             part = next(iter(part), None)
-        if not isinstance(part, Payload):  # null or an empty list, which says that there is nothing below it
+        if not isinstance(part, Payload):  # null or an empty list: there is nothing below it
             return clearable
         if name not in part.model_fields_set:
             return False
@@ -230,15 +232,15 @@ def _is_told(message: Payload, path: str, *, clearable: bool) -> bool:
 
 
 def unique(values: Iterable[str | None]) -> tuple[str, ...]:
-    """Return each value once, in the order of its first appearance, without the absent ones."""
+    """Return each value once, in the order of first appearance, without absent ones."""
     return tuple(dict.fromkeys(value for value in values if value))
 
 
 def web_link(*texts: str | None) -> str | None:
-    """Return the first text that is wholly a link which a browser opens."""
+    """Return the first text that is a web link and nothing else."""
     return next((text for text in texts if text and _LINK.fullmatch(text)), None)
 
 
 def latest(*moments: datetime | None) -> datetime:
-    """The latest of those that are there; at least one must be."""
+    """Return the latest instant that is there; at least one must be."""
     return max(moment for moment in moments if moment is not None)

@@ -1,4 +1,7 @@
-"""Syncing what is asked for by spans of time where dlt's own incremental loading has no way to: it needs a field that all records have."""
+"""Incremental sync of lists that are requested by spans of time.
+
+dlt's own incremental loading cannot do that: it needs a field that all records have.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,33 +17,33 @@ from ingest.vendors.rest import Window
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """How far back the first sync begins, how much the others read again, and the longest window the vendor answers."""
+    """How far back the first sync begins, how much later ones read again, and the longest window that the vendor answers."""
 
     history: timedelta
     overlap: timedelta
     longest: timedelta
 
 
-def changes(
+def incremental_resource(
     name: str, key: str, account: str, span: Span, read: Callable[[Window], Iterator[list[Record]]]
 ) -> DltResource:
-    """Pages of `read`, window by window, from where the account's last sync that was loaded ended."""
+    """Return a resource of what `read` yields, window by window, since the end of the account's last sync that was loaded."""
 
     def pages() -> Iterator[list[Record]]:
         until = datetime.now(UTC)
-        done = dlt.current.resource_state().setdefault("done", {})
-        mark = parse_instant(done[account]) if account in done else None
-        # A mark of the future is of a clock that was ahead, nobody knows how far: what was read then may have ended anywhere before it.
-        since = mark - span.overlap if mark and mark <= until else until - span.history
+        ends = dlt.current.resource_state().setdefault("done", {})
+        last_end = parse_instant(ends[account]) if account in ends else None
+        # An end in the future is from a clock that was ahead, nobody knows how far: what was read then may have ended anywhere before it.
+        since = last_end - span.overlap if last_end and last_end <= until else until - span.history
         for window in split(Window(since, until), span.longest):
             yield from read(window)
-        done[account] = format_instant(until)
+        ends[account] = format_instant(until)
 
     return dlt.resource(pages, name=name, primary_key=key, write_disposition="merge")
 
 
 def split(window: Window, longest: timedelta) -> Iterator[Window]:
-    """One after the other. A window without an end is answered by no vendor that limits them."""
+    """Split a window into consecutive windows. One without an end is only used for vendors that do not limit windows."""
     since = window.since
     while window.until and window.until - since > longest:
         yield Window(since, since + longest)

@@ -1,4 +1,4 @@
-"""Paging through a vendor's list, suspicious of it: nonsense ends it with an error, never as if it were complete."""
+"""The base of vendors' paginators. A page that makes no sense ends a list with an error, never as if it were complete."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,37 +12,37 @@ from ingest.rest import Record
 from ingest.vendors.rest import AnyRest
 
 
-class Pages(BasePaginator):
-    """Each page tells what to ask for next. `container` is the list in it."""
+class VendorPaginator(BasePaginator):
+    """Reads from each page which parameters ask for the next one. `container` is the name of the list in a page."""
 
     container: ClassVar[str] = "data"
 
     def __init__(self, rest: AnyRest) -> None:
         super().__init__()
         self._rest = rest
-        self._asked: set[str] = set()
+        self._requested: set[str] = set()
         self._next: Mapping[str, Any] = {}
 
-    def init_request(self, request: Request) -> None:  # noqa: ARG002 - the first page is asked for as it is
-        """A paginator may be used again, for another list."""
-        self._asked, self._has_next_page = set(), True
+    def init_request(self, request: Request) -> None:  # noqa: ARG002 - the first page takes no parameters
+        """Begin a list; dlt may use a paginator again for another list."""
+        self._requested, self._has_next_page = set(), True
 
-    def update_state(self, response: Response, data: list[Any] | None = None) -> None:  # noqa: ARG002 - the page itself is looked at
-        """Raises VendorUnavailable for a page without its list, and for one that leads back."""
-        self._next = self.following(response, self._rest.entries(response, self.container)) or {}
+    def update_state(self, response: Response, data: list[Any] | None = None) -> None:  # noqa: ARG002 - the page itself has it
+        """Read a page. Raises VendorUnavailable when it has no list, or leads back to an earlier page."""
+        self._next = self.next_params(response, self._rest.entries(response, self.container)) or {}
         self._has_next_page = bool(self._next)
-        if (asked := repr(self._next)) in self._asked:
-            raise self.nonsense("the pages lead round in a circle")
-        self._asked.add(asked)
+        if (params := repr(self._next)) in self._requested:
+            raise self.error("the pages lead round in a circle")
+        self._requested.add(params)
 
     def update_request(self, request: Request) -> None:
-        """Filters stay as they are."""
+        """Add the parameters of the next page to those of the list."""
         request.params = {**(request.params or {}), **self._next}
 
-    def nonsense(self, what: str) -> VendorUnavailable:
-        """An error that names the account."""
-        return VendorUnavailable(f"{self._rest.label}: {what}")
+    def error(self, problem: str) -> VendorUnavailable:
+        """Return an error that names the account."""
+        return VendorUnavailable(f"{self._rest.label}: {problem}")
 
     @abstractmethod
-    def following(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:
-        """Parameters that ask for the next page; None after the last. Raises VendorUnavailable."""
+    def next_params(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:
+        """Return the parameters that ask for the next page; None after the last one. Raises VendorUnavailable."""

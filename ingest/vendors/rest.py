@@ -1,13 +1,11 @@
-"""A vendor's REST side, declared once and used twice: for dlt's `rest_api` source, and to compare bookings with the warehouse.
+"""A vendor's REST side: declared once, and used for dlt's `rest_api` source and for comparing bookings with the warehouse.
 
-Each vendor's is in `ingest/vendors/<name>/rest.py` as `REST`. It is apart from the vendor's webhooks because it needs dlt's
-client, which the receiver never imports.
+It is apart from the vendor's webhooks because it needs dlt's client, which the receiver never imports.
 """
 
-import importlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,13 +24,15 @@ from dlt.sources.rest_api.typing import ClientConfig, EndpointResource, RESTAPIC
 from pydantic import SecretStr
 from requests import Response
 
-from ingest.booking import BookingStatus, Stored
+from ingest.booking import BookingStatus, StoredBooking
 from ingest.clock import server_time
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
-from ingest.rest import Credential, Limits, Manners, Patience, Rate, Record
+from ingest.rest import Credential, Limits, Rate, Record, RequestPolicy, RetryBudget
 from ingest.rest.adapter import open_session
-from ingest.vendors import Account, AccountSettings
-from ingest.vendors.parts import PartsSession, mark_parts
+from ingest.rest.parsing import json_object
+from ingest.vendors.account import Account
+from ingest.vendors.account_settings import AccountSettings
+from ingest.vendors.child_resources import ChildSession, mark_children
 
 A = TypeVar("A", bound=AccountSettings)
 T = TypeVar("T")
@@ -40,132 +40,145 @@ T = TypeVar("T")
 Resource = EndpointResource | DltResource
 
 NOT_FOUND = 404
-_PATIENCE = Patience()
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From `since`, up to `until`; without an end it reaches into the future."""
+    """A span of time from `since` to `until`; without an end it reaches into the future."""
 
     since: datetime
     until: datetime | None = None
 
 
 class Rest(ABC, Generic[A]):
-    """The REST side of one account. Whatever does I/O raises VendorUnavailable and VendorRefused.
+    """The REST side of one account. Every method that does I/O raises VendorUnavailable and VendorRefused.
 
-    `swept_by` is the column of `bookings` that the vendor's list is asked by; `longest` the longest window it answers.
-    `listed_by` is the column that holds an entry's key: a booking's id, or that of what several bookings share.
-    `compared` are the columns that REST and webhooks both tell, by which two states of one version are told apart.
-    `untold` are the states that no webhook tells of: that they are not here yet is nobody's fault.
-    `parallel`: how many entries may be completed at once.
-    `by_id` are resources without a list, of which only those are read whose `ids` the user names.
+    `window_column` is the column of `bookings` that a window of the vendor's list is about.
+    `longest_window` is the longest window that the vendor answers.
+    `key_column` is the column with an entry's key: a booking's id, or the id of what several bookings share.
+    `compared_columns` are known from REST and webhooks alike; they tell two states of one version apart.
+    `silent_statuses` are those that no webhook reports, so that it is no loss when they are missing.
+    `concurrency` is the number of entries that may be completed at once.
+    `resources_by_id` have no list; only the objects in `requested_ids` are read, which the user names.
     """
 
     url: ClassVar[str]
     limits: ClassVar[Limits] = Limits()
-    swept_by: ClassVar[Literal["updated_at", "starts_at"]] = "updated_at"
-    listed_by: ClassVar[Literal["booking_id", "group_id"]] = "booking_id"
-    longest: ClassVar[timedelta] = timedelta(days=31)
-    compared: ClassVar[tuple[str, ...]] = ("status", "starts_at", "ends_at", "participants", "price")
-    untold: ClassVar[frozenset[BookingStatus]] = frozenset()
-    parallel: ClassVar[int] = 4
-    by_id: ClassVar[tuple[str, ...]] = ()
+    window_column: ClassVar[Literal["updated_at", "starts_at"]] = "updated_at"
+    longest_window: ClassVar[timedelta] = timedelta(days=31)
+    key_column: ClassVar[Literal["booking_id", "group_id"]] = "booking_id"
+    compared_columns: ClassVar[tuple[str, ...]] = (
+        "status",
+        "starts_at",
+        "ends_at",
+        "participants",
+        "price",
+    )
+    silent_statuses: ClassVar[frozenset[BookingStatus]] = frozenset()
+    concurrency: ClassVar[int] = 4
+    resources_by_id: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, account: Account[A], tokens: Path, patience: Patience = _PATIENCE) -> None:
-        """`tokens` is a folder for credentials that renew themselves. Raises ConfigurationError when the settings have none."""
+    def __init__(self, account: Account[A], state_dir: Path, budget: RetryBudget | None = None) -> None:
+        """Open the REST side, as `Account.rest` describes it. Raises ConfigurationError when the settings lack the credential."""
         self.account = account
         self.settings = account.settings
-        self.ids: Sequence[str] = ()
+        self.requested_ids: Sequence[str] = ()
         self.base_url = (self.settings.api_url or self.url).rstrip("/") + "/"
-        self._tokens = tokens
-        self._patience = patience
+        self._state_dir = state_dir
+        self._budget = budget or RetryBudget()
         self._credential = self.credential()
-        self._session, self._adapter = open_session(
-            Manners(self.label, self._own_limits(), self._credential, self.refusal, self.pause, patience),
-            self.base_url,
+        policy = RequestPolicy(
+            self.label,
+            self._limits(),
+            self._credential,
+            self.describe_error,
+            self.retry_after,
+            self._budget,
         )
+        self._session, self._adapter = open_session(policy, self.base_url)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Paginators are copied by dlt for each list, and a source's configuration to look at it; the account stays one."""
+        """Return this object itself: dlt copies paginators for each list, and a source's configuration."""
         return self
 
     @property
     def label(self) -> str:
-        """The account, in messages."""
+        """Return the name of the account in messages."""
         return f"{self.account.vendor} account {self.settings.name}"
 
     @property
     def requests(self) -> int:
-        """Sent so far, attempts and all."""
+        """Return the number of requests so far, all attempts included."""
         return self._adapter.requests
 
-    def _own_limits(self) -> Limits:
-        """The vendor's published ones, unless the settings say otherwise: an account's depend on its plan, an address's do not."""
-        given = self.settings.rate_limit
-        if given is None:
+    def _limits(self) -> Limits:
+        """Return the vendor's published limits, or those of the settings: an account's depend on its plan, an IP address's do not."""
+        per_minute = self.settings.rate_limit
+        if per_minute is None:
             return self.limits
-        return Limits(account=(Rate(given, 60),), address=self.limits.address) if given else Limits()
+        return (
+            Limits(account=(Rate(per_minute, 60),), address=self.limits.address) if per_minute else Limits()
+        )
 
     @property
-    def asked_at(self) -> datetime:
-        """When this thread's last request was sent, by the vendor's clock: what it was answered is not older."""
+    def last_request_at(self) -> datetime:
+        """Return when this thread's last request was sent, by the vendor's clock: its response is not older."""
         return self._adapter.sent_at()
 
     @property
     def clock_ahead(self) -> timedelta | None:
-        """How far this machine's clock is ahead of the vendor's, None while no answer has told."""
+        """Return how far this machine's clock is ahead of the vendor's; None while no response had a time."""
         return self._adapter.clock_ahead
 
     def now(self) -> datetime:
-        """Return the time by the vendor's clock where its answers show that this machine's is wrong."""
+        """Return the time by the vendor's clock, or by this machine's while no response had a time."""
         return datetime.now(UTC) - (self.clock_ahead or timedelta(0))
 
     @cached_property
     def client(self) -> RESTClient:
-        """dlt's, over a session of ours."""
-        # Given, or dlt would look for settings of its own in files and environment.
+        """Return dlt's client over the account's session."""
+        # With a configuration, or dlt would look for settings of its own in files and environment.
         return RESTClient(
             self.base_url, paginator=self.paginator(), session=self._session, config=RuntimeConfiguration()
         )
 
     def config(self) -> RESTAPIConfig:
-        """For `dlt.sources.rest_api.rest_api_resources`."""
+        """Return the configuration for `dlt.sources.rest_api.rest_api_resources`."""
         client: ClientConfig = {
             "base_url": self.base_url,
             "paginator": self.paginator(),
-            "session": self.parts,
+            "session": self.child_session,
         }
         resources: list[str | EndpointResource | DltResource] = [
-            resource if isinstance(resource, DltResource) else mark_parts(resource)
+            resource if isinstance(resource, DltResource) else mark_children(resource)
             for resource in self.resources()
         ]
         return {"client": client, "resources": resources}
 
     @cached_property
-    def parts(self) -> PartsSession:
-        """The session that `config` reads with; it knows which objects were gone when their parts were asked for."""
-        return PartsSession(self._session, self.label)
+    def child_session(self) -> ChildSession:
+        """Return the session that `config` reads with, which records the objects that were gone."""
+        return ChildSession(self._session, self.label)
 
-    def leave_out(self, path: str, status: int) -> None:
-        """Note that a resource lacks what is at this path, because the vendor answered its request with this status."""
-        self.parts.leave_out(urlsplit(f"{self.base_url}{path}").path, status)
+    def record_absence(self, path: str, status: int) -> None:
+        """Record that a resource lacks the object at this path, because the vendor answered with this status."""
+        self.child_session.record_absence(urlsplit(f"{self.base_url}{path}").path, status)
 
     @abstractmethod
     def credential(self) -> Credential:
-        """From the account's settings. Raises ConfigurationError that names the missing one."""
+        """Return the credential of the account's settings. Raises ConfigurationError that names the missing one."""
 
     @abstractmethod
     def paginator(self) -> BasePaginator:
-        """How lists are paged."""
+        """Return the paginator for the vendor's lists."""
 
     @abstractmethod
     def resources(self) -> Sequence[Resource]:
-        """All that can be synced, primary keys included; table names and the account's column are added for them."""
+        """Return all that can be synced, with primary keys. The names of tables and the account's column are added later."""
 
     @abstractmethod
     def ping(self) -> None:
-        """One cheap request that needs the credential."""
+        """Make one cheap request that needs the credential."""
 
     def owner(self) -> str | None:
         """Return the vendor's id of the account that the credential belongs to; None where the vendor does not tell."""
@@ -173,34 +186,37 @@ class Rest(ABC, Generic[A]):
 
     @abstractmethod
     def bookings(self, window: Window) -> Iterator[list[Record]]:
-        """Pages of the vendor's list of what was changed, or starts, in the window (see `swept_by`); bounds may be wider, not narrower."""
+        """Yield pages of entries whose `window_column` is in the window. The vendor may be asked for a wider one, but not for less."""
 
     @abstractmethod
     def key(self, entry: Record) -> str:
-        """An entry's value of the `listed_by` column. Raises PayloadError."""
+        """Return an entry's value of `key_column`. Raises PayloadError."""
 
     @abstractmethod
     def fetch(self, booking_id: str) -> Record | None:
-        """One booking in the form that `Vendor.observe` reads; None when the vendor has none. Raises PayloadError."""
+        """Return one booking in the form that `Account.observe` reads; None when the vendor has none. Raises PayloadError."""
 
-    def alike(self, entry: Record, stored: Sequence[Stored]) -> bool:
-        """Where an entry is not a booking: whether it shows that those it stands for are as they are stored. Raises PayloadError."""
+    def is_unchanged(self, entry: Record, stored: Sequence[StoredBooking]) -> bool:
+        """Return whether an entry shows that its bookings are as they are stored. Raises PayloadError.
+
+        It is only called for vendors whose entries are not bookings.
+        """
         raise NotImplementedError
 
-    def children(self, entry: Record) -> set[str]:  # noqa: ARG002 - as the vendors have it
-        """What completing it asks for, each a request of its own; none where the list tells all."""
+    def detail_keys(self, entry: Record) -> set[str]:  # noqa: ARG002 - for vendors whose lists lack something
+        """Return a key for each further request that `complete` makes for an entry."""
         return set()
 
     def complete(self, entry: Record) -> list[Record]:
-        """The bookings of an entry, with all that takes further requests, in the form that `Vendor.observe` reads."""
+        """Return the bookings of an entry, with all that takes further requests, in the form that `Account.observe` reads."""
         return [entry]
 
     def get(self, path: str, **params: Any) -> Any:
-        """The JSON of one request."""
+        """Return the JSON of one response."""
         return self.client.get(path, params=params).json()
 
-    def ask(self, path: str, **params: Any) -> Response | None:
-        """The answer to one request; None when there is no such thing."""
+    def get_optional(self, path: str, **params: Any) -> Response | None:
+        """Return the response to one request; None when the vendor has no such object."""
         try:
             return self.client.get(path, params=params)
         except VendorRefused as error:
@@ -209,61 +225,71 @@ class Rest(ABC, Generic[A]):
             raise
 
     def find(self, path: str, *names: str, **params: Any) -> Record | None:
-        """The object in the answer to one request, as `part` has it; None when there is no such thing."""
-        response = self.ask(path, **params)
-        return None if response is None else self.part(response, dict, *names)
+        """Return the object in the response to one request, as `extract` does; None when the vendor has no such object."""
+        response = self.get_optional(path, **params)
+        return None if response is None else self.extract(response, dict, *names)
 
-    def part(self, response: Response, kind: type[T], *names: str) -> T:
-        """What the names lead to in an answer, or all of it. Raises VendorUnavailable when it is not there, empty, or of another kind."""
-        found: Any = response.json()
+    def extract(self, response: Response, kind: type[T], *names: str) -> T:
+        """Return what the names lead to in a response's JSON, or all of it.
+
+        Raises VendorUnavailable when it is missing, empty, or of another kind.
+        """
+        value: Any = response.json()
         for name in names:
-            found = found.get(name) if isinstance(found, dict) else None
-        if not found or not isinstance(found, kind):
+            value = value.get(name) if isinstance(value, dict) else None
+        if not value or not isinstance(value, kind):
             missing = f"`{'.'.join(names)}`" if names else "object"
             raise VendorUnavailable(
-                f"{self.label}: the answer has no {missing} in it. {self.refusal(response)}"
+                f"{self.label}: the answer has no {missing} in it. {self.describe_error(response)}"
             )
-        return found
+        return value
 
     def pages(self, path: str, selector: str, **params: Any) -> Iterator[list[Record]]:
-        """All pages of a list, its entries under `selector`."""
+        """Yield all pages of a list, whose entries are under `selector`."""
         for page in self.client.paginate(path, params=params, data_selector=compile_path(selector)):
             yield list(page)
 
-    def refusal(self, response: Response, remedy: str = "") -> str:
-        """`403 Permission Denied (request 5f1c): <what to do>`: one line that holds no body and no secret."""
-        request_id = _line(self.request_id(response) or "")
-        body = json_object(response)
-        words = [
-            _line(self._credential.hidden(text)) for text in (self.said(body), "; ".join(self.details(body)))
-        ]
-        told = " ".join(
-            filter(
-                None, [str(response.status_code), "; ".join(word.removesuffix(".") for word in words if word)]
+    def entries(self, response: Response, container: str) -> list[Record]:
+        """Return the list in a page. Raises VendorUnavailable when there is none: nonsense must not be taken for an empty list."""
+        entries = json_object(response).get(container)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise VendorUnavailable(
+                f"{self.label}: the page has no list of objects `{container}`. {self.describe_error(response)}"
             )
+        return entries
+
+    def describe_error(self, response: Response, remedy: str = "") -> str:
+        """Return `403 Permission Denied (request 5f1c): <what to do>`: one line that contains no body and no secret."""
+        body = json_object(response)
+        request_id = _one_line(self.request_id(response) or "")
+        parts = [self.error_message(body), "; ".join(self.error_details(body))]
+        said = "; ".join(
+            line.removesuffix(".") for part in parts if (line := _one_line(self._credential.redact(part)))
         )
-        return f"{told}{f' (request {request_id})' if request_id else ''}: {remedy or self.remedy(response.status_code)}"
+        status = f"{response.status_code} {said}" if said else str(response.status_code)
+        request = f" (request {request_id})" if request_id else ""
+        return f"{status}{request}: {remedy or self.remedy(response.status_code)}"
 
     def request_id(self, response: Response) -> str | None:
-        """What the vendor's support asks for."""
+        """Return the id that the vendor's support asks for."""
         return response.headers.get("X-Request-Id") or response.headers.get("Request-Id")
 
-    def said(self, body: Record) -> str:
-        """The vendor's own words in an error body."""
+    def error_message(self, body: Record) -> str:
+        """Return the vendor's own words in the body of an error."""
         return str(body.get("message") or body.get("title") or "")
 
-    def details(self, body: Record) -> list[str]:
-        """What an error body says beside its words: scopes that the key lacks, and which parameter is wrong and why.
+    def error_details(self, body: Record) -> list[str]:
+        """Return what else the body of an error says: scopes that the key lacks, and which parameter is wrong and why.
 
-        https://developer.calendly.com/api-docs/overview/errors; other vendors that tell as much use the same or similar names.
+        https://developer.calendly.com/api-docs/overview/errors; other vendors that say as much use the same or similar names.
         """
-        scopes = [scope for scope in _listed(body.get("required_scopes")) if isinstance(scope, str)]
-        wrong = [_detail(entry) for entry in _listed(body.get("details"))]
-        return [*([f"required scopes: {', '.join(scopes)}"] if scopes else []), *filter(None, wrong)]
+        scopes = [scope for scope in _as_list(body.get("required_scopes")) if isinstance(scope, str)]
+        details = [_describe_detail(entry) for entry in _as_list(body.get("details"))]
+        return [*([f"required scopes: {', '.join(scopes)}"] if scopes else []), *filter(None, details)]
 
     def remedy(self, status: int) -> str:
-        """What a person can do."""
-        if status < 400:  # noqa: PLR2004 - a success that is none
+        """Return what a person can do about a response with this status."""
+        if status < 400:  # noqa: PLR2004 - a success that has not what it should
             return "this is not how the API answers; is api_url right?"
         vendor_failed = status >= 500  # noqa: PLR2004 - the vendor's own failures begin there
         other = (
@@ -271,43 +297,35 @@ class Rest(ABC, Generic[A]):
         )
         return _REMEDIES.get(status, other)
 
-    def pause(self, response: Response) -> float | None:
-        """`Retry-After`, in either form. https://www.rfc-editor.org/rfc/rfc9110#field.retry-after"""
-        given = response.headers.get("Retry-After", "")
-        if given.isdecimal():
-            return float(given)
+    def retry_after(self, response: Response) -> float | None:
+        """Return the seconds of `Retry-After`, which may also be a date.
+
+        https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+        """
+        value = response.headers.get("Retry-After", "")
+        if value.isdecimal():
+            return float(value)
         with suppress(ValueError, TypeError, OverflowError):  # the second is that of a date without a zone
-            return max(
-                0.0,
-                (
-                    parsedate_to_datetime(given) - (server_time(response.headers) or datetime.now(UTC))
-                ).total_seconds(),
-            )
+            at, now = parsedate_to_datetime(value), server_time(response.headers) or datetime.now(UTC)
+            return max(0.0, (at - now).total_seconds())
         return None
 
     def secret(self, name: str) -> str:
-        """A secret of the account's settings. Raises ConfigurationError when it is not set."""
+        """Return a secret of the account's settings. Raises ConfigurationError when it is not set, or cannot be sent in a header."""
+        setting = f"accounts.{self.settings.name}.{name}"
         value = getattr(self.settings, name)
         if value is None:
+            raise ConfigurationError(f"{self.label}: set {setting}; without it there is no REST side")
+        text = str(value.get_secret_value()) if isinstance(value, SecretStr) else str(value)
+        # Anything else in a header would be an error that shows it.
+        if not _SENDABLE.fullmatch(text):
             raise ConfigurationError(
-                f"{self.label}: set accounts.{self.settings.name}.{name}; without it there is no REST side"
+                f"{self.label}: {setting} is empty, or holds what no key does: a space, a line's end"
             )
-        found = str(value.get_secret_value()) if isinstance(value, SecretStr) else str(value)
-        if not _SENDABLE.fullmatch(found):
-            raise ConfigurationError(
-                f"{self.label}: accounts.{self.settings.name}.{name} is empty, or holds what no key does: a space, a line's end"
-            )
-        return found
+        return text
 
-    def entries(self, response: Response, container: str) -> list[Record]:
-        """The list in a page. Raises VendorUnavailable when there is none: an empty list must not be read out of nonsense."""
-        found = json_object(response).get(container)
-        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-            raise VendorUnavailable(
-                f"{self.label}: the page has no list of objects `{container}`. {self.refusal(response)}"
-            )
-        return found
 
+AnyRest = Rest[Any]
 
 _REMEDIES = {
     400: "the vendor did not take this request; correct what it names, or run it again if a page's token was too old",
@@ -318,46 +336,25 @@ _REMEDIES = {
     410: "the vendor has it no longer",
     429: "other programs use this account's allowance too; run it again later",
 }
-
-
-# Sent in a header, anything else would be an error that shows it.
 _SENDABLE = re.compile(r"[!-~]+")
 _LONGEST_LINE = 200
 
 
-def json_object(response: Response) -> Record:
-    """The object that an answer is; an empty one where it is something else."""
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, dict) else {}
+def _as_list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
-def _listed(entries: object) -> list[Any]:
-    return entries if isinstance(entries, list) else []
-
-
-def _detail(entry: object) -> str:
-    """`events: scheduled_events:read is required`, of an object that names a parameter and says what is wrong with it."""
+def _describe_detail(entry: object) -> str:
+    """Return `events: scheduled_events:read is required` for an object that names a parameter and says what is wrong with it."""
     if not isinstance(entry, dict):
         return entry if isinstance(entry, str) else ""
-    names = (
+    parts = (
         entry.get("parameter") or entry.get("field") or entry.get("name"),
         entry.get("message") or entry.get("detail"),
     )
-    return ": ".join(str(part) for part in names if part)
+    return ": ".join(str(part) for part in parts if part)
 
 
-def _line(text: str) -> str:
-    """Of what others wrote, as much as a message can hold; nothing in it moves a terminal's cursor."""
+def _one_line(text: str) -> str:
+    """Return a vendor's text as one line of limited length, without anything that moves a terminal's cursor."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:_LONGEST_LINE]
-
-
-AnyRest = Rest[Any]
-
-
-def load_rest(vendor: str) -> Callable[..., AnyRest]:
-    """What opens the REST side of an account of the vendor that is named like its folder: called as `Rest` is."""
-    found: Callable[..., AnyRest] = importlib.import_module(f"ingest.vendors.{vendor}.rest").REST
-    return found

@@ -1,13 +1,12 @@
-"""A vendor's webhook subscriptions: what one account is to have, what it has, and the calls that change it.
+"""A vendor's webhook subscriptions: which ones an account needs, which ones it has, and the requests that change them.
 
-Each vendor's are in `ingest/vendors/<name>/subscriptions.py` as `SUBSCRIPTIONS`. They speak through the account's REST side,
-and so share its credential, its limits and its patience: what creates something is sent once, whatever became of it.
-Where a vendor has no API for them, that module has `manual_steps` in its stead.
+A vendor with an API for them has a class `SUBSCRIPTIONS` in its folder's `subscriptions.py`. It uses the account's REST side, with its
+credential and its limits. A request that creates something is sent once, whatever its result.
+A vendor without such an API may have a function `manual_steps` there instead.
 """
 
-import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -17,7 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from ingest.errors import VendorRefused, VendorUnavailable
 from ingest.instant import parse_instant
 from ingest.rest import Record
-from ingest.vendors import AccountSettings, AnyAccount
+from ingest.vendors.account_settings import AccountSettings
 from ingest.vendors.rest import Rest
 
 A = TypeVar("A", bound=AccountSettings)
@@ -26,7 +25,7 @@ _CONNECT_SECONDS = 10.0
 
 
 class SecretFrom(Enum):
-    """Who makes the secret of a new subscription; FIXED where there is one for all, and the settings have it."""
+    """Who makes the secret of a new subscription. FIXED is one secret for all subscriptions, which the settings have."""
 
     US = auto()
     VENDOR = auto()
@@ -34,8 +33,11 @@ class SecretFrom(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A subscription that is to be. `slot` tells it from the account's others; `url` is without what makes it unique."""
+class SubscriptionSpec:
+    """A subscription that an account needs.
+
+    `slot` tells it from the account's other subscriptions; `url` is without the part that makes it unique.
+    """
 
     slot: str
     url: str
@@ -43,10 +45,11 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
-    """A subscription that the vendor has. `stopped`: why nothing is delivered any more, "" as long as something is.
+class Subscription:
+    """A subscription that the vendor has.
 
-    `mark` is its secret's fingerprint where what the vendor tells shows it; `secret` the secret itself, where vendors tell that.
+    `stopped` says why nothing is delivered any more; it is "" as long as something is. `mark` is the fingerprint of its secret, where
+    the vendor's list shows one; `secret` is the secret itself, where the list has it.
     """
 
     id: str
@@ -60,23 +63,24 @@ class Registered:
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
-    """`secret` is "" where the vendor does not make it."""
+class NewSubscription:
+    """A subscription that was just created. `secret` is "" where the vendor does not make it."""
 
     id: str
     secret: str = field(default="", repr=False)
 
 
 def fingerprint(secret: str) -> str:
-    """Says which secret, and nothing of it: ours are of 256 random bits."""
+    """Return which secret this is, without revealing any of it: ours are of 256 random bits."""
     return sha256(secret.encode()).hexdigest()[:12]
 
 
 class Subscriptions(ABC, Generic[A]):
-    """Of one account. Whatever does I/O raises VendorUnavailable, after which nobody knows what was done, and VendorRefused.
+    """The webhook subscriptions of one account.
 
-    `replaces`: creating one takes the place of what is in its slot. `tells_state`: whether the vendor tells that it stopped.
-    `retried` is for how long the vendor may go on trying a delivery, signed with the secret of its time.
+    Every method that does I/O raises VendorUnavailable, after which it is unknown what was done, and VendorRefused.
+    `replaces` is true where creating a subscription replaces the one in its slot. `tells_state` is true where the vendor's list says
+    that a subscription was stopped. `retried` is how long the vendor may retry a delivery, signed with the secret of its time.
     """
 
     replaces: ClassVar[bool] = False
@@ -84,7 +88,7 @@ class Subscriptions(ABC, Generic[A]):
     retried: ClassVar[timedelta] = timedelta(days=3)
 
     def __init__(self, rest: Rest[A], timeout: float) -> None:
-        """`timeout`: seconds that a call which creates something may take to answer."""
+        """Use this REST side. `timeout` is the number of seconds that a request may take which creates something."""
         self.rest = rest
         self.account = rest.account
         self.settings = rest.settings
@@ -92,31 +96,31 @@ class Subscriptions(ABC, Generic[A]):
 
     @property
     def secret_from(self) -> SecretFrom:
-        """As the account's credentials have it."""
+        """Return who makes the secrets, which may depend on the account's credential."""
         return SecretFrom.FIXED
 
     @abstractmethod
-    def wanted(self) -> list[Wanted]:
-        """By the settings alone."""
+    def needed(self) -> list[SubscriptionSpec]:
+        """Return the subscriptions that the settings ask for, without any request."""
 
     @abstractmethod
-    def registered(self) -> list[Registered]:
-        """All that the credential shows, others' too."""
+    def registered(self) -> list[Subscription]:
+        """Return all subscriptions that the credential shows, including other people's."""
 
     @abstractmethod
-    def create(self, wanted: Wanted, secret: str) -> Created:
-        """`secret` is "" where we do not make it."""
+    def create(self, spec: SubscriptionSpec, secret: str) -> NewSubscription:
+        """Create a subscription; `secret` is "" where we do not make it."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """By id; nothing happens when there is none."""
+        """Delete a subscription by its id. Nothing happens when there is none."""
 
     def close(self) -> None:
-        """Connections that wait for more."""
+        """Close idle connections."""
         self.rest.client.session.close()
 
     def _post(self, path: str, body: Record) -> Any:
-        """The answer's JSON and headers, sent once. Its body may hold a secret, so it is in no log."""
+        """Send a request once and return the response. Its body may hold a secret, so it is in no log."""
         url = f"{self.rest.base_url}{path}"
         return self.rest.client.session.request(
             "POST", url, json=body, timeout=(_CONNECT_SECONDS, self._timeout)
@@ -129,53 +133,20 @@ class Subscriptions(ABC, Generic[A]):
             if not error.is_absent:
                 raise
 
-    def _nonsense(self, what: str) -> VendorUnavailable:
-        return VendorUnavailable(f"{self.rest.label}: {what}; is api_url right?")
-
-
-def texts(entries: object) -> frozenset[str]:
-    """The words of a list; none where it is none."""
-    return (
-        frozenset(str(entry) for entry in entries)
-        if isinstance(entries, Iterable) and not isinstance(entries, str)
-        else frozenset()
-    )
-
-
-def moment(told: object) -> datetime | None:
-    """When a vendor says so. Raises PayloadError."""
-    return parse_instant(told) if isinstance(told, str) and told else None
+    def _invalid_response(self, problem: str) -> VendorUnavailable:
+        return VendorUnavailable(f"{self.rest.label}: {problem}; is api_url right?")
 
 
 AnySubscriptions = Subscriptions[Any]
 
 
-def load_subscriptions(vendor: str) -> type[AnySubscriptions] | None:
-    """The class for a vendor that is named like its folder; None where subscriptions are made by hand."""
-    found: type[AnySubscriptions] | None = getattr(_module(vendor), "SUBSCRIPTIONS", None)
-    return found
+def to_events(value: object) -> frozenset[str]:
+    """Return the words of a list; none where the value is no list."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return frozenset(str(entry) for entry in value)
+    return frozenset()
 
 
-def manual_steps(account: AnyAccount, *, show_secret: bool) -> list[str]:
-    """What a person does where the vendor has no API for it, or the account no credential for that: lines to follow."""
-    own: Callable[..., list[str]] | None = getattr(_module(account.vendor), "manual_steps", None)
-    return own(account, show_secret=show_secret) if own else _without_credential(account)
-
-
-def _without_credential(account: AnyAccount) -> list[str]:
-    name = account.name
-    needed = account.settings.rest_needs()
-    urls = [account.webhook_url + (f"?{query}" if query else "") for query in account.webhook_queries()]
-    return [
-        f"no REST credential is set; with accounts.{name}.{needed}, `ingest webhooks apply {name}` does this. By hand:",
-        *(
-            f"{number}. have a webhook made at {account.vendor} with URL {url}"
-            for number, url in enumerate(urls, 1)
-        ),
-        f"{len(urls) + 1}. set accounts.{name}.webhook_secrets to the secret that signs it"
-        + (" (some are set: keep it the first)" if account.settings.live_secrets() else ""),
-    ]
-
-
-def _module(vendor: str) -> Any:
-    return importlib.import_module(f"ingest.vendors.{vendor}.subscriptions")
+def to_instant(value: object) -> datetime | None:
+    """Return an instant that a vendor wrote, or None where there is none. Raises PayloadError."""
+    return parse_instant(value) if isinstance(value, str) and value else None

@@ -1,1 +1,1 @@
-"""Reads the warehouse: the destination of the settings, its tables, and queries beside a running consumer."""
+"""The reading side of the warehouse: its destination, its tables, and queries while a consumer writes."""

@@ -1,58 +1,52 @@
-"""What the warehouse has of an account's bookings, for reconciliation to compare with what the vendor has."""
+"""The bookings of an account as the warehouse has them, for reconciliation to compare with the vendor's."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import structlog
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, Stored
-from ingest.errors import NoSuchTable, NothingLoaded, WarehouseUnavailable
+from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, StoredBooking
+from ingest.errors import NothingLoaded
 from ingest.instant import parse_stored_instant
 from ingest.settings import Settings
-from ingest.warehouse.lock import READER_SECONDS, reading_turn
-from ingest.warehouse.query import Answer as QueryAnswer
-from ingest.warehouse.query import query
-from ingest.warehouse.values import is_instant, is_version, parsed_json
-
-if TYPE_CHECKING:
-    import duckdb
+from ingest.warehouse.duckdb_file import DuckDBFile
+from ingest.warehouse.query import query_or_empty
+from ingest.warehouse.values import EMPTY_RESULT, QueryResult, is_instant, is_version, parsed_json
 
 log = structlog.get_logger()
 
-_PART = 1000
-_IDS = 5000
-_POLL = 0.1
+_KEYS_PER_QUERY = 1000
+_IDS_PER_PAGE = 5000
 _COLUMNS = [*COLUMNS, "loaded_at"]
-_DUCKDB_MEMORY = "200MB"
-_NOTHING = QueryAnswer((), ())
 
 
-class StoredBookings:
-    """The rows of `bookings`; none where nothing was loaded yet. Raises WarehouseUnavailable.
+class BookingsTable:
+    """The table `bookings`, without rows where nothing was loaded yet.
 
-    Every call is a turn of its own at the warehouse, so that a consumer loads in between.
+    Every call raises WarehouseUnavailable. Each query is a turn of its own at the warehouse, so that a
+    consumer can load in between.
     """
 
     def __init__(self, settings: Settings) -> None:
+        file = settings.warehouse.duckdb_file
         self._settings = settings
-        self._file = settings.warehouse.duckdb_file
-        self._all_present = False
+        self._duckdb = DuckDBFile(file, settings.warehouse) if file else None
+        self._has_all_columns = False
 
     def by(
         self, column: Literal["booking_id", "group_id"], vendor: str, account: str, keys: Sequence[str]
-    ) -> dict[str, list[Stored]]:
-        """Those with one of these values in the column, by that value; gone ones too. A value that none has is left out."""
-        found: dict[str, list[Stored]] = {}
-        for some in (keys[at : at + _PART] for at in range(0, len(keys), _PART)):
-            for stored in self._select(
-                f"{column} IN {self._marks(len(some))}", [vendor, account, *self._given(some)]
-            ):
-                found.setdefault(getattr(stored.booking, column), []).append(stored)
-        return found
+    ) -> dict[str, list[StoredBooking]]:
+        """Return the bookings with one of these keys in the column, by key, including gone ones."""
+        bookings: dict[str, list[StoredBooking]] = {}
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            some_keys = keys[start : start + _KEYS_PER_QUERY]
+            # DuckDB takes a list as one value, which is quicker by far than a thousand.
+            marks = "SELECT unnest(%s)" if self._duckdb else ", ".join(["%s"] * len(some_keys))
+            parameters = [list(some_keys)] if self._duckdb else some_keys
+            for stored in self._select(f"{column} IN ({marks})", [vendor, account, *parameters]):
+                bookings.setdefault(getattr(stored.booking, column), []).append(stored)
+        return bookings
 
     def within(
         self,
@@ -62,107 +56,71 @@ class StoredBookings:
         since: datetime,
         until: datetime | None,
     ) -> Iterator[list[tuple[str, datetime]]]:
-        """Booking ids and `loaded_at` of those with an instant in [since, until) in the column, some thousands at a time; gone ones are left out."""
+        """Yield pages of booking ids with their `loaded_at`.
+
+        The bookings have an instant in [since, until) in the column. Gone bookings are left out.
+        """
         before, end = (f" AND {column} < %s", [until]) if until else ("", [])
-        place = [""]
-        while place:
-            where = f"gone_at IS NULL AND {column} >= %s{before} AND booking_id > %s ORDER BY booking_id LIMIT {_IDS}"
-            rows = self._ask(["booking_id", "loaded_at"], where, [vendor, account, since, *end, *place]).rows
+        condition = (
+            f"gone_at IS NULL AND {column} >= %s{before} AND booking_id > %s"
+            f" ORDER BY booking_id LIMIT {_IDS_PER_PAGE}"
+        )
+        last_id = ""
+        while True:
+            parameters = [vendor, account, since, *end, last_id]
+            rows = self._query(["booking_id", "loaded_at"], condition, parameters).rows
             if rows:
                 yield [(row[0], parse_stored_instant(row[1])) for row in rows]
-            place = [rows[-1][0]] if len(rows) == _IDS else []
+            if len(rows) < _IDS_PER_PAGE:
+                return
+            last_id = rows[-1][0]
 
-    def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> list[Stored]:
-        """The bookings loaded last that are neither cancelled nor gone; `by_webhook`: whose row no reconciliation made."""
+    def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> list[StoredBooking]:
+        """Return the bookings loaded last that are neither cancelled nor gone.
+
+        `by_webhook` leaves out those whose row was made by a reconciliation.
+        """
         via = " AND last_via <> 'reconcile'" if by_webhook else ""
         return self._select(
             f"gone_at IS NULL AND status <> 'cancelled'{via} ORDER BY loaded_at DESC LIMIT {most:d}",
             [vendor, account],
         )
 
-    def _marks(self, number: int) -> str:
-        """DuckDB takes a list as one value, which is quicker by far than a thousand."""
-        return "(SELECT unnest(%s))" if self._file else f"({', '.join(['%s'] * number)})"
-
-    def _given(self, keys: Sequence[str]) -> Sequence[Any]:
-        return [list(keys)] if self._file else keys
-
-    def _select(self, condition: str, parameters: Sequence[Any]) -> list[Stored]:
-        columns = self._present()
+    def _select(self, condition: str, parameters: Sequence[Any]) -> list[StoredBooking]:
+        columns = self._existing_columns()
         if not columns:
             return []
-        rows = (
-            dict(zip(columns, row, strict=True)) for row in self._ask(columns, condition, parameters).rows
-        )
+        result = self._query(columns, condition, parameters)
+        rows = QueryResult(columns, result.rows).dicts()
         return [stored for row in rows if (stored := _stored_or_none(row))]
 
-    def _present(self) -> Sequence[str]:
-        """Return our columns that the table has: a consumer of a newer version adds those that are new when it starts."""
-        if not self._all_present:
-            there = {column.lower() for column in self._ask(["*"], "1 = 0", ["", ""]).columns}
-            self._all_present = there.issuperset(_COLUMNS)
-            return [column for column in _COLUMNS if column in there]
+    def _existing_columns(self) -> Sequence[str]:
+        """Return our columns that the table has. A consumer adds those that are new when it starts."""
+        if not self._has_all_columns:
+            existing = {column.lower() for column in self._query(["*"], "1 = 0", ["", ""]).columns}
+            self._has_all_columns = existing.issuperset(_COLUMNS)
+            return [column for column in _COLUMNS if column in existing]
         return _COLUMNS
 
-    def _ask(self, columns: Sequence[str], condition: str, parameters: Sequence[Any]) -> QueryAnswer:
-        """No rows, and no columns either, where there is no table."""
-        where = f"WHERE vendor = %s AND account = %s AND {condition}"
-        if self._file:
-            return self._ask_duckdb(columns, where, parameters)
+    def _query(self, columns: Sequence[str], condition: str, parameters: Sequence[Any]) -> QueryResult:
+        where = f"vendor = %s AND account = %s AND {condition}"
+        if not self._duckdb:
+            sql = f"SELECT {', '.join(columns)} FROM bookings WHERE {where}"  # noqa: S608 - our own names
+            return query_or_empty(self._settings, sql, parameters)
+        # DuckDB makes an instant with a time zone of pytz, which costs more than all the rest of a row.
+        naive = (f"{name} AT TIME ZONE 'UTC'" if is_instant(name) else name for name in columns)
+        sql = f"SELECT {', '.join(naive)} FROM bookings WHERE {where}"  # noqa: S608 - our own names
         try:
-            return query(self._settings, f"SELECT {', '.join(columns)} FROM bookings {where}", parameters)  # noqa: S608 - our own names
-        except (NothingLoaded, NoSuchTable):
-            return _NOTHING
-
-    def _ask_duckdb(self, columns: Sequence[str], where: str, parameters: Sequence[Any]) -> QueryAnswer:
-        """Another program that has the file open knows nothing of turns, so it is waited for as a loader is."""
-        import duckdb
-
-        path, dataset = self._file, self._settings.warehouse.dataset
-        if path is None or not path.exists():
-            return _NOTHING
-        sql = f"""SELECT {", ".join(map(_bare, columns))} FROM warehouse."{dataset}".bookings {where}"""  # noqa: S608 - our own names
-        free = Retrying(
-            retry=retry_if_exception_type(duckdb.IOException),
-            stop=stop_after_delay(READER_SECONDS),
-            wait=wait_fixed(_POLL),
-            reraise=True,
-        )
-        try:
-            return free(self._ask_file, path, sql.replace("%s", "?"), parameters)
-        except duckdb.CatalogException:
-            return _NOTHING
-        except duckdb.IOException as error:
-            raise WarehouseUnavailable(
-                f"{path} is held by another program: {str(error).splitlines()[0]}"
-            ) from None
-
-    def _ask_file(self, path: Path, sql: str, parameters: Sequence[Any]) -> QueryAnswer:
-        """The file is attached for one query: starting DuckDB takes forty times as long."""
-        with reading_turn(self._settings.warehouse):
-            self._reader.execute(
-                f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS warehouse (READ_ONLY)"
-            )
-            try:
-                cursor = self._reader.execute(sql, parameters)
-                return QueryAnswer([column[0] for column in cursor.description or ()], cursor.fetchall())
-            finally:
-                self._reader.execute("DETACH warehouse")
-
-    @cached_property
-    def _reader(self) -> "duckdb.DuckDBPyConnection":
-        import duckdb
-
-        return duckdb.connect(config={"memory_limit": _DUCKDB_MEMORY})
+            return self._duckdb.query_attached(sql.replace("%s", "?"), parameters)
+        except NothingLoaded:
+            return EMPTY_RESULT
 
 
-def _bare(column: str) -> str:
-    """DuckDB makes an instant with a time zone of pytz, which costs more than all the rest of a row."""
-    return f"{column} AT TIME ZONE 'UTC'" if is_instant(column) else column
+def _stored_or_none(row: Mapping[str, Any]) -> StoredBooking | None:
+    """Return the booking of a row; None for one that somebody else wrote and that cannot be read.
 
-
-def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
-    """A row that somebody else wrote and that cannot be read counts as missing, so that it is repaired."""
+    It then counts as missing, and is repaired.
+    """
     try:
         return _stored(row)
     except (ValueError, TypeError, AttributeError) as error:
@@ -170,30 +128,30 @@ def _stored_or_none(row: Mapping[str, Any]) -> Stored | None:
         return None
 
 
-def _stored(row: Mapping[str, Any]) -> Stored:
-    told: dict[str, Any] = {
+def _stored(row: Mapping[str, Any]) -> StoredBooking:
+    columns: dict[str, Any] = {
         name: parse_stored_instant(value) if value is not None and is_instant(name) else value
         for name, value in row.items()
     }
-    loaded_at = told.pop("loaded_at")
-    row_version = told["version"]
+    loaded_at, row_version = columns.pop("loaded_at"), columns["version"]
     if not is_version(row_version):
         raise ValueError("its version is none")
-    told |= {"status": BookingStatus(told["status"]), "version": row_version.rpartition("/")[0]}
-    told |= {name: tuple(parsed_json(told.get(name)) or ()) for name in ("staff", "guests")}
-    told["answers"] = tuple(Answer(**answer) for answer in parsed_json(told.get("answers")) or ())
-    told |= {
-        "tracking": parsed_json(told.get("tracking")),
-        "column_versions": _versions_or_none(told.get("column_versions")),
+    columns |= {
+        "status": BookingStatus(columns["status"]),
+        "version": row_version.rpartition("/")[0],
+        "answers": tuple(Answer(**answer) for answer in parsed_json(columns.get("answers")) or ()),
+        "tracking": parsed_json(columns.get("tracking")),
+        "column_versions": _column_versions_or_none(columns.get("column_versions")),
     }
-    return Stored(Booking(**told), loaded_at, row_version)
+    columns |= {name: tuple(parsed_json(columns.get(name)) or ()) for name in ("staff", "guests")}
+    return StoredBooking(Booking(**columns), loaded_at, row_version)
 
 
-def _versions_or_none(value: Any) -> dict[str, str] | None:
-    """None also for what somebody wrote by hand: a marked row takes it along, and the consumer would refuse that."""
+def _column_versions_or_none(value: Any) -> dict[str, str] | None:
+    """Return the versions of single columns; None for what somebody wrote by hand.
+
+    A row that is marked as gone takes them along, and the consumer would refuse any other value.
+    """
     versions = parsed_json(value)
-    return (
-        versions
-        if isinstance(versions, dict) and all(isinstance(version, str) for version in versions.values())
-        else None
-    )
+    is_readable = isinstance(versions, dict) and all(isinstance(text, str) for text in versions.values())
+    return versions if is_readable else None

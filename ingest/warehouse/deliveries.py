@@ -1,90 +1,84 @@
-"""What came of an account's webhooks, as the warehouse has it: the newest, what was missed, and which secret signs."""
+"""When webhooks of an account arrived, and which secret signed them, as the warehouse has it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from ingest.clock import CLOCK_SKEW, add_span
-from ingest.errors import NoSuchTable, NothingLoaded
 from ingest.settings import Settings
-from ingest.vendors.trial import TRIAL
-from ingest.warehouse.query import query
+from ingest.vendors import TEST_EVENT
+from ingest.warehouse.query import query_or_empty
 
-# Webhooks alone are signed; one that was replayed since, into another warehouse, says so no other way.
-# Deliveries of our own (`ingest webhooks test`) prove nothing of the vendor's.
-_DELIVERED = f"signed_by IS NOT NULL AND type <> concat(vendor, '.{TRIAL}')"
+# Only webhooks are signed, also when they were replayed into another warehouse.
+# Deliveries of our own (`ingest webhooks test`) prove nothing about the vendor's.
+_DELIVERED = f"signed_by IS NOT NULL AND type <> concat(vendor, '.{TEST_EVENT}')"
 _EVENTS = f"FROM booking_events WHERE vendor = %s AND account = %s AND {_DELIVERED}"
-_OF_EACH = f"SELECT vendor, account, max(received_at) FROM booking_events WHERE {_DELIVERED} GROUP BY vendor, account"  # noqa: S608 - our own names
-# OnceHub tells nobody of a request that waits for approval, and reconciliation alone sees it.
-_MISSED = "SELECT max(updated_at) FROM bookings WHERE vendor = %s AND account = %s AND last_via = 'reconcile' AND status <> 'pending'"
+_LAST_PER_ACCOUNT = (
+    "SELECT vendor, account, max(received_at) FROM booking_events"  # noqa: S608 - our own names
+    f" WHERE {_DELIVERED} GROUP BY vendor, account"
+)
+# OnceHub sends nothing about a request that waits for approval: only reconciliation sees it.
+_MISSED = (
+    "SELECT max(updated_at) FROM bookings"
+    " WHERE vendor = %s AND account = %s AND last_via = 'reconcile' AND status <> 'pending'"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """`last`: when the newest webhook came; `missed`: when the newest change happened that reconciliation had to find."""
+    """When the newest webhook came, and when the newest change happened that webhooks missed."""
 
     last: datetime | None = None
     missed: datetime | None = None
 
 
 def has_event(settings: Settings, vendor: str, account: str, event_id: str) -> bool:
-    """Whether this event was loaded. Raises WarehouseUnavailable."""
-    return bool(
-        _ask(
-            settings,
-            "SELECT id FROM booking_events WHERE vendor = %s AND account = %s AND id = %s",
-            [vendor, account, event_id],
-        )
-    )
+    """Return whether an event was loaded. Raises WarehouseUnavailable."""
+    sql = "SELECT id FROM booking_events WHERE vendor = %s AND account = %s AND id = %s"
+    return bool(query_or_empty(settings, sql, [vendor, account, event_id]).rows)
 
 
 def arrivals(settings: Settings, vendor: str, account: str) -> Arrivals:
-    """Raises WarehouseUnavailable; where nothing was loaded yet, nothing came. Times of the future, of a clock that was wrong, are left out."""
+    """Return the arrivals of an account, empty where nothing was loaded yet. Raises WarehouseUnavailable.
+
+    Times in the future, which a wrong clock has written, are left out.
+    """
     latest = add_span(datetime.now(UTC), CLOCK_SKEW)
-    last = _ask(
-        settings, f"SELECT max(received_at) {_EVENTS} AND received_at <= %s", [vendor, account, latest]
+    last_sql = f"SELECT max(received_at) {_EVENTS} AND received_at <= %s"
+    missed_sql = f"{_MISSED} AND updated_at <= %s"
+    last, missed = (
+        next((row[0] for row in query_or_empty(settings, sql, [vendor, account, latest]).rows), None)
+        for sql in (last_sql, missed_sql)
     )
-    missed = _ask(settings, f"{_MISSED} AND updated_at <= %s", [vendor, account, latest])
-    return Arrivals(_first(last), _first(missed))
+    return Arrivals(last, missed)
 
 
 def last_deliveries(settings: Settings) -> dict[tuple[str, str], datetime]:
-    """When each account's newest webhook came, by vendor and account. Raises WarehouseUnavailable."""
-    return {(vendor, account): last for vendor, account, last in _ask(settings, _OF_EACH, [])}
+    """Return when each account's newest webhook came, by vendor and account. Raises WarehouseUnavailable."""
+    return {
+        (vendor, account): last for vendor, account, last in query_or_empty(settings, _LAST_PER_ACCOUNT).rows
+    }
 
 
 def arrived_types(settings: Settings, vendor: str, account: str) -> dict[str, datetime]:
-    """When the newest of each type came. Raises WarehouseUnavailable."""
-    return dict(
-        _ask(
-            settings,
-            f"SELECT type, max(received_at) {_EVENTS} GROUP BY type ORDER BY type",
-            [vendor, account],
-        )
-    )
+    """Return when the newest webhook of each type came, by type. Raises WarehouseUnavailable."""
+    sql = f"SELECT type, max(received_at) {_EVENTS} GROUP BY type ORDER BY type"
+    return dict(query_or_empty(settings, sql, [vendor, account]).rows)
 
 
 def last_signed(
     settings: Settings, vendor: str, account: str, since: datetime, old: Sequence[str]
 ) -> tuple[datetime | None, datetime | None]:
-    """When the newest webhook since then came that none of the `old` secrets had signed, and one that one of them had.
+    """Return when the newest webhooks came that were signed with a new secret, and with an `old` one.
 
-    These are told by their places among the account's secrets, from "1" on. Raises WarehouseUnavailable.
+    Only webhooks after `since` count. Secrets are named by their places among the account's secrets, from "1"
+    on. Raises WarehouseUnavailable.
     """
     is_old = f"signed_by IN ({', '.join(['%s'] * len(old))})"
-    by = f"max(CASE WHEN {is_old} THEN NULL ELSE received_at END), max(CASE WHEN {is_old} THEN received_at END)"
-    rows = _ask(settings, f"SELECT {by} {_EVENTS} AND received_at > %s", [*old, *old, vendor, account, since])
-    return rows[0] if rows else (None, None)
-
-
-def _ask(settings: Settings, sql: str, parameters: Sequence[Any]) -> Sequence[Any]:
-    try:
-        return query(settings, sql, parameters).rows
-    except (NothingLoaded, NoSuchTable):
-        return []
-
-
-def _first(rows: Sequence[Any]) -> datetime | None:
-    found: datetime | None = rows[0][0] if rows else None
-    return found
+    times = (
+        f"max(CASE WHEN {is_old} THEN NULL ELSE received_at END), max(CASE WHEN {is_old} THEN received_at"
+        " END)"
+    )
+    sql = f"SELECT {times} {_EVENTS} AND received_at > %s"
+    rows = query_or_empty(settings, sql, [*old, *old, vendor, account, since]).rows
+    return (rows[0][0], rows[0][1]) if rows else (None, None)

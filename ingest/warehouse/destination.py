@@ -1,4 +1,4 @@
-"""The destination the settings name, and connections beside a running consumer's."""
+"""The destination of the settings, and connections that read it while a consumer runs."""
 
 import logging
 import os
@@ -19,12 +19,13 @@ from ingest.event import digest
 from ingest.scratch import check_scratch, scratch_folder
 from ingest.settings import Settings, WarehouseSettings
 from ingest.warehouse.bounds import Bounds, RunningQuery
-from ingest.warehouse.errors import NOT_THE_QUERY, is_one, translated
+from ingest.warehouse.errors import NOT_THE_QUERY, has_type_named, translated
 from ingest.warehouse.lock import READER_SECONDS, warehouse_lock
 from ingest.warehouse.postgres import keep_json, keep_times, read_only
 from ingest.warehouse.values import readable_values
 
-# Read by dlt with its first pipeline: no telemetry, no parallelism we do not need, no trying again (the loader does), nothing left behind.
+# Read by dlt with its first pipeline: no telemetry, no parallelism that we do not need, no retries (the
+# consumer retries), no files left behind.
 for _name, _value in {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "RUNTIME__LOG_LEVEL": "CRITICAL",
@@ -36,40 +37,37 @@ for _name, _value in {
     "ENABLE_RUNTIME_TRACE": "false",
 }.items():
     os.environ.setdefault(_name, _value)
-# PostgreSQL gives instants in the session's zone, and one near the year 1 or 9999 is no Python value in most zones: https://www.postgresql.org/docs/current/libpq-envars.html
+# PostgreSQL returns instants in the session's zone, and one near the year 1 or 9999 is no Python value in
+# most zones: https://www.postgresql.org/docs/current/libpq-envars.html
 os.environ["PGTZ"] = "UTC"
 
-logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of statements that are refused
+logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about statements that are refused
 
 POSTGRES = "postgres"
 _TABLE_NAME = re.compile(r"[\w $*-]+")  # a file's has a dot, a slash or a colon
-# What each end is told, so that it gives the other one up after 25 s of silence: https://www.postgresql.org/docs/current/libpq-connect.html
-_OF_CLIENT = {
+# Options with which each end gives up a connection after 25 s of silence:
+# https://www.postgresql.org/docs/current/libpq-connect.html
+_CLIENT_OPTIONS = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
     "tcp_user_timeout": "25000",
 }
-_OF_SERVER = "-ctcp_keepalives_idle=10 -ctcp_keepalives_interval=5 -ctcp_keepalives_count=3"
+_SERVER_OPTIONS = "-ctcp_keepalives_idle=10 -ctcp_keepalives_interval=5 -ctcp_keepalives_count=3"
 
 
 @contextmanager
 def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
-    """A connection of its own, beside a running consumer's."""
+    """Open a connection that reads while a consumer runs. Raises WarehouseUnavailable, ConfigurationError."""
     with scratch_folder("ingest-reader-") as scratch, translated():
-        pipeline = dlt.pipeline(
-            "ingest_reader",
-            pipelines_dir=str(scratch),
-            destination=destination(settings),
-            dataset_name=settings.warehouse.dataset,
-        )
+        pipeline = _reading_pipeline(settings, destination(settings), scratch)
         with warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
             keep_values(client)
             yield client
 
 
 def keep_values(client: SqlClientBase[Any], *, json: bool = False) -> None:
-    """Have every value of the destination read, as text where Python has none for it; `json` as its text too."""
+    """Make a connection return values for which Python has none as text; with `json`, JSON values too."""
     if type(client.native_connection).__module__.startswith("psycopg2"):
         keep_times(client.native_connection)
         if json:
@@ -77,50 +75,66 @@ def keep_values(client: SqlClientBase[Any], *, json: bool = False) -> None:
 
 
 def staging_datasets(settings: Settings, pipelines: Iterable[str]) -> list[str]:
-    """The names, as dlt makes them, of what these pipelines stage in. Raises as `destination` does."""
+    """Return the names of these pipelines' staging datasets, as dlt makes them.
+
+    Raises as `destination` does.
+    """
     with scratch_folder("ingest-reader-") as scratch, translated():
-        return [_staging(settings, pipeline, scratch) for pipeline in pipelines]
+        readers = (
+            _reading_pipeline(settings, destination(settings, pipeline), scratch) for pipeline in pipelines
+        )
+        return [str(reader.sql_client().staging_dataset_name) for reader in readers]
 
 
 def sync_pipeline(account: str) -> str:
-    """What tells an account's staging dataset from the others': in names of datasets a hyphen would become an underscore."""
+    """Return the name by which an account's staging dataset differs from the others'.
+
+    The account's own would not do: in names of datasets a hyphen becomes an underscore.
+    """
     return f"sync_{digest(account)[:12]}"
 
 
-def _staging(settings: Settings, pipeline: str, scratch: Path) -> str:
-    reader = dlt.pipeline(
+def _reading_pipeline(settings: Settings, destination: Any, folder: Path) -> dlt.Pipeline:
+    return dlt.pipeline(
         "ingest_reader",
-        pipelines_dir=str(scratch),
-        destination=destination(settings, pipeline),
+        pipelines_dir=str(folder),
+        destination=destination,
         dataset_name=settings.warehouse.dataset,
     )
-    return str(reader.sql_client().staging_dataset_name)
 
 
 def read(
     settings: Settings, sql: str, parameters: Sequence[Any] = ()
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of a query. Raises as `ingest.warehouse.query.query` does."""
-    with _asked(settings) as client, client.execute_query(sql, *parameters) as cursor, readable_values():
+    """Return column names and rows of a query. Raises as `ingest.warehouse.query.query` does."""
+    with (
+        _querying_client(settings) as client,
+        client.execute_query(sql, *parameters) as cursor,
+        readable_values(),
+    ):
         return [column[0] for column in cursor.description or ()], cursor.fetchall()
 
 
 def read_bounded(
     settings: Settings, sql: str, bounds: Bounds, running: RunningQuery
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """As `read`, a statement that somebody wrote. Raises as `ingest.warehouse.query.query_bounded` does."""
-    with _asked(settings) as client, readable_values():
+    """Read the result of a statement that somebody wrote.
+
+    Raises as `ingest.warehouse.query.query_bounded` does.
+    """
+    with _querying_client(settings) as client, readable_values():
         if settings.warehouse.destination == POSTGRES:
             running.start(client.native_connection.cancel)
             return read_only(client.native_connection, sql, bounds)
-        check_reads(sql, client.capabilities.sqlglot_dialect)
+        check_only_reads(sql, client.capabilities.sqlglot_dialect)
         running.start(lambda: None)
         with client.execute_query(sql) as cursor:
             return [column[0] for column in cursor.description or ()], list(bounds.fetch(cursor.fetchmany))
 
 
 @contextmanager
-def _asked(settings: Settings) -> Iterator[SqlClientBase[Any]]:
+def _querying_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
+    """Open a connection for queries, whose errors become ConfigurationError where the query is to blame."""
     with reading_client(settings) as client:
         if settings.warehouse.destination == POSTGRES:
             client.native_connection.readonly = True
@@ -134,13 +148,16 @@ def _asked(settings: Settings) -> Iterator[SqlClientBase[Any]]:
         except DatabaseUndefinedRelation as error:
             raise NoSuchTable(str(error.dbapi_exception)) from None
         except DatabaseException as error:
-            if is_one(error.dbapi_exception, NOT_THE_QUERY):
+            if has_type_named(error.dbapi_exception, NOT_THE_QUERY):
                 raise
             raise ConfigurationError(str(error.dbapi_exception)) from None
 
 
-def check_reads(sql: str, dialect: str | None) -> None:
-    """Raises ConfigurationError where it is not one statement that reads, for destinations that cannot be told to take no other."""
+def check_only_reads(sql: str, dialect: str | None) -> None:
+    """Raise ConfigurationError unless it is one statement that reads.
+
+    This is for destinations that cannot be told to allow no others.
+    """
     try:
         statements = [statement for statement in sqlglot.parse(sql, dialect=dialect) if statement]
     except sqlglot.errors.SqlglotError as error:
@@ -155,62 +172,70 @@ def check_reads(sql: str, dialect: str | None) -> None:
         isinstance(part, writes) and not isinstance(part, sqlglot.exp.Query) for part in statements[0].walk()
     ):
         raise ConfigurationError("Only statements that read are allowed: SELECT or WITH.")
-    for table in statements[0].find_all(
-        sqlglot.exp.Table
-    ):  # a name may be a file's, and a function may read one
+    # The name of a table may be a file's, and a function may read one.
+    for table in statements[0].find_all(sqlglot.exp.Table):
         is_series = isinstance(table.this, sqlglot.exp.GenerateSeries)
         if not is_series and not (
             isinstance(table.this, sqlglot.exp.Identifier) and _TABLE_NAME.fullmatch(table.name)
         ):
             raise ConfigurationError(
-                "a query reads the tables of the warehouse and nothing else: no files, and no functions that read them"
+                "a query reads the tables of the warehouse and nothing else:"
+                " no files, and no functions that read them"
             )
 
 
 def destination(settings: Settings, pipeline: str = "") -> Any:
-    """The dlt destination of the settings, with a staging dataset for this pipeline alone. Raises ConfigurationError."""
-    chosen = settings.warehouse
-    secret = credentials(chosen)
+    """Make the dlt destination of the settings, with a staging dataset for this pipeline.
+
+    Raises ConfigurationError.
+    """
+    warehouse = settings.warehouse
+    secret = credentials(warehouse)
     layout = "_".join(filter(None, ["%s_staging", pipeline]))
-    given = {"credentials": secret} if secret else {}
-    if chosen.duckdb_file:
-        _check_name(chosen.duckdb_file, (chosen.dataset, layout % chosen.dataset))
-        make_folder(chosen.duckdb_file.parent)
+    options = {"credentials": secret} if secret else {}
+    if file := warehouse.duckdb_file:
+        # DuckDB names a database after its file, and cannot tell that from a schema of the same name.
+        if file.stem.lower() in (warehouse.dataset, layout % warehouse.dataset):
+            raise ConfigurationError(
+                f"warehouse.credentials: call the file something else than {file.name},"
+                " or choose another warehouse.dataset"
+            )
+        make_folder(file.parent)
     check_scratch()  # dlt needs it
     try:
-        return dlt.destination(chosen.destination, staging_dataset_name_layout=layout, **given)
+        return dlt.destination(warehouse.destination, staging_dataset_name_layout=layout, **options)
     except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises
         raise ConfigurationError(
-            f"warehouse.destination {chosen.destination!r} is not one dlt can use ({type(error).__name__}):"
+            f"warehouse.destination {warehouse.destination!r} is not one dlt can use"
+            f" ({type(error).__name__}):"
             " https://dlthub.com/docs/dlt-ecosystem/destinations lists those that are"
         ) from None
 
 
-def credentials(chosen: WarehouseSettings) -> str:
-    """What dlt is given; "" where it is to find them itself."""
-    if chosen.duckdb_file:
-        return str(chosen.duckdb_file)
-    given = chosen.credentials.get_secret_value() if chosen.credentials else ""
-    return _kept_alive(given) if chosen.destination == POSTGRES else given
+def credentials(settings: WarehouseSettings) -> str:
+    """Return the credentials for dlt; "" where dlt has to find them itself."""
+    if settings.duckdb_file:
+        return str(settings.duckdb_file)
+    secret = settings.credentials.get_secret_value() if settings.credentials else ""
+    return _with_keepalives(secret) if settings.destination == POSTGRES else secret
 
 
-def _kept_alive(url: str) -> str:
-    """Else a connection that a firewall forgot is waited for two hours, and so are the locks of a machine that is gone."""
+def _with_keepalives(url: str) -> str:
+    """Add keepalives to a URL of PostgreSQL.
+
+    Without them a connection that a firewall forgot is waited for two hours, and so are the locks of a
+    machine that is gone.
+    """
     if not url.startswith("postgres"):
         return url  # dlt says what is wrong with it
-    who, at, where = url.rpartition("@")  # a password may hold anything
-    where, _, query = where.partition("?")
-    given = dict(parse_qsl(query))
-    options = " ".join(filter(None, [_OF_SERVER, given.get("options")]))  # of two the last one counts
-    return f"{who}{at}{where}?{urlencode({**_OF_CLIENT, **given, 'options': options}, quote_via=quote)}"
-
-
-def _check_name(file: Path, schemas: tuple[str, ...]) -> None:
-    """DuckDB calls a database by its file's name, and cannot tell that from a schema of the same name."""
-    if file.stem.lower() in schemas:
-        raise ConfigurationError(
-            f"warehouse.credentials: call the file something else than {file.name}, or choose another warehouse.dataset"
-        )
+    user, at, server = url.rpartition("@")  # a password may hold anything
+    server, _, query = server.partition("?")
+    parameters = dict(parse_qsl(query))
+    options = " ".join(
+        filter(None, [_SERVER_OPTIONS, parameters.get("options")])
+    )  # of two the last one counts
+    all_parameters = {**_CLIENT_OPTIONS, **parameters, "options": options}
+    return f"{user}{at}{server}?{urlencode(all_parameters, quote_via=quote)}"
 
 
 def make_folder(folder: Path) -> None:

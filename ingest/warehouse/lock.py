@@ -1,4 +1,4 @@
-"""Turns at a DuckDB file: one process may have it open at a time, so loader and readers take turns instead of failing."""
+"""Turns at a DuckDB file: only one process may have it open, so consumer and readers wait for each other."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ READER_SECONDS = 60.0
 
 @contextmanager
 def reading_turn(settings: WarehouseSettings, patience: float = READER_SECONDS) -> Iterator[None]:
-    """A reader's turn at the file. It makes no lock where no loader ever made one: a reader leaves nothing behind.
+    """Take a reader's turn at the file. Raises WarehouseUnavailable after `patience` seconds.
 
-    Raises WarehouseUnavailable after `patience` seconds.
+    A reader leaves no files behind: where no consumer has made the lock file, it takes no lock.
     """
     if settings.duckdb_file is None or not _lock_file(settings.duckdb_file).exists():
         yield
@@ -30,7 +30,10 @@ def _lock_file(database: Path) -> Path:
 
 @contextmanager
 def warehouse_lock(settings: WarehouseSettings, patience: float) -> Iterator[None]:
-    """Held while the file is open. Nothing to take turns at for other destinations. Raises WarehouseUnavailable after `patience` seconds."""
+    """Lock DuckDB's file while it is open; do nothing at other destinations.
+
+    Raises WarehouseUnavailable after `patience` seconds.
+    """
     if settings.duckdb_file is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What psycopg2 makes of PostgreSQL's values: never an error, and JSON as the text it is; and statements that somebody wrote, which only read."""
+"""Values of PostgreSQL that psycopg2 cannot represent, and users' statements, which may only read."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,7 +9,8 @@ from ingest.errors import ConfigurationError, NoSuchTable
 from ingest.warehouse.bounds import Bounds
 from ingest.warehouse.values import JsonText
 
-# The oid of each type and of its arrays: https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_type.dat
+# The oid of each type and of its arrays:
+# https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_type.dat
 _TIMES = {
     "date": (1082, 1182),
     "time": (1083, 1183),
@@ -26,12 +27,12 @@ _Cast = Callable[[str | None, Any], Any]
 
 
 def keep_times(connection: Any) -> None:
-    """Give a time that Python has no value for (24:00, infinity, before Christ, after 9999) as PostgreSQL's own text."""
+    """Make a connection return times that Python cannot represent as text: 24:00, infinity, before year 1."""
     _register(connection, _time_types())
 
 
 def keep_json(connection: Any) -> None:
-    """Give JSON as its text: parsed, numbers would lose digits, and some are beyond what Python parses."""
+    """Make a connection return JSON as JsonText: parsed numbers would lose digits, if they can be parsed."""
     _register(connection, _json_types())
 
 
@@ -52,12 +53,12 @@ def _json_types() -> list[Any]:
     return _types(_JSON, lambda _: lambda text, _cursor: None if text is None else JsonText(text))
 
 
-def _types(oids: Mapping[str, tuple[int, int]], cast_of: Callable[[int], _Cast]) -> list[Any]:
+def _types(oids: Mapping[str, tuple[int, int]], make_cast: Callable[[int], _Cast]) -> list[Any]:
     from psycopg2.extensions import new_array_type, new_type
 
     types: list[Any] = []
     for name, (oid, array) in oids.items():
-        type_ = new_type((oid,), name, cast_of(oid))
+        type_ = new_type((oid,), name, make_cast(oid))
         types += [type_, new_array_type((array,), f"{name}[]", type_)]
     return types
 
@@ -65,11 +66,12 @@ def _types(oids: Mapping[str, tuple[int, int]], cast_of: Callable[[int], _Cast])
 def _time_or_text(oid: int) -> _Cast:
     from psycopg2.extensions import string_types
 
-    usual = string_types[oid]
+    psycopg2_cast = string_types[oid]
 
     def cast(text: str | None, cursor: Any) -> Any:
         try:
-            return text if text in _INFINITE or (text or "").startswith(_END_OF_DAY) else usual(text, cursor)
+            is_text = text in _INFINITE or (text or "").startswith(_END_OF_DAY)
+            return text if is_text else psycopg2_cast(text, cursor)
         except (ValueError, OverflowError):
             return text
 
@@ -95,13 +97,15 @@ _HARMLESS += [
     "pg_indexes_size",
     "pg_database_size",
 ]
-# A read-only transaction still calls functions that read and write the server's files, end sessions, or run SQL that they are given as
-# text; and an administrator reads everybody's passwords. So nothing is named that is volatile, or that not everybody may use.
+# In a read-only transaction functions can still read and write the server's files, end sessions, or run SQL
+# that they get as text, and an administrator can read everybody's passwords. So a query may name nothing that
+# is volatile or that not everybody may use.
 _FORBIDDEN = """
     SELECT proname FROM pg_catalog.pg_proc AS found
     WHERE lower(proname) = ANY(%(words)s) AND proname <> ALL(%(harmless)s)
       AND prorettype NOT IN ('pg_catalog.trigger'::regtype, 'pg_catalog.event_trigger'::regtype)
-      AND (provolatile = 'v' OR NOT has_function_privilege('public', found.oid, 'execute') OR proname ~ '^(crosstab|connectby|xpath_table)')
+      AND (provolatile = 'v' OR NOT has_function_privilege('public', found.oid, 'execute')
+           OR proname ~ '^(crosstab|connectby|xpath_table)')
     UNION SELECT relname FROM pg_catalog.pg_class AS found
     WHERE lower(relname) = ANY(%(words)s) AND relnamespace = 'pg_catalog'::regnamespace
       AND NOT has_table_privilege('public', found.oid, 'select')
@@ -111,7 +115,10 @@ _READ_ALL_DATA_SINCE = 140_000
 
 
 def read_only(connection: Any, sql: str, bounds: Bounds) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of one statement, in a transaction that only reads and ends in time. Raises ConfigurationError, of it NoSuchTable."""
+    """Run one statement in a transaction that only reads and ends in time; return column names and rows.
+
+    Raises ConfigurationError, of it NoSuchTable.
+    """
     import psycopg2
 
     with connection.cursor() as cursor:
@@ -119,22 +126,22 @@ def read_only(connection: Any, sql: str, bounds: Bounds) -> tuple[list[str], lis
         try:
             return _read(cursor, sql, bounds)
         except psycopg2.errors.QueryCanceled:
-            raise bounds.too_long() from None
+            raise bounds.timeout_error() from None
         except psycopg2.errors.UndefinedTable as error:
             raise NoSuchTable(str(error.diag.message_primary)) from None
         except psycopg2.OperationalError:
             raise
         except psycopg2.Error as error:
             raise ConfigurationError(
-                _in_plain_words(str(error.diag.message_primary or error).splitlines()[0])
+                _plain_message(str(error.diag.message_primary or error).splitlines()[0])
             ) from None
         finally:
             if not connection.closed:
                 cursor.execute("ROLLBACK")
 
 
-def _in_plain_words(message: str) -> str:
-    """What the server says of statements that its cursor does not take."""
+def _plain_message(message: str) -> str:
+    """Explain the server's messages about statements that its cursor does not take."""
     if "multi-query plan" in message:
         return "Only one statement is allowed."
     if re.fullmatch(r"cannot open .* as cursor", message):
@@ -143,10 +150,10 @@ def _in_plain_words(message: str) -> str:
 
 
 def _read(cursor: Any, sql: str, bounds: Bounds) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """By a cursor that the server opens: it takes one statement only, and only one that reads."""
+    """Read by a cursor that the server opens, which takes only one statement, and only one that reads."""
     from psycopg2.sql import Literal
 
-    _check_words(cursor, sql)
+    _check_names(cursor, sql)
     milliseconds = max(1, int(bounds.seconds * 1000))
     cursor.execute(
         "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)",
@@ -163,13 +170,13 @@ def _read(cursor: Any, sql: str, bounds: Bounds) -> tuple[list[str], list[tuple[
 
     def fetch(rows: int) -> list[tuple[Any, ...]]:
         cursor.execute(f"FETCH FORWARD {rows} FROM answer")
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-        return found
+        fetched: list[tuple[Any, ...]] = cursor.fetchall()
+        return fetched
 
     return columns, list(bounds.fetch(fetch))
 
 
-def _check_words(cursor: Any, sql: str) -> None:
+def _check_names(cursor: Any, sql: str) -> None:
     if re.search(r"\bU&", sql, re.IGNORECASE):
         raise ConfigurationError("names and texts with Unicode escapes (U&) are not allowed here")
     words = sorted({word.lower() for word in re.findall(r"[^\W\d][\w$]*", sql)})

@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import Enum, auto
 from typing import Any
 
-from ingest.booking import Booking, BookingStatus, Stored, rounded
+from ingest.booking import Booking, BookingStatus, StoredBooking, rounded
 from ingest.clock import is_future, is_future_version, is_recent
 from ingest.vendors.rest import Window
 from receivers.reconcile.report import Counts
@@ -27,7 +27,7 @@ class Verdict(Enum):
 
 
 def compare(
-    observed: Booking, stored: Stored | None, columns: Sequence[str], now: datetime, lag: timedelta
+    observed: Booking, stored: StoredBooking | None, columns: Sequence[str], now: datetime, lag: timedelta
 ) -> Verdict:
     """Compare the state that REST shows with the stored one, and return the verdict.
 
@@ -54,7 +54,7 @@ def compare(
     return Verdict.NEWER_HERE if is_recent(stored.loaded_at, now, lag) else Verdict.MISSED
 
 
-def is_of_future(stored: Stored, now: datetime) -> bool:
+def is_of_future(stored: StoredBooking, now: datetime) -> bool:
     """Return whether a row has a version, or a time of its last change, that has not come yet."""
     changed_at = stored.booking.updated_at
     return is_future_version(row_version(stored), now) or (
@@ -62,12 +62,12 @@ def is_of_future(stored: Stored, now: datetime) -> bool:
     )
 
 
-def row_version(stored: Stored) -> str:
+def row_version(stored: StoredBooking) -> str:
     """Return the version of the row, or the vendor's part of it where no more is known."""
     return stored.row_version or stored.booking.version
 
 
-def superseded_version(observed: Booking, stored: Stored | None, now: datetime) -> str:
+def superseded_version(observed: Booking, stored: StoredBooking | None, now: datetime) -> str:
     """Return the stored version that a repair has to replace although its own is not above it.
 
     It is "" where the order of versions is enough.
@@ -147,5 +147,5 @@ def _stored_value(booking: Booking, name: str) -> Any:
     return rounded(value) if isinstance(value, Decimal) else value
 
 
-def _is_newer(observed: Booking, stored: Stored, now: datetime) -> bool:
+def _is_newer(observed: Booking, stored: StoredBooking, now: datetime) -> bool:
     return observed.version > stored.booking.version and not is_future_version(observed.version, now)

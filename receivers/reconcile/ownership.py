@@ -12,10 +12,10 @@ from pathlib import Path
 import orjson
 import structlog
 
-from ingest.booking import Stored
+from ingest.booking import StoredBooking
 from ingest.errors import ConfigurationError, PayloadError, VendorUnavailable
 from ingest.vendors.rest import AnyRest
-from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.checkpoint import Checkpoint, KnownKey
 
 log = structlog.get_logger()
@@ -32,7 +32,7 @@ class Ownership:
     """
 
     def __init__(
-        self, rest: AnyRest, warehouse: StoredBookings, checkpoint: Checkpoint, *, is_confirmed: bool = False
+        self, rest: AnyRest, warehouse: BookingsTable, checkpoint: Checkpoint, *, is_confirmed: bool = False
     ) -> None:
         """Take the key of `rest`. `is_confirmed`: whoever started the run says that it is the account's."""
         self._rest = rest
@@ -91,7 +91,7 @@ class Ownership:
             return False
         return True
 
-    def covers(self, row: Stored) -> bool:
+    def covers(self, row: StoredBooking) -> bool:
         """Return whether this key was the account's when the row was loaded.
 
         A key that is not proven answers for the rows that it read itself.
@@ -126,7 +126,7 @@ class Ownership:
         )
         return why
 
-    def _require_readable(self, sample: Sequence[Stored]) -> None:
+    def _require_readable(self, sample: Sequence[StoredBooking]) -> None:
         """Raise ConfigurationError unless the key reads half of the newest bookings, or half of more of them.
 
         The vendor may have deleted some.
@@ -147,7 +147,7 @@ class Ownership:
 
     def _sample(
         self, size: int, *, by_webhook: bool = False, without: Collection[str] = ()
-    ) -> Sequence[Stored]:
+    ) -> Sequence[StoredBooking]:
         """Return the newest bookings that should be at the vendor.
 
         `by_webhook` leaves out what a reconciliation loaded: with a wrong key, it proves nothing.
@@ -156,7 +156,7 @@ class Ownership:
         newest = self._warehouse.newest(vendor, account, size + len(without), by_webhook=by_webhook)
         return [stored for stored in newest if stored.booking.booking_id not in without][:size]
 
-    def _read(self, sample: Sequence[Stored], enough: int) -> tuple[int, int]:
+    def _read(self, sample: Sequence[StoredBooking], enough: int) -> tuple[int, int]:
         """Return how many of these bookings the vendor has, and for how many it answered whether it has them.
 
         It is asked for no more once it has `enough` of them, or can no longer have as many.
@@ -176,7 +176,7 @@ class Ownership:
         self._has_read = self._has_read or readable > 0
         return readable, answered
 
-    def _is_present(self, stored: Stored) -> bool | None:
+    def _is_present(self, stored: StoredBooking) -> bool | None:
         """Return whether the vendor has the booking; None when it answers with something else.
 
         Two accounts may number their bookings alike, so the time of creation has to be the same too.

@@ -15,7 +15,7 @@ from ingest.settings import Settings
 from ingest.vendors import GONE
 from ingest.vendors.rest import AnyRest
 from ingest.waits import STALLED_SECONDS, wait_while
-from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.checkpoint import ProgressRecorder
 from receivers.reconcile.compare import Verdict, compare
 from receivers.spool.folder import SpoolState, spool_states
@@ -37,7 +37,7 @@ class Repairs:
         settings: Settings,
         producer: Producer | None,
         rest: AnyRest,
-        warehouse: StoredBookings,
+        warehouse: BookingsTable,
         recorder: ProgressRecorder,
     ) -> None:
         self._settings = settings
@@ -89,14 +89,14 @@ class Repairs:
         missed = [
             booking
             for event, booking in appended
-            if event.type != GONE and booking.status not in self._rest.untold
+            if event.type != GONE and booking.status not in self._rest.silent_statuses
         ]
         vendor, account = self._rest.account.vendor, self._rest.account.name
         rows = self._warehouse.by("booking_id", vendor, account, [booking.booking_id for booking in missed])
         now = self._rest.now()
         for booking in missed:
             row = next(iter(rows.get(booking.booking_id, ())), None)
-            if compare(booking, row, self._rest.compared, now, self.lag) is not Verdict.MISSED:
+            if compare(booking, row, self._rest.compared_columns, now, self.lag) is not Verdict.MISSED:
                 self._recorder.counts.repaired += 1
 
     def set_aside(self, letter: DeadLetter) -> None:

@@ -18,12 +18,12 @@ from ingest.duration import describe_skew
 from ingest.errors import ConfigurationError, IngestError, LogUnavailable, VendorUnavailable
 from ingest.log import APPEND_SECONDS, Producer, wait_until_durable
 from ingest.log.consumption import wait_until_consumed
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS
 from ingest.vendors import AnyAccount
-from ingest.vendors.rest import AnyRest, Window, load_rest
-from ingest.warehouse.bookings import StoredBookings
+from ingest.vendors.rest import AnyRest, Window
+from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.checkpoint import Checkpoint, End, Progress, ProgressRecorder
 from receivers.reconcile.compare import cut_windows
 from receivers.reconcile.ownership import Ownership
@@ -46,7 +46,7 @@ class Reconciler:
     def __init__(
         self,
         settings: Settings,
-        warehouse: StoredBookings,
+        warehouse: BookingsTable,
         producer: Producer | None,
         follow: Follow,
         stop: threading.Event,
@@ -124,9 +124,9 @@ def choose_accounts(settings: Settings, names: Iterable[str]) -> list[AnyAccount
     ]
     for account in accounts:
         if not account.settings.can_reconcile():
-            raise ConfigurationError(
-                f"account {account.name} cannot be reconciled: set {account.settings.reconcile_needs()}"
-            )
+            needed = account.settings.reconcile_needs()
+            remedy = f"set {needed}" if needed else account.settings.without_rest()
+            raise ConfigurationError(f"account {account.name} cannot be reconciled: {remedy}")
     if not accounts:
         raise ConfigurationError(NO_CREDENTIALS)
     return accounts
@@ -137,7 +137,7 @@ class AccountRun:
     """A run over one account, by the arguments of `Reconciler.run`. Used once."""
 
     settings: Settings
-    warehouse: StoredBookings
+    warehouse: BookingsTable
     producer: Producer | None
     follow: Follow
     account: AnyAccount
@@ -179,8 +179,8 @@ class AccountRun:
     @cached_property
     def _rest(self) -> AnyRest:
         """The vendor's REST side. Raises ConfigurationError."""
-        patience = Patience(failing=self.settings.reconcile.patience.total_seconds())
-        return load_rest(self.account.vendor)(self.account, self._state_dir, patience)
+        budget = RetryBudget(failing=self.settings.reconcile.patience.total_seconds())
+        return self.account.rest(self._state_dir, budget)
 
     def _run_locked(self, checkpoint: Checkpoint) -> None:
         """Compare, once more if the clock was wrong, and record the report."""
@@ -214,12 +214,12 @@ class AccountRun:
 
     def _sweep(self, checkpoint: Checkpoint, recorder: ProgressRecorder) -> None:
         rest, report = self._rest, self.report
-        open_ended = rest.swept_by == "starts_at" and self.until is None
+        open_ended = rest.window_column == "starts_at" and self.until is None
         until = self.until or self._now()
         report.until = None if open_ended else until
         ownership = Ownership(rest, self.warehouse, checkpoint, is_confirmed=self.confirm_key)
         repairs = Repairs(self.settings, self.producer, rest, self.warehouse, recorder)
-        longest = min(rest.longest, _LONGEST_WINDOW)
+        longest = min(rest.longest_window, _LONGEST_WINDOW)
         windows = cut_windows(recorder.progress.done, until, longest, open_ended=open_ended)
         Sweep(rest, self.warehouse, repairs, ownership, recorder).run(windows, self._follow_window)
         report.unproven = ownership.unproven()

@@ -12,13 +12,13 @@ from typing import Literal, TypeVar
 import orjson
 import structlog
 
-from ingest.booking import Booking, Stored
+from ingest.booking import Booking, StoredBooking
 from ingest.clock import is_recent
 from ingest.dead_letter import DeadLetter
 from ingest.errors import ConfigurationError, IngestError, PayloadError
 from ingest.rest import Record
 from ingest.vendors.rest import AnyRest, Window
-from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.checkpoint import ProgressRecorder
 from receivers.reconcile.compare import (
     Tally,
@@ -72,7 +72,7 @@ class Sweep:
     def __init__(
         self,
         rest: AnyRest,
-        warehouse: StoredBookings,
+        warehouse: BookingsTable,
         repairs: Repairs,
         ownership: Ownership,
         recorder: ProgressRecorder,
@@ -83,11 +83,11 @@ class Sweep:
         self._repairs = repairs
         self._ownership = ownership
         self._recorder = recorder
-        self._tally = Tally(recorder.counts, rest.untold)
+        self._tally = Tally(recorder.counts, rest.silent_statuses)
         self._unlisted = set(recorder.progress.unlisted)
         self._rows_seen = recorder.progress.rows
         self._parts_counted: set[str] = set()
-        self._pool = ThreadPoolExecutor(rest.parallel, thread_name_prefix=rest.account.name)
+        self._pool = ThreadPoolExecutor(rest.concurrency, thread_name_prefix=rest.account.name)
 
     def run(self, windows: Iterable[Window], follow: Follow) -> Counts:
         """Compare windows one after the other, then what none of them listed; return what was counted.
@@ -136,7 +136,7 @@ class Sweep:
         size = 0
         for page in self._rest.bookings(window):
             self._recorder.counts.least_requests += 1
-            at = self._rest.asked_at
+            at = self._rest.last_request_at
             for entry in page:
                 block.append(_Answer(entry, at))
                 size += _json_bytes(entry)
@@ -148,7 +148,7 @@ class Sweep:
     def _compare_block(self, block: Sequence[_Answer]) -> None:
         """Compare a block of the list, and complete the entries that show a difference."""
         keyed = [(key, entry) for entry in block if (key := self._parse(entry, self._rest.key))]
-        rows = self._rows(self._rest.listed_by, [key for key, _ in keyed])
+        rows = self._rows(self._rest.key_column, [key for key, _ in keyed])
         differing = [entry for key, entry in keyed if not self._is_unchanged(entry, rows.get(key, ()))]
         completed: list[tuple[_Answer, list[_Observation]]] = []
         size = 0
@@ -161,15 +161,15 @@ class Sweep:
                 completed, size = [], 0
         self._repair_completed(completed)
 
-    def _is_unchanged(self, entry: _Answer, rows: Sequence[Stored]) -> bool:
+    def _is_unchanged(self, entry: _Answer, rows: Sequence[StoredBooking]) -> bool:
         """Return whether an entry alone shows that its rows are right, and count these then.
 
         An entry that cannot be read is set aside, and is not completed either.
         """
         if any(is_of_future(row, entry.at) for row in rows):
             return False
-        if self._rest.listed_by == "group_id":
-            is_same = self._parse(entry, lambda record: self._rest.alike(record, rows))
+        if self._rest.key_column == "group_id":
+            is_same = self._parse(entry, lambda record: self._rest.is_unchanged(record, rows))
         else:
             observation = self._observe(entry)
             row = next(iter(rows), None)
@@ -186,7 +186,7 @@ class Sweep:
         except PayloadError:
             return [entry]
         # An entry that is a booking is as old as its page.
-        at = entry.at if self._rest.listed_by == "booking_id" else self._rest.asked_at
+        at = entry.at if self._rest.key_column == "booking_id" else self._rest.last_request_at
         return [_Answer(record, at) for record in records]
 
     def _repair_completed(self, completed: Sequence[tuple[_Answer, Sequence[_Observation]]]) -> None:
@@ -195,7 +195,7 @@ class Sweep:
         for entry, observations in completed:
             if any(observation.booking.booking_id in missed for observation in observations):
                 # What several entries share, such as a customer, has to be asked for once.
-                parts = self._rest.children(entry.record or {}) - self._parts_counted
+                parts = self._rest.detail_keys(entry.record or {}) - self._parts_counted
                 self._parts_counted |= parts
                 self._recorder.counts.least_requests += len(parts)
 
@@ -219,7 +219,9 @@ class Sweep:
         """Note the rows of a window that the vendor has not listed, unless they may be newer than that."""
         now = self._rest.now()
         vendor, account = self._account.vendor, self._account.name
-        for part in self._warehouse.within(self._rest.swept_by, vendor, account, window.since, window.until):
+        for part in self._warehouse.within(
+            self._rest.window_column, vendor, account, window.since, window.until
+        ):
             self._rows_seen += len(part)
             self._unlisted |= {
                 booking_id
@@ -266,7 +268,7 @@ class Sweep:
             record = self._rest.fetch(booking_id)
         except PayloadError:
             record = {}
-        return _Answer(record, self._rest.asked_at)
+        return _Answer(record, self._rest.last_request_at)
 
     def _mark_gone(self, absent: Mapping[str, datetime]) -> None:
         """Mark bookings as gone whose absence is confirmed, each with what its row says of it."""
@@ -283,14 +285,16 @@ class Sweep:
 
     def _rows(
         self, column: Literal["booking_id", "group_id"], keys: Iterable[str]
-    ) -> Mapping[str, Sequence[Stored]]:
+    ) -> Mapping[str, Sequence[StoredBooking]]:
         distinct = list(dict.fromkeys(keys))
         if not distinct:
             return {}
         return self._warehouse.by(column, self._account.vendor, self._account.name, distinct)
 
-    def _compare(self, observation: _Observation, row: Stored | None) -> Verdict:
-        return compare(observation.booking, row, self._rest.compared, observation.at, self._repairs.lag)
+    def _compare(self, observation: _Observation, row: StoredBooking | None) -> Verdict:
+        return compare(
+            observation.booking, row, self._rest.compared_columns, observation.at, self._repairs.lag
+        )
 
     def _map(self, function: Callable[[T], Result], items: Iterable[T]) -> Iterator[Result]:
         """Call a function in the pool, and yield its results in order.
@@ -300,7 +304,7 @@ class Sweep:
         pending: deque[Future[Result]] = deque()
         for item in items:
             pending.append(self._pool.submit(function, item))
-            if len(pending) >= _AHEAD * self._rest.parallel:
+            if len(pending) >= _AHEAD * self._rest.concurrency:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

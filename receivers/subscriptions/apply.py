@@ -11,7 +11,7 @@ import structlog
 
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable, WarehouseUnavailable
 from ingest.settings import Settings
-from ingest.vendors.subscriptions import AnySubscriptions, Registered, SecretFrom, fingerprint
+from ingest.vendors.subscriptions import AnySubscriptions, SecretFrom, Subscription, fingerprint
 from ingest.warehouse.deliveries import Arrivals, arrivals
 from receivers.subscriptions.plan import CREATING, Action, Facts, Step, hides_secret, is_at, plan
 from receivers.subscriptions.rotation import SECRET_BYTES, Rotation
@@ -70,7 +70,7 @@ class SubscriptionManager:
         self._subscriptions = subscriptions
         self._store = store
         self._has_fixed_secret = subscriptions.secret_from is SecretFrom.FIXED
-        self._registered: list[Registered] = []
+        self._registered: list[Subscription] = []
         self._ids_before: set[str] = set()
         self._new_secrets: dict[str, str] = {}  # by slot
         self._doubtful_secrets: set[str] = set()  # those of creations whose answer was lost
@@ -96,7 +96,7 @@ class SubscriptionManager:
             renew=renew,
             preexisting=frozenset(self._preexisting or ()),
         )
-        return plan(self._subscriptions.wanted(), self._registered, facts)
+        return plan(self._subscriptions.needed(), self._registered, facts)
 
     def apply(self, permissions: Permissions) -> Applied:
         """Do what is planned and allowed. Other processes of this machine wait meanwhile."""
@@ -129,12 +129,12 @@ class SubscriptionManager:
             rotation = Rotation(self._settings, self.account, self._store)
             return rotation.drop_old(used, self._subscriptions.retried, now, force=force)
 
-    def ours(self) -> list[Registered]:
+    def ours(self) -> list[Subscription]:
         """Return the subscriptions at the vendor that are ours."""
         not_ours = {Action.LEAVE, Action.TAKE_OVER}
         return [old for step in self.plan() if step.action not in not_ours for old in step.old]
 
-    def remove(self, ids: Collection[str]) -> list[Registered]:
+    def remove(self, ids: Collection[str]) -> list[Subscription]:
         """Remove those of ours that have these ids, or all of ours without any, and return them."""
         with self.state.lock():
             chosen = [subscription for subscription in self.ours() if not ids or subscription.id in ids]
@@ -226,7 +226,7 @@ class SubscriptionManager:
             if self._create(step, rotating=rotating) and not self._subscriptions.replaces:
                 self._delete([old for old in step.old if old not in strays])
 
-    def _delete(self, subscriptions: Sequence[Registered]) -> None:
+    def _delete(self, subscriptions: Sequence[Subscription]) -> None:
         for subscription in subscriptions:
             self._subscriptions.delete(subscription.id)
 

@@ -9,12 +9,10 @@ from urllib.parse import urlsplit
 import structlog
 
 from ingest.errors import ConfigurationError, IngestError
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.settings import Settings
 from ingest.telemetry import SUBSCRIPTION_STATE
 from ingest.vendors import AnyAccount
-from ingest.vendors.rest import load_rest
-from ingest.vendors.subscriptions import load_subscriptions
 from receivers.subscriptions.apply import Permissions, SubscriptionManager
 from receivers.subscriptions.gaps import Gap, open_gaps
 from receivers.subscriptions.plan import Action
@@ -32,22 +30,9 @@ def open_manager(
 
     Raises ConfigurationError, also where the vendor has no API for webhooks.
     """
-    name = account.name
-    subscriptions_class = load_subscriptions(account.vendor)
-    if subscriptions_class is None:
-        raise ConfigurationError(
-            f"{account.vendor} has no API for webhooks:"
-            f" `ingest webhooks plan {name}` shows what to do by hand"
-        )
-    if not account.settings.can_read():
-        needed = account.settings.rest_needs()
-        raise ConfigurationError(
-            f"account {name}: its webhooks can be registered with its REST credential only: set {needed}"
-        )
-    patience = Patience(failing=settings.reconcile.patience.total_seconds())
-    subscriptions = subscriptions_class(
-        load_rest(account.vendor)(account, Path(settings.reconcile.state_dir), patience),
-        settings.webhooks.timeout.total_seconds(),
+    budget = RetryBudget(failing=settings.reconcile.patience.total_seconds())
+    subscriptions = account.subscriptions(
+        Path(settings.reconcile.state_dir), budget, settings.webhooks.timeout.total_seconds()
     )
     return SubscriptionManager(settings, subscriptions, store or FileSecretStore(account.settings))
 
@@ -91,7 +76,7 @@ def check_subscriptions(settings: Settings) -> list[Gap]:
     accounts = [
         account
         for account in settings.choose_accounts(())
-        if load_subscriptions(account.vendor) and account.settings.can_read()
+        if account.subscriptions_class and account.settings.can_read()
     ]
     for account in accounts:
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from ingest.vendors.subscriptions import Registered, Wanted
+from ingest.vendors.subscriptions import Subscription, SubscriptionSpec
 from ingest.warehouse.deliveries import Arrivals
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
@@ -44,8 +44,8 @@ class Step:
     """One step of a plan, for the `old` subscriptions at the vendor. `by_hand`: only if a person says so."""
 
     action: Action
-    wanted: Wanted | None = None
-    old: tuple[Registered, ...] = ()
+    wanted: SubscriptionSpec | None = None
+    old: tuple[Subscription, ...] = ()
     why: str = ""
     by_hand: bool = False
 
@@ -78,7 +78,7 @@ class Facts:
     proven: frozenset[str] = frozenset()
 
 
-def plan(wanted: Sequence[Wanted], registered: Sequence[Registered], facts: Facts) -> list[Step]:
+def plan(wanted: Sequence[SubscriptionSpec], registered: Sequence[Subscription], facts: Facts) -> list[Step]:
     """Plan what to do with each subscription that is wanted or registered. Others' are left alone."""
     ours = [
         subscription
@@ -106,17 +106,17 @@ def plan(wanted: Sequence[Wanted], registered: Sequence[Registered], facts: Fact
     return steps
 
 
-def hides_secret(subscription: Registered, fingerprints: Mapping[str, str]) -> bool:
+def hides_secret(subscription: Subscription, fingerprints: Mapping[str, str]) -> bool:
     """Return whether nothing says which secret it has: it was made by hand, or on another machine."""
     return not (subscription.mark or subscription.secret or fingerprints.get(subscription.id))
 
 
-def is_at(url: str, subscription: Registered) -> bool:
+def is_at(url: str, subscription: Subscription) -> bool:
     """Return whether a subscription goes to our URL; a path below it is somebody else's."""
     return subscription.url.startswith(url) and subscription.url[len(url) : len(url) + 1] in {"", "?", "#"}
 
 
-def _find_proven(ours: Sequence[Registered], facts: Facts) -> frozenset[str]:
+def _find_proven(ours: Sequence[Subscription], facts: Facts) -> frozenset[str]:
     """Return the id of our only working subscription if it hides its secret and delivers.
 
     A delivery is loaded only if a live secret had signed it, and nothing else of ours can have caused those
@@ -134,7 +134,7 @@ def _find_proven(ours: Sequence[Registered], facts: Facts) -> frozenset[str]:
 
 
 def _plan_slot(
-    spec: Wanted, ours: Sequence[Registered], others: Sequence[Registered], facts: Facts
+    spec: SubscriptionSpec, ours: Sequence[Subscription], others: Sequence[Subscription], facts: Facts
 ) -> Iterator[Step]:
     """Plan the steps for one slot: the newest flawless subscription stays, and the other ones of ours go."""
     newest_first = sorted(ours, key=lambda old: old.created_at or _LONG_AGO, reverse=True)
@@ -155,9 +155,9 @@ def _plan_slot(
 
 
 def _plan_creation(
-    spec: Wanted,
-    ours: Sequence[Registered],
-    others: Sequence[Registered],
+    spec: SubscriptionSpec,
+    ours: Sequence[Subscription],
+    others: Sequence[Subscription],
     flaws: Mapping[str, str],
     facts: Facts,
 ) -> Step:
@@ -173,7 +173,9 @@ def _plan_creation(
     return Step(Action.CREATE, spec, why="there is none")
 
 
-def _step(action: Action, spec: Wanted | None, old: Sequence[Registered], why: str, facts: Facts) -> Step:
+def _step(
+    action: Action, spec: SubscriptionSpec | None, old: Sequence[Subscription], why: str, facts: Facts
+) -> Step:
     """Return a step, which is left to a person where the old ones may be another installation's.
 
     What goes to another public URL may be of the installation that this one was copied from.
@@ -184,13 +186,13 @@ def _step(action: Action, spec: Wanted | None, old: Sequence[Registered], why: s
     return Step(action, spec, tuple(old), why, by_hand=by_hand)
 
 
-def _may_serve_another(subscription: Registered, facts: Facts) -> bool:
+def _may_serve_another(subscription: Subscription, facts: Facts) -> bool:
     """Return whether an installation on another machine may depend on it."""
     is_preexisting = subscription.id in facts.preexisting and not subscription.stopped
     return is_preexisting and not subscription.secret and not _is_known(subscription, facts)
 
 
-def _find_flaw(spec: Wanted, subscription: Registered, facts: Facts) -> str:
+def _find_flaw(spec: SubscriptionSpec, subscription: Subscription, facts: Facts) -> str:
     """Return why a subscription has to be replaced, "" when it need not be."""
     if subscription.id in facts.renew:
         return "its secret is to be another"
@@ -212,14 +214,14 @@ def _is_right_url(wanted: str, registered: str) -> bool:
     return registered == wanted or ("?" not in wanted and registered.partition("?")[0] == wanted)
 
 
-def _is_known(subscription: Registered, facts: Facts) -> bool:
+def _is_known(subscription: Subscription, facts: Facts) -> bool:
     """Return whether the secret of a subscription is a live one."""
     if facts.live is None or subscription.id in facts.proven:
         return True
     return bool({subscription.mark, facts.fingerprints.get(subscription.id, "")} & facts.live)
 
 
-def _find_silence(subscription: Registered, facts: Facts) -> str:
+def _find_silence(subscription: Subscription, facts: Facts) -> str:
     """Return that a subscription stopped, "" where nothing shows it.
 
     Where the vendor does not tell, a later change that reconciliation had to repair does.

@@ -15,9 +15,15 @@ from ingest.errors import ConfigurationError
 from ingest.settings.schema import TITLE
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings
+from ingest.vendors import ranked_account_classes
 from tests.cli.command import ingest, refused
 
 CONFIG, SECRETS, SCHEMA = "ingest.toml", "ingest.secrets.toml", "ingest.schema.json"
+# The example account of each vendor.
+EXAMPLES = {
+    (vendor.example.account if vendor.example else vendor.vendor): vendor.vendor
+    for vendor in ranked_account_classes()
+}
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -86,24 +92,25 @@ def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> N
         "clock",
         "log",
         "spool",
-        *(f"REST {account}" for account in ("sales", "support", "salon", "tours")),
+        *(f"REST {account}" for account in EXAMPLES),
         "warehouse",
         "tables",
-        *(f"webhooks {account}" for account in ("sales", "support", "salon", "tours")),
+        *(f"webhooks {account}" for account in EXAMPLES),
     ]
     skipped = {finding["check"]: finding["detail"] for finding in result.json["checks"] if finding["skipped"]}
     assert set(skipped) == {
         "clock",
         "spool",
-        *(f"REST {account}" for account in ("sales", "support", "salon", "tours")),
+        *(f"REST {account}" for account in EXAMPLES),
     }
     assert skipped["REST tours"].startswith("not configured: reconcile and sync leave this account out")
     assert skipped["REST tours"].endswith("set its secret_key + api_key")
     tours = "https://hooks.example.org/webhooks/bookeo/tours?domain=bookings&type="
     assert result.json["webhook_urls"] == {
-        "sales": ["https://hooks.example.org/webhooks/calendly/sales"],
-        "support": ["https://hooks.example.org/webhooks/oncehub/support"],
-        "salon": ["https://hooks.example.org/webhooks/appointedd/salon"],
+        **{
+            account: [f"https://hooks.example.org/webhooks/{EXAMPLES[account]}/{account}"]
+            for account in EXAMPLES
+        },
         "tours": [tours + "created", tours + "updated", tours + "deleted"],
     }
 
@@ -142,7 +149,7 @@ def test_what_init_writes_is_valid_in_an_editor_that_reads_the_schema_beside_it(
     examples = re.sub(r"^# (?=\[|\w+ += )", "", text, flags=re.MULTILINE)
     for settings in (text, examples):
         assert [error.message for error in validator.iter_errors(tomllib.loads(settings))] == []
-    assert len(tomllib.loads(examples)["accounts"]) == 4
+    assert len(tomllib.loads(examples)["accounts"]) == len(EXAMPLES)
 
 
 def test_the_schema_can_be_printed(written: Path, tmp_path: Path) -> None:

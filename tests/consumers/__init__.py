@@ -1,1 +1,1 @@
-"""The consumer over a real log and real warehouses."""
+"""Tests of the consumer over a real log and real warehouses."""

@@ -1,4 +1,4 @@
-"""Rigs for tests: one on DuckDB, one on a PostgreSQL that is started for the run, and one on each in turn."""
+"""Consumers on DuckDB, on a PostgreSQL that is started for the run, and on each in turn."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.consumers.harness import ConsumerHarness, Tree, opened, tree_for
 from tests.consumers.postgres import PostgresServer, running_postgres
-from tests.consumers.rig import Rig, Tree, opened, tree_for
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def tree(tmp_path: Path) -> Tree:
 
 
 @pytest.fixture
-def rig(tree: Tree) -> Iterator[Rig]:
+def harness(tree: Tree) -> Iterator[ConsumerHarness]:
     with opened(tree) as found:
         yield found
 
@@ -30,7 +30,7 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres_tree(tmp_path: Path, postgres: PostgresServer) -> Tree:
-    """A dataset that no other test has."""
+    """Return settings with a dataset that no other test has."""
     warehouse = {
         "destination": "postgres",
         "credentials": postgres.url,
@@ -41,7 +41,7 @@ def postgres_tree(tmp_path: Path, postgres: PostgresServer) -> Tree:
 
 
 @pytest.fixture
-def postgres_rig(postgres_tree: Tree) -> Iterator[Rig]:
+def postgres_harness(postgres_tree: Tree) -> Iterator[ConsumerHarness]:
     with opened(postgres_tree) as found:
         yield found
 
@@ -52,7 +52,7 @@ def either_tree(request: pytest.FixtureRequest) -> Tree:
     return found
 
 
-@pytest.fixture(params=["rig", pytest.param("postgres_rig", marks=pytest.mark.postgres)])
-def either_rig(request: pytest.FixtureRequest) -> Rig:
-    found: Rig = request.getfixturevalue(request.param)
+@pytest.fixture(params=["harness", pytest.param("postgres_harness", marks=pytest.mark.postgres)])
+def either_harness(request: pytest.FixtureRequest) -> ConsumerHarness:
+    found: ConsumerHarness = request.getfixturevalue(request.param)
     return found

@@ -1,4 +1,4 @@
-"""Events as large as a receiver takes them, of the kinds that grow most when they are read."""
+"""Events as large as a receiver accepts them, of the kinds that grow most when they are read."""
 
 from dataclasses import replace
 
@@ -12,14 +12,17 @@ _MARK = b'"filler":null'
 
 
 def large(kind: str, number: int, size: int = BODY_LIMIT) -> Event:
-    """The event numbered so, of a booking of its own, with a body of about `size` bytes; `kind` is one of KINDS."""
+    """Return an event of a booking of its own, with a body of about `size` bytes.
+
+    `kind` is one of KINDS.
+    """
     event = sample(number, f"B{number}", number % 60, filler=None)
     body = event.data.replace(_MARK, KINDS[kind](size - len(event.data)))
     return replace(event, data=body)
 
 
 def _answers(room: int) -> bytes:
-    """Each becomes an object of the column `answers`."""
+    """Return form fields, each of which becomes an object of the column `answers`."""
     fields = [{"name": f"q{number}", "value": "a"} for number in range(room // 30)]
     return b'"filler":0,"form_submission":' + orjson.dumps(
         {"name": "Ada", "email": "ada@example.com", "custom_fields": fields}

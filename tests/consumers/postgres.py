@@ -13,22 +13,25 @@ from tests.kafka.broker import free_port
 
 _PROGRAMS = ("initdb", "pg_ctl")
 # In a zone of its own, so that nobody gets UTC by chance.
-_OPTIONS = "-c timezone=JST-9 -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=20 -c shared_buffers=32MB"
+_OPTIONS = (
+    "-c timezone=JST-9 -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=20 -c"
+    " shared_buffers=32MB"
+)
 
 
 def _program(name: str) -> str | None:
-    """On the path, or where Debian keeps the newest."""
+    """Return the path of a program: on PATH, or the newest where Debian installs them."""
     debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
     return shutil.which(name) or (str(debian[-1]) if debian else None)
 
 
 def missing_programs() -> list[str]:
-    """What is needed and not here."""
+    """Return the programs that are needed and not installed."""
     return [name for name in _PROGRAMS if _program(name) is None]
 
 
 class PostgresServer:
-    """PostgreSQL refuses to run as root, so as root it runs as its own user."""
+    """A server, which runs as its own user for root, because PostgreSQL refuses to run as root."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,16 +45,16 @@ class PostgresServer:
         )
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Start the server, and return when it answers."""
         options = f"{_OPTIONS} -p {self.port} -k {self._folder}"
         self._call("pg_ctl", "--wait", "--log", str(self._folder / "log"), "--options", options, "start")
 
     def stop(self) -> None:
-        """At once, as in a crash."""
+        """Stop the server at once, as in a crash."""
         self._call("pg_ctl", "--wait", "--mode=immediate", "stop")
 
     def demand_password(self, user: str) -> None:
-        """From this user, once the server has read its configuration again."""
+        """Demand a password from a user, once the server has read its configuration again."""
         file = self._folder / "data" / "pg_hba.conf"
         file.write_text(f"host all {user} 127.0.0.1/32 scram-sha-256\n{file.read_text()}")
 
@@ -73,7 +76,7 @@ def _other_user() -> tuple[int, int] | None:
 
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """Its folder is not under pytest's, which other users may not enter."""
+    """Run a server. Its folder is not under pytest's, which other users may not enter."""
     folder = Path(mkdtemp(prefix="ingest-postgres-"))
     try:
         server = PostgresServer(folder)

@@ -1,4 +1,4 @@
-"""Events of OnceHub's, made for a test: which booking, how new, and what is special about it."""
+"""OnceHub's events for tests."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,14 +15,17 @@ TOPICS = Topics(dead_letters="bookings.dead-letters", audit="bookings.audit")
 
 
 def moment(seconds: float) -> datetime:
-    """So many seconds after the samples' first day began."""
+    """Return the instant that many seconds after the first day of the samples began."""
     return START + timedelta(seconds=seconds)
 
 
 def sample(
     number: int, booking: str = "B1", at: float = 0, *, received_at: datetime | None = None, **data: Any
 ) -> Event:
-    """The event numbered so: what the booking was at that second. `data` replaces parts of the booking."""
+    """Return the event with this number: what the booking was at that second.
+
+    `data` replaces parts of the booking.
+    """
     changed = moment(at)
     told = {
         "id": booking,
@@ -38,7 +41,7 @@ def sample(
 def in_envelope(
     number: int, data: dict[str, Any], time: datetime, received_at: datetime, subject: str = "other"
 ) -> Event:
-    """Any `data` in the envelope of a booking's event."""
+    """Return an event with any `data` in the envelope of a booking's event."""
     body = {"id": f"E{number}", "type": "booking.scheduled", "creation_time": time.isoformat(), "data": data}
     return Event(
         id=f"E{number}",

@@ -1,4 +1,4 @@
-"""What becomes of each record of a batch, and when a run of bad ones is too long."""
+"""Tests of what becomes of each record of a batch, and of how many bad ones are too many."""
 
 from dataclasses import replace
 from itertools import accumulate
@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.batch import BadRun, plan_load, read_batch, set_aside
+from consumers.batch import Chunk, plan_load, read_batch, to_dead_letter
+from consumers.dead_letters.limit import FailureLimit
 from ingest.booking import Booking, BookingStatus
 from ingest.errors import DeadLetterLimit, PayloadError
 from ingest.event import Event
 from ingest.log import Partition, Record, StoredRecord
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import BookingMapper
 from tests.consumers.samples import SOURCE, START, TOPIC, TOPICS, sample
 
 DEAD = TOPICS.dead_letters
@@ -22,7 +23,7 @@ LITTLE_GOOD = [[False, False, True], [False, True, False], [True, True]]
 
 
 def mapper(event: Event) -> Booking | None:
-    """Fails as the event's type says."""
+    """Fail as the event's type says."""
     if event.type == "crash":
         raise ZeroDivisionError("with a customer's name in the message")
     if event.type == "refuse":
@@ -52,7 +53,7 @@ def test_every_record_ends_in_one_place() -> None:
         stored(4, "booking", topic=DEAD),
     ]
     batch = read_batch(records, TOPICS, mapper, START)
-    assert [(item.event.id, item.booking is None) for item in batch.items] == [("E0", False), ("E1", True)]
+    assert [(item.event.id, item.message is None) for item in batch.items] == [("E0", False), ("E1", True)]
     assert [(dead.reason, dead.detail, dead.position) for dead in batch.dead] == [
         ("unreadable_record", "not the documented shape", f"{TOPIC}/0/2"),
         ("mapping_crashed", "ZeroDivisionError", f"{TOPIC}/0/3"),
@@ -125,29 +126,29 @@ def test_of_an_event_that_comes_twice_in_a_batch_the_first_counts() -> None:
 
 
 def test_a_dead_letter_that_comes_twice_in_a_batch_is_one_row() -> None:
-    record = set_aside(stored(0, "refuse"), "unreadable_record", "why", START).to_record()
+    record = to_dead_letter(stored(0, "refuse"), "unreadable_record", "why", START).to_record()
     letters = [StoredRecord(record, Partition(DEAD), offset) for offset in range(2)]
-    assert len(plan_load([], letters, {}, START).rows["dead_letters"]) == 1
+    assert len(plan_load(Chunk(letters=letters), {}, START).rows["dead_letters"]) == 1
 
 
 def test_tables_without_rows_are_not_loaded() -> None:
-    assert plan_load([], [], {}, START).rows == {}
+    assert plan_load(Chunk(), {}, START).rows == {}
 
 
 def too_many(seen: str, limit: int) -> bool:
-    """So many bad ones in a row, or, at some time, more than half of the last ten times as many."""
+    """Return whether there is a run of `limit` bad ones, or more than half of ten times as many are bad."""
     lately = (seen[max(0, end - 10 * limit) : end] for end in range(len(seen) + 1))
     return "x" * limit in seen or any(some.count("x") > 5 * limit for some in lately)
 
 
-def stops_after(run: BadRun, batches: list[list[bool]]) -> int | None:
-    """How many batches were noted before the one at which it stopped."""
+def stops_after(run: FailureLimit, batches: list[list[bool]]) -> int | None:
+    """Return how many batches were counted before the one at which it stopped."""
     for number, batch in enumerate(batches):
         try:
-            run.note(batch)
+            run.count(batch)
         except DeadLetterLimit:
             return number
-        run.settle()
+        run.commit()
     return None
 
 
@@ -161,7 +162,7 @@ def test_a_run_of_bad_records_is_counted_over_the_borders_of_batches(
 ) -> None:
     seen = accumulate("".join("." if good else "x" for good in batch) for batch in batches)
     expected = next((number for number, so_far in enumerate(seen) if too_many(so_far, limit)), None)
-    assert stops_after(BadRun(limit), batches) == expected
+    assert stops_after(FailureLimit(limit), batches) == expected
 
 
 @given(
@@ -172,19 +173,19 @@ def test_a_run_of_bad_records_is_counted_over_the_borders_of_batches(
 def test_what_was_not_committed_and_is_read_again_counts_once(
     batches: list[list[bool]], lost: list[bool], limit: int
 ) -> None:
-    run = BadRun(limit)
+    run = FailureLimit(limit)
     for _ in range(3):
         try:
-            run.note(lost)
+            run.count(lost)
         except DeadLetterLimit:
             return
         run.rewind()
-    assert stops_after(run, batches) == stops_after(BadRun(limit), batches)
+    assert stops_after(run, batches) == stops_after(FailureLimit(limit), batches)
 
 
 def test_the_limit_says_how_many_and_what_to_do() -> None:
     with pytest.raises(DeadLetterLimit, match=r"^3 records in a row .* consumer\.dead_letter_limit"):
-        BadRun(3).note([True, False, False, False])
+        FailureLimit(3).count([True, False, False, False])
 
 
 def test_an_id_that_comes_with_another_payload_is_one_event_but_counts_for_its_booking() -> None:
@@ -192,6 +193,6 @@ def test_an_id_that_comes_with_another_payload_is_one_event_but_counts_for_its_b
         StoredRecord(replace(sample(number, "B1", at), id="E1").to_record(), Partition(TOPIC), number)
         for number, at in ((1, 0), (2, 60))
     ]
-    plan = plan_load(read_batch(told, TOPICS, BookingMapper({}), START).items, [], {}, START)
+    plan = plan_load(read_batch(told, TOPICS, BookingMapper({}), START).to_load(), {}, START)
     assert [row["id"] for row in plan.rows["booking_events"]] == ["E1"]
     assert [row["service_name"] for row in plan.rows["bookings"]] == ["told by E2"]

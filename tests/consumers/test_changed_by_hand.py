@@ -1,4 +1,4 @@
-"""Somebody changes rows or tables by hand: no booking is left behind, and it is said what is wrong, and where."""
+"""Tests of rows and tables that somebody changes by hand: bookings go on, and the change is reported."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,27 +9,27 @@ from structlog.testing import capture_logs
 from consumers.table_check import check_tables
 from ingest.booking import BookingStatus
 from ingest.errors import WarehouseUnavailable
-from tests.consumers.rig import Rig
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import sample
-from tests.consumers.test_refused import alter
+from tests.consumers.test_refused import alter_bookings
 
 DEAD = "bookings.dead-letters"
 
 
-def run(rig: Rig, *statements: str) -> None:
-    """`{}` stands for the name of `bookings`."""
-    rig.warehouse.prepare()
-    with rig.warehouse._pipeline.sql_client() as client:
+def execute(harness: ConsumerHarness, *statements: str) -> None:
+    """Run SQL in which `{}` stands for the name of `bookings`."""
+    harness.warehouse.prepare()
+    with harness.warehouse._pipeline.sql_client() as client:
         for sql in statements:
             client.execute_sql(sql.replace("{}", client.make_qualified_table_name("bookings")))
 
 
-def told(rig: Rig) -> str:
-    return " ".join(finding.sentence for finding in check_tables(rig.settings))
+def report(harness: ConsumerHarness) -> str:
+    return " ".join(finding.sentence for finding in check_tables(harness.settings))
 
 
-def service(rig: Rig) -> list[Any]:
-    return rig.column("select service_name from bookings order by booking_id")
+def service_names(harness: ConsumerHarness) -> list[Any]:
+    return harness.column("select service_name from bookings order by booking_id")
 
 
 @pytest.mark.parametrize(
@@ -44,25 +44,27 @@ def service(rig: Rig) -> list[Any]:
         "'/2026-05-01T09:00:00.000000Z'",
     ],
 )
-def test_a_version_that_is_none_is_replaced_by_the_next_state(rig: Rig, version: str) -> None:
-    rig.load(sample(1, "B1"), sample(2, "B2"))
-    run(rig, f"UPDATE {{}} SET version = {version} WHERE booking_id = 'B1'")
-    assert "1 rows of bookings have no version that can be read, such as oncehub/support B1" in told(rig)
+def test_a_version_that_is_none_is_replaced_by_the_next_state(harness: ConsumerHarness, version: str) -> None:
+    harness.load(sample(1, "B1"), sample(2, "B2"))
+    execute(harness, f"UPDATE {{}} SET version = {version} WHERE booking_id = 'B1'")
+    assert "1 rows of bookings have no version that can be read, such as oncehub/support B1" in report(
+        harness
+    )
     with capture_logs() as lines:
-        rig.load(sample(3, "B1", at=-60), sample(4, "B2", at=60))
+        harness.load(sample(3, "B1", at=-60), sample(4, "B2", at=60))
     assert [line["booking_id"] for line in lines if line["event"] == "booking.version_unreadable"] == ["B1"]
-    assert service(rig) == ["told by E3", "told by E4"]
-    assert told(rig) == "as the loads have made them"
+    assert service_names(harness) == ["told by E3", "told by E4"]
+    assert report(harness) == "as the loads have made them"
 
 
 @pytest.mark.postgres
-def test_the_same_at_a_server(postgres_rig: Rig) -> None:
-    postgres_rig.load(sample(1, "B1"))
-    run(postgres_rig, "UPDATE {} SET version = NULL")
-    assert "have no version that can be read" in told(postgres_rig)
-    postgres_rig.load(sample(2, "B1", at=-60))
-    assert service(postgres_rig) == ["told by E2"]
-    assert told(postgres_rig) == "as the loads have made them"
+def test_the_same_at_a_server(postgres_harness: ConsumerHarness) -> None:
+    postgres_harness.load(sample(1, "B1"))
+    execute(postgres_harness, "UPDATE {} SET version = NULL")
+    assert "have no version that can be read" in report(postgres_harness)
+    postgres_harness.load(sample(2, "B1", at=-60))
+    assert service_names(postgres_harness) == ["told by E2"]
+    assert report(postgres_harness) == "as the loads have made them"
 
 
 @pytest.mark.parametrize(
@@ -77,42 +79,45 @@ def test_the_same_at_a_server(postgres_rig: Rig) -> None:
         '{"version": []}',
     ],
 )
-def test_versions_of_columns_that_are_none_let_no_older_message_win(either_rig: Rig, garbage: str) -> None:
-    either_rig.load(sample(1, "B1"))
-    run(either_rig, f"UPDATE {{}} SET column_versions = '{garbage}'")
-    either_rig.load(sample(2, "B1", at=-60))
-    assert service(either_rig) == ["told by E1"]
-    either_rig.load(sample(3, "B1", at=60))
-    assert service(either_rig) == ["told by E3"]
-    assert either_rig.column("select count(*) from dead_letters") == [0]
+def test_versions_of_columns_that_are_none_let_no_older_message_win(
+    either_harness: ConsumerHarness, garbage: str
+) -> None:
+    either_harness.load(sample(1, "B1"))
+    execute(either_harness, f"UPDATE {{}} SET column_versions = '{garbage}'")
+    either_harness.load(sample(2, "B1", at=-60))
+    assert service_names(either_harness) == ["told by E1"]
+    either_harness.load(sample(3, "B1", at=60))
+    assert service_names(either_harness) == ["told by E3"]
+    assert either_harness.column("select count(*) from dead_letters") == [0]
 
 
-def test_a_row_without_its_first_instant_gets_one(rig: Rig) -> None:
-    rig.load(sample(1, "B1"))
-    run(
-        rig,
-        "UPDATE {} SET first_seen_at = NULL, last_event_id = NULL, status = 'nonsense', price = NULL, staff = NULL",
+def test_a_row_without_its_first_instant_gets_one(harness: ConsumerHarness) -> None:
+    harness.load(sample(1, "B1"))
+    execute(
+        harness,
+        "UPDATE {} SET first_seen_at = NULL, last_event_id = NULL, status = 'nonsense', price = NULL, staff"
+        " = NULL",
     )
-    rig.load(sample(2, "B1", at=60))
-    (row,) = rig.rows("select status, first_seen_at from bookings")
+    harness.load(sample(2, "B1", at=60))
+    (row,) = harness.rows("select status, first_seen_at from bookings")
     assert (row["status"], row["first_seen_at"]) == (BookingStatus.CONFIRMED, sample(2, at=60).received_at)
 
 
-def test_a_column_that_was_dropped_is_made_anew_and_told(either_rig: Rig) -> None:
-    either_rig.load(sample(1, "B1"))
-    alter(either_rig, "DROP COLUMN version")
-    assert "bookings lacks the columns version" in told(either_rig)
-    either_rig.append(sample(2, "B1", at=-60))
+def test_a_column_that_was_dropped_is_made_anew_and_told(either_harness: ConsumerHarness) -> None:
+    either_harness.load(sample(1, "B1"))
+    alter_bookings(either_harness, "DROP COLUMN version")
+    assert "bookings lacks the columns version" in report(either_harness)
+    either_harness.append(sample(2, "B1", at=-60))
     with pytest.raises(WarehouseUnavailable):
-        either_rig.loader.step()
-    either_rig.loader._start_over()
+        either_harness.loader.step()
+    either_harness.loader._start_over()
     with capture_logs() as lines:
-        either_rig.load()
+        either_harness.load()
     assert [
         (line["table"], line["columns"]) for line in lines if line["event"] == "warehouse.columns_missing"
     ] == [("bookings", ["version"])]
-    assert service(either_rig) == ["told by E2"]
-    assert either_rig.written(DEAD) == 0
+    assert service_names(either_harness) == ["told by E2"]
+    assert either_harness.written(DEAD) == 0
 
 
 @pytest.mark.postgres
@@ -120,25 +125,26 @@ def test_a_column_that_was_dropped_is_made_anew_and_told(either_rig: Rig) -> Non
     ("state", "error"), [("P0001", "RaiseException"), ("MY001", "DatabaseError"), ("23514", "CheckViolation")]
 )
 def test_a_trigger_that_raises_makes_dead_letters_and_not_a_standstill(
-    postgres_rig: Rig, state: str, error: str
+    postgres_harness: ConsumerHarness, state: str, error: str
 ) -> None:
-    rig = postgres_rig
-    run(
-        rig,
+    harness = postgres_harness
+    execute(
+        harness,
         "CREATE OR REPLACE FUNCTION no_b2() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$BEGIN IF NEW.booking_id = 'B2' THEN RAISE EXCEPTION 'nobody books B2' USING ERRCODE = '{state}'; END IF; RETURN NEW; END$$",
+        " $$BEGIN IF NEW.booking_id = 'B2' THEN RAISE EXCEPTION 'nobody books B2' USING ERRCODE ="
+        f" '{state}'; END IF; RETURN NEW; END$$",
         "CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON {} FOR EACH ROW EXECUTE FUNCTION no_b2()",
     )
     with capture_logs() as lines:
-        rig.load(sample(1, "B1"), sample(2, "B2"), sample(3, "B3"))
-    assert rig.column("select booking_id from bookings order by booking_id") == ["B1", "B3"]
-    (letter,) = rig.rows("select reason, detail, position from dead_letters")
+        harness.load(sample(1, "B1"), sample(2, "B2"), sample(3, "B3"))
+    assert harness.column("select booking_id from bookings order by booking_id") == ["B1", "B3"]
+    (letter,) = harness.rows("select reason, detail, position from dead_letters")
     assert letter["reason"] == "load_refused"
     assert letter["detail"].startswith(f"table bookings: {error}: nobody books B2")
     (line,) = [line for line in lines if line["event"] == "record.dead_lettered"]
     assert (line["subject"], line["position"]) == ("B2", letter["position"])
-    assert "bookings has what no load made: trigger guard" in told(rig)
-    run(rig, "DROP TRIGGER guard ON {}", "DROP FUNCTION no_b2()")
+    assert "bookings has what no load made: trigger guard" in report(harness)
+    execute(harness, "DROP TRIGGER guard ON {}", "DROP FUNCTION no_b2()")
 
 
 @pytest.mark.postgres
@@ -152,15 +158,15 @@ def test_a_trigger_that_raises_makes_dead_letters_and_not_a_standstill(
     ],
 )
 def test_what_refuses_rows_at_a_server_is_told_and_holds_up_nothing(
-    postgres_rig: Rig, change: str, words: str
+    postgres_harness: ConsumerHarness, change: str, words: str
 ) -> None:
-    run(postgres_rig, change)
+    execute(postgres_harness, change)
     if words:
-        assert f"bookings has what no load made: {words}" in told(postgres_rig)
+        assert f"bookings has what no load made: {words}" in report(postgres_harness)
     events = [replace(sample(number, f"B{number}", at=number)) for number in (1, 2)]
-    postgres_rig.load(*events)
-    refused = postgres_rig.column("select position from dead_letters where reason = 'load_refused'")
-    there = postgres_rig.column("select booking_id from bookings")
+    postgres_harness.load(*events)
+    refused = postgres_harness.column("select position from dead_letters where reason = 'load_refused'")
+    there = postgres_harness.column("select booking_id from bookings")
     assert len(refused) + len(there) == len(events)
     assert refused
 
@@ -174,42 +180,44 @@ def test_what_refuses_rows_at_a_server_is_told_and_holds_up_nothing(
         ("ALTER TABLE {} ALTER COLUMN starts_at TYPE VARCHAR", "starts_at (varchar)"),
     ],
 )
-def test_what_somebody_changed_in_a_file_is_told(rig: Rig, change: str, words: str) -> None:
-    run(rig, change)
-    assert words in told(rig)
-    rig.load(sample(1, "B1"))
-    assert rig.written(DEAD) + len(rig.column("select booking_id from bookings")) == 1
+def test_what_somebody_changed_in_a_file_is_told(harness: ConsumerHarness, change: str, words: str) -> None:
+    execute(harness, change)
+    assert words in report(harness)
+    harness.load(sample(1, "B1"))
+    assert harness.written(DEAD) + len(harness.column("select booking_id from bookings")) == 1
 
 
 @pytest.mark.postgres
-def test_a_column_of_another_type_waits_and_says_which(postgres_rig: Rig) -> None:
-    postgres_rig.load(sample(1, "B1"))
-    run(postgres_rig, "ALTER TABLE {} ALTER COLUMN gone_at TYPE bigint USING 7")
-    assert "gone_at (bigint)" in told(postgres_rig)
-    postgres_rig.append(sample(2, "B1", at=60))
+def test_a_column_of_another_type_waits_and_says_which(postgres_harness: ConsumerHarness) -> None:
+    postgres_harness.load(sample(1, "B1"))
+    execute(postgres_harness, "ALTER TABLE {} ALTER COLUMN gone_at TYPE bigint USING 7")
+    assert "gone_at (bigint)" in report(postgres_harness)
+    postgres_harness.append(sample(2, "B1", at=60))
     with pytest.raises(WarehouseUnavailable, match=r"table bookings: .*gone_at"):
-        postgres_rig.loader.step()
-    run(postgres_rig, "ALTER TABLE {} ALTER COLUMN gone_at TYPE timestamptz USING NULL")
-    postgres_rig.loader._start_over()
-    postgres_rig.load()
-    assert service(postgres_rig) == ["told by E2"]
+        postgres_harness.loader.step()
+    execute(postgres_harness, "ALTER TABLE {} ALTER COLUMN gone_at TYPE timestamptz USING NULL")
+    postgres_harness.loader._start_over()
+    postgres_harness.load()
+    assert service_names(postgres_harness) == ["told by E2"]
 
 
-def test_a_table_that_was_dropped_under_a_running_consumer_is_made_anew(either_rig: Rig) -> None:
-    either_rig.load(sample(1, "B1"))
-    run(either_rig, "DROP TABLE {}")
-    either_rig.append(sample(2, "B2"))
+def test_a_table_that_was_dropped_under_a_running_consumer_is_made_anew(
+    either_harness: ConsumerHarness,
+) -> None:
+    either_harness.load(sample(1, "B1"))
+    execute(either_harness, "DROP TABLE {}")
+    either_harness.append(sample(2, "B2"))
     with pytest.raises(WarehouseUnavailable):
-        either_rig.loader.step()
-    either_rig.loader._start_over()
-    either_rig.load()
-    assert either_rig.column("select booking_id from bookings") == ["B2"]
+        either_harness.loader.step()
+    either_harness.loader._start_over()
+    either_harness.load()
+    assert either_harness.column("select booking_id from bookings") == ["B2"]
 
 
-def test_tables_as_loads_make_them_are_as_they_should_be(either_rig: Rig) -> None:
-    assert told(either_rig) == "as the loads have made them"  # before there are any
-    either_rig.load(sample(1, "B1"))
-    assert told(either_rig) == "as the loads have made them"
+def test_tables_as_loads_make_them_are_as_they_should_be(either_harness: ConsumerHarness) -> None:
+    assert report(either_harness) == "as the loads have made them"  # before there are any
+    either_harness.load(sample(1, "B1"))
+    assert report(either_harness) == "as the loads have made them"
 
 
 @pytest.mark.parametrize(
@@ -217,15 +225,15 @@ def test_tables_as_loads_make_them_are_as_they_should_be(either_rig: Rig) -> Non
     [("booking_events", "signed_by"), ("dead_letters", "detail"), ("reconciliations", "error")],
 )
 def test_columns_of_rows_that_are_never_written_again_get_another_remedy(
-    rig: Rig, table: str, column: str
+    harness: ConsumerHarness, table: str, column: str
 ) -> None:
-    rig.load(sample(1, "B1"))
-    with rig.warehouse._pipeline.sql_client() as client:
+    harness.load(sample(1, "B1"))
+    with harness.warehouse._pipeline.sql_client() as client:
         client.execute_sql(f"ALTER TABLE {client.make_qualified_table_name(table)} DROP COLUMN {column}")
-    [finding] = [one for one in check_tables(rig.settings) if table in one.detail]
-    rig.warehouse._failed = True  # as at a start, and after a load that failed
+    [finding] = [one for one in check_tables(harness.settings) if table in one.detail]
+    harness.warehouse._failed = True  # as at a start, and after a load that failed
     with capture_logs() as lines:
-        rig.load(sample(2, "B2"))
+        harness.load(sample(2, "B2"))
     [line] = [line for line in lines if line["event"] == "warehouse.columns_missing"]
     assert (line["table"], line["columns"]) == (table, [column])
     for remedy in (finding.remedy, line["why"]):

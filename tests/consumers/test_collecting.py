@@ -1,4 +1,4 @@
-"""When a batch closes: by count, by bytes, by the age of its first record."""
+"""Tests of when a batch is full: by count, by bytes, by the age of its first record."""
 
 import threading
 import time
@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ingest.event import Event
-from tests.consumers.rig import PATIENCE, Rig, Tree, changed, opened
+from tests.consumers.harness import PATIENCE, ConsumerHarness, Tree, changed, opened
 from tests.consumers.samples import sample
 
 
-def collected(rig: Rig, *appended: Event) -> int:
-    rig.append(*appended)
-    return len(rig.loader._collect())
+def collected(harness: ConsumerHarness, *appended: Event) -> int:
+    harness.append(*appended)
+    return len(harness.loader._collect())
 
 
 def received(ago: timedelta) -> datetime:
@@ -22,29 +22,29 @@ def received(ago: timedelta) -> datetime:
 
 
 def test_a_batch_closes_by_count(tree: Tree) -> None:
-    with opened(changed(tree, "consumer", max_records=150, linger="1h")) as rig:
+    with opened(changed(tree, "consumer", max_records=150, linger="1h")) as harness:
         assert (
-            collected(rig, *(sample(number, received_at=received(timedelta())) for number in range(310)))
+            collected(harness, *(sample(number, received_at=received(timedelta())) for number in range(310)))
             == 150
         )
-        assert len(rig.loader._collect()) == 150
+        assert len(harness.loader._collect()) == 150
 
 
 def test_a_batch_closes_by_bytes_also_when_many_records_wait(tree: Tree) -> None:
     size = sample(100).to_record().size
-    with opened(changed(tree, "consumer", max_records=5000, max_bytes=220 * size, linger="1h")) as rig:
+    with opened(changed(tree, "consumer", max_records=5000, max_bytes=220 * size, linger="1h")) as harness:
         found = collected(
-            rig, *(sample(number, received_at=received(timedelta())) for number in range(100, 1000))
+            harness, *(sample(number, received_at=received(timedelta())) for number in range(100, 1000))
         )
     assert 218 <= found <= 221  # sizes differ by the digits of their numbers
 
 
 def test_a_batch_of_records_that_waited_long_takes_all_that_wait_and_does_not_linger(tree: Tree) -> None:
-    with opened(changed(tree, "consumer", linger="1h")) as rig:
+    with opened(changed(tree, "consumer", linger="1h")) as harness:
         started = time.monotonic()
         assert (
             collected(
-                rig, *(sample(number, received_at=received(timedelta(hours=2))) for number in range(310))
+                harness, *(sample(number, received_at=received(timedelta(hours=2))) for number in range(310))
             )
             == 310
         )
@@ -53,22 +53,22 @@ def test_a_batch_of_records_that_waited_long_takes_all_that_wait_and_does_not_li
 
 def test_a_batch_lingers_for_what_comes_soon_after_its_first_record(tree: Tree) -> None:
     with (
-        opened(changed(tree, "consumer", max_records=3, linger="1h")) as rig,
+        opened(changed(tree, "consumer", max_records=3, linger="1h")) as harness,
         ThreadPoolExecutor(1) as threads,
     ):
-        rig.append(sample(1, received_at=received(timedelta())))
-        batch = threads.submit(rig.loader._collect)
-        rig.append(sample(2, received_at=received(timedelta())))
-        rig.append(sample(3, received_at=received(timedelta())))
+        harness.append(sample(1, received_at=received(timedelta())))
+        batch = threads.submit(harness.loader._collect)
+        harness.append(sample(2, received_at=received(timedelta())))
+        harness.append(sample(3, received_at=received(timedelta())))
         assert len(batch.result(PATIENCE)) == 3
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=5), timedelta(days=9)])
 def test_a_receiver_whose_clock_is_ahead_does_not_hold_up_the_load(tree: Tree, ahead: timedelta) -> None:
-    with opened(changed(tree, "consumer", linger="50ms")) as rig:
-        rig.append(sample(1, received_at=received(-ahead)))
+    with opened(changed(tree, "consumer", linger="50ms")) as harness:
+        harness.append(sample(1, received_at=received(-ahead)))
         found: list[int] = []
-        thread = threading.Thread(target=lambda: found.append(len(rig.loader._collect())), daemon=True)
+        thread = threading.Thread(target=lambda: found.append(len(harness.loader._collect())), daemon=True)
         thread.start()
         thread.join(PATIENCE / 4)
         assert found == [1]

@@ -1,4 +1,4 @@
-"""When a consumer can read, load and commit, and what it says when it cannot."""
+"""Tests of when a consumer is ready, and of what it says when it is not."""
 
 from contextlib import closing
 from pathlib import Path
@@ -13,69 +13,76 @@ from ingest.finding import Finding
 from ingest.readiness import Readiness
 from ingest.settings import Settings
 from ingest.warehouse.query import query
+from tests.consumers.harness import PATIENCE, Command, ConsumerHarness, changed, tree_for, until
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.rig import PATIENCE, Command, Rig, changed, tree_for, until
 from tests.consumers.samples import TOPIC, sample
 from tests.kafka.broker import Broker, fetch, free_port
 
 
-def failing(rig: Rig, **other: object) -> dict[str, Finding]:
-    settings = rig.settings.model_copy(update=other)
+def failing(harness: ConsumerHarness, **other: object) -> dict[str, Finding]:
+    settings = harness.settings.model_copy(update=other)
     return {
         finding.check: finding
-        for finding in Readiness(_probes(settings, rig.loader), timeout=PATIENCE).findings()
+        for finding in Readiness(_probes(settings, harness.loader), timeout=PATIENCE).findings()
         if finding.failed
     }
 
 
-def test_a_consumer_that_can_work_is_ready(rig: Rig) -> None:
-    rig.warehouse.prepare()
-    assert failing(rig) == {}
+def test_a_consumer_that_can_work_is_ready(harness: ConsumerHarness) -> None:
+    harness.warehouse.prepare()
+    assert failing(harness) == {}
 
 
-def test_what_the_loader_waits_for_is_a_reason(rig: Rig) -> None:
-    rig.loader.trouble = WarehouseUnavailable("another process has the file")
-    assert {name: finding.detail for name, finding in failing(rig).items()} == {
+def test_what_the_loader_waits_for_is_a_reason(harness: ConsumerHarness) -> None:
+    harness.loader.trouble = WarehouseUnavailable("another process has the file")
+    assert {name: finding.detail for name, finding in failing(harness).items()} == {
         "loading": "another process has the file"
     }
-    rig.loader.trouble = None
-    assert failing(rig) == {}
+    harness.loader.trouble = None
+    assert failing(harness) == {}
 
 
-def test_a_kafka_that_is_gone_is_a_reason_though_the_loader_only_gets_nothing(rig: Rig) -> None:
-    found = failing(rig, log=f"kafka://127.0.0.1:{free_port()}")
+def test_a_kafka_that_is_gone_is_a_reason_though_the_loader_only_gets_nothing(
+    harness: ConsumerHarness,
+) -> None:
+    found = failing(harness, log=f"kafka://127.0.0.1:{free_port()}")
     assert set(found) == {"log"}
     assert "Connection refused" in found["log"].detail
 
 
-def test_a_log_that_cannot_be_written_to_takes_no_commits(rig: Rig, tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_to_takes_no_commits(harness: ConsumerHarness, tmp_path: Path) -> None:
     (tmp_path / "broken.db").write_bytes(b"no database at all " * 300)
-    found = failing(rig, log=f"sqlite:///{tmp_path}/broken.db")
+    found = failing(harness, log=f"sqlite:///{tmp_path}/broken.db")
     assert "file is not a database" in found["log"].detail
 
 
 @pytest.mark.postgres
-def test_a_server_that_is_gone_is_a_reason_at_once(postgres_rig: Rig, postgres: PostgresServer) -> None:
-    postgres_rig.warehouse.prepare()
-    assert failing(postgres_rig) == {}
+def test_a_server_that_is_gone_is_a_reason_at_once(
+    postgres_harness: ConsumerHarness, postgres: PostgresServer
+) -> None:
+    postgres_harness.warehouse.prepare()
+    assert failing(postgres_harness) == {}
     postgres.stop()
     try:
-        found = failing(postgres_rig)
+        found = failing(postgres_harness)
     finally:
         postgres.start()
     assert set(found) == {"warehouse"}
     assert "any@" not in found["warehouse"].detail
-    assert failing(postgres_rig) == {}
+    assert failing(postgres_harness) == {}
 
 
-def test_a_reconciliation_needs_log_warehouse_and_a_place_for_its_state(rig: Rig, tmp_path: Path) -> None:
+def test_a_reconciliation_needs_log_warehouse_and_a_place_for_its_state(
+    harness: ConsumerHarness, tmp_path: Path
+) -> None:
     assert not any(
-        finding.failed for finding in Readiness(reconcile_probes(rig.settings), timeout=PATIENCE).findings()
+        finding.failed
+        for finding in Readiness(reconcile_probes(harness.settings), timeout=PATIENCE).findings()
     )
     (tmp_path / "occupied").write_text("a file")
     settings = Settings.model_validate(
         changed(
-            rig.settings.model_dump(include={"log", "warehouse", "reconcile"}),
+            harness.settings.model_dump(include={"log", "warehouse", "reconcile"}),
             "reconcile",
             state_dir=f"{tmp_path}/occupied",
         )

@@ -1,4 +1,4 @@
-"""The warehouse read with dlt from Python, as docs/tables.md shows it."""
+"""Tests of reading the warehouse with dlt from Python, as docs/tables.md shows it."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.consumers.rig import ROOT, Rig
+from tests.consumers.harness import ROOT, ConsumerHarness
 from tests.consumers.samples import sample
 
 DOCUMENT = (ROOT / "docs" / "tables.md").read_text()
@@ -23,9 +23,9 @@ print("read")
 """
 
 
-def script(rig: Rig) -> str:
-    """The document's example, for this warehouse."""
-    warehouse = rig.settings.warehouse
+def script(harness: ConsumerHarness) -> str:
+    """Return the document's example for this warehouse."""
+    warehouse = harness.settings.warehouse
     given = warehouse.credentials.get_secret_value() if warehouse.credentials else ""
     text = EXAMPLE.replace('dataset_name="ingest"', f'dataset_name="{warehouse.dataset}"').replace(
         "data/warehouse.duckdb", given
@@ -37,32 +37,33 @@ def script(rig: Rig) -> str:
 
 
 def test_the_documents_example_reads_the_warehouse_also_while_a_consumer_holds_the_pipeline(
-    either_rig: Rig, tmp_path: Path
+    either_harness: ConsumerHarness, tmp_path: Path
 ) -> None:
     paid: dict[str, Any] = {"amount_charged": 1250, "currency": "EUR"}
-    either_rig.load(
+    either_harness.load(
         sample(1, "B1", starting_time="2026-05-09T10:00:00+02:00", payment_information=paid), sample(2, "B2")
     )
     done = subprocess.run(
-        [sys.executable, "-c", script(either_rig)], cwd=tmp_path, env={"HOME": str(tmp_path), "RUNTIME__DLTHUB_TELEMETRY": "false"},
+        [sys.executable, "-c", script(either_harness)], cwd=tmp_path,
+        env={"HOME": str(tmp_path), "RUNTIME__DLTHUB_TELEMETRY": "false"},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "read\n"), done.stderr
-    either_rig.load(sample(3, "B3"))
-    assert len(either_rig.rows("select * from bookings")) == 3
+    either_harness.load(sample(3, "B3"))
+    assert len(either_harness.rows("select * from bookings")) == 3
 
 
 @pytest.mark.postgres
-def test_postgresql_gives_arrow_tables_too(postgres_rig: Rig, tmp_path: Path) -> None:
+def test_postgresql_gives_arrow_tables_too(postgres_harness: ConsumerHarness, tmp_path: Path) -> None:
     import dlt
 
-    postgres_rig.load(sample(1, "B1"))
-    credentials = postgres_rig.settings.warehouse.credentials
+    postgres_harness.load(sample(1, "B1"))
+    credentials = postgres_harness.settings.warehouse.credentials
     assert credentials
     pipeline = dlt.pipeline(
         "ingest",
         pipelines_dir=str(tmp_path / "mine"),
         destination=dlt.destinations.postgres(credentials.get_secret_value()),
-        dataset_name=postgres_rig.settings.warehouse.dataset,
+        dataset_name=postgres_harness.settings.warehouse.dataset,
     )
     assert pipeline.dataset().bookings.arrow().num_rows == 1

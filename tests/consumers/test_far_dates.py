@@ -1,4 +1,4 @@
-"""What can be written can be read, whatever the zone of the warehouse: the ends of the calendar, and what others wrote beyond them."""
+"""Tests of dates at the ends of the calendar and beyond, whatever the zone of the warehouse."""
 
 import json
 from datetime import UTC, datetime
@@ -8,9 +8,9 @@ import pytest
 
 from ingest.event import Event, Via
 from ingest.log import Record
-from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.bookings import BookingsTable
 from ingest.warehouse.query import query
-from tests.consumers.rig import Rig, Tree, changed, opened
+from tests.consumers.harness import ConsumerHarness, Tree, changed, opened
 from tests.consumers.samples import TOPIC, sample
 
 FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -31,21 +31,22 @@ ZONES = ["Asia/Tokyo", "America/New_York"]
 
 
 @pytest.fixture(params=[None, *(pytest.param(zone, marks=pytest.mark.postgres) for zone in ZONES)])
-def far_rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """DuckDB in a process far from UTC, and PostgreSQL whose sessions are in each zone."""
+def far_harness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a consumer on DuckDB in a process far from UTC, or on PostgreSQL with sessions in each zone."""
     if request.param is None:
         monkeypatch.setenv("TZ", ZONES[0])
-        yield request.getfixturevalue("rig")
+        yield request.getfixturevalue("harness")
         return
     tree: Tree = request.getfixturevalue("postgres_tree")
     url = f"{tree['warehouse']['credentials']}?options=-ctimezone%3D{request.param.replace('/', '%2F')}"
-    with opened(changed(tree, "warehouse", credentials=url)) as rig:
-        yield rig
+    with opened(changed(tree, "warehouse", credentials=url)) as harness:
+        yield harness
 
 
-def starts(rig: Rig) -> dict[str, Any]:
+def starts(harness: ConsumerHarness) -> dict[str, Any]:
     return {
-        row["booking_id"]: row["starts_at"] for row in rig.rows("select booking_id, starts_at from bookings")
+        row["booking_id"]: row["starts_at"]
+        for row in harness.rows("select booking_id, starts_at from bookings")
     }
 
 
@@ -56,37 +57,39 @@ def events(version: int = 1) -> list[Event]:
     ]
 
 
-def test_far_dates_are_loaded_compared_and_asked_for(far_rig: Rig) -> None:
+def test_far_dates_are_loaded_compared_and_asked_for(far_harness: ConsumerHarness) -> None:
     expected = {booking: moment for booking, (_, moment) in FAR.items()}
-    far_rig.load(*events())
-    far_rig.load(*events(2))  # which are compared with what is there
-    assert starts(far_rig) == expected
-    found = StoredBookings(far_rig.settings).by("booking_id", "oncehub", "support", list(FAR))
+    far_harness.load(*events())
+    far_harness.load(*events(2))  # which are compared with what is there
+    assert starts(far_harness) == expected
+    found = BookingsTable(far_harness.settings).by("booking_id", "oncehub", "support", list(FAR))
     assert {booking: one.booking.starts_at for booking, (one,) in found.items()} == expected
-    within = StoredBookings(far_rig.settings).within(
+    within = BookingsTable(far_harness.settings).within(
         "starts_at", "oncehub", "support", datetime(9000, 1, 1, tzinfo=UTC), None
     )
     assert sorted(booking for part in within for booking, _ in part) == ["B2", "B3"]
 
 
-def test_a_replay_of_far_dates_changes_nothing_and_stops_nobody(far_rig: Rig) -> None:
-    far_rig.load(*events())
-    before = far_rig.rows("select * from bookings order by booking_id")
-    far_rig.append_records(TOPIC, *map(_replayed, events()))
-    far_rig.load(sample(99, "B9"))
-    assert far_rig.rows("select * from bookings where booking_id <> 'B9' order by booking_id") == before
+def test_a_replay_of_far_dates_changes_nothing_and_stops_nobody(far_harness: ConsumerHarness) -> None:
+    far_harness.load(*events())
+    before = far_harness.rows("select * from bookings order by booking_id")
+    far_harness.append_records(TOPIC, *map(_replay, events()))
+    far_harness.load(sample(99, "B9"))
+    assert far_harness.rows("select * from bookings where booking_id <> 'B9' order by booking_id") == before
 
 
-def _replayed(event: Event) -> Record:
+def _replay(event: Event) -> Record:
     record = event.to_record()
     return Record(record.key, record.value, {**record.headers, "ce_via": Via.REPLAY})
 
 
 @pytest.mark.parametrize("text", BEYOND)
-def test_what_is_beyond_the_calendar_is_set_aside_with_the_name_of_its_field(rig: Rig, text: str) -> None:
-    rig.load(sample(1, "B1", starting_time=text), sample(2, "B2"))
-    assert rig.column("select booking_id from bookings") == ["B2"]
-    (letter,) = rig.rows("select detail, data from dead_letters")
+def test_what_is_beyond_the_calendar_is_set_aside_with_the_name_of_its_field(
+    harness: ConsumerHarness, text: str
+) -> None:
+    harness.load(sample(1, "B1", starting_time=text), sample(2, "B2"))
+    assert harness.column("select booking_id from bookings") == ["B2"]
+    (letter,) = harness.rows("select detail, data from dead_letters")
     assert "starting_time" in letter["detail"]
     assert json.loads(letter["data"])["data"]["starting_time"] == text
 
@@ -95,46 +98,48 @@ def test_what_is_beyond_the_calendar_is_set_aside_with_the_name_of_its_field(rig
     "beyond", ["infinity", "-infinity", "10000-01-01 00:00:00+00", "0044-03-15 00:00:00+00 BC"]
 )
 def test_what_somebody_else_wrote_beyond_the_calendar_is_read_and_replaced(
-    either_rig: Rig, beyond: str
+    either_harness: ConsumerHarness, beyond: str
 ) -> None:
-    either_rig.load(sample(1, "B1", starting_time="2026-05-09T10:00:00Z"), sample(2, "B2"))
+    either_harness.load(sample(1, "B1", starting_time="2026-05-09T10:00:00Z"), sample(2, "B2"))
     _write(
-        either_rig,
-        f"update bookings set starts_at = '{_spelled(either_rig, beyond)}' where booking_id = 'B1'",
+        either_harness,
+        f"update bookings set starts_at = '{_text_of(either_harness, beyond)}' where booking_id = 'B1'",
     )
-    assert [row["booking_id"] for row in either_rig.rows("select * from bookings order by booking_id")] == [
+    assert [
+        row["booking_id"] for row in either_harness.rows("select * from bookings order by booking_id")
+    ] == [
         "B1",
         "B2",
     ]
-    (stored,) = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
+    (stored,) = BookingsTable(either_harness.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert stored.booking.starts_at is not None
     assert stored.booking.starts_at.year in {1, 9999}
-    either_rig.load(sample(3, "B1", 60, starting_time="2026-05-09T11:00:00Z"))
-    assert starts(either_rig)["B1"] == datetime(2026, 5, 9, 11, tzinfo=UTC)
+    either_harness.load(sample(3, "B1", 60, starting_time="2026-05-09T11:00:00Z"))
+    assert starts(either_harness)["B1"] == datetime(2026, 5, 9, 11, tzinfo=UTC)
 
 
-def _spelled(rig: Rig, text: str) -> str:
+def _text_of(harness: ConsumerHarness, text: str) -> str:
     return (
         text.replace("0044-03-15 00:00:00+00 BC", "0044-03-15 (BC) 00:00:00+00")
-        if rig.settings.warehouse.duckdb_file
+        if harness.settings.warehouse.duckdb_file
         else text
     )
 
 
-def _write(rig: Rig, sql: str) -> None:
-    if file := rig.settings.warehouse.duckdb_file:
+def _write(harness: ConsumerHarness, sql: str) -> None:
+    if file := harness.settings.warehouse.duckdb_file:
         import duckdb
 
         with duckdb.connect(str(file)) as connection:
-            connection.execute(f"use {rig.settings.warehouse.dataset}")
+            connection.execute(f"use {harness.settings.warehouse.dataset}")
             connection.execute(sql)
         return
     import psycopg2
 
-    credentials = rig.settings.warehouse.credentials
+    credentials = harness.settings.warehouse.credentials
     assert credentials
     connection = psycopg2.connect(
-        credentials.get_secret_value(), options=f"-csearch_path={rig.settings.warehouse.dataset}"
+        credentials.get_secret_value(), options=f"-csearch_path={harness.settings.warehouse.dataset}"
     )
     with connection, connection.cursor() as cursor:
         cursor.execute(sql)
@@ -142,13 +147,14 @@ def _write(rig: Rig, sql: str) -> None:
 
 
 @pytest.mark.postgres
-def test_every_time_of_postgresql_is_read(postgres_rig: Rig) -> None:
-    postgres_rig.warehouse.prepare()
+def test_every_time_of_postgresql_is_read(postgres_harness: ConsumerHarness) -> None:
+    postgres_harness.warehouse.prepare()
     sql = (
-        "select 'infinity'::timestamptz a, '10000-01-01'::date b, time '24:00' c, '0044-03-15 BC'::timestamp d, interval '9999999 years' e,"
+        "select 'infinity'::timestamptz a, '10000-01-01'::date b, time '24:00' c, '0044-03-15 BC'::timestamp"
+        " d, interval '9999999 years' e,"
         " array['infinity'::timestamptz, '2026-05-09 08:00+00'] f, '24:00:00+00'::timetz g"
     )
-    ((a, b, c, d, e, f, g),) = query(postgres_rig.settings, sql).rows
+    ((a, b, c, d, e, f, g),) = query(postgres_harness.settings, sql).rows
     assert (a, b, c, d) == ("infinity", "10000-01-01", "24:00:00", "0044-03-15 00:00:00 BC")
     assert "9999999 years" in str(e) or e.days
     assert f == ["infinity", datetime(2026, 5, 9, 8, tzinfo=UTC)]

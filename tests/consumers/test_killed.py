@@ -1,4 +1,4 @@
-"""`ingest consume` as a process: killed at any moment, stopped, started twice."""
+"""Tests of `ingest consume` as a process: killed at any moment, stopped, started twice."""
 
 import random
 import signal
@@ -14,7 +14,7 @@ from consumers.rows import TABLES, event_row
 from consumers.warehouse import Warehouse
 from ingest.log.sqlite import SqliteProducer
 from ingest.warehouse.query import query
-from tests.consumers.rig import PATIENCE, Command, Tree, changed, until
+from tests.consumers.harness import PATIENCE, Command, Tree, changed, until
 from tests.consumers.samples import START, TOPIC, moment, sample
 
 KILLS = 8
@@ -23,7 +23,7 @@ EACH = 25  # new events between two kills
 
 @pytest.fixture
 def command(tmp_path: Path, tree: Tree) -> Command:
-    """Many small loads, so that there is much to interrupt."""
+    """Return a command with many small loads, so that there is much to interrupt."""
     return Command(tmp_path, changed(tree, "consumer", max_records=20))
 
 
@@ -69,7 +69,7 @@ def test_killed_again_and_again_it_loses_nothing_doubles_nothing_and_the_newest_
 
 
 def kill_soon(command: Command, process: "subprocess.Popen[str]", chance: random.Random) -> None:
-    """Before its first load is done, or some time after that or the next."""
+    """Kill the process before its first load is done, or some time after that or the next."""
     loads = command.told("batch.loaded") + chance.randrange(3)
     until(lambda: command.lag() == 0 or command.told("batch.loaded") >= loads, "a few loads")
     with pytest.raises(subprocess.TimeoutExpired):  # it is alive until then

@@ -1,4 +1,4 @@
-"""A consumer stays within `consumer.memory`, whatever the bodies are like, and loads all of them."""
+"""Tests that a consumer stays within `consumer.memory` and loads all bodies, whatever they are like."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ import psycopg2.errors
 import pytest
 from pydantic import ValidationError
 
-from consumers.dead_letters.letters import Chosen, Letters
+from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
 from ingest.errors import OutOfMemory, RowsTooLarge
 from ingest.log import Record
 from ingest.settings import Settings
 from ingest.settings.sections import ConsumerSettings
 from ingest.warehouse.errors import translated
+from tests.consumers.harness import Command, ConsumerHarness, Tree, changed, opened, until
 from tests.consumers.large import KINDS, large
-from tests.consumers.rig import Command, Rig, Tree, changed, opened, until
 from tests.consumers.samples import TOPIC, sample
 
 _MIB = 1024 * 1024
@@ -24,7 +24,7 @@ _SLOW = {"large numbers", "deep lists", "answers"}
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process had at any time."""
+    """Return the most memory that a process had at any time."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
@@ -35,28 +35,28 @@ def test_the_largest_bodies_beside_ordinary_ones_are_loaded_within_the_stated_me
     secrets = {"INGEST_WAREHOUSE__CREDENTIALS": either_tree["warehouse"]["credentials"]}
     command = Command(tmp_path, changed(either_tree, "warehouse", credentials=""), **secrets)
     kinds = [kind for kind in KINDS for _ in range(1 if kind in _SLOW else 4)]
-    with opened(either_tree) as rig:
+    with opened(either_tree) as harness:
         for number, kind in enumerate(kinds):
-            rig.append(
+            harness.append(
                 large(kind, number),
                 *(sample(1000 + 20 * number + more, f"O{number}-{more}") for more in range(20)),
             )
     with command.consuming() as consumer:
         until(lambda: command.lag() == 0, "everything loaded")
         peak = peak_bytes(consumer.pid)
-    with opened(either_tree) as rig:
-        assert rig.column("select count(*) from booking_events") == [21 * len(kinds)]
-        assert rig.column("select count(*) from bookings") == [21 * len(kinds)]
-        assert rig.column("select count(*) from dead_letters") == [0]
+    with opened(either_tree) as harness:
+        assert harness.column("select count(*) from booking_events") == [21 * len(kinds)]
+        assert harness.column("select count(*) from bookings") == [21 * len(kinds)]
+        assert harness.column("select count(*) from dead_letters") == [0]
     assert peak <= command.settings.consumer.memory
 
 
 def fail_beyond(
-    rig: Rig, most: int, failure: Callable[[], Exception], monkeypatch: pytest.MonkeyPatch
+    harness: ConsumerHarness, most: int, failure: Callable[[], Exception], monkeypatch: pytest.MonkeyPatch
 ) -> list[int]:
-    """Have loads of more event rows than `most` fail; returns how many rows each load had, as they come."""
+    """Make loads of more event rows than `most` fail; return the growing list of their numbers of rows."""
     counts: list[int] = []
-    load = rig.warehouse.load
+    load = harness.warehouse.load
 
     def limited(rows: Any) -> str:
         count = len(rows.get("booking_events", ()))
@@ -65,7 +65,7 @@ def fail_beyond(
             raise failure()
         return load(rows)
 
-    monkeypatch.setattr(rig.warehouse, "load", limited)
+    monkeypatch.setattr(harness.warehouse, "load", limited)
     return counts
 
 
@@ -73,69 +73,73 @@ def fail_beyond(
     "failure", [lambda: OutOfMemory("the server has none left"), MemoryError], ids=["destination", "process"]
 )
 def test_a_batch_that_memory_does_not_suffice_for_is_halved_without_waiting(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, failure: Callable[[], Exception]
+    harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch, failure: Callable[[], Exception]
 ) -> None:
-    rig.warehouse.prepare()
-    fail_beyond(rig, 2, failure, monkeypatch)
+    harness.warehouse.prepare()
+    fail_beyond(harness, 2, failure, monkeypatch)
     monkeypatch.setattr("consumers.loader._FIRST_PAUSE_SECONDS", 3600.0)  # who waits is seen
-    rig.append(*(sample(number, f"B{number}") for number in range(16)))
-    with rig.running():
-        until(lambda: rig.lag_outside() == 0, "everything loaded")
-    assert rig.column("select count(*) from booking_events") == [16]
-    assert rig.column("select count(*) from dead_letters") == [0]
+    harness.append(*(sample(number, f"B{number}") for number in range(16)))
+    with harness.running():
+        until(lambda: harness.lag_outside() == 0, "everything loaded")
+    assert harness.column("select count(*) from booking_events") == [16]
+    assert harness.column("select count(*) from dead_letters") == [0]
 
 
-def test_a_large_record_beside_a_small_one_is_tried_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig.warehouse.prepare()
-    fail_beyond(rig, 1, lambda: OutOfMemory("the server has none left"), monkeypatch)
-    rig.append(sample(1, "B1"), large("text", 2), sample(3, "B3"))
-    with rig.running():
-        until(lambda: rig.lag_outside() == 0, "everything loaded")
-    assert rig.column("select count(*) from booking_events") == [3]
+def test_a_large_record_beside_a_small_one_is_tried_alone(
+    harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.warehouse.prepare()
+    fail_beyond(harness, 1, lambda: OutOfMemory("the server has none left"), monkeypatch)
+    harness.append(sample(1, "B1"), large("text", 2), sample(3, "B3"))
+    with harness.running():
+        until(lambda: harness.lag_outside() == 0, "everything loaded")
+    assert harness.column("select count(*) from booking_events") == [3]
 
 
 def test_one_record_that_the_machine_has_no_memory_for_waits_and_is_no_dead_letter(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rig.warehouse.prepare()
-    fail_beyond(rig, 0, lambda: OutOfMemory("the server has none left"), monkeypatch)
-    rig.append(sample(1))
-    with rig.running():
-        until(lambda: rig.loader.trouble, "the loader waits")
-        assert "does not fit alone: the server has none left" in str(rig.loader.trouble)
+    harness.warehouse.prepare()
+    fail_beyond(harness, 0, lambda: OutOfMemory("the server has none left"), monkeypatch)
+    harness.append(sample(1))
+    with harness.running():
+        until(lambda: harness.loader.trouble, "the loader waits")
+        assert "does not fit alone: the server has none left" in str(harness.loader.trouble)
         monkeypatch.undo()
-        until(lambda: rig.lag_outside() == 0, "everything loaded")
-    assert rig.column("select count(*) from dead_letters") == [0]
+        until(lambda: harness.lag_outside() == 0, "everything loaded")
+    assert harness.column("select count(*) from dead_letters") == [0]
 
 
 def test_a_record_that_alone_fills_duckdbs_memory_is_set_aside_while_the_others_load(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ConsumerSettings, "duckdb_bytes", property(lambda _: 24 * _MIB))
-    with opened(tree) as rig:
-        rig.load(sample(1, "B1"), large("small numbers", 2), sample(3, "B3"))
-        assert sorted(rig.column("select id from booking_events")) == ["E1", "E3"]
-        letter = rig.rows("select reason, detail, position from dead_letters")[0]
+    with opened(tree) as harness:
+        harness.load(sample(1, "B1"), large("small numbers", 2), sample(3, "B3"))
+        assert sorted(harness.column("select id from booking_events")) == ["E1", "E3"]
+        letter = harness.rows("select reason, detail, position from dead_letters")[0]
         assert (letter["reason"], letter["position"]) == ("load_refused", f"{TOPIC}/0/1")
         assert "raise consumer.memory" in letter["detail"]
 
 
-def test_a_small_record_is_not_blamed_for_a_full_memory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig.warehouse.prepare()
-    fail_beyond(rig, 0, lambda: RowsTooLarge("the limit is reached"), monkeypatch)
-    rig.append(sample(1))
+def test_a_small_record_is_not_blamed_for_a_full_memory(
+    harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.warehouse.prepare()
+    fail_beyond(harness, 0, lambda: RowsTooLarge("the limit is reached"), monkeypatch)
+    harness.append(sample(1))
     with pytest.raises(OutOfMemory, match="does not fit alone"):
-        rig.loader.step()
-    assert rig.lag() == 1
+        harness.loader.step()
+    assert harness.lag() == 1
 
 
 def test_large_stored_rows_that_many_small_messages_need_are_read_in_parts(either_tree: Tree) -> None:
     """A message that leaves a column out needs the whole stored row, which may be as large as a body."""
-    with opened(changed(either_tree, "consumer", max_bytes=2 * _MIB)) as rig:
-        rig.load(*(large("answers", number, 400_000) for number in range(12)))
+    with opened(changed(either_tree, "consumer", max_bytes=2 * _MIB)) as harness:
+        harness.load(*(large("answers", number, 400_000) for number in range(12)))
         partly = [sample(100 + number, f"B{number}", 70) for number in range(12)]
-        rig.load(*partly)
-        assert rig.column("select count(*) from bookings where last_event_id like 'E1__'") == [12]
+        harness.load(*partly)
+        assert harness.column("select count(*) from bookings where last_event_id like 'E1__'") == [12]
 
 
 @pytest.mark.parametrize(
@@ -162,21 +166,21 @@ def test_memory_that_the_largest_body_does_not_fit_into_is_refused() -> None:
     assert Settings.model_validate(tree | {"consumer": {"memory": least}}).consumer.batch_bytes == 8 * _MIB
 
 
-def test_dead_letters_are_read_in_parts_that_fit(rig: Rig) -> None:
+def test_dead_letters_are_read_in_parts_that_fit(harness: ConsumerHarness) -> None:
     records = [
         Record("key", bytes([65 + number]) * (3 * _MIB), {"ce_id": f"L{number}"}) for number in range(6)
     ]
-    rig.append_records("bookings.dead-letters", *records)
-    rig.load()
-    letters = Letters(rig.settings)
-    parts = list(letters.read(letters.ids(Chosen())))
+    harness.append_records("bookings.dead-letters", *records)
+    harness.load()
+    letters = DeadLettersTable(harness.settings)
+    parts = list(letters.read(letters.ids(LetterFilter())))
     assert max(sum(len(found.letter.data) for found in part) for part in parts) <= 8 * _MIB
     assert [found.id for part in parts for found in part] == [f"L{number}" for number in range(6)]
 
 
 def test_a_batch_never_holds_more_than_one_record_beyond_its_bytes(tree: Tree) -> None:
-    with opened(changed(tree, "consumer", max_bytes=3 * _MIB, linger="1h")) as rig:
-        rig.append(*(large("text", number) for number in range(8)))
-        sizes: Sequence[int] = [stored.record.size for stored in rig.loader._collect()]
+    with opened(changed(tree, "consumer", max_bytes=3 * _MIB, linger="1h")) as harness:
+        harness.append(*(large("text", number) for number in range(8)))
+        sizes: Sequence[int] = [stored.record.size for stored in harness.loader._collect()]
     assert sum(sizes[:-1]) < 3 * _MIB <= sum(sizes)
     assert len(sizes) == 3

@@ -1,4 +1,7 @@
-"""Whatever order, repetition or cut into batches: each event once, of each booking its newest state. Over a warehouse of dicts."""
+"""Tests that each event is loaded once and each booking has its newest state, over a warehouse of dicts.
+
+The order, repetitions and batches of events are arbitrary.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,26 +12,26 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.batch import Plan, candidates, plan_load, read_batch
+from consumers.batch import Plan, plan_load, read_batch
+from consumers.message import Key
 from consumers.rows import Row
-from consumers.versions import Key
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
-from ingest.vendors.mapping import BookingMapper
-from tests.consumers.rig import Rig
+from ingest.vendors import BookingMapper
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import START, TOPIC, TOPICS, moment, sample
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A log, and how it is read: how many records at a time, and after which loads the process dies before it commits."""
+    """A log and how it is read: the sizes of batches, and which loads a crash keeps from the commit."""
 
     log: tuple[Event, ...]
     sizes: tuple[int, ...]
     crashes: tuple[bool, ...]
 
     def batches(self) -> Iterable[tuple[Event, ...]]:
-        """Every batch that is loaded, again and again where a new process reads what was not committed."""
+        """Yield every batch that is loaded, again where a new process reads what was not committed."""
         start, sizes, crashes = 0, iter(self.sizes), iter(self.crashes)
         while start < len(self.log):
             size, crash = next(sizes, len(self.log)), next(crashes, False)
@@ -38,7 +41,7 @@ class Reading:
 
 @st.composite
 def readings(draw: st.DrawFn) -> Reading:
-    """A dozen events of three bookings, some as new as others, some received twice."""
+    """Draw a dozen events of three bookings, some as new as others, some received twice."""
     told = draw(
         st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=12)
     )
@@ -54,13 +57,13 @@ def readings(draw: st.DrawFn) -> Reading:
 
 @dataclass(slots=True)
 class Model:
-    """Merges as dlt does: by key with what is there, blind to keys that come twice in one load."""
+    """A warehouse that merges as dlt does: by key, blind to keys that come twice in one load."""
 
     events: dict[Any, dict[str, Any]] = field(default_factory=dict)
     bookings: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
     def load(self, plan: Plan) -> None:
-        """Asserts what has to be true of every single load."""
+        """Load a plan, and assert what has to be true of every load."""
         events = {(row["source"], row["id"]): row for row in plan.rows.get("booking_events", [])}
         bookings = {
             (row["vendor"], row["account"], row["booking_id"]): row for row in plan.rows.get("bookings", [])
@@ -79,12 +82,12 @@ class Model:
 
 
 def play(reading: Reading) -> Model:
-    """As the loader does it, without one."""
+    """Load the batches as the loader does, without one."""
     model, offsets = Model(), count()
     for batch in reading.batches():
         records = [StoredRecord(event.to_record(), Partition(TOPIC), next(offsets)) for event in batch]
-        items = read_batch(records, TOPICS, BookingMapper({}), START).items
-        model.load(plan_load(items, [], model.versions(one.key for one in candidates(items)), START))
+        chunk = read_batch(records, TOPICS, BookingMapper({}), START).to_load()
+        model.load(plan_load(chunk, model.versions(chunk.messages), START))
     return model
 
 
@@ -119,16 +122,15 @@ def test_of_a_batch_the_state_that_lost_is_told_as_stale() -> None:
     records = [
         StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(events)
     ]
-    items = read_batch(records, TOPICS, BookingMapper({}), START).items
+    chunk = read_batch(records, TOPICS, BookingMapper({}), START).to_load()
     [stored] = plan_load(
         read_batch(
             [StoredRecord(sample(3, at=7).to_record(), Partition(TOPIC), 3)], TOPICS, BookingMapper({}), START
-        ).items,
-        [],
+        ).to_load(),
         {},
         START,
     ).rows["bookings"]
-    plan = plan_load(items, [], {one.key: stored for one in candidates(items)}, START)
+    plan = plan_load(chunk, dict.fromkeys(chunk.messages, stored), START)
     assert [one.event.id for one in plan.stale] == ["E1"]
     assert [row["last_event_id"] for row in plan.rows["bookings"]] == ["E2"]
 
@@ -138,10 +140,10 @@ _examples = count(1)
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(readings())
-def test_the_same_comes_out_of_a_real_warehouse(rig: Rig, reading: Reading) -> None:
+def test_the_same_comes_out_of_a_real_warehouse(harness: ConsumerHarness, reading: Reading) -> None:
     example = f"example {next(_examples)} "
     for batch in reading.batches():
-        rig.load(
+        harness.load(
             *(
                 replace(
                     event,
@@ -152,10 +154,11 @@ def test_the_same_comes_out_of_a_real_warehouse(rig: Rig, reading: Reading) -> N
             )
         )
     model = play(reading)
-    events = rig.column(f"select id from booking_events where starts_with(id, '{example}')")
+    events = harness.column(f"select id from booking_events where starts_with(id, '{example}')")
     assert sorted(events) == sorted(example + row["id"] for row in model.events.values())
-    bookings = rig.rows(
-        f"select booking_id, version, last_event_id, first_seen_at from bookings where starts_with(booking_id, '{example}')"
+    bookings = harness.rows(
+        "select booking_id, version, last_event_id, first_seen_at from bookings where"
+        f" starts_with(booking_id, '{example}')"
     )
     assert {
         row["booking_id"]: (row["version"], row["last_event_id"], row["first_seen_at"]) for row in bookings

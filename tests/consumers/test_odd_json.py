@@ -1,4 +1,4 @@
-"""What JSON allows and databases do not, in a field that nobody reads: the row is there, and the rest of the payload as it was written."""
+"""Tests of JSON that databases do not take, in a field that nobody reads: only that part is replaced."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from consumers.json_text import MAX_DEPTH, json_text
 from ingest.errors import PayloadError
-from tests.consumers.rig import Rig
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import TOPIC, sample
 
 DEEP = "[" * 3000 + '"\\"]"' + "]" * 3000
@@ -32,7 +32,7 @@ ODD = {
 
 
 def payload(odd: str) -> bytes:
-    """Of a booking, with this in a field of no meaning."""
+    """Return the payload of a booking with this in a field without a meaning."""
     event = sample(1, "B1", unknown_field="HERE")
     return event.data.replace(b'"HERE"', odd.encode())
 
@@ -105,15 +105,15 @@ def test_any_bytes_are_json_that_is_safe_or_a_payload_error(data: bytes) -> None
     orjson.loads(text)
 
 
-def test_one_load_has_all_of_them(either_rig: Rig) -> None:
+def test_one_load_has_all_of_them(either_harness: ConsumerHarness) -> None:
     events = [
         replace(sample(number, f"B{number}"), data=payload(odd).replace(b'"B1"', b'"B%d"' % number))
         for number, odd in enumerate([*(odd for odd, _ in ODD.values()), DEEP])
     ]
-    either_rig.append_records(TOPIC, *(event.to_record() for event in events))
-    either_rig.load()
-    assert either_rig.column("select detail from dead_letters") == []
-    rows = either_rig.rows("select id, data from booking_events")
+    either_harness.append_records(TOPIC, *(event.to_record() for event in events))
+    either_harness.load()
+    assert either_harness.column("select detail from dead_letters") == []
+    rows = either_harness.rows("select id, data from booking_events")
     assert len(rows) == len(events)
     found = {row["id"]: unknown_field(row["data"]) for row in rows}
     for number, (_, expected) in enumerate(ODD.values()):

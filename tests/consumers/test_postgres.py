@@ -1,4 +1,4 @@
-"""What only a server can do: go away and come back, and be asked for what it cannot answer."""
+"""Tests of what only a server can do: go away and come back, and refuse."""
 
 import signal
 from contextlib import closing
@@ -15,46 +15,46 @@ from ingest.log import Partition
 from ingest.settings import Settings
 from ingest.warehouse.destination import reading_client
 from ingest.warehouse.query import query
+from tests.consumers.harness import PATIENCE, Command, ConsumerHarness, Tree, changed, opened, until
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.rig import PATIENCE, Command, Rig, Tree, changed, opened, until
 from tests.consumers.samples import TOPIC, sample
 
 pytestmark = pytest.mark.postgres
 
 
 def test_a_server_that_goes_away_while_it_is_loaded_delays_and_loses_nothing(
-    postgres_rig: Rig, postgres: PostgresServer
+    postgres_harness: ConsumerHarness, postgres: PostgresServer
 ) -> None:
-    with postgres_rig.running():
-        postgres_rig.append(*(sample(number, f"B{number}", number) for number in range(20)))
-        until(lambda: postgres_rig.lag_outside() == 0, "the first records loaded")
+    with postgres_harness.running():
+        postgres_harness.append(*(sample(number, f"B{number}", number) for number in range(20)))
+        until(lambda: postgres_harness.lag_outside() == 0, "the first records loaded")
         appended = Event()
         try:
             for number in range(20, 40):
-                postgres_rig.append(sample(number, f"B{number - 10}", number))
+                postgres_harness.append(sample(number, f"B{number - 10}", number))
                 if number == 30:
                     postgres.stop()
                     appended.set()
             until(
-                lambda: isinstance(postgres_rig.loader.trouble, WarehouseUnavailable),
+                lambda: isinstance(postgres_harness.loader.trouble, WarehouseUnavailable),
                 "the loader says that it waits",
             )
-            assert postgres_rig.lag_outside() > 0
+            assert postgres_harness.lag_outside() > 0
         finally:
             postgres.start()
-        until(lambda: postgres_rig.lag_outside() == 0, "everything committed")
-    assert postgres_rig.loader.trouble is None
-    assert postgres_rig.column("select count(*), count(distinct id) from booking_events") == [40]
+        until(lambda: postgres_harness.lag_outside() == 0, "everything committed")
+    assert postgres_harness.loader.trouble is None
+    assert postgres_harness.column("select count(*), count(distinct id) from booking_events") == [40]
     newest = {f"B{number}": f"E{number + 10 if number >= 10 else number}" for number in range(30)}
-    found = postgres_rig.rows("select booking_id, last_event_id from bookings")
+    found = postgres_harness.rows("select booking_id, last_event_id from bookings")
     assert {row["booking_id"]: row["last_event_id"] for row in found} == newest
-    assert postgres_rig.column("select count(*) from dead_letters") == [0]
+    assert postgres_harness.column("select count(*) from dead_letters") == [0]
 
 
 def test_bad_sql_is_a_mistake_and_a_lost_connection_is_not(
-    postgres_rig: Rig, postgres: PostgresServer
+    postgres_harness: ConsumerHarness, postgres: PostgresServer
 ) -> None:
-    postgres_rig.load(sample(1))
+    postgres_harness.load(sample(1))
     for sql in (
         "selec 1",
         "select nothing from bookings",
@@ -63,18 +63,18 @@ def test_bad_sql_is_a_mistake_and_a_lost_connection_is_not(
         "select 'a'::int",
     ):
         with pytest.raises(ConfigurationError):
-            query(postgres_rig.settings, sql)
+            query(postgres_harness.settings, sql)
     with pytest.raises(WarehouseUnavailable):
-        query(postgres_rig.settings, "select pg_terminate_backend(pg_backend_pid())")
+        query(postgres_harness.settings, "select pg_terminate_backend(pg_backend_pid())")
     postgres.stop()
     try:
         with pytest.raises(WarehouseUnavailable):
-            query(postgres_rig.settings, "select 1")
+            query(postgres_harness.settings, "select 1")
         with pytest.raises(WarehouseUnavailable):
-            postgres_rig.warehouse.versions([("oncehub", "support", "B1")])
+            postgres_harness.warehouse.versions([("oncehub", "support", "B1")])
     finally:
         postgres.start()
-    assert query(postgres_rig.settings, "select count(*) from bookings").rows == [(1,)]
+    assert query(postgres_harness.settings, "select count(*) from bookings").rows == [(1,)]
 
 
 def test_before_anything_was_loaded_there_is_nothing_to_read(postgres_tree: Tree) -> None:
@@ -119,20 +119,23 @@ def test_an_error_never_tells_the_password(postgres_tree: Tree) -> None:
 
 
 def test_a_stop_that_comes_during_the_very_first_load_is_a_clean_one(
-    postgres_rig: Rig, postgres_tree: Tree, tmp_path: Path
+    postgres_harness: ConsumerHarness, postgres_tree: Tree, tmp_path: Path
 ) -> None:
-    """Another session holds a table that dlt needs, so the process is in the middle of a load when it is told to stop."""
-    postgres_rig.warehouse.prepare()
-    postgres_rig.warehouse.close()
-    postgres_rig.consumer.close()
+    """Another session locks a table that dlt needs, so the process is stopped in the middle of a load."""
+    postgres_harness.warehouse.prepare()
+    postgres_harness.warehouse.close()
+    postgres_harness.consumer.close()
     url = postgres_tree["warehouse"].pop("credentials")
     command = Command(tmp_path, postgres_tree, INGEST_WAREHOUSE__CREDENTIALS=url)
-    with postgres_rig.warehouse._pipeline.sql_client() as client:
+    with postgres_harness.warehouse._pipeline.sql_client() as client:
         with client.begin_transaction():
             client.execute_sql("LOCK TABLE booking_events, _dlt_version")
             process = command.start("consume")
-            with postgres_rig.warehouse._pipeline.sql_client() as other:
-                waiting = "select count(*) from pg_locks where not granted and relation in ('booking_events'::regclass, '_dlt_version'::regclass)"
+            with postgres_harness.warehouse._pipeline.sql_client() as other:
+                waiting = (
+                    "select count(*) from pg_locks where not granted and relation in"
+                    " ('booking_events'::regclass, '_dlt_version'::regclass)"
+                )
                 until(
                     lambda: (other.execute_sql(waiting) or [[0]])[0][0] > 0, "a load that waits for the table"
                 )
@@ -173,68 +176,71 @@ def test_consumers_of_one_name_on_two_machines_do_not_load_at_once(
 
 
 def test_tables_that_cannot_be_made_are_no_records_fault(
-    postgres_rig: Rig, monkeypatch: pytest.MonkeyPatch
+    postgres_harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> None:
         raise LoadRefused("UniqueViolation: another consumer made a type of that name a moment before")
 
-    postgres_rig.append(sample(1))
+    postgres_harness.append(sample(1))
     with monkeypatch.context() as racing:
-        racing.setattr(Warehouse, "_start_anew", refused)
+        racing.setattr(Warehouse, "_restart", refused)
         with pytest.raises(WarehouseUnavailable, match="the tables cannot be made: UniqueViolation"):
-            postgres_rig.loader.step()
-    postgres_rig.loader._start_over()
-    postgres_rig.load()
-    assert postgres_rig.column("select last_event_id from bookings") == ["E1"]
+            postgres_harness.loader.step()
+    postgres_harness.loader._start_over()
+    postgres_harness.load()
+    assert postgres_harness.column("select last_event_id from bookings") == ["E1"]
 
 
-def test_locks_that_did_not_last_as_long_as_the_load_are_told(postgres_rig: Rig) -> None:
-    lost = "select pg_terminate_backend(pid) from (select distinct pid from pg_locks where locktype = 'advisory') holders"
-    with pytest.raises(WarehouseUnavailable), postgres_rig.warehouse.turn([Partition(TOPIC)]):
-        assert query(postgres_rig.settings, lost).rows == [(True,)]
-    postgres_rig.load(sample(1))
-    assert postgres_rig.column("select last_event_id from bookings") == ["E1"]
+def test_locks_that_did_not_last_as_long_as_the_load_are_told(postgres_harness: ConsumerHarness) -> None:
+    lost = (
+        "select pg_terminate_backend(pid) from (select distinct pid from pg_locks where locktype ="
+        " 'advisory') holders"
+    )
+    with pytest.raises(WarehouseUnavailable), postgres_harness.warehouse.turn([Partition(TOPIC)]):
+        assert query(postgres_harness.settings, lost).rows == [(True,)]
+    postgres_harness.load(sample(1))
+    assert postgres_harness.column("select last_event_id from bookings") == ["E1"]
 
 
 def test_locks_that_are_lost_before_anything_is_written_leave_it_unwritten(
-    postgres_rig: Rig, monkeypatch: pytest.MonkeyPatch
+    postgres_harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    postgres_rig.load(sample(1))
+    postgres_harness.load(sample(1))
     normalize = dlt.Pipeline.normalize
 
     def normalized_and_cut_off(pipeline: dlt.Pipeline) -> object:
         query(
-            postgres_rig.settings,
+            postgres_harness.settings,
             "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'",
         )
         return normalize(pipeline)
 
     with monkeypatch.context() as cut:
         cut.setattr(dlt.Pipeline, "normalize", normalized_and_cut_off)
-        postgres_rig.append(sample(2, at=5))
+        postgres_harness.append(sample(2, at=5))
         with pytest.raises(WarehouseUnavailable):
-            postgres_rig.loader.step()
-    assert postgres_rig.column("select last_event_id from bookings") == ["E1"]
-    postgres_rig.loader._start_over()
-    postgres_rig.load()
-    assert postgres_rig.column("select last_event_id from bookings") == ["E2"]
+            postgres_harness.loader.step()
+    assert postgres_harness.column("select last_event_id from bookings") == ["E1"]
+    postgres_harness.loader._start_over()
+    postgres_harness.load()
+    assert postgres_harness.column("select last_event_id from bookings") == ["E2"]
 
 
-def test_a_query_changes_nothing(postgres_rig: Rig) -> None:
-    postgres_rig.load(sample(1))
+def test_a_query_changes_nothing(postgres_harness: ConsumerHarness) -> None:
+    postgres_harness.load(sample(1))
     with pytest.raises(ConfigurationError, match="read-only"):
-        query(postgres_rig.settings, "delete from bookings")
-    assert postgres_rig.column("select count(*) from bookings") == [1]
+        query(postgres_harness.settings, "delete from bookings")
+    assert postgres_harness.column("select count(*) from bookings") == [1]
 
 
 @pytest.mark.parametrize("own", ["", "?connect_timeout=5&tcp_user_timeout=9000"])
 def test_both_ends_ask_whether_the_other_one_is_still_there(postgres_tree: Tree, own: str) -> None:
     with opened(
         changed(postgres_tree, "warehouse", credentials=postgres_tree["warehouse"]["credentials"] + own)
-    ) as rig:
-        rig.warehouse.prepare()
-        assert rig.column("show tcp_keepalives_idle") == ["10"]
-        with rig.warehouse._pipeline.sql_client() as client:
+    ) as harness:
+        harness.warehouse.prepare()
+        assert harness.column("show tcp_keepalives_idle") == ["10"]
+        with harness.warehouse._pipeline.sql_client() as client:
             parameters = client.native_connection.info.dsn_parameters
         assert (parameters["keepalives_idle"], parameters["tcp_user_timeout"]) == (
             "10",
@@ -245,6 +251,6 @@ def test_both_ends_ask_whether_the_other_one_is_still_there(postgres_tree: Tree,
 
 def test_own_options_of_a_connection_are_kept(postgres_tree: Tree) -> None:
     own = postgres_tree["warehouse"]["credentials"] + "?options=-cwork_mem%3D7MB"
-    with opened(changed(postgres_tree, "warehouse", credentials=own)) as rig:
-        rig.warehouse.prepare()
-        assert rig.column("show work_mem") == ["7MB"]
+    with opened(changed(postgres_tree, "warehouse", credentials=own)) as harness:
+        harness.warehouse.prepare()
+        assert harness.column("show work_mem") == ["7MB"]

@@ -1,4 +1,4 @@
-"""A query reads the tables and nothing else, and ends: in time, in rows, in memory, and when it is interrupted."""
+"""Tests that a query only reads tables, and ends: in time, rows and memory, and when it is interrupted."""
 
 import json
 import signal
@@ -11,10 +11,10 @@ import pytest
 
 from ingest.errors import ConfigurationError
 from ingest.warehouse.bounds import MOST_ROWS, Bounds
-from ingest.warehouse.destination import check_reads
+from ingest.warehouse.destination import check_only_reads
 from ingest.warehouse.query import query_bounded
+from tests.consumers.harness import PATIENCE, ROOT, Command, ConsumerHarness, Tree, opened, tree_for
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.rig import PATIENCE, ROOT, Command, Rig, Tree, opened, tree_for
 from tests.consumers.samples import sample
 
 SECRET = "not-a-real-secret-of-the-query-tests"
@@ -34,10 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(folder: Path) -> Iterator[Command]:
-    """Of a warehouse with one booking."""
+    """Return a command with a warehouse of one booking."""
     tree: Tree = tree_for(folder)
-    with opened(tree) as rig:
-        rig.load(sample(1, "B1"))
+    with opened(tree) as harness:
+        harness.load(sample(1, "B1"))
         yield Command(folder, tree)
 
 
@@ -83,10 +83,14 @@ def test_nothing_but_the_tables_is_reached(command: Command, folder: Path, sql: 
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-# DuckDB lets a database's own files through where nothing else of the disk is, and a COPY stand where a query may stand.
+# DuckDB lets a database's own files through where nothing else of the disk is, and a COPY stand where a query
+# may stand.
 REACHING_ITS_OWN_FILES = [
     "with written as (copy (select 1) to '{file}' (format csv, use_tmp_file false)) select * from written",
-    "with written as (copy (select 1) to '{file}.wal' (format csv, use_tmp_file false)) select * from written",
+    (
+        "with written as (copy (select 1) to '{file}.wal' (format csv, use_tmp_file false))"
+        " select * from written"
+    ),
     "explain analyze copy (select 1) to '{file}' (format csv, use_tmp_file false)",
     "explain analyze copy (select 1) to '{file}.wal'",
     "explain analyze copy (select 1) to '{file}.wal.checkpoint'",
@@ -113,8 +117,10 @@ def test_the_files_of_the_warehouse_itself_are_not_reached(command: Command, fol
 @pytest.mark.parametrize(
     "sql",
     [
-        "from bookings", "table bookings", "values (1)", "describe bookings", "show tables", "summarize bookings", "explain select 1",
-        "with a as (select 1) select * from a", "pivot bookings on status using count(*)", "select 1;", "-- why\nselect 1 /* ; */",
+        "from bookings", "table bookings", "values (1)", "describe bookings", "show tables",
+        "summarize bookings", "explain select 1",
+        "with a as (select 1) select * from a", "pivot bookings on status using count(*)", "select 1;",
+        "-- why\nselect 1 /* ; */",
         "select data->>'id' from booking_events",
     ],
 )  # fmt: skip
@@ -210,49 +216,58 @@ def test_elsewhere_one_statement_that_reads_is_allowed(dialect: str | None) -> N
         "select a from t union all select 2",
         "(select 'x;y' from t) -- z",
     ):
-        check_reads(sql, dialect)
+        check_only_reads(sql, dialect)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize(
     "sql",
     [
-        "", "selec 1", "select 1; select 2", "select 1; drop table t", "drop table t", "delete from t", "insert into t select 1",
-        "update t set a = 1", "merge into t using u on t.a = u.a when matched then update set b = 1", "truncate table t",
-        "create table t as select 1", "select * into u from t", "with a as (delete from t returning *) select * from a", "copy into t from 'f'",
-        "put file:///etc/passwd @stage", "unload ('select 1') to 's3://bucket'", "call p()", "set x = 1", "use schema s", "begin",
-        "execute immediate 'drop table t'", "grant all on t to u", "export data options(uri='gs://b/*') as select 1",
+        "", "selec 1", "select 1; select 2", "select 1; drop table t", "drop table t", "delete from t",
+        "insert into t select 1",
+        "update t set a = 1", "merge into t using u on t.a = u.a when matched then update set b = 1",
+        "truncate table t",
+        "create table t as select 1", "select * into u from t",
+        "with a as (delete from t returning *) select * from a", "copy into t from 'f'",
+        "put file:///etc/passwd @stage", "unload ('select 1') to 's3://bucket'", "call p()", "set x = 1",
+        "use schema s", "begin",
+        "execute immediate 'drop table t'", "grant all on t to u",
+        "export data options(uri='gs://b/*') as select 1",
     ],
 )  # fmt: skip
 def test_elsewhere_nothing_else_is(dialect: str | None, sql: str) -> None:
     with pytest.raises(ConfigurationError):
-        check_reads(sql, dialect)
+        check_only_reads(sql, dialect)
 
 
 @pytest.mark.parametrize(
     "table",
     [
-        "read_text('/etc/passwd')", "read_csv('f.csv')", "read_parquet(['f'])", "'/etc/passwd'", '"f.csv"', "'f.parquet'", "glob('*')",
-        "query('select 1')", "sniff_csv('f')", "t, read_blob('f')", "(select * from read_json('f'))", "t join 'f.csv' on true",
+        "read_text('/etc/passwd')", "read_csv('f.csv')", "read_parquet(['f'])", "'/etc/passwd'", '"f.csv"',
+        "'f.parquet'", "glob('*')",
+        "query('select 1')", "sniff_csv('f')", "t, read_blob('f')", "(select * from read_json('f'))",
+        "t join 'f.csv' on true",
     ],
 )  # fmt: skip
 def test_a_lake_is_no_way_to_other_files(table: str) -> None:
     with pytest.raises(ConfigurationError, match="no files"):
-        check_reads(f"select * from {table}", "duckdb")
-    check_reads("select * from ingest.bookings, range(3), unnest([1])", "duckdb")
+        check_only_reads(f"select * from {table}", "duckdb")
+    check_only_reads("select * from ingest.bookings, range(3), unnest([1])", "duckdb")
 
 
 @pytest.mark.parametrize(
     ("dialect", "table"),
     [
-        ("clickhouse", "file('/etc/passwd')"), ("clickhouse", "url('http://10.0.0.1/')"), ("databricks", "read_files('/etc/passwd')"),
-        ("databricks", "csv.`/etc/passwd`"), ("databricks", "t join text.`s3://b/f` on true"), ("snowflake", "@stage/f"),
+        ("clickhouse", "file('/etc/passwd')"), ("clickhouse", "url('http://10.0.0.1/')"),
+        ("databricks", "read_files('/etc/passwd')"),
+        ("databricks", "csv.`/etc/passwd`"), ("databricks", "t join text.`s3://b/f` on true"),
+        ("snowflake", "@stage/f"),
         ("snowflake", "identifier('x')"), ("tsql", "openrowset(bulk '/etc/passwd', single_clob) as f"),
     ],
 )  # fmt: skip
 def test_no_destination_is_a_way_to_other_files(dialect: str, table: str) -> None:
     with pytest.raises(ConfigurationError):
-        check_reads(f"select * from {table}", dialect)
+        check_only_reads(f"select * from {table}", dialect)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +282,7 @@ def test_no_destination_is_a_way_to_other_files(dialect: str, table: str) -> Non
     ],
 )
 def test_tables_of_any_destination_are_read(dialect: str, sql: str) -> None:
-    check_reads(sql, dialect)
+    check_only_reads(sql, dialect)
 
 
 REACHING_POSTGRES = [
@@ -316,36 +331,41 @@ REACHING_POSTGRES = [
 
 @pytest.mark.postgres
 def test_nothing_but_the_tables_is_reached_in_a_postgresql_by_an_administrator(
-    postgres_rig: Rig,
-    postgres: PostgresServer,  # noqa: ARG001 - started for the rig
+    postgres_harness: ConsumerHarness,
+    postgres: PostgresServer,  # noqa: ARG001 - started for the harness
 ) -> None:
-    postgres_rig.load(sample(1, "B1"))
+    postgres_harness.load(sample(1, "B1"))
     allowed = []
     for sql in REACHING_POSTGRES:
         try:
-            allowed.append((sql, query_bounded(postgres_rig.settings, sql, BOUNDS).rows))
+            allowed.append((sql, query_bounded(postgres_harness.settings, sql, BOUNDS).rows))
         except ConfigurationError:
             continue
     assert allowed == []
     for sql in (
-        "select booking_id, staff, loaded_at, random() < 2 from bookings;", "with a as (select 1) select * from a, bookings", "values (1)",
-        "explain select 1", "select 'a;b', $$c;d$$, E'\\\\x' -- e;f", "select '%', 5 % 3", "select pg_total_relation_size('bookings') > 0",
+        "select booking_id, staff, loaded_at, random() < 2 from bookings;",
+        "with a as (select 1) select * from a, bookings", "values (1)",
+        "explain select 1", "select 'a;b', $$c;d$$, E'\\\\x' -- e;f", "select '%', 5 % 3",
+        "select pg_total_relation_size('bookings') > 0",
     ):  # fmt: skip
-        assert query_bounded(postgres_rig.settings, sql, BOUNDS).rows
-    assert postgres_rig.column("select count(*) from bookings") == [1]
+        assert query_bounded(postgres_harness.settings, sql, BOUNDS).rows
+    assert postgres_harness.column("select count(*) from bookings") == [1]
 
 
 @pytest.mark.postgres
-def test_a_query_is_bounded_in_a_postgresql_too(postgres_rig: Rig, postgres: PostgresServer) -> None:  # noqa: ARG001
-    postgres_rig.load(sample(1, "B1"))
+def test_a_query_is_bounded_in_a_postgresql_too(
+    postgres_harness: ConsumerHarness,
+    postgres: PostgresServer,  # noqa: ARG001 - started for the harness
+) -> None:
+    postgres_harness.load(sample(1, "B1"))
     endless = "select count(*) from generate_series(1, 1000000000) a, generate_series(1, 1000000000) b"
     with pytest.raises(ConfigurationError, match=r"longer than 0\.5 s"):
-        query_bounded(postgres_rig.settings, endless, Bounds(0.5))
+        query_bounded(postgres_harness.settings, endless, Bounds(0.5))
     many = f"select n, 'x' as x from generate_series(1, {MOST_ROWS + 1}) n"
-    answer = query_bounded(postgres_rig.settings, many, Bounds(60, rows=3))
+    answer = query_bounded(postgres_harness.settings, many, Bounds(60, rows=3))
     assert (answer.columns, answer.rows) == (["n", "x"], [(1, "x"), (2, "x"), (3, "x")])
     with pytest.raises(ConfigurationError, match="--limit"):
-        query_bounded(postgres_rig.settings, many, BOUNDS)
+        query_bounded(postgres_harness.settings, many, BOUNDS)
     assert query_bounded(
-        postgres_rig.settings, "select booking_id from bookings where false", BOUNDS
+        postgres_harness.settings, "select booking_id from bookings where false", BOUNDS
     ).columns == ["booking_id"]

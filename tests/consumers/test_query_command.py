@@ -1,4 +1,4 @@
-"""`ingest query` as scripts use it."""
+"""Tests of `ingest query` as scripts use it."""
 
 import csv
 import io
@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.consumers.rig import Command, Tree, opened, tree_for
+from tests.consumers.harness import Command, Tree, opened, tree_for
 from tests.consumers.samples import sample
 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """Of a warehouse with two bookings; the loader is still there."""
+    """Return a command with a warehouse of two bookings, whose consumer is still open."""
     folder = tmp_path_factory.mktemp("query")
     tree: Tree = tree_for(folder)
-    with opened(tree) as rig:
-        rig.load(
+    with opened(tree) as harness:
+        harness.load(
             sample(
                 1,
                 "B1",
@@ -58,14 +58,17 @@ def test_json_is_one_array_of_objects(command: Command) -> None:
 
 def test_json_columns_are_nested_and_other_types_are_plain(command: Command) -> None:
     sql = (
-        "select data, count(*) over () as events, date '2026-05-09' as day, timestamp '2026-05-09 08:00' as naive, 0.1::decimal(9,2) as fine,"
-        " 1e3::double as wide, true as yes, [1, 2] as numbers, time_ from (select *, time::timestamptz + interval 1 microsecond as time_ from booking_events"
+        "select data, count(*) over () as events, date '2026-05-09' as day, timestamp '2026-05-09 08:00' as"
+        " naive, 0.1::decimal(9,2) as fine,"
+        " 1e3::double as wide, true as yes, [1, 2] as numbers, time_ from (select *, time::timestamptz +"
+        " interval 1 microsecond as time_ from booking_events"
         " where id = 'E1')"
     )
     row = json.loads(command.run("query", "--json", sql).stdout)[0]
     assert row.pop("data")["data"]["id"] == "B1"
     assert row == {
-        "events": 1, "day": "2026-05-09", "naive": "2026-05-09T08:00:00", "fine": 0.1, "wide": 1000.0, "yes": True, "numbers": [1, 2],
+        "events": 1, "day": "2026-05-09", "naive": "2026-05-09T08:00:00", "fine": 0.1, "wide": 1000.0,
+        "yes": True, "numbers": [1, 2],
         "time_": "2026-05-01T09:00:00.000001Z",
     }  # fmt: skip
 

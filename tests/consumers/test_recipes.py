@@ -1,4 +1,4 @@
-"""docs/tables.md: its recipes and joins hold in a warehouse that was loaded and synced."""
+"""Tests that the recipes and joins of docs/tables.md hold in a warehouse that was loaded and synced."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from consumers.sync import sync
-from tests.consumers.rig import ROOT, Rig
+from tests.consumers.harness import ROOT, ConsumerHarness
 from tests.consumers.samples import sample
 from tests.reconcile.pipeline import Pipeline
 
@@ -17,7 +17,7 @@ VENDORS = ("calendly", "oncehub", "appointedd", "bookeo")
 
 
 def joins() -> Iterator[tuple[str, str, str, str]]:
-    """Vendor, column of bookings, table and its column."""
+    """Return vendor, column of bookings, table and its column of each join."""
     lines = DOCUMENT.split("| column of `bookings` |")[1].split("\n\n")[0].splitlines()[2:]
     for line in lines:
         column, *cells = (cell.strip() for cell in line.strip("|").split("|"))
@@ -28,14 +28,14 @@ def joins() -> Iterator[tuple[str, str, str, str]]:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """Four vendors' bookings by webhook, and everything else by REST."""
-    shop = Pipeline(tmp_path_factory.mktemp("recipes"), VENDORS)
-    with shop.open():
-        shop.deliver(shop.simulate(120))
-        done = list(sync(shop.rig.settings, None, [], lambda *_: None))
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """Return a warehouse with four vendors' bookings by webhook, and everything else by REST."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("recipes"), VENDORS)
+    with pipeline.open():
+        pipeline.deliver(pipeline.simulate(120))
+        done = list(sync(pipeline.rig.settings, None, [], lambda *_: None))
         assert [one.problem for one in done if one.problem] == []
-        yield shop
+        yield pipeline
 
 
 def test_there_are_five_recipes() -> None:
@@ -43,32 +43,33 @@ def test_there_are_five_recipes() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_answers_from_a_loaded_warehouse(shop: Pipeline, recipe: str) -> None:
-    assert shop.rig.rows(recipe)
+def test_a_recipe_answers_from_a_loaded_warehouse(pipeline: Pipeline, recipe: str) -> None:
+    assert pipeline.rig.rows(recipe)
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if "__" not in recipe])
-def test_a_recipe_runs_in_postgresql_too(postgres_rig: Rig, recipe: str) -> None:
-    postgres_rig.load(
+def test_a_recipe_runs_in_postgresql_too(postgres_harness: ConsumerHarness, recipe: str) -> None:
+    postgres_harness.load(
         sample(
             1,
             starting_time="2026-05-09T10:00:00+02:00",
             payment_information={"amount_charged": 1250, "currency": "EUR"},
         ),
     )
-    assert len(postgres_rig.rows(recipe)) == 1
+    assert len(postgres_harness.rows(recipe)) == 1
 
 
 @pytest.mark.parametrize(("vendor", "column", "table", "key"), list(joins()))
 def test_every_booking_finds_what_it_is_joined_with(
-    shop: Pipeline, vendor: str, column: str, table: str, key: str
+    pipeline: Pipeline, vendor: str, column: str, table: str, key: str
 ) -> None:
     value = "unnest(staff::text[])" if column == "staff" else column
     ours = f"(select account, {value} as id from bookings where vendor = '{vendor}') as ours"
-    (row,) = shop.rig.rows(
+    (row,) = pipeline.rig.rows(
         f"select count(*) as ids, count(theirs.{key}) as joined from {ours}"
-        f" left join (select distinct account, {key} from {table}) as theirs on theirs.{key} = ours.id and theirs.account = ours.account"
+        f" left join (select distinct account, {key} from {table}) as theirs on theirs.{key} = ours.id and"
+        " theirs.account = ours.account"
         " where ours.id is not null"
     )
     assert row["ids"] > 0 or (vendor, column) in BY_REST_ONLY

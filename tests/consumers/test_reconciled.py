@@ -1,4 +1,4 @@
-"""What reconciliation puts into the log: states that replace the very one they differ from, bookings that are gone, and how runs ended."""
+"""Tests of what reconciliation appends to the log: repairs, gone bookings, and the ends of runs."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -12,20 +12,21 @@ from consumers.rows import SCHEMAS
 from ingest.event import RECONCILED, Event, Via
 from ingest.log import Partition, StoredRecord
 from ingest.settings import Settings
-from ingest.vendors import OBSERVED, AnyAccount
-from ingest.vendors.mapping import BookingMapper
-from tests.consumers.rig import Rig, opened
+from ingest.vendors import OBSERVED, AnyAccount, BookingMapper
+from tests.consumers.harness import ConsumerHarness, opened
 from tests.consumers.samples import START, TOPICS, moment, sample
 
 RUN: dict[str, Any] = {
-    "id": "R1", "vendor": "oncehub", "account": "support", "since": "2026-04-29T09:00:00Z", "until": None, "started_at": "2026-05-01T09:00:00Z",
-    "finished_at": "2026-05-01T09:00:02.5Z", "duration_seconds": 2.5, "seen": 120, "matched": 117, "missed": 2, "repaired": 3, "untold": 0, "newer_here": 1,
+    "id": "R1", "vendor": "oncehub", "account": "support", "since": "2026-04-29T09:00:00Z", "until": None,
+    "started_at": "2026-05-01T09:00:00Z",
+    "finished_at": "2026-05-01T09:00:02.5Z", "duration_seconds": 2.5, "seen": 120, "matched": 117,
+    "missed": 2, "repaired": 3, "untold": 0, "newer_here": 1,
     "gone": 1, "unreadable": 0, "requests": 4, "least_requests": 2, "outcome": "complete", "error": None,
 }  # fmt: skip
 
 
-def finished(told: Any, kind: str = RECONCILED) -> Event:
-    """What a run appends at its end."""
+def end_of_run(told: Any, kind: str = RECONCILED) -> Event:
+    """Return the event that a run appends at its end."""
     data = told if isinstance(told, bytes) else orjson.dumps(told)
     return Event(
         id="A1",
@@ -39,8 +40,8 @@ def finished(told: Any, kind: str = RECONCILED) -> Event:
     )
 
 
-def observed(number: int, at: float, seen: float, supersedes: str = "", **data: Any) -> Event:
-    """A booking as REST has it: last changed at one second, read at another."""
+def observed_event(number: int, at: float, seen: float, supersedes: str = "", **data: Any) -> Event:
+    """Return a booking as REST has it: last changed at one second, read at another."""
     record = orjson.dumps(orjson.loads(sample(number, at=at, **data).data)["data"])
     there = replace(sample(number), type=OBSERVED, data=record, via=Via.RECONCILE)
     return replace(there, time=moment(seen), received_at=moment(seen), supersedes=supersedes)
@@ -50,43 +51,51 @@ def version(seconds: float) -> str:
     return f"{moment(seconds):%Y-%m-%dT%H:%M:%S}.000000Z"
 
 
-def vendor() -> AnyAccount:
+def oncehub_account() -> AnyAccount:
     tree = {"accounts": {"support": {"vendor": "oncehub", "webhook_secrets": ["any"]}}}
     return Settings.model_validate(tree).build_accounts()["oncehub", "support"]
 
 
-def state(rig: Rig) -> dict[str, Any]:
-    found = rig.rows("select * from bookings")
+def state(harness: ConsumerHarness) -> dict[str, Any]:
+    found = harness.rows("select * from bookings")
     assert len(found) == 1
     return found[0]
 
 
-def test_a_superseding_state_replaces_the_one_it_names_though_its_own_version_is_older(rig: Rig) -> None:
-    rig.load(sample(1, at=50))
-    rig.load(observed(2, at=20, seen=60))
-    assert state(rig)["last_event_id"] == "E1"
-    rig.load(observed(3, at=20, seen=61, supersedes=version(50)))
-    assert (state(rig)["last_event_id"], state(rig)["last_via"]) == ("E3", "reconcile")
-    assert state(rig)["version"].startswith(version(50))
+def test_a_superseding_state_replaces_the_one_it_names_though_its_own_version_is_older(
+    harness: ConsumerHarness,
+) -> None:
+    harness.load(sample(1, at=50))
+    harness.load(observed_event(2, at=20, seen=60))
+    assert state(harness)["last_event_id"] == "E1"
+    harness.load(observed_event(3, at=20, seen=61, supersedes=version(50)))
+    assert (state(harness)["last_event_id"], state(harness)["last_via"]) == ("E3", "reconcile")
+    assert state(harness)["version"].startswith(version(50))
 
 
-def test_a_webhook_that_is_newer_than_the_state_that_was_replaced_wins_before_and_after(rig: Rig) -> None:
-    rig.load(sample(1, at=50), sample(2, at=55), observed(3, at=20, seen=60, supersedes=version(50)))
-    assert state(rig)["last_event_id"] == "E2"
-    rig.load(observed(4, at=20, seen=61, supersedes=version(55)))
-    assert state(rig)["last_event_id"] == "E4"
-    rig.load(sample(5, at=56))
-    assert state(rig)["last_event_id"] == "E5"
+def test_a_webhook_that_is_newer_than_the_state_that_was_replaced_wins_before_and_after(
+    harness: ConsumerHarness,
+) -> None:
+    harness.load(
+        sample(1, at=50), sample(2, at=55), observed_event(3, at=20, seen=60, supersedes=version(50))
+    )
+    assert state(harness)["last_event_id"] == "E2"
+    harness.load(observed_event(4, at=20, seen=61, supersedes=version(55)))
+    assert state(harness)["last_event_id"] == "E4"
+    harness.load(sample(5, at=56))
+    assert state(harness)["last_event_id"] == "E5"
 
 
-def test_a_state_read_earlier_than_the_one_that_superseded_is_stale(rig: Rig) -> None:
-    rig.load(sample(1, at=50), observed(3, at=20, seen=60, supersedes=version(50)))
-    rig.load(observed(2, at=20, seen=59, supersedes=version(50)))
-    assert state(rig)["last_event_id"] == "E3"
+def test_a_state_read_earlier_than_the_one_that_superseded_is_stale(harness: ConsumerHarness) -> None:
+    harness.load(sample(1, at=50), observed_event(3, at=20, seen=60, supersedes=version(50)))
+    harness.load(observed_event(2, at=20, seen=59, supersedes=version(50)))
+    assert state(harness)["last_event_id"] == "E3"
 
 
-def test_a_gone_booking_keeps_what_it_was_until_a_webhook_tells_of_it_again(either_rig: Rig) -> None:
-    either_rig.load(
+def test_a_gone_booking_keeps_what_it_was_until_a_webhook_tells_of_it_again(
+    either_harness: ConsumerHarness,
+) -> None:
+    either_harness.load(
         sample(
             1,
             at=50,
@@ -95,9 +104,9 @@ def test_a_gone_booking_keeps_what_it_was_until_a_webhook_tells_of_it_again(eith
             payment_information={"amount_charged": 1250},
         )
     )
-    before = state(either_rig)
+    before = state(either_harness)
     assert before["gone_at"] is None
-    booking = vendor().booking(
+    booking = oncehub_account().booking(
         sample(
             1,
             at=50,
@@ -107,30 +116,30 @@ def test_a_gone_booking_keeps_what_it_was_until_a_webhook_tells_of_it_again(eith
         )
     )
     assert booking
-    either_rig.load(vendor().gone(booking, moment(70)))
-    after = state(either_rig)
+    either_harness.load(oncehub_account().gone(booking, moment(70)))
+    after = state(either_harness)
     assert after["gone_at"] == moment(70)
     its_own = {"gone_at", "version", "last_event_id", "last_via", "loaded_at"}
     assert {name: after[name] for name in after.keys() - its_own} == {
         name: before[name] for name in before.keys() - its_own
     }
-    either_rig.load(sample(2, at=80))
-    assert (state(either_rig)["gone_at"], state(either_rig)["last_event_id"]) == (None, "E2")
+    either_harness.load(sample(2, at=80))
+    assert (state(either_harness)["gone_at"], state(either_harness)["last_event_id"]) == (None, "E2")
 
 
-def test_the_end_of_a_run_is_a_row_once(either_rig: Rig) -> None:
-    record = finished(RUN).to_record()
-    either_rig.append_records(TOPICS.audit, record, record)
-    either_rig.load()
-    either_rig.append_records(TOPICS.audit, record)
-    either_rig.load(sample(1))
-    found = either_rig.rows("select * from reconciliations")
+def test_the_end_of_a_run_is_a_row_once(either_harness: ConsumerHarness) -> None:
+    record = end_of_run(RUN).to_record()
+    either_harness.append_records(TOPICS.audit, record, record)
+    either_harness.load()
+    either_harness.append_records(TOPICS.audit, record)
+    either_harness.load(sample(1))
+    found = either_harness.rows("select * from reconciliations")
     assert len(found) == 1
     assert found[0].pop("loaded_at") > START
     instants = {"since": START - timedelta(days=2), "started_at": START, "finished_at": moment(2.5)}
     assert found[0] == RUN | instants
-    assert either_rig.column("select count(*) from booking_events") == [1]
-    assert either_rig.written(TOPICS.dead_letters) == 0
+    assert either_harness.column("select count(*) from booking_events") == [1]
+    assert either_harness.written(TOPICS.dead_letters) == 0
 
 
 def read(event: Event) -> Any:
@@ -146,7 +155,7 @@ def test_a_run_that_failed_tells_why_and_one_with_an_end_until_when() -> None:
         "error": "no answer",
         "duration_seconds": 3,
     }
-    row = plan_load(read(finished(told)).items, [], {}, START).rows["reconciliations"][0]
+    row = plan_load(read(end_of_run(told)).to_load(), {}, START).rows["reconciliations"][0]
     assert row.keys() == set(SCHEMAS["reconciliations"].names)
     assert (row["error"], row["until"].isoformat(), row["loaded_at"]) == (
         "no answer",
@@ -156,17 +165,19 @@ def test_a_run_that_failed_tells_why_and_one_with_an_end_until_when() -> None:
 
 
 def test_other_types_on_the_audit_topic_are_left_out_and_no_dead_letters() -> None:
-    batch = read(finished(b"{", "ingest.receiver.started"))
+    batch = read(end_of_run(b"{", "ingest.receiver.started"))
     assert (batch.items, batch.dead, batch.readable) == ([], [], []), "nor do they end a run of bad records"
 
 
 @pytest.mark.parametrize(
     "told",
-    [b"{", [], RUN | {"seen": "120"}, RUN | {"seen": True}, RUN | {"seen": None}, RUN | {"since": "yesterday"}, RUN | {"since": 1},
-     RUN | {"outcome": None}, RUN | {"error": 1}, {name: value for name, value in RUN.items() if name != "id"}],
+    [b"{", [], RUN | {"seen": "120"}, RUN | {"seen": True}, RUN | {"seen": None},
+     RUN | {"since": "yesterday"}, RUN | {"since": 1},
+     RUN | {"outcome": None}, RUN | {"error": 1},
+     {name: value for name, value in RUN.items() if name != "id"}],
 )  # fmt: skip
 def test_an_end_that_cannot_be_read_is_set_aside(told: Any) -> None:
-    batch = read(finished(told))
+    batch = read(end_of_run(told))
     assert [dead.reason for dead in batch.dead] == ["unreadable_record"]
     assert batch.items == []
 
@@ -177,11 +188,11 @@ def test_a_warehouse_without_the_column_of_gone_bookings_gets_it_and_keeps_its_r
     with monkeypatch.context() as patch:
         older = SCHEMAS["bookings"]
         patch.setitem(SCHEMAS, "bookings", older.remove(older.get_field_index("gone_at")))
-        with opened(either_tree) as rig:
-            rig.load(sample(1))
-            assert "gone_at" not in state(rig)
-    with opened(either_tree) as rig:
-        rig.warehouse.prepare()
-        assert (state(rig)["gone_at"], state(rig)["last_event_id"]) == (None, "E1")
-        rig.load(sample(2, at=5))
-        assert state(rig)["last_event_id"] == "E2"
+        with opened(either_tree) as harness:
+            harness.load(sample(1))
+            assert "gone_at" not in state(harness)
+    with opened(either_tree) as harness:
+        harness.warehouse.prepare()
+        assert (state(harness)["gone_at"], state(harness)["last_event_id"]) == (None, "E1")
+        harness.load(sample(2, at=5))
+        assert state(harness)["last_event_id"] == "E2"

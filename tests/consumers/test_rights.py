@@ -1,4 +1,4 @@
-"""What a consumer and a sync may not do in the warehouse is found before they try, and nothing is left there by looking."""
+"""Tests that missing rights of consumer and sync are found before they are needed, without a trace."""
 
 import os
 import socket
@@ -17,9 +17,9 @@ from consumers.warehouse.rights import check_warehouse
 from ingest.errors import WarehouseUnavailable
 from ingest.finding import Finding, State
 from ingest.settings import Settings
-from ingest.warehouse.reach import reach
+from ingest.warehouse.reach import check_reachable
+from tests.consumers.harness import Tree, changed
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.rig import Tree, changed
 from tests.kafka.broker import free_port
 
 ACCOUNTS = {"sales": {"vendor": "calendly", "webhook_secrets": ["for tests"], "api_token": "for tests"}}
@@ -34,7 +34,7 @@ def by_name(settings: Settings) -> dict[str, Finding]:
 
 
 class Database:
-    """The server as its owner sees it, and a user that has no right yet."""
+    """The server as its owner sees it, and a user without rights."""
 
     def __init__(self, server: PostgresServer) -> None:
         import psycopg2
@@ -64,7 +64,7 @@ def database(postgres: PostgresServer) -> Iterator[Database]:
 
 @pytest.fixture
 def settings(postgres_tree: Tree, database: Database) -> Settings:
-    """As the user without rights."""
+    """Return settings with the user without rights."""
     return settings_of(postgres_tree, credentials=database.url)
 
 
@@ -92,7 +92,8 @@ def test_a_user_who_may_create_schemas_needs_no_more_and_none_is_left(
     with closing(warehouse):
         warehouse.prepare()  # what was promised is so
     assert failing(by_name(settings)) == set()
-    assert database.run(f"SELECT relname FROM pg_class WHERE relname LIKE 'ingest_probe%' OR relnamespace = '{dataset_of(settings)}'::regnamespace "
+    assert database.run("SELECT relname FROM pg_class WHERE relname LIKE 'ingest_probe%'"
+                        f" OR relnamespace = '{dataset_of(settings)}'::regnamespace "
                         "AND relname LIKE '%probe%'") == []  # fmt: skip
 
 
@@ -186,7 +187,7 @@ def test_why_nobody_is_let_in_is_told(
     assert found.failed
     assert told in found.detail
     with pytest.raises(WarehouseUnavailable) as error:
-        reach(settings.warehouse)
+        check_reachable(settings.warehouse)
     assert told in str(error.value)
 
 
@@ -293,4 +294,4 @@ def test_a_server_that_does_not_answer_is_given_up_soon() -> None:
             {"warehouse": {"destination": "postgres", "credentials": f"postgresql://a:b@127.0.0.1:{port}/x"}}
         )
         with pytest.raises(WarehouseUnavailable, match="timeout expired"):
-            reach(settings.warehouse)
+            check_reachable(settings.warehouse)

@@ -1,4 +1,4 @@
-"""Rows: nothing a vendor or a log can hold breaks them, and nothing is changed that need not be."""
+"""Tests that nothing a vendor or a log can hold breaks a row, and nothing is changed without need."""
 
 import json
 from dataclasses import replace
@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consumers.letter_rows import dead_letter_row
-from consumers.rows import SCHEMAS, arrow, booking_row, event_row, stored_booking_row
-from consumers.versions import Candidate
+from consumers.message import BookingMessage
+from consumers.rows import SCHEMAS, arrow_table, booking_row, event_row, stored_booking_row
 from ingest.booking import Booking, BookingStatus
 from ingest.errors import LoadRefused
 from ingest.log import Partition, Record, StoredRecord
@@ -51,7 +51,7 @@ def test_whatever_is_on_the_dead_letter_topic_is_a_row_of_plain_text_and_instant
     assert row["id"]
     assert row["happened_at"].tzinfo is UTC
     assert not [text for text in row.values() if isinstance(text, str) and "\x00" in text]
-    assert arrow("dead_letters", [row]).to_pylist()[0]["data"] == row["data"]
+    assert arrow_table("dead_letters", [row]).to_pylist()[0]["data"] == row["data"]
 
 
 @given(st.text(max_size=40))
@@ -61,7 +61,7 @@ def test_the_bytes_of_a_dead_letter_that_are_text_are_that_text(text: str) -> No
 
 
 def without_nul(value: object) -> object:
-    """What a payload says once NUL is the replacement character."""
+    """Return what a payload says once NUL is the replacement character."""
     if isinstance(value, str):
         return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     if isinstance(value, dict):
@@ -97,7 +97,7 @@ def test_a_payload_is_kept_as_it_was_written() -> None:
 def test_a_value_that_its_column_cannot_hold_is_refused_without_telling_it(beyond: Booking) -> None:
     row = booking_row(beyond, sample(1), "1", START, START)
     with pytest.raises(LoadRefused, match=r"^a value of bookings that its column cannot hold"):
-        arrow("bookings", [row])
+        arrow_table("bookings", [row])
 
 
 def test_prices_are_exact_to_the_widest_that_the_column_holds() -> None:
@@ -109,7 +109,7 @@ def test_prices_are_exact_to_the_widest_that_the_column_holds() -> None:
         None,
     ]
     rows = [booking_row(replace(BOOKING, price=price), sample(1), "1", START, START) for price in prices]
-    assert arrow("bookings", rows)["price"].to_pylist() == prices
+    assert arrow_table("bookings", rows)["price"].to_pylist() == prices
 
 
 def test_rows_have_the_columns_of_their_tables() -> None:
@@ -135,13 +135,16 @@ def test_a_row_reads_back_as_it_was_made_however_the_warehouse_keeps_json(
     booking = account.booking(event)
     if booking is None:
         return
-    row = booking_row(booking, event, Candidate(event, booking).version, START, START)
+    row = booking_row(booking, event, BookingMessage(event, booking).version, START, START)
     kept = {name: _as_kept(value, parsed, keys_sorted) for name, value in row.items()}
     assert stored_booking_row(kept.keys(), kept.values()) == row
 
 
 def _as_kept(value: object, parsed: bool, keys_sorted: bool) -> object:
-    """A value as a warehouse gives it back: JSON parsed or as text, its keys in the order of the alphabet or in the other one."""
+    """Return a value as a warehouse returns it.
+
+    JSON comes parsed or as text, with its keys in the order of the alphabet or in the reverse one.
+    """
     if not isinstance(value, str) or value[:1] not in {"[", "{"}:
         return value
     content = json.loads(value, object_pairs_hook=lambda pairs: dict(sorted(pairs, reverse=not keys_sorted)))

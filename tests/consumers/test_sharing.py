@@ -1,4 +1,4 @@
-"""One DuckDB file, several processes: loads wait and readers get their turns."""
+"""Tests of one DuckDB file and several processes: loads wait, and readers get their turns."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.log import Record
 from ingest.settings import Settings
 from ingest.warehouse.query import query
-from tests.consumers.rig import PATIENCE, Rig, Tree, changed, until
+from tests.consumers.harness import PATIENCE, ConsumerHarness, Tree, changed, until
 from tests.consumers.samples import TOPIC, sample
 
 # Tries until it gets the file, which a loader may have open.
@@ -30,9 +30,9 @@ sys.stdin.read()
 
 
 @contextmanager
-def held(rig: Rig, by: str = "reads") -> Iterator[None]:
-    """Another program has the file open, which knows nothing of taking turns."""
-    command = [sys.executable, "-c", _HOLDER, str(rig.settings.warehouse.duckdb_file), by]
+def hold_file(harness: ConsumerHarness, by: str = "reads") -> Iterator[None]:
+    """Hold the file open as another program does, which takes no turns."""
+    command = [sys.executable, "-c", _HOLDER, str(harness.settings.warehouse.duckdb_file), by]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"held\n"
@@ -40,52 +40,58 @@ def held(rig: Rig, by: str = "reads") -> Iterator[None]:
         holder.communicate(timeout=PATIENCE)
 
 
-def test_a_program_that_holds_the_file_delays_loads_and_breaks_nothing(rig: Rig) -> None:
-    rig.load(sample(1))
-    with rig.running():
-        with held(rig):
-            rig.append(sample(2, at=2), sample(3, "B3"))
+def test_a_program_that_holds_the_file_delays_loads_and_breaks_nothing(harness: ConsumerHarness) -> None:
+    harness.load(sample(1))
+    with harness.running():
+        with hold_file(harness):
+            harness.append(sample(2, at=2), sample(3, "B3"))
             until(
-                lambda: isinstance(rig.loader.trouble, WarehouseUnavailable), "the loader says that it waits"
+                lambda: isinstance(harness.loader.trouble, WarehouseUnavailable),
+                "the loader says that it waits",
             )
-            assert rig.lag_outside() == 2
-        until(lambda: rig.lag_outside() == 0, "everything committed")
-    assert rig.loader.trouble is None
-    assert sorted(rig.column("select last_event_id from bookings")) == ["E2", "E3"]
-    assert rig.column("select count(*) from booking_events") == [3]
+            assert harness.lag_outside() == 2
+        until(lambda: harness.lag_outside() == 0, "everything committed")
+    assert harness.loader.trouble is None
+    assert sorted(harness.column("select last_event_id from bookings")) == ["E2", "E3"]
+    assert harness.column("select count(*) from booking_events") == [3]
 
 
-def test_a_bad_record_is_set_aside_once_however_often_its_batch_has_to_be_loaded(rig: Rig) -> None:
+def test_a_bad_record_is_set_aside_once_however_often_its_batch_has_to_be_loaded(
+    harness: ConsumerHarness,
+) -> None:
     record = sample(1).to_record()
-    rig.load(sample(0))
-    rig.append_records(TOPIC, Record(record.key, b"{", record.headers), sample(2).to_record())
-    with held(rig):
+    harness.load(sample(0))
+    harness.append_records(TOPIC, Record(record.key, b"{", record.headers), sample(2).to_record())
+    with hold_file(harness):
         for _ in range(3):
             with pytest.raises(WarehouseUnavailable):
-                rig.loader.step()
-            rig.loader._start_over()
-    rig.load()
-    assert rig.written("bookings.dead-letters") == 1
-    assert rig.column("select reason from dead_letters") == ["unreadable_record"]
+                harness.loader.step()
+            harness.loader._start_over()
+    harness.load()
+    assert harness.written("bookings.dead-letters") == 1
+    assert harness.column("select reason from dead_letters") == ["unreadable_record"]
 
 
-def test_readers_get_their_turns_while_the_loader_loads_all_the_time(rig: Rig) -> None:
-    rig.load(sample(0, "B0"))
+def test_readers_get_their_turns_while_the_loader_loads_all_the_time(harness: ConsumerHarness) -> None:
+    harness.load(sample(0, "B0"))
     counts: list[int] = []
-    with rig.running():
+    with harness.running():
         for number in range(1, 26):
-            rig.append(sample(number, f"B{number}"))
-            counts += rig.column("select count(*) from bookings")
-        until(lambda: rig.lag_outside() == 0, "everything committed")
+            harness.append(sample(number, f"B{number}"))
+            counts += harness.column("select count(*) from bookings")
+        until(lambda: harness.lag_outside() == 0, "everything committed")
     assert counts == sorted(counts)
     assert counts[0] < counts[-1] <= 26
-    assert rig.column("select count(*) from bookings") == [26]
+    assert harness.column("select count(*) from bookings") == [26]
 
 
-def test_a_reader_says_when_another_program_writes(rig: Rig) -> None:
-    rig.load(sample(0))
-    with held(rig, "writes"), pytest.raises(WarehouseUnavailable, match="is held by another program"):
-        query(rig.settings, "select 1")
+def test_a_reader_says_when_another_program_writes(harness: ConsumerHarness) -> None:
+    harness.load(sample(0))
+    with (
+        hold_file(harness, "writes"),
+        pytest.raises(WarehouseUnavailable, match="is held by another program"),
+    ):
+        query(harness.settings, "select 1")
 
 
 @pytest.mark.parametrize("name", ["ingest", "Ingest", "ingest_staging"])

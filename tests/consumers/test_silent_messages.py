@@ -1,4 +1,7 @@
-"""Documented messages that leave columns out, read by the vendors' own mappings into a real warehouse, in every order."""
+"""Tests of documented messages that leave columns out.
+
+The vendors' own mappings read them into a real warehouse, in every order.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,7 +12,7 @@ from typing import Any
 import pytest
 
 from ingest.event import Event
-from tests.consumers.rig import opened, tree_for
+from tests.consumers.harness import opened, tree_for
 from tests.vendors.samples_of import Case, load
 
 # They tell which message a row is of, and how it was loaded.
@@ -27,8 +30,10 @@ OF_THE_MESSAGE = {
 Body = dict[str, Any]
 
 
-def sent(vendor: str, case: str, change: Callable[[Body], None] | None = None, **delivery: str) -> Event:
-    """The event of a sample's delivery; one that is changed came two weeks later, unless `now` says when."""
+def sample_event(
+    vendor: str, case: str, change: Callable[[Body], None] | None = None, **delivery: str
+) -> Event:
+    """Return the event of a sample's delivery; a changed one came two weeks later, unless `now` says when."""
     sample = load(Case(vendor, case))
     body = json.loads(sample.body)
     if change:
@@ -43,7 +48,7 @@ def sent(vendor: str, case: str, change: Callable[[Body], None] | None = None, *
 
 
 def record(case: str, change: Callable[[Body], None]) -> Event:
-    """Appointedd's record of a sample, as reconciliation reads it."""
+    """Return Appointedd's record of a sample, as reconciliation reads it."""
     sample = load(Case("appointedd", case))
     body = json.loads(json.dumps(sample.record))
     change(body)
@@ -56,7 +61,7 @@ def bookeo_deletion(body: Body) -> None:
 
 
 def bookeo_other_customer(body: Body) -> None:
-    """A change that names the customer by id alone, as without the permission to read customers."""
+    """Return a change that names the customer only by id, as without the permission to read customers."""
     item = body["item"]
     item |= {"customerId": "41570OTHER"}
     del item["customer"], item["participants"]["details"]
@@ -75,7 +80,7 @@ def oncehub_without_form(body: Body) -> None:
 
 
 def oncehub_owner_by_id(body: Body) -> None:
-    """Not a reassignment: another message that tells the new owner's id alone."""
+    """Return another message than a reassignment, which has only the new owner's id."""
     body |= {"creation_time": "2026-09-15T08:00:03.000Z"}
     body["data"] |= {"owner": "USR-OTHER0001", "last_updated_time": "2026-09-15T08:00:02.000Z"}
 
@@ -88,7 +93,8 @@ def calendly_cancellation(body: Body) -> None:
 def appointedd_old_form(body: Body) -> None:
     body["event_type"] = "booking_updated"
     body["event_data"]["booking"] |= {
-        "id": "65c8b0f23d7a5e0013c90001", "start_time": "2024-02-20T09:00:00.000Z", "end_time": "2024-02-20T09:30:00.000Z",
+        "id": "65c8b0f23d7a5e0013c90001", "start_time": "2024-02-20T09:00:00.000Z",
+        "end_time": "2024-02-20T09:30:00.000Z",
         "created": "2024-02-11T11:34:42.742Z", "updated": "2024-02-12T10:00:00.000Z",
     }  # fmt: skip
     body["event_data"]["participants"][0]["id"] = "65a7d21b9c4e3f0019d40001"
@@ -116,7 +122,7 @@ def with_mobile(body: Body) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A message that tells much, a newer one about the same booking, and what the newer one changes."""
+    """A message that says much, a newer one about the same booking, and what the newer one changes."""
 
     first: Event
     second: Event
@@ -129,51 +135,56 @@ def instant(*parts: int) -> datetime:
 
 PAIRS: dict[str, Callable[[], Pair]] = {
     "Bookeo's deletion without an item": lambda: Pair(
-        sent("bookeo", "created"),
-        sent("bookeo", "deleted-without-item", bookeo_deletion),
+        sample_event("bookeo", "created"),
+        sample_event("bookeo", "deleted-without-item", bookeo_deletion),
         {"status": "cancelled", "cancelled_at": instant(2026, 3, 10, 16, 20)},
     ),
     "Bookeo's change to another customer of whom it tells the id alone": lambda: Pair(
-        sent("bookeo", "created"),
-        sent("bookeo", "created", bookeo_other_customer, query="domain=bookings&type=updated"),
+        sample_event("bookeo", "created"),
+        sample_event("bookeo", "created", bookeo_other_customer, query="domain=bookings&type=updated"),
         {"customer_id": "41570OTHER", "customer_name": None, "customer_email": None, "customer_phone": None},
     ),
     "OnceHub's cancellation without the form": lambda: Pair(
-        sent("oncehub", "scheduled"),
-        sent("oncehub", "scheduled", oncehub_without_form),
+        sample_event("oncehub", "scheduled"),
+        sample_event("oncehub", "scheduled", oncehub_without_form),
         {"status": "cancelled", "cancel_reason": "ill", "cancelled_by": "customer"},
     ),
     "OnceHub's change of the owner by id": lambda: Pair(
-        sent("oncehub", "scheduled"),
-        sent("oncehub", "scheduled", oncehub_owner_by_id),
+        sample_event("oncehub", "scheduled"),
+        sample_event("oncehub", "scheduled", oncehub_owner_by_id),
         {"staff": ["USR-OTHER0001"], "staff_name": None},
     ),
     "Calendly's old form of cancellation": lambda: Pair(
-        sent("calendly", "created"),
-        sent("calendly", "canceled-sparse", calendly_cancellation),
+        sample_event("calendly", "created"),
+        sample_event("calendly", "canceled-sparse", calendly_cancellation),
         {"status": "cancelled", "cancel_reason": "Meeting conflict"},
     ),
     "Appointedd's form of 2017": lambda: Pair(
-        sent("appointedd", "created"),
-        sent("appointedd", "old-2017-form", appointedd_old_form, now="2024-02-12T10:00:01+00:00"),
-        {"starts_at": instant(2024, 2, 20, 9), "ends_at": instant(2024, 2, 20, 9, 30), "participants": 2, "answers": []},
+        sample_event("appointedd", "created"),
+        sample_event("appointedd", "old-2017-form", appointedd_old_form, now="2024-02-12T10:00:01+00:00"),
+        {"starts_at": instant(2024, 2, 20, 9), "ends_at": instant(2024, 2, 20, 9, 30),
+         "participants": 2, "answers": []},
     ),
     "Appointedd's cancellation that names the booking alone": lambda: Pair(
-        sent("appointedd", "created"), sent("appointedd", "cancelled-sparse", appointedd_cancellation), {"status": "cancelled"}
+        sample_event("appointedd", "created"),
+        sample_event("appointedd", "cancelled-sparse", appointedd_cancellation),
+        {"status": "cancelled"}
     ),
     "Appointedd's webhook after a record with the telephone": lambda: Pair(
-        record("created", with_mobile), sent("appointedd", "created", appointedd_update), {}
+        record("created", with_mobile), sample_event("appointedd", "created", appointedd_update), {}
     ),
     "Appointedd's webhook with another participant after such a record": lambda: Pair(
         record("created", with_mobile),
-        sent("appointedd", "created", appointedd_other_participant),
+        sample_event("appointedd", "created", appointedd_other_participant),
         {
-            "customer_id": "65a7d21b9c4e3f0019d49999", "customer_name": "Wendy Sampleton", "customer_email": "wendy@example.com",
+            "customer_id": "65a7d21b9c4e3f0019d49999", "customer_name": "Wendy Sampleton",
+            "customer_email": "wendy@example.com",
             "customer_phone": None, "answers": [],
         },
     ),
 }  # fmt: skip
-# What is loaded at once, then what is loaded after it, by the order's name: F is the first message, S the second.
+# What is loaded at once, then what is loaded after it, by the order's name: F is the first message, S the
+# second.
 ORDERS = {
     "first-alone": ("F", ""),
     "in-order": ("F", "S"),
@@ -187,7 +198,7 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
-    """The rows of all pairs in all orders, each in an account of its own: two loads make them all."""
+    """Return the rows of all pairs in all orders, each in an account of its own, which two loads make."""
     accounts = {
         (name, order): f"pair-{number}-{order}" for number, name in enumerate(PAIRS) for order in ORDERS
     }
@@ -198,10 +209,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
             for batch, letters in zip(batches, loads, strict=True):
                 source = f"/{events['F'].vendor}/{accounts[name, order]}"
                 batch.extend(replace(events[letter], source=source) for letter in letters)
-    with opened(tree_for(tmp_path_factory.mktemp("silent"))) as rig:
+    with opened(tree_for(tmp_path_factory.mktemp("silent"))) as harness:
         for batch in batches:
-            rig.load(*batch)
-        by_account = {row["account"]: row for row in rig.rows("select * from bookings")}
+            harness.load(*batch)
+        by_account = {row["account"]: row for row in harness.rows("select * from bookings")}
         yield {key: by_account[account] for key, account in accounts.items()}
 
 

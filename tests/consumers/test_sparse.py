@@ -1,4 +1,4 @@
-"""Messages that tell little, from each vendor's mapping into a real warehouse: what they leave out stays."""
+"""Tests of messages that say little, from each vendor's mapping into a real warehouse: other columns stay."""
 
 import itertools
 from collections.abc import Mapping
@@ -12,13 +12,12 @@ from ingest.booking import COLUMNS, Booking, BookingStatus
 from ingest.event import Event
 from ingest.instant import format_instant
 from ingest.settings import Settings
-from ingest.vendors import vendor_names
-from ingest.vendors.mapping import BookingMapper
-from ingest.warehouse.bookings import StoredBookings
-from tests.consumers.rig import Rig, Tree, opened
+from ingest.vendors import BookingMapper, vendor_names
+from ingest.warehouse.bookings import BookingsTable
+from tests.consumers.harness import ConsumerHarness, Tree, opened
 from tests.consumers.samples import moment, sample
 from tests.consumers.test_loader import metric
-from tests.replay.test_replay import alter, replay_in_process
+from tests.replay.test_replay import alter_rows, replay_in_process
 from tests.vendors.samples_of import Case, load
 
 A_MINUTE = timedelta(minutes=1)
@@ -29,7 +28,7 @@ EMPTY = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 
 
 class SparseMapper:
-    """Reads events as their vendors' modules do, but of those named here only the columns named with them."""
+    """A mapper that reads only the named columns of some events, and others as their vendors' modules do."""
 
     def __init__(self, told: Mapping[str, set[str]]) -> None:
         self._told = told
@@ -43,25 +42,25 @@ class SparseMapper:
         return replace(booking, **{name: getattr(EMPTY, name) for name in untold}, untold=untold)
 
 
-def sparsely(rig: Rig, **told: set[str]) -> Rig:
-    """From now on its loader reads no more than these columns of the events that are named so."""
-    rig.loader._mapper = SparseMapper(told)  # type: ignore[assignment]
-    return rig
+def read_only_columns(harness: ConsumerHarness, **told: set[str]) -> ConsumerHarness:
+    """Make the loader read only these columns of the events with these ids."""
+    harness.loader._mapper = SparseMapper(told)  # type: ignore[assignment]
+    return harness
 
 
-def the_row(rig: Rig) -> dict[str, Any]:
-    [row] = rig.rows("select * from bookings")
+def the_row(harness: ConsumerHarness) -> dict[str, Any]:
+    [row] = harness.rows("select * from bookings")
     return row
 
 
-def created(vendor: str) -> Event:
-    """What the vendor sends of a new booking."""
+def creation(vendor: str) -> Event:
+    """Return what the vendor sends about a new booking."""
     case = load(Case(vendor, "scheduled" if vendor == "oncehub" else "created"))
     return case.vendor().parse(case.verified())
 
 
-def cancelled_later(event: Event) -> Event:
-    """The same message a minute later: the mapping of these tests reads little of it."""
+def cancellation_of(event: Event) -> Event:
+    """Return the same message a minute later, of which the mapping of these tests reads little."""
     sent_at = event.sent_at and event.sent_at + A_MINUTE
     return replace(
         event,
@@ -73,16 +72,16 @@ def cancelled_later(event: Event) -> Event:
 
 
 def test_whatever_the_vendor_and_the_order_a_message_that_tells_only_a_status_changes_only_that(
-    rig: Rig,
+    harness: ConsumerHarness,
 ) -> None:
-    full = [created(vendor) for vendor in vendor_names()]
+    full = [creation(vendor) for vendor in vendor_names()]
     newer_first, alone = (
         [replace(event, source=f"/{event.vendor}/{account}") for event in full]
         for account in ("there", "alone")
     )
-    sparsely(rig, later=set()).load(*full, *map(cancelled_later, newer_first), *alone)
-    rig.load(*map(cancelled_later, full), *newer_first)
-    rows = {(row["vendor"], row["account"]): row for row in rig.rows("select * from bookings")}
+    read_only_columns(harness, later=set()).load(*full, *map(cancellation_of, newer_first), *alone)
+    harness.load(*map(cancellation_of, full), *newer_first)
+    rows = {(row["vendor"], row["account"]): row for row in harness.rows("select * from bookings")}
     for vendor in vendor_names():
         after, there, before = (rows[vendor, account] for account in ("sales", "there", "alone"))
         its_own = {"account", "version", "last_event_id", "loaded_at", "column_versions"}
@@ -110,7 +109,7 @@ READ = {
 
 
 def four_messages(booking: str) -> list[Event]:
-    """About one booking; `READ` says what is told by those after the first."""
+    """Return four messages about one booking, of which `READ` names the columns of all but the first."""
     return [
         sample(1, booking, at=10, **FORM),
         sample(2, booking, at=20, subject="moved", starting_time="2026-05-09T11:00:00Z"),
@@ -126,9 +125,11 @@ def four_messages(booking: str) -> list[Event]:
     ]
 
 
-def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_real_warehouse(rig: Rig) -> None:
-    """In batches of one, two and four messages; what was told first comes again in each."""
-    sparsely(rig, **READ)
+def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_real_warehouse(
+    harness: ConsumerHarness,
+) -> None:
+    """Batches have one, two and four messages; the first message comes again in each."""
+    read_only_columns(harness, **READ)
     logs = [
         (size, [four_messages(f"B{number}-{size}")[place] for place in order])
         for number, order in enumerate(itertools.permutations(range(4)))
@@ -136,7 +137,7 @@ def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_rea
     ]
     for step in range(4):
         batches = [(log[step * size : step * size + size], log[0]) for size, log in logs]
-        rig.load(*(event for batch, again in batches if batch for event in [*batch, again]))
+        harness.load(*(event for batch, again in batches if batch for event in [*batch, again]))
     told = (
         "status",
         "service_name",
@@ -147,7 +148,7 @@ def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_rea
         "currency",
         "last_event_id",
     )
-    rows = rig.rows(
+    rows = harness.rows(
         f"select {', '.join(told)}, version, cast(column_versions as text) as column_versions from bookings"
     )
     assert len(rows) == len(logs)
@@ -158,14 +159,14 @@ def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_rea
 
 
 def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehouse_unchanged(
-    either_rig: Rig,
+    either_harness: ConsumerHarness,
 ) -> None:
     whole = sample(1, at=10, **FORM, owner="USR-1", customer_timezone="Europe/Paris")
-    sparsely(either_rig, E2=set(), E3=set()).load(whole)
-    before = the_row(either_rig)
+    read_only_columns(either_harness, E2=set(), E3=set()).load(whole)
+    before = the_row(either_harness)
     for number in (2, 3):
-        either_rig.load(sample(number, at=10 * number, status="canceled"))
-    after = the_row(either_rig)
+        either_harness.load(sample(number, at=10 * number, status="canceled"))
+    after = the_row(either_harness)
     its_own = {"version", "status", "last_event_id", "loaded_at", "column_versions"}
     assert {name: after[name] for name in after.keys() - its_own} == {
         name: before[name] for name in before.keys() - its_own
@@ -177,55 +178,61 @@ def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehou
     )
 
 
-def test_an_older_message_that_fills_counts_as_stale_only_when_it_comes_again(either_rig: Rig) -> None:
+def test_an_older_message_that_fills_counts_as_stale_only_when_it_comes_again(
+    either_harness: ConsumerHarness,
+) -> None:
     labels = {"vendor": "oncehub", "account": "support"}
-    sparsely(either_rig, E2=set())
-    either_rig.load(sample(2, at=20, status="canceled"))
+    read_only_columns(either_harness, E2=set())
+    either_harness.load(sample(2, at=20, status="canceled"))
     stale = metric("ingest_events_stale_total", **labels)
-    either_rig.load(sample(1, at=10))
+    either_harness.load(sample(1, at=10))
     assert metric("ingest_events_stale_total", **labels) == stale
-    filled = the_row(either_rig)
+    filled = the_row(either_harness)
     assert (filled["status"], filled["customer_name"], filled["last_event_id"]) == (
         "cancelled",
         "Ada Example",
         "E2",
     )
-    either_rig.load(sample(1, at=10))
+    either_harness.load(sample(1, at=10))
     assert metric("ingest_events_stale_total", **labels) == stale + 1
-    assert the_row(either_rig) == filled
+    assert the_row(either_harness) == filled
 
 
-def test_rows_that_an_older_mapping_emptied_are_filled_by_a_replay_of_both_messages(rig: Rig) -> None:
-    read = rig.loader._mapper
-    rig.loader._mapper = lambda event: (booking := read(event)) and replace(booking, untold=frozenset())  # type: ignore[assignment]
-    rig.load(sample(1, at=10))
-    rig.load(sample(2, at=20, status="canceled", form_submission=None))
-    assert the_row(rig)["customer_name"] is None
-    rig.loader._mapper = read
+def test_rows_that_an_older_mapping_emptied_are_filled_by_a_replay_of_both_messages(
+    harness: ConsumerHarness,
+) -> None:
+    read = harness.loader._mapper
+    harness.loader._mapper = lambda event: (booking := read(event)) and replace(booking, untold=frozenset())  # type: ignore[assignment]
+    harness.load(sample(1, at=10))
+    harness.load(sample(2, at=20, status="canceled", form_submission=None))
+    assert the_row(harness)["customer_name"] is None
+    harness.loader._mapper = read
     for _ in range(2):
-        replay_in_process(rig)
-    mended = the_row(rig)
+        replay_in_process(harness)
+    mended = the_row(harness)
     assert (mended["status"], mended["customer_name"], mended["last_event_id"]) == (
         "cancelled",
         "Ada Example",
         "E2",
     )
-    replay_in_process(rig)
-    assert the_row(rig) == mended
+    replay_in_process(harness)
+    assert the_row(harness) == mended
 
 
-def test_a_status_that_no_message_told_yet_is_no_unknown_word(rig: Rig) -> None:
+def test_a_status_that_no_message_told_yet_is_no_unknown_word(harness: ConsumerHarness) -> None:
     before = metric("ingest_unknown_status_total", vendor="oncehub", account="support")
-    rig.loader._mapper = lambda event: replace(
+    harness.loader._mapper = lambda event: replace(
         EMPTY, booking_id=event.subject, version="1", untold=frozenset({"status"})
     )  # type: ignore[assignment]
-    rig.load(sample(1))
+    harness.load(sample(1))
     assert metric("ingest_unknown_status_total", vendor="oncehub", account="support") == before
 
 
-def test_reconciliation_is_told_which_columns_the_newest_message_left_out(either_rig: Rig) -> None:
-    sparsely(either_rig, E2=set()).load(sample(1, at=10), sample(2, at=20))
-    [stored] = StoredBookings(either_rig.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
+def test_reconciliation_is_told_which_columns_the_newest_message_left_out(
+    either_harness: ConsumerHarness,
+) -> None:
+    read_only_columns(either_harness, E2=set()).load(sample(1, at=10), sample(2, at=20))
+    [stored] = BookingsTable(either_harness.settings).by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert stored.booking.customer_name == "Ada Example"
     assert set((stored.booking.column_versions or {}).values()) - {""} == {
         f"{format_instant(moment(10))}/{format_instant(moment(10))}"
@@ -236,10 +243,10 @@ def test_reconciliation_is_told_which_columns_the_newest_message_left_out(either
 def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_columns_and_goes_on_after(
     either_tree: Tree, names: list[str]
 ) -> None:
-    with opened(either_tree) as rig:
-        rig.load(sample(1, at=10))
-        take_columns(rig, names)
-    reader = StoredBookings(Settings.model_validate(either_tree))
+    with opened(either_tree) as harness:
+        harness.load(sample(1, at=10))
+        drop_columns(harness, names)
+    reader = BookingsTable(Settings.model_validate(either_tree))
     [before] = reader.by("booking_id", "oncehub", "support", ["B1"])["B1"]
     assert (before.booking.customer_name, before.booking.answers, before.booking.column_versions) == (
         "Ada Example",
@@ -249,9 +256,9 @@ def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_column
     assert list(reader.within("updated_at", "oncehub", "support", moment(0), None)) == [
         [("B1", before.loaded_at)]
     ]
-    with opened(either_tree) as rig:
-        sparsely(rig, E2=set()).load(sample(2, at=20, status="canceled"))
-        row = the_row(rig)
+    with opened(either_tree) as harness:
+        read_only_columns(harness, E2=set()).load(sample(2, at=20, status="canceled"))
+        row = the_row(harness)
         assert (row["status"], row["customer_name"], row["answers"]) == (
             "cancelled",
             "Ada Example",
@@ -261,8 +268,8 @@ def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_column
     assert after.booking.column_versions == row["column_versions"]
 
 
-def take_columns(rig: Rig, names: list[str]) -> None:
-    """As if this table had been made by a version that had none of them: dlt has no note of them either."""
+def drop_columns(harness: ConsumerHarness, names: list[str]) -> None:
+    """Make a table as a version made it that had none of these columns, also in dlt's notes."""
     for name in names:
-        alter(rig, f"alter table {{}} drop column {name}")
-    alter(rig, "delete from {}", "_dlt_version")
+        alter_rows(harness, f"alter table {{}} drop column {name}")
+    alter_rows(harness, "delete from {}", "_dlt_version")

@@ -1,44 +1,46 @@
-"""A warehouse that somebody takes away, whole or in part: all of its tables are made again, and loads go on."""
+"""Tests of a warehouse of which tables are taken away: they are made again, and loads go on."""
 
 from collections.abc import Callable
 
 import pytest
 
 from consumers.rows import TABLES
-from tests.consumers.rig import Rig, Tree, opened
+from tests.consumers.harness import ConsumerHarness, Tree, opened
 from tests.consumers.samples import sample
 
 DATASET = "select table_name from information_schema.tables where table_schema = '{}'"
 
 
-def tables(rig: Rig) -> set[str]:
-    return set(rig.column(DATASET.format(rig.settings.warehouse.dataset)))
+def tables(harness: ConsumerHarness) -> set[str]:
+    return set(harness.column(DATASET.format(harness.settings.warehouse.dataset)))
 
 
-def delete_file(rig: Rig) -> None:
-    file = rig.settings.warehouse.duckdb_file
+def delete_file(harness: ConsumerHarness) -> None:
+    file = harness.settings.warehouse.duckdb_file
     assert file
     file.unlink()
 
 
-def drop_all(rig: Rig) -> None:
-    with rig.warehouse.turn(), rig.warehouse._pipeline.sql_client() as client:
+def drop_all(harness: ConsumerHarness) -> None:
+    with harness.warehouse.turn(), harness.warehouse._pipeline.sql_client() as client:
         client.drop_dataset()
 
 
 @pytest.mark.parametrize("take_away", [delete_file, drop_all])
-def test_while_a_consumer_runs(rig: Rig, take_away: Callable[[Rig], None]) -> None:
-    rig.warehouse.prepare()
-    rig.load(sample(1))
-    take_away(rig)
-    rig.load(sample(2))
-    assert {table.name for table in TABLES} <= tables(rig)
-    assert rig.column("select count(*) from bookings") == [1]
+def test_while_a_consumer_runs(
+    harness: ConsumerHarness, take_away: Callable[[ConsumerHarness], None]
+) -> None:
+    harness.warehouse.prepare()
+    harness.load(sample(1))
+    take_away(harness)
+    harness.load(sample(2))
+    assert {table.name for table in TABLES} <= tables(harness)
+    assert harness.column("select count(*) from bookings") == [1]
 
 
 @pytest.mark.postgres
-def test_while_a_consumer_runs_at_a_server(postgres_rig: Rig) -> None:
-    test_while_a_consumer_runs(postgres_rig, drop_all)
+def test_while_a_consumer_runs_at_a_server(postgres_harness: ConsumerHarness) -> None:
+    test_while_a_consumer_runs(postgres_harness, drop_all)
 
 
 @pytest.mark.parametrize("table", [table.name for table in TABLES])

@@ -1,6 +1,7 @@
-"""Each column of a booking is what the newest message that tells it said, in whatever order and batches messages come.
+"""Tests that each column of a booking is what the newest message with the column said.
 
-Over a warehouse of dicts that hands out no more of a row than a consumer asks for.
+Messages come in any order and in any batches, over a warehouse of dicts that returns no more of a row than a
+consumer asks for.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,20 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from consumers.replay import again
-from consumers.rows import Row
-from consumers.versions import DESCRIBES, column_versions
+from consumers.replay import as_replay
+from consumers.rows import Row, column_versions
+from consumers.version_guard import DESCRIBES
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.vendors import GONE
 from ingest.warehouse.values import parsed_json
 from tests.consumers.samples import SOURCE, TOPIC, moment
-from tests.consumers.test_reconciled import vendor
+from tests.consumers.test_reconciled import oncehub_account
 from tests.replay.test_plan import Warehouse
 
 AS_JSON = TypeAdapter(Booking)
-# Columns of each kind that a row has, and what a message may say in them; the first is what it says when it empties one.
+# Columns of each kind that a row has, and what a message may say in them; the first is what it says when it
+# empties one.
 WORDS: dict[str, list[Any]] = {
     "status": [BookingStatus.CONFIRMED, BookingStatus.CANCELLED],
     "customer_name": [None, "Ada Example", "Bo Example"],
@@ -49,7 +51,7 @@ EMPTY = Booking(booking_id="B1", version="", status=BookingStatus.UNKNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one message says of each column: a value, a guess, or nothing. Its `number` is its event's."""
+    """What one message says about each column: a value, a guess, or nothing. Its `number` is its event's."""
 
     number: int
     at: int
@@ -64,7 +66,8 @@ class Message:
 
     def event(self) -> Event:
         return Event(
-            id=f"E{self.number}", source=SOURCE, type="oncehub.booking.changed", subject="B1", time=moment(self.at),
+            id=f"E{self.number}", source=SOURCE, type="oncehub.booking.changed", subject="B1",
+            time=moment(self.at),
             received_at=moment(self.at), data=AS_JSON.dump_json(self.booking()),
         )  # fmt: skip
 
@@ -76,7 +79,7 @@ class Message:
 def messages(
     numbers: st.SearchStrategy[int], columns: dict[str, list[Any]] = WORDS
 ) -> st.SearchStrategy[list[Message]]:
-    """Some that tell everything, and some that tell little; as new as the numbers."""
+    """Draw messages that have all columns and messages that have few, as new as their numbers."""
     everything = st.fixed_dictionaries({name: st.sampled_from(words) for name, words in columns.items()})
     something = st.fixed_dictionaries(
         {}, optional={name: st.sampled_from(words) for name, words in columns.items()}
@@ -89,10 +92,10 @@ def messages(
     }
     guesses = st.fixed_dictionaries({}, optional=guessable)
     message = st.tuples(numbers, everything | something, guesses)
-    said = st.lists(message, min_size=1, max_size=6, unique_by=lambda one: one[0]) | st.lists(
+    content_of = st.lists(message, min_size=1, max_size=6, unique_by=lambda one: one[0]) | st.lists(
         message, min_size=1, max_size=6
     )
-    return said.map(lambda log: [Message(number, *one) for number, one in enumerate(log)])
+    return content_of.map(lambda log: [Message(number, *one) for number, one in enumerate(log)])
 
 
 def newer_of_each_version(log: Sequence[Message]) -> bool:
@@ -100,13 +103,13 @@ def newer_of_each_version(log: Sequence[Message]) -> bool:
 
 
 def expected(log: Sequence[Message]) -> dict[str, Any]:
-    """What the row has to say: written without looking at how the consumer does it."""
+    """Return what the row has to say, written without looking at how the consumer does it."""
     newest_first = sorted(
         log, key=lambda message: -message.at
     )  # of equally new ones the first in the log stays the first
     columns: dict[str, tuple[Any, str]] = {}
     for name in ALL:
-        outdated = last_of_another(name, newest_first)
+        outdated = last_named_other(name, newest_first)
         told = [
             (message.says[name], message.version())
             for message in newest_first
@@ -127,8 +130,11 @@ def expected(log: Sequence[Message]) -> dict[str, Any]:
     }
 
 
-def last_of_another(name: str, newest_first: Sequence[Message]) -> int:
-    """When a message last named another customer (staff) than the newest one that names any: what was told by then describes that one."""
+def last_named_other(name: str, newest_first: Sequence[Message]) -> int:
+    """Return when a message last named another customer (staff) than the newest message that names any.
+
+    What was said by then describes that other one.
+    """
     named = [
         (identity(message.says[column]), message.at)
         for message in newest_first
@@ -142,8 +148,8 @@ def identity(value: Any) -> Any:
     return value[:1] if isinstance(value, tuple) else value
 
 
-def said(row: Row) -> dict[str, Any]:
-    """The same of a row."""
+def content_of(row: Row) -> dict[str, Any]:
+    """Return what a row says, in the same form."""
     values = {
         name: parsed_json(row[name]) if name in {"guests", "tracking", "staff", "answers"} else row[name]
         for name in ALL
@@ -162,15 +168,15 @@ def said(row: Row) -> dict[str, Any]:
 
 
 def read(event: Event) -> Booking | None:
-    """The booking that the test put into the event."""
-    return vendor().booking(event) if event.type == GONE else AS_JSON.validate_json(event.data)
+    """Return the booking that the test put into the event."""
+    return oncehub_account().booking(event) if event.type == GONE else AS_JSON.validate_json(event.data)
 
 
 def stored(*events: Event) -> list[StoredRecord]:
     return [StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(events)]
 
 
-def loaded(batches: Sequence[Sequence[StoredRecord]], warehouse: Warehouse | None = None) -> Warehouse:
+def load_batches(batches: Sequence[Sequence[StoredRecord]], warehouse: Warehouse | None = None) -> Warehouse:
     warehouse = warehouse or Warehouse(mapper=read)
     for batch in batches:
         warehouse.load(batch)
@@ -185,7 +191,7 @@ def the_row(warehouse: Warehouse) -> Row:
 def cut(
     draw: Callable[[st.SearchStrategy[Any]], Any], records: Sequence[StoredRecord]
 ) -> list[Sequence[StoredRecord]]:
-    """The records in batches of any sizes."""
+    """Draw batches of the records, of any sizes."""
     batches = []
     while records:
         size = draw(st.integers(1, len(records)))
@@ -201,8 +207,8 @@ def test_any_order_repetition_and_batches_make_the_row_that_the_newest_teller_of
 ) -> None:
     log = data.draw(st.permutations(log))
     repeated = data.draw(st.lists(st.sampled_from(log), max_size=4))
-    warehouse = loaded(cut(data.draw, stored(*(message.event() for message in [*log, *repeated]))))
-    assert said(the_row(warehouse)) == expected(log)
+    warehouse = load_batches(cut(data.draw, stored(*(message.event() for message in [*log, *repeated]))))
+    assert content_of(the_row(warehouse)) == expected(log)
 
 
 @settings(deadline=None)
@@ -211,12 +217,12 @@ def test_in_any_order_a_column_never_describes_what_another_column_named_before(
     log: list[Message], data: st.DataObject
 ) -> None:
     repeated = data.draw(st.lists(st.sampled_from(log), max_size=4))
-    warehouse = loaded(
+    warehouse = load_batches(
         cut(
             data.draw, stored(*(message.event() for message in data.draw(st.permutations([*log, *repeated]))))
         )
     )
-    assert said(the_row(warehouse)) == expected(log)
+    assert content_of(the_row(warehouse)) == expected(log)
 
 
 @settings(deadline=None)
@@ -225,10 +231,10 @@ def test_a_replay_of_any_part_in_any_batches_leaves_a_right_row_as_it_is(
     log: list[Message], data: st.DataObject
 ) -> None:
     records = stored(*(message.event() for message in data.draw(st.permutations(log))))
-    warehouse = loaded(cut(data.draw, records))
+    warehouse = load_batches(cut(data.draw, records))
     before = the_row(warehouse)
     part = data.draw(st.lists(st.sampled_from(records), unique_by=lambda one: one.offset))
-    loaded(cut(data.draw, [replace(one, record=again(one)) for one in part]), warehouse)
+    load_batches(cut(data.draw, [replace(one, record=as_replay(one)) for one in part]), warehouse)
     assert the_row(warehouse) == before
 
 
@@ -237,7 +243,7 @@ def test_a_replay_of_any_part_in_any_batches_leaves_a_right_row_as_it_is(
 def test_what_an_older_mapping_read_otherwise_is_right_once_all_was_replayed_twice(
     log: list[Message], data: st.DataObject
 ) -> None:
-    """Twice, because what a message does not tell any more is known after the older ones have been read."""
+    """Twice, because columns that a message no longer has are known only after older messages were read."""
     assert misread_and_replayed(log, WORDS, data, times=2) == expected(log)
 
 
@@ -246,14 +252,14 @@ def test_what_an_older_mapping_read_otherwise_is_right_once_all_was_replayed_twi
 def test_what_an_older_mapping_read_of_customer_and_staff_is_right_once_all_was_replayed_four_times(
     log: list[Message], data: st.DataObject
 ) -> None:
-    """Twice until the ids are right, and twice more for what describes them."""
+    """Twice until the ids are right, and twice more for the columns that describe them."""
     assert misread_and_replayed(log, DEPENDENT, data, times=4) == expected(log)
 
 
 def misread_and_replayed(
     log: list[Message], columns: dict[str, list[Any]], data: st.DataObject, times: int
 ) -> dict[str, Any]:
-    """What the row says after a mapping that reads other columns and values was mended, and the whole log replayed."""
+    """Return what the row says after the whole log is replayed with a corrected mapping."""
     everything = {f"E{message.number}": message for message in log}
     wrong = {name: data.draw(messages(st.just(0), columns))[0] for name in everything}
 
@@ -263,11 +269,11 @@ def misread_and_replayed(
         ).booking()
 
     records = stored(*(message.event() for message in data.draw(st.permutations(log))))
-    warehouse = loaded(cut(data.draw, records), Warehouse(mapper=misread))
+    warehouse = load_batches(cut(data.draw, records), Warehouse(mapper=misread))
     warehouse.mapper = read
     for _ in range(times):
-        loaded(cut(data.draw, [replace(one, record=again(one)) for one in records]), warehouse)
-    return said(the_row(warehouse))
+        load_batches(cut(data.draw, [replace(one, record=as_replay(one)) for one in records]), warehouse)
+    return content_of(the_row(warehouse))
 
 
 @settings(deadline=None)
@@ -276,29 +282,29 @@ def test_a_booking_that_is_gone_keeps_every_column_and_takes_late_messages_as_if
     before: list[Message], late: list[Message], data: st.DataObject
 ) -> None:
     late = [replace(message, number=message.number + 10) for message in late]
-    warehouse = loaded(cut(data.draw, stored(*(message.event() for message in before))))
+    warehouse = load_batches(cut(data.draw, stored(*(message.event() for message in before))))
     row = the_row(warehouse)
-    event = vendor().gone(as_stored(row), moment(20))
-    loaded([stored(event)], warehouse)
+    event = oncehub_account().gone(as_stored(row), moment(20))
+    load_batches([stored(event)], warehouse)
     marked = the_row(warehouse)
     its_own = {"gone_at", "version", "last_event_id", "last_via", "loaded_at"}
     assert {name: marked[name] for name in row.keys() - its_own} == {
         name: row[name] for name in row.keys() - its_own
     }
     assert marked["gone_at"] == moment(20)
-    loaded(cut(data.draw, stored(*(message.event() for message in late))), warehouse)
-    assert {name: said(the_row(warehouse))[name] for name in WORDS} == {
+    load_batches(cut(data.draw, stored(*(message.event() for message in late))), warehouse)
+    assert {name: content_of(the_row(warehouse))[name] for name in WORDS} == {
         name: value for name, value in expected_after(before, late).items() if name in WORDS
     }
-    alone = loaded([stored(event)])
-    assert {name: said(the_row(alone))[name] for name in WORDS} == {
-        name: said(row)[name] for name in WORDS
+    alone = load_batches([stored(event)])
+    assert {name: content_of(the_row(alone))[name] for name in WORDS} == {
+        name: content_of(row)[name] for name in WORDS
     }, "nothing else tells of it any more"
 
 
 def as_stored(row: Row) -> Booking:
-    """As a reader of the warehouse has it, by which it is reported as gone."""
-    values = said(row)
+    """Return a booking as the warehouse has it, by which it is reported as gone."""
+    values = content_of(row)
     return replace(
         EMPTY,
         **{name: values[name] for name in WORDS},
@@ -308,7 +314,10 @@ def as_stored(row: Row) -> Booking:
 
 
 def expected_after(before: Sequence[Message], late: Sequence[Message]) -> dict[str, Any]:
-    """What was marked as gone counts as newer than all that the vendor had said by then, and older than a newer version."""
+    """Return the row after it was marked as gone.
+
+    The mark counts as newer than all that the vendor had said by then, and older than a newer version.
+    """
     newest = max(message.at for message in before)
     untold = expected(before)["column_versions"]
     counts = [
@@ -332,7 +341,7 @@ def test_a_value_that_was_cleared_never_comes_back() -> None:
     full = Message(1, 1, {"customer_name": "Ada Example", "participants": 2})
     cleared = Message(2, 2, {"customer_name": None})
     for batches in ([[full], [cleared]], [[cleared], [full]], [[full, cleared]], [[cleared, full]]):
-        row = the_row(loaded([stored(*(message.event() for message in batch)) for batch in batches]))
+        row = the_row(load_batches([stored(*(message.event() for message in batch)) for batch in batches]))
         assert (row["customer_name"], row["participants"]) == (None, 2)
 
 
@@ -342,9 +351,9 @@ def test_an_older_message_that_fills_a_column_is_not_stale_and_moves_no_version(
         Message(2, 2, {"participants": 2}),
         Message(1, 1, {"participants": 1}),
     )
-    warehouse = loaded([stored(sparse.event())])
+    warehouse = load_batches([stored(sparse.event())])
     before = the_row(warehouse)
-    loaded([stored(older.event())], warehouse)
+    load_batches([stored(older.event())], warehouse)
     after = the_row(warehouse)
     assert (after["participants"], warehouse.stale) == (2, 0)
     assert {name for name in before if after[name] != before[name]} == {
@@ -352,7 +361,7 @@ def test_an_older_message_that_fills_a_column_is_not_stale_and_moves_no_version(
         "loaded_at",
         "column_versions",
     }
-    loaded([stored(oldest.event())], warehouse)
+    load_batches([stored(oldest.event())], warehouse)
     assert (the_row(warehouse), warehouse.stale) == (after, 1)
 
 
@@ -372,14 +381,14 @@ def test_what_describes_the_former_one_goes_and_what_describes_the_same_one_stay
     names: str, describes: str, before: Any, after: Any
 ) -> None:
     value = before[1]
-    assert described(before, {names: after}, describes) == getattr(EMPTY, describes)
-    assert described(before, {names: before[0]}, describes) == value
-    assert described(before, {}, describes) == value
-    assert described(before, {names: after, describes: value}, describes) == value
+    assert describing_column(before, {names: after}, describes) == getattr(EMPTY, describes)
+    assert describing_column(before, {names: before[0]}, describes) == value
+    assert describing_column(before, {}, describes) == value
+    assert describing_column(before, {names: after, describes: value}, describes) == value
 
 
-def described(before: tuple[Any, Any], says: dict[str, Any], name: str) -> Any:
-    """What the column says after a message that tells it with what it describes, and a newer one, whichever came first."""
+def describing_column(before: tuple[Any, Any], says: dict[str, Any], name: str) -> Any:
+    """Return the column after a message that has it with what it describes, and a newer message."""
     first = replace(EMPTY, version="1", **{DESCRIBES[name]: before[0], name: before[1]})
     columns = frozenset({*DESCRIBES, *DESCRIBES.values()})
     second = replace(EMPTY, version="2", untold=frozenset(columns - says.keys()), **says)
@@ -388,7 +397,7 @@ def described(before: tuple[Any, Any], says: dict[str, Any], name: str) -> Any:
         for number, one in enumerate([first, second])
     ]
     one_way, other_way = (
-        the_row(loaded([stored(event) for event in order])) for order in (events, events[::-1])
+        the_row(load_batches([stored(event) for event in order])) for order in (events, events[::-1])
     )
     assert one_way[name] == other_way[name]
     if name == "answers":

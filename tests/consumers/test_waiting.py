@@ -1,4 +1,4 @@
-"""A load that waits says so while it waits, and for whom; and a disk without room is no disk to write to."""
+"""Tests that a waiting load says so, and for whom it waits, and that a full disk cannot be written to."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from ingest.log import Record
 from ingest.log.sqlite.producer import SqliteProducer
 from ingest.log_probes import probe_loaded
 from ingest.settings import Settings
+from tests.consumers.harness import ConsumerHarness, Tree, changed, opened, until
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.rig import Rig, Tree, changed, opened, until
 from tests.consumers.samples import sample
 from tests.faults.disk import Disk, can_mount
 
@@ -30,24 +30,26 @@ def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
     monkeypatch.setattr(undone, "_QUIET_SECONDS", 0.05)
     monkeypatch.setattr(undone, "_CHECK_SECONDS", 0.05)
 
-    def failure(rig: Rig) -> Finding | None:
-        return next((finding for finding in rig.loader.undone.probe() if finding.failed), None)
+    def failure(harness: ConsumerHarness) -> Finding | None:
+        return next((finding for finding in harness.loader.undone.probe() if finding.failed), None)
 
-    with opened(changed(postgres_tree, "consumer", undone_limit="300ms")) as rig:
-        rig.load(sample(1))
-        rig.loader.undone.watch()
+    with opened(changed(postgres_tree, "consumer", undone_limit="300ms")) as harness:
+        harness.load(sample(1))
+        harness.loader.undone.watch()
         with (
             closing(psycopg2.connect(postgres.url, application_name="report")) as other,
             other.cursor() as cursor,
         ):
-            cursor.execute(f"LOCK TABLE {rig.settings.warehouse.dataset}.bookings IN ACCESS EXCLUSIVE MODE")
-            with rig.running():
-                rig.append(sample(2, "B2"))
+            cursor.execute(
+                f"LOCK TABLE {harness.settings.warehouse.dataset}.bookings IN ACCESS EXCLUSIVE MODE"
+            )
+            with harness.running():
+                harness.append(sample(2, "B2"))
                 until(
-                    lambda: (found := failure(rig)) and "lock of PostgreSQL's session" in found.detail,
+                    lambda: (found := failure(harness)) and "lock of PostgreSQL's session" in found.detail,
                     "the wait is told",
                 )
-                found = failure(rig)
+                found = failure(harness)
                 assert found
                 assert (
                     f"session {other.get_backend_pid()} (user ingest, report, idle in transaction"
@@ -55,20 +57,20 @@ def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
                 )
                 assert "1 records from bookings.oncehub/0/1" in found.detail
                 other.rollback()
-                until(lambda: rig.lag_outside() == 0, "everything loaded")
-                until(lambda: rig.loader.undone.seconds == 0, "nothing is undone")
-        assert failure(rig) is None
+                until(lambda: harness.lag_outside() == 0, "everything loaded")
+                until(lambda: harness.loader.undone.seconds == 0, "nothing is undone")
+        assert failure(harness) is None
 
 
-def test_reconciliation_knows_how_long_the_oldest_record_waits_to_be_loaded(rig: Rig) -> None:
-    assert not probe_loaded(rig.settings.build_log(), timedelta())[0].failed
-    rig.append(sample(1))
-    assert not probe_loaded(rig.settings.build_log(), timedelta(hours=1))[0].failed
-    found = probe_loaded(rig.settings.build_log(), timedelta())[0]
+def test_reconciliation_knows_how_long_the_oldest_record_waits_to_be_loaded(harness: ConsumerHarness) -> None:
+    assert not probe_loaded(harness.settings.build_log(), timedelta())[0].failed
+    harness.append(sample(1))
+    assert not probe_loaded(harness.settings.build_log(), timedelta(hours=1))[0].failed
+    found = probe_loaded(harness.settings.build_log(), timedelta())[0]
     assert found.failed
     assert "wait to be loaded" in found.detail
-    rig.load()
-    assert not probe_loaded(rig.settings.build_log(), timedelta())[0].failed
+    harness.load()
+    assert not probe_loaded(harness.settings.build_log(), timedelta())[0].failed
 
 
 @pytest.fixture

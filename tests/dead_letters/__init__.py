@@ -1,1 +1,1 @@
-"""Dead letters: set aside by real code that is broken for a while, shown and redriven by the real command."""
+"""Tests of dead letters: set aside by code that is broken for a while, shown and redriven by the command."""

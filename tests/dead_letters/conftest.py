@@ -1,4 +1,4 @@
-"""A desk for one test, and the consumers' settings on either destination."""
+"""A product in one folder for each test, and settings of consumers on either destination."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.consumers.conftest import either_tree, postgres, postgres_rig, postgres_tree, rig, tree
-from tests.dead_letters.desk import Desk
+from tests.consumers.conftest import either_tree, harness, postgres, postgres_harness, postgres_tree, tree
+from tests.dead_letters.product import Product
 
-__all__ = ["desk", "either_tree", "postgres", "postgres_rig", "postgres_tree", "rig", "tree"]
+__all__ = ["either_tree", "harness", "postgres", "postgres_harness", "postgres_tree", "product", "tree"]
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    with closing(Desk(tmp_path, monkeypatch)) as found:
+def product(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
+    with closing(Product(tmp_path, monkeypatch)) as found:
         yield found

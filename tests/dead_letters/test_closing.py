@@ -1,4 +1,7 @@
-"""A letter is closed when all that its delivery must change is in the warehouse, and each delivery has a letter of its own."""
+"""Tests of when a letter is closed, and that each delivery has a letter of its own.
+
+A letter is closed when all that its delivery must change is in the warehouse.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,52 +11,54 @@ from consumers.rows import event_row
 from ingest.errors import PayloadError
 from ingest.vendors import bookeo
 from ingest.vendors.bookeo import Bookeo
-from tests.consumers.rig import Rig
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import TOPIC, sample
-from tests.consumers.test_refused import NAMELESS, alter, insist_on_names
-from tests.dead_letters.desk import Desk
+from tests.consumers.test_refused import NAMELESS, alter_bookings, require_names
+from tests.dead_letters.product import Product
 from tests.receivers.requests import SECRET, Request
 from tests.vendors.samples_of import Case, load
 
 REFUSAL = PayloadError("a field that used to be there")
 
 
-def mend(rig: Rig) -> None:
-    alter(rig, "ALTER COLUMN customer_name DROP NOT NULL")
+def allow_missing_names(harness: ConsumerHarness) -> None:
+    alter_bookings(harness, "ALTER COLUMN customer_name DROP NOT NULL")
 
 
-def test_a_booking_that_was_refused_while_its_event_was_loaded_is_redriven(desk: Desk) -> None:
-    insist_on_names(desk.rig)
+def test_a_booking_that_was_refused_while_its_event_was_loaded_is_redriven(product: Product) -> None:
+    require_names(product.harness)
     refused = sample(2, "B1", at=60, **NAMELESS)
-    desk.rig.load(sample(1, "B2"), refused)
-    with desk.rig.warehouse.turn():  # as where a load writes one table, and is refused by the next
-        desk.rig.warehouse.load({"booking_events": [event_row(refused, f"{TOPIC}/0/1", datetime.now(UTC))]})
-    mend(desk.rig)
-    assert desk.rig.column("select id from booking_events order by id") == ["E1", "E2"]
-    (letter,) = desk.listed("--open")
+    product.harness.load(sample(1, "B2"), refused)
+    with product.harness.warehouse.turn():  # as where a load writes one table, and is refused by the next
+        product.harness.warehouse.load(
+            {"booking_events": [event_row(refused, f"{TOPIC}/0/1", datetime.now(UTC))]}
+        )
+    allow_missing_names(product.harness)
+    assert product.harness.column("select id from booking_events order by id") == ["E1", "E2"]
+    (letter,) = product.listed("--open")
     assert letter["reason"] == "load_refused"
-    assert desk.redriven("--all") == {letter["id"]: "redriven"}
-    desk.rig.load()
-    assert desk.rig.column("select service_name from bookings order by booking_id") == [
+    assert product.redriven("--all") == {letter["id"]: "redriven"}
+    product.harness.load()
+    assert product.harness.column("select service_name from bookings order by booking_id") == [
         "told by E2",
         "told by E1",
     ]
-    assert desk.listed("--open") == []
-    assert desk.redriven("--all") == {letter["id"]: "already_loaded"}
+    assert product.listed("--open") == []
+    assert product.redriven("--all") == {letter["id"]: "already_loaded"}
 
 
-def test_a_letter_whose_booking_is_newer_by_now_is_closed(desk: Desk) -> None:
-    insist_on_names(desk.rig)
-    desk.rig.load(sample(2, "B1", at=60, **NAMELESS))
-    mend(desk.rig)
-    assert list(desk.redriven("--all").values()) == ["redriven"]
-    desk.rig.load(sample(3, "B1", at=120))
-    assert desk.listed("--open") == []
-    assert desk.rig.column("select service_name from bookings") == ["told by E3"]
+def test_a_letter_whose_booking_is_newer_by_now_is_closed(product: Product) -> None:
+    require_names(product.harness)
+    product.harness.load(sample(2, "B1", at=60, **NAMELESS))
+    allow_missing_names(product.harness)
+    assert list(product.redriven("--all").values()) == ["redriven"]
+    product.harness.load(sample(3, "B1", at=120))
+    assert product.listed("--open") == []
+    assert product.harness.column("select service_name from bookings") == ["told by E3"]
 
 
 def delivery(what: str, message: str, at: datetime) -> Request:
-    """One body, and what happened in the URL alone."""
+    """Return a delivery with the same body as others, whose type is only in the URL."""
     body, query = load(Case("bookeo", "created")).body, f"domain=bookings&type={what}"
     headers = bookeo.sign(SECRET, f"http://127.0.0.1/webhooks/bookeo/tours?{query}", body, message, at)
     return Request("/webhooks/bookeo/tours", tuple(headers.items()), (body,), query)
@@ -68,19 +73,19 @@ def delivery(what: str, message: str, at: datetime) -> Request:
     ],
 )
 def test_two_deliveries_with_one_body_are_two_letters(
-    desk: Desk, first: tuple[str, str], second: tuple[str, str]
+    product: Product, first: tuple[str, str], second: tuple[str, str]
 ) -> None:
     now = datetime.now(UTC)
-    with desk.broken(Bookeo, "read", REFUSAL):
-        desk.receive(delivery(*first, now), delivery(*second, now + timedelta(seconds=1)))
-    desk.rig.load()
-    assert len(desk.listed()) == 2
-    assert list(desk.redriven("--all").values()) == ["redriven"] * 2
+    with product.broken(Bookeo, "read", REFUSAL):
+        product.receive(delivery(*first, now), delivery(*second, now + timedelta(seconds=1)))
+    product.harness.load()
+    assert len(product.listed()) == 2
+    assert list(product.redriven("--all").values()) == ["redriven"] * 2
     told = [
-        (record.headers["ce_type"], record.headers["ce_id"]) for record in desk.records("bookings.bookeo")
+        (record.headers["ce_type"], record.headers["ce_id"]) for record in product.records("bookings.bookeo")
     ]
     assert sorted(told) == sorted((f"bookeo.bookings.{what}", message) for what, message in (first, second))
-    desk.rig.load()
-    assert desk.listed("--open") == []
+    product.harness.load()
+    assert product.listed("--open") == []
     if "deleted" in {first[0], second[0]}:
-        assert desk.rig.column("select status from bookings") == ["cancelled"]
+        assert product.harness.column("select status from bookings") == ["cancelled"]

@@ -1,4 +1,4 @@
-"""Which letters are meant, and how they are shown."""
+"""Tests of choosing and showing letters."""
 
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from ingest.instant import format_instant
 from ingest.log import Record
 from tests.cli.command import COMMAND, PATIENCE, environment, ingest, refused
 from tests.consumers.samples import moment
-from tests.dead_letters.desk import Desk
+from tests.dead_letters.product import Product
 
 DEAD = "bookings.dead-letters"
 
@@ -21,7 +21,7 @@ DEAD = "bookings.dead-letters"
 def letter(
     number: int, source: str = "/calendly/sales", reason: str = "unreadable_payload", **parts: object
 ) -> DeadLetter:
-    """The letter numbered so, set aside an hour after the one before."""
+    """Return the letter with this number, set aside an hour after the one before."""
     given = {
         "detail": f"detail {number}",
         "happened_at": moment(3600 * number),
@@ -39,17 +39,17 @@ SEVERAL = [
 ]
 
 
-def load(desk: Desk, *letters: DeadLetter) -> None:
-    desk.rig.append_records(DEAD, *(one.to_record() for one in letters))
-    desk.rig.load()
+def load(product: Product, *letters: DeadLetter) -> None:
+    product.harness.append_records(DEAD, *(one.to_record() for one in letters))
+    product.harness.load()
 
 
 @pytest.fixture(scope="module")
-def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """Of all tests here that change nothing."""
-    with closing(Desk(tmp_path_factory.mktemp("several"), pytest.MonkeyPatch())) as desk:
-        load(desk, *SEVERAL)
-        yield desk
+def product_with_letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """Return a product with several letters, for tests that change nothing."""
+    with closing(Product(tmp_path_factory.mktemp("several"), pytest.MonkeyPatch())) as product:
+        load(product, *SEVERAL)
+        yield product
 
 
 @pytest.mark.parametrize(
@@ -68,16 +68,20 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     ],
 )
 def test_letters_are_chosen_and_the_newest_is_first(
-    several: Desk, options: list[str], numbers: list[int]
+    product_with_letters: Product, options: list[str], numbers: list[int]
 ) -> None:
-    assert [one["id"] for one in several.listed(*options)] == [SEVERAL[number].id for number in numbers]
+    assert [one["id"] for one in product_with_letters.listed(*options)] == [
+        SEVERAL[number].id for number in numbers
+    ]
 
 
-def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(several: Desk) -> None:
-    result = several.run("list", "--limit", "3")
+def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(
+    product_with_letters: Product,
+) -> None:
+    result = product_with_letters.run("list", "--limit", "3")
     assert (
-        "4 dead letters, 4 open: bookeo/closed unreadable_payload 1 (1 open), calendly/sales unreadable_payload 2 (2 open)"
-        in result.out
+        "4 dead letters, 4 open: bookeo/closed unreadable_payload 1 (1 open), calendly/sales"
+        " unreadable_payload 2 (2 open)" in result.out
     )
     assert SEVERAL[3].id[:12] in result.out
     assert SEVERAL[0].id[:12] not in result.out
@@ -88,8 +92,10 @@ def test_people_see_how_many_there_are_of_each_kind_and_how_many_are_not_shown(s
     "which",
     [["list", "--account", "tours"], ["list", "--since", "2026-05-02"], ["redrive", "--account", "tours"]],
 )
-def test_where_none_is_meant_it_is_said_that_there_are_others(several: Desk, which: list[str]) -> None:
-    result = several.run(*which)
+def test_where_none_is_meant_it_is_said_that_there_are_others(
+    product_with_letters: Product, which: list[str]
+) -> None:
+    result = product_with_letters.run(*which)
     assert (result.code, result.out) == (
         0,
         "no dead letter matches these options; without them there are 4\n",
@@ -97,8 +103,10 @@ def test_where_none_is_meant_it_is_said_that_there_are_others(several: Desk, whi
 
 
 @pytest.mark.parametrize(("options", "dry"), [([], False), (["--dry-run"], True)])
-def test_a_script_is_told_whether_it_was_only_looked(several: Desk, options: list[str], dry: bool) -> None:
-    found = several.run("redrive", SEVERAL[0].id, "--json", *options).json
+def test_a_script_is_told_whether_it_was_only_looked(
+    product_with_letters: Product, options: list[str], dry: bool
+) -> None:
+    found = product_with_letters.run("redrive", SEVERAL[0].id, "--json", *options).json
     assert [(one["outcome"], one["dry_run"]) for one in found] == [("still_bad", dry)]
 
 
@@ -136,28 +144,33 @@ def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
 def test_what_cannot_be_meant_is_refused_and_nothing_is_appended(
-    several: Desk, arguments: list[str], said: str
+    product_with_letters: Product, arguments: list[str], said: str
 ) -> None:
-    assert said in refused(several.run(*arguments))
-    assert sum(several.rig.written(topic) for topic in several.rig.settings.topics()) == len(SEVERAL)
+    assert said in refused(product_with_letters.run(*arguments))
+    assert sum(
+        product_with_letters.harness.written(topic)
+        for topic in product_with_letters.harness.settings.topics()
+    ) == len(SEVERAL)
 
 
-def test_a_beginning_of_an_id_that_no_other_has_is_enough(several: Desk) -> None:
-    found = several.run("show", SEVERAL[1].id[:8], "--json").json
+def test_a_beginning_of_an_id_that_no_other_has_is_enough(product_with_letters: Product) -> None:
+    found = product_with_letters.run("show", SEVERAL[1].id[:8], "--json").json
     assert (found["id"], found["data"], found["position"]) == (
         SEVERAL[1].id,
         "body 1",
         "bookings.oncehub/0/7",
     )
-    assert several.redriven(SEVERAL[1].id[:8], SEVERAL[1].id, code=1) == {SEVERAL[1].id: "still_bad"}
+    assert product_with_letters.redriven(SEVERAL[1].id[:8], SEVERAL[1].id, code=1) == {
+        SEVERAL[1].id: "still_bad"
+    }
 
 
-def test_all_that_is_known_of_a_letter_is_shown(desk: Desk) -> None:
+def test_all_that_is_known_of_a_letter_is_shown(product: Product) -> None:
     one = letter(
         1, query="a=b", headers={"x-sent-by": "them"}, data=b'{"b":[1,"\xe2\x98\x83"]}', signed_by="2"
     )
-    load(desk, one)
-    out = desk.run("show", one.id).out
+    load(product, one)
+    out = product.run("show", one.id).out
     for line in (
         f"id         {one.id}",
         "from       calendly/sales",
@@ -172,12 +185,12 @@ def test_all_that_is_known_of_a_letter_is_shown(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("body", [b"\xff\x00\r\n", b"", b"[1]\n"], ids=repr)
-def test_the_very_bytes_go_to_standard_output(desk: Desk, body: bytes) -> None:
+def test_the_very_bytes_go_to_standard_output(product: Product, body: bytes) -> None:
     one = letter(1, data=body)
-    load(desk, one)
+    load(product, one)
     done = subprocess.run(
         [*COMMAND, "dead-letters", "show", one.id, "--raw"],
-        cwd=desk.folder,
+        cwd=product.folder,
         env=environment(),
         capture_output=True,
         timeout=PATIENCE,
@@ -186,38 +199,44 @@ def test_the_very_bytes_go_to_standard_output(desk: Desk, body: bytes) -> None:
     assert done.stdout == body
 
 
-def test_what_would_drive_a_terminal_is_written_out(desk: Desk) -> None:
+def test_what_would_drive_a_terminal_is_written_out(product: Product) -> None:
     one = letter(
         1, data=b'{"name": "\\u001b[2J"}', detail="\x1b]0;title\x07 [bold]", headers={"x-odd": "\x9b2J"}
     )
-    load(desk, one)
-    out = desk.run("show", one.id).out + desk.run("list").out + desk.run("redrive", "--all").out
+    load(product, one)
+    out = product.run("show", one.id).out + product.run("list").out + product.run("redrive", "--all").out
     assert not {"\x1b", "\x07", "\x9b"} & set(out)
     assert "\\x1b]0;title\\x07 [bold]" in out
 
 
-def test_what_somebody_else_wrote_to_the_topic_is_listed_and_never_redriven(desk: Desk) -> None:
-    desk.rig.append_records(DEAD, Record("key", b"anything", {"dl_headers": "[1]", "dl_reason": "theirs"}))
-    desk.rig.load()
-    (found,) = desk.listed("--reason", "theirs")
+def test_what_somebody_else_wrote_to_the_topic_is_listed_and_never_redriven(product: Product) -> None:
+    product.harness.append_records(
+        DEAD, Record("key", b"anything", {"dl_headers": "[1]", "dl_reason": "theirs"})
+    )
+    product.harness.load()
+    (found,) = product.listed("--reason", "theirs")
     assert (found["id"], found["vendor"]) == (f"{DEAD}/0/0", "")
-    assert list(desk.redriven("--all", code=1).values()) == ["unknown_account"]
+    assert list(product.redriven("--all", code=1).values()) == ["unknown_account"]
 
 
-def test_more_letters_than_are_read_at_once_are_all_found(desk: Desk) -> None:
-    load(desk, *(letter(0, happened_at=moment(number), data=b"%d" % number) for number in range(450)))
-    assert len(desk.listed("--limit", "1000")) == 450
-    assert len(desk.redriven("--all", code=1)) == 450
+def test_more_letters_than_are_read_at_once_are_all_found(product: Product) -> None:
+    load(product, *(letter(0, happened_at=moment(number), data=b"%d" % number) for number in range(450)))
+    assert len(product.listed("--limit", "1000")) == 450
+    assert len(product.redriven("--all", code=1)) == 450
 
 
-def test_a_log_that_cannot_be_reached_is_said_and_nothing_is_lost(several: Desk) -> None:
-    result = several.run("redrive", "--all", INGEST_LOG=f"sqlite:///{several.folder}/ingest.toml/log.db")
+def test_a_log_that_cannot_be_reached_is_said_and_nothing_is_lost(product_with_letters: Product) -> None:
+    result = product_with_letters.run(
+        "redrive", "--all", INGEST_LOG=f"sqlite:///{product_with_letters.folder}/ingest.toml/log.db"
+    )
     assert result.code == 3
     assert result.err.startswith("error: ")
-    assert len(several.listed("--open")) == len(SEVERAL)
+    assert len(product_with_letters.listed("--open")) == len(SEVERAL)
 
 
-def test_a_letter_counts_from_its_very_moment(several: Desk) -> None:
+def test_a_letter_counts_from_its_very_moment(product_with_letters: Product) -> None:
     just_after = format_instant(SEVERAL[3].happened_at + timedelta(microseconds=1))
-    assert several.listed("--since", format_instant(SEVERAL[3].happened_at)) == several.listed("--limit", "1")
-    assert several.listed("--since", just_after) == []
+    assert product_with_letters.listed(
+        "--since", format_instant(SEVERAL[3].happened_at)
+    ) == product_with_letters.listed("--limit", "1")
+    assert product_with_letters.listed("--since", just_after) == []

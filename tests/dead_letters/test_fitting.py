@@ -1,4 +1,4 @@
-"""A letter always fits: what the destination or the log cannot take of it is cut there, and the whole is found again in the log."""
+"""Tests of letters that are too large for the destination or the log: they are cut, and read from the log."""
 
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from consumers import loader
-from consumers.dead_letters.letters import Chosen, Letters
-from consumers.dead_letters.reading import Reader
-from consumers.dead_letters.redrive import Redrive
+from consumers import writer
+from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
+from consumers.dead_letters.redrive import LetterReader, Redrive
 from consumers.rows import Row
 from consumers.warehouse import Warehouse
 from ingest.dead_letter import DeadLetter, append_dead_letters
@@ -27,9 +26,9 @@ from ingest.errors import (
 from ingest.log import Producer, Record
 from ingest.vendors.calendly import Calendly
 from ingest.vendors.oncehub import Oncehub
-from tests.consumers.rig import Rig
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import TOPIC, sample
-from tests.dead_letters.desk import Desk
+from tests.dead_letters.product import Product
 from tests.log.small import SmallLog
 from tests.receivers.requests import booking_body, signed, subject
 
@@ -39,10 +38,10 @@ REFUSAL = PayloadError("a field that used to be there")
 LARGE = booking_body(1).replace(b'"active"', b'"active", "note": "' + b"\xe2\x98\x83" * 50_000 + b'"')
 
 
-def holding(
+def limit_texts(
     monkeypatch: pytest.MonkeyPatch, longest: int, *columns: str, error: type[Exception] = LoadRefused
 ) -> None:
-    """Makes the destination refuse longer texts in these columns of dead letters, or in all."""
+    """Make the destination refuse longer texts in these columns of dead letters, or in all."""
     load = Warehouse.load
 
     def refusing(self: Warehouse, rows: Mapping[str, list[Row]]) -> str:
@@ -56,14 +55,14 @@ def holding(
 
 
 def test_a_letter_that_is_too_long_is_cut_and_redriven_whole(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holding(monkeypatch, HELD)
-    with desk.broken(Calendly, "read", REFUSAL):
-        desk.receive(signed(LARGE))
-    desk.rig.load(sample(1, "B1"))
-    assert desk.rig.column("select booking_id from bookings") == ["B1"]
-    (row,) = desk.rig.rows("select * from dead_letters")
+    limit_texts(monkeypatch, HELD)
+    with product.broken(Calendly, "read", REFUSAL):
+        product.receive(signed(LARGE))
+    product.harness.load(sample(1, "B1"))
+    assert product.harness.column("select booking_id from bookings") == ["B1"]
+    (row,) = product.harness.rows("select * from dead_letters")
     assert (row["cut"], row["data_bytes"], row["data_sha256"]) == (
         "data",
         len(LARGE),
@@ -71,22 +70,22 @@ def test_a_letter_that_is_too_long_is_cut_and_redriven_whole(
     )
     assert row["letter_position"] == f"{DEAD}/0/0"
     assert LARGE.startswith(row["data"].encode())
-    assert b64decode(desk.run("show", row["id"], "--json").json["data_base64"]) == LARGE
-    assert desk.redriven("--all") == {row["id"]: "redriven"}
-    desk.rig.load()
-    assert [record.value for record in desk.records("bookings.calendly")] == [LARGE]
-    assert subject(1) in desk.rig.column("select booking_id from bookings")
-    assert desk.listed("--open") == []
+    assert b64decode(product.run("show", row["id"], "--json").json["data_base64"]) == LARGE
+    assert product.redriven("--all") == {row["id"]: "redriven"}
+    product.harness.load()
+    assert [record.value for record in product.records("bookings.calendly")] == [LARGE]
+    assert subject(1) in product.harness.column("select booking_id from bookings")
+    assert product.listed("--open") == []
 
 
 def test_a_letter_with_refused_content_is_reduced_to_what_identifies_it(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holding(monkeypatch, 0, "data", "headers", "query", "detail")
-    with desk.broken(Oncehub, "booking_of_webhook", REFUSAL):
-        desk.rig.load(sample(1, "B1"))
-    desk.rig.load(sample(2, "B2"))
-    (row,) = desk.rig.rows("select * from dead_letters")
+    limit_texts(monkeypatch, 0, "data", "headers", "query", "detail")
+    with product.broken(Oncehub, "booking_of_webhook", REFUSAL):
+        product.harness.load(sample(1, "B1"))
+    product.harness.load(sample(2, "B2"))
+    (row,) = product.harness.rows("select * from dead_letters")
     assert (row["reason"], row["position"], row["data"], row["headers"]) == (
         "unreadable_record",
         f"{TOPIC}/0/0",
@@ -94,22 +93,22 @@ def test_a_letter_with_refused_content_is_reduced_to_what_identifies_it(
         None,
     )
     assert row["cut"] == "data, detail, headers"
-    assert list(desk.redriven("--all").values()) == ["redriven"]
-    desk.rig.load()
-    assert desk.rig.column("select booking_id from bookings order by booking_id") == ["B1", "B2"]
+    assert list(product.redriven("--all").values()) == ["redriven"]
+    product.harness.load()
+    assert product.harness.column("select booking_id from bookings order by booking_id") == ["B1", "B2"]
 
 
 def test_only_a_table_that_takes_no_row_at_all_is_waited_for(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        holding(patch, 0)
-        rig.append_records(DEAD, letter(b"{").to_record())
+        limit_texts(patch, 0)
+        harness.append_records(DEAD, letter(b"{").to_record())
         with pytest.raises(WarehouseUnavailable, match="dead_letters takes no row"):
-            rig.loader.step()
-    rig.loader._start_over()
-    rig.load()
-    assert rig.column("select data from dead_letters") == ["{"]
+            harness.loader.step()
+    harness.loader._start_over()
+    harness.load()
+    assert harness.column("select data from dead_letters") == ["{"]
 
 
 @pytest.mark.parametrize(
@@ -118,35 +117,35 @@ def test_only_a_table_that_takes_no_row_at_all_is_waited_for(
     ids=["large enough to be the reason", "too small to be the reason"],
 )
 def test_a_letter_that_memory_does_not_suffice_for_is_cut(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, share: int, cut: str | None
+    harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch, share: int, cut: str | None
 ) -> None:
-    monkeypatch.setattr(loader, "_LARGE_SHARE", share)
-    rig.append_records(DEAD, letter(b"x" * 100_000).to_record())
+    monkeypatch.setattr(writer, "_LARGE_SHARE", share)
+    harness.append_records(DEAD, letter(b"x" * 100_000).to_record())
     with monkeypatch.context() as patch:
-        holding(patch, HELD, error=RowsTooLarge)
+        limit_texts(patch, HELD, error=RowsTooLarge)
         if cut:
-            rig.load(sample(1, "B1"))
+            harness.load(sample(1, "B1"))
         else:
             with pytest.raises(OutOfMemory):
-                rig.loader.step()
-            rig.loader._start_over()
-    rig.load()
-    assert rig.column("select cut from dead_letters") == [cut]
+                harness.loader.step()
+            harness.loader._start_over()
+    harness.load()
+    assert harness.column("select cut from dead_letters") == [cut]
 
 
 @pytest.mark.postgres
-def test_a_column_of_a_bounded_length_is_no_obstacle(postgres_rig: Rig) -> None:
-    postgres_rig.warehouse.prepare()
-    with postgres_rig.warehouse._pipeline.sql_client() as client:
+def test_a_column_of_a_bounded_length_is_no_obstacle(postgres_harness: ConsumerHarness) -> None:
+    postgres_harness.warehouse.prepare()
+    with postgres_harness.warehouse._pipeline.sql_client() as client:
         table = client.make_qualified_table_name("dead_letters")
         for column in ("data", "data_base64", "headers", "detail"):
             client.execute_sql(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar({HELD})")
     long, binary = letter(b"x" * 100_000), letter(b"\xff" * 100_000)
-    postgres_rig.append_records(
+    postgres_harness.append_records(
         DEAD, long.to_record(), binary.to_record(), Record("", b"y" * 70_000, {"ce_id": "i" * 70_000})
     )
-    postgres_rig.load(sample(1, "B1"))
-    rows = postgres_rig.rows(
+    postgres_harness.load(sample(1, "B1"))
+    rows = postgres_harness.rows(
         "select id, data, data_base64, data_bytes, cut from dead_letters order by data_bytes, cut"
     )
     assert sorted((row["data_bytes"], row["cut"]) for row in rows) == [
@@ -154,7 +153,7 @@ def test_a_column_of_a_bounded_length_is_no_obstacle(postgres_rig: Rig) -> None:
         (100_000, "data"),
         (100_000, "data, data_base64"),
     ]
-    assert postgres_rig.column("select booking_id from bookings") == ["B1"]
+    assert postgres_harness.column("select booking_id from bookings") == ["B1"]
 
 
 def letter(data: bytes, **parts: Any) -> DeadLetter:
@@ -198,23 +197,23 @@ def test_a_log_that_takes_no_letter_is_told() -> None:
         append_dead_letters(log, DEAD, [letter(b"")], 1.0)
 
 
-def test_a_letter_that_was_cut_in_the_log_is_redriven_from_where_it_came(desk: Desk) -> None:
-    with desk.broken(Oncehub, "booking_of_webhook", REFUSAL):
-        desk.rig.append(sample(1, "B1"))
-        producer = desk.rig.loader._producer
-        desk.rig.loader._producer = Shortening(producer)
-        desk.rig.load()
-        desk.rig.loader._producer = producer
-    (row,) = desk.rig.rows("select cut, data from dead_letters")
+def test_a_letter_that_was_cut_in_the_log_is_redriven_from_where_it_came(product: Product) -> None:
+    with product.broken(Oncehub, "booking_of_webhook", REFUSAL):
+        product.harness.append(sample(1, "B1"))
+        producer = product.harness.loader._producer
+        product.harness.loader._producer = Shortening(producer)
+        product.harness.load()
+        product.harness.loader._producer = producer
+    (row,) = product.harness.rows("select cut, data from dead_letters")
     assert (row["cut"], row["data"]) == ("data, headers, query", sample(1, "B1").data[:10].decode())
-    assert list(desk.redriven("--all").values()) == ["redriven"]
-    desk.rig.load()
-    assert desk.rig.column("select booking_id from bookings") == ["B1"]
-    assert desk.listed("--open") == []
+    assert list(product.redriven("--all").values()) == ["redriven"]
+    product.harness.load()
+    assert product.harness.column("select booking_id from bookings") == ["B1"]
+    assert product.listed("--open") == []
 
 
 class Shortening:
-    """Has only the first bytes of each letter appended, as for a log that refuses more."""
+    """A producer that appends only the first bytes of each letter, as for a log that refuses more."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
@@ -229,11 +228,13 @@ class Shortening:
         self._producer.close()
 
 
-def test_a_letter_whose_event_the_log_refuses_stays_and_the_others_are_redriven(desk: Desk) -> None:
-    with desk.broken(Oncehub, "booking_of_webhook", REFUSAL):
-        desk.rig.load(sample(1, "B1"), sample(2, "B2", note="n" * 9000))
-    letters, log = Letters(desk.rig.settings), SmallLog(5000)
-    done = list(Redrive(letters, Reader(desk.rig.settings), log).run(letters.ids(Chosen())))
+def test_a_letter_whose_event_the_log_refuses_stays_and_the_others_are_redriven(product: Product) -> None:
+    with product.broken(Oncehub, "booking_of_webhook", REFUSAL):
+        product.harness.load(sample(1, "B1"), sample(2, "B2", note="n" * 9000))
+    letters, log = DeadLettersTable(product.harness.settings), SmallLog(5000)
+    done = list(
+        Redrive(letters, LetterReader(product.harness.settings), log).run(letters.ids(LetterFilter()))
+    )
     assert sorted((one.outcome.value, one.reason) for one in done) == [
         ("redriven", ""),
         ("still_bad", "log_refused"),

@@ -1,4 +1,7 @@
-"""What the receiver set aside is read again as the delivery it was: verified then, its bytes, query and headers kept, its credentials not."""
+"""Tests of the receiver's letters, which are read again as the verified deliveries they were.
+
+Bytes, query and headers are stored, credentials are not.
+"""
 
 import base64
 from datetime import UTC, datetime
@@ -9,7 +12,7 @@ from ingest.errors import PayloadError
 from ingest.vendors import bookeo
 from ingest.vendors.bookeo import Bookeo
 from ingest.vendors.calendly import Calendly
-from tests.dead_letters.desk import Desk
+from tests.dead_letters.product import Product
 from tests.receivers.requests import SECRET, Request, booking, booking_body, signed, subject
 from tests.vendors.samples_of import Case, load
 
@@ -20,33 +23,33 @@ REFUSAL = PayloadError("a field that used to be there")
     ("error", "reason"), [(REFUSAL, "unreadable_payload"), (KeyError("uri"), "parse_crashed")]
 )
 def test_what_could_not_be_read_is_loaded_once_it_can_be_as_if_it_had_been_read_at_once(
-    desk: Desk, error: Exception, reason: str
+    product: Product, error: Exception, reason: str
 ) -> None:
     late = signed(booking_body(1), secret="the-secret-before")
-    with desk.broken(Calendly, "read", error):
-        desk.receive(late)
-    desk.rig.load()
-    (letter,) = desk.listed()
+    with product.broken(Calendly, "read", error):
+        product.receive(late)
+    product.harness.load()
+    (letter,) = product.listed()
     assert (letter["reason"], letter["account"], letter["position"], letter["loaded"]) == (
         reason,
         "sales",
         None,
         False,
     )
-    assert list(desk.redriven("--account", "sales").values()) == ["redriven"]
-    desk.receive(late)
-    again, at_once = desk.records("bookings.calendly")
+    assert list(product.redriven("--account", "sales").values()) == ["redriven"]
+    product.receive(late)
+    again, at_once = product.records("bookings.calendly")
     assert again.value == at_once.value == booking_body(1)
     assert again.key == at_once.key
     assert again.headers == {**at_once.headers, "ce_receivedat": letter["happened_at"]}
     assert again.headers["ce_signedby"] == "2"
-    desk.rig.load()
-    assert desk.rig.column("select booking_id from bookings") == [subject(1)]
-    assert desk.rig.column("select count(*) from booking_events") == [1]
-    assert desk.listed("--open") == []
+    product.harness.load()
+    assert product.harness.column("select booking_id from bookings") == [subject(1)]
+    assert product.harness.column("select count(*) from booking_events") == [1]
+    assert product.listed("--open") == []
 
 
-def test_what_a_vendor_tells_in_query_and_headers_alone_is_still_known(desk: Desk) -> None:
+def test_what_a_vendor_tells_in_query_and_headers_alone_is_still_known(product: Product) -> None:
     sample, query = load(Case("bookeo", "created")), "domain=bookings&type=created"
     headers = bookeo.sign(
         SECRET,
@@ -56,12 +59,12 @@ def test_what_a_vendor_tells_in_query_and_headers_alone_is_still_known(desk: Des
         datetime.now(UTC),
     )
     request = Request("/webhooks/bookeo/tours", tuple(headers.items()), (sample.body,), query)
-    with desk.broken(Bookeo, "read", REFUSAL):
-        desk.receive(request)
-    desk.rig.load()
-    desk.redriven("--all")
-    desk.receive(request)
-    again, at_once = desk.records("bookings.bookeo")
+    with product.broken(Bookeo, "read", REFUSAL):
+        product.receive(request)
+    product.harness.load()
+    product.redriven("--all")
+    product.receive(request)
+    again, at_once = product.records("bookings.bookeo")
     assert again.headers["ce_type"] == "bookeo.bookings.created"
     assert (again.value, again.key) == (at_once.value, at_once.key)
     assert again.headers["ce_id"] == at_once.headers["ce_id"] == headers[bookeo.MESSAGE_ID]
@@ -78,43 +81,43 @@ ODD = [
 
 
 @pytest.mark.parametrize("body", ODD, ids=repr)
-def test_any_bytes_are_kept_to_the_byte(desk: Desk, body: bytes) -> None:
-    desk.receive(signed(body))
-    desk.rig.load()
-    (letter,) = desk.listed()
-    found = desk.run("show", letter["id"], "--json").json
+def test_any_bytes_are_kept_to_the_byte(product: Product, body: bytes) -> None:
+    product.receive(signed(body))
+    product.harness.load()
+    (letter,) = product.listed()
+    found = product.run("show", letter["id"], "--json").json
     assert base64.b64decode(found["data_base64"]) == body
     assert found["now"]["outcome"] == "still_bad"
 
 
-def test_a_payload_with_nul_in_its_json_is_redriven_to_the_byte(desk: Desk) -> None:
+def test_a_payload_with_nul_in_its_json_is_redriven_to_the_byte(product: Product) -> None:
     body = booking_body(1).replace(b'"active"', b'"active", "name": "A\\u0000 \\\\x00 \xe2\x98\x83"')
-    with desk.broken(Calendly, "read", REFUSAL):
-        desk.receive(signed(body))
-    desk.rig.load()
-    desk.redriven("--all")
-    assert [record.value for record in desk.records("bookings.calendly")] == [body]
+    with product.broken(Calendly, "read", REFUSAL):
+        product.receive(signed(body))
+    product.harness.load()
+    product.redriven("--all")
+    assert [record.value for record in product.records("bookings.calendly")] == [body]
 
 
-def test_what_is_of_an_account_that_is_gone_waits_until_it_is_back(desk: Desk) -> None:
-    with desk.broken(Calendly, "read", REFUSAL):
-        desk.receive(booking(1))
-    desk.rig.load()
-    desk.configure({"support": {"vendor": "oncehub"}})
-    result = desk.run("redrive", "--all")
+def test_what_is_of_an_account_that_is_gone_waits_until_it_is_back(product: Product) -> None:
+    with product.broken(Calendly, "read", REFUSAL):
+        product.receive(booking(1))
+    product.harness.load()
+    product.configure({"support": {"vendor": "oncehub"}})
+    result = product.run("redrive", "--all")
     assert result.code == 1
     assert "the settings have no account 'sales' of 'calendly'" in result.out
-    assert list(desk.redriven("--account", "sales", code=1).values()) == ["unknown_account"]
+    assert list(product.redriven("--account", "sales", code=1).values()) == ["unknown_account"]
 
 
-def test_credentials_are_in_nothing_that_is_shown(desk: Desk) -> None:
+def test_credentials_are_in_nothing_that_is_shown(product: Product) -> None:
     basic = base64.b64encode(f"clinic:{SECRET}".encode()).decode()
     headers = (("Authorization", f"Basic {basic}"), ("Cookie", "session=canary"), ("X-Request-Id", "kept"))
-    desk.receive(Request("/webhooks/appointedd/clinic", headers, (b"{}",)))
-    desk.rig.load()
-    (letter,) = desk.listed()
+    product.receive(Request("/webhooks/appointedd/clinic", headers, (b"{}",)))
+    product.harness.load()
+    (letter,) = product.listed()
     shown = [
-        desk.run(*arguments)
+        product.run(*arguments)
         for arguments in (
             ["list"],
             ["show", letter["id"]],

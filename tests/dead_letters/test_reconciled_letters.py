@@ -1,4 +1,4 @@
-"""What a reconciliation could not read is repaired by a redrive, as the reconciliation would have."""
+"""Tests that a redrive repairs what a reconciliation could not read, as the reconciliation would have."""
 
 from pathlib import Path
 
@@ -27,18 +27,18 @@ def test_records_that_could_not_be_read_are_repaired_and_the_next_reconciliation
     def refuse(*_: object) -> None:
         raise PayloadError("a bug of that day")
 
-    with Pipeline(tmp_path, ["bookeo"]).open() as shop:
-        shop.simulate(3)
+    with Pipeline(tmp_path, ["bookeo"]).open() as pipeline:
+        pipeline.simulate(3)
         with monkeypatch.context() as patch:
             patch.setattr(Bookeo, "booking_of_record", refuse)
-            assert shop.reconcile()["bookeo"].counts.unreadable == 3
-        shop.settle()
-        assert shop.rig.column("select count(*) from bookings") == [0]
+            assert pipeline.reconcile()["bookeo"].counts.unreadable == 3
+        pipeline.settle()
+        assert pipeline.rig.column("select count(*) from bookings") == [0]
         result = redrive(tmp_path)
         assert [one["outcome"] for one in result.json] == ["redriven"] * 3
-        shop.settle()
-        assert shop.differences() == []
-        assert shop.rig.column("select distinct via from booking_events") == ["reconcile"]
-        counts = shop.reconcile()["bookeo"].counts
+        pipeline.settle()
+        assert pipeline.differences() == []
+        assert pipeline.rig.column("select distinct via from booking_events") == ["reconcile"]
+        counts = pipeline.reconcile()["bookeo"].counts
         assert (counts.matched, counts.missed, counts.unreadable) == (3, 0, 0)
         assert {one["outcome"] for one in redrive(tmp_path).json} == {"already_loaded"}

@@ -1,4 +1,4 @@
-"""No credential is in a dead letter, under whatever name it came, and what tells what happened still is."""
+"""Tests that no credential is in a dead letter, whatever its name, and all that says what happened is."""
 
 import base64
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from ingest.log import Record
 from ingest.vendors import bookeo
 from ingest.vendors.bookeo import Bookeo
 from tests.consumers.samples import TOPIC, sample
-from tests.dead_letters.desk import Desk
+from tests.dead_letters.product import Product
 from tests.receivers.requests import SECRET, Request, signed
 from tests.vendors.samples_of import Case, load
 
@@ -35,28 +35,28 @@ BASIC = base64.b64encode(f"clinic:{SECRET}".encode()).decode()
         "Forwarded",
     ],
 )
-def test_a_header_that_is_not_known_keeps_its_name_alone(desk: Desk, name: str) -> None:
-    desk.receive(signed(b"{}").having((name, CANARY), ("X-Request-Id", "kept")))
-    desk.rig.load()
-    (row,) = desk.rig.rows("select headers from dead_letters")
+def test_a_header_that_is_not_known_keeps_its_name_alone(product: Product, name: str) -> None:
+    product.receive(signed(b"{}").having((name, CANARY), ("X-Request-Id", "kept")))
+    product.harness.load()
+    (row,) = product.harness.rows("select headers from dead_letters")
     assert CANARY not in row["headers"]
     assert f'"{name.lower()}":"{REMOVED}"' in row["headers"]
     assert '"x-request-id":"kept"' in row["headers"]
     assert f'"calendly-webhook-signature":"{REMOVED}"' in row["headers"]
 
 
-def test_the_accounts_own_secret_is_kept_under_no_name(desk: Desk) -> None:
+def test_the_accounts_own_secret_is_kept_under_no_name(product: Product) -> None:
     headers = (
         ("Authorization", f"Basic {BASIC}"),
         ("User-Agent", f"agent {SECRET}"),
         ("X-Forwarded-Authorization", f"Basic {BASIC}"),
     )
-    desk.receive(Request("/webhooks/appointedd/clinic", headers, (b"{}",)))
-    kept = str(desk.records("bookings.dead-letters"))
+    product.receive(Request("/webhooks/appointedd/clinic", headers, (b"{}",)))
+    kept = str(product.records("bookings.dead-letters"))
     assert (SECRET in kept, BASIC in kept) == (False, False)
 
 
-def test_a_token_in_the_query_is_removed_and_what_happened_is_still_known(desk: Desk) -> None:
+def test_a_token_in_the_query_is_removed_and_what_happened_is_still_known(product: Product) -> None:
     body, query = (
         load(Case("bookeo", "created")).body,
         f"domain=bookings&type=created&token={CANARY}&{CANARY}",
@@ -68,26 +68,26 @@ def test_a_token_in_the_query_is_removed_and_what_happened_is_still_known(desk: 
         "kTr81LpQz0Xw19cbe8ed73c",
         datetime.now(UTC),
     )
-    with desk.broken(Bookeo, "read", PayloadError("a field that used to be there")):
-        desk.receive(Request("/webhooks/bookeo/tours", tuple(headers.items()), (body,), query))
-    desk.rig.load()
-    assert desk.rig.column("select query from dead_letters") == [
+    with product.broken(Bookeo, "read", PayloadError("a field that used to be there")):
+        product.receive(Request("/webhooks/bookeo/tours", tuple(headers.items()), (body,), query))
+    product.harness.load()
+    assert product.harness.column("select query from dead_letters") == [
         f"domain=bookings&type=created&token={REMOVED}&{REMOVED}"
     ]
-    assert CANARY not in str(desk.records("bookings.dead-letters"))
-    assert list(desk.redriven("--all").values()) == ["redriven"]
-    assert [record.headers["ce_type"] for record in desk.records("bookings.bookeo")] == [
+    assert CANARY not in str(product.records("bookings.dead-letters"))
+    assert list(product.redriven("--all").values()) == ["redriven"]
+    assert [record.headers["ce_type"] for record in product.records("bookings.bookeo")] == [
         "bookeo.bookings.created"
     ]
 
 
-def test_what_others_wrote_to_a_topic_is_kept_without_what_may_be_a_credential(desk: Desk) -> None:
+def test_what_others_wrote_to_a_topic_is_kept_without_what_may_be_a_credential(product: Product) -> None:
     record = sample(1).to_record()
-    desk.rig.append_records(
+    product.harness.append_records(
         TOPIC, Record(record.key, b"{", {**record.headers, "Authorization": CANARY, "x-token": CANARY})
     )
-    desk.rig.load()
-    (row,) = desk.rig.rows("select headers from dead_letters")
+    product.harness.load()
+    (row,) = product.harness.rows("select headers from dead_letters")
     assert CANARY not in row["headers"]
     assert '"ce_id":"E1"' in row["headers"]
 

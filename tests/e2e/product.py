@@ -90,7 +90,7 @@ class Product:
             answer = query(self.settings, sql)
         except IngestError:
             return []
-        return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        return answer.dicts()
 
     def count(self, table: str) -> int:
         """Rows of a table."""

@@ -12,7 +12,7 @@ from typing import Any
 import uvloop
 
 from ingest.settings import Settings
-from tests.consumers.rig import Command, tree_for
+from tests.consumers.harness import Command, tree_for
 from tests.fuzz.accounts import PUBLIC_URL, environment
 from tests.fuzz.client import parts, send_all
 from tests.fuzz.tally import NO_ANSWER, Tally

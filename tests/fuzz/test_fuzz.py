@@ -6,8 +6,8 @@ import pytest
 
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
+from tests.consumers.harness import opened, tree_for
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.rig import opened, tree_for
 from tests.fuzz.accounts import samples, sign
 from tests.fuzz.run import Options, Report, run
 from tests.fuzz.tally import NO_ANSWER, Tally

@@ -12,7 +12,7 @@ from ingest.errors import LogUnavailable
 from ingest.event import PROBE
 from ingest.log_probes import AppendProbe
 from ingest.settings import Settings
-from tests.consumers.rig import PATIENCE, until
+from tests.consumers.harness import PATIENCE, until
 
 pytestmark = pytest.mark.kafka
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from consumers.replay import Replay, Wanted
+from consumers.replay import Replay, ReplayFilter
 from ingest.errors import LogUnavailable
 from ingest.log import Record, append_records
 from ingest.settings import Settings
 from receivers.reconcile.repairs import append_events
-from tests.consumers.rig import tree_for
+from tests.consumers.harness import tree_for
 from tests.consumers.samples import SOURCE, TOPIC, sample
 from tests.log.small import SmallLog
 
@@ -69,7 +69,7 @@ def test_what_a_replay_cannot_append_again_is_counted_and_the_rest_is_replayed(t
             TOPIC, [sample(1, "B1").to_record(), sample(2, "B2", note="n" * 9000).to_record()]
         ).result(10)
     with closing(settings.build_log().reader(None)) as reader:
-        log, replay = SmallLog(5000), Replay(settings, reader, None, Wanted())
+        log, replay = SmallLog(5000), Replay(settings, reader, None, ReplayFilter())
         replay._append(log, list(reader.records()))
     assert [record.headers["ce_subject"] for record in log.taken[TOPIC]] == ["B1"]
     assert replay.report.columns()["skipped"]["refused"] == 1

@@ -147,6 +147,4 @@ def _reconcile(folder: Path, plan: Plan) -> Run:
 
 def _wrong(month: Month, settings: Settings) -> list[Difference]:
     answer = query(settings, "select * from bookings")
-    return differences(
-        month.world, month.dialects, [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
-    )
+    return differences(month.world, month.dialects, answer.dicts())

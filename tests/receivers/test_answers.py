@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from ingest.dead_letter import REMOVED
 from ingest.instant import parse_instant
-from ingest.vendors import Reading, VerifiedDelivery, calendly
+from ingest.vendors import EventIdentity, VerifiedDelivery, calendly
 from ingest.vendors.calendly import SIGNATURE, Calendly, CalendlySettings
 from tests.receivers.in_process import Answer, Ending, InProcess
 from tests.receivers.requests import SALES, SECRET, Request, booking, booking_body, signed, subject
@@ -220,7 +220,7 @@ def test_what_strict_parsers_refuse_where_nobody_reads_it_keeps_no_booking_out_o
 class _Crashing(Calendly):
     """A producer with a bug."""
 
-    def read(self, delivery: VerifiedDelivery) -> Reading:
+    def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
         raise ZeroDivisionError(delivery.body)
 
 

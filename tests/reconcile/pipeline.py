@@ -18,10 +18,10 @@ from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers
-from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, choose_accounts
-from tests.consumers.rig import Rig, tree_for, until
+from tests.consumers.harness import ConsumerHarness, tree_for, until
 from tests.simulator.accounts import SECRET, simulated_accounts
 
 URL = "https://hooks.example.com"
@@ -61,7 +61,7 @@ class Pipeline:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Open log and warehouse, without a consumer."""
-        self.rig = Rig(self.tree())
+        self.rig = ConsumerHarness(self.tree())
         try:
             yield
         finally:
@@ -156,7 +156,7 @@ class Pipeline:
         """Return a reconciler like that of the command."""
         producer = None if dry_run else self.rig.producer
         return Reconciler(
-            self.rig.settings, StoredBookings(self.rig.settings), producer, lambda *_: None, threading.Event()
+            self.rig.settings, BookingsTable(self.rig.settings), producer, lambda *_: None, threading.Event()
         )
 
     def differences(self) -> list[Difference]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.booking import Booking, BookingStatus, Stored
+from ingest.booking import Booking, BookingStatus, StoredBooking
 from ingest.vendors.rest import Window
 from receivers.reconcile.compare import Verdict, compare, cut_windows, superseded_version, widen
 
@@ -19,12 +19,12 @@ COLUMNS = ("status", "starts_at", "ends_at")
 HERE = Booking(
     booking_id="B1", version="2026-06-01T10:00:00.000000Z", status=BookingStatus.CONFIRMED, starts_at=NOON
 )
-OLD = Stored(HERE, NOON - timedelta(days=1))
+OLD = StoredBooking(HERE, NOON - timedelta(days=1))
 LAG = timedelta(minutes=1)
 DOUBTED_BEFORE = NOON - LAG
 
 
-def verdict(told: Booking, stored: Stored | None) -> Verdict:
+def verdict(told: Booking, stored: StoredBooking | None) -> Verdict:
     return compare(told, stored, COLUMNS, NOON, LAG)
 
 
@@ -53,7 +53,7 @@ def test_another_state_whose_version_is_not_above_the_stored_one_is_missed_and_s
 
 
 def test_a_row_younger_than_the_vendors_lag_is_left_alone() -> None:
-    young = Stored(HERE, DOUBTED_BEFORE)
+    young = StoredBooking(HERE, DOUBTED_BEFORE)
     assert verdict(replace(HERE, status=BookingStatus.CANCELLED), young) is Verdict.NEWER_HERE
     assert verdict(replace(HERE, version="2026-06-02T00:00:00.000000Z"), young) is Verdict.MISSED
 
@@ -66,7 +66,7 @@ def test_what_the_vendor_changed_so_lately_that_its_webhook_may_be_on_the_way_is
 
 
 def test_a_price_finer_than_the_warehouse_holds_is_the_one_that_was_rounded() -> None:
-    stored = Stored(replace(HERE, price=Decimal("0.300000000")), OLD.loaded_at)
+    stored = StoredBooking(replace(HERE, price=Decimal("0.300000000")), OLD.loaded_at)
     told = replace(HERE, price=Decimal("0.30000000000000004"))
     assert compare(told, stored, ("price",), NOON, LAG) is Verdict.MATCHED
     assert (
@@ -92,7 +92,7 @@ def test_what_this_record_does_not_tell_is_not_compared(column: str, version: st
 
 
 def test_what_only_an_older_message_told_is_compared_all_the_same() -> None:
-    stored = Stored(
+    stored = StoredBooking(
         replace(
             HERE, column_versions={"starts_at": "2026-05-01T10:00:00.000000Z/2026-05-01T10:00:00.000000Z"}
         ),
@@ -103,7 +103,7 @@ def test_what_only_an_older_message_told_is_compared_all_the_same() -> None:
 
 
 def test_what_was_marked_as_gone_and_is_listed_again_is_missed() -> None:
-    assert verdict(HERE, Stored(replace(HERE, gone_at=NOON), OLD.loaded_at)) is Verdict.MISSED
+    assert verdict(HERE, StoredBooking(replace(HERE, gone_at=NOON), OLD.loaded_at)) is Verdict.MISSED
 
 
 SPANS = st.timedeltas(timedelta(seconds=1), timedelta(days=800))
@@ -135,7 +135,7 @@ def test_a_window_is_asked_for_with_an_overlap_on_both_sides() -> None:
 
 def test_a_time_of_change_that_has_not_come_is_missed_unless_rest_tells_it_too() -> None:
     far = datetime(2999, 1, 1, tzinfo=UTC)
-    stored = Stored(replace(HERE, updated_at=far), OLD.loaded_at)
+    stored = StoredBooking(replace(HERE, updated_at=far), OLD.loaded_at)
     assert verdict(replace(HERE, updated_at=NOON - timedelta(days=2)), stored) is Verdict.MISSED
     assert verdict(replace(HERE, updated_at=far), stored) is Verdict.MATCHED
     assert verdict(HERE, stored) is Verdict.MATCHED

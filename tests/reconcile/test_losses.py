@@ -22,7 +22,7 @@ from receivers.losses import report_loss
 from receivers.reconcile.losses import Loss, Losses
 from receivers.reconcile.report import Report
 from receivers.schedule import Schedule
-from tests.consumers.rig import until
+from tests.consumers.harness import until
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
 from tests.reconcile.pipeline import Pipeline

@@ -53,7 +53,7 @@ def rows(tree: dict[str, Any], sql: str) -> list[dict[str, Any]]:
         answer = query(Settings.model_validate(tree), sql)
     except IngestError:
         return []
-    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    return answer.dicts()
 
 
 def test_what_no_webhook_told_is_repaired_again_and_again(tmp_path: Path) -> None:

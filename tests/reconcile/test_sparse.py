@@ -9,8 +9,7 @@ import pytest
 
 from ingest.booking import Booking
 from ingest.event import Event
-from ingest.vendors import OBSERVED, load_account_class
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import OBSERVED, BookingMapper, load_account_class
 from tests.reconcile.pipeline import Pipeline
 from tests.reconcile.test_reconcile import A_FEW, newest_lost
 

@@ -14,10 +14,10 @@ from starlette.responses import Response
 
 from ingest.errors import LogUnavailable
 from ingest.log import Producer, Record
-from ingest.warehouse.bookings import StoredBookings
+from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.run import Reconciler, choose_accounts
-from tests.consumers.rig import PATIENCE, until
+from tests.consumers.harness import PATIENCE, until
 from tests.reconcile.pipeline import Pipeline
 from tests.reconcile.test_trouble import broken
 
@@ -48,7 +48,7 @@ class Troubled:
 def reconciler(pipeline: Pipeline, producer: Producer, stop: threading.Event | None = None) -> Reconciler:
     return Reconciler(
         pipeline.rig.settings,
-        StoredBookings(pipeline.rig.settings),
+        BookingsTable(pipeline.rig.settings),
         producer,
         lambda *_: None,
         stop or threading.Event(),

@@ -1,1 +1,1 @@
-"""Replay: a right warehouse stays as it is, a wrong or lost one comes right, and live traffic goes before."""
+"""Tests of replay: a right warehouse stays as it is, and a wrong or lost one is repaired."""

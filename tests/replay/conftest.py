@@ -1,5 +1,5 @@
-"""Rigs as the consumer's own tests have them."""
+"""The fixtures of the consumer's tests."""
 
-from tests.consumers.conftest import either_rig, postgres, postgres_rig, postgres_tree, rig, tree
+from tests.consumers.conftest import either_harness, harness, postgres, postgres_harness, postgres_tree, tree
 
-__all__ = ["either_rig", "postgres", "postgres_rig", "postgres_tree", "rig", "tree"]
+__all__ = ["either_harness", "harness", "postgres", "postgres_harness", "postgres_tree", "tree"]

@@ -1,4 +1,4 @@
-"""`ingest replay` over a real Kafka: rows come back from every partition, each booking's in its order."""
+"""Tests of `ingest replay` over a real Kafka: all partitions are read, each booking's records in order."""
 
 import uuid
 from pathlib import Path
@@ -9,16 +9,16 @@ import pytest
 from ingest.event import Event
 from ingest.log import Record
 from tests.cli.command import ingest
-from tests.consumers.rig import Rig, changed, opened, tree_for, until
+from tests.consumers.harness import ConsumerHarness, changed, opened, tree_for, until
 from tests.consumers.samples import sample
 from tests.reconcile.test_command import configured
-from tests.replay.test_replay import OTHERWISE, alter, snapshot, what
+from tests.replay.test_replay import OTHERWISE, alter_rows, snapshot, without_columns
 
 pytestmark = pytest.mark.kafka
 
 
 def on_kafka(folder: Path, servers: list[str]) -> dict[str, Any]:
-    """With topics and a group that no other test has."""
+    """Return settings with topics and a group that no other test has."""
     name = f"replay-{uuid.uuid4().hex[:12]}"
     kafka = {"partitions": 3, "replication_factor": 1}
     return changed(tree_for(folder), "consumer", group=name) | {
@@ -28,12 +28,12 @@ def on_kafka(folder: Path, servers: list[str]) -> dict[str, Any]:
     }
 
 
-def append(rig: Rig, *events: Event) -> None:
-    rig.append_records(rig.settings.topic("oncehub"), *(event.to_record() for event in events))
+def append(harness: ConsumerHarness, *events: Event) -> None:
+    harness.append_records(harness.settings.topic("oncehub"), *(event.to_record() for event in events))
 
 
-def settle(rig: Rig) -> None:
-    until(lambda: rig.lag_outside() == 0, "all is loaded")
+def settle(harness: ConsumerHarness) -> None:
+    until(lambda: harness.lag_outside() == 0, "all is loaded")
 
 
 def test_a_right_warehouse_stays_and_a_lost_one_comes_back_with_what_is_new(
@@ -41,28 +41,29 @@ def test_a_right_warehouse_stays_and_a_lost_one_comes_back_with_what_is_new(
 ) -> None:
     tree = on_kafka(tmp_path, kafka_servers)
     configured(tmp_path, {**tree, "accounts": {}})
-    with opened(tree) as rig:
-        rig.warehouse.prepare()
-        append(rig, *(sample(number, f"B{number % 40}", at=number // 60) for number in range(1500)))
-        rig.append_records(
-            rig.settings.topic("oncehub"), Record("oncehub/support/B", b"{", sample(1).to_record().headers)
+    with opened(tree) as harness:
+        harness.warehouse.prepare()
+        append(harness, *(sample(number, f"B{number % 40}", at=number // 60) for number in range(1500)))
+        harness.append_records(
+            harness.settings.topic("oncehub"),
+            Record("oncehub/support/B", b"{", sample(1).to_record().headers),
         )
-        with rig.running():
-            settle(rig)
-            before = snapshot(rig)
+        with harness.running():
+            settle(harness)
+            before = snapshot(harness)
             assert len(before["bookings"]) == 40
             assert len(before["dead_letters"]) == 1
             told = ingest(tmp_path, "replay", "--json")
             assert (told.code, told.json["replayed"], told.json["loaded"]) == (0, 1502, True)
-            assert snapshot(rig) == before
+            assert snapshot(harness) == before
         for table in before:
-            alter(rig, "delete from {}", table)
-        with rig.running():
-            append(rig, sample(9000, "B7", at=9000))
+            alter_rows(harness, "delete from {}", table)
+        with harness.running():
+            append(harness, sample(9000, "B7", at=9000))
             assert ingest(tmp_path, "replay", "--json").code == 0
-            settle(rig)
-        after = what(snapshot(rig), *OTHERWISE)
-    expected = what(before, *OTHERWISE)
+            settle(harness)
+        after = without_columns(snapshot(harness), *OTHERWISE)
+    expected = without_columns(before, *OTHERWISE)
     assert [row["id"] for row in after["booking_events"]] == sorted(
         [*(row["id"] for row in expected["booking_events"]), "E9000"]
     )

@@ -1,4 +1,7 @@
-"""Whatever is replayed of whatever log, in whatever batches: a right warehouse stays, a wrong one comes right. Over a warehouse of dicts."""
+"""Tests of replays of any log in any batches, over a warehouse of dicts.
+
+A right warehouse stays as it is, and a wrong one is repaired.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,18 +12,17 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.batch import Mapper, Topics, candidates, incomplete, plan_load, read_batch
-from consumers.replay import again
+from consumers.batch import Mapper, Topics, find_incomplete, plan_load, read_batch
+from consumers.message import Key
+from consumers.replay import as_replay
 from consumers.rows import Row
-from consumers.versions import Key
 from ingest.dead_letter import DeadLetter
 from ingest.event import Event, Via
 from ingest.instant import format_instant
 from ingest.log import Partition, Record, StoredRecord
-from ingest.vendors import OBSERVED
-from ingest.vendors.mapping import BookingMapper
+from ingest.vendors import OBSERVED, BookingMapper
 from tests.consumers.samples import START, TOPIC, moment, sample
-from tests.consumers.test_reconciled import vendor
+from tests.consumers.test_reconciled import oncehub_account
 
 TOPICS = Topics("bookings.dead-letters", "bookings.audit")
 # What tells how and when a row came to be.
@@ -29,9 +31,10 @@ ITS_OWN = {"first_seen_at", "last_via", "loaded_at"}
 
 @dataclass(slots=True)
 class Warehouse:
-    """Merges as dlt does. `clock` makes every load's `loaded_at` another one, so that a row that was written again shows.
+    """Merges as dlt does.
 
-    `mapper` reads the events; another one may take its place between two loads.
+    `clock` makes every load's `loaded_at` another one, so that a row that was written again shows. `mapper`
+    reads the events; another one may take its place between two loads.
     """
 
     events: dict[Any, Row] = field(default_factory=dict)
@@ -41,13 +44,12 @@ class Warehouse:
     mapper: Mapper = field(default_factory=lambda: BookingMapper({}))
 
     def load(self, records: Sequence[StoredRecord]) -> None:
-        """One batch, as the loader does it."""
+        """Load one batch, as the loader does."""
         now = moment(next(self.clock))
-        items = read_batch(records, TOPICS, self.mapper, now).items
-        told = candidates(items)
-        stored = {key: _decisive(self.bookings[key]) for one in told if (key := one.key) in self.bookings}
-        whole = {key: self.bookings[key] for key in incomplete(told, stored)}
-        plan = plan_load(items, [], stored | whole, now)
+        chunk = read_batch(records, TOPICS, self.mapper, now).to_load()
+        versions = {key: _decisive(self.bookings[key]) for key in chunk.messages if key in self.bookings}
+        whole_rows = {key: self.bookings[key] for key in find_incomplete(chunk, versions)}
+        plan = plan_load(chunk, versions | whole_rows, now)
         self.stale += len(plan.stale)
         self.events = {
             (row["source"], row["id"]): row for row in plan.rows.get("booking_events", [])
@@ -57,13 +59,13 @@ class Warehouse:
         }
 
     def copy(self) -> "Warehouse":
-        """With rows that can be changed without changing these."""
+        """Return a copy whose rows can be changed without changing these."""
         return replace(
             self, bookings={key: dict(row) for key, row in self.bookings.items()}, events=dict(self.events)
         )
 
     def content(self) -> dict[Key, Row]:
-        """What the rows say, not how they came to be."""
+        """Return what the rows say, not how they were made."""
         return {
             key: {name: value for name, value in row.items() if name not in ITS_OWN}
             for key, row in self.bookings.items()
@@ -71,20 +73,20 @@ class Warehouse:
 
 
 def _decisive(row: Row) -> Row:
-    """No more of it than a consumer asks for first."""
+    """Return only the columns that a consumer asks for first."""
     return {name: row[name] for name in ("version", "first_seen_at", "last_event_id", "column_versions")}
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """A log, into what batches it and its replay are cut, and which part of it is replayed."""
+class Scenario:
+    """A log, the batches in which it and its replay are read, and which part of it is replayed."""
 
     log: tuple[StoredRecord, ...]
     sizes: tuple[int, ...]
     part: slice
 
     def batches(self, records: Sequence[StoredRecord]) -> Iterable[Sequence[StoredRecord]]:
-        """Of these, in turn."""
+        """Yield batches of these, in turn."""
         start, sizes = 0, iter(self.sizes)
         while start < len(records):
             size = next(sizes, 3)
@@ -92,41 +94,44 @@ class Story:
             start += size
 
     def loaded(self) -> Warehouse:
-        """What the log makes when it is read for the first time."""
+        """Return the warehouse after the log was read for the first time."""
         return self.play(Warehouse(), self.log)
 
     def play(self, warehouse: Warehouse, records: Sequence[StoredRecord]) -> Warehouse:
-        """The same warehouse, with these loaded too."""
+        """Return the same warehouse after these were loaded too."""
         for batch in self.batches(records):
             warehouse.load(batch)
         return warehouse
 
     def replayed(self, part: slice | None = None) -> list[StoredRecord]:
-        """As they are found behind the log."""
+        """Return the replayed records as they stand at the end of the log."""
         end = len(self.log)
         return [
-            StoredRecord(again(stored), stored.partition, end + offset)
+            StoredRecord(as_replay(stored), stored.partition, end + offset)
             for offset, stored in enumerate(self.log[part or self.part])
         ]
 
 
-def told_by_rest(event: Event, seen: int, supersedes: bool) -> Event:
-    """The same state, as REST has it at that second."""
+def rest_event(event: Event, seen: int, supersedes: bool) -> Event:
+    """Return the same state as REST has it at that second."""
     record = orjson.loads(event.data)["data"]
-    booking = vendor().booking(event)
+    booking = oncehub_account().booking(event)
     assert booking
-    return vendor().observe(record, moment(seen), booking.version if supersedes else "")
+    return oncehub_account().observe(record, moment(seen), booking.version if supersedes else "")
 
 
-def gone(event: Event, seen: int) -> Event:
-    booking = vendor().booking(event)
+def gone_event(event: Event, seen: int) -> Event:
+    booking = oncehub_account().booking(event)
     assert booking
-    return vendor().gone(booking, moment(seen))
+    return oncehub_account().gone(booking, moment(seen))
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> Story:
-    """A dozen events of three bookings, many as new as others; some received twice, told by REST again and again, and gone."""
+def scenarios(draw: st.DrawFn) -> Scenario:
+    """Draw a dozen events of three bookings, many as new as others.
+
+    Some are received twice, returned by REST again and again, and gone.
+    """
     told = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=9))
     events = [sample(number, f"B{booking}", at) for number, (booking, at) in enumerate(told)]
     of_these = st.sampled_from(events)
@@ -137,8 +142,8 @@ def stories(draw: st.DrawFn) -> Story:
                 st.builds(
                     lambda event, late: replace(event, received_at=moment(late)), of_these, st.integers(0, 9)
                 ),
-                st.builds(told_by_rest, of_these, st.integers(5, 9), st.booleans()),
-                st.builds(gone, of_these, st.integers(5, 9)),
+                st.builds(rest_event, of_these, st.integers(5, 9), st.booleans()),
+                st.builds(gone_event, of_these, st.integers(5, 9)),
             ),
             max_size=7,
         )
@@ -148,25 +153,25 @@ def stories(draw: st.DrawFn) -> Story:
     stored = tuple(
         StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(log)
     )
-    return Story(stored, tuple(draw(st.lists(st.integers(1, 8), max_size=12))), slice(begin, end))
+    return Scenario(stored, tuple(draw(st.lists(st.integers(1, 8), max_size=12))), slice(begin, end))
 
 
 @settings(deadline=None)
-@given(stories())
-def test_a_replay_of_any_part_leaves_a_right_warehouse_as_it_is(story: Story) -> None:
-    right = story.loaded()
-    after = story.play(right.copy(), story.replayed())
+@given(scenarios())
+def test_a_replay_of_any_part_leaves_a_right_warehouse_as_it_is(scenario: Scenario) -> None:
+    right = scenario.loaded()
+    after = scenario.play(right.copy(), scenario.replayed())
     assert after.bookings == right.bookings
     assert after.events == right.events
     assert after.stale == right.stale
 
 
 @settings(deadline=None)
-@given(stories(), st.data())
+@given(scenarios(), st.data())
 def test_a_replay_mends_the_rows_that_a_mapping_made_wrong_and_no_others(
-    story: Story, data: st.DataObject
+    scenario: Scenario, data: st.DataObject
 ) -> None:
-    right = story.loaded()
+    right = scenario.loaded()
     wrong = right.copy()
     bad = data.draw(st.sets(st.sampled_from(sorted(right.bookings))))
     for key in bad:
@@ -179,7 +184,7 @@ def test_a_replay_mends_the_rows_that_a_mapping_made_wrong_and_no_others(
             {"version": f"0/{clock}"},
         ]
         wrong.bookings[key] |= data.draw(st.sampled_from(changes))
-    after = story.play(wrong, story.replayed(slice(None)))
+    after = scenario.play(wrong, scenario.replayed(slice(None)))
     assert after.content() == right.content()
     assert {key: row for key, row in after.bookings.items() if key not in bad} == {
         key: row for key, row in right.bookings.items() if key not in bad
@@ -190,54 +195,54 @@ def test_a_replay_mends_the_rows_that_a_mapping_made_wrong_and_no_others(
 
 
 @settings(deadline=None)
-@given(stories(), st.data())
-def test_a_replay_of_the_whole_brings_lost_rows_back(story: Story, data: st.DataObject) -> None:
-    right = story.loaded()
+@given(scenarios(), st.data())
+def test_a_replay_of_the_whole_brings_lost_rows_back(scenario: Scenario, data: st.DataObject) -> None:
+    right = scenario.loaded()
     lost = right.copy()
     for key in data.draw(st.sets(st.sampled_from(sorted(right.bookings)), min_size=1)):
         del lost.bookings[key]
     for event in data.draw(st.sets(st.sampled_from(sorted(right.events)))):
         del lost.events[event]
-    after = story.play(lost, story.replayed(slice(None)))
+    after = scenario.play(lost, scenario.replayed(slice(None)))
     assert after.content() == right.content()
     assert after.events.keys() == right.events.keys()
 
 
 @settings(deadline=None)
-@given(stories(), st.data())
+@given(scenarios(), st.data())
 def test_live_events_among_replayed_ones_end_as_if_nothing_had_been_replayed(
-    story: Story, data: st.DataObject
+    scenario: Scenario, data: st.DataObject
 ) -> None:
-    so_far = data.draw(st.integers(0, len(story.log)))
-    before, live = story.log[:so_far], story.log[so_far:]
-    replayed = [StoredRecord(again(stored), stored.partition, 0) for stored in before]
-    mixed = merged(data, replayed, live)
-    expected = story.play(story.play(Warehouse(), before), live)
-    after = story.play(story.play(Warehouse(), before), mixed)
+    so_far = data.draw(st.integers(0, len(scenario.log)))
+    before, live = scenario.log[:so_far], scenario.log[so_far:]
+    replayed = [StoredRecord(as_replay(stored), stored.partition, 0) for stored in before]
+    mixed = interleaved(data, replayed, live)
+    expected = scenario.play(scenario.play(Warehouse(), before), live)
+    after = scenario.play(scenario.play(Warehouse(), before), mixed)
     assert after.content() == expected.content()
     assert after.events.keys() == expected.events.keys()
 
 
-def merged(
+def interleaved(
     data: st.DataObject, ones: Sequence[StoredRecord], others: Sequence[StoredRecord]
 ) -> list[StoredRecord]:
-    """All of both, each in its own order."""
+    """Draw a mixture of both, each in its own order."""
     places = iter(data.draw(st.permutations([True] * len(ones) + [False] * len(others))))
     left, right = iter(ones), iter(others)
     return [next(left) if place else next(right) for place in places]
 
 
-def far_too_new(*sizes: int) -> tuple[Story, Warehouse]:
-    """E2 is the newest, but an older mapping gave E1, which comes after it, a version beyond all others."""
+def far_too_new(*sizes: int) -> tuple[Scenario, Warehouse]:
+    """Return a log in which E2 is the newest, but an older mapping gave E1 a version beyond all others."""
     log = [
         StoredRecord(event.to_record(), Partition(TOPIC), place)
         for place, event in enumerate([sample(2, at=9), sample(1, at=5)])
     ]
-    story = Story(tuple(log), sizes, slice(None))
-    wrong = story.loaded()
+    scenario = Scenario(tuple(log), sizes, slice(None))
+    wrong = scenario.loaded()
     [row] = wrong.bookings.values()
     row |= {"last_event_id": "E1", "version": f"9999/{format_instant(sample(1, at=5).time)}"}
-    return story, wrong
+    return scenario, wrong
 
 
 def last_event(warehouse: Warehouse) -> str:
@@ -246,19 +251,19 @@ def last_event(warehouse: Warehouse) -> str:
 
 
 def test_where_a_mended_mapping_makes_another_event_of_the_batch_the_newest_that_one_wins() -> None:
-    story, wrong = far_too_new(2)
-    assert last_event(story.play(wrong, story.replayed())) == "E2"
+    scenario, wrong = far_too_new(2)
+    assert last_event(scenario.play(wrong, scenario.replayed())) == "E2"
 
 
 def test_where_the_newest_came_in_an_earlier_batch_the_second_replay_settles_it() -> None:
-    story, wrong = far_too_new(1, 1)
-    assert last_event(story.play(wrong, story.replayed())) == "E1"
-    assert last_event(story.play(wrong, story.replayed())) == "E2"
+    scenario, wrong = far_too_new(1, 1)
+    assert last_event(scenario.play(wrong, scenario.replayed())) == "E1"
+    assert last_event(scenario.play(wrong, scenario.replayed())) == "E2"
 
 
 def test_a_replayed_record_is_the_same_but_for_how_it_came_and_from_where() -> None:
     record = sample(1).to_record()
-    twice = again(StoredRecord(record, Partition(TOPIC, 2), 17))
+    twice = as_replay(StoredRecord(record, Partition(TOPIC, 2), 17))
     headers = dict(twice.headers)
     assert headers.pop("ce_replayof") == f"{TOPIC}/2/17"
     assert headers == {**record.headers, "ce_via": "replay"}
@@ -269,7 +274,9 @@ def test_a_replayed_record_is_the_same_but_for_how_it_came_and_from_where() -> N
 def test_what_still_cannot_be_read_is_the_dead_letter_that_it_was_and_counts_for_no_limit() -> None:
     bad = StoredRecord(Record("key", b"{", sample(1).to_record().headers), Partition(TOPIC), 3)
     once = read_batch([bad], TOPICS, BookingMapper({}), START)
-    twice = read_batch([StoredRecord(again(bad), Partition(TOPIC), 99)], TOPICS, BookingMapper({}), moment(5))
+    twice = read_batch(
+        [StoredRecord(as_replay(bad), Partition(TOPIC), 99)], TOPICS, BookingMapper({}), moment(5)
+    )
     assert (once.readable, twice.readable) == ([False], [])
     assert [letter.id for letter in twice.dead] == [letter.id for letter in once.dead]
     assert isinstance(twice.dead[0], DeadLetter)
@@ -277,7 +284,7 @@ def test_what_still_cannot_be_read_is_the_dead_letter_that_it_was_and_counts_for
 
 
 def test_an_observation_that_is_repeated_counts_within_a_batch_as_it_does_over_two() -> None:
-    first, again_seen = told_by_rest(sample(1, at=3), 6, True), told_by_rest(sample(1, at=3), 8, True)
+    first, again_seen = rest_event(sample(1, at=3), 6, True), rest_event(sample(1, at=3), 8, True)
     assert (first.id, first.type) == (again_seen.id, OBSERVED)
     between = replace(sample(2, at=3), time=moment(7))
     log = [

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.rest.rig import Side, simulated
+from tests.rest.rig import Side, simulated, vendors_with_rest
 
 
-@pytest.fixture(params=["appointedd", "bookeo", "calendly", "oncehub"])
+@pytest.fixture(params=vendors_with_rest())
 def side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Side]:
     """Each vendor's, one after the other."""
     with simulated(request.param, tmp_path) as side:

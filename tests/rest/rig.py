@@ -7,19 +7,24 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.simulator.api import RateLimit, SimulatedApi
 from ingest.simulator.server import RestServer
 from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Meeting
-from ingest.vendors import load_account_class
-from ingest.vendors.rest import AnyRest, Window, load_rest
+from ingest.vendors import load_account_class, vendor_names
+from ingest.vendors.rest import AnyRest, Window
 from tests.simulator.accounts import BEGINNING, SIMULATED, advance, new_world
 
-HASTY = Patience(busy=5.0, failing=2.0, answer=5.0)
+HASTY = RetryBudget(busy=5.0, failing=2.0, answer=5.0)
 END = BEGINNING + timedelta(days=5)
 # Of both kinds of windows, by time of change and by start.
 ALL = Window(BEGINNING - timedelta(days=1), END + timedelta(days=10))
+
+
+def vendors_with_rest() -> list[str]:
+    """Return the vendors that have a REST side."""
+    return [name for name in vendor_names() if load_account_class(name).settings_model.rest_credentials]
 
 
 @dataclass
@@ -40,7 +45,7 @@ class Side:
         """Requests that reached the vendor."""
         return sum(self.server.requests.values())
 
-    def open(self, patience: Patience = HASTY, /, **settings: Any) -> AnyRest:
+    def open(self, patience: RetryBudget = HASTY, /, **settings: Any) -> AnyRest:
         """As often as wished; settings may be changed."""
         found = load_account_class(self.dialect.vendor)
         own = {
@@ -51,7 +56,7 @@ class Side:
         }
         table = {**own, "name": "sales", "webhook_secrets": ["only-for-tests"], **settings}
         account = found(found.settings_model.model_validate(table), "https://hooks.example.com")
-        return load_rest(self.dialect.vendor)(account, self.tokens, patience)
+        return account.rest(self.tokens, patience)
 
 
 @contextmanager

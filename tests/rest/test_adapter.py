@@ -13,13 +13,13 @@ from starlette.responses import Response as Answered
 from starlette.responses import StreamingResponse
 
 from ingest.errors import VendorBusy, VendorRefused, VendorUnavailable
-from ingest.rest import Credential, Limits, Manners, Patience, Rate
+from ingest.rest import Credential, Limits, Rate, RequestPolicy, RetryBudget
 from ingest.rest.adapter import VendorAdapter, open_session
 from tests.rest.answering import Answers, raw, told
 
 LABEL = "acme account sales"
 NO_LIMITS = Limits()
-HASTY = Patience(3, 3, 3)
+HASTY = RetryBudget(3, 3, 3)
 
 
 @pytest.fixture
@@ -38,10 +38,10 @@ def pause(response: Response) -> float | None:
 
 
 def opened(
-    credential: Credential | None = None, limits: Limits = NO_LIMITS, patience: Patience = HASTY
+    credential: Credential | None = None, limits: Limits = NO_LIMITS, patience: RetryBudget = HASTY
 ) -> tuple[Session, VendorAdapter]:
     return open_session(
-        Manners(
+        RequestPolicy(
             LABEL, limits, credential or Credential({"X-Key": "the-key-itself"}), refusal, pause, patience
         ),
         "http://127.0.0.1",
@@ -123,13 +123,13 @@ def test_a_failing_server_is_asked_again(server: Answers, status: int) -> None:
 def test_a_server_that_goes_on_failing_is_given_up(server: Answers) -> None:
     server.answers = [told({}, 503)]
     with pytest.raises(VendorUnavailable, match=f"^{LABEL}: 503: do something$") as caught:
-        opened(patience=Patience(100, 0.0, 3))[0].get(server.url)
+        opened(patience=RetryBudget(100, 0.0, 3))[0].get(server.url)
     assert not isinstance(caught.value, VendorBusy)
 
 
 def test_being_busy_for_long_leaves_all_the_patience_for_a_failure_after_it(server: Answers) -> None:
     server.answers = [told({}, 429, Retry_After="1.5"), told({}, 503, Retry_After="0"), told({"ok": True})]
-    assert opened(patience=Patience(10, 1.4, 3))[0].get(server.url).json() == {"ok": True}
+    assert opened(patience=RetryBudget(10, 1.4, 3))[0].get(server.url).json() == {"ok": True}
 
 
 def test_what_may_have_been_done_is_not_done_again(server: Answers) -> None:
@@ -179,7 +179,7 @@ def test_a_credential_that_cannot_be_renewed_is_not_sent_again(server: Answers) 
 def test_an_answer_that_is_not_json_is_none(server: Answers, content: bytes) -> None:
     server.answers = [raw(content)]
     with pytest.raises(VendorUnavailable, match="not JSON"):
-        opened(patience=Patience(1, 0.0, 3))[0].get(server.url)
+        opened(patience=RetryBudget(1, 0.0, 3))[0].get(server.url)
 
 
 def test_what_was_deleted_may_be_answered_with_nothing(server: Answers) -> None:
@@ -210,7 +210,7 @@ def test_nobody_listening_is_no_answer() -> None:
     with pytest.raises(
         VendorUnavailable, match=f"^{LABEL}: 127.0.0.1:9 refuses the connection: nothing listens there$"
     ):
-        opened(patience=Patience(1, 0.0, 1))[0].get("http://127.0.0.1:9")
+        opened(patience=RetryBudget(1, 0.0, 1))[0].get("http://127.0.0.1:9")
 
 
 def test_a_body_without_end_is_not_read_without_end(server: Answers) -> None:
@@ -226,7 +226,7 @@ def test_a_body_without_end_is_not_read_without_end(server: Answers) -> None:
     server.answers = [endless]
     try:
         with pytest.raises(VendorUnavailable, match="too slow or too large"):
-            opened(patience=Patience(1, 0.0, 0.2))[0].get(server.url)
+            opened(patience=RetryBudget(1, 0.0, 0.2))[0].get(server.url)
     finally:
         over.set()
 
@@ -255,7 +255,7 @@ def test_many_threads_may_use_one_session(server: Answers) -> None:
 def test_a_credential_does_not_show_itself() -> None:
     credential = Credential({"Authorization": "Bearer a-long-enough-token"})
     assert "token" not in repr(credential)
-    assert credential.hidden("Bearer token a-long-enough-token is wrong") == "Bearer token … is wrong"
+    assert credential.redact("Bearer token a-long-enough-token is wrong") == "Bearer token … is wrong"
     assert copy.deepcopy(credential) is credential
 
 

@@ -7,11 +7,13 @@ import pytest
 from starlette.responses import JSONResponse
 
 from ingest.errors import ConfigurationError, PayloadError, VendorRefused, VendorUnavailable
+from ingest.vendors import load_account_class
 from ingest.vendors.rest import Window
-from tests.rest.rig import Side, listed, read
+from tests.rest.rig import Side, listed, read, vendors_with_rest
 from tests.simulator.accounts import BEGINNING, SIMULATED
 
-KEYS = {"appointedd": "api_key", "bookeo": "api_key", "calendly": "api_token", "oncehub": "api_key"}
+# The setting with an account's own key: the last one of the vendor's first credential.
+KEYS = {name: load_account_class(name).settings_model.rest_credentials[0][-1] for name in vendors_with_rest()}
 
 
 def expected(side: Side) -> dict[str, dict[str, object]]:
@@ -42,7 +44,7 @@ def test_a_window_is_not_narrower_than_asked_for(side: Side) -> None:
         BEGINNING + timedelta(days=1, hours=3), BEGINNING + timedelta(days=2, hours=7, minutes=20, seconds=59)
     )
     assert window.until is not None
-    name = "starts_at" if rest.swept_by == "starts_at" else "changed_at"
+    name = "starts_at" if rest.window_column == "starts_at" else "changed_at"
     within = [
         meeting
         for meeting in side.meetings.values()

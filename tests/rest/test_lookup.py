@@ -9,7 +9,7 @@ import pytest
 
 from ingest.errors import VendorUnavailable
 from ingest.rest import Record
-from ingest.rest.directory import Lookup
+from ingest.rest.cache import RecordCache
 
 
 def test_threads_that_ask_at_the_same_time_share_one_read() -> None:
@@ -22,7 +22,7 @@ def test_threads_that_ask_at_the_same_time_share_one_read() -> None:
         may_answer.wait(10)
         return {"id": name}
 
-    lookup = Lookup(read, 10)
+    lookup = RecordCache(read, 10)
 
     def ask(_: int) -> Record | None:
         all_ask.wait(10)
@@ -38,7 +38,7 @@ def test_threads_that_ask_at_the_same_time_share_one_read() -> None:
 
 def test_what_is_not_there_is_asked_for_once() -> None:
     reads: list[str] = []
-    lookup = Lookup(reads.append, 10)
+    lookup = RecordCache(reads.append, 10)
     assert [lookup.find("a"), lookup.find("a")] == [None, None]
     assert reads == ["a"]
 
@@ -51,7 +51,7 @@ def test_a_read_that_failed_is_tried_again() -> None:
             raise failures.pop()
         return {"id": name}
 
-    lookup = Lookup(read, 10)
+    lookup = RecordCache(read, 10)
     with pytest.raises(VendorUnavailable):
         lookup.find("a")
     assert lookup.find("a") == {"id": "a"}
@@ -59,7 +59,7 @@ def test_a_read_that_failed_is_tried_again() -> None:
 
 def test_those_asked_for_longest_ago_are_forgotten_first() -> None:
     reads: list[str] = []
-    lookup = Lookup(reads.append, 2)
+    lookup = RecordCache(reads.append, 2)
     for name in "abaca":
         lookup.find(name)
     assert reads == ["a", "b", "c"]

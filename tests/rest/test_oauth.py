@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
-from ingest.rest import Patience
-from ingest.rest.oauth import App, ClientCredentials, RotatingTokens
+from ingest.rest import RetryBudget
+from ingest.rest.oauth import ClientCredentials, OAuthApp, RotatingTokens
 from ingest.simulator.appointedd.api import AppointeddApi
 from ingest.simulator.calendly.api import CalendlyApi
 from ingest.vendors.rest import AnyRest
@@ -85,16 +85,16 @@ def server() -> Iterator[Answers]:
         yield answers
 
 
-def app(server: Answers) -> App:
+def app(server: Answers) -> OAuthApp:
     """Refusals are as an account of a vendor tells them."""
-    return App(
+    return OAuthApp(
         "acme account sales",
         f"{server.url}/oauth/token",
         "the-client",
         "the-client-secret",
         lambda response, remedy: f"{response.status_code} {response.text}: {remedy or 'look at it'}",
         lambda _: 0.0,
-        Patience(1, 0.0, 3),
+        RetryBudget(1, 0.0, 3),
     )
 
 

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from ingest.errors import VendorUnavailable
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.vendors import load_account_class
-from ingest.vendors.rest import AnyRest, load_rest
+from ingest.vendors.rest import AnyRest
 from tests.rest.answering import Answers, told
 from tests.rest.rig import ALL, listed
 
@@ -20,7 +20,7 @@ SECRETS = {
     "calendly": {"api_token": "the-token", "scope": "user"},
     "oncehub": {"api_key": "the-key"},
 }
-IMPATIENT = Patience(0.0, 0.0, 3)
+IMPATIENT = RetryBudget(0.0, 0.0, 3)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def opened(vendor: str, server: Answers, tmp_path: Path, **settings: Any) -> Any
         **SECRETS[vendor],
         **settings,
     }
-    return load_rest(vendor)(found(found.settings_model.model_validate(table), ""), tmp_path, IMPATIENT)
+    return found(found.settings_model.model_validate(table), "").rest(tmp_path, IMPATIENT)
 
 
 def queries(server: Answers) -> list[dict[str, str]]:

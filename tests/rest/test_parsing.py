@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ingest.rest.parsing import parse
+from ingest.rest.parsing import parse_json
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from ingest.rest.parsing import parse
     ],
 )
 def test_what_no_column_holds_is_text_and_all_else_as_it_is(written: bytes, read: Any) -> None:
-    assert parse(written) == read
+    assert parse_json(written) == read
 
 
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")])
@@ -37,7 +37,7 @@ def test_what_is_nested_too_deeply_is_text_and_its_neighbours_are_read(
     opening: bytes, closing: bytes
 ) -> None:
     deep = opening * 3000 + b'"]}\\"[{ the bottom"' + closing * 3000
-    parsed = parse(b'{"before": 1, "deep": ' + deep + b', "after": [' + deep + b", 2]}")
+    parsed = parse_json(b'{"before": 1, "deep": ' + deep + b', "after": [' + deep + b", 2]}")
     assert (parsed["before"], parsed["after"][1]) == (1, 2)
     assert "the bottom" in orjson.dumps(parsed["deep"]).decode()
     assert "the bottom" in orjson.dumps(parsed["after"][0]).decode()
@@ -51,4 +51,4 @@ NONSENSE = [b"", b"<html>", b'{"a":', b"[" * 100_000, b"]" * 100_000, b'"\xff"',
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=range(len(NONSENSE)))
 def test_what_is_no_json_is_an_error(nonsense: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each kind of nonsense has another message
-        parse(nonsense)
+        parse_json(nonsense)

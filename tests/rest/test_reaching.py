@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from ingest.errors import VendorUnavailable, VendorUnreachable
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from tests.kafka.broker import free_port
 from tests.rest.test_adapter import LABEL, opened
 
 # Nobody trusts it: made for these tests, with `openssl req -x509 -newkey ec -nodes -days 36500`.
 SELF_SIGNED = Path(__file__).with_name("self-signed.pem")
-PATIENT = Patience(busy=60, failing=600, answer=5)  # whoever tried again for as long would not end
+PATIENT = RetryBudget(busy=60, failing=600, answer=5)  # whoever tried again for as long would not end
 
 
 @contextmanager
@@ -59,7 +59,7 @@ class Serve:
         connection.sendall(self.says)
 
 
-def reason(url: str, patience: Patience = PATIENT) -> str:
+def reason(url: str, patience: RetryBudget = PATIENT) -> str:
     """What is told, after as much trying again as is of use."""
     with pytest.raises(VendorUnreachable) as caught:
         opened(patience=patience)[0].get(url)
@@ -105,7 +105,7 @@ def resolver_away(*_: object, **__: object) -> None:
     raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 
-HASTY = Patience(busy=1, failing=0, answer=5)
+HASTY = RetryBudget(busy=1, failing=0, answer=5)
 
 
 def test_a_resolver_that_does_not_answer_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from requests import Response
 
 from ingest.vendors import load_account_class
-from ingest.vendors.rest import AnyRest, load_rest
+from ingest.vendors.rest import AnyRest
 
 KEY = "a-key-nobody-should-see"
 
@@ -27,7 +27,7 @@ def calendly(tmp_path: Path) -> AnyRest:
 def rest_of(name: str, folder: Path, **secret: str) -> AnyRest:
     vendor = load_account_class(name)
     settings = vendor.settings_model.model_validate({"name": "sales", "vendor": name, **secret})
-    return load_rest(name)(vendor(settings, ""), folder)
+    return vendor(settings, "").rest(folder)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def response(status: int, body: object = None, **headers: str) -> Response:
 
 
 def test_a_refusal_tells_status_words_request_and_remedy(rest: AnyRest) -> None:
-    told = rest.refusal(response(401, {"message": "Invalid key"}, Request_Id="r-1"))
+    told = rest.describe_error(response(401, {"message": "Invalid key"}, Request_Id="r-1"))
     assert (
         told
         == "401 Invalid key (request r-1): the key is wrong, expired or revoked; put a new one into the secrets file or the environment"
@@ -52,27 +52,29 @@ def test_a_refusal_tells_status_words_request_and_remedy(rest: AnyRest) -> None:
 
 
 def test_a_better_remedy_may_be_given(rest: AnyRest) -> None:
-    assert rest.refusal(response(400), "ask again") == "400: ask again"
+    assert rest.describe_error(response(400), "ask again") == "400: ask again"
 
 
 @pytest.mark.parametrize("body", [None, [], b"<html>", {"message": None}, {"message": ""}])
 def test_an_error_without_words_is_told_all_the_same(rest: AnyRest, body: object) -> None:
-    assert rest.refusal(response(500, body)) == "500: the vendor failed; try again later"
+    assert rest.describe_error(response(500, body)) == "500: the vendor failed; try again later"
 
 
 def test_a_key_that_the_vendor_repeats_is_not_told(rest: AnyRest) -> None:
-    assert KEY not in rest.refusal(response(401, {"message": f"The key {KEY} is unknown"}))
+    assert KEY not in rest.describe_error(response(401, {"message": f"The key {KEY} is unknown"}))
 
 
 def test_what_others_wrote_is_one_line_of_bounded_length(rest: AnyRest) -> None:
-    told = rest.refusal(response(400, {"message": "a\nb\x1b[2J\u202e" + "x" * 1000}, Request_Id="y" * 1000))
+    told = rest.describe_error(
+        response(400, {"message": "a\nb\x1b[2J\u202e" + "x" * 1000}, Request_Id="y" * 1000)
+    )
     assert told.isprintable()
     assert told.startswith("400 a b [2J xx")
     assert len(told) < 600
 
 
 def test_a_key_across_the_end_of_the_line_is_not_told_in_part(rest: AnyRest) -> None:
-    assert KEY[:8] not in rest.refusal(response(401, {"message": "x" * 190 + f" {KEY}"}))
+    assert KEY[:8] not in rest.describe_error(response(401, {"message": "x" * 190 + f" {KEY}"}))
 
 
 @pytest.mark.parametrize(
@@ -80,16 +82,16 @@ def test_a_key_across_the_end_of_the_line_is_not_told_in_part(rest: AnyRest) -> 
     [("0", 0.0), ("120", 120.0), ("²", None), ("-1", None), ("1.5", None), ("", None), ("soon", None)],
 )
 def test_a_pause_in_seconds(rest: AnyRest, given: str, seconds: float | None) -> None:
-    assert rest.pause(response(429, Retry_After=given)) == seconds
+    assert rest.retry_after(response(429, Retry_After=given)) == seconds
 
 
 def test_a_pause_until_a_date(rest: AnyRest) -> None:
-    later = rest.pause(
+    later = rest.retry_after(
         response(429, Retry_After=format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True))
     )
     assert later is not None
     assert 3500 < later <= 3600
-    assert rest.pause(response(429, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT")) == 0.0
+    assert rest.retry_after(response(429, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT")) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_a_pause_until_a_date(rest: AnyRest) -> None:
     ["Wed, 21 Oct 2065 07:28:00 -0000", "Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 99 Oct 2065 07:28:00 GMT"],
 )
 def test_a_date_that_is_none_is_no_pause(rest: AnyRest, date: str) -> None:
-    assert rest.pause(response(429, Retry_After=date)) is None
+    assert rest.retry_after(response(429, Retry_After=date)) is None
 
 
 @pytest.mark.parametrize(
@@ -118,11 +120,11 @@ def test_a_date_that_is_none_is_no_pause(rest: AnyRest, date: str) -> None:
 def test_bookeo_tells_the_pause_in_the_body(
     bookeo_rest: AnyRest, body: object, headers: dict[str, str], seconds: float | None
 ) -> None:
-    assert bookeo_rest.pause(response(429, body, **headers)) == seconds
+    assert bookeo_rest.retry_after(response(429, body, **headers)) == seconds
 
 
 def test_a_pause_in_the_body_of_a_success_is_data(bookeo_rest: AnyRest) -> None:
-    assert bookeo_rest.pause(response(200, {"retryAfter": 30})) is None
+    assert bookeo_rest.retry_after(response(200, {"retryAfter": 30})) is None
 
 
 @pytest.mark.parametrize(
@@ -146,18 +148,18 @@ def test_a_pause_in_the_body_of_a_success_is_data(bookeo_rest: AnyRest) -> None:
     ],
 )
 def test_what_an_error_says_of_scopes_and_parameters_is_told(rest: AnyRest, body: object, words: str) -> None:
-    assert f"{words}:" in rest.refusal(response(403, body))
+    assert f"{words}:" in rest.describe_error(response(403, body))
 
 
 @pytest.mark.parametrize("odd", [None, "text", 7, {"a": 1}, [None], [[]], [{"parameter": None}]])
 def test_details_of_another_kind_are_no_reason_to_fail(rest: AnyRest, odd: object) -> None:
-    assert rest.refusal(response(500, {"message": "no", "details": odd, "required_scopes": odd})).startswith(
-        "500 no"
-    )
+    assert rest.describe_error(
+        response(500, {"message": "no", "details": odd, "required_scopes": odd})
+    ).startswith("500 no")
 
 
 def test_details_hold_no_key_and_are_of_bounded_length(rest: AnyRest) -> None:
-    told = rest.refusal(
+    told = rest.describe_error(
         response(400, {"message": "x", "details": [{"parameter": KEY, "message": f"\x1b[2J{KEY}" * 300}]})
     )
     assert KEY not in told
@@ -191,7 +193,7 @@ INVALID = "The supplied parameters are invalid."
 def test_calendly_says_which_scopes_and_which_parameters(
     calendly: AnyRest, status: int, body: dict[str, object], words: list[str]
 ) -> None:
-    refusal = calendly.refusal(response(status, body))
+    refusal = calendly.describe_error(response(status, body))
     assert refusal.startswith(f"{status} ")
     assert "\n" not in refusal
     assert all(word in refusal for word in words), refusal

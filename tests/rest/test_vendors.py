@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
-from ingest.rest import Patience, Rate
-from ingest.rest.directory import Directory
+from ingest.rest import Rate, RetryBudget
+from ingest.rest.cache import ListCache
 from ingest.simulator.api import RateLimit
 from ingest.simulator.appointedd.api import AppointeddApi
 from ingest.simulator.oncehub.api import OncehubApi
@@ -36,7 +36,7 @@ def paths(side: Side) -> list[str]:
 @pytest.mark.parametrize("vendor", ["appointedd", "bookeo", "calendly", "oncehub"])
 def test_a_vendors_limit_is_waited_for(vendor: str, tmp_path: Path) -> None:
     with simulated(vendor, tmp_path, {"sales": RateLimit(2, 0.2)}) as side:
-        rest = side.open(Patience(60, 10, 10))
+        rest = side.open(RetryBudget(60, 10, 10))
         for _ in range(6):
             rest.ping()
         assert side.server.requests["sales", 200] == 6
@@ -115,7 +115,7 @@ def test_oncehubs_contacts_are_asked_for_once_and_only_where_nothing_else_tells_
         rest.complete(entry)
     wanted = {f"/contacts/{entry['contact']}" for entry in entries if entry["form_submission"] is None}
     assert sorted(path for path in asked if path != "/users") == sorted(wanted)
-    assert {f"/{child}" for entry in entries for child in rest.children(entry)} == wanted
+    assert {f"/{child}" for entry in entries for child in rest.detail_keys(entry)} == wanted
     assert wanted
 
 
@@ -157,7 +157,7 @@ def test_oncehubs_contact_is_asked_for_wherever_its_id_is_all_that_is_told_of_wh
 ) -> None:
     rest = oncehub.open()
     entry = listed(rest)[0] | {"form_submission": None, "conversation": None, "contact": None} | parts
-    assert rest.children(entry) == ({"contacts/CTC-9"} if is_asked else set())
+    assert rest.detail_keys(entry) == ({"contacts/CTC-9"} if is_asked else set())
 
 
 def test_oncehubs_campaign_parameters_are_read(oncehub: Side) -> None:
@@ -307,7 +307,7 @@ def test_calendlys_invitees_are_read_though_their_paging_is_nonsense(calendly: S
 def test_another_limit_for_the_account_leaves_the_vendors_for_an_address(
     oncehub: Side, given: int | None, account: tuple[int, float] | None, address: bool
 ) -> None:
-    limits = oncehub.open(rate_limit=given)._own_limits()
+    limits = oncehub.open(rate_limit=given)._limits()
     assert limits.account == ((Rate(*account),) if account else ())
     assert limits.address == ((Rate(200, 300),) if address else ())
 
@@ -342,7 +342,7 @@ def test_bookeos_longest_window_is_answered_with_what_is_added_to_it(bookeo: Sid
     rest = bookeo.open()
     overlap = timedelta(minutes=5)
     since = BEGINNING - timedelta(days=3, microseconds=1)
-    window = Window(since - overlap, since + rest.longest + overlap)
+    window = Window(since - overlap, since + rest.longest_window + overlap)
     assert len(listed(rest, window)) == len(bookeo.meetings)
 
 
@@ -373,7 +373,7 @@ def test_a_directory_is_read_again_for_what_came_up_since_and_not_for_what_is_no
         reads.append(len(known))
         return [*known]
 
-    directory = Directory(everything)
+    directory = ListCache(everything)
     assert directory.find("a") == {"id": "a"}
     known.append({"id": "b"})
     assert [directory.find(name) for name in ("b", "c", "c", "a")] == [{"id": "b"}, None, None, {"id": "a"}]

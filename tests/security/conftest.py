@@ -1,5 +1,21 @@
 """Rigs and databases of the consumers' tests."""
 
-from tests.consumers.conftest import either_rig, either_tree, postgres, postgres_rig, postgres_tree, rig, tree
+from tests.consumers.conftest import (
+    either_harness,
+    either_tree,
+    harness,
+    postgres,
+    postgres_harness,
+    postgres_tree,
+    tree,
+)
 
-__all__ = ["either_rig", "either_tree", "postgres", "postgres_rig", "postgres_tree", "rig", "tree"]
+__all__ = [
+    "either_harness",
+    "either_tree",
+    "harness",
+    "postgres",
+    "postgres_harness",
+    "postgres_tree",
+    "tree",
+]

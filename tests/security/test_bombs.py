@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tests.consumers.rig import opened, tree_for
+from tests.consumers.harness import opened, tree_for
 from tests.fuzz.accounts import ACCOUNTS, Sample, booking_sample, environment, sign
 from tests.receivers.in_process import stored
 from tests.receivers.requests import Request
@@ -82,12 +82,12 @@ def test_no_depth_and_no_number_keeps_a_signed_delivery_out_of_the_log_nor_the_r
         assert "parse_crashed" not in receiver.written()
     sent, events = len(statuses) + 1, len(stored(receiver.log, f"bookings.{vendor}"))
     assert events + len(receiver.dead_letters()) == sent
-    with opened(tree_for(tmp_path, dead_letter_limit=sent)) as rig:
-        rig.load()
-        set_aside = rig.column("select count(*) from dead_letters where position is not null")[0]
-        assert rig.column("select count(*) from dead_letters where reason = 'mapping_crashed'") == [0]
-        assert rig.column("select count(distinct position) from booking_events")[0] >= 1
-        assert rig.written(DEAD_LETTERS) == sent - events + set_aside
+    with opened(tree_for(tmp_path, dead_letter_limit=sent)) as harness:
+        harness.load()
+        set_aside = harness.column("select count(*) from dead_letters where position is not null")[0]
+        assert harness.column("select count(*) from dead_letters where reason = 'mapping_crashed'") == [0]
+        assert harness.column("select count(distinct position) from booking_events")[0] >= 1
+        assert harness.written(DEAD_LETTERS) == sent - events + set_aside
 
 
 @on_linux

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 
 from ingest.settings import Settings
 from ingest.vendors import load_account_class, vendor_names
-from tests.consumers.rig import opened, tree_for
+from tests.consumers.harness import opened, tree_for
 from tests.e2e.processes import descendants
 from tests.receivers.requests import Request, signed
 from tests.receivers.running import PATIENCE, Receiver, command_line, environment, on_linux, wait_for
@@ -141,9 +141,9 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
             == 202
         )
         assert receiver.stop() == 0
-    with opened(tree_for(folder)) as rig:
-        rig.load()
-        assert rig.column("select count(*) from dead_letters") == [2]
+    with opened(tree_for(folder)) as harness:
+        harness.load()
+        assert harness.column("select count(*) from dead_letters") == [2]
     return folder
 
 

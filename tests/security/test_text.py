@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.consumers.rig import Rig
+from tests.consumers.harness import ConsumerHarness
 from tests.fuzz.accounts import ACCOUNTS, PUBLIC_URL, Sample, booking_sample, sign
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import Request
@@ -37,10 +37,10 @@ DESCRIBES = {
 
 
 @pytest.fixture
-def receiver(tmp_path: Path, either_rig: Rig) -> Any:
+def receiver(tmp_path: Path, either_harness: ConsumerHarness) -> Any:
     with closing(InProcess(tmp_path, ACCOUNTS, PUBLIC_URL)) as running:
-        assert running.settings.log == either_rig.settings.log
-        either_rig.warehouse.prepare()
+        assert running.settings.log == either_harness.settings.log
+        either_harness.warehouse.prepare()
         yield running
 
 
@@ -59,27 +59,31 @@ def _send(receiver: InProcess, original: Sample, body: bytes) -> None:
     assert receiver.ask(Request(original.path, headers, (body,), original.query)).status == 202
 
 
-def test_awkward_text_is_in_the_row_with_nul_replaced(receiver: InProcess, either_rig: Rig) -> None:
+def test_awkward_text_is_in_the_row_with_nul_replaced(
+    receiver: InProcess, either_harness: ConsumerHarness
+) -> None:
     for vendor in VENDORS:
         original = booking_sample(vendor)
         _send(receiver, original, json.dumps(_with_text(json.loads(original.body), AWKWARD)).encode())
-    either_rig.load()
-    assert either_rig.column("select count(*) from dead_letters") == [0]
+    either_harness.load()
+    assert either_harness.column("select count(*) from dead_letters") == [0]
     rows = {
         row["vendor"]: [str(value) for value in row.values()]
-        for row in either_rig.rows("select * from bookings")
+        for row in either_harness.rows("select * from bookings")
     }
     assert sorted(rows) == sorted(VENDORS)
     for texts in rows.values():
         assert any(HARMLESS in text for text in texts)
         assert not any("\x00" in text for text in texts)
-    for data in either_rig.column("select data from booking_events"):
+    for data in either_harness.column("select data from booking_events"):
         payload = json.dumps(data if isinstance(data, dict) else json.loads(data))
         assert "\\ufffd" in payload
         assert "\\u0000" not in payload
 
 
-def test_half_a_character_in_a_text_costs_no_booking(receiver: InProcess, either_rig: Rig) -> None:
+def test_half_a_character_in_a_text_costs_no_booking(
+    receiver: InProcess, either_harness: ConsumerHarness
+) -> None:
     sent = []
     for vendor, half in product(VENDORS, HALVES):
         original = booking_sample(vendor)
@@ -87,6 +91,6 @@ def test_half_a_character_in_a_text_costs_no_booking(receiver: InProcess, either
             json.dumps(_with_text(json.loads(original.body), "MARK")).encode().replace(b'"MARK"', half)
         )
         _send(receiver, original, sent[-1])
-    either_rig.load()
-    assert either_rig.column("select count(*) from bookings") == [len(VENDORS)]
-    assert either_rig.column("select count(*) from dead_letters") == [0]
+    either_harness.load()
+    assert either_harness.column("select count(*) from bookings") == [len(VENDORS)]
+    assert either_harness.column("select count(*) from dead_letters") == [0]

@@ -12,7 +12,6 @@ from ingest.settings.secret_fields import secret_fields
 from ingest.vendors import load_account_class, vendor_names
 
 FILE = Path(__file__).parents[2] / "docs" / "settings.md"
-_VENDORS = {"appointedd": "Appointedd", "bookeo": "Bookeo", "calendly": "Calendly", "oncehub": "OnceHub"}
 
 
 def with_tables(text: str) -> str:
@@ -44,7 +43,7 @@ def _accounts() -> Iterator[str]:
         for key, field in model.model_fields.items():
             if key != "name":
                 row = (f"`{key}`{_mark(model, key)}", _default(field), _meaning(f"{vendor}.{key}", field))
-                vendors.setdefault(row, []).append(_VENDORS.get(vendor, vendor))
+                vendors.setdefault(row, []).append(load_account_class(vendor).title)
     yield from ("| setting | of | default | meaning |", "|---|---|---|---|")
     for (setting, default, meaning), names in vendors.items():
         yield f"| {setting} | {'all' if len(names) == len(models) else ', '.join(names)} | {default} | {meaning} |"

@@ -11,7 +11,7 @@ from ingest.errors import ConfigurationError
 from ingest.finding import State
 from ingest.settings.live import Live
 from ingest.settings.sources import Snapshot, load_settings, load_snapshot
-from tests.consumers.rig import until
+from tests.consumers.harness import until
 
 
 @pytest.fixture

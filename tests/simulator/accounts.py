@@ -5,8 +5,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from consumers.message import BookingMessage
 from consumers.rows import TABLES, Row
-from consumers.versions import Candidate
 from ingest.booking import Booking
 from ingest.event import Event
 from ingest.simulator.account import SimulatedAccount, Webhook
@@ -73,18 +73,18 @@ def delivery_of(change: Change, received_at: datetime) -> Delivery:
     return delivery_from(account, account.webhook(change), received_at)
 
 
-def candidate_of(change: Change, received_at: datetime) -> Candidate:
+def candidate_of(change: Change, received_at: datetime) -> BookingMessage:
     """Return what the consumer makes of a change's webhook that arrives at that time."""
     account = ACCOUNTS[change.account]
     event = account.parse(account.verify(delivery_of(change, received_at), received_at))
     booking = account.booking(Event.from_record(event.to_record()))
     assert booking is not None, f"{event.type} tells of no booking"
-    return Candidate(event, booking)
+    return BookingMessage(event, booking)
 
 
-def row(candidate: Candidate, loaded_at: datetime) -> dict[str, Any]:
+def row(candidate: BookingMessage, loaded_at: datetime) -> dict[str, Any]:
     """Return the row of `bookings` as a query does, with JSON columns as values."""
-    return row_as_queried(candidate.row(loaded_at))
+    return row_as_queried(candidate.to_row(loaded_at))
 
 
 def row_as_queried(written: Row) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def test_a_webhook_is_posted_to_the_accounts_url_and_believed(account: str) -> N
     assert counts(stats) == {"answers": {202: 1}, "webhooks": 1, "given_up": 0, "latencies": 1}
     assert receiver.paths == [f"/webhooks/{account}/{account}"]
     assert receiver.deliveries[0].query == ("domain=bookings&type=created" if account == "bookeo" else "")
-    assert receiver.deliveries[0].headers.one("content-type") == "application/json"
+    assert receiver.deliveries[0].headers.get_single("content-type") == "application/json"
     verify_all(receiver, account)
 
 
@@ -83,7 +83,7 @@ def test_a_webhook_that_is_refused_is_sent_again_until_it_is_taken(account: str)
 def test_every_attempt_is_signed_anew() -> None:
     with fake_receiver(503, 503) as receiver:
         deliver(receiver.url, [change_of("bookeo")])
-    times = [int(delivery.headers.one(TIMESTAMP)) for delivery in receiver.deliveries]
+    times = [int(delivery.headers.get_single(TIMESTAMP)) for delivery in receiver.deliveries]
     assert len(times) == 3
     assert all(later > earlier for earlier, later in pairwise(times))
     verify_all(receiver, "bookeo")

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.versions import Candidate, by_booking, outcome
+from consumers.batch import by_booking
+from consumers.message import BookingMessage
+from consumers.version_guard import newest_wins
 from ingest.errors import VerificationError
 from ingest.simulator.truth import differences
 from ingest.simulator.world import Change, World
@@ -39,7 +41,7 @@ class History:
 
     world: World
     changes: list[Change]
-    candidates: list[Candidate]
+    candidates: list[BookingMessage]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def history() -> History:
 
 
 def compared_columns(
-    candidate: Candidate, expected: Mapping[str, Any]
+    candidate: BookingMessage, expected: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the columns as read and as expected, without those that the webhook leaves out."""
     actual = row(candidate, BEGINNING)
@@ -171,7 +173,7 @@ def final_differences(world: World, changes: list[Change]) -> list[Any]:
     arrivals = [
         candidate_of(change, end + index * timedelta(milliseconds=1)) for index, change in enumerate(changes)
     ]
-    rows = [outcome(candidates, None, end).row for candidates in by_booking(arrivals).values()]
+    rows = [newest_wins(candidates, None, end).row for candidates in by_booking(arrivals).values()]
     return differences(world, SIMULATED, [row_as_queried(row) for row in rows if row])
 
 

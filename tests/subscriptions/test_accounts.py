@@ -10,7 +10,7 @@ from ingest.errors import ConfigurationError
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings, watched_paths
 from receivers.accounts import ReloadingAccounts, accounts_with_secrets
-from tests.consumers.rig import until
+from tests.consumers.harness import until
 
 ONE = '[accounts.sales]\nvendor = "calendly"\n'
 TWO = ONE + '[accounts.support]\nvendor = "oncehub"\n'

@@ -9,7 +9,7 @@ import pytest
 
 from ingest.simulator.subscriptions import Subscription
 from tests.cli.command import COMMAND, Result, environment, ingest, refused
-from tests.consumers.rig import until
+from tests.consumers.harness import until
 from tests.subscriptions.installation import SOMEBODY, Installation, opened
 
 SIGNED = ("calendly", "oncehub")

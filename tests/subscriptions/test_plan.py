@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from ingest.vendors.subscriptions import Registered, Wanted
+from ingest.vendors.subscriptions import Subscription, SubscriptionSpec
 from ingest.warehouse.deliveries import Arrivals
 from receivers.subscriptions.plan import Action, Facts, plan
 
 URL = "https://hooks.example.com/webhooks/oncehub/sales"
 EVENTS = frozenset({"booked", "cancelled"})
-WANT = Wanted("account", URL, EVENTS)
+WANT = SubscriptionSpec("account", URL, EVENTS)
 MAY, JUNE = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
 
 
-def subscription(name: str = "a", **values: Any) -> Registered:
+def subscription(name: str = "a", **values: Any) -> Subscription:
     usual: dict[str, Any] = {
         "id": name,
         "slot": "account",
@@ -25,7 +25,7 @@ def subscription(name: str = "a", **values: Any) -> Registered:
         "created_at": MAY,
         "mark": "good",
     }
-    return Registered(**usual | values)
+    return Subscription(**usual | values)
 
 
 def facts(**values: Any) -> Facts:
@@ -34,7 +34,9 @@ def facts(**values: Any) -> Facts:
 
 
 def actions(
-    subscriptions: Sequence[Registered], known: Facts | None = None, wanted: Sequence[Wanted] = (WANT,)
+    subscriptions: Sequence[Subscription],
+    known: Facts | None = None,
+    wanted: Sequence[SubscriptionSpec] = (WANT,),
 ) -> list[tuple[Action, str]]:
     """Return what is done with which subscriptions."""
     return [
@@ -43,7 +45,7 @@ def actions(
     ]
 
 
-CASES: list[tuple[str, Sequence[Registered], Facts, list[tuple[Action, str]]]] = [
+CASES: list[tuple[str, Sequence[Subscription], Facts, list[tuple[Action, str]]]] = [
     ("nothing", [], facts(), [(Action.CREATE, "")]),
     ("as wanted", [subscription()], facts(), [(Action.KEEP, "a")]),
     ("a query that makes it unique", [subscription(url=f"{URL}?v=1")], facts(), [(Action.KEEP, "a")]),
@@ -238,13 +240,13 @@ CASES: list[tuple[str, Sequence[Registered], Facts, list[tuple[Action, str]]]] =
     ("registered", "known", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_each_case_has_its_steps(
-    registered: Sequence[Registered], known: Facts, expected: list[tuple[Action, str]]
+    registered: Sequence[Subscription], known: Facts, expected: list[tuple[Action, str]]
 ) -> None:
     assert actions(registered, known) == expected
 
 
 def test_a_query_that_is_part_of_what_is_wanted_must_be_it() -> None:
-    want = Wanted("account", f"{URL}?domain=bookings&type=created", EVENTS)
+    want = SubscriptionSpec("account", f"{URL}?domain=bookings&type=created", EVENTS)
     assert actions([subscription(url=want.url)], wanted=[want]) == [(Action.KEEP, "a")]
     assert actions([subscription(url=f"{URL}?type=created&domain=bookings")], wanted=[want]) == [
         (Action.REPLACE, "a")
@@ -267,7 +269,7 @@ def test_a_query_that_is_part_of_what_is_wanted_must_be_it() -> None:
         "another machine's that is not wanted",
     ],
 )
-def test_what_may_be_another_installations_takes_a_person(registered: Registered, known: Facts) -> None:
+def test_what_may_be_another_installations_takes_a_person(registered: Subscription, known: Facts) -> None:
     assert all(step.by_hand for step in plan([WANT], [registered], known) if step.old)
 
 

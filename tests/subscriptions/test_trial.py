@@ -16,12 +16,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingest.settings import Settings
-from ingest.vendors import load_account_class, vendor_names
-from ingest.vendors.trial import TRIAL, trial_delivery
+from ingest.vendors import TEST_EVENT, load_account_class, vendor_names
 from ingest.warehouse.deliveries import arrivals
 from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest
-from tests.consumers.rig import tree_for
+from tests.consumers.harness import tree_for
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
 from tests.rest.answering import Answer, Answers
@@ -41,11 +40,11 @@ def test_a_trial_is_authentic_new_each_time_and_no_booking(name: str) -> None:
     vendor = vendor_class(vendor_class.settings_model.model_validate(account), "https://hooks.example.com")
     events = []
     for _ in range(2):
-        delivery = trial_delivery(vendor)
+        delivery = vendor.test_delivery()
         events.append(vendor.parse(vendor.verify(delivery, delivery.received_at)))
     assert [vendor.booking(event) for event in events] == [None, None]
     assert len({event.id for event in events}) == 2
-    assert {event.type for event in events} == {f"{name}.{TRIAL}"}
+    assert {event.type for event in events} == {f"{name}.{TEST_EVENT}"}
 
 
 class Deployment:

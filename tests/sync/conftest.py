@@ -1,12 +1,12 @@
-"""A warehouse for each test that asks for one: DuckDB's, PostgreSQL's, or each in turn; and vendors that are given up soon."""
+"""Warehouses in DuckDB and PostgreSQL to sync into, and vendors that are soon given up."""
 
-from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 
 import pytest
 
-from consumers import sync
-from ingest.vendors.rest import AnyRest, load_rest
+from ingest.rest import RetryBudget
+from ingest.vendors import Account, AnyAccount
+from ingest.vendors.rest import AnyRest
 from tests.consumers.conftest import either_tree, postgres, postgres_tree, tree
 from tests.rest.rig import HASTY
 
@@ -15,7 +15,9 @@ __all__ = ["either_tree", "postgres", "postgres_tree", "tree"]
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(vendor: str) -> Callable[..., AnyRest]:
-        return partial(load_rest(vendor), patience=HASTY)
+    rest = Account.rest
 
-    monkeypatch.setattr(sync, "load_rest", load)
+    def hasty_rest(account: AnyAccount, state_dir: Path, budget: RetryBudget | None = None) -> AnyRest:
+        return rest(account, state_dir, budget or HASTY)
+
+    monkeypatch.setattr(Account, "rest", hasty_rest)

@@ -8,10 +8,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.sync import Synced, sync
+from consumers.sync import SyncResult, sync
 from ingest.settings import Settings
 from ingest.warehouse.query import query
-from tests.consumers.rig import Tree
+from tests.consumers.harness import Tree
 from tests.rest.rig import Side, simulated
 
 # dlt's own columns, new with each load.
@@ -39,14 +39,14 @@ class SyncRig:
     def settings(self) -> Settings:
         return Settings.model_validate(self.tree)
 
-    def sync(self, *resources: str, account: str | None = "sales") -> dict[str | None, Synced]:
+    def sync(self, *resources: str, account: str | None = "sales") -> dict[str | None, SyncResult]:
         """What became of each resource."""
         return {one.resource: one for one in sync(self.settings, account, resources, lambda *_: None)}
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """In one order, without what is new with each load."""
         answer = query(self.settings, f"select * from {table}")
-        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        rows = answer.dicts()
         return sorted(
             ({name: value for name, value in row.items() if not name.startswith(_OURS)} for row in rows),
             key=repr,

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from consumers.warehouse.fields import Fields, _plain
+from consumers.warehouse.fields import Fields, _normalized
 
 
 def rows_of(*records: Mapping[str, Any], owners: dict[str, str] | None = None) -> list[dict[str, Any]]:
     fields = Fields({} if owners is None else owners, lambda *_: None)
-    return [fields.of(record) for record in records]
+    return [fields.rename(record) for record in records]
 
 
 def columns(row: Mapping[str, Any]) -> list[str]:
-    return [_plain(name) for name in row]
+    return [_normalized(name) for name in row]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_what_was_renamed_is_told_once_with_both_names() -> None:
     told: list[tuple[str, str]] = []
     fields = Fields({}, lambda field, column: told.append((field, column)))
     for _ in range(2):
-        fields.of({"meta": {"foo_bar": 1, "fooBar": 2}})
+        fields.rename({"meta": {"foo_bar": 1, "fooBar": 2}})
     ((field, column),) = told
     assert field == "meta.fooBar"
     assert column.startswith("meta.foo_bar_")

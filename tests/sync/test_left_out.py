@@ -9,9 +9,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.warehouse.sync import SyncPipeline
+from consumers.warehouse.sync_pipeline import SyncPipeline
 from ingest.errors import VendorRefused
-from tests.consumers.rig import Tree
+from tests.consumers.harness import Tree
 from tests.sync.rig import SyncRig, syncing
 from tests.sync.test_sync_command import command
 

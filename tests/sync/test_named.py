@@ -8,7 +8,7 @@ import dlt
 import pytest
 
 from ingest.sources import bookeo_source
-from tests.consumers.rig import Command, Tree
+from tests.consumers.harness import Command, Tree
 from tests.rest.rig import Side, simulated
 from tests.sync.rig import SyncRig, syncing
 

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ingest.errors import LoadRefused
 from ingest.warehouse.destination import destination
-from tests.consumers.rig import Tree
+from tests.consumers.harness import Tree
 from tests.sync.rig import SyncRig, syncing
 from tests.sync.test_left_out import listing
 from tests.sync.test_sync_command import command
@@ -74,7 +74,7 @@ def test_a_record_that_is_refused_alone_is_named(tree: Tree, tmp_path: Path) -> 
 def test_a_table_that_refuses_all_is_a_refusal_as_ever(
     tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.warehouse.sync._MOST_REFUSED", 2)
+    monkeypatch.setattr("consumers.warehouse.sync_pipeline._MOST_REFUSED", 2)
     with syncing("oncehub", tree, tmp_path) as rig:
         listing(rig, *contacts(set(), 4))
         rig.sync("contacts")

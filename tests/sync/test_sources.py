@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from ingest import sources
-from tests.consumers.rig import ROOT
+from tests.consumers.harness import ROOT
 from tests.rest.rig import Side, simulated
 
 EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "sources.md").read_text(), re.DOTALL)

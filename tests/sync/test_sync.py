@@ -12,8 +12,8 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.warehouse import files
-from consumers.warehouse.sync import SyncPipeline
+from consumers.warehouse import locks
+from consumers.warehouse.sync_pipeline import SyncPipeline
 from ingest.errors import (
     ConfigurationError,
     VendorBusy,
@@ -24,11 +24,10 @@ from ingest.errors import (
 from ingest.simulator.server import RestServer
 from ingest.simulator.vendor import load_simulated_vendor
 from ingest.vendors import incremental as changes
-from ingest.vendors.rest import load_rest
 from ingest.warehouse.destination import destination, reading_client
-from tests.consumers.rig import Tree, opened
+from tests.consumers.harness import Tree, opened
 from tests.consumers.samples import sample
-from tests.consumers.test_sharing import held
+from tests.consumers.test_sharing import hold_file
 from tests.simulator.accounts import SIMULATED
 from tests.sync.rig import SyncRig, syncing
 
@@ -153,7 +152,7 @@ def test_a_load_that_failed_is_read_again_from_where_the_last_one_ended(oncehub:
         def hold(_: str, __: Request) -> None:
             if not oncehub.side.server.requests["held", 0]:
                 oncehub.side.server.requests["held", 0] += 1
-                stack.enter_context(held(rig))
+                stack.enter_context(hold_file(rig))
 
         oncehub.side.server.faults[:] = [hold]
         assert isinstance(oncehub.sync("bookings")["bookings"].problem, WarehouseUnavailable)
@@ -291,9 +290,9 @@ def test_unknown_names_are_a_mistake_that_tells_the_known_ones(oncehub: SyncRig)
 def test_one_account_is_synced_by_one_process_at_a_time(
     oncehub: SyncRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_HELD_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "_FOLDER_PATIENCE_SECONDS", 0.01)
     account = oncehub.settings.build_accounts()["oncehub", "sales"]
-    first = SyncPipeline(oncehub.settings, load_rest("oncehub")(account, Path()))
+    first = SyncPipeline(oncehub.settings, account.rest(Path()))
     assert "another sync of account sales is running" in str(oncehub.sync("users")["users"].problem)
     first.close()
     assert oncehub.sync("users")["users"].problem is None

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from consumers.sync import Synced
+from consumers.sync import SyncResult
 from ingest.cli.sync import _exit_code
 from ingest.errors import IngestError, LoadRefused, VendorRefused, VendorUnavailable, WarehouseUnavailable
-from tests.consumers.rig import Command, Tree
+from tests.consumers.harness import Command, Tree
 from tests.sync.rig import SyncRig, syncing
 from tests.sync.test_sync import FORBIDDEN
 
@@ -112,7 +112,10 @@ def test_exit_codes_tell_what_waiting_cannot_mend_first(
 ) -> None:
     assert (
         _exit_code(
-            [Synced("sales", "oncehub", "users", "oncehub__users", 0, 0.0, problem) for problem in problems]
+            [
+                SyncResult("sales", "oncehub", "users", "oncehub__users", 0, 0.0, problem)
+                for problem in problems
+            ]
         )
         == code
     )

@@ -97,7 +97,7 @@ class Sample:
         account = self.vendor()
         query = self.given["query"]
         known = {
-            "account": account.settings,
+            "settings": account.settings,
             "secret": next(iter(account.settings.live_secrets()), ""),
             "url": f"{account.webhook_url}?{query}",
             "body": body,

@@ -22,7 +22,6 @@ from ingest.simulator.server import RestServer
 from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change
 from ingest.vendors.rest import AnyRest
-from ingest.vendors.subscriptions import load_subscriptions
 from tests.rest.rig import Side, listed, read
 from tests.simulator.accounts import ACCOUNTS, SIMULATED, advance, delivery_of, new_world
 from tests.vendors.specification import (
@@ -122,7 +121,7 @@ def asked(vendor: str, meetings: dict[int, Any], tokens: Path) -> list[Answer]:
 
 def use_all(rest: AnyRest, unlisted: list[str]) -> None:
     """Everything that `reconcile`, `sync` and `webhooks` ask for; `unlisted` are ids of what has no list."""
-    rest.ids = unlisted
+    rest.requested_ids = unlisted
     rest.ping()
     for entry in listed(rest)[:FEW]:
         rest.fetch(read(rest, rest.complete(entry)[0])["booking_id"])
@@ -130,12 +129,12 @@ def use_all(rest: AnyRest, unlisted: list[str]) -> None:
     for name in source.resources:
         for _ in zip(range(FEW), source.with_resources(name), strict=False):
             pass
-    if found := load_subscriptions(rest.account.vendor):
-        subscriptions = found(rest, 10.0)
-        made = [subscriptions.create(wanted, "a-key-of-ours" * 3) for wanted in subscriptions.wanted()]
+    if subscriptions_class := rest.account.subscriptions_class:
+        subscriptions = subscriptions_class(rest, 10.0)
+        created = [subscriptions.create(spec, "a-key-of-ours" * 3) for spec in subscriptions.needed()]
         assert subscriptions.registered()
-        for one in filter(None, made):
-            subscriptions.delete(one.id)
+        for subscription in filter(None, created):
+            subscriptions.delete(subscription.id)
 
 
 def ask_for_singles(side: Side, recorder: Recorder) -> None:

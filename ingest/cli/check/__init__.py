@@ -16,7 +16,6 @@ from ingest.cli.output import Console, print_json, print_line
 from ingest.finding import Finding, State
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
-from ingest.vendors import AnyAccount
 
 _LABELS = {
     State.OK: ("ok  ", "green"),
@@ -45,7 +44,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
         findings.append(finding)
         if not as_json:
             print_line(_LABELS[finding.state], " ", (finding.check, "bold"), f": {finding.sentence}")
-    urls = {name: _webhook_urls(account) for (_, name), account in settings.build_accounts().items()}
+    urls = {name: account.webhook_urls for (_, name), account in settings.build_accounts().items()}
     if as_json:
         print_json({"checks": [finding.to_json() for finding in findings], "webhook_urls": urls})
     else:
@@ -89,12 +88,11 @@ def _other_checks(settings: Settings) -> list[list[Check]]:
     # All that needs dlt is imported here, because two threads cannot do it at once.
     from consumers.table_check import check_tables
     from consumers.warehouse.rights import check_warehouse
-    from ingest.vendors.rest import load_rest
     from receivers.spool.folder import check_spool
 
     accounts = list(settings.build_accounts().values())
     for account in accounts:
-        load_rest(account.vendor)
+        _ = account.rest_class  # imports the vendor's REST side
     return [
         [Check("public url", partial(check_public_url, settings))],
         [Check("clock", partial(check_clock, settings))],
@@ -109,10 +107,6 @@ def _other_checks(settings: Settings) -> list[list[Check]]:
             ),
         ],
     ]
-
-
-def _webhook_urls(account: AnyAccount) -> list[str]:
-    return [account.webhook_url + (f"?{query}" if query else "") for query in account.webhook_queries()]
 
 
 def _print_urls(urls_of_accounts: dict[str, list[str]]) -> None:

@@ -5,7 +5,6 @@ import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from statistics import median_low
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -162,10 +161,8 @@ def check_clock(settings: Settings) -> list[Finding]:
 
 def _api_address(account: AnyAccount) -> str:
     """Without opening its REST side, which a wrong credential would prevent."""
-    from ingest.vendors.rest import load_rest
-
-    side: Any = load_rest(account.vendor)
-    return account.settings.api_url or str(side.url)
+    rest_class = account.rest_class
+    return account.settings.api_url or (rest_class.url if rest_class else "")
 
 
 def judge_clock(host: str, ahead: timedelta) -> Finding:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ingest.cli.webhooks_view import describe_arrivals, has_api
 from ingest.finding import Finding, State, ok, warning
-from ingest.rest import Patience
+from ingest.rest import RetryBudget
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 
@@ -24,17 +24,12 @@ def check_rest(settings: Settings, account: AnyAccount) -> list[Finding]:
     """
     name = f"REST {account.name}"
     if not account.settings.can_read():
+        left_out = "reconcile and sync leave this account out, and missed webhooks are not found"
+        if account.rest_class is None:
+            return [Finding(name, State.SKIPPED, f"{account.settings.without_rest()}: {left_out}")]
         needed = account.settings.rest_needs()
-        detail = (
-            "not configured: reconcile and sync leave this account out, and missed webhooks are not "
-            f"found; to change that, set its {needed}"
-        )
-        return [Finding(name, State.SKIPPED, detail)]
-    from ingest.vendors.rest import load_rest
-
-    rest = load_rest(account.vendor)(
-        account, Path(settings.reconcile.state_dir), Patience(failing=_SECONDS, busy=_SECONDS)
-    )
+        return [Finding(name, State.SKIPPED, f"not configured: {left_out}; to change that, set its {needed}")]
+    rest = account.rest(Path(settings.reconcile.state_dir), RetryBudget(failing=_SECONDS, busy=_SECONDS))
     rest.ping()
     _require_own_key(settings, rest)
     sync_only = (

@@ -13,7 +13,8 @@ from ingest.settings import Settings
 from ingest.simulator.sender import DeliveryStats
 from ingest.simulator.simulation import Pace
 from ingest.simulator.truth import Difference
-from ingest.warehouse.query import Answer, query, query_all
+from ingest.warehouse.query import query, query_all
+from ingest.warehouse.values import QueryResult
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _STATUS_COUNTS = "select account, status, count(*) from bookings group by all"
@@ -70,7 +71,7 @@ class WarehouseMonitor:
         if answers:
             self._update_details(*answers)
 
-    def _update_details(self, counts: Answer, newest: Answer) -> None:
+    def _update_details(self, counts: QueryResult, newest: QueryResult) -> None:
         self.statuses = {}
         for account, status, count in counts.rows:
             self.statuses.setdefault(account, {})[status] = count
@@ -175,4 +176,4 @@ def percentiles(values: list[float]) -> dict[str, float]:
 def rows_as_dicts(settings: Settings, sql: str) -> list[dict[str, Any]]:
     """Return the rows of a query by column name."""
     answer = query(settings, sql)
-    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    return answer.dicts()

@@ -203,12 +203,11 @@ def _accounts(settings: Settings) -> list[Row] | None:
 
 def _open_letters(settings: Settings) -> dict[str, int]:
     """Count which of the newest dead letters are not loaded yet, by account."""
-    from consumers.dead_letters.letters import Chosen, Letters
-    from consumers.dead_letters.listing import listed
-    from consumers.dead_letters.reading import Reader
+    from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
+    from consumers.dead_letters.redrive import LetterReader, summarize
 
-    letters = Letters(settings)
-    newest = listed(letters, Reader(settings), letters.ids(Chosen())[-_LETTERS_READ:])
+    letters = DeadLettersTable(settings)
+    newest = summarize(letters, LetterReader(settings), letters.ids(LetterFilter())[-_LETTERS_READ:])
     return Counter(letter.account for letter in newest if not letter.loaded)
 
 
@@ -239,7 +238,7 @@ def _rows(settings: Settings, sql: str) -> list[Row] | None:
         answer = query(settings, sql)
     except NoSuchTable:
         return None
-    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    return answer.dicts()
 
 
 def _ask_disks(settings: Settings) -> list[Disk]:

@@ -1,4 +1,4 @@
-"""Appointedd (webhooks and API v1): one booking has any number of participants, none included; nothing it sends is signed.
+"""Appointedd (webhooks and API v1). A booking has any number of participants, or none; nothing that Appointedd sends is signed.
 
 Webhooks: https://developers.appointedd.com/docs/webhooks
 Payloads: https://developers.appointedd.com/docs/what-data-is-sent-with-a-webhook
@@ -8,30 +8,43 @@ REST:     https://developers.appointedd.com/reference/booking-entity
 
 import re
 from base64 import b64encode
+from datetime import datetime
 from typing import Annotated, ClassVar, Literal, Self
 
+import orjson
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from ingest.booking import Booking
 from ingest.errors import VerificationError
 from ingest.event import Event, digest
 from ingest.signing import which_matches
-from ingest.vendors import Account, AccountSettings, Delivery, Proof, Reading, VerifiedDelivery
+from ingest.vendors import (
+    TEST_EVENT,
+    Account,
+    AccountSettings,
+    Delivery,
+    EventIdentity,
+    Example,
+    Proof,
+    VerifiedDelivery,
+)
 from ingest.vendors.appointedd.booking import BookingData, Record, booking_of_data
+from ingest.vendors.delivery import Headers
 from ingest.vendors.fields import Id, Payload, Text, read_json
 
 # What a header can carry unchanged. How Appointedd would encode anything else is not documented.
 _HEADER_SAFE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
-# Only `booking_created` is documented to the letter; the others follow its pattern and the prose, in both spellings.
+# Only `booking_created` is documented exactly; the others follow its pattern and the prose, in both spellings.
 _CANCELLATIONS = {"booking_cancelled", "booking_canceled", "booking_deleted"}
 _BOOKING_EVENTS = _CANCELLATIONS | {"booking_created", "booking_updated"}
 
 
 class AppointeddSettings(AccountSettings):
-    """Appointedd's webhook form offers a custom header or basic authentication; the settings say which one was filled in.
+    """The settings of an Appointedd account.
 
-    For the REST side: `api_key` with `api = "v1"`, `client_id` and `client_secret` with `"v2"`.
+    Appointedd's webhook form offers a custom header or basic authentication; the settings say which of them was filled in.
+    The REST side needs `api_key` with `api = "v1"`, and `client_id` and `client_secret` with `"v2"`.
     """
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_key",), ("client_id", "client_secret"))
@@ -54,7 +67,7 @@ class AppointeddSettings(AccountSettings):
     client_secret: SecretStr | None = Field(None, description="Client secret for API `v2`.")
 
     @model_validator(mode="after")
-    def _one_credential(self) -> Self:
+    def _check_webhook_credential(self) -> Self:
         if self.webhook_header and self.webhook_user:
             raise ValueError(
                 "webhook_header and webhook_user are both set; keep the one that Appointedd's webhook form has"
@@ -72,21 +85,21 @@ class AppointeddSettings(AccountSettings):
 
     @property
     def credential_header(self) -> str | None:
-        """The lower-case name of the header with the secret in it; None when neither kind is configured."""
+        """Return the lower-case name of the header that contains the secret; None when neither kind is configured."""
         if self.webhook_user:
             return "authorization"
         return self.webhook_header.lower() if self.webhook_header else None
 
     def can_reconcile(self) -> bool:
-        """By API v1 only: the form of v2's bookings is not published."""
+        """Return whether API v1 can be used: the form of v2's bookings is not published."""
         return self.api == "v1" and self.api_key is not None
 
     def reconcile_needs(self) -> str:
-        """The same, in words."""
+        """Return the settings that API v1 needs, in words."""
         return "api_key, and api to v1" if self.api != "v1" else "api_key"
 
     def credential(self, secret: str) -> str:
-        """The whole value of that header."""
+        """Return the whole value of that header."""
         if not self.webhook_user:
             return secret
         return "Basic " + b64encode(f"{self.webhook_user}:{secret}".encode()).decode()
@@ -110,15 +123,15 @@ class _Data(Payload):
 
 
 class _Envelope(Payload):
-    """Any delivery, of events we know and of those Appointedd adds later: only the type must be there."""
+    """Any delivery, including events that Appointedd adds later. Only the type must be there."""
 
     event_type: Id
     event_data: Annotated[_Data, BeforeValidator(_object)] = _Data()
 
-    def tells_of_booking(self) -> bool:
-        """Types of our own list must have a booking; one we do not know, but named like them, may."""
-        like_them = self.event_type.startswith("booking_") and self.event_data.booking.id is not None
-        return like_them or self.event_type in _BOOKING_EVENTS
+    def has_booking(self) -> bool:
+        """Return whether this is about a booking: always for the known types, and for others that are named like them where it has one."""
+        named_alike = self.event_type.startswith("booking_") and self.event_data.booking.id is not None
+        return named_alike or self.event_type in _BOOKING_EVENTS
 
 
 class _BookingEnvelope(Payload):
@@ -127,68 +140,90 @@ class _BookingEnvelope(Payload):
 
 
 class Appointedd(Account[AppointeddSettings]):
-    """A shared secret in a header proves the sender; there is no signature, delivery id, event time or attempt counter."""
+    """An account of Appointedd.
+
+    A shared secret in a header proves the sender. There is no signature, delivery id, event time or attempt counter.
+    """
 
     vendor = "appointedd"
+    title = "Appointedd"
+    rank = 3
+    example = Example(
+        account="salon",
+        settings=(
+            'webhook_header = "X-Webhook-Token"             # or webhook_user = "…" for basic authentication',
+        ),
+        secrets=(
+            'webhook_secrets = ["the value of the header you set in Appointedd, long and random"]',
+            'api_key = "the organisation\'s API key"',
+        ),
+    )
     settings_model = AppointeddSettings
     signs_time = False
 
     @property
     def credential_header(self) -> str | None:
-        """The lower-case name of the header that carries the secret itself, so that nobody keeps it."""
         return self.settings.credential_header
+
+    @property
+    def rest_module(self) -> str:
+        """Return the module of the API that the settings name."""
+        return f"rest_{self.settings.api}"
 
     def authenticate(self, delivery: Delivery) -> Proof:
         if not self.credential_header:
             raise VerificationError("the account has neither webhook_header nor webhook_user")
-        given = delivery.headers.one(self.credential_header)
-        if not given.isascii():
+        credential = delivery.headers.get_single(self.credential_header)
+        if not credential.isascii():
             raise VerificationError("the credential is not ASCII")
-        return Proof(
-            which_matches(
-                [given], [self.settings.credential(secret) for secret in self.settings.live_secrets()]
-            )
-        )
+        expected = [self.settings.credential(secret) for secret in self.settings.live_secrets()]
+        return Proof(which_matches([credential], expected))
 
-    def read(self, delivery: VerifiedDelivery) -> Reading:
-        """The id covers the raw body, which holds all that could tell two deliveries apart: organisation, type, booking, `updated`.
+    def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
+        """Identify a delivery by its raw body, in which organisation, type, booking and `updated` tell two deliveries apart.
 
-        No payload says when its event happened, so the time is when it was seen: of two that tie, the later seen wins.
+        No payload says when its event happened, so the time is that of receipt: of two versions that tie, the later received wins.
         """
         envelope = read_json(_Envelope, delivery.body)
-        return Reading(
+        return EventIdentity(
             id=digest(self.source, delivery.body),
             type=envelope.event_type,
-            subject=_subject(envelope, delivery.body) or self.source,
+            subject=self._subject(envelope, delivery.body),
             time=delivery.delivery.received_by or delivery.received_at,
         )
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
-        if not read_json(_Envelope, event.data).tells_of_booking():
+        if not read_json(_Envelope, event.data).has_booking():
             return None
         envelope = read_json(_BookingEnvelope, event.data)
         return booking_of_data(envelope.event_data, cancelled=envelope.event_type in _CANCELLATIONS)
 
     def booking_of_record(self, data: bytes) -> Booking:
-        """A booking of GET /bookings, which has ids where webhooks have names; what was looked up is put in its place.
+        """Map a booking of GET /bookings, which has ids where webhooks have names. Objects may have been put in the place of ids.
 
-        `service`: its id, or the object of GET /services; `resource`: its id, or the object of GET /resources (`profile.name`);
-        `customers[]`: as they are, or each with the `profile` of GET /customers/{id} (firstname, lastname, email, phone, mobile).
+        `service` is its id, or the object of GET /services; `resource` is its id, or the object of GET /resources (`profile.name`);
+        `customers[]` are as they are, or each with the `profile` of GET /customers/{id} (firstname, lastname, email, phone, mobile).
         """
         return booking_of_data(read_json(Record, data).as_data(), cancelled=False)
 
+    def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:
+        body = orjson.dumps({"event_type": TEST_EVENT, "event_data": {"organisation": {"id": name}}})
+        return Delivery("", Headers.of(sign(self.settings, secret).items()), body, at)
+
+    def _subject(self, envelope: _Envelope, body: bytes) -> str:
+        """Return the id of a booking, or of whatever else it is about.
+
+        A booking that cannot be read is refused here already, while its sender's delivery is at hand.
+        """
+        if envelope.has_booking():
+            return read_json(_BookingEnvelope, body).event_data.booking.id
+        data = envelope.event_data
+        return data.booking.id or data.customer.id or data.organisation.id or self.source
+
 
 def sign(settings: AppointeddSettings, secret: str) -> dict[str, str]:
-    """The headers Appointedd would send, none where none is configured; for the simulator and tests."""
+    """Return the headers that Appointedd would send, for the simulator and tests; none where none is configured."""
     return {settings.credential_header: settings.credential(secret)} if settings.credential_header else {}
-
-
-def _subject(envelope: _Envelope, body: bytes) -> str | None:
-    """A booking that cannot be read is refused here already, while its sender's delivery is at hand."""
-    if envelope.tells_of_booking():
-        return read_json(_BookingEnvelope, body).event_data.booking.id
-    data = envelope.event_data
-    return data.booking.id or data.customer.id or data.organisation.id
 
 
 ACCOUNT = Appointedd

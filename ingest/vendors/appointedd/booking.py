@@ -1,4 +1,7 @@
-"""Appointedd's booking, which webhooks and API v1 tell in two languages. https://developers.appointedd.com/reference/booking-entity"""
+"""Maps Appointedd's booking, for which webhooks and API v1 have different field names.
+
+https://developers.appointedd.com/reference/booking-entity
+"""
 
 from dataclasses import replace
 from typing import Annotated
@@ -36,7 +39,7 @@ _STATUSES = {
 
 
 def _either(*paths: str) -> object:
-    """One thing, two names, the webhooks' and REST's; whichever is there is read."""
+    """Return a field that has one name in webhooks and another in REST."""
     return Field(validation_alias=AliasChoices(*(AliasPath(*path.split(".")) for path in paths)))
 
 
@@ -44,7 +47,7 @@ _Spaces = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Question(Payload):
-    """A question of the booking form; its `value` is text, "" or a boolean."""
+    """A question of the booking form with its answer, which is text, "" or a boolean."""
 
     label: Text = None
     value: AnyText = None
@@ -69,7 +72,7 @@ class _Participant(Payload):
         return " ".join(filter(None, (self.firstname, self.lastname))) or None
 
     def places(self) -> int:
-        """Places taken; the old form of 2017 tells `spaces` or nothing."""
+        """Return the places taken. Webhooks in the form of 2017 have `spaces` or nothing."""
         return next((count for count in (self.total_spaces, self.spaces) if count is not None), 1)
 
     def answers(self) -> tuple[Answer, ...]:
@@ -82,7 +85,7 @@ class _Participant(Payload):
 
 
 class _Named(Payload):
-    """A service, or a person or thing booked: `bookables` in webhooks, `resource` in REST."""
+    """A service, or a person or thing that is booked: `bookables` in webhooks, `resource` in REST."""
 
     id: Text = None
     name: Annotated[Text, _either("name", "profile.name")] = None
@@ -104,7 +107,7 @@ class _Booking(Payload):
 
 
 class BookingData(Payload):
-    """A booking with whom and what it is of, in the form of a webhook's `event_data`."""
+    """A booking with its participants, bookables and service, in the form of a webhook's `event_data`."""
 
     booking: _Booking
     participants: _Participants = ()
@@ -113,14 +116,14 @@ class BookingData(Payload):
 
 
 class Record(_Booking):
-    """See `Appointedd.booking_of_record`."""
+    """A booking of GET /bookings, as `Appointedd.booking_of_record` describes it."""
 
     customers: _Participants = ()
     resource: _MaybeNamed = None
     service: _MaybeNamed = None
 
     def as_data(self) -> BookingData:
-        """Return it in the form of a webhook; what is absent here stays absent."""
+        """Return the booking in the form of a webhook; what is absent here stays absent."""
         bookables = (self.resource,) if self.resource else ()
         parts = {
             "customers": ("participants", self.customers),
@@ -132,7 +135,7 @@ class Record(_Booking):
         )
 
 
-# The form of 2017 lacks some fields, webhooks have no telephone numbers, and records have names only where they were looked up.
+# The form of 2017 lacks some fields, webhooks have no telephone numbers, and records only have names where they were looked up.
 _SOURCES: Sources = {
     "status": ("booking.status",),
     "starts_at": ("booking.starts_at",),
@@ -154,7 +157,7 @@ _SOURCES: Sources = {
 
 
 def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
-    """Map it to a booking. The customer's columns, answers included, are those of the first participant."""
+    """Map to a booking. The customer's columns, answers included, are those of the first participant."""
     booking, first = data.booking, next(iter(data.participants), _Participant())
     service = data.service or _Named()
     status = BookingStatus.CANCELLED if cancelled else _status(data)
@@ -192,12 +195,12 @@ def _places(data: BookingData) -> int | None:
 
 
 def _version(booking: _Booking, status: BookingStatus) -> str:
-    """The second of `updated`, then what can have happened in it, in order: 0 created, 1 changed, 2 cancelled.
+    """Return the second of `updated`, and the rank of what happened in it: 0 created, 1 changed, 2 cancelled.
 
-    `updated` equals `created`, to the millisecond, until the first change; a change sets it to a whole second, whether cut
-    or rounded nobody says. A change at 10:00:00.9 to what was created at 10:00:00.742 may so be said to be *older* than the
-    creation. Cut to the second, a change is never below what came before it. Creations, changes and cancellations of one
-    second are told apart by the rank, from what both webhooks and REST have; two changes in one second do tie.
+    `updated` equals `created`, to the millisecond, until the first change. A change sets it to a whole second, and it is not documented
+    whether that is cut or rounded. So a change at 10:00:00.9 of what was created at 10:00:00.742 may look *older* than the creation.
+    Cut to the second, a change never sorts before what came earlier. The rank, which webhooks and REST both allow to compute, orders
+    creation, change and cancellation within a second; two changes within a second tie.
     """
     changed = 0 if booking.updated == booking.created else 1
     rank = 2 if status is BookingStatus.CANCELLED else changed
@@ -205,7 +208,7 @@ def _version(booking: _Booking, status: BookingStatus) -> str:
 
 
 def _status(data: BookingData) -> BookingStatus:
-    """Cancelled is cancelled; else nobody came when every participant is marked so (that mark's wording is not documented)."""
+    """Return the status: `no_show` where it is not cancelled and every participant is marked so (that word is not documented)."""
     status = _STATUSES.get(data.booking.status or "", BookingStatus.UNKNOWN)
     marks = [participant.status for participant in data.participants]
     if status is not BookingStatus.CANCELLED and marks and all(mark == "noshow" for mark in marks):

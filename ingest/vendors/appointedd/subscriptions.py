@@ -1,4 +1,4 @@
-"""Appointedd's webhooks, which only its own screens can make: the steps, for a person to follow.
+"""The steps to make Appointedd's webhooks by hand, because Appointedd has no API for them.
 
 API v1: https://developers.appointedd.com/docs/webhooks. For API v2, the Enterprise Management Console has them.
 """
@@ -10,25 +10,25 @@ _TRIGGERS = ("Booking created", "Booking updated", "Booking cancelled")
 
 
 def manual_steps(account: Account[AppointeddSettings], *, show_secret: bool) -> list[str]:
-    """One webhook takes one trigger."""
+    """Return the steps for a person to follow. Each webhook has one trigger."""
     where = (
         "the Enterprise Management Console, Webhooks V2"
         if account.settings.api == "v2"
         else "app.appointedd.com, Connect, Create webhooks"
     )
-    made = [
+    steps = [
         f"{number}. make one with trigger “{trigger}”, URL {account.webhook_url}"
         for number, trigger in enumerate(_TRIGGERS, 1)
     ]
-    return [f"in {where}:", *made, f"in each: {_authentication(account.settings, show_secret=show_secret)}"]
+    return [f"in {where}:", *steps, f"in each: {_authentication(account.settings, show_secret=show_secret)}"]
 
 
 def _authentication(settings: AppointeddSettings, *, show_secret: bool) -> str:
     newest = next(iter(settings.live_secrets()), "")
     missing = [
         name
-        for name, there in (("webhook_header", settings.credential_header), ("webhook_secrets", newest))
-        if not there
+        for name, value in (("webhook_header", settings.credential_header), ("webhook_secrets", newest))
+        if not value
     ]
     if missing:
         return f"a custom header; first set accounts.{settings.name}.{' and '.join(missing)}"

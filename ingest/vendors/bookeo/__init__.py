@@ -1,4 +1,4 @@
-"""Bookeo (API v2): one booking is one booking number; what happened is told by the query of the URL it is sent to.
+"""Bookeo (API v2). One booking is one booking number; the query of the webhook's URL says what happened.
 
 Signature and delivery: https://www.bookeo.com/api/webhooks/
 Payloads: https://www.bookeo.com/apiref/ (a webhook's `item` is the object that REST gives)
@@ -10,15 +10,27 @@ from typing import Annotated, ClassVar
 from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
+import orjson
 from pydantic import AfterValidator, Field, SecretStr
 
 from ingest.booking import Booking
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
+from ingest.instant import format_instant
 from ingest.signing import hmac_sha256_hex, which_matches
-from ingest.vendors import Account, AccountSettings, Delivery, Proof, Reading, VerifiedDelivery
-from ingest.vendors.account import EVENTS, Words
-from ingest.vendors.bookeo.booking import Item, MaybeNumber, Part, Record, booking_of, deleted
+from ingest.vendors import (
+    TEST_EVENT,
+    Account,
+    AccountSettings,
+    Delivery,
+    EventIdentity,
+    Example,
+    Proof,
+    VerifiedDelivery,
+)
+from ingest.vendors.account_settings import EVENTS_DESCRIPTION, Words
+from ingest.vendors.bookeo.booking import Item, MaybeNumber, Part, Record, booking_of, mark_deleted
+from ingest.vendors.delivery import Headers
 from ingest.vendors.fields import ABSENT, MaybeInstant, read_json
 
 TIMESTAMP = "x-bookeo-timestamp"
@@ -26,25 +38,24 @@ MESSAGE_ID = "x-bookeo-messageid"
 SIGNATURE = "x-bookeo-signature"
 PREVIOUS_LOST = "x-bookeo-previousmessagelost"
 
-# The signed parts are joined without separators. With a fixed number of digits (right until 2286) a byte moved from the
-# timestamp into the message id, under the same signature, is refused.
+# The signed parts are joined without separators. A fixed number of digits (right until 2286) makes sure that a delivery is refused in which
+# a byte was moved from the timestamp into the message id, under the same signature.
 _MILLISECONDS = re.compile(r"[0-9]{13}")
-_MESSAGE = re.compile(r"[!-~]{1,200}")
+_MESSAGE_ID = re.compile(r"[!-~]{1,200}")
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_CLOCK = re.compile(r"[0-9A-Fa-f]{11}")
+_ID_CLOCK = re.compile(r"[0-9A-Fa-f]{11}")
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
-# Longer than a message is likely to be retried; Bookeo does not publish for how long that is.
+# Longer than a message is likely to be retried; Bookeo does not publish for how long it retries.
 _RETRIED_FOR = timedelta(days=7)
 
-
-_HAPPENING = ("created", "updated", "deleted")
+_CHANGES = ("created", "updated", "deleted")
 _EVENTS = {
-    f"{domain}/{what}"
+    f"{domain}/{change}"
     for domain in ("bookings", "seatblocks", "resourceblocks", "customers", "payments")
-    for what in _HAPPENING
+    for change in _CHANGES
 }
 
 
@@ -63,8 +74,9 @@ def _zone(value: str) -> str:
 
 
 class BookeoSettings(AccountSettings):
-    """The application's key signs webhooks; with the account's key it opens the REST side.
+    """The settings of a Bookeo account.
 
+    The application's secret key signs webhooks. The REST side needs it together with the account's API key.
     Bookeo recommends to refuse deliveries older than two minutes, which is `tolerance = "120s"`.
     """
 
@@ -79,29 +91,29 @@ class BookeoSettings(AccountSettings):
         None, description="The account's IANA time zone, such as `Europe/Berlin`; Bookeo sends offsets only."
     )
     events: Annotated[Words, AfterValidator(_known_events)] = Field(
-        tuple(f"bookings/{what}" for what in _HAPPENING),
-        description=EVENTS,
+        tuple(f"bookings/{change}" for change in _CHANGES),
+        description=EVENTS_DESCRIPTION,
     )
 
     def live_secrets(self) -> tuple[str, ...]:
-        """`webhook_secrets` where they are set, for a rotation; else the secret key."""
-        own = (self.secret_key.get_secret_value(),) if self.secret_key else ()
-        return super().live_secrets() or own
+        """Return `webhook_secrets` where they are set, as for a rotation; else the secret key."""
+        secret_key = (self.secret_key.get_secret_value(),) if self.secret_key else ()
+        return super().live_secrets() or secret_key
 
 
-class _Named(Part):
+class _Identified(Part):
     booking_number: MaybeNumber = None
     id: MaybeNumber = None
 
 
 class _Envelope(Part):
-    """Any delivery, of domains we know and of those Bookeo adds later."""
+    """Any delivery, including those of domains that Bookeo adds later."""
 
     item_id: MaybeNumber = None
-    item: Annotated[_Named | None, ABSENT] = None
+    item: Annotated[_Identified | None, ABSENT] = None
 
     def subject(self) -> str:
-        item = self.item or _Named()
+        item = self.item or _Identified()
         subject = self.item_id or item.booking_number or item.id
         if subject is None:
             raise PayloadError("not the documented shape: neither itemId nor an id in item")
@@ -114,48 +126,62 @@ class _BookingEnvelope(Part):
 
 
 class Bookeo(Account[BookeoSettings]):
-    """Signed with HMAC-SHA256 over timestamp, message id, registered URL and body; the message id is the event's."""
+    """An account of Bookeo.
+
+    Deliveries are signed with HMAC-SHA256 over timestamp, message id, registered URL and body. The message id is the event's id.
+    """
 
     vendor = "bookeo"
+    title = "Bookeo"
+    rank = 4
+    example = Example(
+        account="tours",
+        secrets=(
+            'secret_key = "your Bookeo application\'s secret key"',
+            'api_key = "the account\'s API key"',
+        ),
+    )
     event_headers = frozenset({TIMESTAMP, MESSAGE_ID, PREVIOUS_LOST})
     event_parameters = frozenset({"domain", "type"})
     settings_model = BookeoSettings
     signs_url = True
 
     def webhook_queries(self) -> list[str]:
-        """Body and headers do not say what happened, so it is in the URL: one webhook, with its own query, per type."""
+        """Return a query for each event: neither body nor headers say what happened, so each event has a webhook and a URL."""
         return ["domain={}&type={}".format(*event.split("/")) for event in self.settings.events]
 
     def registered_url(self, query: str) -> str:
-        """What Bookeo was given and signs: our configured URL, never the one a proxy shows, and the query as it came."""
+        """Return the URL that Bookeo signs: the configured one, never the one that a proxy shows, and the query as it came."""
         return f"{self.webhook_url}?{query}" if query else self.webhook_url
 
     def authenticate(self, delivery: Delivery) -> Proof:
-        sent, message_id = delivery.headers.one(TIMESTAMP), delivery.headers.one(MESSAGE_ID)
-        given = delivery.headers.one(SIGNATURE)
-        if not _MILLISECONDS.fullmatch(sent) or not _MESSAGE.fullmatch(message_id):
+        headers = delivery.headers
+        sent, message_id = headers.get_single(TIMESTAMP), headers.get_single(MESSAGE_ID)
+        signature = headers.get_single(SIGNATURE)
+        if not _MILLISECONDS.fullmatch(sent) or not _MESSAGE_ID.fullmatch(message_id):
             raise VerificationError("the timestamp or the message id is garbled")
         url = self.registered_url(delivery.query)
         expected = [
             _signature(secret, sent, message_id, url, delivery.body)
             for secret in self.settings.live_secrets()
         ]
-        return Proof(which_matches([given], expected), _moment(sent))
+        return Proof(which_matches([signature], expected), _from_milliseconds(sent))
 
-    def read(self, delivery: VerifiedDelivery) -> Reading:
+    def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
         headers = delivery.delivery.headers
-        message_id = headers.one(MESSAGE_ID)
-        return Reading(
+        message_id = headers.get_single(MESSAGE_ID)
+        return EventIdentity(
             id=message_id,
             type=_type(delivery.delivery.query),
             subject=read_json(_Envelope, delivery.body).subject(),
-            time=_happened_at(message_id, _moment(headers.one(TIMESTAMP))),
+            time=_happened_at(message_id, _from_milliseconds(headers.get_single(TIMESTAMP))),
         )
 
     def reports_loss(self, delivery: VerifiedDelivery) -> bool:
-        """Whether Bookeo dropped an earlier message of this webhook. https://www.bookeo.com/api/webhooks/
+        """Return whether Bookeo dropped an earlier message of this webhook.
 
-        The header is not signed, so it may cause a look at the REST side and nothing else.
+        The header is not signed, so it may only cause a reconciliation.
+        https://www.bookeo.com/api/webhooks/
         """
         return any(
             name == PREVIOUS_LOST and value.strip().lower() == "true"
@@ -163,11 +189,11 @@ class Bookeo(Account[BookeoSettings]):
         )
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
-        domain, _, happened = event.type.removeprefix("bookeo.").partition(".")
+        domain, _, change = event.type.removeprefix("bookeo.").partition(".")
         if domain != "bookings":
             return None
         envelope = read_json(_BookingEnvelope, event.data)
-        item = deleted(envelope.item, envelope.timestamp) if happened == "deleted" else envelope.item
+        item = mark_deleted(envelope.item, envelope.timestamp) if change == "deleted" else envelope.item
         if item is None:
             raise PayloadError("not the documented shape: no item")
         return booking_of(
@@ -175,13 +201,19 @@ class Bookeo(Account[BookeoSettings]):
         )
 
     def booking_of_record(self, data: bytes) -> Booking:
-        """A booking of GET /bookings, with expandCustomer and expandParticipants."""
+        """Map a booking of GET /bookings, with expandCustomer and expandParticipants."""
         record = read_json(Record, data)
         return booking_of(record.booking_number, record, record.changed_at(), self.settings.timezone)
 
+    def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:
+        query = "domain={}&type={}".format(*TEST_EVENT.split("."))
+        body = orjson.dumps({"itemId": name, "timestamp": format_instant(at)})
+        headers = sign(secret, self.registered_url(query), body, name, at)
+        return Delivery(query, Headers.of(headers.items()), body, at)
+
 
 def sign(secret: str, url: str, body: bytes, message_id: str, at: datetime) -> dict[str, str]:
-    """The headers Bookeo would send to `url`, its query included; for the simulator and tests."""
+    """Return the headers that Bookeo would send to `url`, its query included, for the simulator and tests."""
     sent = str((at - _EPOCH) // _MILLISECOND)
     return {
         TIMESTAMP: sent,
@@ -194,17 +226,17 @@ def _signature(secret: str, sent: str, message_id: str, url: str, body: bytes) -
     return hmac_sha256_hex(secret, sent.encode(), message_id.encode(), url.encode(), body)
 
 
-def _moment(milliseconds: str, base: int = 10) -> datetime:
+def _from_milliseconds(milliseconds: str, base: int = 10) -> datetime:
     return _EPOCH + int(milliseconds, base) * _MILLISECOND
 
 
 def _type(query: str) -> str:
-    """`bookings.created` from `domain=bookings&type=created`: neither body nor headers tell, and the signature covers it."""
+    """Return `bookings.created` for `domain=bookings&type=created`, which the signature covers."""
     fields = parse_qs(query, keep_blank_values=True)
-    return f"{_only(fields, 'domain')}.{_only(fields, 'type')}"
+    return f"{_single_word(fields, 'domain')}.{_single_word(fields, 'type')}"
 
 
-def _only(fields: dict[str, list[str]], name: str) -> str:
+def _single_word(fields: dict[str, list[str]], name: str) -> str:
     values = fields.get(name, [])
     if len(values) != 1 or not _WORD.fullmatch(values[0]):
         raise PayloadError(
@@ -214,16 +246,16 @@ def _only(fields: dict[str, list[str]], name: str) -> str:
 
 
 def _happened_at(message_id: str, sent_at: datetime) -> datetime:
-    """When the message was made: what orders two events of one booking whose versions are the same minute.
+    """Return when the message was made, which orders two events of one booking whose versions are the same minute.
 
-    The header's time is the attempt's, so a retried older message would look newer. The message id stays, and Bookeo's
-    ids end in their own time, as eleven hexadecimal digits of milliseconds. That is seen, not promised (in the published
-    example the body's minute, its ids' times and the header's follow each other), so it must make sense beside the header.
+    The header has the time of the attempt, so a retried older message would look newer. The message id stays the same, and Bookeo's ids
+    end with the time they were made, as eleven hexadecimal digits of milliseconds. That is observed and not documented (in the published
+    example the body's minute, the ids' times and the header's time follow each other), so it must be plausible beside the header.
     """
     clock = message_id[-11:]
-    if not _CLOCK.fullmatch(clock):
+    if not _ID_CLOCK.fullmatch(clock):
         return sent_at
-    made_at = _moment(clock, 16)
+    made_at = _from_milliseconds(clock, 16)
     return made_at if timedelta(0) <= sent_at - made_at <= _RETRIED_FOR else sent_at
 
 

@@ -1,7 +1,9 @@
-"""Bookeo's booking as a booking of ours. https://www.bookeo.com/apiref/
+"""Maps Bookeo's booking.
 
-A webhook's `item` is the object that REST gives. Bookeo leaves out what is empty: a customer without an e-mail address has no
-`emailAddress`, and a booking that was never changed no `lastChangeTime`. So an object that is there tells all of its own fields.
+A webhook's `item` is the object that REST returns. Bookeo leaves out what is empty: a customer without an e-mail address has no
+`emailAddress`, and a booking that was never changed has no `lastChangeTime`. So an object that is there has all of its fields that are
+not empty.
+https://www.bookeo.com/apiref/
 """
 
 from collections.abc import Iterator
@@ -48,12 +50,12 @@ _SOURCES: Sources = {
     "currency": ("price",),
 }
 _OF_CANCELED: Sources = {"cancelled_at": ("cancelation_time",), "cancelled_by": ("cancelation_agent",)}
-# The participant who booked, and one of whom nobody knows anything.
+# Ids of the participant who booked, and of one who is not known.
 _SELF, _UNKNOWN = "PSELF", "PUNKNOWN"
 
 
 def _number(value: object) -> object:
-    """Bookeo asks to treat booking numbers always as text, so one that JSON has as a number is its digits."""
+    """Return a booking number as text, even if it is a number in JSON: Bookeo asks to treat it always as text."""
     if value == "":
         return None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -61,12 +63,12 @@ def _number(value: object) -> object:
 
 Number = Annotated[Id, BeforeValidator(_number)]
 MaybeNumber = Annotated[Id | None, BeforeValidator(_number)]
-# Bounded, so that no sum of them is beyond what the warehouse's integer holds.
+# Limited, so that no sum of them is beyond the warehouse's integer.
 _People = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class Part(Payload):
-    """An object of Bookeo's, whose fields are in camel case."""
+    """An object of Bookeo, whose fields are in camel case."""
 
     model_config = ConfigDict(alias_generator=to_camel)
 
@@ -107,9 +109,11 @@ class _Person(Part):
         return next((phone.number for phone in self.phone_numbers if phone.number), None)
 
     def is_called(self, name: str) -> bool:
-        """Whether this is the person's name, with or without the middle one, or address."""
-        whole = " ".join(filter(None, (self.first_name, self.middle_name, self.last_name)))
-        return _plain(name) in {_plain(own) for own in (self.name, whole, self.email_address) if own}
+        """Return whether this is the person's name, with or without the middle name, or e-mail address."""
+        full_name = " ".join(filter(None, (self.first_name, self.middle_name, self.last_name)))
+        return _plain(name) in {
+            _plain(known) for known in (self.name, full_name, self.email_address) if known
+        }
 
 
 def _plain(name: str) -> str:
@@ -133,15 +137,26 @@ class _Participants(Part):
         return sum(category.number or 0 for category in self.numbers) if self.numbers else None
 
     def customer(self) -> _Person | None:
-        return next((one.person_details for one in self.details if one.person_id == _SELF), None)
+        return next(
+            (participant.person_details for participant in self.details if participant.person_id == _SELF),
+            None,
+        )
 
     def are_known(self) -> bool:
-        """Say whether the message tells who takes part: a key without the right to read customers gets ids alone."""
-        named = [one for one in self.details if one.person_id not in {_SELF, _UNKNOWN}]
-        return "details" in self.model_fields_set and (not named or any(one.person_details for one in named))
+        """Return whether the message says who takes part: a key without the right to read customers only gets ids."""
+        named = [
+            participant for participant in self.details if participant.person_id not in {_SELF, _UNKNOWN}
+        ]
+        return "details" in self.model_fields_set and (
+            not named or any(participant.person_details for participant in named)
+        )
 
     def others(self) -> Iterator[_Person]:
-        return (one.person_details for one in self.details if one.person_details and one.person_id != _SELF)
+        return (
+            participant.person_details
+            for participant in self.details
+            if participant.person_details and participant.person_id != _SELF
+        )
 
 
 class _Money(Part):
@@ -154,7 +169,7 @@ class _Price(Part):
 
 
 class Item(Part):
-    """A booking, or as much of it as a deletion tells."""
+    """A booking, or as much of it as a deletion contains."""
 
     event_id: Text = None
     start_time: MaybeInstant = None
@@ -176,12 +191,12 @@ class Item(Part):
     price: Annotated[_Price | None, ABSENT] = None
 
     def changed_at(self) -> datetime | None:
-        """Return the time of the last change. `lastChangeTime` is absent until the first; these times look cut to the minute."""
+        """Return the time of the last change. `lastChangeTime` is absent until the first one; these times look cut to the minute."""
         moments = (self.last_change_time or self.creation_time, self.cancelation_time)
         return max((moment for moment in moments if moment), default=None)
 
     def status(self) -> BookingStatus:
-        """Return what the flags say: Bookeo has no word for it."""
+        """Return the status that the flags mean; Bookeo has no word for it."""
         if self.no_show:
             return BookingStatus.NO_SHOW
         if self.canceled:
@@ -194,7 +209,7 @@ class Item(Part):
         return (None, None) if money.amount is None else (money.amount, money.currency)
 
     def person(self) -> _Person | None:
-        """Return who booked; None where the message does not tell, for want of permission or because it was not asked to."""
+        """Return who booked; None where the message does not say, because of missing rights or a missing parameter."""
         return self.customer or (self.participants.customer() if self.participants else None)
 
     def answers(self) -> tuple[Answer, ...]:
@@ -205,7 +220,7 @@ class Item(Part):
         return tuple(Answer(name, value) for name, value in pairs)
 
     def guests(self) -> tuple[str, ...]:
-        """Return the addresses of the participants beside the customer."""
+        """Return the e-mail addresses of the participants without the customer."""
         customer = self.person()
         addresses = (
             unique(other.email_address for other in self.participants.others()) if self.participants else ()
@@ -213,7 +228,7 @@ class Item(Part):
         return tuple(address for address in addresses if not customer or address != customer.email_address)
 
     def canceler(self) -> str | None:
-        """Return `customer`, or the name of the one who cancelled: Bookeo tells a person, not on which side."""
+        """Return `customer`, or the name of whoever cancelled: Bookeo names a person, and not on which side."""
         agent, customer = self.cancelation_agent, self.person()
         return "customer" if agent and customer and customer.is_called(agent) else agent
 
@@ -224,10 +239,10 @@ class Record(Item):
     booking_number: Number
 
 
-def deleted(item: Item | None, at: datetime | None) -> Item:
-    """Return what a deletion tells at this time.
+def mark_deleted(item: Item | None, at: datetime | None) -> Item:
+    """Return the item of a deletion at this time as cancelled.
 
-    It is told of a cancellation, then the item says so, or of a hard deletion, of which only the envelope tells, perhaps without an item.
+    A deletion is either a cancellation, and the item says so, or a hard deletion, which only the envelope shows, perhaps without an item.
     """
     item = item or Item()
     if item.canceled:
@@ -236,7 +251,7 @@ def deleted(item: Item | None, at: datetime | None) -> Item:
 
 
 def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezone: str | None) -> Booking:
-    """Map a booking; `timezone` is the account's. Raises PayloadError when nothing tells when it was changed."""
+    """Map a booking; `timezone` is the account's. Raises PayloadError when nothing says when it was changed."""
     if changed_at is None:
         raise PayloadError("not the documented shape: no time of change")
     status, customer, (price, currency) = item.status(), item.person() or _Person(), item.gross()
@@ -270,7 +285,7 @@ def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezon
 
 
 def _untold(item: Item, booking: Booking) -> frozenset[str]:
-    """Name the columns that this message says nothing about, and those it allows but a guess at, which any other message corrects."""
+    """Return the columns that this message says nothing about, and those that are only a guess, which any other message corrects."""
     guesses = set()
     if item.person() is None:
         guesses |= {"customer_name", "customer_email", "customer_phone"}

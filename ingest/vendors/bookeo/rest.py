@@ -1,6 +1,6 @@
-"""Bookeo's REST side. https://www.bookeo.com/apiref/
+"""Bookeo's REST side. Bookings are only read, never written.
 
-Bookings are never written.
+https://www.bookeo.com/apiref/
 """
 
 import math
@@ -18,77 +18,94 @@ from requests import Response
 from ingest.errors import ConfigurationError, PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
+from ingest.rest.parsing import json_object
 from ingest.vendors.bookeo import BookeoSettings
-from ingest.vendors.incremental import Span, changes
-from ingest.vendors.paginators import Pages
-from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window, json_object
+from ingest.vendors.incremental import Span, incremental_resource
+from ingest.vendors.paginators import VendorPaginator
+from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100
 _MINUTE = timedelta(minutes=1)
 _LONGEST = timedelta(days=31)
-# What a window grows by on its way here: by the overlap that reconciliation adds, and by whole minutes.
-_ROOM = timedelta(minutes=15)
-_WHOLE = {"expandCustomer": "true", "expandParticipants": "true"}
+# A window grows by the overlap that reconciliation adds, and to whole minutes.
+_WINDOW_MARGIN = timedelta(minutes=15)
+_EXPAND_ALL = {"expandCustomer": "true", "expandParticipants": "true"}
 _HISTORY = timedelta(days=5 * 365)
 _OVERLAP = timedelta(minutes=5)
 
 
-class _Pages(Pages):
-    """https://www.bookeo.com/api/protocol/; the token is the same on every page, and absent where there is but one."""
+class _Paginator(VendorPaginator):
+    """Pages have a number, and a token that is the same on every page and absent where there is only one page.
 
-    def following(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:
+    https://www.bookeo.com/api/protocol/
+    """
+
+    def next_params(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:
         info = response.json().get("info")
         if not isinstance(info, dict):
             if len(entries) >= _PAGE:
-                raise self.nonsense("a full page without `info`, so that nobody knows whether it is the last")
+                raise self.error("a full page without `info`, so that nobody knows whether it is the last")
             return None
         current, total = info.get("currentPage"), info.get("totalPages")
         if not isinstance(current, int) or not isinstance(total, int):
-            raise self.nonsense("`info` without the numbers of pages")
+            raise self.error("`info` without the numbers of pages")
         if current >= total:
             return None
         if not info.get("pageNavigationToken"):
-            raise self.nonsense("there are more pages, but no token to ask for them")
+            raise self.error("there are more pages, but no token to ask for them")
         return {"pageNavigationToken": info["pageNavigationToken"], "pageNumber": current + 1}
 
 
 class BookeoRest(Rest[BookeoSettings]):
-    """Bookeo publishes no limits, and asks not to be polled; these are ours. Windows are of 31 days at most, both ends in them.
+    """The REST side. Bookeo publishes no limits, and asks not to be polled; these are ours.
 
-    Names are in the account's own language, that of webhooks, as long as `lang` is not given.
+    Windows have 31 days at most, both ends included. Without `lang`, names are in the account's own language, as in webhooks.
     """
 
     url = "https://api.bookeo.com/v2"
     limits: ClassVar[Limits] = Limits(account=(Rate(5, 1),))
-    # A webhook's item is the object that REST gives, and minutes are all that tells two of its changes apart.
-    compared: ClassVar[tuple[str, ...]] = (*Rest.compared, "staff", "service_id", "customer_id")
-    longest: ClassVar[timedelta] = _LONGEST - _ROOM
-    by_id: ClassVar[tuple[str, ...]] = ("holds",)
+    # A webhook's item is the object that REST returns, and its versions are only minutes.
+    compared_columns: ClassVar[tuple[str, ...]] = (
+        *Rest.compared_columns,
+        "staff",
+        "service_id",
+        "customer_id",
+    )
+    longest_window: ClassVar[timedelta] = _LONGEST - _WINDOW_MARGIN
+    resources_by_id: ClassVar[tuple[str, ...]] = ("holds",)
 
     def credential(self) -> Credential:
-        """In headers: a query would be in logs. https://www.bookeo.com/api/protocol/"""
+        """Return both keys as headers, because a query would be in logs.
+
+        https://www.bookeo.com/api/protocol/
+        """
         return Credential(
             {"X-Bookeo-secretKey": self.secret("secret_key"), "X-Bookeo-apiKey": self.secret("api_key")}
         )
 
     def paginator(self) -> BasePaginator:
-        return _Pages(self)
+        return _Paginator(self)
 
     def ping(self) -> None:
         self.get("settings/apikeyinfo")
 
     def owner(self) -> str:
-        """The account's id, which stays when its key is another. https://www.bookeo.com/apiref/"""
-        return self.part(self.client.get("settings/apikeyinfo"), str, "accountId")
+        """Return the account's id, which stays the same when its key changes.
+
+        https://www.bookeo.com/apiref/
+        """
+        return self.extract(self.client.get("settings/apikeyinfo"), str, "accountId")
 
     def bookings(self, window: Window) -> Iterator[list[Record]]:
-        """Without asking there are no cancelled ones, and no names. Bookings tell of minutes only, so the bounds are such."""
+        """Yield bookings, with cancelled ones and names, which both must be asked for. The bounds are whole minutes, as bookings' times are."""
         until = window.until or self.now()
         bounds = {
             "lastUpdatedStartTime": _minute(window.since),
             "lastUpdatedEndTime": _minute(until + _MINUTE),
         }
-        return self.pages("bookings", "data", itemsPerPage=_PAGE, includeCanceled="true", **_WHOLE, **bounds)
+        return self.pages(
+            "bookings", "data", itemsPerPage=_PAGE, includeCanceled="true", **_EXPAND_ALL, **bounds
+        )
 
     def key(self, entry: Record) -> str:
         if not entry.get("bookingNumber"):
@@ -96,19 +113,22 @@ class BookeoRest(Rest[BookeoSettings]):
         return str(entry["bookingNumber"])
 
     def fetch(self, booking_id: str) -> Record | None:
-        return self.find(f"bookings/{quote(booking_id, safe='')}", **_WHOLE)
+        return self.find(f"bookings/{quote(booking_id, safe='')}", **_EXPAND_ALL)
 
     def request_id(self, response: Response) -> str | None:
-        """https://www.bookeo.com/api/protocol/: the id of an error is in its body."""
+        """Return the id of an error, which is in its body.
+
+        https://www.bookeo.com/api/protocol/
+        """
         error_id = json_object(response).get("errorId")
         return str(error_id) if error_id else None
 
-    def pause(self, response: Response) -> float | None:
-        """`Retry-After`, else the seconds in an error's `retryAfter`, which is where clients of the live API have seen them."""
-        asked = super().pause(response)
-        return (
-            _seconds(json_object(response).get("retryAfter")) if asked is None and not response.ok else asked
-        )
+    def retry_after(self, response: Response) -> float | None:
+        """Return the seconds of `Retry-After`, else those in an error's `retryAfter`, which clients of the live API have seen."""
+        seconds = super().retry_after(response)
+        if seconds is None and not response.ok:
+            return _to_seconds(json_object(response).get("retryAfter"))
+        return seconds
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden, which Bookeo answers to wrong keys too
@@ -116,34 +136,34 @@ class BookeoRest(Rest[BookeoSettings]):
         return super().remedy(status)
 
     def resources(self) -> Sequence[Resource]:
-        """There is a filter by time of change for bookings only. `customers_people` takes a request for each customer."""
-        span = Span(_HISTORY, _OVERLAP, self.longest)
+        """Return all resources. Only bookings can be filtered by time of change; `customers_people` takes a request for each customer."""
+        span = Span(_HISTORY, _OVERLAP, self.longest_window)
         return [
-            changes("bookings", "bookingNumber", self.settings.name, span, self.bookings),
-            _listed("customers", "customers", "id"),
-            _listed("customers_people", "customers/{resources.customers.id}/linkedpeople", "id"),
-            _listed("settings_languages", "settings/languages", "tag"),
-            _listed("settings_products", "settings/products", "productId"),
-            _listed("resources", "settings/resources", "id"),
-            changes("payments", "id", self.settings.name, span, self._payments),
-            _listed("webhooks", "webhooks", "id"),
-            _named("holds", "id", self._holds),
+            incremental_resource("bookings", "bookingNumber", self.settings.name, span, self.bookings),
+            _list_resource("customers", "customers", "id"),
+            _list_resource("customers_people", "customers/{resources.customers.id}/linkedpeople", "id"),
+            _list_resource("settings_languages", "settings/languages", "tag"),
+            _list_resource("settings_products", "settings/products", "productId"),
+            _list_resource("resources", "settings/resources", "id"),
+            incremental_resource("payments", "id", self.settings.name, span, self._payments),
+            _list_resource("webhooks", "webhooks", "id"),
+            _resource_by_id("holds", "id", self._holds),
         ]
 
     def _holds(self) -> Iterator[Record]:
-        """Those that were asked for, as far as they are still there: Bookeo lists none, and deletes each after a while.
+        """Yield the holds in `requested_ids` that still exist: Bookeo lists none, and deletes each after a while.
 
-        Raises ConfigurationError when none was asked for.
+        Raises ConfigurationError when there are no such ids.
         """
-        if not self.ids:
+        if not self.requested_ids:
             raise ConfigurationError(
                 f"{self.label}: Bookeo has no list of holds; name the ids of those you want, for instance with --id"
             )
-        for hold_id in self.ids:
+        for hold_id in self.requested_ids:
             path = f"holds/{quote(hold_id, safe='')}"
             hold = self.find(path)
             if hold is None:
-                self.leave_out(path, NOT_FOUND)
+                self.record_absence(path, NOT_FOUND)
             else:
                 yield {"id": hold_id, **hold}
 
@@ -155,7 +175,7 @@ class BookeoRest(Rest[BookeoSettings]):
         return self.pages("payments", "data", itemsPerPage=_PAGE, **bounds)
 
 
-def _listed(name: str, path: str, key: str) -> EndpointResource:
+def _list_resource(name: str, path: str, key: str) -> EndpointResource:
     return {
         "name": name,
         "primary_key": key,
@@ -163,8 +183,8 @@ def _listed(name: str, path: str, key: str) -> EndpointResource:
     }
 
 
-def _named(name: str, key: str, read: Callable[[], Iterator[Record]]) -> DltResource:
-    """A resource without a list, which is read only when it is named."""
+def _resource_by_id(name: str, key: str, read: Callable[[], Iterator[Record]]) -> DltResource:
+    """Return a resource without a list, which is only read when it is named."""
 
     def records() -> Iterator[Record]:
         yield from read()
@@ -172,8 +192,8 @@ def _named(name: str, key: str, read: Callable[[], Iterator[Record]]) -> DltReso
     return dlt.resource(records, name=name, primary_key=key, write_disposition="merge", selected=False)
 
 
-def _seconds(value: object) -> float | None:
-    """A number of seconds, as JSON or as text; None for anything else."""
+def _to_seconds(value: object) -> float | None:
+    """Return a number of seconds, which may be a number or text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -184,7 +204,7 @@ def _seconds(value: object) -> float | None:
 
 
 def _minute(moment: datetime) -> str:
-    """`2026-06-10T06:30:00Z`; milliseconds were not taken."""
+    """Return `2026-06-10T06:30:00Z`; Bookeo did not accept milliseconds."""
     return f"{format_instant(moment)[:16]}:00Z"
 
 

@@ -1,6 +1,8 @@
-"""Bookeo's webhooks: one for each domain and type, of each API key. https://www.bookeo.com/apiref/
+"""Bookeo's webhooks: one for each domain and type, of each API key.
 
-Making one silently takes the place of another, somebody else's too. All are signed with the application's secret key.
+Creating a webhook silently replaces the one in its place, even if somebody else created that. All are signed with the application's
+secret key.
+https://www.bookeo.com/apiref/
 """
 
 from typing import ClassVar
@@ -8,43 +10,45 @@ from urllib.parse import quote
 
 from ingest.rest import Record
 from ingest.vendors.bookeo import BookeoSettings
-from ingest.vendors.subscriptions import Created, Registered, Subscriptions, Wanted
+from ingest.vendors.subscriptions import NewSubscription, Subscription, Subscriptions, SubscriptionSpec
 
 _PAGE = 100
 
 
 class BookeoSubscriptions(Subscriptions[BookeoSettings]):
-    """Slots are `domain/type`, as events are. A blocked one stays so until it is made anew."""
+    """The webhooks of one account, whose slots are `domain/type`, as events are. A blocked one stays blocked until it is created again."""
 
     replaces: ClassVar[bool] = True
 
-    def wanted(self) -> list[Wanted]:
+    def needed(self) -> list[SubscriptionSpec]:
         queries = zip(self.settings.events, self.account.webhook_queries(), strict=True)
         return [
-            Wanted(event, f"{self.account.webhook_url}?{query}", frozenset({event}))
+            SubscriptionSpec(event, f"{self.account.webhook_url}?{query}", frozenset({event}))
             for event, query in queries
         ]
 
-    def registered(self) -> list[Registered]:
+    def registered(self) -> list[Subscription]:
         return [
-            _read(entry) for page in self.rest.pages("webhooks", "data", itemsPerPage=_PAGE) for entry in page
+            _subscription(entry)
+            for page in self.rest.pages("webhooks", "data", itemsPerPage=_PAGE)
+            for entry in page
         ]
 
-    def create(self, wanted: Wanted, secret: str) -> Created:  # noqa: ARG002 - it is the application's
-        """The answer names the new one in its Location, if at all."""
-        domain, _, happened = wanted.slot.partition("/")
-        answer = self._post("webhooks", {"domain": domain, "type": happened, "url": wanted.url})
-        return Created(answer.headers.get("Location", "").rstrip("/").rpartition("/")[2])
+    def create(self, spec: SubscriptionSpec, secret: str) -> NewSubscription:  # noqa: ARG002 - it is the application's
+        """Create a webhook, whose id is in the response's Location, if at all."""
+        domain, _, change = spec.slot.partition("/")
+        response = self._post("webhooks", {"domain": domain, "type": change, "url": spec.url})
+        return NewSubscription(response.headers.get("Location", "").rstrip("/").rpartition("/")[2])
 
     def delete(self, name: str) -> None:
         self._delete(f"webhooks/{quote(name, safe='')}")
 
 
-def _read(entry: Record) -> Registered:
+def _subscription(entry: Record) -> Subscription:
     slot = f"{entry.get('domain')}/{entry.get('type')}"
     blocked = entry.get("blockedTime")
     reason = entry.get("blockedReason") or "no reason told"
-    return Registered(
+    return Subscription(
         id=str(entry["id"]),
         slot=slot,
         url=str(entry.get("url") or ""),

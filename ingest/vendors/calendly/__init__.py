@@ -1,4 +1,4 @@
-"""Calendly (API v2): one booking is one invitee; its scheduled event is what invitees share.
+"""Calendly (API v2). One booking is one invitee; its scheduled event is what invitees share.
 
 Signature: https://developer.calendly.com/api-docs/overview/webhooks/webhook-signatures
 Payloads:  https://developer.calendly.com/api-docs/calendly-api/webhooks
@@ -7,15 +7,26 @@ Payloads:  https://developer.calendly.com/api-docs/calendly-api/webhooks
 from datetime import UTC, datetime
 from typing import ClassVar, Literal
 
+import orjson
 from pydantic import Field, SecretStr
 
 from ingest.booking import Booking
 from ingest.event import Event, digest
 from ingest.instant import format_instant
 from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
-from ingest.vendors import Account, AccountSettings, Delivery, Proof, Reading, VerifiedDelivery
-from ingest.vendors.account import EVENTS, Words
+from ingest.vendors import (
+    TEST_EVENT,
+    Account,
+    AccountSettings,
+    Delivery,
+    EventIdentity,
+    Example,
+    Proof,
+    VerifiedDelivery,
+)
+from ingest.vendors.account_settings import EVENTS_DESCRIPTION, Words
 from ingest.vendors.calendly.booking import Invitee, booking_of_invitee
+from ingest.vendors.delivery import Headers
 from ingest.vendors.fields import Id, Instant, MaybeInstant, Payload, Text, latest, read_json
 
 SIGNATURE = "calendly-webhook-signature"
@@ -29,7 +40,7 @@ _BOOKING_EVENTS = (
 
 
 class CalendlySettings(AccountSettings):
-    """For the REST side: a personal access token, or the credentials of an OAuth app."""
+    """The settings of a Calendly account. The REST side needs a personal access token, or the credentials of an OAuth app."""
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("api_token",),
@@ -50,11 +61,11 @@ class CalendlySettings(AccountSettings):
         True,
         description="Whether reconciliation looks at every held meeting, one request each, because no list has its no-show.",
     )
-    events: Words = Field(_BOOKING_EVENTS, description=EVENTS)
+    events: Words = Field(_BOOKING_EVENTS, description=EVENTS_DESCRIPTION)
 
 
 class _Subject(Payload):
-    """Any payload, of events we know and of those Calendly adds later."""
+    """Any payload, including those of events that Calendly adds later."""
 
     uri: Text = None
     updated_at: MaybeInstant = None
@@ -73,7 +84,7 @@ class _BookingEnvelope(Payload):
     payload: Invitee
 
     def invitee(self) -> Invitee:
-        """Return the invitee; one without a status, as in old forms, has the status that the event's name tells."""
+        """Return the invitee. In old forms it has no status; then the event's name determines it."""
         if self.payload.status:
             return self.payload
         return self.payload.model_copy(
@@ -81,27 +92,41 @@ class _BookingEnvelope(Payload):
         )
 
     def changed_at(self) -> datetime:
-        """Where a no-show is taken back only the envelope's time moves, and that is cut to the second: count all of it."""
+        """Return the time of the last change."""
+        # Taking back a no-show changes only the envelope's time, which is cut to the second: the end of that second counts.
         if self.event == "invitee_no_show.deleted":
             return latest(self.payload.changed_at(), self.created_at.replace(microsecond=999_999))
         return self.payload.changed_at()
 
 
 class Calendly(Account[CalendlySettings]):
-    """Signed with HMAC-SHA256 over `t.body`; no delivery id, so identity is what happened to whom at which version."""
+    """An account of Calendly.
+
+    Deliveries are signed with HMAC-SHA256 over `t.body`. They have no id, so an event is identified by what happened to whom at which
+    version.
+    """
 
     vendor = "calendly"
+    title = "Calendly"
+    rank = 1
+    example = Example(
+        account="sales",
+        secrets=(
+            'webhook_secrets = ["GENERATED"]   # the signing_key you give Calendly when you create the subscription',
+            '# api_token = "a personal access token"   # this and the keys below: to find what webhooks missed, and to sync',
+        ),
+    )
     settings_model = CalendlySettings
 
     def authenticate(self, delivery: Delivery) -> Proof:
-        sent, signatures = timestamped_signature(delivery.headers.one(SIGNATURE), "v1")
+        sent, signatures = timestamped_signature(delivery.headers.get_single(SIGNATURE), "v1")
         expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.settings.live_secrets()]
         return Proof(which_matches(signatures, expected), datetime.fromtimestamp(int(sent), UTC))
 
-    def read(self, delivery: VerifiedDelivery) -> Reading:
+    def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
         envelope = read_json(_Envelope, delivery.body)
-        return Reading(
-            id=digest(self.source, *_identity(envelope, delivery.body)),
+        return EventIdentity(
+            id=digest(self.source, *_id_parts(envelope, delivery.body)),
             type=envelope.event,
             subject=envelope.payload.uri or self.source,
             time=envelope.created_at,
@@ -114,19 +139,27 @@ class Calendly(Account[CalendlySettings]):
         return booking_of_invitee(envelope.invitee(), envelope.changed_at())
 
     def booking_of_record(self, data: bytes) -> Booking:
-        """An invitee of GET /scheduled_events/{uuid}/invitees, its event put in as `scheduled_event`, as webhooks have it."""
+        """Map an invitee of GET /scheduled_events/{uuid}/invitees, with its event added as `scheduled_event`, as webhooks have it."""
         invitee = read_json(Invitee, data)
         return booking_of_invitee(invitee, invitee.changed_at())
 
+    def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:
+        payload = {"uri": f"{self.source}/{name}"}
+        body = orjson.dumps({"event": TEST_EVENT, "created_at": format_instant(at), "payload": payload})
+        return Delivery("", Headers.of(sign(secret, body, at).items()), body, at)
+
 
 def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
-    """The headers Calendly would send; for the simulator and tests."""
+    """Return the headers that Calendly would send, for the simulator and tests."""
     sent = str(int(at.timestamp()))
     return {SIGNATURE: f"t={sent},v1={timestamped_hmac(secret, sent, body)}"}
 
 
-def _identity(envelope: _Envelope, body: bytes) -> tuple[str | bytes, ...]:
-    """Two overlapping subscriptions deliver one change in bodies that differ in `created_by`: it must be one event."""
+def _id_parts(envelope: _Envelope, body: bytes) -> tuple[str | bytes, ...]:
+    """Return what an event's id is made of.
+
+    Two overlapping subscriptions deliver one change in bodies that differ in `created_by`, and it must be one event.
+    """
     if envelope.event in _BOOKING_EVENTS:
         booking = read_json(_BookingEnvelope, body)
         return envelope.event, booking.payload.uri, format_instant(booking.changed_at())

@@ -1,6 +1,7 @@
-"""Calendly's invitee as a booking. https://developer.calendly.com/api-docs/calendly-api/scheduled-events
+"""Maps Calendly's invitee to a booking.
 
-The invitee is the same object in webhooks and in REST; `scheduled_event`, what its invitees share, is inside it in webhooks only.
+The invitee is the same object in webhooks and in REST. `scheduled_event`, which its invitees share, is inside it in webhooks only.
+https://developer.calendly.com/api-docs/calendly-api/scheduled-events
 """
 
 from dataclasses import replace
@@ -37,7 +38,7 @@ from ingest.vendors.fields import (
 )
 
 _STATUSES = {"active": BookingStatus.CONFIRMED, "canceled": BookingStatus.CANCELLED}
-# Kinds of places that hosts and invitees describe in their own words.
+# Kinds of locations that hosts and invitees describe in their own words.
 _OWN_WORDS = {"custom", "ask_invitee"}
 _CANCELERS = {"invitee": "customer", "host": "host"}
 
@@ -66,7 +67,7 @@ _SOURCES: Sources = {
     "answers": ("questions_and_answers",),
     "tracking": ("tracking",),
 }
-# An invitee that is coming has no `cancellation` at all, which then says that there is none.
+# An invitee that is not cancelled has no `cancellation` at all, which then means that there is none.
 _SOURCES_OF_CANCELED: Sources = {
     **_SOURCES,
     "cancel_reason": ("cancellation.reason",),
@@ -109,7 +110,7 @@ class _Location(Payload):
         return self.join_url or self.location or self.type
 
     def link(self) -> str | None:
-        """Return the link of the call, which hosts and invitees may also write themselves where it is not at a postal address."""
+        """Return the link of the video call, which hosts and invitees may also have written themselves."""
         return web_link(self.join_url, self.location if self.type in _OWN_WORDS else None)
 
 
@@ -124,7 +125,7 @@ class _Guest(Payload):
 
 
 class ScheduledEvent(Payload):
-    """What the invitees of one meeting share; the same object in webhooks and in REST."""
+    """The meeting that its invitees share; the same object in webhooks and in REST."""
 
     uri: Text = None
     name: Text = None
@@ -140,16 +141,16 @@ class ScheduledEvent(Payload):
         return unique(host.user for host in self.event_memberships)
 
     def guests(self) -> tuple[str, ...]:
-        """Return the e-mail addresses of those whom an invitee brought along."""
+        """Return the e-mail addresses of the people whom invitees brought along."""
         return unique(guest.email for guest in self.event_guests)
 
-    def place(self) -> str | None:
-        """Return link, address or kind of the place."""
+    def place_text(self) -> str | None:
+        """Return link, address or kind of the location."""
         return self.location.text() if self.location else None
 
 
 def _event(event: object) -> object:
-    """Read a URI in place of the event as its `uri`; anything else but an object says nothing of it: nobody is invited to nothing."""
+    """Return the event; a URI in its place is read as its `uri`, and anything else as an event without fields."""
     if isinstance(event, str) and event:
         return {"uri": event}
     return event if isinstance(event, dict | Payload) else {}
@@ -181,7 +182,7 @@ class Invitee(Payload):
     scheduled_event: Annotated[ScheduledEvent, BeforeValidator(_event)] = ScheduledEvent()
 
     def changed_at(self) -> datetime:
-        """Return the time of the last change. A no-show does not move `updated_at`, so the parts' own times count too."""
+        """Return the time of the last change. A no-show does not change `updated_at`, so the times of the parts count too."""
         return latest(
             self.updated_at,
             self.cancellation.created_at if self.cancellation else None,
@@ -190,7 +191,7 @@ class Invitee(Payload):
         )
 
     def full_name(self) -> str | None:
-        """Return `name`, or first and last name, which event types that ask for them apart have."""
+        """Return `name`, or first and last name, where the event type asks for them separately."""
         return self.name or " ".join(filter(None, (self.first_name, self.last_name))) or None
 
     def answers(self) -> tuple[Answer, ...]:
@@ -199,7 +200,7 @@ class Invitee(Payload):
         return tuple(Answer(question, answer) for question, answer in pairs if question or answer)
 
     def phone(self) -> str | None:
-        """Return the number for text messages, else one among the answers, else the one that the host is to call."""
+        """Return the number for text messages, else one from the answers, else the one that the host calls."""
         location = self.scheduled_event.location
         called = location.location if location and location.type == "outbound_call" else None
         return self.text_reminder_number or answered_phone(self.answers()) or called
@@ -211,7 +212,7 @@ class Invitee(Payload):
         return self.payment.amount, self.payment.currency
 
     def booking_status(self) -> BookingStatus:
-        """Return the invitee's own status: another invitee of the same event may still be coming."""
+        """Return the status of this invitee, which may differ from that of the event's other invitees."""
         if self.status == "canceled" and (
             self.rescheduled or (self.rescheduled is None and self.new_invitee)
         ):
@@ -240,7 +241,7 @@ def booking_of_invitee(invitee: Invitee, changed_at: datetime) -> Booking:
         service_name=event.name,
         staff=event.staff(),
         staff_name=next((host.user_name or host.user_email for host in event.event_memberships), None),
-        location=event.place(),
+        location=event.place_text(),
         customer_name=invitee.full_name(),
         customer_email=invitee.email,
         customer_phone=invitee.phone(),
@@ -261,9 +262,9 @@ def booking_of_invitee(invitee: Invitee, changed_at: datetime) -> Booking:
 
 
 def _untold(invitee: Invitee, booking: Booking) -> frozenset[str]:
-    """Name the columns that this message says nothing about.
+    """Return the columns that this message says nothing about.
 
-    Whoever books has a name, so null, which an old form of cancellation has in its place, is no name that was cleared.
+    Everybody who books has a name. So null, which an old form of cancellation has in its place, does not clear a name.
     """
     nameless = frozenset() if booking.customer_name else frozenset({"customer_name"})
     return nameless | untold(

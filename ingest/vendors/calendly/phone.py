@@ -1,9 +1,9 @@
-"""Which answer of a Calendly booking form is the customer's telephone number.
+"""Finds the customer's telephone number among the answers of a Calendly booking form.
 
-An answer does not tell of which kind its question is: it has question, answer and position only, while the kind `phone_number` is told
-by event types. https://developer.calendly.com/api-docs/calendly-api/scheduled-events
-Calendly writes what its field for telephone numbers took in international form (`+1 234-567-8910`), so that form is believed under any
-question. A national form, which other numbers look like too, is believed only where the question asks for a telephone.
+An answer has no kind, only question, answer and position; the kind `phone_number` is a property of event types.
+Calendly writes what was entered in its field for telephone numbers in international form (`+1 234-567-8910`), so a number in that form
+counts under any question. Other numbers look like national telephone numbers too, so those only count where the question asks for one.
+https://developer.calendly.com/api-docs/calendly-api/scheduled-events
 """
 
 import re
@@ -15,7 +15,7 @@ from ingest.booking import Answer
 # E.164 allows 15 digits; the shortest national numbers that people type have 7.
 _MOST_DIGITS = 15
 _FEWEST_DIGITS = 7
-# With fewer, a country's code leaves no number.
+# With fewer digits, nothing would be left after the country code.
 _FEWEST_INTERNATIONAL = 8
 
 _NUMBER = re.compile(
@@ -50,6 +50,6 @@ def _is_number(text: str, fewest: int) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Without the invisible characters that copying from an address book leaves around a number, and with digits and signs of usual width."""
+    """Return text with characters of usual width, and without the invisible ones that are copied from address books."""
     visible = (char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
     return "".join(visible).strip().lower()

@@ -1,7 +1,8 @@
-"""Calendly's REST side. https://developer.calendly.com/api-docs
+"""Calendly's REST side.
 
-There is no filter by time of change. So events are swept by their start, into the future, and the invitees of an event are
-read only where the event shows that one of them differs, or cannot show it: a no-show moves nothing in its event.
+There is no filter by time of change. So events are listed by their start, into the future. The invitees of an event are only read
+where the event shows that one of them differs, or cannot show it: a no-show changes nothing in its event.
+https://developer.calendly.com/api-docs
 """
 
 import re
@@ -14,17 +15,18 @@ from dlt.sources.helpers.rest_client.paginators import BasePaginator, JSONRespon
 from dlt.sources.rest_api.typing import EndpointResource
 from requests import Response
 
-from ingest.booking import BookingStatus, Stored
+from ingest.booking import BookingStatus, StoredBooking
 from ingest.errors import PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
-from ingest.rest.oauth import App, RotatingTokens
+from ingest.rest.oauth import OAuthApp, RotatingTokens
+from ingest.rest.parsing import json_object
 from ingest.vendors.calendly import CalendlySettings
 from ingest.vendors.calendly.booking import ScheduledEvent
 from ingest.vendors.fields import ABSENT, OBJECT, Payload, Word, read_value
-from ingest.vendors.rest import Rest, Window, json_object
+from ingest.vendors.rest import Rest, Window
 
-_TOKENS = "https://auth.calendly.com/oauth/token"
+_TOKEN_URL = "https://auth.calendly.com/oauth/token"  # noqa: S105 - an address
 _PAGE = 100
 _INVITEE = re.compile(r"/scheduled_events/([^/]+)/invitees/([^/]+)$")
 _SCOPE = re.compile(r"\b[a-z_]+:(read|write)\b")
@@ -37,15 +39,18 @@ class _Counter(Payload):
     active: Annotated[int | None, ABSENT] = None
 
 
-class _Listed(ScheduledEvent):
+class _ListEntry(ScheduledEvent):
     """An event as lists have it."""
 
     status: Word = None
     invitees_counter: Annotated[_Counter | None, OBJECT] = None
 
 
-class _Pages(JSONResponseCursorPaginator):
-    """https://developer.calendly.com/api-docs/overview/pagination"""
+class _Paginator(JSONResponseCursorPaginator):
+    """Each page has the token of the next one.
+
+    https://developer.calendly.com/api-docs/overview/pagination
+    """
 
     def __init__(self, rest: "CalendlyRest") -> None:
         super().__init__(cursor_path="pagination.next_page_token", cursor_param="page_token")
@@ -57,13 +62,16 @@ class _Pages(JSONResponseCursorPaginator):
 
 
 class CalendlyRest(Rest[CalendlySettings]):
-    """500 requests a minute for a paid user, told in every answer. https://developer.calendly.com/api-docs/overview/rate-limits"""
+    """The REST side. A paid user may make 500 requests a minute; every response says how many are left.
+
+    https://developer.calendly.com/api-docs/overview/rate-limits
+    """
 
     url = "https://api.calendly.com"
     limits: ClassVar[Limits] = Limits(account=(Rate(500, 60),))
-    swept_by: ClassVar[Literal["updated_at", "starts_at"]] = "starts_at"
-    listed_by: ClassVar[Literal["booking_id", "group_id"]] = "group_id"
-    compared: ClassVar[tuple[str, ...]] = (
+    window_column: ClassVar[Literal["updated_at", "starts_at"]] = "starts_at"
+    key_column: ClassVar[Literal["booking_id", "group_id"]] = "group_id"
+    compared_columns: ClassVar[tuple[str, ...]] = (
         "status",
         "starts_at",
         "ends_at",
@@ -74,37 +82,42 @@ class CalendlyRest(Rest[CalendlySettings]):
     )
 
     def credential(self) -> Credential:
-        """https://developer.calendly.com/api-docs/overview/authentication"""
+        """Return the personal access token, or tokens of the OAuth app where the settings have its refresh token.
+
+        https://developer.calendly.com/api-docs/overview/authentication
+        """
         if not self.settings.refresh_token:
             return Credential({"Authorization": f"Bearer {self.secret('api_token')}"})
-        token_url = f"{self.settings.api_url.rstrip('/')}/oauth/token" if self.settings.api_url else _TOKENS
-        app = App(
+        token_url = (
+            f"{self.settings.api_url.rstrip('/')}/oauth/token" if self.settings.api_url else _TOKEN_URL
+        )
+        app = OAuthApp(
             self.label,
             token_url,
             self.secret("client_id"),
             self.secret("client_secret"),
-            self.refusal,
-            self.pause,
-            self._patience,
+            self.describe_error,
+            self.retry_after,
+            self._budget,
         )
-        file = self._tokens / f"calendly-{self.settings.name}.json"
+        file = self._state_dir / f"calendly-{self.settings.name}.json"
         return RotatingTokens(
             app, self.secret("refresh_token"), file, f"accounts.{self.settings.name}.refresh_token"
         )
 
     def paginator(self) -> BasePaginator:
-        return _Pages(self)
+        return _Paginator(self)
 
     def ping(self) -> None:
         self.get("users/me")
 
     def owner(self) -> str:
-        """The organization: a user's key sees another user's meetings where the account's scope lets it."""
+        """Return the organization, because a user's key may see other users' meetings."""
         return self._me("current_organization")
 
     @cached_property
-    def whose(self) -> dict[str, str]:
-        """The selector that lists need."""
+    def scope_params(self) -> dict[str, str]:
+        """Return the parameter that restricts lists to the account's scope."""
         return (
             {"user": self._me("uri")}
             if self.settings.scope == "user"
@@ -112,14 +125,19 @@ class CalendlyRest(Rest[CalendlySettings]):
         )
 
     def _me(self, name: str) -> str:
-        return self.part(self.client.get("users/me"), str, "resource", name)
+        return self.extract(self.client.get("users/me"), str, "resource", name)
 
     def bookings(self, window: Window) -> Iterator[list[Record]]:
         bounds = {"min_start_time": format_instant(window.since)}
         if window.until:
             bounds["max_start_time"] = format_instant(window.until)
         return self.pages(
-            "scheduled_events", "collection", count=_PAGE, sort="start_time:asc", **self.whose, **bounds
+            "scheduled_events",
+            "collection",
+            count=_PAGE,
+            sort="start_time:asc",
+            **self.scope_params,
+            **bounds,
         )
 
     def key(self, entry: Record) -> str:
@@ -127,38 +145,45 @@ class CalendlyRest(Rest[CalendlySettings]):
             raise PayloadError("a scheduled event without a uri")
         return str(entry["uri"])
 
-    def alike(self, entry: Record, stored: Sequence[Stored]) -> bool:
-        """By what an event tells of its invitees: how many there are, how many are coming, where, when and with whom."""
-        event = read_value(_Listed, entry)
-        if self.settings.check_no_shows and _was_held(event, self.now()):
+    def is_unchanged(self, entry: Record, stored: Sequence[StoredBooking]) -> bool:
+        """Compare what an event says about its invitees: how many there are, how many are coming, where, when and with whom."""
+        event = read_value(_ListEntry, entry)
+        if self.settings.check_no_shows and _has_started(event, self.now()):
             return False
-        here = [one.booking for one in stored if one.booking.gone_at is None]
-        coming = [booking for booking in here if booking.status not in _ENDED]
-        shared = (event.start_time, event.end_time, event.name, event.staff(), event.place(), event.guests())
+        bookings = [row.booking for row in stored if row.booking.gone_at is None]
+        coming = [booking for booking in bookings if booking.status not in _ENDED]
+        shared = (
+            event.start_time,
+            event.end_time,
+            event.name,
+            event.staff(),
+            event.place_text(),
+            event.guests(),
+        )
         counter = event.invitees_counter or _Counter()
-        return (
-            (len(here), len(coming)) == (counter.total, counter.active)
-            and all(
-                shared
-                == (
-                    booking.starts_at,
-                    booking.ends_at,
-                    booking.service_name,
-                    booking.staff,
-                    booking.location,
-                    booking.guests,
-                )
-                for booking in here  # those that are not coming too: their cancellations may have left out the meeting
+        return (len(bookings), len(coming)) == (counter.total, counter.active) and all(
+            shared
+            == (
+                booking.starts_at,
+                booking.ends_at,
+                booking.service_name,
+                booking.staff,
+                booking.location,
+                booking.guests,
             )
+            for booking in bookings  # cancelled ones too: their cancellations may have left out the meeting
         )
 
-    def children(self, entry: Record) -> set[str]:
+    def detail_keys(self, entry: Record) -> set[str]:
         return {self.key(entry)}  # its invitees
 
     def complete(self, entry: Record) -> list[Record]:
-        """None when the event is gone since it was listed. Most have one invitee, so the first page is asked for in the cheapest way."""
-        path = f"scheduled_events/{_last(self.key(entry))}/invitees"
-        first = self.ask(path, count=_PAGE)
+        """Return the event's invitees; none when the event was deleted since it was listed.
+
+        Most events have one invitee, so the first page is read in the cheapest way.
+        """
+        path = f"scheduled_events/{_last_segment(self.key(entry))}/invitees"
+        first = self.get_optional(path, count=_PAGE)
         if first is None:
             return []
         invitees = self.entries(first, "collection")
@@ -168,36 +193,39 @@ class CalendlyRest(Rest[CalendlySettings]):
         return [{**invitee, "scheduled_event": entry} for invitee in invitees]
 
     def fetch(self, booking_id: str) -> Record | None:
-        found = _INVITEE.search(booking_id)
-        if not found:
+        match = _INVITEE.search(booking_id)
+        if not match:
             raise PayloadError("not an invitee's URI")
-        invitee = self.find(f"scheduled_events/{found[1]}/invitees/{found[2]}", "resource")
-        event = invitee and self.find(f"scheduled_events/{found[1]}", "resource")
+        invitee = self.find(f"scheduled_events/{match[1]}/invitees/{match[2]}", "resource")
+        event = invitee and self.find(f"scheduled_events/{match[1]}", "resource")
         return {**invitee, "scheduled_event": event} if invitee and event else None
 
-    def said(self, body: Record) -> str:
-        """https://developer.calendly.com/api-docs/overview/errors; OAuth has a form of its own."""
+    def error_message(self, body: Record) -> str:
+        """Return title and message; OAuth has its own form of errors.
+
+        https://developer.calendly.com/api-docs/overview/errors
+        """
         words = [body.get("title"), body.get("message"), body.get("error"), body.get("error_description")]
         return ": ".join(str(word) for word in words if word)
 
-    def refusal(self, response: Response, remedy: str = "") -> str:
-        """A scope that an event needs is asked for with 400, and not with 403 as for reading."""
-        details = "; ".join(self.details(json_object(response))) if response.status_code == 400 else ""  # noqa: PLR2004 - bad request
-        return super().refusal(response, remedy or (_GIVE_SCOPES if _SCOPE.search(details) else ""))
+    def describe_error(self, response: Response, remedy: str = "") -> str:
+        """Describe an error. A scope that is missing for an event is answered 400, and not 403 as one for reading."""
+        details = "; ".join(self.error_details(json_object(response))) if response.status_code == 400 else ""  # noqa: PLR2004 - bad request
+        return super().describe_error(response, remedy or (_GIVE_SCOPES if _SCOPE.search(details) else ""))
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden
             return f'{_GIVE_SCOPES}; for scope "organization" its user must be owner or admin, else set scope = "user"'
         return super().remedy(status)
 
-    def pause(self, response: Response) -> float | None:
-        """The seconds until the allowance is new, told in every answer, once it is spent."""
+    def retry_after(self, response: Response) -> float | None:
+        """Return the seconds until the limit is reset, once no request is left."""
         if (
             response.headers.get("X-RateLimit-Remaining") == "0"
             and response.headers.get("X-RateLimit-Reset", "").isdecimal()
         ):
             return float(response.headers["X-RateLimit-Reset"])
-        return super().pause(response)
+        return super().retry_after(response)
 
     def resources(self) -> Sequence[EndpointResource]:
         organization = self._me("current_organization")
@@ -207,19 +235,22 @@ class CalendlyRest(Rest[CalendlySettings]):
                 "primary_key": "uri",
                 "endpoint": {"path": "users/me", "data_selector": "resource", "paginator": "single_page"},
             },
-            {**_listed("scheduled_events", **self.whose), "processing_steps": [{"map": _with_uuid}]},
-            _listed("invitees", path="scheduled_events/{resources.scheduled_events.uuid}/invitees"),
-            _listed("organization_memberships", organization=organization),
-            _listed("event_types", **self.whose),
-            _listed("groups", organization=organization),
-            _listed("contacts"),
-            _listed("routing_forms", organization=organization),
-            _listed("routing_form_submissions", form="{resources.routing_forms.uri}"),
-            _listed("webhook_subscriptions", organization=organization, scope="organization"),
+            {
+                **_list_resource("scheduled_events", **self.scope_params),
+                "processing_steps": [{"map": _with_uuid}],
+            },
+            _list_resource("invitees", path="scheduled_events/{resources.scheduled_events.uuid}/invitees"),
+            _list_resource("organization_memberships", organization=organization),
+            _list_resource("event_types", **self.scope_params),
+            _list_resource("groups", organization=organization),
+            _list_resource("contacts"),
+            _list_resource("routing_forms", organization=organization),
+            _list_resource("routing_form_submissions", form="{resources.routing_forms.uri}"),
+            _list_resource("webhook_subscriptions", organization=organization, scope="organization"),
         ]
 
 
-def _listed(name: str, path: str | None = None, **params: str) -> EndpointResource:
+def _list_resource(name: str, path: str | None = None, **params: str) -> EndpointResource:
     return {
         "name": name,
         "primary_key": "uri",
@@ -232,15 +263,15 @@ def _listed(name: str, path: str | None = None, **params: str) -> EndpointResour
 
 
 def _with_uuid(event: dict[str, Any]) -> dict[str, Any]:
-    """Paths take the last part of an event's URI."""
-    return {**event, "uuid": _last(event["uri"])}
+    """Add the last part of an event's URI, which paths take."""
+    return {**event, "uuid": _last_segment(event["uri"])}
 
 
-def _last(uri: str) -> str:
+def _last_segment(uri: str) -> str:
     return uri.rstrip("/").rpartition("/")[2]
 
 
-def _was_held(event: _Listed, now: datetime) -> bool:
+def _has_started(event: _ListEntry, now: datetime) -> bool:
     return event.status == "active" and event.start_time is not None and event.start_time <= now
 
 

@@ -1,4 +1,4 @@
-"""OnceHub (API v2): every booking event carries the whole booking, in nearly the form the REST side has it.
+"""OnceHub (API v2). Every booking event contains the whole booking, in nearly the same form as the REST side.
 
 Signature: https://help.oncehub.com/developers/webhooks/webhook-signatures/
 Payloads:  https://help.oncehub.com/developers/api/
@@ -7,21 +7,33 @@ Payloads:  https://help.oncehub.com/developers/api/
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar
 
+import orjson
 from pydantic import Field, SecretStr
 
 from ingest.booking import Booking
 from ingest.event import Event, digest
+from ingest.instant import format_instant
 from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
-from ingest.vendors import Account, AccountSettings, Delivery, Proof, Reading, VerifiedDelivery
-from ingest.vendors.account import EVENTS, Words
+from ingest.vendors import (
+    TEST_EVENT,
+    Account,
+    AccountSettings,
+    Delivery,
+    EventIdentity,
+    Example,
+    Proof,
+    VerifiedDelivery,
+)
+from ingest.vendors.account_settings import EVENTS_DESCRIPTION, Words
+from ingest.vendors.delivery import Headers
 from ingest.vendors.fields import OBJECT, Id, Instant, Payload, Text, read_json
 from ingest.vendors.oncehub.booking import Booked, booking_of_record, booking_of_webhook
 
 SIGNATURE = "oncehub-signature"
-# The field of a webhook object that its deliveries are signed with: the first in the API's reference, the second in its introduction.
+# Names of the field with the secret of a webhook: the first one is in the API's reference, the second one in its introduction.
 SECRET_NAMES = ("secret", "signing_secret")
 
-# All there are but the chatbot's. The composite `booking` may not stand for those that were added after it.
+# All events but the chatbot's. The composite `booking` may not include those that were added after it.
 _BOOKING_EVENTS = (
     "booking.scheduled",
     "booking.rescheduled",
@@ -35,16 +47,16 @@ _BOOKING_EVENTS = (
 
 
 class OncehubSettings(AccountSettings):
-    """The REST side has one key."""
+    """The settings of a OnceHub account. The REST side needs the API key."""
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("api_key",),)
 
     api_key: SecretStr | None = Field(None, description="API key.")
-    events: Words = Field(_BOOKING_EVENTS, description=EVENTS)
+    events: Words = Field(_BOOKING_EVENTS, description=EVENTS_DESCRIPTION)
 
 
 class _Subject(Payload):
-    """Any `data`, of events we know and of those OnceHub adds later."""
+    """Any `data`, including that of events that OnceHub adds later."""
 
     id: Text = None
 
@@ -61,19 +73,31 @@ class _BookingEnvelope(Payload):
 
 
 class Oncehub(Account[OncehubSettings]):
-    """Signed with HMAC-SHA256 over `t.body`. Only v2 webhooks are: what a v1 webhook sends is never authentic."""
+    """An account of OnceHub.
+
+    Deliveries of v2 webhooks are signed with HMAC-SHA256 over `t.body`. Those of v1 webhooks are not signed, and so never authentic.
+    """
 
     vendor = "oncehub"
+    title = "OnceHub"
+    rank = 2
+    example = Example(
+        account="support",
+        secrets=(
+            'webhook_secrets = ["the secret OnceHub shows when the webhook is created"]',
+            'api_key = "an API key"',
+        ),
+    )
     settings_model = OncehubSettings
 
     def authenticate(self, delivery: Delivery) -> Proof:
-        sent, signatures = timestamped_signature(delivery.headers.one(SIGNATURE), "s")
+        sent, signatures = timestamped_signature(delivery.headers.get_single(SIGNATURE), "s")
         expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.settings.live_secrets()]
         return Proof(which_matches(signatures, expected), datetime.fromtimestamp(int(sent), UTC))
 
-    def read(self, delivery: VerifiedDelivery) -> Reading:
+    def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
         envelope = read_json(_Envelope, delivery.body)
-        return Reading(
+        return EventIdentity(
             id=envelope.id or digest(self.source, delivery.body),
             type=envelope.type,
             subject=(envelope.data.id if envelope.data else None) or self.source,
@@ -81,19 +105,31 @@ class Oncehub(Account[OncehubSettings]):
         )
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
-        """The family decides, not a list: `booking.reassigned` was added years later, with the same `data` as its sisters."""
+        """Map any event whose type begins with `booking.`: OnceHub adds such types, with the same `data` as the others."""
         if not event.type.startswith("oncehub.booking."):
             return None
         reassigned = event.type == "oncehub.booking.reassigned"
         return booking_of_webhook(read_json(_BookingEnvelope, event.data).data, reassigned=reassigned)
 
     def booking_of_record(self, data: bytes) -> Booking:
-        """A booking of GET /bookings; with `expand=owner` it also has the name of its staff."""
+        """Map a booking of GET /bookings; with `expand=owner` it also has the name of its staff."""
         return booking_of_record(read_json(Booked, data))
+
+    def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:
+        body = orjson.dumps(
+            {
+                "id": name,
+                "object": "event",
+                "type": TEST_EVENT,
+                "creation_time": format_instant(at),
+                "data": {"id": name},
+            }
+        )
+        return Delivery("", Headers.of(sign(secret, body, at).items()), body, at)
 
 
 def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
-    """The headers OnceHub would send; for the simulator and tests."""
+    """Return the headers that OnceHub would send, for the simulator and tests."""
     sent = str(int(at.timestamp()))
     return {SIGNATURE: f"t={sent},s={timestamped_hmac(secret, sent, body)}"}
 

@@ -1,7 +1,8 @@
-"""OnceHub's booking as a booking of ours. https://help.oncehub.com/developers/api/
+"""Maps OnceHub's booking.
 
 It is the same object in webhooks and in REST, with two differences: webhooks have the whole conversation that made the booking, and lack
 `contact` and `utm_params`; REST has `contact` and `utm_params`, and ids of what is not expanded.
+https://help.oncehub.com/developers/api/
 """
 
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ from ingest.vendors.oncehub.parts import (
     User,
 )
 
-# `rescheduled` says that the booking stands, at its new time: only `canceled` ends one.
+# `rescheduled` means that the booking takes place at its new time; only `canceled` ends one.
 # https://help.oncehub.com/help/effect-of-rescheduling
 _STATUSES = {
     "requested": BookingStatus.PENDING,
@@ -100,7 +101,7 @@ _OF_NOBODY: Sources = {column: (*_OF_FORM[column], *_OF_CONTACT[column]) for col
 
 @dataclass(frozen=True, slots=True)
 class _Customer:
-    """Who booked, and the fields that this was read from."""
+    """The person who booked, and the fields that this was read from."""
 
     sources: Sources
     name: str | None = None
@@ -144,10 +145,10 @@ class Booked(Payload):
     @model_validator(mode="before")
     @classmethod
     def _without_idle_nulls(cls, value: object) -> object:
-        """Drop the nulls that clear nothing.
+        """Drop nulls that clear nothing.
 
-        A booking of a conversation has `form_submission` null, and every booking has a contact, which captured webhooks have as null
-        beside the conversation's. An empty form is none either.
+        A booking of a conversation has `form_submission` null. Every booking has a contact, which is null in captured webhooks, beside the
+        conversation's. An empty form counts as none.
         """
         if not isinstance(value, dict):
             return value
@@ -161,7 +162,7 @@ class Booked(Payload):
         return next((part.id for part in parts if part and part.id), None)
 
     def ends_at(self) -> datetime | None:
-        """Return the end, which OnceHub does not tell. Raises PayloadError."""
+        """Return the end, which is computed from start and duration. Raises PayloadError."""
         if self.starting_time is None or self.duration_minutes is None:
             return None
         try:
@@ -170,7 +171,7 @@ class Booked(Payload):
             raise PayloadError("duration_minutes leads out of the calendar") from None
 
     def customer(self) -> _Customer:
-        """Return who filled in the form; else whom the conversation was with; else the contact; else who attends beside the host."""
+        """Return who filled in the form, else whom the conversation was with, else the contact, else who attends beside the host."""
         contact = self.conversation.contact if self.conversation else None
         people = [
             _Customer(_OF_FORM, form.name, form.email, form.phone or form.mobile_phone)
@@ -179,8 +180,8 @@ class Booked(Payload):
             _Customer(_OF_CONVERSATION, contact.name, contact.email, contact.phone or contact.mobile_phone)
             if contact
             else None,
-            _Customer(_OF_CONTACT, one.name, one.email, one.phone or one.mobile_phone)
-            if (one := self.contact)
+            _Customer(_OF_CONTACT, known.name, known.email, known.phone or known.mobile_phone)
+            if (known := self.contact)
             else None,
         ]
         return next(
@@ -189,7 +190,7 @@ class Booked(Payload):
         )
 
     def unread_contact(self) -> str | None:
-        """Return the id of the contact where nothing else says who booked; None where that is told."""
+        """Return the id of the contact where nothing else says who booked; None where something does."""
         return self.customer_id() if self.customer().sources is _OF_NOBODY else None
 
     def customer_id(self) -> str | None:
@@ -198,7 +199,7 @@ class Booked(Payload):
         return next((contact.id for contact in contacts if contact and contact.id), None)
 
     def attendee(self) -> str | None:
-        """Return the address of the one who attends beside the host; None where the host's is not known, or several attend."""
+        """Return the address of the only person who attends beside the host; None where the host's address is unknown, or several attend."""
         calendar = self.external_calendar or Calendar()
         owners = (self.owner, self.conversation.owner if self.conversation else None)
         addresses = [*(owner.email for owner in owners if owner), calendar.id, calendar.name]
@@ -211,20 +212,20 @@ class Booked(Payload):
         return others[0] if hosts and len(others) == 1 else None
 
     def participants(self) -> int | None:
-        """Return the customer and the guests. Without a form there are no guests to be told of."""
+        """Return the number of customer and guests. Without a form, guests are not known."""
         if self.form_submission:
             return 1 + len(self.form_submission.guests)
         return 1 if self.conversation or self.customer().is_known else None
 
     def answers(self) -> tuple[Answer, ...]:
-        """Return what was asked in the conversation, then the custom fields of the form and of the booking."""
-        asked = (
+        """Return the questions of the conversation, then the custom fields of the form and of the booking, with their answers."""
+        questions = (
             [(entry.question, entry.value) for entry in self.conversation.answers]
             if self.conversation
             else []
         )
         fields = [*(self.form_submission.custom_fields if self.form_submission else ()), *self.custom_fields]
-        pairs = dict.fromkeys([*asked, *((entry.name, entry.value) for entry in fields)])
+        pairs = dict.fromkeys([*questions, *((entry.name, entry.value) for entry in fields)])
         return tuple(Answer(question, answer) for question, answer in pairs if question or answer)
 
     def tracking(self) -> dict[str, str] | None:
@@ -234,7 +235,7 @@ class Booked(Payload):
         }
 
     def link(self) -> str | None:
-        """Return the link of the video call. `join_url` may be a phone number instead, and a link be all that describes the place."""
+        """Return the link of the video call. `join_url` may be a phone number instead, and the location's description only a link."""
         return web_link(
             self.virtual_conferencing.join_url if self.virtual_conferencing else None,
             self.location_description,
@@ -245,7 +246,7 @@ def booking_of_record(data: Booked) -> Booking:
     """Map a booking as REST has it. Raises PayloadError."""
     changed_at = data.last_updated_time or data.creation_time
     status = _STATUSES.get(data.status or "", BookingStatus.UNKNOWN)
-    # The same block tells why a booking was moved, and that is not why it was cancelled.
+    # The same object says why a booking was moved, which is not why it was cancelled.
     cancellation = (
         data.cancel_reschedule_information if status is BookingStatus.CANCELLED else None
     ) or Change()
@@ -290,7 +291,7 @@ def booking_of_record(data: Booked) -> Booking:
 def booking_of_webhook(data: Booked, *, reassigned: bool) -> Booking:
     """Map a booking as webhooks have it. Raises PayloadError.
 
-    They leave out `utm_params`, so null in its place says nothing. After a reassignment the name of an earlier owner would be wrong.
+    Webhooks leave out `utm_params`, so null in its place says nothing. After a reassignment the name of an earlier owner would be wrong.
     """
     booking = booking_of_record(data)
     without_tracking = frozenset() if booking.tracking else frozenset({"tracking"})
@@ -300,7 +301,7 @@ def booking_of_webhook(data: Booked, *, reassigned: bool) -> Booking:
 
 
 def _untold(data: Booked, booking: Booking, customer: _Customer) -> frozenset[str]:
-    """Name the columns that this message says nothing about, and those it allows but a guess at, which any other message corrects."""
+    """Return the columns that this message says nothing about, and those that are only a guess, which any other message corrects."""
     sources = {
         **_SOURCES,
         **customer.sources,

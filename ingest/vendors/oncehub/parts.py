@@ -1,4 +1,7 @@
-"""The parts of OnceHub's booking. https://help.oncehub.com/developers/api/"""
+"""The parts of OnceHub's booking.
+
+https://help.oncehub.com/developers/api/
+"""
 
 from decimal import Decimal
 from typing import Annotated
@@ -31,7 +34,7 @@ _EXPONENTS = dict.fromkeys(_ZERO, 0) | dict.fromkeys(_THREE, 3)
 
 
 def _addresses(value: object) -> object:
-    """One entry for each person: an e-mail address, or None where there is somebody without one."""
+    """Return one entry for each person: an e-mail address, or None for somebody without one."""
     entries = value if isinstance(value, list | tuple) else ()
     return [entry.get("email") if isinstance(entry, dict) else entry for entry in entries if entry]
 
@@ -54,7 +57,7 @@ class User(Reference):
 
     @property
     def name(self) -> str | None:
-        """First and last name."""
+        """Return first and last name."""
         return " ".join(part for part in (self.first_name, self.last_name) if part) or None
 
 
@@ -66,7 +69,7 @@ class Contact(User):
 
 
 class Question(Payload):
-    """What a conversation asked, with the answer."""
+    """A question of a conversation, with its answer."""
 
     question: Text = None
     value: AnyText = None
@@ -83,7 +86,7 @@ Fields = Annotated[tuple[Field, ...], OBJECTS]
 
 
 class Conversation(Reference):
-    """Of a chatbot or routing form; by REST it may be but an id."""
+    """A conversation with a chatbot or routing form; in REST it may be only an id."""
 
     contact: Annotated[Contact | None, REFERENCE] = None
     owner: Annotated[User | None, REFERENCE] = None
@@ -91,20 +94,20 @@ class Conversation(Reference):
 
 
 class Conferencing(Payload):
-    """Where the call is."""
+    """The video call."""
 
     join_url: Text = None
 
 
 class Change(Payload):
-    """Why a booking was moved or cancelled."""
+    """The reason for moving or cancelling a booking."""
 
     reason: Text = None
     actioned_by: Text = None
 
 
 class Form(Payload):
-    """What the customer entered to book."""
+    """The form that the customer filled in."""
 
     name: Text = None
     email: Text = None
@@ -115,13 +118,13 @@ class Form(Payload):
 
 
 class Payment(Payload):
-    """What was charged."""
+    """The amount that was charged."""
 
     amount_charged: MaybeAmount = None
     currency: Text = None
 
     def price(self) -> tuple[Decimal, str] | tuple[None, None]:
-        """Return the amount in major units and its currency: minor units mean nothing without one."""
+        """Return the amount in major units and its currency; minor units mean nothing without a currency."""
         if self.amount_charged is None or self.currency is None:
             return None, None
         currency = self.currency.upper()

@@ -1,4 +1,7 @@
-"""OnceHub's REST side (API v2). https://help.oncehub.com/developers/api/"""
+"""OnceHub's REST side (API v2).
+
+https://help.oncehub.com/developers/api/
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,11 +20,11 @@ from ingest.booking import BookingStatus
 from ingest.errors import PayloadError, VendorRefused, VendorUnavailable
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
-from ingest.rest.directory import Directory
+from ingest.rest.cache import ListCache
 from ingest.vendors.fields import read_value
 from ingest.vendors.oncehub import SECRET_NAMES, OncehubSettings
 from ingest.vendors.oncehub.booking import Booked
-from ingest.vendors.paginators import Pages
+from ingest.vendors.paginators import VendorPaginator
 from ingest.vendors.rest import Resource, Rest, Window
 
 T = TypeVar("T")
@@ -31,14 +34,14 @@ log = structlog.get_logger()
 _PAGE = 100
 _SECOND = timedelta(seconds=1)
 _BEGINNING = "2000-01-01T00:00:00Z"
-# Seconds that a sync reads again: bookings that changed while the last one was reading may have slipped past it.
-_OVERLAP = 300
+# A sync reads so many seconds again, because it may have missed bookings that changed while the last one was reading.
+_OVERLAP_SECONDS = 300
 _BAD_REQUEST = 400
-# A calendar's host has no seat; the calendar is not published. https://help.oncehub.com/developers/api/
+# Statuses for calendars whose host has no seat, and that are not published. https://help.oncehub.com/developers/api/
 _WITHOUT_SLOTS = {402, 422}
 
-# What `expand` may be asked for, the best first. The specification lets contact and conversation be expanded where it describes a booking,
-# and names neither where it describes the lists; the guide wants `data.` before the names for lists.
+# Values of `expand`, the best first. The specification allows contact and conversation in its description of a booking, and names neither
+# in its description of lists; the guide wants `data.` before the names for lists.
 # https://help.oncehub.com/developers/overview/expanding-responses/
 _EXPANSIONS_OF_LISTS = (
     "contact,conversation",
@@ -50,59 +53,65 @@ _EXPANSIONS_OF_LISTS = (
 _EXPANSIONS = ("contact,conversation", "contact", "")
 
 
-class _Pages(Pages):
-    """https://help.oncehub.com/developers/overview/pagination/
+class _Paginator(VendorPaginator):
+    """Pages begin after the last id of the page before.
 
-    `has_more` came with a release of 2025. The Link header tells that there are more, but not where: its address has
-    neither the version nor the filters.
+    `has_more` was added in 2025. The Link header says that there are more pages, but its URL has neither the version nor the filters.
+    https://help.oncehub.com/developers/overview/pagination/
     """
 
-    def following(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:
-        more = response.json().get("has_more")
-        if more is None:
-            more = "next" in response.links and len(entries) >= _PAGE
-        if not more:
+    def next_params(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:
+        has_more = response.json().get("has_more")
+        if has_more is None:
+            has_more = "next" in response.links and len(entries) >= _PAGE
+        if not has_more:
             return None
         if not entries or not entries[-1].get("id"):
-            raise self.nonsense("a page says there are more, but has no id to go on from")
+            raise self.error("a page says there are more, but has no id to go on from")
         return {"after": entries[-1]["id"]}
 
 
 class OncehubRest(Rest[OncehubSettings]):
-    """https://help.oncehub.com/developers/overview/rate-limits/"""
+    """The REST side, with the published limits.
+
+    https://help.oncehub.com/developers/overview/rate-limits/
+    """
 
     url = "https://api.oncehub.com/v2"
     # A request that waits for its host's approval. https://help.oncehub.com/developers/webhooks/
-    untold: ClassVar[frozenset[BookingStatus]] = frozenset({BookingStatus.PENDING})
+    silent_statuses: ClassVar[frozenset[BookingStatus]] = frozenset({BookingStatus.PENDING})
     limits: ClassVar[Limits] = Limits(account=(Rate(5, 1),), address=(Rate(200, 300),))
 
     def __init__(self, *account: Any, **options: Any) -> None:
         super().__init__(*account, **options)
-        self._users = Directory(lambda: chain.from_iterable(self.pages("users", "data", limit=_PAGE)))
+        self._users = ListCache(lambda: chain.from_iterable(self.pages("users", "data", limit=_PAGE)))
         self._contacts: dict[str, Record | None] = {}
         self._expansions, self._expansions_of_lists = list(_EXPANSIONS), list(_EXPANSIONS_OF_LISTS)
 
     def credential(self) -> Credential:
-        """https://help.oncehub.com/developers/overview/authentication/"""
+        """Return the API key.
+
+        https://help.oncehub.com/developers/overview/authentication/
+        """
         return Credential({"API-Key": self.secret("api_key")})
 
     def paginator(self) -> BasePaginator:
-        return _Pages(self)
+        return _Paginator(self)
 
     def ping(self) -> None:
         self.get("test")
 
     def bookings(self, window: Window) -> Iterator[list[Record]]:
-        """The bounds are exclusive, and documented as dates; so they are whole seconds, and wider by one."""
+        """Yield bookings by the time of their last update. The bounds are exclusive, so the window is wider by a second."""
         bounds = {"last_updated_time.gt": _second(window.since - _SECOND)}
         if window.until:
             bounds["last_updated_time.lt"] = _second(window.until + _SECOND)
 
-        def begin(expand: Record) -> tuple[list[Record], Iterator[list[Record]]]:
+        def read_first(expand: Record) -> tuple[list[Record], Iterator[list[Record]]]:
             pages = self.pages("bookings", "data", limit=_PAGE, **bounds, **expand)
             return next(pages, []), pages
 
-        first, others = self._expanded(self._expansions_of_lists, begin)
+        first, others = self._expanded(self._expansions_of_lists, read_first)
         yield from chain([first], others)
 
     def key(self, entry: Record) -> str:
@@ -110,25 +119,28 @@ class OncehubRest(Rest[OncehubSettings]):
             raise PayloadError("a booking without an id")
         return str(entry["id"])
 
-    def children(self, entry: Record) -> set[str]:
+    def detail_keys(self, entry: Record) -> set[str]:
         contact_id = read_value(Booked, entry).unread_contact()
         return {f"contacts/{contact_id}"} if contact_id else set()
 
     def complete(self, entry: Record) -> list[Record]:
-        """With the owner, which is an id, and with the contact where only that tells who booked and it was not expanded."""
+        """Return a booking with its owner, and with the contact where only that says who booked."""
         owner, contact_id = entry.get("owner"), read_value(Booked, entry).unread_contact()
-        whole = {**entry, "owner": self._users.find(owner) or owner} if isinstance(owner, str) else entry
+        record = {**entry, "owner": self._users.find(owner) or owner} if isinstance(owner, str) else entry
         contact = self._contact(contact_id) if contact_id else None
-        return [{**whole, "contact": contact} if contact else whole]
+        return [{**record, "contact": contact} if contact else record]
 
     def fetch(self, booking_id: str) -> Record | None:
-        """https://help.oncehub.com/developers/overview/deleted-resources/"""
+        """Return one booking; None when it was deleted.
+
+        https://help.oncehub.com/developers/overview/deleted-resources/
+        """
         path = f"bookings/{quote(booking_id, safe='')}"
-        found = self._expanded(self._expansions, lambda expand: self.find(path, **expand))
-        return None if found is None or found.get("deleted") is True else self.complete(found)[0]
+        record = self._expanded(self._expansions, lambda expand: self.find(path, **expand))
+        return None if record is None or record.get("deleted") is True else self.complete(record)[0]
 
     def _expanded(self, expansions: list[str], read: Callable[[Record], T]) -> T:
-        """Read with the first expansion that OnceHub takes. Those it refuses are not tried again."""
+        """Read with the first expansion that OnceHub accepts. Those that it refuses are not tried again."""
         while True:
             expansion = expansions[0]
             try:
@@ -141,14 +153,14 @@ class OncehubRest(Rest[OncehubSettings]):
                     expansions.remove(expansion)
 
     def _contact(self, contact_id: str) -> Record | None:
-        """Read a contact, once; None where there is none or the key may not read it, which leaves the booking as it is."""
+        """Read a contact once; return None where there is none, or the key may not read it."""
         if contact_id not in self._contacts:
             try:
-                found = self.find(f"contacts/{quote(contact_id, safe='')}")
+                contact = self.find(f"contacts/{quote(contact_id, safe='')}")
             except VendorRefused as error:
                 log.warning("rest.contact_refused", account=self.label, detail=str(error))
-                found = None
-            self._contacts[contact_id] = None if found and found.get("deleted") is True else found
+                contact = None
+            self._contacts[contact_id] = None if contact and contact.get("deleted") is True else contact
         return self._contacts[contact_id]
 
     def remedy(self, status: int) -> str:
@@ -157,47 +169,50 @@ class OncehubRest(Rest[OncehubSettings]):
         return super().remedy(status)
 
     def resources(self) -> Sequence[Resource]:
-        """`booking` and `booking_calendar` take a request for each object that the list has whole, so they are read only when named."""
+        """Return all resources. `booking` and `booking_calendar` take a request for each object, so they are only read when named."""
         return [
-            _bookings(),
-            _single("booking", "bookings/{resources.bookings.id}"),
-            _listed("booking_calendars", "booking-calendars"),
-            _single("booking_calendar", "booking-calendars/{resources.booking_calendars.id}"),
-            _time_slots(self._slots_of_calendars),
+            _bookings_resource(),
+            _object_resource("booking", "bookings/{resources.bookings.id}"),
+            _list_resource("booking_calendars", "booking-calendars"),
+            _object_resource("booking_calendar", "booking-calendars/{resources.booking_calendars.id}"),
+            _time_slots_resource(self._time_slots),
             *(
-                _listed(name, name.replace("_", "-"))
+                _list_resource(name, name.replace("_", "-"))
                 for name in ("contacts", "users", "teams", "booking_pages", "event_types", "master_pages")
             ),
-            {**_listed("webhooks", "webhooks"), "processing_steps": [{"map": _without_secret}]},
-            _webhook_events(lambda: self.pages("webhook-events", "data", limit=_PAGE), self.label),
+            {**_list_resource("webhooks", "webhooks"), "processing_steps": [{"map": _without_secret}]},
+            _webhook_events_resource(lambda: self.pages("webhook-events", "data", limit=_PAGE), self.label),
         ]
 
-    def _slots_of_calendars(self) -> Iterator[list[Record]]:
-        """Free times of every calendar that has any to tell."""
+    def _time_slots(self) -> Iterator[list[Record]]:
+        """Yield the free times of every published calendar."""
         for page in self.pages("booking-calendars", "data", limit=_PAGE):
             for calendar in page:
                 if calendar.get("published") is not False and calendar.get("id"):
-                    yield self._slots(str(calendar["id"]))
+                    yield self._calendar_slots(str(calendar["id"]))
 
-    def _slots(self, calendar_id: str) -> list[Record]:
-        """The answer is an array, with nothing around it. https://help.oncehub.com/developers/api/"""
+    def _calendar_slots(self, calendar_id: str) -> list[Record]:
+        """Return the free times of one calendar, which the response has as a bare array.
+
+        https://help.oncehub.com/developers/api/
+        """
         path = f"booking-calendars/{quote(calendar_id, safe='')}/time-slots"
         try:
             response = self.client.get(path)
         except VendorRefused as error:
             if not error.is_absent and error.status_code not in _WITHOUT_SLOTS:
                 raise
-            self.leave_out(path, error.status_code)
+            self.record_absence(path, error.status_code)
             return []
         slots = response.json()
         if not isinstance(slots, list) or not all(isinstance(slot, dict) for slot in slots):
             raise VendorUnavailable(
-                f"{self.label}: the answer is no list of objects. {self.refusal(response)}"
+                f"{self.label}: the answer is no list of objects. {self.describe_error(response)}"
             )
         return [{"_booking_calendars_id": calendar_id, **slot} for slot in slots]
 
 
-def _listed(name: str, path: str) -> EndpointResource:
+def _list_resource(name: str, path: str) -> EndpointResource:
     return {
         "name": name,
         "primary_key": "id",
@@ -205,17 +220,20 @@ def _listed(name: str, path: str) -> EndpointResource:
     }
 
 
-def _single(name: str, path: str) -> EndpointResource:
+def _object_resource(name: str, path: str) -> EndpointResource:
     endpoint: Endpoint = {"path": path, "data_selector": "$", "paginator": "single_page"}
     return {"name": name, "primary_key": "id", "selected": False, "endpoint": endpoint}
 
 
-def _bookings() -> EndpointResource:
-    """https://help.oncehub.com/developers/recipes/fetch-bookings-periodically/"""
+def _bookings_resource() -> EndpointResource:
+    """Return the list of bookings, read incrementally by the time of their last update.
+
+    https://help.oncehub.com/developers/recipes/fetch-bookings-periodically/
+    """
     started = f"{format_instant(datetime.now(UTC))[:23]}Z"  # with milliseconds, as records have it: it is compared as text
 
     def newest(times: Sequence[str]) -> str:
-        """None is later than when we began to read: asked from a time in 2099 on, nothing would ever come again."""
+        """Return the latest time, but none after this sync began: from a time in 2099 on, nothing would ever be read again."""
         return max(min(time, started) for time in times)
 
     return {
@@ -230,15 +248,15 @@ def _bookings() -> EndpointResource:
                 "start_param": "last_updated_time.gt",
                 "initial_value": _BEGINNING,
                 "last_value_func": newest,
-                "lag": -_OVERLAP,  # added, unless the function is dlt's own `max`
+                "lag": -_OVERLAP_SECONDS,  # is added, unless the function is dlt's own `max`
                 "on_cursor_value_missing": "include",
             },
         },
     }
 
 
-def _time_slots(read: Callable[[], Iterator[list[Record]]]) -> DltResource:
-    """A slot has no id: it is its calendar and its start."""
+def _time_slots_resource(read: Callable[[], Iterator[list[Record]]]) -> DltResource:
+    """Return a resource of time slots, whose key is calendar and start because a slot has no id."""
 
     def slots() -> Iterator[list[Record]]:
         yield from read()
@@ -249,12 +267,12 @@ def _time_slots(read: Callable[[], Iterator[list[Record]]]) -> DltResource:
 
 
 def _without_secret(webhook: dict[str, Any]) -> dict[str, Any]:
-    """Lists have what the webhook signs with; the warehouse must not."""
+    """Remove the secret of a webhook, which lists have and the warehouse must not."""
     return {name: value for name, value in webhook.items() if name not in SECRET_NAMES}
 
 
-def _webhook_events(read: Callable[[], Iterator[list[Record]]], label: str) -> DltResource:
-    """Named in OnceHub's guides, but not in its specification: where there is none, there is nothing to load."""
+def _webhook_events_resource(read: Callable[[], Iterator[list[Record]]], label: str) -> DltResource:
+    """Return a resource that OnceHub's guides name and its specification does not; where it does not exist, nothing is loaded."""
 
     def events() -> Iterator[list[Record]]:
         try:
@@ -268,7 +286,7 @@ def _webhook_events(read: Callable[[], Iterator[list[Record]]], label: str) -> D
 
 
 def _second(moment: datetime) -> str:
-    """`2026-06-10T06:30:00Z`."""
+    """Return `2026-06-10T06:30:00Z`."""
     return f"{format_instant(moment)[:19]}Z"
 
 

@@ -1,7 +1,8 @@
-"""OnceHub's webhooks. https://help.oncehub.com/developers/api/
+"""OnceHub's webhooks.
 
-The secret is OnceHub's, and told when one is made; whether lists tell it too, its pages disagree. There is no call that
-changes one, no two may have one name, and none tells that it was switched off.
+OnceHub makes the secret and returns it when a webhook is created; its pages disagree whether lists have it too. A webhook cannot be
+changed, no two may have the same name, and none says that it was switched off.
+https://help.oncehub.com/developers/api/
 """
 
 import secrets
@@ -11,14 +12,14 @@ from urllib.parse import quote
 from ingest.rest import Record
 from ingest.vendors.oncehub import SECRET_NAMES, OncehubSettings
 from ingest.vendors.subscriptions import (
-    Created,
-    Registered,
+    NewSubscription,
     SecretFrom,
+    Subscription,
     Subscriptions,
-    Wanted,
+    SubscriptionSpec,
     fingerprint,
-    moment,
-    texts,
+    to_events,
+    to_instant,
 )
 
 _PAGE = 100
@@ -26,49 +27,56 @@ _SLOT = "account"
 
 
 class OncehubSubscriptions(Subscriptions[OncehubSettings]):
-    """Deliveries are tried for three days. https://help.oncehub.com/developers/webhooks/"""
+    """The webhooks of one account. Deliveries are retried for three days.
+
+    https://help.oncehub.com/developers/webhooks/
+    """
 
     tells_state: ClassVar[bool] = False
 
     @property
     def secret_from(self) -> SecretFrom:
-        """One for each."""
+        """Return who makes the secrets: OnceHub makes one for each webhook."""
         return SecretFrom.VENDOR
 
-    def wanted(self) -> list[Wanted]:
-        return [Wanted(_SLOT, self.account.webhook_url, frozenset(self.settings.events))]
+    def needed(self) -> list[SubscriptionSpec]:
+        return [SubscriptionSpec(_SLOT, self.account.webhook_url, frozenset(self.settings.events))]
 
-    def registered(self) -> list[Registered]:
-        return [_read(entry) for page in self.rest.pages("webhooks", "data", limit=_PAGE) for entry in page]
+    def registered(self) -> list[Subscription]:
+        return [
+            _subscription(entry)
+            for page in self.rest.pages("webhooks", "data", limit=_PAGE)
+            for entry in page
+        ]
 
-    def create(self, wanted: Wanted, secret: str) -> Created:  # noqa: ARG002 - it is theirs
+    def create(self, spec: SubscriptionSpec, secret: str) -> NewSubscription:  # noqa: ARG002 - OnceHub makes it
         name = f"ingest {self.settings.name} {secrets.token_hex(4)}"
-        made: Any = self._post(
-            "webhooks", {"name": name, "url": wanted.url, "events": sorted(wanted.events)}
+        webhook: Any = self._post(
+            "webhooks", {"name": name, "url": spec.url, "events": sorted(spec.events)}
         ).json()
-        if not made.get("id") or not _secret(made):
-            raise self._nonsense("a new webhook without an id or a secret")
-        return Created(str(made["id"]), _secret(made))
+        if not webhook.get("id") or not _secret(webhook):
+            raise self._invalid_response("a new webhook without an id or a secret")
+        return NewSubscription(str(webhook["id"]), _secret(webhook))
 
     def delete(self, name: str) -> None:
         self._delete(f"webhooks/{quote(name, safe='')}")
 
 
-def _read(entry: Record) -> Registered:
+def _subscription(entry: Record) -> Subscription:
     secret = _secret(entry)
-    return Registered(
+    return Subscription(
         id=str(entry["id"]),
         slot=_SLOT,
         url=str(entry.get("url") or ""),
-        events=texts(entry.get("events")),
-        created_at=moment(entry.get("creation_time")),
+        events=to_events(entry.get("events")),
+        created_at=to_instant(entry.get("creation_time")),
         mark=fingerprint(secret) if secret else "",
         secret=secret,
     )
 
 
 def _secret(webhook: Record) -> str:
-    """What it signs with, "" where that is not told."""
+    """Return the secret of a webhook; "" where the response does not have it."""
     return next((str(webhook[name]) for name in SECRET_NAMES if webhook.get(name)), "")
 
 

@@ -1,4 +1,4 @@
-"""A loader over a log of its own, and what tests do with it."""
+"""A consumer over a log of its own, and what tests do with it."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ Tree = dict[str, Any]
 
 
 def tree_for(folder: Path, **consumer: Any) -> Tree:
-    """Settings of a consumer that has everything in this folder."""
+    """Return settings of a consumer that has everything in one folder."""
     return {
         "log": f"sqlite:///{folder}/log.db",
         "consumer": {"linger": "10ms", "admin_port": 0, **consumer},
@@ -40,12 +40,15 @@ def tree_for(folder: Path, **consumer: Any) -> Tree:
 
 
 def changed(tree: Tree, section: str, **values: Any) -> Tree:
-    """The same settings but for these of one section."""
+    """Return the same settings with other values in one section."""
     return tree | {section: tree[section] | values}
 
 
-class Rig:
-    """Opened for one test; two may follow each other in one folder, as one consumer that was started again."""
+class ConsumerHarness:
+    """A consumer of one test.
+
+    Two may follow each other in one folder, as one consumer that was started again.
+    """
 
     def __init__(self, tree: Tree) -> None:
         self.settings = Settings.model_validate(tree)
@@ -60,14 +63,14 @@ class Rig:
         self.warehouse.close()
 
     def append(self, *events: Event) -> None:
-        """Returns when they are durable in the log."""
+        """Append events to the log, and return when they are durable."""
         self.append_records(TOPIC, *(event.to_record() for event in events))
 
     def append_records(self, topic: str, *records: Record) -> None:
         self.producer.append(topic, records).result(PATIENCE)
 
     def load(self, *events: Event) -> None:
-        """Appends these, then loads until all that is in the log is committed, dead letters included."""
+        """Append events, then load until all of the log is committed, dead letters included."""
         self.append(*events)
         deadline = time.monotonic() + PATIENCE
         while self.lag():
@@ -75,28 +78,28 @@ class Rig:
             self.loader.step()
 
     def lag(self) -> int:
-        """Records that are not committed."""
+        """Return the number of records that are not committed."""
         return sum(entry.lag for entry in self.consumer.backlog())
 
     def lag_outside(self) -> int:
-        """The same, from any thread, while the loader runs."""
+        """Return the same number, from any thread, while the loader runs."""
         return sum(entry.lag for entry in self.settings.build_log().backlog())
 
     def written(self, topic: str) -> int:
-        """Records ever appended to a topic."""
+        """Return the number of records that were ever appended to a topic."""
         return next(entry.next for entry in self.consumer.backlog() if entry.partition.topic == topic)
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         answer = query(self.settings, sql)
-        return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        return answer.dicts()
 
     def column(self, sql: str) -> list[Any]:
-        """The first column of a query."""
+        """Return the first column of a query."""
         return [row[0] for row in query(self.settings, sql).rows]
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """The loader's own loop, on a thread."""
+        """Run the loader's own loop on a thread."""
         stop = threading.Event()
         thread = threading.Thread(target=self.loader.run, args=(stop,))
         thread.start()
@@ -109,17 +112,17 @@ class Rig:
 
 
 @contextmanager
-def opened(tree: Tree) -> Iterator[Rig]:
-    """Closed at the end, whatever happens."""
-    rig = Rig(tree)
+def opened(tree: Tree) -> Iterator[ConsumerHarness]:
+    """Open a consumer, and close it at the end."""
+    harness = ConsumerHarness(tree)
     try:
-        yield rig
+        yield harness
     finally:
-        rig.close()
+        harness.close()
 
 
 def until(true: Callable[[], object], what: str) -> None:
-    """Looks again and again, a little at a time."""
+    """Wait until a condition is true."""
     deadline, pause = time.monotonic() + PATIENCE, threading.Event()
     while not true():
         assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}"
@@ -127,7 +130,7 @@ def until(true: Callable[[], object], what: str) -> None:
 
 
 class Command:
-    """`ingest` as a process, with settings in a file as users have them."""
+    """`ingest` as a process, with its settings in a file as users have them."""
 
     def __init__(self, folder: Path, tree: Tree, **environ: str) -> None:
         self._folder = folder
@@ -141,10 +144,11 @@ class Command:
         self.settings = Settings.model_validate(tree)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Standard error goes where `errors` finds it."""
+        """Start a process, whose standard error `errors` returns."""
         with (self._folder / "stderr").open("a") as stderr:
             return subprocess.Popen(
-                [sys.executable, "-m", "ingest", *arguments], cwd=self._folder, env=self._environ, stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "ingest", *arguments], cwd=self._folder, env=self._environ,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=stderr, text=True,
             )  # fmt: skip
 
@@ -152,18 +156,19 @@ class Command:
         return (self._folder / "stderr").read_text()
 
     def told(self, event: str) -> int:
-        """How often a process of this folder logged it."""
+        """Return how often a process of this folder logged an event."""
         return self.errors().count(f'"{event}"')
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "ingest", *arguments],
-            cwd=self._folder, env=self._environ, capture_output=True, text=True, timeout=PATIENCE, check=False,
+            cwd=self._folder, env=self._environ, capture_output=True, text=True, timeout=PATIENCE,
+            check=False,
         )  # fmt: skip
 
     @contextmanager
     def consuming(self) -> Iterator["subprocess.Popen[str]"]:
-        """`ingest consume`, killed at the end if it still runs."""
+        """Run `ingest consume`, and kill it at the end if it still runs."""
         process = self.start("consume")
         try:
             yield process
@@ -172,5 +177,5 @@ class Command:
             process.wait(PATIENCE)
 
     def lag(self) -> int:
-        """Records that are not committed, seen from outside."""
+        """Return the number of records that are not committed."""
         return sum(entry.lag for entry in self.settings.build_log().backlog())

@@ -1,6 +1,7 @@
-"""Appointedd's API v2, a beta: JSON:API behind OAuth. https://developers.appointedd.com/v2.0/reference/introduction-1
+"""Appointedd's API v2, a beta: JSON:API with OAuth.
 
-What its bookings look like is not public, so they are synced as they are and compared with nothing.
+https://developers.appointedd.com/v2.0/reference/introduction-1
+The form of its bookings is not public, so they are synced as they are and not compared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,18 +13,21 @@ from requests import Request, Response
 
 from ingest.errors import ConfigurationError
 from ingest.rest import Credential, Limits, Rate, Record
-from ingest.rest.oauth import App, ClientCredentials
+from ingest.rest.oauth import ClientCredentials, OAuthApp
 from ingest.vendors.appointedd import AppointeddSettings
-from ingest.vendors.paginators import Pages
+from ingest.vendors.paginators import VendorPaginator
 from ingest.vendors.rest import Resource, Rest, Window
 
 _LISTS = ("accounts", "bookings", "customers", "services", "staff", "locations", "availability", "webhooks")
 
 
-class _Pages(Pages):
-    """https://jsonapi.org/format/#fetching-pagination: the next page is an address, with whatever parameters it needs."""
+class _Paginator(VendorPaginator):
+    """The next page is a URL with all the parameters it needs.
 
-    def following(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:  # noqa: ARG002 - the page tells
+    https://jsonapi.org/format/#fetching-pagination
+    """
+
+    def next_params(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:  # noqa: ARG002 - the page tells
         links = response.json().get("links")
         link = links.get("next") if isinstance(links, dict) else None
         link = link.get("href") if isinstance(link, dict) else link
@@ -32,7 +36,7 @@ class _Pages(Pages):
         url = urljoin(response.url, str(link))
         if urlsplit(url)[:2] != urlsplit(self._rest.base_url)[:2]:
             # The token would go there too.
-            raise self.nonsense("links.next leads to another host")
+            raise self.error("links.next leads to another host")
         return {"url": url}
 
     def update_request(self, request: Request) -> None:
@@ -41,7 +45,7 @@ class _Pages(Pages):
 
 
 class AppointeddV2(Rest[AppointeddSettings]):
-    """Appointedd publishes no limits; these are ours, so as to be no burden."""
+    """The REST side with API v2. Appointedd publishes no limits; these are ours."""
 
     url = "https://json-api.appointedd.com/v2"
     limits: ClassVar[Limits] = Limits(account=(Rate(10, 1),))
@@ -49,35 +53,43 @@ class AppointeddV2(Rest[AppointeddSettings]):
     def credential(self) -> Credential:
         secrets = (self.secret("client_id"), self.secret("client_secret"))
         return ClientCredentials(
-            App(
-                self.label, f"{self.base_url}oauth/tokens", *secrets, self.refusal, self.pause, self._patience
+            OAuthApp(
+                self.label,
+                f"{self.base_url}oauth/tokens",
+                *secrets,
+                self.describe_error,
+                self.retry_after,
+                self._budget,
             )
         )
 
     def paginator(self) -> BasePaginator:
-        return _Pages(self)
+        return _Paginator(self)
 
     def ping(self) -> None:
         self.get("accounts")
 
-    def bookings(self, window: Window) -> Iterator[list[Record]]:  # noqa: ARG002 - none is answered
+    def bookings(self, window: Window) -> Iterator[list[Record]]:  # noqa: ARG002 - not possible
         raise self._only_v1()
 
-    def key(self, entry: Record) -> str:  # noqa: ARG002 - none is answered
+    def key(self, entry: Record) -> str:  # noqa: ARG002 - not possible
         raise self._only_v1()
 
-    def fetch(self, booking_id: str) -> Record | None:  # noqa: ARG002 - none is answered
+    def fetch(self, booking_id: str) -> Record | None:  # noqa: ARG002 - not possible
         raise self._only_v1()
 
-    def said(self, body: Record) -> str:
-        """https://jsonapi.org/format/#errors; token requests have OAuth's own form."""
+    def error_message(self, body: Record) -> str:
+        """Return title and detail of the first error; errors of token requests have OAuth's own form.
+
+        https://jsonapi.org/format/#errors
+        """
         errors = body.get("errors")
         first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
         words = (first.get("title"), first.get("detail"), body.get("error"), body.get("error_description"))
-        return ": ".join(str(word) for word in words if word) or super().said(body)
+        return ": ".join(str(word) for word in words if word) or super().error_message(body)
 
     def resources(self) -> Sequence[Resource]:
-        """Pages have the size that the vendor chooses: what parameter would change it is not public."""
+        """Return all lists, in pages of the vendor's size: the parameter that would change it is not public."""
         return [
             {"name": name, "primary_key": "id", "endpoint": {"path": name, "data_selector": "data"}}
             for name in _LISTS
@@ -88,3 +100,6 @@ class AppointeddV2(Rest[AppointeddSettings]):
         return ConfigurationError(
             f'{self.label}: bookings can be compared by API v1 only; set accounts.{name}.api = "v1" and accounts.{name}.api_key'
         )
+
+
+REST = AppointeddV2

@@ -1,4 +1,4 @@
-"""One folder with everything in it: a receiver, a log, a consumer, a warehouse, and the command that a person types."""
+"""A receiver, a log, a consumer, a warehouse and the command in one folder."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ import tomlkit
 
 from ingest.log import Record
 from tests.cli.command import Result, ingest
-from tests.consumers.rig import Rig, opened, tree_for
+from tests.consumers.harness import ConsumerHarness, opened, tree_for
 from tests.receivers.in_process import InProcess, stored
 from tests.receivers.requests import SECRET, Request
 
@@ -25,18 +25,18 @@ ACCOUNTS: Mapping[str, Mapping[str, Any]] = {
 SECRETS = [SECRET, "the-secret-before"]
 
 
-class Desk:
+class Product:
     """The command reads its settings from a file and its secrets from the environment, as users have them."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self._monkeypatch = monkeypatch
         self._open = ExitStack()
-        self.rig: Rig = self._open.enter_context(opened(tree_for(folder)))
+        self.harness: ConsumerHarness = self._open.enter_context(opened(tree_for(folder)))
         self.configure(ACCOUNTS)
 
     def configure(self, accounts: Mapping[str, Mapping[str, Any]]) -> None:
-        """These accounts, in the command's settings."""
+        """Write these accounts into the command's settings."""
         (self.folder / "ingest.toml").write_text(
             tomlkit.dumps({**tree_for(self.folder), "accounts": accounts})
         )
@@ -51,7 +51,7 @@ class Desk:
 
     @contextmanager
     def broken(self, vendor: type, method: str, error: Exception) -> Iterator[None]:
-        """As a deploy with a bug has it, until the next one mends it."""
+        """Break a method of a vendor, as a deploy with a bug does, until the context ends."""
 
         def fail(*_: object) -> None:
             raise error
@@ -61,29 +61,29 @@ class Desk:
             yield
 
     def receive(self, *requests: Request) -> None:
-        """Each is acknowledged."""
+        """Send requests to the receiver, which acknowledges each of them."""
         for request in requests:
             assert self.receiver.ask(request).status == 202
 
     def run(self, *arguments: str, **environ: str) -> Result:
-        """`ingest dead-letters …`."""
+        """Run `ingest dead-letters …`."""
         return ingest(self.folder, "dead-letters", *arguments, **self._secrets, **environ)
 
     def listed(self, *arguments: str) -> list[dict[str, Any]]:
-        """What `list --json` has."""
+        """Return what `list --json` prints."""
         result = self.run("list", "--json", *arguments)
         assert result.code == 0, result
         found: list[dict[str, Any]] = result.json
         return found
 
     def redriven(self, *arguments: str, code: int = 0) -> dict[str, str]:
-        """Outcomes by id."""
+        """Redrive letters, and return the outcomes by id."""
         result = self.run("redrive", "--json", *arguments)
         assert (result.code, result.err) == (code, ""), result
         return {one["id"]: one["outcome"] for one in json.loads(result.out)}
 
     def records(self, topic: str) -> list[Record]:
-        """All that was ever appended to a topic, in order."""
+        """Return all records that were ever appended to a topic, in order."""
         return stored(self.folder / "log.db", topic)
 
     def close(self) -> None:

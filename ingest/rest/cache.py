@@ -1,4 +1,4 @@
-"""Objects that others name by id: read when first asked for, once for all who ask."""
+"""Caches for objects that other objects refer to by id. Any number of threads may use one."""
 
 import threading
 from collections import OrderedDict
@@ -8,28 +8,31 @@ from concurrent.futures import Future
 from ingest.rest import Record
 
 
-class Directory:
-    """Any number of threads may ask. `read` gives all objects; it is called again for an id that came up since, once for each."""
+class ListCache:
+    """All objects of a list, read when the first one is needed.
+
+    `read` returns all objects. It is called again for an id that was not among them, once for each such id.
+    """
 
     def __init__(self, read: Callable[[], Iterable[Record]]) -> None:
         self._read = read
         self._lock = threading.Lock()
-        self._known: dict[str, Record] = {}
-        self._unknown: set[str] = set()
+        self._records: dict[str, Record] = {}
+        self._missing: set[str] = set()
 
     def find(self, name: str) -> Record | None:
-        """None when there is no such object (any more). Raises what `read` raises."""
+        """Return the object with this id; None when there is none. Raises what `read` raises."""
         with self._lock:
-            if name not in self._known and name not in self._unknown:
-                self._known = {str(one.get("id")): one for one in self._read()}
-                self._unknown = {*self._unknown, name} - self._known.keys()
-            return self._known.get(name)
+            if name not in self._records and name not in self._missing:
+                self._records = {str(record.get("id")): record for record in self._read()}
+                self._missing = {*self._missing, name} - self._records.keys()
+            return self._records.get(name)
 
 
-class Lookup:
-    """Reads single objects by id and remembers the `size` that were asked for last. Any number of threads may ask.
+class RecordCache:
+    """Single objects, read by id; the `size` that were used last are kept.
 
-    Threads that ask for the same id at the same time wait for one read. A read that fails is not remembered.
+    Threads that need the same id at the same time wait for one read. A read that fails is not kept.
     """
 
     def __init__(self, read: Callable[[str], Record | None], size: int) -> None:
@@ -39,7 +42,7 @@ class Lookup:
         self._records: OrderedDict[str, Future[Record | None]] = OrderedDict()
 
     def find(self, name: str) -> Record | None:
-        """Returns None when there is no such object. Raises what `read` raises."""
+        """Return the object with this id; None when there is none. Raises what `read` raises."""
         with self._lock:
             record = self._records.pop(name, None)
             reads = record is None

@@ -1,0 +1,84 @@
+"""Metrics and log lines about records that were loaded or became dead letters."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import structlog
+
+from consumers.batch import Chunk, Plan
+from consumers.message import BookingMessage
+from consumers.rows import Row
+from ingest.booking import BookingStatus
+from ingest.dead_letter import DeadLetter
+from ingest.event import Via
+from ingest.instant import format_instant
+from ingest.telemetry import (
+    EVENTS_IMPLAUSIBLE,
+    EVENTS_LOADED,
+    EVENTS_STALE,
+    FRESHNESS_SECONDS,
+    MISSED,
+    RECONCILED_AT,
+    RECONCILIATIONS,
+    UNKNOWN_STATUS,
+)
+
+log = structlog.get_logger()
+
+
+def report_load(chunk: Chunk, plan: Plan) -> None:
+    """Count what was loaded, once it is visible in the warehouse."""
+    now = datetime.now(UTC)
+    for item in chunk.items:
+        event = item.event
+        is_replayed = event.via is Via.REPLAY
+        if item.table == "booking_events":
+            EVENTS_LOADED.labels(event.vendor, event.account, event.via).inc()
+            if not is_replayed:
+                age = (now - event.received_at).total_seconds()
+                # The receiver's clock may be ahead.
+                FRESHNESS_SECONDS.labels(event.vendor, event.account).observe(max(0.0, age))
+        elif not is_replayed:
+            _report_reconciliation(item.row)
+        if item.message:
+            _report_message(item.message)
+    for message in plan.stale:
+        EVENTS_STALE.labels(message.event.vendor, message.event.account).inc()
+
+
+def report_dead_letters(letters: Iterable[DeadLetter]) -> None:
+    """Log each dead letter, with the reason for which its record could not be loaded."""
+    for letter in letters:
+        log.warning(
+            "record.dead_lettered",
+            source=letter.source,
+            subject=letter.headers.get("ce_subject", ""),
+            position=letter.position,
+            reason=letter.reason,
+            detail=letter.detail,
+        )
+
+
+def _report_reconciliation(row: Row) -> None:
+    labels = (row["vendor"], row["account"])
+    MISSED.labels(*labels).inc(row["missed"])
+    RECONCILIATIONS.labels(*labels, row["outcome"]).inc()
+    if row["outcome"] == "complete":
+        RECONCILED_AT.labels(*labels).set(row["finished_at"].timestamp())
+
+
+def _report_message(message: BookingMessage) -> None:
+    event, booking = message.event, message.booking
+    if booking.status is BookingStatus.UNKNOWN and "status" not in booking.untold:
+        UNKNOWN_STATUS.labels(event.vendor, event.account).inc()
+    if message.is_implausible and not message.is_replayed:
+        EVENTS_IMPLAUSIBLE.labels(event.vendor, event.account).inc()
+        log.warning(
+            "event.implausible_time",
+            source=event.source,
+            id=event.id,
+            time=format_instant(event.time),
+            changed_at=booking.version,
+            received_at=format_instant(event.received_at),
+            counts_as=message.version,
+        )

@@ -1,0 +1,176 @@
+"""Locks around loads: the working folder of a pipeline, DuckDB's file, and locks of PostgreSQL."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+from dlt.destinations.exceptions import DatabaseException
+from dlt.destinations.sql_client import SqlClientBase
+
+from ingest.errors import WarehouseUnavailable
+from ingest.locks import HeldLock, exclusive
+from ingest.settings import Settings, WarehouseSettings
+from ingest.warehouse.destination import POSTGRES, credentials, make_folder
+from ingest.warehouse.errors import has_type_named, translated
+from ingest.warehouse.lock import warehouse_lock
+
+_FOLDER_PATIENCE_SECONDS = 10.0
+_DUCKDB_THREADS = 2  # each takes buffers of its own
+_CONNECT_SECONDS = 2
+_ANSWER_MILLISECONDS = 2_000
+# The sessions that hold a lock for which a session of ours waits. Queries are not shown: they may contain
+# anything. https://www.postgresql.org/docs/current/functions-info.html
+_BLOCKERS = """
+SELECT DISTINCT other.pid, other.usename, other.application_name, other.state,
+       date_trunc('second', clock_timestamp() - other.xact_start)::text
+FROM pg_stat_activity AS ours
+CROSS JOIN LATERAL unnest(pg_blocking_pids(ours.pid)) AS blocker(pid)
+JOIN pg_stat_activity AS other ON other.pid = blocker.pid
+WHERE ours.usename = current_user AND ours.datname = current_database()
+ORDER BY other.pid LIMIT 3
+"""
+
+
+def lock_folder(folder: Path, busy: str) -> HeldLock:
+    """Make a pipeline's working folder, and lock it for this process.
+
+    Waits a moment for another process, which may be about to end. Raises WarehouseUnavailable, with the
+    message `busy` when another process keeps the lock.
+    """
+    make_folder(folder)
+    file = folder.with_name(f"{folder.name}.lock")
+    try:
+        return exclusive(
+            file,
+            _FOLDER_PATIENCE_SECONDS,
+            lambda holder: WarehouseUnavailable(f"{busy}{holder}"),
+            purpose=busy,
+        )
+    except OSError as error:
+        raise WarehouseUnavailable(f"{file} cannot be made: {error.strerror}") from None
+
+
+@contextmanager
+def loading_turn(settings: Settings, patience: float) -> Iterator[None]:
+    """Take a turn at DuckDB's file, and keep it open.
+
+    dlt opens it for each job, which would cost more than a small load. At other destinations there is nothing
+    to wait for. Raises WarehouseUnavailable, also when another file took its place meanwhile: what was
+    written is in the one that is gone.
+    """
+    file = settings.warehouse.duckdb_file
+    with warehouse_lock(settings.warehouse, patience):
+        if file is None:
+            yield
+            return
+        with translated():
+            connection = _connect(file, settings.consumer.duckdb_bytes)
+        inode = _inode(file)
+        try:
+            yield
+            if _inode(file) != inode:
+                raise WarehouseUnavailable(f"{file} was moved, deleted or replaced while it was written to")
+        finally:
+            connection.close()
+
+
+def _connect(file: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:
+    """Open the file with limits for the whole process: DuckDB would take most of the machine's memory."""
+    connection = duckdb.connect(str(file))
+    connection.execute(f"SET memory_limit = '{memory_bytes} B'")
+    connection.execute(f"SET threads = {_DUCKDB_THREADS}")
+    connection.execute("SET preserve_insertion_order = false")  # to keep it, results are held in memory
+    return connection
+
+
+def _inode(file: Path) -> int | None:
+    try:
+        return file.stat().st_ino
+    except OSError:
+        return None
+
+
+class Fence:
+    """Locks of PostgreSQL, each within one dataset, which end with the turn.
+
+    At other destinations they do nothing. Kafka hands a partition on without asking. Without a fence, a
+    consumer that was frozen in a load would write, after it wakes up, what was newest when it was frozen; and
+    two consumers that share a staging dataset would empty it under each other.
+    """
+
+    def __init__(self, client: SqlClientBase[Any] | None, dataset: str) -> None:
+        """`client` is within a transaction; None where there are no locks."""
+        self._client, self._dataset = client, dataset
+
+    def acquire(self, *names: str) -> None:
+        """Take locks, of which all consumers take several in one order.
+
+        Raises WarehouseUnavailable when another consumer holds one for too long.
+        """
+        if not self._client:
+            return
+        with translated():
+            for name in names:
+                key = f"ingest/{self._dataset}/{name}"
+                try:
+                    self._client.execute_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", key)
+                except DatabaseException as error:
+                    if has_type_named(error.dbapi_exception, {"LockNotAvailable"}):
+                        raise WarehouseUnavailable(
+                            f"another consumer has the lock of {name},"
+                            " in a load that does not come to an end: it may be frozen"
+                        ) from None
+                    raise
+
+    def check(self) -> None:
+        """Raise WarehouseUnavailable when the locks did not last: another connection than theirs writes."""
+        if self._client:
+            with translated():
+                self._client.execute_sql("SELECT 1")
+
+
+@contextmanager
+def fenced(pipeline: dlt.Pipeline, patience: float) -> Iterator[Fence]:
+    """Open a fence for one turn, which waits `patience` seconds for a lock. Raises WarehouseUnavailable."""
+    if pipeline.destination is None or pipeline.destination.destination_type != "dlt.destinations.postgres":
+        yield Fence(None, pipeline.dataset_name)
+        return
+    client = pipeline.sql_client()
+    try:
+        with translated():
+            client.open_connection()
+            # In a transaction a pooler leaves the connection, and its locks, to us.
+            client.native_connection.autocommit = False
+            client.execute_sql("SET LOCAL idle_in_transaction_session_timeout = 0")  # a load may take long
+            client.execute_sql(f"SET LOCAL lock_timeout = '{patience:.3f}s'")
+        fence = Fence(client, pipeline.dataset_name)
+        yield fence
+        fence.check()
+    finally:
+        client.close_connection()
+
+
+def blockers(settings: WarehouseSettings) -> str:
+    """Name the sessions of PostgreSQL for which a session of ours waits, as a phrase.
+
+    Returns "" where there are none, or PostgreSQL cannot be asked.
+    """
+    if settings.destination != POSTGRES or not (url := credentials(settings)).startswith("postgres"):
+        return ""
+    import psycopg2
+
+    sessions = []
+    with (
+        suppress(psycopg2.Error),
+        closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(f"SET statement_timeout = {_ANSWER_MILLISECONDS}")
+        cursor.execute(_BLOCKERS)
+        for pid, user, program, state, age in cursor.fetchall():
+            details = (f"user {user}", program, state, age and f"its transaction is {age} old")
+            sessions.append(f"PostgreSQL's session {pid} ({', '.join(filter(None, details))})")
+    return f"a lock of {' and '.join(sessions)}" if sessions else ""

@@ -1,0 +1,145 @@
+"""Writes batches into the warehouse, and finds the record to blame where it refuses one."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from consumers.batch import Chunk, Item, Plan, find_incomplete, plan_load, to_dead_letter
+from consumers.dead_letters.limit import FailureLimit
+from consumers.letter_rows import dead_letter_row, former_id, is_letter_of_same_event, shortened
+from consumers.reporting import report_dead_letters, report_load
+from consumers.warehouse import Warehouse
+from ingest.dead_letter import DeadLetter
+from ingest.errors import LoadRefused, RowsTooLarge, WarehouseUnavailable
+from ingest.log import StoredRecord
+from ingest.settings import Settings
+
+log = structlog.get_logger()
+
+_LARGE_SHARE = 256  # of DuckDB's memory: a record of less does not fill it, whatever is in it
+
+
+class WarehouseReplaced(WarehouseUnavailable):
+    """Between two loads the warehouse was restored, or another one took its place."""
+
+
+class BatchWriter:
+    """Loads chunks of a batch, and halves what the destination refuses until the record to blame is alone."""
+
+    def __init__(self, settings: Settings, warehouse: Warehouse) -> None:
+        self._warehouse = warehouse
+        self._settings = settings.consumer
+        self._needed_loads: frozenset[str] = frozenset()
+        self.refused = FailureLimit(settings.consumer.dead_letter_limit)
+        self.load_id = ""
+        """The batch's newest load."""
+
+    def write(self, chunk: Chunk, needed_loads: frozenset[str]) -> list[DeadLetter]:
+        """Load a batch; return dead letters of the records that the destination refuses.
+
+        Raises WarehouseReplaced when the warehouse lacks one of `needed_loads`, which are to be read again
+        first; WarehouseUnavailable; OutOfMemory, of it RowsTooLarge, when fewer records may fit;
+        DeadLetterLimit.
+        """
+        self.load_id, self._needed_loads = "", needed_loads
+        return self._write(chunk)
+
+    def _write(self, chunk: Chunk) -> list[DeadLetter]:
+        if not chunk:
+            return []
+        try:
+            self._load(chunk)
+        except LoadRefused as refusal:
+            return self._write_apart(chunk, refusal)
+        except RowsTooLarge as refusal:
+            # For a small record the reason is elsewhere.
+            large_bytes = self._settings.duckdb_bytes // _LARGE_SHARE
+            if len(chunk) > 1 or chunk.records[0].record.size < large_bytes:
+                raise
+            return self._write_large(chunk, refusal)
+        return []
+
+    def _load(self, chunk: Chunk) -> None:
+        """Load all rows of a chunk, or none. Raises as `write` and `Warehouse.load` do."""
+        with self._warehouse.turn(stored.partition for stored in chunk.records):
+            if not self._warehouse.has(self._needed_loads):
+                raise WarehouseReplaced("the warehouse no longer has what was loaded before")
+            plan = self._plan(chunk)
+            if plan.rows:
+                self.load_id = self._warehouse.load(plan.rows)
+        self.refused.count(True for _ in chunk.items)
+        report_load(chunk, plan)
+
+    def _plan(self, chunk: Chunk) -> Plan:
+        """Compare a chunk with what the warehouse has now.
+
+        It is read for each load: another consumer may have loaded while this one was frozen, or somebody
+        may have replaced the warehouse.
+        """
+        new = Chunk(chunk.items, self._new_letters(chunk.letters))
+        versions = self._warehouse.versions(new.messages)
+        whole_rows = self._warehouse.bookings(find_incomplete(new, versions))
+        return plan_load(new, {**versions, **whole_rows}, datetime.now(UTC))
+
+    def _new_letters(self, letters: Sequence[StoredRecord]) -> list[StoredRecord]:
+        """Leave out letters that are stored already, under the id that an earlier release gave them."""
+        former_ids = [former_id(letter) for letter in letters]
+        wanted = [letter_id for letter_id in former_ids if letter_id]
+        stored = self._warehouse.letters(wanted) if wanted else {}
+        return [
+            letter
+            for letter, letter_id in zip(letters, former_ids, strict=True)
+            if not (letter_id and letter_id in stored and is_letter_of_same_event(letter, stored[letter_id]))
+        ]
+
+    def _write_apart(self, chunk: Chunk, refusal: LoadRefused) -> list[DeadLetter]:
+        if len(chunk) > 1:
+            return [letter for half in chunk.halves() for letter in self._write(half)]
+        if chunk.items:
+            return [self._refuse(chunk.items[0], str(refusal))]
+        self._load_shortened(chunk.letters[0], refusal)
+        return []
+
+    def _write_large(self, chunk: Chunk, refusal: RowsTooLarge) -> list[DeadLetter]:
+        """Refuse a record that fails again for lack of DuckDB's memory, after a load without rows worked."""
+        if chunk.letters:
+            self._load_shortened(chunk.letters[0], refusal)
+            return []
+        self._warehouse.load_nothing()
+        try:
+            self._load(chunk)
+        except RowsTooLarge:
+            return [self._refuse(chunk.items[0], f"{refusal}; then redrive it")]
+        return []
+
+    def _refuse(self, item: Item, reason: str) -> DeadLetter:
+        letter = to_dead_letter(item.stored, "load_refused", reason, datetime.now(UTC))
+        report_dead_letters([letter])
+        self.refused.count([False])
+        return letter
+
+    def _load_shortened(self, letter: StoredRecord, refusal: LoadRefused | RowsTooLarge) -> None:
+        """Load as much of a dead letter as the destination takes; the log keeps the whole one.
+
+        Raises WarehouseUnavailable where it does not even take the shortest row.
+        """
+        error: LoadRefused | RowsTooLarge = refusal
+        for row in shortened(dead_letter_row(letter, datetime.now(UTC))):
+            try:
+                with self._warehouse.turn([letter.partition]):
+                    self.load_id = self._warehouse.load({"dead_letters": [row]})
+            except (LoadRefused, RowsTooLarge) as newest:
+                error = newest
+            else:
+                log.warning(
+                    "dead_letter.cut",
+                    position=letter.position,
+                    columns=row["cut"],
+                    bytes=row["data_bytes"],
+                    why=str(refusal),
+                )
+                return
+        raise WarehouseUnavailable(
+            f"the table dead_letters takes no row, not even the shortest of {letter.position}: {error}"
+        )

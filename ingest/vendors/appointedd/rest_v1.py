@@ -1,0 +1,202 @@
+"""Appointedd's API v1, which is complete.
+
+https://api.appointedd.com/docs/reference/
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from itertools import chain
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from dlt.sources.helpers.rest_client.paginators import BasePaginator
+from dlt.sources.rest_api.typing import EndpointResource
+from requests import Response
+
+from ingest.errors import PayloadError, VendorRefused
+from ingest.instant import format_instant, parse_instant
+from ingest.rest import Credential, Limits, Rate, Record
+from ingest.rest.cache import ListCache, RecordCache
+from ingest.vendors.appointedd import AppointeddSettings
+from ingest.vendors.incremental import Span, incremental_resource
+from ingest.vendors.paginators import VendorPaginator
+from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
+
+_PAGE = 100
+_CACHED_PROFILES = 10_000  # whoever booked once is likely to have booked again
+_SECOND = timedelta(seconds=1)
+_CANCELLED = "cancelled"
+_HISTORY = timedelta(days=3650)
+_OVERLAP = timedelta(minutes=5)
+
+
+class _Paginator(VendorPaginator):
+    """Pages begin at the booking that the page before names as `next`. `total` may change while pages are read.
+
+    https://developers.appointedd.com/docs/pagination
+    """
+
+    def next_params(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:  # noqa: ARG002 - the page tells
+        start = response.json().get("next")
+        return {"start": start} if start else None
+
+
+class AppointeddV1(Rest[AppointeddSettings]):
+    """The REST side with API v1.
+
+    Appointedd publishes no limits; these are ours. It has no longest window either, and one long window costs least if Appointedd
+    should ignore a filter.
+    """
+
+    url = "https://api.appointedd.com/v1"
+    limits: ClassVar[Limits] = Limits(account=(Rate(10, 1),))
+    longest_window: ClassVar[timedelta] = _HISTORY
+
+    def __init__(self, *account: Any, **options: Any) -> None:
+        super().__init__(*account, **options)
+        self._lists_cancelled = False
+        self._single_reads_work = False
+        self._services = self._list_cache("services")
+        self._resources = self._list_cache("resources")
+        self._profiles = RecordCache(self._read_profile, _CACHED_PROFILES)
+
+    def credential(self) -> Credential:
+        """Return the API key.
+
+        https://developers.appointedd.com/docs/authentication
+        """
+        return Credential({"X-API-KEY": self.secret("api_key")})
+
+    def paginator(self) -> BasePaginator:
+        return _Paginator(self)
+
+    def ping(self) -> None:
+        self.get("resources/groups", limit=1)
+
+    def bookings(self, window: Window) -> Iterator[list[Record]]:
+        """Yield bookings in the natural order, in which a booking that changes while pages are read keeps its place.
+
+        Whether the list has cancelled bookings by default is not documented. They are asked for apart, with one more request, until
+        one of them was in the list.
+        https://developers.appointedd.com/reference/get-bookings
+        """
+        listed: set[str] = set()
+        for page in self._updated_in(window):
+            self._lists_cancelled |= any(entry.get("status") == _CANCELLED for entry in page)
+            listed.update(str(entry.get("id")) for entry in page)
+            yield page
+        if not self._lists_cancelled:
+            for page in self._updated_in(window, statuses=_CANCELLED):
+                yield [entry for entry in page if str(entry.get("id")) not in listed]
+
+    def _updated_in(self, window: Window, **filters: str) -> Iterator[list[Record]]:
+        """Yield bookings that were updated in the window.
+
+        The name of `updated_before` is not documented. If Appointedd ignores it, that costs pages but no booking, because the times are
+        checked here.
+        """
+        wide = Window(window.since - _SECOND, window.until and window.until + _SECOND)
+        bounds = {"updated_after": format_instant(wide.since)} | (
+            {"updated_before": format_instant(wide.until)} if wide.until else {}
+        )
+        for page in self.pages("bookings", "data", limit=_PAGE, **bounds, **filters):
+            yield [entry for entry in page if _within(entry, wide)]
+
+    def key(self, entry: Record) -> str:
+        if not entry.get("id"):
+            raise PayloadError("a booking without an id")
+        return str(entry["id"])
+
+    def detail_keys(self, entry: Record) -> set[str]:
+        customers = entry.get("customers")
+        return set(filter(None, map(_customer_id, customers))) if isinstance(customers, list) else set()
+
+    def complete(self, entry: Record) -> list[Record]:
+        """Return a booking with the objects that webhooks have by name: see `Appointedd.booking_of_record`."""
+        record = dict(entry)
+        for name, cache in (("service", self._services), ("resource", self._resources)):
+            if isinstance(entry.get(name), str):
+                record[name] = cache.find(entry[name]) or entry[name]
+        if isinstance(entry.get("customers"), list):
+            record["customers"] = [self._with_profile(customer) for customer in entry["customers"]]
+        return [record]
+
+    def fetch(self, booking_id: str) -> Record | None:
+        """Return one booking. Raises VendorRefused when no single booking can be read: else every booking would seem gone.
+
+        The path of single bookings is not documented and follows the pattern of other objects. So at the first 404 a booking is read
+        that is in the list.
+        """
+        record = self.find(f"bookings/{quote(booking_id, safe='')}", "data")
+        if record is None and not self._single_reads_work:
+            listed = next(self.pages("bookings", "data", limit=1), [])
+            if listed and self.get_optional(f"bookings/{quote(self.key(listed[0]), safe='')}") is None:
+                raise VendorRefused(
+                    f"{self.label}: single bookings cannot be read, not even one that is listed", NOT_FOUND
+                )
+        self._single_reads_work = True
+        return None if record is None else self.complete(record)[0]
+
+    def error_message(self, body: Record) -> str:
+        """Return the words of an error, whose form is not documented."""
+        return super().error_message(body) or str(body.get("error") or "")
+
+    def remedy(self, status: int) -> str:
+        if status == 403:  # noqa: PLR2004 - forbidden, which v1 answers to a wrong key
+            return super().remedy(401)
+        return super().remedy(status)
+
+    def resources(self) -> Sequence[Resource]:
+        """Return all lists; v2 alone has accounts, locations, availability and webhooks. What the pages call staff are v1's resources."""
+        span = Span(_HISTORY, _OVERLAP, self.longest_window)
+        return [
+            incremental_resource("bookings", "id", self.settings.name, span, self.bookings),
+            _list_resource("customers"),
+            _list_resource("services"),
+            _list_resource("staff", "resources"),
+        ]
+
+    def _list_cache(self, path: str) -> ListCache:
+        return ListCache(lambda: chain.from_iterable(self.pages(path, "data", limit=_PAGE)))
+
+    def _with_profile(self, customer: Any) -> Any:
+        """Return a customer of a booking with its profile, or unchanged where it was deleted or has another form."""
+        name = _customer_id(customer)
+        profile = self._profiles.find(name) if name else None
+        fields = {"id": customer} if isinstance(customer, str) else customer
+        return {**fields, "profile": profile} if profile else customer
+
+    def _read_profile(self, customer_id: str) -> Record | None:
+        response = self.get_optional(f"customers/{quote(customer_id, safe='')}")
+        value: Any = None if response is None else response.json()
+        for name in ("data", "profile"):
+            value = value.get(name) if isinstance(value, dict) else None
+        return value if isinstance(value, dict) else None
+
+
+def _list_resource(name: str, path: str | None = None) -> EndpointResource:
+    return {
+        "name": name,
+        "primary_key": "id",
+        "endpoint": {"path": path or name, "params": {"limit": _PAGE}, "data_selector": "data"},
+    }
+
+
+def _customer_id(customer: Any) -> str:
+    """Return a customer's id; an empty text where there is none."""
+    if isinstance(customer, str):
+        return customer
+    name = isinstance(customer, dict) and (customer.get("customer_id") or customer.get("id"))
+    return str(name) if name else ""
+
+
+def _within(entry: Record, window: Window) -> bool:
+    """Return whether a booking was updated in the window, or has no readable time, which is reported when it is mapped."""
+    try:
+        updated = parse_instant(str(entry.get("updated")))
+    except PayloadError:
+        return True
+    return window.since <= updated and (window.until is None or updated <= window.until)
+
+
+REST = AppointeddV1

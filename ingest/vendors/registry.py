@@ -1,0 +1,76 @@
+"""The vendors that there are, found by their folders: each folder beside this file is a vendor, by its name.
+
+Only the folder's `__init__.py` with `ACCOUNT` must be there. Its other modules are optional, and are imported when they are needed,
+because the REST side takes dlt, which the receiver never imports.
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from ingest.errors import ConfigurationError, PayloadError
+
+if TYPE_CHECKING:
+    from ingest.booking import Booking
+    from ingest.event import Event
+    from ingest.vendors.account import AnyAccount
+
+_PACKAGE = "ingest.vendors"
+
+
+def vendor_names() -> list[str]:
+    """Return the names of all vendors, in alphabetical order."""
+    folders = importlib.import_module(_PACKAGE).__path__
+    return sorted(module.name for module in pkgutil.iter_modules(folders) if module.ispkg)
+
+
+def vendor_titles() -> list[str]:
+    """Return the names of all vendors as people write them, in the order of `Account.rank`."""
+    return [account_class.title for account_class in ranked_account_classes()]
+
+
+def ranked_account_classes() -> "list[type[AnyAccount]]":
+    """Return the classes of all vendors in the order of `Account.rank`."""
+    return sorted(map(load_account_class, vendor_names()), key=lambda account_class: account_class.rank)
+
+
+def load_account_class(vendor: str) -> "type[AnyAccount]":
+    """Return the vendor's subclass of `Account`. Raises ConfigurationError when there is no such vendor."""
+    if vendor not in vendor_names():
+        raise ConfigurationError(f"unknown vendor {vendor!r}: known are {', '.join(vendor_names())}")
+    account_class: type[AnyAccount] = importlib.import_module(f"{_PACKAGE}.{vendor}").ACCOUNT
+    return account_class
+
+
+def load_module(vendor: str, name: str) -> ModuleType | None:
+    """Import an optional module from the vendor's folder; return None where there is no such file."""
+    module = f"{_PACKAGE}.{vendor}.{name}"
+    return importlib.import_module(module) if importlib.util.find_spec(module) else None
+
+
+class BookingMapper:
+    """Maps events of any account to bookings.
+
+    An account that is no longer in the settings is mapped too, because mapping needs no secret.
+    """
+
+    def __init__(self, accounts: "Mapping[tuple[str, str], AnyAccount]") -> None:
+        self._accounts = dict(accounts)
+
+    def __call__(self, event: "Event") -> "Booking | None":
+        """Return the booking that an event is about, or None. Raises PayloadError."""
+        key = (event.vendor, event.account)
+        if key not in self._accounts:
+            self._accounts[key] = _account_without_settings(*key)
+        return self._accounts[key].booking(event)
+
+
+def _account_without_settings(vendor: str, name: str) -> "AnyAccount":
+    try:
+        account_class = load_account_class(vendor)
+        return account_class(account_class.settings_model(name=name, vendor=vendor), "")
+    except (ConfigurationError, ValueError) as error:
+        raise PayloadError(f"no vendor module for {vendor!r}") from error

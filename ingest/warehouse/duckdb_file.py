@@ -1,0 +1,199 @@
+"""Read-only access to the warehouse's DuckDB file, in turns with the consumer.
+
+dlt is not used: half the time in which a command starts would go into importing it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
+from ingest.settings import WarehouseSettings
+from ingest.warehouse.bounds import Bounds, RunningQuery
+from ingest.warehouse.lock import READER_SECONDS, reading_turn
+from ingest.warehouse.values import JsonText, QueryResult, distinct_names, in_utc, readable_values
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_MEMORY = "1GB"
+_ATTACHED_MEMORY = "200MB"
+_RETRY_SECONDS = 0.1
+# What a query could reach besides the tables, and where it could write:
+# https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
+_LOCKED_DOWN = {
+    "temp_directory": "''",
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+    # Without external access the database's own files would still be read and written.
+    "disabled_filesystems": "'LocalFileSystem'",
+    "memory_limit": f"'{_MEMORY}'",
+    "lock_configuration": "true",  # the last one
+}
+# DuckDB's names of statements that read; PIVOT is MULTI.
+_READING_STATEMENTS = {"SELECT", "EXPLAIN", "MULTI"}
+
+
+class DuckDBFile:
+    """The file of a warehouse on DuckDB. It is open only while a query runs, in turns with the consumer."""
+
+    def __init__(self, path: Path, settings: WarehouseSettings) -> None:
+        self._path = path
+        self._settings = settings
+
+    def query(self, statements: Sequence[str], parameters: Sequence[Any] = ()) -> list[QueryResult]:
+        """Run statements, with JSON as JsonText. Raises as `ingest.warehouse.query.query` does."""
+        with self._opened() as connection:
+            results = []
+            for sql in statements:
+                _check_statement(connection, sql)
+                results.append(_result(connection.execute(sql, parameters)))
+            return results
+
+    def query_bounded(self, sql: str, bounds: Bounds, running: RunningQuery) -> QueryResult:
+        """Run a statement that somebody wrote. Raises as `ingest.warehouse.query.query_bounded` does."""
+        with self._opened() as connection:
+            for name, value in _LOCKED_DOWN.items():
+                connection.execute(f"SET {name} = {value}")
+            _check_statement(connection, sql, only_reading=True)
+            running.start(connection.interrupt)
+            return _result(connection.execute(sql), bounds)
+
+    def query_attached(self, sql: str, parameters: Sequence[Any]) -> QueryResult:
+        """Run one of many queries, and return values as DuckDB has them.
+
+        The file is attached to a connection that stays. Another program that has the file open takes no
+        turns, so it is waited for. Raises WarehouseUnavailable, of it NothingLoaded where there is no table.
+        """
+        import duckdb
+
+        self._require_file()
+        retrying = Retrying(
+            retry=retry_if_exception_type(duckdb.IOException),
+            stop=stop_after_delay(READER_SECONDS),
+            wait=wait_fixed(_RETRY_SECONDS),
+            reraise=True,
+        )
+        try:
+            return retrying(self._attach_and_query, sql, parameters)
+        except duckdb.CatalogException as error:
+            raise NothingLoaded(f"nothing has been loaded yet: {_first_line(error)}") from None
+        except duckdb.IOException as error:
+            raise WarehouseUnavailable(
+                f"{self._path} is held by another program: {_first_line(error)}"
+            ) from None
+
+    def _attach_and_query(self, sql: str, parameters: Sequence[Any]) -> QueryResult:
+        path = str(self._path).replace("'", "''")
+        with reading_turn(self._settings):
+            self._memory.execute(f"ATTACH '{path}' AS warehouse (READ_ONLY)")
+            try:
+                self._memory.execute(f'USE warehouse."{self._settings.dataset}"')
+                cursor = self._memory.execute(sql, parameters)
+                return QueryResult([column[0] for column in cursor.description or ()], cursor.fetchall())
+            finally:
+                self._memory.execute("USE memory")
+                self._memory.execute("DETACH warehouse")
+
+    @cached_property
+    def _memory(self) -> "DuckDBPyConnection":
+        """A database in memory: to start one takes forty times as long as a query."""
+        import duckdb
+
+        return duckdb.connect(config={"memory_limit": _ATTACHED_MEMORY})
+
+    def _require_file(self) -> None:
+        if not self._path.exists():
+            raise NothingLoaded(f"nothing has been loaded yet: there is no {self._path}")
+
+    @contextmanager
+    def _opened(self) -> "Iterator[DuckDBPyConnection]":
+        """Connect to the file, with the dataset's tables by their bare names."""
+        import duckdb
+
+        self._require_file()
+        dataset = self._settings.dataset
+        with reading_turn(self._settings), readable_values():
+            try:
+                connection = duckdb.connect(str(self._path), read_only=True)
+            except duckdb.IOException as error:
+                trouble = "is held by another program" if "lock" in str(error) else "cannot be opened"
+                raise WarehouseUnavailable(f"{self._path} {trouble}: {_first_line(error)}") from None
+            with connection, _translated_errors(self._path):
+                connection.execute("SET TimeZone = 'UTC'")
+                any_table = "SELECT 1 FROM information_schema.tables WHERE table_schema = ? LIMIT 1"
+                if connection.execute(any_table, [dataset]).fetchone() is None:
+                    raise NothingLoaded(f"nothing has been loaded yet: the dataset {dataset} has no tables")
+                connection.execute(f'USE "{dataset}"')
+                yield connection
+
+
+@contextmanager
+def _translated_errors(path: Path) -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except duckdb.PermissionException as error:
+        raise ConfigurationError(
+            f"a query reads the tables of the warehouse and nothing else: {_first_line(error)}"
+        ) from None
+    except duckdb.OutOfMemoryException:
+        raise ConfigurationError(
+            f"the query needs more than {_MEMORY} of memory: ask for fewer rows or columns"
+        ) from None
+    except duckdb.InterruptException:
+        raise ConfigurationError("the query was stopped before its end") from None
+    except duckdb.IOException as error:
+        raise WarehouseUnavailable(f"{path} cannot be read: {_first_line(error)}") from None
+    except duckdb.CatalogException as error:
+        raise NoSuchTable(str(error)) from None
+    except duckdb.Error as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _check_statement(connection: "DuckDBPyConnection", sql: str, *, only_reading: bool = False) -> None:
+    """Raise ConfigurationError unless there is exactly one statement, and it reads if `only_reading`."""
+    statements = connection.extract_statements(sql)
+    number = len(statements)
+    if number == 0:
+        raise ConfigurationError("There is no statement in it.")
+    if number > 1:
+        raise ConfigurationError(f"Only one statement is allowed (got {number}).")
+    if only_reading and statements[0].type.name not in _READING_STATEMENTS:
+        raise ConfigurationError(
+            "Only statements that read are allowed:"
+            " SELECT, WITH, FROM, VALUES, PIVOT, DESCRIBE, SHOW, SUMMARIZE, EXPLAIN."
+        )
+
+
+def _result(cursor: "DuckDBPyConnection", bounds: Bounds | None = None) -> QueryResult:
+    columns = [(column[0], str(column[1])) for column in cursor.description or ()]
+    converters = [_converter(kind) for _, kind in columns]
+    rows = bounds.fetch(cursor.fetchmany) if bounds else cursor.fetchall()
+    return QueryResult(
+        distinct_names([name for name, _ in columns]),
+        [tuple(convert(value) for convert, value in zip(converters, row, strict=True)) for row in rows],
+    )
+
+
+def _converter(kind: str) -> Callable[[Any], Any]:
+    """Return the function that converts values of a DuckDB type."""
+    if kind == "JSON":
+        return lambda value: None if value is None else JsonText(value)
+    if kind == "JSON[]":
+        return lambda values: (
+            None if values is None else [None if value is None else JsonText(value) for value in values]
+        )
+    return in_utc
