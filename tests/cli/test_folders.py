@@ -85,7 +85,7 @@ def make_warehouse(folder: Path) -> None:
         connection.execute(BOOKINGS)
 
 
-def test_reading_commands_make_no_file_where_nothing_has_run(product: Installation) -> None:
+def test_run_commands_make_no_file_where_nothing_has_run(product: Installation) -> None:
     before = tree(product.folder)
     for command, answer in zip(READING, run_all(product.folder, list(READING)), strict=True):
         assert answer["tree"] == before, command
