@@ -24,7 +24,7 @@ PORTS = [
 
 def test_credentials_that_only_sync_can_use_are_no_promise_of_reconciliation(tmp_path: Path) -> None:
     with simulated("appointedd", tmp_path) as side:
-        side.dialect.api = "v2"  # type: ignore[attr-defined] # Appointedd's alone has two
+        side.dialect.version = "v2"  # type: ignore[attr-defined] # Appointedd's alone has two
         extra = {
             "api_url": side.server.api_url("sales").replace("/v1", "/v2"),
             "webhook_secrets": "only-for-tests",
