@@ -100,8 +100,8 @@ def test_what_alone_cannot_be_reached_has_the_exit_code_for_that(tmp_path: Path)
     assert result.code == 3, result
     [output] = [line for line in result.out.splitlines() if line.startswith("FAIL")]
     assert output.startswith(
-        f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection "
-        "(Connection refused)"
+        f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: "
+        "no connection (Connection refused)"
     )
     assert output.endswith("is the broker running, and is its address in log right?")
     assert "warn webhooks sales: nothing has arrived yet" in result.out

@@ -42,7 +42,7 @@ def make_anew(log: KafkaFixture, *records: Record) -> None:
 
 
 def read_until(consumer: Consumer, enough: Callable[[list[StoredRecord]], bool]) -> list[StoredRecord]:
-    """As the loader does: what a consumer polled before its generation changed is not loaded."""
+    """Poll as the loader does, which drops records that were polled before the generation changed."""
     records: list[StoredRecord] = []
     generation, deadline = consumer.generation(), time.monotonic() + PATIENCE
     while not enough(records):

@@ -28,7 +28,7 @@ class SqliteProducer:
     """A producer whose thread commits all waiting appends in one transaction, for speed."""
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
-        """`limit` is the maximum size of the file in bytes, beyond which appends fail."""
+        """Open the file; appends fail beyond `limit` bytes."""
         self._path = path
         self._waiting: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
         self._closed, self._closing = False, threading.Lock()
