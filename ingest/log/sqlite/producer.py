@@ -14,7 +14,8 @@ import structlog
 
 from ingest.errors import LogUnavailable
 from ingest.log import Record
-from ingest.log.sqlite.file import LogFile, next_offsets, unavailable
+from ingest.log.sqlite.file import LogFile, unavailable
+from ingest.log.sqlite.queries import next_offsets
 
 log = structlog.get_logger()
 
