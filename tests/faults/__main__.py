@@ -1,7 +1,7 @@
 """Run the long form of the test of faults.
 
-`python -m tests.faults --log sqlite|kafka|cluster --warehouse duckdb|postgres --seed 1 --kills 200 --webhooks
-100000`
+`python -m tests.faults --log sqlite|kafka|cluster --warehouse duckdb|postgres --seed 1
+--kills 200 --webhooks 100000`
 
 The command prints a table, or with `--json` the same for scripts. It exits with 1 when anything was lost,
 doubled, set back or left over.

@@ -1,4 +1,4 @@
-"""What is each vendor's own."""
+"""Tests of what only one vendor does."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,15 +22,15 @@ from tests.simulator.accounts import BEGINNING, SIMULATED
 
 
 def paths(side: Side) -> list[str]:
-    """Fills as the vendor is asked."""
-    asked: list[str] = []
+    """Return a list that grows by the path of each request to the vendor."""
+    requested: list[str] = []
 
     def note(_: str, request: Request) -> Response | None:
-        asked.append(request.url.path.removeprefix(f"/sales{side.dialect.base_path}"))
+        requested.append(request.url.path.removeprefix(f"/sales{side.dialect.base_path}"))
         return None
 
     side.server.faults.append(note)
-    return asked
+    return requested
 
 
 @pytest.mark.parametrize("vendor", ["appointedd", "bookeo", "calendly", "oncehub"])
@@ -44,7 +44,7 @@ def test_a_vendors_limit_is_waited_for(vendor: str, tmp_path: Path) -> None:
 
 def test_oncehub_staff_has_a_name_though_lists_have_ids_and_users_are_read_once(oncehub: Side) -> None:
     rest = oncehub.open()
-    asked = paths(oncehub)
+    requested = paths(oncehub)
     entries = listed(rest)
     assert all(isinstance(entry["owner"], str) for entry in entries)
     hosts = {
@@ -53,7 +53,7 @@ def test_oncehub_staff_has_a_name_though_lists_have_ids_and_users_are_read_once(
     }
     for entry in entries:
         assert read(rest, rest.complete(entry)[0])["staff_name"] == hosts[entry["id"]].name
-    assert asked.count("/users") == 1
+    assert requested.count("/users") == 1
 
 
 def test_oncehub_staff_that_is_gone_has_an_id_only(oncehub: Side) -> None:
