@@ -71,8 +71,10 @@ def judge(told: Told, found: Found, wrong: Sequence[Difference], left: Left) -> 
     """Compare what the vendors sent with what the warehouse has."""
     times, rows = Counter(found.events), Counter(found.bookings)
     lost = told.accepted - times.keys() - told.cut
-    undone = {told.bookings[event] for event in told.cut - times.keys() if event in told.bookings}
-    wrong = [difference for difference in wrong if (difference.account, difference.booking_id) not in undone]
+    cut_bookings = {told.bookings[event] for event in told.cut - times.keys() if event in told.bookings}
+    wrong = [
+        difference for difference in wrong if (difference.account, difference.booking_id) not in cut_bookings
+    ]
     doubled = [key for key, count in [*times.items(), *rows.items()] if count > 1]
     different = {(difference.account, difference.booking_id) for difference in wrong}
     missing = {

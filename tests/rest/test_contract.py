@@ -102,13 +102,13 @@ def test_the_right_key_is_answered(side: Side) -> None:
 
 
 def test_a_wrong_key_is_refused_with_account_and_remedy_and_without_the_key(side: Side) -> None:
-    wrong = "wrong-but-secret-all-the-same"
-    rest = side.open(**{KEYS[side.dialect.vendor]: wrong})
+    key = "wrong-but-secret-all-the-same"
+    rest = side.open(**{KEYS[side.dialect.vendor]: key})
     with pytest.raises(VendorRefused) as caught:
         rest.ping()
     message = str(caught.value)
     assert message.startswith(f"{side.dialect.vendor} account sales: {caught.value.status_code} ")
-    assert wrong not in message
+    assert key not in message
     assert "key is wrong" in message
     assert ("(request " in message) is (side.dialect.vendor != "appointedd")
     assert rest.requests == 1

@@ -191,11 +191,11 @@ def listing(*entries: object) -> Response:
 
 
 def test_half_a_character_in_one_record_is_replaced_and_keeps_nothing_back(oncehub: SyncRig) -> None:
-    broken = (
+    body = (
         rb'{"data": [{"id": "U1", "name": "ok\ud83d"}, {"id": "U2", "name": "\ud83d\ude00"}],'
         rb' "has_more": false}'
     )
-    oncehub.answer("/users", Response(broken, media_type="application/json"))
+    oncehub.answer("/users", Response(body, media_type="application/json"))
     assert oncehub.sync("users")["users"].problem is None
     assert [row["name"] for row in oncehub.rows("oncehub__users")] == [
         "ok\N{REPLACEMENT CHARACTER}",
@@ -244,10 +244,10 @@ def test_after_a_clock_that_was_ahead_nothing_is_missed(
 
 
 def test_two_accounts_of_a_vendor_share_tables_and_not_rows(oncehub: SyncRig) -> None:
-    other = load_simulated_vendor("oncehub").api(
+    api = load_simulated_vendor("oncehub").api(
         SIMULATED["oncehub"], dict(list(oncehub.side.meetings.items())[:7])
     )
-    server = RestServer({"support": other})
+    server = RestServer({"support": api})
     with server.serving():
         accounts = oncehub.tree["accounts"]
         accounts["support"] = accounts["sales"] | {"api_url": server.api_url("support")}
