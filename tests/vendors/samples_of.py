@@ -71,7 +71,7 @@ class Sample:
 
     def vendor(self, **settings: object) -> AnyAccount:
         """Return the sample's account, changed by these settings."""
-        account_class = load_account_class(self.case.vendor)
+        account_class = _account_class(self.case.vendor)
         table = {"name": "sales", "vendor": self.case.vendor, **self.given["account"], **settings}
         return account_class(account_class.settings_model.model_validate(table), self.given["public_url"])
 
@@ -112,6 +112,11 @@ class Sample:
         }
         headers = _signer(self.case.vendor)(**{part: parts[part] for part in signed_parts(self.case.vendor)})
         return Delivery(query, Headers.of(headers.items()), body, self.now)
+
+
+@cache
+def _account_class(vendor: str) -> type[AnyAccount]:
+    return load_account_class(vendor)
 
 
 @cache

@@ -22,7 +22,8 @@ from tests.vendors.samples_of import Case, load
 
 SECRET = "5mEzn9C-I28UtwOjZJtFoob0sAAFZ95GbZkqj4y3i0I"
 SENT = datetime.fromtimestamp(1_700_000_000, UTC)
-# The signature was made by hand for these tests, with openssl: Calendly publishes no example that could be checked.
+# The signature was made by hand for these tests, with openssl.
+# Calendly publishes no example that could be checked.
 BODY = '{"event":"invitee.created","payload":{"name":"Zoë"}}'.encode()
 SIGNATURE = "38747c937eb1a19d4c5f4fe6b6d6c19be24c95979518195f9e9801a407131d68"
 

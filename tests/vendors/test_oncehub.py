@@ -23,7 +23,8 @@ SAMPLES = Path(__file__).parent / "samples" / "oncehub"
 SECRET = "d7686b8c83f04913929079aeae40189e"
 NOW = datetime(2026, 9, 14, 8, 0, 5, tzinfo=UTC)
 
-# The vector was computed apart from this project, with the sample secret and the time that OnceHub's own page shows.
+# The vector was computed apart from this project.
+# Its sample secret and its time are those that OnceHub's own page shows.
 VECTOR_BODY = (
     b'{"id":"EVNT-2AB8RJY3LF","object":"event","type":"booking.scheduled","api_version":"v2",'
     b'"data":{"object":"booking","id":"BKNG-YNMGHKQ24XV5"}}'
