@@ -79,7 +79,8 @@ class AppointeddSettings(AccountSettings):
     def _check_webhook_credential(self) -> Self:
         if self.webhook_header and self.webhook_user:
             raise ValueError(
-                "webhook_header and webhook_user are both set; keep the one that Appointedd's webhook form has"
+                "webhook_header and webhook_user are both set; "
+                "keep the one that Appointedd's webhook form has"
             )
         if self.webhook_secrets and not self.credential_header:
             raise ValueError(
@@ -95,13 +96,19 @@ class AppointeddSettings(AccountSettings):
 
     @property
     def credential_header(self) -> str | None:
-        """Return the lower-case name of the header that contains the secret; None when neither kind is configured."""
+        """Return the lower-case name of the header that contains the secret.
+
+        Return None when neither kind of header is configured.
+        """
         if self.webhook_user:
             return "authorization"
         return self.webhook_header.lower() if self.webhook_header else None
 
     def can_reconcile(self) -> bool:
-        """Return whether API v1 can be used, because the form of v2's bookings is not published."""
+        """Return whether API v1 can be used.
+
+        The form of v2's bookings is not published.
+        """
         return self.api == "v1" and self.api_key is not None
 
     def reconcile_needs(self) -> str:
@@ -133,7 +140,10 @@ class _Data(Payload):
 
 
 class _Envelope(Payload):
-    """The envelope of any delivery, including events that Appointedd adds later. Only the type is required."""
+    """The envelope of any delivery, including events that Appointedd adds later.
+
+    Only the type is required.
+    """
 
     event_type: Id
     event_data: Annotated[_Data, BeforeValidator(_to_object)] = _Data()
@@ -233,7 +243,7 @@ class Appointedd(Account[AppointeddSettings]):
     def _subject(self, envelope: _Envelope, body: bytes) -> str:
         """Return the id of the booking, or of another entity that the delivery is about.
 
-        A booking that cannot be read is refused here already, while the sender still waits for the response.
+        A booking that cannot be read is already refused here, when the delivery is received.
         """
         if envelope.has_booking():
             return read_json(_BookingEnvelope, body).event_data.booking.id

@@ -197,7 +197,10 @@ def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
 
 
 def _places(data: BookingData) -> int | None:
-    """Return the number of places taken, 0 where nobody takes part; None where the message does not say who does."""
+    """Return the number of places taken, which is 0 where nobody takes part.
+
+    Return None where the message does not say who takes part.
+    """
     return (
         sum(participant.places() for participant in data.participants)
         if "participants" in data.model_fields_set

@@ -60,8 +60,8 @@ class _Paginator(VendorPaginator):
 class BookeoRest(Rest[BookeoSettings]):
     """The REST side of an account.
 
-    Bookeo publishes no limits, and asks clients not to poll it. The limits here are ours. A window has at most
-    31 days, both ends included. Without `lang`, names are in the account's own language, as in webhooks.
+    Bookeo publishes no limits, and asks clients not to poll it. The limits here are ours. A window has at
+    most 31 days, both ends included. Without `lang`, names are in the account's own language, as in webhooks.
     """
 
     url = "https://api.bookeo.com/v2"
@@ -167,8 +167,8 @@ class BookeoRest(Rest[BookeoSettings]):
     def _holds(self) -> Iterator[Record]:
         """Yield the holds in `requested_ids` that still exist.
 
-        Bookeo does not list holds, and deletes each after a while. Raises ConfigurationError when `requested_ids`
-        is empty.
+        Bookeo does not list holds, and deletes each after a while. Raises ConfigurationError when
+        `requested_ids` is empty.
         """
         if not self.requested_ids:
             raise ConfigurationError(

@@ -1,7 +1,7 @@
 """The webhooks of Bookeo.
 
-Each API key has one webhook for each domain and type. Creating another silently replaces it, even if somebody else created it. All
-webhooks are signed with the application's secret key.
+Each API key has one webhook for each domain and type. Creating another silently replaces it, even if somebody
+else created it. All webhooks are signed with the application's secret key.
 https://www.bookeo.com/apiref/
 """
 
