@@ -18,7 +18,7 @@ _SECRET_LENGTH = 8
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A number of requests that is allowed in any span of a number of seconds."""
+    """The number of requests that is allowed in any span of `seconds`."""
 
     requests: int
     seconds: float
@@ -81,7 +81,10 @@ class Credential(AuthBase):
         return False
 
     def redact(self, text: str) -> str:
-        """Return the text without the secrets in it, because some vendors' errors repeat parts of the request."""
+        """Return the text without the secrets in it.
+
+        Some vendors' errors repeat parts of the request.
+        """
         for value in self._headers.values():
             for word in value.split():
                 text = text.replace(word, "…") if len(word) >= _SECRET_LENGTH else text

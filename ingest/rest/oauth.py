@@ -20,7 +20,8 @@ from ingest.rest import RETRIED_METHODS, Credential, Limits, RequestPolicy, Retr
 from ingest.rest.adapter import open_session
 from ingest.rest.parsing import json_object
 
-# A token is renewed so many seconds before its end, or after half its life: it must outlive a request, and clocks differ.
+# A token is renewed so many seconds before its end, or after half its life: it must outlive a request, and
+# clocks differ.
 _EARLY_SECONDS = 60.0
 _DEFAULT_LIFE_SECONDS = 3600.0
 
@@ -29,8 +30,8 @@ _DEFAULT_LIFE_SECONDS = 3600.0
 class OAuthApp:
     """An OAuth app, and where it gets tokens.
 
-    `label`, `describe_error`, `retry_after` and `budget` are the account's, as in `RequestPolicy`; `describe_error` also takes a
-    better remedy, or "".
+    `label`, `describe_error`, `retry_after` and `budget` are the account's, as in `RequestPolicy`;
+    `describe_error` also takes a better remedy, or "".
     """
 
     label: str
@@ -62,7 +63,8 @@ class _OAuth(Credential):
         self._app = app
         self._lock = threading.Lock()
         self._token: _Token | None = None
-        # The response to a token request may be lost. A second request helps, or ends in the remedy that a lost single-use token needs anyway.
+        # The response to a token request may be lost. A second request helps, or ends in the remedy that a
+        # lost single-use token needs anyway.
         methods = RETRIED_METHODS | {"POST"}
         policy = RequestPolicy(
             app.label, Limits(), Credential({}), self._describe_error, app.retry_after, app.budget, methods
@@ -138,9 +140,10 @@ class RotatingTokens(_OAuth):
 
     https://www.rfc-editor.org/rfc/rfc6749#section-6
 
-    The newest pair of tokens is in `file`, which the account's other processes read too. It is there before it is used, because after
-    its loss somebody would have to authorise the app again. `seed` is the refresh token in the settings, the first of the chain; a new
-    seed starts a new chain. `setting` is the name of the setting that has it.
+    The newest pair of tokens is in `file`, which the account's other processes read too. It is there before
+    it is used, because after its loss somebody would have to authorise the app again. `seed` is the refresh
+    token in the settings, the first of the chain; a new seed starts a new chain. `setting` is the name of the
+    setting that has it.
     """
 
     def __init__(self, app: OAuthApp, seed: str, file: Path, setting: str) -> None:
