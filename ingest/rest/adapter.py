@@ -300,7 +300,7 @@ def _error(state: RetryCallState) -> BaseException | None:
 
 
 def _pause(state: RetryCallState) -> float:
-    """Return the seconds that the vendor asked the client to wait, else a number that grows with each attempt.
+    """Return the seconds that the vendor asked the client to wait, else a backoff that grows.
 
     Jitter is added to the vendor's number, so that several clients do not return at once.
     """
