@@ -23,20 +23,20 @@ def which_matches(signatures: Iterable[str], expected: Sequence[str]) -> str:
     All pairs are compared, so that the duration does not reveal where a match was. Raises VerificationError
     when no pair is equal.
     """
-    matching = 0
+    match_position = 0
     for signature in signatures:
         raw = signature.encode()
         for position, value in enumerate(expected, start=1):
-            if hmac.compare_digest(raw, value.encode()) and not matching:
-                matching = position
-    if not matching:
+            if hmac.compare_digest(raw, value.encode()) and not match_position:
+                match_position = position
+    if not match_position:
         problem = (
             "the account's webhook secret does not fit"
             if len(expected) == 1
             else f"none of the account's {len(expected)} webhook secrets fits"
         )
         raise VerificationError(problem)
-    return str(matching)
+    return str(match_position)
 
 
 def timestamped_hmac(secret: str, sent: str, body: bytes) -> str:

@@ -157,11 +157,11 @@ class RotatingTokens(_OAuth):
         self._setting = setting
 
     def _get_token(self, refused: str) -> _Token:
-        with self._locked():
-            stored = self._read()
-            if stored and stored.is_valid() and stored.access != refused:
-                return stored
-            refresh = stored.refresh if stored else self._seed
+        with self._lock_file():
+            current = self._read()
+            if current and current.is_valid() and current.access != refused:
+                return current
+            refresh = current.refresh if current else self._seed
             token = self._request_token(grant_type="refresh_token", refresh_token=refresh)
             return self._write(replace(token, refresh=token.refresh or refresh))
 
@@ -182,7 +182,7 @@ class RotatingTokens(_OAuth):
         return super()._remedy(response)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _lock_file(self) -> Iterator[None]:
         """Lock the file against other processes.
 
         Raises ConfigurationError when the folder is not writable, before a token is used whose successor
@@ -212,11 +212,9 @@ class RotatingTokens(_OAuth):
     def _read(self) -> _Token | None:
         """Return the stored token of this seed's chain; None when the file does not contain one."""
         try:
-            stored = json.loads(self._file.read_bytes())
-            if stored["seed"] == self._seed_digest():
-                return _Token(
-                    str(stored["access_token"]), float(stored["renew_at"]), str(stored["refresh_token"])
-                )
+            pair = json.loads(self._file.read_bytes())
+            if pair["seed"] == self._seed_digest():
+                return _Token(str(pair["access_token"]), float(pair["renew_at"]), str(pair["refresh_token"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return None

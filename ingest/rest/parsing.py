@@ -32,9 +32,9 @@ def parse_json(content: bytes) -> Any:
         except orjson.JSONDecodeError:
             pass
     text = content.decode(json.detect_encoding(content), "surrogatepass")
-    nested = replace_deep(text, _DEEPEST, json.dumps)
-    parsed = json.loads(nested, parse_int=_parse_int, parse_float=_parse_float, parse_constant=str)
-    return orjson.loads(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", json.dumps(parsed, ensure_ascii=False)))
+    flat_text = replace_deep(text, _DEEPEST, json.dumps)
+    value = json.loads(flat_text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=str)
+    return orjson.loads(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", json.dumps(value, ensure_ascii=False)))
 
 
 def json_object(response: Response) -> dict[str, Any]:

@@ -91,16 +91,16 @@ class _Participant(Payload):
         )
 
 
-class _Named(Payload):
+class _NamedObject(Payload):
     """A service, or a person or thing that is booked: `bookables` in webhooks, `resource` in REST."""
 
     id: Text = None
     name: Annotated[Text, _either("name", "profile.name")] = None
 
 
-_MaybeNamed = Annotated[_Named | None, REFERENCE]
+_MaybeNamedObject = Annotated[_NamedObject | None, REFERENCE]
 _Participants = Annotated[tuple[_Participant, ...], objects_or("id")]
-_Bookables = Annotated[tuple[_Named, ...], objects_or("id")]
+_Bookables = Annotated[tuple[_NamedObject, ...], objects_or("id")]
 
 
 class _Booking(Payload):
@@ -119,15 +119,15 @@ class BookingData(Payload):
     booking: _Booking
     participants: _Participants = ()
     bookables: _Bookables = ()
-    service: _MaybeNamed = None
+    service: _MaybeNamedObject = None
 
 
 class Record(_Booking):
     """A booking of GET /bookings, as `Appointedd.booking_of_record` describes it."""
 
     customers: _Participants = ()
-    resource: _MaybeNamed = None
-    service: _MaybeNamed = None
+    resource: _MaybeNamedObject = None
+    service: _MaybeNamedObject = None
 
     def as_data(self) -> BookingData:
         """Return the booking in the form of a webhook. Fields that are absent here stay absent."""
@@ -169,8 +169,8 @@ def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
 
     The customer's columns, answers included, are those of the first participant.
     """
-    booking, first = data.booking, next(iter(data.participants), _Participant())
-    service = data.service or _Named()
+    booking, customer = data.booking, next(iter(data.participants), _Participant())
+    service = data.service or _NamedObject()
     status = BookingStatus.CANCELLED if cancelled else _status(data)
     canonical = Booking(
         booking_id=booking.id,
@@ -178,20 +178,20 @@ def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
         status=status,
         starts_at=booking.starts_at,
         ends_at=booking.ends_at,
-        timezone=first.timezone,  # the booking's own zone is in webhooks only
+        timezone=customer.timezone,  # the booking's own zone is in webhooks only
         created_at=booking.created,
         updated_at=booking.updated,
         service_id=service.id,
         service_name=service.name,
         staff=unique(bookable.id for bookable in data.bookables),
         staff_name=next((bookable.name for bookable in data.bookables), None),
-        customer_id=first.customer_id,
-        customer_name=first.name(),
-        customer_email=first.email,
-        customer_phone=first.mobile or first.phone,
+        customer_id=customer.customer_id,
+        customer_name=customer.name(),
+        customer_email=customer.email,
+        customer_phone=customer.mobile or customer.phone,
         participants=_places(data),
         price=booking.price,  # no payload and no record tells the currency
-        answers=first.answers(),
+        answers=customer.answers(),
     )
     return replace(canonical, untold=untold(data, canonical, _SOURCES))
 

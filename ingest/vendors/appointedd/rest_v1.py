@@ -83,14 +83,14 @@ class AppointeddV1(Rest[AppointeddSettings]):
         them separately, until the list has included one.
         https://developers.appointedd.com/reference/get-bookings
         """
-        listed: set[str] = set()
+        listed_ids: set[str] = set()
         for page in self._updated_in(window):
             self._lists_cancelled |= any(entry.get("status") == _CANCELLED for entry in page)
-            listed.update(str(entry.get("id")) for entry in page)
+            listed_ids.update(str(entry.get("id")) for entry in page)
             yield page
         if not self._lists_cancelled:
             for page in self._updated_in(window, statuses=_CANCELLED):
-                yield [entry for entry in page if str(entry.get("id")) not in listed]
+                yield [entry for entry in page if str(entry.get("id")) not in listed_ids]
 
     def _updated_in(self, window: Window, **filters: str) -> Iterator[list[Record]]:
         """Yield pages of bookings that were updated in the window.
@@ -133,8 +133,8 @@ class AppointeddV1(Rest[AppointeddSettings]):
         """
         record = self.find(f"bookings/{quote(booking_id, safe='')}", "data")
         if record is None and not self._single_reads_work:
-            listed = next(self.pages("bookings", "data", limit=1), [])
-            if listed and self.get_optional(f"bookings/{quote(self.key(listed[0]), safe='')}") is None:
+            page = next(self.pages("bookings", "data", limit=1), [])
+            if page and self.get_optional(f"bookings/{quote(self.key(page[0]), safe='')}") is None:
                 raise VendorRefused(
                     f"{self.label}: single bookings cannot be read, not even one that is listed", NOT_FOUND
                 )

@@ -88,8 +88,8 @@ class AppointeddV2(Rest[AppointeddSettings]):
         https://jsonapi.org/format/#errors
         """
         errors = body.get("errors")
-        first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
-        words = (first.get("title"), first.get("detail"), body.get("error"), body.get("error_description"))
+        error = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+        words = (error.get("title"), error.get("detail"), body.get("error"), body.get("error_description"))
         return ": ".join(str(word) for word in words if word) or super().error_message(body)
 
     def resources(self) -> Sequence[Resource]:
