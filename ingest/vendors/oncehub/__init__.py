@@ -77,8 +77,8 @@ class _BookingEnvelope(Payload):
 class Oncehub(Account[OncehubSettings]):
     """An account of OnceHub.
 
-    Deliveries of v2 webhooks are signed with HMAC-SHA256 over `t.body`. Deliveries of v1 webhooks are not signed,
-    and so never authentic.
+    Deliveries of v2 webhooks are signed with HMAC-SHA256 over `t.body`. Deliveries of v1 webhooks are not
+    signed, and so never authentic.
     """
 
     vendor = "oncehub"

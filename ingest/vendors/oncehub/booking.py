@@ -176,8 +176,8 @@ class Booked(Payload):
     def customer(self) -> _Customer:
         """Return the person who booked.
 
-        This is the person who filled in the form, else the conversation's contact, else the booking's contact,
-        else the only attendee beside the host.
+        This is the person who filled in the form, else the conversation's contact, else the booking's
+        contact, else the only attendee beside the host.
         """
         contact = self.conversation.contact if self.conversation else None
         people = [
@@ -210,8 +210,8 @@ class Booked(Payload):
     def attendee(self) -> str | None:
         """Return the address of the only attendee beside the host.
 
-        The result is None where the host's address is unknown, and where the number of other attendees is not
-        one.
+        Returns None where the host's address is unknown, where nobody else attends, and where several others
+        do.
         """
         calendar = self.external_calendar or Calendar()
         owners = (self.owner, self.conversation.owner if self.conversation else None)
