@@ -19,7 +19,8 @@ from ingest.errors import PayloadError
 from ingest.event import LONGEST_ID
 from ingest.instant import parse_rare_form, utc
 
-# The most digits that the warehouse's decimal(38, 9) has before the point, and an exponent below which a number is no price but an attack.
+# The most digits that the warehouse's decimal(38, 9) has before the point, and an exponent below which a
+# number is no price but an attack.
 _PRICE_DIGITS = 29
 _FINEST_EXPONENT = -30
 
@@ -107,7 +108,8 @@ def _price(value: Decimal) -> Decimal:
     return value
 
 
-# For objects that the booking depends on, so that another kind of value is an error: `Annotated[Payment | None, ABSENT] = None`.
+# For objects that the booking depends on, so that another kind of value is an error: `Annotated[Payment |
+# None, ABSENT] = None`.
 ABSENT = BeforeValidator(_absent)
 Text = Annotated[str | None, BeforeValidator(_text)]
 Id = Annotated[str, AfterValidator(_identity)]
@@ -152,7 +154,8 @@ P = TypeVar("P", bound=Payload)
 def read_json(shape: type[P], raw: bytes) -> P:
     """Read a JSON document. Raises PayloadError with the names of the fields that are wrong, never their values.
 
-    What a strict parser refuses is read by a lenient one, because a single odd value is no reason to lose a booking.
+    What a strict parser refuses is read by a lenient one, because a single odd value is no reason to lose a
+    booking.
     """
     with _payload_errors():
         try:
@@ -193,7 +196,8 @@ def _payload_errors() -> Iterator[None]:
         raise PayloadError(f"not the documented shape: {type(error).__name__}") from None
 
 
-# Columns of `bookings`, each with the payload's fields that it is read from, as dotted paths of a `Payload`'s field names.
+# Columns of `bookings`, each with the payload's fields that it is read from, as dotted paths of a `Payload`'s
+# field names.
 Sources = Mapping[str, tuple[str, ...]]
 
 # Every booking has a value in these columns, so that null says nothing about them.
@@ -203,8 +207,9 @@ _NEVER_CLEARED = {"status"}
 def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[str]:
     """Return the columns of `booking` that are only empty because `message` lacks a field, as needed for `Booking.untold`.
 
-    These are the empty columns of which at least one source field is absent. A field that is there with null, "" or an empty list was
-    cleared by the vendor, unless every booking has a value there. In a list of objects the first one counts.
+    These are the empty columns of which at least one source field is absent. A field that is there with null,
+    "" or an empty list was cleared by the vendor, unless every booking has a value there. In a list of
+    objects the first one counts.
     `sources` should only have columns that some message of the vendor fills, for instance
     `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
     """

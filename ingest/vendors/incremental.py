@@ -33,7 +33,8 @@ def incremental_resource(
         until = datetime.now(UTC)
         ends = dlt.current.resource_state().setdefault("done", {})
         last_end = parse_instant(ends[account]) if account in ends else None
-        # An end in the future is from a clock that was ahead, nobody knows how far: what was read then may have ended anywhere before it.
+        # An end in the future is from a clock that was ahead, nobody knows how far: what was read then may
+        # have ended anywhere before it.
         since = last_end - span.overlap if last_end and last_end <= until else until - span.history
         for window in split(Window(since, until), span.longest):
             yield from read(window)

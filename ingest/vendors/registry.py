@@ -1,7 +1,7 @@
 """The vendors that there are, found by their folders: each folder beside this file is a vendor, by its name.
 
-Only the folder's `__init__.py` with `ACCOUNT` must be there. Its other modules are optional, and are imported when they are needed,
-because the REST side takes dlt, which the receiver never imports.
+Only the folder's `__init__.py` with `ACCOUNT` must be there. Its other modules are optional, and are imported
+when they are needed, because the REST side takes dlt, which the receiver never imports.
 """
 
 import importlib

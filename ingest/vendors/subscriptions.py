@@ -1,8 +1,8 @@
 """A vendor's webhook subscriptions: which ones an account needs, which ones it has, and the requests that change them.
 
-A vendor with an API for them has a class `SUBSCRIPTIONS` in its folder's `subscriptions.py`. It uses the account's REST side, with its
-credential and its limits. A request that creates something is sent once, whatever its result.
-A vendor without such an API may have a function `manual_steps` there instead.
+A vendor with an API for them has a class `SUBSCRIPTIONS` in its folder's `subscriptions.py`. It uses the
+account's REST side, with its credential and its limits. A request that creates something is sent once,
+whatever its result. A vendor without such an API may have a function `manual_steps` there instead.
 """
 
 from abc import ABC, abstractmethod
@@ -48,8 +48,9 @@ class SubscriptionSpec:
 class Subscription:
     """A subscription that the vendor has.
 
-    `stopped` says why nothing is delivered any more; it is "" as long as something is. `mark` is the fingerprint of its secret, where
-    the vendor's list shows one; `secret` is the secret itself, where the list has it.
+    `stopped` says why nothing is delivered any more; it is "" as long as something is. `mark` is the
+    fingerprint of its secret, where the vendor's list shows one; `secret` is the secret itself, where the
+    list has it.
     """
 
     id: str
@@ -78,9 +79,11 @@ def fingerprint(secret: str) -> str:
 class Subscriptions(ABC, Generic[A]):
     """The webhook subscriptions of one account.
 
-    Every method that does I/O raises VendorUnavailable, after which it is unknown what was done, and VendorRefused.
-    `replaces` is true where creating a subscription replaces the one in its slot. `tells_state` is true where the vendor's list says
-    that a subscription was stopped. `retried` is how long the vendor may retry a delivery, signed with the secret of its time.
+    Every method that does I/O raises VendorUnavailable, after which it is unknown what was done, and
+    VendorRefused.
+    `replaces` is true where creating a subscription replaces the one in its slot. `tells_state` is true where
+    the vendor's list says that a subscription was stopped. `retried` is how long the vendor may retry a
+    delivery, signed with the secret of its time.
     """
 
     replaces: ClassVar[bool] = False

@@ -210,8 +210,7 @@ class Booked(Payload):
     def attendee(self) -> str | None:
         """Return the address of the only attendee beside the host.
 
-        Returns None where the host's address is unknown, where nobody else attends, and where several others
-        do.
+        Returns None where the host's address is unknown, and where there is no such attendee or several.
         """
         calendar = self.external_calendar or Calendar()
         owners = (self.owner, self.conversation.owner if self.conversation else None)
