@@ -224,7 +224,7 @@ class Account(ABC, Generic[A]):
         raise PayloadError(f"{self.vendor} has no REST side here")
 
     def reports_loss(self, delivery: VerifiedDelivery) -> bool:  # noqa: ARG002 - most vendors never do
-        """Return whether this delivery reports that the vendor gave up an earlier one, which is thus missing."""
+        """Return whether a delivery reports that the vendor gave up an earlier one, which is now missing."""
         return False
 
     def test_delivery(self) -> Delivery:
