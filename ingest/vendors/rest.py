@@ -120,8 +120,8 @@ class Rest(ABC, Generic[A]):
     def _limits(self) -> Limits:
         """Return the vendor's published limits, or the account's limit of the settings.
 
-        An account's limit depends on its plan. The limit of an IP address does not, so it still applies, unless
-        the setting is 0, which means no limits.
+        An account's limit depends on its plan. The limit of an IP address does not, so it still applies,
+        unless the setting is 0, which means no limits.
         """
         per_minute = self.settings.rate_limit
         if per_minute is None:
@@ -269,9 +269,9 @@ class Rest(ABC, Generic[A]):
         for name in names:
             value = value.get(name) if isinstance(value, dict) else None
         if not value or not isinstance(value, kind):
-            missing = f"`{'.'.join(names)}`" if names else "object"
+            path = f"`{'.'.join(names)}`" if names else "object"
             raise VendorUnavailable(
-                f"{self.label}: the answer has no {missing} in it. {self.describe_error(response)}"
+                f"{self.label}: the answer has no {path} in it. {self.describe_error(response)}"
             )
         return value
 

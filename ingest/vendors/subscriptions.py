@@ -77,7 +77,7 @@ class NewSubscription:
 
 
 def fingerprint(secret: str) -> str:
-    """Return an identifier of a secret. It reveals nothing of it, because our secrets have 256 random bits."""
+    """Return an identifier of a secret, which reveals nothing of it: our secrets have 256 random bits."""
     return sha256(secret.encode()).hexdigest()[:12]
 
 

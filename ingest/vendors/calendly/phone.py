@@ -37,11 +37,11 @@ def answered_phone(answers: Iterable[Answer]) -> str | None:
     Answers to questions for a telephone number are preferred to international numbers in other answers.
     """
     numbers = [answer for answer in answers if answer.answer and _is_number(answer.answer, _FEWEST_DIGITS)]
-    requested = (answer.answer for answer in numbers if _TELEPHONE.search(answer.question or ""))
-    international = (
+    requested_numbers = (answer.answer for answer in numbers if _TELEPHONE.search(answer.question or ""))
+    international_numbers = (
         answer.answer for answer in numbers if answer.answer and _is_international(answer.answer)
     )
-    return next(requested, None) or next(international, None)
+    return next(requested_numbers, None) or next(international_numbers, None)
 
 
 def _is_international(text: str) -> bool:

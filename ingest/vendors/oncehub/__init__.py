@@ -95,10 +95,12 @@ class Oncehub(Account[OncehubSettings]):
 
     def authenticate(self, delivery: Delivery) -> Proof:
         timestamp, signatures = timestamped_signature(delivery.headers.get_single(SIGNATURE), "s")
-        expected = [
+        expected_signatures = [
             timestamped_hmac(secret, timestamp, delivery.body) for secret in self.settings.live_secrets()
         ]
-        return Proof(which_matches(signatures, expected), datetime.fromtimestamp(int(timestamp), UTC))
+        return Proof(
+            which_matches(signatures, expected_signatures), datetime.fromtimestamp(int(timestamp), UTC)
+        )
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
         envelope = read_json(_Envelope, delivery.body)
