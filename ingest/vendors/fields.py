@@ -53,7 +53,7 @@ def _any_text(value: object) -> str | None:
 
 
 def _parameters(value: object) -> dict[str, str] | None:
-    """Return the names of an object with their values as text, or None when no name has a text."""
+    """Return the names of an object that have a text, with their texts; None when there are none."""
     pairs = value.items() if isinstance(value, dict) else ()
     texts = {name: text for key, item in pairs if (name := _text(key)) and (text := _any_text(item))}
     return texts or None
@@ -88,9 +88,8 @@ def _identity(value: str) -> str:
             "an id cannot be empty, hold NUL or a broken character, or begin or end with a blank"
         )
     if len(value.encode(errors="replace")) > LONGEST_ID:
-        raise PydanticCustomError(
-            "longer_than_an_id", "an id cannot be so long"
-        )  # the type is what a refusal tells
+        # PayloadError shows the type of an error, and not its message.
+        raise PydanticCustomError("longer_than_an_id", "an id cannot be so long")
     return value
 
 

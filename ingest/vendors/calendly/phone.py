@@ -2,8 +2,8 @@
 
 An answer consists of question, answer and position. It has no type: only event types say that a question is
 of type `phone_number`. Calendly writes numbers from its telephone field in international form
-(`+1 234-567-8910`), so a number in that form counts under any question. Other numbers may be anything that
-looks like a national telephone number, so they only count where the question asks for a telephone number.
+(`+1 234-567-8910`), so a number in that form counts under any question. Numbers of other kinds may look like
+national telephone numbers, so these only count where the question asks for a telephone number.
 https://developer.calendly.com/api-docs/calendly-api/scheduled-events
 """
 

@@ -54,7 +54,7 @@ class CalendlySubscriptions(Subscriptions[CalendlySettings]):
         return SecretFrom.FIXED if self.settings.refresh_token else SecretFrom.US
 
     def needed(self) -> list[SubscriptionSpec]:
-        """Return a subscription of the account's scope, and one of the other scope for its own events."""
+        """Return a subscription of the account's scope, and one of the other scope where events need it."""
         by_scope: dict[str, set[str]] = {}
         for event in self.settings.events:
             by_scope.setdefault(
